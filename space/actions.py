@@ -13,8 +13,7 @@ import gradio as gr
 
 from components import Components
 from settings import Settings
-from views.blocks import note, progress_html
-from views.messages import error_html
+from views.blocks import error_html, note, progress_html
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, Step, Updates, known_error
 from work.visit import LOCK, Line, Task, Visit

@@ -5,12 +5,10 @@ import gradio as gr
 from actions import Actions
 from forms.inputs import credential_of
 from views import result as view
-from work.dataset_request import DatasetRequest
-from work.generating import AdapterResult, Destination, make_adapter, make_and_publish
-from work.improving import ROWS, TooSlowError, improve, why_not_improve
+from work import trying
+from work.generating import Adapter, Destination, make_adapter, make_and_publish
 from work.jobs import Job, Updates
-from work.planning import PlanResult
-from work.trying import answers, is_worse, test, testable_rows, why_not
+from work.planning import DatasetRequest, PlanResult
 from work.visit import MAKE_AGAIN, READ_AGAIN, Visit, known
 
 
@@ -39,7 +37,9 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            base, adapted = answers(adapter, self.bank_loader.bank, self.settings, prompt, job)
+            base, adapted = trying.answers(
+                adapter, self.bank_loader.bank, self.settings, prompt, job
+            )
             expected = dict(result.samples).get(prompt, "")
             job.show(lambda: {c.answers: view.answers_html(base, adapted, expected)})
 
@@ -53,7 +53,7 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            report = test(adapter, self.bank_loader.bank, self.settings, result, job)
+            report = trying.test(adapter, self.bank_loader.bank, self.settings, result, job)
 
             def show() -> Updates:
                 visit.report = report
@@ -72,8 +72,8 @@ class AdapterActions(Actions):
         def work(job: Job) -> None:
             result, adapter = _made(visit)
             try:
-                improvement = improve(adapter, result, self.bank_loader.bank, job)
-            except TooSlowError as error:
+                improvement = trying.improve(adapter, result, self.bank_loader.bank, job)
+            except trying.TooSlowError as error:
                 reason = f"{error}."
                 job.show(lambda: self._show_training(visit, reason))
                 return
@@ -100,7 +100,7 @@ class AdapterActions(Actions):
         c, report, credential = self.components, visit.report, credential_of(token, self.settings)
         destination = Destination(repo_id, visibility == "private", overwrite)
         asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
-        if report and is_worse(report) and not asked:
+        if report and trying.is_worse(report) and not asked:
             return {c.ask_again: gr.Column(visible=True), c.saved: ""}
 
         def work(job: Job) -> None:
@@ -122,16 +122,16 @@ class AdapterActions(Actions):
     # --- showing --------------------------------------------------------------------------------
 
     def _show_result(
-        self, visit: Visit, result: PlanResult, adapter: AdapterResult, user: str | None
+        self, visit: Visit, result: PlanResult, adapter: Adapter, user: str | None
     ) -> Updates:
         c, bank = self.components, self.bank_loader.bank
         visit.adapter, visit.results = adapter, visit.results + 1
-        reason, rows = why_not(bank, self.settings), len(testable_rows(result)[1])
+        reason, rows = trying.why_not(bank, self.settings), len(trying.testable_rows(result)[1])
         first = result.samples[0][0] if result.samples else ""
         name, private = view.proposed_name(result, user), result.plan.private
         return (
             dict.fromkeys((c.stale, c.answers, c.report, c.improved, c.saved), "")
-            | self._show_training(visit, why_not_improve(result, bank))
+            | self._show_training(visit, trying.why_not_improve(result, bank))
             | self._files(adapter)
             | {
                 c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
@@ -148,11 +148,11 @@ class AdapterActions(Actions):
                 c.visibility: "private" if private else "public",
                 c.overwrite: False,
                 c.ask_again: gr.Column(visible=False),
-                c.usage: view.usage_html(result, f"./{adapter.files.archive.stem}"),
+                c.usage: view.usage_html(result, f"./{adapter.archive.stem}"),
             }
         )
 
-    def _show_trained(self, visit: Visit, adapter: AdapterResult) -> Updates:
+    def _show_trained(self, visit: Visit, adapter: Adapter) -> Updates:
         c, base_model = self.components, self.bank_loader.bank.index.base_model
         visit.adapter, visit.report = adapter, None
         return (
@@ -167,18 +167,18 @@ class AdapterActions(Actions):
     def _show_training(self, visit: Visit, why_not: str) -> Updates:
         """Offer to train the adapter further, or say why not and how to do it elsewhere."""
         request = visit.request or DatasetRequest("DATASET")
-        command = request.command("--train", str(ROWS), "-o", "my-adapter")
+        command = request.command("--train", str(trying.TRAINING_ROWS), "-o", "my-adapter")
         return {
             self.components.improve_text: view.improve_text(why_not, command),
             self.components.improve: gr.Button(visible=not why_not),
         }
 
-    def _files(self, adapter: AdapterResult) -> Updates:
+    def _files(self, adapter: Adapter) -> Updates:
         return {
-            self.components.card: view.card_body(adapter.files.read("README.md")),
-            self.components.download: gr.DownloadButton(value=str(adapter.files.archive)),
+            self.components.card: view.card_body(adapter.read("README.md")),
+            self.components.download: gr.DownloadButton(value=str(adapter.archive)),
         }
 
 
-def _made(visit: Visit) -> tuple[PlanResult, AdapterResult]:
+def _made(visit: Visit) -> tuple[PlanResult, Adapter]:
     return known(visit.plan_result, READ_AGAIN), known(visit.adapter, MAKE_AGAIN)

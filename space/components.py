@@ -5,13 +5,14 @@ from typing import Any
 
 import gradio as gr
 
-from forms.data_form import data_form, dataset_search
+from forms.html_forms import data_form, dataset_search
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
 from settings import Settings
 from views import page_text
+from views.blocks import render
 from work.bank_loader import BankLoader
 from work.visit import Visit
 
@@ -57,7 +58,7 @@ class Components:
         ]  # fmt: skip
 
     def _build_header(self) -> None:
-        gr.HTML(page_text.HEADER, padding=False)
+        gr.HTML(render("page.header", title=page_text.TITLE), padding=False)
         with gr.Row(elem_classes="lm-account-row"):
             self.bank = _html("lm-bank", page_text.bank_html(self._bank_loader, self._settings))
             if self._settings.sign_in != "none":
@@ -134,14 +135,14 @@ class Components:
 
     def _build_saving(self) -> None:
         gr.HTML('<h3 class="lm-h3">Save to the Hub</h3>', padding=False)
-        self.sign_in_to_save = gr.HTML(page_text.SIGN_IN_TO_SAVE, padding=False)
+        self.sign_in_to_save = gr.HTML(render("page.sign_in_to_save"), padding=False)
         with gr.Column(visible=False) as self.save_form:
             self.repo_id = gr.Textbox(label="Name", max_length=96)
             self.visibility = gr.Radio(_VISIBILITY, label="Who sees it")
             self.overwrite = gr.Checkbox(label="Replace what is there")
             self.save = gr.Button("Save to Hub", variant="primary")
         with gr.Column(visible=False, elem_id="lm-ask-again") as self.ask_again:
-            gr.HTML(page_text.ASK_AGAIN, padding=False)
+            gr.HTML(render("page.ask_again"), padding=False)
             self.save_anyway = gr.Button("Save anyway", elem_id="lm-save-anyway")
 
     def _build_footer(self) -> None:

@@ -10,26 +10,26 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from actions import Actions
-from forms.columns_form import columns_form, columns_from_form, prompt_from_form
-from forms.inputs import columns_of, credential_of, recipe_of, uploaded_file
+from forms.html_forms import columns_form, columns_from_form, prompt_from_form
+from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded_file
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
-from views.details import details_html
+from views.blocks import error_html, render
 from views.map import map_html
-from views.messages import error_html
-from views.verdict import verdict_html
-from work.dataset_request import DatasetRequest, Source, TemplateError, read_source, validated
+from views.plan import details_html, verdict_html
 from work.jobs import Job, Updates
-from work.planning import PlanResult, make_plan
+from work.planning import (
+    CHOICES,
+    DatasetRequest,
+    PlanResult,
+    Source,
+    TemplateError,
+    make_plan,
+    read_source,
+    validated,
+)
 from work.reader_process import read
 from work.visit import LOCK, READ_AGAIN, Visit, known
-
-_LINKED = ("dataset", "config", "split", "instruction", "template")
-"""Names of texts in a link; it also has the columns."""
-_STALE = (
-    '<p class="lm-note lm-info" data-announce="The options have changed.">The options have changed '
-    "since this adapter was made. Make it again to use them.</p>"
-)
 
 
 class DatasetActions(Actions):
@@ -81,7 +81,7 @@ class DatasetActions(Actions):
         c, problem, result = self.components, "", visit.plan_result
         with LOCK:
             try:
-                visit.recipe = recipe_of(*values)
+                visit.recipe = recipe_of(**dict(zip(OPTIONS, values, strict=True)))
                 visit.plan_result = result and with_recipe(result, visit.recipe)
             except LoraMetaError as error:
                 visit.recipe, problem = None, error_html(error)
@@ -91,7 +91,7 @@ class DatasetActions(Actions):
                 updates |= self.idle(visit) | self._verdict(visit.plan_result)
         if visit.adapter is not None:
             old = gr.Column(visible=True, elem_classes=["lm-step", "lm-old"])
-            updates |= {c.result_step: old, c.stale: _STALE}
+            updates |= {c.result_step: old, c.stale: render("page.stale")}
         return updates
 
     # --- reading and planning -------------------------------------------------------------------
@@ -174,5 +174,5 @@ def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
         return DatasetRequest(file=str(folder / "train.jsonl"))
     if values.get("file"):
         return DatasetRequest(file=uploaded_file(str(values["file"])))
-    named = {name: str(values.get(name) or "") for name in _LINKED}
-    return DatasetRequest(**named, columns=columns_of(str(values.get("columns") or "")))
+    named: dict[str, Any] = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
+    return DatasetRequest(**named | {"columns": columns_of(named["columns"])})

@@ -10,38 +10,31 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of
-from hf_lorameta.errors import (
-    AuthError,
-    ColumnsError,
-    ConflictError,
-    LoraMetaError,
-    RecipeError,
-    UnlabeledDatasetError,
-)
+from hf_lorameta import errors
+from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
 from settings import Settings, line_limits
-from views.messages import advice, message_of
+from views.blocks import advice, by_class, message_of
 from work.bank_loader import BankLoader
-from work.dataset_request import FILE_TYPES, Credential, DatasetRequest
-from work.generating import Destination, SignInError, make_adapter, make_and_publish
-from work.jobs import Job, known_error
-from work.planning import PlanResult, make_plan
+from work.generating import Destination, make_adapter, make_and_publish
+from work.jobs import Job, SpaceError, known_error
+from work.planning import CHOICES, FILE_TYPES, Credential, DatasetRequest, PlanResult, make_plan
 
 F = TypeVar("F", bound=Callable[..., Any])
-_NAMED = ("dataset", "config", "split", "instruction", "template")
-_INPUTS = (*_NAMED, "columns", "file", *OPTIONS, "repo_id", "visibility", "overwrite")
+_TEXTS = ("dataset", *CHOICES)
+_INPUTS = (*_TEXTS, "file", *OPTIONS, "repo_id", "visibility", "overwrite")
 _ADVICE: dict[type[LoraMetaError], str] = {
-    AuthError: "Pass another oauth_token: it has expired, or its account may not write there.",
-    ColumnsError: "Pass columns, such as input=question,output=answer.",
-    UnlabeledDatasetError: "Pass columns with the output, or with the input alone.",
-    ConflictError: "Pass another repo_id, or overwrite=true.",
-    RecipeError: "",
-    SignInError: "",
+    errors.AuthError: "Pass another oauth_token: it has expired, or its account may not write "
+    "there.",
+    errors.ColumnsError: "Pass columns, such as input=question,output=answer.",
+    errors.UnlabeledDatasetError: "Pass columns with the output, or with the input alone.",
+    errors.ConflictError: "Pass another repo_id, or overwrite=true.",
+    errors.RecipeError: "",
 }
-"""Where `messages.advice`, for people, names parts of the page."""
+"""Where the advice for people names parts of the page."""
 MCP_TOOL = "plan"
 
 
@@ -67,20 +60,18 @@ def add_endpoints(bank_loader: BankLoader, settings: Settings) -> None:
 def _inputs() -> dict[str, Any]:
     """Return a widget for each input of all endpoints; its value is the default."""
     default = Recipe()
-    choices = {
-        "metric": list(METRICS),
-        "coefficients": list(COEFFICIENT_RULES),
-        "combine": list(COMBINERS),
-    }
+    tables: dict[str, Any] = {
+        "metric": METRICS, "coefficients": COEFFICIENT_RULES, "combine": COMBINERS
+    }  # fmt: skip
     numbers = {"top_k": 0, "temperature": default.temperature, "rank": 0}
+    files = gr.File(label="file", file_types=list(FILE_TYPES))
+    texts = {name: gr.Textbox("", label=name) for name in _TEXTS}
     return (
-        {"dataset": gr.Textbox("", label="dataset")}
-        | {"file": gr.File(label="file", file_types=list(FILE_TYPES))}
-        | {name: gr.Textbox("", label=name) for name in ("config", "split", "columns")}
-        | {name: gr.Textbox("", label=name) for name in ("instruction", "template")}
+        {"dataset": texts["dataset"], "file": files}
+        | texts
         | {
-            name: gr.Dropdown(names, value=getattr(default, name), label=name)
-            for name, names in choices.items()
+            name: gr.Dropdown(list(table), value=getattr(default, name), label=name)
+            for name, table in tables.items()
         }
         | {name: gr.Number(value, label=name) for name, value in numbers.items()}
     )
@@ -156,11 +147,11 @@ class Endpoints:
             adapter = make_adapter(result, job)
         try:
             yield (
-                str(adapter.files.archive),
+                str(adapter.archive),
                 {"seconds": adapter.seconds, "plan": result.plan.to_dict()},
             )
         finally:
-            adapter.files.discard()  # Gradio has copied the archive
+            adapter.discard()  # Gradio has copied the archive
 
     @_naming_inputs
     def push(self, oauth_token: gr.OAuthToken | None, **inputs: Any) -> dict[str, Any]:
@@ -178,13 +169,13 @@ class Endpoints:
         destination = Destination(inputs["repo_id"] or None, private, inputs["overwrite"])
         with self._job() as job:
             if credential is False:
-                raise SignInError("Publishing needs an account: pass oauth_token")
+                raise SpaceError("Publishing needs an account: pass oauth_token")
             result = self._plan(inputs, credential, job)
             return asdict(make_and_publish(result, destination, credential, job))
 
     def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
-        named = {name: inputs[name] for name in (*_NAMED, "file")}
-        request = DatasetRequest(columns=columns_of(inputs["columns"]), **named)
+        named = {name: inputs[name] for name in (*_TEXTS, "file")}
+        request = DatasetRequest(**named | {"columns": columns_of(inputs["columns"])})
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
         return make_plan(
             self._bank_loader, request, recipe, self._settings.max_rows, credential, job
@@ -197,10 +188,21 @@ class Endpoints:
             yield Job(self._settings.time_limit)
         except Exception as error:  # noqa: BLE001 - shown as a message
             known = known_error(error)
-            message = " ".join([f"{message_of(known)}.", *_advice(known)])
+            message = f"{message_of(known)}. {_advice(known)}".strip()
             raise gr.Error(message, print_exception=False) from None
 
 
-def _advice(error: LoraMetaError) -> list[str]:
-    own = next((_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE), None)
-    return advice(error) if own is None else [own] * bool(own)
+def _advice(error: LoraMetaError) -> str:
+    """Return what a caller can do: change an input, or what the error's class calls for."""
+    named = [part for part in error.advice if isinstance(part, Option) and part.name in _INPUTS]
+    options = [part for part in named if part.name != "columns"]  # proposed values may be wrong
+    if options:
+        return f"To go on, {errors.in_words(options, _spelled)}."
+    return " ".join(by_class(error, _ADVICE) or advice(error))
+
+
+def _spelled(option: Option) -> str:
+    if option.change == "name another":
+        return f"pass another {option.name}"
+    value = "" if option.value is None else f"={option.value}"
+    return f"{'pass' if option.change == 'add' else option.change} {option.name}{value}"

@@ -9,10 +9,11 @@ from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import Recipe
 from settings import MOCK_TOKEN, Settings
-from work.dataset_request import Credential, RequestError
+from work.planning import Credential, RequestError
 
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
-"""Options of the recipe on the page and of the endpoints, in the order of `recipe_of`."""
+"""Options of the recipe on the page and of the endpoints."""
+_NUMBERS: dict[str, type[int] | type[float]] = {"top_k": int, "temperature": float, "rank": int}
 
 
 def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Credential:
@@ -28,39 +29,25 @@ def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Credential
     return token.token
 
 
-def recipe_of(
-    metric: str | None = None,
-    coefficients: str | None = None,
-    combine: str | None = None,
-    top_k: str | float | None = None,
-    temperature: str | float | None = None,
-    rank: str | float | None = None,
-) -> Recipe:
-    """Build a recipe from the options; None or an empty text keeps the default.
+def recipe_of(**options: str | float | None) -> Recipe:
+    """Build a recipe from `OPTIONS`; None or an empty text keeps the default.
 
     Raises:
         RequestError: a text is not a number.
         RecipeError: an option is out of range.
     """
-    options = {
-        "metric": metric or None,
-        "coefficients": coefficients or None,
-        "combine": combine or None,
-        "top_k": _number("top_k", top_k, int),
-        "temperature": _number("temperature", temperature, float),
-        "rank": _number("rank", rank, int),
-    }
-    return Recipe.of(**{name: value for name, value in options.items() if value is not None})
+    values = {name: _number(name, given) for name, given in options.items()}
+    return Recipe.of(**{name: value for name, value in values.items() if value is not None})
 
 
-def _number(
-    name: str, given: str | float | None, kind: type[int] | type[float]
-) -> int | float | None:
+def _number(name: str, given: str | float | None) -> str | float | None:
+    """Return the number of a numeric option, the text of another; None for an empty text."""
+    text = str("" if given is None else given).strip()
+    kind = _NUMBERS.get(name)
+    if kind is None or not text:
+        return text or None
     if isinstance(given, int | float):
         return kind(given)
-    text = (given or "").strip()
-    if not text:
-        return None
     try:
         return kind(text.replace(",", "."))
     except ValueError:

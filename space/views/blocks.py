@@ -1,8 +1,31 @@
-"""Blocks of HTML that several views share. All text is escaped here."""
+"""HTML from the templates, which escape all texts; messages of errors; readable names."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from html import escape
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hf_lorameta import errors
+from hf_lorameta.errors import LoraMetaError, Option
+from work.jobs import TRY_AGAIN, SpaceError
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(name: str, /, **values: Any) -> str:
+    """Return the HTML of ``template.macro``."""
+    template, _, macro = name.partition(".")
+    module = _TEMPLATES.get_template(f"{template}.html").module
+    return str(getattr(module, macro)(**values)).strip()
 
 
 def note(kind: Literal["info", "warning", "error"], title: str, lines: Iterable[str] = ()) -> str:
@@ -14,39 +37,114 @@ def note(kind: Literal["info", "warning", "error"], title: str, lines: Iterable[
     )
 
 
-def select(name: str, label: str, choices: Mapping[str, str], chosen: str) -> str:
-    """Return a native list to choose from.
-
-    Args:
-        name: of the field.
-        label: for screen readers; empty if a visible label is around it.
-        choices: label by value.
-        chosen: value that is selected.
-    """
-    options = "".join(
-        f'<option value="{escape(value)}"{" selected" if value == chosen else ""}>'
-        f"{escape(text)}</option>"
-        for value, text in choices.items()
-    )
-    named = f' aria-label="{escape(label)}"' if label else ""
-    return f'<select name="{escape(name)}"{named}>{options}</select>'
-
-
 def progress_html(text: str, done: int = 0, total: int = 0) -> str:
     """Return a progress bar, a moving one if the total is 0."""
-    percent = 100 * done / total if total else 0
-    value = f'aria-valuenow="{percent:.0f}" ' if total else ""
-    moving = "" if total else " lm-moving"
-    count = f" {done} of {total}" if total else ""
-    return (
-        f'<div class="lm-progress" data-progress="{escape(text)}">'
-        f"<p>{escape(text)}<span>{count}</span></p>"
-        f'<div role="progressbar" aria-label="{escape(text)}" {value}aria-valuemin="0" '
-        f'aria-valuemax="100" class="lm-track{moving}"><i style="width:{percent:.0f}%"></i></div>'
-        "</div>"
-    )
+    return render("blocks.progress", text=text, done=done, total=total)
 
 
-def code_html(code: str) -> str:
-    """Return a block of code."""
-    return f'<pre class="lm-code"><code>{escape(code)}</code></pre>'
+# --- errors -------------------------------------------------------------------------------------
+
+_ADVICE: dict[type[LoraMetaError], str] = {
+    errors.AuthError: "Sign in again: the sign-in has expired, or the account may not write there.",
+    errors.NotFoundError: "Check the spelling. A private dataset can be read only if you sign in "
+    "and the owner of this page allows it (its README says how); otherwise upload the file.",
+    errors.GatedError: "Request access on the dataset's page. It can be read here only if the "
+    "owner of this page allows it (its README says how); otherwise download the file and upload "
+    "it here.",
+    errors.ColumnsError: "Choose the input and output columns below, then press “Read again”.",
+    errors.UnlabeledDatasetError: "Choose the output column below, then press “Read again”. If "
+    "there is none, choose only the input column: the comparison then uses inputs alone and is "
+    "less reliable.",
+    errors.DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta "
+    "on your own machine, where the limits can be raised.",
+    errors.EmptyDatasetError: "Choose another configuration or split, or another dataset.",
+    errors.ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
+    errors.ConflictError: "Type another name, or tick “Replace what is there”.",
+    errors.ConnectionLostError: "Try again in a moment.",
+    errors.BankError: "Choose another rule in the options.",
+    errors.IntegrityError: "The bank is damaged. Please tell the owner of this Space.",
+    errors.RecipeError: "Change it in the options.",
+    errors.DatasetError: "Check the file or the repo on the Hub, or choose another configuration.",
+}
+_PLACES = {
+    "config": "Choose another configuration above the table.",
+    "split": "Choose another split above the table.",
+    "instruction": "Write the instruction into its field below the table.",
+    "template": "Write the form of the prompt into the last field below the table: {input} and "
+    "{instruction} where they belong, or the word chat.",
+}
+"""Where the page has an option that an error advises to change, unless its class says so."""
+
+
+def advice(error: LoraMetaError) -> list[str]:
+    """Return what a visitor can do; words among a library error's advice are for a terminal."""
+    if isinstance(error, SpaceError):
+        return [error.hint] * bool(error.hint)
+    options = (part.name for part in error.advice if isinstance(part, Option))
+    if places := [_PLACES[name] for name in options if name in _PLACES]:
+        return places
+    return [TRY_AGAIN] if type(error) is LoraMetaError else by_class(error, _ADVICE)
+
+
+def by_class(error: LoraMetaError, texts: dict[type[LoraMetaError], str]) -> list[str]:
+    """Return the text for the class of an error, or for the nearest one above it."""
+    return [texts[kind] for kind in type(error).__mro__ if kind in texts][:1]
+
+
+def message_of(error: LoraMetaError) -> str:
+    """Return the error's message, with a capital letter unless it starts with a name or a path."""
+    if isinstance(error, errors.ConnectionLostError):
+        return "The Hub did not respond"
+    message = str(error)
+    first = message.partition(" ")[0]
+    named = "/" in first or "." in first.rstrip(".")
+    return message if named else message[:1].upper() + message[1:]
+
+
+def error_html(error: LoraMetaError) -> str:
+    """Return a box with the error and the advice."""
+    return note("error", message_of(error), advice(error))
+
+
+# --- names --------------------------------------------------------------------------------------
+
+_PREFIX = re.compile(r"^(?:\w+?__)?(?:task\d+_)?")
+_LONGEST = 60
+
+
+class Named(Protocol):
+    """An entry of a bank, or a neighbor of a plan."""
+
+    @property
+    def dataset(self) -> str: ...  # noqa: D102
+    @property
+    def title(self) -> str | None: ...  # noqa: D102
+
+
+def readable_name(entry: Named) -> str:
+    """Return the title that the bank states for a dataset, else its id in words.
+
+    Example:
+        >>> from types import SimpleNamespace as Entry
+        >>> dataset = "local/sni__task875_emotion_classification"
+        >>> readable_name(Entry(dataset=dataset, title=None))
+        'Emotion classification'
+        >>> readable_name(Entry(dataset=dataset, title="Emotion (emotion of a message)"))
+        'Emotion (emotion of a message)'
+    """
+    name = entry.title
+    if not name:
+        stem = _PREFIX.sub("", entry.dataset.rpartition("/")[2])
+        words = " ".join(re.split(r"[_\W]+", stem)).strip() or entry.dataset
+        name = words[:1].upper() + words[1:]
+    return shortened(name, _LONGEST)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return at most `length` characters of a text.
+
+    Example:
+        >>> shortened("a long name", 7), shortened("short", 7)
+        ('a long…', 'short')
+    """
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,18 +1,28 @@
 """The map of the bank with the visitor's dataset on it, as SVG in the page's colors."""
 
-from html import escape
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.bank.geometry import BankMap
 from hf_lorameta.pipeline.plan import Plan
-from views.names import readable_name
+from views.blocks import readable_name, render, shortened
 
 WIDTH, HEIGHT, MARGIN = 520, 400, 30
 LABELED = 3
 _LETTER_WIDTH, _LINE_HEIGHT = 7.8, 19
 _LONGEST_LABEL = 26
+
+
+class Dot(NamedTuple):
+    """A dataset of the bank on the map; `place` is its (x, y)."""
+
+    place: NDArray[np.float64]
+    radius: float
+    name: str
+    share: float
+    near: bool
 
 
 def map_html(plan: Plan, bank_map: BankMap) -> str:
@@ -28,28 +38,22 @@ def map_html(plan: Plan, bank_map: BankMap) -> str:
     points, yours = pixels[:-1], pixels[-1]
     nearest = [int(i) for i in np.argsort(plan.distances, kind="stable")[:LABELED]]
     names = [readable_name(entry) for entry in plan.bank.index.entries]
-    nearest_names = ", ".join(names[i] for i in nearest)
-    lines = "".join(_line(yours, points[i]) for i in nearest)
-    dots = "".join(
-        _dot(points[i], names[i], float(plan.coefficients.shared[i]), i in nearest)
-        for i in _largest_first(plan)
-    )
-    labels = _labels(yours, points, nearest, names)
-    return f"""<figure class="lm-map">
-<figcaption class="lm-h3">Your dataset among those of the bank</figcaption>
-<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="lm-map-t lm-map-d">
-<title id="lm-map-t">Map of the bank's {len(names)} datasets and yours</title>
-<desc id="lm-map-d">Nearest to yours, nearest first: {escape(nearest_names)}.</desc>
-{lines}{dots}{_diamond(yours)}{labels}</svg>
-<p class="lm-soft">Datasets that are close together use tokens alike; larger dots have larger
-shares. Two dimensions show {100 * bank_map.share:.0f} % of the variation, so the map is a rough
-picture: the list above has the exact distances.</p></figure>"""
-
-
-def _largest_first(plan: Plan) -> list[int]:
-    """Return the drawing order: small dots last, so that they stay visible."""
     shares = plan.coefficients.shared[: len(plan.bank)]
-    return [int(i) for i in np.argsort(-shares, kind="stable")]
+    dots = [
+        Dot(points[i], 4 + 16 * min(abs(shares[i]), 1) ** 0.5, names[i], shares[i], i in nearest)
+        for i in np.argsort(-shares, kind="stable")  # small ones last, so that they stay visible
+    ]
+    return render(
+        "plan.map",
+        width=WIDTH,
+        height=HEIGHT,
+        nearest=[names[i] for i in nearest],
+        lines=points[nearest],
+        dots=dots,
+        you=yours,
+        labels=_labels(yours, points[nearest], [names[i] for i in nearest]),
+        share=bank_map.share,
+    )
 
 
 def _to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -61,46 +65,19 @@ def _to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(centered * [1, -1] + np.array([WIDTH, HEIGHT]) / 2)
 
 
-def _line(a: NDArray[np.float64], b: NDArray[np.float64]) -> str:
-    return (
-        f'<line class="lm-link" x1="{a[0]:.1f}" y1="{a[1]:.1f}" x2="{b[0]:.1f}" y2="{b[1]:.1f}"/>'
-    )
-
-
-def _dot(at: NDArray[np.float64], name: str, share: float, near: bool) -> str:
-    radius = 4 + 16 * float(np.sqrt(min(abs(share), 1)))
-    kind = "lm-dot lm-near" if near else "lm-dot"
-    return (
-        f'<circle class="{kind}" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius:.1f}">'
-        f"<title>{escape(name)}: {100 * share:.1f} %</title></circle>"
-    )
-
-
-def _diamond(at: NDArray[np.float64]) -> str:
-    x, y = at
-    return (
-        f'<path class="lm-you" d="M{x:.1f} {y - 10:.1f}l10 10-10 10-10-10z">'
-        "<title>your dataset</title></path>"
-    )
-
-
 def _labels(
-    yours: NDArray[np.float64],
-    points: NDArray[np.float64],
-    nearest: list[int],
-    names: list[str],
-) -> str:
-    """Label your dataset and the nearest ones, without overlaps."""
-    labels = [(yours, "your dataset", "lm-label lm-label-you")]
-    labels += [(points[i], _short(names[i]), "lm-label") for i in nearest]
+    yours: NDArray[np.float64], nearest: NDArray[np.float64], names: list[str]
+) -> list[tuple[str, float, float]]:
+    """Return the labels of your dataset and the nearest ones, and their places (left, top)."""
     taken: list[tuple[float, float, float]] = []
-    drawn = []
-    for at, text, kind in labels:
+    labels = []
+    for at, name in zip([yours, *nearest], ["your dataset", *names], strict=True):
+        text = shortened(name, _LONGEST_LABEL)
         width = len(text) * _LETTER_WIDTH
         left, top = _free_position(at, width, taken)
         taken.append((left, left + width, top))
-        drawn.append(f'<text class="{kind}" x="{left:.1f}" y="{top:.1f}">{escape(text)}</text>')
-    return "".join(drawn)
+        labels.append((text, left, top))
+    return labels
 
 
 def _free_position(
@@ -117,7 +94,3 @@ def _free_position(
         ):
             break
     return left, top
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"

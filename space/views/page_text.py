@@ -2,39 +2,14 @@
 
 from html import escape
 
+from markupsafe import Markup
+
 from hf_lorameta.bank.bank import Bank
 from settings import Settings
-from views.blocks import code_html, note
+from views.blocks import note, render
 from work.bank_loader import BankLoader
 
 TITLE = "A LoRA adapter for your dataset"
-PAPER = "https://arxiv.org/abs/2507.01806"
-
-HEADER = f"""<header><h1 class="lm-h1">{TITLE}</h1><p class="lm-lead">Get a LoRA adapter for your
-dataset in about half a minute. No GPU, no training.
-<a href="{PAPER}" target="_blank" rel="noopener">How it works</a></p></header>"""
-
-SIGN_IN_TO_SAVE = """<p class="lm-soft">Sign in at the top to save the adapter to your account. The
-page then reads the same dataset again; an uploaded file has to be chosen again.</p>"""
-
-ASK_AGAIN = f"""<div data-announce="Save it anyway?">{
-    note(
-        "warning",
-        "Your test found this adapter no better than the base model",
-        ["Other people may use what you save. Save it anyway?"],
-    )
-}</div>"""
-
-_OWN_COPY = """<div class="lm-prose">
-<p><b>Duplicate this Space.</b> With a PRO or Team account it runs on CPU Basic hardware at no
-extra cost. A free account can duplicate it to one of its two ZeroGPU Spaces. Your copy contains no
-secret: each visitor acts with their own sign-in. It uses the built-in bank until you
-set another one in its variables.</p>
-<p><b>Call it from a program.</b> It has three endpoints: <code>/plan</code> reads a dataset and
-says which adapters fit, <code>/generate</code> returns an adapter, <code>/push</code> saves one to
-the Hub. <code>/plan</code> is also a tool for agents (MCP), at <code>/gradio_api/mcp/</code>.</p>
-{code}</div>"""
-
 _CLIENT_CODE = """from gradio_client import Client
 
 client = Client("{space}", oauth_token="hf_…")  # private data and /push need the token
@@ -45,19 +20,12 @@ pushed = client.predict(dataset="user/name", api_name="/push")"""
 
 def own_copy_html(space: str) -> str:
     """Return how to duplicate this Space and how to call it from a program."""
-    return _OWN_COPY.format(code=code_html(_CLIENT_CODE.format(space=space)))
+    return render("page.own_copy", example=_CLIENT_CODE.format(space=space))
 
 
 def account_html(user: str | None, sign_in: str) -> str:
     """Return who is signed in, or what signing in is for."""
-    if user:
-        return f'<p class="lm-soft">Signed in as <b>{escape(user)}</b>.</p>'
-    if sign_in == "none":
-        return (
-            '<p class="lm-soft">You can make and download adapters without signing in. Signing in '
-            "works on the Hub, and on your own machine after <code>hf auth login</code>.</p>"
-        )
-    return '<p class="lm-soft">Signing in is only needed to save to the Hub.</p>'
+    return render("page.account", user=user, sign_in=sign_in)
 
 
 def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
@@ -74,10 +42,8 @@ def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
         "incomplete": f"not all files were fetched: {bank_loader.problem}",
         "checking": f"verifying files: {bank_loader.verified} of {len(bank)}",
     }.get(bank_loader.state, "drawing the map")
-    return (
-        f'<p class="lm-bank lm-{bank_loader.state}"><b>Bank of adapters:</b> {escape(name)} · '
-        f"{bank_content_html(bank)} · {escape(state)}</p>"
-    )
+    content = Markup(bank_content_html(bank))
+    return render("page.bank", kind=bank_loader.state, name=name, content=content, state=state)
 
 
 def bank_content_html(bank: Bank) -> str:

@@ -3,123 +3,62 @@
 import json
 import re
 import shlex
-from html import escape
 
 from hf_lorameta.cards.gguf_usage import render_modelfile
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import install_requirement
-from views.blocks import code_html
-from work.generating import AdapterResult, Destination, Published, target_name
-from work.improving import ROWS, Improvement
+from views.blocks import render
+from work.generating import Adapter, Destination, Published, target_name
 from work.planning import PlanResult
-from work.trying import is_worse, titles
+from work.trying import TRAINING_ROWS, Improvement, is_worse, title
 
 _SHORT = 300
 """Characters of a prompt that is shown in code."""
 
 
-def heading_html(adapter: AdapterResult, number: int, base_model: str) -> str:
+def heading_html(adapter: Adapter, number: int, base_model: str) -> str:
     """Return the heading of a result, which takes the focus."""
-    text = "Your adapter is ready"
-    how = "and then trained on your rows" if adapter.trained else "without training"
-    return (
-        f'<h2 class="lm-h2" tabindex="-1" data-focus="{number}" data-announce="{text}.">'
-        f"3 · {text}</h2>"
-        f'<p class="lm-soft">A LoRA adapter for {escape(base_model)}, combined in '
-        f"{adapter.seconds:.1f} s on a CPU, {how}.</p>"
-    )
+    return render("result.heading", adapter=adapter, number=number, base_model=base_model)
 
 
 def answers_html(base: str, adapter: str, expected: str) -> str:
     """Return two answers side by side, and the row's own output if it is known."""
-    boxes = "".join(
-        f'<div><h4>{title}</h4><p class="lm-answer">{escape(text) or "<em>(empty)</em>"}</p></div>'
-        for title, text in (("Base model", base), ("With your adapter", adapter))
-    )
-    own = f'<p class="lm-soft">Your data says: {escape(expected)}</p>' if expected else ""
-    announced = escape(f"Base model: {base[:200]}. With your adapter: {adapter[:200]}.")
-    return f'<div class="lm-pair" data-announce="{announced}">{boxes}</div>{own}'
+    return render("result.answers", base=base, adapter=adapter, expected=expected)
 
 
 def test_text(rows: int) -> str:
     """Return what a test on so many rows does, or why the adapter cannot be tested."""
-    if not rows:
-        return '<p class="lm-soft">Your data has too few rows with outputs to test on.</p>'
-    return (
-        f'<h3 class="lm-h3">Test on {rows} of your rows</h3>'
-        '<p class="lm-soft">The base model, the base model with three of your rows as examples, '
-        "and your adapter answer the same rows. The scores go on the adapter's card.</p>"
-    )
+    return render("result.test", rows=rows)
 
 
 def report_html(report: Report) -> str:
     """Return the scores of a test and three answers."""
-    names = titles(list(report.scores))
-    best = min(scores.loss for scores in report.scores.values())
-    lines = "".join(
-        f'<tr{" class=lm-best" if scores.loss == best else ""}><th scope="row">{escape(name)}</th>'
-        f"<td>{scores.loss:.2f}</td><td>{100 * (scores.exact_match or 0):.0f} %</td></tr>"
-        for name, scores in zip(names, report.scores.values(), strict=True)
-    )
-    answers = "".join(_sample(sample.input, sample.reference, sample.outputs, names)
-                      for sample in report.samples)  # fmt: skip
-    base, own = report.scores["base"], report.scores["generated"]
-    worse = is_worse(report)
-    verdict = (
+    base, own, worse = report.scores["base"], report.scores["generated"], is_worse(report)
+    text = (
         f"On these {own.rows} rows the adapter is {'not better' if worse else 'better'} than the "
         f"base model: its error is {own.loss:.2f}, the base model's {base.loss:.2f}."
     )
-    return (
-        f'<p class="lm-{"unlikely" if worse else "likely"} lm-verdict" data-announce="{verdict}">'
-        f'{verdict}</p><div class="lm-table" role="region" aria-label="Scores" tabindex="0"><table>'
-        '<thead><tr><th scope="col">method</th><th scope="col">error (lower is better)</th>'
-        f'<th scope="col">exactly right</th></tr></thead><tbody>{lines}</tbody></table></div>'
-        f"{answers}"
-    )
+    best = min(scores.loss for scores in report.scores.values())
+    titles = {method: title(method) for method in report.scores}
+    return render("result.report", report=report, titles=titles, best=best, worse=worse, text=text)
 
 
 def improve_text(why_not: str, command: str) -> str:
     """Return what training the adapter further does, or why that is not possible here."""
-    heading = '<h3 class="lm-h3">Improve with your rows</h3>'
-    if why_not:
-        code = code_html(f"{_pip_install('eval')}\n{command}")
-        return f'{heading}<p class="lm-soft">{escape(why_not)} On your own machine:</p>{code}'
-    return (
-        f'{heading}<p class="lm-soft">A few training steps on up to {ROWS} rows of your data, '
-        "which takes minutes. The trained adapter replaces this one if it is better on rows that "
-        "it was not trained on.</p>"
-    )
+    commands = f"{_pip_install('eval')}\n{command}"
+    return render("result.improve", why_not=why_not, commands=commands, rows=TRAINING_ROWS)
 
 
 def improved_html(improvement: Improvement) -> str:
     """Return what the training brought."""
     level = "likely" if improvement.adapter else "unsure"
-    text = escape(improvement.message)
-    return f'<p class="lm-{level} lm-verdict" data-announce="{text}.">{text}.</p>'
-
-
-def _sample(prompt: str, reference: str, outputs: object, names: list[str]) -> str:
-    texts = list(dict(outputs).values())  # type: ignore[call-overload]
-    answers = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(text[:200]) or '(empty)'}</dd>"
-        for name, text in zip(names, texts, strict=True)
-    )
-    return (
-        f'<dl class="lm-sample"><dt>Input</dt><dd>{escape(_end(prompt))}</dd>'
-        f"<dt>Your data</dt><dd>{escape(reference[:200])}</dd>{answers}</dl>"
-    )
-
-
-def _end(text: str) -> str:
-    """Return the end of a long text: prompts often share their start."""
-    return text if len(text) <= 200 else f"…{text[-200:]}"
+    return render("result.verdict", level=level, text=f"{improvement.message}.")
 
 
 def no_model_html(reason: str) -> str:
     """Say why the adapter cannot be tried here, and how to try it elsewhere."""
-    return f'<h3 class="lm-h3">Try it</h3><p>{escape(reason)} On your own machine:</p>' + code_html(
-        f"{_pip_install('gguf')}\nhf-lorameta try ADAPTER --compare"
-    )
+    commands = f"{_pip_install('gguf')}\nhf-lorameta try ADAPTER --compare"
+    return render("result.no_model", reason=reason, commands=commands)
 
 
 def _pip_install(extra: str) -> str:
@@ -135,13 +74,7 @@ def proposed_name(plan_result: PlanResult, user: str | None) -> str:
 
 def published_html(published: Published) -> str:
     """Return where an adapter was saved."""
-    visibility = "private" if published.private else "public"
-    return (
-        '<div class="lm-note lm-good" data-announce="Your adapter is on the Hub.">'
-        "<strong>Your adapter is on the Hub</strong><p>"
-        f'<a href="{escape(published.url)}" target="_blank" rel="noopener">'
-        f"{escape(published.repo_id)}</a> ({visibility})</p></div>"
-    )
+    return render("result.published", published=published)
 
 
 def usage_html(result: PlanResult, name: str) -> str:
@@ -173,14 +106,8 @@ def usage_html(result: PlanResult, name: str) -> str:
         f"cat > Modelfile <<'EOF'\n{modelfile}EOF\n"
         "ollama create my-adapter -f Modelfile"
     )
-    return "".join(
-        f'<h4 class="lm-h3">{title}</h4>{code_html(code)}'
-        for title, code in (
-            ("Transformers", transformers),
-            ("llama.cpp", llama_cpp),
-            ("Ollama", ollama),
-        )
-    )
+    codes = {"Transformers": transformers, "llama.cpp": llama_cpp, "Ollama": ollama}
+    return render("result.usage", codes=codes)
 
 
 def card_body(card: str) -> str:

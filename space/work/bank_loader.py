@@ -11,16 +11,13 @@ from hf_lorameta.bank.geometry import BankMap, bank_map
 from hf_lorameta.errors import IntegrityError, LoraMetaError
 from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
-from work.jobs import Job, known_error
+from work.jobs import Job, SpaceError, known_error
 
 State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
 _WAIT_SECONDS = 0.2
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
-
-
-class UnusableBankError(LoraMetaError):
-    """The bank that this Space is configured with cannot be used."""
+_FOR_OWNER = "The owner of this Space can fix this in its variables."
 
 
 class BankLoader:
@@ -54,7 +51,7 @@ class BankLoader:
         """Return the bank as soon as it is open.
 
         Raises:
-            UnusableBankError: the bank cannot be used.
+            SpaceError: the bank cannot be used.
         """
         while not self._opened.wait(_WAIT_SECONDS):
             job.report("Opening the bank")
@@ -70,10 +67,10 @@ class BankLoader:
         """The opened bank.
 
         Raises:
-            UnusableBankError: the bank cannot be used, or is not open yet.
+            SpaceError: the bank cannot be used, or is not open yet.
         """
         if self._bank is None:
-            raise UnusableBankError(self.problem or "The bank is still being opened")
+            raise SpaceError(self.problem or "The bank is still being opened", hint=_FOR_OWNER)
         return self._bank
 
     def has_neural(self) -> bool:
@@ -108,17 +105,17 @@ class BankLoader:
         bank = Bank.from_pretrained(settings.bank, revision=settings.bank_revision)
         base_model = bank.index.base_model
         if settings.base_model not in (None, base_model):
-            raise UnusableBankError(
+            raise SpaceError(
                 f"The bank is for {base_model}, and this Space is for {settings.base_model}"
             )
         free = shutil.disk_usage(bank.folder).free
         if settings.bank and bank.size + _SPARE_BYTES > free + _downloaded_bytes(bank):
-            raise UnusableBankError(
+            raise SpaceError(
                 f"The bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
             )
         bank.encode(["ready"])  # loads the tokenizer now rather than in a request
         if not len(bank.profiles):
-            raise UnusableBankError("The bank contains no adapters")
+            raise SpaceError("The bank contains no adapters")
         return bank
 
     def _verify(self, bank: Bank) -> None:

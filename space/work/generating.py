@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_lorameta.engines.scoring import Report
-from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.evaluate import scores_to_card
+from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.publish import (
     Target,
@@ -20,28 +19,31 @@ from hf_lorameta.pipeline.publish import (
     publish_folder,
     resolve_target,
 )
-from hf_lorameta.pipeline.save import Generation
-from work.dataset_request import REPO_ID, Credential, RequestError
-from work.jobs import Job
-from work.planning import PlanResult
+from hf_lorameta.pipeline.trial import scores_to_card
+from work.jobs import Job, SpaceError
+from work.planning import REPO_ID, Credential, PlanResult, RequestError
+
+_SIGN_IN = (
+    "Use the button at the top. This Space asks only for permission to create repos and to write "
+    "to the repos it created."
+)
 
 
-class SignInError(LoraMetaError):
-    """Publishing needs an account."""
-
-
-class AdapterFiles:
-    """A temporary folder with an adapter's folder and its zip, deleted with this object.
+class Adapter:
+    """A generated adapter, in a temporary folder that is deleted with this object.
 
     Args:
         name: of the adapter's dataset.
+        seconds: duration of the combination.
+        trained: whether it was trained further, which a plan does not say.
 
     Attributes:
-        folder: the adapter.
-        archive: its zip file.
+        folder: its files.
+        archive: their zip file.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, seconds: float, trained: bool = False) -> None:
+        self.seconds, self.trained = seconds, trained
         stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-") or "adapter"
         scratch = Path(tempfile.mkdtemp(prefix="adapter-"))
         self.folder = scratch / "adapter"
@@ -59,21 +61,6 @@ class AdapterFiles:
     def read(self, name: str) -> str:
         """Return the text of a file of the adapter."""
         return (self.folder / name).read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class AdapterResult:
-    """A generated adapter.
-
-    Attributes:
-        files: its files; call ``files.discard()`` when they are no longer needed.
-        seconds: duration of the combination.
-        trained: whether it was trained further, which a plan does not say.
-    """
-
-    files: AdapterFiles
-    seconds: float
-    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,37 +95,37 @@ class Destination:
     overwrite: bool = False
 
 
-def make_adapter(plan_result: PlanResult, job: Job) -> AdapterResult:
+def make_adapter(result: PlanResult, job: Job) -> Adapter:
     """Generate the files that ``hf-lorameta generate`` writes, and their zip."""
-    generation = _generate(plan_result, job)
-    return AdapterResult(save_files(generation, plan_result.name, job), generation.seconds)
+    generation = _generate(result, job)
+    return save_files(generation, Adapter(result.name, generation.seconds), job)
 
 
-def save_files(generation: Generation, name: str, job: Job) -> AdapterFiles:
+def save_files(generation: Generation, adapter: Adapter, job: Job) -> Adapter:
     """Save an adapter and its zip, or leave nothing."""
-    files = AdapterFiles(name)
+    job.report("Saving and validating the adapter")
     try:
-        generation.save_pretrained(files.folder)
+        generation.save_pretrained(adapter.folder)
         job.check()
-        files.write_archive()
+        adapter.write_archive()
     except BaseException:
-        files.discard()
+        adapter.discard()
         raise
-    return files
+    return adapter
 
 
 def make_and_publish(
-    plan_result: PlanResult,
+    result: PlanResult,
     destination: Destination,
     credential: Credential,
     job: Job,
     report: Report | None = None,
-    trained: AdapterResult | None = None,
+    trained: Adapter | None = None,
 ) -> Published:
     """Check the target, generate, and publish in one commit.
 
     Args:
-        plan_result: the plan.
+        result: the plan.
         destination: where to publish.
         credential: of the visitor.
         job: canceled until the commit begins.
@@ -146,13 +133,13 @@ def make_and_publish(
         trained: an adapter to publish as it is, instead of generating one.
 
     Raises:
-        SignInError: the visitor is signed out.
+        SpaceError: the visitor is signed out.
         LoraMetaError: as `resolve_target`, `publish_folder` and `combine` raise.
     """
     if credential is False:
-        raise SignInError("Publishing needs an account: sign in first")
-    hub, plan = Hub(credential), plan_result.plan
-    repo_id = target_name(plan_result, destination, hub.user())
+        raise SpaceError("Publishing needs an account: sign in first", hint=_SIGN_IN)
+    hub, plan = Hub(credential), result.plan
+    repo_id = target_name(result, destination, hub.user())
     job.report("Checking the repo")
     target = resolve_target(
         repo_id, private=destination.private, dataset_private=plan.private, hub=hub
@@ -160,10 +147,11 @@ def make_and_publish(
     if not destination.overwrite:
         check_no_overwrite(target)
     if trained:
-        return _publish(trained.files.folder, target, trained.seconds, hub, job)
+        return _publish(trained.folder, target, trained.seconds, hub, job)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"
-        generation = _generate(plan_result, job)
+        generation = _generate(result, job)
+        job.report("Saving and validating the adapter")
         generation.save_pretrained(folder, repo_id=repo_id)
         if report:
             scores_to_card(folder, report, plan.dataset)
@@ -173,22 +161,22 @@ def make_and_publish(
 def _publish(folder: Path, target: Target, seconds: float, hub: Hub, job: Job) -> Published:
     job.report("Saving to the Hub; this can no longer be canceled")
     job.commit()
-    url = publish_folder(folder, target, hub)
+    url = publish_folder(folder, target, hub=hub)
     return Published(url, target.repo_id, target.private, seconds)
 
 
-def target_name(plan_result: PlanResult, destination: Destination, user: str) -> str:
+def target_name(result: PlanResult, destination: Destination, user: str) -> str:
     """Return the id of the repo to publish to.
 
     Raises:
         RequestError: the id is invalid, or a public repo would reveal a private dataset's name.
     """
-    default = default_repo_id(user, plan_result.name, plan_result.plan.bank.index.base_model)
+    default = default_repo_id(user, result.name, result.plan.bank.index.base_model)
     name = (destination.repo_id or "").strip() or default
     name = name if "/" in name else f"{user}/{name}"
     if not REPO_ID.fullmatch(name):
         raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")
-    exposed = plan_result.plan.dataset.private and destination.private is False
+    exposed = result.plan.dataset.private and destination.private is False
     if exposed and name.casefold() == default.casefold():  # the page's form proposes it
         raise RequestError(
             "The dataset is private, and a public repo named after it would reveal its name: "
@@ -197,12 +185,8 @@ def target_name(plan_result: PlanResult, destination: Destination, user: str) ->
     return name
 
 
-def _generate(plan_result: PlanResult, job: Job) -> Generation:
+def _generate(result: PlanResult, job: Job) -> Generation:
     """Combine the adapters of the plan, reporting progress."""
-    text = f"Combining {len(plan_result.plan.active_indices)} adapters"
+    text = f"Combining {len(result.plan.active_indices)} adapters"
     job.report(text)
-    generation = combine(
-        plan_result.plan, progress=lambda stage, done, total: job.report(text, done, total)
-    )
-    job.report("Saving and validating the adapter")
-    return generation
+    return combine(result.plan, progress=lambda stage, done, total: job.report(text, done, total))

@@ -20,10 +20,16 @@ Updates = dict[Any, Any]
 Show = Callable[[], Updates]
 """Takes a result into the state of a visit, and returns how to show it."""
 _REPORT_SECONDS = 0.2
+TRY_AGAIN = "Try again. If the error persists, please tell the owner of this Space."
+"""Advice for an error that nobody expected."""
 logger = logging.getLogger("space")
 
 
-class TimeLimitError(LoraMetaError):
+class SpaceError(LoraMetaError):
+    """An error of the Space itself; its advice is for visitors of the page."""
+
+
+class TimeLimitError(SpaceError):
     """A request took longer than the Space allows."""
 
 
@@ -97,7 +103,8 @@ class Job:
             raise Canceled
         if time.monotonic() > self._deadline:
             raise TimeLimitError(
-                f"The request took longer than {self.time_limit:.0f} s, the limit of this Space"
+                f"The request took longer than {self.time_limit:.0f} s, the limit of this Space",
+                hint="Use a smaller dataset or file, or run hf-lorameta on your own machine.",
             )
 
     def report(self, text: str, done: int = 0, total: int = 0) -> None:
@@ -159,4 +166,4 @@ def known_error(error: Exception) -> LoraMetaError:
     if isinstance(error, LoraMetaError):
         return error
     logger.error("unexpected %s", type(error).__name__)
-    return LoraMetaError("Something went wrong that should not")
+    return SpaceError("Something went wrong that should not", hint=TRY_AGAIN)

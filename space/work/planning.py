@@ -1,36 +1,198 @@
-"""Plan an adapter for one request.
+"""Read the dataset that a visitor names or uploads, and plan an adapter for it.
 
 Only token counts and up to `SAMPLES` clipped rows leave the process that reads the dataset. A
 `PlanResult` is stored for the visitor, so it holds no token and no open stream.
 """
 
+import re
+import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample
-from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.preview import Preview, preview
+from hf_lorameta.data.prompt import as_option
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from work.bank_loader import BankLoader
-from work.dataset_request import (
-    CHAT,
-    Credential,
-    DatasetRequest,
-    hidden_path,
-    open_request,
-    validated,
-)
-from work.jobs import Job
+from work.jobs import Job, SpaceError
 from work.reader_process import read, report_rows
 
+Credential = str | Literal[False] | None
+"""A visitor's token; False if the visitor is signed out; None for this machine's saved token."""
+
+CHOICES = ("config", "split", "columns", "instruction", "template")
+"""What can be chosen about a dataset, by the names that links and the command line share."""
+FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
+CHAT = "chat"
+"""A template that stands for the base model's own chat template."""
+TEXT_CHARACTERS = 4000
+"""Of an instruction or a template."""
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
 SAMPLE_CHARACTERS = 4000
 """Of an input and an output; more than training reads."""
 MAX_CHARACTERS = 10_000_000
 """Characters read from a dataset at most; counting their tokens takes about 6 s of computing."""
+
+
+class RequestError(SpaceError):
+    """The visitor's input is invalid; the message says what is expected."""
+
+
+class TemplateError(RequestError):
+    """The form of the prompt does not fit the columns."""
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """Which dataset to read, and how; an empty string means the same as None.
+
+    Attributes:
+        dataset: Hub id; None if a file was uploaded.
+        file: path of the uploaded file.
+        config: configuration; None selects the only or default one.
+        split: split; None selects train, or the only one.
+        columns: their roles; None detects them.
+        instruction: for all rows; None if they have one each, or none.
+        template: form of a prompt, with ``{instruction}`` and ``{input}``, or ``chat`` for the base
+            model's chat template; None is the usual form.
+    """
+
+    dataset: str | None = None
+    file: str | None = None
+    config: str | None = None
+    split: str | None = None
+    columns: Columns | None = None
+    instruction: str | None = None
+    template: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The dataset's id, or the file's name without its folder."""
+        return Path(self.file).name if self.file else self.dataset or ""
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What was chosen of `CHOICES`."""
+        values = {name: getattr(self, name) for name in CHOICES}
+        return {name: str(value) for name, value in values.items() if value}
+
+    def command(self, *options: str) -> str:
+        """Return the command that generates an adapter for this dataset in a terminal."""
+        words = ["hf-lorameta", "generate", self.name]
+        for name, value in self.chosen.items():
+            words += [f"--{name}", as_option(value)]
+        return shlex.join([*words, *options])
+
+
+def validated(request: DatasetRequest) -> DatasetRequest:
+    """Check a request before anything is read, and normalize it.
+
+    Raises:
+        RequestError: no dataset is named, or the id or file type is invalid.
+    """
+    texts: dict[str, Any] = {
+        name: prompt_text(getattr(request, name)) for name in ("instruction", "template")
+    }
+    request = replace(request, **texts)
+    for name, text in texts.items():
+        if len(text or "") > TEXT_CHARACTERS:
+            raise RequestError(f"The {name} is longer than {TEXT_CHARACTERS:,} characters")
+    if request.file:
+        if Path(request.file).suffix.lower() not in FILE_TYPES:
+            raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")
+        return replace(request, dataset=None, config=None, split=None)
+    name = (request.dataset or "").strip()
+    if not name:
+        raise RequestError("No dataset was named: type an id such as user/name, or upload a file")
+    config, split = request.config or None, request.split or None
+    return replace(request, dataset=_validated_id(name), file=None, config=config, split=split)
+
+
+def prompt_text(text: str | None) -> str | None:
+    r"""Return an instruction or a template without ``\r``; None if it is empty.
+
+    Example:
+        >>> prompt_text("Sort it.\r\n"), prompt_text(" ")
+        ('Sort it.\n', None)
+    """
+    text = (text or "").replace("\r\n", "\n")
+    return text if text.strip() else None
+
+
+def _validated_id(text: str) -> str:
+    """Return a Hub id, of a link too, that cannot be read as a path or URL on this machine."""
+    link = LINK.match(text)
+    name = link[1] if link else text.removesuffix("/")
+    if not REPO_ID.fullmatch(name) or ".." in name or "--" in name or len(name) > 96:
+        raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
+    if Path(name).suffix.lower() in FILE_TYPES or Path(name).exists():
+        raise RequestError(f"{name!r} looks like a file: upload it instead")
+    return name
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a dataset offers to choose from.
+
+    Attributes:
+        configs: all configurations; empty for a file.
+        splits: all splits of the configuration; empty for a file.
+        preview: columns and first rows of the split.
+    """
+
+    configs: list[str]
+    splits: list[str]
+    preview: Preview
+
+
+def read_source(request: DatasetRequest, credential: Credential) -> Source:
+    """Return what a dataset offers.
+
+    Where none is requested, the configuration is ``default`` and the split ``train`` if there are
+    such, else the first.
+    """
+    hub = Hub(credential)
+    with hidden_path(request):
+        if request.file:
+            return Source([], [], preview(request.file, hub))
+        name = request.dataset or ""
+        repo = hub.resolve(name, "dataset")
+        configs, splits = hub.choices(repo, request.config)
+        config = request.config or ("default" if "default" in configs else configs[0])
+        splits = splits or hub.choices(repo, config)[1]
+        wanted = request.split if request.split in splits else "train"
+        split = wanted if wanted in splits else splits[0]
+        named = config if len(configs) > 1 else None
+        return Source(configs, splits, preview(name, hub, config=named, split=split))
+
+
+@contextmanager
+def hidden_path(request: DatasetRequest) -> Iterator[None]:
+    """Replace the path of an uploaded file by its name in error messages."""
+    try:
+        yield
+    except LoraMetaError as error:
+        if request.file:
+            message = str(error).replace(request.file, Path(request.file).name)
+            error.args = (message, *error.args[1:])
+        raise
+
+
+# --- plans --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -90,7 +252,9 @@ def _read(
 ) -> tuple[Reading, list[tuple[str, str]]]:
     """Return the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
     with hidden_path(request):
-        opened = open_request(request, credential, limits)
+        named = request.file or request.dataset or ""
+        options = {name: getattr(request, name) for name in CHOICES}
+        opened = open_dataset(named, Hub(credential), **options, limits=limits)
         sample = RowSample(SAMPLES, "samples")
 
         def rows() -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ killed, at once if the visitor cancels. Its memory and the size of what it sends
 file cannot exhaust the server.
 """
 
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
-from work.jobs import Job
+from work.jobs import Job, SpaceError
 
 T = TypeVar("T")
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -40,10 +41,11 @@ MESSAGE_BYTES = 32_000_000
 """Largest item that a reader may send to the server."""
 _TOO_LARGE = "The dataset needs more memory than this Space has for reading one"
 
+logger = logging.getLogger("space")
 _connection: Connection | None = None  # in a reader: to the server
 
 
-class ReaderError(LoraMetaError):
+class ReaderError(SpaceError):
     """The reader process failed unexpectedly."""
 
 
@@ -132,12 +134,16 @@ def _receive_result(
         job.report(value)
 
 
+def _failed(message: str) -> ReaderError:
+    return ReaderError(message, hint="Check the file or the repo on the Hub.")
+
+
 def _early_end(process: multiprocessing.process.BaseProcess) -> LoraMetaError:
     """Return the error for a reader that ended without saying why."""
     process.join(1)
     if (process.exitcode or 0) < 0:  # a library without memory left aborts
         return DatasetTooLargeError(_TOO_LARGE)
-    return ReaderError("The dataset could not be read: the reader process ended")
+    return _failed("The dataset could not be read: the reader process ended")
 
 
 def _send(pipe: Connection, kind: str, value: object) -> None:
@@ -168,8 +174,9 @@ def _send_result(
         return  # the request has ended
     except MemoryError:
         error = DatasetTooLargeError(_TOO_LARGE)
-    except Exception as unknown:  # noqa: BLE001 - send the type only: the message may quote a row
-        error = ReaderError(f"The dataset cannot be read ({type(unknown).__name__})")
+    except Exception as unknown:  # noqa: BLE001 - its message is not sent: it may quote a row
+        logger.error("unexpected %s in a reader", type(unknown).__name__)
+        error = _failed("The dataset cannot be read")
     _send(pipe, "error", error)
 
 

@@ -11,10 +11,9 @@ from typing import Any, Literal, TypeVar
 
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.recipe import Recipe
-from work.dataset_request import DatasetRequest, RequestError, Source
-from work.generating import AdapterResult
+from work.generating import Adapter
 from work.jobs import Job
-from work.planning import PlanResult
+from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
 LOCK = threading.RLock()
 """Held where a visit and its job change together, for milliseconds; one for all visits."""
@@ -73,10 +72,10 @@ class Visit:
     source: Source | None = None
     recipe: Recipe | None = field(default_factory=Recipe)
     plan_result: PlanResult | None = None
-    adapter: AdapterResult | None = None
+    adapter: Adapter | None = None
     report: Report | None = None
     results: int = 0
-    _before: tuple[PlanResult | None, AdapterResult | None, Report | None] | None = None
+    _before: tuple[PlanResult | None, Adapter | None, Report | None] | None = None
 
     def accept(self, number: int) -> bool:
         """Whether a request is later than all before it; if so, what runs is canceled."""

@@ -20,8 +20,6 @@ pytest.importorskip("peft")
 from hf_lorameta import plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.environment import install_requirement  # noqa: E402 - they import torch
-from hf_lorameta.hub.client import Hub  # noqa: E402
-from hf_lorameta.pipeline.publish import Target  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
@@ -29,9 +27,8 @@ from hf_lorameta.training.settings import Settings  # noqa: E402
 sys.path.insert(0, str(SPACE))
 try:
     from views import result as result_view
-    from work import generating, improving, jobs, trying
-    from work.dataset_request import RequestError
-    from work.planning import PlanResult
+    from work import generating, jobs, trying
+    from work.planning import PlanResult, RequestError
 finally:
     sys.path.remove(str(SPACE))
 
@@ -60,28 +57,28 @@ def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
 
 
 @pytest.fixture
-def adapter(result: PlanResult) -> Iterator[generating.AdapterResult]:
+def adapter(result: PlanResult) -> Iterator[generating.Adapter]:
     made = generating.make_adapter(result, jobs.Job(120))
     yield made
-    made.files.discard()
+    made.discard()
 
 
 def test_training_gives_another_adapter_whose_card_says_trained(
-    result: PlanResult, adapter: generating.AdapterResult, bank: Bank
+    result: PlanResult, adapter: generating.Adapter, bank: Bank
 ) -> None:
-    assert improving.why_not_improve(result, bank) == ""
+    assert trying.why_not_improve(result, bank) == ""
     job = jobs.Job(120)
-    improved = improving.improve(adapter, result, bank, job)
+    improved = trying.improve(adapter, result, bank, job)
     assert improved.adapter is not None
     assert improved.adapter.trained
-    rows = len(improving.rows_to_train(result))
-    assert f"Trained on {rows} rows" in improved.adapter.files.read("README.md")
-    assert "It trains on other rows of the dataset" in improved.adapter.files.read("README.md")
-    assert "Trained on" not in adapter.files.read("README.md")
-    folders = adapter.files.folder, improved.adapter.files.folder
+    rows = len(trying.rows_to_train(result))
+    assert f"Trained on {rows} rows" in improved.adapter.read("README.md")
+    assert "It trains on other rows of the dataset" in improved.adapter.read("README.md")
+    assert "Trained on" not in adapter.read("README.md")
+    folders = adapter.folder, improved.adapter.folder
     first, second = ((folder / WEIGHTS).read_bytes() for folder in folders)
     assert first != second
-    provenance = json.loads(improved.adapter.files.read("recipe.json"))
+    provenance = json.loads(improved.adapter.read("recipe.json"))
     assert provenance["training"]["given_rows"]
     assert f"Trained on {rows} of your rows" in result_view.improved_html(improved)
 
@@ -96,7 +93,7 @@ def test_the_adapter_is_not_tested_on_rows_that_it_was_trained_on(
     rows = [(f"Question {i}?", "yes" if i < samples // 2 else "no") for i in range(samples)]
     drawn = replace(result, samples=rows)
     to_test = {row for part in trying.testable_rows(drawn) for row in part}
-    to_train = {*improving.rows_to_train(drawn)}
+    to_train = {*trying.rows_to_train(drawn)}
     assert (len(to_test), len(to_train)) == (tested, trained)
     assert not to_test & to_train
     assert {output for _, output in to_train} == ({"yes", "no"} if trained else set())
@@ -104,7 +101,7 @@ def test_the_adapter_is_not_tested_on_rows_that_it_was_trained_on(
 
 def test_a_training_without_gain_leaves_the_adapter(
     result: PlanResult,
-    adapter: generating.AdapterResult,
+    adapter: generating.Adapter,
     bank: Bank,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,14 +109,14 @@ def test_a_training_without_gain_leaves_the_adapter(
         return Settings(rank=rank, steps=4, lr=1e-9, warmup=1, evaluate_every=2, seed=seed)
 
     monkeypatch.setattr(few_rows_settings, "settings_for", settings)
-    improved = improving.improve(adapter, result, bank, jobs.Job(120))
+    improved = trying.improve(adapter, result, bank, jobs.Job(120))
     assert improved.adapter is None
     assert "lm-unsure" in result_view.improved_html(improved)
 
 
 def test_a_canceled_training_leaves_nothing(
     result: PlanResult,
-    adapter: generating.AdapterResult,
+    adapter: generating.Adapter,
     bank: Bank,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -135,27 +132,27 @@ def test_a_canceled_training_leaves_nothing(
     monkeypatch.setattr(job, "report", cancel_in_training)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(jobs.Canceled):
-        improving.improve(adapter, result, bank, job)
+        trying.improve(adapter, result, bank, job)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_that_would_take_too_long_is_refused(
-    result: PlanResult, adapter: generating.AdapterResult, bank: Bank
+    result: PlanResult, adapter: generating.Adapter, bank: Bank
 ) -> None:
     job = jobs.Job(120)
     job.time_limit = 1e-6
-    with pytest.raises(improving.TooSlowError, match="longer here than this page allows"):
-        improving.improve(adapter, result, bank, job)
+    with pytest.raises(trying.TooSlowError, match="longer here than this page allows"):
+        trying.improve(adapter, result, bank, job)
 
 
 def test_the_page_says_why_it_cannot_train(
     result: PlanResult, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = PlanResult(result.plan, result.samples[:5], "few")
-    reason = improving.why_not_improve(few, bank)
+    reason = trying.why_not_improve(few, bank)
     assert reason == "Not possible here: 5 labeled rows to train on, expected at least 8."
     monkeypatch.setitem(sys.modules, "torch", None)
-    reason = improving.why_not_improve(result, bank)
+    reason = trying.why_not_improve(result, bank)
     assert reason == "Not possible here: torch is not installed."
     form = result_view.improve_text(reason, "hf-lorameta generate user/data --train 16 -o x")
     assert "<form" not in form
@@ -177,7 +174,7 @@ def test_no_public_repo_is_named_after_a_private_dataset(
 
 
 def test_a_trained_adapter_is_published_as_it_is(
-    result: PlanResult, adapter: generating.AdapterResult, monkeypatch: pytest.MonkeyPatch
+    result: PlanResult, adapter: generating.Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published: list[bytes] = []
 
@@ -185,15 +182,15 @@ def test_a_trained_adapter_is_published_as_it_is(
         published.append((folder / WEIGHTS).read_bytes())
         return "https://hub/ann/x"
 
-    marked = (adapter.files.folder / WEIGHTS).read_bytes() + b"trained"
-    (adapter.files.folder / WEIGHTS).write_bytes(marked)
-    trained = generating.AdapterResult(adapter.files, 1.0, trained=True)
-    target = Target("ann/x", None, True, False, ())
+    marked = (adapter.folder / WEIGHTS).read_bytes() + b"trained"
+    (adapter.folder / WEIGHTS).write_bytes(marked)
+    adapter.seconds, adapter.trained = 1.0, True
+    target = generating.Target("ann/x", None, True, False, ())
     monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
     monkeypatch.setattr(generating, "publish_folder", publish)
-    monkeypatch.setattr(Hub, "user", lambda self: "ann")
+    monkeypatch.setattr(generating.Hub, "user", lambda self: "ann")
     done = generating.make_and_publish(
-        result, generating.Destination("ann/x"), "hf_token", jobs.Job(9), None, trained
+        result, generating.Destination("ann/x"), "hf_token", jobs.Job(9), None, adapter
     )
     assert published == [marked]
     assert done == generating.Published("https://hub/ann/x", "ann/x", True, 1.0)

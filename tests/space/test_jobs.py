@@ -21,7 +21,7 @@ try:
     from dataset_actions import DatasetActions
     from settings import Settings
     from work import jobs
-    from work.dataset_request import DatasetRequest
+    from work.planning import DatasetRequest
     from work.visit import Visit
 finally:
     sys.path.remove(str(SPACE))

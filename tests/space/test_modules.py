@@ -45,16 +45,15 @@ from tests.space import readers
 sys.path.insert(0, str(SPACE))
 try:
     import settings
-    from forms import columns_form, inputs
-    from views import details as plan_view
+    from forms import html_forms, inputs
+    from views import blocks, page_text
     from views import map as map_view
-    from views import messages, names, page_text
+    from views import plan as plan_view
     from views import result as result_view
-    from views import verdict as verdict_view
     from views.blocks import note, progress_html
     from work import jobs, planning, reader_process
     from work.bank_loader import BankLoader
-    from work.dataset_request import (
+    from work.planning import (
         DatasetRequest,
         RequestError,
         Source,
@@ -143,19 +142,19 @@ NAMES = ["a,b", "c=d", "instruction", "x"]
 
 def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     values = {"role-0": "input", "role-1": "output", "role-2": "instruction", "role-3": ""}
-    columns = columns_form.columns_from_form(values, NAMES, None)
+    columns = html_forms.columns_from_form(values, NAMES, None)
     assert (columns.input, columns.output, columns.instruction) == ("a,b", "c=d", "instruction")
     found = Preview(None, "train", NAMES, [dict.fromkeys(NAMES, NASTY)], columns, None)
     request = DatasetRequest(NASTY, instruction=NASTY, template=NASTY)
-    form = columns_form.columns_form(Source([], [], found), 7, request)
+    form = html_forms.columns_form(Source([], [], found), 7, request)
     assert "<script" not in form
     assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
     with pytest.raises(RequestError, match="Choose which column"):
-        columns_form.columns_from_form({}, NAMES, None)
+        html_forms.columns_from_form({}, NAMES, None)
     written = values | {"role-2": "", "instruction": " Name the class. "}
     written |= {"template": "{instruction} \\text\r\n{input}"}
-    assert columns_form.columns_from_form(written, NAMES, None).names() == ["a,b", "c=d"]
-    prompt = columns_form.prompt_from_form(written)
+    assert html_forms.columns_from_form(written, NAMES, None).names() == ["a,b", "c=d"]
+    prompt = html_forms.prompt_from_form(written)
     assert prompt == ("Name the class.", "{instruction} \\text\n{input}")
 
 
@@ -172,10 +171,10 @@ def test_a_form_of_the_prompt_that_does_not_fit_is_explained(
 ) -> None:
     values = {"role-0": "input", "role-1": "output", "instruction": instruction}
     for fitting in ("", "chat", "Q: {prompt}"):
-        columns_form.columns_from_form(values | {"template": fitting}, NAMES, None)
+        html_forms.columns_from_form(values | {"template": fitting}, NAMES, None)
     with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
-        columns_form.columns_from_form(values | {"template": template}, NAMES, None)
-    shown = messages.error_html(caught.value)
+        html_forms.columns_from_form(values | {"template": template}, NAMES, None)
+    shown = blocks.error_html(caught.value)
     assert f"The template &#x27;{template}&#x27;" in shown
     assert "Write {input} where the text of a row belongs" in shown
 
@@ -198,7 +197,7 @@ def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank_loader: Ban
     assert complete.plan.to_dict() == plan(TRAIN).to_dict()
     limited = planning.make_plan(bank_loader, request, Recipe(), 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
-    assert "for the first 50 rows of your data" in verdict_view.verdict_html(limited.plan, "x")
+    assert "for the first 50 rows of your data" in plan_view.verdict_html(limited.plan, "x")
     assert len(complete.samples) == planning.SAMPLES
     assert len(limited.samples) == 51  # one more is read to see that the limit was reached
 
@@ -386,7 +385,7 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
     map_ = bank_map(bad.bank, bad.recipe.metric)
     pages = [
         plan_view.details_html(bad),
-        verdict_view.verdict_html(bad, NASTY),
+        plan_view.verdict_html(bad, NASTY),
         map_view.map_html(bad, map_),
         result_view.answers_html(NASTY, NASTY, NASTY),
         result_view.report_html(report_of(2.0, 1.0, NASTY)),
@@ -467,20 +466,20 @@ def test_the_verdict_follows_the_expected_gain(
     levels = []
     for mean, spread in ((0.8, 0.1), (0.3, 0.1), (0.1, 0.2), (-0.1, 0.2)):
         monkeypatch.setattr(Plan, "expected", Estimate(mean, spread, 9, None))
-        levels.append(verdict_view.verdict(guest_book).level)
+        levels.append(plan_view.verdict(guest_book).level)
     assert levels == ["likely", "unsure", "unsure", "unlikely"]
     monkeypatch.setattr(Plan, "expected", None)
-    near = verdict_view.verdict(guest_book)
-    far = verdict_view.verdict(replace(guest_book, distances=guest_book.distances + 9))
+    near = plan_view.verdict(guest_book)
+    far = plan_view.verdict(replace(guest_book, distances=guest_book.distances + 9))
     assert (near.level, far.level) == ("likely", "unlikely")
     for typical in (0.0, math.nan):  # of a bank of one dataset, or of equal ones
         monkeypatch.setattr(Plan, "nearest_in_bank", typical)
-        assert verdict_view.verdict(guest_book).level == "unsure"
+        assert plan_view.verdict(guest_book).level == "unsure"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_data_is_not_likely_to_be_helped(kind: str) -> None:
-    assert verdict_view.verdict(plan(random_rows(kind))).level == "unsure"
+    assert plan_view.verdict(plan(random_rows(kind))).level == "unsure"
 
 
 @pytest.mark.parametrize(
@@ -492,26 +491,25 @@ def test_random_data_is_not_likely_to_be_helped(kind: str) -> None:
     ],
 )
 def test_names_are_readable(dataset: str, name: str) -> None:
-    assert names.readable_name(SimpleNamespace(dataset=dataset, title=None)) == name
-    assert names.readable_name(SimpleNamespace(dataset=dataset, title="A title")) == "A title"
+    assert blocks.readable_name(SimpleNamespace(dataset=dataset, title=None)) == name
+    assert blocks.readable_name(SimpleNamespace(dataset=dataset, title="A title")) == "A title"
 
 
-def test_messages_leave_out_options_and_names_of_exceptions() -> None:
-    error = LoraMetaError("the file cannot be read (UnicodeDecodeError)")
-    assert messages.message_of(error) == "The file cannot be read"
-    assert messages.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
-    assert messages.message_of(LoraMetaError("user/name is gone")) == "user/name is gone"
+def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:
+    assert blocks.message_of(LoraMetaError("the file is empty")) == "The file is empty"
+    assert blocks.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
+    assert blocks.message_of(LoraMetaError("user/name is gone")) == "user/name is gone"
     with pytest.raises(UsageError) as caught:
         parse_columns("instruction=task,input=q,output=a").with_prompt("Say it.", None)
-    shown = messages.message_of(caught.value)
-    assert shown.startswith("One instruction for all rows goes with rows that have none")
+    shown = blocks.message_of(caught.value)
+    assert shown == "An instruction goes with rows that have none, and column task has theirs"
 
 
 def test_an_option_in_the_advice_is_named_as_on_the_page() -> None:
     advised = LoraMetaError("no split x", hint=[Option("split", "test"), "hf-lorameta plan"])
-    assert messages.advice(advised) == ["Choose another split above the table."]
+    assert blocks.advice(advised) == ["Choose another split above the table."]
     hidden = LoraMetaError("it failed", hint=Option("timeout", 10, "raise"))
-    assert messages.advice(hidden) == [messages._DEFAULT_ADVICE]
+    assert blocks.advice(hidden) == [jobs.TRY_AGAIN]
 
 
 def test_long_texts_are_refused_before_anything_is_read() -> None:

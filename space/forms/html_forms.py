@@ -1,13 +1,20 @@
-"""The form of a dataset: configuration, split, and a role for each column of its first rows."""
+"""The forms that are HTML: the field for a dataset, and a role for each of its columns."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
+import gradio as gr
+
+from forms.inputs import credential_of
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import LoraMetaError, UsageError
-from views.blocks import select
-from work.dataset_request import (
+from hf_lorameta.hub.client import Hub
+from settings import Settings
+from views.blocks import render
+from work.planning import (
     CHAT,
+    FILE_TYPES,
     TEXT_CHARACTERS,
     DatasetRequest,
     RequestError,
@@ -16,6 +23,15 @@ from work.dataset_request import (
     prompt_text,
 )
 
+MATCHES = 8
+_SEARCH_SECONDS = 600
+"""How long the answer to signed-out visitors is kept."""
+EXAMPLES = {
+    "Guest book notes": "example",
+    "openai/gsm8k": "openai/gsm8k",
+    "tatsu-lab/alpaca": "tatsu-lab/alpaca",
+}
+"""Label and dataset of the examples; ``example`` is the dataset in the package."""
 ROLES = {
     "": "ignore",
     "input": "input",
@@ -27,10 +43,50 @@ ROLES = {
 """Roles of a column, with their labels; `form.js` lets some of them belong to one column only."""
 _SEVERAL = ("input", "choices")
 _NEEDED = "Choose which column the model is given (input) and which it should answer (output)"
+_TEMPLATE_HINT = (
+    "Write {input} where the text of a row belongs, and {instruction} where its instruction "
+    "belongs, if it has one."
+)
+
+
+def data_form(max_upload_mb: int) -> str:
+    """Return the field of step 1: a dataset's name, a link to it, or a file; never rendered again.
+
+    HTML, since Gradio's Dropdown loses a name that is typed and left at once, asks the server at
+    every blur, and fails when its choices shrink while it is open. The list of matches always has
+    the same items, of which those without a match are hidden.
+    """
+    return render(
+        "forms.data", mb=max_upload_mb, types=FILE_TYPES, matches=MATCHES, examples=EXAMPLES
+    )
+
+
+def dataset_search(settings: Settings) -> Callable[..., list[str]]:
+    """Return the function that the page calls while a visitor types."""
+
+    def search(text: str, token: gr.OAuthToken | None) -> list[str]:
+        """Return ids of datasets whose names match; none if the Hub does not answer."""
+        text, credential = str(text)[:100], credential_of(token, settings)
+        try:
+            if credential is False:
+                return _search_public(text, int(time.time() // _SEARCH_SECONDS))
+            return Hub(credential).search_datasets(text)
+        except LoraMetaError:
+            return []  # a name can be typed without suggestions
+
+    return search
+
+
+@lru_cache(maxsize=256)
+def _search_public(text: str, period: int) -> list[str]:
+    return Hub(False).search_datasets(text)
+
+
+# --- columns ------------------------------------------------------------------------------------
 
 
 def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
-    """Return the form.
+    """Return the form of a dataset: configuration, split, and a role for each column.
 
     Args:
         source: what the dataset offers.
@@ -38,39 +94,17 @@ def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
         request: its roles are shown, or those that were found, if it has none.
     """
     preview = source.preview
-    shown = request.columns or preview.columns
-    roles = {name: role for name, (role, _) in _roles(shown, preview.names).items()}
-    heads = "".join(
-        f'<th scope="col"><span>{escape(column)}</span>'
-        + select(f"role-{i}", f"Role of {column}", ROLES, roles.get(column, ""))
-        + "</th>"
-        for i, column in enumerate(preview.names)
+    known = _roles(request.columns or preview.columns, preview.names)
+    return render(
+        "forms.columns",
+        number=number,
+        name=request.name,
+        source=source,
+        roles={name: role for name, (role, _) in known.items()},
+        labels=ROLES,
+        request=request,
+        limit=TEXT_CHARACTERS,
     )
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{escape(row.get(n, ''))}</td>" for n in preview.names) + "</tr>"
-        for row in preview.rows
-    )
-    choices = _choice("config", "Configuration", source.configs, preview.config)
-    choices += _choice("split", "Split", source.splits, preview.split)
-    return (
-        f'<form data-live aria-label="Columns of the dataset" class="lm-columns-form">'
-        f'<input type="hidden" name="dataset_number" value="{number}">'
-        f'<p class="lm-soft">The first rows of <b>{escape(request.name)}</b>, shown only to you. '
-        "Choose what each column is for.</p>"
-        f'<div class="lm-choices">{choices}</div>'
-        f'<div class="lm-table" role="region" aria-label="First rows" tabindex="0"><table>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table></div>"
-        + _text(
-            "instruction", "One instruction for all rows, if they hold none", request.instruction,
-            "Classify the note as positive or negative.",
-        )
-        + _text(
-            "template", "Form of the prompt, if not the usual one: {instruction} and {input} where "
-            "they belong, or the word chat for the base model's own chat form",
-            request.template, "{instruction}\n\n{input}", "lm-template-error",
-        )
-        + '<button type="submit" class="lm-button">Read again</button></form>'
-    )  # fmt: skip
 
 
 def columns_from_form(
@@ -115,7 +149,7 @@ def columns_from_form(
     try:
         with_instruction.with_prompt(None, None if template == CHAT else template)
     except UsageError as error:
-        raise TemplateError(str(error)) from None
+        raise TemplateError(str(error), hint=_TEMPLATE_HINT) from None
     return columns
 
 
@@ -123,16 +157,6 @@ def prompt_from_form(values: Mapping[str, str]) -> tuple[str | None, str | None]
     """Return the instruction and the template of a form; None for an empty one."""
     instruction = prompt_text((values.get("instruction") or "").strip())
     return instruction, prompt_text(values.get("template"))
-
-
-def _text(name: str, label: str, value: str | None, example: str, error: str = "") -> str:
-    """Return a labeled field for a text of several lines; `error` is the id of its error."""
-    described = f' aria-describedby="{error}"' if error else ""
-    return (
-        f'<label class="lm-wide">{escape(label)} <textarea name="{name}" '
-        f'maxlength="{TEXT_CHARACTERS}" rows="{max(2, len(example.splitlines()))}" '
-        f'placeholder="{escape(example)}"{described}>\n{escape(value or "")}</textarea></label>'
-    )
 
 
 def _roles(columns: Columns | None, names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -146,11 +170,3 @@ def _roles(columns: Columns | None, names: Sequence[str]) -> dict[str, tuple[str
         for name in names
         if name == path or path.startswith(f"{name}.")
     }
-
-
-def _choice(name: str, label: str, values: Sequence[str], chosen: str | None) -> str:
-    """Return a labeled list to choose from, or nothing if there is no choice."""
-    if len(values) < 2:
-        return ""
-    options = select(name, "", {value: value for value in values}, chosen or values[0])
-    return f"<label>{escape(label)} {options}</label>"

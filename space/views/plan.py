@@ -1,0 +1,211 @@
+"""Step 2 as HTML: whether an adapter will help, and the details of the plan.
+
+All names and texts are escaped here.
+"""
+
+import math
+from collections import Counter
+from typing import Literal, NamedTuple
+
+from hf_lorameta.bank.geometry import FAR_RATIO
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.pipeline.plan import Plan
+from views.blocks import readable_name, render
+
+WORTHWHILE = 0.25
+"""Gain that counts as help: a quarter of the base model's error."""
+NEIGHBORS = 5
+LARGE_SHARE = 0.1
+BARS = 10
+HUB = "https://huggingface.co"
+
+
+class Verdict(NamedTuple):
+    """What to expect from an adapter.
+
+    Attributes:
+        level: how sure an improvement is.
+        title: the verdict in a few words.
+        reason: one sentence.
+    """
+
+    level: Literal["likely", "unsure", "unlikely"]
+    title: str
+    reason: str
+
+
+def verdict(plan: Plan) -> Verdict:
+    """Return the verdict: from measured gains of similar datasets if the bank has them."""
+    expected = plan.expected
+    if expected:
+        mean, spread = 100 * expected.mean, 100 * expected.spread
+        reason = (
+            f"On similar datasets, adapters removed {mean:.0f} % (± {spread:.0f}) of the base "
+            f"model's error{_beside_prompt(expected.prompted)}."
+        )
+        if mean <= 0:
+            return Verdict("unlikely", "Probably will not help: test before using", reason)
+        if expected.mean - expected.spread < WORTHWHILE:
+            return Verdict("unsure", "Unsure: test before using", reason)
+        return Verdict("likely", "Likely to help", reason)
+    if not plan.nearest_in_bank > 0:  # also if it is not known
+        return Verdict("unsure", "Unsure: test before using", "The bank is too small to compare.")
+    ratio = float(plan.distances.min()) / plan.nearest_in_bank
+    if ratio > FAR_RATIO:
+        reason = "No dataset in the bank is similar to yours."
+        return Verdict("unlikely", "Probably will not help: test before using", reason)
+    if ratio > 1:
+        reason = "The most similar dataset in the bank is only loosely related to yours."
+        return Verdict("unsure", "Unsure: test before using", reason)
+    reason = "The bank has similar data. How much that helps was not measured: test it below."
+    return Verdict("likely", "Likely to help", reason)
+
+
+def _beside_prompt(prompted: float | None) -> str:
+    if prompted is None:
+        return ""
+    return f"; a prompt with three examples removed {100 * prompted:.0f} %"
+
+
+def verdict_html(plan: Plan, name: str) -> str:
+    """Return the verdict, its bar, the most similar datasets, the licenses and the warnings."""
+    neighbors = plan.neighbors()
+    large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
+    return render(
+        "plan.verdict",
+        name=name,
+        found=verdict(plan),
+        gain=_gain(plan),
+        shares=[readable_name(n) for n in large[:3]],
+        licenses=sorted({n.license or "not stated" for n in large[:3]}),
+        points=_nearest(plan),
+        plan=plan,
+    )
+
+
+def _gain(plan: Plan) -> list[float] | None:
+    """Return the expected gain between its low and its high end, in percent."""
+    if not (expected := plan.expected):
+        return None
+    ends = (-expected.spread, 0, expected.spread)
+    return [min(max(100 * (expected.mean + end), 0), 100) for end in ends]
+
+
+def _nearest(plan: Plan) -> list[tuple[str, float]]:
+    """Return the most similar datasets and their places from similar (0) to far (100)."""
+    nearest = plan.distances.argsort(kind="stable")[:NEIGHBORS]
+    typical = plan.nearest_in_bank
+    end = max(float(plan.distances[nearest[-1]]), 0 if math.isnan(typical) else FAR_RATIO * typical)
+    entries = plan.bank.index.entries
+    return [
+        (readable_name(entries[i]), 100 * float(plan.distances[i]) / end if end > 0 else 0)
+        for i in nearest
+    ]
+
+
+# --- details ------------------------------------------------------------------------------------
+
+
+class Bar(NamedTuple):
+    """The share of a dataset of the bank in the adapter.
+
+    Attributes:
+        dataset: id.
+        name: readable name.
+        url: page of the dataset; empty if the bank is not on the Hub.
+        coefficient: its share.
+        width: of the bar, in percent of the longest.
+        distance: in digits.
+    """
+
+    dataset: str
+    name: str
+    url: str
+    coefficient: float
+    width: float
+    distance: str
+
+
+def details_html(plan: Plan) -> str:
+    """Return the figures and bars of a plan."""
+    bars = _bars(plan)
+    return render(
+        "plan.details",
+        tiles=_tiles(plan),
+        bars=bars[:BARS],
+        rest=bars[BARS:],
+        method=_method(plan),
+    )
+
+
+def _tiles(plan: Plan) -> list[tuple[str, str, str]]:
+    """Return figures: what each is, its value, and a note."""
+    tokens = plan.profile.input.total + plan.profile.output.total
+    shares = f"weighted as if {plan.effective_number:.0f} had equal shares"
+    return [
+        ("Similarity", *_nearness(float(plan.distances.min()), plan.nearest_in_bank)),
+        ("Adapters used", f"{len(plan.neighbors())}", shares),
+        ("Licenses", *_licenses(plan)),
+        ("Read from your data", plan.profile.rows_read, f"{tokens:,} tokens"),
+    ]
+
+
+def _nearness(nearest: float, median_in_bank: float) -> tuple[str, str]:
+    if not (math.isfinite(median_in_bank) and median_in_bank > 0):
+        return _number(nearest), "distance to the nearest one"
+    ratio = nearest / median_in_bank
+    word = "similar" if ratio <= 1 else "loosely related" if ratio <= FAR_RATIO else "far"
+    return word, f"nearest at {ratio:.1f}× the usual distance inside the bank"
+
+
+def _licenses(plan: Plan) -> tuple[str, str]:
+    """Return the licenses of the adapters used, and of the base model."""
+    counts = Counter(n.license or "not stated" for n in plan.neighbors()).most_common()
+    base = f"base model: {plan.bank.index.base_license or 'not stated'}"
+    if len(counts) == 1:
+        return counts[0][0], base
+    listed = ", ".join(f"{name} ({count})" for name, count in counts[:4])
+    return f"{len(counts)} kinds", f"{listed}; {base}"
+
+
+def _bars(plan: Plan) -> list[Bar]:
+    neighbors, linked = plan.neighbors(), plan.bank.index.published
+    largest = max(abs(n.coefficient) for n in neighbors) or 1.0
+    return [
+        Bar(
+            n.dataset,
+            readable_name(n),
+            f"{HUB}/datasets/{n.dataset}" if linked else "",
+            n.coefficient,
+            100 * abs(n.coefficient) / largest,
+            _number(n.distance),
+        )
+        for n in neighbors
+    ]
+
+
+def _method(plan: Plan) -> str:
+    """Return how the plan was computed, in words."""
+    recipe = plan.recipe
+    rule, combiner = COEFFICIENT_RULES[recipe.coefficients], COMBINERS[recipe.combine]
+    parts = [METRICS[recipe.metric].title, rule.title, combiner.title]
+    if recipe.top_k:
+        parts.append(f"top {recipe.top_k}")
+    if recipe.temperature != 1:
+        parts.append(f"temperature {recipe.temperature:g}")
+    text = f"Computed with: {' · '.join(parts)}."
+    if plan.general_coefficient is not None:
+        text += (
+            f" The bank's general adapter takes the rest, {100 * plan.general_coefficient:.0f} %."
+        )
+    if plan.output_strength is not None:
+        text += " An update computed from your outputs' token counts makes these tokens likelier."
+    if plan.scale != 1:
+        text += f" Your outputs are long, so all of this is scaled by {plan.scale:.2f}."
+    return text
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
