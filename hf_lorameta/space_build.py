@@ -17,7 +17,7 @@ from huggingface_hub import RepoCard
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.environment import DISTRIBUTION, pip_install
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.files import refuse_other_files, write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
@@ -171,8 +171,11 @@ def _for_bank(
         raise UsageError(
             f"{bank} holds {opened.size / 1e9:.1f} GB of adapters, which a Space would download "
             "at every start and read for every adapter: expected a pack",
-            hint=f"hf-lorameta bank pack {bank} -o {pack} --basis 128, then hf-lorameta bank push "
-            f"{pack} {bank}-pack, then use --bank {bank}-pack; or add --whole-bank",
+            hint=[
+                f"hf-lorameta bank pack {bank} -o {pack} --basis 128, then hf-lorameta bank push "
+                f"{pack} {bank}-pack, then name {bank}-pack instead",
+                Option("whole_bank", True),
+            ],
         )
     base_model = opened.index.base_model
     defaults = {"bank": bank, "bank_revision": pinned.sha, "base_model": base_model}

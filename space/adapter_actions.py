@@ -5,6 +5,7 @@ import gradio as gr
 from actions import Actions
 from forms.inputs import credential_of
 from views import result as view
+from views.blocks import render
 from work import trying
 from work.generating import Adapter, Destination, make_adapter, make_and_publish
 from work.jobs import Job, Updates
@@ -109,7 +110,7 @@ class AdapterActions(Actions):
             published = make_and_publish(result, destination, credential, job, report, trained)
             job.show(
                 lambda: {
-                    c.saved: view.published_html(published),
+                    c.saved: render("result.published", published=published),
                     c.usage: view.usage_html(result, published.repo_id),
                 }
             )
@@ -135,12 +136,12 @@ class AdapterActions(Actions):
             | self._files(adapter)
             | {
                 c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
-                c.heading: view.heading_html(adapter, visit.results, bank.index.base_model),
+                c.heading: self._heading(visit, adapter),
                 c.no_model: view.no_model_html(reason) if reason else "",
                 c.try_form: gr.Column(visible=not reason),
                 c.prompt: first,
                 c.test_form: gr.Column(visible=not reason),
-                c.test_text: view.test_text(rows),
+                c.test_text: render("result.test", rows=rows),
                 c.test: gr.Button(visible=bool(rows)),
                 c.sign_in_to_save: gr.HTML(visible=user is None),
                 c.save_form: gr.Column(visible=user is not None),
@@ -153,13 +154,13 @@ class AdapterActions(Actions):
         )
 
     def _show_trained(self, visit: Visit, adapter: Adapter) -> Updates:
-        c, base_model = self.components, self.bank_loader.bank.index.base_model
+        c = self.components
         visit.adapter, visit.report = adapter, None
         return (
             dict.fromkeys((c.answers, c.report, c.saved), "")
             | self._files(adapter)
             | {
-                c.heading: view.heading_html(adapter, visit.results, base_model),
+                c.heading: self._heading(visit, adapter),
                 c.ask_again: gr.Column(visible=False),
             }
         )
@@ -172,6 +173,13 @@ class AdapterActions(Actions):
             self.components.improve_text: view.improve_text(why_not, command),
             self.components.improve: gr.Button(visible=not why_not),
         }
+
+    def _heading(self, visit: Visit, adapter: Adapter) -> str:
+        """Return the heading of a result, which takes the focus if its number is new."""
+        base_model = self.bank_loader.bank.index.base_model
+        return render(
+            "result.heading", adapter=adapter, number=visit.results, base_model=base_model
+        )
 
     def _files(self, adapter: Adapter) -> Updates:
         return {

@@ -11,11 +11,11 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
 from settings import Settings
-from views import page_text
 from views.blocks import render
 from work.bank_loader import BankLoader
 from work.visit import Visit
 
+TITLE = "A LoRA adapter for your dataset"
 _FORMS = Path(__file__).parent / "forms"
 _VISIBILITY = [("public: everybody can see it", "public"), ("private: only you", "private")]
 
@@ -58,15 +58,15 @@ class Components:
         ]  # fmt: skip
 
     def _build_header(self) -> None:
-        gr.HTML(render("page.header", title=page_text.TITLE), padding=False)
+        gr.HTML(render("page.header", title=TITLE), padding=False)
         with gr.Row(elem_classes="lm-account-row"):
-            self.bank = _html("lm-bank", page_text.bank_html(self._bank_loader, self._settings))
+            self.bank = _html("lm-bank", bank_html(self._bank_loader, self._settings))
             if self._settings.sign_in != "none":
                 gr.LoginButton(
                     "Sign in with Hugging Face", logout_value="Sign out {}", size="sm", scale=0,
                     min_width=220,
                 )  # fmt: skip
-        self.account = _html("lm-account", page_text.account_html(None, self._settings.sign_in))
+        self.account = _html("lm-account", account_html(None, self._settings))
         self.bank_timer = gr.Timer(1.5, active=False)
 
     def _build_data(self) -> None:
@@ -148,9 +148,20 @@ class Components:
     def _build_footer(self) -> None:
         space_id = self._settings.space_id
         with gr.Accordion("Run your own copy, or call this one from a program", open=False):
-            gr.HTML(page_text.own_copy_html(space_id or "user/space"), padding=False)
+            gr.HTML(render("page.own_copy", space=space_id or "user/space"), padding=False)
             if space_id:
                 gr.DuplicateButton("Duplicate this Space", size="sm")
+
+
+def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
+    """Return the bank's name, content and state."""
+    return render("page.bank", loader=bank_loader, built_in=settings.bank is None)
+
+
+def account_html(profile: gr.OAuthProfile | None, settings: Settings) -> str:
+    """Return who is signed in, or what signing in is for."""
+    user = profile.username if profile else None
+    return render("page.account", user=user, sign_in=settings.sign_in)
 
 
 def _html(elem_id: str, value: str = "", **options: Any) -> gr.HTML:

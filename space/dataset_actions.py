@@ -15,8 +15,7 @@ from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
 from views.blocks import error_html, render
-from views.map import map_html
-from views.plan import details_html, verdict_html
+from views.plan import details_html, map_html, verdict_html
 from work.jobs import Job, Updates
 from work.planning import (
     CHOICES,

@@ -7,11 +7,10 @@ import gradio as gr
 
 from actions import Actions
 from adapter_actions import AdapterActions
-from components import Components
+from components import TITLE, Components, account_html, bank_html
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
 from settings import Settings, line_limits
-from views.page_text import TITLE, account_html, bank_html
 from work.bank_loader import BankLoader
 from work.jobs import Updates
 from work.visit import Line, Visit
@@ -21,16 +20,16 @@ _NUMBER_REQUESTS = """(...values) => {
     return values;
 }"""
 """Sets the second input to the number of the page's request, as requests may change order."""
+_PRIVATE: dict[str, Any] = {
+    "queue": False, "show_progress": "hidden", "api_visibility": "private"
+}  # fmt: skip
 
 
 def build_page(settings: Settings, bank_loader: BankLoader) -> Any:
     """Return the `gr.Blocks` of the page and the endpoints."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         components = Components(settings, bank_loader)
-        context = (components, bank_loader, settings)
-        wiring = Wiring(components, settings, Actions(*context))
-        wiring.wire_dataset(DatasetActions(*context))
-        wiring.wire_adapter(AdapterActions(*context))
+        Wiring(components, bank_loader, settings).connect()
         _show_state(blocks, components, bank_loader, settings)
         add_endpoints(bank_loader, settings)
     for event in blocks.fns.values():
@@ -44,40 +43,32 @@ class Wiring:
 
     Args:
         components: the widgets.
+        bank_loader: provides the bank.
         settings: number of adapters that are made at the same time.
-        actions: run tasks and cancel them.
     """
 
-    def __init__(self, components: Components, settings: Settings, actions: Actions) -> None:
-        self._components, self._settings, self._actions = components, settings, actions
-        self._at_once: dict[str, Any] = {
-            "outputs": components.all,
-            "queue": False,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
+    def __init__(self, components: Components, bank_loader: BankLoader, settings: Settings) -> None:
+        context = (components, bank_loader, settings)
+        self._components, self._lines = components, line_limits(settings)
+        self._actions = Actions(*context)
+        self._dataset, self._adapter = DatasetActions(*context), AdapterActions(*context)
+        self._at_once = _PRIVATE | {"outputs": components.all}
 
-    def wire_dataset(self, actions: DatasetActions) -> None:
-        """Connect what leads to a verdict."""
-        c = self._components
-        self._request(c.data_form.submit, actions.choose, "plan")
-        self._request(c.columns_form.submit, actions.choose_columns, "plan")
+    def connect(self) -> None:
+        """Connect the forms, the options, and the buttons of the bar and of the result."""
+        c, dataset, adapter = self._components, self._dataset, self._adapter
+        self._request(c.data_form.submit, dataset.choose, "plan")
+        self._request(c.columns_form.submit, dataset.choose_columns, "plan")
         changes = [field.change for field in c.options]
-        gr.on(
-            changes, actions.change_options, [c.visit, *c.options], **self._at_once,
-            trigger_mode="always_last",
-        )  # fmt: skip
-
-    def wire_adapter(self, actions: AdapterActions) -> None:
-        """Connect the buttons of the bar and of the result."""
-        c = self._components
-        self._request(c.make.click, actions.make, "adapter")
-        self._request(c.compare.click, actions.try_out, "model", [c.prompt])
-        self._request(c.test.click, actions.test, "model")
-        self._request(c.improve.click, actions.improve, "model")
+        values = [c.visit, *c.options]
+        gr.on(changes, dataset.change_options, values, **self._at_once, trigger_mode="always_last")
+        self._request(c.make.click, adapter.make, "adapter")
+        self._request(c.compare.click, adapter.try_out, "model", [c.prompt])
+        self._request(c.test.click, adapter.test, "model")
+        self._request(c.improve.click, adapter.improve, "model")
         for button in (c.save, c.save_anyway):
             target = [c.repo_id, c.visibility, c.overwrite]
-            self._request(button.click, actions.save, "adapter", target)
+            self._request(button.click, adapter.save, "adapter", target)
         canceled = self._ask(c.cancel.click, self._actions.cancel)
         canceled.then(self._actions.settle, c.visit, **self._at_once)
 
@@ -99,7 +90,7 @@ class Wiring:
             yield from actions.run(visit, line)
 
         queued = self._ask(trigger, action, inputs).then(
-            run, c.visit, c.all, **line_limits(self._settings)[line], trigger_mode="multiple",
+            run, c.visit, c.all, **self._lines[line], trigger_mode="multiple",
             show_progress="minimal", show_progress_on=c.progress, api_visibility="private",
         )  # fmt: skip
         queued.failure(actions.busy, c.visit, **self._at_once)
@@ -109,14 +100,11 @@ def _show_state(blocks: Any, c: Components, bank_loader: BankLoader, settings: S
     """Show who is signed in, and the bank's state until it is final."""
 
     def show_account(profile: gr.OAuthProfile | None) -> str:
-        return account_html(profile.username if profile else None, settings.sign_in)
+        return account_html(profile, settings)
 
     def show_bank() -> tuple[str, gr.Timer]:
         final = bank_loader.state in ("ready", "failed", "damaged", "incomplete")
         return bank_html(bank_loader, settings), gr.Timer(active=not final)
 
-    event: dict[str, Any] = {
-        "queue": False, "show_progress": "hidden", "api_visibility": "private"
-    }  # fmt: skip
-    blocks.load(show_account, None, c.account, **event)
-    gr.on([blocks.load, c.bank_timer.tick], show_bank, None, [c.bank, c.bank_timer], **event)
+    blocks.load(show_account, None, c.account, **_PRIVATE)
+    gr.on([blocks.load, c.bank_timer.tick], show_bank, None, [c.bank, c.bank_timer], **_PRIVATE)

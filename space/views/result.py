@@ -8,7 +8,7 @@ from hf_lorameta.cards.gguf_usage import render_modelfile
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import install_requirement
 from views.blocks import render
-from work.generating import Adapter, Destination, Published, target_name
+from work.generating import Destination, target_name
 from work.planning import PlanResult
 from work.trying import TRAINING_ROWS, Improvement, is_worse, title
 
@@ -16,19 +16,9 @@ _SHORT = 300
 """Characters of a prompt that is shown in code."""
 
 
-def heading_html(adapter: Adapter, number: int, base_model: str) -> str:
-    """Return the heading of a result, which takes the focus."""
-    return render("result.heading", adapter=adapter, number=number, base_model=base_model)
-
-
 def answers_html(base: str, adapter: str, expected: str) -> str:
     """Return two answers side by side, and the row's own output if it is known."""
     return render("result.answers", base=base, adapter=adapter, expected=expected)
-
-
-def test_text(rows: int) -> str:
-    """Return what a test on so many rows does, or why the adapter cannot be tested."""
-    return render("result.test", rows=rows)
 
 
 def report_html(report: Report) -> str:
@@ -72,42 +62,23 @@ def proposed_name(plan_result: PlanResult, user: str | None) -> str:
     return target_name(plan_result, private, user) if user else ""
 
 
-def published_html(published: Published) -> str:
-    """Return where an adapter was saved."""
-    return render("result.published", published=published)
-
-
 def usage_html(result: PlanResult, name: str) -> str:
     """Return how to load the adapter in Transformers, llama.cpp and Ollama.
 
     The prompt is that of the visitor's first row that is short, with its instruction and in its
     form, which the adapter needs.
     """
-    base_model, quoted = result.plan.bank.index.base_model, json.dumps(name)
     prompts = (prompt for prompt, _ in result.samples if len(prompt) <= _SHORT)
     prompt = next(prompts, "The prompt of a row")
-    transformers = (
-        "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
-        f"model = AutoPeftModelForCausalLM.from_pretrained({quoted})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(base_model)})\n"
-        f"prompt = {json.dumps(prompt, ensure_ascii=False)}\n"
-        'inputs = tokenizer(prompt, return_tensors="pt")\n'
-        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))"
+    base_model = result.plan.bank.index.base_model
+    return render(
+        "result.usage",
+        name=name,
+        base_model=base_model,
+        prompt=json.dumps(prompt, ensure_ascii=False),
+        shell_prompt=shlex.quote(prompt),
+        modelfile=render_modelfile(base_model, result.plan.dataset.columns.template),
     )
-    llama_cpp = (
-        f"hf-lorameta try {name} --base-gguf base.gguf --template '{{}}' "
-        f"--prompt {shlex.quote(prompt)}\n"
-        f"# or a server:\nhf-lorameta export {name} -o adapter.gguf\n"
-        "llama serve -m base.gguf --lora adapter.gguf"
-    )
-    modelfile = render_modelfile(base_model, result.plan.dataset.columns.template)
-    ollama = (
-        f"hf-lorameta export {name} -o adapter.gguf\n"
-        f"cat > Modelfile <<'EOF'\n{modelfile}EOF\n"
-        "ollama create my-adapter -f Modelfile"
-    )
-    codes = {"Transformers": transformers, "llama.cpp": llama_cpp, "Ollama": ollama}
-    return render("result.usage", codes=codes)
 
 
 def card_body(card: str) -> str:

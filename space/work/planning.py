@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample
@@ -104,11 +104,9 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     Raises:
         RequestError: no dataset is named, or the id or file type is invalid.
     """
-    texts: dict[str, Any] = {
-        name: prompt_text(getattr(request, name)) for name in ("instruction", "template")
-    }
-    request = replace(request, **texts)
-    for name, text in texts.items():
+    instruction, template = prompt_text(request.instruction), prompt_text(request.template)
+    request = replace(request, instruction=instruction, template=template)
+    for name, text in (("instruction", instruction), ("template", template)):
         if len(text or "") > TEXT_CHARACTERS:
             raise RequestError(f"The {name} is longer than {TEXT_CHARACTERS:,} characters")
     if request.file:

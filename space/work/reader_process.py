@@ -15,7 +15,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -57,24 +57,13 @@ def start_forkserver() -> None:
     count as used. Without USE_TORCH=0, each reader imports torch where it is installed.
     """
     _CONTEXT.set_forkserver_preload(list(_PRELOADED))
-    path = os.pathsep.join(filter(None, sys.path))
-    with _variables(PYTHONPATH=path, ARROW_DEFAULT_MEMORY_POOL="system", USE_TORCH="0"):
-        multiprocessing.forkserver.ensure_running()
-
-
-@contextmanager
-def _variables(**values: str) -> Iterator[None]:
-    """Set environment variables within a ``with`` block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    path, before = os.pathsep.join(filter(None, sys.path)), dict(os.environ)
+    os.environ |= {"PYTHONPATH": path, "ARROW_DEFAULT_MEMORY_POOL": "system", "USE_TORCH": "0"}
     try:
-        yield
+        multiprocessing.forkserver.ensure_running()
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ |= before
 
 
 def read(job: Job, function: Callable[..., T], *arguments: object) -> T:

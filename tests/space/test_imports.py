@@ -15,16 +15,8 @@ MODULES = {
     if path.stem != "__init__"
 }
 OWN = {name.split(".")[0] for name in MODULES}
-PACKAGES = {
-    "gradio",
-    "hf_lorameta",
-    "jinja2",
-    "markupsafe",
-    "numpy",
-    "starlette",
-    *OWN,
-    *sys.stdlib_module_names,
-}
+PACKAGES = {"gradio", "hf_lorameta", "jinja2", "markupsafe", "numpy", "starlette"}
+PACKAGES |= {*OWN, *sys.stdlib_module_names}
 
 
 def imports(path: Path) -> set[str]:

@@ -46,8 +46,7 @@ sys.path.insert(0, str(SPACE))
 try:
     import settings
     from forms import html_forms, inputs
-    from views import blocks, page_text
-    from views import map as map_view
+    from views import blocks
     from views import plan as plan_view
     from views import result as result_view
     from views.blocks import note, progress_html
@@ -386,7 +385,7 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
     pages = [
         plan_view.details_html(bad),
         plan_view.verdict_html(bad, NASTY),
-        map_view.map_html(bad, map_),
+        plan_view.map_html(bad, map_),
         result_view.answers_html(NASTY, NASTY, NASTY),
         result_view.report_html(report_of(2.0, 1.0, NASTY)),
         result_view.usage_html(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY), NASTY),
@@ -407,21 +406,21 @@ def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> No
 
 
 def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan) -> None:
-    page = map_view.map_html(guest_book, bank_map(guest_book.bank, guest_book.recipe.metric))
+    page = plan_view.map_html(guest_book, bank_map(guest_book.bank, guest_book.recipe.metric))
     circles = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', page)
     assert len(circles) == len(guest_book.bank)
     for x, y in circles:
-        assert 0 < float(x) < map_view.WIDTH
-        assert 0 < float(y) < map_view.HEIGHT
+        assert 0 < float(x) < plan_view.WIDTH
+        assert 0 < float(y) < plan_view.HEIGHT
     assert "your dataset" in page
 
 
 def test_a_pack_states_how_much_it_retains(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = Bank.from_pretrained()
     content = f"{len(bank)} adapters for <b>HuggingFaceTB/SmolLM2-135M-Instruct</b>"
-    assert page_text.bank_content_html(bank) == f"{content}, compressed (98.8% kept)"
+    assert blocks.render("page.bank_content", bank=bank) == f"{content}, compressed (98.8% kept)"
     monkeypatch.setattr(bank, "index", bank.index.model_copy(update={"packing": None}))
-    assert page_text.bank_content_html(bank) == content
+    assert blocks.render("page.bank_content", bank=bank) == content
 
 
 def report_of(base: float, generated: float, text: str) -> Report:

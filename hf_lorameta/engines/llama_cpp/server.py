@@ -343,9 +343,9 @@ def _map_errors() -> Iterator[None]:
     """Raise the HTTP client's exceptions as `LoraMetaError`."""
     try:
         yield
-    except httpx2.HTTPError as error:
+    except httpx2.HTTPError:
         raise LoraMetaError(
-            f"llama.cpp stopped answering ({type(error).__name__})",
+            "llama.cpp stopped answering",
             hint=f"if memory is short, retry with a smaller base model; or {_UPDATE}",
         ) from None
 
