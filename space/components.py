@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from forms.html_forms import data_form, dataset_search
+from forms.inputs import OPTIONS
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
@@ -52,10 +53,8 @@ class Components:
 
     @property
     def options(self) -> list[Any]:
-        """The fields of the recipe, in the order of the arguments of `inputs.recipe_of`."""
-        return [
-            self.metric, self.coefficients, self.combine, self.top_k, self.temperature, self.rank
-        ]  # fmt: skip
+        """The fields of the recipe, in the order of `OPTIONS`."""
+        return [getattr(self, name) for name in OPTIONS]
 
     def _build_header(self) -> None:
         gr.HTML(render("page.header", title=TITLE), padding=False)

@@ -64,17 +64,17 @@ def _inputs() -> dict[str, Any]:
         "metric": METRICS, "coefficients": COEFFICIENT_RULES, "combine": COMBINERS
     }  # fmt: skip
     numbers = {"top_k": 0, "temperature": default.temperature, "rank": 0}
-    files = gr.File(label="file", file_types=list(FILE_TYPES))
-    texts = {name: gr.Textbox("", label=name) for name in _TEXTS}
-    return (
-        {"dataset": texts["dataset"], "file": files}
-        | texts
-        | {
-            name: gr.Dropdown(list(table), value=getattr(default, name), label=name)
-            for name, table in tables.items()
-        }
-        | {name: gr.Number(value, label=name) for name, value in numbers.items()}
-    )
+    inputs: dict[str, Any] = {
+        "dataset": gr.Textbox("", label="dataset"),
+        "file": gr.File(label="file", file_types=list(FILE_TYPES)),
+    }
+    for name in CHOICES:
+        inputs[name] = gr.Textbox("", label=name)
+    for name, table in tables.items():
+        inputs[name] = gr.Dropdown(list(table), value=getattr(default, name), label=name)
+    for name, value in numbers.items():
+        inputs[name] = gr.Number(value, label=name)
+    return inputs
 
 
 def _target() -> dict[str, Any]:
