@@ -329,6 +329,9 @@ def test_an_unexpected_error_of_the_bank_is_shown(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(LoraMetaError, match="Something went wrong"):
         loader.wait(jobs.Job(60))
     assert loader.state == "failed"
+    shown = blocks.render("page.bank", loader=loader, built_in=True)
+    assert "cannot be used" in shown
+    assert "Something went wrong" in shown
 
 
 @pytest.mark.parametrize(
@@ -346,6 +349,8 @@ def test_a_bank_whose_files_cannot_be_verified_is_not_called_damaged(
     loader._load()
     assert loader.state == state
     assert loader.bank, "plans still work"
+    shown = blocks.render("page.bank", loader=loader, built_in=True)
+    assert f": {loader.problem}" in shown
 
 
 def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
