@@ -40,7 +40,7 @@ ROLES = {
     "choices": "answer choices",
     "messages": "chat",
 }
-"""Roles of a column, with their labels; `form.js` lets some of them belong to one column only."""
+"""Roles of a column, with their labels; `columns_form.js` lets some belong to one column only."""
 _SEVERAL = ("input", "choices")
 _NEEDED = "Choose which column the model is given (input) and which it should answer (output)"
 _TEMPLATE_HINT = (
