@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.bank.geometry import FAR_RATIO
-from hf_lorameta.bank.map import BankMap
+from hf_lorameta.bank.geometry import FAR_RATIO, BankMap
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.generation import Generation
+from hf_lorameta.pipeline.evaluate import scores_to_card
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.publish import (
     Target,
@@ -19,7 +19,7 @@ from hf_lorameta.pipeline.publish import (
     publish_folder,
     resolve_target,
 )
-from hf_lorameta.pipeline.trial import scores_to_card
+from hf_lorameta.pipeline.save import Generation
 from work.jobs import Job, SpaceError
 from work.planning import REPO_ID, Credential, PlanResult, RequestError
 
@@ -161,7 +161,7 @@ def make_and_publish(
 def _publish(folder: Path, target: Target, seconds: float, hub: Hub, job: Job) -> Published:
     job.report("Saving to the Hub; this can no longer be canceled")
     job.commit()
-    url = publish_folder(folder, target, hub=hub)
+    url = publish_folder(folder, target, hub)
     return Published(url, target.repo_id, target.private, seconds)
 
 

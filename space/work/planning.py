@@ -17,9 +17,10 @@ from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.data.sources.hub_repos import repo_choices
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
@@ -169,9 +170,9 @@ def read_source(request: DatasetRequest, credential: Credential) -> Source:
             return Source([], [], preview(request.file, hub))
         name = request.dataset or ""
         repo = hub.resolve(name, "dataset")
-        configs, splits = hub.choices(repo, request.config)
+        configs, splits = repo_choices(hub, repo, request.config)
         config = request.config or ("default" if "default" in configs else configs[0])
-        splits = splits or hub.choices(repo, config)[1]
+        splits = splits or repo_choices(hub, repo, config)[1]
         wanted = request.split if request.split in splits else "train"
         split = wanted if wanted in splits else splits[0]
         named = config if len(configs) > 1 else None

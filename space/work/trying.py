@@ -15,10 +15,10 @@ from hf_lorameta.errors import (
     MissingExtraError,
 )
 from hf_lorameta.pipeline.budget import obstacle_to_training, recipe_within
+from hf_lorameta.pipeline.evaluate import Trial, scores_to_card
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.trial import Trial, scores_to_card
 from settings import Settings, base_gguf
 from work.generating import Adapter, save_files
 from work.jobs import Job, SpaceError
@@ -93,7 +93,7 @@ def test(adapter: Adapter, bank: Bank, settings: Settings, result: PlanResult, j
     job.report("Loading the base model")
     shots, rows = testable_rows(result)
     with _trial(adapter, bank, settings) as trial:
-        report = trial.test(
+        report = trial.evaluate(
             rows,
             shots,
             lambda method, done, total: job.report(f"Testing the {title(method)}", done, total),

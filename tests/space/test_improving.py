@@ -20,6 +20,8 @@ pytest.importorskip("peft")
 from hf_lorameta import plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.environment import install_requirement  # noqa: E402 - they import torch
+from hf_lorameta.hub.client import Hub  # noqa: E402
+from hf_lorameta.pipeline.publish import Target  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
@@ -185,10 +187,10 @@ def test_a_trained_adapter_is_published_as_it_is(
     marked = (adapter.folder / WEIGHTS).read_bytes() + b"trained"
     (adapter.folder / WEIGHTS).write_bytes(marked)
     adapter.seconds, adapter.trained = 1.0, True
-    target = generating.Target("ann/x", None, True, False, ())
+    target = Target("ann/x", None, True, False, ())
     monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
     monkeypatch.setattr(generating, "publish_folder", publish)
-    monkeypatch.setattr(generating.Hub, "user", lambda self: "ann")
+    monkeypatch.setattr(Hub, "user", lambda self: "ann")
     done = generating.make_and_publish(
         result, generating.Destination("ann/x"), "hf_token", jobs.Job(9), None, adapter
     )

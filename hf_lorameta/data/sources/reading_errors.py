@@ -64,9 +64,9 @@ def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
         return lost(name, type(cause).__name__)
     # only the type: the reader's message may quote the malformed row
     return errors.DatasetError(
-        f"{name} cannot be read ({type(cause).__name__})",
+        f"{name} cannot be read",
         hint=[
-            "check that its files are well-formed",
+            f"check that its files are well-formed ({type(cause).__name__})",
             errors.Option("config", change="name another"),
             errors.Option("split", change="name another"),
         ],
