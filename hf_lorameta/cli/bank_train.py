@@ -56,7 +56,7 @@ class Request:
     at_once: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tasks trained at a time. Default: by the device.", show_default=False
+            min=1, help="Tasks trained at once. Default: depends on the device.", show_default=False
         ),
     ] = None
     rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = _DEFAULTS.rank
@@ -73,7 +73,7 @@ class Request:
         typer.Option(
             min=0,
             help="Steps of the general adapter that the others start from; 0: none. "
-            "Default: by the number of tasks.",
+            "Default: depends on the number of tasks.",
             show_default=False,
         ),
     ] = None
@@ -82,7 +82,7 @@ class Request:
         typer.Option(help="File of task names to leave out of the general adapter."),
     ] = None
     max_length: Annotated[
-        int, typer.Option(min=8, help="Tokens of a row; longer inputs lose their beginning.")
+        int, typer.Option(min=8, help="Tokens per row; longer inputs are cut at the beginning.")
     ] = _DEFAULTS.max_length
     instruction: InstructionOption = None
     template: TemplateOption = None
@@ -95,7 +95,9 @@ class Request:
     ] = None
     dtype: Annotated[
         str | None,
-        typer.Option(help="Dtype of the base model. Default: by the device.", show_default=False),
+        typer.Option(
+            help="Dtype of the base model. Default: depends on the device.", show_default=False
+        ),
     ] = None
     dask: DaskOption = None
     on: Annotated[
@@ -331,9 +333,9 @@ def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings
     from hf_lorameta.training.bank import jobs
 
     if request.dask:
-        raise UsageError("a job has no workers of Dask", hint=[Option("dask", change="leave out")])
+        raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
     if request.general_without:
-        raise UsageError(f"a job does not see {request.general_without}")
+        raise UsageError(f"a job cannot access {request.general_without}")
     job = jobs.JobRequest(
         request.arguments, tasks, request.base, request.base_revision, settings, request.flavor,
         request.push_to,

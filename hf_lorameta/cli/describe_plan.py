@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.plan import Plan
 
 EFFECTIVE_NUMBER = (
-    "effective number: as many adapters with equal coefficients would spread the weight as widely"
+    "effective number: how many adapters with equal coefficients would spread the weight as widely"
 )
 
 
@@ -28,19 +28,19 @@ def describe_plan(plan: "Plan", advice: str | None) -> str:
         "",
         f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
         f"{plan.effective_number:.1f}; nearest bank dataset at distance "
-        f"{plan.distances.min():.4g}, bank datasets typically have one at "
+        f"{plan.distances.min():.4g}, typical within the bank: "
         f"{_number(plan.nearest_in_bank)}",
     ]
     if plan.general_coefficient is not None:
         lines.append(
-            f"general adapter of the bank: {plan.general_coefficient:.1%}, besides its part in "
-            "each adapter"
+            f"general adapter of the bank: {plan.general_coefficient:.1%}, in addition to "
+            "its part in each adapter"
         )
     if plan.output_strength is not None:
         lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
     if plan.scale != 1:
         lines.append(
-            f"all of these are scaled by {plan.scale:.2f}"
+            f"all coefficients are scaled by {plan.scale:.2f}"
             + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
             * (plan.recipe.scale is None)
         )

@@ -53,7 +53,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
-        log(quiet, "plan neither refines, trains nor checks: generate and push do")
+        log(quiet, "plan does not refine, train or check: generate and push do")
     advice = None if request.budget else advise(planned)  # a budget has chosen
     emit(json, planned.to_dict() | {"advice": advice}, lambda: describe_plan(planned, advice))
     log(quiet or json, f"{LEGEND}; {EFFECTIVE_NUMBER}")
@@ -204,7 +204,7 @@ def _make(
             quiet,
             f"The adapter will be compared with the base model, {bank.index.base_model}, and a "
             f"few-shot prompt on {len(prepared.rows.check)} rows, which may take most of the time: "
-            "--no-check leaves it out",
+            "--no-check skips it",
         )
     generation = make_adapter(plan, prepared.rows, session, progress)
     for message in generation.messages:
@@ -270,7 +270,7 @@ def _check_source(
     if given := [*request.given, *(["export"] if export else [])]:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(
-            f"{option} goes with --dataset: a finished folder is published unchanged",
+            f"{option} needs --dataset: a finished folder is published unchanged",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",
         )
 

@@ -217,8 +217,8 @@ def _landed(
         return head.sha
     if ours is None:
         raise HubError(
-            f"{failure}; {parent.repo_id} is at {head.sha[:8]} by now, and the server states "
-            "neither checksums nor a history that tell whether that is the commit that was sent",
+            f"{failure}; {parent.repo_id} is now at {head.sha[:8]}, and the server gives "
+            "no checksums or history to tell whether that is the commit that was sent",
             hint="look at the repo before you run the command again",
         )
     raise ConflictError(

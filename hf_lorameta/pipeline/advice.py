@@ -61,7 +61,7 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
         here = f"--train {rows} takes at most about {duration(seconds[rows])} on this CPU"
         return f"{without}; {here}{_on_jobs(plan, rows)}"
     trained = f"train on {rows} rows with --train {rows}, at most about {duration(seconds[rows])}"
-    return f"{trained} on this CPU: it lowers the loss most, as a rule. Else {without}"
+    return f"{trained} on this CPU: this usually lowers the loss most. Otherwise, {without}"
 
 
 def _on_jobs(plan: Plan, rows: int) -> str:

@@ -98,7 +98,7 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
         )
     if recipe.is_mixture:
         raise UsageError(
-            "a budget is for training, and a mixture trains nothing",
+            "a budget is for training, but a mixture is not trained",
             hint=[leave_out, Option("emit", change="leave out")],
         )
     return seconds

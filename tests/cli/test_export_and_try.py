@@ -152,7 +152,7 @@ def test_an_impossible_export_is_refused_before_any_work(
     cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
     push = ("push", "--from", "a", "--repo-id", f"{user.name}/x")
     refused = cli(*push, "--export", "gguf", token=user.token, code=2).err
-    assert "--export goes with --dataset" in refused
+    assert "--export needs --dataset" in refused
 
 
 # --- try and evaluate ---------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_a_private_source_needs_consent_to_become_public() -> None:
 def test_nothing_is_uploaded_to_a_repo_that_was_made_public_meanwhile(
     cli: Shell, user: Account, publish: Callable[..., str]
 ) -> None:
-    with pytest.raises(ConflictError, match="is public by now, although private was requested"):
+    with pytest.raises(ConflictError, match="is now public, although private was requested"):
         publish(private=True)
     assert cli.hub.read(f"{user.name}/files", "a.txt") == b"old"
 

@@ -188,7 +188,7 @@ def check_columns(columns: Columns) -> Columns:
         )
     if columns.choices and not (columns.input and columns.output):
         raise UsageError(
-            f"columns {columns}: choices go with an input and an output",
+            f"columns {columns}: choices need an input and an output",
             hint=Option("columns", "input=question,choices=choices,output=answer"),
         )
     if columns.instruction_of_input and columns.instruction_text:
