@@ -1,4 +1,4 @@
-"""A plan as text for people."""
+"""A plan as readable text."""
 
 import math
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ EFFECTIVE_NUMBER = (
 
 
 def describe_plan(plan: "Plan", advice: str | None) -> str:
-    """Format a plan for people, with the advice at the end, if any."""
+    """Format a plan as readable text, with the advice at the end, if any."""
     neighbors = plan.neighbors()
     rows = [
         [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]

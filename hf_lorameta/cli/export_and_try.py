@@ -183,7 +183,7 @@ def _recorded_columns(folder: Path) -> "Columns":
 
 
 def _no_answer(folder: Path | None) -> str:
-    """Return what to say where an adapter answers nothing: the form of the inputs it expects."""
+    """Return what to say when an answer is empty: the form of the inputs it expects."""
     from hf_lorameta.data.prompt import as_option, join_instruction
 
     form = whole = "INPUT"

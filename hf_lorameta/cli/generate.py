@@ -217,7 +217,7 @@ def _make(
 def _prepare(
     request: Request, session: "Session", dataset: "Dataset", quiet: bool, check: bool
 ) -> "Prepared":
-    """Plan and draw rows; say what is read, and what the plan is warned of."""
+    """Plan and draw rows; log what is read, and the plan's warnings."""
     from hf_lorameta.data.instructions import propose_instruction
     from hf_lorameta.pipeline.plan_warnings import lacks_instruction
     from hf_lorameta.pipeline.prepare import prepare

@@ -262,7 +262,7 @@ class Hub:
                 or `parent`, which is noticed only afterwards.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
-            HubError: nothing tells whether the server committed.
+            HubError: it is unclear whether the server committed.
         """
         connection = self._connection
         if parent is None:

@@ -118,7 +118,7 @@ def commit(
 
     Raises:
         ConflictError: the repo changed meanwhile, or the server ignored `create_pr`.
-        HubError: the server refused, or does not tell whether it committed.
+        HubError: the server refused, or it is unclear whether it committed.
     """
     with ExitStack() as opened:
         additions = _additions(upload, connection.is_hub, opened)

@@ -75,7 +75,7 @@ def parse_seconds(text: str) -> float:
 
 
 def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
-    """Return a budget in seconds, if there is one and it goes with the recipe.
+    """Return a budget in seconds, if there is one and the recipe allows it.
 
     Raises:
         UsageError: it is no positive time; or the recipe says how many rows to train on, or asks

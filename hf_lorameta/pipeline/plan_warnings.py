@@ -95,7 +95,7 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
 
 
 def lacks_instruction(plan: PlanLike) -> bool:
-    """Whether the inputs hold no instruction, while those of most bank datasets do."""
+    """Whether the inputs contain no instruction, unlike those of most bank datasets."""
     if states_task(plan.dataset) or shares_instruction(plan.profile):
         return False
     profiles = plan.bank.profiles
@@ -104,7 +104,7 @@ def lacks_instruction(plan: PlanLike) -> bool:
 
 
 def _form_warnings(plan: PlanLike) -> Iterator[str]:
-    """Warn if prompts are in a chat form, and most bank datasets' are not, or vice versa."""
+    """Warn if prompts are in a chat format, unlike those of most bank datasets, or vice versa."""
     entries = plan.bank.index.entries
     own, *others = (
         columns.template if PROMPT in (columns.template or "") else None

@@ -255,7 +255,7 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
 
 
 def _similar(path: str, names: Sequence[str]) -> str:
-    """Return a path with the most similar column of `names` for its own; empty if none is.
+    """Return a path with the most similar column of `names` for its own; empty if none is similar.
 
     Example:
         >>> _similar("anser.text", ["id", "answers"]), _similar("x", ["id", "answers"])
