@@ -195,7 +195,7 @@ def _no_answer(folder: Path | None) -> str:
     if form == whole:
         form = "as its dataset has them, with the instruction and the labels around each"
     return (
-        f"The answer is empty: the adapter expects complete inputs, {as_option(form)}\n"
+        f"The answer is empty: the adapter expects complete inputs: {as_option(form)}\n"
         "--template 'Question: {}\\nAnswer:' puts what they share around each text"
     )
 
