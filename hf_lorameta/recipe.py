@@ -134,7 +134,7 @@ class MethodSettings(_Settings):
     coefficients: str = Field(default="kernel", description="Rule from distances to coefficients.")
     combine: str = Field(
         default="exact",
-        description="exact: the best rank-r fit of the true sum; factors: average A and B "
+        description="exact: the best rank-r approximation of the sum; factors: average A and B "
         "separately; sparse: keep the largest entries of each update, which takes longer.",
     )
     emit: Emit = Field(
@@ -145,7 +145,7 @@ class MethodSettings(_Settings):
     top_k: int | None = Field(
         default=None,
         ge=1,
-        description="Use the k largest coefficients only. Default: all, of a mixture 8.",
+        description="Use only the k largest coefficients. Default: all; 8 in a mixture.",
     )
     temperature: float = Field(
         default=1.0,
@@ -165,7 +165,7 @@ class MethodSettings(_Settings):
         gt=0,
         le=4,
         allow_inf_nan=False,
-        description="Factor of all coefficients. Default: 1, less if the outputs are longer than "
+        description="Factor of all coefficients. Default: 1, less if outputs are longer than "
         "the bank's.",
     )
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK, description="Rank of the adapter.")
@@ -233,11 +233,11 @@ class Recipe(MethodSettings):
         'factors'
         >>> Recipe(emit="mixture", refine=16)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: a mixture merges and trains nothing, got refine=16
+        hf_lorameta.errors.RecipeError: a mixture is neither merged nor trained, got refine=16
     """
 
     dtype: Dtype = Field(default="bfloat16", description="Dtype of the weights.")
-    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    seed: int = Field(default=0, ge=0, description="Random seed.")
     max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
     max_text: int | None = Field(
         default=None,
@@ -263,8 +263,8 @@ class Recipe(MethodSettings):
         ge=4,
         le=4096,
         description="Score the adapter on this many other rows, e.g. 16, and scale it down until "
-        "it is not worse than the base model (extra: eval). Without it, 16 rows are scored and "
-        "reported where the base model is on this machine and small.",
+        "it is not worse than the base model (extra: eval). By default, 16 rows are only "
+        "scored, if the base model is on this machine and small.",
     )
 
     def _check_together(self) -> None:
@@ -274,7 +274,7 @@ class Recipe(MethodSettings):
         if settings := settings | self.rows_asked:
             field, value = next(iter(settings.items()))
             raise RecipeError(
-                f"a mixture merges and trains nothing, got {field}={value}",
+                f"a mixture is neither merged nor trained, got {field}={value}",
                 hint=[Option(field, change="leave out"), Option("emit", change="leave out")],
             )
 

@@ -70,8 +70,8 @@ def test_a_recipe_is_frozen() -> None:
         ({"top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
         ({"emit": "mixture", "top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
         ({"emit": "soup"}, "emit must be 'adapter' or 'mixture', got 'soup'"),
-        ({"emit": "mixture", "check": 16}, "a mixture merges and trains nothing, got check=16"),
-        ({"emit": "mixture", "combine": "sparse"}, "a mixture merges and trains nothing"),
+        ({"emit": "mixture", "check": 16}, "a mixture is neither merged nor trained, got check=16"),
+        ({"emit": "mixture", "combine": "sparse"}, "a mixture is neither merged nor trained"),
         ({"temperature": 0}, "temperature must be greater than 0, got 0"),
         ({"scale": 0}, "scale must be greater than 0, got 0"),
         ({"temperature": -1.0}, "temperature must be greater than 0"),
@@ -100,7 +100,7 @@ def test_invalid_settings_are_refused_with_the_name_of_the_field(
 def test_the_constructor_refuses_settings_in_the_same_words() -> None:
     with pytest.raises(RecipeError, match="topk is not a setting, expected one of metric, "):
         Recipe(topk=3)  # type: ignore[call-arg]
-    with pytest.raises(RecipeError, match="a mixture merges and trains nothing, got train=16"):
+    with pytest.raises(RecipeError, match="a mixture is neither merged nor trained, got train=16"):
         Recipe(emit="mixture", train=16)
 
 

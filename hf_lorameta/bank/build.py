@@ -262,7 +262,7 @@ def finish_bank(
         raise BankError(
             f"{'the only entry cannot' if number == 1 else f'none of {number} entries can'} be "
             f"used: {reasons}",
-            hint="correct what the reasons name, then run the same command again",
+            hint="fix the causes above, then run the same command again",
         )
     vocabulary = vocab_size(folder / TOKENIZER_FILE)
     profiles = ProfileTable.from_profiles([stored_profile(folder, e.name) for e in entries])

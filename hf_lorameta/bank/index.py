@@ -83,7 +83,7 @@ class IndexEntry(_Stored):
         private: the adapter or its dataset was private at build time.
         source: where the dataset's rows come from, a URL or a name, if it differs from `dataset`.
         source_revision: commit of the source.
-        title: name of the dataset for people, if its id is not one.
+        title: readable name of the dataset, if its id is not one.
         size: bytes of the weights file, whose digest is `sha256`.
     """
 

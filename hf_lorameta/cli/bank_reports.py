@@ -62,7 +62,7 @@ def _packing(packing: "Packing") -> list[str]:
     return [
         f"pack: {packing.dtype}, {min(sides)} to {max(sides)} basis vectors per side, retains "
         f"{packing.retained_whole:.2%} of the updates' energy "
-        f"({packing.retained_least:.2%} of the adapter that lost most)"
+        f"({packing.retained_least:.2%} for the adapter that lost most)"
     ]
 
 
@@ -134,7 +134,7 @@ def merge_report(merged: "Bank", banks: Sequence["Bank"]) -> str:
         others = [name_of(bank) for bank in banks if bank.index.general and bank is not kept]
         lines += [f"general adapter left out: that of {name}" for name in others]
     lines += [
-        f"{name_of(bank)} is a pack: its adapters are stored as it has them, with "
+        f"{name_of(bank)} is a pack: what packing lost stays lost, and its adapters keep "
         f"{bank.index.packing.retained_whole:.2%} of the energy"
         for bank in banks
         if bank.index.packing

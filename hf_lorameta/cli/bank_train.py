@@ -44,8 +44,8 @@ _SETTINGS = {
     "rows": "Rows per step.",
     "lr": "Peak learning rate.",
     "general_steps": "Steps of the general adapter that the others start from; 0: none. "
-    "Default: by the number of tasks.",
-    "max_length": "Tokens of a row; longer inputs lose their beginning.",
+    "Default: depends on the number of tasks.",
+    "max_length": "Tokens per row; longer inputs are cut at the beginning.",
     "seed": "Seed of initialization and order.",
 }
 """The fields of `Settings` that are options, and their help."""
@@ -73,7 +73,7 @@ class Request:
     at_once: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tasks trained at a time. Default: by the device.", show_default=False
+            min=1, help="Tasks trained at once. Default: depends on the device.", show_default=False
         ),
     ] = None
     general_without: Annotated[
@@ -88,7 +88,9 @@ class Request:
     ] = None
     dtype: Annotated[
         str | None,
-        typer.Option(help="Dtype of the base model. Default: by the device.", show_default=False),
+        typer.Option(
+            help="Dtype of the base model. Default: depends on the device.", show_default=False
+        ),
     ] = None
     dask: DaskOption = None
     on: Annotated[
@@ -315,9 +317,9 @@ def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings
     from hf_lorameta.training.bank import jobs
 
     if request.dask:
-        raise UsageError("a job has no workers of Dask", hint=[Option("dask", change="leave out")])
+        raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
     if request.general_without:
-        raise UsageError(f"a job does not see {request.general_without}")
+        raise UsageError(f"a job cannot access {request.general_without}")
     job = jobs.JobRequest(
         request.arguments, tasks, request.base, request.base_revision, settings, request.flavor,
         request.push_to,

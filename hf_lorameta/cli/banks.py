@@ -83,9 +83,9 @@ def discover(
     base: Annotated[str, typer.Argument(help="Hub id of a base model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Manifest to write.")],
     limit: Annotated[
-        int, typer.Option(min=1, help="Adapters to look at, the most downloaded first.")
+        int, typer.Option(min=1, help="Adapters to examine, the most downloaded first.")
     ] = 1000,
-    workers: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Parallel requests.")] = 8,
     token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -291,7 +291,7 @@ def pull(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Fetch the adapters now, not when they are needed.")
+        bool, typer.Option("--all", help="Fetch the adapters now instead of when they are needed.")
     ] = False,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -320,7 +320,7 @@ def fit(
     transfer: Annotated[
         bool,
         typer.Option(
-            "--transfer", help="Measure instead what each dataset gains from the others' adapters."
+            "--transfer", help="Instead, measure what each dataset gains from the other adapters."
         ),
     ] = False,
     token: TokenOption = None,
@@ -360,7 +360,7 @@ def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> 
         with stage_bars(quiet) as progress:
             gains = measure_gains(session, partial(progress, "leave one out"))
     if len(gains) < len(bank):
-        log(quiet, f"{len(bank) - len(gains)} datasets are not new to the general adapter: skipped")
+        log(quiet, f"{len(bank) - len(gains)} datasets skipped: the general adapter knows them")
     rows = [
         [entry.dataset, f"{g.distance:.3f}", f"{g.base:.3f}", f"{g.generated:.3f}"]
         for entry in bank.index.entries

@@ -183,7 +183,7 @@ def _recorded_columns(folder: Path) -> "Columns":
 
 
 def _no_answer(folder: Path | None) -> str:
-    """Return what to say where an adapter answers nothing: the form of the inputs it expects."""
+    """Return what to say when an answer is empty: the form of the inputs it expects."""
     from hf_lorameta.data.prompt import as_option, join_instruction
 
     form = whole = "INPUT"
@@ -195,7 +195,7 @@ def _no_answer(folder: Path | None) -> str:
     if form == whole:
         form = "as its dataset has them, with the instruction and the labels around each"
     return (
-        f"No answer: the adapter ended at once. It expects whole inputs: {as_option(form)}\n"
+        f"The answer is empty: the adapter expects complete inputs: {as_option(form)}\n"
         "--template 'Question: {}\\nAnswer:' puts what they share around each text"
     )
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.session import Session
 
 _EFFECTIVE_NUMBER = (
-    "effective number: as many adapters with equal coefficients would spread the weight as widely"
+    "effective number: how many adapters with equal coefficients would spread the weight as widely"
 )
 
 
@@ -61,7 +61,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
-        log(quiet, "plan neither refines, trains nor checks: generate and push do")
+        log(quiet, "plan does not refine, train or check: generate and push do")
     advice = None if request.budget else advise(planned)  # a budget has chosen
     emit(json, planned.to_dict() | {"advice": advice}, lambda: _describe(planned, advice))
     log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
@@ -212,7 +212,7 @@ def _make(
             quiet,
             f"The adapter will be compared with the base model, {bank.index.base_model}, and a "
             f"few-shot prompt on {len(prepared.rows.check)} rows, which may take most of the time: "
-            "--no-check leaves it out",
+            "--no-check skips it",
         )
     generation = make_adapter(plan, prepared.rows, session, progress)
     for message in generation.messages:
@@ -287,7 +287,7 @@ def _check_source(
     if given := [*request.given, *(["export"] if export else [])]:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(
-            f"{option} goes with --dataset: a finished folder is published unchanged",
+            f"{option} needs --dataset: a finished folder is published unchanged",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",
         )
 
@@ -320,19 +320,19 @@ def _describe(plan: "Plan", advice: str | None) -> str:
         "",
         f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
         f"{plan.effective_number:.1f}; nearest bank dataset at distance "
-        f"{plan.distances.min():.4g}, bank datasets typically have one at "
+        f"{plan.distances.min():.4g}, typical within the bank: "
         f"{_number(plan.nearest_in_bank)}",
     ]
     if plan.general_coefficient is not None:
         lines.append(
-            f"general adapter of the bank: {plan.general_coefficient:.1%}, besides its part in "
-            "each adapter"
+            f"general adapter of the bank: {plan.general_coefficient:.1%}, in addition to its part "
+            "in each adapter"
         )
     if plan.output_strength is not None:
         lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
     if plan.scale != 1:
         lines.append(
-            f"all of these are scaled by {plan.scale:.2f}"
+            f"all coefficients are scaled by {plan.scale:.2f}"
             + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
             * (plan.recipe.scale is None)
         )

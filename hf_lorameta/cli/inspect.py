@@ -42,7 +42,7 @@ def _describe(saved: "SavedAdapter") -> str:
         ["dtype", ", ".join(saved.dtypes)],
     ]
     if saved.provenance is None:
-        fields.append(["library", "unknown: no recipe of hf-lorameta"])
+        fields.append(["library", "unknown: not made by hf-lorameta"])
         return table(["field", "value"], fields)
     shown = {k: v for k, v in saved.provenance.items() if k not in _LISTED_APART}
     fields += _fields(shown, "")

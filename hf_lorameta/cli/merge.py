@@ -45,7 +45,7 @@ def merge(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing adapter.")] = False,
     combine: Annotated[
-        CombinerName, typer.Option(help="exact: the best rank-r fit of the weighted sum.")
+        CombinerName, typer.Option(help="exact: the best rank-r approximation of the weighted sum.")
     ] = "exact",
     rank: Annotated[
         int | None,
@@ -98,7 +98,7 @@ def merge(
         raise UsageError("no target was named", hint="add -o FOLDER, or --push user/name")
     if push is None and (private is not None or create_pr or yes):
         raise UsageError(
-            "--private, --public, --create-pr and --yes go with --push",
+            "--private, --public, --create-pr and --yes need --push",
             hint="add --push user/name, or leave them out",
         )
     if output is not None:

@@ -89,13 +89,13 @@ ExportOption = Annotated[
 EngineOption = Annotated[
     Literal["transformers", "llama.cpp"],
     typer.Option(
-        help="Runs the base model, where one is needed. llama.cpp needs no torch and takes a "
+        help="What runs the base model. llama.cpp needs no torch and takes a "
         "4-bit base model (extra: gguf instead of eval)."
     ),
 ]
 BaseGgufOption = Annotated[
     Path | None,
-    typer.Option(help="GGUF of the base model. Not needed for the default bank's."),
+    typer.Option(help="GGUF of the base model. Not needed for the default bank."),
 ]
 DaskOption = Annotated[
     str | None,
@@ -148,8 +148,8 @@ class Request:
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time to spend, e.g. 60s or 5m: chooses --train, if the base model is on this "
-            "machine."
+            help="Time to spend, e.g. 60s or 5m: trains on the rows that fit, if the base "
+            "model is on this machine."
         ),
     ] = None
     token: TokenOption = None
@@ -238,7 +238,7 @@ def _make_request(options: dict[str, Any]) -> Request:
         return Request(**shared, recipe=recipe)
     if paper:
         raise UsageError(
-            "a budget is for training, and the paper's recipe trains nothing",
+            "a budget is for training, but the paper's recipe does not train",
             hint=[Option(name, change="leave out") for name in ("budget", "recipe")],
         )
     from hf_lorameta.pipeline.budget import budget_seconds

@@ -222,7 +222,7 @@ def _first_rows(raw: RawDataset, columns: Columns) -> tuple[list[Row], list[str]
     notes = []
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
-        notes.append(f"Column {output} holds numbers: a model learns more from names of classes")
+        notes.append(f"Column {output} holds numbers: a model learns more from class names")
     fields = (unread_field(value_at(row, columns.messages or "")) for row in raw.sample)
     if unread := next(filter(None, fields), None):
         notes.append(f"The turns hold {unread}, which is not read")

@@ -39,7 +39,7 @@ def states_task(dataset: DatasetInfo) -> bool:
 
 
 def propose_instruction(dataset: Dataset) -> str | None:
-    """Return an instruction to show to the user, if the rows tell what is done with them.
+    """Return an instruction to show to the user, if the rows reveal the task.
 
     It may hold class names, so it is not stored.
 

@@ -218,13 +218,13 @@ class Hub:
                 which is noticed only afterwards.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
-            HubError: nothing tells whether the server committed.
+            HubError: it is unclear whether the server committed.
         """
         connection = self._connection
         if parent is None:
             parent = create_repo(connection, repo_id, repo_type, private)
         elif private:  # it may have been made public since it was seen
-            require_private(self.resolve(repo_id, repo_type), "is public by now")
+            require_private(self.resolve(repo_id, repo_type), "is now public")
         pr_url = commit(connection, parent, upload, message=message, create_pr=create_pr)
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         return pr_url or f"{constants.ENDPOINT}/{prefix}{repo_id}"

@@ -170,7 +170,7 @@ def _blob(repo: PinnedRepo, path: str) -> Blob:
 def _warn_unverified(endpoint: str) -> None:
     """Say once that a server gives no checksums."""
     logger.warning(
-        "%s gives no checksums, so damage in transfer is not noticed; what a bank stores is "
-        "checked from then on with its own checksums",
+        "%s gives no checksums, so damage in transfer goes unnoticed; files in a bank are "
+        "checked against the bank's own checksums from then on",
         endpoint,
     )

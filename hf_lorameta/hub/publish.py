@@ -118,7 +118,7 @@ def commit(
 
     Raises:
         ConflictError: the repo changed meanwhile, or the server ignored `create_pr`.
-        HubError: the server refused, or does not tell whether it committed.
+        HubError: the server refused, or it is unclear whether it committed.
     """
     with ExitStack() as opened:
         additions = _additions(upload, connection.is_hub, opened)
@@ -216,8 +216,8 @@ def _check_landed(
         return
     if ours is None:
         raise HubError(
-            f"{failure}; {parent.repo_id} is at {head.sha[:8]} by now, and the server states "
-            "neither checksums nor a history that tell whether that is the commit that was sent",
+            f"{failure}; {parent.repo_id} is now at {head.sha[:8]}, and the server gives "
+            "no checksums or history to tell whether that is the commit that was sent",
             hint="look at the repo before you run the command again",
         )
     raise ConflictError(

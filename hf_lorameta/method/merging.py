@@ -250,7 +250,8 @@ COMBINERS: dict[str, Combiner] = {
         ),
         Combiner(
             "sparse",
-            "the largest twentieth of each update's entries, averaged over those that kept them",
+            "the largest twentieth of each update's entries, "
+            "each averaged over the adapters that kept it",
             "Arnob et al., arXiv 2507.07140",
             sparse,
             linear=True,
@@ -279,7 +280,7 @@ def _check_factors(As: Factors, Bs: Factors, weights: Weights, scalings: Weights
     lengths = [len(sequence) for sequence in (As, Bs, weights, scalings)]
     if len(set(lengths)) > 1:
         raise AdapterError(
-            f"{lengths} lora_A, lora_B, weights and scalings, expected as many of each"
+            f"{lengths} lora_A, lora_B, weights and scalings, expected the same number of each"
         )
     if not lengths[0]:
         raise BankError("there is no adapter to combine")

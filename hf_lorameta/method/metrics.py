@@ -160,7 +160,7 @@ METRICS: dict[str, Metric] = {
             "js-task",
             "Jensen–Shannon divergence of inputs plus that of outputs plus the distance of the "
             "outputs' lengths",
-            "this project: the length of an answer tells the kind of task",
+            "this project: the length of an answer reveals the kind of task",
             js,
             ("input", "output"),
             lengths=True,

@@ -90,7 +90,7 @@ def parse_seconds(text: str) -> float:
 
 
 def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
-    """Return a budget in seconds, if there is one and it goes with the recipe.
+    """Return a budget in seconds, if there is one and the recipe allows it.
 
     Raises:
         UsageError: it is no positive time; or the recipe says how many rows to train on, or asks
@@ -113,7 +113,7 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
         )
     if recipe.is_mixture:
         raise UsageError(
-            "a budget is for training, and a mixture trains nothing",
+            "a budget is for training, but a mixture is not trained",
             hint=[leave_out, Option("emit", change="leave out")],
         )
     return seconds
@@ -287,7 +287,7 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
         here = f"--train {rows} takes at most about {duration(seconds[rows])} on this CPU"
         return f"{without}; {here}{_on_jobs(plan, rows)}"
     trained = f"train on {rows} rows with --train {rows}, at most about {duration(seconds[rows])}"
-    return f"{trained} on this CPU: it lowers the loss most, as a rule. Else {without}"
+    return f"{trained} on this CPU: this usually lowers the loss most. Otherwise, {without}"
 
 
 def _on_jobs(plan: Plan, rows: int) -> str:

@@ -62,7 +62,7 @@ def merge(
             folder, a Hub id (``user/adapter``, ``user/adapter@revision``), or that of an entry of
             the bank. Ranks, scalings and target modules may differ; a module that an adapter lacks
             counts as zero. Types other than LoRA are converted, which needs PEFT.
-        recipe: None is ``MergeRecipe()``, the exact best fit of the weighted sum.
+        recipe: None is ``MergeRecipe()``, the best approximation of the weighted sum.
         bank: where entries are looked up; None is the default bank.
         token: of the Hub; None uses the saved one.
         hub: client to use instead of one with `token`.

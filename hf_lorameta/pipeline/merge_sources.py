@@ -68,7 +68,7 @@ def open_sources(names: Sequence[str], hub: Hub, bank: Callable[[], Bank]) -> li
         bank: opens the bank, if a name needs it.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: no adapter has that name.
         AdapterError: one is damaged, or no LoRA and not convertible.
         HubError: a repo does not exist or the Hub cannot be reached.
         MissingExtraError: one has to be converted, and PEFT is not installed.

@@ -78,8 +78,8 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
         yield f"{rows} held a text above the limit of characters: only its beginning was counted."
     if lacks_instruction(plan):
         yield (
-            "The inputs hold no instruction, and those of most bank datasets do: the adapter may "
-            "not know what to do with them. Say it in a sentence, as the instruction."
+            "The inputs contain no instruction, unlike those of most bank datasets: the adapter "
+            "may not know what to do with them. State the task as an instruction."
         )
     yield from _form_warnings(plan)
     yield from _loss_warnings(plan)
@@ -95,7 +95,7 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
 
 
 def lacks_instruction(plan: PlanLike) -> bool:
-    """Whether the inputs hold no instruction, while those of most bank datasets do."""
+    """Whether the inputs contain no instruction, unlike those of most bank datasets."""
     if states_task(plan.dataset) or shares_instruction(plan.profile):
         return False
     profiles = plan.bank.profiles
@@ -104,7 +104,7 @@ def lacks_instruction(plan: PlanLike) -> bool:
 
 
 def _form_warnings(plan: PlanLike) -> Iterator[str]:
-    """Warn if prompts are in a chat form, and most bank datasets' are not, or vice versa."""
+    """Warn if prompts are in a chat format, unlike those of most bank datasets, or vice versa."""
     entries = plan.bank.index.entries
     own, *others = (
         columns.template if PROMPT in (columns.template or "") else None
@@ -114,13 +114,13 @@ def _form_warnings(plan: PlanLike) -> Iterator[str]:
         return
     if own is None:
         yield (
-            "The prompts of most bank datasets are in a chat form, and these are not: choose the "
+            "The prompts of most bank datasets are in a chat format, unlike these: choose the "
             "template chat."
         )
     else:
         yield (
-            "The prompts are in a chat form that those of most bank datasets are not in: adapters "
-            "of a bank that was trained in this form would fit better."
+            "The prompts are in a chat format, unlike those of most bank datasets: adapters "
+            "of a bank trained in this format would fit better."
         )
 
 
@@ -131,7 +131,7 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
     if nearest > FAR_RATIO * typical:
         yield (
             "No dataset in the bank is near this one: the nearest is at distance "
-            f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}."
+            f"{nearest:.3g}; within the bank, {typical:.3g} is typical."
         )
         if not measured:
             yield (
@@ -183,7 +183,7 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         if rows and requested and rows < requested:
             yield (
                 f"{done} on {rows} labeled rows, not {requested}: the "
-                "dataset has no more different ones."
+                "dataset has no more distinct ones."
             )
     if check and check.scale < 1:
         yield (
@@ -204,9 +204,9 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         )
     if check and check.prompt is not None and check.prompt < check.end:
         yield (
-            f"On {check.rows} rows a {check.shots}-shot prompt on the base model was better (loss "
-            f"{check.prompt:.3f} against {check.end:.3f}): train the adapter further, or use it "
-            "with the prompt."
+            f"On {check.rows} rows a {check.shots}-shot prompt with the base model was better "
+            f"(loss {check.prompt:.3f} against {check.end:.3f}): train the adapter further, or use "
+            "it with the prompt."
         )
 
 

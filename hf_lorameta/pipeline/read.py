@@ -24,7 +24,7 @@ from hf_lorameta.types import Encode, Row
 
 logger = logging.getLogger(__name__)
 
-_FULL = "Only the first %s rows are read, which hold %s characters, the limit"
+_FULL = "Only the first %s rows are read: with %s characters, they reach the limit"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ rows to train on have that of another. Chosen on tasks that nothing is reported 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a dataset, by what they are for. None is in two lists, but those of the prompt.
+    """Rows of a dataset by purpose. No row is in two lists, except those of the prompt.
 
     Attributes:
         fit: to fit coefficients on.
@@ -54,7 +54,7 @@ class Rows:
 
     @property
     def used(self) -> list[Row]:
-        """All rows that decide the adapter or its report: scores on them say nothing."""
+        """All rows that shape the adapter or its report: scores on them are meaningless."""
         lists = (getattr(self, field.name) for field in fields(self) if field.name != "prompt")
         return list(chain(*lists))
 
@@ -153,7 +153,7 @@ def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
-    Scores on them say nothing about how good the adapter is. Rows whose outputs alone were trained
+    Scores on them do not show how good the adapter is. Rows whose outputs alone were trained
     on are among them.
 
     Args:

@@ -296,7 +296,7 @@ def _training_messages(training: Training) -> Iterator[str]:
             f"{losses}"
         )
     if 0 < training.fraction < 1:
-        yield "The gain was within its standard error, so the adapter went half the way"
+        yield "The gain was within its standard error, so the adapter moved half as far"
     if training.interrupted:
         yield "The training was interrupted; this is the best adapter so far"
 

@@ -165,9 +165,9 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     assert "| trained (slightly optimistic) | 1.25 |" in text
     assert "--train 32" in text
     assert datasets_of(text)[0] == "me/questions"
-    assert "half the way" not in text
+    assert "half as far" not in text
     unclear = replace(facts, training=replace(training, fraction=0.5))
-    assert "the adapter went only half the way." in render_card(unclear, None)
+    assert "the adapter moved only half as far." in render_card(unclear, None)
     useless = replace(facts, training=replace(training, steps=0, fraction=0.0, end=2.5))
     text = render_card(useless, None)
     assert "No training took place" in text

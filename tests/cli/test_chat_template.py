@@ -70,7 +70,7 @@ def test_a_bank_in_another_form_is_warned_of_and_one_without_a_chat_template_ref
 ) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
     plan = ("plan", "rows.jsonl", "--bank", bank.folder, "--template")
-    assert "trained in this form would fit better" in cli(*plan, "Q: {prompt}\\nA:").err
+    assert "trained in this format would fit better" in cli(*plan, "Q: {prompt}\\nA:").err
     refused = cli(*plan, "chat", code=2).err
     assert "no chat template" in refused
     assert "leave out --template chat" in refused

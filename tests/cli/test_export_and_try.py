@@ -152,7 +152,7 @@ def test_an_impossible_export_is_refused_before_any_work(
     cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
     push = ("push", "--from", "a", "--repo-id", f"{user.name}/x")
     refused = cli(*push, "--export", "gguf", token=user.token, code=2).err
-    assert "--export goes with --dataset" in refused
+    assert "--export needs --dataset" in refused
 
 
 # --- try and evaluate ---------------------------------------------------------------------------
@@ -270,15 +270,15 @@ def test_try_says_which_inputs_are_expected_where_the_adapter_answers_nothing(
     asked = ("--prompt", "milk")
     done = cli("try", "plain", *asked, before=SILENT)
     assert done.out.strip() == ""
-    assert "whole inputs: as its dataset has them" in done.err
+    assert "complete inputs: as its dataset has them" in done.err
     told = cli("try", "told", *asked, "--json", before=SILENT)
-    assert r"whole inputs: Name the animal.\n\nInput: INPUT\nOutput:" in told.err
+    assert r"complete inputs: Name the animal.\n\nInput: INPUT\nOutput:" in told.err
     assert told.json["answer"] == ""
     recipe = json.loads((tmp_path / "told" / RECIPE_FILE).read_bytes())
     recipe["dataset"]["columns"] = {"instruction": "task", "input": "text", "output": "label"}
     (tmp_path / "told" / RECIPE_FILE).write_text(json.dumps(recipe))
     own = cli("try", "told", *asked, before=SILENT).err
-    assert r"whole inputs: INSTRUCTION\n\nInput: INPUT\nOutput:" in own
+    assert r"complete inputs: INSTRUCTION\n\nInput: INPUT\nOutput:" in own
     assert cli("try", "told", *asked, "-q", before=SILENT).err == ""
 
 

@@ -47,7 +47,7 @@ def test_inspect_shows_the_shape_of_any_lora_adapter(cli: Shell, user: Account) 
     trained = user.adapter("trained", rank=3)
     contents = cli("inspect", trained, "--json").json
     assert (contents["rank"], contents["provenance"], contents["coefficients"]) == (3, None, [])
-    assert "no recipe of hf-lorameta" in cli("inspect", trained).out
+    assert "not made by hf-lorameta" in cli("inspect", trained).out
 
 
 def test_inspect_shows_what_was_read(cli: Shell, published: Published) -> None:

@@ -81,7 +81,7 @@ def test_a_budget_does_not_train_the_recipe_of_the_paper(cli: Shell) -> None:
     refused = cli(
         "generate", "rows.jsonl", "-o", "a", "--recipe", "paper", "--budget", "60s", code=2
     )
-    assert "the paper's recipe trains nothing" in refused.err
+    assert "the paper's recipe does not train" in refused.err
 
 
 def test_an_interrupted_command_says_how_to_resume(

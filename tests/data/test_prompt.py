@@ -80,7 +80,7 @@ def test_inputs_without_instruction_are_warned_about_with_a_proposal(
     cli: Shell, labeled: Path
 ) -> None:
     done = cli("plan", "-d", labeled)
-    assert "The inputs hold no instruction" in done.err
+    assert "The inputs contain no instruction" in done.err
     proposed = next(x for x in done.err.splitlines() if x.startswith("Proposed: "))
     assert shlex.split(proposed)[1:] == ["--instruction", SAID]
     done = cli("plan", "-d", labeled, "--instruction", SAID)

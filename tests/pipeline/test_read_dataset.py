@@ -43,7 +43,7 @@ def test_reading_stops_at_a_limit_which_the_recipe_states(
         reading = read_dataset(opened, Recipe(), token_counting(bank))
     assert (reading.profile.rows, reading.pool) == (rows, ())
     assert reading.recipe.max_rows == (None if rows == 6 else rows)
-    assert ("characters, the limit" in caplog.text) == (limits.characters < 1000)
+    assert ("characters, they reach the limit" in caplog.text) == (limits.characters < 1000)
     again = read_dataset(open_dataset(path), reading.recipe, token_counting(bank))
     assert plan_from_reading(again, bank).to_dict() == plan_from_reading(reading, bank).to_dict()
 

@@ -149,7 +149,7 @@ def test_the_estimate_grows_with_the_work(client: Client) -> None:
     [
         ({"flavor": "abacus"}, "there is no flavor abacus"),
         ({"push_to": None}, "files are lost when it ends"),
-        ({"base": "."}, "does not see the folder"),
+        ({"base": "."}, "cannot access the folder"),
     ],
 )
 def test_what_a_job_cannot_do_is_refused(
@@ -163,7 +163,7 @@ def test_what_a_job_cannot_do_is_refused(
 def test_local_tasks_are_refused(client: Client, tmp_path: Any) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"input": "a", "output": "b"}\n')
-    with pytest.raises(UsageError, match="a job does not see"):
+    with pytest.raises(UsageError, match="a job cannot access"):
         jobs.submit(request(str(file)))
 
 

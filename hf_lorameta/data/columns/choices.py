@@ -127,7 +127,7 @@ class Choices:
         return []
 
     def _number(self, row: Mapping[str, Any]) -> int | None:
-        """Return the answer as a number; None if it is none."""
+        """Return the answer as a number; None if it is not one."""
         value = value_at(row, self._answer)
         if is_whole(value):
             return int(value)

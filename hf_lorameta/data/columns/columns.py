@@ -188,12 +188,12 @@ def check_columns(columns: Columns) -> Columns:
         )
     if columns.choices and not (columns.input and columns.output):
         raise UsageError(
-            f"columns {columns}: choices go with an input and an output",
+            f"columns {columns}: choices need an input and an output",
             hint=Option("columns", "input=question,choices=choices,output=answer"),
         )
     if columns.instruction_of_input and columns.instruction_text:
         raise UsageError(
-            f"an instruction goes with rows that have none, and column {columns.instruction} has "
+            f"a fixed instruction is for rows without one, but column {columns.instruction} has "
             "theirs",
             hint=[Option("instruction", change="leave out"), "read other columns"],
         )
@@ -255,7 +255,7 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
 
 
 def _similar(path: str, names: Sequence[str]) -> str:
-    """Return a path with the most similar column of `names` for its own; empty if none is.
+    """Return a path with the most similar column of `names` for its own; empty if none is similar.
 
     Example:
         >>> _similar("anser.text", ["id", "answers"]), _similar("x", ["id", "answers"])

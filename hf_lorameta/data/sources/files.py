@@ -227,7 +227,7 @@ def _guess_ending(start: bytes) -> str:
 
 
 def _shown(files: Sequence[Path]) -> str:
-    """Return what an error that does not tell the file is about."""
+    """Return what an error is about that does not name the file."""
     return str(files[0]) if len(files) == 1 else f"{files[0]} or another of the {len(files)} files"
 
 

@@ -53,7 +53,7 @@ def _transposed(found: dict[str, Any]) -> Rows:
 
 
 def _object(file: IO[bytes]) -> dict[str, Any]:
-    """Return the object that a file is; an empty one if it is none."""
+    """Return the object that a file holds; an empty one if it holds none."""
     line = file.readline(_START)
     if not line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
         return {}

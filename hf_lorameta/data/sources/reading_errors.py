@@ -56,7 +56,7 @@ def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
         )
     if isinstance(cause, MemoryError) or "out of memory" in str(cause):  # pandas raises ParserError
         return errors.DatasetTooLargeError(
-            f"{name} needs more memory to be read than there is", hint="split long rows"
+            f"{name} needs more memory to read than is available", hint="split long rows"
         )
     if ours := translate(name, cause):
         return ours

@@ -80,7 +80,7 @@ def guess_encoding(data: bytes) -> str:
 def encoding_note(name: str, encoding: str) -> str:
     """Return what to tell the user about a guessed encoding."""
     return (
-        f"{name} is not UTF-8: it is read as {encoding}. If its texts look wrong, save it as "
+        f"{name} is not UTF-8: it is read as {encoding}. If its text looks wrong, save it as "
         "UTF-8: iconv -f ENCODING -t UTF-8"
     )
 

@@ -149,11 +149,11 @@ def _checked_arguments(request: JobRequest) -> list[str]:
     local = next((task.dataset for task in request.tasks if task.is_local), None)
     if local:
         raise UsageError(
-            f"a job does not see {local}",
+            f"a job cannot access {local}",
             hint="publish the tasks as datasets on the Hub and name their ids or a manifest",
         )
     if Path(request.base).expanduser().exists():
-        raise UsageError(f"a job does not see the folder {request.base}", hint="name a Hub id")
+        raise UsageError(f"a job cannot access the folder {request.base}", hint="name a Hub id")
     if not request.push_to:
         raise UsageError("a job's files are lost when it ends", hint=Option("push_to", "user/name"))
     return ["bank", "train", *request.arguments, "--output", "bank"]

@@ -20,7 +20,7 @@ class TaskRows:
         name: name of the task; the order of its rows depends on it.
         train: rows to train on, at least one.
         held_out: rows to measure the loss on, at least one.
-        key: what else the result depends on; a checkpoint with another key is not used.
+        key: everything else that the result depends on; a checkpoint with another key is not used.
     """
 
     name: str

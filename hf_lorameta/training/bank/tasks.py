@@ -42,7 +42,7 @@ class Task:
         license: stated license; None is the one on the dataset's card.
         source: where the rows come from.
         source_revision: commit of the source.
-        title: name of the dataset for people.
+        title: readable name of the dataset.
         limits: how much is read of a row.
         general: whether the general adapter is trained on it, too.
     """
