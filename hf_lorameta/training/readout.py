@@ -8,12 +8,13 @@ changes the sum alone, so its loss and its gradient need no layer below:
 
 E has a row for each token of the vocabulary, most of which no row has as its output. The fit
 computes the logits of *candidates*: tokens that occur in outputs, and those that the model prefers
-on average. All others stay in the denominator with the sum that they had in the pass; without them,
-nothing would keep their logits low. What is reported is the loss over the whole vocabulary.
+on average. All others stay in the denominator through an expansion of the second order; without
+them, nothing would keep their logits low. What is reported is the loss over the whole vocabulary.
 
 The inputs of a down-projection differ in size by a factor of 100, so they are divided by their root
 mean square before A, which starts with the directions of the loss's gradient (LoRA-One, arXiv
-2502.01235). The steps are those of AdamW; the number of them is decided on held-out rows.
+2502.01235). The number of AdamW's steps is decided on held-out rows; then all rows are fitted with
+as many epochs.
 """
 
 import math
@@ -34,6 +35,11 @@ _CHUNK = 256
 _BETAS = (0.9, 0.99)
 _OVERSAMPLING, _POWER_STEPS = 8, 2
 _SMALLEST_INPUT = 1e-3
+_NOTHING = -1e30
+"""A logit that adds nothing to a sum; infinity would make the expansion undefined."""
+
+Update = tuple[torch.Tensor, torch.Tensor]
+"""A (r, in) and B (d, r)."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,6 @@ class ReadoutSettings:
     Attributes:
         rank: of the result, that of the update which it continues included.
         lr: learning rate of AdamW.
-        decay: of AdamW; a step multiplies A and B by 1 − lr · decay.
-        dropout: share of the inputs that a step leaves out.
         tokens: in a step.
         steps: largest number of steps.
         evaluate_every: steps between two measurements of the loss on held-out rows.
@@ -56,9 +60,7 @@ class ReadoutSettings:
     """
 
     rank: int = 16
-    lr: float = 2e-3
-    decay: float = 0.0
-    dropout: float = 0.0
+    lr: float = 5e-3
     tokens: int = 256
     steps: int = 400
     evaluate_every: int = 5
@@ -75,15 +77,18 @@ class Readout(NamedTuple):
     Attributes:
         factors: A (rank, in) and B (d, rank), float32, of the whole update of this layer: the one
             that it continues, and what the fit adds. The former alone if the fit did not help.
-        start: loss before the fit; `end`: after it, over the whole vocabulary.
-        steps: steps taken to the result; 0 if none helped.
+        start: loss before the fit.
+        end: loss with a fit of the other rows, or `start` if that did not help.
+        fitted: loss of all rows with the result.
+        steps: of the fit of all rows; 0 if none helped.
         rows: number of rows fitted on.
-        held_out: number of rows that decided.
+        held_out: how many of them decided the number of steps.
     """
 
     factors: FactorPair
     start: float
     end: float
+    fitted: float
     steps: int
     rows: int
     held_out: int
@@ -116,26 +121,38 @@ def fit_readout(
     """
     if len(states.sizes) < 8:
         raise EmptyDatasetError(f"{len(states.sizes)} rows to fit on, expected at least 8")
-    head = _Head(model)
     width, out = states.inputs.shape[1], states.sums.shape[1]
     before = start or (np.zeros((0, width), np.float32), np.zeros((out, 0), np.float32))
     used = np.flatnonzero(np.abs(before[0]).any(1) & np.abs(before[1]).any(0))
-    free = settings.rank - len(used)
-    if free < 1:
+    if len(used) >= settings.rank:
         raise UsageError(f"the adapter uses all {settings.rank} ranks of the last layer")
     held_out = _held_out(states.sizes, settings)
-    fitted, steps = _Fit(head, states, held_out, settings, free).run(progress)
-    tokens = torch.from_numpy(np.flatnonzero(np.repeat(held_out, states.sizes)))
-    sizes = [size for size, held in zip(states.sizes, held_out, strict=True) if held]
-    losses = [_by_row(head, states, tokens, sizes, update) for update in (None, fitted)]
-    kept = is_significant(losses[0] - losses[1], sizes)
-    A, B = (factor.numpy() for factor in fitted) if kept else (before[0][:0], before[1][:, :0])
+    by_token = torch.from_numpy(np.repeat(held_out, states.sizes))
+    train, deciding = torch.where(~by_token)[0], torch.where(by_token)[0]
+    head, every = _Head(model), torch.arange(len(by_token))
+    fit = _Fit(head, states, settings, settings.rank - len(used))
+    update, steps = fit.search(train, deciding, progress)
+    losses = _by_row(head, states, None)
+    unseen = _by_row(head, states, update)[held_out]
+    sizes = np.array(states.sizes)[held_out]
+    helped, after = is_significant(losses[held_out] - unseen, sizes.tolist()), losses
+    if helped:
+        steps = round(steps * len(every) / len(train))
+        update = fit.after(every, steps)
+        after = _by_row(head, states, update)
+        helped = bool(after.sum() < losses.sum())
+    A, B = (factor.numpy() for factor in update)
     return Readout(
-        factors=_joined((before[0][used], before[1][:, used]), (A, B), settings.rank),
-        start=float(losses[0].sum()) / sum(sizes),
-        end=float(losses[kept].sum()) / sum(sizes),
-        steps=steps if kept else 0,
-        rows=len(held_out) - len(sizes),
+        factors=_joined(
+            (before[0][used], before[1][:, used]),
+            (A, B) if helped else (A[:0], B[:, :0]),
+            settings.rank,
+        ),
+        start=float(losses[held_out].sum() / sizes.sum()),
+        end=float((unseen if helped else losses[held_out]).sum() / sizes.sum()),
+        fitted=float((after if helped else losses).sum() / len(every)),
+        steps=steps if helped else 0,
+        rows=len(states.sizes),
         held_out=len(sizes),
     )
 
@@ -162,6 +179,7 @@ class _Head:
     def __init__(self, model: Any) -> None:
         self.norm: Callable[[torch.Tensor], torch.Tensor] = model.get_decoder().norm
         self._output = model.get_output_embeddings()
+        self.size: int = self._output.weight.shape[0]
 
     def logits(self, sums: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, V) of sums (n, d), float32."""
@@ -174,150 +192,161 @@ class _Head:
         return vectors
 
 
-def _sums(
-    states: States, tokens: torch.Tensor, update: tuple[torch.Tensor, torch.Tensor] | None
-) -> torch.Tensor:
-    """Return the inputs (n, d) of the final norm at some tokens, with an update (A, B)."""
-    sums = states.sums[tokens]
-    if update is None:
-        return sums
-    A, B = update
-    return sums + (states.inputs[tokens] @ A.T) @ B.T
-
-
 @torch.no_grad()
-def _by_row(
-    head: _Head,
-    states: States,
-    tokens: torch.Tensor,
-    sizes: list[int],
-    update: tuple[torch.Tensor, torch.Tensor] | None,
-) -> np.ndarray:
-    """Return the summed losses (R,) of rows over the whole vocabulary."""
-    losses = [
-        torch.nn.functional.cross_entropy(
-            head.logits(_sums(states, part, update)), states.targets[part], reduction="none"
-        )
-        for part in torch.split(tokens, _CHUNK)
-    ]
-    return np.array([float(row.sum()) for row in torch.split(torch.cat(losses).double(), sizes)])
+def _by_row(head: _Head, states: States, update: Update | None) -> np.ndarray:
+    """Return the summed losses (R,) of all rows over the whole vocabulary, with an update."""
+    losses = []
+    for part in torch.split(torch.arange(len(states.targets)), _CHUNK):
+        sums = states.sums[part]
+        if update is not None:
+            A, B = update
+            sums = sums + (states.inputs[part] @ A.T) @ B.T
+        logits, targets = head.logits(sums), states.targets[part]
+        losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    by_row = torch.split(torch.cat(losses).double(), states.sizes)
+    return np.array([float(row.sum()) for row in by_row])
 
 
 class _Candidates:
-    """Logits of some tokens, and the sum of the others' exponentials as it was in the pass.
+    """The loss by the logits of some tokens, and an expansion of the sum over all others.
+
+    With h the hidden state that a token had in the pass and δ the change of it, the others' sum is
+    that of the pass, its slope g there, and the second derivative C, as its mean over all tokens:
+
+        log Σ_v exp(e_v · (h + δ)) ≈ log Σ_v exp(e_v · h) + g · δ + δᵀ C δ / 2.
 
     Attributes:
         tokens: (k,) the candidates, ascending.
-        vectors: (k, d) their output embeddings.
-        others: (n,) log of the sum over all other tokens, for each of the states' tokens.
     """
 
     @torch.no_grad()
     def __init__(self, head: _Head, states: States, count: int) -> None:
-        size = head.logits(states.sums[:1]).shape[1]
-        preferred = torch.zeros(size)
-        for part in torch.split(states.sums, _CHUNK):
+        every = torch.arange(head.size)
+        preferred = torch.zeros(head.size)
+        parts = list(enumerate(torch.split(states.sums, _CHUNK)))
+        for _, part in parts:
             preferred += head.logits(part).softmax(1).sum(0)
-        preferred[states.targets.unique()] = torch.inf
-        known = int(preferred.isinf().sum())
-        most = min(known + count, size)
-        self.tokens = preferred.topk(most).indices.sort().values
-        self.vectors = head.vectors(self.tokens)
-        self.others = torch.cat([
-            head.logits(part).index_fill(1, self.tokens, -torch.inf).logsumexp(1)
-            for part in torch.split(states.sums, _CHUNK)
-        ])  # fmt: skip
+        outputs = states.targets.unique()
+        preferred[outputs] = torch.inf
+        self.tokens = preferred.topk(min(len(outputs) + count, head.size)).indices.sort().values
+        vectors = head.vectors(every)
+        self._vectors = vectors[self.tokens]
+        self._sums, self._norm = states.sums, head.norm
         self._targets = torch.searchsorted(self.tokens, states.targets)
+        self._others = torch.empty(len(states.targets))
+        self._slopes, weights = states.like_sums("slopes"), torch.zeros(head.size)
+        for index, part in parts:
+            at = slice(index * _CHUNK, index * _CHUNK + len(part))
+            logits = head.logits(part).index_fill(1, self.tokens, _NOTHING)
+            self._others[at] = logits.logsumexp(1)
+            shares = (logits - self._others[at, None]).exp()
+            self._slopes[at] = shares @ vectors
+            weights += shares.sum(0)
+        moments = vectors.T @ (weights[:, None] * vectors)
+        self._second = (moments - self._slopes.T @ self._slopes) / len(states.targets)
 
     def loss(self, hidden: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of some of the states' tokens, given their (n, d) hidden states."""
-        logits = torch.cat([hidden @ self.vectors.T, self.others[at, None]], 1)
+        change = hidden - self._norm(self._sums[at])
+        slopes = self._slopes[at] + change @ self._second / 2
+        others = self._others[at] + (slopes * change).sum(1)
+        logits = torch.cat([hidden @ self._vectors.T, others[:, None]], 1)
         return torch.nn.functional.cross_entropy(logits, self._targets[at])
 
 
 class _Fit:
-    """A fit in progress, in inputs that are divided by their root mean square."""
+    """Fits of the same states, on all tokens or some of them.
 
-    def __init__(
-        self, head: _Head, states: States, held_out: np.ndarray, settings: ReadoutSettings,
-        rank: int,
-    ) -> None:  # fmt: skip
+    A is for inputs that are divided by their root mean square.
+    """
+
+    def __init__(self, head: _Head, states: States, settings: ReadoutSettings, rank: int) -> None:
         self._head, self._states, self._settings = head, states, settings
+        self._rank = min(rank, states.sums.shape[1])
         self._candidates = _Candidates(head, states, settings.candidates)
-        by_token = torch.from_numpy(np.repeat(held_out, states.sizes))
-        self._train, self._held_out = torch.where(~by_token)[0], torch.where(by_token)[0]
-        self._generator = torch.Generator().manual_seed(settings.seed)
         total = torch.zeros(states.inputs.shape[1])
         for part in torch.split(states.inputs, _CHUNK):
             total += part.square().sum(0)
         self._scale = (total / len(states.inputs)).sqrt().clamp(min=_SMALLEST_INPUT).reciprocal()
-        self._A = self._directions(rank).requires_grad_(True)
-        self._B = torch.zeros(states.sums.shape[1], rank, requires_grad=True)
 
-    def run(self, progress: LossProgress) -> tuple[tuple[torch.Tensor, torch.Tensor], int]:
-        """Return A and B after the number of steps that is best on the held-out rows."""
-        settings = self._settings
-        optimizer = torch.optim.AdamW(
-            [self._A, self._B], lr=settings.lr, betas=_BETAS, weight_decay=settings.decay
-        )
-        lowest, best_step = math.inf, 0
-        best = self._A.detach().clone(), self._B.detach().clone()
-        for step, tokens in zip(range(1, settings.steps + 1), self._batches(), strict=False):
-            optimizer.zero_grad()
-            torch.autograd.backward(self._loss(tokens, settings.dropout))
-            optimizer.step()
+    def search(
+        self, train: torch.Tensor, held_out: torch.Tensor, progress: LossProgress
+    ) -> tuple[Update, int]:
+        """Fit some tokens; return the update that is best on others, and its number of steps."""
+        settings, lowest, best_step = self._settings, math.inf, 0
+        best: Update | None = None
+        for step, update in enumerate(self._steps(train, settings.steps), 1):
             if step % settings.evaluate_every and step != settings.steps:
                 continue
             with torch.no_grad():
-                loss = self._held_out_loss()
-            if loss < lowest:
-                lowest, best_step = loss, step
-                best = self._A.detach().clone(), self._B.detach().clone()
+                parts = torch.split(held_out, _CHUNK)
+                total = sum(float(self._loss(part, update)) * len(part) for part in parts)
+            loss = total / len(held_out)
+            if best is None or loss < lowest:
+                lowest, best_step, best = loss, step, self._for_inputs(update)
             progress(step, settings.steps, lowest)
             if step - best_step >= settings.patience * settings.evaluate_every:
                 break
-        return (best[0] * self._scale, best[1]), best_step
+        assert best is not None
+        return best, best_step
 
-    def _batches(self) -> Iterator[torch.Tensor]:
-        """Yield the tokens of step after step, from one shuffled epoch after another."""
-        count = min(self._settings.tokens, len(self._train))
-        waiting = self._train[:0]
-        while True:
-            while len(waiting) < count:
-                order = torch.randperm(len(self._train), generator=self._generator)
-                waiting = torch.cat([waiting, self._train[order]])
-            yield waiting[:count]
-            waiting = waiting[count:]
+    def after(self, tokens: torch.Tensor, steps: int) -> Update:
+        """Fit some tokens for a number of steps."""
+        *_, update = self._steps(tokens, steps)
+        return self._for_inputs(update)
 
-    def _loss(self, tokens: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
-        """Return the mean loss of some tokens."""
+    def _for_inputs(self, update: Update) -> Update:
+        """Return a copy of an update, for inputs as they are."""
+        A, B = update
+        return A.detach() * self._scale, B.detach().clone()
+
+    def _steps(self, tokens: torch.Tensor, count: int) -> Iterator[Update]:
+        """Yield the update after each step; it is changed by the next one."""
+        settings = self._settings
+        generator = torch.Generator().manual_seed(settings.seed)
+        A = self._directions(tokens, generator).requires_grad_(True)
+        B = torch.zeros(self._states.sums.shape[1], len(A), requires_grad=True)
+        optimizer = torch.optim.AdamW([A, B], lr=settings.lr, betas=_BETAS, weight_decay=0.0)
+        for _, batch in zip(range(count), _batches(tokens, settings, generator), strict=False):
+            optimizer.zero_grad()
+            torch.autograd.backward(self._loss(batch, (A, B)))
+            optimizer.step()
+            yield A, B
+
+    def _loss(self, tokens: torch.Tensor, update: Update) -> torch.Tensor:
+        """Return the mean loss of some tokens, by the candidates."""
+        A, B = update
         x = self._states.inputs[tokens] * self._scale
-        if dropout:
-            kept = torch.rand(x.shape, generator=self._generator) >= dropout
-            x = x * kept / (1 - dropout)
-        sums = self._states.sums[tokens] + (x @ self._A.T) @ self._B.T
+        sums = self._states.sums[tokens] + (x @ A.T) @ B.T
         return self._candidates.loss(self._head.norm(sums), tokens)
 
-    def _held_out_loss(self) -> float:
-        """Return the mean loss of the held-out tokens, by the candidates."""
-        parts = torch.split(self._held_out, _CHUNK)
-        total = sum(float(self._loss(part)) * len(part) for part in parts)
-        return total / len(self._held_out)
-
-    def _directions(self, rank: int) -> torch.Tensor:
+    def _directions(self, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the start of A (rank, in): main directions of the gradient by B·A, (d, in).
 
         Randomized SVD (Halko, Martinsson, Tropp, SIAM Review 53, 2011, algorithm 4.4).
         """
         gradient = torch.zeros(self._states.sums.shape[1], self._states.inputs.shape[1])
-        for part in torch.split(self._train, _CHUNK):
+        for part in torch.split(tokens, _CHUNK):
             sums = self._states.sums[part].requires_grad_(True)
             torch.autograd.backward(self._candidates.loss(self._head.norm(sums), part))
             assert sums.grad is not None
             gradient += len(part) * sums.grad.T @ (self._states.inputs[part] * self._scale)
-        sketch = torch.randn(gradient.shape[1], rank + _OVERSAMPLING, generator=self._generator)
+        sketch = torch.randn(gradient.shape[1], self._rank + _OVERSAMPLING, generator=generator)
         basis = torch.linalg.qr(gradient @ sketch).Q
         for _ in range(_POWER_STEPS):
             basis = torch.linalg.qr(gradient @ (gradient.T @ basis)).Q
         directions: torch.Tensor = torch.linalg.svd(basis.T @ gradient, full_matrices=False).Vh
-        return directions[:rank].contiguous() / math.sqrt(3)
+        return directions[: self._rank] / math.sqrt(3)  # rows as long as those of PEFT's start
+
+
+def _batches(
+    tokens: torch.Tensor, settings: ReadoutSettings, generator: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """Yield the tokens of step after step, from one shuffled epoch after another."""
+    count, waiting = min(settings.tokens, len(tokens)), tokens[:0]
+    while True:
+        while len(waiting) < count:
+            order = torch.randperm(len(tokens), generator=generator)
+            waiting = torch.cat([waiting, tokens[order]])
+        yield waiting[:count]
+        waiting = waiting[count:]

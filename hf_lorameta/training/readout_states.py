@@ -32,12 +32,19 @@ class States:
             down-projection.
         targets: (n,) output tokens.
         sizes: number of output tokens of each row; the n tokens are those of row after row.
+        folder: of the files that hold them; None if they are in memory.
     """
 
     inputs: torch.Tensor
     sums: torch.Tensor
     targets: torch.Tensor
     sizes: tuple[int, ...]
+    folder: Path | None = None
+
+    def like_sums(self, name: str) -> torch.Tensor:
+        """Return an uninitialized tensor of the shape of `sums`, in a file if they are."""
+        shape = (len(self.sums), self.sums.shape[1])
+        return torch.empty(shape) if self.folder is None else _file(self.folder / name, shape)
 
 
 def last_projection(model: Any) -> Module:
@@ -71,7 +78,7 @@ def collect_states(
     """Run rows once through a model with an adapter, and keep what its last layer sees.
 
     Memory: that of a pass, and 4 · (in + d) bytes for each output token, 8 kB for SmolLM2-135M and
-    74 kB for Mistral-7B; above `in_memory` bytes they are in files.
+    74 kB for Mistral-7B; above `in_memory` bytes they are in files. A fit adds 4 · d bytes.
 
     Args:
         model: a causal LM of transformers with frozen weights; it is the same afterwards.
@@ -116,7 +123,7 @@ def collect_states(
         finally:
             slots.detach()
     targets = torch.tensor([token for row in rows for token in row.output])
-    return States(kept["inputs"], kept["sums"], targets, sizes)
+    return States(kept["inputs"], kept["sums"], targets, sizes, folder if mapped else None)
 
 
 def _file(path: Path, shape: tuple[int, int]) -> torch.Tensor:
