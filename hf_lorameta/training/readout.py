@@ -203,7 +203,7 @@ def _by_row(head: _Head, states: States, update: Update | None) -> np.ndarray:
             sums = sums + (states.inputs[part] @ A.T) @ B.T
         logits, targets = head.logits(sums), states.targets[part]
         losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
-    by_row = torch.split(torch.cat(losses).double(), states.sizes)
+    by_row = torch.split(torch.cat(losses).double(), list(states.sizes))
     return np.array([float(row.sum()) for row in by_row])
 
 
@@ -226,7 +226,7 @@ class _Candidates:
         parts = list(enumerate(torch.split(states.sums, _CHUNK)))
         for _, part in parts:
             preferred += head.logits(part).softmax(1).sum(0)
-        outputs = states.targets.unique()
+        outputs = torch.from_numpy(np.unique(states.targets.numpy()))
         preferred[outputs] = torch.inf
         self.tokens = preferred.topk(min(len(outputs) + count, head.size)).indices.sort().values
         vectors = head.vectors(every)
