@@ -104,8 +104,11 @@ def fit_readout(
 ) -> Readout:
     """Fit the last down-projection to the states of labeled rows.
 
-    The result is never worse on held-out rows than the start: it is the start if the gain is within
-    its standard error. The same states and settings give the same result.
+    The result is the start if the held-out rows' gain is within its standard error, or if all rows
+    together are worse. The same states and settings give the same result.
+
+    Memory besides the states: the output embeddings in float32, 113 MB for SmolLM2-135M and 524 MB
+    for Mistral-7B, while the candidates are prepared.
 
     Args:
         model: the base model of the states.
