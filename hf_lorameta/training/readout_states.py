@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from hf_lorameta.engines.packing import passes, using, using_row_attention
+from hf_lorameta.engines.lora_layer import applied
+from hf_lorameta.engines.packing import passes, using_row_attention
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_forward import token_losses
 from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.measure_prior import ARCHITECTURES
 from hf_lorameta.types import FactorPair, Progress, no_progress
 
@@ -104,24 +104,18 @@ def collect_states(
         name: _file(folder / name, shape) if mapped else torch.empty(shape)
         for name, shape in shapes.items()
     }
-    rank = len(factors[0][0]) if factors else 1
-    with using_row_attention(model):
-        slots = LoraSlots(model, layout, rank, 1.0, 1)
-        try:
-            slots.start(0, slots.vector(factors))
-            seen_by = {"inputs": model.get_submodule(module.name), "sums": model.get_decoder().norm}
-            with _inputs_of(seen_by) as seen:
-                start = done = 0
-                for packed in passes({0: rows}, pass_tokens):
-                    with torch.no_grad(), using(packed.slices):
-                        token_losses(model, packed)
-                    part = slice(start, start + len(packed.targets))
-                    for name, values in seen.items():
-                        kept[name][part] = values[torch.tensor(packed.predicting)]
-                    start, done = part.stop, done + len(packed.by_row)
-                    progress(done, len(rows))
-        finally:
-            slots.detach()
+    with using_row_attention(model), applied(model, layout, factors):
+        seen_by = {"inputs": model.get_submodule(module.name), "sums": model.get_decoder().norm}
+        with _inputs_of(seen_by) as seen:
+            start = done = 0
+            for packed in passes({0: rows}, pass_tokens):
+                with torch.no_grad():
+                    token_losses(model, packed)
+                part = slice(start, start + len(packed.targets))
+                for name, values in seen.items():
+                    kept[name][part] = values[torch.tensor(packed.predicting)]
+                start, done = part.stop, done + len(packed.by_row)
+                progress(done, len(rows))
     targets = torch.tensor([token for row in rows for token in row.output])
     return States(kept["inputs"], kept["sums"], targets, sizes, folder if mapped else None)
 
