@@ -18,10 +18,10 @@ from tests.training.tiny import VOCABULARY, rows, write_base
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402 - it imports torch
-from hf_lorameta.training import readout  # noqa: E402
-from hf_lorameta.training.readout import ReadoutSettings, fit_readout  # noqa: E402
-from hf_lorameta.training.readout_states import (  # noqa: E402
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402 - it imports torch
+from hf_lorameta.training.further import readout  # noqa: E402
+from hf_lorameta.training.further.readout import ReadoutSettings, fit_readout  # noqa: E402
+from hf_lorameta.training.further.readout_states import (  # noqa: E402
     States,
     collect_states,
     last_projection,

@@ -1,8 +1,8 @@
 """Fit the last down-projection on all labeled rows, without another pass through the base model.
 
-Of each output token one pass (`hf_lorameta.training.readout_states`) keeps the input x of the last
-down-projection and the sum z of all layers, which the final norm takes. A LoRA B·A of this layer
-changes the sum alone, so its loss and its gradient need no layer below:
+Of each output token one pass (`hf_lorameta.training.further.readout_states`) keeps the input x of
+the last down-projection and the sum z of all layers, which the final norm takes. A LoRA B·A of this
+layer changes the sum alone, so its loss and its gradient need no layer below:
 
     L(A, B) = mean over tokens of −log softmax(E norm(z + B A x))[target].
 
@@ -27,7 +27,7 @@ import torch
 
 from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.refine.fit import is_significant
-from hf_lorameta.training.readout_states import States
+from hf_lorameta.training.further.readout_states import States
 from hf_lorameta.types import FactorPair, LossProgress, no_progress
 
 _CHUNK = 256

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from hf_lorameta.engines.lora_layer import applied
-from hf_lorameta.engines.packing import passes, using_row_attention
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.torch_forward import token_losses
+from hf_lorameta.engines.transformers.forward import token_losses
+from hf_lorameta.engines.transformers.lora_layer import applied
+from hf_lorameta.engines.transformers.packing import passes, using_row_attention
 from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.training.measure_prior import ARCHITECTURES
+from hf_lorameta.training.bank.measure_prior import ARCHITECTURES
 from hf_lorameta.types import FactorPair, Progress, no_progress
 
 IN_MEMORY = 1 << 30
