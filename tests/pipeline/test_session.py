@@ -1,6 +1,5 @@
 """A session opens the Hub client, the bank and the base model once."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ from hf_lorameta import Recipe, generate
 from hf_lorameta.errors import UsageError
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.types import Row
 from tests.conftest import Account, Shell
-from tests.pipeline.test_refine_and_check import FakeRunner
+from tests.pipeline.test_check import FakeRunner
 from tests.plain_bank import plain_bank
 
 
@@ -67,15 +65,9 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
 
     loaded, read = count_runners(monkeypatch, 5), []
     opened = open_dataset(data)
-
-    def rows() -> Iterator[Row]:
-        read.append(1)
-        return opened.rows()
-
-    counted = replace(opened, rows=rows)
-    recipe = Recipe.of(top_k=3, refine=8, check=8)
+    counted = replace(opened, rows=lambda: read.append(1) or opened.rows())
+    recipe = Recipe.of(top_k=3, check=8)
     generation = generate(counted, plain_bank(), recipe)
-    assert generation.plan.refinement is not None
     assert generation.plan.check is not None
     assert (loaded, read) == ([1], [1])
 

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from hf_lorameta.errors import EmptyDatasetError, UsageError
-from hf_lorameta.refine.fit import is_significant
 from hf_lorameta.training.further.readout_states import States
+from hf_lorameta.training.further.significance import is_significant
 from hf_lorameta.types import FactorPair, LossProgress, no_progress
 
 _CHUNK = 256
@@ -126,14 +126,12 @@ def fit_readout(
         raise EmptyDatasetError(f"{len(states.sizes)} rows to fit on, expected at least 8")
     width, out = states.inputs.shape[1], states.sums.shape[1]
     before = start or (np.zeros((0, width), np.float32), np.zeros((out, 0), np.float32))
-    used = np.flatnonzero(np.abs(before[0]).any(1) & np.abs(before[1]).any(0))
-    if len(used) >= settings.rank:
-        raise UsageError(f"the adapter uses all {settings.rank} ranks of the last layer")
+    used, free = _used_ranks(before), free_rank(start, settings)
     held_out = _held_out(states.sizes, settings)
     by_token = torch.from_numpy(np.repeat(held_out, states.sizes))
     train, deciding = torch.where(~by_token)[0], torch.where(by_token)[0]
     head, every = _Head(model), torch.arange(len(by_token))
-    fit = _Fit(head, states, settings, settings.rank - len(used))
+    fit = _Fit(head, states, settings, free)
     update, steps = fit.search(train, deciding, progress)
     losses = _by_row(head, states, None)
     unseen = _by_row(head, states, update)[held_out]
@@ -158,6 +156,26 @@ def fit_readout(
         rows=len(states.sizes),
         held_out=len(sizes),
     )
+
+
+def free_rank(start: FactorPair | None, settings: ReadoutSettings) -> int:
+    """Return how many ranks an update of the last down-projection leaves to the fit.
+
+    Raises:
+        UsageError: none.
+    """
+    free = settings.rank - (len(_used_ranks(start)) if start else 0)
+    if free < 1:
+        raise UsageError(
+            f"the adapter uses all {settings.rank} ranks of the last layer, so none is left to fit",
+            hint="train the adapter instead",
+        )
+    return free
+
+
+def _used_ranks(update: FactorPair) -> np.ndarray:
+    """Return the ranks of A (r, in) and B (d, r) that are not zero."""
+    return np.flatnonzero(np.abs(update[0]).any(1) & np.abs(update[1]).any(0))
 
 
 def _joined(one: FactorPair, other: FactorPair, rank: int) -> FactorPair:
