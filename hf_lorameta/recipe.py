@@ -218,8 +218,8 @@ class Recipe(MethodSettings):
             deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
         max_text: cut longer texts of the dataset to this many characters; None is a million.
-        refine: fit the coefficients on this many rows of the dataset, which needs the base model;
-            None does not fit.
+        fit: fit the last layer on this many rows of the dataset, which needs the base model, but no
+            pass backwards; None does not fit.
         train: train the adapter further on this many other rows, which needs the base model; None
             does not train. Below 64, the outputs of 24 more rows take part, and where hardly two
             rows have the same output, but other rows do, as many others decide how long to train.
@@ -231,9 +231,9 @@ class Recipe(MethodSettings):
         ('js-task', 'kernel')
         >>> Recipe.paper(metric="mmd", coefficients="attentional").combine
         'factors'
-        >>> Recipe(emit="mixture", refine=16)
+        >>> Recipe(emit="mixture", fit=16)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: a mixture is neither merged nor trained, got refine=16
+        hf_lorameta.errors.RecipeError: a mixture is neither merged nor trained, got fit=16
     """
 
     dtype: Dtype = Field(default="bfloat16", description="Dtype of the weights.")
@@ -245,11 +245,12 @@ class Recipe(MethodSettings):
         description="Cut longer texts to this many characters, and refuse rows of more than 32 "
         "times as many bytes. Default: a million.",
     )
-    refine: int | None = Field(
+    fit: int | None = Field(
         default=None,
-        ge=4,
-        le=4096,
-        description="Fit the coefficients on this many rows, e.g. 16 (extra: eval).",
+        ge=8,
+        le=2000,
+        description="Fit the last layer on this many rows, e.g. 300: for labels, in a fraction of "
+        "the time that training takes (extra: eval).",
     )
     train: int | None = Field(
         default=None,
@@ -280,13 +281,13 @@ class Recipe(MethodSettings):
 
     @property
     def rows_asked(self) -> dict[str, int]:
-        """How many labeled rows are asked for, by the setting: `refine`, `train` and `check`.
+        """How many labeled rows are asked for, by the setting: `fit`, `train` and `check`.
 
         Example:
             >>> Recipe(train=16).rows_asked
             {'train': 16}
         """
-        asked = {"refine": self.refine, "train": self.train, "check": self.check}
+        asked = {"fit": self.fit, "train": self.train, "check": self.check}
         return {name: count for name, count in asked.items() if count is not None}
 
     @property
@@ -312,7 +313,7 @@ class Recipe(MethodSettings):
         """
         fixed = {name: field.default for name, field in MethodSettings.model_fields.items()}
         fixed |= {"combine": "factors", "output_prior": 0.0}
-        fixed |= {"refine": None, "train": None, "check": None}
+        fixed |= {"fit": None, "train": None, "check": None}
         table = {"metric": "js", "coefficients": "normalized"}
         fixed = {name: value for name, value in fixed.items() if name not in table}
         hint = "without the paper's recipe, every setting can be chosen"

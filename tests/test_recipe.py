@@ -26,7 +26,7 @@ RECIPES = st.builds(
     dtype=st.sampled_from(get_args(Dtype)),
     seed=st.integers(0, 2**63),
     max_rows=st.none() | st.integers(1, 10**9),
-    refine=st.none() | st.integers(4, 4096),
+    fit=st.none() | st.integers(8, 2000),
     check=st.none() | st.integers(4, 4096),
 )
 NOT_IN_THE_PAPER = {"js-io", "js-task", "kernel"}
@@ -118,7 +118,7 @@ def test_recipes_of_the_paper_have_its_settings(metric: str, rule: str) -> None:
         "output_prior": 0.0,
         "scale": None,
         "rank": None,
-        "refine": None,
+        "fit": None,
         "train": None,
         "check": None,
     }
@@ -135,7 +135,7 @@ def test_the_papers_default_recipe_is_js_normalized() -> None:
         ({"top_k": 5}, "the paper's recipe has top_k=None, got top_k=5"),
         ({"temperature": 0.5}, "the paper's recipe has temperature=1.0, got temperature=0.5"),
         ({"rank": 16}, "the paper's recipe has rank=None, got rank=16"),
-        ({"refine": 16}, "the paper's recipe has refine=None, got refine=16"),
+        ({"fit": 16}, "the paper's recipe has fit=None, got fit=16"),
         ({"check": 16}, "the paper's recipe has check=None, got check=16"),
         ({"metric": "js-io"}, "the paper has no metric js-io"),
         ({"coefficients": "kernel"}, "the paper has no coefficients kernel"),

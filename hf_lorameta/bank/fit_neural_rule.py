@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import NEURAL_FILE
-from hf_lorameta.bank.weighted_sum import AdapterStack
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256
 from hf_lorameta.method.metrics import METRICS, between

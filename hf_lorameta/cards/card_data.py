@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_lorameta.cards.markdown import is_hub_id
+from hf_lorameta.cards.results import Check, Fit, Training
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Check, Refinement, Training
 from hf_lorameta.types import Row
 
 
@@ -21,8 +21,7 @@ def public_id(dataset: DatasetInfo) -> str | None:
 class WeightedAdapter:
     """One adapter with a non-zero coefficient, which may be negative.
 
-    If modules differ, `by_module` has the coefficient in each, in the order of the bank's layout,
-    and `coefficient` is their mean. `distance` is from the user's dataset to the adapter's.
+    `distance` is from the user's dataset to the adapter's.
     """
 
     adapter: str  # Hub id
@@ -32,13 +31,11 @@ class WeightedAdapter:
     license: str | None  # stated by the adapter's authors
     distance: float
     coefficient: float
-    by_module: tuple[float, ...] | None = None
     title: str | None = None  # name of the dataset for people, if the bank states one
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
-        optional = ("by_module", "title")
-        return {name: value for name, value in vars(self).items() if value or name not in optional}
+        return {name: value for name, value in vars(self).items() if value or name != "title"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class CardData:
     warnings: tuple[str, ...]
     recipe: Recipe
     library_version: str
-    refinement: Refinement | None = None  # fit of the coefficients on rows of the dataset
+    fit: Fit | None = None  # of the last layer on rows of the dataset
     training: Training | None = None  # of the weights on rows of the dataset
     check: Check | None = None  # on other rows of the dataset
     gguf: bool = False  # the adapter is exported as GGUF too
@@ -103,10 +100,15 @@ class CardData:
         return self.training is not None and self.training.steps > 0
 
     @property
+    def fitted(self) -> bool:
+        """Whether the fit changed the last layer."""
+        return self.fit is not None and self.fit.steps > 0
+
+    @property
     def fitted_rows(self) -> int:
-        """Number of rows of the dataset that coefficients or weights were fitted on."""
-        refined = self.refinement.rows if self.refinement else 0
-        return refined + (self.training.rows if self.training and self.trained else 0)
+        """Number of rows of the dataset that weights were fitted or trained on."""
+        fitted = self.fit.rows if self.fit and self.fitted else 0
+        return fitted + (self.training.rows if self.training and self.trained else 0)
 
     @property
     def nearest(self) -> WeightedAdapter:

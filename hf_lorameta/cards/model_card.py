@@ -61,7 +61,6 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         listed=card.neighbors[:shown],
         unlisted=card.neighbors[shown:],
         source_datasets=source_datasets,
-        negative=sum(n.coefficient < 0 for n in card.neighbors),
         metric=METRICS[card.recipe.metric].title,
         coefficient_rule=COEFFICIENT_RULES[card.recipe.coefficients].title,
         combiner=COMBINERS[card.recipe.combine].title,
@@ -175,8 +174,7 @@ def reproduce_command(card: CardData) -> list[str]:
         dataset = replace(dataset, id=None)
     options = generation_options(dataset, card.bank_id, recipe, card.bank_revision)
     command = ["hf-lorameta", "generate", *as_arguments(options | {"output": "my-adapter"})]
-    unchecked = recipe.check is None and recipe.train is None
-    return [*command, "--no-check"] if unchecked else command
+    return command if recipe.rows_asked else [*command, "--no-check"]
 
 
 def generation_options(

@@ -61,7 +61,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
-        log(quiet, "plan does not refine, train or check: generate and push do")
+        log(quiet, "plan does not fit, train or check: generate and push do")
     advice = None if request.budget else advise(planned)  # a budget has chosen
     emit(json, planned.to_dict() | {"advice": advice}, lambda: _describe(planned, advice))
     log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")

@@ -81,7 +81,8 @@ def _combined(saved: "SavedAdapter") -> str:
         [c["dataset"], c["adapter"], f"{c['distance']:.4g}", f"{c['coefficient']:.4f}"]
         for c in saved.coefficients
     ]
-    per_module = any("by_module" in c for c in saved.coefficients)
-    title = "mean coefficient" if per_module else "coefficient"
     values = [c["coefficient"] for c in saved.coefficients]
-    return coefficient_table(["dataset", "adapter", "distance", title], rows, values)
+    return coefficient_table(["dataset", "adapter", "distance", "coefficient"], rows, values)
+
+
+COMMANDS: tuple[Any, ...] = (inspect,)

@@ -31,67 +31,39 @@ RIDGE = 0.06
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
-    """Coefficients of N adapters, the same in all modules or different in each of M modules.
+    """Coefficients of N adapters.
 
     Attributes:
-        shared: (N,) float64; the means over modules if these differ.
-        per_module: (M, N) float64, or None if all modules use `shared`.
+        shared: (N,) float64, the same in all modules.
 
     Example:
-        >>> c = Coefficients.by_module(np.array([[1.0, 0.0, 0.5], [0.0, 0.0, -0.5]]))
-        >>> c.shared, c.for_module(1), c.active
-        (array([0.5, 0. , 0. ]), array([ 0. ,  0. , -0.5]), array([0, 2]))
+        >>> c = Coefficients(np.array([0.5, 0.0, -0.5]))
+        >>> c.active, c.scaled(2).shared
+        (array([0, 2]), array([ 1.,  0., -1.]))
     """
 
     shared: Array
-    per_module: Array | None = None
-
-    @classmethod
-    def by_module(cls, array: Array) -> "Coefficients":
-        """Coefficients (M, N) that differ between modules."""
-        return cls(array.mean(axis=0), array)
 
     def __len__(self) -> int:
         return len(self.shared)
 
     @property
     def active(self) -> NDArray[np.intp]:
-        """Ascending indices of the adapters with a nonzero coefficient in any module."""
-        rows = self.shared if self.per_module is None else self.per_module.any(axis=0)
-        return np.flatnonzero(rows)
+        """Ascending indices of the adapters with a nonzero coefficient."""
+        return np.flatnonzero(self.shared)
 
     @property
     def effective_number(self) -> float:
-        """`effective_number` of the coefficients; of root mean squares if modules differ."""
-        rows = self.shared[None] if self.per_module is None else self.per_module
-        return effective_number(np.sqrt((rows**2).mean(axis=0)))
-
-    def for_module(self, index: int) -> Array:
-        """(N,) coefficients in one module of the layout."""
-        return self.shared if self.per_module is None else np.asarray(self.per_module[index])
+        """`effective_number` of the coefficients."""
+        return effective_number(self.shared)
 
     def scaled(self, factor: float) -> "Coefficients":
         """All coefficients times a factor."""
-        return self._map(lambda c: factor * c)
+        return Coefficients(factor * self.shared)
 
     def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Coefficients":
         """The coefficients of some adapters, in the given order."""
-        return self._map(lambda c: c[..., indices])
-
-    def expand(self, indices: Sequence[int], size: int) -> "Coefficients":
-        """Coefficients of `size` adapters: these at the indices, 0 elsewhere."""
-
-        def place(c: Array) -> Array:
-            wide = np.zeros((*c.shape[:-1], size))
-            wide[..., indices] = c
-            return wide
-
-        return self._map(place)
-
-    def _map(self, function: Callable[[Array], Array]) -> "Coefficients":
-        if self.per_module is None:
-            return Coefficients(function(self.shared))
-        return Coefficients.by_module(function(self.per_module))
+        return Coefficients(self.shared[indices])
 
 
 # --- helpers of the rules ------------------------------------------------------------------------

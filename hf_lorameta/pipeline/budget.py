@@ -52,6 +52,11 @@ ADVISED_ROWS = (100, 64, 32, 16)
 
 The most are advised: from 64 on, training takes less time than on 16, without cross-validation.
 """
+FIT_ROWS = 300
+"""Rows to fit the last layer on that are advised."""
+_LABEL_NOVELTY, _MOST_LABELS = 0.1, 32
+"""Outputs are taken for labels if at most this share of them is new, see `OutputCounts`, and they
+begin with at most so many different tokens."""
 _FLAVOR = "cpu-upgrade"
 """Hardware of Hugging Face Jobs: training further uses no GPU."""
 LONGEST_SECONDS = 3600.0
@@ -254,7 +259,8 @@ def forward_passes(rows: int, seed: int = 0) -> float:
 def advise(plan: Plan, operations_per_second: float | None = None) -> str:
     """Recommend training, with the time that it takes here, or the default, with a prompt or not.
 
-    The time is `training_seconds`, as with ``--budget``; the base model need not be here.
+    For labels, a fit of the last layer is named, too, if the base model is at hand. The time is
+    `training_seconds`, as with ``--budget``; for training, the base model need not be here.
 
     Args:
         plan: of the dataset.
@@ -266,6 +272,22 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
         >>> advise(plan(TRAIN_FILE), 1e11).split(":")[0]
         'train on 100 rows with --train 100, at most about 4 min on this CPU'
     """
+    rows = _rows_to_fit(plan)
+    quicker = f". Quicker for labels such as these: --fit {rows}, one pass over the rows"
+    return _on_training(plan, operations_per_second) + (quicker if rows else "")
+
+
+def _rows_to_fit(plan: Plan) -> int:
+    """Return the rows to fit the last layer on if outputs are labels and it can be fitted, or 0."""
+    counts, index, asked = plan.output_counts, plan.bank.index, plan.recipe.rows_asked
+    rows = min(FIT_ROWS, plan.profile.rows - sum(asked.values()))
+    if counts is None or plan.recipe.is_mixture or "fit" in asked or rows < MIN_TRAINING_ROWS:
+        return 0  # a bank without an output prior may be of another architecture
+    labels = counts.novelty <= _LABEL_NOVELTY and np.count_nonzero(counts.first) <= _MOST_LABELS
+    return rows if labels and find_at_hand(index.base_model, index.base_revision) else 0
+
+
+def _on_training(plan: Plan, operations_per_second: float | None) -> str:
     expected = plan.expected
     prompt_is_better = (
         expected is not None and expected.prompted is not None and expected.prompted > expected.mean

@@ -168,21 +168,20 @@ def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe
     has no check, only its rows have some to check on.
 
     Args:
-        recipe: one with a check or with training, which compares with the base model itself, stays
-            as it is, and so do one of a mixture, and one that would be fitted on other rows because
-            of the check.
+        recipe: one with a check stays as it is, and so do one with training, which compares with
+            the base model itself, one with a fit, which would get fewer rows because of the check,
+            and one of a mixture.
         dataset: that will be read.
         session: runs the base model.
 
     Returns:
         The recipe to draw rows for.
     """
-    if recipe.check or recipe.train or recipe.is_mixture or dataset.prompts_only:
+    if recipe.rows_asked or recipe.is_mixture or dataset.prompts_only:
         return recipe
     if environ.get(NO_CHECK) or not _is_ready(session):
         return recipe
-    checked = recipe.model_copy(update={"check": CHECK_ROWS})
-    return checked if pool_size(checked) == pool_size(recipe) else recipe
+    return recipe.model_copy(update={"check": CHECK_ROWS})
 
 
 def _is_ready(session: Session) -> bool:

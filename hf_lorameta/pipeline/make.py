@@ -1,34 +1,35 @@
-"""Make an adapter of a plan and rows: fetch, refine, combine, train, check. Each is a function."""
+"""Make an adapter from a plan: fetch, combine, fit, train, check. Each step is a function."""
 
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
+from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.executors import in_modules
-from hf_lorameta.bank.weighted_sum import AdapterStack
+from hf_lorameta.cards.results import Check
 from hf_lorameta.engines.interfaces import BaseModelRunner
+from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, Option, RecipeError
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.low_rank import iterates
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, Combiner, Stacked, exact
+from hf_lorameta.pipeline.fit import check_fittable, fit_adapter
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.refine.shrink import check_update
-from hf_lorameta.types import FactorPair, LossProgress, Progress, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, LossProgress, Progress, Row, StageProgress, no_progress
 
 MAX_HOURS = 1.0
 """Estimated time on one core above which a combination is refused."""
 
+_MIN_SCALE = 1 / 8
 _WORKERS = min(4, os.cpu_count() or 1)
 _MAX_STACKED_BYTES = 560 << 20
 """Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
@@ -44,8 +45,8 @@ def make_adapter(
 ) -> Generation:
     """Combine a plan's adapters, module by module.
 
-    If the recipe says so, the coefficients are refined first, and the adapter is trained further
-    and checked at the end. Rows to check on that the recipe does not ask for only make a report.
+    If the recipe says so, the adapter's last layer is fitted, and it is trained further and checked
+    at the end. Rows to check on that the recipe does not ask for only make a report.
 
     Args:
         plan: the plan, of one adapter.
@@ -56,8 +57,9 @@ def make_adapter(
     Raises:
         EmptyDatasetError: the rows are too few for the recipe.
         RecipeError: the combiner ``factors`` with differing ranks or another rank than the bank's.
-        AdapterError: the adapter was refined or checked, and at no scale it is as good as the base
-            model; or it was trained, and is worse.
+        AdapterError: the adapter was checked, and at no scale it is as good as the base model; or
+            it was trained, and is worse.
+        UsageError: the base model's last layer cannot be fitted, or the model not be trained.
         HubError: adapters of a Hub bank cannot be fetched.
         MissingExtraError: the recipe needs the base model and the extra ``eval`` is missing.
 
@@ -70,9 +72,13 @@ def make_adapter(
     rows, session, recipe = rows or Rows(), session or Session(plan.bank), plan.recipe
     require_rows(rows, recipe)  # before the base model is loaded
     _fetch_adapters(plan, progress)
-    if recipe.refine is not None:
-        plan = _refine(plan, rows, session, progress)
+    if recipe.fit is not None:
+        check_fittable(session.evaluator)
+        if recipe.train is not None:
+            check_trainable(session.evaluator)  # not only after the fit
     generation = _combine(plan, progress)
+    if recipe.fit is not None:
+        generation = fit_adapter(generation, rows, session.evaluator, progress=progress)
     if recipe.train is not None:
         training = _of_stage(progress, f"Training on {recipe.train} rows")
         generation = train_adapter(generation, rows, session.evaluator, progress=training)
@@ -88,15 +94,6 @@ def _fetch_adapters(plan: Plan, progress: StageProgress) -> None:
     plan.bank.adapters(entries, partial(progress, "Reading adapters"))
 
 
-def _refine(plan: Plan, rows: Rows, session: Session, progress: StageProgress) -> Plan:
-    if plan.recipe.train is not None:
-        check_trainable(session.evaluator)  # not only after the fit
-    fitting = _of_stage(progress, f"Fitting {plan.recipe.refine} rows")
-    plan = refine_plan(plan, rows, session.runner, progress=fitting)
-    _require_adapters(plan, "refine")
-    return plan
-
-
 def _combine(plan: Plan, progress: StageProgress) -> Generation:
     started = time.perf_counter()
     pairs = combine_adapters(plan, partial(progress, "Combining"))
@@ -109,7 +106,7 @@ def _check(
 ) -> Generation:
     title, started = f"Checking {len(rows.check)} rows", time.perf_counter()
     progress(title, 0, 1)
-    generation = check_adapter(generation, rows, session.runner_for(generation.layout))
+    generation = check_adapter(generation, rows, session.runner)
     progress(title, 1, 1)
     if generation.plan.recipe.check is not None:
         _require_gain(generation.plan)
@@ -148,7 +145,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
             active = [i for i in active if i < len(bank)] + [len(bank)]
             options = {"start": True}
     stack = AdapterStack(bank, [adapters[i] for i in active])
-    coefficients = plan.coefficients.take(active)
+    coefficients = plan.coefficients.shared[active]
     size = max(map(stack.size, bank.stored_layout))
     workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))
     buffers = [np.empty(size, np.float32) for _ in range(workers)]
@@ -159,8 +156,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         if combiner.entrywise:
             A, B = bank.expand(name, A, B)
         As, Bs = Stacked(A, stack.ranks, 0), Stacked(B, stack.ranks, 1)
-        weights = coefficients.for_module(number)
-        pair = combiner.function(As, Bs, weights, stack.scalings, rank, **options)
+        pair = combiner.function(As, Bs, coefficients, stack.scalings, rank, **options)
         buffers.append(buffer)
         return pair if combiner.entrywise else bank.expand(name, *pair)
 
@@ -169,7 +165,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         pairs.append(pair)
         progress(len(pairs), len(layout))
     if prior := plan.output_prior():
-        weight = plan.coefficients.for_module(len(pairs))[-1]
+        weight = float(plan.coefficients.shared[-1])
         pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))
     return pairs
 
@@ -249,8 +245,7 @@ def train_adapter(
         len(rows.train), generation.rank, plan.recipe.seed, others_decide=bool(rows.decide)
     )
     layout = with_all_projections(evaluator.model, generation.layout)
-    checked = layout if rows.check else ()
-    machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS, checked)
+    machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS)
     given = dict(zip(generation.layout, generation.pairs, strict=True))
     encoded, others, deciding = (
         encode_rows(evaluator, settings.max_length, part)
@@ -297,55 +292,86 @@ def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -
     Returns:
         The adapter with its plan's `check`; all coefficients are zero if no scale helps.
     """
-    plan = generation.plan
-    scaled = ScaledAdapter(generation)
+    plan, layout = generation.plan, generation.layout
     shrink = plan.recipe.check is not None
-    check = check_update(scaled, runner, rows.check, rows.prompt, shrink=shrink)
-    pairs = tuple(scaled.pairs(Coefficients(np.array([check.scale]))))
+    check = check_update(
+        lambda scale: runner.apply(layout, _scaled(generation, scale)),
+        runner,
+        rows.check,
+        rows.prompt,
+        shrink=shrink,
+    )
     plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
-    return replace(generation, plan=plan, pairs=pairs)
+    return replace(generation, plan=plan, pairs=_scaled(generation, check.scale))
 
 
-class ScaledAdapter(NamedTuple):
-    """A finished adapter as a function of one coefficient that scales all of its own."""
+def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
+    """Return an adapter's factors with its coefficients scaled; of `factors` both are sums."""
+    plan = generation.plan
+    linear = COMBINERS[plan.recipe.combine].linear or plan.fit or plan.training
+    scale_A, scale_B = np.float32(1 if linear else scale), np.float32(scale)
+    return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
 
-    generation: Generation
 
-    @property
-    def linear(self) -> bool:
-        """Whether the update is proportional to the coefficient."""
-        plan = self.generation.plan
-        return COMBINERS[plan.recipe.combine].linear or plan.training is not None
+def check_update(
+    apply: Callable[[float], None],
+    runner: BaseModelRunner,
+    rows: Sequence[Row],
+    shots: Sequence[Row] = (),
+    *,
+    shrink: bool = True,
+) -> Check:
+    """Compare an adapter with its base model, and halve it while it is worse, down to 1/8.
 
-    @property
-    def layout(self) -> Layout:
-        """The modules that the adapter changes."""
-        return self.generation.layout
+    The base model is also scored with its own chat template, if it has one, and with a prompt of
+    examples, if some are given.
 
-    def pairs(self, coefficients: Coefficients) -> Iterator[FactorPair]:
-        """Yield (lora_A, lora_B) of every module; without linearity both are scaled."""
-        scale = np.float32(coefficients.shared[0])
-        scale_A = np.float32(1) if self.linear else scale
-        return ((A * scale_A, B * scale) for A, B in self.generation.pairs)
+    Args:
+        apply: puts the adapter on the base model, scaled by a factor.
+        runner: runs the base model.
+        rows: to score.
+        shots: examples of the prompt.
+        shrink: otherwise the adapter stays as it is.
+    """
+    tokens = runner.encode(rows)
+    runner.clear()
+    base = _loss(runner, tokens)
+    in_chat = chat_rows(runner, rows)
+    chat = _loss(runner, runner.encode(in_chat)) if in_chat else None
+    in_prompt = [(prompt_text(text, shots), output) for text, output in rows] if shots else []
+    prompt = _loss(runner, runner.encode(in_prompt)) if in_prompt else None
+    scale = 1.0
+    apply(scale)
+    start = end = _loss(runner, tokens)
+    while shrink and end > base:
+        scale /= 2
+        if scale < _MIN_SCALE:
+            scale, end = 0.0, base
+            break
+        apply(scale)
+        end = _loss(runner, tokens)
+    return Check(len(tokens), base, start, end, scale, chat, prompt, len(shots))
+
+
+def _loss(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> float:
+    """Return the loss of rows; infinity if it is not a number: worse than any other."""
+    loss = runner.loss(tokens)
+    return math.inf if math.isnan(loss) else loss
 
 
 def _require_gain(plan: Plan) -> None:
     """Raise AdapterError if an adapter that was checked is not better than the base model."""
     check = plan.check
+    anyway = Option("check", change="leave out")
     if check and check.chat is not None and check.chat < check.end:
         raise AdapterError(
             f"the base model with its own chat template is better: its loss on {check.rows} rows "
             f"is {check.chat:.3f}, that of the adapter {check.end:.3f}",
-            hint=["use the base model's chat template", Option("check", change="leave out")],
+            hint=["use the base model's chat template", anyway],
         )
-    _require_adapters(plan, "check")
-
-
-def _require_adapters(plan: Plan, setting: str) -> None:
-    """Raise AdapterError if all coefficients were scaled down to zero because of a setting."""
     if not plan.active_indices:
         raise AdapterError(
             "even at 1/8 strength the adapter is worse than the base model on the scored rows: the "
             "bank cannot help with this dataset",
-            hint=[Option("bank", change="name another"), Option(setting, change="leave out")],
+            hint=[Option("bank", change="name another"), anyway],
         )

@@ -1,16 +1,17 @@
 """Measure what each dataset of a bank gains from the adapters of the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import Gain, IndexEntry
-from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import BankError
-from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.method.metrics import between
 from hf_lorameta.pipeline.coefficients import scale_for
 from hf_lorameta.pipeline.session import Session
@@ -96,7 +97,7 @@ def leave_one_out(
         tokens = runner.encode(scored)
         runner.clear()
         base = runner.loss(tokens)
-        runner.set(*_default_sum(bank, recipe, distances, i, counted))
+        runner.apply(*_default_sum(bank, recipe, distances, i, counted))
         nearest = float(distances[i][others].min())
         gains[entry.name] = Gain(
             distance=nearest,
@@ -130,7 +131,7 @@ def _new_to_general(bank: Bank) -> list[int]:
 
 def _default_sum(
     bank: Bank, recipe: Recipe, distances: Array, left_out: int, rows: Sequence[Row]
-) -> tuple[WeightedSum, Coefficients]:
+) -> tuple[Layout, list[FactorPair]]:
     """Return what a recipe makes of the bank without one of its datasets, for rows of that one.
 
     Distances are (N, N), those among the datasets of the bank.
@@ -139,14 +140,26 @@ def _default_sum(
     inside = distances[np.ix_(others, others)]
     general = bank.index.general is not None
     inputs = RuleInputs(distances[left_out][others], bank_distances=lambda: inside, general=general)
-    coefficients = apply_rule(recipe.coefficients, inputs)
-    indices = others + [len(bank)] * general
-    prior = _output_prior(bank, rows)
-    if prior is not None:
-        coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
-        indices.append(len(bank.index.adapters))
     scale = scale_for(bank, recipe, bank.profiles[left_out])
-    return WeightedSum(bank, indices, prior), coefficients.scaled(scale)
+    weights = scale * apply_rule(recipe.coefficients, inputs).shared
+    pairs = list(_sum(bank, others + [len(bank)] * general, weights))
+    prior = _output_prior(bank, rows)
+    if prior is None:
+        return bank.layout, pairs
+    strength = np.float32(scale * recipe.output_prior)
+    return bank.adapted_layout, [*pairs, (prior[0], strength * prior[1])]
+
+
+def _sum(bank: Bank, indices: Sequence[int], weights: Array) -> Iterator[FactorPair]:
+    """Yield factors of the weighted sum of adapters, module by module, with its full rank."""
+    stack = AdapterStack(bank, [bank.index.adapters[i] for i in indices])
+    by_rank = np.repeat(weights * stack.scalings, stack.ranks).astype(np.float32)
+    for module, stored in zip(bank.layout, bank.stored_layout, strict=True):
+        A, B = stack.read(stored)
+        A, B = bank.expand(module.name, A, B * by_rank)
+        if len(A) > module.out_features:  # needs less memory in full
+            A, B = B @ A, np.eye(module.out_features, dtype=np.float32)
+        yield A, B
 
 
 def _output_prior(bank: Bank, rows: Sequence[Row]) -> FactorPair | None:

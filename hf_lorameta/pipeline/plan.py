@@ -15,6 +15,7 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
+from hf_lorameta.cards.results import Check, Fit, Training
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
@@ -32,7 +33,6 @@ from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import Reading, read_dataset, require_outputs, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Check, Refinement, Training
 from hf_lorameta.types import Array, FactorPair, Row, StageProgress
 
 _REPR_ROWS = 5
@@ -53,8 +53,8 @@ class Plan:
         distances: (N,) to every bank dataset.
         coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
             output prior if it has one; zero for those left out. Those of adapters sum to `scale`,
-            unless they were refined or scaled down.
-        refinement: how they were fitted on rows of the dataset, if they were.
+            unless they were scaled down.
+        fit: how the last layer was fitted on rows of the dataset, if it was.
         training: how the adapter was trained on rows of the dataset, if it was.
         check: how the adapter scored on other rows of the dataset, if it was checked.
         output_counts: of the dataset, if the bank has an output prior.
@@ -76,7 +76,7 @@ class Plan:
     profile: Profile
     distances: Array
     coefficients: Coefficients
-    refinement: Refinement | None = None
+    fit: Fit | None = None
     training: Training | None = None
     check: Check | None = None
     output_counts: OutputCounts | None = None
@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def scale(self) -> float:
-        """Factor by which all coefficients were multiplied before any fitting."""
+        """Factor by which all coefficients were multiplied."""
         return scale_for(self.bank, self.recipe, self.profile)
 
     @property
@@ -164,7 +164,6 @@ class Plan:
 
     def neighbors(self) -> tuple[WeightedAdapter, ...]:
         """Return the adapters that take part, by descending coefficient."""
-        per_module = self.coefficients.per_module
         result = []
         for i in self.active_indices:
             if i >= len(self.bank):
@@ -179,7 +178,6 @@ class Plan:
                     license=entry.license,
                     distance=float(self.distances[i]),
                     coefficient=float(self.coefficients.shared[i]),
-                    by_module=None if per_module is None else tuple(per_module[:, i].tolist()),
                     title=entry.title,
                 )
             )
@@ -283,7 +281,7 @@ class Plan:
             rank=rank,
             warnings=self.warnings,
             recipe=self.recipe,
-            refinement=self.refinement,
+            fit=self.fit,
             training=self.training,
             check=self.check,
             library_version=__version__,
@@ -297,7 +295,7 @@ class Plan:
     def provenance(self) -> dict[str, Any]:
         """Return the content of ``recipe.json``, without a private dataset's name."""
         index, data = self.bank.index, self.dataset
-        content: dict[str, Any] = {
+        return {
             "schema_version": 1,
             "library": f"hf-lorameta {__version__}",
             "private": self.private,
@@ -324,13 +322,10 @@ class Plan:
             "effective_number": self.effective_number,
             "warnings": list(self.warnings),
             "expected": self.expected._asdict() if self.expected else None,
-            "refinement": _values(self.refinement),
+            "fit": _values(self.fit),
             "training": _values(self.training),
             "check": _values(self.check),
         }
-        if self.coefficients.per_module is not None:
-            content["modules"] = [module.name for module in self.layout]
-        return content
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``plan --json`` prints it."""
@@ -344,12 +339,10 @@ class Plan:
         }
 
 
-def _values(result: Refinement | Training | Check | None) -> dict[str, Any] | None:
+def _values(result: Fit | Training | Check | None) -> dict[str, Any] | None:
     """Return a result as JSON values: None for a loss that is not finite."""
 
     def finite(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [finite(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return {name: finite(value) for name, value in asdict(result).items()} if result else None

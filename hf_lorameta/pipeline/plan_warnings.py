@@ -8,13 +8,13 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.cards.card_data import WeightedAdapter
+from hf_lorameta.cards.results import Check, Fit, Training
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.instructions import shares_instruction, states_task
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Check, Refinement, Training
 from hf_lorameta.types import Array
 
 FEW_ROWS = 20
@@ -41,7 +41,7 @@ class PlanLike(Protocol):
     @property
     def distances(self) -> Array: ...  # noqa: D102
     @property
-    def refinement(self) -> Refinement | None: ...  # noqa: D102
+    def fit(self) -> Fit | None: ...  # noqa: D102
     @property
     def training(self) -> Training | None: ...  # noqa: D102
     @property
@@ -58,7 +58,7 @@ class PlanLike(Protocol):
 def plan_warnings(plan: PlanLike) -> Iterator[str]:
     """Yield the warnings of a plan, as sentences.
 
-    One that was true before the adapter was refined or trained has the same text afterwards.
+    One that was true before the adapter was fitted or trained has the same text afterwards.
     """
     yield from _distance_warnings(plan)
     packing = plan.bank.index.packing
@@ -126,7 +126,7 @@ def _form_warnings(plan: PlanLike) -> Iterator[str]:
 
 def _distance_warnings(plan: PlanLike) -> Iterator[str]:
     recipe = plan.recipe
-    measured = any((plan.refinement, plan.training, plan.check, recipe.rows_asked))
+    measured = any((plan.fit, plan.training, plan.check, recipe.rows_asked))
     nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
     if nearest > FAR_RATIO * typical:
         yield (
@@ -167,15 +167,11 @@ def _gain_warnings(expected: Estimate, way_out: str) -> Iterator[str]:
 
 
 def _loss_warnings(plan: PlanLike) -> Iterator[str]:
-    refinement, check = plan.refinement, plan.check
-    if refinement and refinement.held_out >= refinement.base and refinement.end >= refinement.base:
-        yield (
-            "On held-out rows this adapter is no better than the base model: the bank cannot help "
-            "with this dataset."
-        )
-    training = plan.training
+    if fit := plan.fit:
+        yield from _fit_warnings(fit)
+    training, check = plan.training, plan.check
     used = (
-        ("The coefficients were fitted", refinement and refinement.rows, plan.recipe.refine),
+        ("The last layer was fitted", fit and fit.rows, plan.recipe.fit),
         ("The adapter was trained", training and training.used_rows, plan.recipe.train),
         ("The adapter was checked", check and check.rows, plan.recipe.check),
     )
@@ -207,6 +203,20 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
             f"On {check.rows} rows a {check.shots}-shot prompt with the base model was better "
             f"(loss {check.prompt:.3f} against {check.end:.3f}): train the adapter further, or use "
             "it with the prompt."
+        )
+
+
+def _fit_warnings(fit: Fit) -> Iterator[str]:
+    """Warn if outputs are such that a fit of the last layer cannot tell inputs apart."""
+    if fit.outputs == 1:
+        yield (
+            f"All {fit.rows} rows that the last layer was fitted on have the same output, so it "
+            "cannot have learned which inputs have another one."
+        )
+    elif fit.outputs == fit.rows:
+        yield (
+            f"The {fit.rows} rows that the last layer was fitted on all have different outputs: "
+            "this mainly makes their tokens more likely. Train the adapter to change its answers."
         )
 
 

@@ -33,7 +33,7 @@ class Rows:
     """Rows of a dataset by purpose. No row is in two lists, except those of the prompt.
 
     Attributes:
-        fit: to fit coefficients on.
+        fit: to fit the last layer on.
         train: to train on.
         outputs: their outputs alone take part in training on few rows, see
             `hf_lorameta.training.further.few_rows`.
@@ -80,7 +80,7 @@ def draw_rows(recipe: Recipe, pool: Sequence[Row]) -> Rows:
         left = [row for row in left if row not in taken]
         return tuple(drawn)
 
-    fit = draw(recipe.refine)
+    fit = draw(recipe.fit, keep=recipe.check or 0)
     train = draw(recipe.train, keep=recipe.check or 0)  # few rows are for the check first
     check = draw(recipe.check)
     examples = draw(SHOTS)
@@ -96,10 +96,10 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
     """Refuse a dataset with too few labeled rows for a recipe.
 
     Raises:
-        EmptyDatasetError: fewer than 4 rows to fit or to check on, or fewer than 8 to train on.
+        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to fit or to train on.
     """
-    least = {"refine": MIN_ROWS, "train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
-    drawn = {"refine": rows.fit, "train": rows.train, "check": rows.check}
+    least = {"fit": MIN_TRAINING_ROWS, "train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
+    drawn = {"fit": rows.fit, "train": rows.train, "check": rows.check}
     asked = recipe.rows_asked
     for name in asked:
         if len(drawn[name]) < least[name]:

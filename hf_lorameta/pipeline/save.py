@@ -12,6 +12,7 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
+from hf_lorameta.cards.results import Fit, Training
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import require_extra
 from hf_lorameta.formats import gguf_adapter
@@ -38,7 +39,6 @@ from hf_lorameta.pipeline.publish import (
     resolve_target,
     staging_folder,
 )
-from hf_lorameta.refine.results import Training
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair
 
@@ -206,7 +206,7 @@ class Generation(PlannedAdapter):
 
     Attributes:
         plan: the plan it was generated from.
-        layout: the modules that it changes: those of the plan, or more if it was trained further.
+        layout: the modules that it changes: those of the plan, or more if it was fitted or trained.
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
@@ -263,12 +263,8 @@ class Generation(PlannedAdapter):
 
 def _messages(generation: Generation) -> Iterator[str]:
     plan = generation.plan
-    if losses := plan.refinement:
-        yield (
-            f"Fitted {len(plan.active_indices)} adapters on {losses.rows} rows: loss of the base "
-            f"model {losses.base:.3f}, of this adapter {losses.end:.3f}; about "
-            f"{losses.held_out:.3f} on held-out rows"
-        )
+    if plan.fit:
+        yield _fit_message(plan.fit)
     if plan.training:
         yield from _training_messages(plan.training)
     if check := plan.check:
@@ -280,6 +276,16 @@ def _messages(generation: Generation) -> Iterator[str]:
             f"base model {check.base:.3f}{chat}, of this adapter {check.end:.3f}"
         )
     yield f"Combined {plural(len(plan.neighbors()), 'adapter')} in {generation.seconds:.1f} s"
+
+
+def _fit_message(fit: Fit) -> str:
+    losses = f"loss on {fit.held_out} held-out rows before the fit {fit.start:.3f}"
+    if not fit.steps:
+        return (
+            f"Fitting the last layer on {fit.rows} rows did not help, so the adapter stays as it "
+            f"was: {losses}"
+        )
+    return f"Fitted the last layer on {fit.rows} rows: {losses}, after it {fit.end:.3f}"
 
 
 def _training_messages(training: Training) -> Iterator[str]:

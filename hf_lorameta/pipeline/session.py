@@ -13,7 +13,6 @@ from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimit
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.errors import UsageError
-from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 
@@ -107,19 +106,13 @@ class Session:
 
     @cached_property
     def runner(self) -> TorchRunner:
-        """The bank's base model, loaded at the revision that the bank states.
+        """Scores the bank's base model, with an adapter or without one.
 
         Raises:
             MissingExtraError: the extra ``eval`` is not installed.
             NotFoundError: the base model is missing.
         """
-        return TorchRunner(self.evaluator, self.bank.adapted_layout)
-
-    def runner_for(self, layout: Layout) -> TorchRunner:
-        """Return the base model for an adapter of these modules; the bank may lack some."""
-        if layout == self.bank.adapted_layout[: len(layout)]:
-            return self.runner
-        return TorchRunner(self.evaluator, layout)
+        return TorchRunner(self.evaluator)
 
     @cached_property
     def chat_form(self) -> str:

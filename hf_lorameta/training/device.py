@@ -91,20 +91,15 @@ def plan_device(
     return memory.plan(machine.at_once, hint)
 
 
-def plan_loaded_model(
-    model: Any, layout: Layout, rank: int, at_once: int, copied: Layout = ()
-) -> DevicePlan:
+def plan_loaded_model(model: Any, layout: Layout, rank: int, at_once: int) -> DevicePlan:
     """Return how to train on a base model in memory; see `plan_device`.
-
-    The modules of `copied` are needed twice, as `TorchRunner` does afterwards.
 
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.
     """
     dtype, width = str(model.dtype).removeprefix("torch."), compute_dtype(model).itemsize
-    copies = model.dtype.itemsize * sum(m.in_features * m.out_features for m in copied)
     per_token = _token_bytes(model.config.get_text_config(), width)
-    memory = _Memory(str(model.device), dtype, copies, per_token, _state_bytes(layout, rank))
+    memory = _Memory(str(model.device), dtype, 0, per_token, _state_bytes(layout, rank))
     hint: list[Advice] = [Option("train", change="leave out"), "use a machine with more memory"]
     return memory.plan(at_once, hint)
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from hf_lorameta import Bank
 from hf_lorameta.files import write_atomically
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.make import combine_adapters
-from hf_lorameta.types import no_progress
+from hf_lorameta.types import FactorPair, no_progress
 from tests import shared_data
 from tests.benchmarks.growth import (
     HEAD,
@@ -51,12 +52,12 @@ class Combining(Growth):
             shots = examples if method == "3-shot" else ()
             return self.runner.loss(self.evaluator.encode(rows, shots))
         started = time.perf_counter()
-        self.runner.update(*self._adapter(task, method))
+        self.runner.apply(*self._adapter(task, method))
         print(f"  {task} {method}: {time.perf_counter() - started:.1f} s", flush=True)
         return self.runner.loss(self.evaluator.encode(rows))
 
-    def _adapter(self, task: str, method: str) -> tuple[list[tuple[Any, Any]], int]:
-        """Return the factors of all modules, and their number."""
+    def _adapter(self, task: str, method: str) -> tuple[Layout, list[FactorPair]]:
+        """Return the modules and their factors."""
         kind, _, number = method.partition(" ")
         settings: dict[str, Any] = {"combine": kind} if kind in COMBINERS else {}
         if number:
@@ -66,7 +67,7 @@ class Combining(Growth):
         if not COMBINERS[planned.recipe.combine].linear:  # without the output prior
             coefficients = Coefficients(planned.coefficients.shared[:-1])
             planned = replace(planned, coefficients=coefficients, output_counts=None)
-        return combine_adapters(planned, no_progress), len(planned.layout)
+        return planned.layout, combine_adapters(planned, no_progress)
 
 
 def main() -> None:

@@ -4,8 +4,8 @@
 ``../shared/everyday/report_on.txt``, whose sources are left out of the bank: the base model, a
 3-shot prompt, its chat template (``base-chat``), the default, also with the prompt
 (``default+3-shot``) and without the dataset's outputs (``unlabeled``; ``unlabeled+scale``: with the
-scale for their length), ``--train`` and ``--refine`` on some rows, both also with a bank of random
-adapters (``random-train``, ``random-refine``), and a LoRA that PEFT trains from zero on the same
+scale for their length), ``--fit`` and ``--train`` on some rows, both also with a bank of random
+adapters (``random-fit``, ``random-train``), and a LoRA that PEFT trains from zero on the same
 rows (`tests.benchmarks.peft_training`). Scores are losses of the reference outputs on 24 test rows,
 with the CPU seconds; with ``--answers``, greedy answers to these rows are scored, too.
 
@@ -33,8 +33,8 @@ from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.coefficients import compare_with_bank
+from hf_lorameta.pipeline.fit import fit_adapter
 from hf_lorameta.pipeline.make import combine_adapters, train_adapter
-from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.training.bank.one_task import encode_rows
 from hf_lorameta.training.further.settings import settings_for
@@ -80,9 +80,9 @@ class FewRows:
     def _compute(self, task: str, method: str) -> Result:
         name, _, rows = method.partition(" ")
         compute: dict[str, Callable[[str, int], Result]] = {
-            "train": self._train, "PEFT": self._peft, "refine": self._refine,
+            "train": self._train, "PEFT": self._peft, "fit": self._fit,
             "PEFT-all-linear": self._peft_all_linear,
-            "random-train": self._train_random, "random-refine": self._refine_random,
+            "random-train": self._train_random, "random-fit": self._fit_random,
             "default": self._default, "default+3-shot": self._prompted_default,
             "unlabeled": self._unlabeled, "unlabeled+scale": partial(self._unlabeled, scaled=True),
             "base": self._prompted, "3-shot": self._prompted, "base-chat": self._chat,
@@ -137,8 +137,8 @@ class FewRows:
                 generation.save_pretrained(folder := Path(scratch) / "adapter")
                 return self._scores(rows, folder, examples)
         evaluator = self.growth.evaluator
-        runner = TorchRunner(evaluator, generation.layout)
-        runner.update(generation.pairs)
+        runner = TorchRunner(evaluator)
+        runner.apply(generation.layout, generation.pairs)
         return {"loss": runner.loss(evaluator.encode(rows, examples))}
 
     def _default(self, task: str, rows: int) -> Result:
@@ -162,19 +162,21 @@ class FewRows:
     def _prompted_default(self, task: str, shots: int) -> Result:
         return self._score(task, self._generation(self._plan(task)), shots)
 
-    def _refine_random(self, task: str, rows: int) -> Result:
-        return self._refine(task, rows, self._random_bank)
+    def _fit_random(self, task: str, rows: int) -> Result:
+        return self._fit(task, rows, self._random_bank)
 
     def _train_random(self, task: str, rows: int) -> Result:
         return self._train(task, rows, self._random_bank)
 
-    def _refine(self, task: str, rows: int, bank: Bank | None = None) -> Result:
-        planned, started = self._plan(task, bank, refine=rows), time.process_time()
-        drawn = draw_rows(planned.recipe, read(task, "train"))
-        planned = refine_plan(planned, drawn, self.growth.runner)
+    def _fit(self, task: str, rows: int, bank: Bank | None = None) -> Result:
+        generation = self._generation(self._plan(task, bank, fit=rows))
+        drawn, started = (
+            draw_rows(generation.plan.recipe, read(task, "train")),
+            time.process_time(),
+        )
+        fitted = fit_adapter(generation, drawn, self.growth.evaluator)
         cpu = time.process_time() - started
-        assert planned.refinement is not None
-        return {**self._score(task, self._generation(planned)), "cpu": cpu}
+        return {**self._score(task, fitted), "cpu": cpu}
 
     def _train(self, task: str, rows: int, bank: Bank | None = None) -> Result:
         generation = self._generation(self._plan(task, bank, train=rows))
@@ -261,7 +263,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--answers", action="store_true", help="also generate answers; slower")
     parser.add_argument(
-        "--methods", nargs="*", default=["default", "train 16", "PEFT 16", "refine 16"]
+        "--methods", nargs="*", default=["default", "train 16", "PEFT 16", "fit 300"]
     )
     options = parser.parse_args()
     shared_data.require()

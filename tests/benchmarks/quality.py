@@ -29,15 +29,10 @@ from hf_lorameta.bank.fit_neural_rule import fit_bank
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.engines.scoring import chat_rows
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
-from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.refine import refine_plan
-from hf_lorameta.pipeline.rows import Rows
-from hf_lorameta.pipeline.session import Session
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.tables import markdown_table
@@ -66,10 +61,6 @@ class Setting(NamedTuple):
 
     def plan(self, recipe: Recipe | None = None) -> Plan:
         return plan(open_dataset(self.path), self.bank, recipe)
-
-    def plan_with_rows(self, recipe: Recipe) -> tuple[Plan, Rows]:
-        prepared = prepare(open_dataset(self.path), Session(self.bank), recipe, check=False)
-        return prepared.plan, prepared.rows
 
     def weighted(self, weights: np.ndarray) -> Plan:
         return replace(self.plan(), coefficients=Coefficients(weights))
@@ -104,14 +95,8 @@ def _paper(metric: str, rule: str) -> Method:
     return make
 
 
-def _refined(at: Setting) -> Plan:
-    runner = TorchRunner(at.evaluator, at.bank.adapted_layout)
-    return refine_plan(*at.plan_with_rows(Recipe.of(refine=16)), runner)
-
-
 METHODS: dict[str, Method] = {
     "default": _with(),
-    "refine 16": _refined,
     "js-io kernel": _with(metric="js-io"),
     "js-io normalized": _with(metric="js-io", coefficients="normalized"),
     **{
@@ -174,8 +159,7 @@ class Benchmark:
             folder = Path(scratch) / "adapter"
             make_adapter(planned).save_pretrained(folder)
             scores = asdict(evaluate(rows, folder, shots, answers)[0])
-        spent: dict[str, Any] = {"seconds": time.perf_counter() - started}
-        spent |= {"fit": asdict(planned.refinement)} if planned.refinement else {}
+        spent = {"seconds": time.perf_counter() - started}
         return scores | spent | {"sum": weights.sum(), "negative": int((weights < 0).sum())}
 
 

@@ -15,11 +15,11 @@ from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
+from hf_lorameta.cards.results import Check, Fit, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Check, Refinement, Training
 from tests.cards.examples import (
     PLAIN,
     datasets_of,
@@ -32,7 +32,7 @@ from tests.cards.examples import (
     section,
 )
 
-FIT = Refinement(16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
+FIT = Fit(rows=16, outputs=2, held_out=4, start=1.75, end=0.5, steps=30)
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
 
@@ -128,11 +128,11 @@ def test_metadata_lists_the_datasets_that_something_was_fitted_on() -> None:
         return metadata(render_card(facts, None)).datasets
 
     sources = ["bank/task-0", "bank/task-1", "bank/task-2"]
-    unpublished, fitted = replace(PLAIN, bank_published=False), replace(PLAIN, refinement=FIT)
+    unpublished, fitted = replace(PLAIN, bank_published=False), replace(PLAIN, fit=FIT)
     assert datasets(PLAIN) == sources
     assert datasets(fitted) == ["me/questions", *sources]
     assert datasets(unpublished) is None
-    assert datasets(replace(unpublished, refinement=FIT)) == ["me/questions"]
+    assert datasets(replace(unpublished, fit=FIT)) == ["me/questions"]
     assert datasets(of_dataset(fitted, private=True)) == sources
     assert datasets(of_dataset(fitted, id="bank/task-1")) == [
         "bank/task-1", "bank/task-0", "bank/task-2",
@@ -147,9 +147,10 @@ def test_card_says_that_the_adapter_is_not_trained_on_the_dataset() -> None:
     assert "No training took place" in text
     assert "conditioned on this dataset, not trained on it" in text
     assert "those that the source adapters were trained on." in section(text, "Source adapters")
-    fitted = render_card(replace(PLAIN, refinement=FIT), None)
-    assert "No weights were trained" in fitted
-    assert "the dataset on whose rows the coefficients were fitted." in fitted
+    fitted = render_card(replace(PLAIN, fit=FIT), None)
+    assert "**Its last layer was fitted on 16 rows of the dataset.**" in fitted
+    assert "not trained on it" not in fitted
+    assert "the dataset on whose rows it was fitted." in fitted
     unpublished = render_card(replace(PLAIN, bank_published=False), None)
     assert "this card's metadata" not in unpublished
 
@@ -234,7 +235,7 @@ def test_local_dataset_is_not_named() -> None:
 
 def test_private_dataset_is_not_named() -> None:
     warnings = ("me/questions has few rows",)
-    facts = of_dataset(replace(PLAIN, warnings=warnings, refinement=FIT), private=True)
+    facts = of_dataset(replace(PLAIN, warnings=warnings, fit=FIT), private=True)
     text = render_card(facts, "me/lora") + render_chart(facts)
     assert "me/questions" not in text
     assert "d" * 40 not in text
@@ -255,7 +256,7 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata() -> None:
         "a/b\n",
     ):
         used = (neighbor(0, 1.0, dataset=bad),)
-        facts = replace(PLAIN, base_model=bad, neighbors=used, refinement=FIT)
+        facts = replace(PLAIN, base_model=bad, neighbors=used, fit=FIT)
         text = render_card(of_dataset(facts, id=bad), None)
         data = metadata_fields(text)
         assert data["tags"] == ["lora", "hf-lorameta", "arxiv:2507.01806"], bad
@@ -382,7 +383,7 @@ def test_cli_parses_the_commands_on_the_card() -> None:
     app = typer.main.get_command(pytest.importorskip("hf_lorameta.cli.app").app)
     recipe = Recipe(
         metric="wd", coefficients="attentional", combine="factors", top_k=3, temperature=2,
-        rank=8, dtype="float32", seed=1, max_rows=9, refine=8,
+        rank=8, dtype="float32", seed=1, max_rows=9, fit=8,
         output_prior=0.25,
     )  # fmt: skip
     text = render_card(replace(PLAIN, recipe=recipe), "me/lora")
@@ -396,21 +397,24 @@ def test_cli_parses_the_commands_on_the_card() -> None:
 
 
 def test_card_shows_the_losses_of_a_fit() -> None:
-    neighbors = (neighbor(0, 1.5), neighbor(1, -0.25))
-    text = render_card(replace(PLAIN, refinement=FIT, neighbors=neighbors), None)
-    fitted = section(text, "Fitted on 16 rows")
+    text = render_card(replace(PLAIN, fit=FIT), None)
+    fitted = section(text, "Last layer fitted on 16 rows")
+    assert "Loss on 4 of these rows" in fitted
     losses = dict(rows_of(fitted))
-    assert losses["base model"] == "2.5"
-    assert losses["coefficients from the distances alone"] == "1.75"
-    assert losses["this adapter, fitted on these rows"] == "0.5"
-    assert losses["cross-validated estimate for other rows (optimistic)"] == "0.625"
-    assert "They sum to 1.25, and 1 of 2 are negative" in " ".join(fitted.split())
-    assert "its own coefficients" not in fitted
-    by_module = render_card(replace(PLAIN, refinement=replace(FIT, by_module=True)), None)
-    assert "Each adapted module has its own coefficients" in section(by_module, "Fitted on 16 rows")
-    assert "Fitted" not in render_card(PLAIN, None)
-    drawn = render_chart(replace(PLAIN, neighbors=neighbors))
-    assert drawn.count('fill="#718096"') == 1
+    assert losses["before the fit"] == "1.75"
+    assert losses["last layer fitted (slightly optimistic)"] == "0.5"
+    assert "Dataset it is fitted on" in text
+    useless = render_card(replace(PLAIN, fit=replace(FIT, end=1.75, steps=0)), None)
+    tried = section(useless, "Fit of the last layer tried on 16 rows")
+    assert "the adapter stayed as it was" in tried
+    assert [name for name, _ in rows_of(tried)][-1] == "before the fit"
+    assert "No training took place" in useless
+    assert "fitted" not in render_card(PLAIN, None)
+
+
+def test_negative_coefficients_have_another_color() -> None:
+    neighbors = (neighbor(0, 1.5), neighbor(1, -0.25))
+    assert render_chart(replace(PLAIN, neighbors=neighbors)).count('fill="#718096"') == 1
 
 
 def test_reproduce_command_does_not_name_a_bank_folder() -> None:

@@ -10,7 +10,7 @@ from tests.conftest import Account, Built, Shell, rows
 FAKE_RUNNER = """
 import hf_lorameta.engines.transformers.evaluator
 import hf_lorameta.pipeline.session
-from tests.pipeline.test_refine_and_check import FakeRunner
+from tests.pipeline.test_check import FakeRunner
 hf_lorameta.engines.transformers.evaluator.require_eval = lambda: None
 hf_lorameta.pipeline.session.Session.evaluator = None
 hf_lorameta.pipeline.session.TorchRunner = lambda *_: FakeRunner({best})

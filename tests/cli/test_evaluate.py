@@ -149,7 +149,7 @@ def test_rows_that_the_adapter_was_fitted_on_are_not_scored(
     provenance = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())
 
     def set_fitted_rows(number: int) -> None:
-        provenance["recipe"]["refine"] = number
+        provenance["recipe"]["check"] = number
         (tmp_path / "a" / RECIPE_FILE).write_text(json.dumps(provenance))
 
     set_fitted_rows(4)
@@ -311,7 +311,7 @@ def test_rows_that_any_of_several_adapters_was_fitted_on_are_not_scored(
     cli: Shell, two: Published, tmp_path: Path
 ) -> None:
     recipe = json.loads((tmp_path / "b" / RECIPE_FILE).read_bytes())
-    recipe["recipe"]["refine"] = 4
+    recipe["recipe"]["check"] = 4
     (tmp_path / "b" / RECIPE_FILE).write_text(json.dumps(recipe))
     command = ("evaluate", two.repo, "b", "--split", "train", "--shots", 0)
     messages = cli(*command, before=fake_evaluator()).err

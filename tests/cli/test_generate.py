@@ -253,10 +253,10 @@ def test_too_few_rows_to_train_on_are_refused_before_the_base_model_is_loaded(
     done = cli("generate", *plan_args, "--train", 16, "-o", "a", code=3, before=fake_runner(0.5))
     assert "5 labeled rows left to train on, expected at least 8" in done.err
     assert "Loading the base model" not in done.err
-    assert "--refine" not in done.err
+    assert "--fit" not in done.err
 
 
-@pytest.mark.parametrize("option", ["--refine", "--check", "--train"])
+@pytest.mark.parametrize("option", ["--fit", "--check", "--train"])
 def test_a_missing_extra_is_reported_before_the_dataset_is_read(
     cli: Shell, data: Path, option: str
 ) -> None:

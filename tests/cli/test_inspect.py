@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import hf_lorameta
+from hf_lorameta.cards.results import Training
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.refine.results import Training
 from tests.cli.conftest import Published
 from tests.conftest import BASE, Account, Built, Shell
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_lorameta.cli import output
-from tests.cli.conftest import EVERY_LINE, Published, fake_evaluator, fake_runner
+from tests.cli.conftest import EVERY_LINE, Published, fake_evaluator
 from tests.conftest import Account, Built, Shell
 
 
@@ -94,7 +94,6 @@ GENERATE = "generate {data} --bank {bank} -o a"
 COMMANDS = {
     "evaluate": ("evaluate {repo} -d {dataset}", fake_evaluator(STEPS), ["base", "generated"]),
     "demo": ("demo", FAKE_DEMO, ["base"]),
-    "refine": (f"{GENERATE} --refine 8", fake_runner(0.5), ["Fitting 8 rows"]),
     "train": (f"{GENERATE} --train 8", FAKE_TRAINING, ["Training on 8 rows"]),
     "bank fit": ("bank fit {bank}", FAKE_FIT, ["wd"]),
     "bank fit --transfer": ("bank fit {bank} --transfer", FAKE_GAINS, ["leave one out"]),

@@ -15,7 +15,7 @@ TRAINED = """
 from dataclasses import replace
 import hf_lorameta.pipeline.make as make
 import hf_lorameta.pipeline.session as session
-from hf_lorameta.refine.results import Training
+from hf_lorameta.cards.results import Training
 session.Session.evaluator = None
 def train_adapter(generation, rows, evaluator, progress):
     result = Training(rows=8, held_out=4, base=2.0, start=1.5, end=1.0, steps=3)
@@ -44,10 +44,9 @@ def far(user: Account) -> str:
     [
         ("plan", ""),
         ("generate -o a", ""),
-        ("generate -o a --refine 8", fake_runner(0.5)),
         ("generate -o a --train 8", TRAINED),
         ("generate -o a --check 4", fake_runner(0.02)),
-        ("push --refine 8 --check 4 --repo-id {user}/far", fake_runner(0.5)),
+        ("push --check 4 --repo-id {user}/far", fake_runner(0.5)),
     ],
 )
 def test_a_plan_and_its_adapter_are_warned_of_once(

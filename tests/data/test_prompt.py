@@ -36,7 +36,7 @@ def test_instruction_and_template_are_put_around_every_input(labeled: Path) -> N
     shaped = open_dataset(labeled, instruction=SAID, template=template)
     assert shaped.head(1) == [(f"{SAID}\n\n{text(0, 12)}\nClass:", "bad")]
     assert open_dataset(labeled, template="Text: {input}").head(1)[0][0] == f"Text: {text(0, 12)}"
-    again = open_dataset(labeled, columns=shaped.columns)  # as evaluate and refine do
+    again = open_dataset(labeled, columns=shaped.columns)  # as evaluate does
     assert again.head(3) == shaped.head(3)
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.types import FactorPair, FloatArray
 from tests.engines.test_torch_evaluator import ROWS, save_base
-from tests.engines.test_torch_runner import LAYOUT, Sum
+from tests.engines.test_torch_runner import LAYOUT
 
 torch = pytest.importorskip("torch")
 float32_products = pytest.importorskip("hf_lorameta.engines.transformers.float32_products")
@@ -42,18 +41,14 @@ def pair(base: Path) -> tuple[TorchEvaluator, TorchEvaluator]:
 Pair = tuple[TorchEvaluator, TorchEvaluator]
 
 
-def test_losses_gradients_and_answers_agree(pair: Pair) -> None:
+def test_losses_and_answers_agree(pair: Pair) -> None:
     results: list[Any] = []
     for evaluator in pair:
-        runner = TorchRunner(evaluator, LAYOUT)
-        tokens = runner.encode(ROWS)
-        losses, gradients = runner.gradient(tokens, Sum())
-        results.append((runner.row_losses(tokens), losses, gradients, evaluator.evaluate(ROWS)[1]))
-    (summed, losses, gradients, answers), expected = results
-    np.testing.assert_allclose(summed, expected[0], atol=1e-4)
-    np.testing.assert_allclose(losses, expected[1], atol=1e-5)
-    np.testing.assert_allclose(gradients, expected[2], atol=1e-4 * np.abs(gradients).max())
-    assert answers == expected[3]
+        [losses] = evaluator.row_losses(evaluator.encode(ROWS))
+        results.append((losses.sums, evaluator.evaluate(ROWS)[1]))
+    (sums, answers), expected = results
+    np.testing.assert_allclose(sums, expected[0], atol=1e-4)
+    assert answers == expected[1]
 
 
 def test_training_agrees(pair: Pair) -> None:

@@ -381,31 +381,10 @@ def test_registry_rows_are_complete_and_named_as_their_keys() -> None:
 # --- coefficients as a value ---------------------------------------------------------------------
 
 
-def test_operations_on_shared_coefficients() -> None:
+def test_operations_on_coefficients() -> None:
     c = Coefficients(np.array([0.5, 0.0, -0.25]))
     assert len(c) == 3
     assert c.active.tolist() == [0, 2]
-    assert c.for_module(7) is c.shared
     assert c.scaled(2).shared.tolist() == [1.0, 0.0, -0.5]
     assert c.take([2, 0]).shared.tolist() == [-0.25, 0.5]
-    assert c.take([2]).expand([1], 3).shared.tolist() == [0.0, -0.25, 0.0]
-    assert c.scaled(2).per_module is c.take([2]).per_module is c.expand([0, 1, 2], 4).per_module
     assert c.effective_number == effective_number(c.shared)
-
-
-def test_operations_on_coefficients_per_module() -> None:
-    rows = np.array([[1.0, 0.0, 0.5], [0.0, 0.0, -0.5]])
-    c = Coefficients.by_module(rows)
-    assert c.shared.tolist() == [0.5, 0.0, 0.0]
-    assert c.active.tolist() == [0, 2]  # the third adapter cancels only on average
-    assert c.for_module(1).tolist() == [0.0, 0.0, -0.5]
-    for changed, expected in (
-        (c.scaled(-2), -2 * rows),
-        (c.take([2, 0]), rows[:, [2, 0]]),
-        (c.take([2, 0]).expand([2, 0], 3), rows),
-    ):
-        assert changed.per_module is not None
-        np.testing.assert_array_equal(changed.per_module, expected)
-        np.testing.assert_array_equal(changed.shared, expected.mean(axis=0))
-    root_mean_squares = np.array([np.sqrt(0.5), 0.0, 0.5])
-    assert c.effective_number == pytest.approx(effective_number(root_mean_squares))

@@ -15,6 +15,7 @@ import pytest
 from hf_lorameta import Recipe, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.environment import install_requirement
+from hf_lorameta.pipeline import budget
 from hf_lorameta.pipeline.budget import (
     LONGEST_SECONDS,
     advise,
@@ -63,8 +64,26 @@ def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
     assert "; --train 64 takes at most about 2.0 h" in advise(of_dataset, speed / 2)
 
 
+def test_a_fit_is_advised_for_labels_where_the_base_model_is_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(50)]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    of_labels, of_texts = plan(path, Bank.embedded()), planned(tmp_path, "yes", 50)
+    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
+    quicker = "Quicker for labels such as these: --fit 50, one pass over the rows"
+    assert advise(of_labels, FAST).endswith(quicker)
+    checked = of_labels.with_recipe(Recipe(check=16))
+    assert "--fit 34" in advise(checked, FAST)
+    for other in (of_texts, of_labels.with_recipe(Recipe(fit=16))):
+        assert "--fit" not in advise(other, FAST)
+    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
+    assert "--fit" not in advise(of_labels, FAST)
+
+
 def test_no_training_is_advised_where_other_purposes_take_the_rows(tmp_path: Path) -> None:
-    of_dataset = planned(tmp_path, "yes").with_recipe(Recipe(refine=16, check=12))
+    of_dataset = planned(tmp_path, "yes").with_recipe(Recipe(fit=16, check=12))
     assert "too few" in advise(of_dataset, FAST)
 
 

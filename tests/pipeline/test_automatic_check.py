@@ -49,8 +49,7 @@ def test_a_check_is_added_only_where_it_is_possible_and_useful(
     assert recipe_for(rows, session, check=8).check == 8
     assert recipe_for(rows, session, train=16).check is None
     assert recipe_for(rows, session, emit="mixture").check is None
-    assert recipe_for(rows, session, refine=984).check == 16
-    assert recipe_for(rows, session, refine=1000).check is None  # other rows would be fitted
+    assert recipe_for(rows, session, fit=16).check is None
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "say one two"}) + "\n")
     assert recipe_for(prompts, session).check is None

@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     """Return the provenance of an adapter, and the rows that it was fitted or checked on."""
-    plan, rows, _ = prepare(dataset, Session(Bank.embedded()), Recipe(refine=8, check=4))
+    plan, rows, _ = prepare(dataset, Session(Bank.embedded()), Recipe(fit=8, check=4))
     return json.loads(json.dumps(plan.provenance())), set(rows.used)
 
 

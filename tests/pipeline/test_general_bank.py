@@ -16,21 +16,15 @@ pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe, plan  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
-from hf_lorameta.bank.weighted_sum import WeightedSum  # noqa: E402
 from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
-from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
-from hf_lorameta.engines.transformers.runner import TorchRunner  # noqa: E402
 from hf_lorameta.errors import BankError  # noqa: E402
-from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
-from hf_lorameta.pipeline.generate import prepare  # noqa: E402
+from hf_lorameta.formats.lora_layout import Layout  # noqa: E402
 from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
 from hf_lorameta.pipeline.measure_gains import leave_one_out  # noqa: E402
-from hf_lorameta.pipeline.refine import refine_plan  # noqa: E402
-from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.types import no_progress  # noqa: E402
+from hf_lorameta.types import FactorPair, no_progress  # noqa: E402
 
 SETTINGS = Settings(
     rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=30, general_rows=4,
@@ -136,31 +130,6 @@ def test_general_adapter_and_output_prior_lower_the_loss(
     assert "model.layers.1.mlp.down_proj" in modules["target_modules"]
 
 
-def test_the_weighted_sum_and_the_runner_agree_with_the_generated_adapter(
-    base: Path, bank: Bank, new: Path
-) -> None:
-    planned = plan(new, bank, Recipe(rank=16))
-    runner = TorchRunner(TorchEvaluator(base, "float32"), bank.adapted_layout)
-    tokens = runner.encode([("say five six", "six five"), ("say one", "two one")])
-    active = planned.active_indices
-    total = WeightedSum(bank, active, planned.output_prior())
-    assert total.layout == planned.layout
-    coefficients = planned.coefficients.take(active)
-    runner.set(total, coefficients)
-    of_sum = runner.loss(tokens)
-    runner.update(combine_adapters(planned, no_progress))
-    assert runner.loss(tokens) == pytest.approx(of_sum, rel=1e-5)
-    runner.set(total, Coefficients(np.zeros(len(active))))
-    zero = runner.loss(tokens)
-    runner.clear()
-    assert runner.loss(tokens) == pytest.approx(zero, rel=1e-6)
-    grams = total.grams()
-    assert grams.shape == (len(planned.layout), len(active), len(active))
-    assert not grams[-1, :-1].any()  # only the output prior changes its module
-    assert grams[-1, -1, -1] > 0
-    np.testing.assert_allclose(total.grams([len(active) - 1, 0]), grams[:, [-1, 0]][:, :, [-1, 0]])
-
-
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
 def test_factors_are_averaged_without_the_output_prior(
     base: Path, bank: Bank, new: Path, tmp_path: Path
@@ -169,21 +138,6 @@ def test_factors_are_averaged_without_the_output_prior(
     assert planned.output_strength is None
     make_adapter(planned).save_pretrained(tmp_path / "adapter")
     assert np.isfinite(loss(base, new, tmp_path / "adapter"))
-
-
-def test_refinement_starts_from_general_adapter_and_output_prior(
-    base: Path, bank: Bank, new: Path
-) -> None:
-    runner = TorchRunner(TorchEvaluator(base, "float32"), bank.adapted_layout)
-    planned, rows, _ = prepare(open_dataset(new), Session(bank), Recipe(refine=16))
-    refined = refine_plan(planned, rows, runner)
-    refinement = refined.refinement
-    assert refinement is not None
-    assert min(refinement.history) < refinement.start  # the fit moved downhill
-    assert refinement.end <= refinement.start
-    assert len(refined.coefficients) == len(planned.coefficients)
-    pairs = combine_adapters(refined, no_progress)
-    assert len(pairs) == len(planned.layout)
 
 
 def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
@@ -222,7 +176,7 @@ class Recorder:
     """A runner that keeps the updates which it is given."""
 
     def __init__(self) -> None:
-        self.updates: list[tuple[WeightedSum, Coefficients]] = []
+        self.adapters: list[tuple[Layout, list[FactorPair]]] = []
 
     def encode(self, rows: Any) -> Any:
         return rows
@@ -230,8 +184,8 @@ class Recorder:
     def clear(self) -> None:
         pass
 
-    def set(self, update: WeightedSum, coefficients: Coefficients) -> None:
-        self.updates.append((update, coefficients))
+    def apply(self, layout: Layout, pairs: list[FactorPair]) -> None:
+        self.adapters.append((layout, pairs))
 
     def loss(self, tokens: Any) -> float:
         return 1.0
@@ -252,17 +206,12 @@ def test_gains_are_those_of_the_default_on_datasets_new_to_the_general_adapter(
     opened.update_index(general=general.model_copy(update={"tasks": seen}))
     assert list(leave_one_out(opened, lambda entry: rows, runner)) == [bank.index.entries[1].name]
 
-    [(update, coefficients)] = runner.updates
-    *single, strength, prior = coefficients.shared
-    assert sum(single) + strength == pytest.approx(1)
-    assert prior == Recipe().output_prior
-    module = bank.layout[0].name
+    [(layout, pairs)] = runner.adapters
+    assert layout == bank.adapted_layout
+    module, (A, B) = layout[0].name, pairs[0]
     parts = [bank.adapter(bank.index.entries[i]) for i in (0, 2)] + [bank.adapter(general)]
-    expected = sum(
-        weight * file.tensor(module, "B") @ file.tensor(module, "A")
-        for weight, file in zip((*single, strength), parts, strict=True)
-    )
-    A, B = next(iter(update.pairs(coefficients)))
-    np.testing.assert_allclose(B @ A, expected, atol=1e-5)
-    _, lora_B = list(update.pairs(coefficients))[-1]
-    assert lora_B.any()  # the output prior's module
+    updates = [(file.tensor(module, "B") @ file.tensor(module, "A")).ravel() for file in parts]
+    weights, residual, *_ = np.linalg.lstsq(np.stack(updates, 1), (B @ A).ravel(), rcond=None)
+    assert weights.sum() == pytest.approx(1, abs=1e-4)
+    assert residual == pytest.approx(0, abs=1e-6)
+    assert pairs[-1][1].any()  # the output prior's module

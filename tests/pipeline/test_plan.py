@@ -12,12 +12,12 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.geometry import bank_distances
 from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.pipeline import plan_warnings, read
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.refine.results import Check, Training
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
@@ -191,7 +191,7 @@ def test_a_way_out_of_a_bad_check_is_one_that_works(
 # --- refusals ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("option", ["refine", "check"])
+@pytest.mark.parametrize("option", ["fit", "check"])
 def test_missing_outputs_are_refused_before_any_row_is_read(
     prompts: Plan, tmp_path: Path, embedded: Bank, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
+from hf_lorameta.cards.results import Check
 from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.refine.results import Check
 from tests.plain_bank import plain_bank
 
 

@@ -190,7 +190,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained: Bank) -> None:
+def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(trained: Bank) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = trained.index.base_model
@@ -199,13 +199,13 @@ def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, lines = model.generation_config, tiny.rows(3)
     loaded = (model, tokenizer)
-    recipe = Recipe(rank=4, refine=8, check=4)
+    recipe = Recipe(rank=4, fit=8, check=4)
     generation = hf_lorameta.generate(lines, trained, recipe, model=loaded)
     assert isinstance(generation, hf_lorameta.Generation)
-    fitted, same = generation.plan.refinement, hf_lorameta.generate(lines, trained, recipe)
+    fitted, same = generation.plan.fit, hf_lorameta.generate(lines, trained, recipe)
     assert fitted
-    assert same.plan.refinement
-    assert fitted.base == pytest.approx(same.plan.refinement.base, abs=0.05)  # another dtype
+    assert same.plan.fit
+    assert fitted.start == pytest.approx(same.plan.fit.start, abs=0.05)  # another dtype
     report = generation.evaluate(lines, shots=2, generate=False, model=loaded)
     assert list(report.scores) == ["base", "generated", "2-shot"]
     assert generation.plan.check

@@ -12,7 +12,7 @@ from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.conftest import Account, Shell
-from tests.pipeline.test_refine_and_check import FakeRunner
+from tests.pipeline.test_check import FakeRunner
 from tests.plain_bank import plain_bank
 
 
@@ -73,9 +73,8 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
         return opened.rows()
 
     counted = replace(opened, rows=rows)
-    recipe = Recipe.of(top_k=3, refine=8, check=8)
+    recipe = Recipe.of(top_k=3, check=8)
     generation = generate(counted, plain_bank(), recipe)
-    assert generation.plan.refinement is not None
     assert generation.plan.check is not None
     assert (loaded, read) == ([1], [1])
 

@@ -169,13 +169,13 @@ def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
 
 def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
     pool = [(f"question {i}", f"{i}") for i in range(40)]
-    recipe = Recipe(refine=8, train=100, check=8)
+    recipe = Recipe(fit=8, train=100, check=8)
     rows = draw_rows(recipe, pool)
     drawn = [rows.fit, rows.train, rows.check]
     assert [len(part) for part in drawn] == [8, 24, 8]  # rows to check on are kept
     assert sorted(row for part in drawn for row in part) == sorted(pool)
-    recipe = Recipe(refine=16, train=16, check=8)
-    with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on besides 16 to re"):
+    recipe = Recipe(fit=16, train=16, check=8)
+    with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on besides 16 to fi"):
         require_rows(draw_rows(recipe, pool[:30]), recipe)
 
 
@@ -183,10 +183,10 @@ def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
     bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Session(bank) as session:
-        recipe = Recipe(refine=8, train=16)
+        recipe = Recipe(fit=8, train=16)
         plan, rows, _ = prepare(session.open_dataset(new), session, recipe)
         session.evaluator.model._supports_attention_backend = False
-        monkeypatch.setattr("hf_lorameta.pipeline.make.refine_plan", pytest.fail)
+        monkeypatch.setattr("hf_lorameta.pipeline.make.fit_adapter", pytest.fail)
         with pytest.raises(UsageError, match="cannot be trained here: its layers are not all"):
             make_adapter(plan, rows, session)
 

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hf_lorameta.cards.results import Training
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.refine.fit import is_significant
-from hf_lorameta.refine.results import Training
 from hf_lorameta.training.device import DevicePlan
 from hf_lorameta.training.further.settings import FOLDS, held_out_rows
+from hf_lorameta.training.further.significance import is_significant
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import Run, Trainer
 from hf_lorameta.types import FactorPair, LossProgress, no_progress

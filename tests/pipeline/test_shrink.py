@@ -4,20 +4,43 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 
+from hf_lorameta.cards.results import Check
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.refine.results import Check
-from hf_lorameta.refine.shrink import backtrack_scale, check_update
-from tests.refine.models import ROWS, Slope
+from hf_lorameta.pipeline.make import check_update
+
+ROWS = [(f"input {i}", f"output {i}") for i in range(16)]
 
 
-def test_the_scale_is_zero_if_every_share_is_worse_than_the_base_model() -> None:
-    model = Slope(base=0.01)
-    rows = model.encode(ROWS)
-    assert backtrack_scale(Coefficients(np.ones(1)), 8.0, 0.01, model, model, rows) == (0.0, 0.01)
+class Slope:
+    """An adapter and its base model in one: the loss of every row is 8 times the scale squared."""
+
+    def __init__(self, base: float) -> None:
+        self.base, self.scale = base, 0.0
+
+    @property
+    def cleared(self) -> bool:
+        return not self.scale
+
+    def scaled(self, scale: float) -> None:
+        self.scale = scale
+
+    def apply(self, layout: Any, pairs: Any) -> None:
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        self.scale = 0.0
+
+    def chat_prompt(self, text: str) -> str | None:
+        return None
+
+    def encode(self, rows: Sequence[Any]) -> list[Tokens]:
+        """Outputs of 1, 2 or 3 tokens."""
+        return [Tokens([i], [0] * (1 + i % 3)) for i, _ in enumerate(rows)]
+
+    def loss(self, tokens: Sequence[Tokens]) -> float:
+        return self.base if self.cleared else 8 * self.scale**2
 
 
 @pytest.mark.parametrize(
@@ -27,11 +50,12 @@ def test_the_scale_is_zero_if_every_share_is_worse_than_the_base_model() -> None
         (5.0, Check(16, 5.0, 8.0, 2.0, 0.5)),
         (1.5, Check(16, 1.5, 8.0, 0.5, 0.25)),
         (0.1, Check(16, 0.1, 8.0, 0.1, 0.0)),
+        (0.01, Check(16, 0.01, 8.0, 0.01, 0.0)),
     ],
 )
 def test_an_adapter_is_halved_until_it_is_not_worse(base: float, expected: Check) -> None:
     model = Slope(base)
-    assert check_update(model, model, ROWS) == expected
+    assert check_update(model.scaled, model, ROWS) == expected
 
 
 class Unstable(Slope):
@@ -44,15 +68,9 @@ class Unstable(Slope):
 
 def test_a_loss_that_is_not_a_number_is_worse_than_any() -> None:
     model = Unstable(base=5.0)
-    assert check_update(model, model, ROWS) == Check(16, 5.0, math.inf, 2.0, 0.5)
-    reported = check_update(model, model, ROWS, shrink=False)
+    assert check_update(model.scaled, model, ROWS) == Check(16, 5.0, math.inf, 2.0, 0.5)
+    reported = check_update(model.scaled, model, ROWS, shrink=False)
     assert reported == Check(16, 5.0, math.inf, math.inf, 1.0)
-
-
-def test_a_fit_that_ends_in_a_loss_that_is_not_a_number_is_halved() -> None:
-    model = Slope(base=5.0)
-    rows, fitted = model.encode(ROWS), Coefficients(np.ones(1))
-    assert backtrack_scale(fitted, math.nan, 5.0, model, model, rows) == (0.5, 2.0)
 
 
 class Chat(Slope):
@@ -71,4 +89,4 @@ class Chat(Slope):
 
 def test_the_base_model_is_scored_with_its_chat_template() -> None:
     model = Chat(9.0)
-    assert check_update(model, model, ROWS) == Check(16, 9.0, 8.0, 8.0, 1.0, chat=7.0)
+    assert check_update(model.scaled, model, ROWS) == Check(16, 9.0, 8.0, 8.0, 1.0, chat=7.0)

@@ -4,35 +4,31 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """Result of a fit. Losses are means over the rows' output tokens, in nats.
+class Fit:
+    """Result of fitting the last layer. Losses are means over output tokens, in nats.
 
     Attributes:
-        rows: number of rows the coefficients were fitted on.
-        base: loss of the base model on these rows.
-        start: loss with the coefficients before the fit; `end`: after it.
-        held_out: cross-validated loss: each fold of rows with coefficients that the fit's last
-            surrogate gives for the other folds, after the same part of the step; equal to `start`
-            if no step was taken. Optimistic, since all rows influenced the surrogate's points and
-            the part of the step.
-        steps: number of evaluated points; the last point and the cross-validation are not counted.
-        history: loss at the start, at every point of the fit, and at the last one.
-        by_module: whether each adapted module has its own coefficients.
+        rows: number of rows it was fitted on.
+        outputs: how many different outputs they have.
+        held_out: how many of these rows decided the number of steps; the losses are means over
+            them, predicted by a fit of the other rows.
+        start: loss of the adapter before the fit.
+        end: loss with the fit, or `start` if it did not help. Slightly optimistic: the number of
+            steps was chosen on the same rows.
+        steps: optimizer steps; 0 if none helped, and the adapter stayed as it was.
     """
 
     rows: int
-    base: float
+    outputs: int
+    held_out: int
     start: float
     end: float
-    held_out: float
     steps: int
-    history: tuple[float, ...]
-    by_module: bool = False
 
 
 @dataclass(frozen=True)
 class Training:
-    """Result of training an adapter further; losses are as in `Refinement`.
+    """Result of training an adapter further; losses are as in `Fit`.
 
     Attributes:
         rows: number of rows it was trained on.
@@ -68,7 +64,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Check:
-    """Loss of an adapter on rows it was not fitted on; losses are as in `Refinement`.
+    """Loss of an adapter on rows it was not fitted on; losses are as in `Fit`.
 
     Attributes:
         base: loss of the base model.

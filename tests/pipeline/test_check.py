@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Generation, Recipe, open_dataset
-from hf_lorameta.bank.pack import pack
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
-from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.pipeline.adapter_folder import read_adapter
 from hf_lorameta.pipeline.generate import Prepared, prepare
-from hf_lorameta.pipeline.make import check_adapter, make_adapter
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, require_rows, rows_used
 from hf_lorameta.pipeline.session import Session
@@ -39,22 +35,14 @@ class FakeRunner:
     def chat_prompt(self, text: str) -> None:
         return None
 
-    def set(self, update: Any, coefficients: Any) -> None:
-        self.norm = norm(update.pairs(coefficients))
+    def apply(self, layout: Any, pairs: Any) -> None:
+        self.norm = norm(pairs)
 
     def clear(self) -> None:
         self.norm = 0.0
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
         return (1 - self.norm / self.best) ** 2
-
-    def gradient(self, tokens: Any, adapters: Any) -> Any:
-        count = len(tokens)
-        slopes = np.ones((count, len(adapters._bank.layout), len(adapters._ranks)))
-        return np.full(count, self.loss(tokens)), slopes
-
-    def row_losses(self, tokens: Any) -> Any:
-        return np.full(len(tokens), self.loss(tokens))
 
 
 def norm(pairs: Any) -> float:
@@ -87,10 +75,10 @@ def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
 # --- rows ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("refine", [None, 8, 16])
-def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, refine: int | None) -> None:
-    plan, rows, _ = prepared(data, refine=refine, check=12)
-    assert (len(rows.fit), len(rows.check)) == (refine or 0, 12)
+@pytest.mark.parametrize("fit", [None, 8, 16])
+def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, fit: int | None) -> None:
+    plan, rows, _ = prepared(data, fit=fit, check=12)
+    assert (len(rows.fit), len(rows.check)) == (fit or 0, 12)
     assert len({*rows.fit, *rows.check}) == len(rows.fit) + len(rows.check)
     assert all(output.strip() for _, output in rows.check)
     drawn_from = pool_of(open_dataset(data).rows(), plan.recipe)
@@ -100,10 +88,10 @@ def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, refine: in
 
 
 def test_the_pool_does_not_depend_on_the_rows_that_are_profiled(data: Path) -> None:
-    expected = pool_of(open_dataset(data).rows(), Recipe(refine=8))
+    expected = pool_of(open_dataset(data).rows(), Recipe(fit=8))
     assert len(expected) == 40
-    assert pool(data, refine=8) == expected
-    assert pool(data, refine=8, max_rows=5) == expected
+    assert pool(data, fit=8) == expected
+    assert pool(data, fit=8, max_rows=5) == expected
     assert pool(data) == ()
 
 
@@ -113,10 +101,10 @@ def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> 
     labels = ["neg"] * 1500 + ["pos"] * 1500
     lines = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    plan, rows, _ = prepared(path, refine=16, check=16)
+    plan, rows, _ = prepared(path, fit=16, check=16)
     for drawn in (rows.fit, rows.check):
         assert 6 <= sum(output == "neg" for _, output in drawn) <= 10
-    assert rows == prepared(path, refine=16, check=16).rows
+    assert rows == prepared(path, fit=16, check=16).rows
     assert rows_used(plan.provenance(), open_dataset(path)) == [*rows.fit, *rows.check]
 
 
@@ -124,20 +112,20 @@ def test_a_pool_is_as_large_as_the_rows_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "many.jsonl"
     lines = [{"input": f"review {i}", "output": f"{i}"} for i in range(1300)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = prepared(path, refine=1100, check=100, max_rows=20).rows
+    rows = prepared(path, fit=1100, check=100, max_rows=20).rows
     assert (len(rows.fit), len(rows.check)) == (1100, 100)
 
 
 def test_a_row_that_occurs_twice_is_not_both_fitted_and_checked_on(tmp_path: Path) -> None:
     path = tmp_path / "twice.jsonl"
-    lines = [{"input": f"review {i % 10}", "output": "fine"} for i in range(40)]
+    lines = [{"input": f"review {i % 12}", "output": "fine"} for i in range(40)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = prepared(path, refine=5, check=5).rows
-    assert len({*rows.fit, *rows.check}) == 10
+    rows = prepared(path, fit=8, check=4).rows
+    assert len({*rows.fit, *rows.check}) == 12
 
 
 def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path) -> None:
-    plan, rows, _ = prepared(data, refine=8, check=12)
+    plan, rows, _ = prepared(data, fit=8, check=12)
     provenance, same = plan.provenance(), open_dataset(data)
     expected = sorted([*rows.fit, *rows.check])
     assert len(expected) == 20
@@ -152,28 +140,28 @@ def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path
 
 
 def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: Path) -> None:
-    provenance = prepared(data, refine=8).plan.provenance()
+    provenance = prepared(data, fit=8).plan.provenance()
     with data.open("a") as file:
         file.write('{"input": "one", "output": "more"}\n')
     assert rows_used(provenance, open_dataset(data)) == []
 
 
-def test_too_few_rows_to_check_are_refused_before_the_fit(data: Path) -> None:
+def test_too_few_rows_are_refused_before_the_base_model_runs(data: Path) -> None:
     class Unused(FakeRunner):
         def loss(self, tokens: Sequence[Tokens]) -> float:
             raise AssertionError
 
     with pytest.raises(EmptyDatasetError) as error:
-        made(data, Unused(1), refine=38, check=16)
+        made(data, Unused(1), fit=38, check=36)
     assert str(error.value) == (
-        "2 labeled rows left to check on besides 38 to refine on, expected at least 4"
+        "4 labeled rows left to fit on besides 36 to check on, expected at least 8"
     )
-    assert "leave out --check, or lower --refine" in error.value.hint
+    assert "leave out --fit, or lower --check" in error.value.hint
 
 
 def test_a_recipe_that_needs_rows_is_refused_without_them(data: Path) -> None:
-    plan = prepared(data, refine=8).plan
-    with pytest.raises(EmptyDatasetError, match="0 labeled rows left to refine on"):
+    plan = prepared(data, fit=8).plan
+    with pytest.raises(EmptyDatasetError, match="0 labeled rows left to fit on"):
         make_adapter(plan, session=session_with(FakeRunner(1)))
     require_rows(Rows(), Recipe())
 
@@ -187,63 +175,6 @@ def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(da
     assert reported.plan.recipe.check is None
     for ours, same in zip(reported.pairs, plain.pairs, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(ours, same, strict=True))
-
-
-# --- coefficients that differ between modules -----------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["bank", "pack"])
-@pytest.mark.parametrize("combine", ["exact", "factors"])
-def test_each_module_is_combined_with_its_own_coefficients(
-    data: Path, tmp_path: Path, combine: str, kind: str
-) -> None:
-    bank = plain_bank()
-    bank = pack(bank, tmp_path / "pack", basis=24) if kind == "pack" else bank
-    rank = None if combine == "factors" else 24
-    recipe = Recipe.of(top_k=3, combine=combine, rank=rank, check=8)
-    plan, rows, _ = prepare(open_dataset(data), Session(bank), recipe)
-    plan = replace(plan, recipe=recipe.model_copy(update={"check": None}))
-    c = np.zeros((len(bank.layout), len(bank)))
-    c[:, plan.active_indices] = np.random.default_rng(0).standard_normal((len(c), 3))
-    per_module = replace(plan, coefficients=Coefficients.by_module(c))
-    np.testing.assert_allclose(per_module.coefficients.shared, c.mean(0))
-    assert set(per_module.active_indices) == set(plan.active_indices)
-    generation = make_adapter(per_module)
-    shared = make_adapter(replace(plan, coefficients=Coefficients(c[0])))
-    (A, B), (C, D) = generation.pairs[0], shared.pairs[0]
-    np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
-    active = per_module.active_indices
-    entries = [bank.index.entries[i] for i in active]
-    files, scalings = bank.adapters(entries), [entry.scaling for entry in entries]
-    for module, row, (A, B) in zip(bank.layout, c[:, active], generation.pairs, strict=True):
-        As, Bs = zip(*(file.factors(module.name) for file in files), strict=True)
-        combined = COMBINERS[combine].function(As, Bs, row, scalings, rank)
-        C, D = bank.expand(module.name, *combined)
-        np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
-    assert norm(generation.pairs) > 0.1
-    runner = FakeRunner(0.4 * norm(generation.pairs))
-    to_check = replace(generation, plan=replace(per_module, recipe=recipe))
-    scaled = check_adapter(to_check, rows, runner)
-    assert scaled.plan.check
-    scale = scaled.plan.check.scale
-    assert 0 < scale < 1
-    assert scaled.plan.coefficients.per_module is not None
-    np.testing.assert_allclose(scaled.plan.coefficients.per_module, scale * c)
-
-
-def test_an_adapter_used_in_few_modules_takes_part(data: Path, tmp_path: Path) -> None:
-    plan = prepared(data).plan
-    c = np.zeros((len(plan.bank.layout), len(plan.bank)))
-    c[0, 3], c[1, 3] = 0.5, -0.5  # the mean is zero
-    per_module = replace(plan, coefficients=Coefficients.by_module(c))
-    assert per_module.active_indices == [3]
-    folder = make_adapter(per_module).save_pretrained(tmp_path / "a")
-    saved = read_adapter(folder)
-    (row,) = saved.coefficients
-    assert saved.provenance
-    assert saved.provenance["modules"] == [module.name for module in plan.bank.layout]
-    assert row["coefficient"] == 0
-    assert row["by_module"] == c[:, 3].tolist()
 
 
 # --- the check -----------------------------------------------------------------------------------
@@ -312,32 +243,10 @@ def saved_card(generation: Generation, folder: Path) -> str:
     return (generation.save_pretrained(folder) / CARD_FILE).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("settings", "hint"), [({"check": 8}, "leave out --check"), ({"refine": 8}, "out --refine")]
-)
-def test_an_adapter_of_zeros_is_refused(data: Path, settings: dict[str, int], hint: str) -> None:
+def test_an_adapter_of_zeros_is_refused(data: Path) -> None:
     with pytest.raises(AdapterError, match="even at 1/8 strength") as error:
-        made(data, FakeRunner(1e-9), **settings)
-    assert hint in error.value.hint
-
-
-def test_refining_and_checking_use_one_runner(data: Path) -> None:
-    losses = []
-
-    class Counting(FakeRunner):
-        def loss(self, tokens: Sequence[Tokens]) -> float:
-            losses.append(len(tokens))
-            return super().loss(tokens)
-
-    plan = made(data, Counting(5), refine=8, check=12).plan
-    assert plan.refinement
-    assert plan.refinement.by_module  # the gradients of all rows agree
-    assert plan.coefficients.per_module is not None
-    assert plan.coefficients.per_module.shape == (len(plan.bank.layout), len(plan.bank))
-    assert plan.with_recipe(Recipe()).coefficients.per_module is None
-    assert plan.check
-    assert set(losses) == {8, 2, 12}  # the rows to fit on, their folds, and the rows to check on
-    assert losses.index(12) == len(losses) - 3  # base model, prompt and adapter, at the end
+        made(data, FakeRunner(1e-9), check=8)
+    assert "leave out --check" in error.value.hint
 
 
 def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data: Path) -> None:

@@ -1,0 +1,199 @@
+"""An adapter whose last layer is fitted on rows of its dataset, from the recipe to the card."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta.data.dataset import open_dataset  # noqa: E402
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
+from hf_lorameta.errors import (  # noqa: E402
+    EmptyDatasetError,
+    UnlabeledDatasetError,
+    UsageError,
+)
+from hf_lorameta.formats.lora_layout import Module  # noqa: E402
+from hf_lorameta.pipeline.fit import fit_adapter  # noqa: E402
+from hf_lorameta.pipeline.generate import prepare  # noqa: E402
+from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
+from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
+from hf_lorameta.pipeline.session import Session  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+
+LAST = Module("model.layers.1.mlp.down_proj", 48, 32)
+
+
+@pytest.fixture(scope="module", params=["with a prior", "without"])
+def bank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    if request.param == "without":
+        return tiny.write_bank(tmp_path_factory.mktemp)
+    settings = Settings(
+        rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=8, general_rows=4
+    )
+    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
+    base = tiny.write_base(tmp_path_factory.mktemp("base"))
+    return tiny.train_bank(tasks, tmp_path_factory.mktemp("banks") / "bank", base, settings)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return tiny.write_bank(tmp_path_factory.mktemp)
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset whose outputs are one of two labels."""
+    return tiny.write_task(tmp_path_factory.mktemp("new"), "labels", labeled())
+
+
+def labeled(count: int = 64) -> list[dict[str, str]]:
+    words = tiny.WORDS[:8]
+    rows = ((words[i % 8], words[i // 8 % 8], tiny.WORDS[12 + (i % 8 > 3)]) for i in range(count))
+    return [{"input": f"say {b} {a}", "output": label} for a, b, label in rows]
+
+
+def make(bank: Bank, data: Path, **settings: object) -> Generation:
+    generation = generate(data, bank, Recipe.of(rank=4, **settings))
+    assert isinstance(generation, Generation)
+    return generation
+
+
+def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path) -> float:
+    evaluator = TorchEvaluator(bank.index.base_model, "float32")
+    return evaluator.evaluate(rows, adapter, generate=False)[0].loss
+
+
+def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
+    bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    generated, fitted = make(bank, new), make(bank, new, fit=32, check=8)
+    fit = fitted.plan.fit
+    assert fit is not None
+    assert (fit.rows, fit.outputs, fit.held_out) == (32, 2, 8)
+    assert fit.steps > 0
+    assert fit.end < fit.start
+    before = dict(zip(generated.layout, generated.pairs, strict=True))
+    after = dict(zip(fitted.layout, fitted.pairs, strict=True))
+    assert set(after) == {*before, LAST}
+    for module in before.keys() - {LAST}:
+        assert all(map(np.array_equal, before[module], after[module]))
+    assert {len(A) for A, _ in fitted.pairs} == {4}
+    generated.save_pretrained(tmp_path / "generated")
+    fitted.save_pretrained(tmp_path / "fitted")
+    pool = [(row["input"], row["output"]) for row in labeled()]
+    drawn = draw_rows(fitted.plan.recipe, pool)
+    others = [row for row in pool if row not in drawn.used]
+    assert loss(bank, others, tmp_path / "fitted") < loss(bank, others, tmp_path / "generated") - 1
+    assert fitted.plan.check is not None
+    assert fitted.plan.check.scale == 1
+    assert fitted.messages[0].startswith(
+        f"Fitted the last layer on 32 rows: loss on 8 held-out rows before the fit {fit.start:.3f}"
+    )
+    card = (tmp_path / "fitted" / "README.md").read_text()
+    assert "## Last layer fitted on 32 rows" in card
+    assert "No training took place" not in card
+    assert "--fit 32" in card.split("How to reproduce it")[1]
+    recipe = json.loads((tmp_path / "fitted" / "recipe.json").read_bytes())
+    assert recipe["fit"]["steps"] == fit.steps
+    assert recipe["recipe"]["fit"] == 32
+
+
+def test_rows_fitted_on_are_neither_trained_nor_scored_on(plain: Bank, new: Path) -> None:
+    adapter = make(plain, new, fit=16, train=16, check=8)
+    assert adapter.plan.fit
+    assert adapter.plan.training
+    rows = draw_rows(adapter.plan.recipe, [(row["input"], row["output"]) for row in labeled()])
+    assert not {*rows.fit} & {*rows.train, *rows.check, *rows.outputs}
+    used = rows_used(adapter.plan.provenance(), open_dataset(new))
+    assert used is not None
+    assert {*rows.fit} <= {*used}
+
+
+def test_the_same_seed_gives_the_same_adapter(plain: Bank, new: Path) -> None:
+    first, second, other = (make(plain, new, fit=32, seed=seed) for seed in (0, 0, 1))
+    for ours, same in zip(first.pairs, second.pairs, strict=True):
+        assert all(map(np.array_equal, ours, same))
+    assert first.plan.fit != other.plan.fit
+
+
+def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(plain: Bank, tmp_path: Path) -> None:
+    """The labels are drawn by chance, after they were fitted: nothing is left to learn."""
+    rng = np.random.default_rng(0)
+    rows = [row | {"output": tiny.WORDS[rng.integers(16)]} for row in labeled(16)]
+    data = tiny.write_task(tmp_path, "chance", rows)
+    with Session(plain) as session:
+        recipe = Recipe(rank=4, fit=16)
+        plan, drawn, _ = prepare(session.open_dataset(data), session, recipe)
+        fitted = make_adapter(plan, drawn, session)
+        again = fit_adapter(fitted, replace(drawn, fit=drawn.fit[:8]), session.evaluator)
+    fit = again.plan.fit
+    assert fit is not None
+    assert (fit.steps, fit.end) == (0, fit.start)
+    assert again.pairs == fitted.pairs
+    assert "did not help, so the adapter stays as it was" in again.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "warning"),
+    [(1, "have the same output"), (16, "all have different outputs")],
+)
+def test_outputs_that_say_nothing_of_the_inputs_are_warned_of(
+    plain: Bank, tmp_path: Path, outputs: int, warning: str
+) -> None:
+    rows = [row | {"output": tiny.WORDS[i % outputs]} for i, row in enumerate(labeled(16))]
+    adapter = make(plain, tiny.write_task(tmp_path, "rows", rows), fit=16)
+    assert [text for text in adapter.plan.warnings if warning in text]
+    assert not [text for text in make(plain, tiny.write_task(tmp_path, "few", labeled(32)), fit=16)
+                .plan.warnings if "last layer was fitted" in text]  # fmt: skip
+
+
+def test_fewer_rows_than_asked_for_are_reported(plain: Bank, new: Path) -> None:
+    warnings = make(plain, new, fit=300).plan.warnings
+    assert any("The last layer was fitted on 64 labeled rows, not 300" in text for text in warnings)
+
+
+def test_too_few_rows_are_refused(plain: Bank, tmp_path: Path) -> None:
+    with pytest.raises(EmptyDatasetError, match="7 labeled rows left to fit on, expected at least"):
+        make(plain, tiny.write_task(tmp_path, "few", labeled(7)), fit=300)
+
+
+def test_a_dataset_without_outputs_is_refused(plain: Bank, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "say one two"}\n' * 8)
+    with pytest.raises(UnlabeledDatasetError, match="fit compares answers with outputs"):
+        make(plain, path, fit=8)
+
+
+def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
+    plain: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_lorameta.pipeline.make.combine_adapters", pytest.fail)
+    with Session(plain) as session:
+        session.evaluator.model.config.model_type = "gemma3_text"
+        plan, rows, _ = prepare(session.open_dataset(new), session, Recipe(fit=16))
+        with pytest.raises(UsageError, match="last layer of 'gemma3_text' cannot be fitted"):
+            make_adapter(plan, rows, session)
+
+
+def test_an_adapter_that_uses_all_ranks_of_the_layer_is_refused_before_the_pass(
+    plain: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_lorameta.training.further.readout_states.collect_states", pytest.fail)
+    with Session(plain) as session:
+        plan, rows, _ = prepare(session.open_dataset(new), session, Recipe(rank=4, fit=16))
+        generation = make_adapter(replace(plan, recipe=Recipe(rank=4)))
+        pair = np.ones((4, 48), np.float32), np.ones((32, 4), np.float32)
+        full = replace(
+            generation, layout=(*generation.layout, LAST), pairs=(*generation.pairs, pair)
+        )
+        with pytest.raises(UsageError, match="uses all 4 ranks of the last layer"):
+            fit_adapter(full, rows, session.evaluator)
