@@ -16,12 +16,12 @@ import pytest
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
-from tests.fault_hub import FaultHub
-from tests.once_per_run import share_folder
-from tests.running_space import RunningSpace, missing, running_space
-from tests.shell import ONE_THREAD
-from tests.shell import Done as Done
-from tests.shell import Shell as Shell
+from tests.support.fault_hub import FaultHub
+from tests.support.once_per_run import share_folder
+from tests.support.running_space import RunningSpace, missing, running_space
+from tests.support.shell import ONE_THREAD
+from tests.support.shell import Done as Done
+from tests.support.shell import Shell as Shell
 
 collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
 

@@ -15,7 +15,7 @@ from hf_lorameta.cli.app import app
 from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import build_space
 from tests.conftest import Account, Built, Shell
-from tests.running_space import ROOT, SPACE, Visitor, browser, missing, running_space
+from tests.support.running_space import ROOT, SPACE, Visitor, browser, missing, running_space
 
 GRADIO = missing("gradio", "gradio_client")
 

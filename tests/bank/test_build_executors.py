@@ -18,7 +18,7 @@ from hf_lorameta.bank.executors import dask_executor
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.hub.client import Hub
 from tests.conftest import Account, Built, Shell, touched, tree
-from tests.fault_hub import Fault
+from tests.support.fault_hub import Fault
 
 WEIGHTS, ROWS = "adapter_model.safetensors", "train.jsonl"
 PROCESS_POOL = """

@@ -10,8 +10,8 @@ from hf_lorameta.bank.expected_gain import estimate
 from hf_lorameta.bank.index import Gain
 from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.data.counts.profile import profile_rows
-from tests import shared_data
 from tests.benchmarks.growth import read
+from tests.support import shared_data
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 90, 128, 180)
 GAINS = [

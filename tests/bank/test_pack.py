@@ -29,7 +29,7 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method import merging
 from hf_lorameta.pipeline.generate import generate
 from tests.conftest import Account, Built, Shell, rows, tokenizer_json, touched, tree
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 WIDE = (Module("h.0.q", 40, 24), Module("h.1.v", 40, 12))
 

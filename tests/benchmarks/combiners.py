@@ -21,7 +21,6 @@ from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import FactorPair, no_progress
-from tests import shared_data
 from tests.benchmarks.growth import (
     HEAD,
     SHOTS,
@@ -33,6 +32,7 @@ from tests.benchmarks.growth import (
     report_tasks,
 )
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 SMALLER = (8, 4, 2)
 ADAPTED = ("general", *COMBINERS, *(f"rank {r}" for r in SMALLER))

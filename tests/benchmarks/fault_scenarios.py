@@ -27,7 +27,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER
 from hf_lorameta.files import sha256
 from tests.conftest import BASE, Account, Done, Shell, rows, tokenizer_json, tree
-from tests.fault_hub import Fault, FaultHub
+from tests.support.fault_hub import Fault, FaultHub
 
 COMMANDS = ("build", "pull", "plan", "push")
 DISK_MB = 256

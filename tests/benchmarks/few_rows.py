@@ -40,11 +40,11 @@ from hf_lorameta.training.bank.one_task import encode_rows
 from hf_lorameta.training.further.settings import settings_for
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import Row, no_progress
-from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, ROWS, SHOTS, Growth, drawn, read
 from tests.benchmarks.peft_training import PeftTraining
 from tests.benchmarks.random_bank import random_bank
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 ALL = 4096
 PEFT_LR = 1e-3

@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike
 from hf_lorameta import Bank
 from hf_lorameta.bank.index import Gain
 from hf_lorameta.types import Array
-from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, Growth, drawn, read
 from tests.benchmarks.length_scale import LONG, LengthScale
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 HEAD = ("predicted from", "error on the tasks to choose by", "error on those to report on")
 NEAREST = 7

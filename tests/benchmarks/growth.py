@@ -29,8 +29,8 @@ from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.pipeline.coefficients import scale_for
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import no_progress
-from tests import shared_data
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 EVERYDAY = shared_data.SHARED / "everyday"
 SIZES, SEEDS = (10, 25, 50, 100), 3

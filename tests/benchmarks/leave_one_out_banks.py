@@ -22,7 +22,7 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.localhub import LocalHub
-from tests import shared_data
+from tests.support import shared_data
 
 SOURCES = ("mctaco", "qasc", "winogrande", "cosmosqa", "multirc", "ropes", "essential_terms")
 

@@ -33,9 +33,9 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.method.length_scale import length_scale
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import Array, Row, no_progress
-from tests import shared_data
 from tests.benchmarks.growth import SHOTS, Growth, drawn, read
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ROWS, MOST_ROWS = 16, 150

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 from hf_lorameta.formats.lora_file import open_adapter
-from tests import shared_data
 from tests.benchmarks.measurements import peak_memory
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 PEFT_KINDS = ("svd", "linear", "cat")
 OURS = ("exact", "sparse")

@@ -27,7 +27,6 @@ from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.pipeline.mixture import ROUTED, Mixture
 from hf_lorameta.types import no_progress
-from tests import shared_data
 from tests.benchmarks.growth import (
     HEAD,
     SHOTS,
@@ -39,6 +38,7 @@ from tests.benchmarks.growth import (
     report_tasks,
 )
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 NAMES = {
     "base": "base model",

@@ -1,4 +1,4 @@
-"""Run the tests of huggingface_hub itself against `tests.full_hub.FullHub`; print what passes.
+"""Run the tests of huggingface_hub against `tests.support.full_hub.FullHub`; print what passes.
 
 The tests are those of the installed version. They are downloaded with its source distribution and
 nothing of them is kept. Tests of the production Hub, of Xet storage and of services that the
@@ -19,7 +19,7 @@ from pathlib import Path
 import huggingface_hub
 
 from tests.benchmarks.tables import markdown_table
-from tests.full_hub import FullHub
+from tests.support.full_hub import FullHub
 
 FILES = {
     "hf_api": "test_hf_api.py",

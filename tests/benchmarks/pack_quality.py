@@ -21,9 +21,9 @@ from hf_lorameta.bank.pack import pack
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
-from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 ROWS = 24
 SIZES = (8, 16, 32, 64, 128)

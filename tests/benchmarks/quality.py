@@ -33,9 +33,9 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
 from hf_lorameta.pipeline.make import make_adapter
-from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
 
 ROWS, SHOTS = 24, 3
 CHAT = "base-chat"

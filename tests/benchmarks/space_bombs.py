@@ -24,7 +24,7 @@ from gradio_client import Client, handle_file
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub import LocalHub
 from tests.benchmarks.tables import markdown_table
-from tests.running_space import running_space
+from tests.support.running_space import running_space
 
 MB = 1_000_000
 HEAD = ("what", "file", "ended after", "with", "server", "reader", "other visitor")

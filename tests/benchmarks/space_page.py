@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from hf_lorameta.demo.run import DATA_FOLDER
-from tests.fault_hub import Fault, FaultHub
-from tests.running_space import Visitor, browser, running_space
+from tests.support.fault_hub import Fault, FaultHub
+from tests.support.running_space import Visitor, browser, running_space
 
 OWNER = "ann"
 NAMES = ("amber-notes", "amber-letters", "beryl-notes", "coral-list", "coral-diary")

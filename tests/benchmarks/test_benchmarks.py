@@ -8,10 +8,10 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.engines.scoring import Scores
-from tests import shared_data
 from tests.benchmarks import large_bases, measurements, quality
 from tests.benchmarks.synthetic_bank import SIZES, Shape, write_bank
 from tests.conftest import tree
+from tests.support import shared_data
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.benchmarks.measurements import Clock, peak_memory
 from tests.benchmarks.tables import markdown_table
-from tests.shared_data import BASE_MODEL, SHARED
+from tests.support.shared_data import BASE_MODEL, SHARED
 
 TASKS = ("intent_snips", "nli_med", "title_poetry", "acceptability_blimp", "slots_snips",
          "commonsense_comve_a", "topic_medabstracts", "trivia_mc")  # fmt: skip

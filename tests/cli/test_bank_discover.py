@@ -20,7 +20,7 @@ from tests.conftest import (
     tokenizer_json,
     touched,
 )
-from tests.fault_hub import Fault
+from tests.support.fault_hub import Fault
 
 
 class Publisher:

@@ -26,7 +26,7 @@ from tests.conftest import (
     touched,
     tree,
 )
-from tests.fault_hub import Fault
+from tests.support.fault_hub import Fault
 
 WEIGHTS = WEIGHTS_FILE
 

@@ -17,7 +17,7 @@ from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, RECIPE_FILE
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
-from tests.engine_fixtures import needs_engine
+from tests.support.engine_fixtures import needs_engine
 
 gguf = pytest.importorskip("gguf")
 NO_GGUF = """
@@ -299,7 +299,7 @@ def test_evaluate_with_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
 @needs_engine
 @pytest.mark.slow
 def test_the_python_example_on_the_card_runs(demo_adapter: Path, tmp_path: Path) -> None:
-    from tests.engine_fixtures import packaged
+    from tests.support.engine_fixtures import packaged
 
     card = (demo_adapter / "README.md").read_text()
     lines = card.split("pip install xllamacpp")[1].split("```python\n")[1].split("```")[0]

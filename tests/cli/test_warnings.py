@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Published, fake_evaluator, fake_runner
 from tests.conftest import Account, Built, Shell, rows
-from tests.fault_hub import Fault
+from tests.support.fault_hub import Fault
 
 TRAINED = """
 from dataclasses import replace

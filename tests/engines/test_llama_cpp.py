@@ -27,7 +27,7 @@ from hf_lorameta.errors import (
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_layout import Module
-from tests.engine_fixtures import needs_engine
+from tests.support.engine_fixtures import needs_engine
 
 pytestmark = [pytest.mark.slow, needs_engine]
 ROWS = [("The capital of France is", "Paris."), ("2 + 2 =", "4"), ("", "So it began.")]
@@ -59,14 +59,14 @@ while True:
 
 @pytest.fixture(scope="module")
 def base() -> Path:
-    from tests.engine_fixtures import packaged
+    from tests.support.engine_fixtures import packaged
 
     return packaged()
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    from tests.engine_fixtures import embedded_adapter
+    from tests.support.engine_fixtures import embedded_adapter
 
     scratch = tmp_path_factory.mktemp("adapters")
     return [embedded_adapter(index, scratch / str(index)) for index in (0, 20)]
@@ -340,7 +340,12 @@ def test_llama_cpp_agrees_with_peft_only_with_permuted_rows(
     from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
     from hf_lorameta.hub.packaged_model import SMOLLM2
-    from tests.engine_fixtures import EnginePair, PeftEngine, dequantized, without_permutation
+    from tests.support.engine_fixtures import (
+        EnginePair,
+        PeftEngine,
+        dequantized,
+        without_permutation,
+    )
 
     rows = [("Snow:", "☃"), ("Input: The room was cold.\nOutput:", "negative")]
     peft = PeftEngine(TorchEvaluator(locate(SMOLLM2), "float32"))

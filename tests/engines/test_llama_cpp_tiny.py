@@ -16,7 +16,7 @@ from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, BaseArchitecture
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
-from tests.tiny_gguf import MODELS, model_of, write_gguf
+from tests.support.tiny_gguf import MODELS, model_of, write_gguf
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

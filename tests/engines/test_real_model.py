@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hf_lorameta import Bank, Recipe, generate
-from tests import shared_data
+from tests.support import shared_data
 
 if TYPE_CHECKING:
     from hf_lorameta.engines.transformers.evaluator import TorchEvaluator

@@ -29,7 +29,7 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.types import Row
-from tests import shared_data
+from tests.support import shared_data
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -22,8 +22,8 @@ from hf_lorameta.formats.gguf_permutation import permute, tile
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
-from tests import shared_data
-from tests.tiny_gguf import interleaved, tiled
+from tests.support import shared_data
+from tests.support.tiny_gguf import interleaved, tiled
 
 gguf = pytest.importorskip("gguf")
 
@@ -309,7 +309,7 @@ def test_real_adapters_are_exported(tmp_path: Path) -> None:
 )
 def test_llama_cpp_merges_an_exported_adapter(tmp_path: Path) -> None:
     """llama.cpp's own tool adds B·A to the base."""
-    from tests.engine_fixtures import embedded_adapter, packaged
+    from tests.support.engine_fixtures import embedded_adapter, packaged
 
     folder = embedded_adapter(0, tmp_path / "a")
     path = export(folder, tmp_path / "a.gguf", base_config(read_metadata(packaged())))

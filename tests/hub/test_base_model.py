@@ -32,8 +32,8 @@ from hf_lorameta.hub.packaged_model import (
     quiet_transformers,
     tokenizer_config,
 )
-from tests.fault_hub import Fault, FaultHub
 from tests.hub.conftest import use_endpoint
+from tests.support.fault_hub import Fault, FaultHub
 
 REPO = "alice/base"
 FILES = {

@@ -16,7 +16,7 @@ import pytest
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, touched, tree
-from tests.fault_hub import Fault
+from tests.support.fault_hub import Fault
 
 COMMIT = r"/api/models/.*/commit/"
 NO_WAIT = """

@@ -1,6 +1,6 @@
 """Commands against servers other than the Hub: hfd, KohakuHub, and one that redirects.
 
-The loopback Hub leaves out what such a server lacks: see ``omit`` in `tests.fault_hub`.
+The loopback Hub leaves out what such a server lacks: see ``omit`` in `tests.support.fault_hub`.
 """
 
 import os
@@ -14,8 +14,8 @@ import pytest
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, tree
-from tests.fault_hub import Fault
 from tests.hub.foreign_server import ForeignServer, serving
+from tests.support.fault_hub import Fault
 
 UNTYPED = ("X-Error-Code", "X-Error-Message", "error")
 INFO = "^/api/(models|datasets|spaces)/[^/]+/[^/?]+(/revision/[^/?]+)?($|[?])"

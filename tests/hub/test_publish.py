@@ -13,8 +13,8 @@ from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, touched, tree
-from tests.fault_hub import Fault
 from tests.hub.conftest import use_endpoint
+from tests.support.fault_hub import Fault
 
 COMMIT = "/api/.*/commit/"
 PUBLIC, PRIVATE = (PinnedRepo("a/b", "model", "0" * 40, private=p) for p in (False, True))

@@ -11,8 +11,8 @@ from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
-from tests.fault_hub import Fault, FaultHub
 from tests.hub.conftest import use_endpoint
+from tests.support.fault_hub import Fault, FaultHub
 
 REPO = "alice/m"
 FILE = "notes.txt"

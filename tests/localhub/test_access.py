@@ -7,7 +7,7 @@ from huggingface_hub import HfApi, get_session
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from hf_lorameta.localhub import LocalHubError
-from tests.fault_hub import FaultHub
+from tests.support.fault_hub import FaultHub
 
 
 @pytest.fixture

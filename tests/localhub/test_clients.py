@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.fault_hub import Fault, FaultHub
+from tests.support.fault_hub import Fault, FaultHub
 
 HF = (sys.executable, "-m", "huggingface_hub.cli.hf")
 LINES = [json.dumps({"input": f"q{n}", "output": f"a{n}"}) for n in range(5)]

@@ -21,7 +21,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
 from hf_lorameta.localhub import LocalHubError
-from tests.fault_hub import Fault, FaultHub
+from tests.support.fault_hub import Fault, FaultHub
 
 REPO = "alice/m"
 HEADER = {"key": "header", "value": {"summary": "x"}}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hf_lorameta.localhub import LocalHubError
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routes_files import byte_range
-from tests.fault_hub import Fault, FaultHub
+from tests.support.fault_hub import Fault, FaultHub
 
 REPO = "alice/m"
 TEXT = b"0123456789"

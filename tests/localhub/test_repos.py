@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from hf_lorameta.localhub import LocalHubError
-from tests.fault_hub import FaultHub
+from tests.support.fault_hub import FaultHub
 
 CARD = b"""---
 license: mit

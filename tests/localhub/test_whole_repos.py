@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from tests.full_hub import FullHub
+from tests.support.full_hub import FullHub
 
 FILES = {"a.txt": b"a", "x/b.bin": b"\0b", "x/c.txt": b"c"}
 

@@ -17,7 +17,7 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.recipe import REGISTRIES
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 README = Path(hf_lorameta.method.__file__).with_name("README.md")
 OURS = {"metric": "tv", "coefficients": "inverse", "combine": "strongest"}

@@ -19,7 +19,7 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.training.further.settings import work
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 pytest.importorskip("torch")
 SPEED = 100.0

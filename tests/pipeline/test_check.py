@@ -20,7 +20,7 @@ from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, require_rows, rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 
 class FakeRunner:

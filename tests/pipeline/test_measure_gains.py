@@ -13,7 +13,7 @@ from hf_lorameta.pipeline.measure_gains import _sum, leave_one_out
 from hf_lorameta.recipe import Recipe
 from tests.conftest import Built
 from tests.method.oracles import update
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 
 class CountingRunner:

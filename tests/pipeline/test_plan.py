@@ -23,7 +23,7 @@ from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
 from tests.method import oracles
 from tests.method.oracles import js
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 TEXTS = ["When did it happen?", "How long does the storm last?", "Is the bridge still closed?"]
 

@@ -14,7 +14,7 @@ from hf_lorameta.bank.index import Index
 from hf_lorameta.cards.results import Check
 from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.pipeline.make import make_adapter
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 
 @pytest.fixture

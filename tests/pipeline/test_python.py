@@ -13,7 +13,7 @@ from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.pipeline import progress
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 from tests.training import tiny
 
 LINES = [{"question": f"What is {i}?", "answer": "odd" if i % 2 else "even"} for i in range(30)]

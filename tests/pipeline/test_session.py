@@ -13,7 +13,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.conftest import Account, Shell
 from tests.pipeline.test_check import FakeRunner
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 
 def count_runners(monkeypatch: pytest.MonkeyPatch, limit: float) -> list[int]:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Shell, Web
-from tests.running_space import Visitor, browser
 from tests.space.forbidden_words import forbidden_words
+from tests.support.running_space import Visitor, browser
 
 
 @pytest.fixture(scope="module")

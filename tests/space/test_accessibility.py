@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Account, Shell, Web
-from tests.fault_hub import Fault
-from tests.running_space import Visitor, missing
 from tests.space.datasets import TRAIN, lines
+from tests.support.fault_hub import Fault
+from tests.support.running_space import Visitor, missing
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)

@@ -15,7 +15,7 @@ import pytest
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.conftest import Account, Shell, Web
-from tests.running_space import missing
+from tests.support.running_space import missing
 
 if why := missing("gradio", "gradio_client"):
     pytest.skip(why, allow_module_level=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Account, Web
-from tests.running_space import missing
 from tests.space.datasets import TRAIN
+from tests.support.running_space import missing
 
 if why := missing("gradio", "gradio_client", "psutil"):
     pytest.skip(why, allow_module_level=True)

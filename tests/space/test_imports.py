@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_space import SPACE
+from tests.support.running_space import SPACE
 
 MODULES = {
     ".".join(path.relative_to(SPACE).with_suffix("").parts): path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_space import SPACE
+from tests.support.running_space import SPACE
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")

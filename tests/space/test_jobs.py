@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.running_space import SPACE, missing
+from tests.support.running_space import SPACE, missing
 
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)

@@ -39,8 +39,8 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import Recipe
 from tests.data.random_rows import KINDS, random_rows
-from tests.running_space import SPACE
 from tests.space import readers
+from tests.support.running_space import SPACE
 
 sys.path.insert(0, str(SPACE))
 try:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Account, Shell
-from tests.fault_hub import Fault
-from tests.running_space import RunningSpace, Visitor, missing, running_space
 from tests.space.datasets import TRAIN
+from tests.support.fault_hub import Fault
+from tests.support.running_space import RunningSpace, Visitor, missing, running_space
 
 if why := missing("gradio", "gradio_client", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)

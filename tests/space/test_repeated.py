@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Web
-from tests.fault_hub import FaultHub
-from tests.running_space import Visitor, missing
+from tests.support.fault_hub import FaultHub
+from tests.support.running_space import Visitor, missing
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)

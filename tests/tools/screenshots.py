@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub import LocalHub
-from tests.running_space import Visitor, browser, running_space
+from tests.support.running_space import Visitor, browser, running_space
 
 OWNER = "ann"
 NEAR, FAR = f"{OWNER}/guestbook-notes", f"{OWNER}/csv-of-numbers"

@@ -10,8 +10,8 @@ from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.settings import Machine, Settings
-from tests.fault_hub import Fault, FaultHub
 from tests.hub.conftest import isolated_client, use_endpoint
+from tests.support.fault_hub import Fault, FaultHub
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("torch")

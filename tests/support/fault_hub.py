@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hf_lorameta.localhub import LocalHubError
 from hf_lorameta.localhub.http_errors import HTTPError
-from tests.full_hub import FullHub
+from tests.support.full_hub import FullHub
 
 FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "callback", "omit"]
 

@@ -12,7 +12,7 @@ from hf_lorameta.localhub.history import Commit, Repo
 from hf_lorameta.localhub.routes_files import headers_of, locate, serve
 from hf_lorameta.localhub.routing import Call, Route
 from hf_lorameta.localhub.uploads import lfs_pointer
-from tests.full_hub.trees import differences
+from tests.support.full_hub.trees import differences
 
 _PAGE_SIZE = 50
 

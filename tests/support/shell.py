@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.fault_hub import FaultHub
+from tests.support.fault_hub import FaultHub
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LLAMA_ARG_THREADS"), "1")
 PARENT = """
@@ -100,7 +100,7 @@ class Shell:
 
     def env(self, token: str | None = None) -> dict[str, str]:
         env = self.hub.env(token, home=self.home)
-        env |= {"PYTHONPATH": str(Path(__file__).parents[1])}
+        env |= {"PYTHONPATH": str(Path(__file__).parents[2])}
         env |= ONE_THREAD
         env |= {"HF_LORAMETA_NO_CHECK": "1"}  # an adapter is checked only where a test asks for it
         return env

@@ -3,9 +3,9 @@
 from typing import Any
 
 from hf_lorameta.localhub import LocalHub
-from tests.full_hub import details, whole_repos
-from tests.full_hub.discussions import Discussions
-from tests.full_hub.moves import Moves
+from tests.support.full_hub import details, whole_repos
+from tests.support.full_hub.discussions import Discussions
+from tests.support.full_hub.moves import Moves
 
 
 class FullHub(LocalHub):
