@@ -29,8 +29,11 @@ _AND = "-and-"
 
 
 def source_licenses(card: CardData) -> list[str | None]:
-    """Return the licenses of the adapters used, and of what the general adapter was trained on."""
-    return [*(n.license for n in card.neighbors), *(card.general_licenses if card.general else ())]
+    """Return the licenses of the adapters used, and of what the general adapter was trained on.
+
+    The general adapter is a part of each other one, so it counts whatever its own coefficient.
+    """
+    return [*(n.license for n in card.neighbors), *card.general_licenses]
 
 
 def license_of(card: CardData) -> tuple[str, str | None, str | None]:

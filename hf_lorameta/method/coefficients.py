@@ -296,7 +296,8 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
     weights = COEFFICIENT_RULES[name].function(inputs)
     if k is not None and weights.any():
         weights = weights.sum() * top_k(weights, k)
-    rest = [1 - weights.sum()] if inputs.general else []
+    left = 1 - weights.sum()
+    rest = [0.0 if abs(left) < 1e-12 else left] if inputs.general else []  # not rounding errors
     return Coefficients(np.append(weights, rest))
 
 
