@@ -125,7 +125,7 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
 def _files_in(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
+        hidden = any(part.startswith((".", "__pycache__", "conftest")) for part in inside.parts)
         if path.is_file() and not hidden:
             yield inside.as_posix(), path.read_bytes()
 

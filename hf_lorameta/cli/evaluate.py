@@ -95,6 +95,7 @@ def evaluate(
     from hf_lorameta.pipeline.evaluate import (
         ONLY,
         locate_adapters,
+        provenances_in,
         resolve_card_repo,
         save_scores,
         separate_dataset,
@@ -115,8 +116,10 @@ def evaluate(
         for folder in located.folders.values():
             read_adapter(folder).require_provenance()
     methods: dict[str, Path | None] = {"base": None, **located.folders}
+    provenances = located.provenances
     if reference:
-        methods["reference"] = locate_adapter(reference, hub=hub)
+        methods["reference"] = folder = locate_adapter(reference, hub=hub)
+        provenances += provenances_in([folder])
     scored = open_to_evaluate(
         dataset,
         located.provenance_for(dataset),
@@ -130,7 +133,7 @@ def evaluate(
     log(quiet, f"Reading {scored.columns}{scored.of_split}")
     with stage_bars(quiet) as progress:
         rows, examples, skipped, warnings = rows_to_evaluate(
-            scored, located.provenances, max_rows, shots, hub, progress
+            scored, provenances, max_rows, shots, hub, progress
         )
     if skipped:
         was = adapter_was(located.provenances)

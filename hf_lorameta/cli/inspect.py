@@ -83,6 +83,3 @@ def _combined(saved: "SavedAdapter") -> str:
     ]
     values = [c["coefficient"] for c in saved.coefficients]
     return coefficient_table(["dataset", "adapter", "distance", "coefficient"], rows, values)
-
-
-COMMANDS: tuple[Any, ...] = (inspect,)

@@ -136,12 +136,12 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
             new.mkdir()
             write(new)
             replaced = Path(scratch) / "replaced"
-            if target.exists():
-                target.rename(replaced)
             try:
+                if target.exists():
+                    target.rename(replaced)
                 new.rename(target)
-            except OSError:
-                if replaced.exists():
+            except BaseException:  # an interruption, too
+                if replaced.exists() and not target.exists():
                     replaced.rename(target)
                 raise
     except OSError as error:

@@ -3,7 +3,7 @@
 import logging
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self, Unpack
@@ -211,9 +211,13 @@ def locate_adapters(
                 f"{configs[first].base_model}",
                 hint="score adapters of one base model at a time",
             )
-    saved = map(read_adapter, folders.values())
-    generated = (s.provenance for s in saved if s.provenance and not s.is_merge)
-    return AdaptersToEvaluate(folders, configs[first], tuple(generated))
+    return AdaptersToEvaluate(folders, configs[first], provenances_in(folders.values()))
+
+
+def provenances_in(folders: Iterable[Path]) -> tuple[Mapping[str, Any], ...]:
+    """Return the contents of ``recipe.json`` of the adapters that were generated for a dataset."""
+    saved = map(read_adapter, folders)
+    return tuple(s.provenance for s in saved if s.provenance and not s.is_merge)
 
 
 # --- through llama.cpp, without torch -------------------------------------------------------------

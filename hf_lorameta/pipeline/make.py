@@ -1,5 +1,6 @@
 """Make an adapter from a plan: fetch, combine, fit, train, check. Each step is a function."""
 
+import logging
 import math
 import os
 import time
@@ -15,7 +16,7 @@ from hf_lorameta.cards.results import Check
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import AdapterError, Option, RecipeError
+from hf_lorameta.errors import AdapterError, LoraMetaError, Option, RecipeError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.low_rank import iterates
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, Combiner, Stacked, exact
@@ -25,6 +26,8 @@ from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import FactorPair, LossProgress, Progress, Row, StageProgress, no_progress
+
+logger = logging.getLogger(__name__)
 
 MAX_HOURS = 1.0
 """Estimated time on one core above which a combination is refused."""
@@ -82,8 +85,11 @@ def make_adapter(
     if recipe.train is not None:
         training = _of_stage(progress, f"Training on {recipe.train} rows")
         generation = train_adapter(generation, rows, session.evaluator, progress=training)
-    if rows.check:
+    if recipe.check is not None:
         generation = _check(generation, rows, session, progress)
+        _require_gain(generation.plan)
+    elif rows.check:
+        generation = _check_if_possible(generation, rows, session, progress)
     return generation
 
 
@@ -108,9 +114,18 @@ def _check(
     progress(title, 0, 1)
     generation = check_adapter(generation, rows, session.runner)
     progress(title, 1, 1)
-    if generation.plan.recipe.check is not None:
-        _require_gain(generation.plan)
     return replace(generation, check_seconds=time.perf_counter() - started)
+
+
+def _check_if_possible(
+    generation: Generation, rows: Rows, session: Session, progress: StageProgress
+) -> Generation:
+    """Check an adapter though its recipe does not ask for it, which never costs the adapter."""
+    try:
+        return _check(generation, rows, session, progress)
+    except LoraMetaError as error:
+        logger.warning("The adapter was not checked: %s", error)
+        return generation
 
 
 def _of_stage(progress: StageProgress, title: str) -> LossProgress:
@@ -308,7 +323,8 @@ def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -
 def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
     """Return an adapter's factors with its coefficients scaled; of `factors` both are sums."""
     plan = generation.plan
-    linear = COMBINERS[plan.recipe.combine].linear or plan.fit or plan.training
+    changed = any(step is not None and step.steps for step in (plan.fit, plan.training))
+    linear = COMBINERS[plan.recipe.combine].linear or changed
     scale_A, scale_B = np.float32(1 if linear else scale), np.float32(scale)
     return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
 

@@ -216,11 +216,13 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
         yield
         if folder.resolve().parent == _staging_root():  # never a folder of the user's own
             shutil.rmtree(folder, ignore_errors=True)
-    except (LoraMetaError, KeyboardInterrupt) as error:
+    except (LoraMetaError, OSError, KeyboardInterrupt) as error:
         flags = " --private" if target.private else " --public"
         if target.create_pr:
             flags += " --create-pr"
-        elif target.replaces or isinstance(error, ConnectionLostError | KeyboardInterrupt):
+        elif target.replaces or isinstance(
+            error, ConnectionLostError | OSError | KeyboardInterrupt
+        ):
             # what was sent may have arrived
             flags += " --yes"
         command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"

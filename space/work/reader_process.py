@@ -12,7 +12,9 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import pickle
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -81,7 +83,8 @@ def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
         ReaderError: anything else failed.
     """
     receiver, sender = _CONTEXT.Pipe(duplex=False)
-    target = (sender, job.time_limit, function, arguments)
+    scratch = tempfile.mkdtemp(prefix="reader-")  # a process that is killed deletes no files
+    target = (sender, scratch, job.time_limit, function, arguments)
     process = _CONTEXT.Process(target=_send_result, args=target, daemon=True)
     process.start()
     sender.close()
@@ -92,6 +95,7 @@ def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
         process.kill()
         process.join()
         process.close()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def report_rows(rows: Iterator[T]) -> Iterator[T]:
@@ -144,12 +148,14 @@ def _send(pipe: Connection, kind: str, value: object) -> None:
 
 def _send_result(
     pipe: Connection,
+    scratch: str,
     time_limit: float,
     function: Callable[..., Any],
     arguments: tuple[object, ...],
 ) -> None:
     global _connection
     _connection = pipe
+    tempfile.tempdir = scratch
     _limit_process(time_limit)
     error: LoraMetaError
     try:

@@ -67,6 +67,14 @@ def test_rows_below_a_key_of_a_json_object_are_read(tmp_path: Path, indent: int 
         open_dataset(path, split="dev")
 
 
+def test_keys_of_a_json_object_need_not_be_names_of_splits(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    row = [{"input": "a", "output": "b"}]
+    path.write_text(json.dumps({"train-set": row, "a b": row * 2}))
+    for key, count in {"train-set": 1, "a b": 2}.items():
+        assert list(open_dataset(path, split=key).rows()) == [("a", "b")] * count
+
+
 def test_several_json_objects_are_read_as_one_dataset(tmp_path: Path) -> None:
     names = ("a.json", "b.json")
     halves = dict(zip(names, (PAIRS[:12], PAIRS[12:]), strict=True))

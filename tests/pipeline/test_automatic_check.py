@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, generate, open_dataset  # noqa: E402 - they import torch
-from hf_lorameta.errors import MissingExtraError  # noqa: E402
+from hf_lorameta import Bank, Recipe, generate, open_dataset, plan  # noqa: E402 - torch
+from hf_lorameta.demo import TRAIN_FILE  # noqa: E402
+from hf_lorameta.errors import AuthError, MissingExtraError  # noqa: E402
 from hf_lorameta.pipeline.generate import NO_CHECK, with_check  # noqa: E402
+from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
+from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 
 
@@ -127,3 +131,19 @@ def test_generate_checks_unless_told_not_to(
         HF_LORAMETA_NO_CHECK="",
     )
     assert "Checked" not in done.err
+
+
+def test_an_adapter_is_made_although_its_automatic_check_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise AuthError("the token is not valid")
+
+    monkeypatch.setattr("hf_lorameta.pipeline.make.check_adapter", fail)
+    planned = plan(TRAIN_FILE, recipe=Recipe(top_k=2))
+    rows = Rows(check=(("a", "b"),) * 4)
+    made = make_adapter(planned, rows)
+    assert made.plan.check is None
+    assert "The adapter was not checked: the token is not valid" in caplog.text
+    with pytest.raises(AuthError):
+        make_adapter(replace(planned, recipe=Recipe(top_k=2, check=4)), rows)

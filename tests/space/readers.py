@@ -1,6 +1,7 @@
 """Functions for reader processes that fail; readers import this module, so it imports little."""
 
 import os
+import tempfile
 import time
 
 
@@ -28,6 +29,12 @@ def hang() -> int:
     """Never return."""
     time.sleep(600)
     return 1
+
+
+def keep_file() -> str:
+    """Write a temporary file and leave it."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        return file.name
 
 
 def die() -> int:

@@ -231,6 +231,12 @@ def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
         reader_process.read(jobs.Job(60), readers.die)
 
 
+def test_files_that_a_reader_leaves_are_deleted() -> None:
+    path = Path(reader_process.read(jobs.Job(60), readers.keep_file))
+    assert path.parent.name.startswith("reader-")
+    assert not path.parent.exists()
+
+
 @pytest.mark.parametrize("function", [readers.allocate, readers.abort, readers.send_too_much])
 def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(
     function: Callable[[], object],
@@ -506,7 +512,7 @@ def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:
     with pytest.raises(UsageError) as caught:
         parse_columns("instruction=task,input=q,output=a").with_prompt("Say it.", None)
     shown = blocks.message_of(caught.value)
-    assert shown == "An instruction goes with rows that have none, and column task has theirs"
+    assert shown == "A fixed instruction is for rows without one, but column task has theirs"
 
 
 def test_an_option_in_the_advice_is_named_as_on_the_page() -> None:

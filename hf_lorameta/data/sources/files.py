@@ -30,6 +30,8 @@ FORMATS = {
 }  # fmt: skip
 """Endings of files, each with the name of its reader in `datasets`."""
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
+_PART = "train"
+"""The builder's name of the split, since keys of a JSON object need not be names of splits."""
 _START = 1 << 16
 _CHUNK = 1 << 20
 _NAME_ANOTHER = "name a file, or a Hub id: user/name"
@@ -138,10 +140,10 @@ def open_files(
         datasets.disable_progress_bars()
         builder = datasets.load_dataset_builder(
             FORMATS[ending(first)],
-            data_files={split_name(name): [glob.escape(str(path)) for path in paths]},
+            data_files={_PART: [glob.escape(str(path)) for path in paths]},
             **({"sep": "\t"} if ending(first) == ".tsv" else {}),
         )
-    raw = read_builder(builder, first.name, name, limits, guard)
+    raw = read_builder(builder, first.name, name, limits, guard, _PART)
     return replace(
         raw,
         notes=notes + raw.notes,

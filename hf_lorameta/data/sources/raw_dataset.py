@@ -48,7 +48,12 @@ class RawDataset:
 
 
 def read_builder(
-    builder: Any, name: str, split: str, limits: ReadingLimits, guard: Guard
+    builder: Any,
+    name: str,
+    split: str,
+    limits: ReadingLimits,
+    guard: Guard,
+    part: str | None = None,
 ) -> RawDataset:
     """Read a split of a `datasets` builder with the encoding, separator and header of its files.
 
@@ -61,11 +66,12 @@ def read_builder(
         split: name of a split, or a slice.
         limits: on the size of a row.
         guard: for errors of reading.
+        part: the builder's name of the split, if it is another.
 
     Raises:
         DatasetError: the files cannot be read; further errors are those of `guard`.
     """
-    config, part = builder.config, split_name(split)
+    config, part = builder.config, part or split_name(split)
     urls = [str(url) for url in config.data_files[part]]
     is_csv = hasattr(config, "sep")
     notes: list[str] = []

@@ -360,6 +360,7 @@ def _check_folder(folder: Path) -> None:
 
 def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch_dtype = getattr(torch, dtype, None)
@@ -369,7 +370,7 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
     try:
         model = load_model(folder, dtype=torch_dtype, local_files_only=True)
         tokenizer = load_tokenizer(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise NotFoundError(
             f"transformers cannot load a model from {folder}: {first_line(error)[:300]}"
         ) from error
