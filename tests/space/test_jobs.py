@@ -16,13 +16,14 @@ if why := missing("gradio"):
 
 sys.path.insert(0, str(SPACE))
 try:
+    import dataset_actions
     from actions import Actions
     from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
     from settings import Settings
     from work import jobs
     from work.planning import DatasetRequest
-    from work.visit import Visit
+    from work.visit import LOCK, Visit
 finally:
     sys.path.remove(str(SPACE))
 
@@ -356,3 +357,44 @@ def test_a_page_whose_state_was_dropped_says_so(
         page |= shown(actions.run(visit, visit.task.line))
     assert "This page was idle for an hour" in str(page)
     assert page["progress"] == "", "nothing runs"
+
+
+def is_free(lock: Any) -> bool:
+    """Whether another thread could hold a lock."""
+    taken: list[bool] = []
+
+    def take() -> None:
+        taken.append(lock.acquire(blocking=False))
+        if taken[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return taken[0]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_other_pages_go_on_while_changed_options_are_planned_for(
+    visit: Visit, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later: Any = object()
+    replanned: Any = object()
+    visit.plan_result = PLAN
+
+    def replan(*_: object) -> Any:
+        assert is_free(LOCK)
+        if replaced:
+            visit.plan_result = later
+        return replanned
+
+    def verdict(*_: object) -> jobs.Updates:
+        assert is_free(LOCK)
+        return {"verdict": "new"}
+
+    monkeypatch.setattr(dataset_actions, "with_recipe", replan)
+    monkeypatch.setattr(DatasetActions, "_verdict", verdict)
+    options: list[str | None] = [None] * len(dataset_actions.OPTIONS)
+    page = DatasetActions(COMPONENTS, BANK, Settings()).change_options(visit, *options)
+    assert visit.plan_result is (later if replaced else replanned)
+    assert ("verdict" in page) is not replaced
