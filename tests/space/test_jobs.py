@@ -16,6 +16,7 @@ if why := missing("gradio"):
 
 sys.path.insert(0, str(SPACE))
 try:
+    import adapter_actions
     import dataset_actions
     from actions import Actions
     from adapter_actions import AdapterActions
@@ -398,3 +399,28 @@ def test_other_pages_go_on_while_changed_options_are_planned_for(
     page = DatasetActions(COMPONENTS, BANK, Settings()).change_options(visit, *options)
     assert visit.plan_result is (later if replaced else replanned)
     assert ("verdict" in page) is not replaced
+
+
+def test_other_pages_go_on_while_the_base_model_is_looked_for(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def why_not(*_: object) -> str:
+        free.append(is_free(LOCK))
+        return "nothing"
+
+    def show(self: object, visit: Visit, *details: object) -> jobs.Updates:
+        assert details[-2:] == ("nothing", "nothing")
+        return {"result": 7}
+
+    monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(adapter_actions.trying, "why_not", why_not)
+    monkeypatch.setattr(adapter_actions.trying, "why_not_improve", why_not)
+    monkeypatch.setattr(AdapterActions, "_show_result", show)
+    visit.plan_result = PLAN
+    actions = AdapterActions(COMPONENTS, BANK, Settings())
+    page = actions.make(visit, 1, None)
+    page |= shown(actions.run(visit, "adapter"))
+    assert page["result"] == 7
+    assert free == [True, True]
