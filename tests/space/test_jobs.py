@@ -22,7 +22,7 @@ try:
     from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
     from settings import Settings
-    from work import jobs
+    from work import jobs, trying
     from work.planning import DatasetRequest
     from work.visit import LOCK, Visit
 finally:
@@ -424,3 +424,47 @@ def test_other_pages_go_on_while_the_base_model_is_looked_for(
     page |= shown(actions.run(visit, "adapter"))
     assert page["result"] == 7
     assert free == [True, True]
+
+
+def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded: list[object] = []
+    go_on, most = threading.Event(), 0
+    bank: Any = SimpleNamespace(index=SimpleNamespace(base_model="base"))
+    adapter: Any = SimpleNamespace(folder=SPACE)
+
+    class Trial:
+        def __init__(self, *_: object, **__: object) -> None:
+            nonlocal most
+            loaded.append(self)
+            most = max(most, len(loaded))
+            go_on.wait(60)  # cannot be interrupted
+
+        def __enter__(self) -> "Trial":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            loaded.pop()
+
+        def answers(self, prompt: str, check: Callable[[], None]) -> Any:
+            return SimpleNamespace(base=prompt, adapter=prompt)
+
+    def work(job: jobs.Job) -> None:
+        both = trying.answers(adapter, bank, Settings(), "prompt", job)
+        job.show(lambda: {"answers": both})
+
+    monkeypatch.setattr(trying, "Trial", Trial)
+    for _ in range(5):
+        job = jobs.Job(60)
+        running = job.run(work)
+        next(running)
+        job.cancel()
+        with pytest.raises(jobs.Canceled):
+            list(running)
+    last = jobs.Job(60).run(work)
+    assert next(last) == jobs.Step("Waiting for another request to end")
+    go_on.set()
+    results = [news() for news in last if not isinstance(news, jobs.Step)]
+    assert results == [{"answers": ("prompt", "prompt")}]
+    assert (most, loaded) == (1, [])
