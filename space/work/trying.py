@@ -204,7 +204,8 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
         return Improvement(None, "No training step helped on held-out rows: the adapter stays")
     given = replace(training, given_rows=True)
     generation = replace(generation, plan=replace(generation.plan, training=given))
-    trained = Adapter(result.name, adapter.seconds, trained=True)
+    card = generation.plan.card_data(generation.rank)
+    trained = Adapter(result.name, adapter.seconds, trained=card)
     return Improvement(
         save_files(generation, trained, job),
         f"Trained on {training.rows} of your rows. On held-out rows the error is now "
