@@ -21,6 +21,7 @@ try:
     from actions import Actions
     from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
+    from forms.inputs import OPTIONS
     from settings import Settings
     from work import jobs, trying
     from work.planning import DatasetRequest
@@ -395,7 +396,7 @@ def test_other_pages_go_on_while_changed_options_are_planned_for(
 
     monkeypatch.setattr(dataset_actions, "with_recipe", replan)
     monkeypatch.setattr(DatasetActions, "_verdict", verdict)
-    options: list[str | None] = [None] * len(dataset_actions.OPTIONS)
+    options: list[str | None] = [None] * len(OPTIONS)
     page = DatasetActions(COMPONENTS, BANK, Settings()).change_options(visit, *options)
     assert visit.plan_result is (later if replaced else replanned)
     assert ("verdict" in page) is not replaced
@@ -415,8 +416,8 @@ def test_other_pages_go_on_while_the_base_model_is_looked_for(
         return {"result": 7}
 
     monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(adapter_actions.trying, "why_not", why_not)
-    monkeypatch.setattr(adapter_actions.trying, "why_not_improve", why_not)
+    monkeypatch.setattr(trying, "why_not", why_not)
+    monkeypatch.setattr(trying, "why_not_improve", why_not)
     monkeypatch.setattr(AdapterActions, "_show_result", show)
     visit.plan_result = PLAN
     actions = AdapterActions(COMPONENTS, BANK, Settings())
