@@ -25,8 +25,10 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result = known(visit.plan_result, READ_AGAIN)
-            adapter = make_adapter(result, job)
-            job.show(lambda: self._show_result(visit, result, adapter, user))
+            adapter, bank = make_adapter(result, job), self.bank_loader.bank
+            no_model = trying.why_not(bank, self.settings)  # may ask the Hub
+            no_training = trying.why_not_improve(result, bank)
+            job.show(lambda: self._show_result(visit, result, adapter, user, no_model, no_training))
 
         c = self.components
         started = self.begin(visit, "adapter", work, c.problem, restores=True)
@@ -123,24 +125,30 @@ class AdapterActions(Actions):
     # --- showing --------------------------------------------------------------------------------
 
     def _show_result(
-        self, visit: Visit, result: PlanResult, adapter: Adapter, user: str | None
+        self,
+        visit: Visit,
+        result: PlanResult,
+        adapter: Adapter,
+        user: str | None,
+        no_model: str,
+        no_training: str,
     ) -> Updates:
-        c, bank = self.components, self.bank_loader.bank
+        """Show an adapter, and what can be done with it or why not."""
+        c, rows = self.components, len(trying.testable_rows(result)[1])
         visit.adapter, visit.results = adapter, visit.results + 1
-        reason, rows = trying.why_not(bank, self.settings), len(trying.testable_rows(result)[1])
         first = result.samples[0][0] if result.samples else ""
         name, private = view.proposed_name(result, user), result.plan.private
         return (
             dict.fromkeys((c.stale, c.answers, c.report, c.improved, c.saved), "")
-            | self._show_training(visit, trying.why_not_improve(result, bank))
+            | self._show_training(visit, no_training)
             | self._files(adapter)
             | {
                 c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
                 c.heading: self._heading(visit, adapter),
-                c.no_model: view.no_model_html(reason) if reason else "",
-                c.try_form: gr.Column(visible=not reason),
+                c.no_model: view.no_model_html(no_model) if no_model else "",
+                c.try_form: gr.Column(visible=not no_model),
                 c.prompt: first,
-                c.test_form: gr.Column(visible=not reason),
+                c.test_form: gr.Column(visible=not no_model),
                 c.test_text: render("result.test", rows=rows),
                 c.test: gr.Button(visible=bool(rows)),
                 c.sign_in_to_save: gr.HTML(visible=user is None),

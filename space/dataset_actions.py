@@ -77,17 +77,29 @@ class DatasetActions(Actions):
 
     def change_options(self, visit: Visit, *values: str | None) -> Updates:
         """Plan with another recipe, without reading the dataset again."""
-        c, problem, result = self.components, "", visit.plan_result
-        with LOCK:
+        c, problem = self.components, ""
+        recipe: Recipe | None = None
+        updates: Updates = {}
+        try:
+            recipe = recipe_of(**dict(zip(OPTIONS, values, strict=True)))
+        except LoraMetaError as error:
+            problem = error_html(error)
+        with LOCK:  # a plan that is shown from now on has these options
+            visit.recipe, before = recipe, visit.plan_result
+        if before is not None:
+            after = before
             try:
-                visit.recipe = recipe_of(**dict(zip(OPTIONS, values, strict=True)))
-                visit.plan_result = result and with_recipe(result, visit.recipe)
+                after = with_recipe(before, recipe) if recipe else before
             except LoraMetaError as error:
-                visit.recipe, problem = None, error_html(error)
-            updates: Updates = {c.visit: visit, c.option_error: problem}
-            if visit.plan_result is not None:  # nothing is being planned, but perhaps made
-                visit.drop_task()
-                updates |= self.idle(visit) | self._verdict(visit.plan_result)
+                recipe, problem = None, error_html(error)
+            updates = self._verdict(after)
+            with LOCK:
+                if visit.plan_result is not before:  # planned again or dropped meanwhile
+                    return {c.visit: visit, c.option_error: problem}
+                visit.recipe, visit.plan_result = recipe, after
+                visit.drop_task()  # nothing is being planned, but perhaps made
+                updates |= self.idle(visit)
+        updates |= {c.visit: visit, c.option_error: problem}
         if visit.adapter is not None:
             old = gr.Column(visible=True, elem_classes=["lm-step", "lm-old"])
             updates |= {c.result_step: old, c.stale: render("page.stale")}
@@ -109,7 +121,8 @@ class DatasetActions(Actions):
             if asked.columns:
                 recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
                 result = make_plan(self.bank_loader, asked, recipe, max_rows, credential, job)
-                self.bank_loader.map(recipe.metric)  # drawn once
+                result = with_recipe(result, visit.recipe or recipe)  # changed meanwhile?
+                self.bank_loader.map(result.plan.recipe.metric)  # drawn once
                 job.show(lambda: self._show_plan(visit, result, asked))
 
         c = self.components

@@ -3,7 +3,7 @@
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self, Unpack
@@ -273,10 +273,11 @@ class Trial:
     def __exit__(self, *exception: object) -> None:
         self._evaluator.__exit__(*exception)
 
-    def answers(self, prompt: str) -> Answers:
-        """Return the answers to a prompt."""
-        evaluator = self._evaluator
-        return Answers(evaluator.answer(prompt), evaluator.answer(prompt, self._folder))
+    def answers(self, prompt: str, check: Callable[[], None] = no_progress) -> Answers:
+        """Return the answers to a prompt; between the two, `check` may raise to end this."""
+        base = self._evaluator.answer(prompt)
+        check()
+        return Answers(base, self._evaluator.answer(prompt, self._folder))
 
     def evaluate(
         self,

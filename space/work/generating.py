@@ -8,6 +8,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_lorameta.cards.card_data import CardData
+from hf_lorameta.cards.model_card import CARD_FILE, render_card
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.evaluate import scores_to_card
@@ -35,14 +37,14 @@ class Adapter:
     Args:
         name: of the adapter's dataset.
         seconds: duration of the combination.
-        trained: whether it was trained further, which a plan does not say.
+        trained: the data of its card if it was trained further; None if it was not.
 
     Attributes:
         folder: its files.
         archive: their zip file.
     """
 
-    def __init__(self, name: str, seconds: float, trained: bool = False) -> None:
+    def __init__(self, name: str, seconds: float, trained: CardData | None = None) -> None:
         self.seconds, self.trained = seconds, trained
         stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-") or "adapter"
         scratch = Path(tempfile.mkdtemp(prefix="adapter-"))
@@ -130,7 +132,8 @@ def make_and_publish(
         credential: of the visitor.
         job: canceled until the commit begins.
         report: scores for the card.
-        trained: an adapter to publish as it is, instead of generating one.
+        trained: an adapter whose files to publish, instead of generating one; only its card is
+            written again, for the repo.
 
     Raises:
         SpaceError: the visitor is signed out.
@@ -146,16 +149,21 @@ def make_and_publish(
     )
     if not destination.overwrite:
         check_no_overwrite(target)
-    if trained:
-        return _publish(trained.folder, target, trained.seconds, hub, job)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"
-        generation = _generate(result, job)
-        job.report("Saving and validating the adapter")
-        generation.save_pretrained(folder, repo_id=repo_id)
+        if trained and trained.trained:
+            seconds = trained.seconds
+            shutil.copytree(trained.folder, folder)
+            card = render_card(trained.trained, repo_id)
+            (folder / CARD_FILE).write_text(card, encoding="utf-8", newline="")
+        else:
+            generation = _generate(result, job)
+            seconds = generation.seconds
+            job.report("Saving and validating the adapter")
+            generation.save_pretrained(folder, repo_id=repo_id)
         if report:
             scores_to_card(folder, report, plan.dataset)
-        return _publish(folder, target, generation.seconds, hub, job)
+        return _publish(folder, target, seconds, hub, job)
 
 
 def _publish(folder: Path, target: Target, seconds: float, hub: Hub, job: Job) -> Published:

@@ -3,6 +3,9 @@
 Trying and testing go through llama.cpp, without torch; training needs torch and the base model.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from hf_lorameta.bank.bank import Bank
@@ -40,6 +43,10 @@ TRAINING_ROWS = 100
 """At most. On 64 and more, training takes less time than on 16, without cross-validation."""
 _TIME_SHARE = 0.9
 """Share of the time limit that the training may take by its estimate."""
+_WAIT_SECONDS = 0.2
+_MODEL = threading.Semaphore(1)
+"""Held while a base model is in memory. Gradio's queue is not enough: a canceled job leaves it at
+once, and its thread ends only at the next check."""
 
 
 def why_not(bank: Bank, settings: Settings) -> str:
@@ -81,18 +88,16 @@ def answers(
     adapter: Adapter, bank: Bank, settings: Settings, prompt: str, job: Job
 ) -> tuple[str, str]:
     """Return the answers of the base model and of the adapter to a prompt."""
-    job.report("Loading the base model")
-    with _trial(adapter, bank, settings) as trial:
+    with _trial(adapter, bank, settings, job) as trial:
         job.report("Waiting for both answers")
-        both = trial.answers(prompt)
+        both = trial.answers(prompt, check=job.check)
         return both.base, both.adapter
 
 
 def test(adapter: Adapter, bank: Bank, settings: Settings, result: PlanResult, job: Job) -> Report:
     """Score base model, few-shot prompt and adapter; the scores go on the adapter's card."""
-    job.report("Loading the base model")
     shots, rows = testable_rows(result)
-    with _trial(adapter, bank, settings) as trial:
+    with _trial(adapter, bank, settings, job) as trial:
         report = trial.evaluate(
             rows,
             shots,
@@ -109,9 +114,25 @@ def is_worse(report: Report) -> bool:
     return not report.scores["generated"].loss < report.scores["base"].loss
 
 
-def _trial(adapter: Adapter, bank: Bank, settings: Settings) -> Trial:
+@contextmanager
+def _trial(adapter: Adapter, bank: Bank, settings: Settings, job: Job) -> Iterator[Trial]:
     folder = adapter.folder  # what is converted is deleted with the adapter
-    return Trial(folder, bank.index.base_model, base_gguf(settings), cache=folder.parent)
+    base_model, gguf = bank.index.base_model, base_gguf(settings)
+    with _turn(job), Trial(folder, base_model, gguf, cache=folder.parent) as trial:
+        job.check()
+        yield trial
+
+
+@contextmanager
+def _turn(job: Job) -> Iterator[None]:
+    """Wait until no other job has a base model in memory."""
+    while not _MODEL.acquire(timeout=_WAIT_SECONDS):
+        job.report("Waiting for another request to end")
+    try:
+        job.report("Loading the base model")
+        yield
+    finally:
+        _MODEL.release()
 
 
 def title(method: str) -> str:
@@ -167,9 +188,9 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
         LoraMetaError: the base model cannot be loaded or trained.
     """
     rows = rows_to_train(result)
-    job.report("Loading the base model")
-    with Session(bank, token=False) as session:
+    with _turn(job), Session(bank, token=False) as session:
         choice = recipe_within(result.plan, rows, session, _TIME_SHARE * job.time_limit)
+        job.check()
         if choice.recipe.train is None:
             raise TooSlowError("Training would take longer here than this page allows")
         planned = replace(result.plan, recipe=choice.recipe)
@@ -183,7 +204,8 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
         return Improvement(None, "No training step helped on held-out rows: the adapter stays")
     given = replace(training, given_rows=True)
     generation = replace(generation, plan=replace(generation.plan, training=given))
-    trained = Adapter(result.name, adapter.seconds, trained=True)
+    card = generation.plan.card_data(generation.rank)
+    trained = Adapter(result.name, adapter.seconds, trained=card)
     return Improvement(
         save_files(generation, trained, job),
         f"Trained on {training.rows} of your rows. On held-out rows the error is now "

@@ -19,6 +19,8 @@ pytest.importorskip("peft")
 
 from hf_lorameta import plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
+from hf_lorameta.cards.model_card import render_card  # noqa: E402
+from hf_lorameta.engines.scoring import Report, Scores  # noqa: E402
 from hf_lorameta.environment import install_requirement  # noqa: E402 - they import torch
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline.publish import Target  # noqa: E402
@@ -72,7 +74,9 @@ def test_training_gives_another_adapter_whose_card_says_trained(
     job = jobs.Job(120)
     improved = trying.improve(adapter, result, bank, job)
     assert improved.adapter is not None
-    assert improved.adapter.trained
+    assert improved.adapter.trained is not None
+    card = render_card(improved.adapter.trained, None)
+    assert card == improved.adapter.read("README.md")
     rows = len(trying.rows_to_train(result))
     assert f"Trained on {rows} rows" in improved.adapter.read("README.md")
     assert "It trains on other rows of the dataset" in improved.adapter.read("README.md")
@@ -175,24 +179,35 @@ def test_no_public_repo_is_named_after_a_private_dataset(
         assert generating.target_name(hidden, destination, "ann").startswith("ann/")
 
 
-def test_a_trained_adapter_is_published_as_it_is(
-    result: PlanResult, adapter: generating.Adapter, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tested", [False, True])
+def test_a_trained_adapter_is_published_with_a_card_of_the_repo(
+    tested: bool, result: PlanResult, adapter: generating.Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published: list[bytes] = []
+    published: dict[str, bytes] = {}
 
-    def publish(folder: Path, target: object, **options: object) -> str:
-        published.append((folder / WEIGHTS).read_bytes())
+    def publish(folder: Path, *_: object) -> str:
+        published.update({path.name: path.read_bytes() for path in folder.iterdir()})
         return "https://hub/ann/x"
 
     marked = (adapter.folder / WEIGHTS).read_bytes() + b"trained"
     (adapter.folder / WEIGHTS).write_bytes(marked)
-    adapter.seconds, adapter.trained = 1.0, True
+    adapter.seconds, adapter.trained = 1.0, result.plan.card_data(4)
+    before = {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
     target = Target("ann/x", None, True, False, ())
     monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
+    monkeypatch.setattr(generating, "check_no_overwrite", lambda _: None)
     monkeypatch.setattr(generating, "publish_folder", publish)
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
+    scores = {name: Scores(1.25, 0.5, 0.5, 0.5, 4) for name in ("base", "generated")}
+    report = Report(scores) if tested else None
     done = generating.make_and_publish(
-        result, generating.Destination("ann/x"), "hf_token", jobs.Job(9), None, adapter
+        result, generating.Destination("ann/x"), "hf_token", jobs.Job(60), report, adapter
     )
-    assert published == [marked]
     assert done == generating.Published("https://hub/ann/x", "ann/x", True, 1.0)
+    card = published.pop("README.md").decode()
+    assert "path/to/this/folder" in before.pop("README.md").decode()
+    assert "path/to/this/folder" not in card
+    assert "ann/x" in card
+    assert ("## What was measured" in card) is tested
+    assert published == before
+    assert "path/to/this/folder" in adapter.read("README.md"), "of the download"

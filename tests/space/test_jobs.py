@@ -16,13 +16,16 @@ if why := missing("gradio"):
 
 sys.path.insert(0, str(SPACE))
 try:
+    import adapter_actions
+    import dataset_actions
     from actions import Actions
     from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
+    from forms.inputs import OPTIONS
     from settings import Settings
-    from work import jobs
+    from work import jobs, trying
     from work.planning import DatasetRequest
-    from work.visit import Visit
+    from work.visit import LOCK, Visit
 finally:
     sys.path.remove(str(SPACE))
 
@@ -356,3 +359,113 @@ def test_a_page_whose_state_was_dropped_says_so(
         page |= shown(actions.run(visit, visit.task.line))
     assert "This page was idle for an hour" in str(page)
     assert page["progress"] == "", "nothing runs"
+
+
+def is_free(lock: Any) -> bool:
+    """Whether another thread could hold a lock."""
+    taken: list[bool] = []
+
+    def take() -> None:
+        taken.append(lock.acquire(blocking=False))
+        if taken[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return taken[0]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_other_pages_go_on_while_changed_options_are_planned_for(
+    visit: Visit, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later: Any = object()
+    replanned: Any = object()
+    visit.plan_result = PLAN
+
+    def replan(*_: object) -> Any:
+        assert is_free(LOCK)
+        if replaced:
+            visit.plan_result = later
+        return replanned
+
+    def verdict(*_: object) -> jobs.Updates:
+        assert is_free(LOCK)
+        return {"verdict": "new"}
+
+    monkeypatch.setattr(dataset_actions, "with_recipe", replan)
+    monkeypatch.setattr(DatasetActions, "_verdict", verdict)
+    options: list[str | None] = [None] * len(OPTIONS)
+    page = DatasetActions(COMPONENTS, BANK, Settings()).change_options(visit, *options)
+    assert visit.plan_result is (later if replaced else replanned)
+    assert ("verdict" in page) is not replaced
+
+
+def test_other_pages_go_on_while_the_base_model_is_looked_for(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def why_not(*_: object) -> str:
+        free.append(is_free(LOCK))
+        return "nothing"
+
+    def show(self: object, visit: Visit, *details: object) -> jobs.Updates:
+        assert details[-2:] == ("nothing", "nothing")
+        return {"result": 7}
+
+    monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(trying, "why_not", why_not)
+    monkeypatch.setattr(trying, "why_not_improve", why_not)
+    monkeypatch.setattr(AdapterActions, "_show_result", show)
+    visit.plan_result = PLAN
+    actions = AdapterActions(COMPONENTS, BANK, Settings())
+    page = actions.make(visit, 1, None)
+    page |= shown(actions.run(visit, "adapter"))
+    assert page["result"] == 7
+    assert free == [True, True]
+
+
+def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded: list[object] = []
+    go_on, most = threading.Event(), 0
+    bank: Any = SimpleNamespace(index=SimpleNamespace(base_model="base"))
+    adapter: Any = SimpleNamespace(folder=SPACE)
+
+    class Trial:
+        def __init__(self, *_: object, **__: object) -> None:
+            nonlocal most
+            loaded.append(self)
+            most = max(most, len(loaded))
+            go_on.wait(60)  # cannot be interrupted
+
+        def __enter__(self) -> "Trial":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            loaded.pop()
+
+        def answers(self, prompt: str, check: Callable[[], None]) -> Any:
+            return SimpleNamespace(base=prompt, adapter=prompt)
+
+    def work(job: jobs.Job) -> None:
+        both = trying.answers(adapter, bank, Settings(), "prompt", job)
+        job.show(lambda: {"answers": both})
+
+    monkeypatch.setattr(trying, "Trial", Trial)
+    for _ in range(5):
+        job = jobs.Job(60)
+        running = job.run(work)
+        next(running)
+        job.cancel()
+        with pytest.raises(jobs.Canceled):
+            list(running)
+    last = jobs.Job(60).run(work)
+    assert next(last) == jobs.Step("Waiting for another request to end")
+    go_on.set()
+    results = [news() for news in last if not isinstance(news, jobs.Step)]
+    assert results == [{"answers": ("prompt", "prompt")}]
+    assert (most, loaded) == (1, [])
