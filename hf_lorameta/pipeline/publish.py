@@ -6,7 +6,7 @@ visibility, and its files are replaced only with consent.
 
 The steps, for the command line, the Python API and the Space alike: `resolve_target`,
 `check_no_overwrite` unless there is consent, then the adapter is made and saved, and
-`publish_folder` within `preserve_on_failure`.
+`publish_folder`. Where a user can run a command to resume, that is within `preserve_on_failure`.
 """
 
 import re
