@@ -5,9 +5,10 @@ for, cancels what runs, and puts a task in line. The second, `Actions.run`, wait
 and streams the task's progress and results.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import gradio as gr
 
@@ -16,10 +17,23 @@ from settings import Settings
 from views.blocks import error_html, note, progress_html
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, Step, Updates, known_error
-from work.visit import LOCK, Line, Task, Visit
+from work.visit import Line, Task, Visit
 
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
 _BUSY = note("error", "Too many people use this page at the moment", ["Try again in a minute."])
+
+F = TypeVar("F", bound=Callable[..., Updates])
+
+
+def in_turn(answer: F) -> F:
+    """Decorate a method that answers requests: those of one page wait for each other."""
+
+    @functools.wraps(answer)
+    def with_lock(actions: "Actions", visit: Visit, *values: Any) -> Updates:
+        with visit.lock:
+            return answer(actions, visit, *values)
+
+    return cast(F, with_lock)
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ class Actions:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a message
             updates = {task.problem: error_html(known_error(error))}
-        with LOCK:
+        with visit.lock:
             visit.finish(task)
             if visit.task is None:
                 updates = self.idle(visit) | updates
@@ -81,7 +95,7 @@ class Actions:
 
     def _shown(self, visit: Visit, task: Task, news: Step | Callable[[], Updates]) -> Updates:
         """Return the updates for a step or a result, none if a later task has begun."""
-        with LOCK:
+        with visit.lock:
             current = visit.task is task
             if isinstance(news, Step) and current:
                 html = progress_html(news.text, news.done, news.total)
@@ -90,12 +104,14 @@ class Actions:
                 return news()
         return self.nothing(visit)
 
+    @in_turn
     def busy(self, visit: Visit) -> Updates:
         """Say that Gradio's queue is full."""
         visit.drop_task()
         c = self.components
         return self.idle(visit) | {c.progress: _BUSY, c.bar: gr.Row(visible=True)}
 
+    @in_turn
     def cancel(self, visit: Visit, number: int) -> Updates:
         """Cancel the task that waits or runs, or take its result back if that is on its way.
 
@@ -105,6 +121,7 @@ class Actions:
         """
         return self.idle(visit) if visit.cancel(number) else self.nothing(visit)
 
+    @in_turn
     def settle(self, visit: Visit) -> Updates:
         """Show that nothing runs, if so."""
         return self.nothing(visit) if visit.task else self.idle(visit)

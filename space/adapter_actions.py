@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from actions import Actions
+from actions import Actions, in_turn
 from forms.inputs import credential_of
 from views import result as view
 from views.blocks import render
@@ -16,6 +16,7 @@ from work.visit import MAKE_AGAIN, READ_AGAIN, Visit, known
 class AdapterActions(Actions):
     """Handlers of the buttons of the result."""
 
+    @in_turn
     def make(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
         """Make the adapter of the plan."""
         if not visit.accept(number):
@@ -34,6 +35,7 @@ class AdapterActions(Actions):
         started = self.begin(visit, "adapter", work, c.problem, restores=True)
         return started | {c.result_step: gr.Column(visible=False)}
 
+    @in_turn
     def try_out(self, visit: Visit, number: int, prompt: str) -> Updates:
         """Show the answers of the base model and of the adapter to a prompt."""
         c = self.components
@@ -50,6 +52,7 @@ class AdapterActions(Actions):
             return self.nothing(visit)
         return self.begin(visit, "model", work, c.answers)
 
+    @in_turn
     def test(self, visit: Visit, number: int) -> Updates:
         """Score base model, few-shot prompt and adapter on rows of the dataset."""
         c = self.components
@@ -68,6 +71,7 @@ class AdapterActions(Actions):
             return self.nothing(visit)
         return self.begin(visit, "model", work, c.report)
 
+    @in_turn
     def improve(self, visit: Visit, number: int) -> Updates:
         """Train the adapter further; it replaces the result if it is better on held-out rows."""
         c = self.components
@@ -89,6 +93,7 @@ class AdapterActions(Actions):
             return self.nothing(visit)
         return self.begin(visit, "model", work, c.improved)
 
+    @in_turn
     def save(
         self,
         visit: Visit,

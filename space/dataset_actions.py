@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from actions import Actions
+from actions import Actions, in_turn
 from forms.html_forms import columns_form, columns_from_form, prompt_from_form
 from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded_file
 from hf_lorameta.errors import LoraMetaError
@@ -28,12 +28,13 @@ from work.planning import (
     validated,
 )
 from work.reader_process import read
-from work.visit import LOCK, READ_AGAIN, Visit, known
+from work.visit import READ_AGAIN, Visit, known
 
 
 class DatasetActions(Actions):
     """Handlers of the forms for the dataset, its columns and the options."""
 
+    @in_turn
     def choose(
         self, visit: Visit, number: int, event: gr.EventData, token: gr.OAuthToken | None
     ) -> Updates:
@@ -48,6 +49,7 @@ class DatasetActions(Actions):
             return self._refused(visit, error) | no_columns
         return self._read(visit, token) | no_columns
 
+    @in_turn
     def choose_columns(
         self, visit: Visit, number: int, event: gr.EventData, token: gr.OAuthToken | None
     ) -> Updates:
@@ -84,7 +86,7 @@ class DatasetActions(Actions):
             recipe = recipe_of(**dict(zip(OPTIONS, values, strict=True)))
         except LoraMetaError as error:
             problem = error_html(error)
-        with LOCK:  # a plan that is shown from now on has these options
+        with visit.lock:  # a plan that is shown from now on has these options
             visit.recipe, before = recipe, visit.plan_result
         if before is not None:
             after = before
@@ -93,7 +95,7 @@ class DatasetActions(Actions):
             except LoraMetaError as error:
                 recipe, problem = None, error_html(error)
             updates = self._verdict(after)
-            with LOCK:
+            with visit.lock:
                 if visit.plan_result is not before:  # planned again or dropped meanwhile
                     return {c.visit: visit, c.option_error: problem}
                 visit.recipe, visit.plan_result = recipe, after

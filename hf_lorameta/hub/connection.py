@@ -25,12 +25,13 @@ class Connection:
 
     Attributes:
         token: None for the saved one, False for none.
-        timeout: seconds to wait for an answer about a repo, or for a part of a file.
+        timeout: seconds to wait for an answer about a repo, or for a part of a file; the variable
+            ``HF_HUB_DOWNLOAD_TIMEOUT`` can raise it.
         retries: the retries of all requests, which share one time budget.
     """
 
     token: Token = field(repr=False)
-    timeout: float = 30.0
+    timeout: float = max(30.0, constants.HF_HUB_DOWNLOAD_TIMEOUT)
     retries: Retries = field(default_factory=Retries, repr=False)
 
     @property

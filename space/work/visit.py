@@ -15,8 +15,6 @@ from work.generating import Adapter
 from work.jobs import Job
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
-LOCK = threading.RLock()
-"""Held where a visit and its job change together, for milliseconds; one for all visits."""
 READ_AGAIN, MAKE_AGAIN = "read the dataset again", "make the adapter again"
 T = TypeVar("T")
 Line = Literal["plan", "adapter", "model"]
@@ -62,6 +60,8 @@ class Visit:
         adapter: the adapter that was made from the plan.
         report: scores of the adapter, if it was tested.
         results: number of adapters that were made.
+        lock: held while a request is answered and while a result is shown, for milliseconds, so
+            that a Cancel finds either all of a request or nothing of it.
     """
 
     number: int = 0
@@ -77,14 +77,20 @@ class Visit:
     results: int = 0
     _before: tuple[PlanResult | None, Adapter | None, Report | None] | None = None
 
+    def __post_init__(self) -> None:
+        self.lock = threading.RLock()  # no field: Gradio copies those
+
+    def __deepcopy__(self, memo: object) -> "Visit":
+        """Return a new visit: Gradio copies the initial value of the state for each page."""
+        return Visit()
+
     def accept(self, number: int) -> bool:
         """Whether a request is later than all before it; if so, what runs is canceled."""
-        with LOCK:
-            if number <= self.number:
-                return False
-            self.number, self.canceled = number, False
-            self.drop_task()
-            return True
+        if number <= self.number:
+            return False
+        self.number, self.canceled = number, False
+        self.drop_task()
+        return True
 
     def begin(self, task: Task) -> None:
         """Put a task in line; Cancel will bring back what is planned and made by now."""
@@ -93,7 +99,7 @@ class Visit:
 
     def take(self, line: Line) -> Task | None:
         """Return the task that waits in a line; None if it was canceled, replaced or taken."""
-        with LOCK:
+        with self.lock:
             task = self.task
             if task is None or task.started or task.line != line:
                 return None
@@ -108,16 +114,15 @@ class Visit:
 
     def cancel(self, number: int) -> bool:
         """Cancel the task, also one whose result is on its way; return whether it was in time."""
-        with LOCK:
-            if number <= self.number:
-                return False
-            self.number = number
-            if self._before is None or (self.task and self.task.job.committed):
-                return False
-            self.plan_result, self.adapter, self.report = self._before
-            self.drop_task()
-            self.canceled = True
-            return True
+        if number <= self.number:
+            return False
+        self.number = number
+        if self._before is None or (self.task and self.task.job.committed):
+            return False
+        self.plan_result, self.adapter, self.report = self._before
+        self.drop_task()
+        self.canceled = True
+        return True
 
     def drop_task(self) -> None:
         """Cancel the task; it shows nothing more, unless it was committed."""

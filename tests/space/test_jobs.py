@@ -25,7 +25,7 @@ try:
     from settings import Settings
     from work import jobs, trying
     from work.planning import DatasetRequest
-    from work.visit import LOCK, Visit
+    from work.visit import Visit
 finally:
     sys.path.remove(str(SPACE))
 
@@ -336,7 +336,7 @@ def test_an_outdated_request_changes_nothing(handler: str, visit: Visit) -> None
     assert getattr(actions, handler)(visit, 1, event, None) == {"visit": visit}
 
 
-EVENT = SimpleNamespace(_data={}, target=None)
+EVENT: Any = SimpleNamespace(_data={}, target=None)
 
 
 @pytest.mark.parametrize(
@@ -361,6 +361,25 @@ def test_a_page_whose_state_was_dropped_says_so(
     assert page["progress"] == "", "nothing runs"
 
 
+def test_cancel_holds_for_a_request_that_is_being_answered(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancel: list[threading.Thread] = []
+
+    def validated(request: DatasetRequest) -> DatasetRequest:
+        cancel.append(threading.Thread(target=page.cancel, args=(visit, 2)))
+        cancel[0].start()
+        cancel[0].join(timeout=0.1)
+        return request
+
+    monkeypatch.setattr(dataset_actions, "validated", validated)
+    page = DatasetActions(COMPONENTS, BANK, Settings())
+    page.choose(visit, 1, EVENT, None)
+    cancel[0].join()
+    assert visit.canceled
+    assert visit.task is None
+
+
 def is_free(lock: Any) -> bool:
     """Whether another thread could hold a lock."""
     taken: list[bool] = []
@@ -377,7 +396,7 @@ def is_free(lock: Any) -> bool:
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_other_pages_go_on_while_changed_options_are_planned_for(
+def test_requests_are_answered_while_changed_options_are_planned_for(
     visit: Visit, replaced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later: Any = object()
@@ -385,13 +404,13 @@ def test_other_pages_go_on_while_changed_options_are_planned_for(
     visit.plan_result = PLAN
 
     def replan(*_: object) -> Any:
-        assert is_free(LOCK)
+        assert is_free(visit.lock)
         if replaced:
             visit.plan_result = later
         return replanned
 
     def verdict(*_: object) -> jobs.Updates:
-        assert is_free(LOCK)
+        assert is_free(visit.lock)
         return {"verdict": "new"}
 
     monkeypatch.setattr(dataset_actions, "with_recipe", replan)
@@ -402,13 +421,13 @@ def test_other_pages_go_on_while_changed_options_are_planned_for(
     assert ("verdict" in page) is not replaced
 
 
-def test_other_pages_go_on_while_the_base_model_is_looked_for(
+def test_requests_are_answered_while_the_base_model_is_looked_for(
     visit: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free: list[bool] = []
 
     def why_not(*_: object) -> str:
-        free.append(is_free(LOCK))
+        free.append(is_free(visit.lock))
         return "nothing"
 
     def show(self: object, visit: Visit, *details: object) -> jobs.Updates:

@@ -26,11 +26,12 @@ AT_ONCE = 4
 @pytest.fixture(scope="module")
 def small_queue(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSpace]:
     home = tmp_path_factory.mktemp("queue")
-    with running_space(world.hub, home, HF_LORAMETA_QUEUE="2") as space:
+    with running_space(
+        world.hub, home, HF_LORAMETA_QUEUE="2", HF_HUB_DOWNLOAD_TIMEOUT="600"
+    ) as space:
         yield space
 
 
-@pytest.mark.skip(reason="the place in line was not shown in two of four full runs; cause unknown")
 def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_many(
     small_queue: RunningSpace, chromium: Any, cli: Shell, user: Account
 ) -> None:
@@ -47,10 +48,10 @@ def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_man
     first, second, third = (visitor.page for visitor in visitors)
     with ThreadPoolExecutor() as pool, ended_by(go_on):
         clients = [Client(small_queue.url, verbose=False) for _ in range(AT_ONCE)]
-        running = [
-            pool.submit(client.predict, dataset=slow, api_name="/plan") for client in clients
-        ]
-        assert all(reading.acquire(timeout=120) for _ in running)
+        running = []
+        for client in clients:  # each begins before the next one asks: only two may wait
+            running.append(pool.submit(client.predict, dataset=slow, api_name="/plan"))
+            assert reading.acquire(timeout=120)
         visitors[0].enter_dataset(repo)
         expect(first.locator("#lm-work")).to_contain_text("Waiting: place 1 in the line")
         visitors[1].enter_dataset(repo)
