@@ -1,32 +1,38 @@
 """Files and names for running an adapter's GGUF with llama.cpp or Ollama."""
 
-from hf_lorameta.data.prompt import PROMPT
+from hf_lorameta.data.columns.columns import Columns
 
 GGUF_FILE = "adapter.gguf"
 MODELFILE = "Modelfile"
 BASE_FILE = "base.gguf"
 """The name that the commands use for a GGUF of the base model, which the user supplies."""
+_FIELD = "{{ .Prompt }}"
+"""Where Ollama puts the prompt of a user."""
 
 
-def render_modelfile(base_model: str, template: str | None = None) -> str:
-    """Return an Ollama ``Modelfile`` that passes prompts on as the adapter's recipe has them.
+def render_modelfile(base_model: str, columns: Columns | None = None) -> str:
+    """Return an Ollama ``Modelfile`` that puts inputs into prompts as the adapter's recipe does.
 
     Args:
         base_model: of the adapter.
-        template: of its prompts. Only one with ``{prompt}`` is used, see
-            `hf_lorameta.data.chat_form`; otherwise prompts are passed on as they are.
+        columns: of its recipe, see `Columns.prompt_of`; None passes prompts on as they are.
 
     Example:
-        >>> print(render_modelfile("org/base"))  # doctest: +ELLIPSIS
+        >>> columns = Columns(input="text", instruction_text="Sort.")
+        >>> print(render_modelfile("org/base", columns))  # doctest: +ELLIPSIS
         # base.gguf is a GGUF of org/base; any quantization will do.
         FROM ./base.gguf
         ADAPTER ./adapter.gguf
-        TEMPLATE \"""{{ .Prompt }}\"""
+        TEMPLATE \"""Sort.
+        <BLANKLINE>
+        Input: {{ .Prompt }}
+        Output:\"""
         ...
     """
     name = " ".join(base_model.split())
-    around = template if template and PROMPT in template and '"""' not in template else PROMPT
-    shown = around.replace(PROMPT, "{{ .Prompt }}")
+    form = columns.prompt_of("\0") if columns else "\0"
+    is_text = not any(mark in form for mark in ("{{", "}}", '"""'))
+    shown = form.replace("\0", _FIELD) if is_text else _FIELD
     return f'''# {BASE_FILE} is a GGUF of {name}; any quantization will do.
 FROM ./{BASE_FILE}
 ADAPTER ./{GGUF_FILE}

@@ -150,17 +150,8 @@ def _files(adapter: str, base: Path | None, token: str | None) -> tuple[Path, Pa
 
 
 def _recorded_prompt(folder: Path) -> Callable[[str], str]:
-    """Return a function from an input to its prompt, as an adapter's recipe has it.
-
-    An instruction that differs from row to row is left to the input, as are the turns of a chat.
-    """
-    from hf_lorameta.data.prompt import PROMPT, join_instruction
-
-    columns = _recorded_columns(folder)
-    if columns.instruction_of_input and PROMPT not in (columns.template or ""):
-        return str
-    instruction = columns.instruction_text or ""
-    return lambda text: join_instruction(instruction, text, columns.template)
+    """Return a function from an input to its prompt, as an adapter's recipe has it."""
+    return _recorded_columns(folder).prompt_of
 
 
 def _recorded_columns(folder: Path) -> "Columns":

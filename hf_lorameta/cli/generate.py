@@ -228,32 +228,44 @@ def _prepare(
     """Plan and draw rows; say what is read, and what the plan is warned of."""
     from hf_lorameta.pipeline.generate import prepare
 
-    _report_dataset(dataset, session.bank, quiet)
+    _report_dataset(request, dataset, session.bank, quiet)
     prepared = prepare(dataset, session, request.recipe, budget=request.seconds, check=check)
-    _report_plan(prepared, dataset, quiet)
+    _report_plan(prepared, quiet)
     return prepared
 
 
-def _report_dataset(dataset: "Dataset", bank: "Bank", quiet: bool) -> None:
+def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: bool) -> None:
     """Say what will be read, and with which bank it is compared."""
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     log(quiet, f"Reading {dataset.columns}{dataset.of_split}{unread}")
     for note in dataset.notes:
         log(quiet, f"Note: {note}")
+    _report_form(request, dataset, quiet)
     log(quiet, f"Bank: {bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}")
 
 
-def _report_plan(prepared: "Prepared", dataset: "Dataset", quiet: bool) -> None:
-    """Say what a budget has chosen, and what the plan is warned of."""
+def _report_form(request: Request, dataset: "Dataset", quiet: bool) -> None:
+    """Say how to keep the prompts as they are, and which instruction would name the classes."""
     from hf_lorameta.data.instructions import propose_instruction
-    from hf_lorameta.pipeline.plan_warnings import lacks_instruction
 
+    columns, given = dataset.columns, (request.instruction, request.template)
+    if given != (None, None) or given == (columns.instruction_text, columns.template):
+        return
+    log(quiet, "--template '{prompt}' leaves prompts as they are")
+    if quiet or dataset.public or not columns.instruction_text:
+        return
+    proposed = propose_instruction(dataset)
+    if proposed and proposed != columns.instruction_text:
+        log(quiet, "Class names of private data are not put into the instruction by themselves")
+        log(quiet, f"Proposed: --instruction {shlex.quote(proposed)}")
+
+
+def _report_plan(prepared: "Prepared", quiet: bool) -> None:
+    """Say what a budget has chosen, and what the plan is warned of."""
     for reason in prepared.reasons:
         log(quiet, reason)
     for warning in prepared.plan.warnings:
         warn(warning)
-    if not quiet and lacks_instruction(prepared.plan) and (text := propose_instruction(dataset)):
-        log(quiet, f"Proposed: --instruction {shlex.quote(text)}")
 
 
 def _check_possible(request: Request, session: "Session", export: "Export | None") -> None:

@@ -76,9 +76,12 @@ class Dataset(DatasetInfo):
         total: returns the number of rows if it is known without reading them, else None.
         named_split: whether `split` was named, by the dataset or by the caller. Rows that are in no
             split, as those of a file, count as train.
+        with_prompt: returns the dataset with an instruction and a template around every row, see
+            `Columns.with_prompt`.
     """
 
     rows: Callable[[], Iterator[Row]]
+    with_prompt: Callable[[str | None, str | None], "Dataset"]
     first_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
@@ -193,6 +196,7 @@ def as_dataset(
         license=repo.license if repo else None,
         gated=repo.gated if repo else False,
         rows=partial(read, raw),
+        with_prompt=partial(as_dataset, raw, columns, limits=limits),
         whole=partial(read, replace(raw, rows=raw.whole)) if raw.whole else None,
         first_rows=tuple((limits.cut(prompt), limits.cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),

@@ -5,7 +5,8 @@ from hf_lorameta.data.columns.table_view import normalized
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 
-_ROWS = 1000
+_ROWS = 10_000
+"""Rows whose outputs are read, at most."""
 _MAX_CLASSES = 30
 _MAX_LENGTH = 40
 _SHARED_TOKENS = 3
@@ -38,10 +39,12 @@ def states_task(dataset: DatasetInfo) -> bool:
     return any(normalized(field) in known.STATED for field in fields)
 
 
-def propose_instruction(dataset: Dataset) -> str | None:
-    """Return an instruction to show to the user, if the rows reveal the task.
+def propose_instruction(dataset: Dataset, *, with_names: bool = True) -> str | None:
+    """Return an instruction for a dataset with inputs, if its columns or outputs reveal the task.
 
-    It may hold class names, so it is not stored.
+    Args:
+        dataset: an opened dataset.
+        with_names: name the classes, if there are not too many.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -61,6 +64,8 @@ def propose_instruction(dataset: Dataset) -> str | None:
     if not classes:
         return None
     what = "the text" if len(columns.named("input")) == 1 else "the texts"
+    if not with_names:
+        return f"Classify {what}."
     if len(classes) > _MAX_CLASSES:
         return f"Name the class of {what}."
     return f"Classify {what} as one of: {', '.join(classes)}."

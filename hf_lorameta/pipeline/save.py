@@ -240,8 +240,7 @@ class Generation(PlannedAdapter):
         card = replace(plan.card_data(self.rank), gguf=exported)
         texts = self._text_files(plan.provenance() | {"rank": self.rank}, card, repo_id)
         if exported:
-            template = plan.dataset.columns.template
-            texts[MODELFILE] = render_modelfile(self.base_model, template)
+            texts[MODELFILE] = render_modelfile(self.base_model, plan.dataset.columns)
         return texts
 
     def evaluate(self, dataset: Any = None, **options: Any) -> Report:

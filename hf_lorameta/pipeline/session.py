@@ -9,12 +9,14 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
+from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.errors import UsageError
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.pipeline.form import in_form_of
 
 LoadedModel: TypeAlias = tuple[Any, Any]
 """A causal LM of transformers, on the CPU, and its tokenizer."""
@@ -134,8 +136,15 @@ class Session:
     ) -> Dataset:
         """Open a dataset with this session's Hub client, see `hf_lorameta.open_dataset`.
 
-        The template ``chat`` is the base model's own chat template.
+        The template ``chat`` is the base model's own chat template. Without instruction and
+        template, prompts get those that they lack, if the bank's have them, see
+        `hf_lorameta.data.prompt_form.with_known_form`.
         """
         if reading.get("template") == CHAT:
             reading["template"] = self.chat_form
-        return open_dataset(dataset, self.hub, limits=limits, **reading)
+        if reading.get("instruction") == "" and not reading.get("template"):
+            reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
+        opened = open_dataset(dataset, self.hub, limits=limits, **reading)
+        if reading.get("instruction") is not None or reading.get("template") is not None:
+            return opened
+        return in_form_of(self.bank)(opened)

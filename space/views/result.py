@@ -77,7 +77,7 @@ def usage_html(result: PlanResult, name: str) -> str:
         base_model=base_model,
         prompt=json.dumps(prompt, ensure_ascii=False),
         shell_prompt=shlex.quote(prompt),
-        modelfile=render_modelfile(base_model, result.plan.dataset.columns.template),
+        modelfile=render_modelfile(base_model, result.plan.dataset.columns),
     )
 
 

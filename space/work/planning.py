@@ -6,21 +6,22 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample
-from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
@@ -238,28 +239,34 @@ def make_plan(
     if request.template == CHAT:
         request = replace(request, template=Session(bank, token=credential).chat_form)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    reading, samples = read(job, _read, request, credential, recipe, limits, token_counting(bank))
+    how = HowToRead(recipe, limits, token_counting(bank), in_form_of(bank))
+    reading, samples = read(job, _read, request, credential, how)
     return PlanResult(plan_from_reading(reading, bank), samples, request.name)
 
 
+class HowToRead(NamedTuple):
+    """What decides how rows are read and counted; can be pickled."""
+
+    recipe: Recipe
+    limits: ReadingLimits
+    counting: TokenCounting
+    in_form: Callable[[Dataset], Dataset]
+
+
 def _read(
-    request: DatasetRequest,
-    credential: Credential,
-    recipe: Recipe,
-    limits: ReadingLimits,
-    counting: TokenCounting,
+    request: DatasetRequest, credential: Credential, how: HowToRead
 ) -> tuple[Reading, list[tuple[str, str]]]:
     """Return the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
     with hidden_path(request):
         named = request.file or request.dataset or ""
         options = {name: getattr(request, name) for name in CHOICES}
-        opened = open_dataset(named, Hub(credential), **options, limits=limits)
+        opened = how.in_form(open_dataset(named, Hub(credential), **options, limits=how.limits))
         sample = RowSample(SAMPLES, "samples")
 
         def rows() -> Iterator[tuple[str, str]]:
             return sample.of(report_rows(opened.rows()))
 
-        reading = read_dataset(replace(opened, rows=rows), recipe, counting)
+        reading = read_dataset(replace(opened, rows=rows), how.recipe, how.counting)
         samples = [
             (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
             for prompt, output in sample.rows

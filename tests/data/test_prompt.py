@@ -2,6 +2,8 @@
 
 import json
 import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.instructions import propose_instruction, states_task
 from hf_lorameta.data.prompt import as_option, from_option
+from hf_lorameta.data.prompt_form import with_known_form
 from hf_lorameta.errors import UsageError
 from tests.conftest import Account, Built, Shell
 from tests.data.shapes import text
 
-CLASSES = ("bad", "fine", "good")
-SAID = "Classify the text as one of: bad, fine, good."
+CLASSES = ("dour", "jolly", "wry")
+WEIGHTS = ".safetensors"
+SAID = "Classify the text as one of: dour, jolly, wry."
 
 
 @pytest.fixture
@@ -31,10 +35,10 @@ def labeled(tmp_path: Path) -> Path:
 
 def test_instruction_and_template_are_put_around_every_input(labeled: Path) -> None:
     given = open_dataset(labeled, instruction=SAID)
-    assert given.head(1) == [(f"{SAID}\n\nInput: {text(0, 12)}\nOutput:", "bad")]
+    assert given.head(1) == [(f"{SAID}\n\nInput: {text(0, 12)}\nOutput:", "dour")]
     template = "{instruction}\n\n{input}\nClass:"
     shaped = open_dataset(labeled, instruction=SAID, template=template)
-    assert shaped.head(1) == [(f"{SAID}\n\n{text(0, 12)}\nClass:", "bad")]
+    assert shaped.head(1) == [(f"{SAID}\n\n{text(0, 12)}\nClass:", "dour")]
     assert open_dataset(labeled, template="Text: {input}").head(1)[0][0] == f"Text: {text(0, 12)}"
     again = open_dataset(labeled, columns=shaped.columns)  # as evaluate does
     assert again.head(3) == shaped.head(3)
@@ -76,19 +80,101 @@ def test_rows_with_an_instruction_keep_theirs(tmp_path: Path) -> None:
     assert [prompt for prompt, _ in shaped.rows()] == ["Say.", f"Say.\n\n{text(1)}"]
 
 
-def test_inputs_without_instruction_are_warned_about_with_a_proposal(
-    cli: Shell, labeled: Path
+# --- the form that is chosen ----------------------------------------------------------------------
+
+
+def formed(rows: list[dict[str, str]], **dataset: Any) -> str:
+    """Return the first prompt in the form that is chosen."""
+    opened = replace(open_dataset(rows), private=False, id="user/ds", **dataset)
+    return with_known_form(opened).head(1)[0][0]
+
+
+def as_rows(**columns: Callable[[int], str]) -> list[dict[str, str]]:
+    return [{name: make(i) for name, make in columns.items()} for i in range(40)]
+
+
+def label(i: int) -> str:
+    return CLASSES[i % 3]
+
+
+def test_inputs_alone_get_an_instruction_and_a_cue() -> None:
+    assert formed(as_rows(text=text, label=label)) == f"{SAID}\n\nInput: {text(0)}\nOutput:"
+
+
+@pytest.mark.parametrize(
+    "shape", ["Is this a true story? {}", "{} What do they feel?", "{}\nSay it."]
+)
+def test_prompts_that_share_an_instruction_get_a_cue(shape: str) -> None:
+    def shaped(i: int) -> str:
+        return shape.format(text(i))
+
+    expected = shaped(0) + "\nOutput:"
+    if shape.endswith("Say it."):  # too short for an instruction
+        expected = f"{SAID}\n\nInput: {shaped(0)}\nOutput:"
+    assert formed(as_rows(input=shaped, output=label)) == expected
+
+
+@pytest.mark.parametrize("shape", ["Q: {}\nA:", "{} =>", "### Input:\n{}\n\n### Response:\n"])
+def test_prompts_with_a_cue_stay_as_they_are(shape: str) -> None:
+    prompts = as_rows(input=lambda i: shape.format(text(i)), output=label)
+    assert formed(prompts) == prompts[0]["input"]
+
+
+def test_questions_get_a_cue() -> None:
+    questions = as_rows(question=text, answer=lambda i: text(i, 5))
+    assert formed(questions) == f"{text(0)}\nOutput:"
+
+
+def test_rows_with_an_instruction_or_turns_or_without_inputs_stay_as_they_are() -> None:
+    own = as_rows(instruction=text, input=lambda i: text(i + 1), output=label)
+    assert formed(own) == f"{text(0)}\n\nInput: {text(1)}\nOutput:"
+    turns: Any = [{"messages": [{"role": "user", "content": text(0)},
+                                {"role": "assistant", "content": "a"}]}]  # fmt: skip
+    assert formed(turns) == text(0)
+    assert formed([{"text": text(0)}]) == ""
+
+
+def test_a_form_that_was_given_stays(labeled: Path) -> None:
+    for form in ({"instruction": "Sort."}, {"template": "{prompt}"}, {"template": "T: {input}"}):
+        opened = open_dataset(labeled, **form)
+        assert with_known_form(opened) is opened
+
+
+def test_class_names_of_private_data_are_not_put_into_the_instruction(
+    cli: Shell, labeled: Path, tmp_path: Path
 ) -> None:
-    done = cli("plan", "-d", labeled)
-    assert "The inputs contain no instruction" in done.err
+    done = cli("generate", "-d", labeled, "-o", "a")
+    assert "all get this one: Classify the text.\n" in done.err
     proposed = next(x for x in done.err.splitlines() if x.startswith("Proposed: "))
     assert shlex.split(proposed)[1:] == ["--instruction", SAID]
+    written = "".join(p.read_text() for p in (tmp_path / "a").iterdir() if p.suffix != WEIGHTS)
+    assert "Classify the text." in written
+    assert not any(name in written for name in CLASSES)
     done = cli("plan", "-d", labeled, "--instruction", SAID)
-    assert "instruction, and" not in done.err
+    assert "instruction" not in done.err
 
 
-def test_the_bank_without_instructions_expects_none(cli: Shell, bank: Built, labeled: Path) -> None:
-    assert "no instruction" not in cli("plan", "-d", labeled, "--bank", bank.folder).err
+@pytest.mark.parametrize("raw", [("--instruction", ""), ("--template", "{prompt}")])
+def test_prompts_can_stay_as_they_are_and_are_made_so_again(
+    cli: Shell, labeled: Path, tmp_path: Path, raw: tuple[str, str]
+) -> None:
+    cli("generate", "-d", labeled, *raw, "-o", "a")
+    card = (tmp_path / "a" / "README.md").read_text()
+    command = shlex.split(card.partition("hf-lorameta generate ")[2].partition("```")[0])
+    assert command[command.index("--template") + 1] == "{prompt}"
+    stored = json.loads((tmp_path / "a" / "recipe.json").read_bytes())["dataset"]["columns"]
+    assert stored == {"input": "text", "output": "label", "template": "{prompt}"}
+
+
+def test_a_bank_without_instructions_leaves_prompts_as_they_are(
+    cli: Shell, bank: Built, labeled: Path
+) -> None:
+    done = cli("plan", "-d", labeled, "--bank", bank.folder)
+    assert "instruction" not in done.err
+    assert "cue" not in done.err
+
+
+# --- what is recorded -----------------------------------------------------------------------------
 
 
 def test_recipe_card_and_reproduction_hold_instruction_and_template(

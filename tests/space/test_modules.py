@@ -453,7 +453,13 @@ def test_the_code_to_use_an_adapter_has_the_prompt_of_a_row(guest_book: Plan) ->
 
 
 @pytest.mark.parametrize(
-    ("template", "shown"), [(None, "{{ .Prompt }}"), ("<u>{prompt}<m>", "<u>{{ .Prompt }}<m>")]
+    ("template", "shown"),
+    [
+        (None, "{{ .Prompt }}"),
+        ("<u>{prompt}<m>", "<u>{{ .Prompt }}<m>"),
+        ("{input} =>", "{{ .Prompt }} =>"),
+        ("{{ .System }} {input}", "{{ .Prompt }}"),
+    ],
 )
 def test_the_modelfile_has_the_form_of_the_prompt(
     guest_book: Plan, template: str | None, shown: str

@@ -14,7 +14,7 @@ from pydantic import (
     model_serializer,
 )
 
-from hf_lorameta.data.prompt import check_template
+from hf_lorameta.data.prompt import PROMPT, check_template, join_instruction
 from hf_lorameta.errors import ColumnsError, Option, UsageError
 
 ROLES = ("instruction", "input", "choices", "output", "messages")
@@ -110,6 +110,20 @@ class Columns(BaseModel):
         names = {role: tuple(map(rename, self.named(role))) for role in ROLES}
         update = {role: n if len(n) > 1 else next(iter(n), None) for role, n in names.items()}
         return self.model_copy(update=update)
+
+    def prompt_of(self, text: str) -> str:
+        """Put a row's input into its prompt, as far as all rows share what is around it.
+
+        An instruction that differs from row to row is left to the input, as are the turns of a
+        chat.
+
+        Example:
+            >>> Columns(input="text", instruction_text="Sort.").prompt_of("a")
+            'Sort.\\n\\nInput: a\\nOutput:'
+        """
+        if self.instruction_of_input and PROMPT not in (self.template or ""):
+            return text
+        return join_instruction(self.instruction_text or "", text, self.template)
 
     def with_prompt(self, instruction: str | None, template: str | None) -> "Columns":
         """Return a copy that puts an instruction and a template around every row; None keeps.

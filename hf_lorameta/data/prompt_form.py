@@ -1,0 +1,103 @@
+"""Choose the form of prompts that lack an instruction or a cue, as people's datasets often do.
+
+Adapters of a bank were trained on prompts that say what to do and end in a cue, such as
+``Output:``. For other prompts they hardly give a right answer, see ``tests/benchmarks/README.md``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.instructions import propose_instruction, states_task
+
+CUE = "{input}\nOutput:"
+"""Template of prompts that lack only a cue."""
+_INSTRUCTION = 15
+"""Characters that different prompts share at an end, at least, if that is an instruction."""
+_CUE, _CUE_ENDS = 24, ":>=|→："
+"""Characters of a cue, at most, and those that it ends with."""
+
+
+def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
+    """Return a dataset with an instruction and a cue around prompts that lack them.
+
+    What is added depends on the columns, on what the first prompts share, and on the outputs of a
+    proposed instruction, see `hf_lorameta.data.instructions.propose_instruction`. Class names of a
+    dataset that is not public are left out of it, since the instruction is stored with the adapter.
+
+    Args:
+        dataset: one that was opened with an instruction or a template stays as it is.
+        chat: template of a chat format with ``{prompt}``, which is put around all prompts instead
+            of a cue; None is no chat.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+        HubError: as reading its rows raises.
+
+    Example:
+        >>> from hf_lorameta import open_dataset
+        >>> rows = [{"text": f"{n} is a number", "label": "ab"[n % 2]} for n in range(9)]
+        >>> print(with_known_form(open_dataset(rows)).head(1)[0][0])
+        Classify the text.
+        <BLANKLINE>
+        Input: 0 is a number
+        Output:
+    """
+    columns, prompts = dataset.columns, [prompt for prompt, _ in dataset.first_rows]
+    complete = bool(columns.messages or columns.instruction) or share_cue(prompts)
+    given = columns.instruction_text or columns.template
+    if given or not (columns.input or columns.messages) or (complete and chat is None):
+        return dataset
+    instruction = None
+    if not complete and not states_task(dataset) and not share_instruction(prompts):
+        instruction = propose_instruction(dataset, with_names=dataset.public)
+    formed = dataset.with_prompt(instruction, chat or (None if instruction else CUE))
+    return replace(formed, notes=(*formed.notes, *_notes(instruction, chat)))
+
+
+def _notes(instruction: str | None, chat: str | None) -> Iterator[str]:
+    """Say what is put around the prompts."""
+    if instruction:
+        yield f"The rows have no instruction, so all get this one: {instruction}"
+    if chat:
+        yield "All prompts are put into the chat format that the bank's adapters know"
+    elif not instruction:
+        yield "The prompts end without a cue, so all get this one: Output:"
+
+
+def share_instruction(prompts: Sequence[str]) -> bool:
+    """Whether different prompts share so much at their beginning or end that it is an instruction.
+
+    Example:
+        >>> share_instruction(["Is it plausible? He ran.", "Is it plausible? It flew."])
+        True
+        >>> share_instruction(["He ran.", "It flew."])
+        False
+    """
+    start, end = _shared_start(prompts), _shared_end(prompts)
+    return len(set(prompts)) > 1 and max(len(start.strip()), len(end.strip())) >= _INSTRUCTION
+
+
+def share_cue(prompts: Sequence[str]) -> bool:
+    r"""Whether different prompts end in the same short line or mark, such as ``Answer:``.
+
+    Example:
+        >>> share_cue(["a\nAnswer:", "b\nAnswer:"]), share_cue(["a =>", "b =>"])
+        (True, True)
+        >>> share_cue(["Who is it?", "What is it?"])
+        False
+    """
+    end = _shared_end([prompt.rstrip() for prompt in prompts])
+    line = end.rpartition("\n")[2].strip()
+    return len(set(prompts)) > 1 and 0 < len(line) <= _CUE and line[-1] in _CUE_ENDS
+
+
+def _shared_start(texts: Sequence[str]) -> str:
+    first, last = min(texts, default=""), max(texts, default="")  # the others share what these do
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return first[: sum(1 for _ in same)]
+
+
+def _shared_end(texts: Sequence[str]) -> str:
+    return _shared_start([text[::-1] for text in texts])[::-1]

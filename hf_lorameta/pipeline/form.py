@@ -1,0 +1,53 @@
+"""The form of prompts that a bank's adapters know."""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.instructions import shares_instruction
+from hf_lorameta.data.prompt import PROMPT
+from hf_lorameta.data.prompt_form import with_known_form
+
+_COMPARED = 50
+"""Datasets of a bank that are looked at, at most."""
+
+
+def in_form_of(bank: Bank) -> Callable[[Dataset], Dataset]:
+    """Return what puts a dataset's prompts into the form that a bank's adapters know.
+
+    It can be pickled. A bank without instructions leaves prompts as they are.
+    """
+    chat = chat_format(bank)
+    if chat is None and not expects_instructions(bank):
+        return _as_it_is
+    return partial(with_known_form, chat=chat)
+
+
+def _as_it_is(dataset: Dataset) -> Dataset:
+    return dataset
+
+
+def expects_instructions(bank: Bank) -> bool:
+    """Whether the inputs of most bank datasets contain an instruction."""
+    profiles = bank.profiles
+    compared = range(0, len(profiles), max(1, len(profiles) // _COMPARED))
+    return sum(shares_instruction(profiles[i]) for i in compared) > len(compared) / 2
+
+
+def chat_format(bank: Bank) -> str | None:
+    """Return the chat template that most bank datasets have; None without one."""
+    templates = Counter(entry.columns.template for entry in bank.index.entries)
+    template, count = templates.most_common(1)[0]
+    return template if is_chat(template) and count > len(bank) / 2 else None
+
+
+def is_chat(template: str | None) -> bool:
+    """Whether a template is that of a chat format, which goes around whole prompts.
+
+    Example:
+        >>> is_chat("<user>{prompt}<assistant>"), is_chat("{input}\\nOutput:"), is_chat("{prompt}")
+        (True, False, False)
+    """
+    return template is not None and PROMPT in template and template != PROMPT
