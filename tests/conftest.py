@@ -26,7 +26,7 @@ from tests.support.shell import Shell as Shell
 collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
 
 os.environ["POT_BACKEND_DISABLE_PYTORCH"] = "1"  # its import takes seconds
-os.environ["HF_LORAMETA_NO_CHECK"] = "1"  # commands check an adapter only where a test asks for it
+os.environ["HF_LORAMETA_NO_BASE"] = "1"  # commands check an adapter only where a test asks for it
 
 # slow generation of examples shows a busy machine, not a wrong test
 _TOO_SLOW = hypothesis.HealthCheck.too_slow

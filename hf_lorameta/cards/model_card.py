@@ -174,7 +174,7 @@ def reproduce_command(card: CardData) -> list[str]:
         dataset = replace(dataset, id=None)
     options = generation_options(dataset, card.bank_id, recipe, card.bank_revision)
     command = ["hf-lorameta", "generate", *as_arguments(options | {"output": "my-adapter"})]
-    return command if recipe.rows_asked else [*command, "--no-check"]
+    return command if recipe.rows_asked else [*command, "--no-fit", "--no-check"]
 
 
 def generation_options(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.expected_gain import Estimate
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.adapter_folder import Export
+    from hf_lorameta.pipeline.automatic import Automatic
     from hf_lorameta.pipeline.generate import Prepared
     from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.plan import Plan
@@ -53,11 +54,12 @@ _EFFECTIVE_NUMBER = (
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
+    from hf_lorameta.pipeline.automatic import Automatic
     from hf_lorameta.pipeline.budget import advise
 
     with request.session() as session, stage_bars(quiet) as progress:
         dataset = request.open_dataset(session, progress)
-        planned = _prepare(request, session, dataset, quiet, check=False).plan
+        planned = _prepare(request, session, dataset, quiet, Automatic(False, False)).plan
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
@@ -198,10 +200,12 @@ def _make(
     quiet: bool,
 ) -> "Generation | Mixture":
     """Plan, and make the adapter or choose those of a mixture; report losses and warnings."""
+    from hf_lorameta.pipeline.automatic import Automatic
     from hf_lorameta.pipeline.make import make_adapter
     from hf_lorameta.pipeline.mixture import Mixture
 
-    prepared = _prepare(request, session, dataset, quiet, check=not request.no_check)
+    wanted = Automatic(fit=not request.no_fit, check=not request.no_check)
+    prepared = _prepare(request, session, dataset, quiet, wanted)
     plan, bank = prepared.plan, session.bank
     if plan.recipe.is_mixture:
         mixture = Mixture(plan, progress)
@@ -223,13 +227,13 @@ def _make(
 
 
 def _prepare(
-    request: Request, session: "Session", dataset: "Dataset", quiet: bool, check: bool
+    request: Request, session: "Session", dataset: "Dataset", quiet: bool, wanted: "Automatic"
 ) -> "Prepared":
     """Plan and draw rows; say what is read, and what the plan is warned of."""
     from hf_lorameta.pipeline.generate import prepare
 
     _report_dataset(request, dataset, session.bank, quiet)
-    prepared = prepare(dataset, session, request.recipe, budget=request.seconds, check=check)
+    prepared = prepare(dataset, session, request.recipe, budget=request.seconds, wanted=wanted)
     _report_plan(prepared, quiet)
     return prepared
 

@@ -206,13 +206,17 @@ def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> flo
         rows: to train on.
         operations_per_second: of matrix products, see `measure_operations`.
     """
+    return forward_operations(plan) * forward_passes(rows, plan.recipe.seed) / operations_per_second
+
+
+def forward_operations(plan: Plan) -> float:
+    """Estimate the operations of a row's pass through the base model, see `training_seconds`."""
     profile, layout = plan.profile, plan.bank.layout
     layers = {number for module in layout for number in re.findall(r"\.(\d+)\.", module.name)}
     width = min(module.in_features for module in layout)
     tokens = min((profile.input.total + profile.output.total) / profile.rows, _MOST_TOKENS)
     words = plan.bank.index.vocab_size * min(profile.output_length, _MOST_TOKENS)
-    per_row = 2 * (12 * len(layers) * width**2 * tokens + width * words)
-    return per_row * forward_passes(rows, plan.recipe.seed) / operations_per_second
+    return 2 * (12 * len(layers) * width**2 * tokens + width * words)
 
 
 def measure_operations(seconds: float = 0.1) -> float:
@@ -279,12 +283,25 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
 
 def _rows_to_fit(plan: Plan) -> int:
     """Return the rows to fit the last layer on if outputs are labels and it can be fitted, or 0."""
-    counts, index, asked = plan.output_counts, plan.bank.index, plan.recipe.rows_asked
+    index, asked = plan.bank.index, plan.recipe.rows_asked
     rows = min(FIT_ROWS, plan.profile.rows - sum(asked.values()))
-    if counts is None or plan.recipe.is_mixture or "fit" in asked or rows < MIN_TRAINING_ROWS:
-        return 0  # a bank without an output prior may be of another architecture
-    labels = counts.novelty <= _LABEL_NOVELTY and np.count_nonzero(counts.first) <= _MOST_LABELS
-    return rows if labels and find_at_hand(index.base_model, index.base_revision) else 0
+    if plan.recipe.is_mixture or "fit" in asked or rows < MIN_TRAINING_ROWS:
+        return 0
+    at_hand = find_at_hand(index.base_model, index.base_revision)
+    return rows if holds_labels(plan) and at_hand else 0
+
+
+def holds_labels(plan: Plan) -> bool:
+    """Whether the outputs are labels, and the bank is one whose last layer can be fitted.
+
+    A bank without an output prior, for which outputs are not counted, may have another
+    architecture.
+    """
+    counts = plan.output_counts
+    if counts is None:
+        return False
+    labels = int(np.count_nonzero(counts.first))
+    return counts.novelty <= _LABEL_NOVELTY and labels <= _MOST_LABELS
 
 
 def _on_training(plan: Plan, operations_per_second: float | None) -> str:

@@ -1,16 +1,14 @@
 """Generate an adapter: the steps from a dataset to it, as Python and the command line walk them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from os import environ
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.dataset import Dataset, DatasetInfo, ReadingOptions
-from hf_lorameta.engines.transformers.evaluator import require_eval
-from hf_lorameta.errors import MissingExtraError
-from hf_lorameta.hub.base_model import find_at_hand
+from hf_lorameta.data.dataset import Dataset, ReadingOptions
+from hf_lorameta.pipeline.automatic import CHECK_ROWS, Automatic, possible, rows_to_fit
 from hf_lorameta.pipeline.budget import budget_seconds, most_rows, recipe_within
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.mixture import Mixture
@@ -21,15 +19,10 @@ from hf_lorameta.pipeline.rows import MIN_ROWS, Rows, draw_rows, pool_of, pool_s
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import StageProgress
+from hf_lorameta.types import Row, StageProgress
 
 logger = logging.getLogger(__name__)
-CHECK_ROWS = 16
-"""Number of rows that an adapter is checked on automatically."""
-NO_CHECK = "HF_LORAMETA_NO_CHECK"
-"""Environment variable that leaves the automatic check out, whatever its value."""
-_LARGEST_CHECKED = 3e9
-"""Larger base models take more than a minute on two cores, for loading and 16 rows."""
+_NOTHING = Automatic(fit=False, check=False)
 
 
 def generate(
@@ -40,6 +33,7 @@ def generate(
     model: LoadedModel | None = None,
     token: str | None = None,
     budget: float | str | None = None,
+    fit: bool = True,
     check: bool = True,
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
@@ -58,8 +52,11 @@ def generate(
         token: of the Hub; None uses the saved one.
         budget: seconds, or a time such as ``"5m"``, to spend on training the adapter further, if
             that is possible; see `hf_lorameta.pipeline.budget.recipe_within`.
-        check: score the adapter on 16 rows, unless the recipe says how many, if the base model is
-            on this machine and small, and ``HF_LORAMETA_NO_CHECK`` is not set.
+        fit: fit the last layer on up to 300 rows if the outputs are labels and the recipe is one
+            of the default method without rows to fit, train or check on; see
+            `hf_lorameta.pipeline.automatic`, also for what follows.
+        check: score the adapter on 16 rows, unless the recipe says how many. As for the fit, the
+            base model has to be on this machine and small, and ``HF_LORAMETA_NO_BASE`` not set.
         progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`.
@@ -83,10 +80,11 @@ def generate(
     with bars_unless(progress) as show, Session(bank, token=token, model=model) as session:
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
         opened = with_progress(opened, show)
-        prepared = prepare(opened, session, recipe, budget=seconds, check=check)
+        wanted = Automatic(fit, check)
+        prepared = prepare(opened, session, recipe, budget=seconds, wanted=wanted)
         plan = prepared.plan
         for reason in prepared.reasons:
-            logger.log(logging.INFO if plan.recipe.train else logging.WARNING, reason)
+            logger.log(logging.INFO if plan.recipe.rows_asked else logging.WARNING, reason)
         if plan.recipe.is_mixture:
             return Mixture(plan, show)
         generation = make_adapter(plan, prepared.rows, session, show)
@@ -122,7 +120,7 @@ def prepare(
     recipe: Recipe,
     *,
     budget: float | None = None,
-    check: bool = True,
+    wanted: Automatic = _NOTHING,
 ) -> Prepared:
     """Read a dataset, plan, and draw rows.
 
@@ -132,8 +130,9 @@ def prepare(
         recipe: the settings.
         budget: seconds to train in, which choose the number of rows to train on; see
             `hf_lorameta.pipeline.budget.budget_seconds`.
-        check: check the adapter automatically where that is possible, and there is no budget; see
-            `with_check`.
+        wanted: to be done where it is possible, and there is no budget. A fit is part of the plan's
+            recipe then. A check only reports, so that the same recipe makes the same adapter on
+            machines with and without the base model: it is not part of it.
 
     Raises:
         LoraMetaError: as `hf_lorameta.plan` raises.
@@ -141,60 +140,33 @@ def prepare(
     bank, asked = session.bank, recipe
     if budget is not None:
         asked = most_rows(recipe, dataset)
-    elif check:
-        asked = with_check(recipe, dataset, session)
+    else:
+        wanted = possible(wanted, recipe, dataset, session)
+        if any(wanted):
+            asked = recipe.model_copy(update={"check": CHECK_ROWS})
     collect = pool_size(asked) if asked.rows_asked else 0
     reading = read_dataset(dataset, recipe, token_counting(bank), bank.encode, collect=collect)
-    plan = plan_from_reading(reading, bank)
+    plan, pool = plan_from_reading(reading, bank), reading.pool
     if budget is None:
-        rows = draw_rows(asked, reading.pool)
-        too_few = len(rows.check) < MIN_ROWS and recipe.check is None
-        return Prepared(plan, draw_rows(recipe, reading.pool) if too_few else rows)
-    choice = recipe_within(plan, reading.pool, session, budget)
-    pool, recipe = reading.pool, choice.recipe
+        return _prepared(plan, pool, wanted)
+    choice = recipe_within(plan, pool, session, budget)
+    recipe = choice.recipe
     if recipe.rows_asked and (recipe.max_rows is not None or len(pool) > pool_size(recipe)):
         pool = pool_of(dataset.rows(), recipe)  # the one that this recipe draws from
     return Prepared(replace(plan, recipe=recipe), draw_rows(recipe, pool), choice.reasons)
 
 
-# --- the automatic check --------------------------------------------------------------------------
-
-
-def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe:
-    """Add a check to a recipe if packages and base model are at hand and it takes under a minute.
-
-    Such a check reports and warns. It neither scales nor refuses the adapter, so that the same
-    recipe makes the same adapter on machines with and without the base model: the adapter's recipe
-    has no check, only its rows have some to check on.
-
-    Args:
-        recipe: one with a check stays as it is, and so do one with training, which compares with
-            the base model itself, one with a fit, which would get fewer rows because of the check,
-            and one of a mixture.
-        dataset: that will be read.
-        session: runs the base model.
-
-    Returns:
-        The recipe to draw rows for.
-    """
-    if recipe.rows_asked or recipe.is_mixture or dataset.prompts_only:
-        return recipe
-    if environ.get(NO_CHECK) or not _is_ready(session):
-        return recipe
-    return recipe.model_copy(update={"check": CHECK_ROWS})
-
-
-def _is_ready(session: Session) -> bool:
-    """Whether packages and base model are on this machine, and the model is small."""
-    index = session.bank.index
-    try:
-        require_eval()
-    except MissingExtraError:
-        return False
-    if session.has_model:
-        return True
-    path = find_at_hand(index.base_model, index.base_revision)
-    if path is None:
-        return False
-    files = path.glob("*.safetensors") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files) <= _LARGEST_CHECKED
+def _prepared(plan: Plan, pool: Sequence[Row], wanted: Automatic) -> Prepared:
+    """Draw the rows of a plan's recipe, and those of what is wanted besides."""
+    reasons: tuple[str, ...] = ()
+    if wanted.fit and (count := rows_to_fit(plan, len(pool))):
+        plan = replace(plan, recipe=plan.recipe.model_copy(update={"fit": count}))
+        reasons = (
+            f"The last layer will be fitted on {count} labeled rows, since the outputs are labels "
+            "and the base model is on this machine",
+        )
+    rows = draw_rows(plan.recipe, pool)
+    if not wanted.check:
+        return Prepared(plan, rows, reasons)
+    checked = draw_rows(plan.recipe.model_copy(update={"check": CHECK_ROWS}), pool)
+    return Prepared(plan, checked if len(checked.check) >= MIN_ROWS else rows, reasons)

@@ -3,8 +3,9 @@
 ``python -m tests.benchmarks.answers FOLDER`` reads the tasks of ``../shared/public`` in each form
 (`FORMS`), and scores on their test rows: the most frequent label, the base model, a 3-shot prompt,
 the default, ``--fit`` and ``--train`` on some rows. Scores are the accuracy of choosing among the
-labels by the sum of log-probabilities (``ranked``, of the base model), the share of greedy answers that are right,
-macro-F1 of these, and the loss. Where a label is a text of the row's own, ``ranked`` is left out.
+labels by the sum of log-probabilities (``ranked``, of the base model), the share of right greedy
+answers, macro-F1 of these, and the loss. Where a label is a text of the row's own, ``ranked`` is
+left out.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped; several processes
 may share the work.

@@ -135,8 +135,10 @@ def test_rows_with_an_instruction_or_turns_or_without_inputs_stay_as_they_are() 
 
 
 def test_a_form_that_was_given_stays(labeled: Path) -> None:
-    for form in ({"instruction": "Sort."}, {"template": "{prompt}"}, {"template": "T: {input}"}):
-        opened = open_dataset(labeled, **form)
+    for opened in (
+        open_dataset(labeled, instruction="Sort."),
+        open_dataset(labeled, template="{prompt}"),
+    ):
         assert with_known_form(opened) is opened
 
 

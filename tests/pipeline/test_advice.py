@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from hf_lorameta import Recipe, plan
+from hf_lorameta import Columns, Recipe, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.environment import install_requirement
 from hf_lorameta.pipeline import budget
@@ -98,6 +98,8 @@ def test_a_job_is_proposed_where_training_takes_long_and_the_dataset_is_on_the_h
     prices = [SimpleNamespace(name="cpu-upgrade", unit_cost_usd=0.0005, unit_label="minute")]
     monkeypatch.setattr(huggingface_hub, "list_jobs_hardware", lambda token: prices)
     local = planned(tmp_path, "yes", rows=64)
+    columns = Columns(input="input", output="output")
+    local = replace(local, dataset=replace(local.dataset, columns=columns))
     assert "Jobs" not in advise(local, SLOW)
     dataset = replace(local.dataset, id="user/data", revision="0" * 40)
     on_hub = replace(local, dataset=dataset, recipe=Recipe(rank=8))

@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, generate, open_dataset, plan  # noqa: E402 - torch
+from hf_lorameta import Bank, Plan, Recipe, generate, open_dataset, plan  # noqa: E402 - torch
 from hf_lorameta.demo import TRAIN_FILE  # noqa: E402
 from hf_lorameta.errors import AuthError, MissingExtraError  # noqa: E402
-from hf_lorameta.pipeline.generate import NO_CHECK, with_check  # noqa: E402
+from hf_lorameta.pipeline.automatic import NO_BASE, Automatic, possible, rows_to_fit  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
@@ -38,40 +38,59 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(NO_CHECK)
+    monkeypatch.delenv(NO_BASE)
 
 
-def recipe_for(rows: Path, session: Session, **settings: Any) -> Recipe:
-    return with_check(Recipe.of(**settings), open_dataset(rows).info, session)
+BOTH, NOTHING = Automatic(), Automatic(fit=False, check=False)
 
 
-def test_a_check_is_added_only_where_it_is_possible_and_useful(
+def possible_for(rows: Path, session: Session, **settings: Any) -> Automatic:
+    return possible(BOTH, Recipe.of(**settings), open_dataset(rows).info, session)
+
+
+def test_the_base_model_is_used_only_where_it_is_possible_and_useful(
     bank: Bank, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session(bank)
-    assert recipe_for(rows, session).check == 16
-    assert recipe_for(rows, session, check=8).check == 8
-    assert recipe_for(rows, session, train=16).check is None
-    assert recipe_for(rows, session, emit="mixture").check is None
-    assert recipe_for(rows, session, fit=16).check is None
+    assert possible_for(rows, session) == BOTH
+    for asked in ({"check": 8}, {"train": 16}, {"fit": 16}, {"emit": "mixture"}):
+        assert possible_for(rows, session, **asked) == NOTHING
+    assert possible_for(rows, session, top_k=2) == Automatic(fit=False, check=True)
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "say one two"}) + "\n")
-    assert recipe_for(prompts, session).check is None
-    monkeypatch.setattr("hf_lorameta.pipeline.generate._LARGEST_CHECKED", 1)
-    assert recipe_for(rows, session).check is None
+    assert possible_for(prompts, session) == NOTHING
+    monkeypatch.setattr("hf_lorameta.pipeline.automatic._LARGEST", 1)
+    assert possible_for(rows, session) == NOTHING
     monkeypatch.undo()
-    monkeypatch.delenv(NO_CHECK)
-    monkeypatch.setattr("hf_lorameta.pipeline.generate.find_at_hand", lambda name, revision: None)
-    assert recipe_for(rows, session).check is None
+    monkeypatch.delenv(NO_BASE)
+    monkeypatch.setattr("hf_lorameta.pipeline.automatic.find_at_hand", lambda name, revision: None)
+    assert possible_for(rows, session) == NOTHING
     monkeypatch.undo()
-    assert recipe_for(rows, session).check is None  # the switch is set again
+    assert possible_for(rows, session) == NOTHING  # the switch is set again
 
     def missing() -> None:
         raise MissingExtraError("torch is not installed", hint="")
 
-    monkeypatch.delenv(NO_CHECK)
-    monkeypatch.setattr("hf_lorameta.pipeline.generate.require_eval", missing)
-    assert recipe_for(rows, session).check is None
+    monkeypatch.delenv(NO_BASE)
+    monkeypatch.setattr("hf_lorameta.pipeline.automatic.require_eval", missing)
+    assert possible_for(rows, session) == NOTHING
+
+
+def test_labels_are_fitted_on_as_many_rows_as_a_minute_allows(tmp_path: Path) -> None:
+    def of_rows(count: int, words: int, labels: int = 2) -> Plan:
+        path, more = tmp_path / "labels.jsonl", "so " * words
+        texts = ((f"{more}{i}?", "abcdefgh"[i % labels] * (i % labels + 1)) for i in range(count))
+        rows = (json.dumps({"input": text, "output": answer}) for text, answer in texts)
+        path.write_text("\n".join(rows))
+        return plan(path, Bank.embedded())
+
+    assert rows_to_fit(of_rows(400, 10), 400) == 300
+    assert rows_to_fit(of_rows(180, 10), 180) == 164
+    assert rows_to_fit(of_rows(60, 10), 60) == 0
+    assert 48 <= rows_to_fit(of_rows(200, 400), 1000) < 200
+    assert rows_to_fit(of_rows(180, 10).with_recipe(Recipe()), 40) == 0
+    of_texts = plan([{"input": f"Q {i}?", "output": f"It was {i**3} or so."} for i in range(99)])
+    assert rows_to_fit(of_texts, 99) == 0
 
 
 def test_python_checks_as_the_command_line_does(
@@ -84,7 +103,7 @@ def test_python_checks_as_the_command_line_does(
     assert checked.plan.recipe == Recipe(rank=4)
     assert "Checked on 16 other rows in" in caplog.text
     assert generate(rows, bank, Recipe(rank=4), check=False).plan.check is None
-    monkeypatch.setenv(NO_CHECK, "1")
+    monkeypatch.setenv(NO_BASE, "1")
     assert generate(rows, bank, Recipe(rank=4)).plan.check is None
 
 
@@ -93,7 +112,7 @@ def test_generate_checks_unless_told_not_to(
     cli: Shell, bank: Bank, rows: Path, tmp_path: Path
 ) -> None:
     command = ("generate", "-d", rows, "--bank", bank.folder, "--rank", 4)
-    checked = cli(*command, "-o", tmp_path / "a", HF_LORAMETA_NO_CHECK="")
+    checked = cli(*command, "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
     [announced] = [line for line in checked.err.splitlines() if "--no-check" in line]
     assert "compared with the base model" in announced
     assert "most of the time" in announced
@@ -103,10 +122,10 @@ def test_generate_checks_unless_told_not_to(
     assert "## Checked on 16 rows" in card
     assert "base model with a prompt of 3 examples" in card
     assert "--no-check" in card.split("How to reproduce it")[1]
-    plain = cli(*command, "-o", tmp_path / "b", "--no-check", HF_LORAMETA_NO_CHECK="")
+    plain = cli(*command, "-o", tmp_path / "b", "--no-check", HF_LORAMETA_NO_BASE="")
     assert "Checked" not in plain.err
     assert "compared with the base model" not in plain.err
-    quiet = cli(*command, "-o", tmp_path / "q", "-q", HF_LORAMETA_NO_CHECK="").err
+    quiet = cli(*command, "-o", tmp_path / "q", "-q", HF_LORAMETA_NO_BASE="").err
     assert "--no-check" not in quiet
     assert "Checked" not in quiet
     weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "ab"]
@@ -119,7 +138,7 @@ def test_generate_checks_unless_told_not_to(
     worse = cli(
         *("generate", "-d", wrong, "--bank", bank.folder, "--rank", 4, "--output-prior", 0),
         *("-o", tmp_path / "d"),
-        HF_LORAMETA_NO_CHECK="",
+        HF_LORAMETA_NO_BASE="",
     )
     assert (tmp_path / "d" / "adapter_model.safetensors").exists()  # even if it is worse
     losses = re.search(r"base model (\S+), .*of this adapter (\S+)$", worse.err, re.MULTILINE)
@@ -128,7 +147,7 @@ def test_generate_checks_unless_told_not_to(
     few = tiny.write_task(tmp_path, "few", tiny.rows(0, 3))
     done = cli(
         *("generate", "-d", few, "--bank", bank.folder, "-o", tmp_path / "c"),
-        HF_LORAMETA_NO_CHECK="",
+        HF_LORAMETA_NO_BASE="",
     )
     assert "Checked" not in done.err
 

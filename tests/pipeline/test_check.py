@@ -59,7 +59,7 @@ def session_with(runner: FakeRunner) -> Session:
 
 def prepared(data: Path, **settings: Any) -> Prepared:
     recipe = Recipe.of(top_k=3, **settings)
-    return prepare(open_dataset(data), Session(plain_bank()), recipe, check=False)
+    return prepare(open_dataset(data), Session(plain_bank()), recipe)
 
 
 def made(data: Path, runner: FakeRunner, **settings: Any) -> Generation:

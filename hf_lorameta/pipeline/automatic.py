@@ -1,0 +1,90 @@
+"""What is done with the base model although nobody asked for it: where it is here, and small.
+
+For labels, the last layer is fitted on labeled rows, since an adapter that counts tokens alone
+seldom tells which input has which label. The adapter is then compared with the base model on other
+rows. Both can be left out.
+"""
+
+from os import environ
+from typing import NamedTuple
+
+from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.engines.transformers.evaluator import require_eval
+from hf_lorameta.errors import MissingExtraError
+from hf_lorameta.hub.base_model import find_at_hand
+from hf_lorameta.pipeline.budget import FIT_ROWS, forward_operations, holds_labels
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.recipe import Recipe
+
+CHECK_ROWS = 16
+"""Rows that an adapter is checked on."""
+NO_BASE = "HF_LORAMETA_NO_BASE"
+"""Environment variable that switches both off, whatever its value."""
+_LARGEST = 3e9
+"""Bytes. Larger base models take more than a minute on two cores, for loading and 16 rows."""
+_LEAST_ROWS = 48
+"""Fewer rows are not fitted on: a quarter of them is held out, and 16 others are to check on."""
+_MOST_OPERATIONS = 1.2e13
+"""Of the rows' pass through the base model, at most: about a minute on two cores."""
+
+
+class Automatic(NamedTuple):
+    """What is done where it is possible.
+
+    Attributes:
+        fit: fit the last layer on labeled rows, if the outputs are labels.
+        check: check the adapter.
+    """
+
+    fit: bool = True
+    check: bool = True
+
+
+def possible(
+    wanted: Automatic, recipe: Recipe, dataset: DatasetInfo, session: Session
+) -> Automatic:
+    """Return what of `wanted` is possible for a recipe, if the outputs are labels.
+
+    A recipe that fits, trains or checks gets nothing more, and that of a mixture gets nothing. A
+    method of somebody's own choice is not fitted.
+
+    Args:
+        wanted: what was not switched off.
+        recipe: the settings.
+        dataset: that will be read.
+        session: runs the base model.
+    """
+    if recipe.rows_asked or recipe.is_mixture or dataset.prompts_only:
+        return Automatic(fit=False, check=False)
+    if not any(wanted) or environ.get(NO_BASE) or not _is_ready(session):
+        return Automatic(fit=False, check=False)
+    return wanted._replace(fit=wanted.fit and recipe.is_default_method)
+
+
+def rows_to_fit(plan: Plan, available: int) -> int:
+    """Return the number of rows to fit the last layer on, or 0; the plan alone decides it.
+
+    Args:
+        plan: of the dataset.
+        available: different labeled rows.
+    """
+    most = int(_MOST_OPERATIONS / forward_operations(plan))
+    rows = min(FIT_ROWS, most, available - CHECK_ROWS)
+    return rows if rows >= _LEAST_ROWS and holds_labels(plan) else 0
+
+
+def _is_ready(session: Session) -> bool:
+    """Whether packages and base model are on this machine, and the model is small."""
+    index = session.bank.index
+    try:
+        require_eval()
+    except MissingExtraError:
+        return False
+    if session.has_model:
+        return True
+    path = find_at_hand(index.base_model, index.base_revision)
+    if path is None:
+        return False
+    files = path.glob("*.safetensors") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) <= _LARGEST
