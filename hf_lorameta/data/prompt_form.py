@@ -10,9 +10,16 @@ from itertools import takewhile
 
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.instructions import propose_instruction, states_task
+from hf_lorameta.data.prompt import as_option
 
-CUE = "{input}\nOutput:"
-"""Template of prompts that lack only a cue."""
+QUESTION, TEXT = "Question: {input}\nAnswer:", "Input: {input}\nOutput:"
+"""Templates of prompts that say what to do and lack a cue, and of others without an instruction.
+
+Of five templates, the first had the lowest mean loss on three of the public tasks (`boolq`,
+`bbh_navigate`, `bbh_sports_understanding`; quarters of their training rows): 0.57, ``{input}`` with
+``Output:`` 0.75, with ``Answer:`` 0.80, as a chat of ``User:`` and ``Assistant:`` 0.76, Alpaca's
+1.00; prompts as they are 2.11 on two of them.
+"""
 _INSTRUCTION = 15
 """Characters that different prompts share at an end, at least, if that is an instruction."""
 _CUE, _CUE_ENDS = 24, ":>=|→："
@@ -49,21 +56,23 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
     given = columns.instruction_text or columns.template
     if given or not (columns.input or columns.messages) or (complete and chat is None):
         return dataset
-    instruction = None
+    instruction: str | None = None
+    template: str | None = QUESTION
     if not complete and not states_task(dataset) and not share_instruction(prompts):
         instruction = propose_instruction(dataset, with_names=dataset.public)
-    formed = dataset.with_prompt(instruction, chat or (None if instruction else CUE))
-    return replace(formed, notes=(*formed.notes, *_notes(instruction, chat)))
+        template = None if instruction else TEXT
+    formed = dataset.with_prompt(instruction, chat or template)
+    return replace(formed, notes=(*formed.notes, *_notes(instruction, template, chat)))
 
 
-def _notes(instruction: str | None, chat: str | None) -> Iterator[str]:
+def _notes(instruction: str | None, template: str | None, chat: str | None) -> Iterator[str]:
     """Say what is put around the prompts."""
     if instruction:
         yield f"The rows have no instruction, so all get this one: {instruction}"
     if chat:
         yield "All prompts are put into the chat format that the bank's adapters know"
-    elif not instruction:
-        yield "The prompts end without a cue, so all get this one: Output:"
+    elif template:
+        yield f"The prompts end without a cue, so all get this form: {as_option(template)}"
 
 
 def share_instruction(prompts: Sequence[str]) -> bool:

@@ -19,15 +19,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_lorameta import Bank, Recipe, open_dataset
+from hf_lorameta import Bank, Columns, Recipe, open_dataset
 from hf_lorameta.data.dataset import Dataset
-from hf_lorameta.data.instructions import propose_instruction, states_task
-from hf_lorameta.data.prompt_form import share_instruction
+from hf_lorameta.data.prompt_form import with_known_form
 from hf_lorameta.engines.scoring import prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.peft_adapter import attached
@@ -44,10 +44,9 @@ from tests.support import shared_data
 PUBLIC = shared_data.SHARED / "public"
 SHOTS = 3
 MOST_LABELS = 20
-FORMS = ("raw", "plain", "chat", "chat-plain")
-"""``raw``: the columns as they are. ``plain``: with the proposed instruction and a cue.
-``chat``: the instruction and the input in the base model's chat form. ``chat-plain``: ``plain`` in
-that form."""
+FORMS = ("raw", "known", "chat")
+"""``raw``: the columns as they are. ``known``: the form that is chosen by default, with an
+instruction and a cue. ``chat``: the instruction and the input in the base model's chat form."""
 METHODS = ("majority", "base", "3-shot", "default", "fit 300")
 HEAD = ("form", "method", "tasks", "right answers", "ranked", "macro-F1", "loss", "CPU s (median)")
 Result = dict[str, float]
@@ -79,7 +78,7 @@ class Answers:
         if method == "base":
             return self._score(rows, labels_of(train, rows))
         if method == "3-shot":
-            shots = self.read(task, "plain" if form.startswith("chat") else form, "train")
+            shots = self.read(task, "known" if form == "chat" else form, "train")
             return self._score(
                 self._prompted(task, form, shots.head(SHOTS)), labels_of(train, rows)
             )
@@ -89,36 +88,28 @@ class Answers:
             return self._score(rows, labels_of(train, rows), adapter) | {"cpu": cpu}
 
     def read(self, task: str, form: str, part: str) -> Dataset:
-        """Open a part of a task in a form."""
-        plain, session = open_dataset(self._tasks / f"{task}.train.jsonl"), self._session
-        prompts = [text for text, _ in plain.head(100)]
-        states = states_task(plain) or share_instruction(prompts)
-        instruction = None if states else propose_instruction(plain)
-        start, end = session.chat_form.split("{prompt}")
-        fields = "{instruction}\n\n{input}" if instruction else "{input}"
-        cue = None if instruction else "{input}\nOutput:"
-        template = {
-            "raw": None,
-            "plain": cue,
-            "chat": start + fields + end,
-            "chat-plain": start + (cue or "{instruction}\n\nInput: {input}\nOutput:") + end,
-        }[form]
+        """Open a part of a task in a form, as if it were public."""
+        raw = open_dataset(self._tasks / f"{task}.train.jsonl", template="{prompt}")
         file, split = part, None
         if self._choose:
-            border = 3 * len(plain.head(sys.maxsize)) // 4
+            border = 3 * len(raw.head(sys.maxsize)) // 4
             file, split = "train", f"train[:{border}]" if part == "train" else f"train[{border}:]"
-        return open_dataset(
-            self._tasks / f"{task}.{file}.jsonl",
-            split=split,
-            columns=plain.columns,
-            instruction="" if form == "raw" else instruction,
-            template=template,
-        )
+        columns = raw.columns if form == "raw" else self._known(task)
+        if form == "chat":
+            start, end = self._session.chat_form.split("{prompt}")
+            fields = "{instruction}\n\n{input}" if columns.instruction_text else "{input}"
+            columns = columns.model_copy(update={"template": f"{start}{fields}{end}"})
+        return open_dataset(self._tasks / f"{task}.{file}.jsonl", split=split, columns=columns)
+
+    def _known(self, task: str) -> Columns:
+        opened = open_dataset(self._tasks / f"{task}.train.jsonl")
+        public = replace(opened, id=f"public/{task}", private=False)
+        return with_known_form(public).columns
 
     def _prompted(self, task: str, form: str, shots: Sequence[Row]) -> list[Row]:
         """Return the test rows with examples; in a chat, all of them are one message."""
-        in_chat = form.startswith("chat")
-        rows = self.read(task, "plain" if in_chat else form, "test").head(self._rows)
+        in_chat = form == "chat"
+        rows = self.read(task, "known" if in_chat else form, "test").head(self._rows)
         prompted = [(prompt_text(text, shots), output) for text, output in rows]
         if not in_chat:
             return prompted

@@ -108,7 +108,7 @@ def test_prompts_that_share_an_instruction_get_a_cue(shape: str) -> None:
     def shaped(i: int) -> str:
         return shape.format(text(i))
 
-    expected = shaped(0) + "\nOutput:"
+    expected = f"Question: {shaped(0)}\nAnswer:"
     if shape.endswith("Say it."):  # too short for an instruction
         expected = f"{SAID}\n\nInput: {shaped(0)}\nOutput:"
     assert formed(as_rows(input=shaped, output=label)) == expected
@@ -122,7 +122,12 @@ def test_prompts_with_a_cue_stay_as_they_are(shape: str) -> None:
 
 def test_questions_get_a_cue() -> None:
     questions = as_rows(question=text, answer=lambda i: text(i, 5))
-    assert formed(questions) == f"{text(0)}\nOutput:"
+    assert formed(questions) == f"Question: {text(0)}\nAnswer:"
+
+
+def test_texts_without_a_task_get_a_cue() -> None:
+    texts = as_rows(text=text, response=lambda i: text(i + 50))
+    assert formed(texts) == f"Input: {text(0)}\nOutput:"
 
 
 def test_rows_with_an_instruction_or_turns_or_without_inputs_stay_as_they_are() -> None:
