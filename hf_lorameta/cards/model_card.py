@@ -174,7 +174,9 @@ def reproduce_command(card: CardData) -> list[str]:
         dataset = replace(dataset, id=None)
     options = generation_options(dataset, card.bank_id, recipe, card.bank_revision)
     command = ["hf-lorameta", "generate", *as_arguments(options | {"output": "my-adapter"})]
-    return command if recipe.rows_asked else [*command, "--no-fit", "--no-check"]
+    if recipe.rows_asked:
+        return command
+    return [*command, *(["--no-fit"] if recipe.is_default_method else []), "--no-check"]
 
 
 def generation_options(

@@ -63,8 +63,27 @@ class Training:
 
 
 @dataclass(frozen=True)
+class RightAnswers:
+    """How many rows are answered right: word for word, by greedy decoding.
+
+    Attributes:
+        most_frequent: if each answer were the most frequent output of these rows.
+        base: by the base model.
+        end: by the adapter, after scaling.
+        chat: by the base model with its own chat template; None if it has none.
+        prompt: by the base model with a prompt of examples; None if there were no other rows.
+    """
+
+    most_frequent: int
+    base: int
+    end: int
+    chat: int | None = None
+    prompt: int | None = None
+
+
+@dataclass(frozen=True)
 class Check:
-    """Loss of an adapter on rows it was not fitted on; losses are as in `Fit`.
+    """Scores of an adapter on rows it was not fitted on; losses are as in `Fit`.
 
     Attributes:
         base: loss of the base model.
@@ -74,6 +93,7 @@ class Check:
         chat: loss of the base model with its own chat template; None if it has none.
         prompt: loss of the base model with a prompt of examples; None if there were no other rows.
         shots: number of examples.
+        right: the right answers.
     """
 
     rows: int
@@ -84,3 +104,4 @@ class Check:
     chat: float | None = None
     prompt: float | None = None
     shots: int = 0
+    right: RightAnswers | None = None

@@ -1,13 +1,25 @@
 """What a check of an adapter needs of the engine that runs the base model; no torch in here."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import FactorPair, Row
 
 if TYPE_CHECKING:
     from hf_lorameta.engines.scoring import Tokens
+
+
+class RowScores(NamedTuple):
+    """Scores of rows.
+
+    Attributes:
+        loss: mean over all output tokens, in nats.
+        right: number of rows whose output is the greedy answer, word for word.
+    """
+
+    loss: float
+    right: int
 
 
 class BaseModelRunner(Protocol):
@@ -25,5 +37,5 @@ class BaseModelRunner(Protocol):
     def clear(self) -> None:
         """Use no adapter."""
 
-    def loss(self, tokens: "Sequence[Tokens]") -> float:
-        """Mean loss of the output tokens, in nats."""
+    def score(self, tokens: "Sequence[Tokens]") -> RowScores:
+        """Score rows."""

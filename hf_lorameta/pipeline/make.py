@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,8 @@ import numpy as np
 
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.executors import in_modules
-from hf_lorameta.cards.results import Check
-from hf_lorameta.engines.interfaces import BaseModelRunner
+from hf_lorameta.cards.results import Check, RightAnswers
+from hf_lorameta.engines.interfaces import BaseModelRunner, RowScores
 from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option, RecipeError
@@ -351,28 +352,35 @@ def check_update(
     """
     tokens = runner.encode(rows)
     runner.clear()
-    base = _loss(runner, tokens)
+    base = _score(runner, tokens)
     in_chat = chat_rows(runner, rows)
-    chat = _loss(runner, runner.encode(in_chat)) if in_chat else None
+    chat = _score(runner, runner.encode(in_chat)) if in_chat else None
     in_prompt = [(prompt_text(text, shots), output) for text, output in rows] if shots else []
-    prompt = _loss(runner, runner.encode(in_prompt)) if in_prompt else None
+    prompt = _score(runner, runner.encode(in_prompt)) if in_prompt else None
     scale = 1.0
     apply(scale)
-    start = end = _loss(runner, tokens)
-    while shrink and end > base:
+    start = end = _score(runner, tokens)
+    while shrink and end.loss > base.loss:
         scale /= 2
         if scale < _MIN_SCALE:
             scale, end = 0.0, base
             break
         apply(scale)
-        end = _loss(runner, tokens)
-    return Check(len(tokens), base, start, end, scale, chat, prompt, len(shots))
+        end = _score(runner, tokens)
+    most_frequent = Counter(output for _, output in rows).most_common(1)[0][1]
+    right = RightAnswers(
+        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right
+    )
+    return Check(
+        len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
+        prompt and prompt.loss, len(shots), right,
+    )  # fmt: skip
 
 
-def _loss(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> float:
-    """Return the loss of rows; infinity if it is not a number: worse than any other."""
-    loss = runner.loss(tokens)
-    return math.inf if math.isnan(loss) else loss
+def _score(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> RowScores:
+    """Return the scores of rows; a loss that is not a number is infinite: worse than any other."""
+    scores = runner.score(tokens)
+    return scores._replace(loss=math.inf) if math.isnan(scores.loss) else scores
 
 
 def _require_gain(plan: Plan) -> None:

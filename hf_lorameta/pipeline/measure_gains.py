@@ -96,13 +96,13 @@ def leave_one_out(
         scored, counted = of_entry[:ROWS], of_entry[ROWS:] or of_entry
         tokens = runner.encode(scored)
         runner.clear()
-        base = runner.loss(tokens)
+        base = runner.score(tokens).loss
         runner.apply(*_default_sum(bank, recipe, distances, i, counted))
         nearest = float(distances[i][others].min())
         gains[entry.name] = Gain(
             distance=nearest,
             base=base,
-            generated=runner.loss(tokens),
+            generated=runner.score(tokens).loss,
             length=bank.profiles[i].output_length,
         )
         progress(done, len(chosen))

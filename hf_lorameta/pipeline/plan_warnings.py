@@ -190,6 +190,11 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
             f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
             f"as it is. Train it further, for example for 5 minutes, or {otherwise}."
         )
+    if check and (right := check.right) and right.end <= right.most_frequent > 1:
+        yield (
+            f"On {check.rows} rows this adapter gave {right.end} right answers; if all answers "
+            f"were the most frequent one, {right.most_frequent} would be right. Do not rely on it."
+        )
     if check and check.prompt is not None and check.prompt < check.end:
         yield (
             f"On {check.rows} rows a {check.shots}-shot prompt with the base model was better "

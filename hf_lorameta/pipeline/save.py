@@ -12,7 +12,7 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
-from hf_lorameta.cards.results import Fit, Training
+from hf_lorameta.cards.results import Check, Fit, Training
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import require_extra
 from hf_lorameta.formats import gguf_adapter
@@ -267,14 +267,27 @@ def _messages(generation: Generation) -> Iterator[str]:
     if plan.training:
         yield from _training_messages(plan.training)
     if check := plan.check:
-        chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
-        if check.prompt is not None:
-            chat += f", with a {check.shots}-shot prompt {check.prompt:.3f}"
-        yield (
-            f"Checked on {check.rows} other rows in {generation.check_seconds:.0f} s: loss of the "
-            f"base model {check.base:.3f}{chat}, of this adapter {check.end:.3f}"
-        )
+        yield from _check_messages(check, generation.check_seconds)
     yield f"Combined {plural(len(plan.neighbors()), 'adapter')} in {generation.seconds:.1f} s"
+
+
+def _check_messages(check: Check, seconds: float) -> Iterator[str]:
+    """Say how many answers are right, and the losses."""
+    where = f"Checked on {check.rows} other rows in {seconds:.0f} s"
+    with_chat, with_prompt = "with its chat template", f"with a {check.shots}-shot prompt"
+    if right := check.right:
+        chat = "" if right.chat is None else f", {with_chat} {right.chat}"
+        prompt = "" if right.prompt is None else f", {with_prompt} {right.prompt}"
+        yield (
+            f"{where}: right answers of the base model {right.base}{chat}{prompt}, of this adapter "
+            f"{right.end}; {right.most_frequent} if all were the most frequent one"
+        )
+    chat = "" if check.chat is None else f", {with_chat} {check.chat:.3f}"
+    prompt = "" if check.prompt is None else f", {with_prompt} {check.prompt:.3f}"
+    yield (
+        f"{where}: loss of the base model {check.base:.3f}{chat}{prompt}, of this adapter "
+        f"{check.end:.3f}"
+    )
 
 
 def _fit_message(fit: Fit) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.errors import AdapterError
@@ -94,6 +95,30 @@ def test_losses_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
         total -= np.log(p).sum()
     count = sum(len(row.output) for row in tokens)
     assert runner.loss(tokens) == pytest.approx(total / count, rel=1e-5)
+
+
+def test_right_answers_are_those_of_greedy_decoding(evaluator: TorchEvaluator) -> None:
+    prompt, ids = evaluator.encode(ALIKE)[0].prompt, list[int]()
+    for _ in range(4):
+        with torch.no_grad():
+            logits = evaluator.model(torch.tensor([prompt + ids])).logits[0, -1]
+        ids.append(int(logits.argmax()))
+    *answer, after = ids
+    end, runner = evaluator.end_token, TorchRunner(evaluator)
+    right = Tokens(prompt, [*answer, end])
+    wrong = Tokens(prompt, [*answer[:-1], (answer[-1] + 1) % 5, end])
+    longer = Tokens(prompt, [*answer, after, end])
+    for ends, expected in ((frozenset({after}), 1), (frozenset[int](), 0)):
+        evaluator.__dict__["answer_ends"] = ends
+        assert runner.score([right, wrong, longer]).right == expected
+    del evaluator.__dict__["answer_ends"]
+
+
+def test_answers_end_at_an_end_token_or_a_new_line(evaluator: TorchEvaluator) -> None:
+    ends = evaluator.answer_ends
+    assert evaluator.end_token in ends
+    texts = {evaluator._tokenizer.decode([token]) for token in ends - {evaluator.end_token}}
+    assert all(text.lstrip(" ").startswith("\n") for text in texts)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 from hf_lorameta import Generation, Recipe, open_dataset
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
 from hf_lorameta.pipeline.generate import Prepared, prepare
@@ -40,6 +41,9 @@ class FakeRunner:
 
     def clear(self) -> None:
         self.norm = 0.0
+
+    def score(self, tokens: Sequence[Tokens]) -> RowScores:
+        return RowScores(self.loss(tokens), len(tokens) // 2)
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
         return (1 - self.norm / self.best) ** 2
@@ -220,12 +224,14 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     text = saved_card(made(data, FakeRunner(0.4 * full), check=16), tmp_path / "a")
     section = text.split("## Checked on 16 rows")[1].split("##")[0]
     assert "multiplied by 0.5" in section
-    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("|")][2:]
-    assert [name.strip() for name, _ in rows] == [
-        "base model", "base model with a prompt of 3 examples", "this adapter at full strength",
-        "this adapter",
+    rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("|")][2:]
+    assert [name.strip() for name, _, _ in rows] == [
+        "always the most frequent answer", "base model", "base model with a prompt of 3 examples",
+        "this adapter at full strength", "this adapter",
     ]  # fmt: skip
-    assert [float(loss) for _, loss in rows] == pytest.approx([1, 1, 2.25, 0.0625], rel=0.01)
+    assert [right.strip() for _, right, _ in rows][1:] == ["8", "8", "–", "8"]
+    losses = [float(loss) for _, _, loss in rows[1:]]
+    assert losses == pytest.approx([1, 1, 2.25, 0.0625], rel=0.01)
     assert "was worse than the base model: its coefficients were scaled by 0.5" in text
     assert "Beyond the few rows above, this adapter was not evaluated" in text
     assert "--check 16" in text.split("How to reproduce it")[1]

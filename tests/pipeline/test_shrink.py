@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from hf_lorameta.cards.results import Check
+from hf_lorameta.cards.results import Check, RightAnswers
+from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.pipeline.make import check_update
 
@@ -39,6 +41,9 @@ class Slope:
         """Outputs of 1, 2 or 3 tokens."""
         return [Tokens([i], [0] * (1 + i % 3)) for i, _ in enumerate(rows)]
 
+    def score(self, tokens: Sequence[Tokens]) -> RowScores:
+        return RowScores(self.loss(tokens), len(tokens) // 2)
+
     def loss(self, tokens: Sequence[Tokens]) -> float:
         return self.base if self.cleared else 8 * self.scale**2
 
@@ -55,7 +60,8 @@ class Slope:
 )
 def test_an_adapter_is_halved_until_it_is_not_worse(base: float, expected: Check) -> None:
     model = Slope(base)
-    assert check_update(model.scaled, model, ROWS) == expected
+    checked = check_update(model.scaled, model, ROWS)
+    assert checked == replace(expected, right=RightAnswers(1, 8, 8))
 
 
 class Unstable(Slope):
@@ -68,9 +74,12 @@ class Unstable(Slope):
 
 def test_a_loss_that_is_not_a_number_is_worse_than_any() -> None:
     model = Unstable(base=5.0)
-    assert check_update(model.scaled, model, ROWS) == Check(16, 5.0, math.inf, 2.0, 0.5)
+    right = RightAnswers(1, 8, 8)
+    assert check_update(model.scaled, model, ROWS) == Check(
+        16, 5.0, math.inf, 2.0, 0.5, right=right
+    )
     reported = check_update(model.scaled, model, ROWS, shrink=False)
-    assert reported == Check(16, 5.0, math.inf, math.inf, 1.0)
+    assert reported == Check(16, 5.0, math.inf, math.inf, 1.0, right=right)
 
 
 class Chat(Slope):
@@ -89,4 +98,5 @@ class Chat(Slope):
 
 def test_the_base_model_is_scored_with_its_chat_template() -> None:
     model = Chat(9.0)
-    assert check_update(model.scaled, model, ROWS) == Check(16, 9.0, 8.0, 8.0, 1.0, chat=7.0)
+    expected = Check(16, 9.0, 8.0, 8.0, 1.0, chat=7.0, right=RightAnswers(1, 8, 8, chat=8))
+    assert check_update(model.scaled, model, ROWS) == expected

@@ -10,7 +10,7 @@ decoded greedily, and end after their first line unless a reference has several.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +236,13 @@ class TorchEvaluator(scoring.Evaluator):
     def end_token(self) -> int:
         """The token that ends an output."""
         return self._end
+
+    @cached_property
+    def answer_ends(self) -> frozenset[int]:
+        """Tokens that end an answer of one line: end tokens, and those that begin a new line."""
+        texts = self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))])
+        lines = (token for token, text in enumerate(texts) if text.lstrip(" ").startswith("\n"))
+        return frozenset((*self._end_tokens(), *lines))
 
     @property
     def sequence_budget(self) -> int:

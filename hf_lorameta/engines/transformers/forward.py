@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -58,6 +59,13 @@ def token_losses(model: Any, packed: Pass, adapters: bool = True) -> torch.Tenso
         packed: the pass.
         adapters: apply the adapters of the pass's slots, or the base model alone.
     """
+    logits, targets = _logits(model, packed, adapters)
+    parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
+    return torch.cat([_cross_entropy(*part) for part in parts])
+
+
+def _logits(model: Any, packed: Pass, adapters: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of the n output tokens of a pass, (n, V), and the tokens, (n,)."""
     device = model.device
     at = torch.tensor(packed.predicting, device=device)
     inputs = {"input_ids": torch.tensor([packed.ids], device=device)}
@@ -67,9 +75,7 @@ def token_losses(model: Any, packed: Pass, adapters: bool = True) -> torch.Tenso
         logits = model(**inputs, logits_to_keep=at, use_cache=False).logits[0]
     if len(logits) != len(at):  # a model that computes all of them
         logits = logits[at]
-    targets = torch.tensor(packed.targets, device=device)
-    parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
-    return torch.cat([_cross_entropy(*part) for part in parts])
+    return logits, torch.tensor(packed.targets, device=device)
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -91,10 +97,12 @@ class RowLosses(NamedTuple):
     Attributes:
         sums: of each row, over its output tokens, in nats.
         sizes: of each row, its number of output tokens.
+        likeliest: of each row, the most probable token in the place of each output token.
     """
 
     sums: list[float]
     sizes: list[int]
+    likeliest: Sequence[list[int]] = ()
 
     @property
     def per_token(self) -> float:
@@ -138,22 +146,31 @@ class PassRunner:
             adapters: apply the slots' adapters, or the base model alone.
             done: called with the number of rows of each pass that is finished.
         """
-        found = {slot: RowLosses([], [len(r.output) for r in rows[slot]]) for slot in rows}
+        sums: dict[int, list[float]] = {slot: [] for slot in rows}
+        likeliest: dict[int, list[list[int]]] = {slot: [] for slot in rows}
 
-        def compute(packed: Pass) -> list[float]:
+        def compute(packed: Pass) -> list[tuple[float, list[int]]]:
             with torch.no_grad():  # what is cached, such as masks, may also be used for gradients
-                losses = token_losses(self._model, packed, adapters).double()
-                return [float(row.sum()) for row in by_row(packed, losses)]
+                logits, targets = _logits(self._model, packed, adapters)
+                parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
+                losses = torch.cat([_cross_entropy(*part) for part in parts]).double()
+                of_rows = zip(
+                    by_row(packed, losses), by_row(packed, logits.argmax(-1)), strict=True
+                )
+                return [(float(loss.sum()), best.tolist()) for loss, best in of_rows]
 
-        def add(packed: Pass, sums: list[float]) -> None:
-            left = iter(sums)
+        def add(packed: Pass, results: list[tuple[float, list[int]]]) -> None:
+            left = iter(results)
             for slot, count in packed.rows.items():
-                found[slot].sums.extend(next(left) for _ in range(count))
-            done(len(sums))
+                for loss, best in islice(left, count):
+                    sums[slot].append(loss)
+                    likeliest[slot].append(best)
+            done(len(results))
 
         jobs = [[one] for of_share in self._shared(rows) for one in of_share]
         self._run(jobs, compute, add)
-        return found
+        sizes = {slot: [len(row.output) for row in rows[slot]] for slot in rows}
+        return {slot: RowLosses(sums[slot], sizes[slot], likeliest[slot]) for slot in rows}
 
     def backward(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
@@ -48,10 +49,18 @@ class TorchRunner:
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
         """Return the mean cross entropy of the output tokens, in nats."""
+        return self.score(tokens).loss
+
+    def score(self, tokens: Sequence[Tokens]) -> RowScores:
+        """Return the mean cross entropy of the output tokens, in nats, and the right answers."""
         from hf_lorameta.engines.transformers.lora_layer import applied
 
         with applied(self._evaluator.model, self._layout, self._pairs):
-            return self._evaluator.row_losses(tokens)[0].per_token
+            [losses] = self._evaluator.row_losses(tokens)
+        ends = self._evaluator.answer_ends
+        pairs = zip(tokens, losses.likeliest, strict=True)
+        right = sum(best[:-1] == row.output[:-1] and best[-1] in ends for row, best in pairs)
+        return RowScores(losses.per_token, right)
 
 
 def _check(model: Any, module: Module) -> None:
