@@ -152,7 +152,8 @@ def test_recipe_and_card_say_that_no_bank_was_used(
     for said_of_banks in ("Similarity", "Source adapters", "coefficient", "combination", "2507"):
         assert said_of_banks not in card
     assert "    --base path/to/base/model \\\n    --bank none \\\n" in card
-    used = rows_used(saved.provenance, open_dataset(data))
+    columns = adapter.plan.dataset.columns
+    used = rows_used(saved.provenance, open_dataset(data, columns=columns))
     assert used is not None
     assert len(used) >= 32
 
@@ -287,4 +288,4 @@ def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(adapter, Generation)
     check = adapter.plan.check
     assert check is not None
-    assert check.end < 0.5 * check.base
+    assert check.end < 0.1 * check.base  # the answers end where the label does
