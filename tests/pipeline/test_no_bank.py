@@ -30,6 +30,7 @@ from hf_lorameta.errors import (  # noqa: E402
 from hf_lorameta.formats.peft_config import CONFIG_FILE  # noqa: E402
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
+from hf_lorameta.pipeline.automatic import NO_BASE  # noqa: E402
 from hf_lorameta.pipeline.budget import advise, forward_passes, training_seconds  # noqa: E402
 from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
 from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
@@ -179,6 +180,19 @@ def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
     )
     assert isinstance(given, Generation)
     assert given.plan.fit
+
+
+def test_labels_are_fitted_without_being_asked(
+    bases: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(NO_BASE)
+    adapter = generate(data, base=bases["Llama"])
+    assert isinstance(adapter, Generation)
+    assert adapter.plan.recipe.fit == 48
+    assert adapter.plan.fit
+    assert adapter.plan.check
+    with pytest.raises(UsageError, match="has to be fitted or trained on labeled rows"):
+        generate(data, base=bases["Llama"], fit=False)
 
 
 # --- plans --------------------------------------------------------------------------------------
