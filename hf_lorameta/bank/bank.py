@@ -7,6 +7,7 @@ when an adapter is planned, and weights when adapters are combined, one tensor a
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -181,6 +182,32 @@ class Bank:
     def digest(self) -> str:
         """SHA-256 of the index, which pins all other files."""
         return hashlib.sha256(self._raw_index).hexdigest()
+
+    @property
+    def reference(self) -> dict[str, str | None] | None:
+        """What names this bank in a recipe: id, commit and the digest of its index."""
+        return {"id": self.id, "revision": self.revision, "sha256": self.digest}
+
+    @property
+    def public_base(self) -> str:
+        """Name of the base model for others: no path of this machine."""
+        return self.index.base_model
+
+    @property
+    def private(self) -> bool:
+        """Whether an adapter or a dataset of the bank is private."""
+        return self.index.private_parts > 0
+
+    @property
+    def layers_and_width(self) -> tuple[int, int]:
+        """Number of adapted layers of the base model, and their width."""
+        layers = {n for module in self.layout for n in re.findall(r"\.(\d+)\.", module.name)}
+        return len(layers), min(module.in_features for module in self.layout)
+
+    @property
+    def end_token(self) -> int | None:
+        """Id of the token that ends an output, if output tokens are counted for this bank."""
+        return self.index.output_prior.end if self.index.output_prior else None
 
     @property
     def size(self) -> int:

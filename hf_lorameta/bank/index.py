@@ -19,6 +19,8 @@ from hf_lorameta.errors import BankError
 
 EMBEDDED_BANK = "embedded bank"
 """`Bank.id` of the bank that comes with the package."""
+NO_BANK = "none"
+"""`Bank.id` where no bank is used, and the name that asks for that."""
 SCHEMA_VERSIONS = (1, 2)
 """1 is a bank, 2 a pack, which readers of version 1 must refuse."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.cards.markdown import is_hub_id
 from hf_lorameta.cards.results import Check, Fit, Training
 from hf_lorameta.data.dataset import DatasetInfo
@@ -63,11 +64,11 @@ class CardData:
     base_license: str | None
     rows: int
     tokens: int
-    bank_id: str  # repo id, or EMBEDDED_BANK
+    bank_id: str  # repo id, EMBEDDED_BANK or NO_BANK
     bank_revision: str | None
     bank_size: int  # number of usable adapters
     bank_published: bool  # its adapters and datasets are on the Hub, so the card links to them
-    neighbors: tuple[WeightedAdapter, ...]  # by descending coefficient; at least one
+    neighbors: tuple[WeightedAdapter, ...]  # by descending coefficient; none without a bank only
     effective_number: float  # see `hf_lorameta.method.coefficients.effective_number`
     nearest_in_bank: float  # median over the bank's datasets of the distance to the nearest other
     rank: int  # of the generated adapter
@@ -86,8 +87,13 @@ class CardData:
     routing: Routing | None = None  # of a mixture
 
     def __post_init__(self) -> None:
-        if not self.neighbors:
+        if self.has_bank and not self.neighbors:
             raise LoraMetaError("a card needs at least one adapter used, got none")
+
+    @property
+    def has_bank(self) -> bool:
+        """Whether the adapter was made of a bank's adapters."""
+        return self.bank_id != NO_BANK
 
     @property
     def public_dataset(self) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_lorameta.bank.geometry import FAR_RATIO
-from hf_lorameta.bank.index import EMBEDDED_BANK
+from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, ollama_name
@@ -43,8 +43,9 @@ def render_card(card: CardData, repo_id: str | None) -> str:
     name = repo_id.rpartition("/")[2] if repo_id else ""
     source_datasets = _source_datasets(card)
     shown = len(card.neighbors) if card.routing else TABLE_ROWS
+    template = "mixture_card.md.j2" if card.routing else "model_card.md.j2"
     text = render(
-        "mixture_card.md.j2" if card.routing else "model_card.md.j2",
+        template if card.has_bank else "no_bank_card.md.j2",
         card=card,
         metadata=Markdown(_metadata(card, source_datasets).to_yaml()),
         title=name or ("Mixture of LoRA adapters" if card.routing else "LoRA adapter"),
@@ -56,7 +57,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         base_file=BASE_FILE,
         modelfile=MODELFILE,
         chart_file=CHART_FILE,
-        relative_distance=_relative_distance(card),
+        relative_distance=_relative_distance(card) if card.has_bank else None,
         far_ratio=FAR_RATIO,
         listed=card.neighbors[:shown],
         unlisted=card.neighbors[shown:],
@@ -77,11 +78,12 @@ def render_card(card: CardData, repo_id: str | None) -> str:
 def _metadata(card: CardData, source_datasets: list[str]) -> ModelCardData:
     """Return the metadata; ``datasets`` are those that weights or coefficients were fitted on."""
     own = [card.public_dataset] if card.fitted_rows and card.public_dataset else []
+    method = ("arxiv:2507.01806",) if card.has_bank else ()
     return adapter_metadata(
         card.base_model,
         license_of(card),
         ("lora", "hf-lorameta"),
-        ("arxiv:2507.01806", *(("mixture", "arxiv:2405.11157") if card.routing else ())),
+        (*method, *(("mixture", "arxiv:2405.11157") if card.routing else ())),
         list(dict.fromkeys([*own, *source_datasets])),
     )
 
@@ -172,7 +174,7 @@ def reproduce_command(card: CardData) -> list[str]:
     dataset, recipe = card.dataset, card.recipe
     if card.public_dataset is None:
         dataset = replace(dataset, id=None)
-    options = generation_options(dataset, card.bank_id, recipe, card.bank_revision)
+    options = generation_options(dataset, card.bank_id, recipe, card.bank_revision, card.base_model)
     command = ["hf-lorameta", "generate", *as_arguments(options | {"output": "my-adapter"})]
     if recipe.rows_asked:
         return command
@@ -180,7 +182,11 @@ def reproduce_command(card: CardData) -> list[str]:
 
 
 def generation_options(
-    dataset: DatasetInfo, bank: str, recipe: Recipe, bank_revision: str | None = None
+    dataset: DatasetInfo,
+    bank: str,
+    recipe: Recipe,
+    bank_revision: str | None = None,
+    base_model: str | None = None,
 ) -> dict[str, object]:
     """Return the options of ``generate`` and ``push`` for a dataset, a bank and a recipe.
 
@@ -189,6 +195,7 @@ def generation_options(
         bank: id of the bank; the embedded one is left out, and ``BANK`` stands for a local one.
         recipe: its settings; defaults are left out.
         bank_revision: revision of the bank.
+        base_model: is named if there is no bank.
     """
     columns, named = dataset.columns, dataset.id is not None
     instruction, template = columns.instruction_text, columns.template
@@ -201,6 +208,7 @@ def generation_options(
         "columns": str(columns),
         "instruction": instruction and as_option(instruction),
         "template": template and as_option(template),
+        "base": base_model if bank == NO_BANK else None,
         "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
         "bank-revision": bank_revision,
         **{field.replace("_", "-"): value for field, value in settings.items()},

@@ -66,7 +66,8 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
         log(quiet, "plan does not fit, train or check: generate and push do")
     advice = None if request.budget else advise(planned)  # a budget has chosen
     emit(json, planned.to_dict() | {"advice": advice}, lambda: _describe(planned, advice))
-    log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
+    if len(planned.bank):
+        log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
 
 
 @with_request
@@ -75,6 +76,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     "hf-lorameta generate --dataset rows.csv --columns input=q,output=a -o my-adapter",
     "hf-lorameta generate --dataset user/name -o my-adapter --export gguf",
     "hf-lorameta generate --dataset user/name -o my-adapter --train 16",
+    "hf-lorameta generate --dataset user/name -o my-adapter --base org/model --train 100",
 )
 def generate(
     request: Request,
@@ -151,7 +153,7 @@ def push(
             _check_possible(request, session, export)
             dataset = request.open_dataset(session, progress)
             check_name_is_safe(repo_id, dataset.private, private)
-            source_private = dataset.private or session.bank.index.private_parts > 0
+            source_private = dataset.private or session.bank.private
         else:
             source_private = read_adapter(source).require_provenance().private
         target = resolve_target(
@@ -245,7 +247,8 @@ def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: b
     for note in dataset.notes:
         log(quiet, f"Note: {note}")
     _report_form(request, dataset, quiet)
-    log(quiet, f"Bank: {bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}")
+    source = f"{bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}"
+    log(quiet, f"Bank: {source if len(bank) else f'none, only {bank.index.base_model}'}")
 
 
 def _report_form(request: Request, dataset: "Dataset", quiet: bool) -> None:
@@ -325,6 +328,10 @@ def _agrees(target: "Target") -> bool:
 
 def _describe(plan: "Plan", advice: str | None) -> str:
     """Format a plan for people, with the advice at the end, if any."""
+    ending = [] if advice is None else [f"advice: {advice}"]
+    if not len(plan.bank):
+        start = f"the adapter starts from {plan.bank.index.base_model} alone"
+        return "\n".join([f"{plan.profile.rows_read}; no bank: {start}", *ending])
     neighbors = plan.neighbors()
     rows = [
         [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
@@ -354,9 +361,7 @@ def _describe(plan: "Plan", advice: str | None) -> str:
         )
     if plan.expected:
         lines.append(_expected(plan.expected))
-    if advice is not None:
-        lines.append(f"advice: {advice}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *ending])
 
 
 def _expected(expected: "Estimate") -> str:

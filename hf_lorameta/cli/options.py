@@ -125,11 +125,18 @@ class Request:
             "'*.jsonl'), or - for stdin.",
         ),
     ] = None
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Base model: Hub id or folder. Default: that of the bank.", show_default=False
+        ),
+    ] = None
     bank: Annotated[
         str | None,
         typer.Option(
-            help="Folder or Hub repo of a bank. Default: $HF_LORAMETA_BANK, else the bank "
-            "that comes with this package.",
+            help="Folder or Hub repo of a bank, or none: fit or train on the base model itself. "
+            "Default: $HF_LORAMETA_BANK, else the bank that comes with this package; none for "
+            "another base model.",
             show_default=False,
         ),
     ] = None
@@ -171,7 +178,9 @@ class Request:
         """The session of this command."""
         from hf_lorameta.pipeline.session import Session
 
-        return Session(self.bank, bank_revision=self.bank_revision, token=self.token)
+        return Session(
+            self.bank, base=self.base, bank_revision=self.bank_revision, token=self.token
+        )
 
     def open_dataset(self, session: "Session", progress: "StageProgress") -> "Dataset":
         """Open the dataset that was named; rows that are read are reported.

@@ -43,7 +43,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a base model's ``config.json`` that an adapter's export needs."""
+    """Return the entries of a base model's ``config.json`` that are needed without its weights."""
     if metadata.get("general.type", "model") != "model":
         raise UsageError(
             f"the GGUF is not a base model but an {metadata['general.type']}",
@@ -60,6 +60,7 @@ def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "linear_value_head_dim": "ssm.state_size",  # of keys and values alike in llama.cpp
     }
     found = {key: metadata.get(f"{architecture}.{own}") for key, own in config.items()}
+    found["eos_token_id"] = metadata.get("tokenizer.ggml.eos_token_id")
     return {"model_type": architecture} | {k: v for k, v in found.items() if v is not None}
 
 

@@ -4,7 +4,8 @@ SmolLM2-135M-Instruct is also available without the Hub, see `hf_lorameta.hub.pa
 """
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx2
 from huggingface_hub import errors as hf
 from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.constants import is_offline_mode
 
 from hf_lorameta.errors import (
     AuthError,
@@ -23,11 +25,14 @@ from hf_lorameta.errors import (
     first_line,
 )
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import NoRevisionError, translate, translated
 from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf, packaged_path
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.repo_info import fetch_repo
+
+logger = logging.getLogger(__name__)
 
 _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
@@ -101,9 +106,20 @@ def size_at_hand(base_model: str, revision: str | None = None) -> int | None:
         config = read_object(found / _CONFIG_FILE, base_model)
     else:
         return None
+    shape = layers_and_width(config)
+    return 12 * shape[0] * shape[1] ** 2 if shape else None
+
+
+def layers_and_width(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the number of layers of a model of text and their width; None if it is not stated.
+
+    Example:
+        >>> layers_and_width({"text_config": {"num_hidden_layers": 30, "hidden_size": 576}})
+        (30, 576)
+    """
     text = config.get("text_config", config)
     layers, width = text.get("num_hidden_layers"), text.get("hidden_size")
-    return 12 * layers * width**2 if layers and width else None
+    return (layers, width) if layers and width else None
 
 
 def config_json(
@@ -162,6 +178,26 @@ def resolve_once(base_model: str, revision: str | None = None, token: Token = No
     except HubError as error:
         _advise_local(error)
         raise
+
+
+def pinned_base(base_model: str, revision: str | None, hub: Hub) -> PinnedRepo | None:
+    """Pin a base model to a commit; None for a folder, and where the Hub does not state one.
+
+    Raises:
+        HubError: access was refused.
+    """
+    if Path(base_model).expanduser().is_dir():
+        return None
+    try:
+        if is_offline_mode() or find_at_hand(base_model, revision) is None:
+            return hub.resolve(base_model, "model", revision)
+        # without a network, retries would take half a minute
+        return resolve_once(base_model, revision, hub.token)
+    except (AuthError, GatedError):
+        raise
+    except (HubError, UsageError) as error:
+        logger.info("%s: %s; looking in the cache", base_model, error)
+        return None
 
 
 def stated_license(base_model: str, token: Token = None) -> str | None:

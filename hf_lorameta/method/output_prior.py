@@ -30,6 +30,12 @@ from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.types import Array, FactorPair, FloatArray
 
+ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3"})
+"""Model types whose last down-projection is added to the state that the final norm scales.
+
+Gemma 2, 3 and 4 have a norm between the two: the size of what is added is fixed, whatever the
+update, so it cannot carry the prior.
+"""
 STRENGTH = 0.5
 """Default coefficient of the update; 1 would move the tokens all the way."""
 _FIRST = 1.4

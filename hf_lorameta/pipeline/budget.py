@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hf_lorameta.bank.index import EMBEDDED_BANK
+from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards.model_card import as_arguments, generation_options
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.transformers.dtype import operations_per_second
@@ -211,12 +211,10 @@ def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> flo
 
 def forward_operations(plan: Plan) -> float:
     """Estimate the operations of a row's pass through the base model, see `training_seconds`."""
-    profile, layout = plan.profile, plan.bank.layout
-    layers = {number for module in layout for number in re.findall(r"\.(\d+)\.", module.name)}
-    width = min(module.in_features for module in layout)
+    profile, (layers, width) = plan.profile, plan.bank.layers_and_width
     tokens = min((profile.input.total + profile.output.total) / profile.rows, _MOST_TOKENS)
     words = plan.bank.index.vocab_size * min(profile.output_length, _MOST_TOKENS)
-    return 2 * (12 * len(layers) * width**2 * tokens + width * words)
+    return 2 * (12 * layers * width**2 * tokens + width * words)
 
 
 def measure_operations(seconds: float = 0.1) -> float:
@@ -263,8 +261,9 @@ def forward_passes(rows: int, seed: int = 0) -> float:
 def advise(plan: Plan, operations_per_second: float | None = None) -> str:
     """Recommend training, with the time that it takes here, or the default, with a prompt or not.
 
-    For labels, a fit of the last layer is named, too, if the base model is at hand. The time is
-    `training_seconds`, as with ``--budget``; for training, the base model need not be here.
+    Where the recipe trains, the time is that of its rows. For labels, a fit of the last layer is
+    named, too, if the base model is at hand. The time is `training_seconds`, as with ``--budget``;
+    for training, the base model need not be here.
 
     Args:
         plan: of the dataset.
@@ -310,6 +309,8 @@ def _on_training(plan: Plan, operations_per_second: float | None) -> str:
         expected is not None and expected.prompted is not None and expected.prompted > expected.mean
     )
     without = "use the default with a 3-shot prompt" if prompt_is_better else "use the default"
+    if not len(plan.bank):
+        without = "name a bank"
     if plan.recipe.is_mixture:
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:
@@ -318,21 +319,26 @@ def _on_training(plan: Plan, operations_per_second: float | None) -> str:
     if left < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
     speed = operations_per_second or measure_operations()
-    counts = [rows for rows in ADVISED_ROWS if rows <= left] or [ADVISED_ROWS[-1]]
+    advised = (plan.recipe.train,) if plan.recipe.train else ADVISED_ROWS
+    counts = [rows for rows in advised if rows <= left] or [advised[-1]]
     seconds = {rows: training_seconds(plan, rows, speed) for rows in counts}
     rows = next((rows for rows in counts if seconds[rows] <= LONGEST_SECONDS), None)
     if rows is None:
         rows = min(counts, key=lambda rows: seconds[rows])
         here = f"--train {rows} takes at most about {duration(seconds[rows])} on this CPU"
         return f"{without}; {here}{_on_jobs(plan, rows)}"
-    trained = f"train on {rows} rows with --train {rows}, at most about {duration(seconds[rows])}"
-    return f"{trained} on this CPU: this usually lowers the loss most. Otherwise, {without}"
+    took = f"at most about {duration(seconds[rows])} on this CPU"
+    trained = f"train on {rows} rows with --train {rows}, {took}"
+    if not len(plan.bank):
+        return trained
+    return f"{trained}: this usually lowers the loss most. Otherwise, {without}"
 
 
 def _on_jobs(plan: Plan, rows: int) -> str:
     """Return how to train on Hugging Face Jobs, with time and price; empty if a job cannot."""
-    dataset, bank = plan.dataset, plan.bank.id
-    if dataset.id is None or not (bank == EMBEDDED_BANK or is_repo_id(bank)):
+    dataset, bank, base = plan.dataset, plan.bank.id, plan.bank.index.base_model
+    public = is_repo_id(base) if bank == NO_BANK else bank == EMBEDDED_BANK or is_repo_id(bank)
+    if dataset.id is None or not public:
         return ""
     hours = training_seconds(plan, rows, TERAFLOPS[_FLAVOR] * 1e12) / 3600 + START_HOURS
     if hours * 3600 > LONGEST_SECONDS:
@@ -345,6 +351,6 @@ def _on_jobs(plan: Plan, rows: int) -> str:
     job = ["--flavor", _FLAVOR, "--timeout", f"{math.ceil(MARGIN * hours)}h"]
     job += ["--secrets", "HF_TOKEN", "--with", install_requirement("eval", remote=True)]
     recipe = plan.recipe.model_copy(update={"train": rows})
-    push = as_arguments(generation_options(dataset, bank, recipe, plan.bank.revision))
+    push = as_arguments(generation_options(dataset, bank, recipe, plan.bank.revision, base))
     command = shlex.join(["hf", "jobs", "uv", "run", *job, "hf-lorameta", "push", *push])
     return f", on Hugging Face Jobs {duration(hours * 3600)}{cost}: {command}"

@@ -27,7 +27,7 @@ def choose_coefficients(
     """Measure the distances of a dataset to the bank and apply the recipe's rule to them.
 
     Args:
-        bank: of N adapters.
+        bank: of N adapters; nothing is measured without any.
         recipe: the settings.
         profile: of the dataset.
         counts: of its outputs; None leaves out the output prior.
@@ -38,6 +38,8 @@ def choose_coefficients(
     Raises:
         BankError: the bank lacks the neural rule that was asked for.
     """
+    if not len(bank):
+        return np.empty(0), Coefficients(np.empty(0))
     comparison = compare_with_bank(bank, profile, recipe.metric)
     distances = comparison.distances(profile)
     inputs = RuleInputs(
@@ -110,12 +112,14 @@ class Comparison(NamedTuple):
         return stored[self.name].astype(np.float64)
 
     def typical_nearest(self) -> float:
-        """Return the median distance from a bank dataset to its nearest other; NaN if N is 1."""
+        """Return the median distance from a bank dataset to its nearest other; NaN if N < 2."""
         if self.complete:
             return self.bank.index.typical_distances.get(self.metric, float("nan"))
+        if len(self.bank) < 2:
+            return float("nan")
         inside = self.bank_distances()
         nearest = np.where(np.eye(len(inside), dtype=bool), np.inf, inside).min(axis=1)
-        return float(np.median(nearest)) if len(inside) > 1 else float("nan")
+        return float(np.median(nearest))
 
 
 def compare_with_bank(bank: Bank, profile: Profile, metric: str) -> Comparison:

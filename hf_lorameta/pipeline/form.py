@@ -17,10 +17,11 @@ _COMPARED = 50
 def in_form_of(bank: Bank) -> Callable[[Dataset], Dataset]:
     """Return what puts a dataset's prompts into the form that a bank's adapters know.
 
-    It can be pickled. A bank without instructions leaves prompts as they are.
+    It can be pickled. A bank without instructions leaves prompts as they are. Without a bank, they
+    get instruction and cue as well: what the last layer sees after a text alone says little of it.
     """
     chat = chat_format(bank)
-    if chat is None and not expects_instructions(bank):
+    if chat is None and len(bank) and not expects_instructions(bank):
         return _as_it_is
     return partial(with_known_form, chat=chat)
 
@@ -39,7 +40,7 @@ def expects_instructions(bank: Bank) -> bool:
 def chat_format(bank: Bank) -> str | None:
     """Return the chat template that most bank datasets have; None without one."""
     templates = Counter(entry.columns.template for entry in bank.index.entries)
-    template, count = templates.most_common(1)[0]
+    template, count = max(templates.items(), key=lambda item: item[1], default=(None, 0))
     return template if is_chat(template) and count > len(bank) / 2 else None
 
 

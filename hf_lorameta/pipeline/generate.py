@@ -18,6 +18,7 @@ from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import MIN_ROWS, Rows, draw_rows, pool_of, pool_size
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import LoadedModel, Session
+from hf_lorameta.pipeline.without_bank import check_plan
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row, StageProgress
 
@@ -30,6 +31,7 @@ def generate(
     bank: Bank | str | Path | None = None,
     recipe: Recipe | None = None,
     *,
+    base: str | Path | None = None,
     model: LoadedModel | None = None,
     token: str | None = None,
     budget: float | str | None = None,
@@ -45,8 +47,11 @@ def generate(
     Args:
         dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
             or dataset of the library `datasets`.
-        bank: an opened bank, a folder or a Hub id; None opens the default bank.
+        bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
+            another `base` model, if there is none for it, uses none.
         recipe: None is ``Recipe()``.
+        base: the base model, a Hub id or a folder; None is the bank's. Without a bank, the recipe
+            has to say that the adapter is fitted or trained.
         model: the base model in transformers, on the CPU, and its tokenizer; the model is the same
             afterwards. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
@@ -67,7 +72,8 @@ def generate(
     Raises:
         DatasetError: as `plan` raises.
         BankError: as `plan` raises.
-        UsageError: the budget is no time, or does not go with the recipe.
+        UsageError: the budget is no time, or does not go with the recipe; or without a bank, the
+            recipe says neither to fit nor to train.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
 
     Example:
@@ -77,7 +83,8 @@ def generate(
     """
     recipe = recipe or Recipe()
     seconds = budget_seconds(budget, recipe)
-    with bars_unless(progress) as show, Session(bank, token=token, model=model) as session:
+    opening = Session(bank, base=base, token=token, model=model)
+    with bars_unless(progress) as show, opening as session:
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
         opened = with_progress(opened, show)
         wanted = Automatic(fit, check)
@@ -138,6 +145,7 @@ def prepare(
         LoraMetaError: as `hf_lorameta.plan` raises.
     """
     bank, asked = session.bank, recipe
+    check_plan(bank, recipe, dataset)
     if budget is not None:
         asked = most_rows(recipe, dataset)
     else:

@@ -26,6 +26,7 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.without_bank import check_generation
 from hf_lorameta.types import FactorPair, LossProgress, Progress, Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -62,8 +63,9 @@ def make_adapter(
         EmptyDatasetError: the rows are too few for the recipe.
         RecipeError: the combiner ``factors`` with differing ranks or another rank than the bank's.
         AdapterError: the adapter was checked, and at no scale it is as good as the base model; or
-            it was trained, and is worse.
-        UsageError: the base model's last layer cannot be fitted, or the model not be trained.
+            it was trained, and is worse; or without a bank, neither fit nor training helped.
+        UsageError: the base model's last layer cannot be fitted, or the model not be trained; or
+            without a bank, the recipe asks for neither.
         HubError: adapters of a Hub bank cannot be fetched.
         MissingExtraError: the recipe needs the base model and the extra ``eval`` is missing.
 
@@ -74,6 +76,7 @@ def make_adapter(
         16
     """
     rows, session, recipe = rows or Rows(), session or Session(plan.bank), plan.recipe
+    check_generation(plan.bank, recipe)
     require_rows(rows, recipe)  # before the base model is loaded
     _fetch_adapters(plan, progress)
     if recipe.fit is not None:
@@ -86,6 +89,7 @@ def make_adapter(
     if recipe.train is not None:
         training = _of_stage(progress, f"Training on {recipe.train} rows")
         generation = train_adapter(generation, rows, session.evaluator, progress=training)
+    _require_update(generation)
     if recipe.check is not None:
         generation = _check(generation, rows, session, progress)
         _require_gain(generation.plan)
@@ -103,9 +107,20 @@ def _fetch_adapters(plan: Plan, progress: StageProgress) -> None:
 
 def _combine(plan: Plan, progress: StageProgress) -> Generation:
     started = time.perf_counter()
-    pairs = combine_adapters(plan, partial(progress, "Combining"))
+    pairs = combine_adapters(plan, partial(progress, "Combining")) if plan.layout else []
+    rank = len(pairs[0][0]) if pairs else plan.recipe.rank or DEFAULT_RANK
     seconds = time.perf_counter() - started
-    return Generation(plan, plan.layout, pairs[0][0].shape[0], tuple(pairs), seconds)
+    return Generation(plan, plan.layout, rank, tuple(pairs), seconds)
+
+
+def _require_update(generation: Generation) -> None:
+    """Raise AdapterError if no bank was used, and no fit or training changed anything."""
+    if not generation.pairs:
+        raise AdapterError(
+            "neither a fit nor training lowered the base model's loss on held-out rows, and there "
+            "is no bank to make an adapter of",
+            hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
+        )
 
 
 def _check(
@@ -393,9 +408,9 @@ def _require_gain(plan: Plan) -> None:
             f"is {check.chat:.3f}, that of the adapter {check.end:.3f}",
             hint=["use the base model's chat template", anyway],
         )
-    if not plan.active_indices:
+    if check and not check.scale:
         raise AdapterError(
-            "even at 1/8 strength the adapter is worse than the base model on the scored rows: the "
-            "bank cannot help with this dataset",
+            "even at 1/8 strength the adapter is worse than the base model on the scored rows: it "
+            "cannot help with this dataset",
             hint=[Option("bank", change="name another"), anyway],
         )

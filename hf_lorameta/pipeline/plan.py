@@ -32,6 +32,7 @@ from hf_lorameta.pipeline.plan_warnings import plan_warnings
 from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import Reading, read_dataset, require_outputs, token_counting
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.without_bank import check_plan
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Array, FactorPair, Row, StageProgress
 
@@ -46,7 +47,7 @@ class Plan:
     dataset that is not public.
 
     Attributes:
-        bank: the bank, of N adapters.
+        bank: the bank, of N adapters; of none if no bank is used.
         dataset: the dataset that was read.
         recipe: the settings.
         profile: of the dataset.
@@ -120,7 +121,7 @@ class Plan:
     @property
     def private(self) -> bool:
         """Whether the dataset is private, or an adapter or a dataset of the bank."""
-        return self.dataset.private or self.bank.index.private_parts > 0
+        return self.dataset.private or self.bank.private
 
     @property
     def layout(self) -> Layout:
@@ -200,12 +201,12 @@ class Plan:
     # --- display --------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        neighbors = self.neighbors()
-        lines = [
-            f"Plan for {self.dataset.id or 'a local dataset'} ({self.profile.rows} rows): "
-            f"{len(neighbors)} adapters of {self.bank.id}, effective number "
-            f"{self.effective_number:.1f}"
-        ]
+        neighbors, number = self.neighbors(), f"effective number {self.effective_number:.1f}"
+        source = f"{len(neighbors)} adapters of {self.bank.id}, {number}"
+        if not len(self.bank):
+            source = f"no bank, from {self.bank.index.base_model} alone"
+        name = self.dataset.id or "a local dataset"
+        lines = [f"Plan for {name} ({self.profile.rows} rows): {source}"]
         lines += [
             f"  {n.coefficient:7.1%}  {n.dataset}  (distance {n.distance:.4g})"
             for n in neighbors[:_REPR_ROWS]
@@ -265,7 +266,7 @@ class Plan:
         """Return the data of the model card."""
         index = self.bank.index
         return CardData(
-            base_model=index.base_model,
+            base_model=self.bank.public_base,
             base_revision=index.base_revision,
             base_license=index.base_license,
             dataset=self.dataset,
@@ -301,11 +302,7 @@ class Plan:
             "private": self.private,
             "recipe": self.recipe.model_dump(),
             "base_model": {"id": index.base_model, "revision": index.base_revision},
-            "bank": {
-                "id": self.bank.id,
-                "revision": self.bank.revision,
-                "sha256": self.bank.digest,
-            },
+            "bank": self.bank.reference,
             "dataset": {
                 "id": None if data.private else data.id,
                 "private": data.private,
@@ -353,6 +350,7 @@ def plan(
     bank: Bank | str | Path | None = None,
     recipe: Recipe | None = None,
     *,
+    base: str | Path | None = None,
     token: str | None = None,
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
@@ -362,8 +360,10 @@ def plan(
     Args:
         dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
             or dataset of the library `datasets`.
-        bank: an opened bank, a folder or a Hub id; None opens the default bank.
+        bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
+            another `base` model, if there is none for it, uses none.
         recipe: None is ``Recipe()``.
+        base: the base model, a Hub id or a folder; None is the bank's.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
@@ -375,8 +375,9 @@ def plan(
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
     recipe = recipe or Recipe()
-    with bars_unless(progress) as show, Session(bank, token=token) as session:
+    with bars_unless(progress) as show, Session(bank, base=base, token=token) as session:
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
+        check_plan(session.bank, recipe, opened)
         opened = with_progress(opened, show)
         counting = token_counting(session.bank)
         read = read_dataset(opened, recipe, counting, session.bank.encode)

@@ -59,7 +59,8 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
 
     One that was true before the adapter was fitted or trained has the same text afterwards.
     """
-    yield from _distance_warnings(plan)
+    if len(plan.distances):
+        yield from _distance_warnings(plan)
     packing = plan.bank.index.packing
     if packing and packing.retained_whole < LOW_RETENTION:
         yield (

@@ -48,9 +48,8 @@ def token_counting(bank: Bank) -> TokenCounting:
     Raises:
         IntegrityError: the tokenizer is damaged.
     """
-    prior = bank.index.output_prior
     tokenizer = bank.verified_file(TOKENIZER_FILE)
-    return TokenCounting(tokenizer, bank.index.vocab_size, prior.end if prior else None)
+    return TokenCounting(tokenizer, bank.index.vocab_size, bank.end_token)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ class SavableAdapter(ABC):
 
         Returns:
             The folder: PEFT's two files, ``recipe.json``, the card and, except for a merge,
-            ``coefficients.json`` and a chart. The same inputs give the same bytes.
+            ``coefficients.json`` and, if a bank was used, a chart. The same inputs give the same
+            bytes.
 
         Raises:
             UsageError: the folder holds other files, or an adapter and `overwrite` is false; or the
@@ -176,7 +177,7 @@ class PlannedAdapter(SavableAdapter):
 
     @property
     def base_revision(self) -> str | None:
-        """Commit of the base model that the bank was built for."""
+        """Commit of the base model, if it is known."""
         return self.plan.bank.index.base_revision
 
     @property
@@ -189,12 +190,12 @@ class PlannedAdapter(SavableAdapter):
     ) -> dict[str, str]:
         """Return recipe, coefficients, card and chart."""
         rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in card.neighbors]
-        return {
+        files = {
             RECIPE_FILE: as_json(provenance) + "\n",
             COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
             CARD_FILE: render_card(card, repo_id),
-            CHART_FILE: render_chart(card),
         }
+        return files | ({CHART_FILE: render_chart(card)} if card.neighbors else {})
 
 
 # --- a generated adapter --------------------------------------------------------------------------
@@ -222,10 +223,10 @@ class Generation(PlannedAdapter):
     check_seconds: float = 0.0
 
     def __repr__(self) -> str:
-        name, count = self.plan.dataset.id or "a local dataset", len(self.plan.neighbors())
-        return (
-            f"Generation(rank {self.rank} for {name}, of {count} adapters of {self.plan.bank.id})"
-        )
+        name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
+        count = len(self.plan.neighbors())
+        source = f"of {count} adapters of {bank.id}" if count else f"from {self.base_model} alone"
+        return f"Generation(rank {self.rank} for {name}, {source})"
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -268,7 +269,8 @@ def _messages(generation: Generation) -> Iterator[str]:
         yield from _training_messages(plan.training)
     if check := plan.check:
         yield from _check_messages(check, generation.check_seconds)
-    yield f"Combined {plural(len(plan.neighbors()), 'adapter')} in {generation.seconds:.1f} s"
+    if count := len(plan.neighbors()):
+        yield f"Combined {plural(count, 'adapter')} in {generation.seconds:.1f} s"
 
 
 def _check_messages(check: Check, seconds: float) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
+from hf_lorameta.bank.no_bank import open_bank
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.prompt import PROMPT
@@ -29,7 +30,9 @@ class Session:
     `close`, to stop the base model's engine.
 
     Args:
-        bank: an opened bank, a folder, or a Hub id; None is the default bank.
+        bank: an opened bank, a folder, a Hub id or ``none``; None is the default bank.
+        base: the base model, a Hub id or a folder; None is that of the bank. Which bank is opened
+            for it: `hf_lorameta.bank.no_bank.open_bank`.
         bank_revision: branch, tag or commit of a bank repo.
         token: of the Hub; None uses the saved one, False sends none.
         model: the base model and its tokenizer; None loads it if it is needed.
@@ -47,6 +50,7 @@ class Session:
         self,
         bank: Bank | str | Path | None = None,
         *,
+        base: str | Path | None = None,
         bank_revision: str | None = None,
         token: str | Literal[False] | None = None,
         model: LoadedModel | None = None,
@@ -55,7 +59,7 @@ class Session:
             raise UsageError(
                 "a loaded model needs its tokenizer", hint="give a pair: (model, tokenizer)"
             )
-        self._bank, self._bank_revision = bank, bank_revision
+        self._bank, self._base, self._bank_revision = bank, base, bank_revision
         self._token, self._model = token, model
         self._closing = ExitStack()
 
@@ -76,15 +80,14 @@ class Session:
 
     @cached_property
     def bank(self) -> Bank:
-        """The bank.
+        """The bank; a `hf_lorameta.bank.no_bank.NoBank` if there is none for the base model.
 
         Raises:
-            BankError: not a bank.
-            HubError: the repo is missing or cannot be reached.
+            BankError: not a bank, or one for another base model.
+            UsageError: the base model cannot be used.
+            HubError: a repo is missing or cannot be reached.
         """
-        if isinstance(self._bank, Bank):
-            return self._bank
-        return Bank.from_pretrained(self._bank, revision=self._bank_revision, hub=self.hub)
+        return open_bank(self._bank, self._base, revision=self._bank_revision, hub=self.hub)
 
     @property
     def has_model(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_lorameta.bank.index import EMBEDDED_BANK
+from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.cards.chart import render_chart
@@ -75,6 +75,48 @@ def test_card_data_is_frozen_and_needs_a_neighbor() -> None:
         PLAIN.rank = 8  # type: ignore[misc]
     with pytest.raises(LoraMetaError, match="at least one adapter used, got none"):
         replace(PLAIN, neighbors=())
+
+
+TRAINED = Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24)
+ALONE = replace(
+    PLAIN, bank_id=NO_BANK, bank_revision=None, bank_size=0, neighbors=(), bank_published=False,
+    nearest_in_bank=math.nan, recipe=Recipe(train=16), training=TRAINED,
+)  # fmt: skip
+
+
+def test_card_without_a_bank_says_what_the_adapter_was_made_of() -> None:
+    text = render_card(ALONE, "me/questions-lora")
+    assert hub_rules.check(text, "model") == ([], [])
+    fields = metadata_fields(text)
+    assert (fields["datasets"], fields["license"]) == (["me/questions"], "apache-2.0")
+    assert fields["tags"] == ["lora", "hf-lorameta", "base_model:adapter:org/base-7b"]
+    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert titles == [
+        "Usage",
+        "Trained on 16 rows",
+        "Recipe",
+        "Licenses",
+        "What was not measured",
+        "Warnings",
+        "How to reproduce it",
+    ]
+    assert "\n\n\n" not in text.split("---\n", 2)[2]
+    assert "**Trained on 16 rows of the dataset.** It starts from the base model itself" in text
+    assert rows_of(section(text, "Trained on 16 rows"))[2:] == [
+        ["base model", "3"], ["trained (slightly optimistic)", "1.5"],
+    ]  # fmt: skip
+    assert model_card.reproduce_command(ALONE)[-8:] == [
+        "--base", "org/base-7b", "--bank", "none", "--train", "16", "--output", "my-adapter",
+    ]  # fmt: skip
+
+
+def test_card_without_a_bank_tells_a_fit_from_a_training() -> None:
+    fitted = render_card(replace(ALONE, training=None, fit=FIT, recipe=Recipe(fit=16)), None)
+    assert "**Its last layer was fitted on 16 rows of the dataset**; no other layer" in fitted
+    assert "Each row passed once through the base model. Then an update of" in fitted
+    both = render_card(replace(ALONE, fit=FIT), None)
+    assert "fitted on 16 rows of the dataset, and then it was trained on 16 others.**" in both
+    assert ["before the training", "2.5"] in rows_of(section(both, "Trained on 16 rows"))
 
 
 def test_card_of_a_local_folder_has_placeholders() -> None:

@@ -26,8 +26,8 @@ from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub import base_model, packaged_model
 from hf_lorameta.hub.base_model import config_json, find_at_hand, locate
 from hf_lorameta.hub.packaged_model import (
-    _TOKENIZER,
     SMOLLM2,
+    TOKENIZER,
     packaged_gguf,
     quiet_transformers,
     tokenizer_config,
@@ -378,7 +378,7 @@ def test_the_shipped_tokenizer_is_the_one_of_the_gguf() -> None:
     from tokenizers import Tokenizer
 
     metadata = read_metadata(packaged_gguf(SMOLLM2, HubError("unused")))
-    shipped = json.loads(_TOKENIZER.read_bytes())
+    shipped = json.loads(TOKENIZER.read_bytes())
     tokens = metadata["tokenizer.ggml.tokens"]
     assert metadata["tokenizer.ggml.pre"] == "smollm"
     assert shipped["model"]["type"] == "BPE"
@@ -388,7 +388,7 @@ def test_the_shipped_tokenizer_is_the_one_of_the_gguf() -> None:
     ]
     special = [i for i, kind in enumerate(metadata["tokenizer.ggml.token_type"]) if kind == 3]
     assert [token["id"] for token in shipped["added_tokens"] if token["special"]] == special
-    tokenizer = Tokenizer.from_buffer(_TOKENIZER.read_bytes())
+    tokenizer = Tokenizer.from_buffer(TOKENIZER.read_bytes())
     # the ids of the tokenizer on the Hub
     assert tokenizer.encode("Hello world 12").ids == [19556, 905, 216, 33, 34]
     assert tokenizer.encode("<|im_start|>").ids == [1]
@@ -401,7 +401,7 @@ def test_the_dequantized_model_predicts(caplog: pytest.LogCaptureFixture) -> Non
     transformers = pytest.importorskip("transformers")
     folder = locate(SMOLLM2)
     assert "Q4_1.gguf, dequantized" in caplog.text
-    assert (folder / "tokenizer.json").read_bytes() == _TOKENIZER.read_bytes()
+    assert (folder / "tokenizer.json").read_bytes() == TOKENIZER.read_bytes()
     with quiet_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta.data.counts.output_counts import OutputCounts
+from hf_lorameta.method.output_prior import ARCHITECTURES
 from tests.training.test_lora_slots import model_of
 from tests.training.tiny import tokens
 
@@ -13,7 +14,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from hf_lorameta.training.bank.measure_prior import (  # noqa: E402 - they import torch
-    ARCHITECTURES,
     measure_prior,
 )
 from hf_lorameta.training.bank.runs import TaskRows  # noqa: E402

@@ -157,6 +157,25 @@ def test_candidates_give_the_loss_over_the_whole_vocabulary(
         assert float(found) == pytest.approx(float(whole), rel=tolerance)
 
 
+def test_a_token_that_an_update_prefers_becomes_a_candidate(tmp_path: Path) -> None:
+    """The expansion, made where the token is unlikely, misses what it adds to the loss."""
+    evaluator = TorchEvaluator(write_base(tmp_path / "base", vocab_size=256), "float32")
+    model, count = evaluator.model, 16
+    states = collect_states(model, (), (), evaluator.encode(ROWS), tmp_path)
+    head, every = readout._Head(model), torch.arange(len(states.targets))
+    alone = readout._Candidates(head, states, count)
+    rising = next(token for token in range(255, 0, -1) if token not in alone.tokens)
+    mean = states.inputs.mean(0)
+    update = (mean / mean.square().sum())[None], 30 * head.vectors(torch.tensor([rising])).T
+    sums = readout._updated(states, every, update)
+    whole = float(torch.nn.functional.cross_entropy(head.logits(sums), states.targets))
+    assert float(alone.loss(head.norm(sums), every)) < whole - 1
+    more = readout._Candidates(head, states, count, [update])
+    assert rising in more.tokens
+    assert len(more.tokens) == len(alone.tokens) + count
+    assert float(more.loss(head.norm(sums), every)) == pytest.approx(whole, abs=0.05)
+
+
 def test_what_cannot_be_fitted_is_refused(evaluator: TorchEvaluator, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="last layer of 'gemma2' cannot be fitted"):
         last_projection(model_of("Gemma2"))

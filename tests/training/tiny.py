@@ -18,13 +18,13 @@ WORDS = [*" ".join(TOPICS).split(), "say"]
 VOCABULARY = ["<s>", "</s>", "[UNK]", *WORDS]
 
 
-def write_base(folder: Path, **changes: Any) -> Path:
-    """Write a random Llama with a word-level tokenizer."""
+def write_base(folder: Path, kind: str = "Llama", **changes: Any) -> Path:
+    """Write a random model with a word-level tokenizer; `kind` begins its classes' names."""
     import torch
+    import transformers
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {
         "vocab_size": len(VOCABULARY), "hidden_size": 32, "intermediate_size": 48,
@@ -32,8 +32,9 @@ def write_base(folder: Path, **changes: Any) -> Path:
         "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1,
     }  # fmt: skip
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**(sizes | changes)))
-    model.save_pretrained(folder)
+    text = "TextConfig" if kind == "Gemma3" else "Config"
+    config = getattr(transformers, kind + text)(**(sizes | changes))
+    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(folder)
     words = {word: index for index, word in enumerate(VOCABULARY)}
     tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()

@@ -1,38 +1,30 @@
 """Checks before a training: the base model, memory and the disk."""
 
 import hashlib
-import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub.constants import is_offline_mode
-
-from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
+from hf_lorameta.bank.no_bank import base_license
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import (
-    AuthError,
     BankError,
-    GatedError,
-    HubError,
     NotFoundError,
     Option,
     first_line,
 )
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.hub.base_model import find_at_hand, locate, resolve_once
+from hf_lorameta.hub.base_model import locate, pinned_base
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.packaged_model import SMOLLM2, quiet_transformers
+from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.training.settings import Machine, Settings
 
 if TYPE_CHECKING:
     from hf_lorameta.training.device import DevicePlan
 
 _SAMPLE_BYTES = 1 << 16
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,23 +46,12 @@ class Base:
             HubError: it cannot be fetched.
         """
         require_eval()
-        sha = license = None
-        if not Path(name).expanduser().is_dir():
-            try:
-                if is_offline_mode() or find_at_hand(name, revision) is None:
-                    repo = hub.resolve(name, "model", revision)
-                else:  # without a network, retries would take half a minute
-                    repo = resolve_once(name, revision, hub.token)
-                sha, license = repo.sha, repo.license
-            except (AuthError, GatedError):
-                raise
-            except HubError as error:
-                logger.info("%s: %s; looking in the cache", name, error)
-                license = Bank.embedded().index.base_license if name == SMOLLM2 else None
+        repo = pinned_base(name, revision, hub)
+        sha = repo.sha if repo else None
         folder = locate(name, revision, hub.token)
         if folder.parent.name == "snapshots":  # of the cache, which names them by their commits
             sha = folder.name
-        return cls(name, folder, sha, license, _digest(folder))
+        return cls(name, folder, sha, base_license(name, repo), _digest(folder))
 
 
 def _digest(folder: Path) -> str:

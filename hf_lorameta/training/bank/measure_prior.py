@@ -12,16 +12,10 @@ from hf_lorameta.engines.transformers.forward import token_losses
 from hf_lorameta.engines.transformers.lora_layer import applied
 from hf_lorameta.engines.transformers.packing import passes, using_row_attention
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.method.output_prior import OutputPrior
+from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
 from hf_lorameta.training.bank.runs import TaskRows
 from hf_lorameta.types import FactorPair, FloatArray
 
-ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3"})
-"""Model types whose last down-projection is added to the state that the final norm scales.
-
-Gemma 2, 3 and 4 have a norm between the two: the size of what is added is fixed, whatever the
-update, so it cannot carry the prior.
-"""
 _DIMENSIONS = 256
 _ROWS = 8
 _GATE_RIDGE = 1e-2

@@ -9,7 +9,10 @@ layer changes the sum alone, so its loss and its gradient need no layer below:
 E has a row for each token of the vocabulary, most of which no row has as its output. The fit
 computes the logits of *candidates*: tokens that occur in outputs, and those that the model prefers
 on average. All others stay in the denominator through an expansion of the second order; without
-them, nothing would keep their logits low. What is reported is the loss over the whole vocabulary.
+them, nothing would keep their logits low. Where the update is large, as without an adapter that
+knows the task, the expansion can miss tokens that become likely: then those that the update prefers
+are candidates as well, and the search starts again. What is reported is the loss over the whole
+vocabulary.
 
 The inputs of a down-projection differ in size by a factor of 100, so they are divided by their root
 mean square before A, which starts with the directions of the loss's gradient (LoRA-One, arXiv
@@ -18,7 +21,7 @@ as many epochs.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,6 +38,8 @@ _CHUNK = 256
 _BETAS = (0.9, 0.99)
 _OVERSAMPLING, _POWER_STEPS = 8, 2
 _SMALLEST_INPUT = 1e-3
+_MISSED, _ROUNDS = 0.05, 4
+"""Nats per token that the expansion may miss of the held-out rows' loss, and searches at most."""
 _NOTHING = -1e30
 """A logit that adds nothing to a sum; infinity would make the expansion undefined."""
 
@@ -53,7 +58,7 @@ class ReadoutSettings:
         steps: largest number of steps.
         evaluate_every: steps between two measurements of the loss on held-out rows.
         patience: stop after this many measurements in a row without improvement.
-        candidates: tokens with logits, besides those of the outputs.
+        candidates: tokens with logits, besides those of the outputs; more after each new search.
         held_out_share: one row in so many is held out.
         most_held_out: largest number of held-out rows.
         seed: of the choice of held-out rows, of the start and of the order of the tokens.
@@ -131,11 +136,15 @@ def fit_readout(
     by_token = torch.from_numpy(np.repeat(held_out, states.sizes))
     train, deciding = torch.where(~by_token)[0], torch.where(by_token)[0]
     head, every = _Head(model), torch.arange(len(by_token))
-    fit = _Fit(head, states, settings, free)
-    update, steps = fit.search(train, deciding, progress)
-    losses = _by_row(head, states, None)
-    unseen = _by_row(head, states, update)[held_out]
-    sizes = np.array(states.sizes)[held_out]
+    losses, sizes = _by_row(head, states, None), np.array(states.sizes)[held_out]
+    tried: list[Update] = []
+    while True:
+        fit = _Fit(head, states, settings, free, tried)
+        update, steps, estimate = fit.search(train, deciding, progress)
+        unseen = _by_row(head, states, update)[held_out]
+        tried.append(update)
+        if unseen.sum() / sizes.sum() - estimate <= _MISSED or len(tried) == _ROUNDS:
+            break
     helped, after = is_significant(losses[held_out] - unseen, sizes.tolist()), losses
     if helped:
         steps = round(steps * len(every) / len(train))
@@ -213,16 +222,20 @@ class _Head:
         return vectors
 
 
+def _updated(states: States, part: torch.Tensor, update: Update | None) -> torch.Tensor:
+    """Return the sums (n, d) of some of the states' tokens, with an update."""
+    if update is None:
+        return states.sums[part]
+    A, B = update
+    return states.sums[part] + (states.inputs[part] @ A.T) @ B.T
+
+
 @torch.no_grad()
 def _by_row(head: _Head, states: States, update: Update | None) -> np.ndarray:
     """Return the summed losses (R,) of all rows over the whole vocabulary, with an update."""
     losses = []
     for part in torch.split(torch.arange(len(states.targets)), _CHUNK):
-        sums = states.sums[part]
-        if update is not None:
-            A, B = update
-            sums = sums + (states.inputs[part] @ A.T) @ B.T
-        logits, targets = head.logits(sums), states.targets[part]
+        logits, targets = head.logits(_updated(states, part, update)), states.targets[part]
         losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
     by_row = torch.split(torch.cat(losses).double(), list(states.sizes))
     return np.array([float(row.sum()) for row in by_row])
@@ -241,15 +254,19 @@ class _Candidates:
     """
 
     @torch.no_grad()
-    def __init__(self, head: _Head, states: States, count: int) -> None:
+    def __init__(
+        self, head: _Head, states: States, count: int, tried: Sequence[Update] = ()
+    ) -> None:
         every = torch.arange(head.size)
-        preferred = torch.zeros(head.size)
         parts = list(enumerate(torch.split(states.sums, _CHUNK)))
-        for _, part in parts:
-            preferred += head.logits(part).softmax(1).sum(0)
-        outputs = torch.from_numpy(np.unique(states.targets.numpy()))
-        preferred[outputs] = torch.inf
-        self.tokens = preferred.topk(min(len(outputs) + count, head.size)).indices.sort().values
+        chosen = [torch.from_numpy(np.unique(states.targets.numpy()))]
+        for update in (None, *tried):
+            preferred = torch.zeros(head.size)
+            for part in torch.split(torch.arange(len(states.targets)), _CHUNK):
+                preferred += head.logits(_updated(states, part, update)).softmax(1).sum(0)
+            preferred[torch.cat(chosen)] = -1
+            chosen.append(preferred.topk(min(count, int((preferred >= 0).sum()))).indices)
+        self.tokens = torch.cat(chosen).sort().values
         vectors = head.vectors(every)
         self._vectors = vectors[self.tokens]
         self._sums, self._norm = states.sums, head.norm
@@ -281,10 +298,17 @@ class _Fit:
     A is for inputs that are divided by their root mean square.
     """
 
-    def __init__(self, head: _Head, states: States, settings: ReadoutSettings, rank: int) -> None:
+    def __init__(
+        self,
+        head: _Head,
+        states: States,
+        settings: ReadoutSettings,
+        rank: int,
+        tried: Sequence[Update] = (),
+    ) -> None:
         self._head, self._states, self._settings = head, states, settings
         self._rank = min(rank, states.sums.shape[1])
-        self._candidates = _Candidates(head, states, settings.candidates)
+        self._candidates = _Candidates(head, states, settings.candidates, tried)
         total = torch.zeros(states.inputs.shape[1])
         for part in torch.split(states.inputs, _CHUNK):
             total += part.square().sum(0)
@@ -292,8 +316,8 @@ class _Fit:
 
     def search(
         self, train: torch.Tensor, held_out: torch.Tensor, progress: LossProgress
-    ) -> tuple[Update, int]:
-        """Fit some tokens; return the update that is best on others, and its number of steps."""
+    ) -> tuple[Update, int, float]:
+        """Fit some tokens; return the update that is best on others, its steps, and their loss."""
         settings, lowest, best_step = self._settings, math.inf, 0
         best: Update | None = None
         for step, update in enumerate(self._steps(train, settings.steps), 1):
@@ -309,7 +333,7 @@ class _Fit:
             if step - best_step >= settings.patience * settings.evaluate_every:
                 break
         assert best is not None
-        return best, best_step
+        return best, best_step, lowest
 
     def after(self, tokens: torch.Tensor, steps: int) -> Update:
         """Fit some tokens for a number of steps."""

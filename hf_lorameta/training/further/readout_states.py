@@ -15,7 +15,7 @@ from hf_lorameta.engines.transformers.lora_layer import applied
 from hf_lorameta.engines.transformers.packing import passes, using_row_attention
 from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.training.bank.measure_prior import ARCHITECTURES
+from hf_lorameta.method.output_prior import ARCHITECTURES
 from hf_lorameta.types import FactorPair, Progress, no_progress
 
 IN_MEMORY = 1 << 30

@@ -1,0 +1,58 @@
+"""What an adapter without a bank needs: labeled rows, and a fit or a training."""
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.errors import Option, RecipeError, UnlabeledDatasetError, UsageError
+from hf_lorameta.recipe import MethodSettings, Recipe
+
+
+def check_plan(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
+    """Refuse, if no bank is used, what only a bank makes possible.
+
+    Raises:
+        UnlabeledDatasetError: the dataset has no outputs.
+        RecipeError: a setting says how a bank's adapters are combined.
+    """
+    if len(bank):
+        return
+    for name, field in MethodSettings.model_fields.items():
+        value = getattr(recipe, name)
+        if name != "rank" and value != field.default:
+            raise RecipeError(
+                f"{name}={value} is for the adapters of a bank, and none is used for "
+                f"{bank.index.base_model}",
+                hint=[Option(name, change="leave out"), "name a bank"],
+            )
+    if dataset.prompts_only:
+        raise UnlabeledDatasetError(
+            f"no bank is used for {bank.index.base_model}, so its adapter has to learn from "
+            "labeled rows, and the dataset has no outputs",
+            hint=[Option("columns", "input=COLUMN,output=COLUMN"), "name a bank", _bank(bank)],
+        )
+
+
+def check_generation(bank: Bank, recipe: Recipe) -> None:
+    """Refuse an adapter that would be made of nothing.
+
+    Args:
+        bank: with adapters, anything can be made.
+        recipe: its `fit` and `train` count.
+
+    Raises:
+        UsageError: no bank is used, and the adapter neither fitted nor trained.
+    """
+    if len(bank) or not {"fit", "train"}.isdisjoint(recipe.rows_asked):
+        return
+    raise UsageError(
+        f"no bank is used for {bank.index.base_model}, so its adapter has to be fitted or trained "
+        "on labeled rows",
+        hint=[Option("train", 100), Option("fit", 300), "name a bank", _bank(bank)],
+    )
+
+
+def _bank(bank: Bank) -> str:
+    base = bank.index.base_model
+    return (
+        "train a bank on datasets of your own, which takes hours: hf-lorameta bank train TASKS "
+        f"-o my-bank --base {base} --dry-run says how many"
+    )

