@@ -229,8 +229,13 @@ def read_adapter(folder: Path) -> SavedAdapter:
         AdapterError: the folder holds no LoRA adapter, or a mixture that lacks one.
     """
     (config, weights), *_ = (check_adapter(path) for path in _adapter_folders(folder))
-    provenance: Mapping[str, Any] | None
-    coefficients: Sequence[Mapping[str, Any]]
+    provenance, coefficients = read_provenance(folder)
+    dtypes = tuple(sorted(weights.dtypes))
+    return SavedAdapter(folder, config, len(weights.layout), dtypes, provenance, coefficients)
+
+
+def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]:
+    """Return ``recipe.json`` and the coefficients of a folder; None and none if it lacks them."""
     try:
         provenance = json.loads((folder / RECIPE_FILE).read_bytes())
         if "merge" in (provenance or {}):
@@ -239,9 +244,33 @@ def read_adapter(folder: Path) -> SavedAdapter:
             coefficients = json.loads((folder / COEFFICIENTS_FILE).read_bytes())
         _check_provenance(provenance, coefficients)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        provenance, coefficients = None, []
-    dtypes = tuple(sorted(weights.dtypes))
-    return SavedAdapter(folder, config, len(weights.layout), dtypes, provenance, coefficients)
+        return None, []
+    return provenance, coefficients
+
+
+_OF_ROWS = ("recipe", "dataset", "training")
+"""What `hf_lorameta.pipeline.rows.rows_used` needs of ``recipe.json``."""
+
+
+def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
+    """Return which rows an adapter was made with, or each generated adapter in a merge.
+
+    Args:
+        provenance: content of ``recipe.json``; None if hf-lorameta did not write the adapter.
+
+    Returns:
+        For each generated adapter, what `hf_lorameta.pipeline.rows.rows_used` needs.
+
+    Example:
+        >>> made = {"recipe": {"fit": 8}, "dataset": {"id": "user/name"}, "rank": 16}
+        >>> generated_parts({"merge": {}, "adapters": [{"generated": generated_parts(made)}]})
+        ({'recipe': {'fit': 8}, 'dataset': {'id': 'user/name'}, 'training': None},)
+    """
+    if provenance is None:
+        return ()
+    if "merge" in provenance:
+        return tuple(part for row in provenance["adapters"] for part in row["generated"])
+    return ({name: provenance.get(name) for name in _OF_ROWS},)
 
 
 _DATASET_FIELDS = ("id", "private", "revision")
@@ -253,10 +282,10 @@ def _check_provenance(provenance: Any, coefficients: Any) -> None:
     """Raise KeyError or TypeError unless both hold the fields that are read from them."""
     provenance["library"], provenance["private"]
     fields = _WEIGHT_FIELDS if "merge" in provenance else _COEFFICIENT_FIELDS
-    if "merge" not in provenance:
-        dict(provenance["recipe"])
+    for part in generated_parts(provenance):
+        dict(part["recipe"])
         for name in _DATASET_FIELDS:
-            provenance["dataset"][name]
+            part["dataset"][name]
     for row in coefficients:
         if not all(isinstance(row[name], kind) for name, kind in fields.items()):
             raise TypeError

@@ -26,7 +26,12 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.pipeline.adapter_folder import locate_adapter, naming, read_adapter
+from hf_lorameta.pipeline.adapter_folder import (
+    generated_parts,
+    locate_adapter,
+    naming,
+    read_adapter,
+)
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.publish import suggest_pr
@@ -113,7 +118,8 @@ class AdaptersToEvaluate(NamedTuple):
     Attributes:
         folders: of each adapter, by its name in the table.
         base: the first adapter's config that names a base model, if one does.
-        provenances: ``recipe.json`` of those that were generated for a dataset.
+        provenances: of each that was generated for a dataset, also as a part of a merge; see
+            `hf_lorameta.pipeline.adapter_folder.generated_parts`.
     """
 
     folders: dict[str, Path]
@@ -215,9 +221,9 @@ def locate_adapters(
 
 
 def provenances_in(folders: Iterable[Path]) -> tuple[Mapping[str, Any], ...]:
-    """Return the contents of ``recipe.json`` of the adapters that were generated for a dataset."""
+    """Return which rows the adapters, or the parts of merged ones, were made with."""
     saved = map(read_adapter, folders)
-    return tuple(s.provenance for s in saved if s.provenance and not s.is_merge)
+    return tuple(part for adapter in saved for part in generated_parts(adapter.provenance))
 
 
 # --- through llama.cpp, without torch -------------------------------------------------------------

@@ -319,6 +319,21 @@ def test_rows_that_any_of_several_adapters_was_fitted_on_are_not_scored(
     assert "Warning: an adapter was generated for split train" in messages
 
 
+def test_rows_that_a_part_of_a_merge_was_fitted_on_are_not_scored(
+    cli: Shell, two: Published, tmp_path: Path
+) -> None:
+    recipe = json.loads((tmp_path / "b" / RECIPE_FILE).read_bytes())
+    recipe["recipe"]["check"] = 4
+    (tmp_path / "b" / RECIPE_FILE).write_text(json.dumps(recipe))
+    cli("merge", "b:1", "-o", "once")
+    cli("merge", "once:0.5", "-o", "twice")
+    command = ("evaluate", "twice", "--split", "train", "--shots", 0)
+    messages = cli(*command, before=fake_evaluator()).err
+    assert "Skipping 4 rows that the adapter was fitted" in messages
+    assert "Warning: the adapter was generated for split train" in messages
+    assert "merge" in json.loads((tmp_path / "twice" / RECIPE_FILE).read_bytes())
+
+
 def test_adapters_that_cannot_be_in_one_table_are_refused(
     cli: Shell, two: Published, bank: Built, user: Account, data: Path, tmp_path: Path
 ) -> None:
