@@ -47,6 +47,9 @@ _TRAINED, _SCORED = 3.5, 1.0
 
 Training takes 3, forward and backward, and about half a pass for the factors of all projections.
 """
+_LOGITS = 6
+"""How many times a fit computes the logits of all output tokens, see
+`hf_lorameta.training.further.readout`."""
 ADVISED_ROWS = (100, 64, 32, 16)
 """Rows to train on that are considered.
 
@@ -139,7 +142,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
         plan: its recipe's `train` is replaced.
         pool: labeled rows of the dataset.
         session: runs the base model.
-        seconds: for loading the base model and training.
+        seconds: for loading the base model, fitting as the recipe says, and training.
 
     Raises:
         LoraMetaError: the base model cannot be loaded.
@@ -151,19 +154,24 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     started = time.perf_counter()
     speed = _operations_with_model(session)
     loading = time.perf_counter() - started
+    fitted = min(recipe.fit or 0, len(pool))
+    fitting = fit_seconds(plan, fitted, speed) if fitted else 0.0
+    before = loading + fitting
     available = len(pool) - sum(recipe.rows_asked.values())
     counts = {min(rows, available) for rows in ROWS}
     estimates = {rows: training_seconds(plan, rows, speed) for rows in sorted(counts)}
-    fitting = [rows for rows, needed in estimates.items() if loading + needed <= seconds]
-    chosen = max(fitting, default=0)
+    chosen = max(
+        (rows for rows, taken in estimates.items() if before + taken <= seconds), default=0
+    )
     more = next((rows for rows in estimates if rows > chosen), None)
+    besides = f" besides the fit, {duration(fitting)}" if fitted else ""
     reasons = [
-        f"Training on {chosen} rows: at most about {duration(estimates[chosen])}"
+        f"Training on {chosen} rows: at most about {duration(estimates[chosen])}{besides}"
         if chosen
-        else f"Not trained: {duration(seconds)} is too short"
+        else f"Not trained: {duration(seconds)} is too short{besides}"
     ]
     if more:
-        needed = f"a budget of {math.ceil((loading + estimates[more]) / 60)}m"
+        needed = f"a budget of {math.ceil((before + estimates[more]) / 60)}m"
         longer = f"On {more} rows it would take at most about {duration(estimates[more])}"
         reasons.append(f"{longer}: {needed}")
     recipe = recipe.model_copy(update={"train": chosen or None})
@@ -209,14 +217,44 @@ def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> flo
     return forward_operations(plan) * forward_passes(rows, plan.recipe.seed) / operations_per_second
 
 
+def fit_seconds(plan: Plan, rows: int, operations_per_second: float) -> float:
+    """Estimate the time of fitting the last layer on a number of rows, at most.
+
+    The rows pass once. Their logits over the whole vocabulary are then computed `_LOGITS` times; a
+    step computes those of the candidates, and two changes of the width of a layer, forward and
+    backward. A fit of three in four rows decides the number of steps of that on all.
+
+    Args:
+        plan: of the dataset.
+        rows: to fit on.
+        operations_per_second: as in `training_seconds`.
+    """
+    from hf_lorameta.training.further.readout import ReadoutSettings
+
+    settings, profile, width = ReadoutSettings(), plan.profile, _width(plan)
+    logits = rows * min(profile.output_length, _MOST_TOKENS) * plan.bank.index.vocab_size
+    share = 1 - 1 / settings.held_out_share
+    step = 6 * settings.tokens * width * (settings.candidates + 2 * width)
+    operations = (
+        rows * forward_operations(plan)
+        + 2 * _LOGITS * width * logits
+        + settings.steps * (1 + 1 / share) * step
+    )
+    return operations / operations_per_second
+
+
 def forward_operations(plan: Plan) -> float:
     """Estimate the operations of a row's pass through the base model, see `training_seconds`."""
-    profile, layout = plan.profile, plan.bank.layout
-    layers = {number for module in layout for number in re.findall(r"\.(\d+)\.", module.name)}
-    width = min(module.in_features for module in layout)
+    profile, width = plan.profile, _width(plan)
+    names = (module.name for module in plan.bank.layout)
+    layers = {number for name in names for number in re.findall(r"\.(\d+)\.", name)}
     tokens = min((profile.input.total + profile.output.total) / profile.rows, _MOST_TOKENS)
     words = plan.bank.index.vocab_size * min(profile.output_length, _MOST_TOKENS)
     return 2 * (12 * len(layers) * width**2 * tokens + width * words)
+
+
+def _width(plan: Plan) -> int:
+    return min(module.in_features for module in plan.bank.layout)
 
 
 def measure_operations(seconds: float = 0.1) -> float:
