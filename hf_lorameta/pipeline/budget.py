@@ -321,12 +321,12 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
 
 def _rows_to_fit(plan: Plan) -> int:
     """Return the rows to fit the last layer on if outputs are labels and it can be fitted, or 0."""
-    index, asked = plan.bank.index, plan.recipe.rows_asked
-    rows = min(FIT_ROWS, plan.profile.rows - sum(asked.values()))
-    if plan.recipe.is_mixture or "fit" in asked or rows < MIN_TRAINING_ROWS:
+    index, recipe = plan.bank.index, plan.recipe
+    if recipe.is_mixture or recipe.fit is not None or not recipe.leaves_rank_to_fit:
         return 0
+    rows = min(FIT_ROWS, plan.profile.rows - sum(recipe.rows_asked.values()))
     at_hand = find_at_hand(index.base_model, index.base_revision)
-    return rows if holds_labels(plan) and at_hand else 0
+    return rows if rows >= MIN_TRAINING_ROWS and holds_labels(plan) and at_hand else 0
 
 
 def holds_labels(plan: Plan) -> bool:

@@ -76,7 +76,7 @@ def test_a_fit_is_advised_for_labels_where_the_base_model_is_at_hand(
     assert advise(of_labels, FAST).endswith(quicker)
     checked = of_labels.with_recipe(Recipe(check=16))
     assert "--fit 34" in advise(checked, FAST)
-    for other in (of_texts, of_labels.with_recipe(Recipe(fit=16))):
+    for other in (of_texts, *map(of_labels.with_recipe, (Recipe(fit=16), Recipe(rank=2)))):
         assert "--fit" not in advise(other, FAST)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
     assert "--fit" not in advise(of_labels, FAST)
