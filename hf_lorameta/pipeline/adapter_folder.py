@@ -147,7 +147,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         raise AdapterError(
             f"{target} could not be written: {error.strerror}",
-            hint=write_hint(error, target, "name another folder with -o"),
+            hint=write_hint(error, target, "name another folder"),
         ) from None
 
 
@@ -161,7 +161,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"{folder} is a file, expected a folder", hint="name another with -o")
+        raise UsageError(f"{folder} is a file, expected a folder", hint="name another folder")
     names = {path.name for path in folder.iterdir()} - {EXPERTS, SHARED}
     for part in (EXPERTS, SHARED):
         inside = (path for path in (folder / part).rglob("*") if path.is_file())
