@@ -296,6 +296,19 @@ class Recipe(MethodSettings):
         return self.rank is None or self.rank > RANK or not self.output_prior
 
     @property
+    def is_paper(self) -> bool:
+        """Whether it is one of the paper's, see `paper`.
+
+        Example:
+            >>> Recipe.paper(metric="mmd").is_paper, Recipe().is_paper
+            (True, False)
+        """
+        try:
+            return Recipe.paper(**self.model_dump()) == self
+        except RecipeError:
+            return False
+
+    @property
     def rows_asked(self) -> dict[str, int]:
         """How many labeled rows are asked for, by the setting: `fit`, `train` and `check`.
 

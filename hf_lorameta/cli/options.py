@@ -229,8 +229,6 @@ def _make_request(options: dict[str, Any]) -> Request:
         RecipeError: as `Recipe.of` and `Recipe.paper` raise.
         UsageError: two datasets, or a budget that is not a time, or does not go with the recipe.
     """
-    from hf_lorameta.errors import Option, UsageError
-
     shared = {name: options.pop(name) for name in _OPTIONS}
     shared["dataset"] = one_dataset(options.pop("name"), shared["dataset"])
     settings = {name: options.pop(name) for name in Recipe.model_fields}
@@ -239,11 +237,6 @@ def _make_request(options: dict[str, Any]) -> Request:
     recipe = Recipe.paper(**settings) if paper else Recipe.of(**settings)
     if budget is None:
         return Request(**shared, recipe=recipe)
-    if paper:
-        raise UsageError(
-            "a budget is for training, but the paper's recipe does not train",
-            hint=[Option(name, change="leave out") for name in ("budget", "recipe")],
-        )
     from hf_lorameta.pipeline.budget import budget_seconds
 
     return Request(**shared, recipe=recipe, seconds=budget_seconds(budget, recipe))
