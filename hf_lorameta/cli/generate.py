@@ -86,10 +86,11 @@ def generate(
 ) -> None:
     """Generate an adapter folder in PEFT format; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import check_target
+    from hf_lorameta.pipeline.generate import check_possible
 
     check_target(output, overwrite)
     with request.session() as session, stage_bars(quiet) as progress:
-        _check_possible(request, session, export)
+        check_possible(request.recipe, session, export)
         dataset = request.open_dataset(session, progress)
         adapter = _make(request, session, dataset, progress, quiet)
         folder = adapter.save_pretrained(
@@ -134,6 +135,7 @@ def push(
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
     from hf_lorameta.pipeline.adapter_folder import read_adapter
+    from hf_lorameta.pipeline.generate import check_possible
     from hf_lorameta.pipeline.publish import (
         check_name_is_safe,
         check_no_overwrite,
@@ -148,7 +150,7 @@ def push(
     adapter: Generation | Mixture | None = None
     with request.session() as session, stage_bars(quiet) as progress:
         if source is None:
-            _check_possible(request, session, export)
+            check_possible(request.recipe, session, export)
             dataset = request.open_dataset(session, progress)
             check_name_is_safe(repo_id, dataset.private, private)
             source_private = dataset.private or session.bank.index.private_parts > 0
@@ -270,19 +272,6 @@ def _report_plan(prepared: "Prepared", quiet: bool) -> None:
         log(quiet, reason)
     for warning in prepared.plan.warnings:
         warn(warning)
-
-
-def _check_possible(request: Request, session: "Session", export: "Export | None") -> None:
-    """Refuse what cannot be made here or exported, before any work."""
-    from hf_lorameta.engines.transformers.evaluator import require_eval
-    from hf_lorameta.pipeline.mixture import check_emit
-    from hf_lorameta.pipeline.save import export_config
-
-    check_emit(request.recipe.emit, export)
-    if request.recipe.rows_asked:
-        require_eval()
-    index = session.bank.index
-    export_config(index.base_model, index.base_revision, export, session.hub.token)
 
 
 def _check_source(

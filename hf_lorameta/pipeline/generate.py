@@ -8,15 +8,17 @@ from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
+from hf_lorameta.engines.transformers.evaluator import require_eval
+from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.automatic import CHECK_ROWS, Automatic, possible, rows_to_fit
 from hf_lorameta.pipeline.budget import budget_seconds, most_rows, recipe_within
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.mixture import Mixture
+from hf_lorameta.pipeline.mixture import Mixture, check_emit
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import MIN_ROWS, Rows, draw_rows, pool_of, pool_size
-from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.pipeline.save import Generation, export_config
 from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row, StageProgress
@@ -78,6 +80,7 @@ def generate(
     recipe = recipe or Recipe()
     seconds = budget_seconds(budget, recipe)
     with bars_unless(progress) as show, Session(bank, token=token, model=model) as session:
+        check_possible(recipe, session)
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
         opened = with_progress(opened, show)
         wanted = Automatic(fit, check)
@@ -93,6 +96,27 @@ def generate(
     for warning in generation.plan.warnings:
         logger.warning(warning)
     return generation
+
+
+def check_possible(recipe: Recipe, session: Session, export: Export | None = None) -> None:
+    """Refuse what cannot be made here or exported, before any work.
+
+    Args:
+        recipe: the settings.
+        session: its bank is opened if there is an export.
+        export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
+
+    Raises:
+        UsageError: a mixture, or the base model's architecture, cannot be exported.
+        HubError: the base model's ``config.json`` cannot be fetched for the export.
+        MissingExtraError: the extra that the recipe or the export needs is not installed.
+    """
+    check_emit(recipe.emit, export)
+    if recipe.rows_asked:
+        require_eval()
+    if export is not None:
+        index = session.bank.index
+        export_config(index.base_model, index.base_revision, export, session.hub.token)
 
 
 class Prepared(NamedTuple):

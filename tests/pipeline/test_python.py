@@ -1,5 +1,6 @@
 """`plan`, `generate` and `evaluate` as a Python program calls them."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import hf_lorameta
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, MissingExtraError, UsageError
 from hf_lorameta.pipeline import progress
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
@@ -124,6 +125,15 @@ def test_columns_of_a_data_frame_may_be_numbers() -> None:
 def test_columns_of_a_data_frame_may_have_any_name(name: str) -> None:
     frame = pytest.importorskip("pandas").DataFrame([{"input": "a", "output": "b", name: "c"}])
     assert list(open_dataset(frame).rows()) == [("a", "b")]
+
+
+@pytest.mark.parametrize("asked", ["fit", "train", "check"])
+def test_a_missing_extra_is_named_before_any_work(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    with pytest.raises(MissingExtraError):
+        hf_lorameta.generate("no-such-file.jsonl", "no-bank", Recipe.of(**{asked: 16}))
 
 
 def test_a_bank_can_be_named(tmp_path: Path) -> None:
