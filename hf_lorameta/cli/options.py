@@ -180,18 +180,13 @@ class Request:
             UsageError: none was.
         """
         from hf_lorameta.data.prompt import from_option
-        from hf_lorameta.errors import Option, UsageError
         from hf_lorameta.pipeline.progress import with_progress
 
-        if self.dataset is None:
-            raise UsageError(
-                "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
-            )
         limits = self.recipe.reading_limits
         if self.max_characters is not None:
             limits = dataclasses.replace(limits, characters=self.max_characters)
         dataset = session.open_dataset(
-            self.dataset,
+            self.dataset or "",
             config=self.config,
             split=self.split,
             revision=self.revision,

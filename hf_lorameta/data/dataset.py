@@ -19,7 +19,7 @@ from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.types import Row
@@ -257,6 +257,10 @@ def open_rows(
     revision = options.get("revision")
     if not isinstance(name, str | Path):
         return rows_in_memory(name, split)
+    if not str(name):
+        raise UsageError(
+            "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
+        )
     if "://" in str(name):
         raise _url_error(str(name))
     if is_local(name):

@@ -71,11 +71,12 @@ def locate_adapter(
         HubError: the repo is missing or cannot be reached.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and str(name):
         return folder
     if len(folder.parts) != 2 or folder.is_absolute():
         raise AdapterError(
-            f"{name} is neither a folder nor a Hub id of the form user/adapter",
+            f"{str(name) or 'an empty name'} is neither a folder nor a Hub id of the form "
+            "user/adapter",
             hint="hf-lorameta generate --dataset user/name -o my-adapter generates one",
         )
     hub = hub or Hub()

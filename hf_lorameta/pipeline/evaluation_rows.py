@@ -82,7 +82,7 @@ def open_to_evaluate(
         HubError: as `open_dataset` raises.
     """
     adapted = provenance["dataset"] if provenance else {}
-    limits = ReadingLimits.of_text(max_text) if max_text else _limits(provenance)
+    limits = _limits(provenance) if max_text is None else ReadingLimits.of_text(max_text)
     name = adapted.get("id") if name is None else name
     if name is None:
         raise UsageError(

@@ -293,6 +293,13 @@ def test_a_field_beside_others_with_texts_is_asked_for(tmp_path: Path) -> None:
     assert list(open_dataset(path, columns=caught.value.columns).rows()) == [("Book it.", "book")]
 
 
+def test_an_empty_split_of_a_file_is_the_only_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"input": "a", "output": "b"}\n')
+    opened = open_dataset(path, split="")
+    assert (opened.split, opened.named_split) == ("train", False)
+
+
 def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)

@@ -10,8 +10,16 @@ import pytest
 import hf_lorameta
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, MissingExtraError, UsageError
+from hf_lorameta.errors import (
+    AdapterError,
+    DatasetError,
+    EmptyDatasetError,
+    MissingExtraError,
+    UsageError,
+)
+from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import progress
+from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.support.plain_bank import plain_bank
@@ -34,6 +42,19 @@ def in_memory(kind: str) -> Any:
 def test_no_adapter_is_refused() -> None:
     with pytest.raises(UsageError, match="no adapter is named"):
         hf_lorameta.evaluate([])
+    with pytest.raises(AdapterError, match="an empty name is neither a folder"):
+        hf_lorameta.evaluate("")
+
+
+def test_an_empty_name_of_a_dataset_is_refused_and_an_empty_split_is_none() -> None:
+    with pytest.raises(UsageError, match="no dataset was named"):
+        hf_lorameta.plan("")
+    assert hf_lorameta.open_dataset(LINES, split="").split == "train"
+
+
+def test_no_limit_of_a_text_is_zero() -> None:
+    with pytest.raises(UsageError, match="the limit text must be at least 1, got 0"):
+        open_to_evaluate(LINES, None, Hub(False), max_text=0)
 
 
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
