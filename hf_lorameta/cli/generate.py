@@ -177,7 +177,8 @@ def push(
             with preserve_on_failure(folder, target):
                 url = publish_folder(folder, target, session.hub, deleted)
     if deleted:
-        log(quiet, f"Files of the replaced adapter that are deleted: {', '.join(deleted)}")
+        are = "would be" if url is None else "are"
+        log(quiet, f"Files of the replaced adapter that {are} deleted: {', '.join(deleted)}")
     result: dict[str, Any] = {
         "repo_id": target.repo_id,
         "private": target.private,
