@@ -132,12 +132,13 @@ def evaluate(
     )
     log(quiet, f"Reading {scored.columns}{scored.of_split}")
     with stage_bars(quiet) as progress:
-        rows, examples, skipped, warnings = rows_to_evaluate(
-            scored, provenances, max_rows, shots, hub, progress
-        )
+        chosen = rows_to_evaluate(scored, provenances, max_rows, shots, hub, progress)
+    rows, examples, skipped, warnings = chosen
     if skipped:
         was = adapter_was(located.provenances)
         log(quiet, f"Skipping {skipped} rows that {was} fitted, trained or checked on")
+    if fewer := chosen.fewer_than(max_rows):
+        log(quiet, fewer)
     for warning in warnings:
         warn(warning)
     log(quiet, f"Scoring {len(rows)} rows{scored.of_split} with {located.base.base_model}")

@@ -92,6 +92,8 @@ def evaluate(
         provenance = adapters.provenance_for(dataset)
         scored = open_to_evaluate(dataset, provenance, hub, max_text=max_text, **reading)
         chosen = rows_to_evaluate(scored, adapters.provenances, max_rows, shots, hub, show)
+        if fewer := chosen.fewer_than(max_rows):
+            logger.info(fewer)
         for warning in chosen.warnings:
             logger.warning(warning)
         if model is None:
