@@ -303,25 +303,31 @@ def forward_passes(rows: int, seed: int = 0) -> float:
 # --- advice ---------------------------------------------------------------------------------------
 
 
-def advise(plan: Plan, operations_per_second: float | None = None) -> str:
+def advise(plan: Plan, operations_per_second: float | None = None) -> str | None:
     """Recommend training, with the time that it takes here, or the default, with a prompt or not.
 
-    For labels, a fit of the last layer is named, too, if the base model is at hand. The time is
+    For labels, a fit of the last layer is named first, if the base model is at hand. The time is
     `training_seconds`, as with ``--budget``; for training, the base model need not be here.
 
     Args:
         plan: of the dataset.
         operations_per_second: of matrix products in float32; None measures it.
 
+    Returns:
+        The advice; None if the recipe says all of it.
+
     Example:
         >>> from hf_lorameta import plan
         >>> from hf_lorameta.demo import TRAIN_FILE
-        >>> advise(plan(TRAIN_FILE), 1e11).split(":")[0]
-        'train on 100 rows with --train 100, at most about 4 min on this CPU'
+        >>> advise(plan(TRAIN_FILE, recipe=Recipe(emit="mixture")))
+        'use the default: a mixture is not trained'
     """
     rows = _rows_to_fit(plan)
-    quicker = f". Quicker for labels such as these: --fit {rows}, one pass over the rows"
-    return _on_training(plan, operations_per_second) + (quicker if rows else "")
+    fit = f"for labels such as these, fit the last layer with --fit {rows}, one pass over the rows"
+    parts = [fit] if rows else []
+    if plan.recipe.train is None:
+        parts.append(_on_training(plan, operations_per_second))
+    return ". Or ".join(parts) or None
 
 
 def _rows_to_fit(plan: Plan) -> int:
