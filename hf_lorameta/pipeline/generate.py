@@ -89,7 +89,7 @@ def generate(
         for reason in prepared.reasons:
             logger.log(logging.INFO if plan.recipe.rows_asked else logging.WARNING, reason)
         if plan.recipe.is_mixture:
-            return Mixture(plan, show)
+            return Mixture(plan, progress)
         generation = make_adapter(plan, prepared.rows, session, show)
     for line in generation.messages:
         logger.info(line)

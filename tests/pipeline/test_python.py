@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,16 @@ def test_bars_are_shown_for_long_stages_only(
     assert repr(generation) == (
         "Generation(rank 8 for a local dataset, of 2 adapters of local bank)"
     )
+
+
+def test_a_mixture_is_pickled_and_shows_its_own_bars(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mixture = hf_lorameta.generate(LINES, recipe=Recipe(emit="mixture", top_k=2))
+    assert repr(pickle.loads(pickle.dumps(mixture))) == repr(mixture)
+    monkeypatch.setattr(progress, "_DELAY_SECONDS", 0)
+    mixture.save_pretrained(tmp_path / "m")
+    assert "Writing adapters: 100%" in capsys.readouterr().err
 
 
 # --- with a loaded model -------------------------------------------------------------------------
