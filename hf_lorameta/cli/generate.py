@@ -96,6 +96,8 @@ def generate(
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
+    command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id user/name"
+    _stop_if_interrupted(adapter, folder, command)
     data = {"folder": str(folder), "seconds": adapter.seconds, "rank": adapter.rank}
     emit(json, data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
 
@@ -139,6 +141,7 @@ def push(
     from hf_lorameta.pipeline.publish import (
         check_name_is_safe,
         check_no_overwrite,
+        command_to_publish,
         preserve_on_failure,
         publish_folder,
         resolve_target,
@@ -171,6 +174,8 @@ def push(
             adapter.save_pretrained(
                 folder, repo_id=target.repo_id, export=export, token=session.hub.token
             )
+            command = command_to_publish(folder, target, replace=bool(target.replaces))
+            _stop_if_interrupted(adapter, folder, command)
         deleted = stale_files(folder, target)
         url = None
         if not dry_run:
@@ -227,6 +232,28 @@ def _make(
     for warning in generation.plan.warnings:
         warn(warning)
     return generation
+
+
+def _stop_if_interrupted(adapter: "Generation | Mixture", folder: Path, command: str) -> None:
+    """End the command as interrupted if the training was, and say what is kept and how to go on.
+
+    Args:
+        adapter: that was made.
+        folder: where it was saved.
+        command: publishes the folder.
+
+    Raises:
+        KeyboardInterrupt: the training was interrupted.
+    """
+    training = adapter.plan.training
+    if training is not None and training.interrupted:
+        error = KeyboardInterrupt()
+        error.add_note(
+            f"Nothing was published. The best adapter until the interruption, after "
+            f"{plural(training.steps, 'step')}, is kept in {folder}, and its card says so; to "
+            f"publish it: {command}"
+        )
+        raise error
 
 
 def _prepare(

@@ -71,6 +71,8 @@ def generate(
         BankError: as `plan` raises.
         UsageError: the budget is no time, or does not go with the recipe.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
+        KeyboardInterrupt: Ctrl-C, except in a training whose steps have helped: the result is then
+            the best adapter until the interruption, with a warning.
 
     Example:
         >>> from hf_lorameta.demo import TRAIN_FILE
