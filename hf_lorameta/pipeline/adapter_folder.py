@@ -36,6 +36,7 @@ _MIXTURE_FILE = re.compile(
 )
 
 Export = Literal["gguf"]
+_SCRATCH = ".lorameta-"
 
 
 def is_own_file(name: str) -> bool:
@@ -132,7 +133,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".lorameta-", dir=target.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=target.parent) as scratch:
             new = Path(scratch) / "new"
             new.mkdir()
             write(new)
@@ -146,10 +147,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
                     replaced.rename(target)
                 raise
     except OSError as error:
-        raise AdapterError(
-            f"{target} could not be written: {error.strerror}",
-            hint=write_hint(error, target, "name another folder"),
-        ) from None
+        raise _not_written(target, error) from None
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
@@ -158,7 +156,9 @@ def check_target(folder: Path, overwrite: bool) -> None:
     Raises:
         UsageError: it is a file, it holds other files, or it holds an adapter and `overwrite` is
             false.
+        AdapterError: no folder can be created there.
     """
+    _check_writable(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -170,6 +170,22 @@ def check_target(folder: Path, overwrite: bool) -> None:
     refuse_other_files(folder, (name for name in names if not is_own_file(name)))
     if names and not overwrite:
         raise UsageError(f"{folder} already holds an adapter", hint=Option("overwrite", True))
+
+
+def _check_writable(target: Path) -> None:
+    """Raise AdapterError unless a folder can be created beside `target`, or in a parent folder."""
+    parent = next(path for path in target.absolute().parents if path.exists())
+    try:
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent).cleanup()
+    except OSError as error:
+        raise _not_written(target, error) from None
+
+
+def _not_written(target: Path, error: OSError) -> AdapterError:
+    return AdapterError(
+        f"{target} could not be written: {error.strerror}",
+        hint=write_hint(error, target, "name another folder"),
+    )
 
 
 @dataclass(frozen=True)

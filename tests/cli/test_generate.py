@@ -417,6 +417,16 @@ def test_dry_run_publishes_nothing_and_its_folder_can_be_pushed(
     assert cli.hub.repo(repo).private  # type: ignore[union-attr]  # as the dataset is
 
 
+@pytest.mark.parametrize("output", ["file/a", "file/a/b", "/proc/a"])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
+    cli: Shell, tmp_path: Path, output: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    refused = cli("generate", "-d", "no-such.jsonl", "-o", output, code=5).err
+    assert f"{output} could not be written" in refused
+    assert "name another folder" in refused
+
+
 def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
     cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path
 ) -> None:

@@ -53,6 +53,12 @@ def test_an_empty_name_of_a_dataset_is_refused_and_an_empty_split_is_none() -> N
     assert hf_lorameta.open_dataset(LINES, split="").split == "train"
 
 
+def test_a_recipe_in_the_place_of_the_bank_is_named_as_the_mistake() -> None:
+    with pytest.raises(UsageError, match="a Recipe was given as the bank") as error:
+        hf_lorameta.generate(LINES, Recipe(top_k=2))  # type: ignore[arg-type]
+    assert error.value.hint == "name the argument: recipe=…"
+
+
 def test_no_limit_of_a_text_is_zero() -> None:
     with pytest.raises(UsageError, match="the limit text must be at least 1, got 0"):
         open_to_evaluate(LINES, None, Hub(False), max_text=0)
