@@ -337,6 +337,19 @@ def test_rows_that_a_part_of_a_merge_was_fitted_on_are_not_scored(
     assert "merge" in json.loads((tmp_path / "twice" / RECIPE_FILE).read_bytes())
 
 
+def test_a_missing_one_of_several_adapters_is_reported_and_the_others_are_scored(
+    cli: Shell, two: Published
+) -> None:
+    command = ("evaluate", two.repo, "no-such", "b", "-d", two.dataset)
+    done = cli(*command, before=fake_evaluator(), code=5)
+    assert "Warning: not scored: no-such is neither a folder nor a Hub id" in done.err
+    assert "| b " in done.out
+    assert "no-such" not in done.out
+    repo = f"{two.repo}-missing"
+    assert "not scored" in cli("evaluate", repo, "b", before=fake_evaluator(), code=6).err
+    cli("evaluate", "no-such", "nor-this", "-d", two.dataset, code=5)
+
+
 def test_adapters_that_cannot_be_in_one_table_are_refused(
     cli: Shell, two: Published, bank: Built, user: Account, data: Path, tmp_path: Path
 ) -> None:
