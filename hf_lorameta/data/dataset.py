@@ -181,7 +181,8 @@ def as_dataset(
         columns = columns or find_columns(table)
         require_columns(columns, raw.columns)
         columns = columns.with_prompt(instruction, template)
-        first_rows, notes = _first_rows(raw, columns)
+        reader = RowReader(raw, columns)
+        first_rows, notes = _first_rows(raw, reader)
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
@@ -200,7 +201,7 @@ def as_dataset(
         whole=partial(read, replace(raw, rows=raw.whole)) if raw.whole else None,
         first_rows=tuple((limits.cut(prompt), limits.cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
-        unread=tuple(unread_columns(columns, table)),
+        unread=tuple(n for n in unread_columns(columns, table) if n != reader.verdict),
         notes=(*raw.notes, *notes),
         limits=limits,
         total=raw.total,
@@ -208,22 +209,25 @@ def as_dataset(
     )
 
 
-def _first_rows(raw: RawDataset, columns: Columns) -> tuple[list[Row], list[str]]:
+def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str]]:
     """Return the rows of the sample as they are read, and what to know about how.
 
     Raises:
         EmptyDatasetError: rows have outputs, and their inputs are blank.
     """
-    reader = RowReader(raw, columns)
-    rows = [reader.read(row) for row in raw.sample]
+    columns = reader.columns
+    sample = [row for row in raw.sample if not reader.is_bad(row)] or raw.sample
+    rows = [reader.read(row) for row in sample]
     if columns.input or columns.messages:
-        labeled = [source for source, row in zip(raw.sample, rows, strict=True) if row[1].strip()]
+        labeled = [source for source, row in zip(sample, rows, strict=True) if row[1].strip()]
         if labeled and not any(map(reader.has_input, labeled)):
             raise EmptyDatasetError(
                 f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
                 hint="name columns with texts",
             )
     notes = []
+    if reader.verdict:
+        notes.append(f"Rows with false in the column {reader.verdict} are bad examples: left out")
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from class names")
@@ -244,7 +248,7 @@ def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
     if columns is None:
         return None
     try:
-        return _first_rows(raw, columns)[0][0]
+        return _first_rows(raw, RowReader(raw, columns))[0][0]
     except DatasetError:
         return None
 

@@ -148,6 +148,18 @@ def test_the_texts_in_the_parts_of_a_turn_are_read(content: Any) -> None:
     assert open_dataset([{"messages": chat}]).head(1) == [("hi", "hello")]
 
 
+def test_bad_chats_of_kto_are_left_out_of_all_rows() -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}],
+         "label": i % 2 == 0}
+        for i in range(6)
+    ]  # fmt: skip
+    opened = open_dataset(rows)
+    assert [prompt for prompt, _ in opened.rows()] == ["q0", "q2", "q4"]
+    assert opened.unread == ()
+    assert open_dataset([row | {"label": int(row["label"])} for row in rows]).unread == ("label",)
+
+
 def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
     image = {"role": "user", "content": [{"type": "image", "url": "a.png"}]}
     chat = {"messages": [image, {"role": "assistant", "content": "A cat."}]}

@@ -21,6 +21,7 @@ _START = 1 << 16
 _CHUNK = 1 << 20
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
+_NUMBERS = re.compile(r"\d{1,3}([,;|/ ]\d{1,3})*")
 _WORDS, _LENGTH = 4, 25
 """From which number of words and characters on a name is a sentence."""
 
@@ -161,10 +162,11 @@ def _is_value(name: str, values: Sequence[Any]) -> bool:
 
 
 def _is_number(text: str) -> bool:
+    """Whether a text is a number, or consists of several as ``4,27``."""
     try:
         float(text)
     except ValueError:
-        return False
+        return _NUMBERS.fullmatch(text) is not None
     return True
 
 
