@@ -13,7 +13,13 @@ from hf_lorameta.data.columns.conversations import unread_field
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
-from hf_lorameta.data.sources.files import FORMATS, find_files, is_local, open_files
+from hf_lorameta.data.sources.files import (
+    FORMATS,
+    find_files,
+    how_to_read,
+    is_local,
+    open_files,
+)
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
@@ -140,10 +146,11 @@ def open_dataset(
 
     Args:
         name: Hub id; path of a local folder that is laid out like a dataset repo or was written by
-            ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt or
-            .parquet, also with .gz, .bz2 or .xz behind); with wildcards or commas, several files;
-            ``-`` is standard input. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of
-            the library `datasets`, or an opened `Dataset`, which is returned as it is.
+            ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt,
+            .conll or .parquet, also with .gz, .bz2 or .xz behind); with wildcards or commas,
+            several files, also two as ``val.en,val.de``; ``-`` is standard input. Or a list of
+            dictionaries, a `pandas.DataFrame`, a dataset of the library `datasets`, or an opened
+            `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         limits: how much is read; a larger row raises `DatasetTooLargeError`.
@@ -280,7 +287,7 @@ def open_rows(
         return open_repo(hub, repo, config, split, limits)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
-        raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")
+        raise DatasetError(f"{name} does not end in {endings}", hint=how_to_read(Path(name)))
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint="hf-lorameta plan --dataset user/name",

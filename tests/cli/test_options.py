@@ -9,7 +9,7 @@ import typer
 
 from hf_lorameta._version import __version__
 from hf_lorameta.cli.app import _hint, app, main
-from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.errors import Advice, Option, UsageError
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from tests.conftest import Built, Shell
 
@@ -45,7 +45,7 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(command: str)
     ],
 )
 def test_options_that_a_command_lacks_are_not_advised(arguments: str, hint: str) -> None:
-    advice = [Option("base", "FOLDER"), Option("private", False), "wait"]
+    advice: list[Advice] = [Option("base", "FOLDER"), Option("private", False), "wait"]
     assert _hint(UsageError("x", hint=advice), arguments.split()) == hint
 
 

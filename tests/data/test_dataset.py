@@ -149,7 +149,7 @@ def test_the_texts_in_the_parts_of_a_turn_are_read(content: Any) -> None:
 
 
 def test_bad_chats_of_kto_are_left_out_of_all_rows() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}],
          "label": i % 2 == 0}
         for i in range(6)

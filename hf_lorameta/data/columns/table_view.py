@@ -179,6 +179,11 @@ class TableView:
         texts = (" ".join(texts_in(value)).strip() for value in self.values(name))
         return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
 
+    def holds_single_words(self, name: str) -> bool:
+        """Whether all of a column's texts are single words."""
+        texts = [str(value).split() for value in self.values(name)]
+        return len(texts) >= _MIN_ROWS and all(len(words) <= 1 for words in texts)
+
     def has_text(self, name: str) -> bool:
         """Whether a column holds any text, also in lists or fields."""
         return any(texts_in(self.values(name)))
@@ -235,12 +240,9 @@ def codes_in(value: object) -> list[int]:
     if isinstance(value, str):
         value = value.strip()
         return list(map(int, _SEPARATED.split(value))) if _CODES.fullmatch(value) else []
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return (
-        [int(item) for item in items]
-        if len(items) <= _MOST_CODES and all(map(is_whole, items))
-        else []
-    )
+    items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
+    whole = len(items) <= _MOST_CODES and all(map(is_whole, items))
+    return list(map(int, items)) if whole else []
 
 
 def normalized(name: str) -> str:
