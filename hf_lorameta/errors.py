@@ -50,7 +50,7 @@ class Option:
 
     Attributes:
         name: as in Python, such as ``max_text``.
-        value: to give it; None names the setting alone, True is a switch.
+        value: to give it; None names the setting alone, True and False are those of a switch.
         change: what to do with it.
 
     Example:
@@ -65,6 +65,14 @@ class Option:
 
 Advice: TypeAlias = str | Option
 
+_OPPOSITES = {"private": "public"}
+"""What a switch of a command that is off is called."""
+_NOT_IN_PYTHON = frozenset({
+    "at_once", "base", "base_gguf", "dask", "device", "engine", "general_steps", "push_to",
+    "save_card", "targets", "tokenizer", "whole_bank",
+})  # fmt: skip
+"""Options of commands that no function of the package's API has as an argument."""
+
 
 def as_flag(option: Option) -> str:
     """Return an option as an argument of a command, with its value.
@@ -72,9 +80,12 @@ def as_flag(option: Option) -> str:
     Example:
         >>> as_flag(Option("columns", "input=the text,output=label"))
         "--columns 'input=the text,output=label'"
+        >>> as_flag(Option("private", False))
+        '--public'
     """
-    flag = f"--{option.name.replace('_', '-')}"
-    has_value = option.value is not None and option.value is not True
+    name = _OPPOSITES[option.name] if option.value is False else option.name
+    flag = f"--{name.replace('_', '-')}"
+    has_value = option.value is not None and not isinstance(option.value, bool)
     return f"{flag} {shlex.quote(str(option.value))}" if has_value else flag
 
 
@@ -94,6 +105,10 @@ def in_words(advice: Sequence[Advice], spell: Callable[[Option], str]) -> str:
     return ", or ".join(part if isinstance(part, str) else spell(part) for part in advice)
 
 
+def _is_for_commands(part: Advice) -> bool:
+    return isinstance(part, Option) and part.name in _NOT_IN_PYTHON
+
+
 class LoraMetaError(Exception):
     """Base class of this package's errors.
 
@@ -102,7 +117,7 @@ class LoraMetaError(Exception):
         hint: what to do next: words, often a command, or an `Option`; several are alternatives.
 
     Attributes:
-        advice: the alternatives of `hint`. In Python, tracebacks show them.
+        advice: the alternatives of `hint`. In Python, tracebacks show those that it has.
     """
 
     exit_code = 1
@@ -115,8 +130,8 @@ class LoraMetaError(Exception):
     def advise(self, *more: Advice) -> None:
         """Add alternatives to the advice."""
         self.advice += tuple(filter(None, more))
-        if self.advice:
-            self.__notes__ = [in_words(self.advice, in_python)]
+        known = [part for part in self.advice if not _is_for_commands(part)]
+        self.__notes__ = [in_words(known, in_python)] if known else []
 
     @property
     def hint(self) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
 
-from hf_lorameta.errors import Advice, Option, UsageError
+from hf_lorameta.errors import Advice, UsageError
 
 
 def sha256(path: Path) -> str:
@@ -52,7 +52,7 @@ def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
     if others := sorted(names):
         raise UsageError(
             f"{folder} holds other files ({', '.join(others[:3])})",
-            hint=Option("output", change="name another"),
+            hint="name another folder",
         )
 
 

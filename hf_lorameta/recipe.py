@@ -23,7 +23,7 @@ from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.merging import COMBINERS, Combiner
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
-from hf_lorameta.method.output_prior import STRENGTH
+from hf_lorameta.method.output_prior import RANK, STRENGTH
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 Emit = Literal["adapter", "mixture"]
@@ -269,6 +269,12 @@ class Recipe(MethodSettings):
     )
 
     def _check_together(self) -> None:
+        if self.fit is not None and not self.leaves_rank_to_fit:
+            raise RecipeError(
+                f"the output prior takes {RANK} ranks of the last layer, so none of rank="
+                f"{self.rank} is left to fit",
+                hint=[Option("rank", RANK + 1), Option("output_prior", 0)],
+            )
         if not self.is_mixture:
             return
         settings: dict[str, object] = {"combine": self.combine} if self.combine != "exact" else {}
@@ -278,6 +284,29 @@ class Recipe(MethodSettings):
                 f"a mixture is neither merged nor trained, got {field}={value}",
                 hint=[Option(field, change="leave out"), Option("emit", change="leave out")],
             )
+
+    @property
+    def leaves_rank_to_fit(self) -> bool:
+        """Whether the output prior does not take all ranks of the last layer, as a fit needs some.
+
+        Example:
+            >>> Recipe(rank=2).leaves_rank_to_fit, Recipe(rank=3).leaves_rank_to_fit
+            (False, True)
+        """
+        return self.rank is None or self.rank > RANK or not self.output_prior
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether it is one of the paper's, see `paper`.
+
+        Example:
+            >>> Recipe.paper(metric="mmd").is_paper, Recipe().is_paper
+            (True, False)
+        """
+        try:
+            return Recipe.paper(**self.model_dump()) == self
+        except RecipeError:
+            return False
 
     @property
     def rows_asked(self) -> dict[str, int]:

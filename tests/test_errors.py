@@ -1,12 +1,18 @@
 """The error tree: it matches its docstring, one exit code a branch, and errors can be pickled."""
 
+import ast
+import inspect
 import pickle
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import hf_lorameta
 from hf_lorameta import errors
-from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.data.dataset import ReadingOptions
+from hf_lorameta.errors import LoraMetaError, Option, UsageError
 
 
 def tree(root: type[LoraMetaError] = LoraMetaError) -> list[type[LoraMetaError]]:
@@ -51,3 +57,38 @@ def test_errors_keep_their_hint_across_processes(kind: type[LoraMetaError]) -> N
         kind.exit_code,
     )
     assert kind("x").hint == ""
+
+
+# --- advice in Python ---------------------------------------------------------------------------
+
+
+def options_named() -> Iterator[str]:
+    """Yield the names of the options that errors of the package advise."""
+    for path in Path(hf_lorameta.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Name("Option"), args=[ast.Constant(name), *_]):
+                    yield str(name)
+
+
+def arguments() -> Iterator[str]:
+    """Yield the arguments of the functions, methods and settings of the public API."""
+    yield from ReadingOptions.__annotations__
+    for name in hf_lorameta.__all__:
+        public = getattr(hf_lorameta, name)
+        yield from getattr(public, "model_fields", ())
+        members = inspect.getmembers(public) if inspect.isclass(public) else [(name, public)]
+        for _, member in members:
+            function = getattr(member, "__func__", member)  # of a class method
+            if inspect.isfunction(function):
+                yield from inspect.signature(function).parameters
+
+
+def test_python_is_advised_no_argument_that_it_lacks() -> None:
+    missing = set(options_named()) - set(arguments())
+    assert missing == errors._NOT_IN_PYTHON
+    for name in missing:
+        assert not UsageError("x", hint=Option(name)).__notes__
+    both = UsageError("x", hint=[Option("base", "FOLDER"), Option("private", False)])
+    assert both.__notes__ == ["add private=False"]
+    assert both.hint == "add --base FOLDER, or add --public"

@@ -1,6 +1,7 @@
 """Publish a bank as a dataset repo on the Hub, and pull one into a folder."""
 
 import json
+import re
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
@@ -149,12 +150,23 @@ def _delete_outdated(bank: Bank) -> None:
             path.unlink()
 
 
+def _license(stated: str | None) -> str:
+    """Return a stated license without what would end inline code, or its line.
+
+    Example:
+        >>> _license("public domain (waiver)"), _license("mit` <b>"), _license(None)
+        ('public domain (waiver)', 'mit b', 'unknown')
+    """
+    words = re.findall(r"[A-Za-z0-9.+()/_-]+", stated or "")
+    return " ".join(words)[:100] or "unknown"
+
+
 def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
     index = bank.index
     stated = [entry.license for entry in index.entries]
     stated += [task.license for task in index.general.tasks] if index.general else []
-    licenses = sorted({name or "unknown" for name in stated})
+    licenses = sorted({f"`{_license(name)}`" for name in stated})
     packed = ""
     if packing := index.packing:
         source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"

@@ -14,7 +14,7 @@ import typer
 from hf_lorameta._version import __version__
 from hf_lorameta.cli import banks, demo, evaluate, export_and_try, generate, inspect, merge, space
 from hf_lorameta.cli.output import LogHandler, emit_error, printable, show_row
-from hf_lorameta.errors import DatasetError, LoraMetaError, Option, as_flag
+from hf_lorameta.errors import DatasetError, LoraMetaError, Option, as_flag, command_line, in_words
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
 """Commands that read a dataset, so that one with another option can be proposed."""
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
-        hint = _propose_command(error, arguments) or error.hint
+        hint = _propose_command(error, arguments) or _hint(error, arguments)
         fail(error, str(error), hint, error.exit_code)
     except SystemExit as end:  # typer exits so where a command was interrupted
         for note in getattr(getattr(end.__context__, "__cause__", None), "__notes__", ()):
@@ -109,6 +109,18 @@ def _fail(
     if hint:
         typer.echo(f"Next:  {printable(hint)}", err=True)
     sys.exit(code)
+
+
+def _hint(error: LoraMetaError, arguments: Sequence[str]) -> str:
+    """Return an error's advice, without options that the command in these arguments lacks."""
+    command: Any = typer.main.get_command(app)
+    for argument in arguments:
+        command = getattr(command, "commands", {}).get(argument, command)
+    flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+    known = [
+        part for part in error.advice if isinstance(part, str) or as_flag(part).split()[0] in flags
+    ]
+    return in_words(known, command_line)
 
 
 def _propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:

@@ -85,7 +85,8 @@ def evaluate(
 ) -> None:
     """Score base model, adapters and few-shot prompt on test rows (extra: eval or gguf).
 
-    Columns, configuration and revision come from the adapters' recipes unless they are given.
+    Columns, configuration and revision come from the adapters' recipes unless they are given. If
+    one of several adapters is missing, the others are scored, and the command ends with its error.
     """
     from hf_lorameta.cards.scores_section import MeasuredScores
     from hf_lorameta.engines.scoring import compare
@@ -109,6 +110,8 @@ def evaluate(
     names, dataset = separate_dataset(adapters, dataset, hub)
     repos = [resolve_card_repo(n, hub=hub, create_pr=create_pr) for n in names if save_card]
     located = locate_adapters(names, hub, repos)
+    for missing in located.missing:
+        warn(f"not scored: {missing}")
     if not (located.base.base_model or base or base_gguf):
         named = ("base_gguf", "FILE") if engine == "llama.cpp" else ("base", "FOLDER")
         raise UsageError(f"{names[0]} does not name its base model", hint=Option(*named))
@@ -132,12 +135,13 @@ def evaluate(
     )
     log(quiet, f"Reading {scored.columns}{scored.of_split}")
     with stage_bars(quiet) as progress:
-        rows, examples, skipped, warnings = rows_to_evaluate(
-            scored, provenances, max_rows, shots, hub, progress
-        )
+        chosen = rows_to_evaluate(scored, provenances, max_rows, shots, hub, progress)
+    rows, examples, skipped, warnings = chosen
     if skipped:
         was = adapter_was(located.provenances)
         log(quiet, f"Skipping {skipped} rows that {was} fitted, trained or checked on")
+    if fewer := chosen.fewer_than(max_rows):
+        log(quiet, fewer)
     for warning in warnings:
         warn(warning)
     log(quiet, f"Scoring {len(rows)} rows{scored.of_split} with {located.base.base_model}")
@@ -163,6 +167,8 @@ def evaluate(
             result |= {"cards": cards} if len(cards) > 1 else {"card": cards[ONLY]}
     finally:  # print the scores even if a card could not be written
         emit(json, result, report.table)
+    if located.missing:
+        raise located.missing[0]
 
 
 def _check_engine(engine: str, base: Path | None, base_gguf: Path | None) -> None:

@@ -88,15 +88,18 @@ def generate(
 ) -> None:
     """Generate an adapter folder in PEFT format; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import check_target
+    from hf_lorameta.pipeline.generate import check_possible
 
     check_target(output, overwrite)
     with request.session() as session, stage_bars(quiet) as progress:
-        _check_possible(request, session, export)
+        check_possible(request.recipe, session, export)
         dataset = request.open_dataset(session, progress)
         adapter = _make(request, session, dataset, progress, quiet)
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
+    command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id user/name"
+    _stop_if_interrupted(adapter, folder, command)
     data = {"folder": str(folder), "seconds": adapter.seconds, "rank": adapter.rank}
     emit(json, data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
 
@@ -136,9 +139,11 @@ def push(
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
     from hf_lorameta.pipeline.adapter_folder import read_adapter
+    from hf_lorameta.pipeline.generate import check_possible
     from hf_lorameta.pipeline.publish import (
         check_name_is_safe,
         check_no_overwrite,
+        command_to_publish,
         preserve_on_failure,
         publish_folder,
         resolve_target,
@@ -150,7 +155,7 @@ def push(
     adapter: Generation | Mixture | None = None
     with request.session() as session, stage_bars(quiet) as progress:
         if source is None:
-            _check_possible(request, session, export)
+            check_possible(request.recipe, session, export)
             dataset = request.open_dataset(session, progress)
             check_name_is_safe(repo_id, dataset.private, private)
             source_private = dataset.private or session.bank.private
@@ -171,13 +176,16 @@ def push(
             adapter.save_pretrained(
                 folder, repo_id=target.repo_id, export=export, token=session.hub.token
             )
+            command = command_to_publish(folder, target, replace=bool(target.replaces))
+            _stop_if_interrupted(adapter, folder, command)
         deleted = stale_files(folder, target)
         url = None
         if not dry_run:
             with preserve_on_failure(folder, target):
                 url = publish_folder(folder, target, session.hub, deleted)
     if deleted:
-        log(quiet, f"Files of the replaced adapter that are deleted: {', '.join(deleted)}")
+        are = "would be" if url is None else "are"
+        log(quiet, f"Files of the replaced adapter that {are} deleted: {', '.join(deleted)}")
     result: dict[str, Any] = {
         "repo_id": target.repo_id,
         "private": target.private,
@@ -228,6 +236,28 @@ def _make(
     return generation
 
 
+def _stop_if_interrupted(adapter: "Generation | Mixture", folder: Path, command: str) -> None:
+    """End the command as interrupted if the training was, and say what is kept and how to go on.
+
+    Args:
+        adapter: that was made.
+        folder: where it was saved.
+        command: publishes the folder.
+
+    Raises:
+        KeyboardInterrupt: the training was interrupted.
+    """
+    training = adapter.plan.training
+    if training is not None and training.interrupted:
+        error = KeyboardInterrupt()
+        error.add_note(
+            f"Nothing was published. The best adapter until the interruption, after "
+            f"{plural(training.steps, 'step')}, is kept in {folder}, and its card says so; to "
+            f"publish it: {command}"
+        )
+        raise error
+
+
 def _prepare(
     request: Request, session: "Session", dataset: "Dataset", quiet: bool, wanted: "Automatic"
 ) -> "Prepared":
@@ -273,19 +303,6 @@ def _report_plan(prepared: "Prepared", quiet: bool) -> None:
         log(quiet, reason)
     for warning in prepared.plan.warnings:
         warn(warning)
-
-
-def _check_possible(request: Request, session: "Session", export: "Export | None") -> None:
-    """Refuse what cannot be made here or exported, before any work."""
-    from hf_lorameta.engines.transformers.evaluator import require_eval
-    from hf_lorameta.pipeline.mixture import check_emit
-    from hf_lorameta.pipeline.save import export_config
-
-    check_emit(request.recipe.emit, export)
-    if request.recipe.rows_asked:
-        require_eval()
-    index = session.bank.index
-    export_config(index.base_model, index.base_revision, export, session.hub.token)
 
 
 def _check_source(

@@ -189,18 +189,13 @@ class Request:
             UsageError: none was.
         """
         from hf_lorameta.data.prompt import from_option
-        from hf_lorameta.errors import Option, UsageError
         from hf_lorameta.pipeline.progress import with_progress
 
-        if self.dataset is None:
-            raise UsageError(
-                "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
-            )
         limits = self.recipe.reading_limits
         if self.max_characters is not None:
             limits = dataclasses.replace(limits, characters=self.max_characters)
         dataset = session.open_dataset(
-            self.dataset,
+            self.dataset or "",
             config=self.config,
             split=self.split,
             revision=self.revision,
@@ -238,8 +233,6 @@ def _make_request(options: dict[str, Any]) -> Request:
         RecipeError: as `Recipe.of` and `Recipe.paper` raise.
         UsageError: two datasets, or a budget that is not a time, or does not go with the recipe.
     """
-    from hf_lorameta.errors import Option, UsageError
-
     shared = {name: options.pop(name) for name in _OPTIONS}
     shared["dataset"] = one_dataset(options.pop("name"), shared["dataset"])
     settings = {name: options.pop(name) for name in Recipe.model_fields}
@@ -248,11 +241,6 @@ def _make_request(options: dict[str, Any]) -> Request:
     recipe = Recipe.paper(**settings) if paper else Recipe.of(**settings)
     if budget is None:
         return Request(**shared, recipe=recipe)
-    if paper:
-        raise UsageError(
-            "a budget is for training, but the paper's recipe does not train",
-            hint=[Option(name, change="leave out") for name in ("budget", "recipe")],
-        )
     from hf_lorameta.pipeline.budget import budget_seconds
 
     return Request(**shared, recipe=recipe, seconds=budget_seconds(budget, recipe))

@@ -13,13 +13,19 @@ from hf_lorameta.data.columns.conversations import unread_field
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
-from hf_lorameta.data.sources.files import FORMATS, find_files, is_local, open_files
+from hf_lorameta.data.sources.files import (
+    FORMATS,
+    find_files,
+    how_to_read,
+    is_local,
+    open_files,
+)
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.types import Row
@@ -140,10 +146,11 @@ def open_dataset(
 
     Args:
         name: Hub id; path of a local folder that is laid out like a dataset repo or was written by
-            ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt or
-            .parquet, also with .gz, .bz2 or .xz behind); with wildcards or commas, several files;
-            ``-`` is standard input. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of
-            the library `datasets`, or an opened `Dataset`, which is returned as it is.
+            ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt,
+            .conll or .parquet, also with .gz, .bz2 or .xz behind); with wildcards or commas,
+            several files, also two as ``val.en,val.de``; ``-`` is standard input. Or a list of
+            dictionaries, a `pandas.DataFrame`, a dataset of the library `datasets`, or an opened
+            `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         limits: how much is read; a larger row raises `DatasetTooLargeError`.
@@ -181,7 +188,8 @@ def as_dataset(
         columns = columns or find_columns(table)
         require_columns(columns, raw.columns)
         columns = columns.with_prompt(instruction, template)
-        first_rows, notes = _first_rows(raw, columns)
+        reader = RowReader(raw, columns)
+        first_rows, notes = _first_rows(raw, reader)
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
@@ -200,7 +208,7 @@ def as_dataset(
         whole=partial(read, replace(raw, rows=raw.whole)) if raw.whole else None,
         first_rows=tuple((limits.cut(prompt), limits.cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
-        unread=tuple(unread_columns(columns, table)),
+        unread=tuple(n for n in unread_columns(columns, table) if n != reader.verdict),
         notes=(*raw.notes, *notes),
         limits=limits,
         total=raw.total,
@@ -208,22 +216,25 @@ def as_dataset(
     )
 
 
-def _first_rows(raw: RawDataset, columns: Columns) -> tuple[list[Row], list[str]]:
+def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str]]:
     """Return the rows of the sample as they are read, and what to know about how.
 
     Raises:
         EmptyDatasetError: rows have outputs, and their inputs are blank.
     """
-    reader = RowReader(raw, columns)
-    rows = [reader.read(row) for row in raw.sample]
+    columns = reader.columns
+    sample = [row for row in raw.sample if not reader.is_bad(row)] or raw.sample
+    rows = [reader.read(row) for row in sample]
     if columns.input or columns.messages:
-        labeled = [source for source, row in zip(raw.sample, rows, strict=True) if row[1].strip()]
+        labeled = [source for source, row in zip(sample, rows, strict=True) if row[1].strip()]
         if labeled and not any(map(reader.has_input, labeled)):
             raise EmptyDatasetError(
                 f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
                 hint="name columns with texts",
             )
     notes = []
+    if reader.verdict:
+        notes.append(f"Rows with false in the column {reader.verdict} are bad examples: left out")
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from class names")
@@ -244,7 +255,7 @@ def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
     if columns is None:
         return None
     try:
-        return _first_rows(raw, columns)[0][0]
+        return _first_rows(raw, RowReader(raw, columns))[0][0]
     except DatasetError:
         return None
 
@@ -257,6 +268,10 @@ def open_rows(
     revision = options.get("revision")
     if not isinstance(name, str | Path):
         return rows_in_memory(name, split)
+    if not str(name):
+        raise UsageError(
+            "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
+        )
     if "://" in str(name):
         raise _url_error(str(name))
     if is_local(name):
@@ -272,7 +287,7 @@ def open_rows(
         return open_repo(hub, repo, config, split, limits)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
-        raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")
+        raise DatasetError(f"{name} does not end in {endings}", hint=how_to_read(Path(name)))
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint="hf-lorameta plan --dataset user/name",

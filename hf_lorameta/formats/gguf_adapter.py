@@ -155,6 +155,7 @@ def _tensors(
                 narrowed = np.ascontiguousarray(values.astype(_DTYPES[dtype]))
             if not np.isfinite(narrowed).all():
                 raise AdapterError(
-                    f"{module.name} has values beyond float16's 65504", hint=Option("dtype", "f32")
+                    f"{module.name} has values beyond float16's 65504",
+                    hint="export it as float32: hf-lorameta export ADAPTER --dtype f32 -o FILE",
                 )
             yield narrowed

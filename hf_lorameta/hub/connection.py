@@ -7,13 +7,14 @@ plain requests: ranges of a file, and the history of servers whose answers lack 
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 import huggingface_hub as hfh
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy re-export
 
 from hf_lorameta._version import __version__
 from hf_lorameta.hub.repo import Token
-from hf_lorameta.hub.retry import Retries
+from hf_lorameta.hub.retry import CONNECT_SECONDS, Retries
 
 _HUB = "https://huggingface.co"
 _LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __version__}
@@ -44,6 +45,11 @@ class Connection:
         """Whether the server is the Hub itself, which has Xet storage."""
         return bool(constants.ENDPOINT == _HUB)
 
+    @property
+    def timeouts(self) -> Any:
+        """The timeouts of a request, for the client of `huggingface_hub` and its session."""
+        return httpx2.Timeout(self.timeout, connect=CONNECT_SECONDS)
+
     def get(self, url: str, **headers: str) -> Any:
         """Send a GET request and return the response.
 
@@ -53,7 +59,7 @@ class Connection:
         response = hfh.get_session().get(
             url,
             headers=build_hf_headers(token=self.token, headers=headers, **_LIBRARY),
-            timeout=self.timeout,
+            timeout=self.timeouts,
         )
         hfh.hf_raise_for_status(response)
         return response

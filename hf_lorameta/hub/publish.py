@@ -140,7 +140,7 @@ def commit(
             failure = _failure(parent.repo_id, error, create_pr)
             if _is_refusal(error):
                 raise failure from None
-            _check_landed(connection, parent, additions, message, failure)
+            _check_landed(connection, parent, (additions, upload.delete), message, failure)
             url = None
     if create_pr and not url:
         _check_nothing_committed(connection, parent)
@@ -192,10 +192,14 @@ def _is_refusal(error: Exception) -> bool:
     return status is not None and status not in TRANSIENT_STATUSES
 
 
+_Changes = tuple[Sequence[hfh.CommitOperationAdd], Sequence[str]]
+"""The files that a commit adds, and the paths that it deletes."""
+
+
 def _check_landed(
     connection: Connection,
     parent: PinnedRepo,
-    additions: Sequence[hfh.CommitOperationAdd],
+    changes: _Changes,
     message: str,
     failure: LoraMetaError,
 ) -> None:
@@ -211,7 +215,7 @@ def _check_landed(
         raise failure from None
     if head.sha == parent.sha:
         raise failure from None
-    ours = _is_ours(connection, parent, head, additions, message)
+    ours = _is_ours(connection, parent, head, changes, message)
     if ours:
         return
     if ours is None:
@@ -231,15 +235,17 @@ def _is_ours(
     connection: Connection,
     parent: PinnedRepo,
     head: PinnedRepo,
-    additions: Sequence[hfh.CommitOperationAdd],
+    changes: _Changes,
     message: str,
 ) -> bool | None:
     """Return whether the head is the commit that was sent; None if nothing tells.
 
-    It is if all files have the digests of those that were sent, or else if its title and its
-    parent are ours, and no digest contradicts.
+    It is if all files have the digests of those that were sent, and those to delete are gone, or
+    else if its title and its parent are ours, and no file contradicts.
     """
+    additions, deletions = changes
     matches = [_matches(head, addition) for addition in additions]
+    matches += [path not in head.files for path in deletions]
     if False in matches:
         return False
     if matches and None not in matches:

@@ -128,5 +128,5 @@ def check_visibility(
     if private is None and source_private and not existing.private:
         raise ConflictError(
             f"{existing.repo_id} is public, but {source}",
-            hint=[Option("public"), hint],
+            hint=[Option("private", False), hint],
         )

@@ -30,7 +30,7 @@ def fetch_repo(
         repo_type=repo_type,
         revision=revision,
         files_metadata=blobs,
-        timeout=connection.timeout,
+        timeout=connection.timeouts,
     )
     if not info.sha:
         raise unexpected_answer(repo_id, "it states no commit")

@@ -3,7 +3,8 @@
 An operation is attempted at most `ATTEMPTS` times. Before attempt n + 1 it waits 2^(n-1) seconds,
 or as long as the server requests. All operations of a command share `BUDGET_SECONDS`: once nothing
 has succeeded for that long, each later operation gets a single attempt. So a command whose server
-is down ends soon, however many operations it has. What runs inside must not retry by itself, or
+is down ends soon, however many operations it has; one that never reached the server ends after
+`UNREACHABLE_SECONDS`. What runs inside must not retry by itself, or
 the waits multiply.
 """
 
@@ -25,9 +26,13 @@ from hf_lorameta.hub.errors import TRANSIENT_STATUSES, translated
 
 ATTEMPTS = 6
 BUDGET_SECONDS = 180.0
+UNREACHABLE_SECONDS = 6.0
+CONNECT_SECONDS = 3.0
+"""Time to wait for a connection; with the above, an unreachable server is said within 10 s."""
 _MARGIN_SECONDS = 0.5
 _LOST = 0
 """Stands for the status of a request without an answer."""
+_UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
 _CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 
 logger = logging.getLogger(__name__)
@@ -39,6 +44,7 @@ class Retries:
 
     def __init__(self) -> None:
         self._outage: tuple[float, float] | None = None  # when it began, and the next attempt
+        self._reached = False
 
     def __call__(self, what: str, run: Callable[[], T], *, revision: str | None = None) -> T:
         """Call a function; retry after lost connections, rate limits and server errors.
@@ -66,7 +72,7 @@ class Retries:
             except (hf.HfHubHTTPError, *_CONNECTION_ERRORS) as error:
                 status = _LOST
                 if isinstance(error, hf.HfHubHTTPError):
-                    status = error.response.status_code
+                    status, self._reached = error.response.status_code, True
                 if status not in statuses:
                     raise
                 wait = self._wait(what, error, attempt, began)
@@ -75,7 +81,7 @@ class Retries:
                 logger.warning("%s: %s, attempt %s in %.0f s", what, reason, counted, wait)
                 time.sleep(wait)
             else:
-                self._outage = None
+                self._outage, self._reached = None, True
                 return result
         raise AssertionError("unreachable")
 
@@ -88,7 +94,8 @@ class Retries:
             start = began
         attempted = time.monotonic() + wait
         self._outage = start, attempted
-        too_late = attempted > start + BUDGET_SECONDS
+        begun = self._reached or not isinstance(error, _UNREACHABLE)
+        too_late = attempted > start + (BUDGET_SECONDS if begun else UNREACHABLE_SECONDS)
         if requested is not None and too_late:
             raise ConnectionLostError(
                 f"{what}: {constants.ENDPOINT} requests a pause of {wait:.0f} s "

@@ -38,6 +38,8 @@ update, so it cannot carry the prior.
 """
 STRENGTH = 0.5
 """Default coefficient of the update; 1 would move the tokens all the way."""
+RANK = 2
+"""Of the update."""
 _FIRST = 1.4
 """Weight of the part for first tokens, relative to that for later ones."""
 _RIDGE = 3e-3

@@ -36,6 +36,7 @@ _MIXTURE_FILE = re.compile(
 )
 
 Export = Literal["gguf"]
+_SCRATCH = ".lorameta-"
 
 
 def is_own_file(name: str) -> bool:
@@ -71,11 +72,12 @@ def locate_adapter(
         HubError: the repo is missing or cannot be reached.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and str(name):
         return folder
     if len(folder.parts) != 2 or folder.is_absolute():
         raise AdapterError(
-            f"{name} is neither a folder nor a Hub id of the form user/adapter",
+            f"{str(name) or 'an empty name'} is neither a folder nor a Hub id of the form "
+            "user/adapter",
             hint="hf-lorameta generate --dataset user/name -o my-adapter generates one",
         )
     hub = hub or Hub()
@@ -131,7 +133,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".lorameta-", dir=target.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=target.parent) as scratch:
             new = Path(scratch) / "new"
             new.mkdir()
             write(new)
@@ -145,10 +147,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
                     replaced.rename(target)
                 raise
     except OSError as error:
-        raise AdapterError(
-            f"{target} could not be written: {error.strerror}",
-            hint=write_hint(error, target, "name another folder with -o"),
-        ) from None
+        raise _not_written(target, error) from None
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
@@ -157,11 +156,13 @@ def check_target(folder: Path, overwrite: bool) -> None:
     Raises:
         UsageError: it is a file, it holds other files, or it holds an adapter and `overwrite` is
             false.
+        AdapterError: no folder can be created there.
     """
+    _check_writable(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"{folder} is a file, expected a folder", hint="name another with -o")
+        raise UsageError(f"{folder} is a file, expected a folder", hint="name another folder")
     names = {path.name for path in folder.iterdir()} - {EXPERTS, SHARED}
     for part in (EXPERTS, SHARED):
         inside = (path for path in (folder / part).rglob("*") if path.is_file())
@@ -169,6 +170,22 @@ def check_target(folder: Path, overwrite: bool) -> None:
     refuse_other_files(folder, (name for name in names if not is_own_file(name)))
     if names and not overwrite:
         raise UsageError(f"{folder} already holds an adapter", hint=Option("overwrite", True))
+
+
+def _check_writable(target: Path) -> None:
+    """Raise AdapterError unless a folder can be created beside `target`, or in a parent folder."""
+    parent = next(path for path in target.absolute().parents if path.exists())
+    try:
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent).cleanup()
+    except OSError as error:
+        raise _not_written(target, error) from None
+
+
+def _not_written(target: Path, error: OSError) -> AdapterError:
+    return AdapterError(
+        f"{target} could not be written: {error.strerror}",
+        hint=write_hint(error, target, "name another folder"),
+    )
 
 
 @dataclass(frozen=True)
@@ -229,8 +246,13 @@ def read_adapter(folder: Path) -> SavedAdapter:
         AdapterError: the folder holds no LoRA adapter, or a mixture that lacks one.
     """
     (config, weights), *_ = (check_adapter(path) for path in _adapter_folders(folder))
-    provenance: Mapping[str, Any] | None
-    coefficients: Sequence[Mapping[str, Any]]
+    provenance, coefficients = read_provenance(folder)
+    dtypes = tuple(sorted(weights.dtypes))
+    return SavedAdapter(folder, config, len(weights.layout), dtypes, provenance, coefficients)
+
+
+def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]:
+    """Return ``recipe.json`` and the coefficients of a folder; None and none if it lacks them."""
     try:
         provenance = json.loads((folder / RECIPE_FILE).read_bytes())
         if "merge" in (provenance or {}):
@@ -239,9 +261,33 @@ def read_adapter(folder: Path) -> SavedAdapter:
             coefficients = json.loads((folder / COEFFICIENTS_FILE).read_bytes())
         _check_provenance(provenance, coefficients)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        provenance, coefficients = None, []
-    dtypes = tuple(sorted(weights.dtypes))
-    return SavedAdapter(folder, config, len(weights.layout), dtypes, provenance, coefficients)
+        return None, []
+    return provenance, coefficients
+
+
+_OF_ROWS = ("recipe", "dataset", "training")
+"""What `hf_lorameta.pipeline.rows.rows_used` needs of ``recipe.json``."""
+
+
+def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
+    """Return which rows an adapter was made with, or each generated adapter in a merge.
+
+    Args:
+        provenance: content of ``recipe.json``; None if hf-lorameta did not write the adapter.
+
+    Returns:
+        For each generated adapter, what `hf_lorameta.pipeline.rows.rows_used` needs.
+
+    Example:
+        >>> made = {"recipe": {"fit": 8}, "dataset": {"id": "user/name"}, "rank": 16}
+        >>> generated_parts({"merge": {}, "adapters": [{"generated": generated_parts(made)}]})
+        ({'recipe': {'fit': 8}, 'dataset': {'id': 'user/name'}, 'training': None},)
+    """
+    if provenance is None:
+        return ()
+    if "merge" in provenance:
+        return tuple(part for row in provenance["adapters"] for part in row["generated"])
+    return ({name: provenance.get(name) for name in _OF_ROWS},)
 
 
 _DATASET_FIELDS = ("id", "private", "revision")
@@ -253,10 +299,10 @@ def _check_provenance(provenance: Any, coefficients: Any) -> None:
     """Raise KeyError or TypeError unless both hold the fields that are read from them."""
     provenance["library"], provenance["private"]
     fields = _WEIGHT_FIELDS if "merge" in provenance else _COEFFICIENT_FIELDS
-    if "merge" not in provenance:
-        dict(provenance["recipe"])
+    for part in generated_parts(provenance):
+        dict(part["recipe"])
         for name in _DATASET_FIELDS:
-            provenance["dataset"][name]
+            part["dataset"][name]
     for row in coefficients:
         if not all(isinstance(row[name], kind) for name, kind in fields.items()):
             raise TypeError

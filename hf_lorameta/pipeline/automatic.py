@@ -12,21 +12,13 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.hub.base_model import find_at_hand
-from hf_lorameta.pipeline.budget import FIT_ROWS, forward_operations, holds_labels
-from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 
-CHECK_ROWS = 16
-"""Rows that an adapter is checked on."""
 NO_BASE = "HF_LORAMETA_NO_BASE"
 """Environment variable that switches both off, whatever its value."""
 _LARGEST = 3e9
 """Bytes. Larger base models take more than a minute on two cores, for loading and 16 rows."""
-_LEAST_ROWS = 48
-"""Fewer rows are not fitted on: a quarter of them is held out, and 16 others are to check on."""
-_MOST_OPERATIONS = 1.2e13
-"""Of the rows' pass through the base model, at most: about a minute on two cores."""
 
 
 class Automatic(NamedTuple):
@@ -60,18 +52,6 @@ def possible(
     if not any(wanted) or environ.get(NO_BASE) or not _is_ready(session):
         return Automatic(fit=False, check=False)
     return wanted._replace(fit=wanted.fit and recipe.is_default_method)
-
-
-def rows_to_fit(plan: Plan, available: int) -> int:
-    """Return the number of rows to fit the last layer on, or 0; the plan alone decides it.
-
-    Args:
-        plan: of the dataset.
-        available: different labeled rows.
-    """
-    most = int(_MOST_OPERATIONS / forward_operations(plan))
-    rows = min(FIT_ROWS, most, available - CHECK_ROWS)
-    return rows if rows >= _LEAST_ROWS and holds_labels(plan) else 0
 
 
 def _is_ready(session: Session) -> bool:

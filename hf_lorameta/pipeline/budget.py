@@ -29,7 +29,7 @@ from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.pipeline.rows import MIN_TRAINING_ROWS
+from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.training.bank.jobs import MARGIN, START_HOURS, TERAFLOPS, hourly_price
@@ -47,6 +47,9 @@ _TRAINED, _SCORED = 3.5, 1.0
 
 Training takes 3, forward and backward, and about half a pass for the factors of all projections.
 """
+_LOGITS = 6
+"""How many times a fit computes the logits of all output tokens, see
+`hf_lorameta.training.further.readout`."""
 ADVISED_ROWS = (100, 64, 32, 16)
 """Rows to train on that are considered.
 
@@ -54,6 +57,10 @@ The most are advised: from 64 on, training takes less time than on 16, without c
 """
 FIT_ROWS = 300
 """Rows to fit the last layer on that are advised."""
+_LEAST_FITTED = 48
+"""Fewer rows are not fitted on unasked: a quarter is held out, and `CHECK_ROWS` are to check on."""
+_MOST_OPERATIONS = 1.2e13
+"""Of the pass of the rows that are fitted on unasked: about a minute on two cores."""
 _LABEL_NOVELTY, _MOST_LABELS = 0.1, 32
 """Outputs are taken for labels if at most this share of them is new, see `OutputCounts`, and they
 begin with at most so many different tokens."""
@@ -98,8 +105,8 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
     """Return a budget in seconds, if there is one and the recipe allows it.
 
     Raises:
-        UsageError: it is no positive time; or the recipe says how many rows to train on, or asks
-            for a mixture.
+        UsageError: it is no positive time; or the recipe says how many rows to train on, asks for
+            a mixture, or is the paper's.
 
     Example:
         >>> budget_seconds("2m", Recipe())
@@ -115,6 +122,11 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
         raise UsageError(
             "a budget chooses the number of rows to train on",
             hint=[leave_out, Option("train", change="leave out")],
+        )
+    if recipe.is_paper:
+        raise UsageError(
+            "a budget is for training, but the paper's recipe does not train",
+            hint=[leave_out, Option("recipe", change="leave out")],
         )
     if recipe.is_mixture:
         raise UsageError(
@@ -139,7 +151,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
         plan: its recipe's `train` is replaced.
         pool: labeled rows of the dataset.
         session: runs the base model.
-        seconds: for loading the base model and training.
+        seconds: for loading the base model, fitting as the recipe says, and training.
 
     Raises:
         LoraMetaError: the base model cannot be loaded.
@@ -151,19 +163,24 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     started = time.perf_counter()
     speed = _operations_with_model(session)
     loading = time.perf_counter() - started
+    fitted = min(recipe.fit or 0, len(pool))
+    fitting = fit_seconds(plan, fitted, speed) if fitted else 0.0
+    before = loading + fitting
     available = len(pool) - sum(recipe.rows_asked.values())
     counts = {min(rows, available) for rows in ROWS}
     estimates = {rows: training_seconds(plan, rows, speed) for rows in sorted(counts)}
-    fitting = [rows for rows, needed in estimates.items() if loading + needed <= seconds]
-    chosen = max(fitting, default=0)
+    chosen = max(
+        (rows for rows, taken in estimates.items() if before + taken <= seconds), default=0
+    )
     more = next((rows for rows in estimates if rows > chosen), None)
+    besides = f" besides the fit, {duration(fitting)}" if fitted else ""
     reasons = [
-        f"Training on {chosen} rows: at most about {duration(estimates[chosen])}"
+        f"Training on {chosen} rows: at most about {duration(estimates[chosen])}{besides}"
         if chosen
-        else f"Not trained: {duration(seconds)} is too short"
+        else f"Not trained: {duration(seconds)} is too short{besides}"
     ]
     if more:
-        needed = f"a budget of {math.ceil((loading + estimates[more]) / 60)}m"
+        needed = f"a budget of {math.ceil((before + estimates[more]) / 60)}m"
         longer = f"On {more} rows it would take at most about {duration(estimates[more])}"
         reasons.append(f"{longer}: {needed}")
     recipe = recipe.model_copy(update={"train": chosen or None})
@@ -207,6 +224,32 @@ def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> flo
         operations_per_second: of matrix products, see `measure_operations`.
     """
     return forward_operations(plan) * forward_passes(rows, plan.recipe.seed) / operations_per_second
+
+
+def fit_seconds(plan: Plan, rows: int, operations_per_second: float) -> float:
+    """Estimate the time of fitting the last layer on a number of rows, at most.
+
+    The rows pass once. Their logits over the whole vocabulary are then computed `_LOGITS` times; a
+    step computes those of the candidates, and two changes of the width of a layer, forward and
+    backward. A fit of three in four rows decides the number of steps of that on all.
+
+    Args:
+        plan: of the dataset.
+        rows: to fit on.
+        operations_per_second: as in `training_seconds`.
+    """
+    from hf_lorameta.training.further.readout import ReadoutSettings
+
+    settings, profile, width = ReadoutSettings(), plan.profile, plan.bank.layers_and_width[1]
+    logits = rows * min(profile.output_length, _MOST_TOKENS) * plan.bank.index.vocab_size
+    share = 1 - 1 / settings.held_out_share
+    step = 6 * settings.tokens * width * (settings.candidates + 2 * width)
+    operations = (
+        rows * forward_operations(plan)
+        + 2 * _LOGITS * width * logits
+        + settings.steps * (1 + 1 / share) * step
+    )
+    return operations / operations_per_second
 
 
 def forward_operations(plan: Plan) -> float:
@@ -258,36 +301,71 @@ def forward_passes(rows: int, seed: int = 0) -> float:
 # --- advice ---------------------------------------------------------------------------------------
 
 
-def advise(plan: Plan, operations_per_second: float | None = None) -> str:
+def advise(plan: Plan, operations_per_second: float | None = None) -> str | None:
     """Recommend training, with the time that it takes here, or the default, with a prompt or not.
 
     Where the recipe trains, the time is that of its rows. For labels, a fit of the last layer is
-    named, too, if the base model is at hand. The time is `training_seconds`, as with ``--budget``;
+    named first, if the base model is at hand. The time is `training_seconds`, as with ``--budget``;
     for training, the base model need not be here.
 
     Args:
         plan: of the dataset.
         operations_per_second: of matrix products in float32; None measures it.
 
+    Returns:
+        The advice; None if the recipe says all of it.
+
     Example:
         >>> from hf_lorameta import plan
         >>> from hf_lorameta.demo import TRAIN_FILE
-        >>> advise(plan(TRAIN_FILE), 1e11).split(":")[0]
-        'train on 100 rows with --train 100, at most about 4 min on this CPU'
+        >>> advise(plan(TRAIN_FILE, recipe=Recipe(emit="mixture")))
+        'use the default: a mixture is not trained'
     """
-    rows = _rows_to_fit(plan)
-    quicker = f". Quicker for labels such as these: --fit {rows}, one pass over the rows"
-    return _on_training(plan, operations_per_second) + (quicker if rows else "")
+    if plan.recipe.train is not None:
+        return _time_of_training(plan, operations_per_second)
+    training, rows = _on_training(plan, operations_per_second), _rows_to_fit(plan)
+    fitted = rows_to_fit(plan, plan.profile.rows) if rows else 0
+    if fitted and plan.recipe.is_default_method and not plan.recipe.rows_asked:
+        own = f"for labels such as these, use the default: it fits the last layer on {fitted} rows"
+        return f"{own}. Or {training.partition('. Otherwise')[0]}"
+    if not rows:
+        return training
+    return (
+        f"for labels such as these, fit the last layer with --fit {rows}, one pass over the rows. "
+        f"Or {training}"
+    )
+
+
+def _time_of_training(plan: Plan, operations_per_second: float | None) -> str | None:
+    rows = plan.recipe.train
+    if rows is None or plan.profile.rows < MIN_TRAINING_ROWS:
+        return None
+    seconds = training_seconds(plan, rows, operations_per_second or measure_operations())
+    return f"training on {rows} rows takes at most about {duration(seconds)} on this CPU"
+
+
+def rows_to_fit(plan: Plan, available: int) -> int:
+    """Return the rows to fit the last layer on although nobody asked for it; 0 without a fit.
+
+    The plan decides it, and not the speed of the machine.
+
+    Args:
+        plan: of the dataset.
+        available: different labeled rows.
+    """
+    most = int(_MOST_OPERATIONS / forward_operations(plan))
+    rows = min(FIT_ROWS, most, available - CHECK_ROWS)
+    return rows if rows >= _LEAST_FITTED and holds_labels(plan) else 0
 
 
 def _rows_to_fit(plan: Plan) -> int:
     """Return the rows to fit the last layer on if outputs are labels and it can be fitted, or 0."""
-    index, asked = plan.bank.index, plan.recipe.rows_asked
-    rows = min(FIT_ROWS, plan.profile.rows - sum(asked.values()))
-    if plan.recipe.is_mixture or "fit" in asked or rows < MIN_TRAINING_ROWS:
+    index, recipe = plan.bank.index, plan.recipe
+    if recipe.is_mixture or recipe.fit is not None or not recipe.leaves_rank_to_fit:
         return 0
+    rows = min(FIT_ROWS, plan.profile.rows - sum(recipe.rows_asked.values()))
     at_hand = find_at_hand(index.base_model, index.base_revision)
-    return rows if holds_labels(plan) and at_hand else 0
+    return rows if rows >= MIN_TRAINING_ROWS and holds_labels(plan) and at_hand else 0
 
 
 def holds_labels(plan: Plan) -> bool:
@@ -319,8 +397,7 @@ def _on_training(plan: Plan, operations_per_second: float | None) -> str:
     if left < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
     speed = operations_per_second or measure_operations()
-    advised = (plan.recipe.train,) if plan.recipe.train else ADVISED_ROWS
-    counts = [rows for rows in advised if rows <= left] or [advised[-1]]
+    counts = [rows for rows in ADVISED_ROWS if rows <= left] or [ADVISED_ROWS[-1]]
     seconds = {rows: training_seconds(plan, rows, speed) for rows in counts}
     rows = next((rows for rows in counts if seconds[rows] <= LONGEST_SECONDS), None)
     if rows is None:

@@ -18,7 +18,7 @@ from hf_lorameta.engines.llama_cpp.server import require_llama_cpp
 from hf_lorameta.engines.scoring import CHAT_METHOD, Report, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import AdapterError, Option, UsageError
+from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, Option, UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
@@ -26,7 +26,12 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.pipeline.adapter_folder import locate_adapter, naming, read_adapter
+from hf_lorameta.pipeline.adapter_folder import (
+    generated_parts,
+    locate_adapter,
+    naming,
+    read_adapter,
+)
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.publish import suggest_pr
@@ -59,7 +64,8 @@ def evaluate(
     ``generated``; several have the names that they are given by.
 
     Args:
-        adapter: folder or Hub id, or several of them, for the same base model.
+        adapter: folder or Hub id, or several of them, for the same base model. If one of several
+            is missing, a warning says so, and the others are scored.
         dataset: as in `hf_lorameta.plan`; None is the public one that it was generated for.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
@@ -84,9 +90,13 @@ def evaluate(
         names = [adapter] if isinstance(adapter, str | Path) else list(adapter)
         adapters = locate_adapters(names, hub)
         base = adapters.base
+        for error in adapters.missing:
+            logger.warning("Not scored: %s", error)
         provenance = adapters.provenance_for(dataset)
         scored = open_to_evaluate(dataset, provenance, hub, max_text=max_text, **reading)
         chosen = rows_to_evaluate(scored, adapters.provenances, max_rows, shots, hub, show)
+        if fewer := chosen.fewer_than(max_rows):
+            logger.info(fewer)
         for warning in chosen.warnings:
             logger.warning(warning)
         if model is None:
@@ -113,12 +123,15 @@ class AdaptersToEvaluate(NamedTuple):
     Attributes:
         folders: of each adapter, by its name in the table.
         base: the first adapter's config that names a base model, if one does.
-        provenances: ``recipe.json`` of those that were generated for a dataset.
+        provenances: of each that was generated for a dataset, also as a part of a merge; see
+            `hf_lorameta.pipeline.adapter_folder.generated_parts`.
+        missing: an error for each of several adapters that was not found.
     """
 
     folders: dict[str, Path]
     base: LoraConfig
     provenances: tuple[Mapping[str, Any], ...]
+    missing: tuple[LoraMetaError, ...] = ()
 
     def provenance_for(self, name: Any = None) -> Mapping[str, Any] | None:
         """Return the provenance that says how to read a dataset; None if there are none.
@@ -174,7 +187,8 @@ def locate_adapters(
 ) -> AdaptersToEvaluate:
     """Find the files of adapters and read their provenances.
 
-    A single adapter is called ``generated``; several have their own names.
+    A single adapter is called ``generated``; several have their own names. One of several may be
+    missing.
 
     Args:
         names: folders or Hub ids, at least one.
@@ -183,7 +197,9 @@ def locate_adapters(
 
     Raises:
         UsageError: no adapter is named, or one twice, or like another method.
-        AdapterError: an adapter is missing or broken, or for another base model than the first.
+        AdapterError: an adapter is broken, or for another base model than the first; or all are
+            missing.
+        NotFoundError: all are missing.
         HubError: the Hub cannot be reached.
     """
     if not names:
@@ -194,30 +210,36 @@ def locate_adapters(
             raise UsageError(f"{label} is named twice", hint="name each adapter once")
         if _OTHER_METHODS.fullmatch(label):
             raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
-    folders = {
-        label: locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
-        for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True)
-    }
+    folders, shown, missing = dict[str, Path](), list[str](), list[LoraMetaError]()
+    for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True):
+        try:
+            folders[label] = locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
+            shown.append(str(name))
+        except (AdapterError, NotFoundError) as error:
+            missing.append(error)
+    if not folders:
+        raise missing[0]
     configs = []
-    for name, folder in zip(names, folders.values(), strict=True):
-        with naming(str(name)):
+    for own_name, folder in zip(shown, folders.values(), strict=True):
+        with naming(own_name):
             configs.append(check_adapter(folder)[0])
     stated = [i for i, config in enumerate(configs) if config.base_model]
     first = stated[0] if stated else 0
     for i in stated:
         if configs[i].base_model.lower() != configs[first].base_model.lower():
             raise AdapterError(
-                f"{names[i]} is for {configs[i].base_model}, and {names[first]} for "
+                f"{shown[i]} is for {configs[i].base_model}, and {shown[first]} for "
                 f"{configs[first].base_model}",
                 hint="score adapters of one base model at a time",
             )
-    return AdaptersToEvaluate(folders, configs[first], provenances_in(folders.values()))
+    provenances = provenances_in(folders.values())
+    return AdaptersToEvaluate(folders, configs[first], provenances, tuple(missing))
 
 
 def provenances_in(folders: Iterable[Path]) -> tuple[Mapping[str, Any], ...]:
-    """Return the contents of ``recipe.json`` of the adapters that were generated for a dataset."""
+    """Return which rows the adapters, or the parts of merged ones, were made with."""
     saved = map(read_adapter, folders)
-    return tuple(s.provenance for s in saved if s.provenance and not s.is_merge)
+    return tuple(part for adapter in saved for part in generated_parts(adapter.provenance))
 
 
 # --- through llama.cpp, without torch -------------------------------------------------------------

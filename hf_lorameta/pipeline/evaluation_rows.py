@@ -31,6 +31,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.rows import POOL_ROWS, is_adapted, rows_used
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 READ_ROWS = 50_000
@@ -54,6 +55,18 @@ class RowsToEvaluate(NamedTuple):
     shots: list[Row]
     skipped: int
     warnings: tuple[str, ...]
+
+    def fewer_than(self, count: int) -> str:
+        """Say why there are fewer rows than were asked for; empty if there are not.
+
+        Example:
+            >>> RowsToEvaluate([("1+1=", "2")], [], 0, ()).fewer_than(2)
+            '1 row instead of 2: no other different ones with an output were found'
+        """
+        if len(self.rows) >= count:
+            return ""
+        rows = plural(len(self.rows), "row")
+        return f"{rows} instead of {count}: no other different ones with an output were found"
 
 
 def open_to_evaluate(
@@ -82,7 +95,7 @@ def open_to_evaluate(
         HubError: as `open_dataset` raises.
     """
     adapted = provenance["dataset"] if provenance else {}
-    limits = ReadingLimits.of_text(max_text) if max_text else _limits(provenance)
+    limits = _limits(provenance) if max_text is None else ReadingLimits.of_text(max_text)
     name = adapted.get("id") if name is None else name
     if name is None:
         raise UsageError(

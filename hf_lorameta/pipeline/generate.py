@@ -8,15 +8,17 @@ from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
-from hf_lorameta.pipeline.automatic import CHECK_ROWS, Automatic, possible, rows_to_fit
-from hf_lorameta.pipeline.budget import budget_seconds, most_rows, recipe_within
+from hf_lorameta.engines.transformers.evaluator import require_eval
+from hf_lorameta.pipeline.adapter_folder import Export
+from hf_lorameta.pipeline.automatic import Automatic, possible
+from hf_lorameta.pipeline.budget import budget_seconds, most_rows, recipe_within, rows_to_fit
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.mixture import Mixture
+from hf_lorameta.pipeline.mixture import Mixture, check_emit
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import read_dataset, token_counting
-from hf_lorameta.pipeline.rows import MIN_ROWS, Rows, draw_rows, pool_of, pool_size
-from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_ROWS, Rows, draw_rows, pool_of, pool_size
+from hf_lorameta.pipeline.save import Generation, export_config
 from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.pipeline.without_bank import check_plan
 from hf_lorameta.recipe import Recipe
@@ -75,6 +77,8 @@ def generate(
         UsageError: the budget is no time, or does not go with the recipe; or without a bank, the
             recipe says neither to fit nor to train.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
+        KeyboardInterrupt: Ctrl-C, except in a training whose steps have helped: the result is then
+            the best adapter until the interruption, with a warning.
 
     Example:
         >>> from hf_lorameta.demo import TRAIN_FILE
@@ -85,6 +89,7 @@ def generate(
     seconds = budget_seconds(budget, recipe)
     opening = Session(bank, base=base, token=token, model=model)
     with bars_unless(progress) as show, opening as session:
+        check_possible(recipe, session)
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
         opened = with_progress(opened, show)
         wanted = Automatic(fit, check)
@@ -93,13 +98,34 @@ def generate(
         for reason in prepared.reasons:
             logger.log(logging.INFO if plan.recipe.rows_asked else logging.WARNING, reason)
         if plan.recipe.is_mixture:
-            return Mixture(plan, show)
+            return Mixture(plan, progress)
         generation = make_adapter(plan, prepared.rows, session, show)
     for line in generation.messages:
         logger.info(line)
     for warning in generation.plan.warnings:
         logger.warning(warning)
     return generation
+
+
+def check_possible(recipe: Recipe, session: Session, export: Export | None = None) -> None:
+    """Refuse what cannot be made here or exported, before any work.
+
+    Args:
+        recipe: the settings.
+        session: its bank is opened if there is an export.
+        export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
+
+    Raises:
+        UsageError: a mixture, or the base model's architecture, cannot be exported.
+        HubError: the base model's ``config.json`` cannot be fetched for the export.
+        MissingExtraError: the extra that the recipe or the export needs is not installed.
+    """
+    check_emit(recipe.emit, export)
+    if recipe.rows_asked:
+        require_eval()
+    if export is not None:
+        index = session.bank.index
+        export_config(index.base_model, index.base_revision, export, session.hub.token)
 
 
 class Prepared(NamedTuple):

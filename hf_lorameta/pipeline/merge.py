@@ -254,6 +254,7 @@ class Merge(SavableAdapter):
                     "weight": weight,
                     "licenses": sorted({name or "unknown" for name in source.licenses}),
                     "published": source.published,
+                    "generated": source.generated,
                 }
                 for source, weight in zip(self.sources, self.weights, strict=True)
             ],

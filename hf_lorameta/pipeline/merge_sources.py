@@ -1,9 +1,10 @@
 """The adapters of a merge: found by name, checked, and read one module at a time."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hf_lorameta.bank.adapter_repo import stated_license
 from hf_lorameta.bank.bank import Bank
@@ -18,7 +19,13 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
-from hf_lorameta.pipeline.adapter_folder import fetch_adapter, naming, write_folder
+from hf_lorameta.pipeline.adapter_folder import (
+    fetch_adapter,
+    generated_parts,
+    naming,
+    read_provenance,
+    write_folder,
+)
 from hf_lorameta.types import FloatArray
 
 LOCAL = "local adapter"
@@ -42,6 +49,8 @@ class Source:
         private: a private repo or a folder.
         published: whether the name is that of a public repo.
         sha256: of its weights file.
+        generated: which rows it was made with, so that it is not scored on them; see
+            `hf_lorameta.pipeline.adapter_folder.generated_parts`.
     """
 
     name: str
@@ -56,6 +65,7 @@ class Source:
     private: bool
     published: bool
     sha256: str
+    generated: tuple[Mapping[str, Any], ...] = ()
 
 
 def open_sources(names: Sequence[str], hub: Hub, bank: Callable[[], Bank]) -> list[Source]:
@@ -125,6 +135,7 @@ def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
         private=True,
         published=False,
         sha256=sha256(folder / WEIGHTS_FILE),
+        generated=generated_parts(read_provenance(folder)[0]),
     )
 
 

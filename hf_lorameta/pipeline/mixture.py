@@ -33,8 +33,10 @@ from hf_lorameta.pipeline.adapter_folder import (
     SHARED,
     Export,
 )
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import PlannedAdapter, as_json
-from hf_lorameta.types import FactorPair, FloatArray, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, FloatArray, StageProgress
 
 ROUTED = 3
 """Adapters per token and module; PEFT's default."""
@@ -65,7 +67,8 @@ class Mixture(PlannedAdapter):
 
     Attributes:
         plan: its recipe's ``emit`` is ``mixture``.
-        progress: called with (stage, adapters done, all adapters).
+        progress: called with (stage, adapters done, all adapters) while it is saved; None shows
+            bars. A pickled mixture leaves it out.
 
     Raises:
         UsageError: the recipe asks for one adapter.
@@ -79,7 +82,7 @@ class Mixture(PlannedAdapter):
         Mixture(4 adapters of rank 16 for a local dataset)
     """
 
-    progress: StageProgress = no_progress
+    progress: StageProgress | None = None
     seconds: ClassVar[None] = None  # nothing is combined before it is saved
 
     def __post_init__(self) -> None:
@@ -95,6 +98,9 @@ class Mixture(PlannedAdapter):
                 "no adapter has a positive coefficient, so that there is nothing to route",
                 hint=_MERGE,
             )
+
+    def __reduce__(self) -> tuple[type["Mixture"], tuple[Plan]]:
+        return Mixture, (self.plan,)
 
     def __repr__(self) -> str:
         name = self.plan.dataset.id or "a local dataset"
@@ -130,12 +136,15 @@ class Mixture(PlannedAdapter):
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         plan, layout = self.plan, self.plan.bank.layout
         prototypes: list[list[FloatArray]] = []
-        with threadpool_limits(1, "blas"):  # the same bits on any number of cores
+        with (
+            bars_unless(self.progress) as show,
+            threadpool_limits(1, "blas"),  # the same bits on any number of cores
+        ):
             for done, entry in enumerate(self.entries, 1):
                 pairs = list(self._expert(entry))
                 prototypes.append([prototype(A, B) for A, B in pairs])
                 self._write_adapter(folder / EXPERTS / entry.name, layout, pairs)
-                self.progress("Writing adapters", done, len(self.entries))
+                show("Writing adapters", done, len(self.entries))
         if prior := plan.output_prior():
             A, B = prior
             pair = exact([A], [B], [plan.output_strength or 0.0], [1.0], len(A))

@@ -15,6 +15,7 @@ from hf_lorameta.data.instructions import shares_instruction, states_task
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.form import chat_format, expects_instructions, is_chat
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.tables import plural
 from hf_lorameta.types import Array
 
 FEW_ROWS = 20
@@ -174,6 +175,11 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
                 f"{done} on {rows} labeled rows, not {requested}: the "
                 "dataset has no more distinct ones."
             )
+    if training and training.interrupted:
+        yield (
+            f"The training was interrupted after {plural(training.steps, 'step')}: this is the "
+            "best adapter until then, and more steps might have made it better."
+        )
     if check and check.scale < 1:
         yield (
             f"On {check.rows} rows this adapter was worse than the base model: its coefficients "

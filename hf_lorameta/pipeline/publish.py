@@ -217,21 +217,30 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
         if folder.resolve().parent == _staging_root():  # never a folder of the user's own
             shutil.rmtree(folder, ignore_errors=True)
     except (LoraMetaError, OSError, KeyboardInterrupt) as error:
-        flags = " --private" if target.private else " --public"
-        if target.create_pr:
-            flags += " --create-pr"
-        elif target.replaces or isinstance(
-            error, ConnectionLostError | OSError | KeyboardInterrupt
-        ):
-            # what was sent may have arrived
-            flags += " --yes"
-        command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
-        resume = f"since the adapter is kept, resume with: {command}{flags}"
+        # what was sent may have arrived
+        arrived = isinstance(error, ConnectionLostError | OSError | KeyboardInterrupt)
+        command = command_to_publish(folder, target, replace=bool(target.replaces) or arrived)
+        resume = f"since the adapter is kept, resume with: {command}"
         if isinstance(error, LoraMetaError):
             error.advise(resume)
         else:
             error.add_note(resume)
         raise
+
+
+def command_to_publish(folder: Path, target: Target, replace: bool) -> str:
+    """Return the command that publishes a finished folder, with consent to replace files or not.
+
+    Example:
+        >>> command_to_publish(Path("a"), Target("user/a", None, False, False, ()), replace=False)
+        'hf-lorameta push --from a --repo-id user/a --public'
+    """
+    flags = " --private" if target.private else " --public"
+    if target.create_pr:
+        flags += " --create-pr"
+    elif replace:
+        flags += " --yes"
+    return f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}{flags}"
 
 
 def _staging_root() -> Path:

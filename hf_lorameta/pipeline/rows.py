@@ -22,6 +22,8 @@ from hf_lorameta.types import Row
 
 POOL_ROWS = 1000
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
+CHECK_ROWS = 16
+"""Rows that an adapter is checked on although nobody asked for it."""
 _MISSING_SHARE = 0.5
 """Other rows decide if more of them, by this share of all, have an output of a row to train on than
 rows to train on have that of another. Chosen on tasks that nothing is reported on, see

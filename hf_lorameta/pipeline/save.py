@@ -310,15 +310,13 @@ def _training_messages(training: Training) -> Iterator[str]:
     if training.steps:
         steps = plural(training.steps, "step")
         yield f"Trained on {training.rows} rows for {steps}: {losses}, after it {training.end:.3f}"
-    elif not training.interrupted:
+    else:
         yield (
             f"Training on {training.rows} rows did not help, so the adapter stays as it was: "
             f"{losses}"
         )
     if 0 < training.fraction < 1:
         yield "The gain was within its standard error, so the adapter moved half as far"
-    if training.interrupted:
-        yield "The training was interrupted; this is the best adapter so far"
 
 
 # --- export and JSON ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -296,8 +297,7 @@ class Trainer:
 
 def _joined(parts: Iterable[RowLosses]) -> RowLosses:
     """Return the losses of the rows of several slots."""
-    sums, sizes = zip(*parts, strict=True)
-    return RowLosses([x for part in sums for x in part], [n for part in sizes for n in part])
+    return RowLosses(*(list(chain.from_iterable(field)) for field in zip(*parts, strict=True)))
 
 
 @contextmanager

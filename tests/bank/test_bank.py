@@ -11,6 +11,7 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import EMBEDDED_BANK, parse_index
+from hf_lorameta.bank.share import bank_card
 from hf_lorameta.errors import BankError, IntegrityError
 from tests.conftest import Account, Built, Shell
 
@@ -35,6 +36,17 @@ for name in names:
         "id": again.id,
     }))
 """
+
+
+def test_licenses_on_a_banks_card_start_no_markup() -> None:
+    bank = Bank.embedded()
+    first, *others = bank.index.entries
+    odd = first.model_copy(update={"license": "mit` ![x](http://x.y/z) <img>\n# Title\n---"})
+    bank.index = bank.index.model_copy(update={"entries": [odd, *others]})
+    text = bank_card(bank, "user/bank")
+    assert "`mit x (http //x.y/z) img Title ---`" in text
+    assert "`public domain (NDT waiver)`" in text
+    assert text.count("\n# ") == 1
 
 
 def test_the_embedded_bank_survives_pickling(monkeypatch: pytest.MonkeyPatch) -> None:

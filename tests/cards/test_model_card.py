@@ -33,6 +33,7 @@ from tests.cards.examples import (
 )
 
 FIT = Fit(rows=16, outputs=2, held_out=4, start=1.75, end=0.5, steps=30)
+TRAINING = Training(rows=32, held_out=32, base=4.0, start=2.5, end=1.25, steps=20)
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
 
@@ -198,8 +199,7 @@ def test_card_says_that_the_adapter_is_not_trained_on_the_dataset() -> None:
 
 
 def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
-    training = Training(rows=32, held_out=32, base=4.0, start=2.5, end=1.25, steps=20)
-    facts = replace(PLAIN, training=training, recipe=Recipe(train=32))
+    facts = replace(PLAIN, training=TRAINING, recipe=Recipe(train=32))
     text = render_card(facts, None)
     assert "**Trained on 32 rows of the dataset**, starting from a weighted combination" in text
     assert "not trained on it." not in text
@@ -209,15 +209,25 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     assert "--train 32" in text
     assert datasets_of(text)[0] == "me/questions"
     assert "half as far" not in text
-    unclear = replace(facts, training=replace(training, fraction=0.5))
+    unclear = replace(facts, training=replace(TRAINING, fraction=0.5))
     assert "the adapter moved only half as far." in render_card(unclear, None)
-    useless = replace(facts, training=replace(training, steps=0, fraction=0.0, end=2.5))
+    useless = replace(facts, training=replace(TRAINING, steps=0, fraction=0.0, end=2.5))
     text = render_card(useless, None)
     assert "No training took place" in text
     assert "the adapter stayed as it was." in section(text, "Training tried on 32 rows")
     assert "me/questions" not in datasets_of(text)
-    stopped = replace(facts, training=replace(training, interrupted=True))
+    stopped = replace(facts, training=replace(TRAINING, interrupted=True))
     assert "for 20 steps, until it was interrupted." in render_card(stopped, None)
+
+
+def test_card_of_an_adapter_that_was_fitted_and_trained_says_both_in_this_order() -> None:
+    text = render_card(replace(PLAIN, fit=FIT, training=TRAINING), None)
+    expected = (
+        "**Its last layer was fitted on 16 rows of the dataset, and then it was trained on 32 "
+        "others.** It started from a weighted combination of"
+    )
+    assert expected in text
+    assert "The fitted adapter was trained further" in section(text, "Trained on 32 rows")
 
 
 @pytest.mark.parametrize(

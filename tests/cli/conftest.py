@@ -48,6 +48,20 @@ def fake_runner(best: float) -> str:
     return FAKE_RUNNER.format(best=best)
 
 
+INTERRUPTED = """
+from dataclasses import replace
+import hf_lorameta.pipeline.make as make
+from hf_lorameta.cards.results import Training
+
+def train(generation, rows, *_, **__):
+    training = Training(8, 8, base=3.0, start=2.0, end=1.0, steps=12, interrupted=True)
+    return replace(generation, plan=replace(generation.plan, training=training))
+
+make.train_adapter = train
+"""
+"""Code to run after that of `fake_runner`: Ctrl-C ends a training after 12 steps."""
+
+
 def fake_evaluator(meanwhile: str = "pass") -> str:
     """Return code to run before a command: fixed scores, and `meanwhile` while it scores."""
     return FAKE_EVALUATOR.format(meanwhile=meanwhile)

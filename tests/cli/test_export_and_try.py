@@ -123,6 +123,9 @@ def test_push_adds_and_deletes_exports_in_one_commit(
     assert f"hf download {repo} --local-dir adapter" in cli.hub.read(repo, "README.md").decode()
     refused = cli(*command, "--rank", 1, token=user.token, code=6).err
     assert "adapter.gguf" in refused
+    dry_run = cli(*command, "--rank", 1, "--yes", "--dry-run", token=user.token)
+    assert "Files of the replaced adapter that would be deleted: adapter.gguf" in dry_run.err
+    assert set(EXPORTS) <= set(cli.hub.files(repo))
     done = cli(*command, "--rank", 1, "--yes", "--json", token=user.token)
     assert done.json["deleted"] == list(EXPORTS)
     assert "Files of the replaced adapter that are deleted" in done.err

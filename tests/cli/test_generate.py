@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
 from tests.cards.examples import datasets_of
-from tests.cli.conftest import NO_EXTRAS, Published, fake_runner
+from tests.cli.conftest import INTERRUPTED, NO_EXTRAS, Published, fake_runner
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree
 
 PlanArgs = tuple[object, ...]
@@ -414,6 +415,36 @@ def test_dry_run_publishes_nothing_and_its_folder_can_be_pushed(
     url = cli("push", "--from", folder, "--repo-id", repo, token=user.token).out
     assert url == f"{cli.hub.url}/{repo}\n"
     assert cli.hub.repo(repo).private  # type: ignore[union-attr]  # as the dataset is
+
+
+@pytest.mark.parametrize("output", ["file/a", "file/a/b", "/proc/a"])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
+    cli: Shell, tmp_path: Path, output: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    refused = cli("generate", "-d", "no-such.jsonl", "-o", output, code=5).err
+    assert f"{output} could not be written" in refused
+    assert "name another folder" in refused
+
+
+def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
+    cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path
+) -> None:
+    before, repo = fake_runner(0.5) + INTERRUPTED, f"{user.name}/stopped"
+    generated = cli("generate", *plan_args, "--train", 8, "-o", "a", code=130, before=before)
+    assert generated.out == ""
+    assert "after 12 steps, is kept in a, and its card says so" in generated.err
+    assert "hf-lorameta push --from a --repo-id user/name" in generated.err
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "trained further for 12 steps, until it was interrupted" in card
+    assert "It trains to the end" in card.split("How to reproduce it")[1]
+    assert "was interrupted" in card.split("## Warnings")[1]
+    pushed = ("push", *plan_args, "--train", 8, "--repo-id", repo)
+    stopped = cli(*pushed, token=user.token, code=130, before=before)
+    assert cli.hub.repo(repo) is None
+    assert "Nothing was published" in stopped.err
+    (command,) = re.findall(r"to publish it: hf-lorameta (.*)", stopped.err)
+    assert cli(*shlex.split(command), token=user.token).out == f"{cli.hub.url}/{repo}\n"
 
 
 # --- push --from --------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import pytest
 import typer
 
 from hf_lorameta._version import __version__
-from hf_lorameta.cli.app import app, main
+from hf_lorameta.cli.app import _hint, app, main
+from hf_lorameta.errors import Advice, Option, UsageError
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from tests.conftest import Built, Shell
 
@@ -31,6 +32,21 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(command: str)
     for name, field in Recipe.model_fields.items():
         assert field.description
         assert helps[name] == field.description
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("push a", "add --public, or wait"),
+        ("evaluate a", "add --base FOLDER, or wait"),
+        ("bank push a --repo-id b", "add --public, or wait"),
+        ("bank list a", "wait"),
+        ("", "wait"),
+    ],
+)
+def test_options_that_a_command_lacks_are_not_advised(arguments: str, hint: str) -> None:
+    advice: list[Advice] = [Option("base", "FOLDER"), Option("private", False), "wait"]
+    assert _hint(UsageError("x", hint=advice), arguments.split()) == hint
 
 
 @pytest.mark.parametrize("field", REGISTRIES)

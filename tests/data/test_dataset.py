@@ -148,6 +148,18 @@ def test_the_texts_in_the_parts_of_a_turn_are_read(content: Any) -> None:
     assert open_dataset([{"messages": chat}]).head(1) == [("hi", "hello")]
 
 
+def test_bad_chats_of_kto_are_left_out_of_all_rows() -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}],
+         "label": i % 2 == 0}
+        for i in range(6)
+    ]  # fmt: skip
+    opened = open_dataset(rows)
+    assert [prompt for prompt, _ in opened.rows()] == ["q0", "q2", "q4"]
+    assert opened.unread == ()
+    assert open_dataset([row | {"label": int(row["label"])} for row in rows]).unread == ("label",)
+
+
 def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
     image = {"role": "user", "content": [{"type": "image", "url": "a.png"}]}
     chat = {"messages": [image, {"role": "assistant", "content": "A cat."}]}
@@ -291,6 +303,13 @@ def test_a_field_beside_others_with_texts_is_asked_for(tmp_path: Path) -> None:
         list(open_dataset(path).rows())
     assert caught.value.columns == Columns(input="input", output="output.intent")
     assert list(open_dataset(path, columns=caught.value.columns).rows()) == [("Book it.", "book")]
+
+
+def test_an_empty_split_of_a_file_is_the_only_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"input": "a", "output": "b"}\n')
+    opened = open_dataset(path, split="")
+    assert (opened.split, opened.named_split) == ("train", False)
 
 
 def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.json_objects import rows_by_key
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.data.sources.text_formats import guess_encoding
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.files import sha256
 from tests.conftest import Built, Shell
 
@@ -190,3 +191,91 @@ def test_a_slice_of_a_split_is_read_and_recorded(tmp_path: Path) -> None:
         assert "train[:1000]" in caught.value.hint
     with pytest.raises(DatasetError, match="no split 'test"):
         open_dataset(path, split="test[:5]")
+
+
+# --- files whose rows are not lines, and quotation marks ----------------------------------------
+
+CONLL = "-DOCSTART- O\n\n" + "EU B-ORG\nrejects O\ncalls O\n\nPeter B-PER\nsmiles O\n\n" * 6
+
+
+@pytest.mark.parametrize("name", ["tags.txt", "tags.conll", "tags.tsv"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_tokens_with_tags_are_read_as_sentences(tmp_path: Path, name: str, encoding: str) -> None:
+    text = CONLL.replace("EU", "Übung")
+    (tmp_path / name).write_bytes(text.replace(" ", "\t").encode(encoding))
+    opened = open_dataset(tmp_path / name)
+    assert opened.head(2) == [("Übung rejects calls", "B-ORG O O"), ("Peter smiles", "B-PER O")]
+    assert len(list(opened.rows())) == 12
+    assert f"{name} has a token in each line" in opened.notes[0]
+
+
+def test_a_file_of_single_words_is_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("rain\nsun\n\nsnow\n" * 4)
+    with pytest.raises(ColumnsError, match="is a single word") as error:
+        open_dataset(tmp_path / "words.txt")
+    assert open_dataset(tmp_path / "words.txt", columns=error.value.columns).head(1) == [
+        ("", "rain")
+    ]
+
+
+def test_two_languages_are_a_pair_whose_direction_is_asked_for(tmp_path: Path) -> None:
+    for language, word in (("en", "Good day"), ("de", "Guten Tag")):
+        (tmp_path / f"val.{language}").write_text("".join(f"{word} {i}.\n" for i in range(8)))
+    pair = f"{tmp_path}/val.en,{tmp_path}/val.de"
+    with pytest.raises(ColumnsError, match="direction") as error:
+        open_dataset(pair)
+    read = open_dataset(pair, columns=error.value.columns)
+    assert read.head(1) == [("Good day 0.", "Guten Tag 0.")]
+    with pytest.raises(DatasetError) as alone:
+        open_dataset(tmp_path / "val.en")
+    assert alone.value.hint == f"name both files of the pair: {pair}"
+    with (tmp_path / "val.de").open("a") as file:
+        file.write("Noch eine.\n")
+    with pytest.raises(DatasetError, match="different numbers of lines"):
+        open_dataset(pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("train.label", b"DESC:manner How?\n", "cp train.label train.label.txt"),
+        ("my rows.xlsx", b"PK\x00", "pandas.read_excel"),
+        ("rows.bin", b"\x00\x01", "name a file, or a Hub id"),
+    ],
+)
+def test_other_endings_are_answered_with_a_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match="does not end in") as error:
+        open_dataset(name)
+    assert hint in error.value.hint
+
+
+@pytest.mark.parametrize("plain", [0, 6])
+def test_single_quotation_marks_of_a_csv_file_are_recognized(tmp_path: Path, plain: int) -> None:
+    rows = "so good,pos\n" * plain + "'so, good',pos\n'it, bad',neg\n" * 12
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
+    assert ("it, bad", "neg") in list(open_dataset(tmp_path / "rows.csv").rows())
+
+
+def test_separators_in_texts_without_quotation_marks_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n" + "«so, good»,pos\n«it, bad»,neg\n" * 12)
+    with pytest.raises(DatasetError, match="more fields than its first line") as error:
+        open_dataset(tmp_path / "rows.csv")
+    assert "double quotes" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Så är det på ön", "cp1252"),
+        ("Jeg går på skolen", "cp1252"),
+        ("Perché non è già qui", "cp1252"),
+        ("Zażółć gęślą jaźń", "cp1250"),
+        ("Příliš žluťoučký kůň", "cp1250"),
+    ],
+)
+def test_western_texts_are_told_from_those_of_central_europe(text: str, encoding: str) -> None:
+    assert guess_encoding(f"{text}\n".encode(encoding)) == encoding

@@ -34,7 +34,10 @@ def push_args(bank: Built, user: Account, tmp_path: Path) -> tuple[object, ...]:
 def publish(
     cli: Shell, user: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., str]:
-    """A function that publishes two files to a repo with two others of their names and sizes."""
+    """A function that publishes two files to a repo with two others of their names and sizes.
+
+    Its argument is what it deletes.
+    """
     use_endpoint(monkeypatch, cli.hub.url)
     hub, repo = Hub(user.token), f"{user.name}/files"
     cli.hub.create_repo(repo)
@@ -44,8 +47,13 @@ def publish(
     folder.mkdir()
     for name in ("a.txt", "b.safetensors"):
         (folder / name).write_bytes(b"new")
-    options: dict[str, Any] = {"message": "ours", "private": None, "parent": seen}
-    return partial(hub.publish, Upload(folder), repo, **options)
+
+    def publish(*delete: str, private: bool | None = None, create_pr: bool = False) -> str:
+        upload = Upload(folder, delete=delete)
+        options: dict[str, Any] = {"private": private, "create_pr": create_pr}
+        return hub.publish(upload, repo, message="ours", parent=seen, **options)
+
+    return publish
 
 
 # --- visibility ---------------------------------------------------------------------------------
@@ -185,6 +193,17 @@ def test_a_stale_parent_that_is_refused_with_500_is_a_conflict(
     head = cli.hub.commits(repo)[0].sha
     assert f"changed in the meantime: it is at {head[:8]}" in str(caught.value)
     assert cli.hub.read(repo, "a.txt") == b"foe"
+
+
+def test_the_same_files_are_not_what_was_sent_if_one_is_there_that_it_deletes(
+    cli: Shell, user: Account, publish: Callable[..., str]
+) -> None:
+    repo, files = f"{user.name}/files", {"a.txt": b"new", "b.safetensors": b"new"}
+    act = partial(cli.hub.commit, repo, {**files, "old.txt": b"theirs"})
+    cli.hub.add_fault(Fault("status", status=500, path=COMMIT, callback=act))
+    with pytest.raises(ConflictError, match="changed in the meantime"):
+        publish("old.txt")
+    assert cli.hub.read(repo, "old.txt") == b"theirs"
 
 
 def test_a_commit_of_which_nothing_tells_whose_it_is_counts_as_failed(

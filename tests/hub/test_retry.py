@@ -133,6 +133,29 @@ def test_all_waits_of_an_operation_fit_the_budget(
     assert sum(clock.waits) <= retry.BUDGET_SECONDS
 
 
+def test_an_unreachable_server_is_said_soon_unless_it_answered_before(
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, known = Hub(), Hub()
+    known.resolve(REPO, "model")
+    use_endpoint(monkeypatch, "http://127.0.0.1:9")
+    for hub, waits in ((new, [1, 2]), (known, [1, 2, 4, 8, 16])):
+        clock.waits.clear()
+        with pytest.raises(ConnectionLostError):
+            hub.resolve(REPO, "model")
+        assert clock.waits == waits
+
+
+def test_an_unreachable_server_is_not_waited_for_longer_than_ten_seconds(clock: FakeClock) -> None:
+    def time_out() -> None:
+        clock.now += retry.CONNECT_SECONDS
+        raise httpx2.ConnectTimeout("no answer")
+
+    with pytest.raises(ConnectionLostError):
+        retry.Retries()("x", time_out)
+    assert clock.now < 10
+
+
 def test_slow_requests_use_up_the_budget(clock: FakeClock) -> None:
     def time_out() -> None:
         clock.now += 100

@@ -29,6 +29,12 @@ from tests.conftest import Shell
 FAST, SLOW = 1e15, 1e3
 
 
+def advise_on(of_plan: Plan, speed: float) -> str:
+    advice = advise(of_plan, speed)
+    assert advice is not None
+    return advice
+
+
 def planned(folder: Path, output: str | None, rows: int = 30) -> Plan:
     lines = [
         {"input": f"Question {i}?"} | ({} if output is None else {"output": f"{output} {i}"})
@@ -45,10 +51,10 @@ def planned(folder: Path, output: str | None, rows: int = 30) -> Plan:
 )
 def test_training_is_advised_where_it_is_quick(tmp_path: Path, output: str, other: str) -> None:
     of_output = planned(tmp_path, output)
-    advice = advise(of_output, FAST)
+    advice = advise_on(of_output, FAST)
     assert advice.startswith("train on 16 rows with --train 16, at most about 0 s")
     assert advice.endswith(other)
-    assert advise(of_output, SLOW).startswith(f"{other}; --train 16 takes at most about ")
+    assert advise_on(of_output, SLOW).startswith(f"{other}; --train 16 takes at most about ")
 
 
 def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
@@ -56,12 +62,14 @@ def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
 ) -> None:
     for rows, advised in ((99, 64), (100, 100)):
         of_dataset = planned(tmp_path, "yes", rows)
-        assert advise(of_dataset, FAST).startswith(f"train on {advised} rows")
+        assert advise_on(of_dataset, FAST).startswith(f"train on {advised} rows")
     in_seconds = training_seconds(of_dataset, 64, 1.0)
     speed = in_seconds / (LONGEST_SECONDS - 1)  # 64 rows take a second less than the longest time
     assert training_seconds(of_dataset, 100, speed) > LONGEST_SECONDS
-    assert advise(of_dataset, speed).startswith("train on 64 rows with --train 64, at most about")
-    assert "; --train 64 takes at most about 2.0 h" in advise(of_dataset, speed / 2)
+    assert advise_on(of_dataset, speed).startswith(
+        "train on 64 rows with --train 64, at most about"
+    )
+    assert "; --train 64 takes at most about 2.0 h" in advise_on(of_dataset, speed / 2)
 
 
 def test_a_fit_is_advised_for_labels_where_the_base_model_is_at_hand(
@@ -72,24 +80,49 @@ def test_a_fit_is_advised_for_labels_where_the_base_model_is_at_hand(
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     of_labels, of_texts = plan(path, Bank.embedded()), planned(tmp_path, "yes", 50)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
-    quicker = "Quicker for labels such as these: --fit 50, one pass over the rows"
-    assert advise(of_labels, FAST).endswith(quicker)
+    fit = "for labels such as these, fit the last layer with --fit 50, one pass over the rows"
+    assert advise_on(of_labels, FAST).startswith(f"{fit}. Or train on 32 rows with --train 32")
     checked = of_labels.with_recipe(Recipe(check=16))
-    assert "--fit 34" in advise(checked, FAST)
-    for other in (of_texts, of_labels.with_recipe(Recipe(fit=16))):
-        assert "--fit" not in advise(other, FAST)
+    assert "--fit 34" in advise_on(checked, FAST)
+    for other in (of_texts, *map(of_labels.with_recipe, (Recipe(fit=16), Recipe(rank=2)))):
+        assert "--fit" not in advise_on(other, FAST)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
-    assert "--fit" not in advise(of_labels, FAST)
+    assert "--fit" not in advise_on(of_labels, FAST)
+
+
+def test_what_the_recipe_says_is_not_advised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
+    rows = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(50)]
+    of_labels = plan(rows, Bank.embedded())
+    assert advise_on(of_labels.with_recipe(Recipe(fit=16)), FAST).startswith("train on 32 rows")
+    for recipe in (Recipe(train=16), Recipe(fit=16, train=16)):
+        of_recipe = advise(of_labels.with_recipe(recipe), FAST)
+        assert of_recipe == "training on 16 rows takes at most about 0 s on this CPU"
+    few = planned(tmp_path, "yes", 5).with_recipe(Recipe(train=16))
+    assert advise(few, FAST) is None
+
+
+def test_the_default_is_advised_where_it_fits_the_last_layer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
+    rows = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(80)]
+    assert advise_on(plan(rows, Bank.embedded()), FAST) == (
+        "for labels such as these, use the default: it fits the last layer on 64 rows. Or train on "
+        "64 rows with --train 64, at most about 0 s on this CPU: this usually lowers the loss most"
+    )
 
 
 def test_no_training_is_advised_where_other_purposes_take_the_rows(tmp_path: Path) -> None:
     of_dataset = planned(tmp_path, "yes").with_recipe(Recipe(fit=16, check=12))
-    assert "too few" in advise(of_dataset, FAST)
+    assert "too few" in advise_on(of_dataset, FAST)
 
 
 def test_rows_to_check_on_are_not_counted(tmp_path: Path) -> None:
     of_dataset = planned(tmp_path, "yes", rows=64).with_recipe(Recipe(check=16))
-    assert advise(of_dataset, FAST).startswith("train on 32 rows")
+    assert advise_on(of_dataset, FAST).startswith("train on 32 rows")
 
 
 def test_a_job_is_proposed_where_training_takes_long_and_the_dataset_is_on_the_hub(
@@ -100,11 +133,11 @@ def test_a_job_is_proposed_where_training_takes_long_and_the_dataset_is_on_the_h
     local = planned(tmp_path, "yes", rows=64)
     columns = Columns(input="input", output="output")
     local = replace(local, dataset=replace(local.dataset, columns=columns))
-    assert "Jobs" not in advise(local, SLOW)
+    assert "Jobs" not in advise_on(local, SLOW)
     dataset = replace(local.dataset, id="user/data", revision="0" * 40)
     on_hub = replace(local, dataset=dataset, recipe=Recipe(rank=8))
-    assert "Jobs" not in advise(on_hub, FAST)
-    until_command, _, command = advise(on_hub, SLOW).partition(": hf ")
+    assert "Jobs" not in advise_on(on_hub, FAST)
+    until_command, _, command = advise_on(on_hub, SLOW).partition(": hf ")
     assert until_command.endswith("on Hugging Face Jobs 6 min, $0.01")  # to start
     shown = subprocess.run(
         ["hf", *shlex.split(command.replace("run", "run --dry-run", 1))],
@@ -122,12 +155,12 @@ def test_a_job_is_proposed_where_training_takes_long_and_the_dataset_is_on_the_h
         raise OSError("no route")
 
     monkeypatch.setattr(huggingface_hub, "list_jobs_hardware", refuse)
-    assert "on Hugging Face Jobs 6 min: hf jobs" in advise(on_hub, SLOW)
+    assert "on Hugging Face Jobs 6 min: hf jobs" in advise_on(on_hub, SLOW)
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
-    assert "no outputs" in advise(planned(tmp_path, None), FAST)
-    assert "too few" in advise(planned(tmp_path, "yes", rows=3), FAST)
+    assert "no outputs" in advise_on(planned(tmp_path, None), FAST)
+    assert "too few" in advise_on(planned(tmp_path, "yes", rows=3), FAST)
 
 
 def test_the_time_follows_from_tokens_and_parameters(tmp_path: Path) -> None:

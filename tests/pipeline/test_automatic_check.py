@@ -19,7 +19,8 @@ pytest.importorskip("peft")
 from hf_lorameta import Bank, Plan, Recipe, generate, open_dataset, plan  # noqa: E402 - torch
 from hf_lorameta.demo import TRAIN_FILE  # noqa: E402
 from hf_lorameta.errors import AuthError, MissingExtraError  # noqa: E402
-from hf_lorameta.pipeline.automatic import NO_BASE, Automatic, possible, rows_to_fit  # noqa: E402
+from hf_lorameta.pipeline.automatic import NO_BASE, Automatic, possible  # noqa: E402
+from hf_lorameta.pipeline.budget import rows_to_fit  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402

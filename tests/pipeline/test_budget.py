@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta import Recipe, generate, open_dataset
+from hf_lorameta import Recipe, generate, open_dataset, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline import budget
-from hf_lorameta.pipeline.budget import budget_seconds, parse_seconds
+from hf_lorameta.pipeline.budget import budget_seconds, fit_seconds, parse_seconds
 from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import rows_used
@@ -35,6 +35,7 @@ def session(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session on a machine that passes 100 rows a second and has the base model."""
     monkeypatch.setattr(budget, "_operations_with_model", lambda session: SPEED)
     monkeypatch.setattr(budget, "training_seconds", seconds_at)
+    monkeypatch.setattr(budget, "fit_seconds", lambda plan, rows, speed: 10 * rows / speed)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: Path())
     return Session(bank)
 
@@ -73,6 +74,26 @@ def test_the_most_rows_that_fit_are_trained_on(tmp_path: Path, session: Session,
     assert train >= rows
     assert reasons.startswith(f"Training on {train} rows: at most about")
     assert "it would take at most about" in reasons
+
+
+def test_the_time_of_the_fit_is_left_to_it(tmp_path: Path, session: Session) -> None:
+    path = write(tmp_path, 300)
+    of_fit, enough = 2000 / SPEED, seconds_for(100) + 0.5
+    train, reasons = choose(path, session, enough, fit=200)
+    assert train is None
+    assert reasons.startswith(f"Not trained: {enough:.0f} s is too short besides the fit, 20 s.")
+    train, reasons = choose(path, session, enough + of_fit, fit=200)
+    assert train == 100
+    assert reasons.endswith("besides the fit, 20 s")
+
+
+def test_a_fit_takes_a_pass_of_each_row_and_steps_that_do_not_depend_on_them(bank: Bank) -> None:
+    rows = [{"input": "a question of some words", "output": f"{i}"} for i in range(30)]
+    of_rows = plan(rows, bank)
+    few, many = fit_seconds(of_rows, 30, 1e9), fit_seconds(of_rows, 300, 1e9)
+    assert few < many < 10 * few
+    assert many - few > 270 * budget.forward_operations(of_rows) / 1e9
+    assert fit_seconds(of_rows, 300, 2e9) == pytest.approx(many / 2)
 
 
 def test_the_time_that_is_proposed_counts_loading_the_model(
@@ -154,7 +175,7 @@ def test_a_model_in_memory_need_not_be_on_this_machine(
         assert choose(write(tmp_path, 300), with_model, 3600.0)[0] == 300
 
 
-@pytest.mark.parametrize("recipe", [Recipe(train=16), Recipe(emit="mixture")])
+@pytest.mark.parametrize("recipe", [Recipe(train=16), Recipe(emit="mixture"), Recipe.paper()])
 def test_a_budget_goes_with_a_recipe_that_leaves_the_rows_to_it(recipe: Recipe) -> None:
     with pytest.raises(UsageError, match="a budget"):
         budget_seconds(60.0, recipe)

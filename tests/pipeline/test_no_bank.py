@@ -212,11 +212,11 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     assert pickle.loads(pickle.dumps(planned)).provenance() == planned.provenance()
     advice = advise(planned, 1e12)
     assert advice == (
-        "train on 64 rows with --train 64, at most about 0 s on this CPU. Quicker for labels such "
-        "as these: --fit 64, one pass over the rows"
+        "for labels such as these, use the default: it fits the last layer on 48 rows. Or train on "
+        "64 rows with --train 64, at most about 0 s on this CPU"
     )
     asked = planned.with_recipe(Recipe(train=20))
-    assert advise(asked, 1e12).startswith("train on 20 rows with --train 20, at most about 0 s")
+    assert advise(asked, 1e12) == "training on 20 rows takes at most about 0 s on this CPU"
     tokens = (planned.profile.input.total + planned.profile.output.total) / 64
     logits = planned.bank.index.vocab_size * 32 * planned.profile.output_length
     work = 2 * (12 * 2 * 32**2 * tokens + logits) * forward_passes(16)

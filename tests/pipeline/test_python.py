@@ -1,6 +1,8 @@
 """`plan`, `generate` and `evaluate` as a Python program calls them."""
 
+import importlib.util
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,16 @@ import pytest
 import hf_lorameta
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import (
+    AdapterError,
+    DatasetError,
+    EmptyDatasetError,
+    MissingExtraError,
+    UsageError,
+)
+from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import progress
+from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.support.plain_bank import plain_bank
@@ -33,6 +43,25 @@ def in_memory(kind: str) -> Any:
 def test_no_adapter_is_refused() -> None:
     with pytest.raises(UsageError, match="no adapter is named"):
         hf_lorameta.evaluate([])
+    with pytest.raises(AdapterError, match="an empty name is neither a folder"):
+        hf_lorameta.evaluate("")
+
+
+def test_an_empty_name_of_a_dataset_is_refused_and_an_empty_split_is_none() -> None:
+    with pytest.raises(UsageError, match="no dataset was named"):
+        hf_lorameta.plan("")
+    assert hf_lorameta.open_dataset(LINES, split="").split == "train"
+
+
+def test_a_recipe_in_the_place_of_the_bank_is_named_as_the_mistake() -> None:
+    with pytest.raises(UsageError, match="a Recipe was given as the bank") as error:
+        hf_lorameta.generate(LINES, Recipe(top_k=2))  # type: ignore[arg-type]
+    assert error.value.hint == "name the argument: recipe=…"
+
+
+def test_no_limit_of_a_text_is_zero() -> None:
+    with pytest.raises(UsageError, match="the limit text must be at least 1, got 0"):
+        open_to_evaluate(LINES, None, Hub(False), max_text=0)
 
 
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
@@ -126,6 +155,15 @@ def test_columns_of_a_data_frame_may_have_any_name(name: str) -> None:
     assert list(open_dataset(frame).rows()) == [("a", "b")]
 
 
+@pytest.mark.parametrize("asked", ["fit", "train", "check"])
+def test_a_missing_extra_is_named_before_any_work(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    with pytest.raises(MissingExtraError):
+        hf_lorameta.generate("no-such-file.jsonl", "no-bank", Recipe.of(**{asked: 16}))
+
+
 def test_a_bank_can_be_named(tmp_path: Path) -> None:
     assert hf_lorameta.plan(LINES, str(plain_bank().folder)).neighbors()
 
@@ -172,6 +210,16 @@ def test_bars_are_shown_for_long_stages_only(
     assert repr(generation) == (
         "Generation(rank 8 for a local dataset, of 2 adapters of local bank)"
     )
+
+
+def test_a_mixture_is_pickled_and_shows_its_own_bars(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mixture = hf_lorameta.generate(LINES, recipe=Recipe(emit="mixture", top_k=2))
+    assert repr(pickle.loads(pickle.dumps(mixture))) == repr(mixture)
+    monkeypatch.setattr(progress, "_DELAY_SECONDS", 0)
+    mixture.save_pretrained(tmp_path / "m")
+    assert "Writing adapters: 100%" in capsys.readouterr().err
 
 
 # --- with a loaded model -------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class Shell:
     @staticmethod
     def _check_messages(done: Done, token: str | None) -> Done:
         assert not token or token not in done.out + done.err
-        if done.code not in (0, -signal.SIGKILL) and "Usage:" not in done.err:
+        if done.code not in (0, 130, -signal.SIGKILL) and "Usage:" not in done.err:
             lines = done.err.splitlines()
             errors = [i for i, line in enumerate(lines) if line.startswith("Error: ")]
             assert len(errors) == 1, done.err

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -221,20 +222,28 @@ def test_rows_with_the_same_output_are_in_both_folds() -> None:
         assert sorted(row.output for row in held_out) == [[1], [2], [3], [4]]
 
 
-@pytest.mark.parametrize("stop", [1, 8, 14, 20])
-def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int) -> None:
-    calls = 0
+def interrupting(stop: int) -> Callable[[int, int, float], None]:
+    """Return a progress that interrupts at this call."""
+    calls = count(1)
 
     def progress(done: int, steps: int, loss: float) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == stop:
+        if next(calls) == stop:
             raise KeyboardInterrupt
 
-    result = train(base, progress=progress)
+    return progress
+
+
+def test_a_training_that_is_interrupted_before_a_step_helped_has_no_result(base: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(base, progress=interrupting(1))
+
+
+@pytest.mark.parametrize("stop", [8, 14, 20])
+def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int) -> None:
+    result = train(base, progress=interrupting(stop))
     assert result.training.interrupted
-    assert result.training.end <= result.training.start
-    assert (result.training.steps == 0) == (result.training.end == result.training.start)
+    assert result.training.steps
+    assert result.training.end < result.training.start
     assert result.training.rows == len(ROWS) // 2  # of the first half, whose state is kept
     assert result.training.used_rows == len(ROWS)
 

@@ -284,6 +284,9 @@ def _plain_text(table: TableView) -> Columns | None:
         return None
     if table.is_transcripts(text):
         return Columns(messages=text)
+    if table.holds_single_words(text):
+        problem = f"each row of {text} is a single word; if that is meant, read it as it is"
+        raise unclear(table, problem, Columns(output=text))
     if named:
         _refuse_unread(table, text)
     elif len(table.names) > 1 or normalized(text) in known.INPUTS:

@@ -18,6 +18,8 @@ from hf_lorameta.data.columns.conversations import (
     conversation_text,
     is_conversation,
 )
+from hf_lorameta.data.columns.names import VERDICTS
+from hf_lorameta.data.columns.table_view import TableView, codes_in
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
@@ -34,10 +36,13 @@ def read_rows(
     string. Floats are written as integers in a column whose first rows hold whole numbers only, as
     a column of integers with a missing one is read from a CSV file. Lists are joined, but of a list
     of answers the first is read. Several inputs are labeled by the names of their columns. Of a
-    conversation, the last answer is the output and all turns before it are the input.
+    conversation, the last answer is the output and all turns before it are the input; those that a
+    column marks as bad are left out.
     """
     reader = RowReader(raw, columns)
     for row in raw.rows():
+        if reader.is_bad(row):
+            continue
         prompt, output = reader.read(row)
         yield limits.cut(prompt), limits.cut(output)
 
@@ -46,23 +51,37 @@ class RowReader:
     """Converts rows of a dataset.
 
     Args:
-        raw: the dataset; its first rows tell how numbered answers count, and which floats are
-            integers.
+        raw: the dataset; its first rows tell how numbered answers count, which floats are integers,
+            and which column says whether a chat is good.
         columns: what to read.
+
+    Attributes:
+        columns: what is read.
+        verdict: the column that says whether a row's chat is good, as in KTO, if there is one.
     """
 
     def __init__(self, raw: RawDataset, columns: Columns) -> None:
-        self._columns, self._labels = columns, raw.labels
+        self.columns, self._labels = columns, raw.labels
         found = {path: [value_at(row, path) for row in raw.sample] for path in columns.names()}
         self._whole = {
             path for path, values in found.items()
             if all(is_whole(v) for v in values if isinstance(v, float) and v == v)
         }  # fmt: skip
+        table = TableView(raw.columns, raw.labels, raw.sample)
+        self._of_codes = {
+            path for path in columns.named("output")
+            if table.holds_codes(path) and table.holds_several_codes(path)
+        }  # fmt: skip
+        self.verdict = _verdict_column(raw) if columns.messages else None
         self._choices: Choices | None = None
         if columns.choices and columns.output:
             labels = self._names_of(columns.output)
             named = columns.named("choices")
             self._choices = Choices(named, columns.output, labels, raw.sample)
+
+    def is_bad(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is an example of what a model should not answer."""
+        return self.verdict is not None and row.get(self.verdict) is False
 
     def read(self, row: Mapping[str, Any]) -> Row:
         """Return a row as text; both are empty if it should hold a conversation and does not."""
@@ -71,12 +90,12 @@ class RowReader:
         except ColumnsError as error:
             if error.field:
                 path, field = error.field
-                error.columns = self._columns.renamed(lambda p: field if p == path else p)
+                error.columns = self.columns.renamed(lambda p: field if p == path else p)
                 error.advise(Option("columns", str(error.columns)))
             raise
 
     def _read(self, row: Mapping[str, Any]) -> Row:
-        columns = self._columns
+        columns = self.columns
         parts = self._parts(row)
         if parts is None:
             return "", ""
@@ -86,7 +105,7 @@ class RowReader:
 
     def _parts(self, row: Mapping[str, Any]) -> tuple[str, str, str] | None:
         """Return a row's own instruction, input and output; None without its conversation."""
-        columns = self._columns
+        columns = self.columns
         stated = self._text(row, columns.instruction) if columns.instruction else ""
         if not columns.messages:
             return stated, self._input(row), self._output(row)
@@ -100,7 +119,7 @@ class RowReader:
 
     def several_outputs(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has other outputs than the one that is read."""
-        path = self._columns.output
+        path = self.columns.output
         if not path or self._choices or not is_alternatives(path):
             return False
         value = self._output_value(row, path)
@@ -110,14 +129,14 @@ class RowReader:
         return len({str(item) for item in value}) > 1
 
     def _input(self, row: Mapping[str, Any]) -> str:
-        names = self._columns.named("input")
+        names = self.columns.named("input")
         prompt = join_inputs(names, [self._text(row, name) for name in names])
         if self._choices:
             prompt = f"{prompt}\n{show_choices(self._choices.texts(row))}"
         return prompt
 
     def _output(self, row: Mapping[str, Any]) -> str:
-        path = self._columns.output
+        path = self.columns.output
         if not path:
             return ""
         if self._choices:
@@ -125,6 +144,8 @@ class RowReader:
         value = self._output_value(row, path)
         if is_conversation(value):
             return conversation_text(value[-1:])
+        if path in self._of_codes:
+            return cell_text(codes_in(value), path)
         alternatives = is_alternatives(path) and not self._names_of(path)
         separator = " " if self._is_aligned(row, value) else ""
         return cell_text(value, path, self._names_of(path), first=alternatives, separator=separator)
@@ -138,7 +159,7 @@ class RowReader:
         """Whether a list has one word for each item of an input."""
         if not isinstance(value, (list, tuple)) or any(" " in str(item) for item in value):
             return False
-        inputs = [value_at(row, name) for name in self._columns.named("input")]
+        inputs = [value_at(row, name) for name in self.columns.named("input")]
         return any(
             isinstance(items, (list, tuple)) and len(items) == len(value) for items in inputs
         )
@@ -159,6 +180,15 @@ class RowReader:
     def _names_of(self, path: str) -> Sequence[str]:
         found = split_path(path, list(self._labels))
         return self._labels[found[0]] if found and set(found[1]) <= {"*"} else ()
+
+
+def _verdict_column(raw: RawDataset) -> str | None:
+    """Return a column of true and false with the name of a verdict."""
+    for name in TableView(raw.columns).named(VERDICTS):
+        values = [row.get(name) for row in raw.sample if row.get(name) is not None]
+        if name not in raw.labels and values and all(isinstance(v, bool) for v in values):
+            return name
+    return None
 
 
 def join_inputs(names: Sequence[str], texts: Sequence[str]) -> str:

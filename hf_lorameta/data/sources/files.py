@@ -3,32 +3,44 @@
 import codecs
 import glob
 import hashlib
+import io
 import json
 import re
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from hf_lorameta.data.sources.aligned_lines import (
+    first_lines,
+    is_pair,
+    is_tagged,
+    other_language,
+    pair_of,
+    paired_rows,
+    tagged_rows,
+)
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
 from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.data.sources.split_names import pick_split, split_name
-from hf_lorameta.data.sources.text_formats import SEPARATORS
+from hf_lorameta.data.sources.text_formats import SEPARATORS, encoding_of
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
 
 STDIN = "-"
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
-    ".txt": "text", ".parquet": "parquet",
+    ".txt": "text", ".conll": "text", ".parquet": "parquet",
 }  # fmt: skip
 """Endings of files, each with the name of its reader in `datasets`."""
+_SHEETS = (".xlsx", ".xls", ".ods")
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
 _PART = "train"
 """The builder's name of the split, since keys of a JSON object need not be names of splits."""
@@ -42,11 +54,11 @@ _BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, 
 def is_local(name: str | Path) -> bool:
     """Whether a name is one of local files, not a Hub id.
 
-    ``-``, names with wildcards, and several names with commas between them are; user/rows.csv is
-    one if the folder exists.
+    ``-``, names with wildcards, and several names with commas between them are, such as
+    ``val.en,val.de``; user/rows.csv is one if the folder exists.
     """
     text = str(name)
-    if text == STDIN or _parts(text):
+    if text == STDIN or _parts(text) or pair_of(text):
         return True
     path = Path(name).expanduser()
     known = ending(path) in FORMATS
@@ -73,6 +85,8 @@ def find_files(name: str | Path) -> list[Path]:
     text = str(name)
     if text == STDIN:
         return [_read_stdin()]
+    if pair := pair_of(text):
+        return pair
     files = []
     for part in _parts(text) or [text]:
         path = Path(part).expanduser()
@@ -124,7 +138,8 @@ def open_files(
     import datasets
 
     first, paths, guard = files[0], files, partial(_reading_files, files)
-    if FORMATS[ending(first)] == "json":
+    form = FORMATS.get(ending(first), "text")
+    if form == "json":
         _refuse_bare_values(first)
     lists = _rows_in_objects(files)
     several = len(lists) > 1
@@ -136,12 +151,19 @@ def open_files(
         read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
         notes = (f"{shown} is one object: {read}",)
         paths = [_as_lines(rows)]
+    elif is_pair(files):
+        with guard():
+            paths, form = [_as_lines(_paired(files))], "json"
+    elif all(map(_has_tags, files)):
+        with guard():
+            paths, form = [_as_lines(row for file in files for row in _tagged(file))], "json"
+        notes = (f"{first.name} has a token in each line: its sentences are read, with the tags",)
     with guard():
         datasets.disable_progress_bars()
         builder = datasets.load_dataset_builder(
-            FORMATS[ending(first)],
+            form,
             data_files={_PART: [glob.escape(str(path)) for path in paths]},
-            **({"sep": "\t"} if ending(first) == ".tsv" else {}),
+            **({"sep": "\t"} if form == "csv" and ending(first) == ".tsv" else {}),
         )
     raw = read_builder(builder, first.name, name, limits, guard, _PART)
     return replace(
@@ -171,7 +193,32 @@ def _rows_in_objects(files: Sequence[Path]) -> dict[str, Rows]:
     return {key: [row for lists in found for row in lists[key]] for key in common}
 
 
-def _as_lines(rows: Rows) -> Path:
+def _text(path: Path) -> IO[str]:
+    """Open a file of text in its encoding."""
+    with _open(path) as file:
+        encoding = encoding_of(file)
+    return io.TextIOWrapper(_open(path), encoding)
+
+
+def _has_tags(path: Path) -> bool:
+    """Whether a file of text, or of columns between tabs, has a token in each line."""
+    if ending(path) not in (".txt", ".conll", ".tsv"):
+        return False
+    with reading(str(path)), _text(path) as file:
+        return is_tagged(first_lines(file))
+
+
+def _tagged(path: Path) -> Iterator[dict[str, str]]:
+    with _text(path) as file:
+        yield from tagged_rows(file)
+
+
+def _paired(paths: Sequence[Path]) -> Iterator[dict[str, str]]:
+    with _text(paths[0]) as first, _text(paths[1]) as second:
+        yield from paired_rows(paths, (first, second))
+
+
+def _as_lines(rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows as JSON lines to a temporary file."""
     path = Path(tempfile.mkdtemp(dir=_scratch().name), "rows.jsonl")
     with path.open("w", encoding="utf-8") as file:
@@ -223,6 +270,24 @@ def _guess_ending(start: bytes) -> str:
         return found
     head = text.splitlines()[0].decode("utf-8", "replace")
     return ".csv" if any(mark in head for mark in SEPARATORS) else ".txt"
+
+
+# --- other formats ------------------------------------------------------------------------------
+
+
+def how_to_read(path: Path) -> str:
+    """Return what to do with a file whose ending is not in `FORMATS`."""
+    if other := other_language(path):
+        return f"name both files of the pair: {path},{other}"
+    name = shlex.quote(str(path))
+    if ending(path) in _SHEETS:
+        new = str(path.with_suffix(".csv"))
+        code = f"import pandas; pandas.read_excel({str(path)!r}).to_csv({new!r}, index=False)"
+        return f"convert it, with pandas and openpyxl: python -c {shlex.quote(code)}"
+    with path.open("rb") as file:
+        if b"\0" in file.read(_START):
+            return _NAME_ANOTHER
+    return f"name it after its format, as .txt if each line is a text: cp {name} {name}.txt"
 
 
 # --- errors -------------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
+    START,
     UTF8,
     encoding_note,
     encoding_of,
     header_note,
     lacks_header,
     name_columns,
+    quote_of,
     separator_of,
 )
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
@@ -25,6 +27,8 @@ from hf_lorameta.hub.repo import PinnedRepo
 
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
+_INDEX = "__index_level_0__"
+"""A column that `datasets` adds where rows of a CSV file have more fields than its header."""
 Guard: TypeAlias = Callable[[], AbstractContextManager[None]]
 """Makes a context that translates the errors of reading rows."""
 
@@ -95,7 +99,10 @@ def read_builder(
         _keep_texts(config)
         if config.sep == SEPARATORS[0]:
             with guard(), unpacked(builder, urls[0]) as file:
-                config.sep = separator_of(file, config.encoding or UTF8)
+                start = file.read(START)
+            encoding = config.encoding or UTF8
+            config.sep = separator_of(start, encoding)
+            config.quotechar = quote_of(start, encoding, config.sep)
     try:
         raw = read()
     except DatasetError as error:
@@ -103,6 +110,11 @@ def read_builder(
             raise
         set_encoding()
         raw = read()
+    if is_csv and _INDEX in raw.columns:
+        raise DatasetError(
+            f"{name} has rows with more fields than its first line",
+            hint='put texts that contain the separator in double quotes: "so, good",positive',
+        )
     if is_csv and lacks_header(raw.columns, raw.sample):
         name_columns(builder, len(raw.columns))
         notes.append(header_note(name, len(raw.columns)))

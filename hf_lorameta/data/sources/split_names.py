@@ -46,7 +46,7 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
         >>> pick_split("o/d", ["test", "train"], None)
         'train'
     """
-    if requested is None and ("train" in splits or len(splits) == 1):
+    if not requested and ("train" in splits or len(splits) == 1):
         return "train" if "train" in splits else splits[0]
     if requested and split_name(requested) in splits:
         return requested

@@ -10,17 +10,24 @@ from hf_lorameta.tables import plural
 
 SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
+QUOTES = "\"'"
+"""Quotation marks of CSV files."""
 UTF8, WESTERN = "utf-8", "cp1252"
 _CANDIDATES = (
     WESTERN, "cp1251", "cp1250", "cp1254", "cp1253", "cp1256", "cp1255", "koi8_r",
     "cp932", "euc_jp", "gb18030", "big5", "cp949",
 )  # fmt: skip
 """Windows' encodings and others that files still have; of equally likely ones the first."""
+CENTRAL = "cp1250"
+_RARE, _SYMBOL = re.compile("[ĺĹŕŔ]"), re.compile(r"\w[¹¾³£¥¯¼¿]\w")
 _GUESSED_BYTES = 1 << 16
-_START = 1 << 16
+START = 1 << 16
+"""Bytes of a CSV file that show its form."""
 _CHUNK = 1 << 20
+_ROWS = 200
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
+_NUMBERS = re.compile(r"\d{1,3}([,;|/ ]\d{1,3})*")
 _WORDS, _LENGTH = 4, 25
 """From which number of words and characters on a name is a sentence."""
 
@@ -74,7 +81,24 @@ def guess_encoding(data: bytes) -> str:
             round(match.chaos, 2), -round(match.coherence, 1), _CANDIDATES.index(match.encoding),
         ),
     )  # fmt: skip
-    return WESTERN if WESTERN in best.could_be_from_charset else str(best.encoding)
+    western = WESTERN in best.could_be_from_charset or _is_western(data, best.encoding)
+    return WESTERN if western else str(best.encoding)
+
+
+def _is_western(data: bytes, encoding: str) -> bool:
+    """Whether a text that may be in Windows-1250 is rather in Windows-1252.
+
+    It is if it has ĺ or ŕ, which are rare in Central Europe, where Western languages have å and à,
+    and no symbol within a word as Windows-1252.
+
+    Example:
+        >>> [_is_western(text.encode(CENTRAL), CENTRAL) for text in ("Sĺ är det", "stĺp, ďatľov")]
+        [True, False]
+    """
+    if encoding != CENTRAL or not _decodes(data, WESTERN):
+        return False
+    rare = _RARE.search(data.decode(CENTRAL, "ignore"))
+    return rare is not None and not _SYMBOL.search(data.decode(WESTERN))
 
 
 def encoding_note(name: str, encoding: str) -> str:
@@ -104,18 +128,40 @@ def _decodes(data: bytes, encoding: str) -> bool:
 # --- separators and headers -----------------------------------------------------------------------
 
 
-def separator_of(file: IO[bytes], encoding: str) -> str:
+def separator_of(start: bytes, encoding: str) -> str:
     """Return the separator that splits the first line of a CSV file into the most columns.
 
     Example:
-        >>> from io import BytesIO
-        >>> separator_of(BytesIO(b"question, if any;answer;source"), "utf-8")
+        >>> separator_of(b"question, if any;answer;source", "utf-8")
         ';'
     """
-    start = file.read(_START).decode(encoding, "ignore").lstrip("\ufeff")
-    lines = start.splitlines() or [""]
+    lines = _lines(start, encoding) or [""]
     counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in SEPARATORS}
     return max(SEPARATORS, key=lambda mark: counts[mark])
+
+
+def quote_of(start: bytes, encoding: str, separator: str) -> str:
+    """Return the quotation mark of a CSV file: the one with which all rows have as many fields.
+
+    Args:
+        start: its first bytes, up to `START`.
+        encoding: of the file.
+        separator: of its fields.
+
+    Example:
+        >>> quote_of(b"text,label\\n'So, good.',pos\\n'It is bad',neg", "utf-8", ",")
+        "'"
+    """
+    lines = _lines(start, encoding)[: _ROWS if len(start) < START else -1]
+    for mark in QUOTES:
+        rows = csv.reader(lines[:_ROWS], delimiter=separator, quotechar=mark)
+        if len({len(row) for row in rows if row}) == 1:
+            return mark
+    return QUOTES[0]
+
+
+def _lines(start: bytes, encoding: str) -> list[str]:
+    return start.decode(encoding, "ignore").lstrip("\ufeff").splitlines()
 
 
 def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -161,10 +207,11 @@ def _is_value(name: str, values: Sequence[Any]) -> bool:
 
 
 def _is_number(text: str) -> bool:
+    """Whether a text is a number, or consists of several as ``4,27``."""
     try:
         float(text)
     except ValueError:
-        return False
+        return _NUMBERS.fullmatch(text) is not None
     return True
 
 

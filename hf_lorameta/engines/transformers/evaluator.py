@@ -20,7 +20,7 @@ from hf_lorameta.engines.transformers.dtype import suited_dtype
 from hf_lorameta.engines.transformers.packing import Parts, Slice, using
 from hf_lorameta.engines.transformers.peft_adapter import attached, load_in_slots
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import Advice, NotFoundError, Option, UsageError, first_line
+from hf_lorameta.errors import NotFoundError, UsageError, first_line
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
 from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
@@ -356,8 +356,7 @@ def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor"
 
 
 def _check_folder(folder: Path) -> None:
-    hint: list[Advice] = [f"name a folder with {MODEL_CONFIG_FILE}"]
-    hint.append(Option("base", change="leave out"))
+    hint = f"name a folder with {MODEL_CONFIG_FILE}"
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "no such folder"
         raise UsageError(f"{folder}: {problem}", hint=hint)

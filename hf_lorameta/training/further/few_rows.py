@@ -70,7 +70,7 @@ def continue_training(
 ) -> Continued:
     """Train an adapter further on a few rows.
 
-    An interruption (Ctrl-C) ends the training with the best state so far.
+    An interruption (Ctrl-C) ends the training with the best state so far, if steps have helped.
 
     Args:
         model: a causal LM of transformers with frozen weights.
@@ -84,6 +84,7 @@ def continue_training(
             rows).
 
     Raises:
+        KeyboardInterrupt: the training was interrupted before a step helped.
         UsageError: the architecture cannot be trained here.
     """
     parts = split(rows.train, settings.seed, rows.held_out)
@@ -104,6 +105,8 @@ def continue_training(
                 raise
             interrupted = True
         chosen = chosen or _whole_way(search) or _start(search)
+        if interrupted and not chosen.steps:
+            raise KeyboardInterrupt
         vector = torch.lerp(trainer.initial, taken.best[0], chosen.fraction)
         adapter = trainer.slots.factors(vector)
     training = Training(
