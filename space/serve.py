@@ -67,7 +67,7 @@ if importlib.util.find_spec("spaces"):  # installed on the Hub
 def serve(settings: Settings) -> None:
     """Serve the page until the process ends."""
     blocks = build_page(settings, BankLoader(settings).start())
-    blocks.queue(default_concurrency_limit=8)
+    blocks.queue(api_open=False, default_concurrency_limit=8)
     blocks._queue = FairQueue(settings.queue, blocks._queue)
     max_upload = settings.max_upload_mb * 1_000_000
     UPLOADS.limit(max_upload)

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from hf_lorameta.data.columns.columns import (
     MAX_CHARACTERS,
@@ -14,6 +13,7 @@ from hf_lorameta.data.columns.columns import (
 )
 from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import Recipe
+from limits.uploads import is_upload
 from settings import MOCK_TOKEN, Settings
 from work.planning import Credential, RequestError
 
@@ -88,7 +88,6 @@ def uploaded_file(path: str) -> str:
     Raises:
         RequestError: the path names another file.
     """
-    file, folder = Path(path).resolve(), Path(get_upload_folder()).resolve()
-    if not (file.is_relative_to(folder) and file.is_file()):
+    if not is_upload(path):
         raise RequestError("The uploaded file is no longer there: choose it again")
-    return str(file)
+    return str(Path(path).resolve())

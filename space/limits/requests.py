@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from limits.addresses import note_address
 from limits.routes import Kind, kind_of
-from limits.uploads import UPLOADS
+from limits.uploads import UPLOADS, is_upload
 
 BODY_BYTES = 300_000
 """Of a request that is no upload; the longest columns, instruction and template are a tenth."""
@@ -27,6 +27,7 @@ AT_ONCE: dict[Kind, int] = {"request": 8, "stream": 64, "upload": 2}
 _BUSY = "Too many requests from your address at once. Try again in a minute."
 _LONG = f"The request is longer than {BODY_BYTES:,} bytes."
 _URL = "A file has to be uploaded: this Space fetches none from another address."
+_GONE = "The uploaded file is no longer there: upload it again."
 
 
 class RefusedError(Exception):
@@ -150,7 +151,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
     """Return the body of a request.
 
     Raises:
-        RefusedError: it is longer than `BODY_BYTES`, or names a file by its URL.
+        RefusedError: it is longer than `BODY_BYTES`, or names a file that was not uploaded.
     """
     if _announced(scope) > BODY_BYTES:
         raise RefusedError(413, _LONG)
@@ -161,8 +162,8 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
         more = message.get("more_body", False)
         if len(body) > BODY_BYTES:
             raise RefusedError(413, _LONG)
-    if b"://" in body and _names_url(body):
-        raise RefusedError(400, _URL)
+    if reason := _why_no_file(body):
+        raise RefusedError(400, reason)
     return body
 
 
@@ -172,22 +173,25 @@ def _announced(scope: Scope) -> int:
     return int(text) if text.isdecimal() and len(text) < 19 else 0
 
 
-def _names_url(body: bytes) -> bool:
-    """Whether JSON names a file that Gradio would fetch, of whatever size; as deep as it looks."""
+def _why_no_file(body: bytes) -> str:
+    """Return why a file that JSON names, however deep, is refused; empty if none is.
+
+    Gradio would fetch one from a URL, of whatever size, and fail without a word at a missing one.
+    """
     try:
         left: deque[Any] = deque([json.loads(body)])
     except (ValueError, RecursionError):
-        return False  # Gradio refuses it
+        return ""  # Gradio refuses it
     while left:
         value = left.popleft()
         if isinstance(value, dict):
             path = value.get("path")
-            if isinstance(path, str) and path.strip().lower().startswith(("http:", "https:")):
-                return True
+            if isinstance(path, str) and not is_upload(path):
+                return _URL if "://" in path else _GONE
             left.extend(value.values())
         elif isinstance(value, list):
             left.extend(value)
-    return False
+    return ""
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

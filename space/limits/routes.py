@@ -1,7 +1,7 @@
 """Which of Gradio's routes are open: those that the page, clients of the API and MCP use.
 
-Gradio has others, which store a session's state for whoever asks, fetch URLs, convert videos, count
-events or edit the app, and has no switch for most of them.
+Gradio has others, which store a session's state for whoever asks, fetch URLs, convert videos or
+edit the app, and has no switch for most of them.
 """
 
 import re
@@ -21,6 +21,7 @@ _OPEN: tuple[tuple[Kind, str, str], ...] = (
     ("stream", "GET POST DELETE", rf"{_API}/mcp(/.*)?"),
     ("upload", "POST", rf"{_API}/upload"),
     ("request", "GET HEAD", r"/|/config|/login/(huggingface|callback)|/logout"),
+    ("request", "GET", "/monitoring/summary"),  # seconds that endpoints take, for the API's panel
     ("request", "GET", rf"{_API}/(info|startup-events|app_id|queue/status)"),
     ("request", "POST", rf"{_API}/(queue/join|run/\w+|call(/v2)?/\w+|component_server)"),
     ("request", "POST", rf"{_API}/(cancel|reset)"),

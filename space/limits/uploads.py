@@ -115,6 +115,15 @@ class Uploads:
         return total <= IN_TOTAL * self._max_bytes
 
 
+def is_upload(name: str) -> bool:
+    """Whether a path is that of a file in the folder of uploads."""
+    try:
+        path, folder = Path(name).resolve(), Path(get_upload_folder()).resolve()
+        return path.is_relative_to(folder) and path.is_file()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
+
+
 def _delete(path: Path) -> None:
     """Delete a file, and the folder that Gradio made for it."""
     path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -32,7 +32,7 @@ CLOSED = [
     ("GET", "/gradio_api/dev/reload"),
     ("GET", "/gradio_api/openapi.json"),
     ("GET", "/monitoring"),
-    ("GET", "/monitoring/summary"),
+    ("GET", "/monitoring/key"),
     ("POST", "/gradio_api/process_recording"),
     ("POST", "/gradio_api/vibe-edit"),
     ("POST", "/gradio_api/stream/a"),
@@ -47,10 +47,12 @@ class Caller:
     Attributes:
         space: the server.
         address: as the proxy before it would state it.
+        streams: that are kept open.
     """
 
     space: RunningSpace
     address: str
+    streams: list[Any] = field(default_factory=list)
 
     def send(self, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
         """Send a request and return the open answer."""
@@ -65,6 +67,14 @@ class Caller:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
+
+    def keep_open(self, path: str) -> int:
+        """Begin a stream and leave it open; return the status."""
+        try:
+            self.streams.append(self.send(path))
+        except urllib.error.HTTPError as error:
+            return error.code
+        return 200
 
     def ask(self, **inputs: Any) -> int:
         """Post to /plan without reading the answer; return the status."""
@@ -154,11 +164,21 @@ def test_after_each_attack_another_visitor_plans_soon(
         "15 uploads": lambda: {
             attacker.upload(f"{i}.csv", b"%d" % i + b"a" * 900_000) for i in range(15)
         },
+        "80 open streams": lambda: {
+            attacker.keep_open(f"/gradio_api/heartbeat/h{i}") for i in range(80)
+        },
+        "brackets": lambda: {attacker.status("/gradio_api/queue/join", b"[" * 250_000)},
+        "an event that waits in no line": lambda: {attacker.join(0, "s")},
+        "an endpoint without the queue": lambda: {
+            attacker.status("/gradio_api/run/plan", b'{"data": []}')
+        },
         "300 requests": lambda: {attacker.status("/config") for _ in range(300)},
     }
     expected = {
         "a megabyte of columns": {413}, "4 MB of instruction": {413}, "a file at a URL": {400},
         "45 posts that nobody reads": {200, 503}, "15 uploads": {200, 429},
+        "80 open streams": {200, 429}, "an event that waits in no line": {400},
+        "an endpoint without the queue": {404},
     }  # fmt: skip
     waits = {}
     for name, attack in attacks.items():
@@ -169,6 +189,8 @@ def test_after_each_attack_another_visitor_plans_soon(
         waits[name] = time.monotonic() - start
         assert visitor.join(run, name) == 200, name
     assert visitor.upload("mine.csv", b"input,output\na,b\n") == 200
+    for stream in attacker.streams:
+        stream.close()
     assert max(waits.values()) < WAIT_SECONDS, waits
 
 
@@ -199,3 +221,6 @@ def test_an_uploaded_file_is_deleted_after_its_call(space: RunningSpace, visitor
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     assert visitor.plan(dataset="", file=file).startswith("complete")
     assert not list(folder.rglob("r.csv"))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        visitor.plan(dataset="", file=file)
+    assert "no longer there: upload it again" in caught.value.read().decode()
