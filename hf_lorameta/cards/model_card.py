@@ -46,7 +46,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
     text = render(
         "mixture_card.md.j2" if card.routing else "model_card.md.j2",
         card=card,
-        metadata=Markdown(_metadata(card, source_datasets).to_yaml()),
+        metadata=Markdown(_metadata(card, source_datasets, repo_id).to_yaml()),
         title=name or ("Mixture of LoRA adapters" if card.routing else "LoRA adapter"),
         repo_id=repo_id,
         vllm_command=_vllm_command(card, repo_id, name or "my-adapter"),
@@ -74,12 +74,12 @@ def render_card(card: CardData, repo_id: str | None) -> str:
     return str(ModelCard(text))
 
 
-def _metadata(card: CardData, source_datasets: list[str]) -> ModelCardData:
+def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -> ModelCardData:
     """Return the metadata; ``datasets`` are those that weights or coefficients were fitted on."""
     own = [card.public_dataset] if card.fitted_rows and card.public_dataset else []
     return adapter_metadata(
         card.base_model,
-        license_of(card),
+        license_of(card, repo_id),
         ("lora", "hf-lorameta"),
         ("arxiv:2507.01806", *(("mixture", "arxiv:2405.11157") if card.routing else ())),
         list(dict.fromkeys([*own, *source_datasets])),
