@@ -22,6 +22,7 @@ from hf_lorameta.pipeline.publish import (
     resolve_target,
 )
 from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.tables import plural
 from work.jobs import Job, SpaceError
 from work.planning import NAME_CHARACTERS, REPO_ID, Credential, PlanResult, RequestError
 
@@ -195,6 +196,6 @@ def target_name(result: PlanResult, destination: Destination, user: str) -> str:
 
 def _generate(result: PlanResult, job: Job) -> Generation:
     """Combine the adapters of the plan, reporting progress."""
-    text = f"Combining {len(result.plan.active_indices)} adapters"
+    text = f"Combining {plural(len(result.plan.neighbors()), 'adapter')}"
     job.report(text)
     return combine(result.plan, progress=lambda stage, done, total: job.report(text, done, total))
