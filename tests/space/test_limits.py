@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -192,8 +194,8 @@ def test_an_address_uploads_five_of_the_largest_files_in_an_hour(
 ) -> None:
     assert len(store("a", 9)) == uploads.OF_ADDRESS
     assert len(store("b")) == uploads.OF_ADDRESS + 1
-    clock = uploads.time.monotonic() + uploads.SECONDS + 1
-    monkeypatch.setattr(uploads.time, "monotonic", lambda: clock)
+    clock = time.monotonic() + uploads.SECONDS + 1
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
     assert len(store("a")) == 1  # the older ones are deleted
 
 
@@ -251,7 +253,7 @@ def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:
 @pytest.mark.parametrize("name", ["instruction", "template", "config", "split"])
 def test_texts_of_a_request_are_bounded(name: str) -> None:
     with pytest.raises(RequestError, match="is longer than"):
-        validated(DatasetRequest("user/name", **{name: "a" * 4001}))
+        validated(replace(DatasetRequest("user/name"), **{name: "a" * 4001}))
 
 
 def test_texts_of_the_form_are_bounded_before_the_columns_are_looked_at() -> None:

@@ -106,8 +106,10 @@ class Caller:
 @pytest.fixture(scope="module")
 def space(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSpace]:
     home = tmp_path_factory.mktemp("visitors")
-    small = {"HF_LORAMETA_QUEUE": "8", "HF_LORAMETA_MAX_UPLOAD_MB": "1"}
-    with running_space(world.hub, home, **small, HF_HUB_DOWNLOAD_TIMEOUT="600") as space:
+    with running_space(
+        world.hub, home, HF_LORAMETA_QUEUE="8", HF_LORAMETA_MAX_UPLOAD_MB="1",
+        HF_HUB_DOWNLOAD_TIMEOUT="600",
+    ) as space:  # fmt: skip
         yield space
 
 
