@@ -1,6 +1,7 @@
 """Actions that lead from a dataset to a verdict."""
 
 import importlib.resources
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
@@ -30,6 +31,9 @@ from work.planning import (
 )
 from work.reader_process import read
 from work.visit import READ_AGAIN, Visit, known
+
+_REPLANNING = threading.Semaphore(1)
+"""Held while a plan is computed with other options, a quarter of a second of one core at most."""
 
 
 class DatasetActions(Actions):
@@ -94,7 +98,8 @@ class DatasetActions(Actions):
         if before is not None:
             after = before
             try:
-                after = with_recipe(before, recipe) if recipe else before
+                with _REPLANNING:
+                    after = with_recipe(before, recipe) if recipe else before
             except LoraMetaError as error:
                 recipe, problem = None, error_html(error)
             updates = self._verdict(after)

@@ -23,7 +23,9 @@ BURST, PER_SECOND = 200, 10
 A visitor makes about ten to open the page and three a second while typing."""
 _DROPPED_BYTES = 10_000_000
 AT_ONCE: dict[Kind, int] = {"request": 8, "stream": 64, "upload": 2}
-"""Of an address. Gradio answers in 40 threads, which eight visitors' requests at most share."""
+"""Of an address."""
+CROWDED = 24
+"""Requests of all addresses at once, from which on each may have one; Gradio has 40 threads."""
 _BUSY = "Too many requests from your address at once. Try again in a minute."
 _LONG = f"The request is longer than {BODY_BYTES:,} bytes."
 _URL = "A file has to be uploaded: this Space fetches none from another address."
@@ -117,8 +119,11 @@ class VisitorLimits:
     @asynccontextmanager
     async def _one_more(self, address: str, kind: Kind) -> AsyncIterator[None]:
         """Count a request as open until it is answered."""
-        key = (address, kind)
-        if self._open[key] >= AT_ONCE.get(kind, 1000):
+        key, most = (address, kind), AT_ONCE.get(kind, 1000)
+        requests = sum(n for (_, of), n in self._open.items() if of == "request")
+        if kind == "request" and requests >= CROWDED:
+            most = 1
+        if self._open[key] >= most:
             raise RefusedError(429, _BUSY)
         self._open[key] += 1
         try:

@@ -24,7 +24,7 @@ try:
     from limits import model_time, uploads
     from limits.addresses import note_address
     from limits.places import FairQueue
-    from limits.requests import BURST, PER_SECOND, Bucket
+    from limits.requests import BURST, CROWDED, PER_SECOND, Bucket, VisitorLimits
     from work import jobs, planning, trying
     from work.planning import DatasetRequest, RequestError, Source, validated
 finally:
@@ -59,6 +59,41 @@ def test_requests_are_refilled_as_time_passes() -> None:
     assert all(bucket.take(0.0) for _ in range(BURST))
     assert not bucket.take(0.0)
     assert [bucket.take(1.0) for _ in range(PER_SECOND + 1)] == [True] * PER_SECOND + [False]
+
+
+def test_when_many_requests_are_open_each_address_may_have_one() -> None:
+    statuses: list[int] = []
+
+    async def visit() -> None:
+        go_on = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        limits = VisitorLimits(app, on_hub=False)
+
+        async def ask(address: str) -> None:
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.request"}
+
+            async def send(message: Any) -> None:
+                statuses.append(message.get("status", 0))
+
+            await limits({**scope(address), "method": "GET", "path": "/"}, receive, send)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(CROWDED):
+                group.create_task(ask(f"a{number // 2}"))
+            await asyncio.sleep(0)
+            await ask("a0")
+            assert statuses[:1] == [429]
+            group.create_task(ask("b"))
+            await asyncio.sleep(0)
+            go_on.set()
+
+    asyncio.run(visit())
+    assert statuses.count(200) == CROWDED + 1
 
 
 # --- places -------------------------------------------------------------------------------------
