@@ -287,8 +287,9 @@ def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:
 
 @pytest.mark.parametrize("name", ["instruction", "template", "config", "split"])
 def test_texts_of_a_request_are_bounded(name: str) -> None:
+    long: Any = {name: "a" * 4001}
     with pytest.raises(RequestError, match="is longer than"):
-        validated(replace(DatasetRequest("user/name"), **{name: "a" * 4001}))
+        validated(replace(DatasetRequest("user/name"), **long))
 
 
 def test_texts_of_the_form_are_bounded_before_the_columns_are_looked_at() -> None:
