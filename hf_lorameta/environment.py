@@ -109,9 +109,9 @@ def _pip_url(origin: dict[str, Any]) -> str:
 
 
 def _repository(distribution: metadata.Distribution) -> str:
-    """Return pip's URL of the project's Git repository, empty if the metadata states none."""
+    """Return pip's URL of the project's Git repository, empty if the metadata states none yet."""
     for entry in distribution.metadata.get_all("Project-URL") or ():
         label, _, url = entry.partition(", ")
-        if label == "Repository":
+        if label == "Repository" and "/OWNER/" not in url:
             return f"git+{url}"
     return ""

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import RepoCard
 
@@ -21,14 +21,17 @@ from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.files import refuse_other_files, write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
-from hf_lorameta.hub.repo import check_visibility
+from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 
 DEFAULTS_FILE = "defaults.json"
+FILES_FILE = "files.json"
+"""Lists the files of a build, so that a later one replaces just these."""
 PAGE = "app.py"
 MAX_BANK_BYTES = 2_000_000_000
 """Largest bank of unpacked adapters that a Space accepts: it fetches them at every start."""
 _PACKAGE = Path(__file__).parent
 _SHIPPED = "_space"
+_LEFT_BY_RUNNING = {"__pycache__", ".gradio"}
 _CAPPED = {"pydantic": "pydantic>=2.9,<=2.12.5"}
 """Requirements that Gradio's extra ``mcp`` caps, whatever version is installed here."""
 
@@ -44,7 +47,7 @@ def build_space(
     """Write the folder of a Space; return the names of its files.
 
     Args:
-        folder: new, empty, or written by an earlier call.
+        folder: new, empty, or written by an earlier call, whose files are replaced.
         bank: dataset repo of the bank or pack that the Space uses; None is the bank in this
             package.
         revision: branch, tag or commit of that repo; it is pinned to a commit.
@@ -55,12 +58,15 @@ def build_space(
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
         files |= _for_bank(files["README.md"], bank, revision, whole_bank, hub or Hub())
-    _clear(folder, files)
-    for name, content in files.items():
+    names = {*files, FILES_FILE}
+    earlier = _earlier_build(folder)
+    write_atomically(folder / FILES_FILE, _listing(earlier | names))  # if what follows breaks off
+    _remove(folder, earlier - names)
+    for name, content in (files | {FILES_FILE: _listing(names)}).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-    return tuple(sorted(files))
+    return tuple(sorted(names))
 
 
 def deploy_space(
@@ -75,8 +81,8 @@ def deploy_space(
     """Publish a Space in one commit; return its URL. Other arguments are those of `build_space`.
 
     Args:
-        repo_id: ``user/space``; an existing Space gets the new files, loses those of the package
-            that are no more, and the default bank, and keeps its variables.
+        repo_id: ``user/space``; an existing Space gets the new files, loses those of its earlier
+            build that are no more, and keeps its variables and all other files.
         private: visibility of a new Space; None is public. True refuses an existing public one.
     """
     hub = hub or Hub()
@@ -87,9 +93,9 @@ def deploy_space(
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
         folder = Path(scratch)
         files = build_space(folder, bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
-        earlier = filter(_is_replaced, existing.files if existing else ())
+        earlier = _earlier_deployment(existing, hub) if existing else set()
         return hub.publish(
-            Upload(folder, delete=sorted(set(earlier) - set(files))),
+            Upload(folder, delete=sorted(earlier - set(files))),
             repo_id,
             message="The Space of hf-lorameta",
             private=bool(private) if existing is None else existing.private,
@@ -130,22 +136,68 @@ def _files_in(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield inside.as_posix(), path.read_bytes()
 
 
-def _is_replaced(name: str) -> bool:
-    """Whether a file of an earlier build is replaced, or removed where a later one has no such."""
-    return name.startswith(_PACKAGE.name) or name == DEFAULTS_FILE
+# --- earlier builds -----------------------------------------------------------------------------
 
 
-def _clear(folder: Path, names: Iterable[str]) -> None:
-    """Create the folder, or remove what an earlier build put there; refuse other files."""
+def _listing(names: Iterable[str]) -> bytes:
+    return (json.dumps({"files": sorted(names)}, indent=0) + "\n").encode()
+
+
+def _listed(text: bytes) -> set[str]:
+    """Return the files that an earlier build lists, all inside its folder; none if it is broken."""
+    try:
+        paths = map(PurePosixPath, json.loads(text)["files"])
+        return {str(p) for p in paths if not p.is_absolute() and ".." not in p.parts}
+    except (ValueError, TypeError, KeyError):
+        return set()
+
+
+def _earlier_deployment(repo: PinnedRepo, hub: Hub) -> set[str]:
+    """Return the files of a Space's earlier build that it still has."""
+    if FILES_FILE not in repo.files:
+        return set()
+    return _listed(hub.download(repo, FILES_FILE).read_bytes()) & set(repo.files)
+
+
+def _earlier_build(folder: Path) -> set[str]:
+    """Create the folder, or return the files that an earlier build put there.
+
+    Raises:
+        UsageError: it cannot be used, or holds other files.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        listing = folder / FILES_FILE
+        earlier = _listed(listing.read_bytes()) if listing.exists() else set()
+        refuse_other_files(folder, _others(folder, earlier))
     except OSError as error:
         raise UsageError(f"{folder} cannot be used: {error.strerror}") from None
-    ours = {name.partition("/")[0] for name in names} | {"__pycache__", ".gradio"}
-    found = [path for path in folder.iterdir() if path.name not in ours]
-    refuse_other_files(folder, (path.name for path in found if not _is_replaced(path.name)))
-    for path in filter(lambda path: _is_replaced(path.name), folder.iterdir()):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return earlier
+
+
+def _others(folder: Path, ours: set[str]) -> Iterator[str]:
+    """Yield the files in a folder that are not ours; of folders that are not, only the name."""
+    folders = {name.partition("/")[0] for name in ours}
+    for top in folder.iterdir():
+        if top.name in folders and top.is_dir():
+            inside = (path.relative_to(folder) for path in top.rglob("*") if not path.is_dir())
+            paths = (path for path in inside if not _LEFT_BY_RUNNING.intersection(path.parts))
+            yield from {path.as_posix() for path in paths} - ours
+        elif top.name not in ours | _LEFT_BY_RUNNING:
+            yield top.name
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of an earlier build, and the folders that then are empty."""
+    for path in (folder / name for name in names):
+        path.unlink(missing_ok=True)
+        for parent in path.parents[: len(path.relative_to(folder).parts) - 1]:
+            shutil.rmtree(parent / "__pycache__", ignore_errors=True)
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+
+
+# --- their content ------------------------------------------------------------------------------
 
 
 def _requirements(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import gradio as gr
 
 from components import Components
+from limits.places import Place
 from settings import Settings
 from views.blocks import error_html, note, progress_html
 from work.bank_loader import BankLoader
@@ -20,6 +21,7 @@ from work.jobs import Canceled, Job, Step, Updates, known_error
 from work.visit import Line, Task, Visit
 
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
+_AGAIN = note("warning", "All places in the line are taken", ["Asking again in five seconds."])
 _BUSY = note("error", "Too many people use this page at the moment", ["Try again in a minute."])
 
 F = TypeVar("F", bound=Callable[..., Updates])
@@ -74,6 +76,8 @@ class Actions:
             yield self.settle(visit)
             return
         yield self._running(visit)
+        place = Place.current()
+        task.job.address, task.job.wanted = place.address, place.wanted
         updates: Updates = {}
         try:
             for news in task.job.run(task.work):
@@ -103,6 +107,11 @@ class Actions:
             if not isinstance(news, Step) and (current or task.job.committed):
                 return news()
         return self.nothing(visit)
+
+    @in_turn
+    def ask_again(self, visit: Visit) -> Updates:
+        """Say that a task got no place in Gradio's queue, or lost it, and will ask once more."""
+        return self.nothing(visit) | ({self.components.progress: _AGAIN} if visit.task else {})
 
     @in_turn
     def busy(self, visit: Visit) -> Updates:

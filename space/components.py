@@ -14,6 +14,7 @@ from hf_lorameta.recipe import Recipe
 from settings import Settings
 from views.blocks import render
 from work.bank_loader import BankLoader
+from work.trying import PROMPT_CHARACTERS
 from work.visit import Visit
 
 TITLE = "A LoRA adapter for your dataset"
@@ -113,7 +114,7 @@ class Components:
         self.no_model = _html("lm-no-model")
         with gr.Column(visible=False, elem_id="lm-try") as self.try_form:
             gr.HTML('<h3 class="lm-h3">Try it</h3>', padding=False)
-            self.prompt = gr.Textbox(label="Input", lines=5, max_length=20_000)
+            self.prompt = gr.Textbox(label="Input", lines=5, max_length=PROMPT_CHARACTERS)
             self.compare = gr.Button("Compare the answers")
         self.answers = _html("lm-answers")
         with gr.Column(visible=False, elem_id="lm-test") as self.test_form:

@@ -1,6 +1,7 @@
 """Actions that lead from a dataset to a verdict."""
 
 import importlib.resources
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
@@ -14,6 +15,7 @@ from forms.html_forms import columns_form, columns_from_form, prompt_from_form
 from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded_file
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
+from limits.uploads import UPLOADS
 from views.blocks import error_html, render
 from views.plan import details_html, map_html, verdict_html
 from work.jobs import Job, Updates
@@ -30,6 +32,9 @@ from work.planning import (
 from work.reader_process import read
 from work.visit import READ_AGAIN, Visit, known
 
+_REPLANNING = threading.Semaphore(1)
+"""Held while a plan is computed with other options, a quarter of a second of one core at most."""
+
 
 class DatasetActions(Actions):
     """Handlers of the forms for the dataset, its columns and the options."""
@@ -43,8 +48,10 @@ class DatasetActions(Actions):
             return self.nothing(visit)
         no_columns = {self.components.columns_form: ""}
         visit.choose(DatasetRequest())
+        visit.upload = None
         try:
             visit.request = validated(_request_of(event._data or {}))
+            visit.upload = UPLOADS.use(visit.request.file or "")
         except LoraMetaError as error:
             return self._refused(visit, error) | no_columns
         return self._read(visit, token) | no_columns
@@ -63,11 +70,11 @@ class DatasetActions(Actions):
             request = known(visit.request, READ_AGAIN)
             preview = known(visit.source, READ_AGAIN).preview
             instruction, template = prompt_from_form(values)
-            request = replace(request, instruction=instruction, template=template)
+            request = validated(replace(request, instruction=instruction, template=template))
             config, split = values.get("config", preview.config), values.get("split", preview.split)
             if (config, split) != (preview.config, preview.split):
                 split = split if config == preview.config else None
-                visit.choose(replace(request, config=config, split=split, columns=None))
+                visit.choose(validated(replace(request, config=config, split=split, columns=None)))
                 return self._read(visit, token) | {self.components.columns_form: ""}
             columns = columns_from_form(values, preview.names, preview.columns)
         except TemplateError as error:
@@ -91,7 +98,8 @@ class DatasetActions(Actions):
         if before is not None:
             after = before
             try:
-                after = with_recipe(before, recipe) if recipe else before
+                with _REPLANNING:
+                    after = with_recipe(before, recipe) if recipe else before
             except LoraMetaError as error:
                 recipe, problem = None, error_html(error)
             updates = self._verdict(after)

@@ -16,11 +16,13 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
+from limits.places import Place
+from limits.uploads import UPLOADS
 from settings import Settings, line_limits
 from views.blocks import advice, by_class, message_of
 from work.bank_loader import BankLoader
 from work.generating import Destination, make_adapter, make_and_publish
-from work.jobs import Job, SpaceError, known_error
+from work.jobs import Canceled, Job, SpaceError, known_error
 from work.planning import CHOICES, FILE_TYPES, Credential, DatasetRequest, PlanResult, make_plan
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,7 +43,7 @@ MCP_TOOL = "plan"
 def add_endpoints(bank_loader: BankLoader, settings: Settings) -> None:
     """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page.
 
-    They wait in Gradio's queue with the tasks of the page.
+    They wait in lines of their own in Gradio's queue.
     """
     endpoints = Endpoints(bank_loader, settings)
     with gr.Row(visible=False):
@@ -50,9 +52,9 @@ def add_endpoints(bank_loader: BankLoader, settings: Settings) -> None:
         trigger = gr.Button()
     lines = line_limits(settings)
     for name, function, given, outputs, line in (
-        (MCP_TOOL, endpoints.plan, inputs, result, "plan"),
-        ("generate", endpoints.generate, inputs, [archive, result], "adapter"),
-        ("push", endpoints.push, inputs | target, result, "adapter"),
+        (MCP_TOOL, endpoints.plan, inputs, result, "api-plan"),
+        ("generate", endpoints.generate, inputs, [archive, result], "api-adapter"),
+        ("push", endpoints.push, inputs | target, result, "api-adapter"),
     ):
         trigger.click(function, None, outputs, inputs_kwargs=given, api_name=name, **lines[line])
 
@@ -175,17 +177,24 @@ class Endpoints:
 
     def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
+        kept = UPLOADS.use(named["file"]) if named["file"] else None
         request = DatasetRequest(**named | {"columns": columns_of(inputs["columns"])})
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
-        return make_plan(
+        result = make_plan(
             self._bank_loader, request, recipe, self._settings.max_rows, credential, job
         )
+        del kept  # and with it the file
+        return result
 
     @contextmanager
     def _job(self) -> Iterator[Job]:
-        """Run a job, and convert an error to one that Gradio sends to the caller."""
+        """Run a job that ends if the caller leaves; convert an error to one that Gradio sends."""
+        place, job = Place.current(), Job(self._settings.time_limit)
+        job.address, job.wanted = place.address, place.wanted
         try:
-            yield Job(self._settings.time_limit)
+            yield job
+        except Canceled:
+            raise gr.Error("The caller has left", print_exception=False) from None
         except Exception as error:  # noqa: BLE001 - shown as a message
             known = known_error(error)
             message = f"{message_of(known)}. {_advice(known)}".strip()

@@ -20,6 +20,8 @@ _NUMBER_REQUESTS = """(...values) => {
     return values;
 }"""
 """Sets the second input to the number of the page's request, as requests may change order."""
+_LATER = "() => new Promise((resolve) => setTimeout(resolve, 5000))"
+"""Waits in the browser, for some seconds."""
 _PRIVATE: dict[str, Any] = {
     "queue": False, "show_progress": "hidden", "api_visibility": "private"
 }  # fmt: skip
@@ -83,17 +85,25 @@ class Wiring:
     def _request(
         self, trigger: Any, action: Callable[..., Updates], line: Line, inputs: Sequence[Any] = ()
     ) -> None:
-        """Have an action put a task in line, which then waits in Gradio's queue."""
+        """Have an action put a task in line, which then waits in Gradio's queue.
+
+        If it gets no place there, or loses it, it asks once more.
+        """
         c, actions = self._components, self._actions
 
         def run(visit: Visit) -> Iterator[Updates]:
             yield from actions.run(visit, line)
 
-        queued = self._ask(trigger, action, inputs).then(
-            run, c.visit, c.all, **self._lines[line], trigger_mode="multiple",
-            show_progress="minimal", show_progress_on=c.progress, api_visibility="private",
-        )  # fmt: skip
-        queued.failure(actions.busy, c.visit, **self._at_once)
+        def wait_after(event: Any) -> Any:
+            return event.then(
+                run, c.visit, c.all, **self._lines[line], trigger_mode="multiple",
+                show_progress="minimal", show_progress_on=c.progress, api_visibility="private",
+            )  # fmt: skip
+
+        first = wait_after(self._ask(trigger, action, inputs))
+        said = first.failure(actions.ask_again, c.visit, **self._at_once)
+        second = wait_after(said.then(None, js=_LATER, **_PRIVATE))
+        second.failure(actions.busy, c.visit, **self._at_once)
 
 
 def _show_state(blocks: Any, c: Components, bank_loader: BankLoader, settings: Settings) -> None:

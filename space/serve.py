@@ -12,6 +12,9 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from endpoints import MCP_TOOL
+from limits.places import FairQueue
+from limits.requests import VisitorLimits
+from limits.uploads import UPLOADS
 from page import build_page
 from settings import Settings, shares
 from work.bank_loader import BankLoader
@@ -64,7 +67,11 @@ if importlib.util.find_spec("spaces"):  # installed on the Hub
 def serve(settings: Settings) -> None:
     """Serve the page until the process ends."""
     blocks = build_page(settings, BankLoader(settings).start())
-    blocks.queue(max_size=settings.queue, default_concurrency_limit=8)
+    blocks.queue(api_open=False, default_concurrency_limit=8)
+    blocks._queue = FairQueue(settings.queue, blocks._queue)
+    max_upload = settings.max_upload_mb * 1_000_000
+    UPLOADS.limit(max_upload)
+    limits = Middleware(VisitorLimits, on_hub=settings.space_id is not None)
     blocks.launch(
         theme=THEME,
         share=shares(),  # by itself, Gradio also does so in notebooks
@@ -73,8 +80,8 @@ def serve(settings: Settings) -> None:
         footer_links=["api"],
         run_history=False,
         ssr_mode=False,
-        max_file_size=settings.max_upload_mb * 1_000_000,
-        app_kwargs={"middleware": [Middleware(_SecurityHeaders)]},
+        max_file_size=max_upload,
+        app_kwargs={"middleware": [Middleware(_SecurityHeaders), limits]},
         mcp_server=importlib.util.find_spec("mcp") is not None,
         prevent_thread_lock=True,
     )

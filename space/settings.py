@@ -27,7 +27,7 @@ class Settings:
         max_rows: maximum number of rows read from a dataset.
         max_upload_mb: maximum size of an uploaded file, in MB.
         concurrency: number of adapters generated at the same time.
-        queue: number of requests that may wait; further ones are rejected.
+        queue: number of requests that may wait in each line; further ones are rejected.
         time_limit: seconds a request may take.
         base_gguf: file of the base model, to try adapters; None uses an installed one.
         space_id: ``user/space`` on the Hub; None elsewhere.
@@ -81,8 +81,13 @@ def base_gguf(settings: Settings) -> Path | None:
 
 
 def line_limits(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return, for each line of Gradio's queue, the settings of an event that waits in it."""
-    running = {"plan": 4, "adapter": settings.concurrency, "model": 1}
+    """Return, for each line of Gradio's queue, the settings of an event that waits in it.
+
+    Programs wait in lines of their own, so that none of their requests delays the page's.
+    """
+    running = {
+        "plan": 4, "adapter": settings.concurrency, "model": 1, "api-plan": 2, "api-adapter": 1
+    }  # fmt: skip
     return {
         line: {"concurrency_id": line, "concurrency_limit": limit}
         for line, limit in running.items()

@@ -87,17 +87,44 @@ def test_every_variable_is_documented() -> None:
                 assert f"| {field.default} |" in text
 
 
-def test_building_is_reproducible_and_refuses_a_folder_with_other_files(
-    built: Path, tmp_path: Path
-) -> None:
+def test_building_again_gives_the_same_files(built: Path) -> None:
     before = {name: (built / name).read_bytes() for name in relative_files(built)}
-    (built / "hf_lorameta/removed.py").write_text("of an earlier version")
     build_space(built)
     assert {name: (built / name).read_bytes() for name in relative_files(built)} == before
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"thesis\.txt"):
+
+
+def test_an_earlier_build_is_replaced_with_all_its_files(tmp_path: Path) -> None:
+    build_space(tmp_path)
+    files = relative_files(tmp_path)
+    listing = tmp_path / "files.json"
+    old = ["pages/removed.py", "hf_lorameta/removed.py", "../outside.txt"]
+    listing.write_text(json.dumps({"files": [*files, *old]}))
+    for name in (*old, "pages/__pycache__/removed.pyc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("of an earlier version")
+    build_space(tmp_path)
+    assert relative_files(tmp_path) == files
+    assert not (tmp_path / "pages").exists()
+    assert (tmp_path / "../outside.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "hf_lorameta/mine.py", "views/mine/page.html"])
+def test_other_files_in_the_folder_are_refused_and_kept(built: Path, name: str) -> None:
+    before = relative_files(built)
+    path = built / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(UsageError, match=f"holds other files .{name}"):
+        build_space(built)
+    assert relative_files(built) == before | {name}
+    path.unlink()
+
+
+def test_a_folder_with_a_page_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds other files .app\.py"):
         build_space(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
 
 
 # --- the commands -------------------------------------------------------------------------------
@@ -113,10 +140,14 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     assert view is not None
     assert not view.private
     cli("space", "deploy", "--repo", repo, token=user.token)
-    old = {"hf_lorameta/removed.py": b"", "defaults.json": b"{}", "thesis.txt": b"mine"}
-    cli.hub.commit(repo, old, repo_type="space")
+    old = {"hf_lorameta/removed.py": b"", "pages/removed.py": b"", "defaults.json": b"{}"}
+    listing = json.dumps({"files": [*({*files} - {".gitattributes"}), *old, "gone.py"]}).encode()
+    more = {"files.json": listing, "thesis.txt": b"mine"}
+    cli.hub.commit(repo, old | more, repo_type="space")
+    commits = len(cli.hub.commits(repo, repo_type="space"))
     cli("space", "deploy", "--repo", repo, token=user.token)
     assert set(cli.hub.files(repo, repo_type="space")) == {*files, "thesis.txt"}
+    assert len(cli.hub.commits(repo, repo_type="space")) == commits + 1
     cli("space", "deploy", "--repo", repo, code=6)  # without a token
     refused = cli("space", "deploy", "--repo", repo, "--private", token=user.token, code=6).err
     assert f"{repo} exists and is public, but private was requested" in refused

@@ -26,6 +26,8 @@ HUB_LICENSES = frozenset({
 own list because it plays the server: the tests compare the two."""
 
 _AND = "-and-"
+SEVERAL, NAME_CHARACTERS = "several-licenses", 100
+"""The name of licenses that a name of so many characters cannot list."""
 
 
 def source_licenses(card: CardData) -> list[str | None]:
@@ -36,25 +38,28 @@ def source_licenses(card: CardData) -> list[str | None]:
     return [*(n.license for n in card.neighbors), *card.general_licenses]
 
 
-def license_of(card: CardData) -> tuple[str, str | None, str | None]:
-    """Return (Hub's license id, name, link) for a combination.
+def license_of(card: CardData, repo_id: str | None = None) -> tuple[str, str | None, str | None]:
+    """Return (Hub's license id, name, link) for a combination; `repo_id` is where it is published.
 
     The base model and the adapters used count; the dataset does not, since none of it is
     redistributed. If they have no common license that the Hub knows, the id is ``other``, the name
     lists each license (``unknown`` if the authors state none) and the link is to the base model.
+    Of more licenses than fit into a name, the link is to the list on the published card.
     """
-    return common_license([card.base_license, *source_licenses(card)], card.base_model)
+    return common_license([card.base_license, *source_licenses(card)], card.base_model, repo_id)
 
 
 def common_license(
-    stated: Iterable[str | None], base_model: str
+    stated: Iterable[str | None], base_model: str, repo_id: str | None = None
 ) -> tuple[str, str | None, str | None]:
     """Return what `license_of` does, from the stated licenses."""
     names = sorted({name for value in stated for name in _license_names(value)})
     if len(names) == 1 and names[0] in HUB_LICENSES:
         return names[0], None, None
-    link = hub_url(base_model) if is_hub_id(base_model) else None
-    return "other", _AND.join(names), link
+    link, name = hub_url(base_model) if is_hub_id(base_model) else None, _AND.join(names)
+    if len(name) > NAME_CHARACTERS:
+        return "other", SEVERAL, f"{hub_url(repo_id)}#licenses" if repo_id else link
+    return "other", name, link
 
 
 def _license_names(stated: str | None) -> list[str]:

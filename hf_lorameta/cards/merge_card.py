@@ -28,7 +28,7 @@ def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
     repo_id = clean(repo_id or "") or None
     stated = [card.base_license, *(name for names in card.licenses for name in names)]
     base_model = provenance["base_model"]["id"]
-    found = common_license(stated, base_model)
+    found = common_license(stated, base_model, repo_id)
     metadata = adapter_metadata(base_model, found, ("lora", "merge", "hf-lorameta"))
     text = render(
         "merge_card.md.j2",

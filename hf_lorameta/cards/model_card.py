@@ -47,7 +47,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
     text = render(
         template if card.has_bank else "no_bank_card.md.j2",
         card=card,
-        metadata=Markdown(_metadata(card, source_datasets).to_yaml()),
+        metadata=Markdown(_metadata(card, source_datasets, repo_id).to_yaml()),
         title=name or ("Mixture of LoRA adapters" if card.routing else "LoRA adapter"),
         repo_id=repo_id,
         vllm_command=_vllm_command(card, repo_id, name or "my-adapter"),
@@ -75,13 +75,13 @@ def render_card(card: CardData, repo_id: str | None) -> str:
     return str(ModelCard(text))
 
 
-def _metadata(card: CardData, source_datasets: list[str]) -> ModelCardData:
+def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -> ModelCardData:
     """Return the metadata; ``datasets`` are those that weights or coefficients were fitted on."""
     own = [card.public_dataset] if card.fitted_rows and card.public_dataset else []
     method = ("arxiv:2507.01806",) if card.has_bank else ()
     return adapter_metadata(
         card.base_model,
-        license_of(card),
+        license_of(card, repo_id),
         ("lora", "hf-lorameta"),
         (*method, *(("mixture", "arxiv:2405.11157") if card.routing else ())),
         list(dict.fromkeys([*own, *source_datasets])),

@@ -298,7 +298,8 @@ def check_outputs(rows: Sequence[Row]) -> None:
 def no_outputs_error(rows: int) -> UnlabeledDatasetError:
     """Return the error of a number of rows without a single output."""
     return UnlabeledDatasetError(
-        f"none of {rows} rows has an output to compare answers with",
+        f"{'the only row has no' if rows == 1 else f'none of {rows:,} rows has an'} output to "
+        "compare answers with",
         hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
     )
 

@@ -1,5 +1,6 @@
 """The forms that are HTML: the field for a dataset, and a role for each of its columns."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -7,7 +8,7 @@ from functools import lru_cache
 import gradio as gr
 
 from forms.inputs import credential_of
-from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.columns.columns import MAX_COLUMNS, Columns, split_path
 from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.hub.client import Hub
 from settings import Settings
@@ -26,6 +27,8 @@ from work.planning import (
 MATCHES = 8
 _SEARCH_SECONDS = 600
 """How long the answer to signed-out visitors is kept."""
+_SEARCHES = threading.Semaphore(8)
+"""Searches at once; each holds one of the 40 threads that answer requests."""
 EXAMPLES = {
     "Guest book notes": "example",
     "openai/gsm8k": "openai/gsm8k",
@@ -41,6 +44,8 @@ ROLES = {
     "messages": "chat",
 }
 """Roles of a column, with their labels; `columns_form.js` lets some belong to one column only."""
+SHOWN_COLUMNS = 200
+"""Columns of a dataset that its form shows, and those beyond that have a role."""
 _SEVERAL = ("input", "choices")
 _NEEDED = "Choose which column the model is given (input) and which it should answer (output)"
 _TEMPLATE_HINT = (
@@ -65,14 +70,18 @@ def dataset_search(settings: Settings) -> Callable[..., list[str]]:
     """Return the function that the page calls while a visitor types."""
 
     def search(text: str, token: gr.OAuthToken | None) -> list[str]:
-        """Return ids of datasets whose names match; none if the Hub does not answer."""
+        """Return ids of datasets whose names match; none if the Hub does not answer in time."""
         text, credential = str(text)[:100], credential_of(token, settings)
+        if not _SEARCHES.acquire(blocking=False):
+            return []  # a name can be typed without suggestions
         try:
             if credential is False:
                 return _search_public(text, int(time.time() // _SEARCH_SECONDS))
             return Hub(credential).search_datasets(text)
         except LoraMetaError:
-            return []  # a name can be typed without suggestions
+            return []
+        finally:
+            _SEARCHES.release()
 
     return search
 
@@ -88,6 +97,8 @@ def _search_public(text: str, period: int) -> list[str]:
 def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
     """Return the form of a dataset: configuration, split, and a role for each column.
 
+    Of many columns, it shows the first `SHOWN_COLUMNS` and those that have a role.
+
     Args:
         source: what the dataset offers.
         number: of the dataset, sent back with the form.
@@ -95,11 +106,17 @@ def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
     """
     preview = source.preview
     known = _roles(request.columns or preview.columns, preview.names)
+    shown = [
+        (i, name)
+        for i, name in enumerate(preview.names)
+        if i < SHOWN_COLUMNS or name in known
+    ]  # fmt: skip
     return render(
         "forms.columns",
         number=number,
         name=request.name,
         source=source,
+        shown=shown,
         roles={name: role for name, (role, _) in known.items()},
         labels=ROLES,
         request=request,
@@ -129,6 +146,8 @@ def columns_from_form(
         if role and role in ROLES:
             known_role, path = known.get(name, ("", name))
             chosen.setdefault(role, []).append(path if role == known_role else name)
+    if sum(map(len, chosen.values())) > MAX_COLUMNS:
+        raise RequestError(f"At most {MAX_COLUMNS} columns can have a role")
     if not chosen.keys() & {"input", "output", "messages"}:
         raise RequestError(_NEEDED)
     if "messages" in chosen and not chosen.keys() <= {"messages", "instruction"}:
@@ -154,19 +173,22 @@ def columns_from_form(
 
 
 def prompt_from_form(values: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the instruction and the template of a form; None for an empty one."""
-    instruction = prompt_text((values.get("instruction") or "").strip())
-    return instruction, prompt_text(values.get("template"))
+    """Return the instruction and the template of a form; None for an empty one.
+
+    Raises:
+        RequestError: one is too long.
+    """
+    instruction = prompt_text((values.get("instruction") or "").strip(), "instruction")
+    return instruction, prompt_text(values.get("template"), "template")
 
 
 def _roles(columns: Columns | None, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return the role of each column that has one, and its path."""
-    paths = {
-        path: role for role in ROLES if role and columns for path in columns.named(role)
-    }  # fmt: skip
+    own = set(names)
     return {
-        name: (role, path)
-        for path, role in paths.items()
-        for name in names
-        if name == path or path.startswith(f"{name}.")
+        found[0]: (role, path)
+        for role in ROLES
+        if role and columns
+        for path in columns.named(role)
+        if (found := split_path(path, own))
     }

@@ -1,18 +1,26 @@
 """Convert the inputs of the page and of the endpoints to a credential, columns and a recipe."""
 
+import math
 from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
-from hf_lorameta.data.columns.columns import Columns, parse_columns
+from hf_lorameta.data.columns.columns import (
+    MAX_CHARACTERS,
+    MAX_COLUMNS,
+    Columns,
+    parse_columns,
+)
 from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import Recipe
+from limits.uploads import is_upload
 from settings import MOCK_TOKEN, Settings
 from work.planning import Credential, RequestError
 
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
 """Options of the recipe on the page and of the endpoints."""
+NUMBER_CHARACTERS = 24
+"""Of a number; as many as any that a recipe can hold."""
 _NUMBERS: dict[str, type[int] | type[float]] = {"top_k": int, "temperature": float, "rank": int}
 
 
@@ -46,11 +54,14 @@ def _number(name: str, given: str | float | None) -> str | float | None:
     kind = _NUMBERS.get(name)
     if kind is None or not text:
         return text or None
-    if isinstance(given, int | float):
-        return kind(given)
     try:
-        return kind(text.replace(",", "."))
-    except ValueError:
+        if len(text) > NUMBER_CHARACTERS:
+            raise ValueError
+        number = kind(text.replace(",", ".") if isinstance(given, str) else given or 0)
+        if math.isfinite(number):
+            return number
+        raise ValueError
+    except (ValueError, OverflowError):  # there is no infinite integer
         expected = "a whole number" if kind is int else "a number"
         title = name.replace("_", " ").capitalize()
         raise RequestError(f"{title} must be {expected}, not {text[:20]!r}") from None
@@ -60,13 +71,14 @@ def columns_of(text: str) -> Columns | None:
     """Read columns as ``input=question,output=answer``; None if the text is empty.
 
     Raises:
-        RequestError: the text has another form.
+        RequestError: the text has another form, or is too long.
     """
     try:
         return parse_columns(text) if text else None
     except UsageError:
         raise RequestError(
-            "The columns have to be of the form input=question,output=answer"
+            "The columns have to be of the form input=question,output=answer, at most "
+            f"{MAX_COLUMNS} of them in {MAX_CHARACTERS:,} characters"
         ) from None
 
 
@@ -76,7 +88,6 @@ def uploaded_file(path: str) -> str:
     Raises:
         RequestError: the path names another file.
     """
-    file, folder = Path(path).resolve(), Path(get_upload_folder()).resolve()
-    if not (file.is_relative_to(folder) and file.is_file()):
+    if not is_upload(path):
         raise RequestError("The uploaded file is no longer there: choose it again")
-    return str(file)
+    return str(Path(path).resolve())

@@ -95,7 +95,7 @@ def message_of(error: LoraMetaError) -> str:
     """Return the error's message, with a capital letter unless it starts with a name or a path."""
     if isinstance(error, errors.ConnectionLostError):
         return "The Hub did not respond"
-    message = str(error)
+    message = str(error).strip() or "Something went wrong that should not"
     first = message.partition(" ")[0]
     named = "/" in first or "." in first.rstrip(".")
     return message if named else message[:1].upper() + message[1:]

@@ -22,8 +22,9 @@ from hf_lorameta.pipeline.publish import (
     resolve_target,
 )
 from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.tables import plural
 from work.jobs import Job, SpaceError
-from work.planning import REPO_ID, Credential, PlanResult, RequestError
+from work.planning import NAME_CHARACTERS, REPO_ID, Credential, PlanResult, RequestError
 
 _SIGN_IN = (
     "Use the button at the top. This Space asks only for permission to create repos and to write "
@@ -182,7 +183,7 @@ def target_name(result: PlanResult, destination: Destination, user: str) -> str:
     default = default_repo_id(user, result.name, result.plan.bank.index.base_model)
     name = (destination.repo_id or "").strip() or default
     name = name if "/" in name else f"{user}/{name}"
-    if not REPO_ID.fullmatch(name):
+    if len(name) > NAME_CHARACTERS or not REPO_ID.fullmatch(name):
         raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")
     exposed = result.plan.dataset.private and destination.private is False
     if exposed and name.casefold() == default.casefold():  # the page's form proposes it
@@ -195,6 +196,6 @@ def target_name(result: PlanResult, destination: Destination, user: str) -> str:
 
 def _generate(result: PlanResult, job: Job) -> Generation:
     """Combine the adapters of the plan, reporting progress."""
-    text = f"Combining {len(result.plan.active_indices)} adapters"
+    text = f"Combining {plural(len(result.plan.neighbors()), 'adapter')}"
     job.report(text)
     return combine(result.plan, progress=lambda stage, done, total: job.report(text, done, total))

@@ -59,14 +59,18 @@ class Job:
         time_limit: seconds that the work may take; time in Gradio's queue does not count.
 
     Attributes:
+        address: of the visitor; empty if unknown.
+        wanted: whether the visitor still waits; the job ends if not.
         committed: whether the work has begun what cannot be undone.
     """
 
     def __init__(self, time_limit: float) -> None:
         self.time_limit = time_limit
+        self.address = ""
+        self.wanted: Callable[[], bool] = lambda: True
         self.committed = False
         self._canceled = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `commit` checks, which may cancel
         self._news: queue.SimpleQueue[Step | Show | Exception | None] = queue.SimpleQueue()
         self._reported = ("", 0.0)
         self.start_clock()
@@ -80,6 +84,10 @@ class Job:
         with self._lock:
             if not self.committed:
                 self._canceled.set()
+
+    def _cancel_if_unwanted(self) -> None:
+        if not self.wanted():
+            self.cancel()
 
     def commit(self) -> None:
         """Check, and ignore `cancel` from now on: what follows cannot be undone."""
@@ -96,9 +104,10 @@ class Job:
         """Raise if the job should end.
 
         Raises:
-            Canceled: `cancel` was called.
+            Canceled: `cancel` was called, or the visitor has left.
             TimeLimitError: the time limit has passed.
         """
+        self._cancel_if_unwanted()
         if self.canceled:
             raise Canceled
         if time.monotonic() > self._deadline:
@@ -144,6 +153,7 @@ class Job:
         threading.Thread(target=body, name="lorameta-job", daemon=True).start()
         try:
             while not self.canceled:
+                self._cancel_if_unwanted()
                 try:
                     news = self._news.get(timeout=_REPORT_SECONDS)
                 except queue.Empty:

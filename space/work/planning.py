@@ -41,6 +41,8 @@ CHAT = "chat"
 """A template that stands for the base model's own chat template."""
 TEXT_CHARACTERS = 4000
 """Of an instruction or a template."""
+NAME_CHARACTERS = 200
+"""Of a configuration, a split or a repo id."""
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
@@ -104,13 +106,13 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     """Check a request before anything is read, and normalize it.
 
     Raises:
-        RequestError: no dataset is named, or the id or file type is invalid.
+        RequestError: no dataset is named, the id or file type is invalid, or a text is too long.
     """
-    instruction, template = prompt_text(request.instruction), prompt_text(request.template)
+    _check_length("configuration", request.config, NAME_CHARACTERS)
+    _check_length("split", request.split, NAME_CHARACTERS)
+    instruction = prompt_text(request.instruction, "instruction")
+    template = prompt_text(request.template, "template")
     request = replace(request, instruction=instruction, template=template)
-    for name, text in (("instruction", instruction), ("template", template)):
-        if len(text or "") > TEXT_CHARACTERS:
-            raise RequestError(f"The {name} is longer than {TEXT_CHARACTERS:,} characters")
     if request.file:
         if Path(request.file).suffix.lower() not in FILE_TYPES:
             raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")
@@ -122,15 +124,28 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     return replace(request, dataset=_validated_id(name), file=None, config=config, split=split)
 
 
-def prompt_text(text: str | None) -> str | None:
+def prompt_text(text: str | None, kind: str) -> str | None:
     r"""Return an instruction or a template without ``\r``; None if it is empty.
 
+    Args:
+        text: as a visitor sent it.
+        kind: its name in an error.
+
+    Raises:
+        RequestError: it is longer than `TEXT_CHARACTERS`.
+
     Example:
-        >>> prompt_text("Sort it.\r\n"), prompt_text(" ")
+        >>> prompt_text("Sort it.\r\n", "instruction"), prompt_text(" ", "template")
         ('Sort it.\n', None)
     """
+    _check_length(kind, text, TEXT_CHARACTERS)
     text = (text or "").replace("\r\n", "\n")
     return text if text.strip() else None
+
+
+def _check_length(name: str, text: str | None, limit: int) -> None:
+    if len(text or "") > limit:
+        raise RequestError(f"The {name} is longer than {limit:,} characters")
 
 
 def _validated_id(text: str) -> str:

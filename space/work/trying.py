@@ -4,6 +4,7 @@ Trying and testing go through llama.cpp, without torch; training needs torch and
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,10 +23,11 @@ from hf_lorameta.pipeline.evaluate import Trial, scores_to_card
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
+from limits.model_time import ModelTime
 from settings import Settings, base_gguf
 from work.generating import Adapter, save_files
 from work.jobs import Job, SpaceError
-from work.planning import PlanResult
+from work.planning import PlanResult, RequestError
 
 TEST_ROWS = 16
 SHOTS = 3
@@ -43,10 +45,13 @@ TRAINING_ROWS = 100
 """At most. On 64 and more, training takes less time than on 16, without cross-validation."""
 _TIME_SHARE = 0.9
 """Share of the time limit that the training may take by its estimate."""
+PROMPT_CHARACTERS = 20_000
+"""Of a prompt that is tried; the base model reads the last thousand tokens of it."""
 _WAIT_SECONDS = 0.2
 _MODEL = threading.Semaphore(1)
 """Held while a base model is in memory. Gradio's queue is not enough: a canceled job leaves it at
 once, and its thread ends only at the next check."""
+_TIME = ModelTime()
 
 
 def why_not(bank: Bank, settings: Settings) -> str:
@@ -87,7 +92,17 @@ def testable_rows(result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple
 def answers(
     adapter: Adapter, bank: Bank, settings: Settings, prompt: str, job: Job
 ) -> tuple[str, str]:
-    """Return the answers of the base model and of the adapter to a prompt."""
+    """Return the answers of the base model and of the adapter to a prompt.
+
+    Raises:
+        RequestError: the prompt is longer than `PROMPT_CHARACTERS`.
+        LoraMetaError: the base model cannot be run, or not by this visitor now.
+    """
+    if len(prompt) > PROMPT_CHARACTERS:
+        raise RequestError(
+            f"The input has {len(prompt):,} characters, more than the {PROMPT_CHARACTERS:,} that "
+            "can be tried here"
+        )
     with _trial(adapter, bank, settings, job) as trial:
         job.report("Waiting for both answers")
         both = trial.answers(prompt, check=job.check)
@@ -125,14 +140,17 @@ def _trial(adapter: Adapter, bank: Bank, settings: Settings, job: Job) -> Iterat
 
 @contextmanager
 def _turn(job: Job) -> Iterator[None]:
-    """Wait until no other job has a base model in memory."""
+    """Wait until no other job has a base model in memory; count how long this one has it."""
+    _TIME.check(job.address)
     while not _MODEL.acquire(timeout=_WAIT_SECONDS):
         job.report("Waiting for another request to end")
+    start = time.monotonic()
     try:
         job.report("Loading the base model")
         yield
     finally:
         _MODEL.release()
+        _TIME.add(job.address, time.monotonic() - start)
 
 
 def title(method: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.recipe import Recipe
+from limits.uploads import Upload
 from work.generating import Adapter
 from work.jobs import Job
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
@@ -53,6 +54,7 @@ class Visit:
         task: the one that waits or runs; None if there is none.
         canceled: whether the latest request was Cancel.
         request: the dataset that was asked for.
+        upload: its file, if it was uploaded, which is kept for as long.
         dataset_number: of that dataset; forms of earlier datasets state earlier numbers.
         source: what that dataset offers to choose from.
         recipe: the options as a recipe; None if they are invalid.
@@ -68,6 +70,7 @@ class Visit:
     task: Task | None = None
     canceled: bool = False
     request: DatasetRequest | None = None
+    upload: Upload | None = None
     dataset_number: int = 0
     source: Source | None = None
     recipe: Recipe | None = field(default_factory=Recipe)

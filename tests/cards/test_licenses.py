@@ -47,6 +47,17 @@ def test_license_of_a_combination(
     assert hub_rules.check(text, "model") == ([], [])
 
 
+def test_many_licenses_are_named_together_with_a_link_to_their_list() -> None:
+    names = [f"cc-by-{i}.0-of-a-dataset" for i in range(9)]
+    card = licensed("mit", *names)
+    assert license_of(card) == ("other", "several-licenses", "https://huggingface.co/org/base-7b")
+    text = render_card(card, "user/adapter")
+    data = metadata(text)
+    assert (data.license, data.license_name) == ("other", "several-licenses")
+    assert data.license_link == "https://huggingface.co/user/adapter#licenses"
+    assert all(f"`{name}` (1)" in section(text, "Licenses") for name in names)
+
+
 def test_dataset_license_does_not_count() -> None:
     assert license_of(of_dataset(PLAIN, license="gpl-3.0"))[0] == "apache-2.0"
 

@@ -166,7 +166,7 @@ def test_only_keeps_one_part() -> None:
 
 
 def test_a_dataset_without_tokens_is_an_error() -> None:
-    with pytest.raises(EmptyDatasetError, match="the 2 rows contain no tokens"):
+    with pytest.raises(EmptyDatasetError, match="no tokens in 2 rows"):
         profile_rows([("a", "b")] * 2, lambda texts: [[] for _ in texts], V)
 
 

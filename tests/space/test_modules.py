@@ -408,6 +408,12 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
         assert "cript" in page
 
 
+def test_progress_is_a_percentage_beside_the_number_of_adapters() -> None:
+    assert "Combining 121 adapters<span> 30 %</span>" in progress_html(
+        "Combining 121 adapters", 27, 90
+    )
+
+
 def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> None:
     page = plan_view.details_html(guest_book)
     widths = [float(w) for w in re.findall(r'<i[^>]* style="width:([\d.]+)%"', page)]
@@ -513,6 +519,7 @@ def test_names_are_readable(dataset: str, name: str) -> None:
 
 def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:
     assert blocks.message_of(LoraMetaError("the file is empty")) == "The file is empty"
+    assert blocks.message_of(LoraMetaError("")) == "Something went wrong that should not"
     assert blocks.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
     assert blocks.message_of(LoraMetaError("user/name is gone")) == "user/name is gone"
     with pytest.raises(UsageError) as caught:

@@ -1,8 +1,8 @@
 """Gradio's queue on the page: visitors wait for each other, cancel there, or are too many."""
 
+import itertools
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,9 @@ from tests.space.datasets import TRAIN
 from tests.support.fault_hub import Fault
 from tests.support.running_space import RunningSpace, Visitor, missing, running_space
 
-if why := missing("gradio", "gradio_client", "playwright", browser=True):
+if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
 
-from gradio_client import Client
 from playwright.sync_api import expect
 
 AT_ONCE = 4
@@ -44,29 +43,35 @@ def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_man
     slow = user.dataset("slow", {"train.jsonl": TRAIN})
     repo = user.dataset("book", {"train.jsonl": TRAIN})
     cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=hold))
-    visitors = [Visitor(chromium, small_queue.url) for _ in range(3)]
+    addresses = (f"203.0.113.{number}" for number in itertools.count(1))
+    running = [Visitor(chromium, small_queue.url, address=next(addresses)) for _ in range(AT_ONCE)]
+    visitors = [Visitor(chromium, small_queue.url, address=next(addresses)) for _ in range(3)]
     first, second, third = (visitor.page for visitor in visitors)
-    with ThreadPoolExecutor() as pool, ended_by(go_on):
-        clients = [Client(small_queue.url, verbose=False) for _ in range(AT_ONCE)]
-        running = []
-        for client in clients:  # each begins before the next one asks: only two may wait
-            running.append(pool.submit(client.predict, dataset=slow, api_name="/plan"))
+    with ended_by(go_on):
+        for visitor in running:  # each begins before the next one asks: only two may wait
+            visitor.enter_dataset(slow)
             assert reading.acquire(timeout=120)
         visitors[0].enter_dataset(repo)
         expect(first.locator("#lm-work")).to_contain_text("Waiting: place 1 in the line")
         visitors[1].enter_dataset(repo)
         expect(second.locator("#lm-work")).to_contain_text("Waiting: place 2 in the line")
         visitors[2].enter_dataset(repo)
+        expect(third.locator("#lm-work")).to_contain_text("All places in the line are taken")
         expect(third.locator("#lm-work")).to_contain_text("Too many people use this page")
         expect(third.locator("#lm-cancel")).to_be_hidden()
         second.locator("#lm-cancel").click()
         expect(second.locator("#lm-work")).to_have_text("Canceled")
+        visitors[2].enter_dataset(repo)
+        expect(third.locator("#lm-work")).to_contain_text("All places in the line are taken")
+        running[0].page.locator("#lm-cancel").click()
+        visitors[2].wait_for_plan(repo)  # it asked once more
     cli.hub.clear_faults()
-    assert [plan.result()["dataset"]["id"] for plan in running] == [slow] * AT_ONCE
+    for visitor in running[1:]:
+        visitor.wait_for_plan(slow)
     visitors[0].wait_for_plan(repo)
     expect(second.locator("#lm-work")).to_have_text("Canceled")
     expect(second.locator("#lm-verdict")).to_be_hidden()
-    for visitor in visitors:
+    for visitor in (*running, *visitors):
         visitor.close()
 
 

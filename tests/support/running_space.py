@@ -156,6 +156,7 @@ class Visitor:
         width: width of the window in pixels.
         height: height of the window in pixels.
         still: prefer reduced motion.
+        address: of the visitor, as a proxy before the server would state it.
 
     Attributes:
         requests: URLs that the page requested.
@@ -171,12 +172,14 @@ class Visitor:
         width: int = 1280,
         height: int = 900,
         still: bool = False,
+        address: str = "",
     ) -> None:
         self.context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce" if still else "no-preference",
             accept_downloads=True,
+            extra_http_headers={"X-Forwarded-For": address} if address else None,
         )
         self.page = self.context.new_page()
         self.page.set_default_timeout(WAIT_MS)

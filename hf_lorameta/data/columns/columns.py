@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, TypeAlias
 
 from pydantic import (
@@ -24,6 +25,8 @@ MAX_COLUMNS = 100
 MAX_CHARACTERS = 10_000
 _SEVERAL = ("input", "choices")
 _EXAMPLE = Option("columns", "input=question,output=answer")
+_LISTED = 100
+"""Columns of a dataset that a message names."""
 _OF_CLOSE_NAMES = 200  # columns among which one with a similar name is looked for
 _PART = re.compile(rf"(?:^|,)\s*({'|'.join(ROLES)})\s*=")
 
@@ -152,6 +155,7 @@ def parse_columns(text: str) -> Columns:
         >>> parse_columns("input=Name, first,input=a=b,output=answers.text").names()
         ['Name, first', 'a=b', 'answers.text']
     """
+    _check_size(0, len(text))
     start, *parts = _PART.split(text)
     _check_size(len(parts) // 2, len(text))
     given: dict[str, list[str]] = {}
@@ -217,12 +221,23 @@ def check_columns(columns: Columns) -> Columns:
     return columns
 
 
+def all_of(names: Collection[str]) -> str:
+    """Return the names of a dataset's columns for a message; of many, the first.
+
+    Example:
+        >>> all_of(["a", "b"])
+        'a, b'
+    """
+    shown = ", ".join(islice(names, _LISTED))
+    return f"{shown} and {len(names) - _LISTED:,} more" if len(names) > _LISTED else shown
+
+
 def _check_size(names: int, characters: int) -> None:
     """Raise `UsageError` for more columns than anybody names, before they are looked up."""
     if names > MAX_COLUMNS or characters > MAX_CHARACTERS:
+        got = f"{names:,} in {characters:,}" if names else f"{characters:,} characters"
         raise UsageError(
-            f"expected at most {MAX_COLUMNS} columns in {MAX_CHARACTERS:,} characters, "
-            f"got {names:,} in {characters:,}"
+            f"expected at most {MAX_COLUMNS} columns in {MAX_CHARACTERS:,} characters, got {got}"
         )
 
 
@@ -257,7 +272,7 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
     missing = [name for name in columns.names() if split_path(name, names) is None]
     if not missing:
         return
-    error = ColumnsError(f"no column {', '.join(missing)}; all columns: {', '.join(names)}")
+    error = ColumnsError(f"no column {', '.join(missing)}; all columns: {all_of(names)}")
     others = [name for name in names if name not in columns.names()]
     similar = {name: _similar(name, others) for name in missing}
     if all(similar.values()):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.cells import as_object
 from hf_lorameta.data.columns.choices import multiple_choice
-from hf_lorameta.data.columns.columns import Columns, split_path
+from hf_lorameta.data.columns.columns import Columns, all_of, split_path
 from hf_lorameta.data.columns.roles import (
     first_question,
     guess_columns,
@@ -75,7 +75,7 @@ def unclear(
     if not proposed:
         advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"
     options = [Option("columns", str(columns)) for columns in proposed]
-    error = kind(f"{problem}; all columns: {', '.join(table.names)}", hint=[*options, advice])
+    error = kind(f"{problem}; all columns: {all_of(table.names)}", hint=[*options, advice])
     error.columns = next(iter(proposed), None)
     return error
 

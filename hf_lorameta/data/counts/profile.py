@@ -20,6 +20,7 @@ from hf_lorameta.errors import (
     Option,
     UnlabeledDatasetError,
 )
+from hf_lorameta.tables import plural
 from hf_lorameta.types import Array, Encode, Row
 
 Half = Literal["input", "output", "lengths"]
@@ -95,15 +96,17 @@ class Profile:
 
         Example:
             >>> one = Histogram.from_dense(np.array([1]))
-            >>> Profile(one, one, 180).rows_read
-            '180 rows'
+            >>> Profile(one, one, 180).rows_read, Profile(one, one, 1).rows_read
+            ('180 rows', '1 row')
             >>> Profile(one, one, 20_000, ended_early=True, total=36_000).rows_read
             'first 20,000 of 36,000 rows'
         """
         if not self.ended_early:
-            return f"{self.rows:,} rows"
-        of = f" of {self.total:,}" if self.total else ""
-        return f"first {self.rows + self.left_out:,}{of} rows"
+            return plural(self.rows, "row")
+        first = self.rows + self.left_out
+        if self.total is None:
+            return f"first {plural(first, 'row')}"
+        return f"first {first:,} of {plural(self.total, 'row')}"
 
     @property
     def output_length(self) -> float:
@@ -161,12 +164,13 @@ def profile_rows(
     if not total:
         raise EmptyDatasetError("the dataset has no rows", hint=_OTHER_SPLIT)
     if not used:
+        none = "the only row has no" if total == 1 else f"none of {total:,} rows has an"
         raise UnlabeledDatasetError(
-            f"none of {total} rows has an output, but coefficients need inputs and outputs",
+            f"{none} output, but coefficients need inputs and outputs",
             hint=[_OTHER_SPLIT, "name the column of the outputs, or only that of the inputs"],
         )
     if not inputs.any() and not outputs.any():
-        raise EmptyDatasetError(f"the {used} rows contain no tokens")
+        raise EmptyDatasetError(f"no tokens in {plural(used, 'row')}: expected text")
     histograms = [Histogram.from_dense(counts) for counts in (inputs, outputs, lengths)]
     return Profile(histograms[0], histograms[1], used, histograms[2], total - used)
 

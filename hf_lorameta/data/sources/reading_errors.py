@@ -1,11 +1,14 @@
 """Map what `datasets` and its readers raise to errors of ours, which quote no row."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hf_lorameta import errors
 from hf_lorameta.hub.errors import gated_error, lost, translate
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -50,7 +53,8 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
 def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
     cause = error.__cause__ or error
     # what the JSON reader and the CSV reader raise for an empty file
-    if isinstance(error, StopIteration) or type(cause).__name__ == "EmptyDataError":
+    empty = isinstance(error, StopIteration) or isinstance(cause, StopIteration)
+    if empty or type(cause).__name__ == "EmptyDataError":
         return errors.EmptyDatasetError(
             f"{name} has no rows", hint="choose another dataset or split"
         )
@@ -62,11 +66,12 @@ def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
         return ours
     if isinstance(cause, (ConnectionError, TimeoutError)):
         return lost(name, type(cause).__name__)
-    # only the type: the reader's message may quote the malformed row
+    # not its message, which may quote the malformed row
+    logger.debug("%s: %s while reading", name, type(cause).__name__)
     return errors.DatasetError(
         f"{name} cannot be read",
         hint=[
-            f"check that its files are well-formed ({type(cause).__name__})",
+            "check that its files are well-formed",
             errors.Option("config", change="name another"),
             errors.Option("split", change="name another"),
         ],

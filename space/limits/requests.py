@@ -1,0 +1,242 @@
+"""ASGI middleware that bounds what a request may send, and how many an address may make."""
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from limits.addresses import note_address
+from limits.routes import Kind, kind_of
+from limits.uploads import UPLOADS, is_upload
+
+BODY_BYTES = 300_000
+"""Of a request that is no upload; the longest columns, instruction and template are a tenth."""
+BURST, PER_SECOND = 200, 10
+"""Requests that an address may make at once, and then in each second; files and streams are free.
+A visitor makes about ten to open the page and three a second while typing."""
+_DROPPED_BYTES = 10_000_000
+AT_ONCE: dict[Kind, int] = {"request": 8, "stream": 64, "upload": 2}
+"""Of an address."""
+CROWDED = 24
+"""Requests of all addresses at once, from which on each may have one; Gradio has 40 threads."""
+_BUSY = "Too many requests from your address at once. Try again in a minute."
+_LONG = f"The request is longer than {BODY_BYTES:,} bytes."
+_URL = "A file has to be uploaded: this Space fetches none from another address."
+_GONE = "The uploaded file is no longer there: upload it again."
+
+
+class RefusedError(Exception):
+    """A request is refused.
+
+    Args:
+        status: of the HTTP answer.
+        reason: a sentence for the visitor.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+@dataclass
+class Bucket:
+    """A token bucket: `BURST` requests at once, refilled by `PER_SECOND`.
+
+    Attributes:
+        left: requests that may be made now.
+        at: when that was counted, in seconds.
+    """
+
+    left: float
+    at: float
+
+    def take(self, now: float) -> bool:
+        """Take one request; whether there was one left."""
+        self.left = min(BURST, self.left + (now - self.at) * PER_SECOND)
+        self.at = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class VisitorLimits:
+    """Middleware: closes unused routes, bounds bodies, and limits the requests of each address.
+
+    Args:
+        app: Gradio's.
+        on_hub: whether the Hub's proxy forwards the requests.
+    """
+
+    def __init__(self, app: ASGIApp, *, on_hub: bool) -> None:
+        self._app, self._on_hub = app, on_hub
+        self._buckets: dict[str, Bucket] = {}
+        self._open: Counter[tuple[str, Kind]] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request within the limits; answer others with a sentence."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        incoming = _Incoming(receive)
+        try:
+            address = note_address(scope, on_hub=self._on_hub)
+            kind = kind_of(scope)
+            if kind is None:
+                raise RefusedError(404, "Not found.")
+            self._count(address, kind)
+            async with self._one_more(address, kind):
+                if kind == "upload":
+                    async with _uploading(scope, address, send) as send_names:
+                        await self._app(scope, incoming.receive, send_names)
+                elif scope["method"] == "POST":
+                    body = await _body(scope, incoming.receive)
+                    await self._app(scope, _replayed(body, receive), send)
+                else:
+                    await self._app(scope, receive, send)
+        except RefusedError as refused:
+            await incoming.drop()  # most clients read no answer while they still send
+            answer = JSONResponse({"detail": refused.reason}, refused.status)
+            await answer(scope, receive, send)
+
+    def _count(self, address: str, kind: Kind) -> None:
+        if kind == "file" or not address:
+            return
+        now = time.monotonic()
+        if len(self._buckets) > 10_000:  # those that are full again
+            full = BURST / PER_SECOND
+            self._buckets = {a: b for a, b in self._buckets.items() if now - b.at < full}
+        if not self._buckets.setdefault(address, Bucket(BURST, now)).take(now):
+            raise RefusedError(429, _BUSY)
+
+    @asynccontextmanager
+    async def _one_more(self, address: str, kind: Kind) -> AsyncIterator[None]:
+        """Count a request as open until it is answered."""
+        key, most = (address, kind), AT_ONCE.get(kind, 1000)
+        requests = sum(n for (_, of), n in self._open.items() if of == "request")
+        if kind == "request" and requests >= CROWDED:
+            most = 1
+        if self._open[key] >= most:
+            raise RefusedError(429, _BUSY)
+        self._open[key] += 1
+        try:
+            yield
+        finally:
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
+
+
+class _Incoming:
+    """The body of a request as it comes in."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._ended = receive, False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._ended = not message.get("more_body", False)
+        return message
+
+    async def drop(self) -> None:
+        """Receive the rest, and forget it; not that of a body that is longer than any here."""
+        dropped, most = 0, max(UPLOADS.largest, _DROPPED_BYTES)
+        while not self._ended and dropped < most:
+            dropped += len((await self.receive()).get("body", b""))
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        RefusedError: it is longer than `BODY_BYTES`, or names a file that was not uploaded.
+    """
+    if _announced(scope) > BODY_BYTES:
+        raise RefusedError(413, _LONG)
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > BODY_BYTES:
+            raise RefusedError(413, _LONG)
+    if reason := _why_no_file(body):
+        raise RefusedError(400, reason)
+    return body
+
+
+def _announced(scope: Scope) -> int:
+    """Return the length of the body as the header states it; 0 without one."""
+    text = Headers(scope=scope).get("content-length", "")
+    return int(text) if text.isdecimal() and len(text) < 19 else 0
+
+
+def _why_no_file(body: bytes) -> str:
+    """Return why a file that JSON names, however deep, is refused; empty if none is.
+
+    Gradio would fetch one from a URL, of whatever size, and fail without a word at a missing one.
+    """
+    try:
+        left: deque[Any] = deque([json.loads(body)])
+    except (ValueError, RecursionError):
+        return ""  # Gradio refuses it
+    while left:
+        value = left.popleft()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str) and not is_upload(path):
+                return _URL if "://" in path else _GONE
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return ""
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a function that gives a body that was read, then what comes after it."""
+    unread = [body]
+
+    async def again() -> Message:
+        if unread:
+            return {"type": "http.request", "body": unread.pop(), "more_body": False}
+        return await receive()
+
+    return again
+
+
+@asynccontextmanager
+async def _uploading(scope: Scope, address: str, send: Send) -> AsyncIterator[Send]:
+    """Reserve room for an upload; the files it was stored in are the address's from then on."""
+    size = _announced(scope)
+    if not size:
+        raise RefusedError(411, "The length of the upload is missing.")
+    refusal = UPLOADS.reserve(address, size)
+    if refusal:
+        raise RefusedError(429 if size <= UPLOADS.largest else 413, refusal)
+    answer = b""
+
+    async def send_names(message: Message) -> None:
+        nonlocal answer
+        answer += message.get("body", b"")
+        await send(message)
+
+    try:
+        yield send_names
+    finally:
+        UPLOADS.settle(size, _stored(answer))
+
+
+def _stored(answer: bytes) -> list[str]:
+    """Return the paths in Gradio's answer to an upload; none if it failed."""
+    try:
+        paths = json.loads(answer)
+    except ValueError:
+        return []
+    return [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []

@@ -1,0 +1,344 @@
+"""What one visitor may send, store and use."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.running_space import SPACE, missing
+
+if why := missing("gradio"):
+    pytest.skip(why, allow_module_level=True)
+
+from gradio.queueing import Queue
+
+sys.path.insert(0, str(SPACE))
+try:
+    from forms import html_forms, inputs
+    from limits import model_time, uploads
+    from limits.addresses import note_address
+    from limits.places import FairQueue
+    from limits.requests import BURST, CROWDED, PER_SECOND, Bucket, VisitorLimits
+    from work import jobs, planning, trying
+    from work.planning import DatasetRequest, RequestError, Source, validated
+finally:
+    sys.path.remove(str(SPACE))
+
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.preview import Preview
+from hf_lorameta.errors import LoraMetaError, UsageError
+
+MB = 1_000_000
+
+
+# --- whose request it is ------------------------------------------------------------------------
+
+
+def scope(peer: str, forwarded: str = "") -> dict[str, Any]:
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    return {"type": "http", "client": (peer, 1), "headers": headers}
+
+
+def test_on_the_hub_the_address_is_the_last_that_a_proxy_saw() -> None:
+    made_up = scope("10.0.0.3", "1.1.1.1, 8.8.8.8, 10.16.0.4")
+    assert note_address(made_up, on_hub=True) == "8.8.8.8"
+    assert note_address(made_up, on_hub=False) == "10.0.0.3"
+    assert note_address(scope("10.0.0.3", "nonsense"), on_hub=True) == "10.0.0.3"
+    assert note_address(scope("2001:db8:1:2:3::9"), on_hub=False) == "2001:db8:1:2::/64"
+    assert note_address(scope("::ffff:8.8.8.8"), on_hub=False) == "8.8.8.8"
+
+
+def test_requests_are_refilled_as_time_passes() -> None:
+    bucket = Bucket(BURST, 0.0)
+    assert all(bucket.take(0.0) for _ in range(BURST))
+    assert not bucket.take(0.0)
+    assert [bucket.take(1.0) for _ in range(PER_SECOND + 1)] == [True] * PER_SECOND + [False]
+
+
+def test_when_many_requests_are_open_each_address_may_have_one() -> None:
+    statuses: list[int] = []
+
+    async def visit() -> None:
+        go_on = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        limits = VisitorLimits(app, on_hub=False)
+
+        async def ask(address: str) -> None:
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.request"}
+
+            async def send(message: Any) -> None:
+                statuses.append(message.get("status", 0))
+
+            await limits({**scope(address), "method": "GET", "path": "/"}, receive, send)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(CROWDED):
+                group.create_task(ask(f"a{number // 2}"))
+            await asyncio.sleep(0)
+            await ask("a0")
+            assert statuses[:1] == [429]
+            group.create_task(ask("b"))
+            await asyncio.sleep(0)
+            go_on.set()
+
+    asyncio.run(visit())
+    assert statuses.count(200) == CROWDED + 1
+
+
+# --- places -------------------------------------------------------------------------------------
+
+
+def event(address: str, line: str = "plan", session: str = "") -> Any:
+    request = SimpleNamespace(scope=scope(address))
+    note_address(request.scope, on_hub=False)
+    name = f"{address}-{id(request)}"
+    return SimpleNamespace(
+        _id=name, request=request, concurrency_id=line, session_hash=session or name
+    )
+
+
+@pytest.fixture
+def queue() -> FairQueue:
+    """A queue of 8 places in each line, with two lines of two and one at once."""
+
+    async def make() -> FairQueue:  # it needs an event loop
+        blocks: Any = SimpleNamespace()
+        return FairQueue(8, Queue(True, 40, 1, None, blocks, default_concurrency_limit=8))
+
+    made = asyncio.run(make())
+    made.active_jobs = [None] * 40
+    for line, limit in (("plan", 2), ("model", 1)):
+        function: Any = SimpleNamespace(concurrency_id=line, concurrency_limit=limit)
+        made.create_event_queue_for_fn(function)
+    return made
+
+
+def wait(queue: FairQueue, *events: Any) -> None:
+    for one in events:
+        line = queue.event_queue_per_concurrency_id[one.concurrency_id]
+        line.queue.append(one)
+        queue._order(line)
+
+
+def run_next(queue: FairQueue) -> Any:
+    """Start the next request, as Gradio does; None if none may run."""
+    found = queue.get_events()
+    if found is None:
+        return None
+    queue.active_jobs[queue.active_jobs.index(None)] = found[0]
+    queue.event_queue_per_concurrency_id[found[2]].current_concurrency += 1
+    return found[0][0]
+
+
+def test_an_address_leaves_one_of_those_that_run_to_others(queue: FairQueue) -> None:
+    first, second, other = event("a"), event("a"), event("b")
+    wait(queue, first, second)
+    assert run_next(queue) is first
+    assert run_next(queue) is None
+    wait(queue, other)
+    assert run_next(queue) is other
+
+
+def test_addresses_take_turns(queue: FairQueue) -> None:
+    many = [event("a", "model") for _ in range(4)]
+    others = [event("b", "model"), event("b", "model"), event("c", "model")]
+    wait(queue, *many, *others)
+    order = [one.request.scope["client"][0] for one in
+             queue.event_queue_per_concurrency_id["model"].queue]  # fmt: skip
+    assert order == list("abcabaa")
+
+
+def test_an_address_has_half_of_the_places_and_a_session_a_quarter(queue: FairQueue) -> None:
+    wait(queue, event("a", session="s"), event("a", session="s"))
+    assert "from your address" in queue._refusal("plan", "a", "s")
+    assert queue._refusal("plan", "a", "t") == ""
+    wait(queue, event("a"), event("a"))
+    assert "from your address" in queue._refusal("plan", "a", "t")
+    assert queue._refusal("plan", "b", "u") == ""
+    assert queue._refusal("model", "a", "t") == ""
+    wait(queue, *(event(f"x{i}") for i in range(4)))
+    assert queue._refusal("plan", "b", "u").startswith("Too many requests are waiting")
+
+
+def test_messages_of_a_visitor_who_waits_outlast_those_of_many_others(queue: FairQueue) -> None:
+    waiting = event("a", session="visitor")
+    wait(queue, waiting)
+    messages: Any = queue.pending_messages_per_session
+    messages["visitor"] = "messages"
+    for number in range(1000):
+        queue._keep_messages()
+        messages[f"s{number}"] = "messages"
+        queue.pending_event_ids_session[f"s{number}"] = set()
+    assert "visitor" in messages
+    assert len(messages) <= 500
+    assert len(queue.pending_event_ids_session) <= 1001
+
+
+def test_a_job_ends_when_its_visitor_leaves() -> None:
+    job = jobs.Job(60)
+    here = True
+    job.wanted = lambda: here
+    job.check()
+    here = False
+    with pytest.raises(jobs.Canceled):
+        job.check()
+    committed = jobs.Job(60)
+    committed.commit()
+    committed.wanted = lambda: False
+    committed.check()  # goes on, since it cannot be undone
+
+
+# --- uploads ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Path]]:
+    """Function that uploads files of a megabyte and returns those that are still there."""
+    monkeypatch.setattr(uploads, "get_upload_folder", lambda: str(tmp_path))
+    limits = uploads.Uploads(MB)
+    paths: list[Path] = []
+
+    def put(address: str, number: int = 1) -> list[Path]:
+        for _ in range(number):
+            if limits.reserve(address, MB):
+                break
+            path = tmp_path / f"hash{len(paths)}" / "rows.csv"
+            path.parent.mkdir()
+            path.write_bytes(bytes(MB))
+            paths.append(path)
+            limits.settle(MB, [str(path)])
+        return [path for path in paths if path.exists()]
+
+    put.limits = limits  # type: ignore[attr-defined]
+    return put
+
+
+def test_an_address_uploads_five_of_the_largest_files_in_an_hour(
+    store: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(store("a", 9)) == uploads.OF_ADDRESS
+    assert len(store("b")) == uploads.OF_ADDRESS + 1
+    clock = time.monotonic() + uploads.SECONDS + 1
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    assert len(store("a")) == 1  # the older ones are deleted
+
+
+def test_the_oldest_unused_files_make_room(store: Callable[..., list[Path]]) -> None:
+    limits: uploads.Uploads = store.limits  # type: ignore[attr-defined]
+    first, second = store("x", 2)
+    kept = limits.use(str(first))
+    for number in range(uploads.IN_TOTAL - 2):
+        store(f"a{number}")
+    left = store("b")
+    assert len(left) == uploads.IN_TOTAL
+    assert first in left
+    assert second not in left
+    del kept
+    assert not first.exists()
+    assert limits.use("/etc/hostname") is None
+    assert "larger than 1 MB" in limits.reserve("c", 2 * MB)
+
+
+def test_what_came_of_an_upload_that_broke_off_is_deleted(
+    store: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmpabc").write_bytes(b"half")
+    store("a")
+    assert (tmp_path / "tmpabc").exists()
+    monkeypatch.setattr(uploads, "_ABANDONED_SECONDS", -1)
+    store("a")
+    assert not (tmp_path / "tmpabc").exists()
+
+
+# --- the base model -----------------------------------------------------------------------------
+
+
+def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
+    spent = model_time.ModelTime()
+    spent.add("a", model_time.SECONDS - 1)
+    spent.check("a")
+    spent.add("a", 2)
+    with pytest.raises(LoraMetaError, match="10 minutes within an hour") as caught:
+        spent.check("a")
+    assert "Try again in 60 minutes" in str(caught.value.advice[0])
+    spent.check("b")
+
+
+def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:
+    nothing: Any = None
+    prompt = "a" * (trying.PROMPT_CHARACTERS + 1)
+    with pytest.raises(RequestError, match="20,001 characters, more than the 20,000"):
+        trying.answers(nothing, nothing, nothing, prompt, jobs.Job(60))
+
+
+# --- inputs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["instruction", "template", "config", "split"])
+def test_texts_of_a_request_are_bounded(name: str) -> None:
+    long: Any = {name: "a" * 4001}
+    with pytest.raises(RequestError, match="is longer than"):
+        validated(replace(DatasetRequest("user/name"), **long))
+
+
+def test_texts_of_the_form_are_bounded_before_the_columns_are_looked_at() -> None:
+    values = {"role-0": "input", "template": "{" * 4001}
+    with pytest.raises(RequestError, match="template is longer than 4,000"):
+        html_forms.columns_from_form(values, ["a"], None)
+
+
+def test_columns_are_bounded_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_lorameta.data.columns import columns
+
+    with pytest.raises(RequestError, match="at most 100 of them in 10,000 characters"):
+        inputs.columns_of("input=a," * 101)
+    monkeypatch.setattr(columns, "_PART", None)
+    with pytest.raises(UsageError, match="got 1,100,000 characters"):
+        columns.parse_columns("input=text," * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rank", float("inf")), ("rank", "9" * 5000), ("temperature", "nan"), ("top_k", "1e999"),
+     ("temperature", float("nan")), ("top_k", 10**30)],
+)  # fmt: skip
+def test_a_number_has_to_be_finite_and_short(name: str, value: Any) -> None:
+    with pytest.raises(RequestError, match="must be a "):
+        inputs.recipe_of(**{name: value})
+
+
+def test_of_many_columns_the_first_and_those_with_a_role_are_shown() -> None:
+    names = [f"column {i}" for i in range(20_000)]
+    found = Columns(input="column 3", output="column 15000.text")
+    row = dict.fromkeys(names, "a value")
+    source = Source([], [], Preview(None, "train", names, [row] * 3, found, None))
+    form = html_forms.columns_form(source, 1, DatasetRequest("user/name"))
+    assert len(form) < 300_000
+    assert "Of 20,000 columns, 201 are shown" in form
+    assert "role-15000" in form
+    values = {"role-3": "input", "role-15000": "output"}
+    assert html_forms.columns_from_form(values, names, found) == found
+    everything = {f"role-{i}": "input" for i in range(101)}
+    with pytest.raises(RequestError, match="At most 100 columns"):
+        html_forms.columns_from_form(everything, names, None)
+
+
+def test_a_repo_id_is_bounded() -> None:
+    from hf_lorameta import plan
+    from hf_lorameta.demo import TRAIN_FILE
+    from work.generating import Destination, target_name
+
+    result = planning.PlanResult(plan(TRAIN_FILE), [], "rows")
+    with pytest.raises(RequestError, match="is not a repo id"):
+        target_name(result, Destination("a" * 300_000), "user")

@@ -1,0 +1,228 @@
+"""One visitor cannot make others wait: each attack, and then another visitor who plans."""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.conftest import Account, Shell
+from tests.space.datasets import TRAIN
+from tests.support.fault_hub import Fault
+from tests.support.running_space import RunningSpace, missing, running_space
+
+if why := missing("gradio"):
+    pytest.skip(why, allow_module_level=True)
+
+ATTACKER, VISITOR = "203.0.113.1", "203.0.113.2"
+WAIT_SECONDS = 60.0
+"""Longest wait of another visitor here, where other work may slow the machine; 2 s where none does.
+What the attackers ask for would take minutes, or forever."""
+MB = 1_000_000
+CLOSED = [
+    ("GET", "/gradio_api/deep_link?session_hash=a"),
+    ("GET", "/gradio_api/runs"),
+    ("GET", "/gradio_api/proxy=https://example.com/x"),
+    ("GET", "/gradio_api/file=https://example.com/x"),
+    ("GET", "/gradio_api/dev/reload"),
+    ("GET", "/gradio_api/openapi.json"),
+    ("GET", "/monitoring"),
+    ("GET", "/monitoring/key"),
+    ("POST", "/gradio_api/process_recording"),
+    ("POST", "/gradio_api/vibe-edit"),
+    ("POST", "/gradio_api/stream/a"),
+    ("POST", "/login"),
+]
+
+
+@dataclass
+class Caller:
+    """Somebody at an address who sends plain HTTP requests.
+
+    Attributes:
+        space: the server.
+        address: as the proxy before it would state it.
+        streams: that are kept open.
+    """
+
+    space: RunningSpace
+    address: str
+    streams: list[Any] = field(default_factory=list)
+
+    def send(self, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
+        """Send a request and return the open answer."""
+        headers = {"X-Forwarded-For": self.address, "Content-Type": kind}
+        url = self.space.url + path
+        return urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=300)
+
+    def status(self, path: str, body: bytes | None = None, kind: str = "application/json") -> int:
+        """Return the status of an answer, without reading it."""
+        try:
+            with self.send(path, body, kind) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def keep_open(self, path: str) -> int:
+        """Begin a stream and leave it open; return the status."""
+        try:
+            self.streams.append(self.send(path))
+        except urllib.error.HTTPError as error:
+            return error.code
+        return 200
+
+    def ask(self, **inputs: Any) -> int:
+        """Post to /plan without reading the answer; return the status."""
+        return self.status("/gradio_api/call/v2/plan", json.dumps(inputs).encode())
+
+    def join(self, function: int, session: str) -> int:
+        """Ask for a place in the page's line without reading the answer; return the status."""
+        body = {"fn_index": function, "session_hash": session, "data": [None]}
+        return self.status("/gradio_api/queue/join", json.dumps(body).encode())
+
+    def stream(self, **inputs: Any) -> Any:
+        """Post to /plan and return the open stream of the answer."""
+        with self.send("/gradio_api/call/v2/plan", json.dumps(inputs).encode()) as answer:
+            event = json.load(answer)["event_id"]
+        return self.send(f"/gradio_api/call/plan/{event}")
+
+    def plan(self, **inputs: Any) -> str:
+        """Return the end of the answer of /plan."""
+        with self.stream(**inputs) as stream:
+            return str(stream.read().decode()).strip().rpartition("event: ")[2]
+
+    def upload(self, name: str, content: bytes) -> int:
+        """Upload a file; return the status."""
+        head = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        body = head.encode() + content + b"\r\n--b--\r\n"
+        return self.status("/gradio_api/upload", body, "multipart/form-data; boundary=b")
+
+
+@pytest.fixture(scope="module")
+def space(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSpace]:
+    home = tmp_path_factory.mktemp("visitors")
+    with running_space(
+        world.hub, home, HF_LORAMETA_QUEUE="8", HF_LORAMETA_MAX_UPLOAD_MB="1",
+        HF_HUB_DOWNLOAD_TIMEOUT="600",
+    ) as space:  # fmt: skip
+        yield space
+
+
+@pytest.fixture
+def attacker(space: RunningSpace) -> Caller:
+    return Caller(space, ATTACKER)
+
+
+@pytest.fixture
+def visitor(space: RunningSpace) -> Caller:
+    return Caller(space, VISITOR)
+
+
+@pytest.fixture
+def slow(cli: Shell, user: Account) -> Iterator[str]:
+    """A dataset that takes forever to read."""
+    repo = user.dataset("slow", {"train.jsonl": TRAIN})
+    go_on = threading.Event()
+
+    def hold() -> None:
+        go_on.wait()
+
+    cli.hub.add_fault(Fault("callback", path=f"datasets/{repo}", callback=hold))
+    yield repo
+    go_on.set()
+    cli.hub.clear_faults()
+
+
+def page_run(visitor: Caller) -> int:
+    """Return the number of the page's event that waits for a plan."""
+    with visitor.send("/config") as answer:
+        dependencies = json.load(answer)["dependencies"]
+    return next(int(d["id"]) for d in dependencies if d["api_name"] == "run")
+
+
+def test_after_each_attack_another_visitor_plans_soon(
+    space: RunningSpace, attacker: Caller, visitor: Caller, user: Account, slow: str
+) -> None:
+    book = user.dataset("book", {"train.jsonl": TRAIN})
+    run = page_run(visitor)
+    many = "input=text," * 100_000
+    attacks: dict[str, Callable[[], set[int]]] = {
+        "a megabyte of columns": lambda: {attacker.ask(dataset=book, columns=many)},
+        "a quarter of that": lambda: {
+            attacker.ask(dataset=book, columns=many[: MB // 4]) for _ in range(2)
+        },
+        "4 MB of instruction": lambda: {attacker.ask(dataset=book, instruction="a" * 4 * MB)},
+        "a long template": lambda: {attacker.ask(dataset=book, template="{" * (MB // 4))},
+        "a file at a URL": lambda: {
+            attacker.ask(dataset="", file={"path": "http://203.0.113.9/x.csv"})
+        },
+        "45 posts that nobody reads": lambda: {attacker.ask(dataset=slow) for _ in range(45)},
+        "45 joins of as many sessions": lambda: {attacker.join(run, f"s{i}") for i in range(45)},
+        "15 uploads": lambda: {
+            attacker.upload(f"{i}.csv", b"%d" % i + b"a" * 900_000) for i in range(15)
+        },
+        "80 open streams": lambda: {
+            attacker.keep_open(f"/gradio_api/heartbeat/h{i}") for i in range(80)
+        },
+        "brackets": lambda: {attacker.status("/gradio_api/queue/join", b"[" * 250_000)},
+        "an event that waits in no line": lambda: {attacker.join(0, "s")},
+        "an endpoint without the queue": lambda: {
+            attacker.status("/gradio_api/run/plan", b'{"data": []}')
+        },
+        "300 requests": lambda: {attacker.status("/config") for _ in range(300)},
+    }
+    expected = {
+        "a megabyte of columns": {413}, "4 MB of instruction": {413}, "a file at a URL": {400},
+        "45 posts that nobody reads": {200, 503}, "15 uploads": {200, 429},
+        "80 open streams": {200, 429}, "an event that waits in no line": {400},
+        "an endpoint without the queue": {404},
+    }  # fmt: skip
+    waits = {}
+    for name, attack in attacks.items():
+        statuses = attack()
+        assert statuses == expected.get(name, statuses), name
+        start = time.monotonic()
+        assert visitor.plan(dataset=book).startswith("complete"), name
+        waits[name] = time.monotonic() - start
+        assert visitor.join(run, name) == 200, name
+    assert visitor.upload("mine.csv", b"input,output\na,b\n") == 200
+    for stream in attacker.streams:
+        stream.close()
+    assert max(waits.values()) < WAIT_SECONDS, waits
+
+
+def test_a_caller_who_leaves_gives_up_the_place(visitor: Caller, slow: str, user: Account) -> None:
+    book = user.dataset("book", {"train.jsonl": TRAIN})
+    with visitor.stream(dataset=slow):
+        second = threading.Thread(target=lambda: visitor.plan(dataset=book))
+        second.start()  # waits, since an address may have one of two running
+        second.join(2)
+        assert second.is_alive()
+    second.join(WAIT_SECONDS)
+    assert not second.is_alive()
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED)
+def test_routes_that_nothing_uses_are_closed(visitor: Caller, method: str, path: str) -> None:
+    assert visitor.status(path, b"{}" if method == "POST" else None) == 404
+
+
+def test_an_uploaded_file_is_deleted_after_its_call(space: RunningSpace, visitor: Caller) -> None:
+    folder = space.log.parent / "gradio"
+    head = '--b\r\nContent-Disposition: form-data; name="files"; filename="r.csv"\r\n\r\n'
+    body = head.encode() + b"input,output\nhow are you,well\n\r\n--b--\r\n"
+    kind = "multipart/form-data; boundary=b"
+    with visitor.send("/gradio_api/upload", body, kind) as answer:
+        path = json.load(answer)[0]
+    assert list(folder.rglob("r.csv"))
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    assert visitor.plan(dataset="", file=file).startswith("complete")
+    assert not list(folder.rglob("r.csv"))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        visitor.plan(dataset="", file=file)
+    assert "no longer there: upload it again" in caught.value.read().decode()
