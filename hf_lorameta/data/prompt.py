@@ -14,7 +14,8 @@ def join_instruction(instruction: str, text: str, template: str | None = None) -
     """Put an instruction before an input.
 
     Args:
-        instruction: may be empty, as may the input: the prompt is then the other one.
+        instruction: may be empty, as may the input: the prompt is then the other one. Without both
+            it is empty, but for ``{prompt}``.
         text: the input.
         template: with ``{instruction}`` and ``{input}``; where one is empty, the white space at the
             ends is removed. Or with ``{prompt}``, the two in the format below, which is None.
@@ -30,6 +31,8 @@ def join_instruction(instruction: str, text: str, template: str | None = None) -
     if template is not None and PROMPT in template:
         return template.replace(PROMPT, join_instruction(instruction, text))
     both = bool(instruction and text)
+    if not (instruction or text):
+        return ""
     if template is None:
         return f"{instruction}\n\nInput: {text}\nOutput:" if both else instruction or text
     values = {"instruction": instruction, "input": text}

@@ -152,17 +152,17 @@ def test_every_epoch_has_every_row_once() -> None:
 def test_a_task_whose_loss_is_not_finite_ends_alone(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = torch_forward.token_losses
+    scores = torch_forward.token_scores
 
     def broken(model: Any, packed: Any, adapters: bool = True) -> Any:
-        result = losses(model, packed, adapters)
+        result, likeliest = scores(model, packed, adapters)
         factors = torch.ones_like(result)
         if 0 in packed.outputs:
             factors[: packed.outputs[0]] = torch.nan
-        return result * factors
+        return result * factors, likeliest
 
     expected = train(base, TASKS[1:2])
-    monkeypatch.setattr(torch_forward, "token_losses", broken)
+    monkeypatch.setattr(torch_forward, "token_scores", broken)
     results = train(base, TASKS[:2], at_once=2)
     assert (results["task0"].run.step, results["task0"].run.best_step) == (1, 0)
     assert_same(results["task1"], expected["task1"])

@@ -52,20 +52,22 @@ def rows_apart(model: Any) -> AbstractContextManager[None]:
 
 
 def token_losses(model: Any, packed: Pass, adapters: bool = True) -> torch.Tensor:
-    """Return the cross entropy of the n output tokens of a pass in nats, (n,).
+    """Return the cross entropy of the n output tokens of a pass in nats, (n,)."""
+    return token_scores(model, packed, adapters)[0]
+
+
+def token_scores(
+    model: Any, packed: Pass, adapters: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the cross entropy of the n output tokens of a pass in nats, (n,), and the likeliest.
+
+    The latter are the most probable tokens in the places of these, (n,) int64.
 
     Args:
         model: a causal LM of transformers, inside `rows_apart`.
         packed: the pass.
         adapters: apply the adapters of the pass's slots, or the base model alone.
     """
-    logits, targets = _logits(model, packed, adapters)
-    parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
-    return torch.cat([_cross_entropy(*part) for part in parts])
-
-
-def _logits(model: Any, packed: Pass, adapters: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits of the n output tokens of a pass, (n, V), and the tokens, (n,)."""
     device = model.device
     at = torch.tensor(packed.predicting, device=device)
     inputs = {"input_ids": torch.tensor([packed.ids], device=device)}
@@ -75,7 +77,9 @@ def _logits(model: Any, packed: Pass, adapters: bool) -> tuple[torch.Tensor, tor
         logits = model(**inputs, logits_to_keep=at, use_cache=False).logits[0]
     if len(logits) != len(at):  # a model that computes all of them
         logits = logits[at]
-    return logits, torch.tensor(packed.targets, device=device)
+    targets = torch.tensor(packed.targets, device=device)
+    parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
+    return torch.cat([_cross_entropy(*part) for part in parts]), logits.argmax(-1)
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -147,15 +151,13 @@ class PassRunner:
             done: called with the number of rows of each pass that is finished.
         """
         sums: dict[int, list[float]] = {slot: [] for slot in rows}
-        likeliest: dict[int, list[list[int]]] = {slot: [] for slot in rows}
+        found: dict[int, list[list[int]]] = {slot: [] for slot in rows}
 
         def compute(packed: Pass) -> list[tuple[float, list[int]]]:
             with torch.no_grad():  # what is cached, such as masks, may also be used for gradients
-                logits, targets = _logits(self._model, packed, adapters)
-                parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
-                losses = torch.cat([_cross_entropy(*part) for part in parts]).double()
+                losses, likeliest = token_scores(self._model, packed, adapters)
                 of_rows = zip(
-                    by_row(packed, losses), by_row(packed, logits.argmax(-1)), strict=True
+                    by_row(packed, losses.double()), by_row(packed, likeliest), strict=True
                 )
                 return [(float(loss.sum()), best.tolist()) for loss, best in of_rows]
 
@@ -164,13 +166,13 @@ class PassRunner:
             for slot, count in packed.rows.items():
                 for loss, best in islice(left, count):
                     sums[slot].append(loss)
-                    likeliest[slot].append(best)
+                    found[slot].append(best)
             done(len(results))
 
         jobs = [[one] for of_share in self._shared(rows) for one in of_share]
         self._run(jobs, compute, add)
         sizes = {slot: [len(row.output) for row in rows[slot]] for slot in rows}
-        return {slot: RowLosses(sums[slot], sizes[slot], likeliest[slot]) for slot in rows}
+        return {slot: RowLosses(sums[slot], sizes[slot], found[slot]) for slot in rows}
 
     def backward(
         self,
