@@ -1,4 +1,4 @@
-"""The small safetensors files of a bank: profiles, distances, the neural rule, the output prior."""
+"""The safetensors files of a bank besides weights: profiles, sketches, distances and others."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,21 +9,49 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hf_lorameta.bank.pack_format import dequantize, quantize
-from hf_lorameta.errors import BankError, IntegrityError
+from hf_lorameta.errors import AdapterError, BankError, IntegrityError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.formats.safetensors import read_header
 from hf_lorameta.method.output_prior import OutputPrior
 
 _FLOAT32 = ("directions", "gates", "backgrounds")
 """The arrays of an output prior that are stored as they are; embeddings are stored in int8."""
+_DTYPES: dict[str, np.dtype[Any]] = {
+    code: np.dtype(name)
+    for code, name in (
+        ("F64", "<f8"), ("F32", "<f4"), ("F16", "<f2"), ("I64", "<i8"), ("U64", "<u8"),
+        ("I32", "<i4"), ("U32", "<u4"), ("I8", "i1"), ("U8", "u1"),
+    )
+}  # fmt: skip
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return every array of a safetensors file; raise `BankError` if it is missing or malformed."""
+    """Return every array of a safetensors file, read into memory.
+
+    Raises:
+        BankError: the file is missing or malformed.
+    """
+    return {name: array.copy() for name, array in map_arrays(path).items()}
+
+
+def map_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return every array of a safetensors file, mapped into memory: only what is used is read.
+
+    Raises:
+        BankError: the file is missing or malformed.
+    """
     try:
-        return dict(safetensors.numpy.load_file(path))
-    except (safetensors.SafetensorError, OSError) as error:
+        if not path.stat().st_size:
+            raise AdapterError("it is empty")
+        raw = np.asarray(np.memmap(path, np.uint8, "r"))
+        infos = read_header(lambda start, stop: raw[start:stop].tobytes(), raw.size, _DTYPES)
+    except (AdapterError, OSError) as error:
         raise BankError(f"{path} cannot be read: {error}") from None
+    return {
+        name: raw[info.start : info.stop].view(_DTYPES[info.dtype]).reshape(info.shape)
+        for name, info in infos.items()
+    }
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
