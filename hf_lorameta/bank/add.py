@@ -25,6 +25,8 @@ from hf_lorameta.bank.index import (
     INDEX_FILE,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
+    Index,
+    IndexEntry,
     Skipped,
     adapter_path,
 )
@@ -93,9 +95,30 @@ def add_entries(
         _keep_profiles(bank)
         names = [field.name for field in fields(BankFacts)]
         facts = BankFacts(**{name: getattr(index, name) for name in names})
-        known = {entry.name: entry for entry in index.entries} | as_outcomes(index.skipped)
         facts = replace(facts, published=published)
-        return finish_bank(folder, known | outcomes, facts, strict=strict)
+        entries = {e.name: e for e in (*index.entries, *_entries(outcomes))}
+        skipped = as_outcomes(_skipped(index, outcomes))
+        return finish_bank(folder, entries | skipped, facts, strict=strict)
+
+
+def _entries(outcomes: Mapping[str, Outcome]) -> list[IndexEntry]:
+    return [outcome for outcome in outcomes.values() if isinstance(outcome, IndexEntry)]
+
+
+def _skipped(index: Index, outcomes: Mapping[str, Outcome]) -> list[Skipped]:
+    """Return what an index lists as skipped, without adapters that are entries now, and more."""
+    added = {entry.adapter for entry in _entries(outcomes)}
+    earlier = [skipped for skipped in index.skipped if skipped.adapter not in added]
+    new = [outcome for outcome in outcomes.values() if isinstance(outcome, Skipped)]
+    return list(dict.fromkeys([*earlier, *new]))
+
+
+def _if_alike(bank: Bank, outcome: Outcome) -> Outcome:
+    """Return an entry if it adapts the modules of the bank; otherwise, why it is skipped."""
+    if isinstance(outcome, Skipped):
+        return outcome
+    layout = AdapterFile(bank.folder / adapter_path(outcome.name)).layout
+    return outcome if layout == bank.layout else skip(outcome, OTHER_MODULES)
 
 
 def _keep_profiles(bank: Bank) -> None:
@@ -108,20 +131,12 @@ def _keep_profiles(bank: Bank) -> None:
 def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Bank:
     """Append entries to a large bank."""
     index, folder = bank.index, bank.folder
-    entries, skipped = [], []
-    for outcome in outcomes.values():
-        if isinstance(outcome, Skipped):
-            skipped.append(outcome)
-        elif AdapterFile(folder / adapter_path(outcome.name)).layout == bank.layout:
-            entries.append(outcome)
-        else:
-            skipped.append(skip(outcome, OTHER_MODULES))
-    changes: dict[str, Any] = {"skipped": tuple(dict.fromkeys([*index.skipped, *skipped]))}
+    outcomes = {name: _if_alike(bank, outcome) for name, outcome in outcomes.items()}
+    entries = _entries(outcomes)
+    changes: dict[str, Any] = {"skipped": tuple(_skipped(index, outcomes))}
     if entries:
         profiles = [stored_profile(folder, entry.name) for entry in entries]
-        stored = extend_profiles(
-            folder, bank.large_profiles, index.files, profiles, index.vocab_size
-        )
+        stored = extend_profiles(folder, bank.large_profiles, index, profiles)
         kept = (TOKENIZER_FILE, OUTPUT_PRIOR_FILE)
         others = {name: index.files[name] for name in kept if name in index.files}
         changes |= stored._asdict() | {

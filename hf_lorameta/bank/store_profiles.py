@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from hf_lorameta.bank.index import (
     DISTANCES_FILE,
     LARGE,
     PROFILES_FILE,
+    Index,
     is_of_large_bank,
     shard_file,
     shards,
@@ -48,7 +48,7 @@ def store_profiles(
         vocab_size: above every token id.
     """
     if number > LARGE:
-        return _store_large(folder, iter(profiles), number, vocab_size)
+        return _estimated(folder, *_write_shards(folder, iter(profiles), {}, []), vocab_size)
     table = ProfileTable.from_profiles(list(profiles))
     save_arrays(folder / PROFILES_FILE, table.arrays)
     distances = bank_distances(table, vocab_size)
@@ -58,53 +58,54 @@ def store_profiles(
 
 
 def extend_profiles(
-    folder: Path,
-    stored: LargeProfiles,
-    files: Mapping[str, str],
-    new: Sequence[Profile],
-    vocab_size: int,
+    folder: Path, stored: LargeProfiles, index: Index, new: Sequence[Profile]
 ) -> StoredProfiles:
     """Add profiles to those of a large bank, of which only the last shard is read.
 
-    Nothing that the present index lists is overwritten.
+    Nothing that the present index lists is overwritten. Distances inside the bank are estimated
+    again whenever a shard becomes full, otherwise those of the index stay.
 
     Args:
         folder: of the bank.
         stored: its profiles.
-        files: of its index.
+        index: its index.
         new: the profiles to add.
-        vocab_size: above every token id.
     """
-    full = [shard_file(*pair) for pair in shards(files) if pair[1] - pair[0] >= SHARD_ENTRIES]
-    kept = {name: files[name] for name in full}
-    tail = [stored[i] for i in range(_end(kept), len(stored))]
-    number = len(stored) + len(new)
-    return _store_large(folder, iter([*tail, *new]), number, vocab_size, kept, stored.sketches)
+    full = [shard_file(*p) for p in shards(index.files) if p[1] - p[0] >= SHARD_ENTRIES]
+    kept = {name: index.files[name] for name in full}
+    end = _end(kept)
+    tail = [stored[i] for i in range(end, len(stored))]
+    files, sketches = _write_shards(folder, iter([*tail, *new]), kept, [stored.sketches.head(end)])
+    if len(sketches) < end + SHARD_ENTRIES:
+        return StoredProfiles(kept | files, index.typical_distances, index.median_distances)
+    return _estimated(folder, kept | files, sketches, index.vocab_size)
 
 
-def _store_large(
-    folder: Path,
-    profiles: Iterator[Profile],
-    number: int,
-    vocab_size: int,
-    kept: Mapping[str, str] = MappingProxyType({}),
-    earlier: Sketches | None = None,
-) -> StoredProfiles:
-    """Write the profiles after those of `kept` shards, whose sketches `earlier` begins with."""
-    start = _end(kept)
-    parts = [earlier.head(start)] if earlier else []
-    written = []
-    for first in range(start, number, SHARD_ENTRIES):
-        shard = list(islice(profiles, SHARD_ENTRIES))
-        written.append(shard_file(first, first + len(shard)))
+def _write_shards(
+    folder: Path, profiles: Iterator[Profile], kept: Mapping[str, str], sketches: list[Sketches]
+) -> tuple[dict[str, str], Sketches]:
+    """Write the profiles after those of `kept` shards, of which there are sketches.
+
+    Returns:
+        The digests of the files written, by name, and the sketches of all profiles.
+    """
+    start, written = _end(kept), []
+    while shard := list(islice(profiles, SHARD_ENTRIES)):
+        written.append(shard_file(start, start + len(shard)))
         save_arrays(folder / written[-1], ProfileTable.from_profiles(shard).arrays)
-        parts.append(Sketches.from_profiles(shard))
-    sketches = Sketches.concatenate(parts)
-    written.append(sketches_file(number))
-    save_arrays(folder / written[-1], sketches.arrays)
-    files = {**kept, **{name: sha256(folder / name) for name in written}}
-    stored = LargeProfiles(folder.joinpath, files, sketches, vocab_size)
-    return StoredProfiles(files, *sampled_distances(stored, vocab_size))
+        sketches = [*sketches, Sketches.from_profiles(shard)]
+        start += len(shard)
+    joined = Sketches.concatenate(sketches)
+    written.append(sketches_file(start))
+    save_arrays(folder / written[-1], joined.arrays)
+    return {name: sha256(folder / name) for name in written}, joined
+
+
+def _estimated(
+    folder: Path, files: dict[str, str], sketches: Sketches, vocab_size: int
+) -> StoredProfiles:
+    profiles = LargeProfiles(folder.joinpath, files, sketches, vocab_size)
+    return StoredProfiles(files, *sampled_distances(profiles, vocab_size))
 
 
 def _end(files: Iterable[str]) -> int:

@@ -26,7 +26,7 @@ from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import BankError, IntegrityError, RecipeError
 from hf_lorameta.pipeline import coefficients
-from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
+from tests.conftest import BASE, LAYOUT, Account, Built, Shell, adapter_files, rows, tree
 from tests.support.plain_bank import SIZE, plain_bank
 
 
@@ -291,12 +291,13 @@ def test_adding_to_a_large_bank_is_the_same_as_building_a_larger_one(
 ) -> None:
     more = manifest_of(tmp_path / "new", "a", "b")
     sizes(large=4, shard=2)  # the whole bank is built again, since it was small
-    built = add_entries(more, Bank(shutil.copytree(bank.folder, tmp_path / "built")))
+    small = Bank(shutil.copytree(bank.folder, tmp_path / "built"))
+    built = add_entries(more, small, strict=True)
     sizes(large=2, shard=2)
     before = enlarged(bank.folder, tmp_path / "added")
     kept = before.folder / "profiles-000002-000004.safetensors"
     unchanged = kept.stat()
-    added = add_entries(more, before)
+    added = add_entries(more, before, strict=True)
     assert [entry.adapter for entry in added.index.entries[4:]] == ["local/a", "local/b"]
     assert tree(added.folder) == tree(built.folder)
     assert added.verify() == []
@@ -342,6 +343,28 @@ def test_adding_reports_what_it_leaves_out(bank: Built, tmp_path: Path, sizes: S
     assert added.index.skipped[-1].adapter == "local/a"
     assert "rank 3" in added.index.skipped[-1].reason
     assert outcomes[0][0] == "local/a"
+
+
+@pytest.mark.parametrize("limit", [2, 9])
+def test_an_adapter_that_was_skipped_can_be_added_later(
+    bank: Built, tmp_path: Path, sizes: Sizes, limit: int
+) -> None:
+    bad, good = (manifest_of(tmp_path / n, "a", **c) for n, c in (("x", {"r": 3}), ("y", {})))
+    sizes(large=limit, shard=3)
+    folder = enlarged(bank.folder, tmp_path / "b").folder
+    for _ in range(2):
+        skipping = add_entries(bad, Bank(folder))
+    assert [skip.adapter for skip in skipping.index.skipped] == ["local/a"]
+    added = add_entries(good, skipping)
+    assert (len(added), added.index.skipped) == (5, ())
+
+
+def test_another_layout_is_not_added(bank: Built, tmp_path: Path, sizes: Sizes) -> None:
+    sizes(large=2, shard=3)
+    large = enlarged(bank.folder, tmp_path / "b")
+    added = add_entries(manifest_of(tmp_path / "new", "a", layout=LAYOUT[:2]), large)
+    assert len(added) == 4
+    assert "other modules or shapes" in added.index.skipped[-1].reason
 
 
 def test_adapters_for_another_base_model_are_not_added(bank: Built, tmp_path: Path) -> None:
