@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hf_lorameta.bank.arrays import load_arrays, map_arrays, prior_from_arrays
+from hf_lorameta.bank.arrays import load_arrays, prior_from_arrays
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -288,7 +288,7 @@ class Bank:
     @cached_property
     def large_profiles(self) -> LargeProfiles:
         """The profiles of a large bank, with their sketches."""
-        sketches = Sketches(map_arrays(self.verified_file(sketches_file(len(self)))))
+        sketches = Sketches(load_arrays(self.verified_file(sketches_file(len(self)))))
         sketches.check(len(self))
         return LargeProfiles(self._path, self.index.files, sketches, self.index.vocab_size)
 

@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from hf_lorameta.bank.arrays import map_arrays
+import numpy as np
+
+from hf_lorameta.bank.arrays import ArrayFile
 from hf_lorameta.bank.index import shard_file, shards
 from hf_lorameta.bank.sketches import Sketches, profile_digest
-from hf_lorameta.data.counts.profile import Profile, ProfileTable
-from hf_lorameta.errors import IntegrityError
+from hf_lorameta.data.counts.profile import Histogram, Profile, ProfileTable
+from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.types import Array
+
+_HINT = "build the bank again, or pull it again"
 
 
 class LargeProfiles:
@@ -34,7 +38,7 @@ class LargeProfiles:
         self._vocab_size = vocab_size
         self._shards = shards(names)
         self._starts = [start for start, _ in self._shards]
-        self._open = lru_cache(maxsize=None)(lambda name: ProfileTable(map_arrays(path(name))))
+        self._open = lru_cache(maxsize=None)(lambda name: ArrayFile(path(name)))
 
     def __len__(self) -> int:
         return len(self.sketches)
@@ -52,7 +56,6 @@ class LargeProfiles:
         """Return some of the profiles, in the given order.
 
         Raises:
-            BankError: a shard cannot be read.
             IntegrityError: a profile is damaged.
         """
         table = ProfileTable.from_profiles([self._read(int(i)) for i in indices])
@@ -64,17 +67,22 @@ class LargeProfiles:
             raise IndexError(f"profile {index} of {len(self)}")
         start, stop = self._shards[bisect_right(self._starts, index) - 1]
         name = shard_file(start, stop)
-        table = self._open(name)
         try:
-            profile = table[index - start]
-        except (LookupError, ValueError):  # arrays are missing, or have other shapes
-            profile = None
-        if (
-            not profile
-            or profile_digest(profile) != self.sketches.arrays["sha256"][index].tobytes()
-        ):
+            profile = _profile(self._open(name), index - start)
+        except BankError as error:
+            raise IntegrityError(f"{error}", hint=_HINT) from None
+        if profile_digest(profile) != self.sketches.arrays["sha256"][index].tobytes():
             raise IntegrityError(
-                f"{name}: the profile of entry {index} differs from its digest",
-                hint="build the bank again, or pull it again",
+                f"{name}: the profile of entry {index} differs from its digest", hint=_HINT
             )
         return profile
+
+
+def _profile(file: ArrayFile, row: int) -> Profile:
+    """Read one profile of a shard; what it holds is not checked."""
+    parts = []
+    for half in ("input", "output", "lengths"):
+        start, stop = file.read(f"{half}.indptr", row, row + 2).tolist()
+        ids, counts = (file.read(f"{half}.{kind}", start, stop) for kind in ("ids", "counts"))
+        parts.append(Histogram(ids.astype(np.int32), counts.astype(np.int64)))
+    return Profile(parts[0], parts[1], int(file.read("rows", row, row + 1)[0]), parts[2])

@@ -85,7 +85,8 @@ def measured(*command: object) -> tuple[float, float, float]:
 
 def one_more(folder: Path) -> Path:
     """Write an adapter, its dataset and a manifest of both; return the manifest."""
-    adapter, rows, manifest = folder / "new-lora", folder / "rows.jsonl", folder / "more.yaml"
+    adapter, rows, manifest = folder / "new", folder / "rows.jsonl", folder / "more.yaml"
+    adapter /= f"lora-{time.time_ns()}"
     adapter.mkdir(parents=True, exist_ok=True)
     files = adapter_files(rank=SHAPE.rank, base=shared_data.BASE_MODEL, layout=SHAPE.layout)
     for name, content in files.items():
