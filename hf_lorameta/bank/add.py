@@ -22,7 +22,6 @@ from hf_lorameta.bank.build import (
 )
 from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
 from hf_lorameta.bank.index import (
-    INDEX_FILE,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
     Index,
@@ -34,7 +33,6 @@ from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.bank.store_profiles import extend_profiles
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import BankError
-from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.types import no_progress
@@ -50,7 +48,7 @@ def add_entries(
     progress: EntryProgress = no_progress,
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Bank:
-    """Add the entries of a manifest to a local bank, and return it opened again.
+    """Add the entries of a manifest to a local bank, and return it with them.
 
     An entry that the bank holds, by the adapter's id, stays as it is. Fitted rules and measured
     gains are dropped, since they depend on the whole bank. Of a large bank, the last shard of
@@ -59,7 +57,7 @@ def add_entries(
 
     Args:
         manifest: of the new entries, for the bank's base model.
-        bank: no pack, and not fetched from the Hub.
+        bank: no pack, and not fetched from the Hub; not to be used afterwards.
         hub: client; None makes one.
         executor: as for `hf_lorameta.bank.build.build_bank`.
         strict: raise on the first bad entry instead of skipping it.
@@ -145,7 +143,6 @@ def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Ban
             "gains": (),
             "published": published,
         }
-    changed = index.model_copy(update=changes)
-    write_atomically(folder / INDEX_FILE, changed.to_bytes())
-    clean_up(folder, changed)
-    return Bank(folder)
+    bank.update_index(**changes)  # opening the bank again would take seconds
+    clean_up(folder, bank.index)
+    return bank

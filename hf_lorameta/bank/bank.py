@@ -58,6 +58,7 @@ NAME_HINT = f"name a folder with {INDEX_FILE}, or the Hub id of a bank"
 
 _CHECKSUMS_FILE = f"{WORK_FOLDER}/seen.json"
 _OPENING_THREADS = 4
+_OF_FILES = ("profiles", "large_profiles", "distances", "output_prior")
 
 
 class Bank:
@@ -398,6 +399,8 @@ class Bank:
         self.index = self.index.model_copy(update=changes)
         self._raw_index = self.index.to_bytes()
         write_atomically(self.folder / INDEX_FILE, self._raw_index)
+        for name in _OF_FILES:  # they may be others now
+            self.__dict__.pop(name, None)
 
     def _path(self, name: str) -> Path:
         path = self.folder / name

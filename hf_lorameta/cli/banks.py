@@ -109,12 +109,12 @@ def add(
     from hf_lorameta.hub.client import Hub
 
     bank, entries = Bank.from_pretrained(folder), load(manifest)
+    known = {entry.name for entry in bank.index.entries}
     with _entry_bars(quiet, len(entries.entries)) as progress:
         extended = add_entries(
             entries, bank, hub=Hub(token), executor=workers, strict=strict, progress=progress,
             limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
-    known = {entry.name for entry in bank.index.entries}
     added = [entry for entry in extended.index.entries if entry.name not in known]
     content = {
         "adapters": len(extended),

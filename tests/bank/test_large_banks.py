@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Plan, Recipe, plan
-from hf_lorameta.bank import add as adding
 from hf_lorameta.bank import store_profiles as storing
 from hf_lorameta.bank.add import add_entries
 from hf_lorameta.bank.arrays import ArrayFile, load_arrays, save_arrays
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import clean_up
 from hf_lorameta.bank.geometry import bank_map
-from hf_lorameta.bank.index import TOKENIZER_FILE
+from hf_lorameta.bank.index import TOKENIZER_FILE, Index
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.merge import merge_banks
 from hf_lorameta.bank.sketches import Sketches
@@ -26,6 +25,7 @@ from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import BankError, IntegrityError, RecipeError
 from hf_lorameta.pipeline import coefficients
+from hf_lorameta.pipeline.coefficients import choose_coefficients
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, adapter_files, rows, tree
 from tests.support.plain_bank import SIZE, plain_bank
 
@@ -100,7 +100,7 @@ def test_datasets_without_inputs_or_outputs_are_compared_by_the_others(
     path = tmp_path / "texts.jsonl"
     path.write_text("\n".join(map(json.dumps, texts)))
     columns = {"input": "text"} if part == "input" else {"output": "text"}
-    found, small = (plan(path, bank, columns=columns) for bank in (large, plain_bank()))  # type: ignore[arg-type]
+    found, small = (plan(path, bank, columns=columns) for bank in (large, plain_bank()))
     np.testing.assert_allclose(found.coefficients.shared, small.coefficients.shared, atol=1e-6)
     if part == "input":
         assert found.nearest_in_bank == pytest.approx(small.nearest_in_bank)
@@ -127,12 +127,13 @@ def test_only_candidates_are_compared_and_combined(
 def test_only_the_profiles_of_candidates_are_read(
     large: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compared = np.isfinite(planned_among(large, 4, monkeypatch).distances)
+    found = planned_among(large, 4, monkeypatch)
+    compared = np.isfinite(found.distances)
     for i, name in enumerate(sorted(large.index.files)[:3]):
         if not compared[10 * i : 10 * i + 10].any():
             (large.folder / name).unlink()
-    again = planned_among(Bank(large.folder), 4, monkeypatch)
-    np.testing.assert_array_equal(np.isfinite(again.distances), compared)
+    again, _ = choose_coefficients(Bank(large.folder), Recipe(), found.profile, None)
+    np.testing.assert_array_equal(again, found.distances)
 
 
 def test_a_damaged_profile_is_refused_where_it_is_used(large: Bank) -> None:
@@ -308,8 +309,9 @@ def test_adding_to_a_large_bank_is_the_same_as_building_a_larger_one(
     assert added.verify() == []
     assert kept.stat().st_mtime_ns == unchanged.st_mtime_ns
     assert not (added.folder / "sketches-000004.safetensors").exists()
-    again = add_entries(more, added, executor=1)
-    assert again.digest == added.digest
+    digest = added.digest
+    assert Bank(added.folder).digest == digest
+    assert add_entries(more, added, executor=1).digest == digest
 
 
 def test_an_interrupted_addition_leaves_the_bank_as_it_was(
@@ -317,17 +319,18 @@ def test_an_interrupted_addition_leaves_the_bank_as_it_was(
 ) -> None:
     sizes(large=2, shard=3)
     before = enlarged(bank.folder, tmp_path / "b")
+    digest = before.digest
     more = manifest_of(tmp_path / "new", "a")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(adding, "write_atomically", killed)
+        patch.setattr(Index, "to_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
             add_entries(more, before, executor=1)
     left = Bank(before.folder)
-    assert left.digest == before.digest
+    assert left.digest == digest
     assert left.verify() == []
     assert len(left.stored_profiles.take(range(4))) == 4
     added = add_entries(more, left, executor=1)
@@ -338,6 +341,7 @@ def test_an_interrupted_addition_leaves_the_bank_as_it_was(
 def test_adding_reports_what_it_leaves_out(bank: Built, tmp_path: Path, sizes: Sizes) -> None:
     sizes(large=2, shard=3)
     large = enlarged(bank.folder, tmp_path / "b")
+    entries = large.index.entries
     outcomes: list[tuple[str, str]] = []
     added = add_entries(
         manifest_of(tmp_path / "new", "a", r=3),
@@ -345,7 +349,7 @@ def test_adding_reports_what_it_leaves_out(bank: Built, tmp_path: Path, sizes: S
         executor=1,
         progress=lambda name, error: outcomes.append((name, str(error))),
     )
-    assert added.index.entries == large.index.entries
+    assert added.index.entries == entries
     assert added.index.skipped[-1].adapter == "local/a"
     assert "rank 3" in added.index.skipped[-1].reason
     assert outcomes[0][0] == "local/a"
