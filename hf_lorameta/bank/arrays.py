@@ -1,4 +1,4 @@
-"""The small safetensors files of a bank: profiles, distances, the neural rule, the output prior."""
+"""The safetensors files of a bank besides weights: profiles, sketches, distances and others."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,21 +9,70 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hf_lorameta.bank.pack_format import dequantize, quantize
-from hf_lorameta.errors import BankError, IntegrityError
+from hf_lorameta.errors import AdapterError, BankError, IntegrityError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.formats.safetensors import read_header, read_range
 from hf_lorameta.method.output_prior import OutputPrior
 
 _FLOAT32 = ("directions", "gates", "backgrounds")
 """The arrays of an output prior that are stored as they are; embeddings are stored in int8."""
+_DTYPES: dict[str, np.dtype[Any]] = {
+    code: np.dtype(name)
+    for code, name in (
+        ("F64", "<f8"), ("F32", "<f4"), ("F16", "<f2"), ("I64", "<i8"), ("U64", "<u8"),
+        ("I32", "<i4"), ("U32", "<u4"), ("I8", "i1"), ("U8", "u1"),
+    )
+}  # fmt: skip
+
+
+class ArrayFile:
+    """A safetensors file, of which arrays or rows of arrays are read.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        BankError: the file is missing or malformed, in any method.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            size = path.stat().st_size
+            self._infos = read_header(lambda a, b: read_range(path, a, b), size, _DTYPES)
+        except (AdapterError, OSError) as error:
+            raise self._unreadable(error) from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arrays."""
+        return tuple(self._infos)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return the rows from `start` to `stop`, exclusive, of an array; by default all."""
+        info = self._infos.get(name)
+        rows = info.shape[0] if info and info.shape else 1
+        stop = rows if stop is None else stop
+        if not info or not 0 <= start <= stop <= rows:
+            raise self._unreadable(f"it has no rows {start} to {stop} of an array {name}")
+        width = (info.stop - info.start) // max(1, rows)
+        first, last = (info.start + row * width for row in (start, stop))
+        try:
+            raw = read_range(self._path, first, last)
+        except (AdapterError, OSError) as error:
+            raise self._unreadable(error) from None
+        shape = (stop - start, *info.shape[1:]) if info.shape else ()
+        return np.frombuffer(bytearray(raw), _DTYPES[info.dtype]).reshape(shape)
+
+    def _unreadable(self, reason: object) -> BankError:
+        return BankError(f"{self._path} cannot be read: {reason}")
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return every array of a safetensors file; raise `BankError` if it is missing or malformed."""
-    try:
-        return dict(safetensors.numpy.load_file(path))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BankError(f"{path} cannot be read: {error}") from None
+    file = ArrayFile(path)
+    return {name: file.read(name) for name in file.names}
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

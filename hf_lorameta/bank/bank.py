@@ -22,6 +22,7 @@ from hf_lorameta.bank.index import (
     DISTANCES_FILE,
     EMBEDDED_BANK,
     INDEX_FILE,
+    LARGE,
     NEURAL_FILE,
     ORIGIN_FILE,
     OUTPUT_PRIOR_FILE,
@@ -32,8 +33,11 @@ from hf_lorameta.bank.index import (
     IndexEntry,
     adapter_path,
     parse_index,
+    sketches_file,
 )
+from hf_lorameta.bank.large_profiles import LargeProfiles
 from hf_lorameta.bank.pack_format import Basis, PackedFile
+from hf_lorameta.bank.sketches import Sketches
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.errors import BankError, IntegrityError, UsageError
@@ -54,6 +58,7 @@ NAME_HINT = f"name a folder with {INDEX_FILE}, or the Hub id of a bank"
 
 _CHECKSUMS_FILE = f"{WORK_FOLDER}/seen.json"
 _OPENING_THREADS = 4
+_OF_FILES = ("profiles", "large_profiles", "distances", "output_prior")
 
 
 class Bank:
@@ -258,14 +263,40 @@ class Bank:
         V, U = self.basis.module(module)
         return A @ V, U @ B
 
+    @property
+    def is_large(self) -> bool:
+        """Whether plans compare candidates, see `hf_lorameta.bank.index.LARGE`."""
+        return self.index.is_large
+
     @cached_property
     def profiles(self) -> ProfileTable:
-        """The profiles, in the order of ``index.entries``."""
+        """The profiles, in the order of ``index.entries``, of a bank that is not large.
+
+        Raises:
+            BankError: the bank is large.
+        """
+        if self.is_large:
+            raise BankError(
+                f"this compares all {len(self):,} datasets of {self.id} with each other, which "
+                f"banks of more than {LARGE:,} are too large for"
+            )
         table = ProfileTable(load_arrays(self.verified_file(PROFILES_FILE)))
         table.check(self.index.vocab_size)
         if len(table) != len(self):
             raise IntegrityError(f"{len(table)} profiles for {len(self)} entries in {self.folder}")
         return table
+
+    @cached_property
+    def large_profiles(self) -> LargeProfiles:
+        """The profiles of a large bank, with their sketches."""
+        sketches = Sketches(load_arrays(self.verified_file(sketches_file(len(self)))))
+        sketches.check(len(self))
+        return LargeProfiles(self._path, self.index.files, sketches, self.index.vocab_size)
+
+    @property
+    def stored_profiles(self) -> ProfileTable | LargeProfiles:
+        """The profiles of any bank: their number, one or some of them, and the outputs' lengths."""
+        return self.large_profiles if self.is_large else self.profiles
 
     @cached_property
     def encode(self) -> Encode:
@@ -368,6 +399,8 @@ class Bank:
         self.index = self.index.model_copy(update=changes)
         self._raw_index = self.index.to_bytes()
         write_atomically(self.folder / INDEX_FILE, self._raw_index)
+        for name in _OF_FILES:  # they may be others now
+            self.__dict__.pop(name, None)
 
     def _path(self, name: str) -> Path:
         path = self.folder / name

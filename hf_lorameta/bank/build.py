@@ -6,26 +6,21 @@ index is written last, in the manifest's order: the same sources give the same b
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
-from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
-from hf_lorameta.bank.geometry import bank_distances, typical_distances
 from hf_lorameta.bank.index import (
     BASIS_FILE,
-    DISTANCES_FILE,
     INDEX_FILE,
     ORIGIN_FILE,
     OUTPUT_PRIOR_FILE,
-    PROFILES_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
     GeneralEntry,
@@ -37,8 +32,8 @@ from hf_lorameta.bank.index import (
     adapter_path,
 )
 from hf_lorameta.bank.manifest import BankEntry, Manifest
+from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
 from hf_lorameta.data.chat_form import CHAT, chat_form
-from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import (
@@ -61,6 +56,8 @@ logger = logging.getLogger(__name__)
 EntryProgress = Callable[[str, LoraMetaError | None], None]
 """Called with the adapter of an entry, and its error if it was skipped."""
 Outcome = IndexEntry | Skipped
+
+OTHER_MODULES = "adapts other modules or shapes than most of the bank"
 
 
 @dataclass(frozen=True)
@@ -123,14 +120,12 @@ def build_bank(
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
         job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
-        entries = manifest.entries
-        if any(entry.template == CHAT for entry in entries):
-            form = chat_form(manifest.base_model, path, base.sha if base else None, hub.token)
-            entries = tuple(entry.with_chat_form(form) for entry in entries)
-        outcomes = _run(entries, job, pool, strict, progress)
+        revision = base.sha if base else None
+        entries = in_chat_form(manifest.entries, manifest.base_model, path, revision, hub)
+        outcomes = build_entries(entries, job, pool, strict, progress)
         facts = BankFacts(
             manifest.base_model,
-            base.sha if base else None,
+            revision,
             base.license if base else None,
             manifest.is_published,
         )
@@ -174,7 +169,17 @@ def locked_folder(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _run(
+def in_chat_form(
+    entries: Sequence[BankEntry], base_model: str, tokenizer: Path, revision: str | None, hub: Hub
+) -> Sequence[BankEntry]:
+    """Return the entries with the base model's chat template where they ask for it."""
+    if all(entry.template != CHAT for entry in entries):
+        return entries
+    form = chat_form(base_model, tokenizer, revision, hub.token)
+    return [entry.with_chat_form(form) for entry in entries]
+
+
+def build_entries(
     entries: Sequence[BankEntry],
     job: BuildJob,
     executor: Executor,
@@ -201,7 +206,7 @@ def _run(
                 if strict:
                     raise
                 error = _as_known_error(problem)
-                outcomes[entry.name] = _skip(entry, _reason(entry, error))
+                outcomes[entry.name] = skip(entry, _reason(entry, error))
             progress(entry.adapter_id, error)
     finally:
         for future in futures:
@@ -224,10 +229,16 @@ def _reason(entry: BankEntry, error: LoraMetaError) -> str:
     return reason.replace(entry.dataset, entry.dataset_id) + retry
 
 
-def _skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
+def skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
+    """Note why an entry is left out."""
     if isinstance(entry, BankEntry):
         return Skipped(adapter=entry.adapter_id, dataset=entry.dataset_id, reason=reason)
     return Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
+
+
+def as_outcomes(skipped: Iterable[Skipped]) -> dict[str, Outcome]:
+    """Return skipped entries under names that no file has, each once."""
+    return {f"skipped/{s.adapter}/{s.dataset}/{s.reason}": s for s in skipped}
 
 
 def finish_bank(
@@ -255,7 +266,7 @@ def finish_bank(
         elif strict:
             raise AdapterError(f"{outcome.name} adapts other modules or shapes than the rest")
         else:
-            skipped.append(_skip(outcome, "adapts other modules or shapes than most of the bank"))
+            skipped.append(skip(outcome, OTHER_MODULES))
     if not entries:
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
         number = len(skipped)
@@ -265,26 +276,30 @@ def finish_bank(
             hint="fix the causes above, then run the same command again",
         )
     vocabulary = vocab_size(folder / TOKENIZER_FILE)
-    profiles = ProfileTable.from_profiles([stored_profile(folder, e.name) for e in entries])
-    save_arrays(folder / PROFILES_FILE, profiles.arrays)
-    distances = bank_distances(profiles, vocabulary)
-    save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
-    files = [PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE]
-    files += [OUTPUT_PRIOR_FILE] if facts.output_prior else []
+    profiles = (stored_profile(folder, entry.name) for entry in entries)
+    stored = store_profiles(folder, profiles, len(entries), vocabulary)
+    files = [TOKENIZER_FILE, *([OUTPUT_PRIOR_FILE] if facts.output_prior else [])]
     index = Index(
         **vars(facts),
         vocab_size=vocabulary,
         layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
         entries=tuple(entries),
         skipped=tuple(skipped),
-        files={name: sha256(folder / name) for name in files},
-        typical_distances=typical_distances(profiles, vocabulary, distances),
+        files=stored.files | {name: sha256(folder / name) for name in files},
+        typical_distances=stored.typical_distances,
+        median_distances=stored.median_distances,
     )
     write_atomically(folder / INDEX_FILE, index.to_bytes())
-    for part in (folder, folder / "adapters", folder / WORK_FOLDER):
-        for path in part.glob(".*.partial"):  # of killed builds
-            path.unlink()
+    clean_up(folder, index)
     return Bank(folder)
+
+
+def clean_up(folder: Path, index: Index) -> None:
+    """Delete what the index of a bank no longer lists, and partial files of killed builds."""
+    delete_outdated(folder, index.files)
+    for part in (folder, folder / "adapters", folder / WORK_FOLDER):
+        for path in part.glob(".*.partial"):
+            path.unlink()
 
 
 def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layout, set[str]]:

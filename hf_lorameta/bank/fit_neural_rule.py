@@ -36,13 +36,14 @@ def fit_bank(
         AdapterError: the adapters differ in rank.
     """
     bank.require_local()
+    profiles = bank.profiles  # raises now, rather than after the Gram matrix
     progress("Gram matrix", 0, 1)
     G = gram(weight_blocks(bank))
     progress("Gram matrix", 1, 1)
     arrays: dict[str, NDArray[np.float32]] = {}
     reports: dict[str, FitReport] = {}
     for metric, row in METRICS.items():
-        D = between(bank.profiles, bank.index.vocab_size, metric)
+        D = between(profiles, bank.index.vocab_size, metric)
         model, reports[metric] = fit_neural(
             D, G, hidden=hidden, steps=steps, seed=seed, progress=partial(progress, row.title)
         )

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.large_profiles import LargeProfiles
+from hf_lorameta.bank.sketches import CANDIDATES
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, between, distances, stored_name
@@ -23,6 +25,7 @@ from hf_lorameta.types import Array
 FAR_RATIO = 1.5
 """A nearest distance above this many times the bank's typical one is called far."""
 _MAX_SAMPLED = 32
+_MAX_OTHERS = 64
 LANDMARKS = 64
 """Maximum number of landmark datasets."""
 
@@ -51,8 +54,7 @@ def typical_distances(
     """
     if len(profiles) < 2:
         return {}
-    last = len(profiles) - 1
-    sampled = np.unique(np.linspace(0, last, _MAX_SAMPLED).round().astype(int)).tolist()
+    sampled = _evenly_spaced(len(profiles), _MAX_SAMPLED)
 
     def nearest(i: int, metric: str) -> float:
         D = computed.get(metric)
@@ -60,6 +62,44 @@ def typical_distances(
         return float(np.delete(row, i).min())
 
     return {m: float(np.median([nearest(i, m) for i in sampled])) for m in METRICS}
+
+
+def sampled_distances(
+    profiles: LargeProfiles, vocab_size: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Estimate the typical and the median distance inside a large bank, by `metrics.stored_name`.
+
+    Up to 32 evenly spaced datasets are compared with their candidates, among which the nearest one
+    is found, and with 64 evenly spaced ones, over which the median is taken. Distances are those of
+    the default metric, of all texts and of inputs or outputs alone.
+    """
+    typical: dict[str, float] = {}
+    median: dict[str, float] = {}
+    others = _evenly_spaced(len(profiles), _MAX_OTHERS)
+    for part in (None, "input", "output"):
+        nearest: list[float] = []
+        sample: list[float] = []
+        for i in _evenly_spaced(len(profiles), _MAX_SAMPLED):
+            query = profiles.take([i])
+            query = query.only(part) if part else query
+            if not (query[0].input.total or query[0].output.total):
+                continue
+            near = profiles.sketches.nearest(query[0], CANDIDATES + 1).tolist()
+            chosen = [j for j in dict.fromkeys([*others, *near]) if j != i]
+            table = profiles.take(chosen)
+            table = table.only(part) if part else table
+            row = distances(query[0], table, vocab_size, DEFAULT_METRIC)
+            nearest.append(float(row.min()))
+            sample.extend(row[: len(set(others) - {i})].tolist())
+        if nearest:
+            name = stored_name(DEFAULT_METRIC, part)
+            typical[name], median[name] = float(np.median(nearest)), float(np.median(sample))
+    return typical, median
+
+
+def _evenly_spaced(number: int, most: int) -> list[int]:
+    spaced = np.unique(np.linspace(0, number - 1, most).round().astype(int))
+    return [int(i) for i in spaced]
 
 
 # --- the map --------------------------------------------------------------------------------------

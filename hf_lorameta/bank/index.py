@@ -1,7 +1,8 @@
 """The index of a bank, ``bank.json``: its entries with commits and checksums, and its settings."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,8 +39,17 @@ WORK_FOLDER = ".build"
 SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, OUTPUT_PRIOR_FILE)
 """The files of any bank that ``Index.files`` may list."""
 
+LARGE = 1_000
+"""Banks of more entries are built with sketches and shards of profiles instead of distances.
+
+Chosen on what all distances cost: the 10⁶ of 1,000 entries take 90 s of CPU, and so would adding an
+entry; twice the entries take four times as long.
+"""
+
 _MAX_NAME_BYTES = 220
-_OPTIONAL = ("packing", "gains", "general", "output_prior", "merged")
+_OPTIONAL = ("packing", "gains", "general", "output_prior", "merged", "median_distances")
+_SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.safetensors")
+_SKETCHES = re.compile(r"sketches-(\d{6,})\.safetensors")
 
 PackDtype = Literal["bf16", "int8", "f32"]
 """Storage type of a pack's small factors."""
@@ -219,11 +229,18 @@ class Index(_Stored):
     files: dict[str, str]  # SHA-256 of the files other than weights, by name
     # by metric, the median distance from a bank dataset to its nearest other
     typical_distances: dict[str, float] = {}
+    # of a large bank, the median distance between two of its datasets, by `metrics.stored_name`
+    median_distances: dict[str, float] = {}
     packing: Packing | None = None  # None for a bank
     gains: tuple[Gain, ...] = ()  # measured by ``bank fit --transfer``, one per entry, or otherwise
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
     merged: tuple[MergedBank, ...] = ()  # the banks that ``bank merge`` made this one of
+
+    @property
+    def is_large(self) -> bool:
+        """Whether plans compare candidates, which sketches choose, instead of all entries."""
+        return sketches_file(len(self.entries)) in self.files
 
     @property
     def adapters(self) -> tuple[IndexEntry | GeneralEntry, ...]:
@@ -244,8 +261,7 @@ class Index(_Stored):
     def to_bytes(self) -> bytes:
         """Return the canonical content of ``bank.json``."""
         unset = {name for name in _OPTIONAL if not getattr(self, name)}
-        content = self.model_dump(exclude=unset, by_alias=True)
-        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+        return (self.model_dump_json(exclude=unset, by_alias=True, indent=1) + "\n").encode()
 
 
 def adapter_path(name: str) -> str:
@@ -253,22 +269,42 @@ def adapter_path(name: str) -> str:
     return f"adapters/{name}.safetensors"
 
 
+# --- files of large banks: none is ever changed, since its name states its entries ---------------
+
+
+def shard_file(start: int, stop: int) -> str:
+    """Return the name of the file with the profiles of entries `start` to `stop`, exclusive."""
+    return f"profiles-{start:06}-{stop:06}.safetensors"
+
+
+def sketches_file(number: int) -> str:
+    """Return the name of the file with the sketches of all entries."""
+    return f"sketches-{number:06}.safetensors"
+
+
+def shards(names: Iterable[str]) -> list[tuple[int, int]]:
+    """Return the entries of every shard among the names of files, in ascending order.
+
+    Example:
+        >>> shards(["tokenizer.json", shard_file(1000, 1001), shard_file(0, 1000)])
+        [(0, 1000), (1000, 1001)]
+    """
+    matches = map(_SHARD.fullmatch, names)
+    return sorted((int(match[1]), int(match[2])) for match in matches if match)
+
+
+def is_of_large_bank(name: str) -> bool:
+    """Whether a file name is that of profiles or sketches of a large bank."""
+    return bool(_SHARD.fullmatch(name) or _SKETCHES.fullmatch(name))
+
+
 def parse_index(raw: bytes, folder: Path) -> Index:
     """Parse the content of the ``bank.json`` of a folder; raise `BankError` if it is not valid."""
     path = folder / INDEX_FILE
     try:
-        version = json.loads(raw).get("schema_version")
-    except (ValueError, AttributeError, RecursionError):
-        raise BankError(f"{path} is not a JSON object") from None
-    if version not in SCHEMA_VERSIONS:
-        raise BankError(
-            f"{folder} has schema version {version!r}, expected "
-            f"{' or '.join(map(str, SCHEMA_VERSIONS))}",
-            hint="upgrade hf-lorameta, or build the bank again",
-        )
-    try:
         index = Index.model_validate_json(raw)
     except ValidationError as error:
+        _check_version(raw, folder)
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BankError(f"{path}: {field}: {first['msg']}") from None
@@ -277,12 +313,37 @@ def parse_index(raw: bytes, folder: Path) -> Index:
     return index
 
 
+def _check_version(raw: bytes, folder: Path) -> None:
+    """Raise BankError if an index that is not valid is no JSON object or of another version."""
+    try:
+        version = json.loads(raw).get("schema_version")
+    except (ValueError, AttributeError, RecursionError):
+        raise BankError(f"{folder / INDEX_FILE} is not a JSON object") from None
+    if version not in SCHEMA_VERSIONS:
+        raise BankError(
+            f"{folder} has schema version {version!r}, expected "
+            f"{' or '.join(map(str, SCHEMA_VERSIONS))}",
+            hint="upgrade hf-lorameta, or build the bank again",
+        )
+
+
 def _problems(index: Index) -> Iterator[str]:
     """Yield what is wrong with an index beyond the types of its fields."""
-    unexpected = set(index.files) - {*SMALL_FILES, *([BASIS_FILE] if index.packing else [])}
+    expected = {*SMALL_FILES, *([BASIS_FILE] if index.packing else [])}
+    listed = shards(index.files)
+    if listed:
+        number = len(index.entries)
+        ends = [0, *(stop for _, stop in listed)]
+        if [start for start, _ in listed] != ends[:-1] or ends[-1] != number or 0 in ends[1:]:
+            yield f"the files of profiles do not hold {number} in order"
+        if sketches_file(number) not in index.files:
+            yield f"{sketches_file(number)} is not listed"
+        expected |= {sketches_file(number), *(shard_file(*pair) for pair in listed)}
+        expected -= {PROFILES_FILE, DISTANCES_FILE}
+    unexpected = set(index.files) - expected
     if unexpected:
         yield f"unexpected file {min(unexpected)[:80]!r}"
-    for name in (PROFILES_FILE, TOKENIZER_FILE):
+    for name in (*([] if listed else [PROFILES_FILE]), TOKENIZER_FILE):
         if name not in index.files:
             yield f"{name} is not listed"
     for name in (entry.name for entry in index.adapters):

@@ -6,13 +6,13 @@ packs are stored whole again, as the packs have them.
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.build import BankFacts, Outcome, finish_bank
+from hf_lorameta.bank.build import BankFacts, Outcome, as_outcomes, finish_bank, skip
 from hf_lorameta.bank.entry import store_entry
 from hf_lorameta.bank.index import (
     GENERAL,
@@ -149,41 +149,39 @@ def _store_entries(banks: Sequence[Bank], folder: Path, progress: Progress) -> d
     for bank, _, entry in sorted(listed, key=lambda item: item[0].index.packing is not None):
         holders.setdefault(_identity(entry), bank)  # packs last
     outcomes: dict[str, Outcome] = {}
+    skipped: list[Skipped] = []
     by_digest: dict[str, IndexEntry] = {}
+    names = {GENERAL}
     for done, (bank, position, entry) in enumerate(listed, 1):
         progress(done, len(listed))
         if holders[_identity(entry)] is not bank:
-            _skip(outcomes, entry, "several of the merged banks hold it, and one copy is kept")
+            skipped.append(skip(entry, "several of the merged banks hold it, and one copy is kept"))
             continue
-        stored = _store_weights(bank, entry, folder, _free_name(entry, outcomes))
+        stored = _store_weights(bank, entry, folder, _free_name(entry, names))
         same = by_digest.setdefault(stored.sha256, stored)
         if same is stored:
-            store_entry(folder, stored, bank.profiles[position], {})
+            store_entry(folder, stored, bank.stored_profiles[position], {})
             outcomes[stored.name] = stored
+            names.add(stored.name.lower())
         else:
             (folder / adapter_path(stored.name)).unlink()
-            _skip(outcomes, entry, f"its weights are those of {same.adapter}")
-    for skipped in chain.from_iterable(bank.index.skipped for bank in banks):
-        _skip(outcomes, skipped, skipped.reason)
-    return outcomes
+            skipped.append(skip(entry, f"its weights are those of {same.adapter}"))
+    skipped.extend(chain.from_iterable(bank.index.skipped for bank in banks))
+    return outcomes | as_outcomes(skipped)
 
 
-def _free_name(entry: IndexEntry, taken: Iterable[str]) -> str:
-    """Return the entry's file name; with its revision, or a number too, if others have that one."""
-    names = {name.lower() for name in (GENERAL, *taken)}
+def _free_name(entry: IndexEntry, taken: Collection[str]) -> str:
+    """Return the entry's file name; with its revision, or a number too, if others have that one.
+
+    Those `taken` are in lower case.
+    """
     revised = f"{entry.name}--{entry.adapter_revision.removeprefix('sha256:')[:8]}"
     numbered = (f"{revised}-{number}" for number in count(2))
-    return next(n for n in chain([entry.name, revised], numbered) if n.lower() not in names)
+    return next(n for n in chain([entry.name, revised], numbered) if n.lower() not in taken)
 
 
 def _identity(entry: IndexEntry) -> tuple[str, str]:
     return entry.adapter.lower(), entry.adapter_revision
-
-
-def _skip(outcomes: dict[str, Outcome], entry: IndexEntry | Skipped, reason: str) -> None:
-    skipped = Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
-    if skipped not in outcomes.values():
-        outcomes[f"skipped/{len(outcomes)}"] = skipped
 
 
 def _store_weights(bank: Bank, entry: _Entry, folder: Path, name: str) -> _Entry:

@@ -11,6 +11,7 @@ from hf_lorameta.bank.index import (
     ORIGIN_FILE,
     SMALL_FILES,
     adapter_path,
+    is_of_large_bank,
 )
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically, write_hint
@@ -73,7 +74,9 @@ def _bank_files(repo: PinnedRepo) -> set[str]:
     return {
         path
         for path in repo.files
-        if path in (*SMALL_FILES, BASIS_FILE) or path == adapter_path(Path(path).stem)
+        if path in (*SMALL_FILES, BASIS_FILE)
+        or is_of_large_bank(path)
+        or path == adapter_path(Path(path).stem)
     }
 
 

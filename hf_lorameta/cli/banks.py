@@ -1,6 +1,8 @@
 """The commands of ``hf-lorameta bank``: build, inspect, verify, publish and fetch banks."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -23,6 +25,8 @@ from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.build import EntryProgress
+    from hf_lorameta.errors import LoraMetaError
 
 
 app = typer.Typer(
@@ -58,24 +62,68 @@ def build(
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.manifest import load
     from hf_lorameta.data.sources.reading_limits import ReadingLimits
-    from hf_lorameta.errors import LoraMetaError
     from hf_lorameta.hub.client import Hub
 
     entries = load(manifest)
+    with (
+        _entry_bars(quiet, len(entries.entries)) as progress,
+        dask_executor(dask) if dask else nullcontext(workers) as executor,
+    ):
+        bank = build_bank(
+            entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, executor=executor,
+            strict=strict, progress=progress, limits=ReadingLimits.of_text(max_text),
+        )  # fmt: skip
+    _show_list(bank, json)
+
+
+@contextmanager
+def _entry_bars(quiet: bool, total: int) -> "Iterator[EntryProgress]":
+    """Show how many entries were read, and why others were skipped."""
     done = count(1)
     with stage_bars(quiet) as stage:
 
-        def progress(name: str, error: LoraMetaError | None) -> None:
-            stage("Reading entries", next(done), len(entries.entries))
+        def progress(name: str, error: "LoraMetaError | None") -> None:
+            stage("Reading entries", next(done), total)
             if error:
                 log(quiet, f"skipped {name}: {error}")
 
-        with dask_executor(dask) if dask else nullcontext(workers) as executor:
-            bank = build_bank(
-                entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, executor=executor,
-                strict=strict, progress=progress, limits=ReadingLimits.of_text(max_text),
-            )  # fmt: skip
-    _show_list(bank, json)
+        yield progress
+
+
+@app.command(epilog="Example: hf-lorameta bank add my-bank more.yaml")
+def add(
+    folder: FolderArgument,
+    manifest: Annotated[Path, typer.Argument(help="YAML list of the new adapters and datasets.")],
+    workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
+    strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
+    max_text: MaxTextOption = None,
+    token: TokenOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Add the entries of a manifest to a bank; those that it holds stay as they are."""
+    from hf_lorameta.bank.add import add_entries
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.manifest import load
+    from hf_lorameta.data.sources.reading_limits import ReadingLimits
+    from hf_lorameta.hub.client import Hub
+
+    bank, entries = Bank.from_pretrained(folder), load(manifest)
+    known = {entry.name for entry in bank.index.entries}
+    with _entry_bars(quiet, len(entries.entries)) as progress:
+        extended = add_entries(
+            entries, bank, hub=Hub(token), executor=workers, strict=strict, progress=progress,
+            limits=ReadingLimits.of_text(max_text),
+        )  # fmt: skip
+    added = [entry for entry in extended.index.entries if entry.name not in known]
+    content = {
+        "adapters": len(extended),
+        "added": [entry.model_dump(mode="json", by_alias=True) for entry in added],
+    }
+    text = (
+        f"{plural(len(added), 'adapter')} added to {extended.folder}, which holds {len(extended)}"
+    )
+    emit(json, content, lambda: text)
 
 
 @app.command(epilog="Example: hf-lorameta bank discover org/model -o manifest.yaml")

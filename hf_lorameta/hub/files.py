@@ -157,9 +157,9 @@ def _blob(repo: PinnedRepo, path: str) -> Blob:
         NotFoundError: no such file.
         HubError: the server states no size.
     """
-    if path not in repo.files:
-        raise NotFoundError(f"{repo.repo_id} has no file {path}")
     if path not in repo.blobs:
+        if path not in repo.files:
+            raise NotFoundError(f"{repo.repo_id} has no file {path}")
         raise unexpected_answer(repo.repo_id, f"it states no size of {path}")
     if not repo.blobs[path].digest:
         _warn_unverified(constants.ENDPOINT)

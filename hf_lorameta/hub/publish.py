@@ -157,10 +157,11 @@ def _additions(upload: Upload, to_hub: bool, opened: ExitStack) -> list[hfh.Comm
     names = {path.relative_to(upload.folder).as_posix(): path for path in paths}
     if upload.card is not None:
         names.pop("README.md", None)
+    only = names.keys() if upload.only is None else set(upload.only)
     additions = [
         hfh.CommitOperationAdd(name, path if to_hub else opened.enter_context(path.open("rb")))
         for name, path in names.items()
-        if upload.only is None or name in upload.only
+        if name in only
     ]
     if upload.card is not None:
         additions.append(hfh.CommitOperationAdd("README.md", upload.card.encode()))
@@ -258,10 +259,10 @@ def _is_ours(
 
 def _matches(repo: PinnedRepo, addition: hfh.CommitOperationAdd) -> bool | None:
     """Return whether a repo holds a file that was sent; None if its digest is not known."""
-    if addition.path_in_repo not in repo.files:
-        return False
     blob = repo.blobs.get(addition.path_in_repo)
-    if blob is None or (blob.digest is None and blob.size == addition.upload_info.size):
+    if blob is None:
+        return None if addition.path_in_repo in repo.files else False
+    if blob.digest is None and blob.size == addition.upload_info.size:
         return None
     with addition.as_file() as file:
         return blob.matches(file)

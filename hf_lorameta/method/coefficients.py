@@ -140,6 +140,8 @@ class RuleInputs:
         bank_distances: returns the (N, N) distances inside the bank.
         model: returns the bank's fitted network.
         general: whether the bank has a general adapter, which takes what a rule leaves of one.
+        median: of the distances inside the bank, if these are among candidates of it only; None is
+            that of `bank_distances`.
 
     Raises:
         BankError: there is no distance, or one is not finite.
@@ -151,6 +153,7 @@ class RuleInputs:
     bank_distances: Callable[[], Array] = _no_bank_distances
     model: Callable[[], NeuralModel] = _no_model
     general: bool = False
+    median: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distances", _validated(self.distances))
@@ -211,7 +214,8 @@ def kernel(inputs: RuleInputs) -> Array:
     ``a = (K + 0.06 I)^(-1) k`` [2, eq. 2.25 and 2.38]. If no dataset is near, a vanishes and the
     general adapter remains; similar datasets share their weight. In a bank without a general
     adapter, the mean of all takes its place: ``c = a + (1 − Σ a) / N``. With T below 1 only nearer
-    datasets count. Some coefficients may be slightly negative.
+    datasets count. Some coefficients may be slightly negative. In a large bank, the N adapters are
+    the candidates.
 
     Raises:
         BankError: the distances inside the bank are missing, not (N, N) or not finite.
@@ -227,7 +231,10 @@ def kernel(inputs: RuleInputs) -> Array:
     if not np.isfinite(D).all():
         raise BankError("a distance in the bank is not finite")
     others = D[~np.eye(d.size, dtype=bool)]
-    width = inputs.temperature * KERNEL_WIDTH * float(np.median(others)) if others.size else 1.0
+    median = inputs.median
+    if median is None:
+        median = float(np.median(others)) if others.size else None
+    width = 1.0 if median is None else inputs.temperature * KERNEL_WIDTH * median
     if not width > 0:
         return np.full(d.size, 1 / d.size)
     with np.errstate(over="ignore", under="ignore"):  # infinitely many widths away: exp(−∞) is 0
@@ -240,7 +247,7 @@ class CoefficientRule(NamedTuple):
     """A row of `COEFFICIENT_RULES`; its title is worded as inside a sentence.
 
     `by_length` says whether the coefficients are scaled for long outputs unless a recipe states a
-    scale.
+    scale, and `among_candidates` whether the nearest datasets of a large bank suffice.
     """
 
     name: str
@@ -248,6 +255,7 @@ class CoefficientRule(NamedTuple):
     reference: str
     function: Callable[[RuleInputs], Array]
     by_length: bool = False
+    among_candidates: bool = False
 
 
 COEFFICIENT_RULES: dict[str, CoefficientRule] = {
@@ -268,6 +276,7 @@ COEFFICIENT_RULES: dict[str, CoefficientRule] = {
             "Rasmussen, Williams 2006",
             kernel,
             by_length=True,
+            among_candidates=True,
         ),
     )
 }

@@ -3,10 +3,14 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import LARGE
+from hf_lorameta.bank.sketches import CANDIDATES
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
+from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.method import metrics
 from hf_lorameta.method.coefficients import (
     COEFFICIENT_RULES,
@@ -26,6 +30,9 @@ def choose_coefficients(
 ) -> tuple[Array, Coefficients]:
     """Measure the distances of a dataset to the bank and apply the recipe's rule to them.
 
+    In a large bank, these are the distances to candidates that its sketches choose, and the others
+    get no coefficient.
+
     Args:
         bank: of N adapters; nothing is measured without any.
         recipe: the settings.
@@ -33,14 +40,20 @@ def choose_coefficients(
         counts: of its outputs; None leaves out the output prior.
 
     Returns:
-        The distances, (N,), and the coefficients as `Plan` holds them.
+        The distances, (N,), infinite to datasets that were not compared, and the coefficients as
+        `Plan` holds them.
 
     Raises:
         BankError: the bank lacks the neural rule that was asked for.
+        RecipeError: the bank is large, and the metric or the rule needs all of its datasets.
     """
     if not len(bank):
         return np.empty(0), Coefficients(np.empty(0))
     comparison = compare_with_bank(bank, profile, recipe.metric)
+    if bank.is_large:
+        _check_among_candidates(bank, recipe)
+        chosen = bank.large_profiles.sketches.nearest(profile, CANDIDATES)
+        comparison = comparison._replace(chosen=chosen)
     distances = comparison.distances(profile)
     inputs = RuleInputs(
         distances,
@@ -48,11 +61,43 @@ def choose_coefficients(
         comparison.bank_distances,
         lambda: _neural(bank, recipe),
         general=bank.index.general is not None,
+        median=bank.index.median_distances.get(comparison.name),
     )
     coefficients = apply_rule(recipe.coefficients, inputs, recipe.top_k)
+    if comparison.chosen is not None:
+        distances, coefficients = _of_all(len(bank), comparison.chosen, distances, coefficients)
     if counts and recipe.output_prior and COMBINERS[recipe.combine].linear:
         coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
     return distances, coefficients.scaled(scale_for(bank, recipe, profile))
+
+
+def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
+    """Raise RecipeError for a method that the nearest datasets do not suffice for."""
+    local = COEFFICIENT_RULES[recipe.coefficients].among_candidates
+    if local and recipe.metric == metrics.DEFAULT_METRIC:
+        return
+    setting = "metric" if local else "coefficients"
+    raise RecipeError(
+        f"{setting}={getattr(recipe, setting)} needs the distances to all {len(bank):,} datasets "
+        f"of the bank, for which it would read the profiles and then the adapters of all; in a "
+        f"bank of more than {LARGE:,}, the nearest {CANDIDATES} are compared",
+        hint=[
+            Option("metric", metrics.DEFAULT_METRIC),
+            Option("coefficients", "kernel"),
+        ],
+    )
+
+
+def _of_all(
+    number: int, chosen: NDArray[np.intp], distances: Array, coefficients: Coefficients
+) -> tuple[Array, Coefficients]:
+    """Put distances and coefficients of candidates where they are in the whole bank."""
+    general = coefficients.shared[len(chosen) :]
+    all_distances = np.full(number, np.inf)
+    all_distances[chosen] = distances
+    weights = np.zeros(number)
+    weights[chosen] = coefficients.shared[: len(chosen)]
+    return all_distances, Coefficients(np.append(weights, general))
 
 
 def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
@@ -67,7 +112,7 @@ def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
         return recipe.scale
     if not profile.output.total or not is_scaled_by_length(bank, recipe):
         return 1.0
-    return length_scale(profile.output_length, bank.profiles.output_lengths)
+    return length_scale(profile.output_length, bank.stored_profiles.output_lengths)
 
 
 def is_scaled_by_length(bank: Bank, recipe: Recipe) -> bool:
@@ -83,38 +128,55 @@ def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:
 
 
 class Comparison(NamedTuple):
-    """The parts of a bank's datasets that a new one is compared with.
+    """What of a bank's datasets a new one is compared with.
 
     Attributes:
         bank: of N adapters.
         metric: a key of `hf_lorameta.method.metrics.METRICS`.
-        profiles: of the bank, without the part that the new dataset lacks.
-        complete: no part is left out.
-        name: under which the distances among these profiles are stored.
+        part: the only part of the texts that is compared; None if no part is left out.
+        chosen: (C,) indices of the bank's datasets that are compared; None are all.
     """
 
     bank: Bank
     metric: str
-    profiles: ProfileTable
-    complete: bool
-    name: str
+    part: Literal["input", "output"] | None = None
+    chosen: NDArray[np.intp] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether no part of the texts is left out."""
+        return self.part is None
+
+    @property
+    def name(self) -> str:
+        """Name under which the bank stores distances of these parts."""
+        return metrics.stored_name(self.metric, self.part)
+
+    @property
+    def profiles(self) -> ProfileTable:
+        """The profiles of the datasets that are compared, without the part that is left out."""
+        bank = self.bank
+        table = bank.profiles if self.chosen is None else bank.stored_profiles.take(self.chosen)
+        return table.only(self.part) if self.part else table
 
     def distances(self, profile: Profile) -> Array:
-        """Return the (N,) distances from the new dataset to every bank dataset."""
+        """Return the (C,) distances from the new dataset to those that are compared."""
         return metrics.distances(profile, self.profiles, self.bank.index.vocab_size, self.metric)
 
     def bank_distances(self) -> Array:
-        """Return the (N, N) distances inside the bank, stored or computed once."""
+        """Return the (C, C) distances between those that are compared, stored if these are all."""
+        size = self.bank.index.vocab_size
+        if self.chosen is not None:
+            return metrics.between(self.profiles, size, self.metric)
         stored = self.bank.distances
         if self.name not in stored:
-            size = self.bank.index.vocab_size
             stored[self.name] = metrics.between(self.profiles, size, self.metric)
         return stored[self.name].astype(np.float64)
 
     def typical_nearest(self) -> float:
         """Return the median distance from a bank dataset to its nearest other; NaN if N < 2."""
-        if self.complete:
-            return self.bank.index.typical_distances.get(self.metric, float("nan"))
+        if self.complete or self.bank.is_large:
+            return self.bank.index.typical_distances.get(self.name, float("nan"))
         if len(self.bank) < 2:
             return float("nan")
         inside = self.bank_distances()
@@ -123,7 +185,7 @@ class Comparison(NamedTuple):
 
 
 def compare_with_bank(bank: Bank, profile: Profile, metric: str) -> Comparison:
-    """Leave out of the bank's profiles what the new dataset lacks.
+    """Leave out of the comparison what the new dataset lacks.
 
     A dataset without outputs is compared by inputs alone. One without inputs is compared by
     outputs alone if the metric measures inputs and outputs separately, and else with all text of
@@ -134,12 +196,8 @@ def compare_with_bank(bank: Bank, profile: Profile, metric: str) -> Comparison:
         profile: of the new dataset.
         metric: a key of `hf_lorameta.method.metrics.METRICS`.
     """
-    part: Literal["input", "output"]
     if not profile.output.total:
-        part = "input"
-    elif len(metrics.METRICS[metric].parts) > 1 and not profile.input.total:
-        part = "output"
-    else:
-        return Comparison(bank, metric, bank.profiles, True, metrics.stored_name(metric))
-    name = metrics.stored_name(metric, part)
-    return Comparison(bank, metric, bank.profiles.only(part), False, name)
+        return Comparison(bank, metric, "input")
+    if len(metrics.METRICS[metric].parts) > 1 and not profile.input.total:
+        return Comparison(bank, metric, "output")
+    return Comparison(bank, metric)

@@ -32,7 +32,7 @@ def _as_it_is(dataset: Dataset) -> Dataset:
 
 def expects_instructions(bank: Bank) -> bool:
     """Whether the inputs of most bank datasets contain an instruction."""
-    profiles = bank.profiles
+    profiles = bank.stored_profiles
     compared = range(0, len(profiles), max(1, len(profiles) // _COMPARED))
     return sum(shares_instruction(profiles[i]) for i in compared) > len(compared) / 2
 

@@ -51,7 +51,7 @@ class Plan:
         dataset: the dataset that was read.
         recipe: the settings.
         profile: of the dataset.
-        distances: (N,) to every bank dataset.
+        distances: (N,) to every bank dataset; of a large bank, infinite to those not compared.
         coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
             output prior if it has one; zero for those left out. Those of adapters sum to `scale`,
             unless they were scaled down.

@@ -228,14 +228,14 @@ class Dot(NamedTuple):
     near: bool
 
 
-def map_html(plan: Plan, bank_map: BankMap) -> str:
+def map_html(plan: Plan, bank_map: BankMap | None) -> str:
     """Return the map with the plan's dataset, or nothing for fewer than three bank datasets.
 
     Args:
         plan: its distances place the dataset.
-        bank_map: map of the plan's bank, in the plan's metric.
+        bank_map: map of the plan's bank, in the plan's metric; None for a large bank.
     """
-    if len(plan.distances) < 3:
+    if bank_map is None or len(plan.distances) < 3:
         return ""
     pixels = _to_pixels(np.vstack([bank_map.points, bank_map.place(plan.distances)]))
     points, yours = pixels[:-1], pixels[-1]

@@ -80,8 +80,8 @@ class BankLoader:
         except LoraMetaError:
             return False
 
-    def _map(self, metric: str) -> BankMap:
-        return bank_map(self.bank, metric)
+    def _map(self, metric: str) -> BankMap | None:
+        return None if self.bank.is_large else bank_map(self.bank, metric)
 
     def _load(self) -> None:
         try:
@@ -114,7 +114,7 @@ class BankLoader:
                 f"The bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
             )
         bank.encode(["ready"])  # loads the tokenizer now rather than in a request
-        if not len(bank.profiles):
+        if not len(bank.stored_profiles):
             raise SpaceError("The bank contains no adapters")
         return bank
 

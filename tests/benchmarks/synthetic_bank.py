@@ -7,26 +7,18 @@ rest is its own.
 """
 
 import argparse
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
-from hf_lorameta.bank.geometry import bank_distances, typical_distances
-from hf_lorameta.bank.index import (
-    DISTANCES_FILE,
-    PROFILES_FILE,
-    TOKENIZER_FILE,
-    WORK_FOLDER,
-    Index,
-    IndexEntry,
-    adapter_path,
-)
+from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, Index, IndexEntry, adapter_path
+from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile, ProfileTable
+from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.formats.lora_file import write_tensors
@@ -81,23 +73,30 @@ def write_bank(folder: Path, shape: Shape, seed: int = 0) -> Bank:
 
     with ThreadPoolExecutor(2) as workers:
         entries = tuple(workers.map(write, range(shape.adapters)))
-    table = profiles(shape.adapters, VOCAB, seed)
-    (folder / PROFILES_FILE).write_bytes(safetensors.numpy.save(table.arrays))
     (folder / TOKENIZER_FILE).write_bytes((EMBEDDED_FOLDER / TOKENIZER_FILE).read_bytes())
-    distances = bank_distances(table, VOCAB)
-    stored = {name: D.astype(np.float32) for name, D in distances.items()}
-    (folder / DISTANCES_FILE).write_bytes(safetensors.numpy.save(stored))
-    checked = (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)
-    index = Index(
-        base_model="mistralai/Mistral-7B-Instruct-v0.2", base_revision=None, base_license=None,
-        vocab_size=VOCAB, published=False, entries=entries, skipped=(),
-        layout=tuple((m.name, m.in_features, m.out_features) for m in shape.layout),
-        files={name: sha256(folder / name) for name in checked},
-        typical_distances=typical_distances(table, VOCAB, distances),
-    )  # fmt: skip
+    index = index_of(folder, "mistralai/Mistral-7B-Instruct-v0.2", shape.layout, entries,
+                     profiles(shape.adapters, VOCAB, seed))  # fmt: skip
     (folder / "bank.json").write_bytes(index.to_bytes())
     _save_checksums(folder, entries)
     return Bank(folder)
+
+
+def index_of(
+    folder: Path,
+    base_model: str,
+    layout: Layout,
+    entries: Sequence[IndexEntry],
+    profiles: Iterable[Profile],
+) -> Index:
+    """Store profiles in the folder of a bank, which has its tokenizer; return the bank's index."""
+    stored = store_profiles(folder, profiles, len(entries), VOCAB)
+    return Index(
+        base_model=base_model, base_revision=None, base_license=None,
+        vocab_size=VOCAB, published=False, entries=tuple(entries), skipped=(),
+        layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
+        files=stored.files | {TOKENIZER_FILE: sha256(folder / TOKENIZER_FILE)},
+        typical_distances=stored.typical_distances, median_distances=stored.median_distances,
+    )  # fmt: skip
 
 
 def _save_checksums(folder: Path, entries: tuple[IndexEntry, ...]) -> None:
@@ -143,10 +142,9 @@ def _write_adapter(
     )  # fmt: skip
 
 
-def profiles(number: int, vocab: int, seed: int = 0) -> ProfileTable:
+def profiles(number: int, vocab: int, seed: int = 0) -> Iterator[Profile]:
     """Profiles of synthetic datasets over a vocabulary."""
-    rngs = (np.random.default_rng((seed, 7, i)) for i in range(number))
-    return ProfileTable.from_profiles([_profile(rng, vocab) for rng in rngs])
+    return (_profile(np.random.default_rng((seed, 7, i)), vocab) for i in range(number))
 
 
 def _profile(rng: np.random.Generator, vocab: int) -> Profile:

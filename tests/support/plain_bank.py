@@ -6,17 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from hf_lorameta import Bank
-from hf_lorameta.bank.arrays import save_arrays
-from hf_lorameta.bank.geometry import bank_distances, typical_distances
-from hf_lorameta.bank.index import (
-    DISTANCES_FILE,
-    INDEX_FILE,
-    PROFILES_FILE,
-    TOKENIZER_FILE,
-    WORK_FOLDER,
-    adapter_path,
-)
-from hf_lorameta.data.counts.profile import ProfileTable
+from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, WORK_FOLDER, adapter_path
+from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.method.merging import exact
@@ -46,18 +37,15 @@ def _write(folder: Path) -> None:
         changes = {"rank": RANK, "scaling": 1.0, "size": path.stat().st_size,
                    "sha256": sha256(path)}  # fmt: skip
         entries.append(entry.model_copy(update=changes))
-    profiles = ProfileTable.from_profiles([whole.profiles[i] for i in chosen])
-    save_arrays(folder / PROFILES_FILE, profiles.arrays)
-    distances = bank_distances(profiles, whole.index.vocab_size)
-    save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
+    profiles = [whole.profiles[i] for i in chosen]
+    stored = store_profiles(folder, profiles, len(profiles), whole.index.vocab_size)
     shutil.copyfile(whole.verified_file(TOKENIZER_FILE), folder / TOKENIZER_FILE)
-    files = (PROFILES_FILE, DISTANCES_FILE, TOKENIZER_FILE)
     index = whole.index.model_copy(
         update={
             "schema_version": 1, "packing": None, "general": None, "output_prior": None,
             "gains": (), "skipped": (), "entries": tuple(entries),
-            "files": {name: sha256(folder / name) for name in files},
-            "typical_distances": typical_distances(profiles, whole.index.vocab_size, distances),
+            **stored._asdict(),
+            "files": stored.files | {TOKENIZER_FILE: sha256(folder / TOKENIZER_FILE)},
         }
     )  # fmt: skip
     write_atomically(folder / INDEX_FILE, index.to_bytes())

@@ -293,6 +293,10 @@ class ProfileTable:
         )
         return Profile(inputs, outputs, int(self.arrays["rows"][index]), lengths)
 
+    def take(self, indices: Iterable[int]) -> "ProfileTable":
+        """Return some of the profiles, in the given order."""
+        return ProfileTable.from_profiles([self[int(i)] for i in indices])
+
     def only(self, part: Literal["input", "output"]) -> "ProfileTable":
         """Return the profiles with only the inputs, or only the outputs and their lengths."""
         emptied: dict[str, NDArray[np.integer]] = {}

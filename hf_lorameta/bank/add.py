@@ -1,0 +1,148 @@
+"""Add entries to a bank that is finished: only they are built, and little is written again."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import fields, replace
+from typing import Any
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.build import (
+    OTHER_MODULES,
+    BankFacts,
+    EntryProgress,
+    Outcome,
+    as_outcomes,
+    build_entries,
+    clean_up,
+    finish_bank,
+    in_chat_form,
+    locked_folder,
+    skip,
+)
+from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
+from hf_lorameta.bank.index import (
+    OUTPUT_PRIOR_FILE,
+    TOKENIZER_FILE,
+    Index,
+    IndexEntry,
+    Skipped,
+    adapter_path,
+)
+from hf_lorameta.bank.manifest import BankEntry, Manifest
+from hf_lorameta.bank.store_profiles import extend_profiles
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.errors import BankError
+from hf_lorameta.formats.lora_file import AdapterFile
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.types import no_progress
+
+
+def add_entries(
+    manifest: Manifest,
+    bank: Bank,
+    *,
+    hub: Hub | None = None,
+    executor: Executor | int = 8,
+    strict: bool = False,
+    progress: EntryProgress = no_progress,
+    limits: ReadingLimits = DEFAULT_LIMITS,
+) -> Bank:
+    """Add the entries of a manifest to a local bank, and return it with them.
+
+    An entry that the bank holds, by the adapter's id, stays as it is. Fitted rules and measured
+    gains are dropped, since they depend on the whole bank. Of a large bank, the last shard of
+    profiles, the sketches and the index are written again, the index last: until then, the bank is
+    what it was. The distances of a smaller bank are computed again.
+
+    Args:
+        manifest: of the new entries, for the bank's base model.
+        bank: no pack, and not fetched from the Hub; not to be used afterwards.
+        hub: client; None makes one.
+        executor: as for `hf_lorameta.bank.build.build_bank`.
+        strict: raise on the first bad entry instead of skipping it.
+        progress: called after each new entry with its adapter, and its error if it was skipped.
+        limits: how much is read of a row of a dataset.
+
+    Raises:
+        BankError: the bank is for another base model, a pack, fetched from the Hub or being built.
+        LoraMetaError: with `strict`, the error of the first bad entry.
+    """
+    bank.require_local()
+    index, folder = bank.index, bank.folder
+    if manifest.base_model.lower() != index.base_model.lower():
+        raise BankError(
+            f"the manifest is for {manifest.base_model}, the bank for {index.base_model}",
+            hint="build another bank: hf-lorameta bank build MANIFEST -o DIR",
+        )
+    held = {entry.name.lower() for entry in index.adapters}
+    new: Sequence[BankEntry] = [
+        entry for entry in manifest.entries if entry.name.lower() not in held
+    ]
+    runs = ThreadPoolExecutor(executor) if isinstance(executor, int) else nullcontext(executor)
+    hub = hub or Hub()
+    with locked_folder(folder), runs as pool:
+        tokenizer = bank.verified_file(TOKENIZER_FILE)
+        digest = index.files[TOKENIZER_FILE]
+        job = BuildJob(folder, hub, index.base_model, index.vocab_size, digest, limits)
+        new = in_chat_form(new, index.base_model, tokenizer, index.base_revision, hub)
+        outcomes = build_entries(new, job, pool, strict, progress)
+        published = index.published and manifest.is_published
+        if bank.is_large:
+            return _extend(bank, outcomes, published)
+        _keep_profiles(bank)
+        names = [field.name for field in fields(BankFacts)]
+        facts = BankFacts(**{name: getattr(index, name) for name in names})
+        facts = replace(facts, published=published)
+        entries = {e.name: e for e in (*index.entries, *_entries(outcomes))}
+        skipped = as_outcomes(_skipped(index, outcomes))
+        return finish_bank(folder, entries | skipped, facts, strict=strict)
+
+
+def _entries(outcomes: Mapping[str, Outcome]) -> list[IndexEntry]:
+    return [outcome for outcome in outcomes.values() if isinstance(outcome, IndexEntry)]
+
+
+def _skipped(index: Index, outcomes: Mapping[str, Outcome]) -> list[Skipped]:
+    """Return what an index lists as skipped, without adapters that are entries now, and more."""
+    added = {entry.adapter for entry in _entries(outcomes)}
+    earlier = [skipped for skipped in index.skipped if skipped.adapter not in added]
+    new = [outcome for outcome in outcomes.values() if isinstance(outcome, Skipped)]
+    return list(dict.fromkeys([*earlier, *new]))
+
+
+def _if_alike(bank: Bank, outcome: Outcome) -> Outcome:
+    """Return an entry if it adapts the modules of the bank; otherwise, why it is skipped."""
+    if isinstance(outcome, Skipped):
+        return outcome
+    layout = AdapterFile(bank.folder / adapter_path(outcome.name)).layout
+    return outcome if layout == bank.layout else skip(outcome, OTHER_MODULES)
+
+
+def _keep_profiles(bank: Bank) -> None:
+    """Store the profiles of a bank where a build expects them, if they are not there."""
+    for i, entry in enumerate(bank.index.entries):
+        if not has_profile(bank.folder, entry.name):
+            store_entry(bank.folder, entry, bank.profiles[i], {})
+
+
+def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Bank:
+    """Append entries to a large bank."""
+    index, folder = bank.index, bank.folder
+    outcomes = {name: _if_alike(bank, outcome) for name, outcome in outcomes.items()}
+    entries = _entries(outcomes)
+    changes: dict[str, Any] = {"skipped": tuple(_skipped(index, outcomes))}
+    if entries:
+        profiles = [stored_profile(folder, entry.name) for entry in entries]
+        stored = extend_profiles(folder, bank.large_profiles, index, profiles)
+        kept = (TOKENIZER_FILE, OUTPUT_PRIOR_FILE)
+        others = {name: index.files[name] for name in kept if name in index.files}
+        changes |= stored._asdict() | {
+            "files": stored.files | others,
+            "entries": (*index.entries, *entries),
+            "gains": (),
+            "published": published,
+        }
+    bank.update_index(**changes)  # opening the bank again would take seconds
+    clean_up(folder, bank.index)
+    return bank

@@ -1,0 +1,401 @@
+"""Large banks: candidates by sketches, profiles read by entry, and entries added."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta import Plan, Recipe, plan
+from hf_lorameta.bank import store_profiles as storing
+from hf_lorameta.bank.add import add_entries
+from hf_lorameta.bank.arrays import ArrayFile, load_arrays, save_arrays
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.build import clean_up
+from hf_lorameta.bank.geometry import bank_map
+from hf_lorameta.bank.index import TOKENIZER_FILE, Index
+from hf_lorameta.bank.manifest import Manifest, load
+from hf_lorameta.bank.merge import merge_banks
+from hf_lorameta.bank.sketches import Sketches
+from hf_lorameta.bank.store_profiles import store_profiles
+from hf_lorameta.data.counts.profile import ProfileTable
+from hf_lorameta.demo import TRAIN_FILE
+from hf_lorameta.errors import BankError, IntegrityError, RecipeError
+from hf_lorameta.pipeline import coefficients
+from hf_lorameta.pipeline.coefficients import choose_coefficients
+from tests.conftest import BASE, LAYOUT, Account, Built, Shell, adapter_files, rows, tree
+from tests.support.plain_bank import SIZE, plain_bank
+
+
+@dataclass
+class Sizes:
+    """Sets above how many entries a bank is large, and how many profiles are in a file."""
+
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, large: int, shard: int) -> None:
+        self.monkeypatch.setattr(storing, "LARGE", large)
+        self.monkeypatch.setattr(storing, "SHARD_ENTRIES", shard)
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> Sizes:
+    return Sizes(monkeypatch)
+
+
+def enlarged(folder: Path, target: Path) -> Bank:
+    """Return a copy of a bank that is stored as a large one."""
+    bank = Bank(shutil.copytree(folder, target))
+    profiles = [bank.profiles[i] for i in range(len(bank))]
+    stored = store_profiles(target, profiles, len(bank), bank.index.vocab_size)
+    tokenizer = {TOKENIZER_FILE: bank.index.files[TOKENIZER_FILE]}
+    bank.update_index(**stored._asdict() | {"files": stored.files | tokenizer})
+    clean_up(target, bank.index)
+    return Bank(target)
+
+
+@pytest.fixture
+def large(tmp_path: Path, sizes: Sizes) -> Bank:
+    """The plain bank with three files of profiles."""
+    small = plain_bank()  # written before the limit is lowered
+    sizes(large=20, shard=10)
+    return enlarged(small.folder, tmp_path / "large")
+
+
+def test_its_files_are_sketches_and_profiles_by_entries(large: Bank) -> None:
+    assert large.is_large
+    assert sorted(large.index.files) == [
+        "profiles-000000-000010.safetensors", "profiles-000010-000020.safetensors",
+        "profiles-000020-000026.safetensors", "sketches-000026.safetensors", "tokenizer.json",
+    ]  # fmt: skip
+    assert (
+        sorted(p.name for p in large.folder.glob("*.safetensors")) == sorted(large.index.files)[:4]
+    )
+    assert large.verify() == []
+    for i in (0, 9, 10, 25):
+        one, other = large.stored_profiles[i], plain_bank().profiles[i]
+        assert one.rows == other.rows
+        np.testing.assert_array_equal(one.output.counts, other.output.counts)
+    lengths = large.stored_profiles.output_lengths
+    np.testing.assert_array_equal(lengths, plain_bank().profiles.output_lengths)
+
+
+def test_with_all_datasets_as_candidates_a_plan_is_that_of_a_small_bank(large: Bank) -> None:
+    small = plan(TRAIN_FILE, plain_bank())
+    found = plan(TRAIN_FILE, large)
+    np.testing.assert_allclose(found.distances, small.distances)
+    np.testing.assert_allclose(found.coefficients.shared, small.coefficients.shared, atol=1e-6)
+    assert found.nearest_in_bank == pytest.approx(small.nearest_in_bank)
+
+
+@pytest.mark.parametrize("part", ["input", "output"])
+def test_datasets_without_inputs_or_outputs_are_compared_by_the_others(
+    large: Bank, part: str, tmp_path: Path
+) -> None:
+    lines = TRAIN_FILE.read_text("utf-8").splitlines()
+    texts = [{"text": json.loads(line)["input"]} for line in lines]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(map(json.dumps, texts)))
+    columns = {"input": "text"} if part == "input" else {"output": "text"}
+    found, small = (plan(path, bank, columns=columns) for bank in (large, plain_bank()))
+    np.testing.assert_allclose(found.coefficients.shared, small.coefficients.shared, atol=1e-6)
+    if part == "input":
+        assert found.nearest_in_bank == pytest.approx(small.nearest_in_bank)
+
+
+def planned_among(bank: Bank, number: int, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.setattr(coefficients, "CANDIDATES", number)
+    return plan(TRAIN_FILE, bank)
+
+
+def test_only_candidates_are_compared_and_combined(
+    large: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, found = plan(TRAIN_FILE, large), planned_among(large, 8, monkeypatch)
+    compared = np.isfinite(found.distances)
+    assert compared.sum() == 8
+    np.testing.assert_array_equal(found.distances[compared], whole.distances[compared])
+    assert set(np.argsort(whole.distances)[:4]) <= set(np.flatnonzero(compared))
+    assert not found.coefficients.shared[:SIZE][~compared].any()
+    assert found.coefficients.shared.sum() == pytest.approx(found.scale)
+    assert len(found.neighbors()) == 8
+
+
+def test_only_the_profiles_of_candidates_are_read(
+    large: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = planned_among(large, 4, monkeypatch)
+    compared = np.isfinite(found.distances)
+    for i, name in enumerate(sorted(large.index.files)[:3]):
+        if not compared[10 * i : 10 * i + 10].any():
+            (large.folder / name).unlink()
+    again, _ = choose_coefficients(Bank(large.folder), Recipe(), found.profile, None)
+    np.testing.assert_array_equal(again, found.distances)
+
+
+def test_a_damaged_profile_is_refused_where_it_is_used(large: Bank) -> None:
+    path = large.folder / "profiles-000010-000020.safetensors"
+    arrays = load_arrays(path)
+    start = arrays["input.indptr"][3]
+    arrays["input.counts"][start] += 1
+    save_arrays(path, arrays)
+    profiles = Bank(large.folder).stored_profiles
+    assert profiles.take([12, 14, 25]).arrays["rows"].size == 3
+    with pytest.raises(IntegrityError, match="the profile of entry 13 differs from its digest"):
+        profiles.take([12, 13])
+    assert Bank(large.folder).verify() == [f"{path.name}: checksum differs from the index"]
+
+
+@pytest.mark.parametrize("missing", ["rows", "input.indptr"])
+def test_a_malformed_shard_is_refused(large: Bank, missing: str) -> None:
+    path = large.folder / "profiles-000000-000010.safetensors"
+    save_arrays(path, {k: a for k, a in load_arrays(path).items() if k != missing})
+    with pytest.raises(IntegrityError, match=f"no rows 0 to . of an array {missing}"):
+        _ = Bank(large.folder).stored_profiles[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "needs"),
+    [
+        (Recipe.paper(), "coefficients=normalized needs the distances to all 26 datasets"),
+        (Recipe(metric="js"), "metric=js needs the distances to all 26 datasets"),
+    ],
+)
+def test_what_needs_all_distances_is_refused(large: Bank, recipe: Recipe, needs: str) -> None:
+    with pytest.raises(RecipeError, match=needs):
+        plan(TRAIN_FILE, large, recipe)
+
+
+def test_comparing_all_datasets_is_refused(large: Bank) -> None:
+    with pytest.raises(BankError, match="compares all 26 datasets of local bank with each other"):
+        bank_map(large, "js-task")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("profiles-000010-000020.safetensors", "do not hold 26 in order"),
+        ("profiles-000020-000026.safetensors", "do not hold 26 in order"),
+        ("sketches-000026.safetensors", r"sketches-000026\.safetensors is not listed"),
+    ],
+)
+def test_an_index_without_a_file_of_profiles_is_refused(
+    large: Bank, change: str, problem: str
+) -> None:
+    files = {name: digest for name, digest in large.index.files.items() if name != change}
+    large.update_index(files=files)
+    with pytest.raises(BankError, match=problem):
+        Bank(large.folder)
+
+
+def test_large_banks_merge(large: Bank, tmp_path: Path, sizes: Sizes) -> None:
+    sizes(large=20, shard=26)
+    merged = merge_banks([large, plain_bank()], tmp_path / "merged")
+    assert merged.index.entries == large.index.entries
+    assert sorted(merged.index.files)[0] == "profiles-000000-000026.safetensors"
+    assert len(merged.index.skipped) == SIZE
+    sketches = merged.large_profiles.sketches.arrays
+    for name, array in large.large_profiles.sketches.arrays.items():
+        np.testing.assert_array_equal(sketches[name], array)
+
+
+def test_a_large_bank_is_pushed_and_pulled(
+    cli: Shell, user: Account, bank: Built, tmp_path: Path, sizes: Sizes
+) -> None:
+    sizes(large=2, shard=3)
+    folder = enlarged(bank.folder, tmp_path / "large").folder
+    cli("bank", "push", folder, f"{user.name}/b", "--private", token=user.token)
+    cli("bank", "pull", f"{user.name}/b", "-o", "pulled", token=user.token)
+    pulled = {path.name for path in (tmp_path / "pulled").glob("profiles*")}
+    assert pulled == {"profiles-000000-000003.safetensors", "profiles-000003-000004.safetensors"}
+    assert cli("bank", "verify", "pulled").code == 0
+    small = shutil.copytree(bank.folder, tmp_path / "small")
+    cli("bank", "push", small, f"{user.name}/b", token=user.token)
+    files = cli.hub.files(f"{user.name}/b", repo_type="dataset")
+    assert "profiles.safetensors" in files
+    assert not any(name.startswith(("profiles-", "sketches-")) for name in files)
+
+
+# --- sketches -------------------------------------------------------------------------------------
+
+
+def test_sketches_order_datasets_much_as_distances_do() -> None:
+    bank = Bank.embedded()
+    sketches = Sketches.from_profiles(bank.profiles[i] for i in range(len(bank)))
+    exact = bank.distances["js-task"].astype(float)
+    guessed = np.array([sketches.distances(bank.profiles[i]) for i in range(len(bank))])
+    off = ~np.eye(len(bank), dtype=bool)
+    assert np.corrcoef(guessed[off], exact[off])[0, 1] > 0.98
+    found = [len({*np.argsort(exact[i])[:16]} & {*sketches.nearest(bank.profiles[i], 32)})
+             for i in range(len(bank))]  # fmt: skip
+    assert np.mean(found) > 0.98 * 16
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape", "type"])
+def test_sketches_of_another_form_are_refused(large: Bank, damage: str) -> None:
+    arrays = dict(large.large_profiles.sketches.arrays)
+    changed: dict[str, Any] = {
+        "missing": {k: v for k, v in arrays.items() if k != "lengths"},
+        "shape": arrays | {"input": arrays["input"][:, :-1]},
+        "type": arrays | {"output": arrays["output"].astype(np.float32)},
+    }
+    with pytest.raises(IntegrityError, match="the sketches have other arrays, types or shapes"):
+        Sketches(changed[damage]).check(SIZE)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 16, b"\x02" + b"\0" * 7 + b"{}x"])
+def test_a_malformed_file_of_arrays_is_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(BankError, match=r"x\.safetensors cannot be read"):
+        load_arrays(path)
+
+
+def test_a_missing_or_truncated_file_of_arrays_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(BankError, match="cannot be read"):
+        load_arrays(path)
+    save_arrays(path, {"a": np.arange(9), "b": np.zeros((2, 0), np.float16)})
+    arrays = load_arrays(path)
+    assert arrays["a"].tolist() == list(range(9))
+    assert arrays["b"].shape == (2, 0)
+    file = ArrayFile(path)
+    assert file.read("a", 3, 5).tolist() == [3, 4]
+    for start, stop in ((-1, 2), (3, 2), (3, 10)):
+        with pytest.raises(BankError, match="no rows"):
+            file.read("a", start, stop)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BankError, match="cannot be read"):
+        load_arrays(path)
+
+
+# --- adding ---------------------------------------------------------------------------------------
+
+
+def manifest_of(folder: Path, *names: str, **config: Any) -> Manifest:
+    """Write a manifest of local adapters and datasets."""
+    entries = []
+    for seed, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for file, content in adapter_files(seed=100 + seed, **config).items():
+            (folder / name / file).write_bytes(content)
+        (folder / f"{name}.jsonl").write_bytes(rows(seed))
+        entries.append({"adapter": f"./{name}", "dataset": f"./{name}.jsonl", "license": "mit"})
+    path = folder / "more.json"
+    path.write_text(json.dumps({"version": 1, "base_model": BASE, "entries": entries}))
+    return load(path)
+
+
+def test_adding_to_a_large_bank_is_the_same_as_building_a_larger_one(
+    bank: Built, tmp_path: Path, sizes: Sizes
+) -> None:
+    more = manifest_of(tmp_path / "new", "a", "b")
+    sizes(large=4, shard=2)  # the whole bank is built again, since it was small
+    small = Bank(shutil.copytree(bank.folder, tmp_path / "built"))
+    built = add_entries(more, small, executor=1, strict=True)
+    sizes(large=2, shard=2)
+    before = enlarged(bank.folder, tmp_path / "added")
+    kept = before.folder / "profiles-000002-000004.safetensors"
+    unchanged = kept.stat()
+    added = add_entries(more, before, executor=1, strict=True)
+    assert [entry.adapter for entry in added.index.entries[4:]] == ["local/a", "local/b"]
+    assert tree(added.folder) == tree(built.folder)
+    assert added.verify() == []
+    assert kept.stat().st_mtime_ns == unchanged.st_mtime_ns
+    assert not (added.folder / "sketches-000004.safetensors").exists()
+    digest = added.digest
+    assert Bank(added.folder).digest == digest
+    assert add_entries(more, added, executor=1).digest == digest
+
+
+def test_an_interrupted_addition_leaves_the_bank_as_it_was(
+    bank: Built, tmp_path: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes(large=2, shard=3)
+    before = enlarged(bank.folder, tmp_path / "b")
+    digest = before.digest
+    more = manifest_of(tmp_path / "new", "a")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "to_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            add_entries(more, before, executor=1)
+    left = Bank(before.folder)
+    assert left.digest == digest
+    assert left.verify() == []
+    assert len(left.stored_profiles.take(range(4))) == 4
+    added = add_entries(more, left, executor=1)
+    assert len(added) == 5
+    assert added.verify() == []
+
+
+def test_adding_reports_what_it_leaves_out(bank: Built, tmp_path: Path, sizes: Sizes) -> None:
+    sizes(large=2, shard=3)
+    large = enlarged(bank.folder, tmp_path / "b")
+    entries = large.index.entries
+    outcomes: list[tuple[str, str]] = []
+    added = add_entries(
+        manifest_of(tmp_path / "new", "a", r=3),
+        large,
+        executor=1,
+        progress=lambda name, error: outcomes.append((name, str(error))),
+    )
+    assert added.index.entries == entries
+    assert added.index.skipped[-1].adapter == "local/a"
+    assert "rank 3" in added.index.skipped[-1].reason
+    assert outcomes[0][0] == "local/a"
+
+
+@pytest.mark.parametrize("limit", [2, 9])
+def test_an_adapter_that_was_skipped_can_be_added_later(
+    bank: Built, tmp_path: Path, sizes: Sizes, limit: int
+) -> None:
+    bad, good = (manifest_of(tmp_path / n, "a", **c) for n, c in (("x", {"r": 3}), ("y", {})))
+    sizes(large=limit, shard=3)
+    folder = enlarged(bank.folder, tmp_path / "b").folder
+    for _ in range(2):
+        skipping = add_entries(bad, Bank(folder), executor=1)
+    assert [skip.adapter for skip in skipping.index.skipped] == ["local/a"]
+    added = add_entries(good, skipping, executor=1)
+    assert (len(added), added.index.skipped) == (5, ())
+
+
+def test_another_layout_is_not_added(bank: Built, tmp_path: Path, sizes: Sizes) -> None:
+    sizes(large=2, shard=3)
+    large = enlarged(bank.folder, tmp_path / "b")
+    added = add_entries(manifest_of(tmp_path / "new", "a", layout=LAYOUT[:2]), large, executor=1)
+    assert len(added) == 4
+    assert "other modules or shapes" in added.index.skipped[-1].reason
+
+
+def test_adapters_for_another_base_model_are_not_added(bank: Built, tmp_path: Path) -> None:
+    other = manifest_of(tmp_path / "new", "a").model_copy(update={"base_model": "o/m"})
+    with pytest.raises(BankError, match="the manifest is for o/m, the bank for base/tiny"):
+        add_entries(other, Bank(bank.folder), executor=1)
+
+
+def test_a_merged_bank_can_be_added_to(bank: Built, tmp_path: Path) -> None:
+    merged = merge_banks([Bank(bank.folder), Bank(bank.folder)], tmp_path / "merged")
+    added = add_entries(manifest_of(tmp_path / "new", "a"), merged, executor=1)
+    assert len(added) == 5
+    assert added.index.merged == merged.index.merged
+    profile, source = added.profiles[2], Bank(bank.folder).profiles[2]
+    assert ProfileTable.from_profiles([profile]).arrays["rows"][0] == source.rows
+
+
+def test_bank_add_says_what_it_added(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    shutil.copytree(bank.folder, tmp_path / "b")
+    manifest_of(tmp_path / "new", "a")
+    done = cli("bank", "add", "b", "new/more.json")
+    assert done.out.strip().startswith("1 adapter added to b, which holds 5")
+    again = cli("bank", "add", "b", "new/more.json", "--json").json
+    assert (again["adapters"], again["added"]) == (5, [])
