@@ -37,7 +37,7 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(command: str)
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        ("push a", "add --public, or wait"),
+        ("push a", "add --base FOLDER, or add --public, or wait"),
         ("evaluate a", "add --base FOLDER, or wait"),
         ("bank push a --repo-id b", "add --public, or wait"),
         ("bank list a", "wait"),

@@ -18,6 +18,7 @@ from hf_lorameta import Bank, Recipe, plan  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
+from hf_lorameta.engines.interfaces import RowScores  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import BankError  # noqa: E402
 from hf_lorameta.formats.lora_layout import Layout  # noqa: E402
@@ -187,8 +188,8 @@ class Recorder:
     def apply(self, layout: Layout, pairs: list[FactorPair]) -> None:
         self.adapters.append((layout, pairs))
 
-    def loss(self, tokens: Any) -> float:
-        return 1.0
+    def score(self, tokens: Any) -> RowScores:
+        return RowScores(loss=1.0, right=0)
 
 
 def test_gains_are_those_of_the_default_on_datasets_new_to_the_general_adapter(

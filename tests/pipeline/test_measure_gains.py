@@ -8,6 +8,7 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.pack import pack
+from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.method.metrics import between
 from hf_lorameta.pipeline.measure_gains import _sum, leave_one_out
 from hf_lorameta.recipe import Recipe
@@ -31,8 +32,8 @@ class CountingRunner:
     def apply(self, layout: Any, pairs: Any) -> None:
         self.value = 1.0 - len(pairs[0][0]) / 100
 
-    def loss(self, tokens: Any) -> float:
-        return self.value
+    def score(self, tokens: Any) -> RowScores:
+        return RowScores(loss=self.value, right=0)
 
 
 def test_each_dataset_is_scored_with_the_adapters_of_the_others(bank: Built) -> None:

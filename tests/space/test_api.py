@@ -243,12 +243,12 @@ def test_two_users_at_once_do_not_see_each_others_data(
 
 
 @pytest.mark.slow
-def test_twenty_plans_and_four_generations_at_once(
+def test_twenty_plans_and_four_generations_of_a_program_that_makes_eight_at_once(
     call: Callable[..., Any], cli: Shell, web: Web, user: Account, tmp_path: Path
 ) -> None:
     repos = [user.dataset(f"d{i}", {"train.jsonl": notes(45, 45 * i)}) for i in range(4)]
     before = web.space.memory()
-    with ThreadPoolExecutor(24) as pool:
+    with ThreadPoolExecutor(8) as pool:
         planning = [pool.submit(call, "/plan", dataset=repos[i % 4]) for i in range(20)]
         generating = [pool.submit(call, "/generate", dataset=repo) for repo in repos]
         plans = [future.result() for future in planning]
