@@ -91,4 +91,4 @@ def test_python_is_advised_no_argument_that_it_lacks() -> None:
         assert not UsageError("x", hint=Option(name)).__notes__
     both = UsageError("x", hint=[Option("device", "cpu"), Option("private", False)])
     assert both.__notes__ == ["add private=False"]
-    assert both.hint == "add --base FOLDER, or add --public"
+    assert both.hint == "add --device cpu, or add --public"
