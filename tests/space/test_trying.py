@@ -88,7 +88,12 @@ def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_t
     visitor: Visitor, web_without_torch: Web, cli: Shell
 ) -> None:
     owner, page = web_without_torch.owner, visitor.page
-    lines = "".join(json.dumps(row) + "\n" for row in COUNTING).encode()
+    roles = {"input": "user", "output": "assistant"}
+    chats = (  # their prompts stay as they are
+        {"messages": [{"role": roles[name], "content": text} for name, text in row.items()]}
+        for row in COUNTING
+    )
+    lines = "".join(json.dumps(chat) + "\n" for chat in chats).encode()
     repo = owner.dataset("counting", {"train.jsonl": lines})
     visitor.sign_in()
     visitor.plan(repo)
