@@ -75,19 +75,21 @@ class Actions:
         if task is None:
             yield self.settle(visit)
             return
-        yield self._running(visit)
         place = Place.current()
         task.job.address, task.job.wanted = place.address, place.wanted
         updates: Updates = {}
         try:
+            yield self._running(visit)
             for news in task.job.run(task.work):
                 yield self._shown(visit, task, news)
         except Canceled:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a message
             updates = {task.problem: error_html(known_error(error))}
+        finally:  # Gradio closes this generator where it takes a page for closed
+            with visit.lock:
+                visit.finish(task)
         with visit.lock:
-            visit.finish(task)
             if visit.task is None:
                 updates = self.idle(visit) | updates
             elif not task.job.committed:
@@ -147,6 +149,7 @@ class Actions:
             c.bar: gr.Row(visible=True),
             c.make: gr.Button(visible=False),
             c.cancel: gr.Button(visible=True),
+            c.pulse: gr.Timer(active=True),
         }
 
     def idle(self, visit: Visit) -> Updates:
@@ -158,6 +161,7 @@ class Actions:
             c.bar: gr.Row(visible=ready or visit.canceled),
             c.make: gr.Button(visible=ready, interactive=visit.recipe is not None),
             c.cancel: gr.Button(visible=False),
+            c.pulse: gr.Timer(active=False),
             c.verdict_step: gr.Column(visible=ready),
             c.result_step: gr.Column(visible=visit.adapter is not None),
         }

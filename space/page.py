@@ -71,6 +71,8 @@ class Wiring:
         for button in (c.save, c.save_anyway):
             target = [c.repo_id, c.visibility, c.overwrite]
             self._request(button.click, adapter.save, "adapter", target)
+        # the last updates of an event may not arrive, if the page's stream of messages was reopened
+        c.pulse.tick(self._actions.settle, c.visit, **self._at_once)
         canceled = self._ask(c.cancel.click, self._actions.cancel)
         canceled.then(self._actions.settle, c.visit, **self._at_once)
 

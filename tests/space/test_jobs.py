@@ -319,6 +319,19 @@ def test_the_last_update_which_gradio_sends_again_changes_nothing(
     assert shown(replaced) == {"visit": visit}
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_task_ends_if_gradio_closes_its_generator(
+    actions: Actions, visit: Visit, steps: int
+) -> None:
+    begin(actions, visit, 1, report_forever)
+    running = actions.run(visit, "plan")
+    for _ in range(steps):
+        next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert visit.task is None
+    assert "cancel" in actions.settle(visit), "the page is told that nothing runs"
+
+
 def report_forever(job: jobs.Job) -> None:
     while True:
         job.report("working")
