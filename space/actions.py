@@ -149,7 +149,7 @@ class Actions:
             c.bar: gr.Row(visible=True),
             c.make: gr.Button(visible=False),
             c.cancel: gr.Button(visible=True),
-            c.pulse: gr.Timer(active=True),
+            c.run_timer: gr.Timer(active=True),
         }
 
     def idle(self, visit: Visit) -> Updates:
@@ -161,7 +161,7 @@ class Actions:
             c.bar: gr.Row(visible=ready or visit.canceled),
             c.make: gr.Button(visible=ready, interactive=visit.recipe is not None),
             c.cancel: gr.Button(visible=False),
-            c.pulse: gr.Timer(active=False),
+            c.run_timer: gr.Timer(active=False),
             c.verdict_step: gr.Column(visible=ready),
             c.result_step: gr.Column(visible=visit.adapter is not None),
         }

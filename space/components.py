@@ -44,7 +44,7 @@ class Components:
         self._build_footer()
         with gr.Row(visible=False, elem_id="lm-bar") as self.bar:
             self.progress = _html("lm-work")
-            self.pulse = gr.Timer(5, active=False)
+            self.run_timer = gr.Timer(5, active=False)
             self.make = gr.Button("Make adapter", variant="primary", elem_id="lm-make")
             self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="lm-cancel")
 

@@ -72,7 +72,7 @@ class Wiring:
             target = [c.repo_id, c.visibility, c.overwrite]
             self._request(button.click, adapter.save, "adapter", target)
         # the last updates of an event may not arrive, if the page's stream of messages was reopened
-        c.pulse.tick(self._actions.settle, c.visit, **self._at_once)
+        c.run_timer.tick(self._actions.settle, c.visit, **self._at_once)
         canceled = self._ask(c.cancel.click, self._actions.cancel)
         canceled.then(self._actions.settle, c.visit, **self._at_once)
 

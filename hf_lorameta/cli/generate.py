@@ -54,12 +54,12 @@ _EFFECTIVE_NUMBER = (
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
-    from hf_lorameta.pipeline.automatic import Automatic
+    from hf_lorameta.pipeline.automatic import NOTHING
     from hf_lorameta.pipeline.budget import advise
 
     with request.session() as session, stage_bars(quiet) as progress:
         dataset = request.open_dataset(session, progress)
-        planned = _prepare(request, session, dataset, quiet, Automatic(False, False)).plan
+        planned = _prepare(request, session, dataset, quiet, NOTHING).plan
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:

@@ -33,6 +33,9 @@ class Automatic(NamedTuple):
     check: bool = True
 
 
+NOTHING = Automatic(fit=False, check=False)
+
+
 def possible(
     wanted: Automatic, recipe: Recipe, dataset: DatasetInfo, session: Session
 ) -> Automatic:
@@ -48,9 +51,9 @@ def possible(
         session: runs the base model.
     """
     if recipe.rows_asked or recipe.is_mixture or dataset.prompts_only:
-        return Automatic(fit=False, check=False)
+        return NOTHING
     if not any(wanted) or environ.get(NO_BASE) or not _is_ready(session):
-        return Automatic(fit=False, check=False)
+        return NOTHING
     return wanted._replace(fit=wanted.fit and recipe.is_default_method)
 
 

@@ -322,12 +322,13 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
         'use the default: a mixture is not trained'
     """
     if plan.recipe.train is not None:
-        return _time_of_training(plan, operations_per_second)
-    training, rows = _on_training(plan, operations_per_second), _rows_to_fit(plan)
+        return _time_of_training(plan, plan.recipe.train, operations_per_second)
+    rows = _fittable_rows(plan)
     fitted = rows_to_fit(plan, plan.profile.rows) if rows else 0
     if fitted and plan.recipe.is_default_method and not plan.recipe.rows_asked:
         own = f"for labels such as these, use the default: it fits the last layer on {fitted} rows"
-        return f"{own}. Or {training.partition('. Otherwise')[0]}"
+        return f"{own}. Or {_on_training(plan, operations_per_second, otherwise=False)}"
+    training = _on_training(plan, operations_per_second)
     if not rows:
         return training
     return (
@@ -336,9 +337,8 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
     )
 
 
-def _time_of_training(plan: Plan, operations_per_second: float | None) -> str | None:
-    rows = plan.recipe.train
-    if rows is None or plan.profile.rows < MIN_TRAINING_ROWS:
+def _time_of_training(plan: Plan, rows: int, operations_per_second: float | None) -> str | None:
+    if plan.profile.rows < MIN_TRAINING_ROWS:
         return None
     seconds = training_seconds(plan, rows, operations_per_second or measure_operations())
     return f"training on {rows} rows takes at most about {duration(seconds)} on this CPU"
@@ -358,7 +358,7 @@ def rows_to_fit(plan: Plan, available: int) -> int:
     return rows if rows >= _LEAST_FITTED and holds_labels(plan) else 0
 
 
-def _rows_to_fit(plan: Plan) -> int:
+def _fittable_rows(plan: Plan) -> int:
     """Return the rows to fit the last layer on if outputs are labels and it can be fitted, or 0."""
     index, recipe = plan.bank.index, plan.recipe
     if recipe.is_mixture or recipe.fit is not None or not recipe.leaves_rank_to_fit:
@@ -381,7 +381,7 @@ def holds_labels(plan: Plan) -> bool:
     return counts.novelty <= _LABEL_NOVELTY and labels <= _MOST_LABELS
 
 
-def _on_training(plan: Plan, operations_per_second: float | None) -> str:
+def _on_training(plan: Plan, operations_per_second: float | None, *, otherwise: bool = True) -> str:
     expected = plan.expected
     prompt_is_better = (
         expected is not None and expected.prompted is not None and expected.prompted > expected.mean
@@ -408,7 +408,8 @@ def _on_training(plan: Plan, operations_per_second: float | None) -> str:
     trained = f"train on {rows} rows with --train {rows}, {took}"
     if not len(plan.bank):
         return trained
-    return f"{trained}: this usually lowers the loss most. Otherwise, {without}"
+    trained += ": this usually lowers the loss most"
+    return f"{trained}. Otherwise, {without}" if otherwise else trained
 
 
 def _on_jobs(plan: Plan, rows: int) -> str:

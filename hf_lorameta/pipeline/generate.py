@@ -10,7 +10,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.pipeline.adapter_folder import Export
-from hf_lorameta.pipeline.automatic import Automatic, possible
+from hf_lorameta.pipeline.automatic import NOTHING, Automatic, possible
 from hf_lorameta.pipeline.budget import budget_seconds, most_rows, recipe_within, rows_to_fit
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.mixture import Mixture, check_emit
@@ -25,7 +25,6 @@ from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row, StageProgress
 
 logger = logging.getLogger(__name__)
-_NOTHING = Automatic(fit=False, check=False)
 
 
 def generate(
@@ -153,7 +152,7 @@ def prepare(
     recipe: Recipe,
     *,
     budget: float | None = None,
-    wanted: Automatic = _NOTHING,
+    wanted: Automatic = NOTHING,
 ) -> Prepared:
     """Read a dataset, plan, and draw rows.
 

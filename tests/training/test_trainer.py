@@ -152,17 +152,17 @@ def test_every_epoch_has_every_row_once() -> None:
 def test_a_task_whose_loss_is_not_finite_ends_alone(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = torch_forward.token_scores
+    output_logits = torch_forward.output_logits
 
     def broken(model: Any, packed: Any, adapters: bool = True) -> Any:
-        result, likeliest = scores(model, packed, adapters)
-        factors = torch.ones_like(result)
+        logits, targets = output_logits(model, packed, adapters)
+        factors = torch.ones_like(logits)
         if 0 in packed.outputs:
             factors[: packed.outputs[0]] = torch.nan
-        return result * factors, likeliest
+        return logits * factors, targets
 
     expected = train(base, TASKS[1:2])
-    monkeypatch.setattr(torch_forward, "token_scores", broken)
+    monkeypatch.setattr(torch_forward, "output_logits", broken)
     results = train(base, TASKS[:2], at_once=2)
     assert (results["task0"].run.step, results["task0"].run.best_step) == (1, 0)
     assert_same(results["task1"], expected["task1"])

@@ -52,16 +52,17 @@ def rows_apart(model: Any) -> AbstractContextManager[None]:
 
 
 def token_losses(model: Any, packed: Pass, adapters: bool = True) -> torch.Tensor:
-    """Return the cross entropy of the n output tokens of a pass in nats, (n,)."""
-    return token_scores(model, packed, adapters)[0]
+    """Return the cross entropy of the n output tokens of a pass in nats, (n,).
+
+    Arguments are those of `output_logits`.
+    """
+    return _cross_entropies(*output_logits(model, packed, adapters))
 
 
-def token_scores(
+def output_logits(
     model: Any, packed: Pass, adapters: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the cross entropy of the n output tokens of a pass in nats, (n,), and the likeliest.
-
-    The latter are the most probable tokens in the places of these, (n,) int64.
+    """Return the logits of the n output tokens of a pass, (n, V), and the tokens, (n,) int64.
 
     Args:
         model: a causal LM of transformers, inside `rows_apart`.
@@ -77,9 +78,12 @@ def token_scores(
         logits = model(**inputs, logits_to_keep=at, use_cache=False).logits[0]
     if len(logits) != len(at):  # a model that computes all of them
         logits = logits[at]
-    targets = torch.tensor(packed.targets, device=device)
+    return logits, torch.tensor(packed.targets, device=device)
+
+
+def _cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
-    return torch.cat([_cross_entropy(*part) for part in parts]), logits.argmax(-1)
+    return torch.cat([_cross_entropy(*part) for part in parts])
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -155,10 +159,9 @@ class PassRunner:
 
         def compute(packed: Pass) -> list[tuple[float, list[int]]]:
             with torch.no_grad():  # what is cached, such as masks, may also be used for gradients
-                losses, likeliest = token_scores(self._model, packed, adapters)
-                of_rows = zip(
-                    by_row(packed, losses.double()), by_row(packed, likeliest), strict=True
-                )
+                logits, targets = output_logits(self._model, packed, adapters)
+                losses = by_row(packed, _cross_entropies(logits, targets).double())
+                of_rows = zip(losses, by_row(packed, logits.argmax(-1)), strict=True)
                 return [(float(loss.sum()), best.tolist()) for loss, best in of_rows]
 
         def add(packed: Pass, results: list[tuple[float, list[int]]]) -> None:
