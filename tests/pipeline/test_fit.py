@@ -13,9 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Recipe  # noqa: E402 - they import torch
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
-from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import (  # noqa: E402
     EmptyDatasetError,
     UnlabeledDatasetError,
@@ -28,6 +27,7 @@ from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
+from tests.training.tiny import loss, make  # noqa: E402
 
 LAST = Module("model.layers.1.mlp.down_proj", 48, 32)
 
@@ -59,17 +59,6 @@ def labeled(count: int = 64) -> list[dict[str, str]]:
     words = tiny.WORDS[:8]
     rows = ((words[i % 8], words[i // 8 % 8], tiny.WORDS[12 + (i % 8 > 3)]) for i in range(count))
     return [{"input": f"say {b} {a}", "output": label} for a, b, label in rows]
-
-
-def make(bank: Bank, data: Path, **settings: object) -> Generation:
-    generation = generate(data, bank, Recipe.of(rank=4, **settings))
-    assert isinstance(generation, Generation)
-    return generation
-
-
-def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path) -> float:
-    evaluator = TorchEvaluator(bank.index.base_model, "float32")
-    return evaluator.evaluate(rows, adapter, generate=False)[0].loss
 
 
 def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(

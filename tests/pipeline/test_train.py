@@ -13,9 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Recipe  # noqa: E402 - they import torch
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
-from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import prepare  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
@@ -25,6 +24,7 @@ from hf_lorameta.training import device  # noqa: E402
 from hf_lorameta.training.further import few_rows  # noqa: E402
 from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
+from tests.training.tiny import loss, make  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +48,6 @@ def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr(few_rows_settings, "settings_for", settings)
-
-
-def make(bank: Bank, new: Path, **settings: object) -> Generation:
-    generation = generate(new, bank, Recipe.of(rank=4, **settings))
-    assert isinstance(generation, Generation)
-    return generation
-
-
-def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path) -> float:
-    evaluator = TorchEvaluator(bank.index.base_model, "float32")
-    return evaluator.evaluate(rows, adapter, generate=False)[0].loss
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_lorameta import Bank, Generation, Recipe, generate
 from hf_lorameta.engines.scoring import Tokens
 
 if TYPE_CHECKING:
-    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.training.settings import Settings
 
 TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
@@ -129,3 +129,18 @@ def _rms_norm(module: Any, shifted: bool, x: Any) -> Any:
     epsilon = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
     weight = getattr(module, "weight", 1.0)
     return x * (x.pow(2).mean(-1, True) + epsilon).rsqrt() * (weight + shifted)
+
+
+def make(bank: Bank, data: Path, **settings: object) -> Generation:
+    """Generate an adapter of rank 4."""
+    generation = generate(data, bank, Recipe.of(rank=4, **settings))
+    assert isinstance(generation, Generation)
+    return generation
+
+
+def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path) -> float:
+    """Return the loss of rows with an adapter in PEFT, computed in float32."""
+    from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+
+    evaluator = TorchEvaluator(bank.index.base_model, "float32")
+    return evaluator.evaluate(rows, adapter, generate=False)[0].loss
