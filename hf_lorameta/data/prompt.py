@@ -1,6 +1,8 @@
 """The prompt of a row: an instruction and an input in a template."""
 
 import re
+from collections.abc import Sequence
+from itertools import takewhile
 
 from hf_lorameta.errors import Option, UsageError
 
@@ -58,6 +60,30 @@ def check_template(template: str, *, has_instruction: bool) -> None:
     else:
         return
     raise UsageError(f"the template {template!r} {problem}", hint=hint)
+
+
+def shared_ends(texts: Sequence[str]) -> tuple[str, str]:
+    """Return what texts begin with alike, and what the rest of them ends with alike.
+
+    Example:
+        >>> shared_ends(["Q: a?", "Q: bb?"]), shared_ends(["aa", "aaa"])
+        (('Q: ', '?'), ('aa', ''))
+    """
+    start = shared_length(texts)
+    end = shared_length([text[start:][::-1] for text in texts])
+    first = texts[0] if texts else ""
+    return first[:start], first[len(first) - end :]
+
+
+def shared_length(sequences: Sequence[Sequence[object]]) -> int:
+    """Return the number of elements that sequences begin with alike.
+
+    Example:
+        >>> shared_length([[1, 2, 3], [1, 2, 4, 5]]), shared_length([])
+        (2, 0)
+    """
+    same = takewhile(lambda items: len(set(items)) == 1, zip(*sequences, strict=False))
+    return sum(1 for _ in same)
 
 
 def as_option(text: str) -> str:

@@ -6,11 +6,10 @@ Adapters of a bank were trained on prompts that say what to do and end in a cue,
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import takewhile
 
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.instructions import propose_instruction, states_task
-from hf_lorameta.data.prompt import as_option
+from hf_lorameta.data.prompt import as_option, shared_ends
 
 QUESTION, TEXT = "Question: {input}\nAnswer:", "Input: {input}\nOutput:"
 """Templates of prompts that say what to do and lack a cue, and of others without an instruction.
@@ -84,8 +83,8 @@ def share_instruction(prompts: Sequence[str]) -> bool:
         >>> share_instruction(["He ran.", "It flew."])
         False
     """
-    start, end = _shared_start(prompts), _shared_end(prompts)
-    return len(set(prompts)) > 1 and max(len(start.strip()), len(end.strip())) >= _INSTRUCTION
+    longest = max(len(end.strip()) for end in shared_ends(prompts))
+    return len(set(prompts)) > 1 and longest >= _INSTRUCTION
 
 
 def share_cue(prompts: Sequence[str]) -> bool:
@@ -97,16 +96,6 @@ def share_cue(prompts: Sequence[str]) -> bool:
         >>> share_cue(["Who is it?", "What is it?"])
         False
     """
-    end = _shared_end([prompt.rstrip() for prompt in prompts])
+    _, end = shared_ends([prompt.rstrip() for prompt in prompts])
     line = end.rpartition("\n")[2].strip()
     return len(set(prompts)) > 1 and 0 < len(line) <= _CUE and line[-1] in _CUE_ENDS
-
-
-def _shared_start(texts: Sequence[str]) -> str:
-    first, last = min(texts, default=""), max(texts, default="")  # the others share what these do
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return first[: sum(1 for _ in same)]
-
-
-def _shared_end(texts: Sequence[str]) -> str:
-    return _shared_start([text[::-1] for text in texts])[::-1]

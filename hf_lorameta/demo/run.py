@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
+from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines.llama_cpp import server as llama_cpp
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
-from hf_lorameta.engines.scoring import Report, Scores, shared_length
+from hf_lorameta.engines.scoring import Report, Scores
 from hf_lorameta.environment import cache_dir, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
 from hf_lorameta.files import write_atomically
@@ -132,10 +133,7 @@ def _try_command(folder: Path) -> str:
     """Return a command that prompts the adapter, with the template that all inputs share."""
     lines = TRAIN_FILE.read_text(encoding="utf-8").splitlines()
     inputs = [json.loads(line)["input"] for line in lines]
-    first = inputs[0]
-    head = min(shared_length(first, text) for text in inputs[1:])
-    tail = min(shared_length(first[::-1], text[::-1]) for text in inputs[1:])
-    template = f"{first[:head]}{{}}{first[-tail:]}".replace("\n", "\\n")
+    template = "{}".join(shared_ends(inputs)).replace("\n", "\\n")
     return shlex.join(["hf-lorameta", "try", str(folder), "--template", template])
 
 

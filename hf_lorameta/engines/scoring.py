@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import EmptyDatasetError, Option, UnlabeledDatasetError
 from hf_lorameta.tables import padded_markdown_table
@@ -125,7 +126,7 @@ class Tokens(NamedTuple):
             >>> Tokens.split([5, 6], [5, 6, 7], [], [0], 1)
             Tokens(prompt=[5, 6], output=[7, 1])
         """
-        common = shared_length(prompt, text)
+        common = shared_length([prompt, text])
         return cls(start + prompt[:common] or first, [*text[common:], end])
 
     def truncated_prompt(self, length: int, start: list[int]) -> list[int]:
@@ -137,17 +138,6 @@ class Tokens(NamedTuple):
     def truncated(self, length: int, start: list[int]) -> "Tokens":
         """Return the row in `length` tokens; the prompt is truncated, the output never."""
         return Tokens(self.truncated_prompt(length - len(self.output), start), self.output)
-
-
-def shared_length(a: Sequence[object], b: Sequence[object]) -> int:
-    """Return the length of the common prefix.
-
-    Example:
-        >>> shared_length([1, 2, 3], [1, 2, 4, 5])
-        2
-    """
-    differ = (index for index, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(differ, min(len(a), len(b)))
 
 
 # --- answers ------------------------------------------------------------------------------------

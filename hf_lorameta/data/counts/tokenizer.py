@@ -1,5 +1,6 @@
 """Load a ``tokenizer.json``."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,27 @@ from hf_lorameta.types import Encode
 def load_encode(path: Path) -> Encode:
     """Return a function from texts to token ids, without special tokens, truncation or padding."""
     tokenizer = _load_tokenizer(path)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return lambda texts: [
         e.ids for e in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     ]
 
 
 def _load_tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer
-
+    """Return a tokenizer, shared and thus not to be changed; a bank asks for it many times."""
     try:
-        return Tokenizer.from_file(str(path))
+        return _parsed(path, path.stat().st_mtime_ns)
     except Exception as error:  # noqa: BLE001 - the library raises bare Exception
         raise BankError(f"{path} is not a tokenizer.json ({type(error).__name__})") from None
+
+
+@lru_cache(maxsize=1)
+def _parsed(path: Path, modified: int) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def vocab_size(path: Path) -> int:

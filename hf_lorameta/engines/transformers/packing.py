@@ -16,7 +16,8 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_lorameta.engines.scoring import Tokens, shared_length
+from hf_lorameta.data.prompt import shared_length
+from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import UsageError
 
 if TYPE_CHECKING:
@@ -160,8 +161,8 @@ def _prefix_length(rows: Sequence[Tokens], share: bool) -> int:
     """Length of the prompts' common prefix; the last token of each prompt is not part of it."""
     if not share or len(rows) == 1:
         return 0
-    first = rows[0].prompt
-    return min(min(shared_length(first, prompt), len(prompt) - 1) for prompt, _ in rows)
+    prompts = [row.prompt for row in rows]
+    return min(shared_length(prompts), *(len(prompt) - 1 for prompt in prompts))
 
 
 def _packed(groups: Mapping[int, Sequence[Tokens]], share: bool) -> Pass:
