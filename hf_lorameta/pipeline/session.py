@@ -12,6 +12,7 @@ from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.engines.scoring import MAX_LENGTH
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.errors import UsageError
@@ -148,12 +149,29 @@ class Session:
         The template ``chat`` is the base model's own chat template. Without instruction and
         template, prompts get those that they lack, if the bank's have them, see
         `hf_lorameta.data.prompt_form.with_known_form`.
+
+        Raises:
+            UsageError: the instruction is longer than the prompts that the base model is run with.
+            DatasetError, HubError: as `hf_lorameta.open_dataset` does.
         """
         if reading.get("template") == CHAT:
             reading["template"] = self.chat_form
         if reading.get("instruction") == "" and not reading.get("template"):
             reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
+        self._check_length(reading.get("instruction"))
         opened = open_dataset(dataset, self.hub, limits=limits, **reading)
         if reading.get("instruction") is not None or reading.get("template") is not None:
             return opened
         return in_form_of(self.bank)(opened)
+
+    def _check_length(self, instruction: str | None) -> None:
+        """Refuse an instruction that would be cut off: prompts lose their beginning."""
+        if instruction is None or len(instruction.encode()) <= MAX_LENGTH:
+            return
+        [tokens] = self.bank.encode([instruction])
+        if len(tokens) > MAX_LENGTH:
+            raise UsageError(
+                f"the instruction has {len(tokens):,} tokens, expected at most {MAX_LENGTH:,}, "
+                "the longest prompt that the base model is run with",
+                hint="shorten the instruction",
+            )

@@ -97,3 +97,10 @@ def test_a_command_resolves_a_bank_repo_once(cli: Shell, user: Account, tmp_path
 def test_a_model_without_its_tokenizer_is_refused() -> None:
     with pytest.raises(UsageError, match="needs its tokenizer"):
         Session(model=object())  # type: ignore[arg-type]
+
+
+def test_an_instruction_that_would_be_cut_off_is_refused(data: Path) -> None:
+    with Session(plain_bank()) as session:
+        assert session.open_dataset(data, instruction="word " * 100).columns.instruction_text
+        with pytest.raises(UsageError, match="expected at most 1,024"):
+            session.open_dataset(data, instruction="word " * 2000)

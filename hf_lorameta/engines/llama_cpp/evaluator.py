@@ -34,7 +34,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
         base: Path,
         adapters: Sequence[Path] = (),
         *,
-        max_length: int = 1024,
+        max_length: int = scoring.MAX_LENGTH,
         max_new_tokens: int = 64,
         base_model: str = "",
         cache: Path | None = None,

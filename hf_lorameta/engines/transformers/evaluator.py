@@ -68,7 +68,7 @@ class TorchEvaluator(scoring.Evaluator):
         base_path: Path | str,
         dtype: str = "auto",
         batch_tokens: int = 4096,
-        max_length: int = 1024,
+        max_length: int = scoring.MAX_LENGTH,
         *,
         max_new_tokens: int = 64,
         base_model: str = "",
@@ -103,7 +103,7 @@ class TorchEvaluator(scoring.Evaluator):
         trained = [p for p in model.parameters() if p.requires_grad]
         evaluator = cls.__new__(cls)
         evaluator.batch_tokens, evaluator.base_model = 4096, ""
-        evaluator.max_length, evaluator.max_new_tokens = 1024, 64
+        evaluator.max_length, evaluator.max_new_tokens = scoring.MAX_LENGTH, 64
         undo: Callable[[], None] = lambda: None  # noqa: E731
         try:
             evaluator._use(model.eval().requires_grad_(False), tokenizer)
