@@ -18,7 +18,7 @@ from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
 MAX_LENGTH = 1024
-"""Tokens of a prompt and its answer that are scored, at most; longer prompts lose their beginning."""
+"""Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
 PROGRESS_DELAY = 2.0
