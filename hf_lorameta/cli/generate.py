@@ -282,19 +282,11 @@ def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: b
 
 
 def _report_form(request: Request, dataset: "Dataset", quiet: bool) -> None:
-    """Say how to keep the prompts as they are, and which instruction would name the classes."""
-    from hf_lorameta.data.instructions import propose_instruction
-
+    """Say how to keep the prompts as they are, if a form was chosen for them."""
     columns, given = dataset.columns, (request.instruction, request.template)
     if given != (None, None) or given == (columns.instruction_text, columns.template):
         return
     log(quiet, "--template '{prompt}' leaves prompts as they are")
-    if quiet or dataset.public or not columns.instruction_text:
-        return
-    proposed = propose_instruction(dataset)
-    if proposed and proposed != columns.instruction_text:
-        log(quiet, "Class names of private data are not put into the instruction by themselves")
-        log(quiet, f"Proposed: --instruction {shlex.quote(proposed)}")
 
 
 def _report_plan(prepared: "Prepared", quiet: bool) -> None:

@@ -39,12 +39,8 @@ def states_task(dataset: DatasetInfo) -> bool:
     return any(normalized(field) in known.STATED for field in fields)
 
 
-def propose_instruction(dataset: Dataset, *, with_names: bool = True) -> str | None:
+def propose_instruction(dataset: Dataset) -> str | None:
     """Return an instruction for a dataset with inputs, if its columns or outputs reveal the task.
-
-    Args:
-        dataset: an opened dataset.
-        with_names: name the classes, if there are not too many.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -64,8 +60,6 @@ def propose_instruction(dataset: Dataset, *, with_names: bool = True) -> str | N
     if not classes:
         return None
     what = "the text" if len(columns.named("input")) == 1 else "the texts"
-    if not with_names:
-        return f"Classify {what}."
     if len(classes) > _MAX_CLASSES:
         return f"Name the class of {what}."
     return f"Classify {what} as one of: {', '.join(classes)}."

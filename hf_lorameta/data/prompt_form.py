@@ -31,8 +31,8 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
     """Return a dataset with an instruction and a cue around prompts that lack them.
 
     What is added depends on the columns, on what the first prompts share, and on the outputs of a
-    proposed instruction, see `hf_lorameta.data.instructions.propose_instruction`. Class names of a
-    dataset that is not public are left out of it, since the instruction is stored with the adapter.
+    proposed instruction, see `hf_lorameta.data.instructions.propose_instruction`. The instruction
+    is stored with the adapter, and may name the classes, as the adapter's answers do.
 
     Args:
         dataset: one that was opened with an instruction or a template stays as it is.
@@ -47,7 +47,7 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
         >>> from hf_lorameta import open_dataset
         >>> rows = [{"text": f"{n} is a number", "label": "ab"[n % 2]} for n in range(9)]
         >>> print(with_known_form(open_dataset(rows)).head(1)[0][0])
-        Classify the text.
+        Classify the text as one of: a, b.
         <BLANKLINE>
         Input: 0 is a number
         Output:
@@ -60,7 +60,7 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
     instruction: str | None = None
     template: str | None = QUESTION
     if not complete and not states_task(dataset) and not share_instruction(prompts):
-        instruction = propose_instruction(dataset, with_names=dataset.public)
+        instruction = propose_instruction(dataset)
         template = None if instruction else TEXT
     formed = dataset.with_prompt(instruction, chat or template)
     notes = (*_notes(instruction, template, chat), *_mixed(prompts))
@@ -83,7 +83,8 @@ def _mixed(prompts: Sequence[str]) -> Iterator[str]:
 def _notes(instruction: str | None, template: str | None, chat: str | None) -> Iterator[str]:
     """Say what is put around the prompts."""
     if instruction:
-        yield f"The rows have no instruction, so all get this one: {instruction}"
+        what = "The rows have no instruction, so all get this one, which the card shows"
+        yield f"{what}: {instruction}"
     if chat:
         yield "All prompts are put into the chat format that the bank's adapters know"
     elif template:

@@ -156,16 +156,13 @@ def test_a_form_that_was_given_stays(labeled: Path) -> None:
         assert with_known_form(opened) is opened
 
 
-def test_class_names_of_private_data_are_not_put_into_the_instruction(
+def test_the_instruction_names_the_classes_and_is_stored_with_the_adapter(
     cli: Shell, labeled: Path, tmp_path: Path
 ) -> None:
     done = cli("generate", "-d", labeled, "-o", "a")
-    assert "all get this one: Classify the text.\n" in done.err
-    proposed = next(x for x in done.err.splitlines() if x.startswith("Proposed: "))
-    assert shlex.split(proposed)[1:] == ["--instruction", SAID]
-    written = "".join(p.read_text() for p in (tmp_path / "a").iterdir() if p.suffix != WEIGHTS)
-    assert "Classify the text." in written
-    assert not any(name in written for name in CLASSES)
+    assert f"all get this one, which the card shows: {SAID}\n" in done.err
+    for file in ("README.md", "recipe.json"):
+        assert SAID in (tmp_path / "a" / file).read_text()
     done = cli("plan", "-d", labeled, "--instruction", SAID)
     assert "instruction" not in done.err
 
