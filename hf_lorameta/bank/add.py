@@ -21,7 +21,9 @@ from hf_lorameta.bank.build import (
     skip,
 )
 from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
+from hf_lorameta.bank.entry_table import extended
 from hf_lorameta.bank.index import (
+    GENERAL,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
     Index,
@@ -75,7 +77,7 @@ def add_entries(
             f"the manifest is for {manifest.base_model}, the bank for {index.base_model}",
             hint="build another bank: hf-lorameta bank build MANIFEST -o DIR",
         )
-    held = {entry.name.lower() for entry in index.adapters}
+    held = {name.lower() for name in [*index.names(), GENERAL]}
     new: Sequence[BankEntry] = [
         entry for entry in manifest.entries if entry.name.lower() not in held
     ]
@@ -139,7 +141,7 @@ def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Ban
         others = {name: index.files[name] for name in kept if name in index.files}
         changes |= stored._asdict() | {
             "files": stored.files | others,
-            "entries": (*index.entries, *entries),
+            "entries": extended(index.entries, entries),
             "gains": (),
             "published": published,
         }

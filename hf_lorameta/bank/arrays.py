@@ -9,10 +9,11 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hf_lorameta.bank.pack_format import dequantize, quantize
+from hf_lorameta.data.counts.profile import Profile, ProfileTable
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Module
-from hf_lorameta.formats.safetensors import read_header, read_range
+from hf_lorameta.formats.safetensors import read_header
 from hf_lorameta.method.output_prior import OutputPrior
 
 _FLOAT32 = ("directions", "gates", "backgrounds")
@@ -26,58 +27,54 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }  # fmt: skip
 
 
-class ArrayFile:
-    """A safetensors file, of which arrays or rows of arrays are read.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        BankError: the file is missing or malformed, in any method.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            size = path.stat().st_size
-            self._infos = read_header(lambda a, b: read_range(path, a, b), size, _DTYPES)
-        except (AdapterError, OSError) as error:
-            raise self._unreadable(error) from None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the arrays."""
-        return tuple(self._infos)
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Return the rows from `start` to `stop`, exclusive, of an array; by default all."""
-        info = self._infos.get(name)
-        rows = info.shape[0] if info and info.shape else 1
-        stop = rows if stop is None else stop
-        if not info or not 0 <= start <= stop <= rows:
-            raise self._unreadable(f"it has no rows {start} to {stop} of an array {name}")
-        width = (info.stop - info.start) // max(1, rows)
-        first, last = (info.start + row * width for row in (start, stop))
-        try:
-            raw = read_range(self._path, first, last)
-        except (AdapterError, OSError) as error:
-            raise self._unreadable(error) from None
-        shape = (stop - start, *info.shape[1:]) if info.shape else ()
-        return np.frombuffer(bytearray(raw), _DTYPES[info.dtype]).reshape(shape)
-
-    def _unreadable(self, reason: object) -> BankError:
-        return BankError(f"{self._path} cannot be read: {reason}")
-
-
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return every array of a safetensors file; raise `BankError` if it is missing or malformed."""
-    file = ArrayFile(path)
-    return {name: file.read(name) for name in file.names}
+    try:
+        raw = bytearray(path.stat().st_size)
+        with path.open("rb") as file:
+            size = file.readinto(raw)
+    except OSError as error:
+        raise BankError(f"{path} cannot be read: {error.strerror}") from None
+    return parse_arrays(memoryview(raw)[:size], str(path))
+
+
+def parse_arrays(raw: memoryview, name: str) -> dict[str, NDArray[Any]]:
+    """Return every array of the content of a safetensors file; they share its memory.
+
+    Raises:
+        BankError: it is malformed.
+    """
+    try:
+        infos = read_header(lambda start, stop: bytes(raw[start:stop]), len(raw), _DTYPES)
+    except AdapterError as error:
+        raise BankError(f"{name} cannot be read: {error}") from None
+    return {
+        array: np.frombuffer(raw[info.start : info.stop], _DTYPES[info.dtype]).reshape(info.shape)
+        for array, info in infos.items()
+    }
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays to a safetensors file, which appears only when complete."""
     write_atomically(path, safetensors.numpy.save(dict(arrays)))
+
+
+# --- profiles -------------------------------------------------------------------------------------
+
+
+def to_record(profile: Profile) -> bytes:
+    """Return what is stored of a profile."""
+    record: bytes = safetensors.numpy.save(dict(ProfileTable.from_profiles([profile]).arrays))
+    return record
+
+
+def from_record(raw: bytes, name: str) -> Profile:
+    """Return a stored profile; raise `BankError` if it is malformed."""
+    try:
+        table = ProfileTable(parse_arrays(memoryview(bytearray(raw)), name))
+        return table[0]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BankError(f"{name} holds no profile: {error}") from None
 
 
 # --- the output prior -----------------------------------------------------------------------------

@@ -11,12 +11,15 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from hf_lorameta.bank.adapter_shards import fetch_adapters
 from hf_lorameta.bank.arrays import load_arrays, prior_from_arrays
+from hf_lorameta.bank.bank_files import NAME_HINT, BankFiles, Remote
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -28,12 +31,12 @@ from hf_lorameta.bank.index import (
     OUTPUT_PRIOR_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
-    WORK_FOLDER,
     GeneralEntry,
     IndexEntry,
     adapter_path,
     parse_index,
     sketches_file,
+    write_index,
 )
 from hf_lorameta.bank.large_profiles import LargeProfiles
 from hf_lorameta.bank.pack_format import Basis, PackedFile
@@ -41,8 +44,7 @@ from hf_lorameta.bank.sketches import Sketches
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.errors import BankError, IntegrityError, UsageError
-from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.formats.checksums import ChecksumCache
+from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.client import Hub
@@ -54,9 +56,6 @@ BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "demo" / "bank"
 
-NAME_HINT = f"name a folder with {INDEX_FILE}, or the Hub id of a bank"
-
-_CHECKSUMS_FILE = f"{WORK_FOLDER}/seen.json"
 _OPENING_THREADS = 4
 _OF_FILES = ("profiles", "large_profiles", "distances", "output_prior")
 
@@ -71,7 +70,7 @@ class Bank:
         folder: folder of the bank.
         id: name for cards and recipes: a Hub id, ``embedded bank`` or ``local bank``.
         revision: commit of a bank repo.
-        fetch: downloads a file of the bank, given its name; None if all files are in the folder.
+        remote: where its files are fetched from; None if all are in the folder.
 
     Attributes:
         index: content of ``bank.json``.
@@ -86,15 +85,17 @@ class Bank:
         *,
         id: str = "local bank",
         revision: str | None = None,
-        fetch: Callable[[str], Path] | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self.folder = folder
         self.id = id
         self.revision = revision
-        self._fetch = fetch
-        self._checksums = ChecksumCache(folder / _CHECKSUMS_FILE)
-        self._raw_index = self._path(INDEX_FILE).read_bytes()
+        self._files = BankFiles(folder, id, remote)
+        self._raw_index = self._files.path(INDEX_FILE).read_bytes()
         self.index = parse_index(self._raw_index, folder)
+        if self.is_large:
+            lines = self.verified_file(self.index.entries_file).read_bytes()
+            self.index = self.index.with_entries(lines)
 
     @classmethod
     def from_pretrained(
@@ -155,8 +156,8 @@ class Bank:
             raise BankError(
                 f"{origin} is damaged", hint=f"hf-lorameta bank pull REPO -o {folder}"
             ) from None
-        fetch = partial((hub or Hub()).download, repo, local_dir=folder)
-        return cls(folder, id=repo.repo_id, revision=repo.sha, fetch=fetch)
+        remote = Remote(hub or Hub(), repo, folder)
+        return cls(folder, id=repo.repo_id, revision=repo.sha, remote=remote)
 
     @classmethod
     def from_hub(
@@ -168,12 +169,12 @@ class Bank:
         if INDEX_FILE not in repo.files:
             raise BankError(f"{repo_id} is not a bank: it holds no {INDEX_FILE}", hint=NAME_HINT)
         folder = hub.download(repo, INDEX_FILE).parent
-        return cls(folder, id=repo.repo_id, revision=repo.sha, fetch=partial(hub.download, repo))
+        return cls(folder, id=repo.repo_id, revision=repo.sha, remote=Remote(hub, repo))
 
     def __reduce__(self) -> tuple[Callable[..., "Bank"], tuple[Callable[[], "Bank"], str]]:
         if self.id == EMBEDDED_BANK:
             return _reopen, (Bank.embedded, self.digest)
-        if self._fetch is None or (self.folder / ORIGIN_FILE).exists():
+        if self._files.remote is None or (self.folder / ORIGIN_FILE).exists():
             return _reopen, (partial(Bank.from_folder, self.folder.absolute()), self.digest)
         return _reopen, (partial(Bank.from_hub, self.id, revision=self.revision), self.digest)
 
@@ -291,7 +292,7 @@ class Bank:
         """The profiles of a large bank, with their sketches."""
         sketches = Sketches(load_arrays(self.verified_file(sketches_file(len(self)))))
         sketches.check(len(self))
-        return LargeProfiles(self._path, self.index.files, sketches, self.index.vocab_size)
+        return LargeProfiles(self._files.read, self.index.files, sketches, self.index.vocab_size)
 
     @property
     def stored_profiles(self) -> ProfileTable | LargeProfiles:
@@ -338,10 +339,12 @@ class Bank:
 
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetched first if needed; of a pack, its small factors."""
-        path = self._verified(adapter_path(entry.name), entry.sha256)
+        if isinstance(entry, IndexEntry):
+            fetch_adapters(self._files, self.index.entries, [entry.name], lambda: None)
+        path = self._files.verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
         if file.layout != self.stored_layout or file.rank != entry.rank:
-            raise self._differs(f"{path} has other modules or ranks than the index")
+            raise self._files.differs(f"{path} has other modules or ranks than the index")
         return file
 
     def adapters(
@@ -355,12 +358,17 @@ class Bank:
         is called after each with (done, total).
         """
         entries = self.index.entries if entries is None else entries
+        names = [entry.name for entry in entries if isinstance(entry, IndexEntry)]
+        fetched = count(1)
+        fetch_adapters(
+            self._files, self.index.entries, names, lambda: progress(next(fetched), len(entries))
+        )
         files: list[AdapterFile] = []
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
             for file in pool.map(self.adapter, entries):
                 files.append(file)
                 progress(len(files), len(entries))
-        self.save_checksums()
+        self._files.save_checksums()
         return files
 
     def verify(self, progress: Progress = no_progress) -> list[str]:
@@ -371,7 +379,7 @@ class Bank:
             progress(done, len(expected))
             path = self.folder / name
             if not path.exists():
-                if self._fetch is None:
+                if self._files.remote is None:
                     problems.append(f"{name}: missing")
             elif sha256(path) != digest:
                 problems.append(f"{name}: checksum differs from the index")
@@ -379,16 +387,11 @@ class Bank:
 
     def verified_file(self, name: str) -> Path:
         """Return the path of one of ``index.files``, fetched if needed."""
-        return self._verified(name, self.index.files.get(name))
-
-    def save_checksums(self) -> None:
-        """Store which files were verified, except in the Hub cache and the embedded bank."""
-        if any((self.folder / name).exists() for name in (WORK_FOLDER, ORIGIN_FILE)):
-            self._checksums.save()
+        return self._files.verified(name, self.index.files.get(name))
 
     def require_local(self) -> None:
         """Raise `BankError` if the bank was fetched from the Hub: its commit states its content."""
-        if self._fetch is not None:
+        if self._files.remote is not None:
             raise BankError(
                 f"{self.id} was fetched from the Hub and cannot be changed here",
                 hint="fit the bank where it was built, then push it: hf-lorameta bank fit DIR",
@@ -396,43 +399,10 @@ class Bank:
 
     def update_index(self, **changes: object) -> None:
         """Replace fields of the index, in memory and in ``bank.json``."""
-        self.index = self.index.model_copy(update=changes)
+        self.index = write_index(self.folder, self.index.model_copy(update=changes))
         self._raw_index = self.index.to_bytes()
-        write_atomically(self.folder / INDEX_FILE, self._raw_index)
         for name in _OF_FILES:  # they may be others now
             self.__dict__.pop(name, None)
-
-    def _path(self, name: str) -> Path:
-        path = self.folder / name
-        if path.exists():
-            return path
-        if self._fetch is None:
-            if name == INDEX_FILE:
-                raise BankError(f"{self.folder} holds no bank", hint=NAME_HINT)
-            raise BankError(
-                f"{self.folder} holds no {name}",
-                hint="copy the whole folder again, or rebuild it with hf-lorameta bank build",
-            )
-        return self._fetch(name)
-
-    def _verified(self, name: str, digest: str | None) -> Path:
-        """Return the path of a file; if its digest is another, delete it if it was fetched."""
-        local = (self.folder / name).exists()
-        path = self._path(name)
-        if self._checksums.verify(name, path, digest):
-            return path
-        if local:
-            raise self._differs(f"{path}: checksum differs from the index")
-        target = path.resolve()  # in the Hub cache, `path` is a link
-        path.unlink()
-        target.unlink(missing_ok=True)
-        raise IntegrityError(
-            f"{name} of {self.id}: checksum differs from the index",
-            hint=f"pull the bank again; if that does not help, report it to the owner of {self.id}",
-        )
-
-    def _differs(self, message: str) -> IntegrityError:
-        return IntegrityError(message, hint="delete the folder, and build or pull the bank again")
 
 
 def _reopen(opener: Callable[[], Bank], digest: str) -> Bank:

@@ -18,7 +18,6 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
 from hf_lorameta.bank.index import (
     BASIS_FILE,
-    INDEX_FILE,
     ORIGIN_FILE,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
@@ -30,6 +29,7 @@ from hf_lorameta.bank.index import (
     OutputPriorEntry,
     Skipped,
     adapter_path,
+    write_index,
 )
 from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
@@ -289,8 +289,7 @@ def finish_bank(
         typical_distances=stored.typical_distances,
         median_distances=stored.median_distances,
     )
-    write_atomically(folder / INDEX_FILE, index.to_bytes())
-    clean_up(folder, index)
+    clean_up(folder, write_index(folder, index))
     return Bank(folder)
 
 

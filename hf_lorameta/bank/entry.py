@@ -17,7 +17,7 @@ from hf_lorameta.bank.adapter_repo import (
     check_base_model,
     check_header,
 )
-from hf_lorameta.bank.arrays import load_arrays, save_arrays
+from hf_lorameta.bank.arrays import load_arrays, to_record
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
 from hf_lorameta.data.columns.columns import check_columns
@@ -127,7 +127,7 @@ def store_entry(
 ) -> None:
     """Record an entry whose weights are stored as finished; `key` is what it depends on."""
     path = _profile_path(folder, entry.name)
-    save_arrays(path, ProfileTable.from_profiles([profile]).arrays)
+    write_atomically(path, to_record(profile))
     _record(path.with_suffix(".json"), key, entry.model_dump())
 
 

@@ -1,22 +1,19 @@
 """The index of a bank, ``bank.json``: its entries with commits and checksums, and its settings."""
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Literal, overload
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import AfterValidator, Field, ValidationError
 
-from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.errors import BankError
+from hf_lorameta.bank.entry_table import EntryTable, to_lines
+from hf_lorameta.bank.stored_entry import FileName, Stored
+from hf_lorameta.bank.stored_entry import IndexEntry as IndexEntry
+from hf_lorameta.errors import BankError, IntegrityError
+from hf_lorameta.files import write_atomically
 
 EMBEDDED_BANK = "embedded bank"
 """`Bank.id` of the bank that comes with the package."""
@@ -46,28 +43,16 @@ Chosen on what all distances cost: the 10⁶ of 1,000 entries take 90 s of CPU, 
 entry; twice the entries take four times as long.
 """
 
-_MAX_NAME_BYTES = 220
 _OPTIONAL = ("packing", "gains", "general", "output_prior", "merged", "median_distances")
-_SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.safetensors")
+_SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.records")
+_ENTRIES = re.compile(r"entries-[0-9a-f]{16}\.jsonl")
 _SKETCHES = re.compile(r"sketches-(\d{6,})\.safetensors")
 
 PackDtype = Literal["bf16", "int8", "f32"]
 """Storage type of a pack's small factors."""
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
-    )
-    left_out_if_none: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = serialize(self)
-        return {k: v for k, v in content.items() if v is not None or k not in self.left_out_if_none}
-
-
-class Packing(_Stored):
+class Packing(Stored):
     """Format of a pack, what it retains of the updates, and its source.
 
     The share retained is ``1 − Σ‖s(B A − packed)‖² / Σ‖s B A‖²`` over all adapters with scaling s,
@@ -84,43 +69,7 @@ class Packing(_Stored):
     source_revision: str | None = None
 
 
-class IndexEntry(_Stored):
-    """One adapter of a bank and its dataset, both at the commit they were read at.
-
-    Attributes:
-        name: file name without suffix, see `BankEntry.name`.
-        license: license of the adapter; None if its repo states none.
-        scaling: factor of B·A.
-        rows: number of rows in the profile.
-        private: the adapter or its dataset was private at build time.
-        source: where the dataset's rows come from, a URL or a name, if it differs from `dataset`.
-        source_revision: commit of the source.
-        title: readable name of the dataset, if its id is not one.
-        size: bytes of the weights file, whose digest is `sha256`.
-    """
-
-    name: str
-    adapter: str
-    adapter_revision: str
-    dataset: str
-    dataset_revision: str
-    config: str | None
-    split: str
-    columns: Columns
-    license: str | None
-    rank: int
-    scaling: float
-    rows: int
-    private: bool = False
-    source: str | None = None
-    source_revision: str | None = None
-    title: str | None = None
-    size: int
-    sha256: str
-    left_out_if_none = ("source", "source_revision", "title")
-
-
-class GeneralTask(_Stored):
+class GeneralTask(Stored):
     """A task that a general adapter was trained on.
 
     Attributes:
@@ -136,7 +85,7 @@ class GeneralTask(_Stored):
     license: str | None
 
 
-class GeneralEntry(_Stored):
+class GeneralEntry(Stored):
     """The general adapter of a bank, trained on many of its datasets together.
 
     Attributes:
@@ -148,7 +97,7 @@ class GeneralEntry(_Stored):
         size: bytes of the weights file, whose digest is `sha256`.
     """
 
-    name: str
+    name: FileName
     rank: int
     scaling: float
     tasks: tuple[GeneralTask, ...]
@@ -157,7 +106,7 @@ class GeneralEntry(_Stored):
     sha256: str
 
 
-class OutputPriorEntry(_Stored):
+class OutputPriorEntry(Stored):
     """What ``output_prior.safetensors`` is for; see `hf_lorameta.method.output_prior`.
 
     Attributes:
@@ -169,7 +118,7 @@ class OutputPriorEntry(_Stored):
     end: int
 
 
-class MergedBank(_Stored):
+class MergedBank(Stored):
     """A bank whose adapters were merged into this one.
 
     Attributes:
@@ -185,7 +134,7 @@ class MergedBank(_Stored):
     retained: float | None
 
 
-class Skipped(_Stored):
+class Skipped(Stored):
     """An entry of the manifest that could not be used, with the reason."""
 
     adapter: str
@@ -193,7 +142,7 @@ class Skipped(_Stored):
     reason: str
 
 
-class Gain(_Stored):
+class Gain(Stored):
     """Losses on rows of one dataset, in nats per token, with its own adapter left out of the bank.
 
     Attributes:
@@ -214,7 +163,7 @@ class Gain(_Stored):
     left_out_if_none = ("novelty",)
 
 
-class Index(_Stored):
+class Index(Stored):
     """Content of ``bank.json``."""
 
     schema_version: Literal[1, 2] = 1
@@ -224,13 +173,14 @@ class Index(_Stored):
     vocab_size: int = Field(ge=1, le=1 << 22)
     published: bool  # whether the entries are on the public Hub
     layout: tuple[tuple[str, int, int], ...]  # (name, in_features, out_features) of every module
-    entries: tuple[IndexEntry, ...]  # in the manifest's order
+    # in the manifest's order; those of a large bank are in a file of their own
+    entries: Annotated[Sequence[IndexEntry], AfterValidator(tuple)]
     skipped: tuple[Skipped, ...]
     files: dict[str, str]  # SHA-256 of the files other than weights, by name
     # by metric, the median distance from a bank dataset to its nearest other
-    typical_distances: dict[str, float] = {}
+    typical_distances: dict[str, float] = Field(default={})
     # of a large bank, the median distance between two of its datasets, by `metrics.stored_name`
-    median_distances: dict[str, float] = {}
+    median_distances: dict[str, float] = Field(default={})
     packing: Packing | None = None  # None for a bank
     gains: tuple[Gain, ...] = ()  # measured by ``bank fit --transfer``, one per entry, or otherwise
     general: GeneralEntry | None = None
@@ -240,12 +190,28 @@ class Index(_Stored):
     @property
     def is_large(self) -> bool:
         """Whether plans compare candidates, which sketches choose, instead of all entries."""
-        return sketches_file(len(self.entries)) in self.files
+        return bool(shards(self.files))
 
     @property
-    def adapters(self) -> tuple[IndexEntry | GeneralEntry, ...]:
-        """Return the entries, and after them the general adapter if there is one."""
-        return (*self.entries, *([self.general] if self.general else []))
+    def entries_file(self) -> str:
+        """Name of the file with the entries of a large bank."""
+        return next(filter(_ENTRIES.fullmatch, self.files))
+
+    def with_entries(self, lines: bytes) -> "Index":
+        """Return the index of a large bank with the entries of its file, none of which is parsed.
+
+        Raises:
+            IntegrityError: the number of entries is not that of the profiles.
+        """
+        entries, number = EntryTable(lines, self.entries_file), shards(self.files)[-1][1]
+        if len(entries) != number:
+            raise IntegrityError(f"{len(entries)} lines in {self.entries_file}, expected {number}")
+        return self.model_copy(update={"entries": entries})
+
+    @property
+    def adapters(self) -> "Sequence[IndexEntry | GeneralEntry]":
+        """The entries, and after them the general adapter if there is one."""
+        return _WithGeneral(self.entries, self.general) if self.general else self.entries
 
     @property
     def private_parts(self) -> int:
@@ -253,15 +219,50 @@ class Index(_Stored):
 
         A task without an entry, such as one that was removed since, counts if it states no license.
         """
-        named = {entry.name for entry in self.entries}
-        tasks = self.general.tasks if self.general else ()
-        alone = sum(task.name not in named and not task.license for task in tasks)
+        tasks = [t for t in (self.general.tasks if self.general else ()) if not t.license]
+        named = set(self.names()) if tasks else set()
+        alone = sum(task.name not in named for task in tasks)
+        if isinstance(self.entries, EntryTable):
+            return alone + self.entries.private
         return alone + sum(entry.private for entry in self.entries)
+
+    def names(self) -> list[str]:
+        """Return the names of the entries."""
+        if isinstance(self.entries, EntryTable):
+            return self.entries.names()
+        return [entry.name for entry in self.entries]
 
     def to_bytes(self) -> bytes:
         """Return the canonical content of ``bank.json``."""
         unset = {name for name in _OPTIONAL if not getattr(self, name)}
-        return (self.model_dump_json(exclude=unset, by_alias=True, indent=1) + "\n").encode()
+        listed = self.model_copy(update={"entries": ()}) if self.is_large else self
+        return (listed.model_dump_json(exclude=unset, by_alias=True, indent=1) + "\n").encode()
+
+
+class _WithGeneral(Sequence[IndexEntry | GeneralEntry]):
+    """Entries and the general adapter."""
+
+    def __init__(self, entries: Sequence[IndexEntry], general: GeneralEntry) -> None:
+        self._entries, self._general = entries, general
+
+    def __len__(self) -> int:
+        return len(self._entries) + 1
+
+    @overload
+    def __getitem__(self, index: int) -> IndexEntry | GeneralEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[IndexEntry | GeneralEntry]: ...
+    def __getitem__(
+        self, index: int | slice
+    ) -> IndexEntry | GeneralEntry | Sequence[IndexEntry | GeneralEntry]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        position = range(len(self))[index]
+        return self._entries[position] if position < len(self._entries) else self._general
+
+    def __iter__(self) -> Iterator[IndexEntry | GeneralEntry]:
+        yield from self._entries
+        yield self._general
 
 
 def adapter_path(name: str) -> str:
@@ -269,12 +270,12 @@ def adapter_path(name: str) -> str:
     return f"adapters/{name}.safetensors"
 
 
-# --- files of large banks: none is ever changed, since its name states its entries ---------------
+# --- files of large banks: none is ever changed, since its name states what it holds --------------
 
 
 def shard_file(start: int, stop: int) -> str:
     """Return the name of the file with the profiles of entries `start` to `stop`, exclusive."""
-    return f"profiles-{start:06}-{stop:06}.safetensors"
+    return f"profiles-{start:06}-{stop:06}.records"
 
 
 def sketches_file(number: int) -> str:
@@ -294,8 +295,31 @@ def shards(names: Iterable[str]) -> list[tuple[int, int]]:
 
 
 def is_of_large_bank(name: str) -> bool:
-    """Whether a file name is that of profiles or sketches of a large bank."""
-    return bool(_SHARD.fullmatch(name) or _SKETCHES.fullmatch(name))
+    """Whether a file name is that of entries, profiles or sketches of a large bank."""
+    return any(pattern.fullmatch(name) for pattern in (_ENTRIES, _SHARD, _SKETCHES))
+
+
+# --- reading and writing --------------------------------------------------------------------------
+
+
+def write_index(folder: Path, index: Index) -> Index:
+    """Write ``bank.json``, and before it the entries of a large bank to a file of their own.
+
+    Returns:
+        The index as written, which names that file.
+    """
+    if index.is_large:
+        entries = index.entries
+        if not isinstance(entries, EntryTable):
+            entries = EntryTable(to_lines(entries))
+        digest = hashlib.sha256(entries.lines).hexdigest()
+        name = f"entries-{digest[:16]}.jsonl"
+        if name not in index.files:
+            write_atomically(folder / name, entries.lines)
+        files = {n: d for n, d in index.files.items() if not _ENTRIES.fullmatch(n)}
+        index = index.model_copy(update={"entries": entries, "files": files | {name: digest}})
+    write_atomically(folder / INDEX_FILE, index.to_bytes())
+    return index
 
 
 def parse_index(raw: bytes, folder: Path) -> Index:
@@ -332,13 +356,16 @@ def _problems(index: Index) -> Iterator[str]:
     expected = {*SMALL_FILES, *([BASIS_FILE] if index.packing else [])}
     listed = shards(index.files)
     if listed:
-        number = len(index.entries)
+        number = listed[-1][1]
         ends = [0, *(stop for _, stop in listed)]
-        if [start for start, _ in listed] != ends[:-1] or ends[-1] != number or 0 in ends[1:]:
+        if [start for start, _ in listed] != ends[:-1] or 0 in ends[1:]:
             yield f"the files of profiles do not hold {number} in order"
         if sketches_file(number) not in index.files:
             yield f"{sketches_file(number)} is not listed"
-        expected |= {sketches_file(number), *(shard_file(*pair) for pair in listed)}
+        tables = list(filter(_ENTRIES.fullmatch, index.files))
+        if len(tables) != 1 or index.entries:
+            yield "the entries are not in one file of their own"
+        expected |= {sketches_file(number), *tables, *(shard_file(*pair) for pair in listed)}
         expected -= {PROFILES_FILE, DISTANCES_FILE}
     unexpected = set(index.files) - expected
     if unexpected:
@@ -346,10 +373,6 @@ def _problems(index: Index) -> Iterator[str]:
     for name in (*([] if listed else [PROFILES_FILE]), TOKENIZER_FILE):
         if name not in index.files:
             yield f"{name} is not listed"
-    for name in (entry.name for entry in index.adapters):
-        plain = Path(name).name == name and not name.startswith(".") and "\0" not in name
-        if not plain or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
-            yield f"{name[:80]!r} is not a file name"
     if (index.output_prior is None) != (OUTPUT_PRIOR_FILE not in index.files):
         yield f"`output_prior` and {OUTPUT_PRIOR_FILE} belong together"
     packing, layout = index.packing, index.layout

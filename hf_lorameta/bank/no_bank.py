@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.bank_files import BankFiles
 from hf_lorameta.bank.index import NO_BANK, TOKENIZER_FILE, Index
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.errors import BankError, NotFoundError, Option, UsageError, sanitize
-from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.hub.base_model import base_file, config_json, layers_and_width, pinned_base
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
@@ -126,7 +126,7 @@ class NoBank(Bank):
     def __init__(self, base: BaseModel) -> None:
         self.base = base
         self.folder, self.id, self.revision = base.tokenizer.parent, NO_BANK, None
-        self._fetch, self._checksums = None, ChecksumCache(Path())
+        self._files = BankFiles(self.folder, NO_BANK, None)
         self.index = Index(
             base_model=base.name,
             base_revision=base.revision,

@@ -17,11 +17,11 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.bank.index import (
     BASIS_FILE,
-    INDEX_FILE,
     WORK_FOLDER,
     PackDtype,
     Packing,
     adapter_path,
+    write_index,
 )
 from hf_lorameta.bank.new_folder import write_new_folder
 from hf_lorameta.bank.pack_format import basis_dtype, basis_header, decode, encode, small_header
@@ -125,16 +125,18 @@ def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Prog
         entries.append(entry.model_copy(update=changes))
     for module in modules:
         module.path.unlink()
-    for name in source.index.files:
+    own = {source.index.entries_file} if source.is_large else set()
+    kept = {name: digest for name, digest in source.index.files.items() if name not in own}
+    for name in kept:
         shutil.copyfile(source.verified_file(name), folder / name)
     changes = {
         "entries": tuple(entries[: len(source)]),
         "general": entries[-1] if source.index.general else None,
-        "files": source.index.files | {BASIS_FILE: sha256(folder / BASIS_FILE)},
+        "files": kept | {BASIS_FILE: sha256(folder / BASIS_FILE)},
         "packing": _packing(source, dtype, modules),
         "schema_version": 2,
     }
-    write_atomically(folder / INDEX_FILE, source.index.model_copy(update=changes).to_bytes())
+    write_index(folder, source.index.model_copy(update=changes))
     return folder
 
 

@@ -2,8 +2,10 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
+from hf_lorameta.bank.adapter_shards import adapter_shards, is_shard
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
     BASIS_FILE,
@@ -13,12 +15,12 @@ from hf_lorameta.bank.index import (
     adapter_path,
     is_of_large_bank,
 )
+from hf_lorameta.bank.push_parts import Push, PushedFile
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically, write_hint
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
-from hf_lorameta.types import Progress, no_progress
+from hf_lorameta.types import Progress, StageProgress, no_progress
 
 
 def push_bank(
@@ -27,38 +29,40 @@ def push_bank(
     *,
     private: bool | None = None,
     hub: Hub | None = None,
-    progress: Progress = no_progress,
+    progress: StageProgress = no_progress,
 ) -> str:
-    """Publish the files that a bank's index lists as a dataset repo, in one commit; return its URL.
+    """Publish the files that a bank's index lists as a dataset repo; return its URL.
 
-    Files of an earlier push that the index no longer lists are deleted in the same commit. If
-    `private` is None an existing repo keeps its visibility; a new one becomes private if an
-    adapter or dataset of the bank is, whose names and token counts it holds. `progress` is called
-    while the files are verified.
+    A bank of fewer than 100 files is one commit; see `hf_lorameta.bank.push_parts`. Files of an
+    earlier push that the index no longer lists are deleted. If `private` is None an existing repo
+    keeps its visibility; a new one becomes private if an adapter or dataset of the bank is, whose
+    names and token counts it holds. `progress` is called while files are verified and published.
 
     Raises:
+        BankError: the folder holds no bank, or its adapters cannot be prepared.
         IntegrityError: a file is missing or differs from the index.
         ConflictError: the repo exists with another visibility.
         HubError: the Hub refused.
     """
     bank = Bank(folder)
-    problems = bank.verify(progress)
+    problems = bank.verify(partial(progress, "Verifying files"))
     if problems:
         fetched = (folder / ORIGIN_FILE).exists()
         hint = f"hf-lorameta bank pull REPO -o {folder} --all" if fetched else "run the build again"
         raise IntegrityError(f"{folder} is not complete: {problems[0]}", hint=hint)
     hub = hub or Hub()
     hub.check_token()
-    existing = hub.existing(repo_id, "dataset")
+    existing = hub.existing(repo_id, "dataset", blobs=True)
     private_entries = bank.index.private_parts
     if existing is not None:
         source = f"{private_entries} entries of the bank are private"
         check_visibility(existing, private, source_private=private_entries > 0, source=source)
-    published = [INDEX_FILE, *bank.index.files]
-    published += [adapter_path(entry.name) for entry in bank.index.adapters]
-    stale = sorted(_bank_files(existing) - set(published)) if existing else ()
+    files = _pushed_files(bank)
+    published = {INDEX_FILE, *(file.path for file in files)}
+    stale = sorted(_bank_files(existing) - published) if existing else []
+    push = Push(folder, files, stale, bank_card(bank, repo_id))
     return hub.publish(
-        Upload(folder, only=published, delete=stale, card=bank_card(bank, repo_id)),
+        push.uploads(existing, partial(progress, "Publishing files")),
         repo_id,
         message=f"Bank of {len(bank)} adapters for {bank.index.base_model}",
         private=private_entries > 0 if private is None else private,
@@ -67,16 +71,31 @@ def push_bank(
     )
 
 
+def _pushed_files(bank: Bank) -> list[PushedFile]:
+    """Return the files of a bank's repo, without index and card."""
+    index, folder = bank.index, bank.folder
+    shards = adapter_shards(index.entries)
+    names = sorted(index.files)
+    if not shards:
+        names += [adapter_path(entry.name) for entry in index.entries]
+    if index.general:
+        names.append(adapter_path(index.general.name))
+    files = [PushedFile(name, (folder / name,)) for name in names]
+    return files + [PushedFile.of_shard(shard, folder) for shard in shards]
+
+
 def _bank_files(repo: PinnedRepo) -> set[str]:
-    """Return the files of a repo that a push of a bank wrote; none if it holds no bank."""
+    """Return the files of a repo that a push of a bank wrote, as far as names tell.
+
+    Those that others may have, too, are none of ours if the repo holds no bank.
+    """
+    files = {path for path in repo.files if is_of_large_bank(path) or is_shard(path)}
     if INDEX_FILE not in repo.files:
-        return set()
-    return {
+        return files
+    return files | {
         path
         for path in repo.files
-        if path in (*SMALL_FILES, BASIS_FILE)
-        or is_of_large_bank(path)
-        or path == adapter_path(Path(path).stem)
+        if path in (*SMALL_FILES, BASIS_FILE) or path == adapter_path(Path(path).stem)
     }
 
 
@@ -170,6 +189,7 @@ def bank_card(bank: Bank, repo_id: str) -> str:
     stated = [entry.license for entry in index.entries]
     stated += [task.license for task in index.general.tasks] if index.general else []
     licenses = sorted({f"`{_license(name)}`" for name in stated})
+    listing = index.entries_file if index.is_large else INDEX_FILE
     packed = ""
     if packing := index.packing:
         source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
@@ -190,8 +210,9 @@ tags:
 # A bank of {len(bank)} LoRA adapters for `{index.base_model}`
 
 Made with hf-lorameta: every adapter with the token histogram of the dataset it was
-trained on (no text). `bank.json` lists every source with its commit, checksum and license
-({", ".join(licenses)}), and the {len(index.skipped)} entries that were skipped, with the reasons.
+trained on (no text). `{listing}` lists every source with its commit, checksum and license
+({", ".join(licenses)}), and `bank.json` the {len(index.skipped)} entries that were skipped, with
+the reasons.
 {packed}
 ```
 hf-lorameta push --dataset user/dataset --bank {repo_id}

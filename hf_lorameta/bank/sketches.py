@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lorameta.bank.arrays import to_record
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile
 from hf_lorameta.errors import IntegrityError
 from hf_lorameta.types import Array, FloatArray
@@ -32,6 +33,7 @@ _FIELDS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "output": (np.float16, (BUCKETS,)),
     "lengths": (np.float16, (LENGTHS,)),
     "output_length": (np.float64, ()),
+    "size": (np.int64, ()),
     "sha256": (np.uint8, (_DIGEST_BYTES,)),
 }
 _HALVES: tuple[Literal["input", "output"], ...] = ("input", "output")
@@ -39,13 +41,13 @@ _HALVES: tuple[Literal["input", "output"], ...] = ("input", "output")
 
 @dataclass(frozen=True, eq=False)
 class Sketches:
-    """Sketches of N profiles, 1,192 bytes each.
+    """Sketches of N profiles, 1,200 bytes each.
 
     Attributes:
         arrays: ``input`` and ``output`` (N, 256) float16, square roots of the shares of the tokens
             in each bucket; ``lengths`` (N, 64) float16, shares of the outputs up to each length;
-            ``output_length`` (N,) float64, their mean number of tokens; ``sha256`` (N, 32) uint8,
-            `profile_digest`.
+            ``output_length`` (N,) float64, their mean number of tokens; ``size`` (N,) int64 and
+            ``sha256`` (N, 32) uint8, of what is stored of the profile.
 
     Example:
         >>> one = [Histogram.from_dense(row) for row in np.eye(3, dtype=int)]
@@ -59,7 +61,12 @@ class Sketches:
     @classmethod
     def from_profiles(cls, profiles: Iterable[Profile]) -> "Sketches":
         """Compute the sketches of profiles, one at a time."""
-        rows = [_sketch(profile) for profile in profiles]
+        return cls.from_records((profile, to_record(profile)) for profile in profiles)
+
+    @classmethod
+    def from_records(cls, profiles: Iterable[tuple[Profile, bytes]]) -> "Sketches":
+        """Compute the sketches of profiles, each with what is stored of it."""
+        rows = [_sketch(profile) | _of_record(record) for profile, record in profiles]
         return cls(
             {
                 name: np.array([row[name] for row in rows], dtype).reshape(len(rows), *shape)
@@ -112,17 +119,6 @@ class Sketches:
         return result
 
 
-def profile_digest(profile: Profile) -> bytes:
-    """Return the SHA-256 of what is stored of a profile."""
-    halves = (profile.input, profile.output, profile.lengths)
-    sizes = [profile.rows, *(half.ids.size for half in halves)]
-    hasher = hashlib.sha256(np.array(sizes, "<i8").tobytes())
-    for half in halves:
-        hasher.update(half.ids.astype("<i4").tobytes())
-        hasher.update(half.counts.astype("<i8").tobytes())
-    return hasher.digest()
-
-
 def _sketch(profile: Profile) -> dict[str, Any]:
     lengths = np.zeros(LENGTHS)
     lengths[profile.lengths.ids] = profile.lengths.counts
@@ -131,8 +127,12 @@ def _sketch(profile: Profile) -> dict[str, Any]:
         "output": _shares(profile.output),
         "lengths": (np.cumsum(lengths) / max(1, profile.lengths.total)).astype(np.float16),
         "output_length": profile.output_length,
-        "sha256": np.frombuffer(profile_digest(profile), np.uint8),
     }
+
+
+def _of_record(record: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(record).digest()
+    return {"size": len(record), "sha256": np.frombuffer(digest, np.uint8)}
 
 
 def _shares(histogram: Histogram) -> FloatArray:

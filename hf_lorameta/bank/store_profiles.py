@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_lorameta.bank.arrays import save_arrays
+from hf_lorameta.bank.arrays import save_arrays, to_record
 from hf_lorameta.bank.geometry import bank_distances, sampled_distances, typical_distances
 from hf_lorameta.bank.index import (
     DISTANCES_FILE,
@@ -22,7 +22,9 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.large_profiles import LargeProfiles
 from hf_lorameta.bank.sketches import Sketches
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
-from hf_lorameta.files import sha256
+from hf_lorameta.errors import BankError
+from hf_lorameta.files import atomic_file, sha256
+from hf_lorameta.formats.safetensors import read_range
 
 SHARD_ENTRIES = 1_000
 """Entries whose profiles are in one file; adding an entry rewrites the last."""
@@ -92,8 +94,10 @@ def _write_shards(
     start, written = _end(kept), []
     while shard := list(islice(profiles, SHARD_ENTRIES)):
         written.append(shard_file(start, start + len(shard)))
-        save_arrays(folder / written[-1], ProfileTable.from_profiles(shard).arrays)
-        sketches = [*sketches, Sketches.from_profiles(shard)]
+        records = [to_record(profile) for profile in shard]
+        with atomic_file(folder / written[-1]) as file:
+            file.writelines(records)
+        sketches = [*sketches, Sketches.from_records(zip(shard, records, strict=True))]
         start += len(shard)
     joined = Sketches.concatenate(sketches)
     written.append(sketches_file(start))
@@ -104,7 +108,10 @@ def _write_shards(
 def _estimated(
     folder: Path, files: dict[str, str], sketches: Sketches, vocab_size: int
 ) -> StoredProfiles:
-    profiles = LargeProfiles(folder.joinpath, files, sketches, vocab_size)
+    def read(name: str, start: int, stop: int) -> bytes:
+        return read_range(folder / name, start, stop, BankError)
+
+    profiles = LargeProfiles(read, files, sketches, vocab_size)
     return StoredProfiles(files, *sampled_distances(profiles, vocab_size))
 
 
@@ -113,7 +120,7 @@ def _end(files: Iterable[str]) -> int:
 
 
 def delete_outdated(folder: Path, files: Collection[str]) -> None:
-    """Delete profiles, sketches and distances that are not among the files of a bank."""
+    """Delete profiles, sketches, distances and entries that are not among the files of a bank."""
     for path in folder.iterdir():
         ours = path.name in (PROFILES_FILE, DISTANCES_FILE) or is_of_large_bank(path.name)
         if ours and path.name not in files:

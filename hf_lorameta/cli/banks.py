@@ -109,13 +109,14 @@ def add(
     from hf_lorameta.hub.client import Hub
 
     bank, entries = Bank.from_pretrained(folder), load(manifest)
-    known = {entry.name for entry in bank.index.entries}
+    known = set(bank.index.names())
     with _entry_bars(quiet, len(entries.entries)) as progress:
         extended = add_entries(
             entries, bank, hub=Hub(token), executor=workers, strict=strict, progress=progress,
             limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
-    added = [entry for entry in extended.index.entries if entry.name not in known]
+    index = extended.index
+    added = [index.entries[i] for i, name in enumerate(index.names()) if name not in known]
     content = {
         "adapters": len(extended),
         "added": [entry.model_dump(mode="json", by_alias=True) for entry in added],
@@ -316,15 +317,12 @@ def push(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Publish a bank as a dataset repo, in one commit; prints its URL."""
+    """Publish a bank as a dataset repo; prints its URL. Run it again to resume."""
     from hf_lorameta.bank.share import push_bank
     from hf_lorameta.hub.client import Hub
 
     with stage_bars(quiet) as stage:
-        url = push_bank(
-            folder, repo, private=private, hub=Hub(token),
-            progress=partial(stage, "Verifying files"),
-        )  # fmt: skip
+        url = push_bank(folder, repo, private=private, hub=Hub(token), progress=stage)
     emit(json, {"url": url}, lambda: url)
 
 

@@ -6,7 +6,8 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 `huggingface_hub`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import translated, unexpected_answer
-from hf_lorameta.hub.files import RemoteFile, download
+from hf_lorameta.hub.files import RemoteFile, download, read_range
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.repo import PinnedRepo, Token, is_repo_id
 from hf_lorameta.hub.repo_info import (
@@ -93,8 +94,12 @@ class Hub:
             revision=revision,
         )
 
-    def existing(self, repo_id: str, repo_type: str = "model") -> PinnedRepo | None:
+    def existing(
+        self, repo_id: str, repo_type: str = "model", *, blobs: bool = False
+    ) -> PinnedRepo | None:
         """Pin the head of a repo; None if the repo does not exist or is not visible.
+
+        `blobs` is that of `resolve`.
 
         Raises:
             UsageError: not of the form ``user/name``.
@@ -102,7 +107,7 @@ class Hub:
         if not is_repo_id(repo_id):
             raise UsageError(f"{repo_id} is not a valid repo id of the form user/name")
         try:
-            return self.resolve(repo_id, repo_type)
+            return self.resolve(repo_id, repo_type, blobs=blobs)
         except NotFoundError:
             return None
 
@@ -186,11 +191,20 @@ class Hub:
         """
         return download(self._connection, repo, path, local_dir)
 
+    def read_range(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
+        """Return exactly bytes [start, stop) of a file, with one request and unverified.
+
+        Raises:
+            NotFoundError: no such file.
+            ConnectionLostError: the Hub did not answer, or with fewer bytes each time.
+        """
+        return read_range(self._connection, repo, path, start, stop)
+
     # --- publishing -----------------------------------------------------------------------------
 
     def publish(
         self,
-        upload: Upload,
+        upload: Upload | Iterable[Upload],
         repo_id: str,
         *,
         message: str,
@@ -202,7 +216,8 @@ class Hub:
         """Publish files in one commit; return the URL of the repo or of the pull request.
 
         Args:
-            upload: what to commit.
+            upload: what to commit, or several of which each is a commit on top of the one before.
+                Nothing is asked of an iterator before the commit of what it gave.
             repo_id: target; created if `parent` is None.
             message: commit message.
             private: visibility of a repo that is created; if true, it is read back before the
@@ -225,6 +240,9 @@ class Hub:
             parent = create_repo(connection, repo_id, repo_type, private)
         elif private:  # it may have been made public since it was seen
             require_private(self.resolve(repo_id, repo_type), "is now public")
-        pr_url = commit(connection, parent, upload, message=message, create_pr=create_pr)
+        pr_url = None
+        for part in [upload] if isinstance(upload, Upload) else upload:
+            made = commit(connection, parent, part, message=message, create_pr=create_pr)
+            parent, pr_url = replace(parent, sha=made.sha), made.pr_url
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         return pr_url or f"{constants.ENDPOINT}/{prefix}{repo_id}"

@@ -121,30 +121,35 @@ class RemoteFile:
 
     def fetch(self, start: int, stop: int) -> bytes:
         """Return exactly bytes [start, stop), with one request and unverified."""
-        if stop <= start:
-            return b""
-        url = hfh.hf_hub_url(
-            self.repo.repo_id,
-            self.path,
-            repo_type=self.repo.repo_type,
-            revision=self.repo.sha,
-            endpoint=constants.ENDPOINT,
-        )
-        # no compression: ranges count the bytes of the file itself
-        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        return read_range(self.connection, self.repo, self.path, start, stop)
 
-        def request() -> bytes:
-            response = self.connection.get(url, **headers)
-            content: bytes = response.content
-            if response.status_code == 200:  # the server ignores Range
-                content = content[start:stop]
-            if len(content) != stop - start:
-                raise httpx2.RemoteProtocolError(
-                    f"{len(content)} bytes of {self.path}, expected {stop - start}"
-                )
-            return content
 
-        return self.connection.retries(self.repo.repo_id, request)
+def read_range(connection: Connection, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
+    """Read a range of a file; see `hf_lorameta.hub.client.Hub.read_range`."""
+    if stop <= start:
+        return b""
+    url = hfh.hf_hub_url(
+        repo.repo_id,
+        path,
+        repo_type=repo.repo_type,
+        revision=repo.sha,
+        endpoint=constants.ENDPOINT,
+    )
+    # no compression: ranges count the bytes of the file itself
+    headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+
+    def request() -> bytes:
+        response = connection.get(url, **headers)
+        content: bytes = response.content
+        if response.status_code == 200:  # the server ignores Range
+            content = content[start:stop]
+        if len(content) != stop - start:
+            raise httpx2.RemoteProtocolError(
+                f"{len(content)} bytes of {path}, expected {stop - start}"
+            )
+        return content
+
+    return connection.retries(repo.repo_id, request)
 
 
 # --- digests ------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ commit of which nothing tells that it is ours counts as failed.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx2
 import huggingface_hub as hfh
@@ -48,12 +49,14 @@ class Upload:
     Attributes:
         folder: of the files.
         only: paths in the folder to commit; None commits all.
+        others: files from elsewhere to commit, by their paths in the repo.
         delete: paths in the repo to delete in the same commit.
         card: content of ``README.md``; None takes the folder's.
     """
 
     folder: Path
     only: Sequence[str] | None = None
+    others: Mapping[str, Path] = field(default_factory=dict)
     delete: Sequence[str] = ()
     card: str | None = None
 
@@ -111,10 +114,17 @@ def _writable_hint(connection: Connection, repo_id: str) -> str:
 # --- commits ------------------------------------------------------------------------------------
 
 
+class Committed(NamedTuple):
+    """What became of an upload: the commit, and the URL of the pull request if one was opened."""
+
+    sha: str
+    pr_url: str | None
+
+
 def commit(
     connection: Connection, parent: PinnedRepo, upload: Upload, *, message: str, create_pr: bool
-) -> str | None:
-    """Commit on top of `parent`; return the URL of the pull request, if one was opened.
+) -> Committed:
+    """Commit on top of `parent`.
 
     Raises:
         ConflictError: the repo changed meanwhile, or the server ignored `create_pr`.
@@ -135,16 +145,16 @@ def commit(
                     create_pr=create_pr,
                 ),
             )
-            url = info.pr_url
+            made = Committed(info.oid, info.pr_url)
         except _FAILURES as error:
             failure = _failure(parent.repo_id, error, create_pr)
             if _is_refusal(error):
                 raise failure from None
-            _check_landed(connection, parent, (additions, upload.delete), message, failure)
-            url = None
-    if create_pr and not url:
+            head = _landed(connection, parent, (additions, upload.delete), message, failure)
+            made = Committed(head.sha, None)
+    if create_pr and not made.pr_url:
         _check_nothing_committed(connection, parent)
-    return url
+    return made
 
 
 def _additions(upload: Upload, to_hub: bool, opened: ExitStack) -> list[hfh.CommitOperationAdd]:
@@ -153,15 +163,16 @@ def _additions(upload: Upload, to_hub: bool, opened: ExitStack) -> list[hfh.Comm
     The client uploads the large ones of paths to Xet storage, which other servers than the Hub may
     lack, and those of open files to Git LFS.
     """
-    paths = sorted(path for path in upload.folder.rglob("*") if path.is_file())
-    names = {path.relative_to(upload.folder).as_posix(): path for path in paths}
+    only = upload.only
+    if only is None:
+        paths = (path for path in upload.folder.rglob("*") if path.is_file())
+        only = [path.relative_to(upload.folder).as_posix() for path in paths]
+    names = {name: upload.folder / name for name in only} | dict(upload.others)
     if upload.card is not None:
         names.pop("README.md", None)
-    only = names.keys() if upload.only is None else set(upload.only)
     additions = [
         hfh.CommitOperationAdd(name, path if to_hub else opened.enter_context(path.open("rb")))
-        for name, path in names.items()
-        if name in only
+        for name, path in sorted(names.items())
     ]
     if upload.card is not None:
         additions.append(hfh.CommitOperationAdd("README.md", upload.card.encode()))
@@ -197,14 +208,14 @@ _Changes = tuple[Sequence[hfh.CommitOperationAdd], Sequence[str]]
 """The files that a commit adds, and the paths that it deletes."""
 
 
-def _check_landed(
+def _landed(
     connection: Connection,
     parent: PinnedRepo,
     changes: _Changes,
     message: str,
     failure: LoraMetaError,
-) -> None:
-    """Raise the error of a commit unless it was made although the answer to it was none.
+) -> PinnedRepo:
+    """Return the repo after a commit that was made although the answer to it was none.
 
     Raises:
         ConflictError: another commit was made.
@@ -218,7 +229,7 @@ def _check_landed(
         raise failure from None
     ours = _is_ours(connection, parent, head, changes, message)
     if ours:
-        return
+        return head
     if ours is None:
         raise HubError(
             f"{failure}; {parent.repo_id} is now at {head.sha[:8]}, and the server gives "

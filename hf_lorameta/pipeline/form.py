@@ -39,9 +39,10 @@ def expects_instructions(bank: Bank) -> bool:
 
 def chat_format(bank: Bank) -> str | None:
     """Return the chat template that most bank datasets have; None without one."""
-    templates = Counter(entry.columns.template for entry in bank.index.entries)
+    compared = bank.index.entries[:: max(1, len(bank) // _COMPARED)]
+    templates = Counter(entry.columns.template for entry in compared)
     template, count = max(templates.items(), key=lambda item: item[1], default=(None, 0))
-    return template if is_chat(template) and count > len(bank) / 2 else None
+    return template if is_chat(template) and count > len(compared) / 2 else None
 
 
 def is_chat(template: str | None) -> bool:

@@ -12,11 +12,12 @@ import pytest
 from hf_lorameta import Plan, Recipe, plan
 from hf_lorameta.bank import store_profiles as storing
 from hf_lorameta.bank.add import add_entries
-from hf_lorameta.bank.arrays import ArrayFile, load_arrays, save_arrays
+from hf_lorameta.bank.arrays import from_record, load_arrays, save_arrays, to_record
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import clean_up
+from hf_lorameta.bank.entry_table import EntryTable, to_lines
 from hf_lorameta.bank.geometry import bank_map
-from hf_lorameta.bank.index import TOKENIZER_FILE, Index
+from hf_lorameta.bank.index import TOKENIZER_FILE, Index, IndexEntry
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.merge import merge_banks
 from hf_lorameta.bank.sketches import Sketches
@@ -24,7 +25,7 @@ from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import BankError, IntegrityError, RecipeError
-from hf_lorameta.pipeline import coefficients
+from hf_lorameta.pipeline import coefficients, form
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, adapter_files, rows, tree
 from tests.support.plain_bank import SIZE, plain_bank
@@ -68,12 +69,12 @@ def large(tmp_path: Path, sizes: Sizes) -> Bank:
 def test_its_files_are_sketches_and_profiles_by_entries(large: Bank) -> None:
     assert large.is_large
     assert sorted(large.index.files) == [
-        "profiles-000000-000010.safetensors", "profiles-000010-000020.safetensors",
-        "profiles-000020-000026.safetensors", "sketches-000026.safetensors", "tokenizer.json",
+        large.index.entries_file,
+        "profiles-000000-000010.records", "profiles-000010-000020.records",
+        "profiles-000020-000026.records", "sketches-000026.safetensors", "tokenizer.json",
     ]  # fmt: skip
-    assert (
-        sorted(p.name for p in large.folder.glob("*.safetensors")) == sorted(large.index.files)[:4]
-    )
+    files = {path.name for path in large.folder.iterdir() if path.is_file()}
+    assert files == {"bank.json", *large.index.files}
     assert large.verify() == []
     for i in (0, 9, 10, 25):
         one, other = large.stored_profiles[i], plain_bank().profiles[i]
@@ -129,7 +130,7 @@ def test_only_the_profiles_of_candidates_are_read(
 ) -> None:
     found = planned_among(large, 4, monkeypatch)
     compared = np.isfinite(found.distances)
-    for i, name in enumerate(sorted(large.index.files)[:3]):
+    for i, name in enumerate(sorted(large.index.files)[1:4]):
         if not compared[10 * i : 10 * i + 10].any():
             (large.folder / name).unlink()
     again, _ = choose_coefficients(Bank(large.folder), Recipe(), found.profile, None)
@@ -137,11 +138,10 @@ def test_only_the_profiles_of_candidates_are_read(
 
 
 def test_a_damaged_profile_is_refused_where_it_is_used(large: Bank) -> None:
-    path = large.folder / "profiles-000010-000020.safetensors"
-    arrays = load_arrays(path)
-    start = arrays["input.indptr"][3]
-    arrays["input.counts"][start] += 1
-    save_arrays(path, arrays)
+    path = large.folder / "profiles-000010-000020.records"
+    raw = bytearray(path.read_bytes())
+    raw[sum(large.large_profiles.sketches.arrays["size"][10:14]) - 1] ^= 1
+    path.write_bytes(raw)
     profiles = Bank(large.folder).stored_profiles
     assert profiles.take([12, 14, 25]).arrays["rows"].size == 3
     with pytest.raises(IntegrityError, match="the profile of entry 13 differs from its digest"):
@@ -149,12 +149,78 @@ def test_a_damaged_profile_is_refused_where_it_is_used(large: Bank) -> None:
     assert Bank(large.folder).verify() == [f"{path.name}: checksum differs from the index"]
 
 
-@pytest.mark.parametrize("missing", ["rows", "input.indptr"])
-def test_a_malformed_shard_is_refused(large: Bank, missing: str) -> None:
-    path = large.folder / "profiles-000000-000010.safetensors"
-    save_arrays(path, {k: a for k, a in load_arrays(path).items() if k != missing})
-    with pytest.raises(IntegrityError, match=f"no rows 0 to . of an array {missing}"):
-        _ = Bank(large.folder).stored_profiles[0]
+def test_a_shard_that_is_too_short_is_refused(large: Bank) -> None:
+    path = large.folder / "profiles-000000-000010.records"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert large.stored_profiles[8].rows
+    with pytest.raises(IntegrityError, match=r"records ended at byte \d+, expected"):
+        _ = large.stored_profiles[9]
+
+
+@pytest.mark.parametrize("missing", ["rows", "input.indptr", "output.counts"])
+def test_a_profile_that_lacks_something_is_refused(tmp_path: Path, missing: str) -> None:
+    raw = to_record(plain_bank().profiles[0])
+    assert to_record(from_record(raw, "x")) == raw
+    (tmp_path / "x").write_bytes(raw)
+    arrays = load_arrays(tmp_path / "x")
+    del arrays[missing]
+    save_arrays(tmp_path / "y", arrays)
+    with pytest.raises(BankError, match="y holds no profile"):
+        from_record((tmp_path / "y").read_bytes(), "y")
+
+
+def test_entries_are_parsed_when_they_are_asked_for(
+    large: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[int] = []
+    parse = EntryTable._parse
+
+    def counted(table: EntryTable, position: int) -> IndexEntry:
+        parsed.append(position)
+        return parse(table, position)
+
+    monkeypatch.setattr(EntryTable, "_parse", counted)
+    monkeypatch.setattr(form, "_COMPARED", 2)
+    found = planned_among(Bank(large.folder), 4, monkeypatch)
+    assert len(found.to_dict()["neighbors"]) == 4
+    assert set(parsed) < set(range(SIZE))
+    entries, small = found.bank.index.entries, plain_bank().index.entries
+    assert list(entries) == list(entries[:]) == [entries[i] for i in range(SIZE)] == [*small]
+    assert entries[-1] == small[-1]
+    with pytest.raises(IndexError):
+        _ = entries[SIZE]
+    assert found.bank.index.names() == [entry.name for entry in small]
+
+
+def test_private_entries_are_counted_without_parsing(large: Bank) -> None:
+    title = {"title": 'has "private":true, in its name'}
+    entries = [e.model_copy(update=title | {"private": i < 3}) for i, e in
+               enumerate(large.index.entries)]  # fmt: skip
+    large.update_index(entries=entries)
+    opened = Bank(large.folder)
+    assert opened.index.private_parts == 3
+    assert opened.index.entries == entries
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b'"rank":', b'"rink":', r"entries-\w+\.jsonl, line 1: rank: Field required"),
+        (b'{"name":"', b'{"name":"../', "line 1: name: Value error, '../.*' is not a file name"),
+        (b'{"name":', b'{"name"', "line 1: : Invalid JSON"),
+    ],
+)
+def test_a_malformed_entry_is_refused(large: Bank, old: bytes, new: bytes, problem: str) -> None:
+    lines = EntryTable(to_lines(large.index.entries)).lines.replace(old, new, 1)
+    large.update_index(entries=EntryTable(lines))
+    with pytest.raises(BankError, match=problem):
+        _ = Bank(large.folder).index.entries[0]
+
+
+def test_another_number_of_entries_than_of_profiles_is_refused(large: Bank) -> None:
+    large.update_index(entries=large.index.entries[:-1])
+    with pytest.raises(IntegrityError, match=r"25 lines in entries-\w+.jsonl, expected 26"):
+        Bank(large.folder)
 
 
 @pytest.mark.parametrize(
@@ -177,16 +243,18 @@ def test_comparing_all_datasets_is_refused(large: Bank) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ("profiles-000010-000020.safetensors", "do not hold 26 in order"),
-        ("profiles-000020-000026.safetensors", "do not hold 26 in order"),
+        ("profiles-000010-000020.records", "do not hold 26 in order"),
+        ("profiles-000020-000026.records", r"sketches-000020\.safetensors is not listed"),
         ("sketches-000026.safetensors", r"sketches-000026\.safetensors is not listed"),
+        ("entries", "the entries are not in one file of their own"),
     ],
 )
 def test_an_index_without_a_file_of_profiles_is_refused(
     large: Bank, change: str, problem: str
 ) -> None:
-    files = {name: digest for name, digest in large.index.files.items() if name != change}
-    large.update_index(files=files)
+    files = {n: d for n, d in large.index.files.items() if not n.startswith(change)}
+    raw = large.index.model_copy(update={"files": files}).to_bytes()
+    (large.folder / "bank.json").write_bytes(raw)
     with pytest.raises(BankError, match=problem):
         Bank(large.folder)
 
@@ -195,7 +263,7 @@ def test_large_banks_merge(large: Bank, tmp_path: Path, sizes: Sizes) -> None:
     sizes(large=20, shard=26)
     merged = merge_banks([large, plain_bank()], tmp_path / "merged")
     assert merged.index.entries == large.index.entries
-    assert sorted(merged.index.files)[0] == "profiles-000000-000026.safetensors"
+    assert sorted(merged.index.files)[1] == "profiles-000000-000026.records"
     assert len(merged.index.skipped) == SIZE
     sketches = merged.large_profiles.sketches.arrays
     for name, array in large.large_profiles.sketches.arrays.items():
@@ -210,13 +278,13 @@ def test_a_large_bank_is_pushed_and_pulled(
     cli("bank", "push", folder, f"{user.name}/b", "--private", token=user.token)
     cli("bank", "pull", f"{user.name}/b", "-o", "pulled", token=user.token)
     pulled = {path.name for path in (tmp_path / "pulled").glob("profiles*")}
-    assert pulled == {"profiles-000000-000003.safetensors", "profiles-000003-000004.safetensors"}
+    assert pulled == {"profiles-000000-000003.records", "profiles-000003-000004.records"}
     assert cli("bank", "verify", "pulled").code == 0
     small = shutil.copytree(bank.folder, tmp_path / "small")
     cli("bank", "push", small, f"{user.name}/b", token=user.token)
     files = cli.hub.files(f"{user.name}/b", repo_type="dataset")
     assert "profiles.safetensors" in files
-    assert not any(name.startswith(("profiles-", "sketches-")) for name in files)
+    assert not any(name.startswith(("profiles-", "sketches-", "entries-")) for name in files)
 
 
 # --- sketches -------------------------------------------------------------------------------------
@@ -265,11 +333,6 @@ def test_a_missing_or_truncated_file_of_arrays_is_an_error(tmp_path: Path) -> No
     arrays = load_arrays(path)
     assert arrays["a"].tolist() == list(range(9))
     assert arrays["b"].shape == (2, 0)
-    file = ArrayFile(path)
-    assert file.read("a", 3, 5).tolist() == [3, 4]
-    for start, stop in ((-1, 2), (3, 2), (3, 10)):
-        with pytest.raises(BankError, match="no rows"):
-            file.read("a", start, stop)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BankError, match="cannot be read"):
         load_arrays(path)
@@ -301,7 +364,7 @@ def test_adding_to_a_large_bank_is_the_same_as_building_a_larger_one(
     built = add_entries(more, small, executor=1, strict=True)
     sizes(large=2, shard=2)
     before = enlarged(bank.folder, tmp_path / "added")
-    kept = before.folder / "profiles-000002-000004.safetensors"
+    kept = before.folder / "profiles-000002-000004.records"
     unchanged = kept.stat()
     added = add_entries(more, before, executor=1, strict=True)
     assert [entry.adapter for entry in added.index.entries[4:]] == ["local/a", "local/b"]

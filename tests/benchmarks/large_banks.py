@@ -22,7 +22,13 @@ from pathlib import Path
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
 from hf_lorameta.bank.build import BankFacts, finish_bank
 from hf_lorameta.bank.entry import store_entry
-from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
+from hf_lorameta.bank.index import (
+    TOKENIZER_FILE,
+    WORK_FOLDER,
+    IndexEntry,
+    adapter_path,
+    write_index,
+)
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.demo import TRAIN_FILE
 from tests.benchmarks.synthetic_bank import VOCAB, Shape, index_of, profiles, write_bank
@@ -63,7 +69,7 @@ def write_large(folder: Path, number: int, weights: Bank, build: bool = False) -
         print(number, "built", time.perf_counter() - started, time.process_time() - cpu)
     else:
         found = index_of(folder, shared_data.BASE_MODEL, SHAPE.layout, entries, mixed(number))
-        (folder / "bank.json").write_bytes(found.to_bytes())
+        write_index(folder, found)
     return Bank(folder)
 
 

@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
-from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, Index, IndexEntry, adapter_path
+from hf_lorameta.bank.index import (
+    TOKENIZER_FILE,
+    WORK_FOLDER,
+    Index,
+    IndexEntry,
+    adapter_path,
+    write_index,
+)
 from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile
@@ -76,7 +83,7 @@ def write_bank(folder: Path, shape: Shape, seed: int = 0) -> Bank:
     (folder / TOKENIZER_FILE).write_bytes((EMBEDDED_FOLDER / TOKENIZER_FILE).read_bytes())
     index = index_of(folder, "mistralai/Mistral-7B-Instruct-v0.2", shape.layout, entries,
                      profiles(shape.adapters, VOCAB, seed))  # fmt: skip
-    (folder / "bank.json").write_bytes(index.to_bytes())
+    write_index(folder, index)
     _save_checksums(folder, entries)
     return Bank(folder)
 

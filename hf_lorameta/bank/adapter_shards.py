@@ -1,0 +1,149 @@
+"""Adapters of a bank in the files of its repo: a hundred to a file, one after another.
+
+The Hub recommends fewer than 100 files in a commit and 10,000 in a folder, and a request for each
+adapter would take long. So the repo of a bank of more than 90 adapters holds their weights in
+shards; where an adapter is in its shard follows from the sizes in the index. In a folder, each
+adapter is a file: a shard that is fetched is split, or only the adapters that are needed are read
+from it.
+"""
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from hf_lorameta.bank.bank_files import BankFiles, delete_download
+from hf_lorameta.bank.entry_table import EntryTable
+from hf_lorameta.bank.index import IndexEntry, adapter_path
+from hf_lorameta.errors import IntegrityError
+from hf_lorameta.formats.safetensors import read_range
+
+SHARD_ADAPTERS = 100
+"""Adapters in a shard, at most."""
+MOST_ALONE = 90
+"""Adapters of a bank without shards, at most; with its other files, these fit into one commit."""
+SHARD_BYTES = 1 << 30
+"""About the size of a shard of large adapters, by that of the bank's first."""
+_THREADS = 8
+_NAME = re.compile(r"adapters/\d{6,}-\d{6,}\.records")
+
+
+@dataclass(frozen=True)
+class AdapterShard:
+    """A file of adapters.
+
+    Attributes:
+        start: position in the bank of its first entry.
+        entries: whose weights it holds.
+    """
+
+    start: int
+    entries: tuple[IndexEntry, ...]
+
+    @property
+    def name(self) -> str:
+        """Its path in the repo."""
+        return f"adapters/{self.start:06}-{self.start + len(self.entries):06}.records"
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(entry.size for entry in self.entries)
+
+    def bounds(self, entry: IndexEntry) -> tuple[int, int]:
+        """Return where the weights of an entry begin and end in the file."""
+        before = self.entries[: self.entries.index(entry)]
+        start = sum(other.size for other in before)
+        return start, start + entry.size
+
+
+def adapter_shards(entries: Sequence[IndexEntry]) -> list[AdapterShard]:
+    """Return the shards of a bank with these entries, none if it is small."""
+    size = _shard_adapters(entries)
+    return [_shard(entries, start, size) for start in range(0, len(entries), size or 1) if size]
+
+
+def _shard_adapters(entries: Sequence[IndexEntry]) -> int:
+    """Return the number of adapters in a shard; 0 if each is a file of its own."""
+    if len(entries) <= MOST_ALONE:
+        return 0
+    return max(1, min(SHARD_ADAPTERS, SHARD_BYTES // max(1, entries[0].size)))
+
+
+def _shard(entries: Sequence[IndexEntry], start: int, size: int) -> AdapterShard:
+    return AdapterShard(start, tuple(entries[start : start + size]))
+
+
+def is_shard(name: str) -> bool:
+    """Return whether a path in a repo is that of a shard."""
+    return _NAME.fullmatch(name) is not None
+
+
+# --- fetching -------------------------------------------------------------------------------------
+
+
+def fetch_adapters(
+    files: BankFiles,
+    entries: Sequence[IndexEntry],
+    wanted: Collection[str],
+    done: Callable[[], None],
+) -> None:
+    """Fetch adapters that are in shards and not here yet.
+
+    A shard is fetched whole, and split, if most of it is wanted; else adapters are read from it.
+
+    Args:
+        files: of the bank.
+        entries: all of the bank.
+        wanted: names of entries.
+        done: called after each adapter.
+
+    Raises:
+        IntegrityError: an adapter differs from the index.
+        HubError: the repo is missing or cannot be reached.
+    """
+    missing = [name for name in wanted if not (files.folder / adapter_path(name)).exists()]
+    size = _shard_adapters(entries) if missing and files.remote else 0
+    if not size:
+        return
+    starts: dict[int, set[str]] = {}
+    for name, position in _positions(entries, missing).items():
+        starts.setdefault(position // size * size, set()).add(name)
+    single: list[tuple[AdapterShard, IndexEntry]] = []
+    for start, names in sorted(starts.items()):
+        shard = _shard(entries, start, size)
+        chosen = [entry for entry in shard.entries if entry.name in names]
+        if 2 * sum(entry.size for entry in chosen) > shard.size:
+            _split(files, shard, chosen, done)
+        else:
+            single += [(shard, entry) for entry in chosen]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(partial(_read_one, files), single):
+            done()
+
+
+def _positions(entries: Sequence[IndexEntry], names: Collection[str]) -> dict[str, int]:
+    if isinstance(entries, EntryTable):
+        return {name: entries.position(name) for name in names}
+    positions = {entry.name: position for position, entry in enumerate(entries)}
+    return {name: positions[name] for name in names}
+
+
+def _split(
+    files: BankFiles, shard: AdapterShard, wanted: list[IndexEntry], done: Callable[[], None]
+) -> None:
+    path = files.path(shard.name)
+    try:
+        for entry in wanted:
+            content = read_range(path, *shard.bounds(entry), IntegrityError)
+            files.store(adapter_path(entry.name), content, entry.sha256)
+            done()
+    finally:
+        delete_download(path)
+
+
+def _read_one(files: BankFiles, found: tuple[AdapterShard, IndexEntry]) -> None:
+    shard, entry = found
+    content = files.read(shard.name, *shard.bounds(entry))
+    files.store(adapter_path(entry.name), content, entry.sha256)

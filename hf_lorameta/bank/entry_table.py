@@ -1,0 +1,109 @@
+"""The entries of a large bank in a file of their own, a line of JSON each, read when asked for.
+
+Parsing all of 100,000 takes seconds, and a plan needs few. Lines are in the form that `to_lines`
+writes, so that some fields are found without parsing the others.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from hf_lorameta.bank.stored_entry import IndexEntry
+from hf_lorameta.errors import BankError
+
+_PRIVATE = re.compile(rb'"private":true')  # in a string, quotes are escaped
+_NEWLINE = 10
+
+
+class EntryTable(Sequence[IndexEntry]):
+    """Entries, parsed one at a time.
+
+    Args:
+        lines: their lines.
+        name: of the file, for messages.
+
+    Raises:
+        BankError: an entry that is asked for is not valid.
+
+    Example:
+        >>> from hf_lorameta import Bank
+        >>> few = Bank.from_pretrained().index.entries[:3]
+        >>> table = EntryTable(to_lines(few))
+        >>> len(table), table[-1] == few[2], table.names() == [entry.name for entry in few]
+        (3, True, True)
+    """
+
+    def __init__(self, lines: bytes, name: str = "entries") -> None:
+        self.lines = lines
+        self._name = name
+        ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == _NEWLINE)
+        self._bounds = np.concatenate(([-1], ends)) + 1
+        self._positions: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> IndexEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[IndexEntry, ...]: ...
+    def __getitem__(self, index: int | slice) -> IndexEntry | tuple[IndexEntry, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        position = range(len(self))[index]
+        entry = self._parse(position)
+        self._positions[entry.name] = position
+        return entry
+
+    def __iter__(self) -> Iterator[IndexEntry]:
+        return map(self._parse, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def names(self) -> list[str]:
+        """Return the names of all entries, in order."""
+        return [from_json(self._line(i))["name"] for i in range(len(self))]
+
+    def position(self, name: str) -> int:
+        """Return where the entry of a name is; fast if it was read before by its position."""
+        if name not in self._positions:
+            self._positions = {name: i for i, name in enumerate(self.names())}
+        return self._positions[name]
+
+    @property
+    def private(self) -> int:
+        """The number of private entries."""
+        return len(_PRIVATE.findall(self.lines))
+
+    def _line(self, position: int) -> bytes:
+        start, stop = self._bounds[position : position + 2]
+        return self.lines[start:stop]
+
+    def _parse(self, position: int) -> IndexEntry:
+        try:
+            return IndexEntry.model_validate_json(self._line(position))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise BankError(f"{self._name}, line {position + 1}: {field}: {first['msg']}") from None
+
+
+def to_lines(entries: Iterable[IndexEntry]) -> bytes:
+    """Return the lines of entries."""
+    return b"".join(entry.model_dump_json(by_alias=True).encode() + b"\n" for entry in entries)
+
+
+def extended(entries: Sequence[IndexEntry], new: Iterable[IndexEntry]) -> Sequence[IndexEntry]:
+    """Return entries and new ones after them; those of a table are not parsed."""
+    if isinstance(entries, EntryTable):
+        return EntryTable(entries.lines + to_lines(new))
+    return (*entries, *new)
