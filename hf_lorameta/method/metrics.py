@@ -126,6 +126,7 @@ class Metric(NamedTuple):
         function: from the counts of the new dataset and of R datasets to (R,) distances.
         parts: the texts it compares; the distances of several parts are added up.
         lengths: whether `length_distance` is added, too.
+        symmetric: whether it is as far from one dataset to another as back.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Metric(NamedTuple):
     function: DistanceFunction
     parts: tuple[Part, ...] = ("both",)
     lengths: bool = False
+    symmetric: bool = True
 
     @property
     def terms(self) -> dict[Part, DistanceFunction]:
@@ -146,7 +148,7 @@ METRICS: dict[str, Metric] = {
     row.name: row
     for row in (
         Metric("wd", "1-Wasserstein distance on token ids", PAPER, wasserstein),
-        Metric("kl", "Kullback–Leibler divergence", PAPER, kl),
+        Metric("kl", "Kullback–Leibler divergence", PAPER, kl, symmetric=False),
         Metric("js", "Jensen–Shannon divergence", PAPER, js),
         Metric("mmd", "maximum mean discrepancy on token ids", PAPER, mmd),
         Metric(
@@ -223,7 +225,13 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
             hint=[Option(name, change="name another") for name in ("columns", "bank")],
         )
     blocks = _blocks(len(bank), vocab_size)
-    D = np.concatenate([_distance_rows(bank, rows, bank, vocab_size, metric) for rows in blocks])
+    half = METRICS[metric].symmetric and _have_all_parts(bank, metric)
+    D = np.concatenate(
+        [_distance_rows(bank, rows, bank, vocab_size, metric, half) for rows in blocks]
+    )
+    if half:
+        below = np.tril_indices(len(bank), -1)
+        D[below] = D.T[below]
     D[empty] = D[:, empty].T
     D[np.ix_(empty, empty)] = 0.0
     return D
@@ -240,17 +248,25 @@ def stored_name(metric: str, part: Literal["input", "output"] | None = None) -> 
 
 
 def _distance_rows(
-    queries: ProfileTable, chosen: slice, bank: ProfileTable, vocab_size: int, metric: str
+    queries: ProfileTable,
+    chosen: slice,
+    bank: ProfileTable,
+    vocab_size: int,
+    metric: str,
+    half: bool = False,
 ) -> Array:
-    """(n, N) distances from each of the chosen datasets to every dataset of a bank."""
+    """(n, N) distances from each of the chosen datasets to every dataset of a bank.
+
+    With `half`, most of those from row i to columns below i are left out, and zero.
+    """
     result = np.zeros((chosen.stop - chosen.start, len(bank)))
     terms = []
     for part, function in METRICS[metric].terms.items():
         size = LENGTHS if part == "lengths" else vocab_size
         datasets = _histograms(queries, part, chosen)
         lines = [
-            (line, QueryCounts([histograms], size))
-            for line, histograms in zip(result, datasets, strict=True)
+            (chosen.start + i if half else -1, result[i], QueryCounts([histograms], size))
+            for i, histograms in enumerate(datasets)
             if any(h.ids.size for h in histograms)
         ]
         terms.append((part, function, size, lines))
@@ -258,9 +274,10 @@ def _distance_rows(
     def measure(rows: slice) -> None:
         for part, function, size, lines in terms:
             counts = Counts(_histograms(bank, part, rows), size)
-            for line, query in lines:
-                # rounding can put equal distributions slightly below zero
-                line[rows] += np.maximum(function(query, counts), 0.0)
+            for first, line, query in lines:
+                if first < rows.stop:
+                    # rounding can put equal distributions slightly below zero
+                    line[rows] += np.maximum(function(query, counts), 0.0)
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         list(pool.map(measure, _blocks(len(bank), vocab_size * _WORKERS)))
@@ -280,8 +297,17 @@ def _blocks(rows: int, vocab_size: int) -> Iterator[slice]:
 
 def _has_tokens(table: ProfileTable, metric: str) -> NDArray[np.bool_]:
     """(N,) which profiles hold any token that the metric reads."""
-    halves = {half for part in METRICS[metric].terms for half in PARTS[part]}
-    counted = [np.diff(table.arrays[f"{half}.indptr"]) > 0 for half in sorted(halves)]
+    return np.asarray(np.any([_has_part(table, part) for part in METRICS[metric].terms], axis=0))
+
+
+def _have_all_parts(table: ProfileTable, metric: str) -> bool:
+    """Whether every profile has tokens of all parts that the metric reads."""
+    return all(_has_part(table, part).all() for part in METRICS[metric].terms)
+
+
+def _has_part(table: ProfileTable, part: Part) -> NDArray[np.bool_]:
+    """(N,) which profiles hold any token of a part."""
+    counted = [np.diff(table.arrays[f"{half}.indptr"]) > 0 for half in PARTS[part]]
     return np.asarray(np.any(counted, axis=0))
 
 
