@@ -1,4 +1,4 @@
-"""Adapters of a bank in the files of its repo: a hundred to a file, one after another.
+"""Adapters of a bank in the files of its repo: a hundred to a file or more, one after another.
 
 The Hub recommends fewer than 100 files in a commit and 10,000 in a folder, and a request for each
 adapter would take long. So the repo of a bank of more than 90 adapters holds their weights in
@@ -19,8 +19,8 @@ from hf_lorameta.bank.index import IndexEntry, adapter_path
 from hf_lorameta.errors import IntegrityError
 from hf_lorameta.formats.safetensors import read_range
 
-SHARD_ADAPTERS = 100
-"""Adapters in a shard, at most."""
+SHARD_ADAPTERS = 128
+"""Adapters in a shard, at most; a shard takes three requests to fetch."""
 MOST_ALONE = 90
 """Adapters of a bank without shards, at most; with its other files, these fit into one commit."""
 SHARD_BYTES = 1 << 30

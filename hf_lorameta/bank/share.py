@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -61,14 +62,16 @@ def push_bank(
     published = {INDEX_FILE, *(file.path for file in files)}
     stale = sorted(_bank_files(existing) - published) if existing else []
     push = Push(folder, files, stale, bank_card(bank, repo_id))
-    return hub.publish(
-        push.uploads(existing, partial(progress, "Publishing files")),
-        repo_id,
-        message=f"Bank of {len(bank)} adapters for {bank.index.base_model}",
-        private=private_entries > 0 if private is None else private,
-        parent=existing,
-        repo_type="dataset",
-    )
+    uploads = push.uploads(existing, partial(progress, "Publishing files"))
+    with closing(uploads):  # so that it cleans up after an error
+        return hub.publish(
+            uploads,
+            repo_id,
+            message=f"Bank of {len(bank)} adapters for {bank.index.base_model}",
+            private=private_entries > 0 if private is None else private,
+            parent=existing,
+            repo_type="dataset",
+        )
 
 
 def _pushed_files(bank: Bank) -> list[PushedFile]:

@@ -32,9 +32,9 @@ def _as_it_is(dataset: Dataset) -> Dataset:
 
 def expects_instructions(bank: Bank) -> bool:
     """Whether the inputs of most bank datasets contain an instruction."""
-    profiles = bank.stored_profiles
-    compared = range(0, len(profiles), max(1, len(profiles) // _COMPARED))
-    return sum(shares_instruction(profiles[i]) for i in compared) > len(compared) / 2
+    compared = range(0, len(bank), max(1, len(bank) // _COMPARED))
+    profiles = bank.stored_profiles.take(compared)
+    return sum(map(shares_instruction, profiles)) > len(compared) / 2
 
 
 def chat_format(bank: Bank) -> str | None:

@@ -1,0 +1,244 @@
+"""Banks of many adapters on the Hub: shards, commits of few files, resumed pushes, few requests."""
+
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta import Bank, Hub
+from hf_lorameta.bank import adapter_shards, push_parts
+from hf_lorameta.bank.adapter_shards import AdapterShard
+from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, IndexEntry, adapter_path
+from hf_lorameta.bank.share import pull_bank, push_bank
+from hf_lorameta.bank.store_profiles import store_profiles
+from hf_lorameta.errors import BankError, HubError, IntegrityError
+from hf_lorameta.files import sha256
+from tests.conftest import Account, Built, Shell, touched, tree
+from tests.hub.conftest import isolated_client, use_endpoint
+from tests.support.fault_hub import Fault
+
+SIZE = 30
+COMMIT = "/api/datasets/.*/commit/"
+__all__ = ["isolated_client"]
+
+
+@pytest.fixture
+def many(bank: Built, tmp_path: Path) -> Bank:
+    """A bank of 30 adapters: copies of four."""
+    source = Bank(bank.folder)
+    target = tmp_path / "many"
+    (target / "adapters").mkdir(parents=True)
+    (target / ".build").mkdir()
+    shutil.copy(bank.folder / TOKENIZER_FILE, target)
+    shutil.copy(bank.folder / INDEX_FILE, target)
+    entries = []
+    for i in range(SIZE):
+        of = source.index.entries[i % 4]
+        entry = of.model_copy(update={"name": f"o--{i:02}", "adapter": f"o/{i:02}"})
+        shutil.copy(bank.folder / adapter_path(of.name), target / adapter_path(entry.name))
+        entries.append(entry)
+    profiles = [source.profiles[i % 4] for i in range(SIZE)]
+    stored = store_profiles(target, profiles, SIZE, source.index.vocab_size)
+    files = stored.files | {TOKENIZER_FILE: source.index.files[TOKENIZER_FILE]}
+    source.folder = target
+    source.update_index(**stored._asdict() | {"files": files, "entries": tuple(entries)})
+    return Bank(target)
+
+
+@pytest.fixture
+def hub(cli: Shell, user: Account, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A client of the loopback Hub, where a bank has shards of three adapters."""
+    use_endpoint(monkeypatch, cli.hub.url)
+    monkeypatch.setattr(adapter_shards, "MOST_ALONE", 4)
+    monkeypatch.setattr(adapter_shards, "SHARD_ADAPTERS", 3)
+    return Hub(user.token)
+
+
+@pytest.fixture
+def repo(user: Account) -> str:
+    return f"{user.name}/many"
+
+
+@pytest.fixture
+def listed(cli: Shell, repo: str) -> Callable[[], set[str]]:
+    """Lists the files in the repo."""
+    return lambda: set(cli.hub.files(repo, repo_type="dataset")) - {".gitattributes"}
+
+
+def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commit five files at a time, as a bank of 100,000 adapters does with 99."""
+    monkeypatch.setattr(push_parts, "COMMIT_FILES", 5)
+
+
+def test_a_thousand_adapters_take_few_requests(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Eight shards, as a bank of 1,000 adapters has."""
+    monkeypatch.setattr(adapter_shards, "SHARD_ADAPTERS", 4)
+    before = tree(many.folder)
+    push_bank(many.folder, repo, hub=hub)
+    sent = [r for r in cli.hub.requests if r.method != "PUT"]  # an upload is a PUT
+    assert len(sent) <= 60
+    assert tree(many.folder) == before
+    cli.hub.clear_requests()
+    pulled = pull_bank(repo, tmp_path / "pulled", everything=True, hub=hub)
+    assert len(cli.hub.requests) <= 40
+    content = tree(pulled.folder)
+    del content["origin.json"]
+    assert {n: c for n, c in content.items() if not n.startswith(".cache")} == before
+    assert pulled.verify() == []
+
+
+def test_commits_have_few_files_and_the_index_is_in_the_last(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_files(monkeypatch)
+    push_bank(many.folder, repo, hub=hub)
+    commits = cli.hub.commits(repo, repo_type="dataset")[::-1]
+    sizes = [set(after.tree) - set(before.tree) for before, after in pairwise(commits)]
+    assert [len(files) for files in sizes] == [3, 3, 3, 3, 3]
+    assert sizes[-1] >= {INDEX_FILE, "README.md"}
+    assert sum(name.endswith(".records") for name in commits[-1].tree) == 10
+
+
+def test_a_killed_push_goes_on_where_it_ended(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    few_files(monkeypatch)
+    cli.hub.add_fault(Fault("status", status=403, path=COMMIT, skip=2))
+    with pytest.raises(HubError):
+        push_bank(many.folder, repo, hub=hub)
+    with pytest.raises(BankError, match="is not a bank"):
+        pull_bank(repo, tmp_path / "early", hub=hub)
+    held = cli.hub.commits(repo, repo_type="dataset")[0].tree
+    assert len(held) == 7
+    cli.hub.clear_faults()
+    push_bank(many.folder, repo, hub=hub)
+    commits = cli.hub.commits(repo, repo_type="dataset")
+    assert len(commits) == 6
+    assert all(commits[0].tree[name] == entry for name, entry in held.items())
+    assert pull_bank(repo, tmp_path / "b", everything=True, hub=hub).digest == many.digest
+
+
+def test_what_a_push_replaces_is_never_read_with_the_wrong_index(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    push_bank(many.folder, repo, hub=hub)
+    swapped = list(many.index.entries)
+    swapped[0], swapped[-1] = swapped[-1], swapped[0]
+    many.update_index(entries=tuple(swapped))
+    one_commit = tree(many.folder)
+    push_bank(many.folder, repo, hub=hub)
+    assert len(cli.hub.commits(repo, repo_type="dataset")) == 3
+    assert pull_bank(repo, tmp_path / "1", everything=True, hub=hub).digest == many.digest
+    few_files(monkeypatch)
+    many.update_index(entries=tuple(swapped[::-1]))
+    push_bank(many.folder, repo, hub=hub)
+    commits = cli.hub.commits(repo, repo_type="dataset")
+    between = commits[: len(commits) - 3]
+    assert INDEX_FILE in between[0].tree
+    assert not any(INDEX_FILE in commit.tree for commit in between[1:])
+    assert pull_bank(repo, tmp_path / "2", everything=True, hub=hub).digest == many.digest
+    assert one_commit[INDEX_FILE] != tree(many.folder)[INDEX_FILE]
+
+
+def test_what_left_a_bank_is_deleted_after_its_index(
+    cli: Shell, hub: Hub, many: Bank, bank: Built, repo: str, listed: Callable[[], set[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    push_bank(many.folder, repo, hub=hub)
+    few_files(monkeypatch)
+    push_bank(bank.folder, repo, hub=hub)
+    assert listed() == {"README.md", *tree(bank.folder)}
+    titles = cli.hub.commits(repo, repo_type="dataset")[0].title
+    assert titles == "Bank of 4 adapters for base/tiny"
+
+
+def test_files_of_a_push_that_was_given_up_are_deleted_by_another(
+    cli: Shell, hub: Hub, many: Bank, bank: Built, repo: str, listed: Callable[[], set[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        few_files(patch)
+        cli.hub.add_fault(Fault("status", status=403, path=COMMIT, skip=3))
+        with pytest.raises(HubError):
+            push_bank(many.folder, repo, hub=hub)
+    cli.hub.clear_faults()
+    cli.hub.commit(repo, {"adapters/notes.safetensors": b"mine"}, repo_type="dataset")
+    push_bank(bank.folder, repo, hub=hub)
+    assert listed() == {"README.md", "adapters/notes.safetensors", *tree(bank.folder)}
+
+
+def test_few_adapters_are_read_from_their_shards(
+    cli: Shell, hub: Hub, many: Bank, repo: str
+) -> None:
+    push_bank(many.folder, repo, hub=hub)
+    opened = Bank.from_hub(repo, hub=hub)
+    cli.hub.clear_requests()
+    chosen = [opened.index.entries[i] for i in (4, 29)]
+    for file, entry in zip(opened.adapters(chosen), chosen, strict=True):
+        assert file.path.read_bytes() == (many.folder / adapter_path(entry.name)).read_bytes()
+    assert len(touched(cli.hub, "/resolve/", ".records")) == 2
+    again = Bank.from_hub(repo, hub=hub)
+    again.adapters(chosen)
+    assert len(touched(cli.hub, "/resolve/", ".records")) == 2
+    whole = touched(cli.hub, "/resolve/", "000003-000006.records")
+    again.adapters(again.index.entries[3:6])  # the two that are missing are most of it
+    assert len(touched(cli.hub, "/resolve/", "000003-000006.records")) == len(whole) + 1
+    assert not list(again.folder.glob("adapters/*.records"))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_damaged_shard_is_refused(
+    cli: Shell, hub: Hub, many: Bank, repo: str, number: int
+) -> None:
+    push_bank(many.folder, repo, hub=hub)
+    name = "adapters/000003-000006.records"
+    raw = bytearray(cli.hub.read(repo, name, repo_type="dataset"))
+    raw[many.index.entries[3].size - 1] ^= 1
+    cli.hub.commit(repo, {name: bytes(raw)}, repo_type="dataset")
+    opened = Bank.from_hub(repo, hub=hub)
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match=r"adapters/o--03\.safetensors of .* differs"):
+            opened.adapters(opened.index.entries[3 : 3 + number])
+    assert opened.adapter(opened.index.entries[4]).rank
+
+
+def test_two_pushes_of_one_folder_at_once_are_refused(hub: Hub, many: Bank, repo: str) -> None:
+    from filelock import FileLock
+
+    (many.folder / ".push").mkdir()
+    with (
+        FileLock(many.folder / ".push/lock"),
+        pytest.raises(BankError, match="is being pushed by another command"),
+    ):
+        push_bank(many.folder, repo, hub=hub)
+    push_bank(many.folder, repo, hub=hub)
+    assert not (many.folder / ".push").exists()
+
+
+def test_large_adapters_are_fewer_to_a_shard(many: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = many.index.entries
+    assert adapter_shards.adapter_shards(entries) == []
+    monkeypatch.setattr(adapter_shards, "MOST_ALONE", 29)
+    (shard,) = adapter_shards.adapter_shards(entries)
+    assert shard.name == "adapters/000000-000030.records"
+    monkeypatch.setattr(adapter_shards, "SHARD_BYTES", 4 * entries[0].size)
+    shards = adapter_shards.adapter_shards(entries)
+    assert [len(shard.entries) for shard in shards] == [4] * 7 + [2]
+    assert all(adapter_shards.is_shard(shard.name) for shard in shards)
+
+
+def test_where_an_adapter_is_in_a_shard() -> None:
+    sizes = (3, 5, 7)
+    of = Bank.embedded().index.entries[0]
+    entries = tuple(
+        of.model_copy(update={"name": f"a{size}", "size": size}) for size in sizes
+    )  # fmt: skip
+    shard = AdapterShard(100, entries)
+    assert [shard.bounds(entry) for entry in entries] == [(0, 3), (3, 8), (8, 15)]
+    assert (shard.name, shard.size) == ("adapters/000100-000103.records", 15)
+    assert isinstance(entries[0], IndexEntry)
+    assert sha256(Bank.embedded().folder / INDEX_FILE) == Bank.embedded().digest
