@@ -5,7 +5,9 @@ import gzip
 import io
 import json
 import lzma
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,30 @@ LINES = b"".join(json.dumps({"input": q, "output": a}).encode() + b"\n" for q, a
 def csv_of(mark: str) -> str:
     rows = [("question", "answer"), *PAIRS]
     return "".join(mark.join(f'"{cell}"' for cell in row) + "\n" for row in rows)
+
+
+def test_threads_can_open_files_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets.utils import tqdm
+
+    both, here, get_lock = threading.Barrier(2), threading.local(), tqdm.get_lock
+
+    def at_once() -> object:
+        """Wait for the other thread, which has found no lock either."""
+        if not hasattr(here, "waited"):
+            here.waited = True
+            both.wait(timeout=30)
+        return get_lock()
+
+    for bars in tqdm.__mro__:
+        if "_lock" in vars(bars):
+            monkeypatch.delattr(bars, "_lock")
+    monkeypatch.setattr(tqdm, "get_lock", at_once)
+    paths = [tmp_path / name for name in ("a.jsonl", "b.jsonl")]
+    for path in paths:
+        path.write_bytes(LINES)
+    with ThreadPoolExecutor(2) as pool:
+        opened = list(pool.map(open_dataset, paths))
+    assert [list(dataset.rows()) for dataset in opened] == [PAIRS, PAIRS]
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])

@@ -26,7 +26,7 @@ from hf_lorameta.data.sources.aligned_lines import (
     tagged_rows,
 )
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
-from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder
+from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.data.sources.split_names import pick_split, split_name
@@ -159,7 +159,7 @@ def open_files(
             paths, form = [_as_lines(row for file in files for row in _tagged(file))], "json"
         notes = (f"{first.name} has a token in each line: its sentences are read, with the tags",)
     with guard():
-        datasets.disable_progress_bars()
+        prepare_datasets()
         builder = datasets.load_dataset_builder(
             form,
             data_files={_PART: [glob.escape(str(path)) for path in paths]},

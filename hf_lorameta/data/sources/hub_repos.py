@@ -22,7 +22,7 @@ from hf_lorameta.data.sources.data_files import (
     check_card,
     is_data_file,
 )
-from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder
+from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.data.sources.split_names import pick_split
@@ -155,7 +155,7 @@ def _datasets() -> Any:
     """Return the library `datasets`, without its retries and progress bars."""
     import datasets
 
-    datasets.disable_progress_bars()
+    prepare_datasets()
     for name, value in _SINGLE_ATTEMPT.items():
         setattr(datasets.config, name, value)
     return datasets

@@ -51,6 +51,18 @@ class RawDataset:
     revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
 
 
+def prepare_datasets() -> None:
+    """Show no progress bars of `datasets`, and let threads open datasets at once.
+
+    Its bars share a lock. Where there is none, tqdm makes one for a call and deletes it afterwards,
+    which fails if another thread did so; a lock that is there before the call stays.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.utils.tqdm.get_lock()
+
+
 def read_builder(
     builder: Any,
     name: str,
