@@ -16,7 +16,6 @@ from functools import partial
 from hf_lorameta.bank.bank_files import BankFiles, delete_download
 from hf_lorameta.bank.entry_table import EntryTable
 from hf_lorameta.bank.index import IndexEntry, adapter_path
-from hf_lorameta.errors import IntegrityError
 from hf_lorameta.formats.safetensors import read_range
 
 SHARD_ADAPTERS = 128
@@ -135,8 +134,10 @@ def _split(
 ) -> None:
     path = files.path(shard.name)
     try:
+        if path.stat().st_size != shard.size:
+            raise files.differs(f"{path} has {path.stat().st_size} bytes, expected {shard.size}")
         for entry in wanted:
-            content = read_range(path, *shard.bounds(entry), IntegrityError)
+            content = read_range(path, *shard.bounds(entry))
             files.store(adapter_path(entry.name), content, entry.sha256)
             done()
     finally:

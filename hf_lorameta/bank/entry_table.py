@@ -71,7 +71,7 @@ class EntryTable(Sequence[IndexEntry]):
 
     def names(self) -> list[str]:
         """Return the names of all entries, in order."""
-        return [from_json(self._line(i))["name"] for i in range(len(self))]
+        return [self._stored_name(i) for i in range(len(self))]
 
     def position(self, name: str) -> int:
         """Return where the entry of a name is; fast if it was read before by its position."""
@@ -88,13 +88,22 @@ class EntryTable(Sequence[IndexEntry]):
         start, stop = self._bounds[position : position + 2]
         return self.lines[start:stop]
 
+    def _stored_name(self, position: int) -> str:
+        try:
+            return str(from_json(self._line(position))["name"])
+        except (ValueError, KeyError, TypeError):
+            raise self._invalid(position, "expected an entry") from None
+
     def _parse(self, position: int) -> IndexEntry:
         try:
             return IndexEntry.model_validate_json(self._line(position))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))
-            raise BankError(f"{self._name}, line {position + 1}: {field}: {first['msg']}") from None
+            raise self._invalid(position, f"{field}: {first['msg']}") from None
+
+    def _invalid(self, position: int, problem: str) -> BankError:
+        return BankError(f"{self._name}, line {position + 1}: {problem}")
 
 
 def to_lines(entries: Iterable[IndexEntry]) -> bytes:

@@ -5,7 +5,7 @@ a push replaces more files than fit into its last commit, the repo holds no inde
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,9 @@ class Push:
     stale: Sequence[str]
     card: str
 
-    def uploads(self, existing: PinnedRepo | None, progress: Progress) -> Iterator[Upload]:
+    def uploads(
+        self, existing: PinnedRepo | None, progress: Progress
+    ) -> Generator[Upload, None, None]:
         """Yield the commits, each after the one before was made.
 
         Args:

@@ -27,6 +27,7 @@ BUCKETS = 256
 CANDIDATES = 128
 """Number of datasets of a large bank that a plan compares."""
 _DIGEST_BYTES = 32
+_MAX_PROFILE_BYTES = 1 << 30
 _BLOCK = 4096
 _FIELDS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "input": (np.float16, (BUCKETS,)),
@@ -92,6 +93,9 @@ class Sketches:
         found = {name: (array.dtype, array.shape) for name, array in self.arrays.items()}
         if found != {n: (np.dtype(t), (number, *shape)) for n, (t, shape) in _FIELDS.items()}:
             raise IntegrityError("the sketches have other arrays, types or shapes than expected")
+        sizes = self.arrays["size"]
+        if not ((sizes >= 0) & (sizes < _MAX_PROFILE_BYTES)).all():
+            raise IntegrityError("the sketches state sizes that profiles cannot have")
 
     def nearest(self, profile: Profile, count: int) -> NDArray[np.intp]:
         """Return the ascending indices of the datasets that seem nearest, at most `count`.

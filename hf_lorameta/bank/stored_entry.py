@@ -7,6 +7,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
@@ -72,6 +73,6 @@ class IndexEntry(Stored):
     source: str | None = None
     source_revision: str | None = None
     title: str | None = None
-    size: int
+    size: int = Field(ge=0)
     sha256: str
     left_out_if_none = ("source", "source_revision", "title")

@@ -208,13 +208,19 @@ def test_private_entries_are_counted_without_parsing(large: Bank) -> None:
         (b'"rank":', b'"rink":', r"entries-\w+\.jsonl, line 1: rank: Field required"),
         (b'{"name":"', b'{"name":"../', "line 1: name: Value error, '../.*' is not a file name"),
         (b'{"name":', b'{"name"', "line 1: : Invalid JSON"),
+        (b'{"name":', b'{"nome":', "line 1: name: Field required"),
+        (b'"size":', b'"size":-', "line 1: size: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_malformed_entry_is_refused(large: Bank, old: bytes, new: bytes, problem: str) -> None:
     lines = EntryTable(to_lines(large.index.entries)).lines.replace(old, new, 1)
     large.update_index(entries=EntryTable(lines))
+    entries = Bank(large.folder).index.entries
     with pytest.raises(BankError, match=problem):
-        _ = Bank(large.folder).index.entries[0]
+        _ = entries[0]
+    if old == b'{"name":':
+        with pytest.raises(BankError, match="line 1: expected an entry"):
+            Bank(large.folder).index.names()
 
 
 def test_another_number_of_entries_than_of_profiles_is_refused(large: Bank) -> None:
@@ -300,6 +306,14 @@ def test_sketches_order_datasets_much_as_distances_do() -> None:
     found = [len({*np.argsort(exact[i])[:16]} & {*sketches.nearest(bank.profiles[i], 32)})
              for i in range(len(bank))]  # fmt: skip
     assert np.mean(found) > 0.98 * 16
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 40])
+def test_sketches_of_impossible_profiles_are_refused(large: Bank, size: int) -> None:
+    arrays = dict(large.large_profiles.sketches.arrays)
+    arrays["size"] = np.full(SIZE, size)
+    with pytest.raises(IntegrityError, match="sizes that profiles cannot have"):
+        Sketches(arrays).check(SIZE)
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "type"])

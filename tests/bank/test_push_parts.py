@@ -206,6 +206,17 @@ def test_a_damaged_shard_is_refused(
     assert opened.adapter(opened.index.entries[4]).rank
 
 
+def test_a_shard_of_another_size_is_refused(cli: Shell, hub: Hub, many: Bank, repo: str) -> None:
+    push_bank(many.folder, repo, hub=hub)
+    name = "adapters/000003-000006.records"
+    raw = cli.hub.read(repo, name, repo_type="dataset")
+    cli.hub.commit(repo, {name: raw[:-1]}, repo_type="dataset")
+    opened = Bank.from_hub(repo, hub=hub)
+    with pytest.raises(IntegrityError, match=r"000003-000006\.records has \d+ bytes, expected"):
+        opened.adapters(opened.index.entries[3:6])
+    assert not list(opened.folder.glob("adapters/*"))
+
+
 def test_two_pushes_of_one_folder_at_once_are_refused(hub: Hub, many: Bank, repo: str) -> None:
     from filelock import FileLock
 
