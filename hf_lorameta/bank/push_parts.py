@@ -18,7 +18,7 @@ from hf_lorameta.errors import BankError
 from hf_lorameta.files import write_hint
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.types import Progress
+from hf_lorameta.types import StageProgress
 
 COMMIT_FILES = 99
 """Files that a commit adds and deletes, at most; the Hub recommends fewer than 100."""
@@ -86,37 +86,42 @@ class Push:
     card: str
 
     def uploads(
-        self, existing: PinnedRepo | None, progress: Progress
+        self, existing: PinnedRepo | None, progress: StageProgress
     ) -> Generator[Upload, None, None]:
         """Yield the commits, each after the one before was made.
 
         Args:
             existing: the repo with the digests of its files; None if there is none.
-            progress: called with (published files, all files).
+            progress: called while files are compared with the repo's, and after each commit.
 
         Raises:
             BankError: another command pushes the bank, or shards cannot be written to its folder.
         """
-        changed = [file for file in self.files if not (existing and file.is_in(existing))]
+        changed, total = [], len(self.files)
+        for number, file in enumerate(self.files):
+            if existing:
+                progress("Comparing files", number, total)
+            if not (existing and file.is_in(existing)):
+                changed.append(file)
         held = set(existing.files) if existing else set()
         changed.sort(key=lambda file: file.path in held)  # new ones first
         *before, last = _batches(changed)
         if INDEX_FILE in held and any(file.path in held for batch in before for file in batch):
             yield Upload(self.folder, only=(), delete=[INDEX_FILE])
-        done = len(self.files) - len(changed)
+        done = total - len(changed)
         for batch in before:
-            progress(done, len(self.files))
+            progress("Publishing files", done, total)
             with _staged(self.folder, batch) as others:
                 yield Upload(self.folder, only=(), others=others)
             done += len(batch)
-        progress(done, len(self.files))
+        progress("Publishing files", done, total)
         room = COMMIT_FILES - _OF_LAST - len(last)
         with _staged(self.folder, last) as others:
             index = (INDEX_FILE,)
             yield Upload(self.folder, index, others, self.stale[:room], self.card)
         for start in range(room, len(self.stale), COMMIT_FILES):
             yield Upload(self.folder, (), delete=self.stale[start : start + COMMIT_FILES])
-        progress(len(self.files), len(self.files))
+        progress("Publishing files", total, total)
 
 
 def _batches(files: Sequence[PushedFile]) -> list[list[PushedFile]]:

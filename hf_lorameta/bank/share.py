@@ -62,7 +62,7 @@ def push_bank(
     published = {INDEX_FILE, *(file.path for file in files)}
     stale = sorted(_bank_files(existing) - published) if existing else []
     push = Push(folder, files, stale, bank_card(bank, repo_id))
-    uploads = push.uploads(existing, partial(progress, "Publishing files"))
+    uploads = push.uploads(existing, progress)
     with closing(uploads):  # so that it cleans up after an error
         return hub.publish(
             uploads,

@@ -260,7 +260,7 @@ def show_(
 ) -> None:
     """Show one entry."""
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.index import IndexEntry, Skipped
+    from hf_lorameta.bank.index import IndexEntry
     from hf_lorameta.errors import BankError, UsageError
 
     *banks, adapter = names
@@ -268,13 +268,13 @@ def show_(
         raise UsageError(f"expected a bank and an adapter, got {len(names)} names")
     opened = Bank.from_pretrained(*banks, token=token)
     index = opened.index
-    listed: dict[str, IndexEntry | Skipped] = {entry.name: entry for entry in index.entries}
-    listed |= {skipped.adapter: skipped for skipped in reversed(index.skipped)}
-    listed |= {entry.adapter: entry for entry in reversed(index.entries)}
-    if adapter not in listed:
+    found = [entry for entry in index.entries if adapter in (entry.adapter, entry.name)]
+    found.sort(key=lambda entry: entry.adapter != adapter)
+    skipped = [entry for entry in index.skipped if entry.adapter == adapter]
+    if not found and not skipped:
         command = shlex.join(["hf-lorameta", "bank", "list", *banks])
         raise BankError(f"{banks[0] if banks else opened.id} holds no {adapter}", hint=command)
-    entry = listed[adapter]
+    entry = (found or skipped)[0]
     facts = entry.model_dump(mode="json")
     shown = facts | ({"columns": entry.columns} if isinstance(entry, IndexEntry) else {})
     emit(json, facts, lambda: table(["field", "value"], shown.items()))

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hf_lorameta import Bank, Hub
-from hf_lorameta.bank import adapter_shards, push_parts
+from hf_lorameta.bank import adapter_shards, push_parts, store_profiles
 from hf_lorameta.bank.adapter_shards import AdapterShard
-from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, IndexEntry, adapter_path
+from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, adapter_path
 from hf_lorameta.bank.share import pull_bank, push_bank
-from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.errors import BankError, HubError, IntegrityError
-from hf_lorameta.files import sha256
+from tests.bank.test_large_banks import enlarged
 from tests.conftest import Account, Built, Shell, touched, tree
 from tests.hub.conftest import isolated_client, use_endpoint
 from tests.support.fault_hub import Fault
@@ -40,7 +40,7 @@ def many(bank: Built, tmp_path: Path) -> Bank:
         shutil.copy(bank.folder / adapter_path(of.name), target / adapter_path(entry.name))
         entries.append(entry)
     profiles = [source.profiles[i % 4] for i in range(SIZE)]
-    stored = store_profiles(target, profiles, SIZE, source.index.vocab_size)
+    stored = store_profiles.store_profiles(target, profiles, SIZE, source.index.vocab_size)
     files = stored.files | {TOKENIZER_FILE: source.index.files[TOKENIZER_FILE]}
     source.folder = target
     source.update_index(**stored._asdict() | {"files": files, "entries": tuple(entries)})
@@ -190,6 +190,26 @@ def test_few_adapters_are_read_from_their_shards(
     assert not list(again.folder.glob("adapters/*.records"))
 
 
+def test_profiles_of_a_large_bank_are_read_from_their_shards(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(store_profiles, "LARGE", 20)
+    monkeypatch.setattr(store_profiles, "SHARD_ENTRIES", 10)
+    large = enlarged(many.folder, tmp_path / "large")
+    push_bank(large.folder, repo, hub=hub)
+    opened = Bank.from_hub(repo, hub=hub)
+    assert opened.index.entries == many.index.entries
+    profiles = opened.stored_profiles
+    cli.hub.clear_requests()
+    found = profiles.take([3, 25])
+    assert found.arrays.keys() == many.profiles.arrays.keys()
+    for name, array in many.profiles.take([3, 25]).arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+    assert {r.status for r in cli.hub.requests} <= {206, 302}
+    assert len(touched(cli.hub, "/resolve/")) == 2
+    assert not list(opened.folder.glob("profiles*"))
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_damaged_shard_is_refused(
     cli: Shell, hub: Hub, many: Bank, repo: str, number: int
@@ -245,11 +265,7 @@ def test_large_adapters_are_fewer_to_a_shard(many: Bank, monkeypatch: pytest.Mon
 def test_where_an_adapter_is_in_a_shard() -> None:
     sizes = (3, 5, 7)
     of = Bank.embedded().index.entries[0]
-    entries = tuple(
-        of.model_copy(update={"name": f"a{size}", "size": size}) for size in sizes
-    )  # fmt: skip
+    entries = tuple(of.model_copy(update={"name": f"a{size}", "size": size}) for size in sizes)
     shard = AdapterShard(100, entries)
     assert [shard.bounds(entry) for entry in entries] == [(0, 3), (3, 8), (8, 15)]
     assert (shard.name, shard.size) == ("adapters/000100-000103.records", 15)
-    assert isinstance(entries[0], IndexEntry)
-    assert sha256(Bank.embedded().folder / INDEX_FILE) == Bank.embedded().digest
