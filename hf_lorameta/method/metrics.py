@@ -225,7 +225,7 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
             hint=[Option(name, change="name another") for name in ("columns", "bank")],
         )
     blocks = _blocks(len(bank), vocab_size)
-    half = METRICS[metric].symmetric and _have_all_parts(bank, metric)
+    half = METRICS[metric].symmetric and _have_same_parts(bank, metric)
     D = np.concatenate(
         [_distance_rows(bank, rows, bank, vocab_size, metric, half) for rows in blocks]
     )
@@ -300,9 +300,10 @@ def _has_tokens(table: ProfileTable, metric: str) -> NDArray[np.bool_]:
     return np.asarray(np.any([_has_part(table, part) for part in METRICS[metric].terms], axis=0))
 
 
-def _have_all_parts(table: ProfileTable, metric: str) -> bool:
-    """Whether every profile has tokens of all parts that the metric reads."""
-    return all(_has_part(table, part).all() for part in METRICS[metric].terms)
+def _have_same_parts(table: ProfileTable, metric: str) -> bool:
+    """Whether all profiles, or none, have tokens of each part that the metric reads."""
+    counted = (_has_part(table, part) for part in METRICS[metric].terms)
+    return all(has.all() or not has.any() for has in counted)
 
 
 def _has_part(table: ProfileTable, part: Part) -> NDArray[np.bool_]:
