@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, overload
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_serializer
 
 from hf_lorameta.bank.entry_table import EntryTable, to_lines
 from hf_lorameta.bank.stored_entry import FileName, Stored
@@ -186,6 +186,10 @@ class Index(Stored):
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
     merged: tuple[MergedBank, ...] = ()  # the banks that ``bank merge`` made this one of
+
+    @field_serializer("entries")
+    def _all_entries(self, entries: Sequence[IndexEntry]) -> tuple[IndexEntry, ...]:
+        return tuple(entries)
 
     @property
     def is_large(self) -> bool:

@@ -20,6 +20,7 @@ from hf_lorameta.bank.geometry import bank_map
 from hf_lorameta.bank.index import TOKENIZER_FILE, Index, IndexEntry
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.merge import merge_banks
+from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.sketches import Sketches
 from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.counts.profile import ProfileTable
@@ -276,6 +277,17 @@ def test_large_banks_merge(large: Bank, tmp_path: Path, sizes: Sizes) -> None:
         np.testing.assert_array_equal(sketches[name], array)
 
 
+def test_a_large_bank_is_packed(bank: Built, tmp_path: Path, sizes: Sizes) -> None:
+    sizes(large=2, shard=3)
+    source = enlarged(bank.folder, tmp_path / "large")
+    packed = pack(source, tmp_path / "pack", basis=2)
+    assert packed.verify() == []
+    files = {path.name for path in packed.folder.iterdir() if path.is_file()}
+    assert files == {"bank.json", *packed.index.files}
+    assert packed.index.entries_file != source.index.entries_file
+    assert [file.rank for file in packed.adapters()] == [e.rank for e in source.index.entries]
+
+
 def test_a_large_bank_is_pushed_and_pulled(
     cli: Shell, user: Account, bank: Built, tmp_path: Path, sizes: Sizes
 ) -> None:
@@ -286,6 +298,10 @@ def test_a_large_bank_is_pushed_and_pulled(
     pulled = {path.name for path in (tmp_path / "pulled").glob("profiles*")}
     assert pulled == {"profiles-000000-000003.records", "profiles-000003-000004.records"}
     assert cli("bank", "verify", "pulled").code == 0
+    listed = cli("bank", "list", "pulled", "--json").json["entries"]
+    assert [entry["adapter"] for entry in listed] == [e["adapter"] for e in bank.owner.entries]
+    assert cli("bank", "show", "pulled", listed[2]["adapter"], "--json").json == listed[2]
+    assert listed[2]["adapter"] in cli("bank", "list", "pulled").out
     small = shutil.copytree(bank.folder, tmp_path / "small")
     cli("bank", "push", small, f"{user.name}/b", token=user.token)
     files = cli.hub.files(f"{user.name}/b", repo_type="dataset")
