@@ -292,6 +292,7 @@ class Bank:
         """The profiles of a large bank, with their sketches."""
         sketches = Sketches(load_arrays(self.verified_file(sketches_file(len(self)))))
         sketches.check(len(self))
+        self._files.save_checksums()  # hashing them takes a noticeable part of a plan
         return LargeProfiles(self._files.read, self.index.files, sketches, self.index.vocab_size)
 
     @property
