@@ -7,6 +7,7 @@ adapter is a file: a shard that is fetched is split, or only the adapters that a
 from it.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ MOST_ALONE = 90
 SHARD_BYTES = 1 << 30
 """About the size of a shard of large adapters, by that of the bank's first."""
 _THREADS = 8
-_NAME = re.compile(r"adapters/\d{6,}-\d{6,}\.records")
+_NAME = re.compile(r"adapters/\d{6,}-\d{6,}-[0-9a-f]{8}\.records")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ class AdapterShard:
 
     @property
     def name(self) -> str:
-        """Its path in the repo."""
-        return f"adapters/{self.start:06}-{self.start + len(self.entries):06}.records"
+        """Its path in the repo, which states what it holds, so that none is ever changed."""
+        digests = "".join(entry.sha256 for entry in self.entries)
+        content = hashlib.sha256(digests.encode()).hexdigest()[:8]
+        return f"adapters/{self.start:06}-{self.start + len(self.entries):06}-{content}.records"
 
     @property
     def size(self) -> int:

@@ -1,7 +1,9 @@
 """The commits of a push: fewer than 100 files in each, and the index in the last.
 
-A push that was killed goes on where it ended: what the repo holds already is not sent again. While
-a push replaces more files than fit into its last commit, the repo holds no index, and so no bank.
+A push that was killed goes on where it ended: what the repo holds already is not sent again. Until
+its last commit, the repo holds the bank that it held before. Only while more files are replaced
+than fit into that commit, such as all profiles of 100,000 adapters, does it hold no index, and so
+no bank.
 """
 
 import shutil

@@ -122,26 +122,41 @@ def test_a_killed_push_goes_on_where_it_ended(
     assert pull_bank(repo, tmp_path / "b", everything=True, hub=hub).digest == many.digest
 
 
-def test_what_a_push_replaces_is_never_read_with_the_wrong_index(
+def test_until_its_last_commit_a_push_leaves_the_bank_that_was_there(
     cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     push_bank(many.folder, repo, hub=hub)
-    swapped = list(many.index.entries)
-    swapped[0], swapped[-1] = swapped[-1], swapped[0]
-    many.update_index(entries=tuple(swapped))
-    one_commit = tree(many.folder)
-    push_bank(many.folder, repo, hub=hub)
-    assert len(cli.hub.commits(repo, repo_type="dataset")) == 3
-    assert pull_bank(repo, tmp_path / "1", everything=True, hub=hub).digest == many.digest
+    digest = many.digest
     few_files(monkeypatch)
-    many.update_index(entries=tuple(swapped[::-1]))
+    many.update_index(entries=many.index.entries[::-1])
     push_bank(many.folder, repo, hub=hub)
-    commits = cli.hub.commits(repo, repo_type="dataset")
-    between = commits[: len(commits) - 3]
-    assert INDEX_FILE in between[0].tree
-    assert not any(INDEX_FILE in commit.tree for commit in between[1:])
-    assert pull_bank(repo, tmp_path / "2", everything=True, hub=hub).digest == many.digest
-    assert one_commit[INDEX_FILE] != tree(many.folder)[INDEX_FILE]
+    *new, _ = cli.hub.commits(repo, repo_type="dataset")[:-1]
+    digests = [
+        pull_bank(repo, tmp_path / "p", revision=commit.sha, everything=True, hub=hub).digest
+        for commit in new
+    ]
+    assert len(new) > 4
+    assert set(digests) == {digest, many.digest}
+    assert digests == sorted(digests, key=lambda found: found == digest)
+
+
+def test_without_room_in_the_last_commit_there_is_no_index_meanwhile(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(store_profiles, "LARGE", 20)
+    monkeypatch.setattr(store_profiles, "SHARD_ENTRIES", 5)
+    large = enlarged(many.folder, tmp_path / "large")
+    push_bank(large.folder, repo, hub=hub)
+    few_files(monkeypatch)
+    profiles = [many.profiles[i] for i in reversed(range(SIZE))]
+    stored = store_profiles.store_profiles(large.folder, profiles, SIZE, large.index.vocab_size)
+    large.update_index(files=large.index.files | stored.files)
+    push_bank(large.folder, repo, hub=hub)
+    after, *between, _ = cli.hub.commits(repo, repo_type="dataset")[:-1]
+    assert INDEX_FILE in after.tree
+    assert len(between) == 3
+    assert not any(INDEX_FILE in commit.tree for commit in between)
+    assert pull_bank(repo, tmp_path / "p", hub=hub).verify() == []
 
 
 def test_what_left_a_bank_is_deleted_after_its_index(
@@ -184,9 +199,10 @@ def test_few_adapters_are_read_from_their_shards(
     again = Bank.from_hub(repo, hub=hub)
     again.adapters(chosen)
     assert len(touched(cli.hub, "/resolve/", ".records")) == 2
-    whole = touched(cli.hub, "/resolve/", "000003-000006.records")
+    name = adapter_shards.adapter_shards(many.index.entries)[1].name
+    whole = touched(cli.hub, "/resolve/", name)
     again.adapters(again.index.entries[3:6])  # the two that are missing are most of it
-    assert len(touched(cli.hub, "/resolve/", "000003-000006.records")) == len(whole) + 1
+    assert len(touched(cli.hub, "/resolve/", name)) == len(whole) + 1
     assert not list(again.folder.glob("adapters/*.records"))
 
 
@@ -215,7 +231,7 @@ def test_a_damaged_shard_is_refused(
     cli: Shell, hub: Hub, many: Bank, repo: str, number: int
 ) -> None:
     push_bank(many.folder, repo, hub=hub)
-    name = "adapters/000003-000006.records"
+    name = adapter_shards.adapter_shards(many.index.entries)[1].name
     raw = bytearray(cli.hub.read(repo, name, repo_type="dataset"))
     raw[many.index.entries[3].size - 1] ^= 1
     cli.hub.commit(repo, {name: bytes(raw)}, repo_type="dataset")
@@ -228,11 +244,11 @@ def test_a_damaged_shard_is_refused(
 
 def test_a_shard_of_another_size_is_refused(cli: Shell, hub: Hub, many: Bank, repo: str) -> None:
     push_bank(many.folder, repo, hub=hub)
-    name = "adapters/000003-000006.records"
+    name = adapter_shards.adapter_shards(many.index.entries)[1].name
     raw = cli.hub.read(repo, name, repo_type="dataset")
     cli.hub.commit(repo, {name: raw[:-1]}, repo_type="dataset")
     opened = Bank.from_hub(repo, hub=hub)
-    with pytest.raises(IntegrityError, match=r"000003-000006\.records has \d+ bytes, expected"):
+    with pytest.raises(IntegrityError, match=r"000003-000006-\w+\.records has \d+ bytes, expected"):
         opened.adapters(opened.index.entries[3:6])
     assert not list(opened.folder.glob("adapters/*"))
 
@@ -255,7 +271,7 @@ def test_large_adapters_are_fewer_to_a_shard(many: Bank, monkeypatch: pytest.Mon
     assert adapter_shards.adapter_shards(entries) == []
     monkeypatch.setattr(adapter_shards, "MOST_ALONE", 29)
     (shard,) = adapter_shards.adapter_shards(entries)
-    assert shard.name == "adapters/000000-000030.records"
+    assert shard.name.startswith("adapters/000000-000030-")
     monkeypatch.setattr(adapter_shards, "SHARD_BYTES", 4 * entries[0].size)
     shards = adapter_shards.adapter_shards(entries)
     assert [len(shard.entries) for shard in shards] == [4] * 7 + [2]
@@ -265,7 +281,11 @@ def test_large_adapters_are_fewer_to_a_shard(many: Bank, monkeypatch: pytest.Mon
 def test_where_an_adapter_is_in_a_shard() -> None:
     sizes = (3, 5, 7)
     of = Bank.embedded().index.entries[0]
-    entries = tuple(of.model_copy(update={"name": f"a{size}", "size": size}) for size in sizes)
+    entries = tuple(
+        of.model_copy(update={"name": f"a{size}", "size": size, "sha256": f"{size}"})
+        for size in sizes
+    )
     shard = AdapterShard(100, entries)
     assert [shard.bounds(entry) for entry in entries] == [(0, 3), (3, 8), (8, 15)]
-    assert (shard.name, shard.size) == ("adapters/000100-000103.records", 15)
+    assert (shard.name[:23], shard.size) == ("adapters/000100-000103-", 15)
+    assert AdapterShard(100, entries[::-1]).name != shard.name
