@@ -16,7 +16,13 @@ from hf_lorameta.bank.index import NO_BANK, TOKENIZER_FILE, Index
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.errors import BankError, NotFoundError, Option, UsageError, sanitize
-from hf_lorameta.hub.base_model import base_file, config_json, layers_and_width, pinned_base
+from hf_lorameta.hub.base_model import (
+    base_file,
+    config_json,
+    layers_and_width,
+    local_path,
+    pinned_base,
+)
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
 from hf_lorameta.hub.repo import PinnedRepo
@@ -31,10 +37,10 @@ class BaseModel(NamedTuple):
     """What is known of a base model without its weights.
 
     Attributes:
-        name: Hub id, or the absolute path of a folder.
+        name: Hub id, or the absolute path of a folder or of a GGUF file.
         revision: commit of a Hub repo, if it is known.
         license: that its card states.
-        private: whether its repo is private, or it is a folder.
+        private: whether its repo is private, or it is here.
         config: content of its ``config.json``.
         tokenizer: its ``tokenizer.json``.
     """
@@ -47,26 +53,27 @@ class BaseModel(NamedTuple):
     tokenizer: Path
 
     @classmethod
-    def find(cls, name: str, hub: Hub) -> "BaseModel":
-        """Find a base model on the Hub, in the cache or in a folder; no weights are fetched.
+    def find(cls, name: str, hub: Hub, revision: str | None = None) -> "BaseModel":
+        """Find a base model on the Hub, in the cache, or by a path; no weights are fetched.
+
+        Those of a GGUF file are dequantized, since transformers reads its tokenizer that way.
 
         Raises:
             NotFoundError: there is none, or it has no config.json or no tokenizer.json.
             HubError: access was refused, or the Hub cannot be reached.
             UsageError: it is no causal language model, or its weights are quantized.
         """
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            name = str(folder.resolve())
-        repo = pinned_base(name, None, hub)
-        revision = repo.sha if repo else None
+        if path := local_path(name):
+            name = str(path.resolve())
+        repo = pinned_base(name, revision, hub)
+        revision = repo.sha if repo else revision
         config = config_json(name, revision, hub.token)
         _check(name, config)
-        path = _tokenizer(name, revision, hub)
-        if path.parent.parent.name == "snapshots":  # of the cache, which names them by commits
-            revision = path.parent.name
-        private = repo.private if repo else folder.is_dir()
-        return cls(name, revision, base_license(name, repo), private, config, path)
+        tokenizer = _tokenizer(name, revision, hub)
+        if tokenizer.parent.parent.name == "snapshots":  # of the cache, which names them by commits
+            revision = tokenizer.parent.name
+        private = repo.private if repo else path is not None
+        return cls(name, revision, base_license(name, repo), private, config, tokenizer)
 
 
 def base_license(name: str, repo: PinnedRepo | None) -> str | None:
@@ -194,6 +201,7 @@ def open_bank(
     base: str | Path | None,
     *,
     revision: str | None = None,
+    base_revision: str | None = None,
     hub: Hub | None = None,
 ) -> Bank:
     """Open the bank for a base model.
@@ -201,12 +209,14 @@ def open_bank(
     Args:
         bank: an opened bank, a folder, a Hub id, or ``none``. None is the default bank, or without
             its being for the base model the embedded one; if that is for another one, too, none.
-        base: Hub id or folder of the base model; None is that of the bank.
+        base: Hub id, folder or GGUF file of the base model; None is that of the bank.
         revision: branch, tag or commit of a bank repo.
+        base_revision: that of the base model, if there is no bank; a bank states its own.
         hub: None makes a client with the saved token.
 
     Raises:
-        UsageError: no bank is wanted and no base model named, or the base model cannot be used.
+        UsageError: no bank is wanted and no base model named, the base model cannot be used, or a
+            revision is given for that of a bank.
         BankError: not a bank, or one for another base model.
         HubError: a repo is missing or cannot be reached.
 
@@ -215,26 +225,35 @@ def open_bank(
         121
     """
     hub = hub or Hub()
-    if base is None:
-        if bank == NO_BANK:
-            raise UsageError(
-                "without a bank, the base model has to be named", hint=Option("base", SMOLLM2)
-            )
-        return _opened(bank, revision, hub)
-    if bank == NO_BANK:
-        return NoBank(BaseModel.find(str(base), hub))
-    if bank is None:
-        for candidate in (_opened(None, revision, hub), Bank.embedded()):
-            if _is_same(candidate.index.base_model, base):
-                return candidate
-        return NoBank(BaseModel.find(str(base), hub))
-    opened = _opened(bank, revision, hub)
-    if not _is_same(opened.index.base_model, base):
-        raise BankError(
-            f"{opened.id} is a bank for {opened.index.base_model}, expected one for {base}",
-            hint=[Option(name, change="leave out") for name in ("base", "bank")],
+    if bank == NO_BANK and base is None:
+        raise UsageError(
+            "without a bank, the base model has to be named", hint=Option("base", SMOLLM2)
         )
-    return opened
+    found = None if bank == NO_BANK else _bank_for(bank, base, revision, hub)
+    if found is None:
+        return NoBank(BaseModel.find(str(base), hub, base_revision))
+    if base_revision is not None:
+        raise UsageError(
+            f"{found.id} is for one commit of {found.index.base_model}, and a revision was given",
+            hint=[Option("base_revision", change="leave out"), Option("bank", NO_BANK)],
+        )
+    return found
+
+
+def _bank_for(
+    bank: Bank | str | Path | None, base: str | Path | None, revision: str | None, hub: Hub
+) -> Bank | None:
+    """Open the bank for a base model; None if none is named and there is none."""
+    opened = _opened(bank, revision, hub)
+    if base is None or _is_same(opened.index.base_model, base):
+        return opened
+    if bank is None:
+        embedded = Bank.embedded()
+        return embedded if _is_same(embedded.index.base_model, base) else None
+    raise BankError(
+        f"{opened.id} is a bank for {opened.index.base_model}, expected one for {base}",
+        hint=[Option(name, change="leave out") for name in ("base", "bank")],
+    )
 
 
 def _opened(bank: Bank | str | Path | None, revision: str | None, hub: Hub) -> Bank:

@@ -174,7 +174,8 @@ def reproduce_command(card: CardData) -> list[str]:
     dataset, recipe = card.dataset, card.recipe
     if card.public_dataset is None:
         dataset = replace(dataset, id=None)
-    options = generation_options(dataset, card.bank_id, recipe, card.bank_revision, card.base_model)
+    revision = card.bank_revision if card.has_bank else card.base_revision
+    options = generation_options(dataset, card.bank_id, recipe, revision, card.base_model)
     command = ["hf-lorameta", "generate", *as_arguments(options | {"output": "my-adapter"})]
     if recipe.rows_asked:
         return command
@@ -185,7 +186,7 @@ def generation_options(
     dataset: DatasetInfo,
     bank: str,
     recipe: Recipe,
-    bank_revision: str | None = None,
+    revision: str | None = None,
     base_model: str | None = None,
 ) -> dict[str, object]:
     """Return the options of ``generate`` and ``push`` for a dataset, a bank and a recipe.
@@ -194,7 +195,7 @@ def generation_options(
         dataset: without an id, ``DATASET`` stands for it.
         bank: id of the bank; the embedded one is left out, and ``BANK`` stands for a local one.
         recipe: its settings; defaults are left out.
-        bank_revision: revision of the bank.
+        revision: of the bank; without one, of the base model.
         base_model: is named if there is no bank.
     """
     columns, named = dataset.columns, dataset.id is not None
@@ -210,7 +211,7 @@ def generation_options(
         "template": template and as_option(template),
         "base": base_model if bank == NO_BANK else None,
         "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
-        "bank-revision": bank_revision,
+        "base-revision" if bank == NO_BANK else "bank-revision": revision,
         **{field.replace("_", "-"): value for field, value in settings.items()},
     }
 

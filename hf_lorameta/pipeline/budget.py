@@ -429,6 +429,7 @@ def _on_jobs(plan: Plan, rows: int) -> str:
     job = ["--flavor", _FLAVOR, "--timeout", f"{math.ceil(MARGIN * hours)}h"]
     job += ["--secrets", "HF_TOKEN", "--with", install_requirement("eval", remote=True)]
     recipe = plan.recipe.model_copy(update={"train": rows})
-    push = as_arguments(generation_options(dataset, bank, recipe, plan.bank.revision, base))
+    revision = plan.bank.index.base_revision if bank == NO_BANK else plan.bank.revision
+    push = as_arguments(generation_options(dataset, bank, recipe, revision, base))
     command = shlex.join(["hf", "jobs", "uv", "run", *job, "hf-lorameta", "push", *push])
     return f", on Hugging Face Jobs {duration(hours * 3600)}{cost}: {command}"

@@ -51,8 +51,8 @@ def generate(
         bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
             another `base` model, if there is none for it, uses none.
         recipe: None is ``Recipe()``.
-        base: the base model, a Hub id or a folder; None is the bank's. Without a bank, the recipe
-            has to say that the adapter is fitted or trained.
+        base: the base model: Hub id, folder or GGUF file; None is the bank's. Without a bank, the
+            recipe has to say that the adapter is fitted or trained.
         model: the base model in transformers, on the CPU, and its tokenizer; the model is the same
             afterwards. None loads it if it is needed.
         token: of the Hub; None uses the saved one.

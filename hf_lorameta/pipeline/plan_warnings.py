@@ -62,6 +62,11 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
     """
     if len(plan.distances):
         yield from _distance_warnings(plan)
+    if plan.bank.index.base_model.endswith(".gguf"):
+        yield (
+            "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
+            "on the original weights."
+        )
     packing = plan.bank.index.packing
     if packing and packing.retained_whole < LOW_RETENTION:
         yield (

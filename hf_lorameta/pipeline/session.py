@@ -32,8 +32,9 @@ class Session:
 
     Args:
         bank: an opened bank, a folder, a Hub id or ``none``; None is the default bank.
-        base: the base model, a Hub id or a folder; None is that of the bank. Which bank is opened
-            for it: `hf_lorameta.bank.no_bank.open_bank`.
+        base: the base model: Hub id, folder or GGUF file; None is that of the bank. Which bank is
+            opened for it: `hf_lorameta.bank.no_bank.open_bank`.
+        base_revision: branch, tag or commit of a base model without a bank.
         bank_revision: branch, tag or commit of a bank repo.
         token: of the Hub; None uses the saved one, False sends none.
         model: the base model and its tokenizer; None loads it if it is needed.
@@ -52,6 +53,7 @@ class Session:
         bank: Bank | str | Path | None = None,
         *,
         base: str | Path | None = None,
+        base_revision: str | None = None,
         bank_revision: str | None = None,
         token: str | Literal[False] | None = None,
         model: LoadedModel | None = None,
@@ -66,7 +68,8 @@ class Session:
                 f"a {kind} was given as the bank, expected an opened bank, a folder or a Hub id",
                 hint=f"name the argument: {kind.lower()}=…",
             )
-        self._bank, self._base, self._bank_revision = bank, base, bank_revision
+        self._bank, self._base = bank, base
+        self._revisions = {"revision": bank_revision, "base_revision": base_revision}
         self._token, self._model = token, model
         self._closing = ExitStack()
 
@@ -94,7 +97,7 @@ class Session:
             UsageError: the base model cannot be used.
             HubError: a repo is missing or cannot be reached.
         """
-        return open_bank(self._bank, self._base, revision=self._bank_revision, hub=self.hub)
+        return open_bank(self._bank, self._base, **self._revisions, hub=self.hub)
 
     @property
     def has_model(self) -> bool:

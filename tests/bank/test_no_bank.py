@@ -78,6 +78,12 @@ def test_a_bank_for_another_base_model_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint == "leave out --base, or leave out --bank"
 
 
+def test_a_revision_is_for_a_base_model_without_a_bank() -> None:
+    with pytest.raises(UsageError, match="is for one commit of Hugging") as caught:
+        open_bank(None, SMOLLM2, base_revision="main")
+    assert caught.value.hint == "leave out --base-revision, or add --bank none"
+
+
 def test_a_bank_of_a_folder_is_found_by_any_path_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +134,13 @@ def test_a_base_model_on_the_hub_is_pinned(
     assert found.public_base == found.index.base_model == repo
     assert (found.index.base_revision, found.index.base_license) == (sha, "mit")
     assert found.private
+    newer = cli.hub.commit(repo, {"notes.txt": b"newer"})
+    commits = {None: newer, "main": newer, sha: sha}
+    for revision, commit in commits.items():
+        at = open_bank(NO_BANK, repo, base_revision=revision, hub=hub)
+        assert at.index.base_revision == commit
+    with pytest.raises(NotFoundError, match="has no revision v9"):
+        open_bank(NO_BANK, repo, base_revision="v9", hub=hub)
     other, folder = f"{bank.owner.name}/other", bank.folder
     with pytest.raises(BankError, match=f"for base/tiny, expected one for {other}"):
         open_bank(folder, other, hub=hub)

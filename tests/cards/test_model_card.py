@@ -106,8 +106,9 @@ def test_card_without_a_bank_says_what_the_adapter_was_made_of() -> None:
     assert rows_of(section(text, "Trained on 16 rows"))[2:] == [
         ["base model", "3"], ["trained (slightly optimistic)", "1.5"],
     ]  # fmt: skip
-    assert model_card.reproduce_command(ALONE)[-8:] == [
-        "--base", "org/base-7b", "--bank", "none", "--train", "16", "--output", "my-adapter",
+    assert model_card.reproduce_command(ALONE)[-10:] == [
+        "--base", "org/base-7b", "--bank", "none", "--base-revision", ALONE.base_revision,
+        "--train", "16", "--output", "my-adapter",
     ]  # fmt: skip
 
 

@@ -78,7 +78,8 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     assert "arxiv:2507.01806" not in data["tags"]
     assert "**Trained on 16 rows of the dataset.** It starts from the base model" in card
     command = card.split("How to reproduce it")[1]
-    assert f"    --base {hub_base} \\\n    --bank none \\\n" in command
+    named = f"    --base {hub_base} \\\n    --bank none \\\n    --base-revision {sha} \\\n"
+    assert named in command
 
 
 def test_an_adapter_that_names_a_folder_is_private_unless_asked(

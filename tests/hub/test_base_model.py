@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import Hub
+from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
 from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
@@ -21,10 +22,18 @@ from hf_lorameta.errors import (
     HubError,
     MissingExtraError,
     NotFoundError,
+    UsageError,
 )
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub import base_model, packaged_model
-from hf_lorameta.hub.base_model import config_json, find_at_hand, locate
+from hf_lorameta.hub.base_model import (
+    base_file,
+    config_json,
+    find_at_hand,
+    locate,
+    pinned_base,
+    size_at_hand,
+)
 from hf_lorameta.hub.packaged_model import (
     SMOLLM2,
     TOKENIZER,
@@ -33,6 +42,7 @@ from hf_lorameta.hub.packaged_model import (
     tokenizer_config,
 )
 from tests.hub.conftest import use_endpoint
+from tests.support import tiny_gguf
 from tests.support.fault_hub import Fault, FaultHub
 
 REPO = "alice/base"
@@ -363,6 +373,54 @@ def test_dequantizing_needs_the_eval_extra(
         locate(SMOLLM2)
     assert caught.value.hint == install_hint("eval")
     assert not cache_dir().exists()
+
+
+# --- other GGUF files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+def test_a_gguf_file_is_a_base_model(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = tiny_gguf.model_of(kind)
+    file = tiny_gguf.write_gguf(model, tmp_path / "tiny.gguf")
+    assert (size_at_hand(str(file)), find_at_hand(str(file))) == (12 * 4 * 32**2, file)
+    folder = locate(str(file))
+    assert "dequantizing tiny.gguf once" in caplog.text
+    caplog.clear()
+    assert locate(str(file)) == folder
+    assert not caplog.text
+    with quiet_transformers():
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    expected = model.bfloat16().state_dict()
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert tokenizer("sun", add_special_tokens=False).input_ids == list(b"sun")
+    assert config_json(str(file))["model_type"] == kind.lower()
+    assert base_file(str(file), "tokenizer.json") == folder / "tokenizer.json"
+    assert pinned_base(str(file), None, Hub(False)) is None
+    assert base_gguf(str(file)) == file
+
+
+def test_gguf_files_that_are_no_base_models_are_refused(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    pytest.importorskip("transformers")
+    adapter, encoder = tmp_path / "adapter.gguf", tmp_path / "encoder.gguf"
+    for path, architecture in ((adapter, "llama"), (encoder, "nomic-bert-moe")):
+        writer = gguf.GGUFWriter(path, architecture)
+        if path == adapter:
+            writer.add_type("adapter")
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+    with pytest.raises(UsageError, match="not a base model but an adapter"):
+        locate(str(adapter))
+    with pytest.raises(NotFoundError, match="transformers cannot read") as caught:
+        locate(str(encoder))
+    assert "Hub id" in caught.value.hint
 
 
 # --- the real package ---------------------------------------------------------------------------

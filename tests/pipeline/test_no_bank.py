@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.pipeline.test_fit import labeled
+from tests.support import tiny_gguf
 from tests.support.shared_data import MISSING, SHARED
 from tests.training import tiny
 
@@ -19,7 +20,9 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from hf_lorameta import Generation, Recipe, generate, plan  # noqa: E402 - they import torch
+from hf_lorameta.cards.gguf_usage import GGUF_FILE  # noqa: E402
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
+from hf_lorameta.engines.llama_cpp.server import LlamaCpp  # noqa: E402
 from hf_lorameta.errors import (  # noqa: E402
     AdapterError,
     LoraMetaError,
@@ -49,15 +52,20 @@ BASES: dict[str, dict[str, Any]] = {
     "Llama-untied": {"tie_word_embeddings": False},
     "Qwen2": {"tie_word_embeddings": True},
     "Gemma3": _GEMMA,
+    "Mistral": {"sliding_window": None},
+    "Qwen3": {"head_dim": 8},
+    "SmolLM3": {"pad_token_id": 0},
 }
 """Settings of a tiny base model, by its architecture."""
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+_ALL: dict[str, int] = {"fit": 16, "train": 16, "check": 8}
 WORK = [
-    (kind, settings)
-    for kind in BASES
-    for settings in ({"fit": 32}, {"train": 16}, {"fit": 16, "train": 16, "check": 8})
-    if kind != "Gemma3" or "fit" not in settings
-]
+    *((kind, part) for kind in BASES for part in ({"fit": 32}, {"train": 16}, _ALL)
+      if kind in ("Llama", "Llama-untied", "Qwen2")),
+    *((kind, _ALL) for kind in ("Mistral", "Qwen3", "SmolLM3")),
+    ("Gemma3", {"train": 16}),
+]  # fmt: skip
+"""Kinds of base models, and what is done with each."""
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +130,27 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
     logits = loaded(input_ids=ids, use_cache=False).logits
     np.testing.assert_allclose(logits.numpy(), ours.numpy(), atol=1e-4)
     assert (ours - alone).abs().max() > 0.1
+
+
+def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
+    model = tiny_gguf.model_of("Qwen2")
+    file = tiny_gguf.write_gguf(model, tmp_path / "tiny.gguf")
+    adapter = make(file, data, fit=32)
+    assert adapter.plan.fit
+    assert adapter.plan.fit.steps
+    folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
+    saved = read_adapter(folder).require_provenance()
+    assert (saved.config.base_model, saved.private) == (str(file), True)
+    card = (folder / "README.md").read_text()
+    assert "weights were dequantized from a GGUF file" in card
+    assert str(tmp_path) not in card
+    row = [104, 105]
+    with LlamaCpp(file, [folder / GGUF_FILE], context=64, exact=True) as engine:
+        alone, found = (engine.logprobs(row, [256], i)[0] for i in (None, 0))
+    changed = peft.PeftModel.from_pretrained(model, folder)
+    logits = changed(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]
+    assert found == pytest.approx(float(logits.log_softmax(-1)[256]), abs=0.02)
+    assert abs(found - alone) > 0.1
 
 
 def test_training_starts_as_peft_does(bases: dict[str, Path], data: Path) -> None:

@@ -165,11 +165,11 @@ def _add_vocabulary(writer: Any, size: int) -> None:
     characters = dict(zip(printable, map(chr, printable), strict=True))
     characters |= {byte: chr(256 + i) for i, byte in enumerate(others)}
     tokens = [characters[byte] for byte in range(256)]
-    tokens += [f"<|{i}|>" for i in range(256, size)]
+    tokens += [f"<|{i}|>" for i in range(256, size - 1)] + ["ab"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3] * (size - 256))
+    writer.add_token_types([1] * 256 + [3] * (size - 257) + [1])
     writer.add_token_merges(["a b"])  # an empty list is refused
     writer.add_eos_token_id(256)
     writer.add_add_bos_token(False)

