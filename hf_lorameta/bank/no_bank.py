@@ -6,6 +6,7 @@ base model itself.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from hf_lorameta.bank.bank_files import BankFiles
 from hf_lorameta.bank.index import NO_BANK, TOKENIZER_FILE, Index
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import vocab_size
-from hf_lorameta.errors import BankError, NotFoundError, Option, UsageError, sanitize
+from hf_lorameta.errors import BankError, HubError, NotFoundError, Option, UsageError, sanitize
 from hf_lorameta.hub.base_model import (
     base_file,
     config_json,
@@ -26,6 +27,7 @@ from hf_lorameta.hub.base_model import (
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
 from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.repo_info import ListedBank
 from hf_lorameta.method.output_prior import ARCHITECTURES
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -43,6 +45,7 @@ class BaseModel(NamedTuple):
         private: whether its repo is private, or it is here.
         config: content of its ``config.json``.
         tokenizer: its ``tokenizer.json``.
+        banks: those that others have published for it, which are used only if they are named.
     """
 
     name: str
@@ -51,6 +54,7 @@ class BaseModel(NamedTuple):
     private: bool
     config: Mapping[str, Any]
     tokenizer: Path
+    banks: tuple[ListedBank, ...] = ()
 
     @classmethod
     def find(cls, name: str, hub: Hub, revision: str | None = None) -> "BaseModel":
@@ -73,7 +77,12 @@ class BaseModel(NamedTuple):
         if tokenizer.parent.parent.name == "snapshots":  # of the cache, which names them by commits
             revision = tokenizer.parent.name
         private = repo.private if repo else path is not None
-        return cls(name, revision, base_license(name, repo), private, config, tokenizer)
+        banks: tuple[ListedBank, ...] = ()
+        if repo is not None:  # the Hub answers
+            with suppress(HubError):
+                banks = tuple(hub.banks_for(name))
+        stated = base_license(name, repo)
+        return cls(name, revision, stated, private, config, tokenizer, banks)
 
 
 def base_license(name: str, repo: PinnedRepo | None) -> str | None:

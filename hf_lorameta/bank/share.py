@@ -6,6 +6,8 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from huggingface_hub import DatasetCardData
+
 from hf_lorameta.bank.adapter_shards import adapter_shards, is_shard
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
@@ -20,7 +22,9 @@ from hf_lorameta.bank.push_parts import Push, PushedFile
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically, write_hint
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import PinnedRepo, check_visibility
+from hf_lorameta.hub.licenses import combined_license
+from hf_lorameta.hub.repo import PinnedRepo, check_visibility, is_repo_id
+from hf_lorameta.hub.repo_info import BANK_TAG
 from hf_lorameta.types import Progress, StageProgress, no_progress
 
 
@@ -186,6 +190,19 @@ def _license(stated: str | None) -> str:
     return " ".join(words)[:100] or "unknown"
 
 
+def _metadata(bank: Bank, stated: list[str | None]) -> DatasetCardData:
+    """Return the metadata by which `hf_lorameta.hub.client.Hub.banks_for` finds a bank."""
+    index = bank.index
+    license_id, license_name = combined_license([index.base_license, *stated])
+    return DatasetCardData(
+        base_model=index.base_model if is_repo_id(index.base_model) else None,
+        license=license_id,
+        license_name=license_name,
+        tags=["hf-lorameta", BANK_TAG, "lora"],
+        hf_lorameta={"adapters": len(bank), "general": index.general is not None},
+    )
+
+
 def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
     index = bank.index
@@ -205,9 +222,7 @@ def bank_card(bank: Bank, repo_id: str) -> str:
             "lost most.\n"
         )
     return f"""---
-tags:
-- hf-lorameta
-- lora
+{_metadata(bank, stated).to_yaml()}
 ---
 
 # A bank of {len(bank)} LoRA adapters for `{index.base_model}`

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.discover import Discovery
     from hf_lorameta.bank.index import Packing
+    from hf_lorameta.hub.repo_info import ListedBank
 
 
 def listing(bank: "Bank") -> str:
@@ -108,6 +109,28 @@ def discovery_report(found: "Discovery", output: Path) -> str:
     if entries:
         lines.append(f"next: hf-lorameta bank build {output} -o my-bank")
     return "\n".join(lines)
+
+
+def about(bank: "ListedBank") -> str:
+    """What a published bank holds, on one line."""
+    parts = [plural(bank.adapters, "adapter"), *(["a general adapter"] if bank.general else [])]
+    parts += [megabytes(bank.size)] if bank.size is not None else []
+    parts += ["private"] if bank.private else []
+    return ", ".join(
+        [*parts, bank.license or "license unknown", plural(bank.downloads, "download")]
+    )
+
+
+def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
+    """The published banks for a base model, and what to do next."""
+    if not banks:
+        return (
+            f"no bank for {base} is published; train one: hf-lorameta bank train TASKS -o my-bank "
+            f"--base {base} --dry-run says how long that takes"
+        )
+    lines = [f"{bank.repo_id}: {about(bank)}" for bank in banks]
+    command = f"hf-lorameta push DATASET --base {base} --bank {banks[0].repo_id}"
+    return "\n".join([*lines, "", f"use one if you trust its owner: {command}"])
 
 
 def merge_report(merged: "Bank", banks: Sequence["Bank"]) -> str:

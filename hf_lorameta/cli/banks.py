@@ -357,6 +357,24 @@ def pull(
     emit(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
 
 
+@app.command(epilog="Example: hf-lorameta bank search --base org/model")
+def search(
+    base: Annotated[str, typer.Option(help="Hub id of a base model.")],
+    token: TokenOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """List the banks that others have published for a base model."""
+    from dataclasses import asdict
+
+    from hf_lorameta.hub.client import Hub
+
+    hub = Hub(token)
+    base = hub.resolve(base, "model").repo_id
+    banks = list(hub.banks_for(base))
+    found = [asdict(bank) for bank in banks]
+    emit(json, {"base_model": base, "banks": found}, lambda: reports.search_report(base, banks))
+
+
 @app.command(epilog="Example: hf-lorameta bank fit my-bank")
 def fit(
     folder: FolderArgument,

@@ -272,6 +272,9 @@ def _prepare(
 
 def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: bool) -> None:
     """Say what will be read, and with which bank it is compared."""
+    from hf_lorameta.bank.no_bank import NoBank
+    from hf_lorameta.cli.bank_reports import about
+
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     log(quiet, f"Reading {dataset.columns}{dataset.of_split}{unread}")
     for note in dataset.notes:
@@ -279,6 +282,11 @@ def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: b
     _report_form(request, dataset, quiet)
     source = f"{bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}"
     log(quiet, f"Bank: {source if len(bank) else f'none, only {bank.index.base_model}'}")
+    published = bank.base.banks if isinstance(bank, NoBank) else ()
+    if published:
+        log(quiet, "Others have published banks for it, which are used only if you name them:")
+    for found in published[:3]:
+        log(quiet, f"  --bank {found.repo_id} ({about(found)})")
 
 
 def _report_form(request: Request, dataset: "Dataset", quiet: bool) -> None:

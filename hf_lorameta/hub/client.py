@@ -27,9 +27,11 @@ from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.repo import PinnedRepo, Token, is_repo_id
 from hf_lorameta.hub.repo_info import (
     ListedAdapter,
+    ListedBank,
     cached_repo,
     fetch_repo,
     list_adapters,
+    list_banks,
 )
 
 T = TypeVar("T")
@@ -114,6 +116,10 @@ class Hub:
     def adapters_of(self, base_model: str, limit: int) -> Iterator[ListedAdapter]:
         """List adapters of a base model; see `hf_lorameta.hub.repo_info.list_adapters`."""
         return list_adapters(self._connection, base_model, limit)
+
+    def banks_for(self, base_model: str) -> Iterator[ListedBank]:
+        """List the published banks for a base model; see `hf_lorameta.hub.repo_info.list_banks`."""
+        return list_banks(self._connection, base_model)
 
     def check_access(self, repo: PinnedRepo) -> None:
         """Check that the files of a repo can be read, which a gated one's info does not tell.

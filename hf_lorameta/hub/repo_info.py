@@ -1,4 +1,4 @@
-"""Ask the Hub, or the client's cache, about repos: one at a revision, or the adapters of a base."""
+"""Ask the Hub, or the client's cache, about a repo, or for adapters and banks of a base model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,8 +52,8 @@ def fetch_repo(
 
 
 def _stated(card: Any) -> dict[str, Any]:
-    """Return what a card that `huggingface_hub` parsed states about the license and datasets."""
-    fields = ("license", "license_name", "datasets")
+    """Return what a card that `huggingface_hub` parsed states about license and sources."""
+    fields = ("license", "license_name", "datasets", "base_model", _FACTS)
     return {} if card is None else {name: card.get(name) for name in fields}
 
 
@@ -154,6 +154,64 @@ def list_adapters(connection: Connection, base_model: str, limit: int) -> Iterat
                 files=tuple(file.rfilename for file in model.siblings or ()),
                 datasets=_names(card.get("datasets")),
                 license=card_license(card),
+            )
+
+
+# --- banks of a base model ----------------------------------------------------------------------
+
+BANK_TAG = "hf-lorameta-bank"
+"""Tag of the dataset repos that hold banks."""
+_FACTS = "hf_lorameta"
+"""Field of a bank's card with the numbers of its adapters."""
+
+
+@dataclass(frozen=True)
+class ListedBank:
+    """The repo of a bank as the list of repos describes it.
+
+    Attributes:
+        repo_id: Hub id.
+        private: whether only some accounts see it.
+        adapters: number of adapters of single tasks that its card states.
+        general: whether it states a general adapter.
+        size: bytes of the repo; None if the server does not state them.
+        license: that its card states; None if it states none.
+        downloads: of the last month.
+    """
+
+    repo_id: str
+    private: bool
+    adapters: int
+    general: bool
+    size: int | None
+    license: str | None
+    downloads: int
+
+
+def list_banks(connection: Connection, base_model: str) -> Iterator[ListedBank]:
+    """Yield the banks whose cards state a base model, the most downloaded first.
+
+    The Hub filters datasets by the tags of their cards only, so the base models are compared here.
+    """
+    with translated("the list of banks"):
+        for repo in connection.api.list_datasets(
+            filter=BANK_TAG,
+            sort="downloads",
+            expand=["cardData", "downloads", "private", "usedStorage"],
+        ):
+            card = _stated(repo.card_data)
+            if base_model.lower() not in map(str.lower, _names(card.get("base_model"))):
+                continue
+            facts = card.get(_FACTS)
+            facts = facts if isinstance(facts, dict) else {}
+            yield ListedBank(
+                repo.id,
+                bool(repo.private),
+                adapters=int(facts.get("adapters") or 0),
+                general=bool(facts.get("general")),
+                size=repo.used_storage,
+                license=card_license(card),
+                downloads=repo.downloads or 0,
             )
 
 

@@ -57,6 +57,7 @@ def repo_info(hub: HubState, repo: Repo, commit: Commit, *, blobs: bool = False)
         "tags": cards.tags(card, repo.type, commit.tree.keys()),
         "siblings": [_sibling(path, entry, blobs) for path, entry in sorted(commit.tree.items())],
         "cardData": card,
+        "usedStorage": sum(entry.size for entry in commit.tree.values()),
     }
     if repo.type == "model":
         library, task = cards.library_name(card, commit.tree.keys()), card.get("pipeline_tag")

@@ -1,6 +1,7 @@
 """What an adapter without a bank needs: labeled rows, and a fit or a training."""
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.no_bank import NoBank
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import Option, RecipeError, UnlabeledDatasetError, UsageError
 from hf_lorameta.recipe import MethodSettings, Recipe
@@ -13,7 +14,7 @@ def check_plan(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
         UnlabeledDatasetError: the dataset has no outputs.
         RecipeError: a setting says how a bank's adapters are combined.
     """
-    if len(bank):
+    if not isinstance(bank, NoBank):
         return
     for name, field in MethodSettings.model_fields.items():
         value = getattr(recipe, name)
@@ -21,13 +22,13 @@ def check_plan(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
             raise RecipeError(
                 f"{name}={value} is for the adapters of a bank, and none is used for "
                 f"{bank.index.base_model}",
-                hint=[Option(name, change="leave out"), "name a bank"],
+                hint=[Option(name, change="leave out"), *_named(bank)],
             )
     if dataset.prompts_only:
         raise UnlabeledDatasetError(
             f"no bank is used for {bank.index.base_model}, so its adapter has to learn from "
             "labeled rows, and the dataset has no outputs",
-            hint=[Option("columns", "input=COLUMN,output=COLUMN"), "name a bank", _bank(bank)],
+            hint=[Option("columns", "input=COLUMN,output=COLUMN"), *_named(bank), _train(bank)],
         )
 
 
@@ -41,16 +42,21 @@ def check_generation(bank: Bank, recipe: Recipe) -> None:
     Raises:
         UsageError: no bank is used, and the adapter neither fitted nor trained.
     """
-    if len(bank) or not {"fit", "train"}.isdisjoint(recipe.rows_asked):
+    if not isinstance(bank, NoBank) or not {"fit", "train"}.isdisjoint(recipe.rows_asked):
         return
     raise UsageError(
         f"no bank is used for {bank.index.base_model}, so its adapter has to be fitted or trained "
         "on labeled rows",
-        hint=[Option("train", 100), Option("fit", 300), "name a bank", _bank(bank)],
+        hint=[Option("train", 100), Option("fit", 300), *_named(bank), _train(bank)],
     )
 
 
-def _bank(bank: Bank) -> str:
+def _named(bank: NoBank) -> list[str | Option]:
+    """Advice to name a bank: those that others have published, if there are any."""
+    return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
+
+
+def _train(bank: NoBank) -> str:
     base = bank.index.base_model
     return (
         "train a bank on datasets of your own, which takes hours: hf-lorameta bank train TASKS "

@@ -1,6 +1,7 @@
 """Commands with --base: a bank for it, or none."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,56 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     command = card.split("How to reproduce it")[1]
     named = f"    --base {hub_base} \\\n    --bank none \\\n    --base-revision {sha} \\\n"
     assert named in command
+
+
+@pytest.fixture
+def others_bank(cli: Shell, hub_base: str, enrol: Callable[[], Account], tmp_path: Path) -> str:
+    """A bank for the base model that another account has published."""
+    stranger = enrol()
+    for topic in range(2):
+        stranger.entry(f"e{topic}", topic, base=hub_base)
+    content = {"version": 1, "base_model": hub_base, "entries": stranger.entries}
+    manifest = tmp_path / "manifest.yaml"
+    manifest.write_text(json.dumps(content))
+    cli("bank", "build", manifest, "-o", "their-bank")
+    repo = f"{stranger.name}/bank"
+    cli("bank", "push", "their-bank", repo, token=stranger.token)
+    cli("bank", "push", "their-bank", f"{repo}-hidden", "--private", token=stranger.token)
+    return repo
+
+
+def test_a_bank_that_others_have_published_is_proposed_and_used_only_if_it_is_named(
+    cli: Shell, user: Account, bank: Built, hub_base: str, others_bank: str
+) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in labeled())
+    dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
+    push = ("push", dataset, "--base", hub_base)
+    proposed = f"--bank {others_bank} (2 adapters, "
+    alone = cli(*push, "--bank", "none", "--fit", 16, "--rank", 4, token=user.token)
+    assert proposed in alone.err
+    repo = f"{user.name}/labels-tiny-base-lorameta"
+    assert others_bank not in cli.hub.read(repo, "README.md").decode()
+    nothing = cli(*push, "--no-fit", "--repo-id", f"{user.name}/x", token=user.token, code=2)
+    assert f"add --bank {others_bank}" in nothing.err
+    named = (*push, "--bank", others_bank, "--repo-id", f"{user.name}/with-bank", "--no-fit")
+    done = cli(*named, token=user.token)
+    assert f"Bank: {others_bank}, 2 adapters for {hub_base}" in done.err
+    assert others_bank in cli.hub.read(f"{user.name}/with-bank", "README.md").decode()
+
+    searched = cli("bank", "search", "--base", hub_base, token=user.token)
+    assert f"{others_bank}: 2 adapters, " in searched.out
+    assert "hidden" not in searched.out
+    [found] = cli("bank", "search", "--base", hub_base, "--json", token=user.token).json["banks"]
+    files = cli.hub.files(others_bank, repo_type="dataset")
+    size = sum(len(cli.hub.read(others_bank, name, repo_type="dataset")) for name in files)
+    assert found == {
+        "repo_id": others_bank, "private": False, "adapters": 2, "general": False, "size": size,
+        "license": "apache-2.0-and-mit", "downloads": 0,
+    }  # fmt: skip
+    of_other = cli("bank", "search", "--base", "base/tiny", "--json").json["banks"]
+    assert bank.repo in [found["repo_id"] for found in of_other]
+    assert others_bank not in [found["repo_id"] for found in of_other]
+    assert "no bank for" in cli("bank", "search", "--base", user.adapter("lonely", {"a": b""})).out
 
 
 def test_an_adapter_that_names_a_folder_is_private_unless_asked(
