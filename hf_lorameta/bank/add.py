@@ -19,6 +19,7 @@ from hf_lorameta.bank.build import (
     in_chat_form,
     locked_folder,
     skip,
+    without_outliers,
 )
 from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
 from hf_lorameta.bank.entry_table import extended
@@ -39,6 +40,9 @@ from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.types import no_progress
 
+_COMPARED = 1000
+"""Entries of a bank whose updates are compared with those of new ones: enough for a median."""
+
 
 def add_entries(
     manifest: Manifest,
@@ -47,6 +51,7 @@ def add_entries(
     hub: Hub | None = None,
     executor: Executor | int = 8,
     strict: bool = False,
+    keep_outliers: bool = False,
     progress: EntryProgress = no_progress,
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Bank:
@@ -63,6 +68,7 @@ def add_entries(
         hub: client; None makes one.
         executor: as for `hf_lorameta.bank.build.build_bank`.
         strict: raise on the first bad entry instead of skipping it.
+        keep_outliers: as for `hf_lorameta.bank.build.build_bank`.
         progress: called after each new entry with its adapter, and its error if it was skipped.
         limits: how much is read of a row of a dataset.
 
@@ -89,6 +95,8 @@ def add_entries(
         job = BuildJob(folder, hub, index.base_model, index.vocab_size, digest, limits)
         new = in_chat_form(new, index.base_model, tokenizer, index.base_revision, hub)
         outcomes = build_entries(new, job, pool, strict, progress)
+        if not keep_outliers:
+            outcomes = without_outliers(outcomes, strict, index.entries[:_COMPARED])
         published = index.published and manifest.is_published
         if bank.is_large:
             return _extend(bank, outcomes, published)

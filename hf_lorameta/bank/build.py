@@ -32,6 +32,7 @@ from hf_lorameta.bank.index import (
     write_index,
 )
 from hf_lorameta.bank.manifest import BankEntry, Manifest
+from hf_lorameta.bank.outliers import outliers
 from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.counts.tokenizer import vocab_size
@@ -91,6 +92,7 @@ def build_bank(
     tokenizer: Path | None = None,
     executor: Executor | int = 8,
     strict: bool = False,
+    keep_outliers: bool = False,
     progress: EntryProgress = no_progress,
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Bank:
@@ -102,6 +104,8 @@ def build_bank(
             same path, or a number of threads. The token of `hub` is not sent to other processes,
             which use their own.
         strict: raise on the first bad entry instead of skipping it.
+        keep_outliers: do not skip adapters whose updates are unusually large, see
+            `hf_lorameta.bank.outliers`.
         progress: called after each entry with its adapter, and its error if it was skipped.
         limits: how much is read of a row of a dataset.
 
@@ -123,6 +127,8 @@ def build_bank(
         revision = base.sha if base else None
         entries = in_chat_form(manifest.entries, manifest.base_model, path, revision, hub)
         outcomes = build_entries(entries, job, pool, strict, progress)
+        if not keep_outliers:
+            outcomes = without_outliers(outcomes, strict)
         facts = BankFacts(
             manifest.base_model,
             revision,
@@ -239,6 +245,32 @@ def skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
 def as_outcomes(skipped: Iterable[Skipped]) -> dict[str, Outcome]:
     """Return skipped entries under names that no file has, each once."""
     return {f"skipped/{s.adapter}/{s.dataset}/{s.reason}": s for s in skipped}
+
+
+def without_outliers(
+    outcomes: Mapping[str, Outcome], strict: bool, held: Iterable[IndexEntry] = ()
+) -> dict[str, Outcome]:
+    """Skip the adapters whose updates are unusually large, see `hf_lorameta.bank.outliers`.
+
+    Args:
+        outcomes: by entry name.
+        strict: raise instead.
+        held: entries of the bank that they are added to, which stay.
+
+    Raises:
+        AdapterError: with `strict`, there is one.
+    """
+    entries = [entry for entry in outcomes.values() if isinstance(entry, IndexEntry)]
+    norms = {e.name: e.norm for e in (*held, *entries) if e.norm is not None}
+    kept = dict(outcomes)
+    for name, reason in outliers(norms).items():
+        found = outcomes.get(name)
+        if not isinstance(found, IndexEntry):
+            continue
+        if strict:
+            raise AdapterError(f"{name}: {reason}", hint=Option("keep_outliers", True))
+        kept[name] = skip(found, reason)
+    return kept
 
 
 def finish_bank(

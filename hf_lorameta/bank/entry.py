@@ -20,6 +20,7 @@ from hf_lorameta.bank.adapter_repo import (
 from hf_lorameta.bank.arrays import load_arrays, to_record
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
+from hf_lorameta.bank.outliers import update_norm
 from hf_lorameta.data.columns.columns import check_columns
 from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
 from hf_lorameta.data.counts.tokenizer import load_encode
@@ -28,7 +29,7 @@ from hf_lorameta.data.sources.folders import digest_of
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import AdapterError, ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, canonicalize
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.types import Encode
 
@@ -100,6 +101,7 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         private=source.private
         or (dataset.private and dataset.id is not None)
         or _may_be_private(entry),
+        norm=source.norm,
         size=weights.stat().st_size,
         sha256=source.sha256,
     )
@@ -186,6 +188,7 @@ class _Weights:
     private: bool
     rank: int
     scaling: float
+    norm: float  # of the update
     sha256: str  # of the stored file
 
 
@@ -221,8 +224,10 @@ def _store_weights(entry: BankEntry, job: BuildJob) -> _Weights:
     check_base_model(config, job.base_model)
     infos, _ = check_header(source.read, source.size, config)
     canonicalize(source.read, infos, path)
+    norm = update_norm(AdapterFile(path), config.scaling)
     weights = _Weights(
-        source.revision, source.license, source.private, config.rank, config.scaling, sha256(path)
-    )
+        source.revision, source.license, source.private, config.rank, config.scaling, norm,
+        sha256(path),
+    )  # fmt: skip
     _record(*_weights_record(entry, job), asdict(weights))
     return weights

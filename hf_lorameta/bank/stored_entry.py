@@ -54,6 +54,7 @@ class IndexEntry(Stored):
         source: where the dataset's rows come from, a URL or a name, if it differs from `dataset`.
         source_revision: commit of the source.
         title: readable name of the dataset, if its id is not one.
+        norm: of the adapter's update, see `hf_lorameta.bank.outliers`; None if it was not computed.
         size: bytes of the weights file, whose digest is `sha256`.
     """
 
@@ -73,6 +74,7 @@ class IndexEntry(Stored):
     source: str | None = None
     source_revision: str | None = None
     title: str | None = None
+    norm: float | None = None
     size: int = Field(ge=0)
     sha256: str
-    left_out_if_none = ("source", "source_revision", "title")
+    left_out_if_none = ("source", "source_revision", "title", "norm")

@@ -1,7 +1,7 @@
 """What the commands of ``hf-lorameta bank`` print about a bank."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from hf_lorameta.tables import plural
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.discover import Discovery
-    from hf_lorameta.bank.index import Packing
+    from hf_lorameta.bank.index import Packing, Skipped
     from hf_lorameta.hub.repo_info import ListedBank
 
 
@@ -29,7 +29,12 @@ def listing(bank: "Bank") -> str:
         lines[1:1] = _packing(index.packing)
     if index.general:
         lines.insert(1, f"and a general adapter, trained on {len(index.general.tasks)} tasks")
-    return "\n".join(lines + _skipped([(s.adapter, s.reason) for s in index.skipped]))
+    return "\n".join(lines + reasons(index.skipped))
+
+
+def reasons(skipped: "Iterable[Skipped]") -> list[str]:
+    """Lines about entries that were skipped, with the reason of each; none if nothing was."""
+    return _skipped([(entry.adapter, entry.reason) for entry in skipped])
 
 
 def training_report(bank: "Bank", lines: Sequence[dict[str, Any]], url: str | None) -> str:
@@ -52,9 +57,8 @@ def training_report(bank: "Bank", lines: Sequence[dict[str, Any]], url: str | No
     return "\n".join([*text, "", f"Use it with --bank {url or bank.folder}"])
 
 
-def _skipped(reasons: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines about what was skipped, with the reason of each; none if nothing was."""
-    lines = [f"  {name}: {reason}" for name, reason in reasons]
+def _skipped(found: Sequence[tuple[str, str]]) -> list[str]:
+    lines = [f"  {name}: {reason}" for name, reason in found]
     return ["", f"{len(lines)} skipped:", *lines] if lines else []
 
 

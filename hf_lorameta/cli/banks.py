@@ -34,6 +34,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+KeepOutliersFlag = Annotated[
+    bool, typer.Option(help="Keep adapters whose updates are far larger than those of the others.")
+]
 BankArgument = Annotated[
     str | None,
     typer.Argument(help="Folder or Hub repo. Default: the default bank.", show_default=False),
@@ -49,6 +52,7 @@ def build(
         Path | None, typer.Option(help="A tokenizer.json to use instead of the base model's.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
+    keep_outliers: KeepOutliersFlag = False,
     max_text: MaxTextOption = None,
     dask: DaskOption = None,
     token: TokenOption = None,
@@ -71,7 +75,8 @@ def build(
     ):
         bank = build_bank(
             entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, executor=executor,
-            strict=strict, progress=progress, limits=ReadingLimits.of_text(max_text),
+            strict=strict, keep_outliers=keep_outliers, progress=progress,
+            limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
     _show_list(bank, json)
 
@@ -96,6 +101,7 @@ def add(
     manifest: Annotated[Path, typer.Argument(help="YAML list of the new adapters and datasets.")],
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
     strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
+    keep_outliers: KeepOutliersFlag = False,
     max_text: MaxTextOption = None,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -109,10 +115,11 @@ def add(
     from hf_lorameta.hub.client import Hub
 
     bank, entries = Bank.from_pretrained(folder), load(manifest)
-    known = set(bank.index.names())
+    known, skipped = set(bank.index.names()), set(bank.index.skipped)
     with _entry_bars(quiet, len(entries.entries)) as progress:
         extended = add_entries(
-            entries, bank, hub=Hub(token), executor=workers, strict=strict, progress=progress,
+            entries, bank, hub=Hub(token), executor=workers, strict=strict,
+            keep_outliers=keep_outliers, progress=progress,
             limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
     index = extended.index
@@ -121,10 +128,11 @@ def add(
         "adapters": len(extended),
         "added": [entry.model_dump(mode="json", by_alias=True) for entry in added],
     }
-    text = (
-        f"{plural(len(added), 'adapter')} added to {extended.folder}, which holds {len(extended)}"
-    )
-    emit(json, content, lambda: text)
+    text = [
+        f"{plural(len(added), 'adapter')} added to {extended.folder}, which holds {len(extended)}",
+        *reports.reasons(one for one in extended.index.skipped if one not in skipped),
+    ]
+    emit(json, content, lambda: "\n".join(text))
 
 
 @app.command(epilog="Example: hf-lorameta bank discover org/model -o manifest.yaml")

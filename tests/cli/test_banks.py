@@ -8,10 +8,12 @@ import struct
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.bank.index import adapter_path
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from tests.cli.conftest import EVERY_LINE
@@ -164,6 +166,35 @@ def test_invalid_entries_are_skipped_with_a_reason(
     # a-shapes is valid by itself: only the layout that the bank settles on excludes it
     assert stored == {f"{user.name}--{n}.safetensors" for n in ("good0", "good1", "a-shapes")}
     assert max(r.bytes_sent for r in cli.hub.requests) < 1 << 20
+
+
+def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_for(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    for number in range(3):
+        user.entry(f"good{number}", number)
+    few = user.manifest(tmp_path / "few.yaml")
+    user.entry("poisoned", 3, lora_alpha=400)
+    build, poisoned = ("bank", "build", user.manifest(tmp_path / "m.yaml")), f"{user.name}/poisoned"
+    done = cli(*build, "-o", "b")
+    named = re.search(rf"{poisoned}: its update has norm (.+?), (\d+) times the median", done.out)
+    assert named
+    assert float(named[2]) > 100
+    entries = json.loads((cli.cwd / "b/bank.json").read_bytes())["entries"]
+    assert poisoned not in [entry["adapter"] for entry in entries]
+    file = AdapterFile(cli.cwd / "b" / adapter_path(entries[0]["name"]))
+    pairs = (file.factors(module.name) for module in file.layout)
+    whole = np.concatenate([(entries[0]["scaling"] * B @ A).ravel() for A, B in pairs])
+    assert entries[0]["norm"] == pytest.approx(float(np.linalg.norm(whole)), rel=1e-5)
+    cli(*build, "-o", "strict", "--strict", code=5)
+    assert len(cli(*build, "-o", "b", "--keep-outliers", "--json").json["entries"]) == 4
+
+    cli("bank", "build", few, "-o", "c")
+    added = cli("bank", "add", "c", tmp_path / "m.yaml")
+    assert "0 adapters added" in added.out
+    assert f"{poisoned}: its update has norm" in added.out
+    again = cli("bank", "add", "c", tmp_path / "m.yaml", "--keep-outliers", "--json")
+    assert [entry["adapter"] for entry in again.json["added"]] == [poisoned]
 
 
 def test_strict_stops_at_an_invalid_entry(cli: Shell, user: Account, tmp_path: Path) -> None:

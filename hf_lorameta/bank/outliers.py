@@ -1,0 +1,54 @@
+"""Adapters of a bank whose updates are far larger than those of the others.
+
+A combination is a weighted sum, so one adapter with a huge update outweighs all others, whatever
+its coefficient: a training that diverged, a wrong ``lora_alpha``, or a poisoned adapter.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from hf_lorameta.formats.lora_file import AdapterFile
+
+LEAST_RATIO = 4.0
+"""An outlier's norm is at least so many times the median of the bank."""
+_DEVIATIONS = 5.0
+"""So many standard deviations of the logarithm, estimated as 1.4826 times the median absolute
+deviation, are not unusual in a bank whose adapters were trained in many ways."""
+
+
+def update_norm(file: AdapterFile, scaling: float) -> float:
+    """Return the Frobenius norm of an adapter's whole update, √Σ‖s B A‖² over its modules."""
+    squared = 0.0
+    for module in file.layout:
+        A, B = (factor.astype(np.float64) for factor in file.factors(module.name))
+        squared += float(np.sum((A @ A.T) * (B.T @ B)))  # tr(BA(BA)ᵀ), without forming BA
+    return abs(scaling) * math.sqrt(max(squared, 0.0))
+
+
+def outliers(norms: Mapping[str, float]) -> dict[str, str]:
+    """Return the adapters whose updates are unusually large, each with a sentence that says so.
+
+    Args:
+        norms: of the updates, see `update_norm`, by adapter.
+
+    Example:
+        >>> outliers({"a": 1.0, "b": 1.5, "c": 0.8, "d": 30.0})
+        {'d': 'its update has norm 30, 24 times the median of the bank, and would outweigh others'}
+        >>> outliers({"a": 1.0, "b": 1.5, "c": 0.8, "d": 3.0})
+        {}
+    """
+    positive = {name: norm for name, norm in norms.items() if norm > 0}
+    if not positive:
+        return {}
+    logs = np.log(list(positive.values()))
+    median = float(np.median(logs))
+    spread = 1.4826 * float(np.median(abs(logs - median)))
+    limit = median + max(math.log(LEAST_RATIO), _DEVIATIONS * spread)
+    return {
+        name: f"its update has norm {norm:.3g}, {norm / math.exp(median):,.0f} times the median of "
+        "the bank, and would outweigh others"
+        for name, norm in positive.items()
+        if math.log(norm) > limit
+    }
