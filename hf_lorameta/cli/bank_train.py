@@ -33,7 +33,6 @@ from hf_lorameta.types import StageProgress
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.build import Outcome
-    from hf_lorameta.training.bank.jobs import JobEstimate
     from hf_lorameta.training.bank.tasks import Task
 
 _DEFAULTS = Settings()
@@ -325,13 +324,8 @@ def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings
         request.push_to,
     )  # fmt: skip
     estimate = jobs.estimate_job(job, request.token)
-    log(request.quiet or request.dry_run, _cost(estimate))
+    cost = f"{plural(len(tasks), 'task')} on {estimate}"
+    log(request.quiet or request.dry_run, cost)
     url = None if request.dry_run else jobs.submit(job, request.token)
-    emit(request.json, estimate._asdict() | {"url": url}, lambda: url or _cost(estimate))
-
-
-def _cost(estimate: "JobEstimate") -> str:
-    hours = "an unknown time" if estimate.hours is None else f"about {estimate.hours:.1f} h"
-    dollars = "" if estimate.dollars is None else f", ${estimate.dollars:.2f}"
-    price = "" if estimate.hourly is None else f" at ${estimate.hourly:.2f} per hour"
-    return f"{estimate.tasks} tasks on {estimate.flavor}: {hours}{dollars}{price} (estimated)"
+    data = {"tasks": len(tasks), **estimate._asdict(), "url": url}
+    emit(request.json, data, lambda: url or cost)

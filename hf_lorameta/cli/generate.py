@@ -3,8 +3,9 @@
 import math
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.expected_gain import Estimate
     from hf_lorameta.data.dataset import Dataset
-    from hf_lorameta.pipeline.adapter_folder import Export
     from hf_lorameta.pipeline.automatic import Automatic
     from hf_lorameta.pipeline.generate import Prepared
     from hf_lorameta.pipeline.mixture import Mixture
@@ -109,6 +109,7 @@ def generate(
     "hf-lorameta push user/name",
     "hf-lorameta push --dataset user/name --export gguf",
     "hf-lorameta push --dataset rows.jsonl --repo-id user/adapter --public",
+    "hf-lorameta push --dataset user/name --on jobs",
     "hf-lorameta push --from FOLDER --repo-id user/adapter",
 )
 def push(
@@ -133,11 +134,20 @@ def push(
     source: Annotated[
         Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
     ] = None,
+    on: Annotated[
+        Literal["jobs"] | None,
+        typer.Option(
+            help="jobs: run on Hugging Face Jobs, for about a cent; the dataset has to be on the "
+            "Hub. With --dry-run, only show the price."
+        ),
+    ] = None,
+    flavor: Annotated[str, typer.Option(help="Hardware of the job.")] = "cpu-upgrade",
     export: ExportOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
+    from hf_lorameta.cli.push_on_jobs import JobOptions, push_on_jobs
     from hf_lorameta.pipeline.adapter_folder import read_adapter
     from hf_lorameta.pipeline.generate import check_possible
     from hf_lorameta.pipeline.publish import (
@@ -151,11 +161,12 @@ def push(
         stale_files,
     )
 
-    _check_source(request, source, repo_id, export)
+    _check_source(request, source, repo_id, [("export", export), ("on", on)])
     adapter: Generation | Mixture | None = None
     with request.session() as session, stage_bars(quiet) as progress:
         if source is None:
-            check_possible(request.recipe, session, export)
+            if not on:
+                check_possible(request.recipe, session, export)
             dataset = request.open_dataset(session, progress)
             check_name_is_safe(repo_id, dataset.private, private)
             source_private = dataset.private or session.bank.private
@@ -170,6 +181,10 @@ def push(
         )
         if not (yes or _agrees(target)):
             check_no_overwrite(target)
+        if on:
+            job = JobOptions(flavor, export, dry_run, json, quiet)
+            push_on_jobs(request, session, dataset, target, job)
+            return
         folder = source or staging_folder(target.repo_id)
         if source is None:
             adapter = _make(request, session, dataset, progress, quiet)
@@ -306,7 +321,10 @@ def _report_plan(prepared: "Prepared", quiet: bool) -> None:
 
 
 def _check_source(
-    request: Request, source: Path | None, repo_id: str | None, export: "Export | None"
+    request: Request,
+    source: Path | None,
+    repo_id: str | None,
+    others: Sequence[tuple[str, object]],
 ) -> None:
     """Refuse options of push that contradict each other."""
     from hf_lorameta.errors import Option, UsageError
@@ -320,7 +338,7 @@ def _check_source(
         return
     if repo_id is None:
         raise UsageError("--from needs --repo-id", hint=Option("repo_id", "user/name"))
-    if given := [*request.given, *(["export"] if export else [])]:
+    if given := [*request.given, *(name for name, value in others if value)]:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(
             f"{option} needs --dataset: a finished folder is published unchanged",

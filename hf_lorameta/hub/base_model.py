@@ -6,7 +6,9 @@ SmolLM2-135M-Instruct is also available without the Hub, see `hf_lorameta.hub.pa
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from hf_lorameta.hub.repo_info import fetch_repo
 
 logger = logging.getLogger(__name__)
 
+DOWNLOAD = "HF_LORAMETA_DOWNLOAD"
+"""Environment variable: if it is set, every base model that is not at hand is downloaded."""
 _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
 _fetch = partial(
@@ -89,17 +93,20 @@ def _as_folder(path: Path) -> Path:
 def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
     """Return the folder, or the GGUF, that `locate` uses if it need not download.
 
+    If the variable `DOWNLOAD` is set, it may.
+
     Example:
         >>> find_at_hand("no/such-model")
     """
     if path := local_path(base_model):
         return path
-    try:
-        cached = _fetch(base_model, revision=revision, local_files_only=True)
-    except (hf.LocalEntryNotFoundError, hf.HFValidationError):
-        return packaged_path(base_model)
-    complete = any(Path(cached).glob("*.safetensors"))
-    return Path(cached) if complete else packaged_path(base_model)
+    with suppress(hf.LocalEntryNotFoundError, hf.HFValidationError):
+        cached = Path(_fetch(base_model, revision=revision, local_files_only=True))
+        if any(cached.glob("*.safetensors")):
+            return cached
+    if packaged := packaged_path(base_model):
+        return packaged
+    return locate(base_model, revision) if environ.get(DOWNLOAD) else None
 
 
 def size_at_hand(base_model: str, revision: str | None = None) -> int | None:

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
-from hf_lorameta.cards.model_card import as_arguments, generation_options
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.transformers.dtype import operations_per_second
 from hf_lorameta.engines.transformers.evaluator import require_eval
-from hf_lorameta.environment import install_requirement
 from hf_lorameta.errors import (
     EmptyDatasetError,
     LoraMetaError,
@@ -26,13 +24,13 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.base_model import find_at_hand
-from hf_lorameta.hub.repo import is_repo_id
+from hf_lorameta.hub.jobs import START_HOURS, TERAFLOPS, hourly_price
+from hf_lorameta.pipeline.on_jobs import FLAVOR, push_arguments
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.training.bank.jobs import MARGIN, START_HOURS, TERAFLOPS, hourly_price
 from hf_lorameta.training.further.settings import work
 from hf_lorameta.types import Row
 
@@ -47,6 +45,8 @@ _TRAINED, _SCORED = 3.5, 1.0
 
 Training takes 3, forward and backward, and about half a pass for the factors of all projections.
 """
+_CHECKED = 8
+"""Cost of a row to check on, in forward passes: three methods, one with examples in its prompt."""
 _LOGITS = 6
 """How many times a fit computes the logits of all output tokens, see
 `hf_lorameta.training.further.readout`."""
@@ -64,8 +64,6 @@ _MOST_OPERATIONS = 1.2e13
 _LABEL_NOVELTY, _MOST_LABELS = 0.1, 32
 """Outputs are taken for labels if at most this share of them is new, see `OutputCounts`, and they
 begin with at most so many different tokens."""
-_FLAVOR = "cpu-upgrade"
-"""Hardware of Hugging Face Jobs: training further uses no GPU."""
 LONGEST_SECONDS = 3600.0
 """Training that takes longer on this machine is not advised."""
 
@@ -414,22 +412,36 @@ def _on_training(plan: Plan, operations_per_second: float | None, *, otherwise: 
 
 def _on_jobs(plan: Plan, rows: int) -> str:
     """Return how to train on Hugging Face Jobs, with time and price; empty if a job cannot."""
-    dataset, bank, base = plan.dataset, plan.bank.id, plan.bank.index.base_model
-    public = is_repo_id(base) if bank == NO_BANK else bank == EMBEDDED_BANK or is_repo_id(bank)
-    if dataset.id is None or not public:
+    recipe = plan.recipe.model_copy(update={"train": rows})
+    try:
+        arguments = push_arguments(plan.dataset, plan.bank, recipe)
+    except UsageError:
         return ""
-    hours = training_seconds(plan, rows, TERAFLOPS[_FLAVOR] * 1e12) / 3600 + START_HOURS
+    hours = training_seconds(plan, rows, TERAFLOPS[FLAVOR] * 1e12) / 3600 + START_HOURS
     if hours * 3600 > LONGEST_SECONDS:
         return ""
     try:
-        price = hourly_price(_FLAVOR)
+        price = hourly_price(FLAVOR)
     except LoraMetaError:  # the advice is useful without it
         price = None
     cost = f", ${max(hours * price, 0.01):.2f}" if price is not None else ""
-    job = ["--flavor", _FLAVOR, "--timeout", f"{math.ceil(MARGIN * hours)}h"]
-    job += ["--secrets", "HF_TOKEN", "--with", install_requirement("eval", remote=True)]
-    recipe = plan.recipe.model_copy(update={"train": rows})
-    revision = plan.bank.index.base_revision if bank == NO_BANK else plan.bank.revision
-    push = as_arguments(generation_options(dataset, bank, recipe, revision, base))
-    command = shlex.join(["hf", "jobs", "uv", "run", *job, "hf-lorameta", "push", *push])
+    command = shlex.join(["hf-lorameta", *arguments, "--on", "jobs"])
     return f", on Hugging Face Jobs {duration(hours * 3600)}{cost}: {command}"
+
+
+def most_operations(bank: Bank, recipe: Recipe) -> float:
+    """Return the operations of fitting, training and checking as a recipe says, at most.
+
+    Where it says nothing, those of what is done where a base model is at hand. Rows are taken for
+    the longest ones.
+
+    Example:
+        >>> from hf_lorameta import Bank
+        >>> f"{most_operations(Bank.embedded(), Recipe(train=16)):.1e}"
+        '2.7e+14'
+    """
+    layers, width = bank.layers_and_width
+    asked = recipe.rows_asked or {"fit": FIT_ROWS, "check": CHECK_ROWS}
+    passes = forward_passes(asked["train"], recipe.seed) if "train" in asked else 0.0
+    passes += asked.get("fit", 0) + _CHECKED * asked.get("check", 0)
+    return 2 * 12 * layers * width**2 * _MOST_TOKENS * passes

@@ -1,0 +1,152 @@
+"""Commands of this package on Hugging Face Jobs: the price, and a job's start and log."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import httpx2
+import huggingface_hub
+from huggingface_hub import errors as hf
+
+from hf_lorameta.environment import install_requirement
+from hf_lorameta.errors import HubError, UsageError, first_line
+from hf_lorameta.hub.errors import translate
+from hf_lorameta.hub.repo import Token
+
+TERAFLOPS = {
+    "cpu-basic": 0.15, "cpu-upgrade": 0.6, "cpu-performance": 2.4, "cpu-xl": 1.2,
+    "t4-small": 8, "t4-medium": 8, "l4x1": 30, "a10g-small": 30, "a10g-large": 30,
+    "l40sx1": 80, "a100-large": 100, "h200": 250, "rtx-pro-6000": 120,
+}  # fmt: skip
+"""Assumed rates of matrix products in training, a quarter to a third of the devices' peaks; the
+CPUs' from measurements on two cores. Of several GPUs, training uses one."""
+START_HOURS = 0.1
+_MARGIN = 3
+"""The job's time limit relative to the estimate."""
+_UNKNOWN_HOURS = 8
+_COMMAND = "hf-lorameta"
+_IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
+"""With Python and uv; the one that ``hf jobs uv run`` uses as well."""
+
+
+class JobEstimate(NamedTuple):
+    """Estimated time and cost of a job; None is unknown."""
+
+    flavor: str
+    hours: float | None
+    hourly: float | None
+    dollars: float | None
+
+    @classmethod
+    def of(
+        cls, flavor: str, operations: float | None, token: Token = None, *, seconds: float = 0.0
+    ) -> "JobEstimate":
+        """Estimate the time from a number of operations, and the cost from the Hub's list.
+
+        Args:
+            flavor: hardware.
+            operations: of matrix products; None is unknown.
+            token: of the Hub.
+            seconds: time besides these.
+
+        Raises:
+            UsageError: the Hub offers no such hardware.
+            HubError: the Hub refused or did not answer.
+        """
+        hourly, rate = hourly_price(flavor, token), TERAFLOPS.get(flavor)
+        hours = None
+        if rate and operations is not None:
+            hours = round((operations / (rate * 1e12) + seconds) / 3600 + START_HOURS, 2)
+        known = hours is not None and hourly is not None
+        return cls(flavor, hours, hourly, round(hours * hourly, 3) if known else None)
+
+    def __str__(self) -> str:
+        hours = "an unknown time" if self.hours is None else f"about {self.hours:.1f} h"
+        dollars = "" if self.dollars is None else f", ${max(self.dollars, 0.01):.2f}"
+        price = "" if self.hourly is None else f" at ${self.hourly:.2f} per hour"
+        return f"{self.flavor}: {hours}{dollars}{price} (estimated)"
+
+
+def hourly_price(flavor: str, token: Token = None) -> float | None:
+    """Return dollars per hour from the Hub's list, None if it states none.
+
+    Raises:
+        UsageError: the Hub offers no such hardware.
+        HubError: the Hub refused or did not answer.
+    """
+    try:
+        listed: Any = huggingface_hub.list_jobs_hardware(token=token)
+    except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        raise failure("the Hub's list of hardware", error) from None
+    found = next((item for item in listed if item.name == flavor), None)
+    if found is None:
+        names = ", ".join(item.name for item in listed)
+        raise UsageError(f"there is no flavor {flavor}", hint=f"choose one of {names}")
+    if found.unit_cost_usd is None or found.unit_label != "minute":
+        return None
+    return float(round(found.unit_cost_usd * 60, 4))
+
+
+def start(
+    arguments: Sequence[str],
+    estimate: JobEstimate,
+    token: Token = None,
+    variables: Mapping[str, str] | None = None,
+    *,
+    with_files: bool = False,
+) -> Any:
+    """Start ``hf-lorameta`` with arguments as a job; return its `huggingface_hub.JobInfo`.
+
+    The token is one of the job's secrets, which the Hub shows to nobody.
+
+    Args:
+        arguments: of the command.
+        estimate: of its hardware and time, three times which is the job's limit.
+        token: of the Hub; None uses the saved one.
+        variables: of the job's environment.
+        with_files: upload the files that arguments name. Arguments may be no long texts then, which
+            the client would take for names of files.
+
+    Raises:
+        HubError: the Hub refused or did not answer.
+    """
+    secret = token or huggingface_hub.get_token()
+    requirement = install_requirement("eval", remote=True)
+    settings: dict[str, Any] = {
+        "flavor": estimate.flavor,
+        "env": dict(variables or {}),
+        "secrets": {"HF_TOKEN": secret} if secret else None,
+        "timeout": f"{max(int(_MARGIN * 60 * (estimate.hours or _UNKNOWN_HOURS)), 30)}m",
+        "token": token,
+    }
+    try:
+        if with_files:
+            return huggingface_hub.run_uv_job(
+                _COMMAND, script_args=list(arguments), dependencies=[requirement], **settings
+            )
+        command = ["uv", "run", "--with", requirement, _COMMAND, *arguments]
+        return huggingface_hub.run_job(image=_IMAGE, command=command, name=_COMMAND, **settings)
+    except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        raise failure("the job was not accepted", error) from None
+
+
+def follow(job: Any, token: Token = None) -> Iterator[str]:
+    """Yield the lines of a job's log until it ends.
+
+    Raises:
+        HubError: the job failed or was canceled, or the Hub does not answer.
+    """
+    of_job = {"job_id": job.id, "namespace": job.owner.name, "token": token}
+    try:
+        yield from huggingface_hub.fetch_job_logs(**of_job, follow=True)
+        status = huggingface_hub.inspect_job(**of_job).status
+    except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        raise failure(f"the log of job {job.id}", error) from None
+    if status.stage != "COMPLETED":
+        reason = f": {status.message}" if status.message else ""
+        raise HubError(f"the job ended as {status.stage}{reason}", hint=f"see {job.url}")
+
+
+def failure(what: str, error: BaseException) -> HubError:
+    """Return our error for one of the Hub's client."""
+    ours = translate(what, error)
+    return ours if isinstance(ours, HubError) else HubError(f"{what}: {first_line(error)}")

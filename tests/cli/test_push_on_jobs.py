@@ -1,0 +1,89 @@
+"""``hf-lorameta push --on jobs`` against the loopback Hub's Jobs, which run the command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Account, Built, Shell, rows
+from tests.pipeline.test_fit import labeled
+from tests.training import tiny
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+
+@pytest.fixture
+def hub_base(user: Account, tmp_path: Path) -> str:
+    folder = tiny.write_base(tmp_path / "tiny")
+    return user.adapter("tiny-base", {path.name: path.read_bytes() for path in folder.iterdir()})
+
+
+def test_an_adapter_is_made_and_published_from_a_token_alone(
+    cli: Shell, user: Account, hub_base: str
+) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in labeled())
+    dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
+    push = ("push", dataset, "--base", hub_base, "--on", "jobs", "--private")
+    before = len(cli.hub.jobs.jobs)
+    dry = cli(*push, "--dry-run", "--json", token=user.token)
+    assert (dry.json["flavor"], dry.json["hourly"]) == ("cpu-upgrade", 0.03)
+    assert 0 < dry.json["dollars"] < 0.01
+    assert len(cli.hub.jobs.jobs) == before
+    done = cli(*push, "--flavor", "cpu-basic", token=user.token)
+    repo = f"{user.name}/labels-tiny-base-lorameta"
+    assert done.out == f"{cli.hub.url}/{repo}\n"
+    assert done.err.index("At most, on cpu-basic: about 0.1 h, $0.01") < done.err.index("Started")
+    assert "  Fitted the last layer on" in done.err  # streamed, and without having been asked for
+    assert cli.hub.repo(repo).private  # type: ignore[union-attr]
+    card = cli.hub.read(repo, "README.md").decode()
+    assert f"    --base {hub_base}" in card
+    job = cli.hub.jobs.jobs[-1]
+    sha = cli.hub.commits(dataset, repo_type="dataset")[0].sha
+    assert ["--revision", sha] == job.spec["command"][8:10]
+    assert job.spec["secrets"] == {"HF_TOKEN": user.token}
+    rest = {name: value for name, value in job.spec.items() if name != "secrets"}
+    assert user.token not in json.dumps(rest)
+    assert job.spec["timeoutSeconds"] == 30 * 60
+
+
+def test_a_bank_and_the_options_reach_the_job(cli: Shell, user: Account, bank: Built) -> None:
+    dataset, repo = user.dataset("new", {"train.jsonl": rows(1)}), f"{user.name}/of-bank"
+    user.adapter("of-bank", {"adapter_config.json": b"{}"})
+    push = ("push", dataset, "--bank", bank.repo, "--repo-id", repo, "--on", "jobs", "--top-k", 2)
+    done = cli(*push, "--no-check", "--no-fit", token=user.token, code=6)
+    assert "already holds" in done.err
+    cli(*push, "--no-check", "--no-fit", "--yes", "-q", token=user.token)
+    assert bank.repo in cli.hub.read(repo, "README.md").decode()
+    command = cli.hub.jobs.jobs[-1].spec["command"]
+    assert {"--no-check", "--no-fit", "--yes"} <= set(command)
+    assert command[command.index("--top-k") + 1] == "2"
+
+
+def test_a_job_that_fails_is_an_error_that_names_its_page(
+    cli: Shell, user: Account, hub_base: str
+) -> None:
+    dataset = user.dataset("new", {"train.jsonl": rows(1, 4)})
+    push = ("push", dataset, "--base", hub_base, "--train", 16, "--on", "jobs")
+    done = cli(*push, token=user.token, code=None)
+    assert done.code == 6
+    assert "the job ended as ERROR: Job failed with exit code: 3" in done.err
+    assert f"see {cli.hub.url}/jobs/{user.name}/job" in done.err
+
+
+def test_what_a_job_cannot_see_is_refused(
+    cli: Shell, user: Account, bank: Built, tmp_path: Path
+) -> None:
+    file = tiny.write_task(tmp_path, "labels", labeled())
+    dataset = user.dataset("new", {"train.jsonl": rows(1)})
+    base = tiny.write_base(tmp_path / "tiny")
+    jobs = len(cli.hub.jobs.jobs)
+    for options, message in (
+        ((file, "--repo-id", f"{user.name}/x"), "cannot access data on this machine"),
+        ((dataset, "--bank", bank.folder), "cannot access a bank on this machine"),
+        ((dataset, "--base", base, "--fit", 8), "cannot access a base model on this machine"),
+        ((dataset, "--flavor", "abacus"), "there is no flavor abacus"),
+        (("--from", tmp_path, "--repo-id", "a/b"), "--on needs --dataset"),
+    ):
+        assert message in cli("push", *options, "--on", "jobs", token=user.token, code=None).err
+    assert len(cli.hub.jobs.jobs) == jobs
