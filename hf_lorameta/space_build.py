@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from huggingface_hub import RepoCard
 
@@ -34,6 +35,20 @@ _SHIPPED = "_space"
 _LEFT_BY_RUNNING = {"__pycache__", ".gradio"}
 _CAPPED = {"pydantic": "pydantic>=2.9,<=2.12.5"}
 """Requirements that Gradio's extra ``mcp`` caps, whatever version is installed here."""
+
+
+class Deployment(NamedTuple):
+    """A Space that was published.
+
+    Attributes:
+        url: of its page.
+        hardware: that a new one was created on; None for one that existed.
+        why: reason for the hardware.
+    """
+
+    url: str
+    hardware: str | None
+    why: str | None
 
 
 def build_space(
@@ -77,8 +92,10 @@ def deploy_space(
     whole_bank: bool = False,
     private: bool | None = None,
     hub: Hub | None = None,
-) -> str:
-    """Publish a Space in one commit; return its URL. Other arguments are those of `build_space`.
+) -> Deployment:
+    """Publish a Space in one commit, a new one on hardware that the account may use.
+
+    Other arguments are those of `build_space`.
 
     Args:
         repo_id: ``user/space``; an existing Space gets the new files, loses those of its earlier
@@ -88,20 +105,25 @@ def deploy_space(
     hub = hub or Hub()
     hub.check_token()
     existing = hub.existing(repo_id, "space")
+    hardware = why = None
     if existing is not None:
         check_visibility(existing, private or None)
+    else:
+        hardware, why = hub.space_hardware(repo_id.partition("/")[0])
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
         folder = Path(scratch)
         files = build_space(folder, bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
         earlier = _earlier_deployment(existing, hub) if existing else set()
-        return hub.publish(
+        url = hub.publish(
             Upload(folder, delete=sorted(earlier - set(files))),
             repo_id,
             message="The Space of hf-lorameta",
             private=bool(private) if existing is None else existing.private,
             parent=existing,
             repo_type="space",
+            hardware=hardware,
         )
+    return Deployment(url, hardware, why)
 
 
 # --- the files ----------------------------------------------------------------------------------

@@ -134,12 +134,13 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     repo = f"{user.name}/page"
     done = cli("space", "deploy", "--repo", repo, "--json", token=user.token)
     assert done.json["url"].endswith(f"/spaces/{repo}")
+    assert "Hardware: zero-a10g, since a free account cannot create Spaces on a CPU" in done.err
     files = cli.hub.files(repo, repo_type="space")
     assert {"app.py", "README.md", "requirements.txt", "hf_lorameta/errors.py"} <= set(files)
     view = cli.hub.repo(repo, repo_type="space")
     assert view is not None
-    assert not view.private
-    cli("space", "deploy", "--repo", repo, token=user.token)
+    assert (view.private, view.hardware) == (False, "zero-a10g")
+    assert "Hardware" not in cli("space", "deploy", "--repo", repo, token=user.token).err
     old = {"hf_lorameta/removed.py": b"", "pages/removed.py": b"", "defaults.json": b"{}"}
     listing = json.dumps({"files": [*({*files} - {".gitattributes"}), *old, "gone.py"]}).encode()
     more = {"files.json": listing, "thesis.txt": b"mine"}
@@ -151,6 +152,18 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     cli("space", "deploy", "--repo", repo, code=6)  # without a token
     refused = cli("space", "deploy", "--repo", repo, "--private", token=user.token, code=6).err
     assert f"{repo} exists and is public, but private was requested" in refused
+
+
+def test_a_paid_plan_allows_a_cpu(cli: Shell) -> None:
+    token = cli.hub.add_user("pays", orgs=["club"], pro=True)
+    expected = {"pays": "pays is a PRO account", "club": "the plan of club is not known"}
+    for owner, why in expected.items():
+        repo = f"{owner}/page"
+        done = cli("space", "deploy", "--repo", repo, "--json", token=token)
+        assert (done.json["hardware"], done.json["why"]) == ("cpu-basic", why)
+        view = cli.hub.repo(repo, repo_type="space")
+        assert view is not None
+        assert view.hardware == "cpu-basic"
 
 
 def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:

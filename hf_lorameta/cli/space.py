@@ -63,7 +63,7 @@ def deploy(
     from hf_lorameta.space_build import deploy_space
 
     log(quiet, "Uploading the pages and this package")
-    url = deploy_space(
+    deployed = deploy_space(
         repo,
         bank=bank,
         revision=bank_revision,
@@ -71,5 +71,7 @@ def deploy(
         private=private,
         hub=Hub(token),
     )
+    if deployed.hardware:
+        log(quiet, f"Hardware: {deployed.hardware}, since {deployed.why}")
     log(quiet, "The Hub is building the Space, which takes a few minutes; its page shows the log.")
-    emit(json, {"repo_id": repo, "url": url}, lambda: url)
+    emit(json, {"repo_id": repo, **deployed._asdict()}, lambda: deployed.url)

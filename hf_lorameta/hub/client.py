@@ -153,6 +153,23 @@ class Hub:
         """
         self._whoami()
 
+    def space_hardware(self, namespace: str) -> tuple[str, str]:
+        """Return the hardware that a new Space of an account may use at no cost, and why.
+
+        Creating one on a CPU takes a paid plan; a free account can have two on ZeroGPU.
+
+        Raises:
+            AuthError: there is no token, or it is not valid.
+        """
+        account = self._whoami()
+        if namespace == account.get("name"):
+            if account.get("isPro"):
+                return "cpu-basic", f"{namespace} is a PRO account"
+            return "zero-a10g", "a free account cannot create Spaces on a CPU"
+        orgs = {org.get("name"): org for org in account.get("orgs") or ()}
+        plan = orgs.get(namespace, {}).get("plan")
+        return "cpu-basic", f"the plan of {namespace} is {plan or 'not known'}"
+
     def _whoami(self) -> dict[str, Any]:
         if self.token is False or not (self.token or hfh.get_token()):
             raise AuthError("no Hub token is saved", hint="hf auth login")
@@ -218,6 +235,7 @@ class Hub:
         parent: PinnedRepo | None,
         create_pr: bool = False,
         repo_type: str = "model",
+        hardware: str | None = None,
     ) -> str:
         """Publish files in one commit; return the URL of the repo or of the pull request.
 
@@ -232,6 +250,7 @@ class Hub:
                 repo has changed since.
             create_pr: open a pull request instead of committing to the default branch.
             repo_type: ``model``, ``dataset`` or ``space``.
+            hardware: of a Space that is created.
 
         Raises:
             ConflictError: the repo was created or changed in the meantime, or is public although
@@ -243,7 +262,7 @@ class Hub:
         """
         connection = self._connection
         if parent is None:
-            parent = create_repo(connection, repo_id, repo_type, private)
+            parent = create_repo(connection, repo_id, repo_type, private, hardware)
         elif private:  # it may have been made public since it was seen
             require_private(self.resolve(repo_id, repo_type), "is now public")
         pr_url = None

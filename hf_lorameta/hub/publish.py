@@ -65,7 +65,11 @@ class Upload:
 
 
 def create_repo(
-    connection: Connection, repo_id: str, repo_type: str, private: bool | None
+    connection: Connection,
+    repo_id: str,
+    repo_type: str,
+    private: bool | None,
+    hardware: str | None = None,
 ) -> PinnedRepo:
     """Create a repo and return it; see `hf_lorameta.hub.client.Hub.publish`."""
     try:
@@ -77,6 +81,7 @@ def create_repo(
                     repo_type=repo_type,
                     private=private,
                     space_sdk="gradio" if repo_type == "space" else None,
+                    space_hardware=hardware,
                 ),
             )
     except ForbiddenError as error:

@@ -17,6 +17,7 @@ class User:
     email: str
     orgs: tuple[str, ...]
     created: str
+    pro: bool = False  # has a paid plan
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class Repo:
     private: bool = False
     gated: Gated = False
     sdk: str | None = None  # of a Space
+    hardware: str | None = None  # that was asked for a Space
     created: str = field(default_factory=now)
     refs: dict[str, str] = field(default_factory=dict)  # branch or refs/pr/N -> SHA
     tags: dict[str, str] = field(default_factory=dict)  # name -> SHA

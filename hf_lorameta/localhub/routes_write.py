@@ -28,7 +28,8 @@ def create_repo(call: Call) -> Response:
     sdk = call.json.get("sdk")
     if repo_type == "space" and sdk not in cards.SDKS:
         raise HTTPError(400, f'"sdk" must be one of {", ".join(cards.SDKS)}')
-    repo = Repo(repo_id, repo_type, private=_is_private(call), sdk=sdk)
+    hardware = call.json.get("hardware")
+    repo = Repo(repo_id, repo_type, private=_is_private(call), sdk=sdk, hardware=hardware)
     call.hub.create(repo, writer.user.name)
     return JSONResponse({"url": call.hub.page_url(repo), "name": repo.id, "id": repo.id})
 

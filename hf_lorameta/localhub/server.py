@@ -123,6 +123,8 @@ class LocalHub:
         role: str = "write",
         orgs: Sequence[str] = (),
         email: str | None = None,
+        *,
+        pro: bool = False,
     ) -> str:
         """Add a user, or another token of an existing user, and return the token.
 
@@ -130,11 +132,12 @@ class LocalHub:
             token: None for a random token.
             role: ``write`` or ``read``.
             orgs: organizations whose repos the user may read and write.
+            pro: whether the account has a paid plan.
 
         Raises:
             LocalHubError: unknown role, or the token is in use.
         """
-        user = User(name, email or f"{name}@localhub.invalid", tuple(orgs), now())
+        user = User(name, email or f"{name}@localhub.invalid", tuple(orgs), now(), pro)
         with self._hub.lock:
             return self._hub.accounts.add(user, token, role)
 

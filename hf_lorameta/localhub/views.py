@@ -23,7 +23,7 @@ def whoami(caller: Caller) -> dict[str, Any]:
     return {
         **_account(user.name, "user", user.email),
         "emailVerified": True,
-        "isPro": False,
+        "isPro": user.pro,
         "orgs": [_account(name, "org", None) | {"roleInOrg": "write"} for name in user.orgs],
         "auth": {"type": "access_token", "accessToken": token},
     }
