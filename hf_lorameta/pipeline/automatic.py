@@ -9,6 +9,7 @@ from os import environ
 from typing import NamedTuple
 
 from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.engines.transformers.dtype import available_memory
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.hub.base_model import find_at_hand
@@ -19,6 +20,8 @@ NO_BASE = "HF_LORAMETA_NO_BASE"
 """Environment variable that switches both off, whatever its value."""
 _LARGEST = 3e9
 """Bytes. Larger base models take more than a minute on two cores, for loading and 16 rows."""
+_UNPACKED = 4
+"""Size of a GGUF's weights once they are dequantized from four bits, relative to the file."""
 
 
 class Automatic(NamedTuple):
@@ -69,5 +72,8 @@ def _is_ready(session: Session) -> bool:
     path = find_at_hand(index.base_model, index.base_revision)
     if path is None:
         return False
-    files = path.glob("*.safetensors") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files) <= _LARGEST
+    if path.is_dir():
+        size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    else:
+        size = _UNPACKED * path.stat().st_size
+    return size <= min(_LARGEST, available_memory() / 2)

@@ -458,6 +458,20 @@ def test_a_model_of_unknown_size_is_loaded_in_bfloat16(tmp_path: Path) -> None:
     assert suited_dtype(tmp_path) == "bfloat16"
 
 
+def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 2 * torch_dtype.parameters(base)
+    monkeypatch.setattr(torch_dtype, "available_memory", lambda: int(1.3 * size))
+    assert TorchEvaluator(base).model.dtype == torch.bfloat16
+    monkeypatch.setattr("hf_lorameta.engines.transformers.evaluator._load", None)
+    for dtype, free in (("float32", 1.3), ("auto", 1.1)):
+        monkeypatch.setattr(torch_dtype, "available_memory", lambda free=free: int(free * size))
+        with pytest.raises(UsageError, match=r"the base model needs 0\.0 GB of memory") as caught:
+            TorchEvaluator(base, dtype)
+        assert "a smaller base model" in caught.value.hint
+
+
 def test_available_memory_is_at_most_the_containers_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,10 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_lorameta.errors import Option, UsageError
+
 if TYPE_CHECKING:
     import torch
 
 _CONTAINER = Path("/sys/fs/cgroup")
+_MEMORY_FACTOR = 1.2
+"""Memory of a model that runs on a few rows, relative to its weights."""
 _PRODUCT = (256, 576, 1536)
 """Rows, width and outputs of the product whose time is measured."""
 
@@ -26,6 +30,22 @@ def suited_dtype(folder: Path) -> str:
         return "bfloat16"
     needed = 4 * parameters(folder)
     return "float32" if 0 < needed <= available_memory() / 2 else "bfloat16"
+
+
+def require_memory(folder: Path, dtype: str) -> None:
+    """Refuse a model whose weights do not fit into memory, before they are read.
+
+    Raises:
+        UsageError: they do not.
+    """
+    needed = _MEMORY_FACTOR * parameters(folder) * (4 if dtype == "float32" else 2)
+    free = available_memory()
+    if needed > free:
+        raise UsageError(
+            f"the base model needs {needed / 1e9:.1f} GB of memory in {dtype}, and "
+            f"{free / 1e9:.1f} GB are free",
+            hint=["choose a smaller base model", Option("on", "jobs")],
+        )
 
 
 def parameters(folder: Path) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
-from hf_lorameta.engines.transformers.dtype import suited_dtype
+from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.packing import Parts, Slice, using
 from hf_lorameta.engines.transformers.peft_adapter import attached, load_in_slots
 from hf_lorameta.environment import require_extra
@@ -59,8 +59,8 @@ class TorchEvaluator(scoring.Evaluator):
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the folder holds no loadable model.
-        UsageError: there is no such folder, the dtype is unknown, or the tokenizer has no end
-            token.
+        UsageError: there is no such folder, the dtype is unknown, the weights do not fit into
+            memory, or the tokenizer has no end token.
     """
 
     def __init__(
@@ -79,8 +79,10 @@ class TorchEvaluator(scoring.Evaluator):
         folder = Path(base_path)
         _check_folder(folder)
         found = dtype == "auto"
+        dtype = suited_dtype(folder) if found else dtype
+        require_memory(folder, dtype)
         with loading_model():
-            self._use(*_load(folder, suited_dtype(folder) if found else dtype))
+            self._use(*_load(folder, dtype))
         if found:
             self.suit_to_cpu()
 
