@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import metadata_load
 
+from hf_lorameta.bank.manifest import repo_and_folder
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
@@ -45,17 +46,24 @@ class AdapterSource:
     size: int
 
 
-def adapter_on_hub(hub: Hub, repo_id: str, revision: str | None) -> AdapterSource:
+def adapter_on_hub(hub: Hub, adapter: str, revision: str | None) -> AdapterSource:
     """Find an adapter on the Hub, at the commit of a branch, tag or commit.
+
+    Args:
+        hub: client.
+        adapter: id of its repo, and the folder if it is in one: ``namespace/name/folder``.
+        revision: of the repo.
 
     Raises:
         HubError: it is missing or the Hub failed.
         AdapterError: it is no plain LoRA, or has no weights that can be read.
     """
+    repo_id, folder = repo_and_folder(adapter)
     repo = hub.resolve(repo_id, "model", revision, blobs=True)
-    check_files(repo.files)
-    config = fetch_config(hub, repo)
-    file = hub.open(repo, WEIGHTS_FILE)
+    inside = f"{folder}/" if folder else ""
+    check_files(tuple(n.removeprefix(inside) for n in repo.files if n.startswith(inside)))
+    config = fetch_config(hub, repo, inside)
+    file = hub.open(repo, inside + WEIGHTS_FILE)
     return AdapterSource(repo.sha, repo.license, repo.private, config, file.read, file.size)
 
 
@@ -100,9 +108,9 @@ def check_files(files: tuple[str, ...]) -> None:
     raise AdapterError(f"{reason}, expected {WEIGHTS_FILE}")
 
 
-def fetch_config(hub: Hub, repo: PinnedRepo) -> LoraConfig:
+def fetch_config(hub: Hub, repo: PinnedRepo, inside: str = "") -> LoraConfig:
     """Fetch and check an adapter's config; `AdapterError` if it is not that of a plain LoRA."""
-    file = hub.open(repo, CONFIG_FILE)
+    file = hub.open(repo, inside + CONFIG_FILE)
     if file.size > _MAX_CONFIG_BYTES:
         raise AdapterError(
             f"{CONFIG_FILE} has {file.size} bytes, expected {_MAX_CONFIG_BYTES} at most"

@@ -6,7 +6,7 @@ tokenizer: org/model    # optional; the base model's if left out
 published: true         # the entries are on the public Hub, and model cards link to them
 defaults: {config: null, split: train, columns: {input: input, output: output}, license: mit}
 entries:
-  - adapter: org/adapter    # or ./folder: a path relative to the manifest's folder
+  - adapter: org/adapter    # or org/repo/folder, or ./folder, relative to the manifest's folder
     dataset: org/dataset    # or ./rows.jsonl
     # optional:
     revision: main      # of the adapter
@@ -42,8 +42,9 @@ from hf_lorameta.errors import ManifestError
 from hf_lorameta.hub.repo import is_repo_id
 
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+_FOLDER = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _PROMPT = ("instruction", "template")
-_MAX_NAME = 90
+_MAX_NAME, _MAX_ADAPTER = 90, 200
 EXAMPLE = Path(__file__).with_name("manifest_example.yaml")
 """A valid manifest, with an entry of the Hub and a local one."""
 _HINT = f"see {EXAMPLE} for a valid manifest"
@@ -66,6 +67,31 @@ def is_path(value: str) -> bool:
         (True, True, False)
     """
     return value.startswith(("./", "../", "/", "~/"))
+
+
+def repo_and_folder(adapter: str) -> tuple[str, str]:
+    """Split the id of an adapter on the Hub into a repo's and a folder in it, empty for its root.
+
+    Example:
+        >>> repo_and_folder("org/adapter"), repo_and_folder("org/repo/flan/boolq")
+        (('org/adapter', ''), ('org/repo', 'flan/boolq'))
+    """
+    namespace, _, rest = adapter.partition("/")
+    name, _, folder = rest.partition("/")
+    return f"{namespace}/{name}", folder
+
+
+def _check_adapter(value: str) -> str:
+    if is_path(value):
+        return value
+    repo, folder = repo_and_folder(value)
+    valid = is_repo_id(repo) and (value == repo or _FOLDER.fullmatch(folder))
+    if not valid or len(value) > _MAX_ADAPTER:
+        raise ValueError(
+            "expected a Hub id of the form namespace/name or namespace/name/folder, or a path such "
+            "as ./lora"
+        )
+    return value
 
 
 def _check_source(value: str) -> str:
@@ -99,7 +125,7 @@ class Defaults(_Strict):
 class BankEntry(Defaults):
     """An adapter of the bank and the dataset it was trained on, on the Hub or local."""
 
-    adapter: HubIdOrPath
+    adapter: Annotated[str, AfterValidator(_check_adapter)]
     dataset: HubIdOrPath
     revision: str | None = Field(default=None, pattern=_REVISION)
     dataset_revision: str | None = Field(default=None, pattern=_REVISION)
@@ -131,7 +157,7 @@ class BankEntry(Defaults):
 
     @property
     def name(self) -> str:
-        """File name of the entry: the adapter's id with ``--`` for the slash."""
+        """File name of the entry: the adapter's id with ``--`` for each slash."""
         return self.adapter_id.replace("/", "--")
 
     @property

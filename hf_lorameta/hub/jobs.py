@@ -53,11 +53,11 @@ class JobEstimate(NamedTuple):
             HubError: the Hub refused or did not answer.
         """
         hourly, rate = hourly_price(flavor, token), TERAFLOPS.get(flavor)
-        hours = None
+        hours = dollars = None
         if rate and operations is not None:
             hours = round((operations / (rate * 1e12) + seconds) / 3600 + START_HOURS, 2)
-        known = hours is not None and hourly is not None
-        return cls(flavor, hours, hourly, round(hours * hourly, 3) if known else None)
+            dollars = round(hours * hourly, 3) if hourly is not None else None
+        return cls(flavor, hours, hourly, dollars)
 
     def __str__(self) -> str:
         hours = "an unknown time" if self.hours is None else f"about {self.hours:.1f} h"

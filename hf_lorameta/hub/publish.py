@@ -81,7 +81,7 @@ def create_repo(
                     repo_type=repo_type,
                     private=private,
                     space_sdk="gradio" if repo_type == "space" else None,
-                    space_hardware=hardware,
+                    space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
                 ),
             )
     except ForbiddenError as error:

@@ -124,6 +124,19 @@ def test_paths_are_relative_to_the_manifest_and_names_show_none(tmp_path: Path) 
                           "entries": [{"adapter": "o/a", "dataset": "rows.jsonl"}]}))  # fmt: skip
 
 
+def test_an_adapter_may_be_in_a_folder_of_a_repo() -> None:
+    def parsed(adapter: str) -> str:
+        entries = [{"adapter": adapter, "dataset": "o/d"}]
+        text = json.dumps({"version": 1, "base_model": "o/m", "entries": entries})
+        return parse(text).entries[0].name
+
+    assert parsed("o/many/flan.boolq") == "o--many--flan.boolq"
+    assert parsed("o/many/v2/rte_1.0") == "o--many--v2--rte_1.0"
+    for folder in ("", "/a", "../a", "a--b", ".git", "a b/c", "a" * 200):
+        with pytest.raises(ManifestError, match="namespace/name/folder"):
+            parsed(f"o/many/{folder}")
+
+
 def test_columns_lists_its_names_in_order() -> None:
     columns = Columns(output="c", input="b", instruction="a")
     assert columns.names() == ["a", "b", "c"]
@@ -236,8 +249,10 @@ BAD_IDS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", BAD_IDS)
-@pytest.mark.parametrize("field", ["adapter", "dataset"])
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [*(("adapter", bad) for bad in BAD_IDS if bad != "a/b/c"), *(("dataset", b) for b in BAD_IDS)],
+)
 def test_invalid_repo_ids_are_refused(field: str, bad: str) -> None:
     entry: dict[str, Any] = {"adapter": "o/a", "dataset": "o/d", field: bad}
     text = HEAD + "  - " + yaml.safe_dump(entry, default_flow_style=True)

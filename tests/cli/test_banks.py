@@ -168,6 +168,34 @@ def test_invalid_entries_are_skipped_with_a_reason(
     assert max(r.bytes_sent for r in cli.hub.requests) < 1 << 20
 
 
+def test_adapters_in_folders_of_one_repo_are_entries(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    files = {
+        f"flan.{name}/{path}": content
+        for seed, name in enumerate(("boolq", "rte"))
+        for path, content in adapter_files(seed=seed).items()
+    }
+    many = user.adapter("many", files | {"README.md": b"---\nlicense: mit\n---\n"})
+    entries = [
+        {"adapter": f"{many}/flan.{name}", "dataset": user.dataset(name, {"train.jsonl": rows(i)})}
+        for i, name in enumerate(("boolq", "rte", "gone"))
+    ]
+    built = cli("bank", "build", user.manifest(tmp_path / "m.yaml", entries), "-o", "b", "--json")
+    sha = cli.hub.commits(many)[0].sha
+    assert [(e["adapter"], e["adapter_revision"], e["license"]) for e in built.json["entries"]] == [
+        (f"{many}/flan.{name}", sha, "mit") for name in ("boolq", "rte")
+    ]
+    [skipped] = built.json["skipped"]
+    assert (skipped["adapter"], "no weights" in skipped["reason"]) == (f"{many}/flan.gone", True)
+    assert cli("bank", "verify", "b").out == "2 adapters, all checksums match\n"
+    repo = f"{user.name}/b"
+    cli("bank", "push", "b", repo, token=user.token)
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    cli("generate", "-d", "rows.jsonl", "--bank", repo, "-o", "adapter")
+    assert f"{many}/flan.rte" in (cli.cwd / "adapter/README.md").read_text()
+
+
 def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_for(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
