@@ -55,15 +55,18 @@ BASES: dict[str, dict[str, Any]] = {
     "Mistral": {"sliding_window": None},
     "Qwen3": {"head_dim": 8},
     "SmolLM3": {"pad_token_id": 0},
+    "Phi3": {"pad_token_id": 0},
+    "Gemma2": _GEMMA | {"attn_implementation": "eager"},
 }
 """Settings of a tiny base model, by its architecture."""
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+FUSED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 _ALL: dict[str, int] = {"fit": 16, "train": 16, "check": 8}
 WORK = [
     *((kind, part) for kind in BASES for part in ({"fit": 32}, {"train": 16}, _ALL)
       if kind in ("Llama", "Llama-untied", "Qwen2")),
-    *((kind, _ALL) for kind in ("Mistral", "Qwen3", "SmolLM3")),
-    ("Gemma3", {"train": 16}),
+    *((kind, _ALL) for kind in ("Mistral", "Qwen3", "SmolLM3", "Phi3")),
+    *((kind, {"train": 16}) for kind in ("Gemma2", "Gemma3")),
 ]  # fmt: skip
 """Kinds of base models, and what is done with each."""
 
@@ -115,10 +118,11 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
         assert plan.training.steps > 0
         assert plan.training.end < plan.training.start
     if plan.training and plan.training.steps:
-        assert {module.name.rpartition(".")[2] for module in adapter.layout} == PROJECTIONS
+        adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
+        assert adapted == (FUSED if kind == "Phi3" else PROJECTIONS)
     else:
         assert [module.name for module in adapter.layout] == ["model.layers.1.mlp.down_proj"]
-    folder = adapter.save_pretrained(tmp_path / "adapter")
+    folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
     model = transformers.AutoModelForCausalLM.from_pretrained(bases[kind]).eval()
     model.requires_grad_(False)
     ids = torch.tensor([[3, 7, 5, 12, 9]])
