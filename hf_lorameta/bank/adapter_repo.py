@@ -100,8 +100,13 @@ def check_files(files: tuple[str, ...]) -> None:
     if WEIGHTS_FILE in files:
         return
     pickles = [name for name in files if name.endswith(_PICKLE_SUFFIXES)]
+    folders = sorted(
+        n.removesuffix(f"/{WEIGHTS_FILE}") for n in files if n.endswith(f"/{WEIGHTS_FILE}")
+    )
     reason = "no weights"
-    if any(_PART.fullmatch(name) for name in files):
+    if folders:
+        reason = f"adapters in folders, which a manifest can name, such as {folders[0]}"
+    elif any(_PART.fullmatch(name) for name in files):
         reason = "weights in several files"
     elif pickles:
         reason = f"only a pickle ({pickles[0]}), which can run code"

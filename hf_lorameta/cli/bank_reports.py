@@ -127,6 +127,10 @@ def about(bank: "ListedBank") -> str:
 
 def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
     """The published banks for a base model, and what to do next."""
+    from hf_lorameta.bank.bank import Bank
+
+    if not banks and base == Bank.embedded().index.base_model:
+        return f"no other bank for {base} is published; the one in this package is the default"
     if not banks:
         return (
             f"no bank for {base} is published; train one: hf-lorameta bank train TASKS -o my-bank "
