@@ -69,6 +69,8 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
     Example:
         >>> default_repo_id("ann", "bob/Good Book", "HuggingFaceTB/SmolLM2-135M-Instruct")
         'ann/Good-Book-SmolLM2-135M-Instruct-lorameta'
+        >>> default_repo_id("ann", "rows.jsonl", "/models/tiny.gguf")
+        'ann/rows-tiny-lorameta'
     """
     stem = re.sub(
         r"\.(jsonl|ndjson|json|csv|tsv|txt|parquet)(\.(gz|bz2|xz))?$",
@@ -76,7 +78,8 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
         Path(dataset).name,
         flags=re.I,
     )
-    name = "-".join([stem, base_model.split("/")[-1], "lorameta"])
+    base = base_model.split("/")[-1].removesuffix(".gguf")
+    name = "-".join([stem, base, "lorameta"])
     name = re.sub(r"[^A-Za-z0-9._]+", "-", name).replace("..", ".").strip("-.")
     return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
 
