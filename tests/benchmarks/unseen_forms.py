@@ -1,0 +1,186 @@
+"""How good the default is in forms of prompts that it knows, and in others.
+
+``python -m tests.benchmarks.unseen_forms FOLDER`` scores the tasks of `tests.benchmarks.growth` in
+the forms that they have, and in forms of other people's making, which no adapter was trained on.
+The base model and the 3-shot prompt get the prompts as they are, the default gets them in the form
+that it chooses for such a dataset. Adapters of a task's source are left out of the bank. Scores are
+losses and right greedy answers, word for word.
+
+Every score is saved in FOLDER at once, so the command resumes where it stopped.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from hf_lorameta import Bank, open_dataset, plan
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.prompt import shared_ends
+from hf_lorameta.engines.interfaces import RowScores
+from hf_lorameta.files import write_atomically
+from hf_lorameta.pipeline.form import in_form_of
+from hf_lorameta.pipeline.make import combine_adapters
+from hf_lorameta.types import Row, no_progress
+from tests.benchmarks.growth import EVERYDAY, HEAD, ROWS, SHOTS, Growth, cells, drawn, read
+from tests.benchmarks.tables import markdown_table
+from tests.support import shared_data
+
+FORMS = ("known", "unseen")
+METHODS = ("base", "3-shot", "default", "general")
+_LEAST = 15
+"""Characters that prompts of a task share, at least, where that is an instruction."""
+_OPENING = re.compile(r"\A\s*(?:#+ *)?(?:Instruction|Question|Task|User|Q)\s*:\s*")
+_FIELD = re.compile(r"\n+(?:#+ *)?(?:Input|Text|Question)\s*:\s*")
+_CUE = re.compile(r"\n+(?:#+ *)?\w+:\s*\Z|\s*=>\s*\Z")
+UNSEEN = (
+    "Definition: {instruction}\n\nNow complete the following example -\nInput: {input}\nOutput: ",
+    "{instruction}\nSentence: {input}\nSolution:",
+    "<|user|>\n{instruction}\n{input}\n<|assistant|>\n",
+    "### Human: {instruction} {input}\n### Assistant:",
+    "Context: {input}\n\n{instruction}\n\nResponse:",
+    "{input}\n\n===\n{instruction}\n===\n",
+    "Passage: {input}\nQuestion: {instruction}\nYour answer:",
+    "- Task: {instruction}\n- Given: {input}\n- Answer: ",
+    "GPT4 Correct User: {instruction}\n\n{input}<|end_of_turn|>GPT4 Correct Assistant:",
+    "task: {instruction}\ntext: |\n  {input}\nanswer:",
+    "Problem: {instruction}\n{input}\n\nSolution:",
+    "Read this: {input}\nNow {instruction}\n",
+    "{instruction}\n\n```\n{input}\n```\n",
+    "Request: {instruction}\nContent: {input}\nReply:",
+    "> {input}\n\n{instruction}",
+    "Prompt: {instruction} {input}\nCompletion:",
+    "{instruction}\n\n« {input} »\n\n→",
+    "INPUT\n{input}\nINSTRUCTION\n{instruction}\nOUTPUT\n",
+    "Below is an instruction that describes a task, paired with an input.\n\n"
+    "[Instruction]\n{instruction}\n[Input]\n{input}\n[Answer]\n",
+    "{instruction} Text: {input}",
+)
+"""One for each task; no other part of the project knows them."""
+
+
+class UnseenForms(Growth):
+    """Losses and right answers by task, form and method, saved in a folder."""
+
+    def scores(self, task: str, form: str, method: str) -> RowScores:
+        """Return the scores of a method, computed once."""
+        path = self.folder / f"{task} {form} {method}.json"
+        if not path.exists():
+            scored = self._score(task, form, method)
+            write_atomically(path, json.dumps(scored).encode())
+        return RowScores(*json.loads(path.read_bytes()))
+
+    def _score(self, task: str, form: str, method: str) -> RowScores:
+        train, test = in_unseen_form(task) if form == "unseen" else both(task)
+        shots: Sequence[Row] = ()
+        if method in ("base", "3-shot"):
+            self.runner.clear()
+            rows, shots = test, train[:SHOTS] if method == "3-shot" else ()
+        else:
+            dataset = self._as_public(train)
+            rows = open_dataset(_named(test), columns=dataset.columns).head(len(test))
+            entries = self.others(task) if method == "default" else []
+            planned = drawn(plan(dataset, self.bank), entries)
+            self.runner.apply(planned.layout, combine_adapters(planned, no_progress))
+        return self.runner.score(self.evaluator.encode(rows[:ROWS], shots))
+
+    def _as_public(self, rows: Sequence[Row]) -> Dataset:
+        """Open rows as a public dataset, in the form that is chosen for it."""
+        opened = replace(open_dataset(_named(rows)), id="user/data", private=False)
+        return in_form_of(self.bank)(opened)
+
+
+def _named(rows: Sequence[Row]) -> list[dict[str, str]]:
+    return [{"input": prompt, "output": output} for prompt, output in rows]
+
+
+def both(task: str) -> tuple[list[Row], list[Row]]:
+    """Return the training and the test rows of a task, in the form that it has."""
+    return read(task, "train"), read(task, "test")
+
+
+def in_unseen_form(task: str) -> tuple[list[Row], list[Row]]:
+    """Return the rows of a task in one of the unseen forms; without an instruction, as a text."""
+    train, test = both(task)
+    instruction, inputs = split_instruction([prompt for prompt, _ in (*train, *test)])
+    form = UNSEEN[crc32(task.encode()) % len(UNSEEN)] if instruction else "{input}"
+    filled = [
+        form.replace("{instruction}", instruction, 1).replace("{input}", text, 1) for text in inputs
+    ]
+    rows = [(prompt, row[1]) for prompt, row in zip(filled, (*train, *test), strict=True)]
+    return rows[: len(train)], rows[len(train) :]
+
+
+def split_instruction(prompts: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the instruction that prompts share at their beginning or end, and their inputs.
+
+    The instruction is empty, and the inputs are the prompts, where they share too little. What
+    marks instruction, input or answer, such as ``Input:``, is left out.
+
+    Example:
+        >>> split_instruction([f"Name the color of it.\\n\\nInput: {x}\\nOutput:" for x in "ab"])
+        ('Name the color of it.', ['a', 'b'])
+        >>> split_instruction([f"{x}\\n\\nIs it a vowel? Options: yes, no." for x in "ab"])
+        ('Is it a vowel? Options: yes, no.', ['a', 'b'])
+        >>> split_instruction(["How are you?", "Who are you?"])
+        ('', ['How are you?', 'Who are you?'])
+    """
+    start, end = shared_ends(prompts)
+    cue = found[0] if (found := _CUE.search(end)) else ""
+    if field := _FIELD.search(start):
+        first, head = start[: field.start()], start[: field.end()]
+    else:
+        first = head = start[: _instruction_end(start)]
+    first = _OPENING.sub("", first).strip(" \n:")
+    last = end[_last_paragraph(end) :].removesuffix(cue)
+    if len(set(prompts)) > 1 and len(first) >= _LEAST:
+        instruction, tail = first, cue
+    elif len(set(prompts)) > 1 and len(last.strip()) >= _LEAST:
+        instruction, head, tail = last.strip(), "", last + cue
+    else:
+        return "", list(prompts)
+    return instruction, [text[len(head) : len(text) - len(tail)].strip() for text in prompts]
+
+
+def _instruction_end(start: str) -> int:
+    """Return where an instruction ends in what prompts begin with; 0 if nothing ends it."""
+    at = start.find("\n", _LEAST)
+    return at + 1 if at >= 0 else max(start.rfind(mark) for mark in (". ", ": ", "? ")) + 1
+
+
+def _last_paragraph(end: str) -> int:
+    """Return where the first paragraph or line begins in what prompts end with."""
+    at = end.find("\n\n")
+    at = at if at >= 0 else end.find("\n")
+    return at if at >= 0 else len(end)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--bank", help="default: the embedded bank")
+    parser.add_argument("--tasks", type=Path, default=EVERYDAY / "report_on.txt")
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    shared_data.require()
+    bench = UnseenForms(options.folder, Bank.from_pretrained(options.bank), options.dtype)
+    tasks = options.tasks.read_text("utf-8").split()
+    rows = []
+    for form in FORMS:
+        found = [[bench.scores(task, form, method) for method in METHODS] for task in tasks]
+        losses = {m: np.array([row[i].loss for row in found]) for i, m in enumerate(METHODS)}
+        for i, method in enumerate(METHODS):
+            right = np.mean([row[i].right / ROWS for row in found])
+            rows.append([form, *[method, *cells(losses, method)], f"{right:.2f}"])
+    text = markdown_table(("form", *HEAD, "right answers"), rows, right=range(2, 7))
+    (options.folder / "unseen_forms.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
