@@ -1,15 +1,20 @@
 """Build the folder of a Space: its pages, this package, and pinned requirements.
 
 The files of the installed package, editable installs included, lie next to `app.py`, where Python
-finds them first. So a Space runs exactly the code that deployed it.
+finds them first. So a Space runs exactly the code that deployed it. The same files as a wheel let
+visitors install it.
 """
 
+import base64
+import hashlib
 import importlib.metadata
+import io
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -28,6 +33,7 @@ DEFAULTS_FILE = "defaults.json"
 FILES_FILE = "files.json"
 """Lists the files of a build, so that a later one replaces just these."""
 PAGE = "app.py"
+WHEEL = f"hf_lorameta-{__version__}-py3-none-any.whl"
 MAX_BANK_BYTES = 2_000_000_000
 """Largest bank of unpacked adapters that a Space accepts: it fetches them at every start."""
 _PACKAGE = Path(__file__).parent
@@ -69,7 +75,8 @@ def build_space(
         whole_bank: accept a bank that is larger than `MAX_BANK_BYTES` and not a pack.
         hub: None makes a client with the saved token.
     """
-    files = dict([*_pages(), *_package_files()])
+    pages, package = dict(_pages()), dict(_package_files())
+    files = pages | package | {WHEEL: _wheel(pages, package)}
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
         files |= _for_bank(files["README.md"], bank, revision, whole_bank, hub or Hub())
@@ -148,6 +155,28 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
             yield f"{_PACKAGE.name}/{name}", content
     metadata = _distribution().read_text("METADATA") or ""
     yield f"{_PACKAGE.name}-{__version__}.dist-info/METADATA", metadata.encode()
+
+
+def _wheel(pages: Mapping[str, bytes], package: Mapping[str, bytes]) -> bytes:
+    """Return the wheel of this package, which has the pages as well; the same files, same bytes."""
+    info = f"{_PACKAGE.name}-{__version__}.dist-info"
+    files = {f"{_PACKAGE.name}/{_SHIPPED}/{name}": content for name, content in pages.items()}
+    files |= package
+    tag = "Wheel-Version: 1.0\nGenerator: hf-lorameta\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{info}/WHEEL"] = tag.encode()
+    files[f"{info}/entry_points.txt"] = (_distribution().read_text("entry_points.txt") or "").encode()
+    listed = [f"{name},{_record_hash(content)},{len(content)}" for name, content in files.items()]
+    files[f"{info}/RECORD"] = "\n".join([*listed, f"{info}/RECORD,,", ""]).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in files.items():
+            opened.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _record_hash(content: bytes) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest())
+    return f"sha256={digest.decode().rstrip('=')}"
 
 
 def _files_in(folder: Path) -> Iterator[tuple[str, bytes]]:

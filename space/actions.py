@@ -60,9 +60,10 @@ class Actions:
         problem: Any,
         *,
         restores: bool = False,
+        asked: bool = True,
     ) -> Updates:
         """Put work in line for a visit whose request was accepted; arguments as in `Task`."""
-        visit.begin(Task(line, Job(self.settings.time_limit), work, problem, restores))
+        visit.begin(Task(line, Job(self.settings.time_limit), work, problem, restores, asked))
         return self._running(visit) | {problem: ""}
 
     def run(self, visit: Visit, line: Line) -> Iterator[Updates]:
@@ -147,21 +148,27 @@ class Actions:
             c.visit: visit,
             c.progress: progress_html("Starting"),
             c.bar: gr.Row(visible=True),
-            c.make: gr.Button(visible=False),
+            c.make: gr.Button(visible=visit.task is not None and not visit.task.asked),
             c.cancel: gr.Button(visible=True),
             c.run_timer: gr.Timer(active=True),
         }
 
     def idle(self, visit: Visit) -> Updates:
         """Show that nothing runs; without a plan, the bar would be empty and is hidden."""
-        c, ready = self.components, visit.plan_result is not None
+        c, ready, made = self.components, visit.plan_result is not None, visit.adapter is not None
         return {
             c.visit: visit,  # keeps it for another hour
             c.progress: _CANCELED if visit.canceled else "",
             c.bar: gr.Row(visible=ready or visit.canceled),
-            c.make: gr.Button(visible=ready, interactive=visit.recipe is not None),
+            c.make: gr.Button(
+                "Make again" if made else "Make adapter",
+                variant="secondary" if made else "primary",
+                visible=ready,
+                interactive=visit.recipe is not None,
+            ),
             c.cancel: gr.Button(visible=False),
             c.run_timer: gr.Timer(active=False),
             c.verdict_step: gr.Column(visible=ready),
-            c.result_step: gr.Column(visible=visit.adapter is not None),
+            c.details_step: gr.Column(visible=ready),
+            c.result_step: gr.Column(visible=made),
         }

@@ -1,16 +1,35 @@
 """Actions that make, try, test, improve and save an adapter."""
 
+from os import environ
+from typing import NamedTuple
+
 import gradio as gr
 
 from actions import Actions, in_turn
 from forms.inputs import credential_of
+from hf_lorameta.pipeline.automatic import NO_BASE
 from views import result as view
 from views.blocks import render
+from views.plan import verdict_html
 from work import trying
-from work.generating import Adapter, Destination, make_adapter, make_and_publish
+from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
-from work.planning import DatasetRequest, PlanResult
+from work.planning import PlanResult
 from work.visit import MAKE_AGAIN, READ_AGAIN, Visit, known
+
+
+class Shown(NamedTuple):
+    """What decides how a result is shown.
+
+    Attributes:
+        user: who is signed in; None if nobody is.
+        no_model: why the base model cannot be run here; empty if it can.
+        improvable: whether the adapter can be trained further here.
+    """
+
+    user: str | None
+    no_model: str
+    improvable: bool
 
 
 class AdapterActions(Actions):
@@ -18,33 +37,32 @@ class AdapterActions(Actions):
 
     @in_turn
     def make(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
-        """Make the adapter of the plan."""
+        """Make the adapter of the plan, or show the one that was made to test it."""
         if not visit.accept(number):
             return self.nothing(visit)
-        visit.adapter, visit.report = None, None
-        user = profile.username if profile else None
+        visit.adapter = None
+        if visit.draft is None:
+            visit.report = None
 
         def work(job: Job) -> None:
             result = known(visit.plan_result, READ_AGAIN)
-            adapter, bank = make_adapter(result, job), self.bank_loader.bank
-            no_model = trying.why_not(bank, self.settings)  # may ask the Hub
-            no_training = trying.why_not_improve(result, bank)
-            job.show(lambda: self._show_result(visit, result, adapter, user, no_model, no_training))
+            adapter = visit.draft or make_adapter(result, job)
+            how = self.how_shown(result, profile)
+            job.show(lambda: self.show_result(visit, result, adapter, how))
 
         c = self.components
         started = self.begin(visit, "adapter", work, c.problem, restores=True)
         return started | {c.result_step: gr.Column(visible=False)}
 
     @in_turn
-    def try_out(self, visit: Visit, number: int, prompt: str) -> Updates:
-        """Show the answers of the base model and of the adapter to a prompt."""
+    def try_out(self, visit: Visit, number: int, text: str) -> Updates:
+        """Show the answers of the base model and of the adapter to an input."""
         c = self.components
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            base, adapted = trying.answers(
-                adapter, self.bank_loader.bank, self.settings, prompt, job
-            )
+            base, adapted = trying.answers(adapter, self.bank_loader.gguf, text, job)
+            prompt = adapter.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
             job.show(lambda: {c.answers: view.answers_html(base, adapted, expected)})
 
@@ -54,40 +72,55 @@ class AdapterActions(Actions):
 
     @in_turn
     def test(self, visit: Visit, number: int) -> Updates:
-        """Score base model, few-shot prompt and adapter on rows of the dataset."""
-        c = self.components
+        """Count right answers of base model, few-shot prompt and adapter on rows of the dataset."""
+        if not visit.accept(number):
+            return self.nothing(visit)
+        return self._begin_test(visit, asked=True)
 
+    @in_turn
+    def test_unasked(self, visit: Visit) -> Updates:
+        """Do so while nothing else runs, if it can be done here and was not done yet."""
+        idle = visit.task is None and not visit.canceled and visit.report is None
+        if not idle or self.bank_loader.no_model or environ.get(NO_BASE):
+            return self.nothing(visit)
+        if visit.plan_result is None or not trying.testable_rows(visit.plan_result)[1]:
+            return self.nothing(visit)
+        return self._begin_test(visit, asked=False)
+
+    def _begin_test(self, visit: Visit, *, asked: bool) -> Updates:
         def work(job: Job) -> None:
-            result, adapter = _made(visit)
-            report = trying.test(adapter, self.bank_loader.bank, self.settings, result, job)
+            result = known(visit.plan_result, READ_AGAIN)
+            adapter = visit.adapter or visit.draft or make_adapter(result, job)
+            report = trying.test(adapter, self.bank_loader.gguf, result, job, asked=asked)
 
             def show() -> Updates:
                 visit.report = report
-                return {c.report: view.report_html(report)} | self._files(adapter)
+                if visit.adapter is None:
+                    visit.draft = adapter
+                return self._show_report(visit, result)
 
             job.show(show)
 
-        if not visit.accept(number):
-            return self.nothing(visit)
-        return self.begin(visit, "model", work, c.report)
+        line, problem = ("model" if asked else "test"), self.components.report
+        return self.begin(visit, line, work, problem, asked=asked)
 
     @in_turn
-    def improve(self, visit: Visit, number: int) -> Updates:
+    def improve(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
         """Train the adapter further; it replaces the result if it is better on held-out rows."""
         c = self.components
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            try:
-                improvement = trying.improve(adapter, result, self.bank_loader.bank, job)
-            except trying.TooSlowError as error:
-                reason = f"{error}."
-                job.show(lambda: self._show_training(visit, reason))
-                return
-            trained = improvement.adapter
-            if trained is not None:
-                job.show(lambda: self._show_trained(visit, trained))
-            job.show(lambda: {c.improved: view.improved_html(improvement)})
+            improvement = trying.improve(adapter, result, self.bank_loader.bank, job)
+            trained, how = improvement.adapter, self.how_shown(result, profile)
+
+            def show() -> Updates:
+                if trained is None:
+                    return {}
+                visit.report = None
+                return self.show_result(visit, result, trained, how)
+
+            job.show(lambda: show() | {c.improved: view.improved_html(improvement)})
 
         if not visit.accept(number):
             return self.nothing(visit)
@@ -104,23 +137,20 @@ class AdapterActions(Actions):
         event: gr.EventData,
         token: gr.OAuthToken | None,
     ) -> Updates:
-        """Save the adapter to the Hub; ask first if a test found it worse than the base model."""
-        c, report, credential = self.components, visit.report, credential_of(token, self.settings)
+        """Save the adapter to the Hub; ask first if a test found that it does not help."""
+        c, credential = self.components, credential_of(token, self.settings)
         destination = Destination(repo_id, visibility == "private", overwrite)
         asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
-        if report and trying.is_worse(report) and not asked:
+        if visit.plan and visit.plan.verdict.level == "unlikely" and not asked:
             return {c.ask_again: gr.Column(visible=True), c.saved: ""}
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            trained = adapter if adapter.trained else None
-            published = make_and_publish(result, destination, credential, job, report, trained)
-            job.show(
-                lambda: {
-                    c.saved: render("result.published", published=published),
-                    c.usage: view.usage_html(result, published.repo_id),
-                }
-            )
+            request = known(visit.request, READ_AGAIN)
+            published = publish(result, adapter, destination, credential, job)
+            usage = view.usage_markdown(result, request, published.repo_id, self.settings)
+            shown = render("result.published", published=published)
+            job.show(lambda: {c.saved: shown, c.usage: usage})
 
         if not visit.accept(number):
             return self.nothing(visit)
@@ -129,75 +159,64 @@ class AdapterActions(Actions):
 
     # --- showing --------------------------------------------------------------------------------
 
-    def _show_result(
-        self,
-        visit: Visit,
-        result: PlanResult,
-        adapter: Adapter,
-        user: str | None,
-        no_model: str,
-        no_training: str,
+    def how_shown(self, result: PlanResult, profile: gr.OAuthProfile | None) -> Shown:
+        """Return what decides how a result is shown; takes a moment."""
+        loader = self.bank_loader
+        improvable = trying.can_improve(result, loader.bank, self.settings.time_limit)
+        return Shown(profile.username if profile else None, loader.no_model, improvable)
+
+    def show_result(
+        self, visit: Visit, result: PlanResult, adapter: Adapter, how: Shown
     ) -> Updates:
-        """Show an adapter, and what can be done with it or why not."""
+        """Show an adapter, and what can be done with it."""
         c, rows = self.components, len(trying.testable_rows(result)[1])
         visit.adapter, visit.results = adapter, visit.results + 1
-        first = result.samples[0][0] if result.samples else ""
-        name, private = view.proposed_name(result, user), result.plan.private
+        name, private = view.proposed_name(result, how.user), result.plan.private
+        request, folder = known(visit.request, READ_AGAIN), f"./{adapter.archive.stem}"
+        base_model = self.bank_loader.bank.index.base_model
         return (
             dict.fromkeys((c.stale, c.answers, c.report, c.improved, c.saved), "")
-            | self._show_training(visit, no_training)
-            | self._files(adapter)
             | {
                 c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
-                c.heading: self._heading(visit, adapter),
-                c.no_model: view.no_model_html(no_model) if no_model else "",
-                c.try_form: gr.Column(visible=not no_model),
-                c.prompt: first,
-                c.test_form: gr.Column(visible=not no_model),
+                c.heading: render(
+                    "result.heading", adapter=adapter, number=visit.results, base_model=base_model
+                ),
+                c.no_model: view.no_model_html(how.no_model) if how.no_model else "",
+                c.try_form: gr.Column(visible=not how.no_model),
+                c.prompt: view.example_input(result),
+                c.test_form: gr.Column(visible=not how.no_model),
                 c.test_text: render("result.test", rows=rows),
                 c.test: gr.Button(visible=bool(rows)),
-                c.sign_in_to_save: gr.HTML(visible=user is None),
-                c.save_form: gr.Column(visible=user is not None),
+                c.improve_form: gr.Column(visible=how.improvable),
+                c.sign_in_to_save: gr.HTML(visible=how.user is None),
+                c.save_form: gr.Column(visible=how.user is not None),
                 c.repo_id: name,
                 c.visibility: "private" if private else "public",
                 c.overwrite: False,
                 c.ask_again: gr.Column(visible=False),
-                c.usage: view.usage_html(result, f"./{adapter.archive.stem}"),
+                c.usage: view.usage_markdown(result, request, folder, self.settings),
             }
+            | self._show_report(visit, result)
         )
 
-    def _show_trained(self, visit: Visit, adapter: Adapter) -> Updates:
-        c = self.components
-        visit.adapter, visit.report = adapter, None
-        return (
-            dict.fromkeys((c.answers, c.report, c.saved), "")
-            | self._files(adapter)
-            | {
-                c.heading: self._heading(visit, adapter),
-                c.ask_again: gr.Column(visible=False),
+    def _show_report(self, visit: Visit, result: PlanResult) -> Updates:
+        """Show the verdict, and if the adapter was tested, answers beside those of the base."""
+        c, plan = self.components, visit.plan or result.plan
+        updates: Updates = {c.verdict: verdict_html(plan, result.name)}
+        if visit.adapter is not None:
+            updates |= {
+                c.card: view.card_body(visit.adapter.read("README.md")),
+                c.download: gr.DownloadButton(value=str(visit.adapter.archive)),
+                c.test: gr.Button(visible=visit.report is None),
             }
-        )
-
-    def _show_training(self, visit: Visit, why_not: str) -> Updates:
-        """Offer to train the adapter further, or say why not and how to do it elsewhere."""
-        request = visit.request or DatasetRequest("DATASET")
-        command = request.command("--train", str(trying.TRAINING_ROWS), "-o", "my-adapter")
-        return {
-            self.components.improve_text: view.improve_text(why_not, command),
-            self.components.improve: gr.Button(visible=not why_not),
-        }
-
-    def _heading(self, visit: Visit, adapter: Adapter) -> str:
-        """Return the heading of a result, which takes the focus if its number is new."""
-        base_model = self.bank_loader.bank.index.base_model
-        return render(
-            "result.heading", adapter=adapter, number=visit.results, base_model=base_model
-        )
-
-    def _files(self, adapter: Adapter) -> Updates:
-        return {
-            self.components.card: view.card_body(adapter.read("README.md")),
-            self.components.download: gr.DownloadButton(value=str(adapter.archive)),
+        if visit.report is None:
+            return updates
+        example = view.best_example(visit.report)
+        both = (example.outputs[method] for method in ("base", "generated"))
+        return updates | {
+            c.report: view.report_html(visit.report),
+            c.prompt: view.bare_input(result, example.input),
+            c.answers: view.answers_html(*both, example.reference),
         }
 
 

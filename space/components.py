@@ -13,11 +13,14 @@ from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
 from settings import Settings
 from views.blocks import render
+from views.result import improve_text
 from work.bank_loader import BankLoader
+from work.planning import TEXT_CHARACTERS
 from work.trying import PROMPT_CHARACTERS
 from work.visit import Visit
 
 TITLE = "A LoRA adapter for your dataset"
+PAPER = "https://arxiv.org/abs/2507.01806"
 _FORMS = Path(__file__).parent / "forms"
 _VISIBILITY = [("public: everybody can see it", "public"), ("private: only you", "private")]
 
@@ -38,15 +41,19 @@ class Components:
         with gr.Column(elem_classes="lm-step"):
             self._build_data()
         with gr.Column(visible=False, elem_classes="lm-step") as self.verdict_step:
-            self._build_verdict()
-        with gr.Column(visible=False, elem_classes="lm-step") as self.result_step:
-            self._build_result()
-        self._build_footer()
-        with gr.Row(visible=False, elem_id="lm-bar") as self.bar:
+            gr.HTML('<h2 class="lm-h2">2 · Does it help?</h2>', padding=False)
+            self.verdict = _html("lm-verdict")
+        self.problem = _html("lm-problem")
+        with gr.Row(visible=False, elem_id="lm-bar") as self.bar:  # shown at the bottom
             self.progress = _html("lm-work")
             self.run_timer = gr.Timer(5, active=False)
             self.make = gr.Button("Make adapter", variant="primary", elem_id="lm-make")
             self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="lm-cancel")
+        with gr.Column(visible=False, elem_classes="lm-step") as self.result_step:
+            self._build_result()
+        with gr.Column(visible=False) as self.details_step:
+            self._build_details()
+        self._build_footer()
 
     @property
     def all(self) -> list[Any]:
@@ -59,16 +66,14 @@ class Components:
         return [getattr(self, name) for name in OPTIONS]
 
     def _build_header(self) -> None:
-        gr.HTML(render("page.header", title=TITLE), padding=False)
+        gr.HTML(render("page.header", title=TITLE, paper=PAPER), padding=False)
         with gr.Row(elem_classes="lm-account-row"):
-            self.bank = _html("lm-bank", bank_html(self._bank_loader, self._settings))
+            self.account = _html("lm-account", account_html(None, self._settings))
             if self._settings.sign_in != "none":
                 gr.LoginButton(
                     "Sign in with Hugging Face", logout_value="Sign out {}", size="sm", scale=0,
                     min_width=220,
                 )  # fmt: skip
-        self.account = _html("lm-account", account_html(None, self._settings))
-        self.bank_timer = gr.Timer(1.5, active=False)
 
     def _build_data(self) -> None:
         gr.HTML('<h2 class="lm-h2">1 · Your data</h2>', padding=False)
@@ -81,17 +86,26 @@ class Components:
         self.status = _html("lm-status")
         script = (_FORMS / "columns_form.js").read_text(encoding="utf-8")
         self.columns_form = _html("lm-columns", js_on_load=script)
-        self.template_error = _html("lm-template-error")
 
-    def _build_verdict(self) -> None:
-        gr.HTML('<h2 class="lm-h2">2 · Will it help?</h2>', padding=False)
-        self.verdict = _html("lm-verdict")
-        with gr.Accordion("Details", open=False, elem_id="lm-details"):
+    def _build_details(self) -> None:
+        with gr.Accordion("Prompt: what is put around each input", open=False):
+            self.instruction = gr.Textbox(
+                label="Instruction, the same for all rows", lines=2, max_length=TEXT_CHARACTERS
+            )
+            self.template = gr.Textbox(
+                label="Form, if not the usual one",
+                info="{instruction} and {input} where they belong; {prompt} for rows that are "
+                "complete; the word chat for the base model's own chat form",
+                lines=2,
+                max_length=TEXT_CHARACTERS,
+            )
+            self.use_prompt = gr.Button("Use this prompt")
+            self.prompt_error = _html("lm-prompt-error")
+        with gr.Accordion("Details: what the adapter is made of", open=False):
             self.details, self.map = _html("lm-figures"), _html("lm-map")
-        with gr.Accordion("Options", open=False, elem_id="lm-options"):
+        with gr.Accordion("Options", open=False):
             self._build_options(Recipe())
             self.option_error = _html("lm-option-error")
-        self.problem = _html("lm-problem")
 
     def _build_options(self, default: Recipe) -> None:
         unknown = self._settings.bank is not None and not self._bank_loader.opened
@@ -111,28 +125,29 @@ class Components:
 
     def _build_result(self) -> None:
         self.stale, self.heading = _html("lm-stale"), _html("lm-heading")
-        self.download = gr.DownloadButton("Download the adapter", elem_id="lm-download")
         self.no_model = _html("lm-no-model")
         with gr.Column(visible=False, elem_id="lm-try") as self.try_form:
-            gr.HTML('<h3 class="lm-h3">Try it</h3>', padding=False)
-            self.prompt = gr.Textbox(label="Input", lines=5, max_length=PROMPT_CHARACTERS)
+            self.prompt = gr.Textbox(label="Input", lines=2, max_length=PROMPT_CHARACTERS)
             self.compare = gr.Button("Compare the answers")
         self.answers = _html("lm-answers")
+        self.download = gr.DownloadButton(
+            "Download the adapter", variant="primary", elem_id="lm-download"
+        )
+        with gr.Column(elem_id="lm-save"):
+            self._build_saving()
+        self.saved = _html("lm-saved")
         with gr.Column(visible=False, elem_id="lm-test") as self.test_form:
             self.test_text = gr.HTML(padding=False)
             self.test = gr.Button("Test")
         self.report = _html("lm-report")
-        with gr.Column(elem_id="lm-improve"):
-            self.improve_text = gr.HTML(padding=False)
+        with gr.Column(visible=False, elem_id="lm-improve") as self.improve_form:
+            gr.HTML(improve_text(), padding=False)
             self.improve = gr.Button("Improve")
         self.improved = _html("lm-improved")
-        with gr.Column(elem_id="lm-save"):
-            self._build_saving()
-        self.saved = _html("lm-saved")
         with gr.Accordion("Use it: Transformers, llama.cpp, Ollama", open=False):
-            self.usage = _html("lm-usage")
+            self.usage = _markdown("lm-usage")
         with gr.Accordion("Model card", open=False, elem_id="lm-card-box"):
-            self.card = gr.Markdown("", latex_delimiters=[], elem_id="lm-card")
+            self.card = _markdown("lm-card")
 
     def _build_saving(self) -> None:
         gr.HTML('<h3 class="lm-h3">Save to the Hub</h3>', padding=False)
@@ -147,9 +162,11 @@ class Components:
             self.save_anyway = gr.Button("Save anyway", elem_id="lm-save-anyway")
 
     def _build_footer(self) -> None:
+        self.bank = _html("lm-bank", bank_html(self._bank_loader, self._settings))
+        self.bank_timer = gr.Timer(1.5, active=False)
         space_id = self._settings.space_id
         with gr.Accordion("Run your own copy, or call this one from a program", open=False):
-            gr.HTML(render("page.own_copy", space=space_id or "user/space"), padding=False)
+            _markdown("lm-own", render("page.own_copy", space=space_id or "http://127.0.0.1:7860"))
             if space_id:
                 gr.DuplicateButton("Duplicate this Space", size="sm")
 
@@ -167,6 +184,10 @@ def account_html(profile: gr.OAuthProfile | None, settings: Settings) -> str:
 
 def _html(elem_id: str, value: str = "", **options: Any) -> gr.HTML:
     return gr.HTML(value, elem_id=elem_id, padding=False, **options)
+
+
+def _markdown(elem_id: str, value: str = "") -> gr.Markdown:
+    return gr.Markdown(value, latex_delimiters=[], elem_id=elem_id, elem_classes="lm-text")
 
 
 def _choice(label: str, table: Any, chosen: str) -> gr.Radio:

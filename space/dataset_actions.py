@@ -11,27 +11,35 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from actions import Actions, in_turn
-from forms.html_forms import columns_form, columns_from_form, prompt_from_form
+from adapter_actions import AdapterActions
+from forms.html_forms import columns_form, columns_from_form
 from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded_file
-from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
 from limits.uploads import UPLOADS
-from views.blocks import error_html, render
+from views.blocks import error_html, note, render
 from views.plan import details_html, map_html, verdict_html
 from work.jobs import Job, Updates
 from work.planning import (
+    CHAT,
     CHOICES,
     DatasetRequest,
     PlanResult,
     Source,
-    TemplateError,
+    fitting,
     make_plan,
     read_source,
     validated,
+    with_prompt,
 )
 from work.reader_process import read
 from work.visit import READ_AGAIN, Visit, known
 
+_QUESTION = note(
+    "info",
+    "Which column is the model given, and which should it answer?",
+    ["Choose “input” for the first and “output” for the second above the columns below."],
+)
 _REPLANNING = threading.Semaphore(1)
 """Held while a plan is computed with other options, a quarter of a second of one core at most."""
 
@@ -41,16 +49,27 @@ class DatasetActions(Actions):
 
     @in_turn
     def choose(
-        self, visit: Visit, number: int, event: gr.EventData, token: gr.OAuthToken | None
+        self,
+        visit: Visit,
+        number: int,
+        event: gr.EventData,
+        profile: gr.OAuthProfile | None,
+        token: gr.OAuthToken | None,
     ) -> Updates:
-        """Read the dataset that the data form names, and plan for it."""
+        """Read the dataset that the data form names, and plan for it; or take over a visit."""
         if not visit.accept(number):
             return self.nothing(visit)
+        values = dict(event._data or {})
+        if key := values.get("resume"):
+            if visit.resume(str(key)):
+                return self._resume(visit, profile)
+            if not values.get("dataset"):
+                return self.idle(visit)
         no_columns = {self.components.columns_form: ""}
         visit.choose(DatasetRequest())
         visit.upload = None
         try:
-            visit.request = validated(_request_of(event._data or {}))
+            visit.request = validated(_request_of(values))
             visit.upload = UPLOADS.use(visit.request.file or "")
         except LoraMetaError as error:
             return self._refused(visit, error) | no_columns
@@ -69,19 +88,42 @@ class DatasetActions(Actions):
         try:
             request = known(visit.request, READ_AGAIN)
             preview = known(visit.source, READ_AGAIN).preview
-            instruction, template = prompt_from_form(values)
-            request = validated(replace(request, instruction=instruction, template=template))
             config, split = values.get("config", preview.config), values.get("split", preview.split)
             if (config, split) != (preview.config, preview.split):
                 split = split if config == preview.config else None
                 visit.choose(validated(replace(request, config=config, split=split, columns=None)))
                 return self._read(visit, token) | {self.components.columns_form: ""}
             columns = columns_from_form(values, preview.names, preview.columns)
-        except TemplateError as error:
-            return self._refused(visit, None) | {self.components.template_error: error_html(error)}
         except LoraMetaError as error:
             return self._refused(visit, error)
-        visit.request = replace(request, columns=columns)
+        visit.request = fitting(replace(request, columns=columns))
+        return self._read(visit, token)
+
+    @in_turn
+    def choose_prompt(
+        self,
+        visit: Visit,
+        number: int,
+        instruction: str,
+        template: str,
+        token: gr.OAuthToken | None,
+    ) -> Updates:
+        """Plan with another instruction or form of the prompt; what was proposed is no choice."""
+        if not visit.accept(number):
+            return self.nothing(visit)
+        try:
+            request = known(visit.request, READ_AGAIN)
+            shown = _shown_prompt(known(visit.plan_result, READ_AGAIN), request)
+            chosen = (request.instruction or "", request.template or "")
+            given = [
+                kept if text == proposed else text
+                for text, proposed, kept in zip((instruction, template), shown, chosen, strict=True)
+            ]
+            request = with_prompt(request, *given)
+        except LoraMetaError as error:
+            return self.idle(visit) | {self.components.prompt_error: error_html(error)}
+        visit.forget_plan()
+        visit.request = request
         return self._read(visit, token)
 
     def change_options(self, visit: Visit, *values: str | None) -> Updates:
@@ -94,6 +136,8 @@ class DatasetActions(Actions):
         except LoraMetaError as error:
             problem = error_html(error)
         with visit.lock:  # a plan that is shown from now on has these options
+            if recipe is not None and recipe == visit.recipe:  # shown, not chosen
+                return {c.visit: visit, c.option_error: ""}
             visit.recipe, before = recipe, visit.plan_result
         if before is not None:
             after = before
@@ -107,6 +151,9 @@ class DatasetActions(Actions):
                 if visit.plan_result is not before:  # planned again or dropped meanwhile
                     return {c.visit: visit, c.option_error: problem}
                 visit.recipe, visit.plan_result = recipe, after
+                if after is not before:
+                    visit.draft = None
+                    visit.report = visit.report if visit.adapter else None
                 visit.drop_task()  # nothing is being planned, but perhaps made
                 updates |= self.idle(visit)
         updates |= {c.visit: visit, c.option_error: problem}
@@ -114,6 +161,34 @@ class DatasetActions(Actions):
             old = gr.Column(visible=True, elem_classes=["lm-step", "lm-old"])
             updates |= {c.result_step: old, c.stale: render("page.stale")}
         return updates
+
+    def _resume(self, visit: Visit, profile: gr.OAuthProfile | None) -> Updates:
+        """Show what was taken over from an earlier page, such as the one before signing in."""
+        c = self.components
+        results = AdapterActions(c, self.bank_loader, self.settings)
+
+        def work(job: Job) -> None:
+            result, request = known(visit.plan_result, READ_AGAIN), known(visit.request, READ_AGAIN)
+            how, adapter = results.how_shown(result, profile), visit.adapter
+
+            def show() -> Updates:
+                source = known(visit.source, READ_AGAIN)
+                updates = {c.columns_form: columns_form(source, visit.dataset_number, request)}
+                updates |= self._show_plan(visit, result, request)
+                if adapter:
+                    updates |= results.show_result(visit, result, adapter, how)
+                return updates
+
+            job.show(show)
+
+        return self._no_plan() | self.begin(visit, "plan", work, c.status) | self._options(visit)
+
+    def _options(self, visit: Visit) -> Updates:
+        """Return the options that a visit has chosen."""
+        recipe = visit.recipe or Recipe()
+        chosen = {name: getattr(recipe, name) for name in OPTIONS}
+        shown = {n: v if isinstance(v, str) else f"{v:g}" if v else "" for n, v in chosen.items()}
+        return {getattr(self.components, name): value for name, value in shown.items()}
 
     # --- reading and planning -------------------------------------------------------------------
 
@@ -141,15 +216,19 @@ class DatasetActions(Actions):
     def _show_source(self, visit: Visit, source: Source, request: DatasetRequest) -> Updates:
         visit.source, visit.request, problem = source, request, source.preview.problem
         form = columns_form(source, visit.dataset_number, request)
-        status = error_html(problem) if problem and not request.columns else ""
+        status = ""
+        if problem and not request.columns:
+            unclear = isinstance(problem, ColumnsError | UnlabeledDatasetError)
+            status = _QUESTION if unclear else error_html(problem)
         return {self.components.columns_form: form, self.components.status: status}
 
     def _show_plan(self, visit: Visit, result: PlanResult, request: DatasetRequest) -> Updates:
         visit.plan_result = with_recipe(result, visit.recipe or Recipe())
-        chosen = {"dataset": request.dataset, **request.chosen}
-        link = urlencode(chosen) if request.dataset else ""
+        instruction, template = _shown_prompt(result, request)
         return self._verdict(visit.plan_result) | {
-            self.components.status: f'<span data-link="{escape(link)}" hidden></span>'
+            self.components.status: _link_html(visit, request),
+            self.components.instruction: instruction,
+            self.components.template: template,
         }
 
     def _verdict(self, result: PlanResult) -> Updates:
@@ -162,13 +241,25 @@ class DatasetActions(Actions):
 
     def _no_plan(self) -> Updates:
         c, hidden = self.components, gr.Column(visible=False)
-        texts = dict.fromkeys((c.status, c.template_error, c.problem), "")
-        return texts | {c.verdict_step: hidden, c.result_step: hidden}
+        texts = dict.fromkeys((c.status, c.prompt_error, c.problem), "")
+        return texts | dict.fromkeys((c.verdict_step, c.details_step, c.result_step), hidden)
 
-    def _refused(self, visit: Visit, error: LoraMetaError | None) -> Updates:
+    def _refused(self, visit: Visit, error: LoraMetaError) -> Updates:
         """Show that a request is invalid; nothing is read."""
-        status = error_html(error) if error else ""
-        return self._no_plan() | self.idle(visit) | {self.components.status: status}
+        return self._no_plan() | self.idle(visit) | {self.components.status: error_html(error)}
+
+
+def _shown_prompt(result: PlanResult, request: DatasetRequest) -> tuple[str, str]:
+    """Return instruction and form of a plan as the page shows them."""
+    columns = result.plan.dataset.columns
+    template = CHAT if request.template == CHAT else columns.template
+    return columns.instruction_text or "", template or ""
+
+
+def _link_html(visit: Visit, request: DatasetRequest) -> str:
+    """Return what the page stores in the browser: a link to the dataset, and the visit's key."""
+    link = urlencode({"dataset": request.dataset, **request.chosen}) if request.dataset else ""
+    return f'<span data-link="{escape(link)}" data-visit="{visit.key}" hidden></span>'
 
 
 def with_recipe(result: PlanResult, recipe: Recipe) -> PlanResult:

@@ -21,7 +21,7 @@ from limits.uploads import UPLOADS
 from settings import Settings, line_limits
 from views.blocks import advice, by_class, message_of
 from work.bank_loader import BankLoader
-from work.generating import Destination, make_adapter, make_and_publish
+from work.generating import Destination, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
 from work.planning import CHOICES, FILE_TYPES, Credential, DatasetRequest, PlanResult, make_plan
 
@@ -173,7 +173,7 @@ class Endpoints:
             if credential is False:
                 raise SpaceError("Publishing needs an account: pass oauth_token")
             result = self._plan(inputs, credential, job)
-            return asdict(make_and_publish(result, destination, credential, job))
+            return asdict(publish(result, None, destination, credential, job))
 
     def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}

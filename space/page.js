@@ -6,7 +6,7 @@
   announcer.className = "lm-hidden";
   announcer.setAttribute("role", "status");
   document.body.append(announcer);
-  let announced = "", lastProgress = 0, lastFocused = null, focusedHeading = "", link = "";
+  let announced = "", lastProgress = 0, lastFocused = null, focusedHeading = "", link = null;
 
   const announce = (text) => { announcer.textContent = text; };
 
@@ -50,9 +50,11 @@
 
   // The address is a link to share, and signing in returns to it
   function updateAddress() {
-    const found = document.querySelector("[data-link]")?.dataset.link;
-    if (found === undefined || found === link) return;
-    link = found;
+    const shown = document.querySelector("[data-link]")?.dataset;
+    if (!shown || shown.link === link) return;
+    link = shown.link;
+    sessionStorage.setItem("lm-visit", shown.visit);
+    document.querySelector("#lm-verdict")?.scrollIntoView({ block: "nearest" });
     const dataset = new URLSearchParams(link).get("dataset");
     const query = dataset ? `?dataset=${encodeURIComponent(dataset).replace("%2F", "/")}` : "";
     history.replaceState(history.state, "", location.pathname + query);

@@ -59,15 +59,17 @@ class Wiring:
     def connect(self) -> None:
         """Connect the forms, the options, and the buttons of the bar and of the result."""
         c, dataset, adapter = self._components, self._dataset, self._adapter
-        self._request(c.data_form.submit, dataset.choose, "plan")
-        self._request(c.columns_form.submit, dataset.choose_columns, "plan")
+        self._test_after(self._request(c.data_form.submit, dataset.choose, "plan"))
+        self._test_after(self._request(c.columns_form.submit, dataset.choose_columns, "plan"))
+        prompt = [c.instruction, c.template]
+        self._test_after(self._request(c.use_prompt.click, dataset.choose_prompt, "plan", prompt))
         changes = [field.change for field in c.options]
         values = [c.visit, *c.options]
         gr.on(changes, dataset.change_options, values, **self._at_once, trigger_mode="always_last")
-        self._request(c.make.click, adapter.make, "adapter")
+        self._test_after(self._request(c.make.click, adapter.make, "adapter"))
         self._request(c.compare.click, adapter.try_out, "model", [c.prompt])
         self._request(c.test.click, adapter.test, "model")
-        self._request(c.improve.click, adapter.improve, "model")
+        self._test_after(self._request(c.improve.click, adapter.improve, "model"))
         for button in (c.save, c.save_anyway):
             target = [c.repo_id, c.visibility, c.overwrite]
             self._request(button.click, adapter.save, "adapter", target)
@@ -86,26 +88,35 @@ class Wiring:
 
     def _request(
         self, trigger: Any, action: Callable[..., Updates], line: Line, inputs: Sequence[Any] = ()
-    ) -> None:
+    ) -> Any:
         """Have an action put a task in line, which then waits in Gradio's queue.
 
         If it gets no place there, or loses it, it asks once more.
         """
         c, actions = self._components, self._actions
+        first = self._wait_after(self._ask(trigger, action, inputs), line)
+        said = first.failure(actions.ask_again, c.visit, **self._at_once)
+        second = self._wait_after(said.then(None, js=_LATER, **_PRIVATE), line)
+        second.failure(actions.busy, c.visit, **self._at_once)
+        return first
+
+    def _wait_after(self, event: Any, line: Line) -> Any:
+        """Have the task that an event has put in line wait in Gradio's queue."""
+        c, actions = self._components, self._actions
 
         def run(visit: Visit) -> Iterator[Updates]:
             yield from actions.run(visit, line)
 
-        def wait_after(event: Any) -> Any:
-            return event.then(
-                run, c.visit, c.all, **self._lines[line], trigger_mode="multiple",
-                show_progress="minimal", show_progress_on=c.progress, api_visibility="private",
-            )  # fmt: skip
+        return event.then(
+            run, c.visit, c.all, **self._lines[line], trigger_mode="multiple",
+            show_progress="minimal", show_progress_on=c.progress, api_visibility="private",
+        )  # fmt: skip
 
-        first = wait_after(self._ask(trigger, action, inputs))
-        said = first.failure(actions.ask_again, c.visit, **self._at_once)
-        second = wait_after(said.then(None, js=_LATER, **_PRIVATE))
-        second.failure(actions.busy, c.visit, **self._at_once)
+    def _test_after(self, event: Any) -> None:
+        """Count right answers once an event has ended, though nobody asked for it."""
+        c = self._components
+        begun = event.then(self._adapter.test_unasked, c.visit, **self._at_once)
+        self._wait_after(begun, "test")
 
 
 def _show_state(blocks: Any, c: Components, bank_loader: BankLoader, settings: Settings) -> None:

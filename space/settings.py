@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta.environment import DISTRIBUTION, install_requirement
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF, packaged_path
 
 MOCK_TOKEN = "mock-oauth-token-for-local-dev"
 """Token that Gradio's mocked sign-in returns outside Spaces."""
@@ -29,7 +31,8 @@ class Settings:
         concurrency: number of adapters generated at the same time.
         queue: number of requests that may wait in each line; further ones are rejected.
         time_limit: seconds a request may take.
-        base_gguf: file of the base model, to try adapters; None uses an installed one.
+        base_gguf: file of the base model, to try adapters; None uses an installed one, or for the
+            base model of the bank in the package one from the Hub.
         space_id: ``user/space`` on the Hub; None elsewhere.
         sign_in: ``oauth`` on the Hub, ``local`` with this machine's saved token, or ``none``.
     """
@@ -66,18 +69,35 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
 
 
 @cache
-def base_gguf(settings: Settings) -> Path | None:
+def base_gguf(settings: Settings, base_model: str) -> Path | None:
     """Return the file of the base model that the settings name: a path, or ``user/repo/file``.
+
+    None is an installed one. For the base model of the bank in the package, if that is not
+    installed, a file on the Hub is the default.
 
     Raises:
         LoraMetaError: the repo or file does not exist, or cannot be fetched.
     """
     name = settings.base_gguf
+    if name is None and base_model == SMOLLM2 and packaged_path(base_model) is None:
+        name = SMOLLM2_GGUF
     if name is None or Path(name).is_file() or name.count("/") < 2:
         return Path(name) if name else None
     user, repo, file = name.split("/", 2)
     hub = Hub()
     return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
+
+
+def package_requirement(extra: str, settings: Settings) -> str:
+    """Return what a visitor can install to have this package with an extra.
+
+    A Space on the Hub offers the package as a wheel among its own files.
+    """
+    wheel = next(Path(__file__).parent.glob("hf_lorameta-*.whl"), None)
+    if settings.space_id is None or wheel is None:
+        return install_requirement(extra, remote=True)
+    url = f"https://huggingface.co/spaces/{settings.space_id}/resolve/main/{wheel.name}"
+    return f"{DISTRIBUTION}[{extra}] @ {url}"
 
 
 def line_limits(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -86,7 +106,8 @@ def line_limits(settings: Settings) -> dict[str, dict[str, Any]]:
     Programs wait in lines of their own, so that none of their requests delays the page's.
     """
     running = {
-        "plan": 4, "adapter": settings.concurrency, "model": 1, "api-plan": 2, "api-adapter": 1
+        "plan": 4, "adapter": settings.concurrency, "model": 1, "test": 1, "api-plan": 2,
+        "api-adapter": 1,
     }  # fmt: skip
     return {
         line: {"concurrency_id": line, "concurrency_limit": limit}

@@ -6,6 +6,7 @@ from typing import Any
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.cards.markdown import is_hub_id
 from hf_lorameta.cards.results import Check, Fit, Training
+from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
@@ -78,6 +79,7 @@ class CardData:
     fit: Fit | None = None  # of the last layer on rows of the dataset
     training: Training | None = None  # of the weights on rows of the dataset
     check: Check | None = None  # on other rows of the dataset
+    verdict: Verdict = NOT_COUNTED
     gguf: bool = False  # the adapter is exported as GGUF too
     general: float | None = None  # coefficient of the bank's general adapter
     general_licenses: tuple[str | None, ...] = ()  # of the datasets it was trained on

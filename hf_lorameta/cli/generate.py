@@ -4,6 +4,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,7 +33,6 @@ from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.expected_gain import Estimate
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.automatic import Automatic
     from hf_lorameta.pipeline.generate import Prepared
@@ -246,6 +246,9 @@ def _make(
     generation = make_adapter(plan, prepared.rows, session, progress)
     for message in generation.messages:
         log(quiet, message)
+    if generation.plan.check:
+        verdict = generation.plan.verdict
+        (warn if verdict.level != "likely" else partial(log, quiet))(str(verdict))
     for warning in generation.plan.warnings:
         warn(warning)
     return generation
@@ -394,18 +397,8 @@ def _describe(plan: "Plan", advice: str | None) -> str:
             + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
             * (plan.recipe.scale is None)
         )
-    if plan.expected:
-        lines.append(_expected(plan.expected))
+    lines.append(str(plan.verdict))
     return "\n".join([*lines, *ending])
-
-
-def _expected(expected: "Estimate") -> str:
-    prompt = "" if expected.prompted is None else f", a 3-shot prompt {expected.prompted:.0%}"
-    return (
-        f"expected: {expected.mean:.0%} ± {expected.spread:.0%} less loss than the base model"
-        f"{prompt} (mean and standard deviation over {expected.datasets} datasets left out of the "
-        "bank, with similar outputs)"
-    )
 
 
 def _number(value: float) -> str:

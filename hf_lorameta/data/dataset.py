@@ -13,6 +13,7 @@ from hf_lorameta.data.columns.conversations import unread_field
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
+from hf_lorameta.data.doubts import doubts
 from hf_lorameta.data.sources.files import (
     FORMATS,
     find_files,
@@ -44,6 +45,7 @@ class DatasetInfo:
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
         gated: whether access to the dataset has to be asked for.
+        doubts: why inputs may not hold what an answer needs, see `hf_lorameta.data.doubts`.
     """
 
     id: str | None
@@ -54,6 +56,7 @@ class DatasetInfo:
     private: bool
     license: str | None
     gated: bool = field(default=False, kw_only=True)
+    doubts: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def public(self) -> bool:
@@ -190,6 +193,7 @@ def as_dataset(
         columns = columns.with_prompt(instruction, template)
         reader = RowReader(raw, columns)
         first_rows, notes = _first_rows(raw, reader)
+        found = doubts(raw.sample, first_rows, _blank_inputs(raw, reader))
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
@@ -203,6 +207,7 @@ def as_dataset(
         private=repo.private if repo else True,
         license=repo.license if repo else None,
         gated=repo.gated if repo else False,
+        doubts=tuple(found),
         rows=partial(read, raw),
         with_prompt=partial(as_dataset, raw, columns, limits=limits),
         whole=partial(read, replace(raw, rows=raw.whole)) if raw.whole else None,
@@ -248,6 +253,14 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str
             f"read. To join them, read the columns {joined}"
         )
     return [row for row in rows if row[1]] or rows, notes
+
+
+def _blank_inputs(raw: RawDataset, reader: RowReader) -> int:
+    """Return how many rows of the sample have columns of an input, and none of it filled."""
+    columns = reader.columns
+    if not (columns.input or columns.messages):
+        return 0
+    return sum(not reader.has_input(row) for row in raw.sample)
 
 
 def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:

@@ -380,13 +380,7 @@ def holds_labels(plan: Plan) -> bool:
 
 
 def _on_training(plan: Plan, operations_per_second: float | None, *, otherwise: bool = True) -> str:
-    expected = plan.expected
-    prompt_is_better = (
-        expected is not None and expected.prompted is not None and expected.prompted > expected.mean
-    )
-    without = "use the default with a 3-shot prompt" if prompt_is_better else "use the default"
-    if not len(plan.bank):
-        without = "name a bank"
+    without = "use the default" if len(plan.bank) else "name a bank"
     if plan.recipe.is_mixture:
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:

@@ -3,19 +3,22 @@
 import logging
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self, Unpack
 
 from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
-from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
+from hf_lorameta.data.dataset import ReadingOptions
 from hf_lorameta.data.sources.files import is_local
+from hf_lorameta.engines.interfaces import all_alike
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
 from hf_lorameta.engines.llama_cpp.server import require_llama_cpp
-from hf_lorameta.engines.scoring import CHAT_METHOD, Report, compare
+from hf_lorameta.engines.scoring import CHAT_METHOD, Report, Scores, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, Option, UsageError
@@ -42,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 ONLY = "generated"
 """Name of the adapter where there is only one."""
+MAX_NEW_TOKENS = 64
+"""Of an answer."""
 _OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|reference|{ONLY}|\d+-shot")
 
 
@@ -260,6 +265,7 @@ class Trial:
         base_model: the model that it is for.
         base_gguf: GGUF of that model; None finds it.
         cache: folder for the adapter as GGUF; None is the cache of this package, which keeps it.
+        max_new_tokens: of an answer.
 
     Raises:
         LoraMetaError: as `require` raises; or the adapter does not fit the base model.
@@ -271,10 +277,13 @@ class Trial:
         base_model: str,
         base_gguf: Path | None = None,
         cache: Path | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> None:
         gguf = self.require(base_model, base_gguf)
         self._folder = folder
-        self._evaluator = LlamaCppEvaluator(gguf, [folder], base_model=base_model, cache=cache)
+        self._evaluator = LlamaCppEvaluator(
+            gguf, [folder], base_model=base_model, cache=cache, max_new_tokens=max_new_tokens
+        )
 
     @staticmethod
     def require(base_model: str, base_gguf: Path | None = None) -> Path:
@@ -315,24 +324,52 @@ class Trial:
             progress: called with (method, done, total).
 
         Returns:
-            Scores of the methods ``base``, ``generated`` and, with shots, for example ``3-shot``.
+            Scores of the methods ``base``, ``generated`` and, with shots, for example ``3-shot``,
+            with all rows and their answers.
 
         Raises:
             UsageError: an output is too long for the context.
             UnlabeledDatasetError: no row has an output.
         """
         methods = {"base": None, "generated": self._folder}
-        return compare(self._evaluator, rows, methods, shots, samples=3, row_progress=progress)
+        return compare(
+            self._evaluator, rows, methods, shots, samples=len(rows), row_progress=progress
+        )
+
+
+def check_of(report: Report, shots: int) -> Check:
+    """Return the check of an adapter that `Trial.evaluate` has scored with this many examples.
+
+    Example:
+        >>> from hf_lorameta.engines.scoring import Sample, Scores
+        >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
+        >>> samples = [Sample("a", out, {"base": "b", "generated": out}) for out in "bc"]
+        >>> check_of(Report(scores, tuple(samples)), 0).right
+        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None, alike=False)
+    """
+    base, adapter = report.scores["base"], report.scores[ONLY]
+    chat, prompt = report.scores.get(CHAT_METHOD), report.scores.get(f"{shots}-shot")
+    outputs = [sample.reference.strip() for sample in report.samples]
+    right = RightAnswers(
+        most_frequent=Counter(outputs).most_common(1)[0][1],
+        base=_right(base) or 0,
+        end=_right(adapter) or 0,
+        chat=_right(chat),
+        prompt=_right(prompt),
+        alike=all_alike([sample.outputs[ONLY].strip() for sample in report.samples], outputs),
+    )
+    return Check(
+        adapter.rows, base.loss, adapter.loss, adapter.loss, 1.0, chat and chat.loss,
+        prompt and prompt.loss, shots, right,
+    )  # fmt: skip
+
+
+def _right(scores: Scores | None) -> int | None:
+    share = scores.exact_match if scores else None
+    return None if scores is None or share is None else round(share * scores.rows)
 
 
 # --- scores on the card ---------------------------------------------------------------------------
-
-
-def scores_to_card(folder: Path, report: Report, dataset: DatasetInfo) -> None:
-    """Write the scores of `Trial.evaluate` into the card of an adapter's folder."""
-    scores = report.to_dict()["scores"]
-    measured = MeasuredScores(dataset, scores["generated"]["rows"], "llama.cpp", scores)
-    save_scores(folder, measured, None, hub=Hub(False))
 
 
 def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> PinnedRepo | None:

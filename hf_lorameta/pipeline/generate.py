@@ -101,6 +101,9 @@ def generate(
         generation = make_adapter(plan, prepared.rows, session, show)
     for line in generation.messages:
         logger.info(line)
+    if generation.plan.check:
+        verdict = generation.plan.verdict
+        logger.log(logging.INFO if verdict.level == "likely" else logging.WARNING, str(verdict))
     for warning in generation.plan.warnings:
         logger.warning(warning)
     return generation

@@ -384,8 +384,9 @@ def check_update(
         end = _score(runner, tokens)
     most_frequent = Counter(output for _, output in rows).most_common(1)[0][1]
     right = RightAnswers(
-        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right
-    )
+        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right,
+        end.alike,
+    )  # fmt: skip
     return Check(
         len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
         prompt and prompt.loss, len(shots), right,

@@ -13,9 +13,9 @@ import numpy as np
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.cards.results import Check, Fit, Training
+from hf_lorameta.cards.verdict import Verdict, verdict_of
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
@@ -28,7 +28,7 @@ from hf_lorameta.pipeline.coefficients import (
     compare_with_bank,
     scale_for,
 )
-from hf_lorameta.pipeline.plan_warnings import plan_warnings
+from hf_lorameta.pipeline.plan_warnings import lacks_instruction, plan_warnings
 from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import Reading, read_dataset, require_outputs, token_counting
 from hf_lorameta.pipeline.session import Session
@@ -148,15 +148,12 @@ class Plan:
         return self._comparison.typical_nearest()
 
     @property
-    def expected(self) -> Estimate | None:
-        """Gain of left-out datasets with similar outputs; None if not measured.
-
-        It was measured with the default recipe on labeled datasets and holds for these only.
-        """
-        if not self.recipe.is_default_method or not self._comparison.complete:
-            return None
-        novelty = self.output_counts.novelty if self.output_counts else None
-        return estimate(self.bank.index.gains, self.profile.output_length, novelty)
+    def verdict(self) -> Verdict:
+        """Whether the adapter helps, in right answers if they were counted."""
+        doubts = [*self.dataset.doubts]
+        if lacks_instruction(self):
+            doubts.append("The inputs do not say what to do, and no instruction was given.")
+        return verdict_of(self.check, doubts)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -213,6 +210,8 @@ class Plan:
         ]
         if len(neighbors) > _REPR_ROWS:
             lines.append(f"  … and {len(neighbors) - _REPR_ROWS} more")
+        if self.check:
+            lines.append(str(self.verdict))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -224,7 +223,8 @@ class Plan:
         notes = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
         head = "<tr><th>dataset</th><th>distance</th><th>coefficient</th><th>license</th></tr>"
         title = repr(self).splitlines()[0]
-        return f"<p>{escape(title)}</p><table>{head}{rows}</table><ul>{notes}</ul>"
+        verdict = f"<p>{escape(str(self.verdict))}</p>"
+        return f"<p>{escape(title)}</p>{verdict}<table>{head}{rows}</table><ul>{notes}</ul>"
 
     def to_pandas(self) -> Any:
         """Return the adapters that take part as a `pandas.DataFrame`, one row each.
@@ -285,6 +285,7 @@ class Plan:
             fit=self.fit,
             training=self.training,
             check=self.check,
+            verdict=self.verdict,
             library_version=__version__,
             general=self.general_coefficient,
             general_licenses=tuple(t.license for t in index.general.tasks) if index.general else (),
@@ -318,7 +319,7 @@ class Plan:
             "scale": self.scale,
             "effective_number": self.effective_number,
             "warnings": list(self.warnings),
-            "expected": self.expected._asdict() if self.expected else None,
+            "verdict": self.verdict._asdict(),
             "fit": _values(self.fit),
             "training": _values(self.training),
             "check": _values(self.check),

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.results import Check, Fit, Training
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.instructions import shares_instruction, states_task
+from hf_lorameta.data.prompt_form import TEXT
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.form import chat_format, expects_instructions, is_chat
 from hf_lorameta.recipe import Recipe
@@ -46,8 +46,6 @@ class PlanLike(Protocol):
     def training(self) -> Training | None: ...  # noqa: D102
     @property
     def check(self) -> Check | None: ...  # noqa: D102
-    @property
-    def expected(self) -> Estimate | None: ...  # noqa: D102
     @property
     def nearest_in_bank(self) -> float: ...  # noqa: D102
     @property
@@ -101,8 +99,12 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
 
 
 def lacks_instruction(plan: PlanLike) -> bool:
-    """Whether the inputs contain no instruction, unlike those of most bank datasets."""
-    states = states_task(plan.dataset) or shares_instruction(plan.profile)
+    """Whether the inputs contain no instruction, unlike those of most bank datasets.
+
+    The form that prompts get where none can be proposed has words that all rows share, too.
+    """
+    shared = plan.dataset.columns.template != TEXT and shares_instruction(plan.profile)
+    states = states_task(plan.dataset) or shared
     return not states and expects_instructions(plan.bank)
 
 
@@ -137,8 +139,6 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
                 "Expect little from this adapter. It may be worse than the base model: "
                 f"{_way_out(recipe)}."
             )
-    if plan.expected and not measured:
-        yield from _gain_warnings(plan.expected, _way_out(recipe))
 
 
 def _way_out(recipe: Recipe) -> str:
@@ -146,23 +146,6 @@ def _way_out(recipe: Recipe) -> str:
     if recipe.is_mixture:
         return "compare it with the base model, or train a merged adapter on 16 rows instead"
     return "improve it by training it on 16 rows, or check it on 16"
-
-
-def _gain_warnings(expected: Estimate, way_out: str) -> Iterator[str]:
-    """Warn if adapters of similar datasets gained little, or less than a prompt with examples."""
-    gained = f"{expected.mean:.0%} ± {expected.spread:.0%}"
-    prompt = "" if expected.prompted is None else f", a 3-shot prompt by {expected.prompted:.0%}"
-    if expected.mean - expected.spread <= 0:
-        outcome = "nothing"
-    elif expected.prompted is not None and expected.prompted > expected.mean:
-        outcome = "less than such a prompt"
-    else:
-        return
-    yield (
-        f"On {expected.datasets} datasets with similar outputs, adapters of this bank "
-        f"lowered the base model's loss by {gained}{prompt}: this one may gain {outcome}. "
-        f"{way_out.capitalize()}."
-    )
 
 
 def _loss_warnings(plan: PlanLike) -> Iterator[str]:
@@ -201,17 +184,6 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         yield (
             f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
             f"as it is. Train it further, for example for 5 minutes, or {otherwise}."
-        )
-    if check and (right := check.right) and right.end <= right.most_frequent > 1:
-        yield (
-            f"On {check.rows} rows this adapter gave {right.end} right answers; if all answers "
-            f"were the most frequent one, {right.most_frequent} would be right. Do not rely on it."
-        )
-    if check and check.prompt is not None and check.prompt < check.end:
-        yield (
-            f"On {check.rows} rows a {check.shots}-shot prompt with the base model was better "
-            f"(loss {check.prompt:.3f} against {check.end:.3f}): train the adapter further, or use "
-            "it with the prompt."
         )
 
 

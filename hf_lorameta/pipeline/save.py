@@ -226,7 +226,8 @@ class Generation(PlannedAdapter):
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
         count = len(self.plan.neighbors())
         source = f"of {count} adapters of {bank.id}" if count else f"from {self.base_model} alone"
-        return f"Generation(rank {self.rank} for {name}, {source})"
+        verdict = f". {self.plan.verdict}" if self.plan.check else ""
+        return f"Generation(rank {self.rank} for {name}, {source}){verdict}"
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -238,11 +239,20 @@ class Generation(PlannedAdapter):
         write_tensors(folder / WEIGHTS_FILE, self.layout, self.rank, dtype, self.pairs)
         config = write_config(self.base_model, self.layout, self.rank, self.base_revision)
         (folder / CONFIG_FILE).write_bytes(config)
-        card = replace(plan.card_data(self.rank), gguf=exported)
-        texts = self._text_files(plan.provenance() | {"rank": self.rank}, card, repo_id)
+        texts = self.texts(repo_id, exported=exported)
         if exported:
             texts[MODELFILE] = render_modelfile(self.base_model, plan.dataset.columns)
         return texts
+
+    def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
+        """Return recipe, coefficients, card and chart by their file names.
+
+        Args:
+            repo_id: the repo that the adapter will be published to, for the card.
+            exported: whether the folder has the adapter as GGUF as well.
+        """
+        card = replace(self.plan.card_data(self.rank), gguf=exported)
+        return self._text_files(self.plan.provenance() | {"rank": self.rank}, card, repo_id)
 
     def evaluate(self, dataset: Any = None, **options: Any) -> Report:
         """Score base model, this adapter and a few-shot prompt on rows it was not fitted on.
@@ -268,25 +278,18 @@ def _messages(generation: Generation) -> Iterator[str]:
     if plan.training:
         yield from _training_messages(plan.training)
     if check := plan.check:
-        yield from _check_messages(check, generation.check_seconds)
+        yield _check_message(check, generation.check_seconds)
     if count := len(plan.neighbors()):
         yield f"Combined {plural(count, 'adapter')} in {generation.seconds:.1f} s"
 
 
-def _check_messages(check: Check, seconds: float) -> Iterator[str]:
-    """Say how many answers are right, and the losses."""
+def _check_message(check: Check, seconds: float) -> str:
+    """State the losses of a check."""
     where = f"Checked on {check.rows} other rows in {seconds:.0f} s"
     with_chat, with_prompt = "with its chat template", f"with a {check.shots}-shot prompt"
-    if right := check.right:
-        chat = "" if right.chat is None else f", {with_chat} {right.chat}"
-        prompt = "" if right.prompt is None else f", {with_prompt} {right.prompt}"
-        yield (
-            f"{where}: right answers of the base model {right.base}{chat}{prompt}, of this adapter "
-            f"{right.end}; {right.most_frequent} if all were the most frequent one"
-        )
     chat = "" if check.chat is None else f", {with_chat} {check.chat:.3f}"
     prompt = "" if check.prompt is None else f", {with_prompt} {check.prompt:.3f}"
-    yield (
+    return (
         f"{where}: loss of the base model {check.base:.3f}{chat}{prompt}, of this adapter "
         f"{check.end:.3f}"
     )

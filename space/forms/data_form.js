@@ -96,11 +96,14 @@ form.addEventListener("drop", (event) => {
   requestFile(event.dataTransfer.files[0]);
 });
 
-// a shared link names the dataset; after signing in, the other choices are in the session storage
+// a shared link names the dataset; after signing in, the session storage has the other choices, and
+// the key with which the server finds what this tab had
 let link = new URLSearchParams(location.search);
 const stored = new URLSearchParams(sessionStorage.getItem("lm-link") ?? "");
-if (link.get("dataset") && link.get("dataset") === stored.get("dataset")) link = stored;
-if (link.get("dataset")) {
-  input.value = link.get("dataset");
-  request(Object.fromEntries(link));
+const same = (link.get("dataset") ?? "") === (stored.get("dataset") ?? "");
+const resume = same ? sessionStorage.getItem("lm-visit") : null;
+if (same) link = stored;
+if (link.get("dataset") || resume) {
+  input.value = link.get("dataset") ?? "";
+  request({ ...Object.fromEntries(link), resume });
 }

@@ -8,21 +8,12 @@ from functools import lru_cache
 import gradio as gr
 
 from forms.inputs import credential_of
-from hf_lorameta.data.columns.columns import MAX_COLUMNS, Columns, split_path
+from hf_lorameta.data.columns.columns import MAX_COLUMNS, Columns, check_columns, split_path
 from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.hub.client import Hub
 from settings import Settings
 from views.blocks import render
-from work.planning import (
-    CHAT,
-    FILE_TYPES,
-    TEXT_CHARACTERS,
-    DatasetRequest,
-    RequestError,
-    Source,
-    TemplateError,
-    prompt_text,
-)
+from work.planning import FILE_TYPES, DatasetRequest, RequestError, Source
 
 MATCHES = 8
 _SEARCH_SECONDS = 600
@@ -48,10 +39,6 @@ SHOWN_COLUMNS = 200
 """Columns of a dataset that its form shows, and those beyond that have a role."""
 _SEVERAL = ("input", "choices")
 _NEEDED = "Choose which column the model is given (input) and which it should answer (output)"
-_TEMPLATE_HINT = (
-    "Write {input} where the text of a row belongs, and {instruction} where its instruction "
-    "belongs, if it has one."
-)
 
 
 def data_form(max_upload_mb: int) -> str:
@@ -97,7 +84,8 @@ def _search_public(text: str, period: int) -> list[str]:
 def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
     """Return the form of a dataset: configuration, split, and a role for each column.
 
-    Of many columns, it shows the first `SHOWN_COLUMNS` and those that have a role.
+    Of many columns, it shows the first `SHOWN_COLUMNS` and those that have a role. It is folded if
+    the roles are clear.
 
     Args:
         source: what the dataset offers.
@@ -119,15 +107,14 @@ def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
         shown=shown,
         roles={name: role for name, (role, _) in known.items()},
         labels=ROLES,
-        request=request,
-        limit=TEXT_CHARACTERS,
+        open=request.columns is None,
     )
 
 
 def columns_from_form(
     values: Mapping[str, str], names: Sequence[str], found: Columns | None
 ) -> Columns:
-    """Return the columns that a form gives roles to, after a look at its texts.
+    """Return the columns that a form gives roles to.
 
     Args:
         values: of the form.
@@ -137,7 +124,6 @@ def columns_from_form(
 
     Raises:
         RequestError: the roles cannot be combined.
-        TemplateError: the form of the prompt does not fit them.
     """
     known = _roles(found, names)
     chosen: dict[str, list[str]] = {}
@@ -156,30 +142,12 @@ def columns_from_form(
             "one with system prompts, which is an instruction"
         )
     roles = {r: tuple(listed) if r in _SEVERAL else listed[0] for r, listed in chosen.items()}
-    instruction, template = prompt_from_form(values)
-    columns = Columns.model_validate(roles)
     try:
-        with_instruction = columns.with_prompt(instruction, None)
-    except LoraMetaError:
+        return check_columns(Columns.model_validate(roles))
+    except UsageError:
         raise RequestError(
-            "These roles do not go together: expected an input and an output, and an instruction "
-            "either in a column or in the field below"
+            "These roles do not go together: expected an input and an output"
         ) from None
-    try:
-        with_instruction.with_prompt(None, None if template == CHAT else template)
-    except UsageError as error:
-        raise TemplateError(str(error), hint=_TEMPLATE_HINT) from None
-    return columns
-
-
-def prompt_from_form(values: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the instruction and the template of a form; None for an empty one.
-
-    Raises:
-        RequestError: one is too long.
-    """
-    instruction = prompt_text((values.get("instruction") or "").strip(), "instruction")
-    return instruction, prompt_text(values.get("template"), "template")
 
 
 def _roles(columns: Columns | None, names: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""Step 2 as HTML: whether an adapter will help, the details of the plan, and a map of the bank."""
+"""Step 2 as HTML: whether an adapter helps, the details of the plan, and a map of the bank."""
 
 import math
 from collections import Counter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,6 @@ from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.plan import Plan
 from views.blocks import readable_name, render, shortened
 
-WORTHWHILE = 0.25
-"""Gain that counts as help: a quarter of the base model's error."""
 NEIGHBORS = 5
 LARGE_SHARE = 0.1
 BARS = 10
@@ -26,75 +24,22 @@ _LETTER_WIDTH, _LINE_HEIGHT = 7.8, 19
 _LONGEST_LABEL = 26
 
 
-class Verdict(NamedTuple):
-    """What to expect from an adapter.
-
-    Attributes:
-        level: how sure an improvement is.
-        title: the verdict in a few words.
-        reason: one sentence.
-    """
-
-    level: Literal["likely", "unsure", "unlikely"]
-    title: str
-    reason: str
-
-
-def verdict(plan: Plan) -> Verdict:
-    """Return the verdict: from measured gains of similar datasets if the bank has them."""
-    expected = plan.expected
-    if expected:
-        mean, spread = 100 * expected.mean, 100 * expected.spread
-        reason = (
-            f"On similar datasets, adapters removed {mean:.0f} % (± {spread:.0f}) of the base "
-            f"model's error{_beside_prompt(expected.prompted)}."
-        )
-        if mean <= 0:
-            return Verdict("unlikely", "Probably will not help: test before using", reason)
-        if expected.mean - expected.spread < WORTHWHILE:
-            return Verdict("unsure", "Unsure: test before using", reason)
-        return Verdict("likely", "Likely to help", reason)
-    if not plan.nearest_in_bank > 0:  # also if it is not known
-        return Verdict("unsure", "Unsure: test before using", "The bank is too small to compare.")
-    ratio = float(plan.distances.min()) / plan.nearest_in_bank
-    if ratio > FAR_RATIO:
-        reason = "No dataset in the bank is similar to yours."
-        return Verdict("unlikely", "Probably will not help: test before using", reason)
-    if ratio > 1:
-        reason = "The most similar dataset in the bank is only loosely related to yours."
-        return Verdict("unsure", "Unsure: test before using", reason)
-    reason = "The bank has similar data. How much that helps was not measured: test it below."
-    return Verdict("likely", "Likely to help", reason)
-
-
-def _beside_prompt(prompted: float | None) -> str:
-    if prompted is None:
-        return ""
-    return f"; a prompt with three examples removed {100 * prompted:.0f} %"
-
-
 def verdict_html(plan: Plan, name: str) -> str:
-    """Return the verdict, its bar, the most similar datasets, the licenses and the warnings."""
+    """Return the verdict and the warnings."""
+    return render("plan.verdict", name=name, found=plan.verdict, plan=plan)
+
+
+def similar_html(plan: Plan) -> str:
+    """Return what the adapter is made of, the licenses, and the most similar datasets."""
     neighbors = plan.neighbors()
     large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
     return render(
-        "plan.verdict",
-        name=name,
-        found=verdict(plan),
-        gain=_gain(plan),
+        "plan.similar",
         shares=[readable_name(n) for n in large[:3]],
         licenses=sorted({n.license or "not stated" for n in large[:3]}),
         points=_nearest(plan),
         plan=plan,
     )
-
-
-def _gain(plan: Plan) -> list[float] | None:
-    """Return the expected gain between its low and its high end, in percent."""
-    if not (expected := plan.expected):
-        return None
-    ends = (-expected.spread, 0, expected.spread)
-    return [min(max(100 * (expected.mean + end), 0), 100) for end in ends]
 
 
 def _nearest(plan: Plan) -> list[tuple[str, float]]:
@@ -135,7 +80,7 @@ class Bar(NamedTuple):
 def details_html(plan: Plan) -> str:
     """Return the figures and bars of a plan."""
     bars = _bars(plan)
-    return render(
+    return similar_html(plan) + render(
         "plan.details",
         tiles=_tiles(plan),
         bars=bars[:BARS],

@@ -1,19 +1,22 @@
-"""Step 3 as HTML: heading, answers, scores, code. All texts are escaped."""
+"""Step 3: heading, answers, code. All texts are escaped."""
 
 import json
 import re
 import shlex
 
-from hf_lorameta.cards.gguf_usage import render_modelfile
-from hf_lorameta.engines.scoring import Report
-from hf_lorameta.environment import install_requirement
-from views.blocks import render
+from hf_lorameta.cards.gguf_usage import BASE_FILE, render_modelfile
+from hf_lorameta.engines.scoring import Report, Sample
+from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
+from settings import Settings, package_requirement
+from views.blocks import note, render
 from work.generating import Destination, target_name
-from work.planning import PlanResult
-from work.trying import TRAINING_ROWS, Improvement, is_worse, title
+from work.planning import DatasetRequest, PlanResult
+from work.trying import TRAINING_ROWS, Improvement, title
 
 _SHORT = 300
-"""Characters of a prompt that is shown in code."""
+"""Characters of an input that is shown in code."""
+_SHOWN = 3
+"""Rows whose answers are shown."""
 
 
 def answers_html(base: str, adapter: str, expected: str) -> str:
@@ -21,39 +24,43 @@ def answers_html(base: str, adapter: str, expected: str) -> str:
     return render("result.answers", base=base, adapter=adapter, expected=expected)
 
 
+def best_example(report: Report) -> Sample:
+    """Return a row that the adapter answers right, if there is one where the base model does not.
+
+    Example:
+        >>> wrong, right = ({"base": "no", "generated": text} for text in ("no", "yes"))
+        >>> report = Report({}, (Sample("a", "yes", wrong), Sample("b", "yes", right)))
+        >>> best_example(report).input
+        'b'
+    """
+
+    def gain(sample: Sample) -> tuple[bool, bool, bool]:
+        reference, base = sample.reference.strip(), sample.outputs["base"].strip()
+        own = sample.outputs["generated"].strip()
+        return own == reference, base.lower() != reference.lower(), base != reference
+
+    return max(report.samples, key=gain)
+
+
 def report_html(report: Report) -> str:
-    """Return the scores of a test and three answers."""
-    base, own, worse = report.scores["base"], report.scores["generated"], is_worse(report)
-    text = (
-        f"On these {own.rows} rows the adapter is {'not better' if worse else 'better'} than the "
-        f"base model: its error is {own.loss:.2f}, the base model's {base.loss:.2f}."
-    )
-    best = min(scores.loss for scores in report.scores.values())
+    """Return all answers to some rows."""
     titles = {method: title(method) for method in report.scores}
-    return render("result.report", report=report, titles=titles, best=best, worse=worse, text=text)
-
-
-def improve_text(why_not: str, command: str) -> str:
-    """Return what training the adapter further does, or why that is not possible here."""
-    commands = f"{_pip_install('eval')}\n{command}"
-    return render("result.improve", why_not=why_not, commands=commands, rows=TRAINING_ROWS)
+    return render("result.report", samples=report.samples[:_SHOWN], titles=titles)
 
 
 def improved_html(improvement: Improvement) -> str:
     """Return what the training brought."""
-    level = "likely" if improvement.adapter else "unsure"
-    return render("result.verdict", level=level, text=f"{improvement.message}.")
+    return note("info", f"{improvement.message}.")
+
+
+def improve_text() -> str:
+    """Return what training the adapter further does."""
+    return render("result.improve", rows=TRAINING_ROWS)
 
 
 def no_model_html(reason: str) -> str:
-    """Say why the adapter cannot be tried here, and how to try it elsewhere."""
-    commands = f"{_pip_install('gguf')}\nhf-lorameta try ADAPTER --compare"
-    return render("result.no_model", reason=reason, commands=commands)
-
-
-def _pip_install(extra: str) -> str:
-    """Return the command that installs this package with an extra on the visitor's machine."""
-    return shlex.join(["pip", "install", install_requirement(extra, remote=True)])
+    """Say why the adapter cannot be tried here, and where to find how to try it elsewhere."""
+    return note("info", reason, ["“Use it” below has the commands to try it on your own machine."])
 
 
 def proposed_name(plan_result: PlanResult, user: str | None) -> str:
@@ -62,23 +69,89 @@ def proposed_name(plan_result: PlanResult, user: str | None) -> str:
     return target_name(plan_result, private, user) if user else ""
 
 
-def usage_html(result: PlanResult, name: str) -> str:
-    """Return how to load the adapter in Transformers, llama.cpp and Ollama.
+# --- inputs -------------------------------------------------------------------------------------
 
-    The prompt is that of the visitor's first row that is short, with its instruction and in its
-    form, which the adapter needs.
+
+def bare_input(result: PlanResult, prompt: str) -> str:
+    """Return a row's input without the instruction and the form that all prompts share.
+
+    A prompt whose start was cut off stays as it is.
     """
-    prompts = (prompt for prompt, _ in result.samples if len(prompt) <= _SHORT)
-    prompt = next(prompts, "The prompt of a row")
-    base_model = result.plan.bank.index.base_model
-    return render(
-        "result.usage",
+    start, _, end = result.plan.dataset.columns.prompt_of("\0").partition("\0")
+    complete = prompt.startswith(start) and prompt.endswith(end)
+    return prompt[len(start) : len(prompt) - len(end)] if complete else prompt
+
+
+def example_input(result: PlanResult) -> str:
+    """Return the input of the visitor's first row that is short."""
+    prompts = [prompt for prompt, _ in result.samples]
+    short = (prompt for prompt in prompts if len(prompt) <= _SHORT)
+    return bare_input(result, next(short, prompts[0])) if prompts else ""
+
+
+# --- code ---------------------------------------------------------------------------------------
+
+
+def usage_markdown(
+    result: PlanResult, request: DatasetRequest, name: str, settings: Settings
+) -> str:
+    """Return how to use the adapter, as commands and programs that run as they are.
+
+    Args:
+        result: its plan, and rows for an example.
+        request: its dataset.
+        name: repo of the adapter, or the folder of the download.
+        settings: of this Space, which offers the package.
+    """
+    plan, text = result.plan, example_input(result) or "An input"
+    base_model, columns = plan.bank.index.base_model, plan.dataset.columns
+    known = base_model == SMOLLM2
+    fetch = f"# {BASE_FILE}: a GGUF of {base_model}, in any quantization"
+    if known:
+        repo, _, file = SMOLLM2_GGUF.rpartition("/")
+        fetch = f"hf download {repo} {file} --local-dir . && mv {file} {BASE_FILE}"
+    folder = shlex.quote(name)
+    unzip = f"unzip {shlex.quote(f'{name[2:]}.zip')} -d {folder}\n" if name.startswith("./") else ""
+    program = render(
+        "result.program",
         name=name,
         base_model=base_model,
-        prompt=json.dumps(prompt, ensure_ascii=False),
-        shell_prompt=shlex.quote(prompt),
-        modelfile=render_modelfile(base_model, result.plan.dataset.columns),
+        prompt=json.dumps(columns.prompt_of(text), ensure_ascii=False),
     )
+    export = f"hf-lorameta export {folder} -o adapter.gguf"
+    install = shlex.join(["pip", "install", package_requirement("gguf", settings)])
+    train = shlex.join(["pip", "install", package_requirement("eval", settings)])
+    modelfile = render_modelfile(base_model, columns)
+    parts = [
+        ("#### Transformers", ""),
+        ("bash", f"{unzip}pip install torch transformers peft"),
+        ("python", program),
+        ("#### llama.cpp", ""),
+        ("bash", f"{install}\n{fetch}"),
+        ("bash", f"hf-lorameta try {folder} --base-gguf {BASE_FILE} --prompt {shlex.quote(text)}"),
+        ("bash", f"{export}\nllama serve -m {BASE_FILE} --lora adapter.gguf"),
+        ("#### Ollama, after the first lines of llama.cpp", ""),
+        (
+            "bash",
+            f"{export}\ncat > Modelfile <<'EOF'\n{modelfile}EOF\n"
+            "ollama create my-adapter -f Modelfile\n"
+            f"ollama run my-adapter {shlex.quote(text)}",
+        ),
+        ("#### Train it further on your rows, on your own machine", ""),
+        ("bash", f"{train}\n{request.command('--train', str(TRAINING_ROWS), '-o', 'my-adapter')}"),
+    ]
+    return "\n\n".join(_fenced(code, head) if code else head for head, code in parts)
+
+
+def _fenced(code: str, language: str) -> str:
+    """Return a block of code in Markdown, with a fence that the code does not contain.
+
+    Example:
+        >>> _fenced("a", "bash"), _fenced("```", "bash")
+        ('```bash\\na\\n```', '````bash\\n```\\n````')
+    """
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", code)), 3)
+    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def card_body(card: str) -> str:

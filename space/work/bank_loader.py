@@ -2,13 +2,19 @@
 
 import shutil
 import threading
-from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.geometry import BankMap, bank_map
-from hf_lorameta.errors import IntegrityError, LoraMetaError
+from hf_lorameta.errors import (
+    ConnectionLostError,
+    IntegrityError,
+    LoraMetaError,
+    MissingExtraError,
+)
+from hf_lorameta.pipeline.evaluate import Trial
 from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
 from work.jobs import Job, SpaceError, known_error
@@ -31,12 +37,16 @@ class BankLoader:
         verified: number of adapters downloaded and verified.
         problem: why the bank cannot be used; empty if it can.
         map: returns the bank's map for the name of a metric.
+        gguf: the base model for llama.cpp; None if it cannot be run here, or not yet.
+        no_model: why it cannot be run here; empty if it can.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.state: State = "opening"
         self.verified = 0
         self.problem = ""
+        self.gguf: Path | None = None
+        self.no_model = "The file of the base model is still being fetched."
         self.map = lru_cache(maxsize=None)(self._map)
         self._settings = settings
         self._bank: Bank | None = None
@@ -92,8 +102,7 @@ class BankLoader:
             return
         finally:
             self._opened.set()
-        with suppress(LoraMetaError):  # `trying.why_not` shows it
-            base_gguf(self._settings)  # fetched now rather than in a request
+        self.gguf, self.no_model = find_model(bank, self._settings)
         try:
             self._verify(bank)
         except Exception as error:  # noqa: BLE001 - plans still work; generating raises it again
@@ -128,6 +137,19 @@ class BankLoader:
             bank.adapter(entry)
             self.verified = number
         self.state = "ready"
+
+
+def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
+    """Return the file of the bank's base model for llama.cpp, or why it cannot be run here."""
+    base_model = bank.index.base_model
+    try:
+        return Trial.require(base_model, base_gguf(settings, base_model)), ""
+    except MissingExtraError:
+        return None, "A package that runs the base model is not installed on this machine."
+    except ConnectionLostError:
+        return None, "The Hub did not respond, so the file of the base model is missing here."
+    except LoraMetaError:
+        return None, f"This machine has no small file of the base model, {base_model}."
 
 
 def _downloaded_bytes(bank: Bank) -> int:

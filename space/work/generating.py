@@ -5,15 +5,13 @@ import shutil
 import tempfile
 import weakref
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hf_lorameta.cards.card_data import CardData
-from hf_lorameta.cards.model_card import CARD_FILE, render_card
-from hf_lorameta.engines.scoring import Report
+from hf_lorameta.cards.results import Check
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.evaluate import scores_to_card
 from hf_lorameta.pipeline.make import make_adapter as combine
+from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     Target,
     check_no_overwrite,
@@ -37,23 +35,61 @@ class Adapter:
 
     Args:
         name: of the adapter's dataset.
-        seconds: duration of the combination.
-        trained: the data of its card if it was trained further; None if it was not.
+        generation: the adapter; its weights are only on disk once it is saved.
 
     Attributes:
         folder: its files.
         archive: their zip file.
     """
 
-    def __init__(self, name: str, seconds: float, trained: CardData | None = None) -> None:
-        self.seconds, self.trained = seconds, trained
+    def __init__(self, name: str, generation: Generation) -> None:
+        self.generation = generation
         stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-") or "adapter"
         scratch = Path(tempfile.mkdtemp(prefix="adapter-"))
         self.folder = scratch / "adapter"
         self.archive = scratch / f"{stem[:60]}-lorameta.zip"
         self.discard = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
 
-    def write_archive(self) -> None:
+    @property
+    def plan(self) -> Plan:
+        """The plan it was made from, with what was measured since."""
+        return self.generation.plan
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the combination."""
+        return self.generation.seconds
+
+    @property
+    def trained(self) -> bool:
+        """Whether it was trained further."""
+        return self.plan.training is not None
+
+    def save(self, job: Job) -> "Adapter":
+        """Write the files that ``hf-lorameta generate`` writes, and their zip, or nothing."""
+        job.report("Saving and validating the adapter")
+        try:
+            self.generation.save_pretrained(self.folder)
+            job.check()
+            self._write_archive()
+        except BaseException:
+            self.discard()
+            raise
+        self.generation = replace(self.generation, pairs=())
+        return self
+
+    def add_check(self, check: Check) -> None:
+        """Write what was counted on rows into recipe and card."""
+        self.generation = replace(self.generation, plan=replace(self.plan, check=check))
+        self.write_texts(self.folder)
+        self._write_archive()
+
+    def write_texts(self, folder: Path, repo_id: str | None = None) -> None:
+        """Write the files besides the weights and their config, for a repo if one is named."""
+        for name, text in self.generation.texts(repo_id).items():
+            (folder / name).write_text(text, encoding="utf-8", newline="")
+
+    def _write_archive(self) -> None:
         """Write the zip file; the same files give the same bytes."""
         with zipfile.ZipFile(self.archive, "w", zipfile.ZIP_STORED) as opened:
             for path in sorted(self.folder.iterdir()):
@@ -99,42 +135,30 @@ class Destination:
 
 
 def make_adapter(result: PlanResult, job: Job) -> Adapter:
-    """Generate the files that ``hf-lorameta generate`` writes, and their zip."""
-    generation = _generate(result, job)
-    return save_files(generation, Adapter(result.name, generation.seconds), job)
+    """Combine the adapters of the plan, and save what comes out."""
+    text = f"Combining {plural(len(result.plan.neighbors()), 'adapter')}"
+    job.report(text)
+    generation = combine(
+        result.plan, progress=lambda stage, done, total: job.report(text, done, total)
+    )
+    return Adapter(result.name, generation).save(job)
 
 
-def save_files(generation: Generation, adapter: Adapter, job: Job) -> Adapter:
-    """Save an adapter and its zip, or leave nothing."""
-    job.report("Saving and validating the adapter")
-    try:
-        generation.save_pretrained(adapter.folder)
-        job.check()
-        adapter.write_archive()
-    except BaseException:
-        adapter.discard()
-        raise
-    return adapter
-
-
-def make_and_publish(
+def publish(
     result: PlanResult,
+    adapter: Adapter | None,
     destination: Destination,
     credential: Credential,
     job: Job,
-    report: Report | None = None,
-    trained: Adapter | None = None,
 ) -> Published:
-    """Check the target, generate, and publish in one commit.
+    """Check the target, and publish an adapter in one commit.
 
     Args:
         result: the plan.
+        adapter: made from it; None makes it once the target is checked.
         destination: where to publish.
         credential: of the visitor.
         job: canceled until the commit begins.
-        report: scores for the card.
-        trained: an adapter whose files to publish, instead of generating one; only its card is
-            written again, for the repo.
 
     Raises:
         SpaceError: the visitor is signed out.
@@ -142,29 +166,20 @@ def make_and_publish(
     """
     if credential is False:
         raise SpaceError("Publishing needs an account: sign in first", hint=_SIGN_IN)
-    hub, plan = Hub(credential), result.plan
+    hub = Hub(credential)
     repo_id = target_name(result, destination, hub.user())
     job.report("Checking the repo")
     target = resolve_target(
-        repo_id, private=destination.private, dataset_private=plan.private, hub=hub
+        repo_id, private=destination.private, dataset_private=result.plan.private, hub=hub
     )
     if not destination.overwrite:
         check_no_overwrite(target)
+    adapter = adapter or make_adapter(result, job)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"
-        if trained and trained.trained:
-            seconds = trained.seconds
-            shutil.copytree(trained.folder, folder)
-            card = render_card(trained.trained, repo_id)
-            (folder / CARD_FILE).write_text(card, encoding="utf-8", newline="")
-        else:
-            generation = _generate(result, job)
-            seconds = generation.seconds
-            job.report("Saving and validating the adapter")
-            generation.save_pretrained(folder, repo_id=repo_id)
-        if report:
-            scores_to_card(folder, report, plan.dataset)
-        return _publish(folder, target, seconds, hub, job)
+        shutil.copytree(adapter.folder, folder)
+        adapter.write_texts(folder, repo_id)
+        return _publish(folder, target, adapter.seconds, hub, job)
 
 
 def _publish(folder: Path, target: Target, seconds: float, hub: Hub, job: Job) -> Published:
@@ -192,10 +207,3 @@ def target_name(result: PlanResult, destination: Destination, user: str) -> str:
             "type another name"
         )
     return name
-
-
-def _generate(result: PlanResult, job: Job) -> Generation:
-    """Combine the adapters of the plan, reporting progress."""
-    text = f"Combining {plural(len(result.plan.neighbors()), 'adapter')}"
-    job.report(text)
-    return combine(result.plan, progress=lambda stage, done, total: job.report(text, done, total))

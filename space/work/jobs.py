@@ -79,6 +79,11 @@ class Job:
         """Start the time limit."""
         self._deadline = time.monotonic() + self.time_limit
 
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the time limit passes."""
+        return self._deadline - time.monotonic()
+
     def cancel(self) -> None:
         """End the work at its next check, unless it was committed."""
         with self._lock:

@@ -19,7 +19,7 @@ from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
-from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
@@ -100,6 +100,46 @@ class DatasetRequest:
         for name, value in self.chosen.items():
             words += [f"--{name}", as_option(value)]
         return shlex.join([*words, *options])
+
+
+TEMPLATE_HINT = (
+    "Write {input} where the text of a row belongs, and {instruction} where its instruction "
+    "belongs, if it has one."
+)
+
+
+def with_prompt(request: DatasetRequest, instruction: str, template: str) -> DatasetRequest:
+    """Return a request for other prompts; an empty text leaves the choice to the program.
+
+    Raises:
+        RequestError: a text is too long, or rows with an instruction get another one.
+        TemplateError: the template does not fit the columns.
+    """
+    request = replace(
+        request,
+        instruction=prompt_text(instruction.strip(), "instruction"),
+        template=prompt_text(template, "template"),
+    )
+    if request.columns:
+        try:
+            formed = request.columns.with_prompt(request.instruction, None)
+        except UsageError as error:
+            raise RequestError(str(error), hint="Leave the instruction empty.") from None
+        try:
+            formed.with_prompt(None, None if request.template == CHAT else request.template)
+        except UsageError as error:
+            raise TemplateError(str(error), hint=TEMPLATE_HINT) from None
+    return request
+
+
+def fitting(request: DatasetRequest) -> DatasetRequest:
+    """Return a request whose prompts fit its columns; what does not fit is left out."""
+    for prompt in ((request.instruction, request.template), (request.instruction, None)):
+        try:
+            return with_prompt(request, *(text or "" for text in prompt))
+        except RequestError:
+            continue
+    return replace(request, instruction=None, template=None)
 
 
 def validated(request: DatasetRequest) -> DatasetRequest:

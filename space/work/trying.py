@@ -5,34 +5,37 @@ Trying and testing go through llama.cpp, without torch; training needs torch and
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.counts.sample import draw_stratified
 from hf_lorameta.engines.scoring import Report
-from hf_lorameta.errors import (
-    AdapterError,
-    ConnectionLostError,
-    LoraMetaError,
-    MissingExtraError,
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.pipeline.budget import (
+    ROWS,
+    measure_operations,
+    obstacle_to_training,
+    recipe_within,
+    training_seconds,
 )
-from hf_lorameta.pipeline.budget import obstacle_to_training, recipe_within
-from hf_lorameta.pipeline.evaluate import Trial, scores_to_card
+from hf_lorameta.pipeline.evaluate import MAX_NEW_TOKENS, Trial, check_of
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
 from limits.model_time import ModelTime
-from settings import Settings, base_gguf
-from work.generating import Adapter, save_files
-from work.jobs import Job, SpaceError
+from work.generating import Adapter
+from work.jobs import Canceled, Job
 from work.planning import PlanResult, RequestError
 
 TEST_ROWS = 16
 SHOTS = 3
 MIN_TEST_ROWS = 4
 MIN_TRAINING_ROWS = 8
+_BEYOND = 8
+"""Tokens of an answer that are read beyond the length of any output."""
 TEST_CHARACTERS = 1000
 """Of an input and an output; longer ones take long here."""
 _METHODS = {
@@ -44,27 +47,39 @@ _METHODS = {
 TRAINING_ROWS = 100
 """At most. On 64 and more, training takes less time than on 16, without cross-validation."""
 _TIME_SHARE = 0.9
-"""Share of the time limit that the training may take by its estimate."""
+"""Share of the time limit after which the training ends with its best result."""
 PROMPT_CHARACTERS = 20_000
 """Of a prompt that is tried; the base model reads the last thousand tokens of it."""
 _WAIT_SECONDS = 0.2
-_MODEL = threading.Semaphore(1)
-"""Held while a base model is in memory. Gradio's queue is not enough: a canceled job leaves it at
-once, and its thread ends only at the next check."""
 _TIME = ModelTime()
 
 
-def why_not(bank: Bank, settings: Settings) -> str:
-    """Return why this machine cannot run the bank's base model; empty if it can."""
-    try:
-        Trial.require(bank.index.base_model, base_gguf(settings))
-    except MissingExtraError:
-        return "A package that runs the base model is not installed on this machine."
-    except ConnectionLostError:
-        return "The Hub did not respond, so the file of the base model is missing here."
-    except LoraMetaError:
-        return f"This machine has no small file of the base model, {bank.index.base_model}."
-    return ""
+class _Model:
+    """The right to have a base model in memory, of one job at a time.
+
+    Gradio's queue is not enough: a canceled job leaves it at once, and its thread ends only at the
+    next check.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self.waiting = threading.Semaphore(1), 0
+
+    @contextmanager
+    def turn(self, job: Job, *, asked: bool) -> Iterator[None]:
+        """Wait for the right; one who asked for it is counted as `waiting` meanwhile."""
+        self.waiting += asked
+        try:
+            while not self._lock.acquire(timeout=_WAIT_SECONDS):
+                job.report("Waiting for another request to end")
+        finally:
+            self.waiting -= asked
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+_MODEL = _Model()
 
 
 def rows_to_test(result: PlanResult) -> list[tuple[str, str]]:
@@ -89,68 +104,87 @@ def testable_rows(result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple
     return rows[:SHOTS], rows[SHOTS:]
 
 
-def answers(
-    adapter: Adapter, bank: Bank, settings: Settings, prompt: str, job: Job
-) -> tuple[str, str]:
-    """Return the answers of the base model and of the adapter to a prompt.
+def answers(adapter: Adapter, gguf: Path | None, text: str, job: Job) -> tuple[str, str]:
+    """Return the answers of the base model and of the adapter to an input.
+
+    The instruction and the form that all rows share are put around it.
 
     Raises:
-        RequestError: the prompt is longer than `PROMPT_CHARACTERS`.
+        RequestError: the input is longer than `PROMPT_CHARACTERS`.
         LoraMetaError: the base model cannot be run, or not by this visitor now.
     """
-    if len(prompt) > PROMPT_CHARACTERS:
+    if len(text) > PROMPT_CHARACTERS:
         raise RequestError(
-            f"The input has {len(prompt):,} characters, more than the {PROMPT_CHARACTERS:,} that "
+            f"The input has {len(text):,} characters, more than the {PROMPT_CHARACTERS:,} that "
             "can be tried here"
         )
-    with _trial(adapter, bank, settings, job) as trial:
+    prompt = adapter.plan.dataset.columns.prompt_of(text)
+    with _trial(adapter, gguf, job) as trial:
         job.report("Waiting for both answers")
         both = trial.answers(prompt, check=job.check)
         return both.base, both.adapter
 
 
-def test(adapter: Adapter, bank: Bank, settings: Settings, result: PlanResult, job: Job) -> Report:
-    """Score base model, few-shot prompt and adapter; the scores go on the adapter's card."""
+def test(
+    adapter: Adapter, gguf: Path | None, result: PlanResult, job: Job, *, asked: bool
+) -> Report:
+    """Count right answers of base model, few-shot prompt and adapter, also on its card.
+
+    Args:
+        adapter: to test.
+        gguf: the base model.
+        result: its rows.
+        job: shows the progress.
+        asked: whether the visitor asked for it; if not, it ends as soon as anybody waits for the
+            base model.
+    """
     shots, rows = testable_rows(result)
-    with _trial(adapter, bank, settings, job) as trial:
-        report = trial.evaluate(
-            rows,
-            shots,
-            lambda method, done, total: job.report(f"Testing the {title(method)}", done, total),
-        )
+
+    def show(method: str, done: int, total: int) -> None:
+        if not asked and _MODEL.waiting:
+            raise Canceled
+        job.report(f"Counting right answers: {title(method)}", done, total)
+
+    # a right answer has no more tokens than characters; others need not be read to their end
+    longest = min(MAX_NEW_TOKENS, max(len(output) for _, output in rows) + _BEYOND)
+    with _trial(adapter, gguf, job, asked=asked, max_new_tokens=longest) as trial:
+        job.report("Counting right answers")
+        report = trial.evaluate(rows, shots, show)
     job.check()
-    scores_to_card(adapter.folder, report, result.plan.dataset)
-    adapter.write_archive()
+    adapter.add_check(check_of(report, len(shots)))
     return report
 
 
-def is_worse(report: Report) -> bool:
-    """Whether the adapter's loss is not below the base model's."""
-    return not report.scores["generated"].loss < report.scores["base"].loss
-
-
 @contextmanager
-def _trial(adapter: Adapter, bank: Bank, settings: Settings, job: Job) -> Iterator[Trial]:
+def _trial(
+    adapter: Adapter,
+    gguf: Path | None,
+    job: Job,
+    *,
+    asked: bool = True,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Iterator[Trial]:
     folder = adapter.folder  # what is converted is deleted with the adapter
-    base_model, gguf = bank.index.base_model, base_gguf(settings)
-    with _turn(job), Trial(folder, base_model, gguf, cache=folder.parent) as trial:
+    base_model = adapter.plan.bank.index.base_model
+    with (
+        _turn(job, asked=asked),
+        Trial(folder, base_model, gguf, folder.parent, max_new_tokens) as trial,
+    ):
         job.check()
         yield trial
 
 
 @contextmanager
-def _turn(job: Job) -> Iterator[None]:
+def _turn(job: Job, *, asked: bool = True) -> Iterator[None]:
     """Wait until no other job has a base model in memory; count how long this one has it."""
     _TIME.check(job.address)
-    while not _MODEL.acquire(timeout=_WAIT_SECONDS):
-        job.report("Waiting for another request to end")
-    start = time.monotonic()
-    try:
-        job.report("Loading the base model")
-        yield
-    finally:
-        _MODEL.release()
-        _TIME.add(job.address, time.monotonic() - start)
+    with _MODEL.turn(job, asked=asked):
+        start = time.monotonic()
+        try:
+            job.report("Loading the base model")
+            yield
+        finally:
+            _TIME.add(job.address, time.monotonic() - start)
 
 
 def title(method: str) -> str:
@@ -159,10 +193,6 @@ def title(method: str) -> str:
 
 
 # --- training further ---------------------------------------------------------------------------
-
-
-class TooSlowError(SpaceError):
-    """The training would take longer than a request may."""
 
 
 @dataclass(frozen=True)
@@ -178,22 +208,30 @@ class Improvement:
     message: str
 
 
+_NO_HELP = Improvement(None, "No training step helped on held-out rows: the adapter stays")
+
+
 def rows_to_train(result: PlanResult) -> list[tuple[str, str]]:
     """Return the rows to train on: some of those that the adapter is not tested on."""
     tested = set(rows_to_test(result))
     return [row for row in result.samples if row not in tested][:TRAINING_ROWS]
 
 
-def why_not_improve(result: PlanResult, bank: Bank) -> str:
-    """Return why no training is possible here; empty if it is."""
+def can_improve(result: PlanResult, bank: Bank, time_limit: float) -> bool:
+    """Whether training is possible here, and on some rows ends within a time by an estimate."""
     rows = rows_to_train(result)
     with Session(bank, token=False) as session:
-        obstacle = obstacle_to_training(result.plan, rows, session)
-    return f"Not possible here: {obstacle}." if obstacle else ""
+        if obstacle_to_training(result.plan, rows, session):
+            return False
+    speed, most = measure_operations(), _TIME_SHARE * time_limit
+    counts = {min(count, len(rows)) for count in ROWS}
+    return any(training_seconds(result.plan, count, speed) <= most for count in counts)
 
 
 def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Improvement:
     """Train on `rows_to_train`, or fewer if they take too long; some are held out.
+
+    A training that takes longer than estimated ends in time, with its best result.
 
     Args:
         adapter: as it was made.
@@ -202,31 +240,48 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
         job: shows the progress; canceled between two steps.
 
     Raises:
-        TooSlowError: by a measurement it would take longer than a request may.
         LoraMetaError: the base model cannot be loaded or trained.
     """
     rows = rows_to_train(result)
     with _turn(job), Session(bank, token=False) as session:
-        choice = recipe_within(result.plan, rows, session, _TIME_SHARE * job.time_limit)
+        start, most = time.monotonic(), _TIME_SHARE * job.seconds_left
+        choice = recipe_within(result.plan, rows, session, most)
         job.check()
         if choice.recipe.train is None:
-            raise TooSlowError("Training would take longer here than this page allows")
+            return Improvement(None, "The time is too short here to train the adapter: it stays")
         planned = replace(result.plan, recipe=choice.recipe)
+        show = _ending(job.report, start + most)
         try:
-            drawn = draw_rows(choice.recipe, rows)
-            generation = make_adapter(planned, drawn, session, job.report)
+            generation = make_adapter(planned, draw_rows(choice.recipe, rows), session, show)
+        except KeyboardInterrupt:
+            return _NO_HELP
         except AdapterError:
             return Improvement(None, "Training did not make the adapter better than the base model")
     training = generation.plan.training
     if training is None or not training.steps:
-        return Improvement(None, "No training step helped on held-out rows: the adapter stays")
+        return _NO_HELP
     given = replace(training, given_rows=True)
-    generation = replace(generation, plan=replace(generation.plan, training=given))
-    card = generation.plan.card_data(generation.rank)
-    trained = Adapter(result.name, adapter.seconds, trained=card)
+    generation = replace(
+        generation, plan=replace(generation.plan, training=given), seconds=adapter.seconds
+    )
+    ended = " until the time was over" if training.interrupted else ""
     return Improvement(
-        save_files(generation, trained, job),
-        f"Trained on {training.rows} of your rows. On held-out rows the error is now "
+        Adapter(result.name, generation).save(job),
+        f"Trained on {training.rows} of your rows{ended}. On held-out rows the error is now "
         f"{training.end:.2f}; before it was {training.start:.2f}, and the base model's is "
         f"{training.base:.2f}",
     )
+
+
+def _ending(report: Callable[[str, int, int], None], deadline: float) -> Callable[..., None]:
+    """Return a function that shows progress, and interrupts a training after a deadline.
+
+    As with Ctrl-C, the training then ends with its best result.
+    """
+
+    def show(stage: str, done: int = 0, total: int = 0) -> None:
+        report(stage, done, total)
+        if time.monotonic() > deadline:
+            raise KeyboardInterrupt
+
+    return show

@@ -4,12 +4,15 @@ A `Visit` is the value of the page's only `gr.State`. All handlers of a page sha
 drops it, and with it the files of the adapter, an hour after its last use.
 """
 
+import secrets
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from hf_lorameta.engines.scoring import Report
+from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import Recipe
 from limits.uploads import Upload
 from work.generating import Adapter
@@ -17,10 +20,13 @@ from work.jobs import Job
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
 READ_AGAIN, MAKE_AGAIN = "read the dataset again", "make the adapter again"
+_RESUMED = (
+    "request", "upload", "source", "recipe", "plan_result", "draft", "adapter", "report", "results"
+)  # fmt: skip
 T = TypeVar("T")
-Line = Literal["plan", "adapter", "model"]
+Line = Literal["plan", "adapter", "model", "test"]
 """What waits in Gradio's queue for each other: reading datasets and planning; combining and saving
-adapters; running the base model."""
+adapters; running the base model because somebody asked for it, and though nobody did."""
 
 
 @dataclass
@@ -33,6 +39,7 @@ class Task:
         work: runs in a thread.
         problem: component of the page that shows an error.
         restores: whether a Cancel that comes while the result is on its way takes it back.
+        asked: whether the visitor asked for it.
         started: whether its turn has come.
     """
 
@@ -41,6 +48,7 @@ class Task:
     work: Callable[[Job], None]
     problem: Any
     restores: bool
+    asked: bool = True
     started: bool = False
 
 
@@ -59,9 +67,11 @@ class Visit:
         source: what that dataset offers to choose from.
         recipe: the options as a recipe; None if they are invalid.
         plan_result: its plan.
-        adapter: the adapter that was made from the plan.
-        report: scores of the adapter, if it was tested.
+        draft: an adapter that was made from the plan to test it.
+        adapter: the adapter that the visitor had made.
+        report: answers of the adapter, or of the draft if there is none, if it was tested.
         results: number of adapters that were made.
+        key: with which a later page of the same browser tab, after signing in, takes over.
         lock: held while a request is answered and while a result is shown, for milliseconds, so
             that a Cancel finds either all of a request or nothing of it.
     """
@@ -75,17 +85,39 @@ class Visit:
     source: Source | None = None
     recipe: Recipe | None = field(default_factory=Recipe)
     plan_result: PlanResult | None = None
+    draft: Adapter | None = None
     adapter: Adapter | None = None
     report: Report | None = None
     results: int = 0
-    _before: tuple[PlanResult | None, Adapter | None, Report | None] | None = None
+    _before: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
         self.lock = threading.RLock()  # no field: Gradio copies those
+        self.key = secrets.token_urlsafe(16)
+        _VISITS[self.key] = self
 
     def __deepcopy__(self, memo: object) -> "Visit":
         """Return a new visit: Gradio copies the initial value of the state for each page."""
         return Visit()
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan that the page shows, with what was measured."""
+        shown = self.adapter or self.draft or self.plan_result
+        return shown.plan if shown else None
+
+    def resume(self, key: str) -> bool:
+        """Take over what an earlier page of the same browser tab has; whether there is anything.
+
+        Args:
+            key: of that page's visit, which nobody else knows.
+        """
+        earlier = _VISITS.get(key)
+        if earlier is None or earlier is self or earlier.plan_result is None:
+            return False
+        for name in _RESUMED:
+            setattr(self, name, getattr(earlier, name))
+        return True
 
     def accept(self, number: int) -> bool:
         """Whether a request is later than all before it; if so, what runs is canceled."""
@@ -98,7 +130,7 @@ class Visit:
     def begin(self, task: Task) -> None:
         """Put a task in line; Cancel will bring back what is planned and made by now."""
         self.task = task
-        self._before = (self.plan_result, self.adapter, self.report)
+        self._before = (self.plan_result, self.draft, self.adapter, self.report)
 
     def take(self, line: Line) -> Task | None:
         """Return the task that waits in a line; None if it was canceled, replaced or taken."""
@@ -122,7 +154,7 @@ class Visit:
         self.number = number
         if self._before is None or (self.task and self.task.job.committed):
             return False
-        self.plan_result, self.adapter, self.report = self._before
+        self.plan_result, self.draft, self.adapter, self.report = self._before
         self.drop_task()
         self.canceled = True
         return True
@@ -141,7 +173,11 @@ class Visit:
 
     def forget_plan(self) -> None:
         """Drop the plan and what was made from it."""
-        self.plan_result, self.adapter, self.report = None, None, None
+        self.plan_result = self.draft = self.adapter = self.report = None
+
+
+_VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()
+"""Visits by their keys, as long as Gradio keeps them: an hour."""
 
 
 def known(value: T | None, remedy: str) -> T:

@@ -40,12 +40,9 @@ def planned(folder: Path, output: str | None, rows: int = 30) -> Plan:
     return plan(path, Bank.embedded())
 
 
-@pytest.mark.parametrize(
-    ("output", "other"),
-    [("yes", "use the default"), ("and so on " * 40, "use the default with a 3-shot prompt")],
-)
-def test_training_is_advised_where_it_is_quick(tmp_path: Path, output: str, other: str) -> None:
-    of_output = planned(tmp_path, output)
+@pytest.mark.parametrize("output", ["yes", "and so on " * 40])
+def test_training_is_advised_where_it_is_quick(tmp_path: Path, output: str) -> None:
+    of_output, other = planned(tmp_path, output), "use the default"
     advice = advise_on(of_output, FAST)
     assert advice.startswith("train on 16 rows with --train 16, at most about 0 s")
     assert advice.endswith(other)

@@ -119,6 +119,7 @@ def test_generate_checks_unless_told_not_to(
     assert "most of the time" in announced
     assert len(re.findall(r"Checked on 16 other rows in \d+ s: loss of the", checked.err)) == 1
     assert "with a 3-shot prompt" in checked.err
+    assert checked.err.count("Right answers on 16 rows: the adapter ") == 1
     card = (tmp_path / "a" / "README.md").read_text()
     assert "## Checked on 16 rows" in card
     assert "base model with a prompt of 3 examples" in card

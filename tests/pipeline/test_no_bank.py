@@ -239,7 +239,7 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
         repr(planned) == f"Plan for a local dataset (64 rows): no bank, from {bases['Llama']} alone"
     )
     assert planned.neighbors() == ()
-    assert planned.to_dict()["bank"] is planned.expected is None
+    assert planned.to_dict()["bank"] is None
     assert len(planned.to_pandas()) == 0
     assert "<table>" in planned._repr_html_()
     assert pickle.loads(pickle.dumps(planned)).provenance() == planned.provenance()

@@ -129,7 +129,7 @@ def test_plan_and_card_warn_about_missing_outputs(
     warning = "The dataset has no outputs: only inputs were compared"
     assert any(text.startswith(warning) for text in prompts.warnings)
     assert not any("only text" in text for text in prompts.warnings)
-    assert prompts.expected is None
+    assert prompts.verdict.level == "unsure"
     generation = make_adapter(prompts.with_recipe(Recipe(top_k=2)))
     folder = generation.save_pretrained(tmp_path / "a")
     card = (folder / CARD_FILE).read_text(encoding="utf-8")

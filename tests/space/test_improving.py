@@ -1,11 +1,11 @@
 """Training an adapter further in the Space, with a tiny base model."""
 
 import json
-import shlex
+import math
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from html import unescape
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,7 @@ pytest.importorskip("peft")
 
 from hf_lorameta import plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
-from hf_lorameta.cards.model_card import render_card  # noqa: E402
-from hf_lorameta.engines.scoring import Report, Scores  # noqa: E402
-from hf_lorameta.environment import install_requirement  # noqa: E402 - they import torch
+from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline.publish import Target  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
@@ -70,13 +68,12 @@ def adapter(result: PlanResult) -> Iterator[generating.Adapter]:
 def test_training_gives_another_adapter_whose_card_says_trained(
     result: PlanResult, adapter: generating.Adapter, bank: Bank
 ) -> None:
-    assert trying.why_not_improve(result, bank) == ""
+    assert trying.can_improve(result, bank, 120)
     job = jobs.Job(120)
     improved = trying.improve(adapter, result, bank, job)
     assert improved.adapter is not None
-    assert improved.adapter.trained is not None
-    card = render_card(improved.adapter.trained, None)
-    assert card == improved.adapter.read("README.md")
+    assert improved.adapter.trained
+    assert not adapter.trained
     rows = len(trying.rows_to_train(result))
     assert f"Trained on {rows} rows" in improved.adapter.read("README.md")
     assert "It trains on other rows of the dataset" in improved.adapter.read("README.md")
@@ -117,7 +114,7 @@ def test_a_training_without_gain_leaves_the_adapter(
     monkeypatch.setattr(few_rows_settings, "settings_for", settings)
     improved = trying.improve(adapter, result, bank, jobs.Job(120))
     assert improved.adapter is None
-    assert "lm-unsure" in result_view.improved_html(improved)
+    assert "the adapter stays" in result_view.improved_html(improved)
 
 
 def test_a_canceled_training_leaves_nothing(
@@ -142,28 +139,48 @@ def test_a_canceled_training_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_that_would_take_too_long_is_refused(
-    result: PlanResult, adapter: generating.Adapter, bank: Bank
+def test_training_is_offered_only_where_it_is_possible_in_time(
+    result: PlanResult, adapter: generating.Adapter, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert not trying.can_improve(result, bank, 1e-6)
     job = jobs.Job(120)
     job.time_limit = 1e-6
-    with pytest.raises(trying.TooSlowError, match="longer here than this page allows"):
-        trying.improve(adapter, result, bank, job)
-
-
-def test_the_page_says_why_it_cannot_train(
-    result: PlanResult, bank: Bank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    monkeypatch.setattr(jobs.Job, "seconds_left", 1e-6)
+    improved = trying.improve(adapter, result, bank, job)
+    assert improved.adapter is None
+    assert "too short" in improved.message
     few = PlanResult(result.plan, result.samples[:5], "few")
-    reason = trying.why_not_improve(few, bank)
-    assert reason == "Not possible here: 5 labeled rows to train on, expected at least 8."
+    assert not trying.can_improve(few, bank, 120)
     monkeypatch.setitem(sys.modules, "torch", None)
-    reason = trying.why_not_improve(result, bank)
-    assert reason == "Not possible here: torch is not installed."
-    form = result_view.improve_text(reason, "hf-lorameta generate user/data --train 16 -o x")
-    assert "<form" not in form
-    install = shlex.join(["pip", "install", install_requirement("eval", remote=True)])
-    assert f"<code>{install}\nhf-lorameta generate" in unescape(form)
+    assert not trying.can_improve(result, bank, 120)
+
+
+@pytest.mark.parametrize(("step", "helped"), [(9, True), (0, False)])
+def test_a_training_that_takes_longer_than_estimated_ends_with_its_best_result(
+    step: int,
+    helped: bool,
+    result: PlanResult,
+    adapter: generating.Adapter,
+    bank: Bank,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending = trying._ending
+
+    def late(report: Callable[..., None], deadline: float) -> Callable[..., None]:
+        def show(stage: str, done: int = 0, total: int = 0) -> None:
+            over = stage.startswith("Training") and done >= step
+            ending(report, 0 if over else math.inf)(stage, done, total)
+
+        return show
+
+    monkeypatch.setattr(trying, "_ending", late)
+    improved = trying.improve(adapter, result, bank, jobs.Job(120))
+    assert (improved.adapter is not None) == helped
+    if improved.adapter:
+        assert "until the time was over" in improved.message
+        assert "until it was interrupted" in improved.adapter.read("README.md")
+    else:
+        assert "No training step helped" in improved.message
 
 
 @pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])
@@ -180,34 +197,37 @@ def test_no_public_repo_is_named_after_a_private_dataset(
 
 
 @pytest.mark.parametrize("tested", [False, True])
-def test_a_trained_adapter_is_published_with_a_card_of_the_repo(
+def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
     tested: bool, result: PlanResult, adapter: generating.Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published: dict[str, bytes] = {}
 
-    def publish(folder: Path, *_: object) -> str:
+    def upload(folder: Path, *_: object) -> str:
         published.update({path.name: path.read_bytes() for path in folder.iterdir()})
         return "https://hub/ann/x"
 
     marked = (adapter.folder / WEIGHTS).read_bytes() + b"trained"
     (adapter.folder / WEIGHTS).write_bytes(marked)
-    adapter.seconds, adapter.trained = 1.0, result.plan.card_data(4)
+    if tested:
+        right = RightAnswers(most_frequent=7, base=2, end=12)
+        adapter.add_check(Check(16, 2.0, 1.0, 1.0, 1, right=right))
+        assert json.loads(adapter.read("recipe.json"))["check"]["right"]["end"] == 12
+        with zipfile.ZipFile(adapter.archive) as opened:
+            assert opened.read("README.md").decode() == adapter.read("README.md")
     before = {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
     target = Target("ann/x", None, True, False, ())
     monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
     monkeypatch.setattr(generating, "check_no_overwrite", lambda _: None)
-    monkeypatch.setattr(generating, "publish_folder", publish)
+    monkeypatch.setattr(generating, "publish_folder", upload)
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
-    scores = {name: Scores(1.25, 0.5, 0.5, 0.5, 4) for name in ("base", "generated")}
-    report = Report(scores) if tested else None
-    done = generating.make_and_publish(
-        result, generating.Destination("ann/x"), "hf_token", jobs.Job(60), report, adapter
-    )
-    assert done == generating.Published("https://hub/ann/x", "ann/x", True, 1.0)
+    destination, job = generating.Destination("ann/x"), jobs.Job(60)
+    done = generating.publish(result, adapter, destination, "hf_token", job)
+    assert done == generating.Published("https://hub/ann/x", "ann/x", True, adapter.seconds)
     card = published.pop("README.md").decode()
     assert "path/to/this/folder" in before.pop("README.md").decode()
     assert "path/to/this/folder" not in card
     assert "ann/x" in card
-    assert ("## What was measured" in card) is tested
+    assert ("## Checked on 16 rows" in card) is tested
+    assert ("Likely to help" in card) is tested
     assert published == before
     assert "path/to/this/folder" in adapter.read("README.md"), "of the download"

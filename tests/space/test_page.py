@@ -39,9 +39,10 @@ def test_signed_out_verdict_adapter_and_download(
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
     visitor.plan(repo)
     plan = cli("plan", "-d", repo, "--json").json
-    expect(page.locator("#lm-verdict").get_by_role("listitem")).to_have_count(5)
-    expect(page.locator("#lm-verdict")).to_contain_text("NewsMTSC (sentiment about a person)")
+    expect(page.locator("#lm-verdict")).to_contain_text("its answers were not counted")
     visitor.open_section("Details")
+    expect(page.locator("#lm-figures .lm-line").get_by_role("listitem")).to_have_count(5)
+    expect(page.locator("#lm-figures")).to_contain_text("NewsMTSC (sentiment about a person)")
     top = page.locator(".lm-bars .lm-bar").nth(1)
     best = plan["neighbors"][0]
     expect(top.locator("b")).to_have_text(f"{100 * best['coefficient']:.1f} %")
@@ -69,6 +70,7 @@ def test_tabbing_through_all_controls_keeps_the_result_and_requests_nothing(
     visitor.plan(repo)
     visitor.open_section("Options")
     visitor.make()
+    page.wait_for_timeout(1000)  # what follows the result
     cli.hub.clear_requests()
     count = len(visitor.requests)
     page.locator("#lm-dataset").focus()
@@ -184,7 +186,8 @@ def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Acc
     odd = [{"a,b": f"how was {i}", "c=d": "very kind", "x": "Answer."} for i in range(30)]
     repo, page = user.dataset("odd", {"train.jsonl": lines(odd)}), visitor.page
     visitor.enter_dataset(repo)
-    visitor.wait_for_error("The columns fit no known layout")
+    page.get_by_text("Which column is the model given").wait_for()
+    assert page.get_by_role("alert").count() == 0
     page.get_by_label("Role of a,b").select_option("input")
     page.get_by_label("Role of c=d").select_option("output")
     visitor.wait_for_plan(repo)
@@ -202,6 +205,7 @@ def test_options_gray_out_the_result_and_invalid_ones_stop_the_button(
     visitor.make()
     cli.hub.clear_requests()
     visitor.open_section("Options")
+    visitor.open_section("Details")
     box = page.get_by_label("Use only the k most similar")
     box.fill("2")
     box.press("Tab")

@@ -1,10 +1,10 @@
 """A base model in transformers with an adapter in memory; needs the extra ``eval``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from hf_lorameta.engines.interfaces import RowScores
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.interfaces import RowScores, all_alike
+from hf_lorameta.engines.scoring import Tokens, shared_length
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
@@ -58,9 +58,27 @@ class TorchRunner:
         with applied(self._evaluator.model, self._layout, self._pairs):
             [losses] = self._evaluator.row_losses(tokens)
         ends = self._evaluator.answer_ends
-        pairs = zip(tokens, losses.likeliest, strict=True)
+        pairs = list(zip(tokens, losses.likeliest, strict=True))
         right = sum(best[:-1] == row.output[:-1] and best[-1] in ends for row, best in pairs)
-        return RowScores(losses.per_token, right)
+        known = [_known_answer(best, row.output, ends) for row, best in pairs]
+        alike = all_alike(known, [row.output for row in tokens])
+        return RowScores(losses.per_token, right, alike)
+
+
+def _known_answer(
+    best: Sequence[int], output: Sequence[int], ends: Collection[int]
+) -> tuple[int, ...]:
+    """Return what is known of a greedy answer, from the likeliest tokens after those of an output.
+
+    Up to the first that is another than the output's, they are what the model would write.
+
+    Example:
+        >>> _known_answer([5, 8, 9], [5, 6, 0], {0}), _known_answer([5, 6, 0], [5, 6, 0], {0})
+        ((5, 8), (5, 6))
+    """
+    same = shared_length(best, output)
+    written = tuple(best[: same + 1])
+    return written[:-1] if written[-1] in ends else written
 
 
 def _check(model: Any, module: Module) -> None:
