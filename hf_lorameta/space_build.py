@@ -164,7 +164,9 @@ def _wheel(pages: Mapping[str, bytes], package: Mapping[str, bytes]) -> bytes:
     files |= package
     tag = "Wheel-Version: 1.0\nGenerator: hf-lorameta\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{info}/WHEEL"] = tag.encode()
-    files[f"{info}/entry_points.txt"] = (_distribution().read_text("entry_points.txt") or "").encode()
+    files[f"{info}/entry_points.txt"] = (
+        _distribution().read_text("entry_points.txt") or ""
+    ).encode()
     listed = [f"{name},{_record_hash(content)},{len(content)}" for name, content in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*listed, f"{info}/RECORD,,", ""]).encode()
     buffer = io.BytesIO()

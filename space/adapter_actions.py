@@ -15,7 +15,7 @@ from work import trying
 from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
 from work.planning import PlanResult
-from work.visit import MAKE_AGAIN, READ_AGAIN, Visit, known
+from work.visit import MAKE_AGAIN, READ_AGAIN, Line, Visit, known
 
 
 class Shown(NamedTuple):
@@ -101,8 +101,8 @@ class AdapterActions(Actions):
 
             job.show(show)
 
-        line, problem = ("model" if asked else "test"), self.components.report
-        return self.begin(visit, line, work, problem, asked=asked)
+        line: Line = "model" if asked else "test"
+        return self.begin(visit, line, work, self.components.report, asked=asked)
 
     @in_turn
     def improve(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
@@ -212,11 +212,11 @@ class AdapterActions(Actions):
         if visit.report is None:
             return updates
         example = view.best_example(visit.report)
-        both = (example.outputs[method] for method in ("base", "generated"))
+        base, adapted = (example.outputs[method] for method in ("base", "generated"))
         return updates | {
             c.report: view.report_html(visit.report),
             c.prompt: view.bare_input(result, example.input),
-            c.answers: view.answers_html(*both, example.reference),
+            c.answers: view.answers_html(base, adapted, example.reference),
         }
 
 

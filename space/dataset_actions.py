@@ -136,8 +136,6 @@ class DatasetActions(Actions):
         except LoraMetaError as error:
             problem = error_html(error)
         with visit.lock:  # a plan that is shown from now on has these options
-            if recipe is not None and recipe == visit.recipe:  # shown, not chosen
-                return {c.visit: visit, c.option_error: ""}
             visit.recipe, before = recipe, visit.plan_result
         if before is not None:
             after = before
@@ -177,11 +175,11 @@ class DatasetActions(Actions):
                 updates |= self._show_plan(visit, result, request)
                 if adapter:
                     updates |= results.show_result(visit, result, adapter, how)
-                return updates
+                return updates | self._options(visit)
 
             job.show(show)
 
-        return self._no_plan() | self.begin(visit, "plan", work, c.status) | self._options(visit)
+        return self._no_plan() | self.begin(visit, "plan", work, c.status)
 
     def _options(self, visit: Visit) -> Updates:
         """Return the options that a visit has chosen."""

@@ -1,5 +1,7 @@
 """Build and deploy the folder of a Space: pages, package, pinned requirements, default bank."""
 
+import base64
+import hashlib
 import importlib.metadata
 import json
 import subprocess
@@ -13,7 +15,7 @@ import yaml
 
 from hf_lorameta.cli.app import app
 from hf_lorameta.errors import UsageError
-from hf_lorameta.space_build import build_space
+from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
 from tests.support.running_space import ROOT, SPACE, Visitor, browser, missing, running_space
 
@@ -265,3 +267,17 @@ def environment_without_this_package(folder: Path) -> Path:
 
 def test_the_cli_has_the_space_commands() -> None:
     assert "space" in {group.name for group in app.registered_groups}
+
+
+def test_the_wheel_of_a_space_holds_the_package_its_pages_and_a_record(built: Path) -> None:
+    with zipfile.ZipFile(built / WHEEL) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    info = WHEEL.removesuffix("-py3-none-any.whl") + ".dist-info"
+    assert {"hf_lorameta/space_build.py", "hf_lorameta/_space/app.py"} <= files.keys()
+    assert b"hf-lorameta" in files[f"{info}/entry_points.txt"]
+    recorded = [line.split(b",") for line in files[f"{info}/RECORD"].splitlines()]
+    assert {name.decode() for name, _, _ in recorded} == files.keys()
+    for name, digest, size in recorded[:-1]:
+        content = files[name.decode()]
+        found = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
+        assert (digest, int(size)) == (b"sha256=" + found, len(content))

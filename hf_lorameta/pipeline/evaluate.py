@@ -359,8 +359,8 @@ def check_of(report: Report, shots: int) -> Check:
         alike=all_alike([sample.outputs[ONLY].strip() for sample in report.samples], outputs),
     )
     return Check(
-        adapter.rows, base.loss, adapter.loss, adapter.loss, 1.0, chat and chat.loss,
-        prompt and prompt.loss, shots, right,
+        adapter.rows, base.loss, adapter.loss, adapter.loss, 1.0, chat.loss if chat else None,
+        prompt.loss if prompt else None, shots, right,
     )  # fmt: skip
 
 

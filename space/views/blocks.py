@@ -51,8 +51,8 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     errors.GatedError: "Request access on the dataset's page. It can be read here only if the "
     "owner of this page allows it (its README says how); otherwise download the file and upload "
     "it here.",
-    errors.ColumnsError: "Choose the input and output columns below, then press “Read again”.",
-    errors.UnlabeledDatasetError: "Choose the output column below, then press “Read again”. If "
+    errors.ColumnsError: "Choose the input and output columns below.",
+    errors.UnlabeledDatasetError: "Choose the output column below. If "
     "there is none, choose only the input column: the comparison then uses inputs alone and is "
     "less reliable.",
     errors.DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta "
@@ -69,9 +69,9 @@ _ADVICE: dict[type[LoraMetaError], str] = {
 _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",
-    "instruction": "Write the instruction into its field below the table.",
-    "template": "Write the form of the prompt into the last field below the table: {input} and "
-    "{instruction} where they belong, or the word chat.",
+    "instruction": "Write the instruction into its field under “Prompt”.",
+    "template": "Write the form into its field under “Prompt”: {input} and {instruction} where "
+    "they belong, or the word chat.",
 }
 """Where the page has an option that an error advises to change, unless its class says so."""
 

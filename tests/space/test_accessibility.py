@@ -170,10 +170,10 @@ def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -
     visitor.page.wait_for_timeout(1000)
     log = visitor.page.evaluate("window.log")
     texts = [text for _, text in log]
-    assert sum("Likely to help" in text for text in texts) == 1
+    assert sum("Unsure: its answers" in text for text in texts) == 1
     assert sum("Your adapter is ready" in text for text in texts) == 1
     shown = visitor.page.evaluate("window.shown")
     assert any("Starting" in text for text in shown)
     assert not any(re.search(r"queue|processing|\d\.\ds", text) for text in [*texts, *shown])
-    progress = [at for at, text in log if "Likely" not in text and "ready" not in text]
+    progress = [at for at, text in log if "Unsure" not in text and "ready" not in text]
     assert all(b - a >= 4500 for a, b in pairwise(progress))

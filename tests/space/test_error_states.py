@@ -23,7 +23,6 @@ FILES = {
     "nothing.csv": (b"", "has no rows"),
     "heads.csv": (b"input,output\n", "no rows"),
     "blank.jsonl": (lines([{"input": "q", "output": ""}] * 12), "has an output"),
-    "odd.jsonl": (ODD, "fit no known layout"),
     "long.jsonl": (lines([{"input": "q", "output": "a" * 40_000_000}]), "has a row of"),
     "notes.exe": (b"MZ", "is not one of"),
 }
@@ -81,27 +80,28 @@ def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Accoun
 def test_roles_and_options_that_do_not_fit(visitor: Visitor, user: Account) -> None:
     page = visitor.page
     visitor.enter_dataset(user.dataset("odd", {"train.jsonl": ODD}))
-    expect(visitor, "#lm-status", "fit no known layout")
+    page.locator("#lm-status", has_text="Which column is the model given").wait_for()
+    page.get_by_label("Role of left").select_option("input")
     page.get_by_label("Role of left").select_option("ignore")
     page.get_by_label("Role of right").select_option("ignore")
     expect(visitor, "#lm-status", "Choose which column")
     page.get_by_label("Role of left").select_option("messages")
     page.get_by_label("Role of right").select_option("input")
     expect(visitor, "#lm-status", "already holds inputs and outputs")
-    page.get_by_label("Role of left").select_option("instruction")
-    page.get_by_label("One instruction").fill("Answer.")
-    page.get_by_role("button", name="Read again").click()
+    page.get_by_label("Role of left").select_option("choices")
     expect(visitor, "#lm-status", "do not go together")
     page.get_by_label("Role of left").select_option("input")
     page.get_by_label("Role of right").select_option("output")
-    page.get_by_label("Form of the prompt").fill("Say it.")
-    page.get_by_role("button", name="Read again").click()
-    expect(visitor, "#lm-template-error", "has no {input}")
-    page.get_by_label("Form of the prompt").fill("{instruction}\n\n{input}")
-    page.get_by_role("button", name="Read again").click()
-    link = "template=%7Binstruction%7D%0A%0A%7Binput%7D"
+    visitor.open_section("Prompt")
+    page.get_by_label("Instruction, the same").fill("Answer.")
+    page.get_by_label("Form, if not").fill("Say it.")
+    page.get_by_role("button", name="Use this prompt").click()
+    expect(visitor, "#lm-prompt-error", "has no {input}")
+    page.get_by_label("Form, if not").fill("{instruction}\n\n{input}")
+    page.get_by_role("button", name="Use this prompt").click()
+    link = "instruction=Answer.&template=%7Binstruction%7D%0A%0A%7Binput%7D"
     page.locator(f"[data-link$='{link}']").wait_for(state="attached")
-    page.locator("#lm-template-error [role=alert]").wait_for(state="detached")
+    page.locator("#lm-prompt-error [role=alert]").wait_for(state="detached")
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
     visitor.open_section("Options")
     for label, value, message in (

@@ -537,7 +537,8 @@ def test_answers_are_counted_unasked_where_the_base_model_can_be_run(
     assert actions.test_unasked(untested) == {"visit": untested}, "only once"
     page |= shown(actions.run(untested, "test"))
     assert page["verdict"] == "counted"
-    assert (untested.draft, untested.report) == (draft, "a report, asked=False")
+    assert untested.draft is draft
+    assert str(untested.report) == "a report, asked=False"
     assert untested.adapter is None
     assert not is_visible(page["result_step"])
     assert actions.test_unasked(untested) == {"visit": untested}, "it was tested"

@@ -145,6 +145,79 @@ def test_a_file_can_be_dropped(visitor: Visitor) -> None:
     visitor.page.locator("#lm-verdict [data-announce^='dropped.jsonl']").wait_for()
 
 
+def test_the_proposed_instruction_is_filled_in_and_no_choice_until_it_is_changed(
+    visitor: Visitor, user: Account
+) -> None:
+    words = ("clear", "wet", "warm", "grey", "calm", "windy")
+    rows = [
+        {"text": f"{words[i % 6]} on day {i}", "label": ("sun", "rain")[i % 2]} for i in range(30)
+    ]
+    repo, page = user.dataset("weather", {"train.jsonl": lines(rows)}), visitor.page
+    visitor.plan(repo)
+    visitor.open_section("Prompt")
+    box = page.get_by_label("Instruction, the same for all rows")
+    expect(box).to_have_value("Classify the text as one of: rain, sun.")
+    page.get_by_role("button", name="Use this prompt").click()
+    visitor.wait_for_plan(repo)
+    assert page.locator("[data-link*='instruction']").count() == 0
+    box.fill("Is it sun or rain?")
+    page.get_by_role("button", name="Use this prompt").click()
+    page.locator("[data-link*='instruction=Is+it+sun']").wait_for(state="attached")
+
+
+def test_few_tabs_lead_from_the_dataset_to_the_button_and_the_verdict_is_in_view(
+    visitor: Visitor, user: Account
+) -> None:
+    repo, page = user.dataset("near", {"train.jsonl": TRAIN}), visitor.page
+    visitor.plan(repo)
+    verdict = page.locator("#lm-verdict .lm-verdict").bounding_box()
+    assert verdict["y"] + verdict["height"] < page.locator("#lm-bar").bounding_box()["y"]
+    page.locator("#lm-dataset").focus()
+    tabs = 0
+    while not page.locator("#lm-make").evaluate("(e) => e === document.activeElement"):
+        page.keyboard.press("Tab")
+        tabs += 1
+    assert tabs <= 8
+
+
+def test_what_lora_is_and_how_it_works_is_explained_in_place(visitor: Visitor) -> None:
+    page = visitor.page
+    term = page.get_by_text("small matrices that are added")
+    assert not term.is_visible()
+    page.get_by_role("button", name="LoRA adapter", exact=True).click()
+    expect(term).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_text("How it works").click()
+    expect(page.locator(".lm-how li:visible")).to_have_count(5)
+    paper = page.get_by_role("link", name="arXiv 2507.01806")
+    assert paper.get_attribute("href") == "https://arxiv.org/abs/2507.01806"
+
+
+def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    path, page = tmp_path / "mine.jsonl", visitor.page
+    path.write_bytes(TRAIN)
+    visitor.upload(path)
+    visitor.open_section("Options")
+    page.get_by_label("Rank of the adapter").fill("8")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(1500)
+    visitor.make()
+    visitor.sign_in()
+    expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
+    expect(page.locator("#lm-verdict [data-announce^='mine.jsonl']")).to_have_count(1)
+    expect(page.locator("#lm-make")).to_have_text("Make again")
+    expect(page.get_by_role("button", name="Save to Hub")).to_be_visible()
+    visitor.open_section("Options")
+    expect(page.get_by_label("Rank of the adapter")).to_have_value("8")
+    page.reload()
+    expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
+    other = Visitor(page.context.browser, visitor.url)
+    assert other.page.get_by_role("heading", name="Your adapter is ready").count() == 0
+    other.close()
+
+
 # --- the last choice wins -----------------------------------------------------------------------
 
 

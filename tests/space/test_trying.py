@@ -2,17 +2,14 @@
 
 import json
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from html import unescape
 from pathlib import Path
 
 import pytest
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.environment import install_requirement
 from tests.conftest import Account, Shell, Web
 from tests.space.forbidden_words import forbidden_words
 from tests.support.plain_bank import plain_bank
@@ -27,7 +24,7 @@ sys.path.insert(0, str(SPACE))
 try:
     import settings
     from views import result as result_view
-    from work import trying
+    from work.bank_loader import find_model
 finally:
     sys.path.remove(str(SPACE))
 
@@ -98,8 +95,8 @@ def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_t
     visitor.sign_in()
     visitor.plan(repo)
     visitor.make()
-    expect(page.locator("#lm-improve")).to_contain_text("torch, transformers are not installed")
-    expect(page.locator("#lm-improve .lm-code")).to_contain_text("--train 100")
+    expect(page.locator("#lm-improve")).to_be_hidden()
+    expect(page.locator("#lm-usage")).to_contain_text("--train 100")
 
     expect(page.get_by_label("Input", exact=True)).to_have_value(COUNTING[0]["input"])
     page.get_by_role("button", name="Compare the answers").click()
@@ -109,16 +106,18 @@ def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_t
     expect(answers.nth(0)).to_contain_text("6, 7, 8")
 
     page.locator("#lm-test").get_by_role("button", name="Test").click()
-    page.locator("#lm-report").get_by_text("the adapter is not better than").wait_for()
+    page.locator("#lm-verdict").get_by_text("Unlikely to help").wait_for()
+    expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
     target = f"{owner.name}/counting-SmolLM2-135M-Instruct-lorameta"
     page.get_by_role("button", name="Save to Hub").click()
     ask = page.locator("#lm-ask-again")
-    ask.get_by_text("no better than the base model").wait_for()
+    ask.get_by_text("something else answers better").wait_for()
     assert cli.hub.repo(target) is None
     ask.get_by_role("button", name="Save anyway").click()
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
     card = cli.hub.read(target, "README.md").decode()
-    assert f"### `{repo}`" in card, "the scores"
+    assert "**Unlikely to help" in card
+    assert "## Checked on" in card
     expect(ask).to_be_hidden()
 
 
@@ -127,9 +126,43 @@ def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     monkeypatch.setenv("PATH", "")
-    reason = trying.why_not(Bank.embedded(), settings.Settings())
+    gguf, reason = find_model(Bank.embedded(), settings.Settings())
+    assert gguf is None
     page = result_view.no_model_html(reason)
     assert "is not installed on this machine" in page
-    install = shlex.join(["pip", "install", install_requirement("gguf", remote=True)])
-    assert f"<code>{install}\nhf-lorameta try ADAPTER --compare" in unescape(page)
-    assert "<form" not in page
+    assert "“Use it” below has the commands" in page
+
+
+@pytest.fixture
+def tested(
+    world: Shell, enrol: Callable[[], Account], tmp_path: Path
+) -> Iterator[tuple[Visitor, Account]]:
+    """A visitor of a Space with the bank in the package, which counts answers unasked."""
+    owner = enrol()
+    with (
+        running_space(world.hub, tmp_path, token=owner.token, HF_LORAMETA_NO_BASE="") as space,
+        browser() as chromium,
+    ):
+        visitor = Visitor(chromium, space.url)
+        yield visitor, owner
+        assert visitor.errors == []
+        visitor.close()
+
+
+@pytest.mark.slow
+def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right(
+    tested: tuple[Visitor, Account],
+) -> None:
+    visitor, _ = tested
+    page = visitor.page
+    page.get_by_role("button", name="Guest book notes").click()
+    page.locator("#lm-verdict", has_text="answers were not counted").wait_for()
+    page.locator("#lm-work [data-progress^='Counting']").wait_for()
+    expect(page.locator("#lm-make")).to_be_visible()
+    page.locator("#lm-verdict", has_text="Right answers on 16 rows").wait_for()
+    visitor.make()
+    expect(page.locator("#lm-make")).to_have_text("Make again")
+    before, after = page.locator("#lm-answers .lm-answer").all_inner_texts()
+    said = page.locator("#lm-answers b").inner_text()
+    assert after == said != before
+    expect(page.locator("#lm-test").get_by_role("button", name="Test")).to_be_hidden()
