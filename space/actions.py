@@ -86,7 +86,8 @@ class Actions:
         except Canceled:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a message
-            updates = {task.problem: error_html(known_error(error))}
+            found = known_error(error)
+            updates = {task.problem: error_html(found)} if task.asked else {}
         finally:  # Gradio closes this generator where it takes a page for closed
             with visit.lock:
                 visit.finish(task)

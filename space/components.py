@@ -88,7 +88,7 @@ class Components:
         self.columns_form = _html("lm-columns", js_on_load=script)
 
     def _build_details(self) -> None:
-        with gr.Accordion("Prompt: what is put around each input", open=False):
+        with gr.Accordion("Prompt", open=False):
             self.instruction = gr.Textbox(
                 label="Instruction, the same for all rows", lines=2, max_length=TEXT_CHARACTERS
             )
@@ -101,7 +101,7 @@ class Components:
             )
             self.use_prompt = gr.Button("Use this prompt")
             self.prompt_error = _html("lm-prompt-error")
-        with gr.Accordion("Details: what the adapter is made of", open=False):
+        with gr.Accordion("Details", open=False):
             self.details, self.map = _html("lm-figures"), _html("lm-map")
         with gr.Accordion("Options", open=False):
             self._build_options(Recipe())

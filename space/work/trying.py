@@ -51,7 +51,8 @@ _TIME_SHARE = 0.9
 PROMPT_CHARACTERS = 20_000
 """Of a prompt that is tried; the base model reads the last thousand tokens of it."""
 _WAIT_SECONDS = 0.2
-_TIME = ModelTime()
+_TIME = {True: ModelTime(), False: ModelTime()}
+"""Of what visitors asked for, and of the rest, which leaves them their time."""
 
 
 class _Model:
@@ -177,14 +178,14 @@ def _trial(
 @contextmanager
 def _turn(job: Job, *, asked: bool = True) -> Iterator[None]:
     """Wait until no other job has a base model in memory; count how long this one has it."""
-    _TIME.check(job.address)
+    _TIME[asked].check(job.address)
     with _MODEL.turn(job, asked=asked):
         start = time.monotonic()
         try:
             job.report("Loading the base model")
             yield
         finally:
-            _TIME.add(job.address, time.monotonic() - start)
+            _TIME[asked].add(job.address, time.monotonic() - start)
 
 
 def title(method: str) -> str:

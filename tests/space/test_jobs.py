@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.automatic import NO_BASE
 from tests.support.running_space import SPACE, missing
 
@@ -557,6 +558,21 @@ def test_answers_are_not_counted_unasked_without_a_model_a_plan_or_after_cancel(
         assert page_with().test_unasked(untested) == nothing
     untested.plan_result = None
     assert page_with().test_unasked(untested) == nothing
+
+
+def test_a_test_that_nobody_asked_for_fails_in_silence(
+    untested: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LoraMetaError("no time left")
+
+    monkeypatch.setattr(adapter_actions, "make_adapter", fail)
+    actions = page_with()
+    page = actions.test_unasked(untested) | shown(actions.run(untested, "test"))
+    assert "no time left" not in str(page)
+    assert page["report"] == page["progress"] == ""
+    page = actions.test(untested, 1) | shown(actions.run(untested, "model"))
+    assert "No time left" in page["report"]
 
 
 def test_a_request_ends_a_test_that_nobody_asked_for(untested: Visit) -> None:
