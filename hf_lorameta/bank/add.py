@@ -57,10 +57,10 @@ def add_entries(
 ) -> Bank:
     """Add the entries of a manifest to a local bank, and return it with them.
 
-    An entry that the bank holds, by the adapter's id, stays as it is. Fitted rules and measured
-    gains are dropped, since they depend on the whole bank. Of a large bank, the last shard of
-    profiles, the sketches and the index are written again, the index last: until then, the bank is
-    what it was. The distances of a smaller bank are computed again.
+    An entry that the bank holds, by the adapter's id, stays as it is. Fitted rules are dropped,
+    since they depend on the whole bank. Of a large bank, the last shard of profiles, the sketches
+    and the index are written again, the index last: until then, the bank is what it was. The
+    distances of a smaller bank are computed again.
 
     Args:
         manifest: of the new entries, for the bank's base model.
@@ -150,7 +150,6 @@ def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Ban
         changes |= stored._asdict() | {
             "files": stored.files | others,
             "entries": extended(index.entries, entries),
-            "gains": (),
             "published": published,
         }
     bank.update_index(**changes)  # opening the bank again would take seconds

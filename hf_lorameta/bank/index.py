@@ -43,7 +43,7 @@ Chosen on what all distances cost: the 10⁶ of 1,000 entries take 90 s of CPU, 
 entry; twice the entries take four times as long.
 """
 
-_OPTIONAL = ("packing", "gains", "general", "output_prior", "merged", "median_distances")
+_OPTIONAL = ("packing", "general", "output_prior", "merged", "median_distances")
 _SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.records")
 _ENTRIES = re.compile(r"entries-[0-9a-f]{16}\.jsonl")
 _SKETCHES = re.compile(r"sketches-(\d{6,})\.safetensors")
@@ -142,27 +142,6 @@ class Skipped(Stored):
     reason: str
 
 
-class Gain(Stored):
-    """Losses on rows of one dataset, in nats per token, with its own adapter left out of the bank.
-
-    Attributes:
-        distance: to the nearest other dataset, in the default recipe's metric.
-        base: loss of the base model.
-        generated: with the combination of the other adapters.
-        length: mean number of output tokens.
-        prompted: loss of the base model with a 3-shot prompt; None if not measured.
-        novelty: of the outputs, see `hf_lorameta.data.counts.output_counts.OutputCounts`.
-    """
-
-    distance: float = Field(ge=0)
-    base: float = Field(gt=0)
-    generated: float = Field(ge=0)
-    length: float = Field(gt=0)
-    prompted: float | None = Field(default=None, ge=0)
-    novelty: float | None = Field(default=None, ge=0, le=1)
-    left_out_if_none = ("novelty",)
-
-
 class Index(Stored):
     """Content of ``bank.json``."""
 
@@ -182,7 +161,6 @@ class Index(Stored):
     # of a large bank, the median distance between two of its datasets, by `metrics.stored_name`
     median_distances: dict[str, float] = Field(default={})
     packing: Packing | None = None  # None for a bank
-    gains: tuple[Gain, ...] = ()  # measured by ``bank fit --transfer``, one per entry, or otherwise
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
     merged: tuple[MergedBank, ...] = ()  # the banks that ``bank merge`` made this one of

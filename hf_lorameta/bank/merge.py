@@ -42,7 +42,7 @@ def merge_banks(banks: Sequence[Bank], target: Path, progress: Progress = no_pro
     An adapter that several banks hold, by id and revision or with the same weights, is stored once:
     from the first of these banks that is not a pack, else from the first.
     Of the general adapters, the one that was trained on most tasks is kept, with the output prior
-    of its bank. Fitted rules and measured gains are left out, since they depend on the whole bank.
+    of its bank. Fitted rules are left out, since they depend on the whole bank.
 
     Args:
         banks: at least two.

@@ -389,13 +389,6 @@ def fit(
     hidden: Annotated[int, typer.Option(help="Width of the network; the paper uses 4000.")] = 256,
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the initial weights.")] = 0,
-    transfer: Annotated[
-        bool,
-        typer.Option(
-            "--transfer", help="Instead, measure what each dataset gains from the other adapters."
-        ),
-    ] = False,
-    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -403,10 +396,6 @@ def fit(
 
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.fit_neural_rule import fit_bank
-
-    if transfer:
-        _measure_gains(folder, token, json, quiet)
-        return
 
     bank = Bank.from_pretrained(folder)
     with stage_bars(quiet) as progress:
@@ -421,22 +410,3 @@ def fit(
         for name, report in reports.items()
     }
     emit(json, content, lambda: table(head, rows))
-
-
-def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> None:
-    from hf_lorameta.pipeline.measure_gains import measure_gains
-    from hf_lorameta.pipeline.session import Session
-
-    with Session(folder, token=token) as session:
-        bank = session.bank
-        with stage_bars(quiet) as progress:
-            gains = measure_gains(session, partial(progress, "leave one out"))
-    if len(gains) < len(bank):
-        log(quiet, f"{len(bank) - len(gains)} datasets skipped: the general adapter knows them")
-    rows = [
-        [entry.dataset, f"{g.distance:.3f}", f"{g.base:.3f}", f"{g.generated:.3f}"]
-        for entry in bank.index.entries
-        if (g := gains.get(entry.name))
-    ]
-    head = ["dataset left out", "nearest", "base loss", "generated"]
-    emit(json, [g.model_dump() for g in gains.values()], lambda: table(head, rows))

@@ -6,9 +6,7 @@ exchanged, which makes outputs long; docstrings of numpy and scipy; and bodies o
 Python's standard library. Scores are losses of 16 rows, in float32. The table compares rules that
 compute the factor from the length of the outputs; between the five factors losses are interpolated.
 
-Every score is saved in FOLDER at once, so the command resumes where it stopped. ``--gains`` also
-scores the default and a 3-shot prompt on the tasks with long outputs, for ``tests.benchmarks.gains
---long FOLDER``.
+Every score is saved in FOLDER at once, so the command resumes where it stopped.
 """
 
 import argparse
@@ -28,12 +26,11 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from hf_lorameta import Bank, Plan, Recipe, plan
-from hf_lorameta.bank.index import Gain
 from hf_lorameta.files import write_atomically
 from hf_lorameta.method.length_scale import length_scale
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import Array, Row, no_progress
-from tests.benchmarks.growth import SHOTS, Growth, drawn, read
+from tests.benchmarks.growth import Growth, drawn, read
 from tests.benchmarks.tables import markdown_table
 from tests.support import shared_data
 
@@ -111,36 +108,31 @@ LONG: dict[str, Callable[[], Iterator[Row]]] = {
 class LengthScale(Growth):
     """Losses by task and factor, saved in a folder."""
 
-    def task(self, name: str) -> tuple[Plan, list[int], list[Row], list[Row]]:
-        """Return plan, other entries, rows to score and rows for a prompt of a task."""
+    def task(self, name: str) -> tuple[Plan, list[int], list[Row]]:
+        """Return plan, other entries, and rows to score of a task."""
         if name not in LONG:
-            rows = read(name, "test")[:ROWS]
-            return self.planned(name), self.others(name), rows, read(name, "train")[:SHOTS]
+            return self.planned(name), self.others(name), read(name, "test")[:ROWS]
         rows = list(LONG[name]())
         random.Random(1).shuffle(rows)
         rows = [row for row in rows if row[0].strip() and row[1].strip()][:MOST_ROWS]
         everyday = name.removeprefix("exchanged ")
         others = self.others(everyday) if everyday in EXCHANGED else list(range(len(self.bank)))
         known = [{"input": prompt, "output": output} for prompt, output in rows[:-ROWS]]
-        return plan(known, self.bank), others, rows[-ROWS:], rows[:SHOTS]
+        return plan(known, self.bank), others, rows[-ROWS:]
 
     def factor_loss(self, name: str, factor: float | None) -> float:
         """Return the loss with a factor of all coefficients, None for the default's own."""
         return self._cached(name, f"{factor:g}" if factor is not None else "default", factor)
 
-    def prompted(self, name: str) -> float:
-        """Return the loss of the base model with a 3-shot prompt."""
-        return self._cached(name, "3-shot", 0.0, shots=True)
-
-    def _cached(self, name: str, method: str, factor: float | None, shots: bool = False) -> float:
+    def _cached(self, name: str, method: str, factor: float | None) -> float:
         path = self.folder / f"{name} {method}.json"
         if not path.exists():
-            planned, others, rows, examples = self.task(name)
+            planned, others, rows = self.task(name)
             self.runner.clear()
             if factor != 0:
                 pairs = combine_adapters(drawn(planned, others, Recipe(scale=factor)), no_progress)
                 self.runner.apply(planned.layout, pairs)
-            tokens = self.evaluator.encode(rows, examples if shots else ())
+            tokens = self.evaluator.encode(rows)
             loss = self.runner.loss(tokens)
             facts = {"loss": loss, "length": planned.profile.output_length}
             write_atomically(path, json.dumps(facts).encode())
@@ -149,19 +141,6 @@ class LengthScale(Growth):
     def length(self, name: str) -> float:
         """Return the mean number of tokens of an output, once a loss was computed."""
         return float(json.loads((self.folder / f"{name} 0.json").read_bytes())["length"])
-
-    def gain(self, name: str) -> Gain:
-        """Return what the default and a prompt gain on a task."""
-        planned, others, *_ = self.task(name)
-        counts = planned.output_counts
-        return Gain(
-            distance=float(planned.distances[others].min()),
-            base=self.factor_loss(name, 0),
-            generated=self.factor_loss(name, None),
-            length=planned.profile.output_length,
-            prompted=self.prompted(name),
-            novelty=counts.novelty if counts else None,
-        )
 
 
 class Scaled(NamedTuple):
@@ -206,7 +185,6 @@ def table(tasks: Sequence[Scaled], bank_lengths: Array) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--gains", action="store_true")
     options = parser.parse_args()
     shared_data.require()
     measured = LengthScale(options.folder, Bank.from_pretrained())
@@ -216,8 +194,6 @@ def main() -> None:
         length = measured.length(name)
         tasks.append(Scaled(length, PchipInterpolator(FACTORS, losses)))
         print(f"{name}: {length:.1f} tokens,", [round(loss, 3) for loss in losses], flush=True)
-        if options.gains and name in LONG:
-            print(measured.gain(name), flush=True)
     text = table(tasks, measured.bank.profiles.output_lengths)
     (options.folder / "length_scale.md").write_text(text + "\n", encoding="utf-8")
     print("\n" + text)

@@ -66,10 +66,6 @@ FAKE_FIT = """
 import hf_lorameta.bank.fit_neural_rule as fit
 fit.fit_bank = lambda bank, progress, **_: [progress("wd", i, 3) for i in (0, 1)] and {}
 """
-FAKE_GAINS = """
-import hf_lorameta.pipeline.measure_gains as gains
-gains.measure_gains = lambda session, progress: [progress(i, 3) for i in (0, 1)] and {}
-"""
 FAKE_BANK_TRAINING = """
 import hf_lorameta.training.bank.checks as checks
 import hf_lorameta.training.bank.train_bank as training
@@ -96,7 +92,6 @@ COMMANDS = {
     "demo": ("demo", FAKE_DEMO, ["base"]),
     "train": (f"{GENERATE} --train 8", FAKE_TRAINING, ["Training on 8 rows"]),
     "bank fit": ("bank fit {bank}", FAKE_FIT, ["wd"]),
-    "bank fit --transfer": ("bank fit {bank} --transfer", FAKE_GAINS, ["leave one out"]),
     "bank train": (
         "bank train {data} -o b --base base/tiny",
         FAKE_BANK_TRAINING,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.cli.conftest import fake_evaluator, fake_runner
+from tests.cli.conftest import fake_evaluator
 from tests.conftest import Account, Done, Shell, adapter_files, rows
 
 FAKE_LLAMA = """
@@ -93,7 +93,6 @@ CASES = (
     Case("bank show {bank} {user}/a1"),
     Case("bank push {folder} {user}/new-bank"),
     Case("bank pull {bank} -o out --all"),
-    Case("bank fit {folder} --transfer", fake_runner(best=0.5)),
     Case("space build -o out --bank {bank}"),
     Case("space deploy --repo {user}/new-space --bank {bank}"),
 )

@@ -1,7 +1,6 @@
 """A bank with a general adapter and an output prior, from training to a published adapter."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,10 @@ from hf_lorameta import Bank, Recipe, plan  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
-from hf_lorameta.engines.interfaces import RowScores  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
-from hf_lorameta.errors import BankError  # noqa: E402
-from hf_lorameta.formats.lora_layout import Layout  # noqa: E402
 from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
-from hf_lorameta.pipeline.measure_gains import leave_one_out  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.types import FactorPair, no_progress  # noqa: E402
+from hf_lorameta.types import no_progress  # noqa: E402
 
 SETTINGS = Settings(
     rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=30, general_rows=4,
@@ -171,48 +166,3 @@ def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:
     assert counter.counts.first.tolist() == first.tolist()
     assert counter.counts.later.tolist() == later.tolist()
     assert counter.counts.copied == 0
-
-
-class Recorder:
-    """A runner that keeps the updates which it is given."""
-
-    def __init__(self) -> None:
-        self.adapters: list[tuple[Layout, list[FactorPair]]] = []
-
-    def encode(self, rows: Any) -> Any:
-        return rows
-
-    def clear(self) -> None:
-        pass
-
-    def apply(self, layout: Layout, pairs: list[FactorPair]) -> None:
-        self.adapters.append((layout, pairs))
-
-    def score(self, tokens: Any) -> RowScores:
-        return RowScores(loss=1.0, right=0)
-
-
-def test_gains_are_those_of_the_default_on_datasets_new_to_the_general_adapter(
-    bank: Bank, tmp_path: Path
-) -> None:
-    runner: Any = Recorder()
-    rows = [(row["input"], row["output"]) for row in tiny.rows(1)]
-    with pytest.raises(BankError, match="trained on all of its datasets"):
-        leave_one_out(bank, lambda entry: rows, runner)
-    shutil.copytree(bank.folder, tmp_path / "bank")
-    general = bank.index.general
-    assert general is not None
-    seen = tuple(task for task in general.tasks if task.name != bank.index.entries[1].name)
-    opened = Bank(tmp_path / "bank")
-    opened.update_index(general=general.model_copy(update={"tasks": seen}))
-    assert list(leave_one_out(opened, lambda entry: rows, runner)) == [bank.index.entries[1].name]
-
-    [(layout, pairs)] = runner.adapters
-    assert layout == bank.adapted_layout
-    module, (A, B) = layout[0].name, pairs[0]
-    parts = [bank.adapter(bank.index.entries[i]) for i in (0, 2)] + [bank.adapter(general)]
-    updates = [(file.tensor(module, "B") @ file.tensor(module, "A")).ravel() for file in parts]
-    weights, residual, *_ = np.linalg.lstsq(np.stack(updates, 1), (B @ A).ravel(), rcond=None)
-    assert weights.sum() == pytest.approx(1, abs=1e-4)
-    assert residual == pytest.approx(0, abs=1e-6)
-    assert pairs[-1][1].any()  # the output prior's module

@@ -43,7 +43,7 @@ def _write(folder: Path) -> None:
     index = whole.index.model_copy(
         update={
             "schema_version": 1, "packing": None, "general": None, "output_prior": None,
-            "gains": (), "skipped": (), "entries": tuple(entries),
+            "skipped": (), "entries": tuple(entries),
             **stored._asdict(),
             "files": stored.files | {TOKENIZER_FILE: sha256(folder / TOKENIZER_FILE)},
         }

@@ -19,7 +19,7 @@ NEAR, FAR = f"{OWNER}/guestbook-notes", f"{OWNER}/csv-of-numbers"
 UNKNOWN_COLUMNS = f"{OWNER}/two-columns"
 MODEL_MS = 1_200_000
 """How long running or training the base model may take."""
-PHONE: dict[str, Any] = {"width": 390, "height": 844}
+PHONE: dict[str, Any] = {"width": 360, "height": 780}
 
 
 def create_datasets(hub: LocalHub) -> str:
@@ -118,14 +118,14 @@ def shoot_test(camera: Camera, visitor: Visitor) -> None:
     page.get_by_role("button", name="Compare the answers").click()
     page.locator(".lm-pair").wait_for(timeout=MODEL_MS)
     page.get_by_role("button", name="Test", exact=True).click()
-    page.locator("#lm-report table").wait_for(timeout=MODEL_MS)
+    page.locator("#lm-report .lm-sample").first.wait_for(timeout=MODEL_MS)
     camera.shoot(page, "tested")
     improve = page.get_by_role("button", name="Improve", exact=True)
     if improve.count():
         improve.click()
         page.locator("#lm-work .lm-progress").wait_for()
         camera.shoot(page, "improving", full_page=False, wait_ms=0)
-        ended = "#lm-improved .lm-verdict, #lm-improved [role=alert], #lm-improve .lm-code"
+        ended = "#lm-improved [role=note], #lm-improved [role=alert]"
         page.locator(ended).first.wait_for(timeout=MODEL_MS)
         camera.shoot(page, "improved")
 
