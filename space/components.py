@@ -115,13 +115,15 @@ class Components:
         self.coefficients = _choice("How similarity becomes weight", rules, default.coefficients)
         self.combine = _choice("How adapters are added", COMBINERS, default.combine)
         with gr.Row():
-            self.top_k = gr.Textbox(label="Use only the k most similar (empty: all)", max_length=9)
+            self.top_k = gr.Textbox(
+                "", label="Use only the k most similar (empty: all)", max_length=9
+            )
             self.temperature = gr.Textbox(
                 f"{default.temperature:g}",
                 label="Temperature (below 1: fewer adapters)",
                 max_length=9,
             )
-            self.rank = gr.Textbox(label="Rank of the adapter (empty: the usual)", max_length=9)
+            self.rank = gr.Textbox("", label="Rank of the adapter (empty: the usual)", max_length=9)
 
     def _build_result(self) -> None:
         self.stale, self.heading = _html("lm-stale"), _html("lm-heading")

@@ -136,6 +136,8 @@ class DatasetActions(Actions):
         except LoraMetaError as error:
             problem = error_html(error)
         with visit.lock:  # a plan that is shown from now on has these options
+            if recipe is not None and recipe == visit.recipe:  # shown, not chosen
+                return {c.visit: visit, c.option_error: ""}
             visit.recipe, before = recipe, visit.plan_result
         if before is not None:
             after = before

@@ -63,9 +63,7 @@ class Wiring:
         self._test_after(self._request(c.columns_form.submit, dataset.choose_columns, "plan"))
         prompt = [c.instruction, c.template]
         self._test_after(self._request(c.use_prompt.click, dataset.choose_prompt, "plan", prompt))
-        texts = [field for field in c.options if isinstance(field, gr.Textbox)]
-        changes = [field.change for field in c.options if field not in texts]
-        changes += [event for field in texts for event in (field.blur, field.submit)]
+        changes = [field.change for field in c.options]
         values = [c.visit, *c.options]
         gr.on(changes, dataset.change_options, values, **self._at_once, trigger_mode="always_last")
         self._test_after(self._request(c.make.click, adapter.make, "adapter"))

