@@ -601,6 +601,23 @@ def test_a_test_that_nobody_asked_for_ends_when_somebody_waits_for_the_model() -
     assert model.waiting == 0
 
 
+def test_saving_an_adapter_that_does_not_help_is_asked_twice(untested: Visit) -> None:
+    verdict = SimpleNamespace(level="unlikely")
+    untested.adapter = SimpleNamespace(plan=SimpleNamespace(verdict=verdict))  # type: ignore
+    first: Any = SimpleNamespace(target=None, _data=None)
+    anyway: Any = SimpleNamespace(target=SimpleNamespace(elem_id="x"), _data=None)
+    names: Any = SimpleNamespace(
+        save_anyway=anyway.target, **{n: n for n in ("ask_again", "saved", "visit", "progress",
+        "bar", "make", "cancel", "run_timer")}
+    )  # fmt: skip
+    actions = AdapterActions(names, BANK, Settings())
+    asked = actions.save(untested, 1, "name", "public", False, first, None)
+    assert is_visible(asked["ask_again"])
+    assert untested.task is None
+    actions.save(untested, 2, "name", "public", False, anyway, None)
+    assert untested.task is not None
+
+
 # --- the same tab after signing in --------------------------------------------------------------
 
 

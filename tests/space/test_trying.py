@@ -81,7 +81,7 @@ def visitor(web_without_torch: Web) -> Iterator[Visitor]:
 
 
 @pytest.mark.slow
-def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_twice(
+def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_counted(
     visitor: Visitor, web_without_torch: Web, cli: Shell
 ) -> None:
     owner, page = web_without_torch.owner, visitor.page
@@ -96,6 +96,7 @@ def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_t
     visitor.plan(repo)
     visitor.make()
     expect(page.locator("#lm-improve")).to_be_hidden()
+    visitor.open_section("Use it")
     expect(page.locator("#lm-usage")).to_contain_text("--train 100")
 
     expect(page.get_by_label("Input", exact=True)).to_have_value(COUNTING[0]["input"])
@@ -106,19 +107,15 @@ def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_t
     expect(answers.nth(0)).to_contain_text("6, 7, 8")
 
     page.locator("#lm-test").get_by_role("button", name="Test").click()
-    page.locator("#lm-verdict").get_by_text("Unlikely to help").wait_for()
+    page.locator("#lm-verdict", has_text="Right answers on").wait_for()
+    expect(page.locator("#lm-verdict .lm-likely")).to_have_count(0)
     expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
     target = f"{owner.name}/counting-SmolLM2-135M-Instruct-lorameta"
     page.get_by_role("button", name="Save to Hub").click()
-    ask = page.locator("#lm-ask-again")
-    ask.get_by_text("something else answers better").wait_for()
-    assert cli.hub.repo(target) is None
-    ask.get_by_role("button", name="Save anyway").click()
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
     card = cli.hub.read(target, "README.md").decode()
-    assert "**Unlikely to help" in card
     assert "## Checked on" in card
-    expect(ask).to_be_hidden()
+    assert "Right answers on" in card
 
 
 def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
