@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.engines.interfaces import RowScores, all_alike
-from hf_lorameta.engines.scoring import Tokens, shared_length
+from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
@@ -76,7 +77,7 @@ def _known_answer(
         >>> _known_answer([5, 8, 9], [5, 6, 0], {0}), _known_answer([5, 6, 0], [5, 6, 0], {0})
         ((5, 8), (5, 6))
     """
-    same = shared_length(best, output)
+    same = shared_length([best, output])
     written = tuple(best[: same + 1])
     return written[:-1] if written[-1] in ends else written
 
