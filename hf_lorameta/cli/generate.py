@@ -169,13 +169,15 @@ def push(
                 check_possible(request.recipe, session, export)
             dataset = request.open_dataset(session, progress)
             check_name_is_safe(repo_id, dataset.private, private)
-            source_private = dataset.private or session.bank.private
+            source_private, proposed = dataset.private or session.bank.private, dataset.proposed
         else:
             source_private = read_adapter(source).require_provenance().private
+            proposed = None
         target = resolve_target(
             repo_id or _default_name(request, session),
             private=private,
             dataset_private=source_private,
+            proposed=proposed,
             create_pr=create_pr,
             hub=session.hub,
         )

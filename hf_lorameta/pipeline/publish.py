@@ -103,6 +103,7 @@ def resolve_target(
     *,
     private: bool | None = None,
     dataset_private: bool = False,
+    proposed: str | None = None,
     create_pr: bool = False,
     hub: Hub,
 ) -> Target:
@@ -112,6 +113,7 @@ def resolve_target(
         repo_id: target, ``user/name``.
         private: the visibility asked for; None decides by `dataset_private`.
         dataset_private: whether the adapter's dataset, or a part of the bank, is private.
+        proposed: the instruction on the card, if it was proposed; see `DatasetInfo.proposed`.
         create_pr: open a pull request instead of committing.
         hub: client.
 
@@ -119,8 +121,15 @@ def resolve_target(
         AuthError: no valid token.
         ConflictError: the existing repo has another visibility than was asked for, or is public
             while `dataset_private` is true.
-        UsageError: a pull request to a repo that does not exist.
+        UsageError: a pull request to a repo that does not exist, or a public repo for an adapter
+            whose proposed instruction may name classes of private data.
     """
+    if private is False and dataset_private and proposed:
+        raise UsageError(
+            "the repo would be public, and the instruction on the card was made from a dataset "
+            "that is private or a local file",
+            hint=Option("instruction", "Classify the text."),
+        )
     hub.check_token()
     existing = hub.existing(repo_id)
     if existing is None:

@@ -61,6 +61,11 @@ class SavableAdapter(ABC):
     def private(self) -> bool:
         """Whether a source of the adapter is private, so that its repo is private by default."""
 
+    @property
+    def proposed_instruction(self) -> str | None:
+        """The instruction that was proposed for the dataset, if there is one."""
+        return None
+
     @abstractmethod
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         """Write weights and config into an empty folder, and return the text files by name."""
@@ -154,7 +159,12 @@ class SavableAdapter(ABC):
         """
         hub = self._hub(token)
         target = resolve_target(
-            repo_id, private=private, dataset_private=self.private, create_pr=create_pr, hub=hub
+            repo_id,
+            private=private,
+            dataset_private=self.private,
+            proposed=self.proposed_instruction,
+            create_pr=create_pr,
+            hub=hub,
         )
         if not overwrite:
             check_no_overwrite(target)
@@ -184,6 +194,11 @@ class PlannedAdapter(SavableAdapter):
     def private(self) -> bool:
         """Whether the dataset or a part of the bank is private."""
         return self.plan.private
+
+    @property
+    def proposed_instruction(self) -> str | None:
+        """The instruction that was proposed for the plan's dataset."""
+        return self.plan.dataset.proposed
 
     def _text_files(
         self, provenance: Mapping[str, Any], card: CardData, repo_id: str | None

@@ -170,7 +170,11 @@ def publish(
     repo_id = target_name(result, destination, hub.user())
     job.report("Checking the repo")
     target = resolve_target(
-        repo_id, private=destination.private, dataset_private=result.plan.private, hub=hub
+        repo_id,
+        private=destination.private,
+        dataset_private=result.plan.private,
+        proposed=result.plan.dataset.proposed,
+        hub=hub,
     )
     if not destination.overwrite:
         check_no_overwrite(target)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_lorameta import generate
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.instructions import propose_instruction, states_task
 from hf_lorameta.data.prompt import as_option, from_option
@@ -20,7 +21,6 @@ from tests.conftest import Account, Built, Shell
 from tests.data.shapes import text
 
 CLASSES = ("dour", "jolly", "wry")
-WEIGHTS = ".safetensors"
 SAID = "Classify the text as one of: dour, jolly, wry."
 
 
@@ -165,6 +165,25 @@ def test_the_instruction_names_the_classes_and_is_stored_with_the_adapter(
         assert SAID in (tmp_path / "a" / file).read_text()
     done = cli("plan", "-d", labeled, "--instruction", SAID)
     assert "instruction" not in done.err
+
+
+def test_a_public_card_shows_no_instruction_made_from_private_data(
+    cli: Shell, user: Account, labeled: Path
+) -> None:
+    push = ("push", "-d", labeled, "--repo-id", f"{user.name}/labels", "--public")
+    refused = cli(*push, token=user.token, code=2).err
+    assert "was made from a dataset that is private" in " ".join(refused.split())
+    assert "--instruction 'Classify the text.'" in refused
+    assert not any(name in refused.rpartition("error")[2] for name in CLASSES)
+    assert cli.hub.repo(f"{user.name}/labels") is None
+    generation = generate(labeled)
+    assert generation.private
+    with pytest.raises(UsageError, match="the instruction on the card"):
+        generation.push_to_hub(f"{user.name}/labels", private=False, token=user.token)
+    cli(*push, "--instruction", "Classify the text.", token=user.token)
+    card = cli.hub.read(f"{user.name}/labels", "README.md").decode()
+    assert "Classify the text." in card
+    assert not any(name in card for name in CLASSES)
 
 
 @pytest.mark.parametrize("raw", [("--instruction", ""), ("--template", "{prompt}")])
