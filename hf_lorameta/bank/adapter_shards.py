@@ -93,7 +93,8 @@ def fetch_adapters(
 ) -> None:
     """Fetch adapters that are in shards and not here yet.
 
-    A shard is fetched whole, and split, if most of it is wanted; else adapters are read from it.
+    A folder that was uploaded as it is has no shards, and its adapters are fetched one by one. A
+    shard is fetched whole, and split, if most of it is wanted; else adapters are read from it.
 
     Args:
         files: of the bank.
@@ -105,10 +106,11 @@ def fetch_adapters(
         IntegrityError: an adapter differs from the index.
         HubError: the repo is missing or cannot be reached.
     """
-    missing = [name for name in wanted if not (files.folder / adapter_path(name)).exists()]
+    missing = [name for name in wanted if not files.has(adapter_path(name))]
     size = _shard_adapters(entries) if missing and files.remote else 0
-    if not size:
+    if not (size and files.remote):
         return
+    missing = [name for name in missing if adapter_path(name) not in files.remote.listed]
     starts: dict[int, set[str]] = {}
     for name, position in _positions(entries, missing).items():
         starts.setdefault(position // size * size, set()).add(name)

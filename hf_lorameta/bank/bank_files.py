@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from hf_lorameta.bank.index import INDEX_FILE, ORIGIN_FILE, WORK_FOLDER
@@ -30,6 +31,14 @@ class Remote:
     repo: PinnedRepo
     folder: Path | None = None
 
+    @cached_property
+    def listed(self) -> frozenset[str]:
+        """The files of the repo."""
+        repo = self.repo
+        if not repo.files:  # known by a commit only
+            repo = self.hub.resolve(repo.repo_id, "dataset", repo.sha)
+        return frozenset(repo.files)
+
     def download(self, name: str) -> Path:
         """Fetch a whole file; return its path."""
         return self.hub.download(self.repo, name, self.folder)
@@ -52,6 +61,10 @@ class BankFiles:
         self.folder, self.id, self.remote = folder, id, remote
         self._checksums = ChecksumCache(folder / _CHECKSUMS_FILE)
 
+    def has(self, name: str) -> bool:
+        """Whether a file need not be fetched."""
+        return (self.folder / name).exists()
+
     def path(self, name: str) -> Path:
         """Return the path of a file, which is fetched if needed.
 
@@ -59,7 +72,7 @@ class BankFiles:
             BankError: it is missing.
         """
         path = self.folder / name
-        if path.exists():
+        if self.has(name):
             return path
         return self._source(name).download(name)
 

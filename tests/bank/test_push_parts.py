@@ -289,3 +289,14 @@ def test_where_an_adapter_is_in_a_shard() -> None:
     assert [shard.bounds(entry) for entry in entries] == [(0, 3), (3, 8), (8, 15)]
     assert (shard.name[:23], shard.size) == ("adapters/000100-000103-", 15)
     assert AdapterShard(100, entries[::-1]).name != shard.name
+
+
+def test_a_folder_that_was_uploaded_as_it_is_is_a_bank_too(
+    many: Bank, hub: Hub, cli: Shell, repo: str, tmp_path: Path
+) -> None:
+    cli.hub.create_repo(repo, repo_type="dataset")
+    files = {path: content for path, content in tree(many.folder).items() if path[0] != "."}
+    cli.hub.commit(repo, files, repo_type="dataset")
+    assert len(Bank.from_pretrained(repo, hub=hub).adapters()) == SIZE
+    pulled = pull_bank(repo, tmp_path / "pulled", everything=True, hub=hub)
+    assert pulled.verify() == []

@@ -66,8 +66,9 @@ class Repetitions:
         count = self._requests()
         option.click()
         self.visitor.wait_for_plan(f"{OWNER}/{name}")
-        self.page.wait_for_timeout(500)
-        return self._requests() == count + 1 and self.visitor.errors == []
+        self.page.wait_for_timeout(1000)
+        planned_and_counted = count + 2  # the plan, and right answers after it
+        return self._requests() == planned_and_counted and self.visitor.errors == []
 
     def slow_dataset_then_file(self) -> bool:
         """Choose a file while a slow dataset is being read."""
