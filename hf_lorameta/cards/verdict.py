@@ -66,7 +66,7 @@ def verdict_of(check: Check | None, doubts: Sequence[str] = ()) -> Verdict:
     if not max(adapter, best):
         return Verdict("unsure", "Unsure: no answer is right word for word", reason)
     if best >= adapter + _MARGIN:
-        return Verdict("unlikely", f"Unlikely to help: most are right with {name}", reason)
+        return Verdict("unlikely", f"Unlikely to help: more answers are right with {name}", reason)
     if adapter < best + _MARGIN:
         return Verdict("unsure", f"Unsure: about as many are right with {name}", reason)
     if doubts:

@@ -45,8 +45,8 @@ class DatasetInfo:
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
         gated: whether access to the dataset has to be asked for.
-        proposed: the instruction that was proposed for the rows and is put before them; it may name
-            their classes.
+        proposed: the instruction that was made from rows that are not public, and is put before
+            them; it may name their classes.
         doubts: why inputs may not hold what an answer needs, see `hf_lorameta.data.doubts`.
     """
 

@@ -64,7 +64,8 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
         template = None if instruction else TEXT
     formed = dataset.with_prompt(instruction, chat or template)
     notes = (*_notes(instruction, template, chat), *_mixed(prompts))
-    return replace(formed, notes=(*formed.notes, *notes), proposed=instruction)
+    proposed = None if dataset.public else instruction
+    return replace(formed, notes=(*formed.notes, *notes), proposed=proposed)
 
 
 def _mixed(prompts: Sequence[str]) -> Iterator[str]:

@@ -113,7 +113,7 @@ def resolve_target(
         repo_id: target, ``user/name``.
         private: the visibility asked for; None decides by `dataset_private`.
         dataset_private: whether the adapter's dataset, or a part of the bank, is private.
-        proposed: the instruction on the card, if it was proposed; see `DatasetInfo.proposed`.
+        proposed: see `hf_lorameta.data.dataset.DatasetInfo`.
         create_pr: open a pull request instead of committing.
         hub: client.
 
@@ -124,10 +124,10 @@ def resolve_target(
         UsageError: a pull request to a repo that does not exist, or a public repo for an adapter
             whose proposed instruction may name classes of private data.
     """
-    if private is False and dataset_private and proposed:
+    if private is False and proposed:
         raise UsageError(
             "the repo would be public, and the instruction on the card was made from a dataset "
-            "that is private or a local file",
+            "that is not: it is private, gated or a local file",
             hint=Option("instruction", "Classify the text."),
         )
     hub.check_token()

@@ -63,7 +63,7 @@ class SavableAdapter(ABC):
 
     @property
     def proposed_instruction(self) -> str | None:
-        """The instruction that was proposed for the dataset, if there is one."""
+        """The instruction that was made from rows that are not public, if there is one."""
         return None
 
     @abstractmethod
@@ -197,7 +197,7 @@ class PlannedAdapter(SavableAdapter):
 
     @property
     def proposed_instruction(self) -> str | None:
-        """The instruction that was proposed for the plan's dataset."""
+        """The instruction that was made from the plan's dataset, if that is not public."""
         return self.plan.dataset.proposed
 
     def _text_files(
