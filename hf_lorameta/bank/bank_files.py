@@ -71,16 +71,14 @@ class BankFiles:
         Raises:
             BankError: it is missing.
         """
-        path = self.folder / name
         if self.has(name):
-            return path
+            return self.folder / name
         return self._source(name).download(name)
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Return a range of bytes of a file; of one that is not here, nothing else is fetched."""
-        path = self.folder / name
-        if path.exists():
-            return read_range(path, start, stop, BankError)
+        if self.has(name):
+            return read_range(self.folder / name, start, stop, BankError)
         return self._source(name).read(name, start, stop)
 
     def _source(self, name: str) -> Remote:
@@ -100,8 +98,7 @@ class BankFiles:
             BankError: it is missing.
             IntegrityError: its digest is another.
         """
-        local = (self.folder / name).exists()
-        path = self.path(name)
+        local, path = self.has(name), self.path(name)
         if self._checksums.verify(name, path, digest):
             return path
         if local:
@@ -124,7 +121,7 @@ class BankFiles:
 
     def save_checksums(self) -> None:
         """Store which files were verified, except in the Hub cache and the embedded bank."""
-        if any((self.folder / name).exists() for name in (WORK_FOLDER, ORIGIN_FILE)):
+        if self.has(WORK_FOLDER) or self.has(ORIGIN_FILE):
             self._checksums.save()
 
     def differs(self, message: str) -> IntegrityError:

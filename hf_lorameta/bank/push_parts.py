@@ -6,18 +6,14 @@ than fit into that commit, such as all profiles of 100,000 adapters, does it hol
 no bank.
 """
 
-import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from hf_lorameta.bank.adapter_shards import AdapterShard
 from hf_lorameta.bank.index import INDEX_FILE, adapter_path
-from hf_lorameta.errors import BankError
-from hf_lorameta.files import write_hint
+from hf_lorameta.bank.new_folder import locked_scratch
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.types import StageProgress
@@ -148,21 +144,9 @@ def _staged(folder: Path, files: Sequence[PushedFile]) -> Iterator[Mapping[str, 
         yield staged
         return
     scratch = folder / ".push"
-    try:
-        scratch.mkdir(exist_ok=True)
-        with FileLock(scratch / "lock", timeout=0):
-            try:
-                for number, file in enumerate(shards):
-                    staged[file.path] = scratch / str(number)
-                    with staged[file.path].open("wb") as target:
-                        target.writelines(file.content())
-                yield staged
-            finally:
-                shutil.rmtree(scratch)
-    except Timeout:
-        raise BankError(f"{folder} is being pushed by another command") from None
-    except OSError as error:
-        raise BankError(
-            f"{scratch} could not be written: {error.strerror or error}",
-            hint=write_hint(error, scratch, "copy the bank to another disk"),
-        ) from None
+    with locked_scratch(scratch, folder, "pushed", scratch, "copy the bank to another disk"):
+        for number, file in enumerate(shards):
+            staged[file.path] = scratch / str(number)
+            with staged[file.path].open("wb") as target:
+                target.writelines(file.content())
+        yield staged

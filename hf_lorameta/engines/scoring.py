@@ -19,6 +19,8 @@ from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
 MAX_LENGTH = 1024
 """Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
+MAX_NEW_TOKENS = 64
+"""Tokens of an answer that is generated."""
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
 PROGRESS_DELAY = 2.0

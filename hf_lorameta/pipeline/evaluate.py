@@ -18,7 +18,7 @@ from hf_lorameta.engines.interfaces import all_alike
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
 from hf_lorameta.engines.llama_cpp.server import require_llama_cpp
-from hf_lorameta.engines.scoring import CHAT_METHOD, Report, Scores, compare
+from hf_lorameta.engines.scoring import CHAT_METHOD, MAX_NEW_TOKENS, Report, Scores, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, Option, UsageError
@@ -45,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 ONLY = "generated"
 """Name of the adapter where there is only one."""
-MAX_NEW_TOKENS = 64
-"""Of an answer."""
 _OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|reference|{ONLY}|\d+-shot")
 
 

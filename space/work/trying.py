@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.counts.sample import draw_stratified
-from hf_lorameta.engines.scoring import Report
+from hf_lorameta.engines.scoring import MAX_NEW_TOKENS, Report
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import (
     ROWS,
@@ -21,7 +21,7 @@ from hf_lorameta.pipeline.budget import (
     recipe_within,
     training_seconds,
 )
-from hf_lorameta.pipeline.evaluate import MAX_NEW_TOKENS, Trial, check_of
+from hf_lorameta.pipeline.evaluate import Trial, check_of
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session

@@ -62,6 +62,22 @@ def repo(user: Account) -> str:
 
 
 @pytest.fixture
+def pushed_large(
+    hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[int], Bank]:
+    """Pushes a large bank of the same adapters, with so many profiles in a file."""
+
+    def push(profiles: int) -> Bank:
+        monkeypatch.setattr(store_profiles, "LARGE", 20)
+        monkeypatch.setattr(store_profiles, "SHARD_ENTRIES", profiles)
+        large = enlarged(many.folder, tmp_path / "large")
+        push_bank(large.folder, repo, hub=hub)
+        return large
+
+    return push
+
+
+@pytest.fixture
 def listed(cli: Shell, repo: str) -> Callable[[], set[str]]:
     """Lists the files in the repo."""
     return lambda: set(cli.hub.files(repo, repo_type="dataset")) - {".gitattributes"}
@@ -141,12 +157,10 @@ def test_until_its_last_commit_a_push_leaves_the_bank_that_was_there(
 
 
 def test_without_room_in_the_last_commit_there_is_no_index_meanwhile(
-    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(store_profiles, "LARGE", 20)
-    monkeypatch.setattr(store_profiles, "SHARD_ENTRIES", 5)
-    large = enlarged(many.folder, tmp_path / "large")
-    push_bank(large.folder, repo, hub=hub)
+    cli: Shell, hub: Hub, many: Bank, repo: str, pushed_large: Callable[[int], Bank],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    large = pushed_large(5)
     few_files(monkeypatch)
     profiles = [many.profiles[i] for i in reversed(range(SIZE))]
     stored = store_profiles.store_profiles(large.folder, profiles, SIZE, large.index.vocab_size)
@@ -207,12 +221,9 @@ def test_few_adapters_are_read_from_their_shards(
 
 
 def test_profiles_of_a_large_bank_are_read_from_their_shards(
-    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cli: Shell, hub: Hub, many: Bank, repo: str, pushed_large: Callable[[int], Bank]
 ) -> None:
-    monkeypatch.setattr(store_profiles, "LARGE", 20)
-    monkeypatch.setattr(store_profiles, "SHARD_ENTRIES", 10)
-    large = enlarged(many.folder, tmp_path / "large")
-    push_bank(large.folder, repo, hub=hub)
+    pushed_large(10)
     opened = Bank.from_hub(repo, hub=hub)
     assert opened.index.entries == many.index.entries
     profiles = opened.stored_profiles

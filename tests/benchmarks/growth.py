@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -196,16 +196,31 @@ def options_of(description: str | None, rows: int) -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+class Arguments(NamedTuple):
+    """What a command that scores everyday tasks is given."""
+
+    folder: Path
+    bank: Bank
+    tasks: list[str]
+    dtype: str
+
+
+def parse_arguments(description: str | None) -> Arguments:
+    """Parse the command line of such a command; by default it scores the tasks to report on."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bank", help="default: the embedded bank")
     parser.add_argument("--tasks", type=Path, default=EVERYDAY / "report_on.txt")
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
     shared_data.require()
-    growth = Growth(options.folder, Bank.from_pretrained(options.bank), options.dtype)
     tasks = options.tasks.read_text("utf-8").split()
+    return Arguments(options.folder, Bank.from_pretrained(options.bank), tasks, options.dtype)
+
+
+def main() -> None:
+    folder, bank, tasks, dtype = parse_arguments(__doc__)
+    growth = Growth(folder, bank, dtype)
     losses: dict[str, list[float]] = {}
     for task in tasks:
         for method, entries in growth.methods(task):
@@ -215,10 +230,10 @@ def main() -> None:
     names = list(dict.fromkeys(name.split(" (")[0] for name in table))
     rows: list[list[Any]] = [[name, *cells(table, name)] for name in names]
     text = markdown_table(HEAD, rows, right=range(1, len(HEAD)))
-    (options.folder / "growth.md").write_text(text + "\n", encoding="utf-8")
+    (folder / "growth.md").write_text(text + "\n", encoding="utf-8")
     curve = [name for name in names if name.isdigit() or name == "all"]
     shares = {name: float(cells(table, name)[1]) for name in curve}
-    plot(shares, options.folder / "growth.svg")
+    plot(shares, folder / "growth.svg")
     print("\n" + text)
 
 

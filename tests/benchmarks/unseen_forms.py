@@ -9,17 +9,15 @@ losses and right greedy answers, word for word.
 Every score is saved in FOLDER at once, so the command resumes where it stopped.
 """
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from hf_lorameta import Bank, open_dataset, plan
+from hf_lorameta import open_dataset, plan
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.engines.interfaces import RowScores
@@ -27,9 +25,8 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import Row, no_progress
-from tests.benchmarks.growth import EVERYDAY, HEAD, ROWS, SHOTS, Growth, cells, drawn, read
+from tests.benchmarks.growth import HEAD, ROWS, SHOTS, Growth, cells, drawn, parse_arguments, read
 from tests.benchmarks.tables import markdown_table
-from tests.support import shared_data
 
 FORMS = ("known", "unseen")
 METHODS = ("base", "3-shot", "default", "general")
@@ -161,15 +158,8 @@ def _last_paragraph(end: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--bank", help="default: the embedded bank")
-    parser.add_argument("--tasks", type=Path, default=EVERYDAY / "report_on.txt")
-    parser.add_argument("--dtype", default="float32")
-    options = parser.parse_args()
-    shared_data.require()
-    bench = UnseenForms(options.folder, Bank.from_pretrained(options.bank), options.dtype)
-    tasks = options.tasks.read_text("utf-8").split()
+    folder, bank, tasks, dtype = parse_arguments(__doc__)
+    bench = UnseenForms(folder, bank, dtype)
     rows = []
     for form in FORMS:
         found = [[bench.scores(task, form, method) for method in METHODS] for task in tasks]
@@ -178,7 +168,7 @@ def main() -> None:
             right = np.mean([row[i].right / ROWS for row in found])
             rows.append([form, *[method, *cells(losses, method)], f"{right:.2f}"])
     text = markdown_table(("form", *HEAD, "right answers"), rows, right=range(2, 7))
-    (options.folder / "unseen_forms.md").write_text(text + "\n", encoding="utf-8")
+    (folder / "unseen_forms.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -35,7 +35,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
         adapters: Sequence[Path] = (),
         *,
         max_length: int = scoring.MAX_LENGTH,
-        max_new_tokens: int = 64,
+        max_new_tokens: int = scoring.MAX_NEW_TOKENS,
         base_model: str = "",
         cache: Path | None = None,
     ) -> None:

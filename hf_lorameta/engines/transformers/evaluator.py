@@ -70,7 +70,7 @@ class TorchEvaluator(scoring.Evaluator):
         batch_tokens: int = 4096,
         max_length: int = scoring.MAX_LENGTH,
         *,
-        max_new_tokens: int = 64,
+        max_new_tokens: int = scoring.MAX_NEW_TOKENS,
         base_model: str = "",
     ) -> None:
         require_eval()
@@ -105,7 +105,8 @@ class TorchEvaluator(scoring.Evaluator):
         trained = [p for p in model.parameters() if p.requires_grad]
         evaluator = cls.__new__(cls)
         evaluator.batch_tokens, evaluator.base_model = 4096, ""
-        evaluator.max_length, evaluator.max_new_tokens = scoring.MAX_LENGTH, 64
+        evaluator.max_length = scoring.MAX_LENGTH
+        evaluator.max_new_tokens = scoring.MAX_NEW_TOKENS
         undo: Callable[[], None] = lambda: None  # noqa: E731
         try:
             evaluator._use(model.eval().requires_grad_(False), tokenizer)
