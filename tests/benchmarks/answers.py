@@ -2,10 +2,11 @@
 
 ``python -m tests.benchmarks.answers FOLDER`` reads the tasks of ``../shared/public`` in each form
 (`FORMS`), and scores on their test rows: the most frequent label, the base model, a 3-shot prompt,
-the default, ``--fit`` and ``--train`` on some rows. Scores are the accuracy of choosing among the
-labels by the sum of log-probabilities (``ranked``, of the base model), the share of right greedy
-answers, macro-F1 of these, and the loss. Where a label is a text of the row's own, ``ranked`` is
-left out.
+the default, ``--fit`` and ``--train`` on some rows, and a logistic regression on what the base
+model's last layer puts out for the same rows (``logistic 300``; needs scikit-learn). Scores are the
+accuracy of choosing among the labels by the sum of log-probabilities (``ranked``, of the base
+model), the share of right greedy answers, macro-F1 of these, and the loss. Where a label is a text
+of the row's own, ``ranked`` is left out.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped; several processes
 may share the work.
@@ -37,12 +38,12 @@ from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.training.further.readout_states import collect_states
 from hf_lorameta.types import Row
 from tests.benchmarks.tables import markdown_table
 from tests.support import shared_data
 
 PUBLIC = shared_data.SHARED / "public"
-SHOTS = 3
 MOST_LABELS = 20
 FORMS = ("raw", "known", "chat")
 """``raw``: the columns as they are. ``known``: the form that is chosen by default, with an
@@ -77,12 +78,13 @@ class Answers:
             return majority([output for _, output in rows])
         if method == "base":
             return self._score(rows, labels_of(train, rows))
-        if method == "3-shot":
+        if method.endswith("-shot"):
             shots = self.read(task, "known" if form == "chat" else form, "train")
-            return self._score(
-                self._prompted(task, form, shots.head(SHOTS)), labels_of(train, rows)
-            )
+            examples = shots.head(int(method.removesuffix("-shot")))
+            return self._score(self._prompted(task, form, examples), labels_of(train, rows))
         name, _, count = method.partition(" ")
+        if name == "logistic":
+            return self._regression(train, rows, int(count))
         recipe = Recipe.of(**{name: int(count)} if count else {})
         with self._made(train, recipe) as (adapter, cpu):
             return self._score(rows, labels_of(train, rows), adapter) | {"cpu": cpu}
@@ -115,6 +117,30 @@ class Answers:
             return prompted
         start, end = self._session.chat_form.split("{prompt}")
         return [(start + text + end, output) for text, output in prompted]
+
+    def _regression(self, train: Dataset, rows: Sequence[Row], count: int) -> Result:
+        """Score a logistic regression on the states that predict the first tokens of outputs."""
+        from sklearn.linear_model import LogisticRegressionCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        started = time.process_time()
+        recipe, bank = Recipe(fit=count), self._session.bank
+        read = read_dataset(train, recipe, token_counting(bank), bank.encode)
+        known = draw_rows(recipe, read.pool).fit
+        model = make_pipeline(StandardScaler(), LogisticRegressionCV(cv=4, max_iter=1000))
+        model.fit(self._states(known), [output for _, output in known])
+        answers = model.predict(self._states(rows)).tolist()
+        cpu = time.process_time() - started
+        return scores_of(answers, [output for _, output in rows]) | {"cpu": cpu}
+
+    def _states(self, rows: Sequence[Row]) -> np.ndarray:
+        """Return the last layer's states (rows, d) where the outputs begin."""
+        evaluator = self._session.evaluator
+        with tempfile.TemporaryDirectory() as scratch:
+            states = collect_states(evaluator.model, (), (), evaluator.encode(rows), Path(scratch))
+        first = np.cumsum([0, *states.sizes[:-1]])
+        return np.asarray(states.sums.float().numpy()[first])
 
     @contextmanager
     def _made(self, dataset: Dataset, recipe: Recipe) -> Iterator[tuple[Path, float]]:
@@ -212,6 +238,7 @@ def main() -> None:
     parser.add_argument(
         "--choose", action="store_true", help="score a quarter of the training rows instead"
     )
+    parser.add_argument("--bank", help="default: the embedded bank")
     parser.add_argument("--part", default="1/1", help="such as 1/2: only every second task")
     options = parser.parse_args()
     shared_data.require()
@@ -220,7 +247,7 @@ def main() -> None:
     tasks = options.tasks or [path.name.removesuffix(".train.jsonl") for path in files]
     results: dict[tuple[str, str], list[Result]] = {}
     details: list[list[Any]] = []
-    with Session(Bank.from_pretrained()) as session:
+    with Session(Bank.from_pretrained(options.bank)) as session:
         answers = Answers(
             options.folder, session, options.rows, options.folder_of_tasks, choose=options.choose
         )
