@@ -93,11 +93,10 @@ def generate(
     from hf_lorameta.pipeline.generate import check_possible
 
     if on:
-        folder = shlex.quote(str(output))
         raise UsageError(
             "generate writes a folder on this machine, and a job can only publish to a repo",
             hint="hf-lorameta push … --on jobs --private, then "
-            f"hf download user/adapter --local-dir {folder}",
+            f"hf download user/adapter --local-dir {shlex.quote(str(output))}",
         )
     check_target(output, overwrite)
     with request.session() as session, stage_bars(quiet) as progress:
