@@ -106,6 +106,8 @@ class Components:
         with gr.Accordion("Options", open=False):
             self._build_options(Recipe())
             self.option_error = _html("lm-option-error")
+        with gr.Accordion("Another base model", open=False):
+            self.other_base = _markdown("lm-other-base")
 
     def _build_options(self, default: Recipe) -> None:
         unknown = self._settings.bank is not None and not self._bank_loader.opened

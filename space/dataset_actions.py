@@ -19,6 +19,7 @@ from hf_lorameta.recipe import Recipe
 from limits.uploads import UPLOADS
 from views.blocks import error_html, note, render
 from views.plan import details_html, map_html, verdict_html
+from views.result import other_base_markdown
 from work.jobs import Job, Updates
 from work.planning import (
     CHAT,
@@ -225,8 +226,10 @@ class DatasetActions(Actions):
     def _show_plan(self, visit: Visit, result: PlanResult, request: DatasetRequest) -> Updates:
         visit.plan_result = with_recipe(result, visit.recipe or Recipe())
         instruction, template = _shown_prompt(result, request)
+        plan = visit.plan_result.plan
         return self._verdict(visit.plan_result) | {
             self.components.status: _link_html(visit, request),
+            self.components.other_base: other_base_markdown(plan, request, self.settings),
             self.components.instruction: instruction,
             self.components.template: template,
         }

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import metadata_load
@@ -19,7 +20,8 @@ from hf_lorameta.formats.safetensors import Read, TensorInfo, read_header, read_
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, card_license
 
-_MAX_CONFIG_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
+"""Of a config or a card."""
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 _PART = re.compile(r"adapter_model-\d+-of-\d+\.safetensors")
 _CARD_FILE = "README.md"
@@ -31,7 +33,7 @@ class AdapterSource:
 
     Attributes:
         revision: commit, or digest of the weights of a folder.
-        license: on its card, if it states one.
+        license: on its card, if it states one; of a folder in a repo, else on that of the repo.
         private: whether it is in a private repo; of a folder, the manifest decides.
         config: its config, which is that of a plain LoRA.
         read: reads a range of bytes of its weights.
@@ -63,8 +65,10 @@ def adapter_on_hub(hub: Hub, adapter: str, revision: str | None) -> AdapterSourc
     inside = f"{folder}/" if folder else ""
     check_files(tuple(n.removeprefix(inside) for n in repo.files if n.startswith(inside)))
     config = fetch_config(hub, repo, inside)
+    card = card_beside(hub, repo, inside) if inside else {}
+    stated = card_license(card) if card.get("license") else repo.license
     file = hub.open(repo, inside + WEIGHTS_FILE)
-    return AdapterSource(repo.sha, repo.license, repo.private, config, file.read, file.size)
+    return AdapterSource(repo.sha, stated, repo.private, config, file.read, file.size)
 
 
 def adapter_in_folder(folder: Path) -> AdapterSource:
@@ -89,10 +93,23 @@ def adapter_in_folder(folder: Path) -> AdapterSource:
 
 def stated_license(folder: Path) -> str | None:
     """Return the license on an adapter's card, if it has one that can be read."""
+    return card_license(_card(folder / _CARD_FILE))
+
+
+def card_beside(hub: Hub, repo: PinnedRepo, inside: str) -> dict[str, Any]:
+    """Return what the card in an adapter's folder of a repo states; nothing without such a card."""
+    path = inside + _CARD_FILE
+    if path not in repo.files or hub.open(repo, path).size > _MAX_BYTES:
+        return {}
+    return _card(hub.download(repo, path))
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """Return the metadata of a card; empty if they cannot be read."""
     try:
-        return card_license(metadata_load(folder / _CARD_FILE))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
+        return metadata_load(path) or {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
 
 
 def check_files(files: tuple[str, ...]) -> None:
@@ -116,10 +133,8 @@ def check_files(files: tuple[str, ...]) -> None:
 def fetch_config(hub: Hub, repo: PinnedRepo, inside: str = "") -> LoraConfig:
     """Fetch and check an adapter's config; `AdapterError` if it is not that of a plain LoRA."""
     file = hub.open(repo, inside + CONFIG_FILE)
-    if file.size > _MAX_CONFIG_BYTES:
-        raise AdapterError(
-            f"{CONFIG_FILE} has {file.size} bytes, expected {_MAX_CONFIG_BYTES} at most"
-        )
+    if file.size > _MAX_BYTES:
+        raise AdapterError(f"{CONFIG_FILE} has {file.size} bytes, expected {_MAX_BYTES} at most")
     return _parse_config(file.read(0, file.size))
 
 

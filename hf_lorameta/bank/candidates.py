@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from threading import Lock
 
 from hf_lorameta.bank.adapter_repo import (
+    card_beside,
     check_base_model,
     check_files,
     check_header,
     fetch_config,
 )
+from hf_lorameta.bank.manifest import is_adapter_id
 from hf_lorameta.errors import (
     AuthError,
     ConnectionLostError,
@@ -26,8 +28,8 @@ from hf_lorameta.formats.safetensors import Read
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.files import RemoteFile
-from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
-from hf_lorameta.hub.repo_info import ListedAdapter
+from hf_lorameta.hub.repo import PinnedRepo, card_license, is_repo_id
+from hf_lorameta.hub.repo_info import ListedAdapter, stated_names
 
 _HEAD_BYTES = 128 << 10
 """Bytes of a weights file that are read at first; most headers are shorter."""
@@ -38,7 +40,7 @@ class Checked:
     """An adapter that was checked: its entry for a manifest, or why it has none.
 
     Attributes:
-        adapter: Hub id.
+        adapter: Hub id, and the folder if it is in one.
         entry: fields of a manifest's entry; None if the adapter is left out.
         layout: digest of the adapted modules and their shapes.
         modules: number and kinds of the adapted modules, for messages.
@@ -76,6 +78,19 @@ def _because(reason: str) -> Iterator[None]:
         raise _LeftOutError(reason, str(error)) from None
 
 
+def adapters_in(repo: ListedAdapter) -> list[ListedAdapter]:
+    """Return the adapters of a repo: the one in its root, or those in its folders if it has none.
+
+    The datasets on the repo's card are those of an adapter in a folder only if there is no other.
+    """
+    end = f"/{WEIGHTS_FILE}"
+    folders = sorted(name.removesuffix(end) for name in repo.files if name.endswith(end))
+    if WEIGHTS_FILE in repo.files or not folders:
+        return [repo]
+    datasets = repo.datasets if len(folders) == 1 else ()
+    return [replace(repo, folder=folder, datasets=datasets) for folder in folders]
+
+
 class Checker:
     """Checks adapters of one base model.
 
@@ -86,7 +101,7 @@ class Checker:
 
     def __init__(self, hub: Hub, base_model: str) -> None:
         self._hub, self.base_model = hub, base_model
-        self._datasets: dict[str, PinnedRepo | _LeftOutError] = {}
+        self._repos: dict[str, PinnedRepo | _LeftOutError] = {}
         self._locks: dict[str, Lock] = {}
 
     def check(self, listed: ListedAdapter) -> Checked:
@@ -100,18 +115,22 @@ class Checker:
             return self._check(listed)
         except _LeftOutError as left_out:
             reason, detail = left_out.args
-            return Checked(listed.repo_id, reason=reason, detail=detail)
+            return Checked(sanitize(listed.adapter), reason=reason, detail=detail)
 
     def _check(self, listed: ListedAdapter) -> Checked:
+        if listed.private:
+            raise _LeftOutError("private", "only some accounts see it")
+        if not is_adapter_id(listed.adapter):
+            raise _LeftOutError("name not possible in a manifest", "its id or folder")
+        listed = self._with_own_card(listed) if listed.folder else listed
         name = _only_dataset(listed)
-        with _because("no adapter_model.safetensors"):
-            check_files(listed.files)
-        dataset = self._dataset(name)
-        if isinstance(dataset, _LeftOutError):
-            raise dataset
+        if not listed.folder:
+            with _because("no adapter_model.safetensors"):
+                check_files(listed.files)
+        dataset = self._once(f"datasets/{name}", lambda: self._resolve_dataset(name))
         layout = self._layout(listed)
         entry = {
-            "adapter": listed.repo_id,
+            "adapter": listed.adapter,
             "revision": listed.sha,
             "dataset": dataset.repo_id,
             "dataset_revision": dataset.sha,
@@ -119,51 +138,70 @@ class Checker:
         if listed.license:
             entry["license"] = listed.license
         digest = hashlib.sha256(json.dumps([astuple(module) for module in layout]).encode())
-        return Checked(listed.repo_id, entry, digest.hexdigest(), _describe(layout))
+        return Checked(listed.adapter, entry, digest.hexdigest(), _describe(layout))
+
+    def _with_own_card(self, listed: ListedAdapter) -> ListedAdapter:
+        """Return an adapter in a folder with what the card beside it states, if it has one."""
+        repo = self._repo(listed)
+        with _because("gated or removed"):
+            card = card_beside(self._hub, repo, f"{listed.folder}/")
+        datasets = stated_names(card.get("datasets")) or listed.datasets
+        stated = card_license(card) if card.get("license") else listed.license
+        return replace(listed, datasets=datasets, license=stated)
 
     def _layout(self, listed: ListedAdapter) -> Layout:
         """Return the modules that an adapter changes, from its config and header."""
-        hub = self._hub
-        with _because("gated or removed"):
-            repo = hub.resolve(listed.repo_id, "model", listed.sha, blobs=True)
-            hub.check_access(repo)
+        hub, repo, inside = self._hub, self._repo(listed), f"{listed.folder}/" * bool(listed.folder)
         with _because("not a plain LoRA adapter"):
-            config = fetch_config(hub, repo)
+            config = fetch_config(hub, repo, inside)
         with _because("config names another base model"):
             check_base_model(config, self.base_model)
         with _because("weights are not those of a plain LoRA adapter"):
-            file = hub.open(repo, WEIGHTS_FILE)
+            file = hub.open(repo, inside + WEIGHTS_FILE)
             return check_header(_by_head(file), file.size, config)[1]
 
-    def _dataset(self, name: str) -> PinnedRepo | _LeftOutError:
-        """Resolve a dataset once, in whichever thread asks first."""
-        with self._locks.setdefault(name, Lock()):
-            if name not in self._datasets:
-                self._datasets[name] = self._resolve_dataset(name)
-            return self._datasets[name]
+    def _repo(self, listed: ListedAdapter) -> PinnedRepo:
+        """Resolve an adapter's repo."""
 
-    def _resolve_dataset(self, name: str) -> PinnedRepo | _LeftOutError:
-        """Resolve a public dataset; return why if it cannot be used."""
-        try:
-            with _because("dataset missing or private"):
-                repo = self._hub.resolve(name, "dataset")
-                if repo.private:
-                    raise NotFoundError(f"{name} is private")
-                if not is_repo_id(repo.repo_id):
-                    raise NotFoundError(f"{name} has no namespace, expected namespace/name")
-            with _because("dataset gated"):
+        def resolve() -> PinnedRepo:
+            with _because("gated or removed"):
+                repo = self._hub.resolve(listed.repo_id, "model", listed.sha, blobs=True)
                 self._hub.check_access(repo)
-        except _LeftOutError as left_out:
-            return left_out
+            return repo
+
+        return self._once(listed.repo_id, resolve)
+
+    def _once(self, name: str, resolve: Callable[[], PinnedRepo]) -> PinnedRepo:
+        """Resolve a repo once, in whichever thread asks first; leave out what cannot be used."""
+        with self._locks.setdefault(name, Lock()):
+            if name not in self._repos:
+                try:
+                    self._repos[name] = resolve()
+                except _LeftOutError as left_out:
+                    self._repos[name] = left_out
+            found = self._repos[name]
+        if isinstance(found, _LeftOutError):
+            raise found
+        return found
+
+    def _resolve_dataset(self, name: str) -> PinnedRepo:
+        """Resolve a public dataset."""
+        with _because("dataset missing or private"):
+            repo = self._hub.resolve(name, "dataset")
+            if repo.private:
+                raise NotFoundError(f"{name} is private")
+            if not is_repo_id(repo.repo_id):
+                raise NotFoundError(f"{name} has no namespace, expected namespace/name")
+        with _because("dataset gated"):
+            self._hub.check_access(repo)
         return repo
 
 
 def _only_dataset(listed: ListedAdapter) -> str:
     """Return the one dataset that the card names."""
-    if listed.private:
-        raise _LeftOutError("private", "only some accounts see it")
     if not listed.datasets:
-        raise _LeftOutError("card names no dataset", "its card has no `datasets`")
+        which = "the card in its folder" if listed.folder else "its card"
+        raise _LeftOutError("card names no dataset", f"{which} has no `datasets`")
     if len(listed.datasets) > 1:
         names = sanitize(", ".join(listed.datasets))
         raise _LeftOutError("card names several datasets", f"its card names {names}")

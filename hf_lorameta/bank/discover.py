@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from hf_lorameta.bank import manifest
-from hf_lorameta.bank.candidates import Checked, Checker
+from hf_lorameta.bank.candidates import Checked, Checker, adapters_in
 from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.files import write_atomically, write_hint
 from hf_lorameta.hub.client import Hub
@@ -88,10 +88,12 @@ def discover(
         raise UsageError(f"{output} exists", hint="name a new file")
     hub = hub or Hub()
     base_model = hub.resolve(base_model, "model").repo_id
-    listed = []
-    for adapter in hub.adapters_of(base_model, limit + 1):
-        listed.append(adapter)
+    listed: list[ListedAdapter] = []
+    for repo in hub.adapters_of(base_model, limit + 1):
+        listed += adapters_in(repo)
         progress("listing", min(len(listed), limit), limit)
+        if len(listed) > limit:
+            break
     more, listed = len(listed) > limit, listed[:limit]
     checks = output.with_name(f".{output.name}.checks.jsonl")
     with _writing(output):
@@ -137,7 +139,7 @@ def _check_all(
     unanswered = 0
     with checks.open("a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
         file.write("\n")  # ends a line that a kill has cut
-        waiting = [adapter for adapter in listed if (adapter.repo_id, adapter.sha) not in done]
+        waiting = [adapter for adapter in listed if (adapter.adapter, adapter.sha) not in done]
         futures = {pool.submit(checker.check, adapter): adapter for adapter in waiting}
         try:
             for future in as_completed(futures):
@@ -151,12 +153,12 @@ def _check_all(
                     if unanswered > _MAX_UNANSWERED:
                         raise
                     reason = "the Hub did not answer"
-                    checked = Checked(adapter.repo_id, reason=reason, detail=str(error))
-                done[adapter.repo_id, adapter.sha] = checked
+                    checked = Checked(adapter.adapter, reason=reason, detail=str(error))
+                done[adapter.adapter, adapter.sha] = checked
                 progress("checking", len(done), len(listed))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    return [done[adapter.repo_id, adapter.sha] for adapter in listed]
+    return [done[adapter.adapter, adapter.sha] for adapter in listed]
 
 
 def _record(checked: Checked, sha: str, base_model: str) -> str:

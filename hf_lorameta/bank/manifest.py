@@ -81,12 +81,20 @@ def repo_and_folder(adapter: str) -> tuple[str, str]:
     return f"{namespace}/{name}", folder
 
 
-def _check_adapter(value: str) -> str:
-    if is_path(value):
-        return value
+def is_adapter_id(value: str) -> bool:
+    """Whether an adapter on the Hub can be named so.
+
+    Example:
+        >>> is_adapter_id("org/repo/flan/boolq"), is_adapter_id("org/repo/my lora")
+        (True, False)
+    """
     repo, folder = repo_and_folder(value)
     valid = is_repo_id(repo) and (value == repo or _FOLDER.fullmatch(folder))
-    if not valid or len(value) > _MAX_ADAPTER:
+    return bool(valid) and len(value) <= _MAX_ADAPTER
+
+
+def _check_adapter(value: str) -> str:
+    if not is_path(value) and not is_adapter_id(value):
         raise ValueError(
             "expected a Hub id of the form namespace/name or namespace/name/folder, or a path such "
             "as ./lora"

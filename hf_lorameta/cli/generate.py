@@ -83,13 +83,21 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
     overwrite: Annotated[bool, typer.Option(help="Replace an existing adapter.")] = False,
     export: ExportOption = None,
+    on: Annotated[Literal["jobs"] | None, typer.Option(hidden=True)] = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter folder in PEFT format; prints the folder."""
+    from hf_lorameta.errors import UsageError
     from hf_lorameta.pipeline.adapter_folder import check_target
     from hf_lorameta.pipeline.generate import check_possible
 
+    if on:
+        raise UsageError(
+            "generate writes a folder on this machine, and a job can only publish to a repo",
+            hint="hf-lorameta push … --on jobs --private, then "
+            f"hf download user/adapter --local-dir {shlex.quote(str(output))}",
+        )
     check_target(output, overwrite)
     with request.session() as session, stage_bars(quiet) as progress:
         check_possible(request.recipe, session, export)

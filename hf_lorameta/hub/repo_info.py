@@ -119,6 +119,7 @@ class ListedAdapter:
         files: names of its files.
         datasets: that its card names, in the card's order.
         license: that its card states; None if it states none, or several.
+        folder: of the repo that the adapter is in; empty for its root.
     """
 
     repo_id: str
@@ -127,6 +128,12 @@ class ListedAdapter:
     files: tuple[str, ...]
     datasets: tuple[str, ...]
     license: str | None
+    folder: str = ""
+
+    @property
+    def adapter(self) -> str:
+        """Id of the adapter: that of the repo, and the folder if it is in one."""
+        return f"{self.repo_id}/{self.folder}" if self.folder else self.repo_id
 
 
 def list_adapters(connection: Connection, base_model: str, limit: int) -> Iterator[ListedAdapter]:
@@ -152,7 +159,7 @@ def list_adapters(connection: Connection, base_model: str, limit: int) -> Iterat
                 model.sha,
                 private=bool(model.private),
                 files=tuple(file.rfilename for file in model.siblings or ()),
-                datasets=_names(card.get("datasets")),
+                datasets=stated_names(card.get("datasets")),
                 license=card_license(card),
             )
 
@@ -200,7 +207,7 @@ def list_banks(connection: Connection, base_model: str) -> Iterator[ListedBank]:
             expand=["cardData", "downloads", "private", "usedStorage"],
         ):
             card = _stated(repo.card_data)
-            if base_model.lower() not in map(str.lower, _names(card.get("base_model"))):
+            if base_model.lower() not in map(str.lower, stated_names(card.get("base_model"))):
                 continue
             facts = card.get(_FACTS)
             facts = facts if isinstance(facts, dict) else {}
@@ -215,11 +222,11 @@ def list_banks(connection: Connection, base_model: str) -> Iterator[ListedBank]:
             )
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def stated_names(value: Any) -> tuple[str, ...]:
     """Return the names in a card's field, which is a string, a list, or missing; each once.
 
     Example:
-        >>> _names("o/d"), _names(["o/d", "o/e", "o/d", 3]), _names(None)
+        >>> stated_names("o/d"), stated_names(["o/d", "o/e", "o/d", 3]), stated_names(None)
         (('o/d',), ('o/d', 'o/e'), ())
     """
     listed = value if isinstance(value, list) else [value]

@@ -33,6 +33,7 @@ def generate(
     recipe: Recipe | None = None,
     *,
     base: str | Path | None = None,
+    base_revision: str | None = None,
     model: LoadedModel | None = None,
     token: str | None = None,
     budget: float | str | None = None,
@@ -53,6 +54,7 @@ def generate(
         recipe: None is ``Recipe()``.
         base: the base model: Hub id, folder or GGUF file; None is the bank's. Without a bank, the
             recipe has to say that the adapter is fitted or trained.
+        base_revision: branch, tag or commit of a base model without a bank.
         model: the base model in transformers, on the CPU, and its tokenizer; the model is the same
             afterwards. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
@@ -74,7 +76,7 @@ def generate(
         DatasetError: as `plan` raises.
         BankError: as `plan` raises.
         UsageError: the budget is no time, or does not go with the recipe; or without a bank, the
-            recipe says neither to fit nor to train.
+            recipe says neither to fit nor to train; or as `plan` raises.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
         KeyboardInterrupt: Ctrl-C, except in a training whose steps have helped: the result is then
             the best adapter until the interruption, with a warning.
@@ -86,7 +88,7 @@ def generate(
     """
     recipe = recipe or Recipe()
     seconds = budget_seconds(budget, recipe)
-    opening = Session(bank, base=base, token=token, model=model)
+    opening = Session(bank, base=base, base_revision=base_revision, token=token, model=model)
     with bars_unless(progress) as show, opening as session:
         check_possible(recipe, session)
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)

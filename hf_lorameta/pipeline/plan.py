@@ -352,6 +352,7 @@ def plan(
     recipe: Recipe | None = None,
     *,
     base: str | Path | None = None,
+    base_revision: str | None = None,
     token: str | None = None,
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
@@ -365,6 +366,7 @@ def plan(
             another `base` model, if there is none for it, uses none.
         recipe: None is ``Recipe()``.
         base: the base model, a Hub id or a folder; None is the bank's.
+        base_revision: branch, tag or commit of a base model without a bank.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
@@ -373,10 +375,12 @@ def plan(
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
         BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
+        UsageError: the base model cannot be used, or a revision is given for that of a bank.
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
     recipe = recipe or Recipe()
-    with bars_unless(progress) as show, Session(bank, base=base, token=token) as session:
+    opening = Session(bank, base=base, base_revision=base_revision, token=token)
+    with bars_unless(progress) as show, opening as session:
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
         check_plan(session.bank, recipe, opened)
         opened = with_progress(opened, show)

@@ -1,4 +1,4 @@
-"""Step 3: heading, answers, code. All texts are escaped."""
+"""Step 3: heading, answers, code, also for another base model. All texts are escaped."""
 
 import json
 import re
@@ -7,6 +7,8 @@ import shlex
 from hf_lorameta.cards.gguf_usage import BASE_FILE, render_modelfile
 from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
+from hf_lorameta.pipeline.budget import FIT_ROWS, holds_labels
+from hf_lorameta.pipeline.plan import Plan
 from settings import Settings, package_requirement
 from views.blocks import note, render
 from work.generating import Destination, target_name
@@ -141,6 +143,28 @@ def usage_markdown(
         ("bash", f"{train}\n{request.command('--train', str(TRAINING_ROWS), '-o', 'my-adapter')}"),
     ]
     return "\n\n".join(_fenced(code, head) if code else head for head, code in parts)
+
+
+def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings) -> str:
+    """Return the commands that make an adapter for another base model, and why they run elsewhere.
+
+    Args:
+        plan: of the dataset.
+        request: names the dataset.
+        settings: of this Space, which offers the package.
+    """
+    if plan.dataset.prompts_only:
+        return render("result.no_other_base", plan=plan)
+    amount = ("--fit", FIT_ROWS) if holds_labels(plan) else ("--train", TRAINING_ROWS)
+    options = ("--base", "org/model", *map(str, amount))
+    install = shlex.join(["pip", "install", package_requirement("eval", settings)])
+    on_jobs = request.command(*options, "--on", "jobs", verb="push")
+    return render(
+        "result.other_base",
+        plan=plan,
+        here=_fenced(f"{install}\n{request.command(*options, '-o', 'my-adapter')}", "bash"),
+        on_jobs=_fenced(on_jobs, "bash") if request.dataset else "",
+    )
 
 
 def _fenced(code: str, language: str) -> str:

@@ -94,9 +94,9 @@ class DatasetRequest:
         values = {name: getattr(self, name) for name in CHOICES}
         return {name: str(value) for name, value in values.items() if value}
 
-    def command(self, *options: str) -> str:
+    def command(self, *options: str, verb: str = "generate") -> str:
         """Return the command that generates an adapter for this dataset in a terminal."""
-        words = ["hf-lorameta", "generate", self.name]
+        words = ["hf-lorameta", verb, self.name]
         for name, value in self.chosen.items():
             words += [f"--{name}", as_option(value)]
         return shlex.join([*words, *options])

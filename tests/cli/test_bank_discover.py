@@ -78,6 +78,64 @@ def test_the_manifest_pins_adapters_and_datasets_and_can_be_built(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "m.left-out.tsv", "m.yaml"]
 
 
+def card(**fields: Any) -> bytes:
+    return f"---\n{yaml.safe_dump(fields)}---\n".encode()
+
+
+def in_folders(folders: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
+    return {f"{name}/{path}": raw for name, files in folders.items() for path, raw in files.items()}
+
+
+def test_adapters_in_folders_are_found_with_datasets_and_licenses_of_their_own_cards(
+    cli: Shell, publisher: Publisher, tmp_path: Path
+) -> None:
+    user, base = publisher.user, publisher.base
+    other = user.dataset("other", {"train.jsonl": rows(1)})
+    plain = adapter_files(base=base)
+    parts = {
+        "flan/rte": {**plain, "README.md": card(datasets=other, license="cc-by-4.0")},
+        "boolq": {**plain, "README.md": card(datasets=[publisher.data])},
+        "two-terms": {**plain, "README.md": card(datasets=other, license=["mit", "gpl"])},
+        "no-card": plain,
+        "no-data": {**plain, "README.md": card(license="mit")},
+        "damaged": {**plain, "README.md": b"---\n" + b"[" * 5000 + b"\n---\n"},
+        "other-base": adapter_files(base="org/z") | {"README.md": card(datasets=other)},
+        "my lora": {**plain, "README.md": card(datasets=other)},
+    }
+    many = publisher.adapter("many", in_folders(parts), license="mit")
+    alone = publisher.adapter("alone", in_folders({"lora": plain}), license="apache-2.0")
+    rooted = publisher.adapter("rooted", plain | in_folders({"checkpoint-8": plain}))
+    cli.hub.clear_requests()
+    found = cli("bank", "discover", base, "-o", "m.yaml", "--json").json
+    sha = cli.hub.commits(many)[0].sha
+    assert {
+        entry["adapter"]: (entry["dataset"], entry.get("license")) for entry in found["entries"]
+    } == {
+        f"{many}/flan/rte": (other, "cc-by-4.0"),
+        f"{many}/boolq": (publisher.data, "mit"),
+        f"{many}/two-terms": (other, None),
+        f"{alone}/lora": (publisher.data, "apache-2.0"),
+        rooted: (publisher.data, None),
+    }
+    assert {e["revision"] for e in found["entries"] if e["adapter"].startswith(many)} == {sha}
+    assert {left["adapter"]: left["reason"] for left in found["left_out"]} == {
+        f"{many}/no-card": "card names no dataset",
+        f"{many}/no-data": "card names no dataset",
+        f"{many}/damaged": "card names no dataset",
+        f"{many}/other-base": "config names another base model",
+        f"{many}/my lora": "name not possible in a manifest",
+    }
+    assert len(touched(cli.hub, f"/api/models/{many}")) == 1
+    cli("bank", "build", "m.yaml", "-o", "b", "--strict")
+    built = cli("bank", "list", "b", "--json").json["entries"]
+    licenses = {entry["adapter"]: entry["license"] for entry in built}
+    assert licenses[f"{many}/flan/rte"] == "cc-by-4.0"
+    assert licenses[f"{many}/two-terms"] is None
+    limited = cli("bank", "discover", base, "-o", "n.yaml", "--limit", 4, "--json").json
+    assert len(limited["entries"] + limited["left_out"]) == 4
+    assert limited["more"]
+
+
 def test_each_adapter_that_is_left_out_has_its_reason(
     cli: Shell, publisher: Publisher, tmp_path: Path
 ) -> None:

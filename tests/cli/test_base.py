@@ -8,7 +8,7 @@ import pytest
 
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from tests.cards.examples import metadata_fields
-from tests.conftest import Account, Built, Shell
+from tests.conftest import Account, Built, Shell, touched
 from tests.pipeline.test_fit import labeled
 from tests.training import tiny
 
@@ -189,6 +189,10 @@ def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path)
             ("--base", "BASE", "--fit", 8, "--metric", "kl"), 2,
             "metric=kl is for the adapters of a bank", "leave out --metric",
         ),
+        (
+            ("--base", "BASE", "--fit", 8, "--template", "chat"), 2,
+            "has no chat template", "leave out --template chat",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_made_is_an_error_with_a_way_out(
@@ -207,3 +211,40 @@ def test_what_cannot_be_made_is_an_error_with_a_way_out(
     assert message in done.err
     assert advice in done.err.split("Next:  ")[1]
     assert not (cli.cwd / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "are quantized (gptq)"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "are quantized (awq)"),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+            "are quantized (bitsandbytes)",
+        ),
+        ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "is a BertForMaskedLM"),
+    ],
+)
+def test_a_base_model_that_cannot_learn_is_refused_before_its_weights_are_fetched(
+    cli: Shell, user: Account, base: Path, labels: Path, settings: dict[str, object], message: str
+) -> None:
+    config = json.loads((base / "config.json").read_bytes()) | settings
+    files = {path.name: path.read_bytes() for path in base.iterdir()}
+    repo = user.adapter("unfit", files | {"config.json": json.dumps(config).encode()})
+    done = cli("generate", labels, "--base", repo, "--train", 16, "-o", "adapter", code=2)
+    assert message in done.err
+    assert "name " in done.err.split("Next:  ")[1]
+    assert touched(cli.hub, repo, "safetensors") == []
+
+
+def test_a_gated_base_model_needs_access_which_its_page_grants(
+    cli: Shell, user: Account, enrol: Callable[[], Account], base: Path, labels: Path
+) -> None:
+    repo, stranger = f"{user.name}/terms", enrol()
+    cli.hub.create_repo(repo, gated=True)
+    cli.hub.commit(repo, {path.name: path.read_bytes() for path in base.iterdir()})
+    generate = ("generate", labels, "--base", repo, "--fit", 32, "--rank", 4, "-o", "adapter")
+    done = cli(*generate, token=stranger.token, code=6)
+    assert f"{cli.hub.url}/{repo}" in done.err.split("Next:  ")[1]
+    cli.hub.grant_access(repo, stranger.name)
+    assert "Fitted the last layer" in cli(*generate, token=stranger.token).err

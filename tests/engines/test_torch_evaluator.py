@@ -2,8 +2,9 @@
 
 import importlib.util
 import json
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("rouge_score")
+
+from safetensors.torch import load_file, save_file  # noqa: E402 - imports torch
 
 HIDDEN, LAYERS, RANK = 32, 3, 2
 ROWS: list[Row] = [
@@ -433,6 +436,75 @@ def test_base_models_that_cannot_be_loaded_raise(base: Path, tmp_path: Path) -> 
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(NotFoundError, match="transformers cannot load a model"):
         TorchEvaluator(tmp_path)
+
+
+def with_weights(base: Path, folder: Path, change: Callable[[Any], Any], **settings: Any) -> Path:
+    """Write a copy of a base model with other weights, and with settings in its config."""
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_bytes()) | settings
+    (folder / "config.json").write_text(json.dumps(config))
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, {"format": "pt"})
+    return folder
+
+
+def as_gptq(weights: dict[str, Any]) -> dict[str, Any]:
+    """Replace the layers' matrices by packed integers and scales, as GPTQ and AWQ name them."""
+    packed = {}
+    for name, value in weights.items():
+        stem = name.removesuffix(".weight")
+        if not stem.endswith("_proj"):
+            packed[name] = value
+            continue
+        packed[f"{stem}.qweight"] = torch.zeros(value.shape[1] // 8, len(value), dtype=torch.int32)
+        packed[f"{stem}.qzeros"] = torch.zeros(1, len(value) // 8, dtype=torch.int32)
+        packed[f"{stem}.scales"] = torch.ones(1, len(value), dtype=torch.float16)
+    return packed
+
+
+def as_mlx(weights: dict[str, Any]) -> dict[str, Any]:
+    """Pack eight values into one, as MLX does under the same name."""
+    return {
+        name: value if value.dim() == 1 else torch.zeros(len(value), value.shape[1] // 8)
+        for name, value in weights.items()
+    }
+
+
+def same(weights: dict[str, Any]) -> dict[str, Any]:
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (as_gptq, {}, "21 weights of LlamaForCausalLM are missing in"),
+        (same, {"tie_word_embeddings": False}, r"1 weights of .*, such as lm_head\.weight"),
+        (as_mlx, {}, "transformers cannot load a model"),
+        (as_gptq, {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "cannot load"),
+        (as_gptq, {"quantization_config": {"quant_method": "awq", "bits": 4}}, "cannot load"),
+        (
+            same, {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+            "cannot load",
+        ),
+    ],
+)  # fmt: skip
+def test_weights_that_are_quantized_or_missing_are_refused_and_not_made_up(
+    base: Path,
+    tmp_path: Path,
+    change: Callable[[Any], Any],
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    tied = with_weights(base, tmp_path / "tied", without_head, tie_word_embeddings=True)
+    TorchEvaluator(tied, "float32")
+    with pytest.raises(NotFoundError, match=message) as caught:
+        TorchEvaluator(with_weights(tied, tmp_path / "changed", change, **settings), "float32")
+    assert "the model that it was quantized from" in caught.value.hint
+
+
+def without_head(weights: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the last matrix, for which tied models use that of the input tokens."""
+    return {name: value for name, value in weights.items() if name != "lm_head.weight"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
+from tests.conftest import Account
+from tests.hub.conftest import use_endpoint
 from tests.pipeline.test_fit import labeled
 from tests.support import tiny_gguf
 from tests.support.shared_data import MISSING, SHARED
@@ -213,6 +215,31 @@ def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
     )
     assert isinstance(given, Generation)
     assert given.plan.fit
+
+
+def test_a_revision_of_the_base_model_is_used(
+    user: Account,
+    bases: dict[str, Path],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_endpoint(monkeypatch, user.hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    files = {path.name: path.read_bytes() for path in bases["Llama"].iterdir()}
+    base = user.adapter("base", files)
+    first = user.hub.commits(base)[0].sha
+    user.hub.commit(base, {"model.safetensors": b"not the weights"})
+    generation = generate(data, base=base, base_revision=first, recipe=Recipe(rank=4, fit=16))
+    assert isinstance(generation, Generation)
+    folder = generation.save_pretrained(tmp_path / "adapter")
+    assert json.loads((folder / CONFIG_FILE).read_bytes())["revision"] == first
+    assert plan(data, base=base, base_revision=first).provenance()["base_model"] == {
+        "id": base, "revision": first,
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="is for one commit of") as caught:
+        plan(data, base=SMOLLM2, base_revision=first)
+    assert caught.value.__notes__ == ["leave out base_revision=, or add bank='none'"]
 
 
 def test_labels_are_fitted_without_being_asked(

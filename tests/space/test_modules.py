@@ -504,6 +504,28 @@ def test_the_code_to_use_an_adapter_runs_as_it_is(guest_book: Plan, tmp_path: Pa
     assert any(line[:3] == ["hf-lorameta", "generate", "user/data"] for line in words)
 
 
+def test_the_commands_for_another_base_model_fit_the_data(guest_book: Plan) -> None:
+    columns = parse_columns("input=my text,output=label")
+    request, of = DatasetRequest("u/d", columns=columns), settings.Settings()
+    here, job = other_base_commands(guest_book, request)
+    base = ["--columns", "input=my text,output=label", "--base", "org/model", "--fit", "300"]
+    assert here == ["hf-lorameta", "generate", "u/d", *base, "-o", "my-adapter"]
+    assert job == ["hf-lorameta", "push", "u/d", *base, "--on", "jobs"]
+    no_labels = replace(guest_book, output_counts=None)
+    assert other_base_commands(no_labels, request)[0][-4:-2] == ["--train", "100"]
+    assert len(other_base_commands(guest_book, DatasetRequest(file="rows.jsonl"))) == 1
+    prompts = replace(guest_book.dataset, columns=parse_columns("input=text"))
+    text = result_view.other_base_markdown(replace(guest_book, dataset=prompts), request, of)
+    assert "your data has none" in text
+    assert "hf-lorameta" not in text
+
+
+def other_base_commands(of: Plan, request: DatasetRequest) -> list[list[str]]:
+    """Return the words of the commands that make an adapter for another base model."""
+    text = result_view.other_base_markdown(of, request, settings.Settings())
+    return [shlex.split(line) for line in text.splitlines() if line.startswith("hf-lorameta ")]
+
+
 def test_a_space_on_the_hub_names_the_wheel_that_it_ships(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The page in a real browser, against the loopback Hub."""
 
 import re
+import shlex
 import threading
 import zipfile
 from pathlib import Path
@@ -48,6 +49,10 @@ def test_signed_out_verdict_adapter_and_download(
     expect(top.locator("b")).to_have_text(f"{100 * best['coefficient']:.1f} %")
     expect(page.locator(".lm-tiles")).to_contain_text("180 rows")
     expect(page.locator("#lm-map circle")).to_have_count(len(Bank.embedded()))
+    visitor.open_section("Another base model")
+    code = page.locator("#lm-other-base code", has_text="hf-lorameta generate").inner_text()
+    command = shlex.split(code.splitlines()[-1])
+    assert "org/model was not found" in cli(*command[1:], code=6).err
     visitor.make()
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_focused()
     with page.expect_download() as download:

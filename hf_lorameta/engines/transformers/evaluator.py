@@ -31,6 +31,11 @@ _SHARED_BATCHES = 4
 With ``batch_tokens`` of 4,096, their keys and values take 750 MB of SmolLM2-135M in float32.
 """
 
+_OTHER_WEIGHTS = (
+    "name a causal language model with all weights in bfloat16, float16 or float32; if it is "
+    "quantized, the model that it was quantized from"
+)
+
 if TYPE_CHECKING:
     import torch
 
@@ -377,10 +382,20 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
         raise UsageError(f"dtype is {dtype!r}, expected auto, bfloat16, float16 or float32")
     load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
     try:
-        model = load_model(folder, dtype=torch_dtype, local_files_only=True)
+        model, found = load_model(
+            folder, dtype=torch_dtype, local_files_only=True, output_loading_info=True
+        )
         tokenizer = load_tokenizer(folder, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, ImportError, RuntimeError) as error:
+        # ImportError: quantized by a package that is not here; RuntimeError: of other shapes
         raise NotFoundError(
-            f"transformers cannot load a model from {folder}: {first_line(error)[:300]}"
+            f"transformers cannot load a model from {folder}: {first_line(error)[:300]}",
+            hint=_OTHER_WEIGHTS,
         ) from error
+    if missing := sorted(found["missing_keys"]):  # they would be random
+        raise NotFoundError(
+            f"{len(missing)} weights of {type(model).__name__} are missing in {folder}, such as "
+            f"{missing[0]}",
+            hint=_OTHER_WEIGHTS,
+        )
     return model.eval().requires_grad_(False), tokenizer
