@@ -103,7 +103,13 @@ def _set_up_mcp(server: Any) -> None:
         texts = (json.dumps(output, ensure_ascii=False) for output in data)
         return [server.types.TextContent(type="text", text=text) for text in texts]
 
+    def without_files(arguments: dict[str, Any], positions: object) -> dict[str, Any]:
+        if arguments.get("file"):  # Gradio would keep the text of one on the disk, for good
+            raise ValueError("Name a dataset on the Hub: MCP callers send no files")
+        return arguments
+
     server.postprocess_output_data = answer
+    server.convert_strings_to_filedata = without_files
 
 
 class _SecurityHeaders:

@@ -1,12 +1,13 @@
 """ASGI middleware that bounds what a request may send, and how many an address may make."""
 
+import asyncio
 import json
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from weakref import WeakValueDictionary
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -21,15 +22,31 @@ BODY_BYTES = 300_000
 BURST, PER_SECOND = 200, 10
 """Requests that an address may make at once, and then in each second; files and streams are free.
 A visitor makes about ten to open the page and three a second while typing."""
+_BYTES_OF_REQUEST = 10_000
+"""A longer body counts as several requests, since reading it takes as long."""
+_NEW_SESSION = 5
+"""Requests that a session counts as when it is first named; Gradio keeps `_SESSIONS` of them."""
+_SESSIONS = 10_000
+_SESSION_CHARACTERS = 100
+_FILES = 10
+"""Uploaded files that a request may name."""
+_BODY_SECONDS, _BYTES_PER_SECOND = 20.0, 10_000
+"""How long a body may take: some seconds, and more the longer it is."""
 _DROPPED_BYTES = 10_000_000
 AT_ONCE: dict[Kind, int] = {"request": 8, "stream": 64, "upload": 2}
 """Of an address."""
+FILES_AT_ONCE = 8
+"""Files of the page that are sent to an address; others wait, since a page asks for a hundred."""
 CROWDED = 24
 """Requests of all addresses at once, from which on each may have one; Gradio has 40 threads."""
 _BUSY = "Too many requests from your address at once. Try again in a minute."
 _LONG = f"The request is longer than {BODY_BYTES:,} bytes."
 _URL = "A file has to be uploaded: this Space fetches none from another address."
 _GONE = "The uploaded file is no longer there: upload it again."
+_MANY = f"A request may name {_FILES} uploaded files."
+_SLOW = "The request came in too slowly. Try again."
+_SESSION = f"The name of a session has at most {_SESSION_CHARACTERS} characters."
+_NO_JSON = "The request is not JSON."
 
 
 class RefusedError(Exception):
@@ -57,13 +74,13 @@ class Bucket:
     left: float
     at: float
 
-    def take(self, now: float) -> bool:
-        """Take one request; whether there was one left."""
+    def take(self, now: float, cost: int = 1) -> bool:
+        """Take one request, or a larger one that counts as several; whether that many were left."""
         self.left = min(BURST, self.left + (now - self.at) * PER_SECOND)
         self.at = now
-        if self.left < 1:
+        if self.left < cost:
             return False
-        self.left -= 1
+        self.left -= cost
         return True
 
 
@@ -79,6 +96,8 @@ class VisitorLimits:
         self._app, self._on_hub = app, on_hub
         self._buckets: dict[str, Bucket] = {}
         self._open: Counter[tuple[str, Kind]] = Counter()
+        self._files: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._sessions: dict[str, None] = {}  # the oldest first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request within the limits; answer others with a sentence."""
@@ -98,7 +117,11 @@ class VisitorLimits:
                         await self._app(scope, incoming.receive, send_names)
                 elif scope["method"] == "POST":
                     body = await _body(scope, incoming.receive)
+                    self._count_body(address, kind, body)
                     await self._app(scope, _replayed(body, receive), send)
+                elif kind == "file":
+                    async with self._files.setdefault(address, asyncio.Semaphore(FILES_AT_ONCE)):
+                        await self._app(scope, receive, send)
                 else:
                     await self._app(scope, receive, send)
         except RefusedError as refused:
@@ -106,15 +129,26 @@ class VisitorLimits:
             answer = JSONResponse({"detail": refused.reason}, refused.status)
             await answer(scope, receive, send)
 
-    def _count(self, address: str, kind: Kind) -> None:
+    def _count(self, address: str, kind: Kind, cost: int = 1) -> None:
         if kind == "file" or not address:
             return
         now = time.monotonic()
         if len(self._buckets) > 10_000:  # those that are full again
             full = BURST / PER_SECOND
             self._buckets = {a: b for a, b in self._buckets.items() if now - b.at < full}
-        if not self._buckets.setdefault(address, Bucket(BURST, now)).take(now):
+        if not self._buckets.setdefault(address, Bucket(BURST, now)).take(now, cost):
             raise RefusedError(429, _BUSY)
+
+    def _count_body(self, address: str, kind: Kind, body: bytes) -> None:
+        """Count a body as the further requests that it is worth, and check it."""
+        self._count(address, kind, len(body) // _BYTES_OF_REQUEST)
+        session = _checked(body)
+        if session is None or session in self._sessions:
+            return
+        self._count(address, kind, _NEW_SESSION)
+        self._sessions[session] = None
+        if len(self._sessions) > _SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
 
     @asynccontextmanager
     async def _one_more(self, address: str, kind: Kind) -> AsyncIterator[None]:
@@ -139,24 +173,39 @@ class _Incoming:
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._ended = receive, False
+        self._started, self._bytes = time.monotonic(), 0
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        """Receive a part.
+
+        Raises:
+            RefusedError: the body has taken too long for its length.
+        """
+        if self._ended:  # what comes is the end of the connection
+            return await self._receive()
+        end = self._started + _BODY_SECONDS + self._bytes / _BYTES_PER_SECOND
+        try:
+            async with asyncio.timeout(end - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError:
+            raise RefusedError(408, _SLOW) from None
+        self._bytes += len(message.get("body", b""))
         self._ended = not message.get("more_body", False)
         return message
 
     async def drop(self) -> None:
         """Receive the rest, and forget it; not that of a body that is longer than any here."""
         dropped, most = 0, max(UPLOADS.largest, _DROPPED_BYTES)
-        while not self._ended and dropped < most:
-            dropped += len((await self.receive()).get("body", b""))
+        with suppress(RefusedError):  # too slow
+            while not self._ended and dropped < most:
+                dropped += len((await self.receive()).get("body", b""))
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:
     """Return the body of a request.
 
     Raises:
-        RefusedError: it is longer than `BODY_BYTES`, or names a file that was not uploaded.
+        RefusedError: it is longer than `BODY_BYTES`.
     """
     if _announced(scope) > BODY_BYTES:
         raise RefusedError(413, _LONG)
@@ -167,36 +216,50 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
         more = message.get("more_body", False)
         if len(body) > BODY_BYTES:
             raise RefusedError(413, _LONG)
-    if reason := _why_no_file(body):
-        raise RefusedError(400, reason)
     return body
 
 
 def _announced(scope: Scope) -> int:
-    """Return the length of the body as the header states it; 0 without one."""
-    text = Headers(scope=scope).get("content-length", "")
-    return int(text) if text.isdecimal() and len(text) < 19 else 0
+    """Return the length of the body as the header states it; 0 if no header does that counts."""
+    headers = Headers(scope=scope)
+    text = headers.get("content-length", "")
+    valid = text.isdecimal() and len(text) < 19 and "transfer-encoding" not in headers
+    return int(text) if valid else 0
 
 
-def _why_no_file(body: bytes) -> str:
-    """Return why a file that JSON names, however deep, is refused; empty if none is.
+def _checked(body: bytes) -> str | None:
+    """Return the session that JSON names, if any.
 
-    Gradio would fetch one from a URL, of whatever size, and fail without a word at a missing one.
+    Gradio would fetch a file from a URL, of whatever size, and fail without a word at a missing
+    one; so files that are named, however deep, have to be uploads. It keeps names of sessions.
+
+    Raises:
+        RefusedError: it is no JSON, or names another file, many of them, or an overlong session.
     """
     try:
-        left: deque[Any] = deque([json.loads(body)])
+        request = json.loads(body)
+        session = request.get("session_hash") if isinstance(request, dict) else None
     except (ValueError, RecursionError):
-        return ""  # Gradio refuses it
+        raise RefusedError(400, _NO_JSON) from None
+    left, files = deque([request]), 0
     while left:
         value = left.popleft()
         if isinstance(value, dict):
             path = value.get("path")
-            if isinstance(path, str) and not is_upload(path):
-                return _URL if "://" in path else _GONE
+            if isinstance(path, str):
+                files += 1
+                if files > _FILES:
+                    raise RefusedError(400, _MANY)
+                if not is_upload(path):
+                    raise RefusedError(400, _URL if "://" in path else _GONE)
             left.extend(value.values())
         elif isinstance(value, list):
             left.extend(value)
-    return ""
+    if not isinstance(session, str):
+        return None
+    if len(session) > _SESSION_CHARACTERS:
+        raise RefusedError(400, _SESSION)
+    return session
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -230,7 +293,7 @@ async def _uploading(scope: Scope, address: str, send: Send) -> AsyncIterator[Se
     try:
         yield send_names
     finally:
-        UPLOADS.settle(size, _stored(answer))
+        UPLOADS.settle(address, size, _stored(answer))
 
 
 def _stored(answer: bytes) -> list[str]:

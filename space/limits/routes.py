@@ -17,7 +17,7 @@ _OPEN: tuple[tuple[Kind, str, str], ...] = (
     ("file", "GET HEAD", r"/(assets|static|svelte)/.+|/(theme\.css|robots\.txt|favicon\.ico)"),
     ("file", "GET HEAD", rf"/manifest\.json|/pwa_icon(/\d+)?|{_API}/theme\.css"),
     ("file", "GET HEAD", rf"{_API}/file=(?!https?:).+"),
-    ("stream", "GET", rf"{_API}/(queue/data|heartbeat/.+|upload_progress|call(/v2)?/\w+/\w+)"),
+    ("stream", "GET", rf"{_API}/(queue/data|heartbeat/.+|call(/v2)?/\w+/\w+)"),
     ("stream", "GET POST DELETE", rf"{_API}/mcp(/.*)?"),
     ("upload", "POST", rf"{_API}/upload"),
     ("request", "GET HEAD", r"/|/config|/login/(huggingface|callback)|/logout"),

@@ -4,7 +4,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ SECONDS = 3600
 _ABANDONED_SECONDS = 120
 """How long an upload may send nothing before what came of it is deleted."""
 _LEAST = 1_000_000
-"""Bytes that any upload counts as."""
+"""Bytes that any file counts as."""
 _HEAD = 100_000
 """Bytes that a browser adds to a file when it sends it."""
 
@@ -71,10 +71,12 @@ class Uploads:
             self._reserved += size
             return ""
 
-    def settle(self, size: int, paths: Iterable[str]) -> None:
+    def settle(self, address: str, size: int, paths: Sequence[str]) -> None:
         """End an upload that had reserved room: note the files that it was stored in."""
         with self._lock:
             self._reserved -= size
+            more = max(0, len(paths) - 1) * _LEAST  # `reserve` counted one file
+            self._counted.setdefault(address, deque()).append((time.monotonic(), more))
             for path in (Path(path).resolve() for path in paths):
                 self._stored.pop(path, None)
                 with suppress(OSError):

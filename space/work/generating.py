@@ -21,6 +21,7 @@ from hf_lorameta.pipeline.publish import (
 )
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.tables import plural
+from limits.hourly import ADAPTERS
 from work.jobs import Job, SpaceError
 from work.planning import NAME_CHARACTERS, REPO_ID, Credential, PlanResult, RequestError
 
@@ -75,6 +76,7 @@ class Adapter:
         except BaseException:
             self.discard()
             raise
+        ADAPTERS.add(job.address, self.archive.stat().st_size)
         self.generation = replace(self.generation, pairs=())
         return self
 
@@ -135,7 +137,12 @@ class Destination:
 
 
 def make_adapter(result: PlanResult, job: Job) -> Adapter:
-    """Combine the adapters of the plan, and save what comes out."""
+    """Combine the adapters of the plan, and save what comes out.
+
+    Raises:
+        SpaceError: the visitor has made as many as one may.
+    """
+    ADAPTERS.check(job.address)
     text = f"Combining {plural(len(result.plan.neighbors()), 'adapter')}"
     job.report(text)
     generation = combine(

@@ -25,7 +25,7 @@ from hf_lorameta.pipeline.evaluate import Trial, check_of
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
-from limits.model_time import ModelTime
+from limits.hourly import model_time
 from work.generating import Adapter
 from work.jobs import Canceled, Job
 from work.planning import PlanResult, RequestError
@@ -51,7 +51,7 @@ _TIME_SHARE = 0.9
 PROMPT_CHARACTERS = 20_000
 """Of a prompt that is tried; the base model reads the last thousand tokens of it."""
 _WAIT_SECONDS = 0.2
-_TIME = {True: ModelTime(), False: ModelTime()}
+_TIME = {True: model_time(), False: model_time()}
 """Of what visitors asked for, and of the rest, which leaves them their time."""
 
 

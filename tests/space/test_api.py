@@ -295,6 +295,12 @@ def test_plan_is_the_only_mcp_tool_and_answers_json(
     result = send("tools/call", name="push", arguments={"dataset": "a/b"})
     assert result["isError"]
     assert "Unknown tool" in result["content"][0]["text"]
+    stored = set((web.space.log.parent / "gradio").rglob("*"))
+    file = "data:text/csv;base64,aW5wdXQsb3V0cHV0CmEsYgo="
+    result = send("tools/call", name="plan", arguments={"dataset": "", "file": file})
+    assert result["isError"]
+    assert "MCP callers send no files" in result["content"][0]["text"]
+    assert set((web.space.log.parent / "gradio").rglob("*")) == stored
 
 
 def test_the_page_sends_no_analytics_and_contacts_no_other_host(web: Web) -> None:

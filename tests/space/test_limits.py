@@ -1,6 +1,7 @@
 """What one visitor may send, store and use."""
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -21,11 +22,11 @@ from gradio.queueing import Queue
 sys.path.insert(0, str(SPACE))
 try:
     from forms import html_forms, inputs
-    from limits import model_time, uploads
+    from limits import hourly, requests, uploads
     from limits.addresses import note_address
     from limits.places import FairQueue
-    from limits.requests import BURST, CROWDED, PER_SECOND, Bucket, VisitorLimits
-    from work import jobs, planning, trying
+    from limits.requests import BODY_BYTES, BURST, CROWDED, PER_SECOND, Bucket, VisitorLimits
+    from work import generating, jobs, planning, trying
     from work.planning import DatasetRequest, RequestError, Source, validated
 finally:
     sys.path.remove(str(SPACE))
@@ -94,6 +95,123 @@ def test_when_many_requests_are_open_each_address_may_have_one() -> None:
 
     asyncio.run(visit())
     assert statuses.count(200) == CROWDED + 1
+
+
+class Server:
+    """`VisitorLimits` around an app that answers 200 to every request, once `go_on` is set.
+
+    Attributes:
+        running: number of requests that the app is answering.
+    """
+
+    def __init__(self) -> None:
+        self.go_on, self.running = asyncio.Event(), 0
+        self.go_on.set()
+        self._limits = VisitorLimits(self._app, on_hub=False)
+
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        self.running += 1
+        while (await receive()).get("more_body"):
+            pass
+        await self.go_on.wait()
+        self.running -= 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask(
+        self, path: str, *parts: bytes, pause: float = 0, headers: dict[str, str] | None = None
+    ) -> int:
+        """Send a request with a body in parts, seconds apart; return the status."""
+        statuses: list[int] = []
+        left = list(parts)
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(pause)
+            body = left.pop(0) if left else b""
+            return {"type": "http.request", "body": body, "more_body": bool(left)}
+
+        async def send(message: Any) -> None:
+            statuses.append(message.get("status", 0))
+
+        fields = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
+        method = "POST" if parts else "GET"
+        asked = {**scope("a"), "headers": fields, "method": method, "path": path}
+        await self._limits(asked, receive, send)
+        return statuses[0]
+
+
+JOIN = "/gradio_api/queue/join"
+
+
+def statuses_of(bodies: list[bytes]) -> list[int]:
+    """Return the statuses of requests to join the queue, one after the other."""
+
+    async def visit() -> list[int]:
+        server = Server()
+        return [await server.ask(JOIN, body) for body in bodies]
+
+    return asyncio.run(visit())
+
+
+@pytest.mark.parametrize("path", [JOIN, "/gradio_api/upload", "/closed"])
+def test_a_body_has_to_come_in_at_some_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(requests, "_BODY_SECONDS", 0.05)
+    monkeypatch.setattr(uploads, "get_upload_folder", lambda: str(tmp_path))
+
+    async def visit() -> int:
+        drops = [b" "] * 500
+        return await Server().ask(path, *drops, pause=0.01, headers={"content-length": "500"})
+
+    start = time.monotonic()
+    assert asyncio.run(visit()) == (404 if path == "/closed" else 408)
+    assert time.monotonic() - start < 3
+
+
+def test_long_requests_and_new_sessions_count_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "PER_SECOND", 0)  # else it depends on how fast this runs
+    long = json.dumps({"data": [[]] * (BODY_BYTES // 5)}).encode()
+    assert len(long) // 10_000 == 24
+    assert statuses_of([long] * 20) == [200] * (BURST // 25) + [429] * (20 - BURST // 25)
+    sessions = [json.dumps({"session_hash": f"s{i}"}).encode() for i in range(60)]
+    assert statuses_of(sessions).count(200) == BURST // 6
+    assert statuses_of(sessions[:1] * 150) == [200] * 150
+
+
+def test_names_of_sessions_are_bounded_and_what_is_no_json_is_refused() -> None:
+    long = json.dumps({"session_hash": "a" * 101}).encode()
+    assert statuses_of([long, b"--b\r\n", b"[" * 100_000, b"{}"]) == [400, 400, 400, 200]
+
+
+def test_a_request_names_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "get_upload_folder", lambda: str(tmp_path))
+    path = tmp_path / "rows.csv"
+    path.touch()
+    few, many = ([{"path": str(path)}] * number for number in (10, 11))
+    assert statuses_of([json.dumps(few).encode(), json.dumps(many).encode()]) == [200, 400]
+
+
+def test_an_upload_without_a_length_that_counts_is_refused() -> None:
+    async def visit() -> int:
+        headers = {"content-length": "10", "transfer-encoding": "chunked"}  # which wins
+        return await Server().ask("/gradio_api/upload", b"a", headers=headers)
+
+    assert asyncio.run(visit()) == 411
+
+
+def test_files_of_the_page_are_sent_a_few_at_a_time() -> None:
+    async def visit() -> tuple[int, list[int]]:
+        server = Server()
+        server.go_on.clear()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(server.ask("/assets/a.js")) for _ in range(50)]
+            await asyncio.sleep(0.1)
+            at_once = server.running
+            server.go_on.set()
+        return at_once, [task.result() for task in tasks]
+
+    assert asyncio.run(visit()) == (requests.FILES_AT_ONCE, [200] * 50)
 
 
 # --- places -------------------------------------------------------------------------------------
@@ -217,7 +335,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
             path.parent.mkdir()
             path.write_bytes(bytes(MB))
             paths.append(path)
-            limits.settle(MB, [str(path)])
+            limits.settle(address, MB, [str(path)])
         return [path for path in paths if path.exists()]
 
     put.limits = limits  # type: ignore[attr-defined]
@@ -232,6 +350,14 @@ def test_an_address_uploads_five_of_the_largest_files_in_an_hour(
     clock = time.monotonic() + uploads.SECONDS + 1
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     assert len(store("a")) == 1  # the older ones are deleted
+
+
+def test_each_file_of_an_upload_counts(store: Callable[..., list[Path]]) -> None:
+    limits: uploads.Uploads = store.limits  # type: ignore[attr-defined]
+    (path,) = store("a")
+    assert not limits.reserve("a", 1)
+    limits.settle("a", 1, [str(path)] * 1000)
+    assert "More than 5 MB were uploaded" in limits.reserve("a", 1)
 
 
 def test_the_oldest_unused_files_make_room(store: Callable[..., list[Path]]) -> None:
@@ -265,14 +391,24 @@ def test_what_came_of_an_upload_that_broke_off_is_deleted(
 
 
 def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
-    spent = model_time.ModelTime()
-    spent.add("a", model_time.SECONDS - 1)
+    spent = hourly.model_time()
+    spent.add("a", hourly.MODEL_SECONDS - 1)
     spent.check("a")
     spent.add("a", 2)
     with pytest.raises(LoraMetaError, match="10 minutes within an hour") as caught:
         spent.check("a")
     assert "Try again in 60 minutes" in str(caught.value.advice[0])
     spent.check("b")
+
+
+def test_an_address_makes_some_gigabytes_of_adapters_in_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing: Any = None
+    monkeypatch.setattr(generating, "ADAPTERS", hourly.HourlyShare(10, "made adapters of 10 bytes"))
+    generating.ADAPTERS.add("", 10)
+    with pytest.raises(LoraMetaError, match="made adapters of 10 bytes within an hour"):
+        generating.make_adapter(nothing, jobs.Job(60))
 
 
 def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:

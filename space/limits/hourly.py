@@ -1,0 +1,63 @@
+"""What each address has used within the last hour, of what would otherwise run out for others."""
+
+import threading
+import time
+from collections import deque
+
+from work.jobs import SpaceError
+
+MODEL_SECONDS = 600.0
+"""Of the base model, for an address in `_PERIOD`."""
+ADAPTER_BYTES = 2_000_000_000
+"""Of adapters, for an address in `_PERIOD`; they stay on the disk for as long, in three copies."""
+_PERIOD = 3600.0
+
+
+class HourlyShare:
+    """Counts what each address has used in the last hour; all methods are thread-safe.
+
+    Args:
+        most: that an address may use.
+        done: what a visitor who has used that much has done.
+    """
+
+    def __init__(self, most: float, done: str) -> None:
+        self._most, self._done = most, done
+        self._lock = threading.Lock()
+        self._used: dict[str, deque[tuple[float, float]]] = {}
+
+    def check(self, address: str) -> None:
+        """Raise if an address has used its share.
+
+        Raises:
+            SpaceError: it has.
+        """
+        with self._lock:
+            now = time.monotonic()
+            for name, used in list(self._used.items()):
+                while used and now - used[0][0] > _PERIOD:
+                    used.popleft()
+                if not used:
+                    del self._used[name]
+            used = self._used.get(address, deque())
+            if sum(amount for _, amount in used) < self._most:
+                return
+            minutes = (_PERIOD - (now - used[0][0])) / 60
+        raise SpaceError(
+            f"You have {self._done} within an hour, all that one visitor may",
+            hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",
+        )
+
+    def add(self, address: str, amount: float) -> None:
+        """Count what has just been used."""
+        with self._lock:
+            self._used.setdefault(address, deque()).append((time.monotonic(), amount))
+
+
+def model_time() -> HourlyShare:
+    """Return a share of the time of the base model, in seconds."""
+    return HourlyShare(MODEL_SECONDS, f"used the base model for {MODEL_SECONDS / 60:.0f} minutes")
+
+
+ADAPTERS = HourlyShare(ADAPTER_BYTES, f"made adapters of {ADAPTER_BYTES / 1e9:.0f} GB")
+"""Bytes of the adapters that were made here."""
