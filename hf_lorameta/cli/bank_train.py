@@ -241,6 +241,9 @@ class _ShownProgress(Reporter):
         self._settings, self._stage, self._quiet = settings, stage, quiet
         self._finished = self._tasks = 0
 
+    def stage(self, title: str, done: int, total: int) -> None:
+        self._stage(title, done, total)
+
     def start_general(self, steps: int) -> None:
         log(self._quiet, f"training the general adapter, {steps} steps")
         self._begin("Training the general adapter", steps, 1)

@@ -15,7 +15,7 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import count
@@ -446,9 +446,9 @@ async def paths(a: Attacker) -> None:
 
 @attack("200 downloads of the largest script at once")
 async def scripts(a: Attacker) -> None:
-    from gradio import routes
+    import gradio
 
-    folder = Path(routes.BUILD_PATH_LIB)
+    folder = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
     largest = max(folder.glob("*.js"), key=lambda path: path.stat().st_size)
     compressed = {"Accept-Encoding": "br"}
     await a.repeat(lambda: a.send("GET", f"/assets/{largest.name}", headers=compressed), 200)
@@ -676,7 +676,7 @@ class Waits:
             "upload": self._upload,
         }
         self._space = space
-        self.longest: Counter[str] = Counter()
+        self.longest: defaultdict[str, float] = defaultdict(float)
         self.failed: dict[str, str] = {}
 
     def _upload(self) -> None:

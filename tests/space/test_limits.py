@@ -405,8 +405,9 @@ def test_an_address_makes_some_gigabytes_of_adapters_in_an_hour(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nothing: Any = None
-    monkeypatch.setattr(generating, "ADAPTERS", hourly.HourlyShare(10, "made adapters of 10 bytes"))
-    generating.ADAPTERS.add("", 10)
+    share = hourly.HourlyShare(10, "made adapters of 10 bytes")
+    share.add("", 10)
+    monkeypatch.setattr(generating, "ADAPTERS", share)
     with pytest.raises(LoraMetaError, match="made adapters of 10 bytes within an hour"):
         generating.make_adapter(nothing, jobs.Job(60))
 

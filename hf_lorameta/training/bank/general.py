@@ -2,9 +2,8 @@
 
 import json
 import logging
-import random
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,7 +44,9 @@ Entry = TypeVar("Entry", bound=BaseModel)
 logger = logging.getLogger(__name__)
 
 
-def open_all(tasks: Sequence[Task], job: TrainingJob, evaluator: TorchEvaluator) -> list[OpenTask]:
+def open_all(
+    tasks: Sequence[Task], job: TrainingJob, evaluator: TorchEvaluator, reporter: Reporter
+) -> list[OpenTask]:
     """Read as many rows of each task as the general adapter needs.
 
     Tasks that cannot be read are left out here; their own training states the reason.
@@ -54,18 +55,14 @@ def open_all(tasks: Sequence[Task], job: TrainingJob, evaluator: TorchEvaluator)
     count = max(len(tasks), 1)
     train, held_out = -(-settings.steps * settings.rows // count), -(-_HELD_OUT // count)
     opened = []
-    for task in tasks:
+    for number, task in enumerate(tasks):
+        reporter.stage("Reading the tasks", number, len(tasks))
         try:
-            found = open_task(task, job, evaluator)
+            opened.append(open_task(task, job, evaluator, (train, held_out)))
         except (OSError, MemoryError):
             raise  # a fault of this machine, not of the task
         except Exception as error:  # noqa: BLE001 - no task ends the training
             logger.info("%s is left out of the general adapter: %s", task.name, error)
-            continue
-        rows = list(found.rows.train)
-        random.Random(f"{settings.seed} {task.name} {GENERAL}").shuffle(rows)
-        kept = replace(found.rows, train=rows[:train], held_out=found.rows.held_out[:held_out])
-        opened.append(replace(found, rows=kept))
     return opened
 
 
@@ -132,7 +129,11 @@ def _general_task(task: Task, license_: str | None) -> GeneralTask:
 
 
 def store_prior(
-    opened: Sequence[OpenTask], job: TrainingJob, loaded: Loaded, general: GeneralEntry
+    opened: Sequence[OpenTask],
+    job: TrainingJob,
+    loaded: Loaded,
+    general: GeneralEntry,
+    reporter: Reporter,
 ) -> OutputPriorEntry | None:
     """Measure the output prior and store it; None if the architecture has none."""
     from hf_lorameta.training.bank.measure_prior import measure_prior
@@ -143,6 +144,7 @@ def store_prior(
         general_factors(job.folder),
         [task.rows for task in opened],
         loaded.plan.pass_tokens,
+        partial(reporter.stage, "Measuring the output prior"),
     )
     if prior is None:
         return None

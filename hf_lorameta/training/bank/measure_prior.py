@@ -14,7 +14,7 @@ from hf_lorameta.engines.transformers.packing import passes, using_row_attention
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
 from hf_lorameta.training.bank.runs import TaskRows
-from hf_lorameta.types import FactorPair, FloatArray
+from hf_lorameta.types import FactorPair, FloatArray, Progress, no_progress
 
 _DIMENSIONS = 256
 _ROWS = 8
@@ -29,6 +29,7 @@ def measure_prior(
     general: Sequence[FactorPair],
     tasks: Sequence[TaskRows],
     pass_tokens: int = 1024,
+    progress: Progress = no_progress,
 ) -> OutputPrior | None:
     """Measure the output prior on rows of tasks.
 
@@ -41,6 +42,7 @@ def measure_prior(
         general: factors of the general adapter.
         tasks: rows of all tasks; the background is the mean of their distributions.
         pass_tokens: maximum tokens of a pass.
+        progress: called with (tasks done, tasks).
     """
     if model.config.model_type not in ARCHITECTURES:
         return None
@@ -50,7 +52,7 @@ def measure_prior(
     if any(module.name == name for module in layout):
         return None
     with using_row_attention(model), applied(model, layout, general):
-        inputs, states, first, weights = _record(model, projection, tasks, pass_tokens)
+        inputs, states, first, weights = _record(model, projection, tasks, pass_tokens, progress)
     gates = _regress(inputs, weights, torch.stack([first, 1 - first], 1))
     epsilon = getattr(decoder.norm, "variance_epsilon", 1e-6)
     inverse = (states.square().mean(1) + epsilon).rsqrt()
@@ -67,7 +69,7 @@ def measure_prior(
 
 
 def _record(
-    model: Any, projection: Any, tasks: Sequence[TaskRows], pass_tokens: int
+    model: Any, projection: Any, tasks: Sequence[TaskRows], pass_tokens: int, progress: Progress
 ) -> tuple[torch.Tensor, ...]:
     """Run some rows of each task; return what is seen where output tokens are predicted.
 
@@ -79,7 +81,8 @@ def _record(
     first: list[float] = []
     weights: list[float] = []
     with _inputs_of(projection) as inputs, _inputs_of(model.get_decoder().norm) as states:
-        for task in tasks:
+        for number, task in enumerate(tasks):
+            progress(number, len(tasks))
             rows = task.train[:_ROWS]
             for packed in passes({0: rows}, pass_tokens):
                 with torch.no_grad():

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_lorameta.bank.build import Outcome
 from hf_lorameta.bank.entry import finished_entry, store_entry
-from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, Skipped, adapter_path
+from hf_lorameta.bank.index import (
+    GENERAL,
+    TOKENIZER_FILE,
+    WORK_FOLDER,
+    IndexEntry,
+    Skipped,
+    adapter_path,
+)
 from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, profile_rows
 from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
@@ -118,8 +125,20 @@ class OpenTask:
     facts: Mapping[str, Any]
 
 
-def open_task(task: Task, job: TrainingJob, evaluator: TorchEvaluator) -> OpenTask:
+def open_task(
+    task: Task,
+    job: TrainingJob,
+    evaluator: TorchEvaluator,
+    counts: tuple[int | None, int | None] = (None, None),
+) -> OpenTask:
     """Read, count, split and encode the rows of a task.
+
+    Args:
+        task: the one to open.
+        job: what all tasks share.
+        evaluator: encodes the rows.
+        counts: numbers of rows to train on and to hold out, at most, drawn at random; None is as
+            many as the settings allow.
 
     Raises:
         LoraMetaError: it cannot be read, or has too few rows with an output.
@@ -144,6 +163,9 @@ def open_task(task: Task, job: TrainingJob, evaluator: TorchEvaluator) -> OpenTa
         random.Random(f"{settings.seed} {task.name} held out").shuffle(rows)
         count = min(settings.held_out, len(rows) // 4)
         held, rows = rows[:count], rows[count:]
+    if counts[0] is not None:
+        random.Random(f"{settings.seed} {task.name} {GENERAL}").shuffle(rows)
+    rows, held = rows[: counts[0]], held[: counts[1]]
     facts = {
         "config": dataset.config,
         "split": dataset.split,

@@ -36,6 +36,9 @@ class Log:
 class Reporter:
     """Receives the progress of a training; the methods do nothing."""
 
+    def stage(self, title: str, done: int, total: int) -> None:
+        """So many tasks are read, or measured, for the general adapter."""
+
     def start_general(self, steps: int) -> None:
         """The training of the general adapter begins."""
 

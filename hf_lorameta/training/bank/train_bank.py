@@ -184,7 +184,7 @@ def _general(
     if not steps or (general and prior):
         return general, prior
     loaded = _load(job, plan)
-    opened = open_all(tasks, job, loaded.evaluator)
+    opened = open_all(tasks, job, loaded.evaluator, reporter)
     if len(opened) < 2:
         return general, prior
     with quiet_transformers():
@@ -192,7 +192,7 @@ def _general(
             reporter.start_general(steps)
             general, log = train_general(opened, job, loaded, reporter)
             reporter.general(log)
-        return general, store_prior(opened, job, loaded, general)
+        return general, store_prior(opened, job, loaded, general, reporter)
 
 
 def _load(job: TrainingJob, plan: "DevicePlan") -> Loaded:
