@@ -45,6 +45,8 @@ _SETTINGS = {
     "general_steps": "Steps of the general adapter that the others start from; 0: none. "
     "Default: depends on the number of tasks.",
     "max_length": "Tokens per row; longer inputs are cut at the beginning.",
+    "forms": "Prompts of many forms, half of them in the base model's chat template; with "
+    "--no-forms as they are.",
     "seed": "Seed of initialization and order.",
 }
 """The fields of `Settings` that are options, and their help."""
@@ -127,7 +129,8 @@ class Request:
         for option in _OPTIONS:
             value = values[option.name]
             if option.name not in _NOT_IN_A_JOB and value != option.default:
-                words += [f"--{option.name.replace('_', '-')}", str(value)]
+                name = option.name.replace("_", "-")
+                words += [f"--no-{name}"] if value is False else [f"--{name}", str(value)]
         return tuple(words)
 
     def read_tasks(self) -> "tuple[Task, ...]":

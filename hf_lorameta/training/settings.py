@@ -29,6 +29,8 @@ class Settings:
         max_length: maximum tokens of a row; prompts are truncated from the left, outputs at half of
             it.
         max_rows: rows of a task that training draws from; a random sample if it has more.
+        forms: whether rows get prompts of many forms, half of them in the chat template of the base
+            model, see `hf_lorameta.training.bank.forms`; otherwise they stay as they are.
         seed: of the initialization, the order of the rows and the choice of held-out rows.
         general_steps: steps of the general adapter, on which the others start; 0 trains none, and
             None as many as the number of tasks asks for.
@@ -52,6 +54,7 @@ class Settings:
     patience: int = 3
     max_length: int = 512
     max_rows: int = 4096
+    forms: bool = True
     seed: int = 0
     general_steps: int | None = None
     general_rows: int = 16

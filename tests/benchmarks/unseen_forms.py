@@ -10,7 +10,6 @@ Every score is saved in FOLDER at once, so the command resumes where it stopped.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from zlib import crc32
@@ -19,22 +18,17 @@ import numpy as np
 
 from hf_lorameta import open_dataset, plan
 from hf_lorameta.data.dataset import Dataset
-from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.files import write_atomically
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.make import combine_adapters
+from hf_lorameta.training.bank.forms import split_instruction
 from hf_lorameta.types import Row, no_progress
 from tests.benchmarks.growth import HEAD, ROWS, SHOTS, Growth, cells, drawn, parse_arguments, read
 from tests.benchmarks.tables import markdown_table
 
 FORMS = ("known", "unseen")
 METHODS = ("base", "3-shot", "default", "general")
-_LEAST = 15
-"""Characters that prompts of a task share, at least, where that is an instruction."""
-_OPENING = re.compile(r"\A\s*(?:#+ *)?(?:Instruction|Question|Task|User|Q)\s*:\s*")
-_FIELD = re.compile(r"\n+(?:#+ *)?(?:Input|Text|Question)\s*:\s*")
-_CUE = re.compile(r"\n+(?:#+ *)?\w+:\s*\Z|\s*=>\s*\Z")
 UNSEEN = (
     "Definition: {instruction}\n\nNow complete the following example -\nInput: {input}\nOutput: ",
     "{instruction}\nSentence: {input}\nSolution:",
@@ -111,50 +105,6 @@ def in_unseen_form(task: str) -> tuple[list[Row], list[Row]]:
     ]
     rows = [(prompt, row[1]) for prompt, row in zip(filled, (*train, *test), strict=True)]
     return rows[: len(train)], rows[len(train) :]
-
-
-def split_instruction(prompts: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the instruction that prompts share at their beginning or end, and their inputs.
-
-    The instruction is empty, and the inputs are the prompts, where they share too little. What
-    marks instruction, input or answer, such as ``Input:``, is left out.
-
-    Example:
-        >>> split_instruction([f"Name the color of it.\\n\\nInput: {x}\\nOutput:" for x in "ab"])
-        ('Name the color of it.', ['a', 'b'])
-        >>> split_instruction([f"{x}\\n\\nIs it a vowel? Options: yes, no." for x in "ab"])
-        ('Is it a vowel? Options: yes, no.', ['a', 'b'])
-        >>> split_instruction(["How are you?", "Who are you?"])
-        ('', ['How are you?', 'Who are you?'])
-    """
-    start, end = shared_ends(prompts)
-    cue = found[0] if (found := _CUE.search(end)) else ""
-    if field := _FIELD.search(start):
-        first, head = start[: field.start()], start[: field.end()]
-    else:
-        first = head = start[: _instruction_end(start)]
-    first = _OPENING.sub("", first).strip(" \n:")
-    last = end[_last_paragraph(end) :].removesuffix(cue)
-    if len(set(prompts)) > 1 and len(first) >= _LEAST:
-        instruction, tail = first, cue
-    elif len(set(prompts)) > 1 and len(last.strip()) >= _LEAST:
-        instruction, head, tail = last.strip(), "", last + cue
-    else:
-        return "", list(prompts)
-    return instruction, [text[len(head) : len(text) - len(tail)].strip() for text in prompts]
-
-
-def _instruction_end(start: str) -> int:
-    """Return where an instruction ends in what prompts begin with; 0 if nothing ends it."""
-    at = start.find("\n", _LEAST)
-    return at + 1 if at >= 0 else max(start.rfind(mark) for mark in (". ", ": ", "? ")) + 1
-
-
-def _last_paragraph(end: str) -> int:
-    """Return where the first paragraph or line begins in what prompts end with."""
-    at = end.find("\n\n")
-    at = at if at >= 0 else end.find("\n")
-    return at if at >= 0 else len(end)
 
 
 def main() -> None:

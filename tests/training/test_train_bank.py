@@ -41,8 +41,10 @@ from hf_lorameta.training.bank.tasks import Task, read_tasks  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SETTINGS = Settings(rank=4, steps=12, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
-OPTIONS = ("--rank", 4, "--steps", 12, "--lr", 0.02, "--dtype", "float32")
+SETTINGS = Settings(
+    rank=4, steps=12, lr=0.02, warmup=2, evaluate_every=4, general_steps=0, forms=False
+)
+OPTIONS = ("--rank", 4, "--steps", 12, "--lr", 0.02, "--dtype", "float32", "--no-forms")
 COMMAND_SETTINGS = Settings(**SETTINGS.to_dict() | {"warmup": 8, "evaluate_every": 12})
 """What the command makes of `OPTIONS` and ``--general-steps 0``."""
 ROOT = Path(__file__).parents[2]

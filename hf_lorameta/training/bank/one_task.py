@@ -30,6 +30,7 @@ from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.checks import Base
+from hf_lorameta.training.bank.forms import Forms
 from hf_lorameta.training.bank.progress import Log
 from hf_lorameta.training.bank.tasks import Task
 from hf_lorameta.training.settings import Machine, Settings
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from hf_lorameta.training.device import DevicePlan
     from hf_lorameta.training.trainer import Run
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of the training; adapters of another version are trained again."""
 _LEAST_ROWS = 8
 
@@ -58,6 +59,8 @@ class TrainingJob:
         machine: what to use of each machine; its dtype is known.
         general: SHA-256 of the weights of the general adapter, from which the tasks' adapters
             start; None starts from zero.
+        chat: chat template of the base model, with ``{prompt}``; None if rows stay as they are, or
+            it has none.
     """
 
     folder: Path
@@ -67,6 +70,7 @@ class TrainingJob:
     settings: Settings
     machine: Machine
     general: str | None = None
+    chat: str | None = None
 
     def key(self, task: Task) -> dict[str, object]:
         """Return what the adapter of a task depends on."""
@@ -92,6 +96,7 @@ class TrainingJob:
             "dtype": self.machine.dtype,
             "base": self.base.digest,
             "tokenizer": self.tokenizer,
+            "chat": self.chat,
         }
 
     @property
@@ -163,9 +168,14 @@ def open_task(
         random.Random(f"{settings.seed} {task.name} held out").shuffle(rows)
         count = min(settings.held_out, len(rows) // 4)
         held, rows = rows[:count], rows[count:]
+    seed, forms = f"{settings.seed} {task.name}", None
+    if settings.forms and not (task.template or dataset.columns.messages):
+        forms = Forms([*rows, *held], job.chat)
     if counts[0] is not None:
-        random.Random(f"{settings.seed} {task.name} {GENERAL}").shuffle(rows)
+        random.Random(f"{seed} {GENERAL}").shuffle(rows)
     rows, held = rows[: counts[0]], held[: counts[1]]
+    if forms:
+        rows, held = forms.drawn(rows, f"{seed} forms"), forms.drawn(held, f"{seed} held-out forms")
     facts = {
         "config": dataset.config,
         "split": dataset.split,

@@ -254,6 +254,14 @@ def in_chat_form(tasks: Sequence[Task], base: Path, tokenizer: Path) -> list[Tas
     return [replace(task, template=form) if task.template == CHAT else task for task in tasks]
 
 
+def chat_of(base: Path, tokenizer: Path) -> str | None:
+    """Return the chat template of a base model, with ``{prompt}``; None if it has none."""
+    try:
+        return chat_form(str(base), tokenizer)
+    except UsageError:
+        return None
+
+
 def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
     """Return the datasets of a manifest as tasks; its adapters do not matter.
 

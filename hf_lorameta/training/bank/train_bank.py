@@ -46,7 +46,7 @@ from hf_lorameta.training.bank.one_task import (
     store_adapter,
 )
 from hf_lorameta.training.bank.progress import Reporter
-from hf_lorameta.training.bank.tasks import Task, in_chat_form
+from hf_lorameta.training.bank.tasks import Task, chat_of, in_chat_form
 from hf_lorameta.training.settings import Machine, Settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ def train_bank(
         tokenizer = folder / TOKENIZER_FILE
         write_atomically(tokenizer, read_tokenizer(base.folder))
         machine = replace(machine, dtype=plan.dtype)
-        job = TrainingJob(folder, hub or Hub(), base, sha256(tokenizer), settings, machine)
+        chat = chat_of(base.folder, tokenizer) if settings.forms else None
+        job = TrainingJob(
+            folder, hub or Hub(), base, sha256(tokenizer), settings, machine, chat=chat
+        )
         tasks = in_chat_form(tasks, base.folder, tokenizer)
         if job.settings.general_steps_for(len(_of_general(tasks))) and not finished_general(job):
             check_disk(folder, layout, settings, len(tasks), plan.at_once)
