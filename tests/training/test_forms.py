@@ -67,6 +67,14 @@ def test_options_get_other_marks_and_are_answered_by_text_or_mark() -> None:
             assert re.search(rf"^{re.escape(output)}\S* dog", prompt, re.MULTILINE)
 
 
+def test_more_labels_than_letters_get_no_marks() -> None:
+    labels = [f"label {number}" for number in range(40)]
+    asked = f"Which one is it? Options: {', '.join(labels)}."
+    rows = [(f"{asked}\n\nInput: {n}\nOutput:", labels[n % 40]) for n in range(200)]
+    drawn = Forms(rows).drawn(rows, "seed")
+    assert [output for _, output in drawn] == [output for _, output in rows]
+
+
 def test_a_row_without_a_single_right_option_stays() -> None:
     twice = Example("Choose.", "Which?\nA) a\nB) a", "a", "")
     other = Example("Choose.", "Which?\nA) a\nB) b", "c", "")

@@ -60,7 +60,7 @@ _MARKS = ("(A)", "A)", "A.", "1.", "1)", "(a)")
 _CHAT, _OWN, _SHOTS, _CLASSES, _UNLISTED, _MARKED = 0.5, 0.1, 0.1, 0.3, 0.1, 0.25
 """Probabilities: the chat template, the own form, examples in the prompt, the instruction that the
 package proposes for classes, labels that are not listed, options with marks."""
-_MOST_CLASSES = 30
+_MOST_CLASSES, _MOST_MARKS = 30, 26
 
 _LEAST = 15
 """Characters that prompts of a task share, at least, where that is an instruction."""
@@ -160,7 +160,7 @@ class Forms:
             draw.shuffle(labels)
         if draw.random() < _UNLISTED:
             return lambda row: row._replace(instruction=self._question or row.instruction)
-        if not marked:
+        if not marked or len(labels) > _MOST_MARKS:
             before, between, after = re.split(r"[{}]", form)
             listed = before + between.join(labels) + after
             gap = "\n" if "\n" in form else " "
@@ -190,7 +190,7 @@ def marks(first: str) -> Iterator[str]:
         (['(A)', '(B)', '(C)'], ['1.', '2.'])
     """
     sign = next(filter(str.isalnum, first))
-    for number in range(_MOST_CLASSES):
+    for number in range(_MOST_MARKS):
         following = str(number + 1) if sign.isdigit() else chr(ord(sign) + number)
         yield first.replace(sign, following)
 
