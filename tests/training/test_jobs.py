@@ -71,14 +71,15 @@ def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client
     code, out, err = run(
         "org/one", "org/two", "-o", "ignored", "--base", "org/base", "--rank", "8", "--on", "jobs",
         "--push-to", "user/bank", "--template", "chat", "--max-text", "99", "--instruction", "Say.",
-        "--device", "cuda", "--dtype", "float32",
+        "--device", "cuda", "--dtype", "float32", "--no-forms",
     )  # fmt: skip
     assert code == 0
     assert "2 tasks on a10g-large: about" in err
     assert "at $1.50 per hour" in err
     assert out == "https://huggingface.co/jobs/user/1\n"
     [job] = client.jobs
-    words = job["script_args"]
+    words = [word for word in job["script_args"] if word != "--no-forms"]
+    assert len(words) == len(job["script_args"]) - 1
     assert job["script"] == "hf-lorameta"
     assert words[:4] == ["bank", "train", "org/one", "org/two"]
     options = dict(zip(words[4::2], words[5::2], strict=True))
