@@ -1,8 +1,8 @@
 """Mean of the general adapters of two banks: ``python -m tests.tools.mean_bank OLD NEW OUTPUT``.
 
-OLD is a bank, and NEW the folder of one whose general adapter and output prior are trained, by
-``bank train``. OUTPUT gets the mean of both general adapters, NEW's output prior, and OLD's other
-adapters, each as the mean plus what it adds to OLD's general adapter; at the rank of OLD's.
+OLD is a bank, and NEW the folder of one whose general adapter is trained, by ``bank train``. OUTPUT
+gets the mean of both general adapters, and OLD's other adapters, each as the mean plus what it adds
+to OLD's general adapter, at the same rank. All else is OLD's.
 """
 
 import json
@@ -15,7 +15,6 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     GENERAL,
-    OUTPUT_PRIOR_FILE,
     WORK_FOLDER,
     GeneralEntry,
     IndexEntry,
@@ -49,9 +48,8 @@ def mean_bank(old: Bank, new: Path, output: Path) -> Bank:
         entries.append(entry.model_copy(update=changed))
     files = {}
     for name in set(old.index.files) - {BASIS_FILE}:
-        prior = name == OUTPUT_PRIOR_FILE
-        shutil.copyfile(new / name if prior else old.verified_file(name), output / name)
-        files[name] = sha256(output / name)
+        shutil.copyfile(old.verified_file(name), output / name)
+        files[name] = old.index.files[name]
     changes = {
         "entries": tuple(entries),
         "general": trained.model_copy(update={**facts, "rows": rows}),
