@@ -79,7 +79,7 @@ def write_bank(make_folder: Callable[[str], Path], topics: int = 3, **changes: A
     from hf_lorameta.training.settings import Settings
 
     settings: dict[str, Any] = {"rank": 4, "steps": 8, "lr": 0.02, "warmup": 2, "evaluate_every": 4}
-    settings |= {"general_steps": 0, **changes}
+    settings |= {"general_steps": 0, "forms": False, **changes}
     base, tasks = write_base(make_folder("base")), write_tasks(make_folder("tasks"), topics)
     folder = make_folder("banks") / "bank"
     return train_bank(tasks, folder, base, Settings(**settings))
