@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,7 @@ def adapter_on_hub(hub: Hub, adapter: str, revision: str | None) -> AdapterSourc
     check_files(tuple(n.removeprefix(inside) for n in repo.files if n.startswith(inside)))
     config = fetch_config(hub, repo, inside)
     card = card_beside(hub, repo, inside) if inside else {}
-    stated = card_license(card) if card.get("license") else repo.license
+    stated = license_of(card, repo.license)
     file = hub.open(repo, inside + WEIGHTS_FILE)
     return AdapterSource(repo.sha, stated, repo.private, config, file.read, file.size)
 
@@ -102,6 +103,11 @@ def card_beside(hub: Hub, repo: PinnedRepo, inside: str) -> dict[str, Any]:
     if path not in repo.files or hub.open(repo, path).size > _MAX_BYTES:
         return {}
     return _card(hub.download(repo, path))
+
+
+def license_of(card: Mapping[str, Any], of_repo: str | None) -> str | None:
+    """Return the license that the card in an adapter's folder states, else that of its repo."""
+    return card_license(card) if card.get("license") else of_repo
 
 
 def _card(path: Path) -> dict[str, Any]:

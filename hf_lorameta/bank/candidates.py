@@ -13,6 +13,7 @@ from hf_lorameta.bank.adapter_repo import (
     check_files,
     check_header,
     fetch_config,
+    license_of,
 )
 from hf_lorameta.bank.manifest import is_adapter_id
 from hf_lorameta.errors import (
@@ -28,7 +29,7 @@ from hf_lorameta.formats.safetensors import Read
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.files import RemoteFile
-from hf_lorameta.hub.repo import PinnedRepo, card_license, is_repo_id
+from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.hub.repo_info import ListedAdapter, stated_names
 
 _HEAD_BYTES = 128 << 10
@@ -144,14 +145,13 @@ class Checker:
         """Return an adapter in a folder with what the card beside it states, if it has one."""
         repo = self._repo(listed)
         with _because("gated or removed"):
-            card = card_beside(self._hub, repo, f"{listed.folder}/")
+            card = card_beside(self._hub, repo, listed.inside)
         datasets = stated_names(card.get("datasets")) or listed.datasets
-        stated = card_license(card) if card.get("license") else listed.license
-        return replace(listed, datasets=datasets, license=stated)
+        return replace(listed, datasets=datasets, license=license_of(card, listed.license))
 
     def _layout(self, listed: ListedAdapter) -> Layout:
         """Return the modules that an adapter changes, from its config and header."""
-        hub, repo, inside = self._hub, self._repo(listed), f"{listed.folder}/" * bool(listed.folder)
+        hub, repo, inside = self._hub, self._repo(listed), listed.inside
         with _because("not a plain LoRA adapter"):
             config = fetch_config(hub, repo, inside)
         with _because("config names another base model"):

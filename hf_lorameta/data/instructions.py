@@ -1,5 +1,7 @@
 """Propose an instruction for a dataset whose inputs have none."""
 
+from collections.abc import Sequence
+
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.table_view import normalized
 from hf_lorameta.data.counts.profile import Profile
@@ -62,6 +64,16 @@ def propose_instruction(dataset: Dataset) -> str | None:
     what = "the text" if len(columns.named("input")) == 1 else "the texts"
     if len(classes) > _MAX_CLASSES:
         return f"Name the class of {what}."
+    return classification(classes, what)
+
+
+def classification(classes: Sequence[str], what: str = "the text") -> str:
+    """Return the instruction that is proposed for classes.
+
+    Example:
+        >>> classification(["ham", "spam"])
+        'Classify the text as one of: ham, spam.'
+    """
     return f"Classify {what} as one of: {', '.join(classes)}."
 
 

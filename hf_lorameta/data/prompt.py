@@ -37,9 +37,19 @@ def join_instruction(instruction: str, text: str, template: str | None = None) -
         return ""
     if template is None:
         return f"{instruction}\n\nInput: {text}\nOutput:" if both else instruction or text
-    values = {"instruction": instruction, "input": text}
-    filled = _FIELD.sub(lambda match: values[match[1]], template)
+    filled = fill(template, instruction, text)
     return filled if both or "{instruction}" not in template else filled.strip()
+
+
+def fill(template: str, instruction: str, text: str) -> str:
+    """Put an instruction and an input where a template has ``{instruction}`` and ``{input}``.
+
+    Example:
+        >>> fill("{instruction} {input}", "Say {input}.", "a")
+        'Say {input}. a'
+    """
+    values = {"instruction": instruction, "input": text}
+    return _FIELD.sub(lambda match: values[match[1]], template)
 
 
 def check_template(template: str, *, has_instruction: bool) -> None:

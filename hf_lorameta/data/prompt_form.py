@@ -21,7 +21,7 @@ Of five templates, the first had the lowest mean loss on three of the public tas
 ``Output:`` 0.75, with ``Answer:`` 0.80, as a chat of ``User:`` and ``Assistant:`` 0.76, Alpaca's
 1.00; prompts as they are 2.11 on two of them.
 """
-_INSTRUCTION = 15
+LEAST_INSTRUCTION = 15
 """Characters that different prompts share at an end, at least, if that is an instruction."""
 _CUE, _CUE_ENDS = 24, ":>=|→："
 """Characters of a cue, at most, and those that it ends with."""
@@ -102,7 +102,7 @@ def share_instruction(prompts: Sequence[str]) -> bool:
         False
     """
     longest = max(len(end.strip()) for end in shared_ends(prompts))
-    return len(set(prompts)) > 1 and longest >= _INSTRUCTION
+    return len(set(prompts)) > 1 and longest >= LEAST_INSTRUCTION
 
 
 def share_cue(prompts: Sequence[str]) -> bool:

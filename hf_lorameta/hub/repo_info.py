@@ -131,6 +131,11 @@ class ListedAdapter:
     folder: str = ""
 
     @property
+    def inside(self) -> str:
+        """What the names of the adapter's files in the repo begin with."""
+        return f"{self.folder}/" if self.folder else ""
+
+    @property
     def adapter(self) -> str:
         """Id of the adapter: that of the repo, and the folder if it is in one."""
         return f"{self.repo_id}/{self.folder}" if self.folder else self.repo_id

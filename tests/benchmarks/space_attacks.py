@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -211,16 +211,20 @@ async def nothing(a: Attacker) -> None:
 # --- connections and bodies ---------------------------------------------------------------------
 
 
-async def drip(a: Attacker, path: str, number: int, address: str = "", kind: str = JSON) -> None:
-    """Send bodies of a byte a second; with `address`, each from another one."""
-    opened = [
-        await a.begin("POST", path, b"{", length=MB, kind=kind, address=address.format(i))
-        for i in range(number)
-    ]
+async def drip(opened: Iterable[tuple[Any, asyncio.StreamWriter]], byte: bytes = b" ") -> None:
+    """Send a byte a second on each connection."""
     while True:
         await asyncio.sleep(1)
         for _, writer in opened:
-            writer.write(b" ")
+            writer.write(byte)
+
+
+async def drip_bodies(a: Attacker, path: str, number: int, address: str = "") -> None:
+    """Send bodies of a byte a second; with `address`, each from another one."""
+    await drip([
+        await a.begin("POST", path, b"{", length=MB, kind=JSON, address=address.format(i))
+        for i in range(number)
+    ])  # fmt: skip
 
 
 @attack("1,000 connections that send nothing")
@@ -232,17 +236,17 @@ async def idle_connections(a: Attacker) -> None:
 
 @attack("300 bodies of a byte a second")
 async def slow_bodies(a: Attacker) -> None:
-    await drip(a, f"{API}/queue/join", 300)
+    await drip_bodies(a, f"{API}/queue/join", 300)
 
 
 @attack("24 bodies of a byte a second, each from another address")
 async def slow_bodies_of_many(a: Attacker) -> None:
-    await drip(a, f"{API}/queue/join", 24, "198.51.100.{}")
+    await drip_bodies(a, f"{API}/queue/join", 24, "198.51.100.{}")
 
 
 @attack("300 slow bodies to a closed route")
 async def slow_bodies_to_nowhere(a: Attacker) -> None:
-    await drip(a, "/login", 300)
+    await drip_bodies(a, "/login", 300)
 
 
 @attack("bodies of 10 MB to a closed route")
@@ -377,10 +381,7 @@ async def slow_uploads(a: Attacker) -> None:
         )
         for i in range(40)
     ]  # fmt: skip
-    while True:
-        await asyncio.sleep(1)
-        for _, writer in opened:
-            writer.write(b"a")
+    await drip(opened, b"a")
 
 
 @attack("uploads longer than they announce")

@@ -18,6 +18,7 @@ import numpy as np
 
 from hf_lorameta import open_dataset, plan
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.prompt import fill
 from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.files import write_atomically
 from hf_lorameta.pipeline.form import in_form_of
@@ -100,9 +101,7 @@ def in_unseen_form(task: str) -> tuple[list[Row], list[Row]]:
     train, test = both(task)
     instruction, inputs = split_instruction([prompt for prompt, _ in (*train, *test)])
     form = UNSEEN[crc32(task.encode()) % len(UNSEEN)] if instruction else "{input}"
-    filled = [
-        form.replace("{instruction}", instruction, 1).replace("{input}", text, 1) for text in inputs
-    ]
+    filled = [fill(form, instruction, text) for text in inputs]
     rows = [(prompt, row[1]) for prompt, row in zip(filled, (*train, *test), strict=True)]
     return rows[: len(train)], rows[len(train) :]
 

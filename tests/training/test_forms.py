@@ -13,7 +13,7 @@ from hf_lorameta.training.bank.forms import (
     WITH_INSTRUCTION,
     Example,
     Forms,
-    fill,
+    filled,
     marks,
     split_instruction,
     with_marks,
@@ -93,14 +93,14 @@ def test_examples_stand_before_the_row_in_the_same_form() -> None:
     st.text(max_size=20), st.text(max_size=20), st.sampled_from((*WITH_INSTRUCTION, *TEXT_ALONE))
 )
 def test_templates_keep_what_is_put_into_them(instruction: str, text: str, template: str) -> None:
-    filled = fill(template, instruction, text)
+    prompt = filled(template, instruction, text)
     if template.startswith('{"'):
-        assert json.loads(filled + '"}') == {
+        assert json.loads(prompt + '"}') == {
             "instruction": instruction, "input": text, "output": ""
         }  # fmt: skip
     else:
-        assert text in filled
-        assert "{instruction}" not in template or instruction in filled
+        assert text in prompt
+        assert "{instruction}" not in template or instruction in prompt
 
 
 def test_no_template_is_one_of_those_that_are_reported_on() -> None:

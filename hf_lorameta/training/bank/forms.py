@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from hf_lorameta.data.prompt import shared_ends
+from hf_lorameta.data.instructions import classification
+from hf_lorameta.data.prompt import fill, shared_ends
+from hf_lorameta.data.prompt_form import LEAST_INSTRUCTION
 from hf_lorameta.engines.scoring import prompt_text
 from hf_lorameta.types import Row
 
@@ -61,9 +63,6 @@ _CHAT, _OWN, _SHOTS, _CLASSES, _UNLISTED, _MARKED = 0.5, 0.1, 0.1, 0.3, 0.1, 0.2
 """Probabilities: the chat template, the own form, examples in the prompt, the instruction that the
 package proposes for classes, labels that are not listed, options with marks."""
 _MOST_CLASSES, _MOST_MARKS = 30, 26
-
-_LEAST = 15
-"""Characters that prompts of a task share, at least, where that is an instruction."""
 _OPENING = re.compile(r"\A\s*(?:#+ *)?(?:Instruction|Question|Task|User|Q)\s*:\s*")
 _FIELD = re.compile(r"\n+(?:#+ *)?(?:Input|Text|Question)\s*:\s*")
 _CUE = re.compile(r"\n+(?:#+ *)?\w+:\s*\Z|\s*=>\s*\Z")
@@ -105,11 +104,10 @@ class Forms:
         outputs = sorted({output for _, output in rows})
         self._classes = outputs if 1 < len(outputs) <= min(_MOST_CLASSES, len(rows) / 4) else []
         found = _LABELS.search(self._instruction)
-        self._labels = re.split(r", ?|; ?|، ?|、", found[1]) if found else []
-        if found and set(outputs) <= set(self._labels):
-            self._question = self._instruction[: found.start()].strip()
-        else:
-            self._labels = []
+        labels = re.split(r", ?|; ?|، ?|、", found[1]) if found else []
+        listed = found is not None and set(outputs) <= set(labels)
+        self._labels = labels if listed else []
+        self._question = self._instruction[: found.start()].strip() if found and listed else ""
 
     def drawn(self, rows: Sequence[Row], seed: str) -> list[Row]:
         """Return rows in drawn forms.
@@ -139,11 +137,11 @@ class Forms:
         template = draw.choice(templates)
         if in_chat and (examples or not instruction):
             template = "{instruction}\n\nInput: {input}\nOutput:" if instruction else "{input}"
-        filled = [(fill(template, shot.instruction, shot.text), shot.output) for shot in examples]
+        shown = [(filled(template, shot.instruction, shot.text), shot.output) for shot in examples]
         if examples and draw.random() < 0.5:  # the instruction stands in the first example alone
             template = template.removeprefix("{instruction}\n\n")
-            filled[1:] = [(fill(template, "", shot.text), shot.output) for shot in examples[1:]]
-        prompt = prompt_text(fill(template, instruction, text), filled)
+            shown[1:] = [(filled(template, "", shot.text), shot.output) for shot in examples[1:]]
+        prompt = prompt_text(filled(template, instruction, text), shown)
         return (self._chat or "").replace("{prompt}", prompt) if in_chat else prompt, output
 
     def _change(self, draw: random.Random) -> Callable[[Example], Example]:
@@ -151,7 +149,7 @@ class Forms:
         mark, style = draw.choice(_MARKS), draw.choice(("text", "mark", "mark", "both"))
         marked = draw.random() < _MARKED
         if self._classes and draw.random() < (_CLASSES if self._instruction else 0.7):
-            instruction = f"Classify the text as one of: {', '.join(self._classes)}."
+            instruction = classification(self._classes)
             return lambda row: row._replace(instruction=instruction)
         if not self._labels:
             return lambda row: with_marks(row, mark, style) if marked or style == "mark" else row
@@ -171,14 +169,13 @@ class Forms:
         return lambda row: row._replace(instruction=instruction, output=answers[row.output])
 
 
-def fill(template: str, instruction: str, text: str) -> str:
+def filled(template: str, instruction: str, text: str) -> str:
     """Put an instruction and a text into a template; as JSON strings where the template is JSON."""
     if template.startswith('{"'):
         instruction, text = (
             json.dumps(value, ensure_ascii=False)[1:-1] for value in (instruction, text)
         )
-    values = {"{instruction}": instruction, "{input}": text}
-    return re.sub(r"\{(?:instruction|input)\}", lambda found: values[found[0]], template)
+    return fill(template, instruction, text)
 
 
 def marks(first: str) -> Iterator[str]:
@@ -247,9 +244,9 @@ def split_instruction(prompts: Sequence[str]) -> tuple[str, list[str]]:
         first = head = start[: _instruction_end(start)]
     first = _OPENING.sub("", first).strip(" \n:")
     last = end[_last_paragraph(end) :].removesuffix(cue)
-    if len(set(prompts)) > 1 and len(first) >= _LEAST:
+    if len(set(prompts)) > 1 and len(first) >= LEAST_INSTRUCTION:
         instruction, tail = first, cue
-    elif len(set(prompts)) > 1 and len(last.strip()) >= _LEAST:
+    elif len(set(prompts)) > 1 and len(last.strip()) >= LEAST_INSTRUCTION:
         instruction, head, tail = last.strip(), "", last + cue
     else:
         return "", list(prompts)
@@ -258,7 +255,7 @@ def split_instruction(prompts: Sequence[str]) -> tuple[str, list[str]]:
 
 def _instruction_end(start: str) -> int:
     """Return where an instruction ends in what prompts begin with; 0 if nothing ends it."""
-    at = start.find("\n", _LEAST)
+    at = start.find("\n", LEAST_INSTRUCTION)
     return at + 1 if at >= 0 else max(start.rfind(mark) for mark in (". ", ": ", "? ")) + 1
 
 
