@@ -206,7 +206,12 @@ def _summary(report: dict[str, Any]) -> str:
     scores = {method: Scores(**values) for method, values in report["scores"].items()}
     rows = next(iter(scores.values())).rows
     lines = [f"\nScores on {rows} held-out rows:", "", Report(scores).table(), ""]
-    for sample in report["samples"][:_SAMPLES]:
+    samples = sorted(
+        report["samples"], key=lambda s: s["outputs"]["generated"].strip() != s["reference"].strip()
+    )
+    if samples:
+        lines.append("Some of these rows, those first that the adapter answers right:")
+    for sample in samples[:_SAMPLES]:
         note = sample["input"].rsplit("Input: ", 1)[-1].removesuffix("\nOutput:")
         lines += [f"“{note}”", f"  reference  {sample['reference']}"]
         for method in ("base", "generated"):

@@ -63,7 +63,16 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         recorded.append(arguments)
         rows = int(arguments[arguments.index("--max-rows") + 1])
         scores = {"loss": 1.0, "rouge_l": 0.5, "exact_match": 0.5, "contains": 0.5, "rows": rows}
-        return {"scores": {"base": scores, "generated": scores}, "samples": []}
+        answers = {"wrong": "negative", "right": "positive"}  # of the adapter, in the rows' order
+        samples = [
+            {
+                "input": f"Input: a note, {note}\nOutput:",
+                "reference": "positive",
+                "outputs": {"base": "Yes.", "generated": f" {answer}\n"},
+            }
+            for note, answer in answers.items()
+        ]
+        return {"scores": {"base": scores, "generated": scores}, "samples": samples}
 
     monkeypatch.setattr(run, "_run", record)
     monkeypatch.setattr(run, "_engine_options", lambda base_model: ["--base", "folder"])
@@ -79,6 +88,9 @@ def test_first_result_is_on_few_rows_and_the_last_on_all(commands: list[list[str
     assert "--shots" not in last  # compares with a 3-shot prompt
     assert "Scores on 8 held-out rows:" in messages[0]
     assert "Scores on 48 held-out rows:" in result["summary"]
+    for text in (messages[0], result["summary"]):  # with answers before and after
+        right, wrong = text.index("“a note, right”"), text.index("“a note, wrong”")
+        assert right < text.index("'Yes.'") < text.index("'positive'") < wrong
 
 
 @pytest.mark.parametrize(("first_rows", "max_rows"), [(0, 48), (8, 8), (8, 2)])
