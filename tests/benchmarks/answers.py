@@ -2,8 +2,9 @@
 
 ``python -m tests.benchmarks.answers FOLDER`` reads the tasks of ``../shared/public`` in each form
 (`FORMS`), and scores on their test rows: the most frequent label, the base model, a 3-shot prompt,
-the default, ``--fit`` and ``--train`` on some rows, and a logistic regression on what the base
-model's last layer puts out for the same rows (``logistic 300``; needs scikit-learn). Scores are the
+the default, ``--fit`` and ``--train`` on some rows (``fit 500 train 500``: one after the other), a
+LoRA trained by PEFT on as many (``peft 500``), and a logistic regression on what the base model's
+last layer puts out for the same rows (``logistic 300``; needs scikit-learn). Scores are the
 accuracy of choosing among the labels by the sum of log-probabilities (``ranked``, of the base
 model), the share of right greedy answers, macro-F1 of these, and the loss. Where a label is a text
 of the row's own, ``ranked`` is left out.
@@ -40,6 +41,7 @@ from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.training.further.readout_states import collect_states
 from hf_lorameta.types import Row
+from tests.benchmarks.peft_training import train_by_trainer
 from tests.benchmarks.tables import markdown_table
 from tests.support import shared_data
 
@@ -82,10 +84,12 @@ class Answers:
             shots = self.read(task, "known" if form == "chat" else form, "train")
             examples = shots.head(int(method.removesuffix("-shot")))
             return self._score(self._prompted(task, form, examples), labels_of(train, rows))
-        name, _, count = method.partition(" ")
-        if name == "logistic":
-            return self._regression(train, rows, int(count))
-        recipe = Recipe.of(**{name: int(count)} if count else {})
+        names, counts = method.split()[::2], [int(word) for word in method.split()[1::2]]
+        if names == ["logistic"]:
+            return self._regression(train, rows, *counts)
+        if names == ["peft"]:
+            return self._by_peft(train, rows, *counts)
+        recipe = Recipe.of(**dict(zip(names, counts, strict=False)))
         with self._made(train, recipe) as (adapter, cpu):
             return self._score(rows, labels_of(train, rows), adapter) | {"cpu": cpu}
 
@@ -133,6 +137,15 @@ class Answers:
         answers = model.predict(self._states(rows)).tolist()
         cpu = time.process_time() - started
         return scores_of(answers, [output for _, output in rows]) | {"cpu": cpu}
+
+    def _by_peft(self, train: Dataset, rows: Sequence[Row], count: int) -> Result:
+        """Score a LoRA that PEFT trains, from zero."""
+        evaluator = self._session.evaluator
+        known = evaluator.encode(train.head(count))
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            cpu = train_by_trainer(evaluator.model, evaluator.base_model, known, folder)
+            return self._score(rows, (), folder) | {"cpu": cpu}
 
     def _states(self, rows: Sequence[Row]) -> np.ndarray:
         """Return the last layer's states (rows, d) where the outputs begin."""
