@@ -9,9 +9,8 @@ from typing import Annotated, Literal, overload
 
 from pydantic import AfterValidator, Field, ValidationError, field_serializer
 
-from hf_lorameta.bank.entry_table import EntryTable, to_lines
-from hf_lorameta.bank.stored_entry import FileName, Stored
-from hf_lorameta.bank.stored_entry import IndexEntry as IndexEntry
+from hf_lorameta.bank.entries import EntryTable, FileName, Stored, to_lines
+from hf_lorameta.bank.entries import IndexEntry as IndexEntry
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import write_atomically
 
@@ -194,6 +193,11 @@ class Index(Stored):
     def adapters(self) -> "Sequence[IndexEntry | GeneralEntry]":
         """The entries, and after them the general adapter if there is one."""
         return _WithGeneral(self.entries, self.general) if self.general else self.entries
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of all files of the bank but the index, by name."""
+        return self.files | {adapter_path(entry.name): entry.sha256 for entry in self.adapters}
 
     @property
     def private_parts(self) -> int:
