@@ -8,7 +8,7 @@ that some fields are found without parsing the others.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, overload
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import (
@@ -124,11 +124,7 @@ class EntryTable(Sequence[IndexEntry]):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> IndexEntry: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[IndexEntry, ...]: ...
-    def __getitem__(self, index: int | slice) -> IndexEntry | tuple[IndexEntry, ...]:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         position = range(len(self))[index]

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, overload
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_serializer
 
@@ -234,13 +234,7 @@ class _WithGeneral(Sequence[IndexEntry | GeneralEntry]):
     def __len__(self) -> int:
         return len(self._entries) + 1
 
-    @overload
-    def __getitem__(self, index: int) -> IndexEntry | GeneralEntry: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[IndexEntry | GeneralEntry]: ...
-    def __getitem__(
-        self, index: int | slice
-    ) -> IndexEntry | GeneralEntry | Sequence[IndexEntry | GeneralEntry]:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         position = range(len(self))[index]
