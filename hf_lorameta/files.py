@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
 
-from hf_lorameta.errors import Advice, UsageError
+from hf_lorameta.errors import Advice, LoraMetaError, UsageError
 
 
 def sha256(path: Path) -> str:
@@ -54,6 +54,18 @@ def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
             f"{folder} holds other files ({', '.join(others[:3])})",
             hint="name another folder",
         )
+
+
+@contextmanager
+def writing(path: Path, error: type[LoraMetaError], other: Advice) -> Iterator[None]:
+    """Raise `error` if `path` cannot be written in the context; `other` is that of `write_hint`."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(
+            f"{path} could not be written: {problem.strerror or problem}",
+            hint=write_hint(problem, path, other),
+        ) from None
 
 
 def write_hint(error: OSError, path: Path, other: Advice) -> list[Advice]:

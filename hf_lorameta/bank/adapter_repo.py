@@ -1,6 +1,5 @@
 """The repo or folder of an adapter: its files, its config, and the header of its weights."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Layout, read_layout
-from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
+from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
 from hf_lorameta.formats.safetensors import Read, TensorInfo, read_header, read_range
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, card_license
@@ -84,7 +83,7 @@ def adapter_in_folder(folder: Path) -> AdapterSource:
     check_files(tuple(path.name for path in folder.iterdir()))
     weights = folder / WEIGHTS_FILE
     try:
-        config = _parse_config((folder / CONFIG_FILE).read_bytes())
+        config = parse_config((folder / CONFIG_FILE).read_bytes())
     except OSError as error:
         raise AdapterError(f"{folder / CONFIG_FILE}: {error.strerror}") from None
     revision, size = f"sha256:{sha256(weights)}", weights.stat().st_size
@@ -141,14 +140,7 @@ def fetch_config(hub: Hub, repo: PinnedRepo, inside: str = "") -> LoraConfig:
     file = hub.open(repo, inside + CONFIG_FILE)
     if file.size > _MAX_BYTES:
         raise AdapterError(f"{CONFIG_FILE} has {file.size} bytes, expected {_MAX_BYTES} at most")
-    return _parse_config(file.read(0, file.size))
-
-
-def _parse_config(raw: bytes) -> LoraConfig:
-    try:
-        return read_config(json.loads(raw))
-    except (ValueError, RecursionError):
-        raise AdapterError(f"{CONFIG_FILE} is not JSON") from None
+    return parse_config(file.read(0, file.size))
 
 
 def check_base_model(config: LoraConfig, base_model: str) -> None:

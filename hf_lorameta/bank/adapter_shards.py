@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hf_lorameta.bank.bank_files import BankFiles, delete_download
-from hf_lorameta.bank.entry_table import EntryTable
+from hf_lorameta.bank.entries import EntryTable
 from hf_lorameta.bank.index import IndexEntry, adapter_path
 from hf_lorameta.formats.safetensors import read_range
 

@@ -1,8 +1,7 @@
 """Add entries to a bank that is finished: only they are built, and little is written again."""
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,13 +15,12 @@ from hf_lorameta.bank.build import (
     build_entries,
     clean_up,
     finish_bank,
-    in_chat_form,
     locked_folder,
     skip,
     without_outliers,
 )
+from hf_lorameta.bank.entries import extended
 from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
-from hf_lorameta.bank.entry_table import extended
 from hf_lorameta.bank.index import (
     GENERAL,
     OUTPUT_PRIOR_FILE,
@@ -32,7 +30,7 @@ from hf_lorameta.bank.index import (
     Skipped,
     adapter_path,
 )
-from hf_lorameta.bank.manifest import BankEntry, Manifest
+from hf_lorameta.bank.manifest import Manifest
 from hf_lorameta.bank.store_profiles import extend_profiles
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import BankError
@@ -84,17 +82,13 @@ def add_entries(
             hint="build another bank: hf-lorameta bank build MANIFEST -o DIR",
         )
     held = {name.lower() for name in [*index.names(), GENERAL]}
-    new: Sequence[BankEntry] = [
-        entry for entry in manifest.entries if entry.name.lower() not in held
-    ]
-    runs = ThreadPoolExecutor(executor) if isinstance(executor, int) else nullcontext(executor)
+    new = [entry for entry in manifest.entries if entry.name.lower() not in held]
     hub = hub or Hub()
-    with locked_folder(folder), runs as pool:
-        tokenizer = bank.verified_file(TOKENIZER_FILE)
+    with locked_folder(folder):
+        bank.verified_file(TOKENIZER_FILE)
         digest = index.files[TOKENIZER_FILE]
         job = BuildJob(folder, hub, index.base_model, index.vocab_size, digest, limits)
-        new = in_chat_form(new, index.base_model, tokenizer, index.base_revision, hub)
-        outcomes = build_entries(new, job, pool, strict, progress)
+        outcomes = build_entries(new, job, index.base_revision, executor, strict, progress)
         if not keep_outliers:
             outcomes = without_outliers(outcomes, strict, index.entries[:_COMPARED])
         published = index.published and manifest.is_published

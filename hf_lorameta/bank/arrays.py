@@ -7,51 +7,29 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from hf_lorameta.bank.pack_format import dequantize, quantize
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
-from hf_lorameta.errors import AdapterError, BankError, IntegrityError
+from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Module
-from hf_lorameta.formats.safetensors import read_header
 from hf_lorameta.method.output_prior import OutputPrior
 
 _FLOAT32 = ("directions", "gates", "backgrounds")
 """The arrays of an output prior that are stored as they are; embeddings are stored in int8."""
-_DTYPES: dict[str, np.dtype[Any]] = {
-    code: np.dtype(name)
-    for code, name in (
-        ("F64", "<f8"), ("F32", "<f4"), ("F16", "<f2"), ("I64", "<i8"), ("U64", "<u8"),
-        ("I32", "<i4"), ("U32", "<u4"), ("I8", "i1"), ("U8", "u1"),
-    )
-}  # fmt: skip
+_NO_ARRAYS = (KeyError, IndexError, TypeError, ValueError)
+"""What is raised at arrays of unknown types, and at those that hold no profile."""
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return every array of a safetensors file; raise `BankError` if it is missing or malformed."""
     try:
-        raw = bytearray(path.stat().st_size)
-        with path.open("rb") as file:
-            size = file.readinto(raw)
+        return dict(safetensors.numpy.load_file(path))
     except OSError as error:
-        raise BankError(f"{path} cannot be read: {error.strerror}") from None
-    return parse_arrays(memoryview(raw)[:size], str(path))
-
-
-def parse_arrays(raw: memoryview, name: str) -> dict[str, NDArray[Any]]:
-    """Return every array of the content of a safetensors file; they share its memory.
-
-    Raises:
-        BankError: it is malformed.
-    """
-    try:
-        infos = read_header(lambda start, stop: bytes(raw[start:stop]), len(raw), _DTYPES)
-    except AdapterError as error:
-        raise BankError(f"{name} cannot be read: {error}") from None
-    return {
-        array: np.frombuffer(raw[info.start : info.stop], _DTYPES[info.dtype]).reshape(info.shape)
-        for array, info in infos.items()
-    }
+        raise BankError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, *_NO_ARRAYS) as error:
+        raise BankError(f"{path} cannot be read: {error}") from None
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -71,9 +49,8 @@ def to_record(profile: Profile) -> bytes:
 def from_record(raw: bytes, name: str) -> Profile:
     """Return a stored profile; raise `BankError` if it is malformed."""
     try:
-        table = ProfileTable(parse_arrays(memoryview(bytearray(raw)), name))
-        return table[0]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        return ProfileTable(safetensors.numpy.load(raw))[0]
+    except (SafetensorError, *_NO_ARRAYS) as error:
         raise BankError(f"{name} holds no profile: {error}") from None
 
 

@@ -38,9 +38,8 @@ from hf_lorameta.bank.index import (
     sketches_file,
     write_index,
 )
-from hf_lorameta.bank.large_profiles import LargeProfiles
+from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile
-from hf_lorameta.bank.sketches import Sketches
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.errors import BankError, IntegrityError, UsageError
@@ -165,9 +164,7 @@ class Bank:
     ) -> "Bank":
         """Open a bank repo at one commit; its files are fetched into the Hub cache when needed."""
         hub = hub or Hub()
-        repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
-        if INDEX_FILE not in repo.files:
-            raise BankError(f"{repo_id} is not a bank: it holds no {INDEX_FILE}", hint=NAME_HINT)
+        repo = bank_repo(hub, repo_id, revision)
         folder = hub.download(repo, INDEX_FILE).parent
         return cls(folder, id=repo.repo_id, revision=repo.sha, remote=Remote(hub, repo))
 
@@ -218,20 +215,12 @@ class Bank:
     @property
     def size(self) -> int:
         """Bytes of all weights, fetched or not; those of a pack include its bases."""
-        packing = self.index.packing
-        width = 4 if packing and packing.dtype == "f32" else 2
-        return sum(entry.size for entry in self.index.adapters) + width * self.basis_values
-
-    @property
-    def basis_values(self) -> int:
-        """Number of values in the bases of a pack; 0 for a bank."""
-        if self.index.packing is None:
-            return 0
-        pairs = zip(self.layout, self.stored_layout, strict=True)
-        return sum(
-            full.in_features * small.in_features + full.out_features * small.out_features
-            for full, small in pairs
-        )
+        adapters, packing = sum(entry.size for entry in self.index.adapters), self.index.packing
+        if packing is None:
+            return adapters
+        spaces = zip(self.layout, packing.spaces, strict=True)
+        values = sum(m.in_features * R_a + m.out_features * R_b for m, (R_a, R_b) in spaces)
+        return adapters + (4 if packing.dtype == "f32" else 2) * values
 
     @property
     def layout(self) -> Layout:
@@ -374,8 +363,7 @@ class Bank:
 
     def verify(self, progress: Progress = no_progress) -> list[str]:
         """Recompute all checksums; return one line per file that is missing or differs."""
-        expected = self.index.files | {adapter_path(e.name): e.sha256 for e in self.index.adapters}
-        problems = []
+        expected, problems = self.index.digests, []
         for done, (name, digest) in enumerate(sorted(expected.items())):
             progress(done, len(expected))
             path = self.folder / name
@@ -404,6 +392,16 @@ class Bank:
         self._raw_index = self.index.to_bytes()
         for name in _OF_FILES:  # they may be others now
             self.__dict__.pop(name, None)
+
+
+def bank_repo(hub: Hub, repo_id: str, revision: str | None) -> PinnedRepo:
+    """Pin a bank's repo to a commit; raise `BankError` if it holds no bank."""
+    repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
+    if INDEX_FILE not in repo.files:
+        raise BankError(
+            f"{repo_id} is not a bank: it holds no {INDEX_FILE}", hint="name the Hub id of a bank"
+        )
+    return repo
 
 
 def _reopen(opener: Callable[[], Bank], digest: str) -> Bank:

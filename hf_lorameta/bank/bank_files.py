@@ -1,20 +1,24 @@
 """The files of a bank: in its folder, or fetched from its repo when needed, and verified."""
 
 import hashlib
+import json
+import logging
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from hf_lorameta.bank.index import INDEX_FILE, ORIGIN_FILE, WORK_FOLDER
 from hf_lorameta.errors import BankError, IntegrityError
-from hf_lorameta.files import write_atomically
-from hf_lorameta.formats.checksums import ChecksumCache
+from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.safetensors import read_range
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 
 NAME_HINT = f"name a folder with {INDEX_FILE}, or the Hub id of a bank"
 _CHECKSUMS_FILE = f"{WORK_FOLDER}/seen.json"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,6 @@ class Remote:
         if not repo.files:  # known by a commit only
             repo = self.hub.resolve(repo.repo_id, "dataset", repo.sha)
         return frozenset(repo.files)
-
-    def download(self, name: str) -> Path:
-        """Fetch a whole file; return its path."""
-        return self.hub.download(self.repo, name, self.folder)
-
-    def read(self, name: str, start: int, stop: int) -> bytes:
-        """Fetch a range of bytes of a file."""
-        return self.hub.read_range(self.repo, name, start, stop)
 
 
 class BankFiles:
@@ -73,13 +69,15 @@ class BankFiles:
         """
         if self.has(name):
             return self.folder / name
-        return self._source(name).download(name)
+        remote = self._source(name)
+        return remote.hub.download(remote.repo, name, remote.folder)
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Return a range of bytes of a file; of one that is not here, nothing else is fetched."""
         if self.has(name):
             return read_range(self.folder / name, start, stop, BankError)
-        return self._source(name).read(name, start, stop)
+        remote = self._source(name)
+        return remote.hub.read_range(remote.repo, name, start, stop)
 
     def _source(self, name: str) -> Remote:
         if self.remote is not None:
@@ -140,3 +138,64 @@ def delete_download(path: Path) -> None:
     target = path.resolve()
     path.unlink()
     target.unlink(missing_ok=True)
+
+
+# --- checksums ------------------------------------------------------------------------------------
+
+
+class ChecksumCache:
+    """Verified SHA-256 digests in a JSON file, which need not exist. Threads may share one.
+
+    A file whose size and modification time have not changed is taken as unchanged, as Git and make
+    do; ``bank verify`` computes every digest again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._entries = _read_checksums(path)
+        self._changed = False
+
+    def verify(self, name: str, path: Path, digest: str | None) -> bool:
+        """Return whether a file, `name` in the cache, has this SHA-256; None never matches."""
+        if digest is None:
+            return False
+        with self._lock:
+            if self._entries.get(name) == _stamp(path, digest):
+                return True
+        if sha256(path) != digest:
+            return False
+        self.record(name, path, digest)
+        return True
+
+    def record(self, name: str, path: Path, digest: str) -> None:
+        """Add a file whose digest has just been computed."""
+        with self._lock:
+            self._entries[name] = _stamp(path, digest)
+            self._changed = True
+
+    def save(self) -> None:
+        """Write the cache if it has changed; log the failure if its folder is not writable."""
+        with self._lock:
+            if not self._changed:
+                return
+            content = json.dumps(self._entries, indent=0, sort_keys=True).encode()
+            self._changed = False
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            write_atomically(self._path, content)
+        except OSError as error:
+            logger.debug("checksums will be computed again next time: %s", error.strerror)
+
+
+def _stamp(path: Path, digest: str) -> list[int | str]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, digest]
+
+
+def _read_checksums(path: Path) -> dict[str, list[int | str]]:
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return stored if isinstance(stored, dict) else {}

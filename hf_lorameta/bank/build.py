@@ -119,22 +119,16 @@ def build_bank(
     with suppress(NotFoundError):
         base = hub.resolve(manifest.base_model, "model")
     content = _tokenizer(manifest, tokenizer, hub)
-    runs = ThreadPoolExecutor(executor) if isinstance(executor, int) else nullcontext(executor)
-    with locked_folder(folder), runs as pool:
+    with locked_folder(folder):
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
         job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
         revision = base.sha if base else None
-        entries = in_chat_form(manifest.entries, manifest.base_model, path, revision, hub)
-        outcomes = build_entries(entries, job, pool, strict, progress)
+        outcomes = build_entries(manifest.entries, job, revision, executor, strict, progress)
         if not keep_outliers:
             outcomes = without_outliers(outcomes, strict)
-        facts = BankFacts(
-            manifest.base_model,
-            revision,
-            base.license if base else None,
-            manifest.is_published,
-        )
+        license = base.license if base else None
+        facts = BankFacts(manifest.base_model, revision, license, manifest.is_published)
         return finish_bank(folder, outcomes, facts, strict=strict)
 
 
@@ -175,24 +169,34 @@ def locked_folder(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def in_chat_form(
-    entries: Sequence[BankEntry], base_model: str, tokenizer: Path, revision: str | None, hub: Hub
-) -> Sequence[BankEntry]:
-    """Return the entries with the base model's chat template where they ask for it."""
-    if all(entry.template != CHAT for entry in entries):
-        return entries
-    form = chat_form(base_model, tokenizer, revision, hub.token)
-    return [entry.with_chat_form(form) for entry in entries]
-
-
 def build_entries(
+    entries: Sequence[BankEntry],
+    job: BuildJob,
+    revision: str | None,
+    executor: Executor | int,
+    strict: bool,
+    progress: EntryProgress,
+) -> dict[str, Outcome]:
+    """Build every entry and return the outcomes by entry name, in the manifest's order.
+
+    Entries that ask for it are in the chat template that the base model has at a `revision`.
+    """
+    if any(entry.template == CHAT for entry in entries):
+        tokenizer = job.folder / TOKENIZER_FILE
+        form = chat_form(job.base_model, tokenizer, revision, job.hub.token)
+        entries = [entry.with_chat_form(form) for entry in entries]
+    runs = ThreadPoolExecutor(executor) if isinstance(executor, int) else nullcontext(executor)
+    with runs as pool:
+        return _outcomes(entries, job, pool, strict, progress)
+
+
+def _outcomes(
     entries: Sequence[BankEntry],
     job: BuildJob,
     executor: Executor,
     strict: bool,
     progress: EntryProgress,
 ) -> dict[str, Outcome]:
-    """Build every entry and return the outcomes by entry name, in the manifest's order."""
     futures = {executor.submit(build_entry, entry, job): entry for entry in entries}
     outcomes: dict[str, Outcome] = {}
     try:

@@ -6,9 +6,9 @@ command that was interrupted does not repeat them.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import yaml
 from hf_lorameta.bank import manifest
 from hf_lorameta.bank.candidates import Checked, Checker, adapters_in
 from hf_lorameta.errors import ConnectionLostError, UsageError
-from hf_lorameta.files import write_atomically, write_hint
+from hf_lorameta.files import write_atomically, writing
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo_info import ListedAdapter
 from hf_lorameta.types import StageProgress, no_progress
@@ -96,7 +96,7 @@ def discover(
             break
     more, listed = len(listed) > limit, listed[:limit]
     checks = output.with_name(f".{output.name}.checks.jsonl")
-    with _writing(output):
+    with writing(output, UsageError, "name another file"):
         checked = _check_all(listed, Checker(hub, base_model), checks, workers, progress)
         discovery = Discovery(base_model, tuple(_with_common_layout(checked)), more)
         write_atomically(left_out_path(output), _left_out_table(discovery).encode())
@@ -114,17 +114,6 @@ def left_out_path(output: Path) -> Path:
         'qwen.left-out.tsv'
     """
     return output.with_suffix(".left-out.tsv")
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = write_hint(error, output, "name another file")
-        raise UsageError(
-            f"{output} cannot be written: {error.strerror or error}", hint=hint
-        ) from None
 
 
 def _check_all(

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.large_profiles import LargeProfiles
-from hf_lorameta.bank.sketches import CANDIDATES
+from hf_lorameta.bank.large_profiles import CANDIDATES, LargeProfiles
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, between, distances, stored_name

@@ -5,13 +5,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, overload
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_serializer
 
-from hf_lorameta.bank.entry_table import EntryTable, to_lines
-from hf_lorameta.bank.stored_entry import FileName, Stored
-from hf_lorameta.bank.stored_entry import IndexEntry as IndexEntry
+from hf_lorameta.bank.entries import EntryTable, FileName, Stored, to_lines
+from hf_lorameta.bank.entries import IndexEntry as IndexEntry
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import write_atomically
 
@@ -196,6 +195,11 @@ class Index(Stored):
         return _WithGeneral(self.entries, self.general) if self.general else self.entries
 
     @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of all files of the bank but the index, by name."""
+        return self.files | {adapter_path(entry.name): entry.sha256 for entry in self.adapters}
+
+    @property
     def private_parts(self) -> int:
         """Number of private entries, and of such tasks of the general adapter alone.
 
@@ -230,13 +234,7 @@ class _WithGeneral(Sequence[IndexEntry | GeneralEntry]):
     def __len__(self) -> int:
         return len(self._entries) + 1
 
-    @overload
-    def __getitem__(self, index: int) -> IndexEntry | GeneralEntry: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[IndexEntry | GeneralEntry]: ...
-    def __getitem__(
-        self, index: int | slice
-    ) -> IndexEntry | GeneralEntry | Sequence[IndexEntry | GeneralEntry]:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         position = range(len(self))[index]

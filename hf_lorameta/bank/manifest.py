@@ -20,22 +20,14 @@ entries:
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-)
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
+from hf_lorameta.bank.entries import Stored
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError
@@ -43,7 +35,6 @@ from hf_lorameta.hub.repo import is_repo_id
 
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 _FOLDER = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
-_PROMPT = ("instruction", "template")
 _MAX_NAME, _MAX_ADAPTER = 90, 200
 EXAMPLE = Path(__file__).with_name("manifest_example.yaml")
 """A valid manifest, with an entry of the Hub and a local one."""
@@ -51,12 +42,6 @@ _HINT = f"see {EXAMPLE} for a valid manifest"
 
 FieldPath = tuple[str | int, ...]
 """Keys and indices that lead to a field, such as ``("entries", 0, "adapter")``."""
-
-
-def _check_repo_id(value: str) -> str:
-    if not is_repo_id(value):
-        raise ValueError("expected a Hub id of the form namespace/name")
-    return value
 
 
 def is_path(value: str) -> bool:
@@ -93,33 +78,28 @@ def is_adapter_id(value: str) -> bool:
     return bool(valid) and len(value) <= _MAX_ADAPTER
 
 
-def _check_adapter(value: str) -> str:
-    if not is_path(value) and not is_adapter_id(value):
-        raise ValueError(
-            "expected a Hub id of the form namespace/name or namespace/name/folder, or a path such "
-            "as ./lora"
-        )
-    return value
+def _valid(expected: str, *checks: Callable[[str], bool]) -> AfterValidator:
+    """Refuse a text for which all checks are false."""
+
+    def check(value: str) -> str:
+        if not any(check(value) for check in checks):
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return AfterValidator(check)
 
 
-def _check_source(value: str) -> str:
-    if not is_path(value) and not is_repo_id(value):
-        raise ValueError(
-            "expected a Hub id of the form namespace/name, or a path such as ./rows.jsonl"
-        )
-    return value
-
-
-RepoId = Annotated[str, AfterValidator(_check_repo_id)]
-HubIdOrPath = Annotated[str, AfterValidator(_check_source)]
+_ID = "a Hub id of the form namespace/name"
+RepoId = Annotated[str, _valid(_ID, is_repo_id)]
+HubIdOrPath = Annotated[str, _valid(f"{_ID}, or a path such as ./rows.jsonl", is_path, is_repo_id)]
 """A Hub id, or a path that starts with ``./``, ``../``, ``/`` or ``~/``."""
+_Adapter = Annotated[
+    str,
+    _valid(f"{_ID} or namespace/name/folder, or a path such as ./lora", is_path, is_adapter_id),
+]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Defaults(_Strict):
+class Defaults(Stored):
     """Values for entries that do not set them."""
 
     config: str | None = None  # None is the only one, or the one called default
@@ -133,15 +113,11 @@ class Defaults(_Strict):
 class BankEntry(Defaults):
     """An adapter of the bank and the dataset it was trained on, on the Hub or local."""
 
-    adapter: Annotated[str, AfterValidator(_check_adapter)]
+    adapter: _Adapter
     dataset: HubIdOrPath
     revision: str | None = Field(default=None, pattern=_REVISION)
     dataset_revision: str | None = Field(default=None, pattern=_REVISION)
-
-    @model_serializer(mode="wrap")
-    def _without_unset_prompt(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = serialize(self)
-        return {k: v for k, v in content.items() if v is not None or k not in _PROMPT}
+    left_out_if_none = ("instruction", "template")
 
     @field_validator("revision", "dataset_revision")
     @classmethod
@@ -209,7 +185,7 @@ def clean_name(name: str) -> str:
     return name.strip("-._") or "task"
 
 
-class Manifest(_Strict):
+class Manifest(Stored):
     """A manifest, see this module's docstring, with the defaults applied to every entry."""
 
     version: Literal[1]

@@ -25,7 +25,7 @@ from hf_lorameta.bank.index import (
     Skipped,
     adapter_path,
 )
-from hf_lorameta.bank.new_folder import write_new_folder
+from hf_lorameta.bank.new_folder import new_folder
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
@@ -56,10 +56,9 @@ def merge_banks(banks: Sequence[Bank], target: Path, progress: Progress = no_pro
     """
     if len(banks) < 2:
         raise UsageError("expected at least two banks to merge", hint="name another bank")
-    if target.exists():
-        raise UsageError(f"{target} exists", hint="name a new folder")
     _check_same_model(banks)
-    write_new_folder(target, "written", lambda scratch: _write(banks, scratch / "fresh", progress))
+    with new_folder(target, "written") as folder:
+        _write(banks, folder, progress)
     return Bank(target)
 
 
@@ -101,11 +100,8 @@ def _check_same_model(banks: Sequence[Bank]) -> None:
             logger.warning("%s were built for different commits of the base model", pair)
 
 
-def _write(banks: Sequence[Bank], folder: Path, progress: Progress) -> Path:
-    """Write the merged bank into a folder, and return it."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    (folder / "adapters").mkdir(parents=True)
-    (folder / WORK_FOLDER).mkdir()
+def _write(banks: Sequence[Bank], folder: Path, progress: Progress) -> None:
+    """Write the merged bank into a folder."""
     shutil.copyfile(banks[0].verified_file(TOKENIZER_FILE), folder / TOKENIZER_FILE)
     outcomes = _store_entries(banks, folder, progress)
     source = general_of(banks)
@@ -129,7 +125,6 @@ def _write(banks: Sequence[Bank], folder: Path, progress: Progress) -> Path:
     finish_bank(folder, outcomes, facts)
     for path in (folder / WORK_FOLDER).iterdir():
         path.unlink()
-    return folder
 
 
 def _provenance(bank: Bank) -> MergedBank:

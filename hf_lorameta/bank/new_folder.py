@@ -1,31 +1,41 @@
 """Write the folder of a bank completely or not at all."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hf_lorameta.errors import BankError
-from hf_lorameta.files import write_hint
+from hf_lorameta.bank.index import WORK_FOLDER
+from hf_lorameta.errors import BankError, UsageError
+from hf_lorameta.files import writing
 
 
-def write_new_folder(target: Path, done: str, write: Callable[[Path], Path]) -> None:
-    """Write a folder beside its target, then rename it; only one command at a time can.
+@contextmanager
+def new_folder(target: Path, done: str) -> Iterator[Path]:
+    """Provide a folder for a new bank beside its target, which it becomes at the end.
+
+    Its parent is a scratch folder, which may hold files of a run that was killed.
 
     Args:
-        target: does not exist yet.
+        target: must not exist yet.
         done: what happens to the folder, such as ``packed``, for messages.
-        write: is given a scratch folder, writes a folder in it and returns that folder. The scratch
-            folder may hold files of a run that was killed.
 
     Raises:
+        UsageError: the target exists.
         BankError: another command is writing it, the disk is full, or it cannot be written.
     """
+    if target.exists():
+        raise UsageError(f"{target} exists", hint="name a new folder")
     scratch = target.resolve().with_name(f".{target.name}.{done}")
     with locked_scratch(scratch, target, done, target, "name another folder"):
-        write(scratch).rename(target)
+        folder = scratch / "fresh"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        (folder / "adapters").mkdir(parents=True)
+        (folder / WORK_FOLDER).mkdir()
+        yield folder
+        folder.rename(target)
 
 
 @contextmanager
@@ -44,17 +54,13 @@ def locked_scratch(
     Raises:
         BankError: another command uses it, the disk is full, or it cannot be written.
     """
-    try:
+    with writing(written, BankError, otherwise):
         scratch.mkdir(parents=True, exist_ok=True)
-        with FileLock(scratch / "lock", timeout=0):
-            try:
-                yield
-            finally:  # kill -9 leaves the folder
-                shutil.rmtree(scratch, ignore_errors=True)
-    except Timeout:
-        raise BankError(f"{of} is being {done} by another command") from None
-    except OSError as error:
-        raise BankError(
-            f"{written} could not be written: {error.strerror or error}",
-            hint=write_hint(error, written, otherwise),
-        ) from None
+        try:
+            with FileLock(scratch / "lock", timeout=0):
+                try:
+                    yield
+                finally:  # kill -9 leaves the folder
+                    shutil.rmtree(scratch, ignore_errors=True)
+        except Timeout:
+            raise BankError(f"{of} is being {done} by another command") from None

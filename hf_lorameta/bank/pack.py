@@ -17,13 +17,12 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.bank.index import (
     BASIS_FILE,
-    WORK_FOLDER,
     PackDtype,
     Packing,
     adapter_path,
     write_index,
 )
-from hf_lorameta.bank.new_folder import write_new_folder
+from hf_lorameta.bank.new_folder import new_folder
 from hf_lorameta.bank.pack_format import basis_dtype, basis_header, decode, encode, small_header
 from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
 from hf_lorameta.errors import BankError, UsageError
@@ -94,22 +93,15 @@ def pack(
         raise BankError(
             f"{source.folder} is a pack already", hint="name the bank that it was packed from"
         )
-    if target.exists():
-        raise UsageError(f"{target} exists", hint="name a new folder")
-    write_new_folder(
-        target, "packed", lambda scratch: _write_pack(source, scratch, settings, progress)
-    )
+    with new_folder(target, "packed") as folder:
+        _write_pack(source, folder, settings, progress)
     return Bank(target)
 
 
-def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Progress) -> Path:
-    """Write the pack into a subfolder of `scratch`, and return it."""
-    folder = scratch / "fresh"
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    (folder / "adapters").mkdir(parents=True)
-    (folder / WORK_FOLDER).mkdir()
+def _write_pack(source: Bank, folder: Path, settings: _Settings, progress: Progress) -> None:
+    """Write the pack into a folder; the parts go beside it."""
     layout, dtype = source.layout, settings.dtype
-    modules = _pack_modules(source, scratch, settings, progress)
+    modules = _pack_modules(source, folder.parent, settings, progress)
     small = tuple(Module(m.name, *packed.space) for m, packed in zip(layout, modules, strict=True))
     with (folder / BASIS_FILE).open("wb") as file:
         file.write(basis_header(layout, small, dtype))
@@ -137,7 +129,6 @@ def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Prog
         "schema_version": 2,
     }
     write_index(folder, source.index.model_copy(update=changes))
-    return folder
 
 
 def _pack_modules(

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_file import AdapterFile, ParsedHeader, cache_headers
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
 from hf_lorameta.formats.safetensors import DTYPES, TensorInfo
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair, FloatArray
 
 _CODES = {"bf16": "BF16", "int8": "I8", "f32": "F32"}
 _TORCH_DTYPES = {"bf16": "bfloat16", "f32": "float32"}
@@ -201,13 +201,6 @@ def _widen_rows(
         safetensors.widen_into(raw.view("<u2").reshape(target.shape), target)
 
 
-class ModuleBases(NamedTuple):
-    """The bases of one module: V (R_a, in_features) and U (out_features, R_b), float32."""
-
-    V: FloatArray
-    U: FloatArray
-
-
 class Basis:
     """The bases of a pack, read one module at a time; `small` has R_a and R_b as sizes."""
 
@@ -221,9 +214,8 @@ class Basis:
         if {name: info.shape for name, info in self._infos.items()} != expected:
             raise IntegrityError(f"{path} holds bases of other shapes than the index states")
 
-    def module(self, name: str) -> ModuleBases:
-        """Read V and U of one module."""
-        infos = [self._infos[f"{name}.{factor}"] for factor in FACTORS]
-        return ModuleBases(
-            *(safetensors.widen(self._read(info.start, info.stop), info) for info in infos)
-        )
+    def module(self, name: str) -> FactorPair:
+        """Read V (R_a, in_features) and U (out_features, R_b) of one module, in float32."""
+        infos = (self._infos[f"{name}.{factor}"] for factor in FACTORS)
+        V, U = (safetensors.widen(self._read(info.start, info.stop), info) for info in infos)
+        return V, U

@@ -1,15 +1,23 @@
-"""Publish a bank as a dataset repo on the Hub, and pull one into a folder."""
+"""Publish a bank as a dataset repo on the Hub, and pull one into a folder.
+
+A push makes commits of fewer than 100 files, the index in the last. One that was killed goes on
+where it ended: what the repo holds already is not sent again. Until its last commit, the repo holds
+the bank that it held before. Only while more files are replaced than fit into that commit, such as
+all profiles of 100,000 adapters, does it hold no index, and so no bank.
+"""
 
 import json
 import re
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from huggingface_hub import DatasetCardData
 
-from hf_lorameta.bank.adapter_shards import adapter_shards, is_shard
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.adapter_shards import AdapterShard, adapter_shards, is_shard
+from hf_lorameta.bank.bank import Bank, bank_repo
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     INDEX_FILE,
@@ -18,14 +26,63 @@ from hf_lorameta.bank.index import (
     adapter_path,
     is_of_large_bank,
 )
-from hf_lorameta.bank.push_parts import Push, PushedFile
+from hf_lorameta.bank.new_folder import locked_scratch
 from hf_lorameta.errors import BankError, IntegrityError
-from hf_lorameta.files import sha256, write_atomically, write_hint
+from hf_lorameta.files import sha256, write_atomically, writing
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.licenses import combined_license
+from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility, is_repo_id
 from hf_lorameta.hub.repo_info import BANK_TAG
 from hf_lorameta.types import Progress, StageProgress, no_progress
+
+COMMIT_FILES = 99
+"""Files that a commit adds and deletes, at most; the Hub recommends fewer than 100."""
+COMMIT_BYTES = 4 << 30
+"""About the size of the files of a commit; as much space is needed for shards meanwhile."""
+_OF_LAST = 2  # the index and the card
+_CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class PushedFile:
+    """A file to publish.
+
+    Attributes:
+        path: in the repo.
+        parts: the files whose content it is, one after another.
+    """
+
+    path: str
+    parts: tuple[Path, ...]
+
+    @classmethod
+    def of_shard(cls, shard: AdapterShard, folder: Path) -> "PushedFile":
+        """Return the file of some adapters in a folder."""
+        parts = (folder / adapter_path(entry.name) for entry in shard.entries)
+        return cls(shard.name, tuple(parts))
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(part.stat().st_size for part in self.parts)
+
+    def content(self) -> Iterator[bytes]:
+        """Yield its content in chunks."""
+        for part in self.parts:
+            with part.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    yield chunk
+
+    def is_in(self, repo: PinnedRepo) -> bool:
+        """Return whether a repo holds the file, as far as its digests tell."""
+        blob = repo.blobs.get(self.path)
+        if blob is None or blob.digest is None or blob.size != self.size:
+            return False
+        hasher = blob.hasher()
+        for chunk in self.content():
+            hasher.update(chunk)
+        return bool(hasher.hexdigest() == blob.digest)
 
 
 def push_bank(
@@ -38,10 +95,10 @@ def push_bank(
 ) -> str:
     """Publish the files that a bank's index lists as a dataset repo; return its URL.
 
-    A bank of fewer than 100 files is one commit; see `hf_lorameta.bank.push_parts`. Files of an
-    earlier push that the index no longer lists are deleted. If `private` is None an existing repo
-    keeps its visibility; a new one becomes private if an adapter or dataset of the bank is, whose
-    names and token counts it holds. `progress` is called while files are verified and published.
+    A bank of fewer than 100 files is one commit. Files of an earlier push that the index no longer
+    lists are deleted. If `private` is None an existing repo keeps its visibility; a new one becomes
+    private if an adapter or dataset of the bank is, whose names and token counts it holds.
+    `progress` is called while files are verified and published.
 
     Raises:
         BankError: the folder holds no bank, or its adapters cannot be prepared.
@@ -65,8 +122,8 @@ def push_bank(
     files = _pushed_files(bank)
     published = {INDEX_FILE, *(file.path for file in files)}
     stale = sorted(_bank_files(existing) - published) if existing else []
-    push = Push(folder, files, stale, bank_card(bank, repo_id))
-    uploads = push.uploads(existing, progress)
+    card = bank_card(bank, repo_id)
+    uploads = _uploads(folder, files, stale, card, existing, progress)
     with closing(uploads):  # so that it cleans up after an error
         return hub.publish(
             uploads,
@@ -106,6 +163,90 @@ def _bank_files(repo: PinnedRepo) -> set[str]:
     }
 
 
+# --- commits --------------------------------------------------------------------------------------
+
+
+def _uploads(
+    folder: Path,
+    files: Sequence[PushedFile],
+    stale: Sequence[str],
+    card: str,
+    existing: PinnedRepo | None,
+    progress: StageProgress,
+) -> Generator[Upload, None, None]:
+    """Yield the commits of a push, each after the one before was made.
+
+    Args:
+        folder: of the bank.
+        files: to publish, without index and card.
+        stale: paths in the repo to delete.
+        card: content of ``README.md``.
+        existing: the repo with the digests of its files; None if there is none.
+        progress: called while files are compared with the repo's, and after each commit.
+
+    Raises:
+        BankError: another command pushes the bank, or shards cannot be written to its folder.
+    """
+    changed, total = [], len(files)
+    for number, file in enumerate(files):
+        if existing:
+            progress("Comparing files", number, total)
+        if not (existing and file.is_in(existing)):
+            changed.append(file)
+    held = set(existing.files) if existing else set()
+    changed.sort(key=lambda file: file.path in held)  # new ones first
+    *before, last = _batches(changed)
+    if INDEX_FILE in held and any(file.path in held for batch in before for file in batch):
+        yield Upload(folder, only=(), delete=[INDEX_FILE])
+    done = total - len(changed)
+    for batch in before:
+        progress("Publishing files", done, total)
+        with _staged(folder, batch) as others:
+            yield Upload(folder, only=(), others=others)
+        done += len(batch)
+    progress("Publishing files", done, total)
+    room = COMMIT_FILES - _OF_LAST - len(last)
+    with _staged(folder, last) as others:
+        index = (INDEX_FILE,)
+        yield Upload(folder, index, others, stale[:room], card)
+    for start in range(room, len(stale), COMMIT_FILES):
+        yield Upload(folder, (), delete=stale[start : start + COMMIT_FILES])
+    progress("Publishing files", total, total)
+
+
+def _batches(files: Sequence[PushedFile]) -> list[list[PushedFile]]:
+    """Divide files into commits, in order; the last, which is not full, may have none."""
+    batches: list[list[PushedFile]] = [[]]
+    size = 0
+    for file in files:
+        size += file.size
+        if len(batches[-1]) >= COMMIT_FILES - _OF_LAST or (batches[-1] and size > COMMIT_BYTES):
+            batches.append([])
+            size = file.size
+        batches[-1].append(file)
+    return batches
+
+
+@contextmanager
+def _staged(folder: Path, files: Sequence[PushedFile]) -> Iterator[Mapping[str, Path]]:
+    """Provide the files of a commit, by their paths in the repo; shards are written for it."""
+    staged = {file.path: file.parts[0] for file in files if len(file.parts) == 1}
+    shards = [file for file in files if len(file.parts) > 1]
+    if not shards:
+        yield staged
+        return
+    scratch = folder / ".push"
+    with locked_scratch(scratch, folder, "pushed", scratch, "copy the bank to another disk"):
+        for number, file in enumerate(shards):
+            staged[file.path] = scratch / str(number)
+            with staged[file.path].open("wb") as target:
+                target.writelines(file.content())
+        yield staged
+
+
+# --- pulling --------------------------------------------------------------------------------------
+
+
 def pull_bank(
     repo_id: str,
     folder: Path,
@@ -128,18 +269,9 @@ def pull_bank(
     if (folder / INDEX_FILE).exists() and not (folder / ORIGIN_FILE).exists():
         raise BankError(f"{folder} holds a bank that was built here", hint="name another folder")
     hub = hub or Hub()
-    repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
-    if INDEX_FILE not in repo.files:
-        raise BankError(
-            f"{repo_id} is not a bank: it holds no {INDEX_FILE}", hint="name the Hub id of a bank"
-        )
-    try:
+    repo = bank_repo(hub, repo_id, revision)
+    with writing(folder, BankError, "name another folder"):
         bank = _fetch(hub, repo, folder)
-    except OSError as error:
-        raise BankError(
-            f"{folder} could not be written: {error.strerror or error}",
-            hint=write_hint(error, folder, "name another folder"),
-        ) from None
     _delete_outdated(bank)
     for name in set(bank.index.files) - {BASIS_FILE}:
         bank.verified_file(name)
@@ -171,12 +303,13 @@ def _fetch(hub: Hub, repo: PinnedRepo, folder: Path) -> Bank:
 
 def _delete_outdated(bank: Bank) -> None:
     """Delete files of an earlier revision, or damaged ones, so that they are fetched again."""
-    expected = {adapter_path(entry.name): entry.sha256 for entry in bank.index.adapters}
-    expected |= {BASIS_FILE: ""} | bank.index.files
-    for name, digest in expected.items():
+    for name, digest in ({BASIS_FILE: ""} | bank.index.digests).items():
         path = bank.folder / name
         if path.exists() and sha256(path) != digest:
             path.unlink()
+
+
+# --- the card -------------------------------------------------------------------------------------
 
 
 def _license(stated: str | None) -> str:

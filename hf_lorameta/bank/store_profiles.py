@@ -19,8 +19,7 @@ from hf_lorameta.bank.index import (
     shards,
     sketches_file,
 )
-from hf_lorameta.bank.large_profiles import LargeProfiles
-from hf_lorameta.bank.sketches import Sketches
+from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
 from hf_lorameta.errors import BankError
 from hf_lorameta.files import atomic_file, sha256

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.environment import pip_install, require_extra
 from hf_lorameta.errors import AdapterError, MissingExtraError, Option
-from hf_lorameta.files import atomic_file, write_hint
+from hf_lorameta.files import atomic_file, writing
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
 from hf_lorameta.formats.lora_layout import FACTORS, Layout
@@ -44,18 +44,12 @@ def export(
     base = BaseArchitecture.from_config(base_config)
     config, weights = check_adapter(folder)
     names = tensor_names(weights.layout, base)
-    try:
-        with atomic_file(target) as file:
-            path = Path(file.name)
-            _write(path, weights, config, base, names, dtype)
-            count, expected = len(_import_gguf().GGUFReader(path).tensors), 2 * len(names)
-            if count != expected:
-                raise AdapterError(f"{path} holds {count} tensors, expected {expected}")
-    except OSError as error:
-        raise AdapterError(
-            f"{target} could not be written: {error.strerror}",
-            hint=write_hint(error, target, "name another target"),
-        ) from None
+    with writing(target, AdapterError, "name another target"), atomic_file(target) as file:
+        path = Path(file.name)
+        _write(path, weights, config, base, names, dtype)
+        count, expected = len(_import_gguf().GGUFReader(path).tensors), 2 * len(names)
+        if count != expected:
+            raise AdapterError(f"{path} holds {count} tensors, expected {expected}")
     return target
 
 

@@ -4,7 +4,6 @@ Files are read header first and then one tensor at a time, so that memory follow
 tensor. They are written in one canonical order: the same weights always give the same bytes.
 """
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -25,7 +24,7 @@ from hf_lorameta.formats.lora_layout import (
     read_ranks,
     tensor_name,
 )
-from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
+from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
 from hf_lorameta.formats.safetensors import CODES, DTYPES, Read, TensorInfo
 from hf_lorameta.types import FactorPair, FloatArray
 
@@ -214,15 +213,14 @@ def open_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
             hint="load the adapter with PEFT and save it again",
         )
     try:
-        config = read_config(json.loads((folder / CONFIG_FILE).read_bytes()), patterns=True)
+        path = folder / CONFIG_FILE
+        config = parse_config(path.read_bytes(), path, patterns=True)
     except OSError:
         inside = sorted(path.parent for path in folder.glob(f"*/*/{CONFIG_FILE}"))
         one = f"name one of the adapters in it, such as {inside[0]}" if inside else ""
         raise AdapterError(
             f"{folder} has no {CONFIG_FILE}", hint=one or "name a folder with a PEFT adapter"
         ) from None
-    except (ValueError, RecursionError):
-        raise AdapterError(f"{folder / CONFIG_FILE} is not JSON") from None
     if not (folder / WEIGHTS_FILE).exists():
         raise AdapterError(
             f"{folder} has no {WEIGHTS_FILE}", hint="name a folder with a PEFT adapter"

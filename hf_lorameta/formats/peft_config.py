@@ -59,6 +59,15 @@ def _by_pattern(pattern: Mapping[str, float], module: str, default: float) -> fl
     return next(matching, default)
 
 
+def parse_config(raw: bytes, name: object = CONFIG_FILE, *, patterns: bool = False) -> LoraConfig:
+    """Parse, check and read an ``adapter_config.json``, called `name` in messages."""
+    try:
+        config = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise AdapterError(f"{name} is not JSON") from None
+    return read_config(config, patterns=patterns)
+
+
 def read_config(config: Mapping[str, Any], *, patterns: bool = False) -> LoraConfig:
     """Check a parsed ``adapter_config.json`` and read it.
 

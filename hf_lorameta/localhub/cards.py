@@ -1,4 +1,4 @@
-"""The Hub's rules for README metadata: validation, and the tags of a repo."""
+"""What the metadata of a README say about a repo: its tags, library and base models."""
 
 import re
 from collections.abc import Collection
@@ -6,36 +6,16 @@ from typing import Any
 
 import yaml
 
-from hf_lorameta.localhub.http_errors import HTTPError
-
 SIZE_LIMIT = 5 << 20  # larger READMEs are not parsed
 
 _BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_REPO_ID = re.compile(r"(?!\.)[\w.-]{1,96}(?:/[\w.-]{1,96})?")
-_LANGUAGE = re.compile(r"[a-z]{2,8}(?:[-_][A-Za-z0-9]+)*")
 SDKS = ("gradio", "docker", "static", "streamlit")
-_RELATIONS = ("adapter", "finetune", "merge", "quantized")
-
-_LICENSE_NAMES = """
-    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m
-    bigscience-bloom-rail-1.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause
-    bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0
-    cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
-    cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
-    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0
-    epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl
-    gpl gpl-2.0 gpl-3.0 grok2-community h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0
-    lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa
-    odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown
-    unlicense wtfpl zlib
-"""
-LICENSES = frozenset(_LICENSE_NAMES.split())
 
 
 def metadata(text: str) -> dict[str, Any]:
     """Return the YAML metadata of a README; empty if it is missing or not valid."""
     try:
-        data = _parse(text)
+        data = parse(text)
     except yaml.YAMLError:
         return {}
     return data if isinstance(data, dict) else {}
@@ -51,79 +31,14 @@ _TextDates.yaml_implicit_resolvers = {
 }
 
 
-def _parse(text: str) -> Any:
+def parse(text: str) -> Any:
+    """Return the YAML metadata of a README as it is; None if there is none."""
     block = _BLOCK.match(text)
     return yaml.load(block[1], Loader=_TextDates) if block else None
 
 
-def check(text: str, repo_type: str) -> tuple[list[str], list[str]]:
-    """Validate a README as the Hub does. Return (errors, warnings)."""
-    try:
-        data = _parse(text)
-    except yaml.YAMLError as error:
-        return [f"Invalid YAML: {' '.join(str(error).split())}"], []
-    if data is None:
-        return [], ["empty or missing yaml metadata in repo card"]
-    if not isinstance(data, dict):
-        return ["Metadata must be a mapping of names to values"], []
-    errors = [*_field_errors(data), *_link_errors(data)]
-    return (errors + _space_errors(data) if repo_type == "space" else errors), []
-
-
-def validate(text: str, repo_type: str) -> dict[str, list[dict[str, str]]]:
-    """Return the warnings for a README, or raise its errors, in the format of the API."""
-    errors, warnings = check(text, repo_type)
-    report = {
-        "errors": [{"message": message} for message in errors],
-        "warnings": [{"message": message} for message in warnings],
-    }
-    if errors:
-        raise HTTPError(400, f"Invalid metadata in README.md. {errors[0]}", body=report)
-    return report
-
-
-def _field_errors(data: dict[str, Any]) -> list[str]:
-    errors = []
-    if not LICENSES.issuperset(_as_list(data.get("license"))):
-        errors.append(f'"license" must be one of [{", ".join(sorted(LICENSES))}]')
-    for name in ("pipeline_tag", "library_name", "license_name", "license_link", "pretty_name"):
-        if name in data and not isinstance(data[name], str):
-            errors.append(f'"{name}" must be a string')
-    tags = data.get("tags")
-    if tags is not None and not (isinstance(tags, list) and all(isinstance(t, str) for t in tags)):
-        errors.append('"tags" must be an array of strings')
-    for code in _as_list(data.get("language")):
-        if not (isinstance(code, str) and _LANGUAGE.fullmatch(code)):
-            errors.append(f'"language" with value "{code}" is not valid: use ISO 639 codes')
-    if data.get("base_model_relation", "adapter") not in _RELATIONS:
-        errors.append(f'"base_model_relation" must be one of [{", ".join(_RELATIONS)}]')
-    index = data.get("model-index")
-    if index is not None and not isinstance(index, list):
-        errors.append('"model-index" must be an array')
-    return errors
-
-
-def _link_errors(data: dict[str, Any]) -> list[str]:
-    errors = []
-    for name, page in (("base_model", "models"), ("datasets", "datasets"), ("models", "models")):
-        for at, value in enumerate(_as_list(data.get(name))):
-            if not (isinstance(value, str) and _REPO_ID.fullmatch(value)):
-                field = f"{name}[{at}]" if isinstance(data[name], list) else name
-                advice = f"Use a {page.removesuffix('s')} id from https://hf.co/{page}."
-                errors.append(f'"{field}" with value "{value}" is not valid. {advice}')
-    return errors
-
-
-def _space_errors(data: dict[str, Any]) -> list[str]:
-    errors = []
-    if "sdk" in data and data["sdk"] not in SDKS:
-        errors.append(f'"sdk" must be one of [{", ".join(SDKS)}]')
-    if len(str(data.get("short_description", ""))) > 60:
-        errors.append('"short_description" length must be less than or equal to 60 characters long')
-    return errors
-
-
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """Return a list as it is, no value as an empty one, and another value in one."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -131,7 +46,7 @@ def _as_list(value: Any) -> list[Any]:
 
 def base_models(card: dict[str, Any], library: str | None) -> tuple[str | None, list[str]]:
     """Return (relation, base model ids) of a model card; (None, []) without a base model."""
-    bases = [str(base) for base in _as_list(card.get("base_model"))]
+    bases = [str(base) for base in as_list(card.get("base_model"))]
     if not bases:
         return None, []
     default = "adapter" if library == "peft" else "merge" if len(bases) > 1 else "finetune"
@@ -145,16 +60,16 @@ def tags(card: dict[str, Any], repo_type: str, paths: Collection[str]) -> list[s
     names = [library] if library else []
     if any(path.endswith(".safetensors") for path in paths):
         names.append("safetensors")
-    names += [*_as_list(card.get("tags")), *_as_list(card.get("pipeline_tag") or None)]
+    names += [*as_list(card.get("tags")), *as_list(card.get("pipeline_tag") or None)]
     if repo_type == "model":
-        names += _as_list(card.get("language"))
+        names += as_list(card.get("language"))
     names += [f"base_model:{base}" for base in bases]
     names += [f"base_model:{relation}:{base}" for base in bases]
-    names += [f"dataset:{name}" for name in _as_list(card.get("datasets"))]
+    names += [f"dataset:{name}" for name in as_list(card.get("datasets"))]
     if repo_type == "dataset":
         for field in ("task_categories", "task_ids", "language", "size_categories"):
-            names += [f"{field}:{value}" for value in _as_list(card.get(field))]
-    names += [f"license:{name}" for name in _as_list(card.get("license"))]
+            names += [f"{field}:{value}" for value in as_list(card.get(field))]
+    names += [f"license:{name}" for name in as_list(card.get("license"))]
     return list(dict.fromkeys(map(str, [*names, "region:us"])))
 
 

@@ -92,11 +92,6 @@ class Repo:
         return {name: sha for name, sha in self.refs.items() if not name.startswith("refs/")}
 
     @property
-    def pull_requests(self) -> dict[str, str]:
-        """``refs/pr/N`` to commit SHAs."""
-        return {name: sha for name, sha in self.refs.items() if name.startswith("refs/pr/")}
-
-    @property
     def sha(self) -> str:
         """The head of ``main``."""
         return self.refs["main"]

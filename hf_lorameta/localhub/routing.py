@@ -12,10 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.accounts import Caller
 from hf_lorameta.localhub.history import Commit, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.state import HubState
+from hf_lorameta.localhub.state import Caller, HubState
 
 
 @dataclass
@@ -30,7 +29,7 @@ class Call:
     @cached_property
     def caller(self) -> Caller | None:
         """The sender; None if anonymous."""
-        return self.hub.accounts.caller(self.request.headers.get("authorization"))
+        return self.hub.caller(self.request.headers.get("authorization"))
 
     @property
     def user(self) -> Caller:
@@ -95,13 +94,8 @@ class Call:
     @cached_property
     def json(self) -> dict[str, Any]:
         """The body, which must be a JSON object or empty."""
-        try:
-            data = json.loads(self.body or b"{}")
-        except ValueError as error:
-            raise HTTPError(400, f"The body is not JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise HTTPError(400, "The body is not a JSON object")
-        return data
+        content: dict[str, Any] = json.loads(self.body or b"{}")
+        return content
 
     def query(self, name: str) -> str:
         """Return a query parameter; empty if it is missing."""

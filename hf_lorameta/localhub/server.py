@@ -1,28 +1,33 @@
 """`LocalHub`: run the hub on a loopback port in a thread, and control it from Python."""
 
 import copy
+import logging
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hf_lorameta.localhub import routes_files, routes_lfs, routes_read, routes_write
-from hf_lorameta.localhub.accounts import User
-from hf_lorameta.localhub.app import HubApp
+from hf_lorameta.localhub import routes_files, routes_read, routes_write
 from hf_lorameta.localhub.history import Commit, Gated, Repo, now
 from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError
-from hf_lorameta.localhub.routing import Route
-from hf_lorameta.localhub.state import HubState
+from hf_lorameta.localhub.routing import Call, Route
+from hf_lorameta.localhub.state import CheckCard, HubState, User
 
 HOST = "127.0.0.1"
-ROUTES = (*routes_read.ROUTES, *routes_write.ROUTES, *routes_lfs.ROUTES, *routes_files.ROUTES)
+ROUTES = (*routes_read.ROUTES, *routes_write.ROUTES, *routes_files.ROUTES)
+_log = logging.getLogger(__name__)
 
 
 class LocalHub:
@@ -40,6 +45,7 @@ class LocalHub:
             are stored and served as Git LFS files in any case.
         page_size: maximum number of items per page of a listing.
         routes: more of the Hub's API, tried before the routes of this package.
+        check_card: called with each README that is committed and the type of its repo.
     """
 
     def __init__(
@@ -49,9 +55,10 @@ class LocalHub:
         always_lfs: bool = False,
         page_size: int = 1000,
         routes: Sequence[Route] = (),
+        check_card: CheckCard = lambda card, repo_type: None,
     ) -> None:
         self._port = port
-        self._hub = HubState(always_lfs, page_size)
+        self._hub = HubState(always_lfs, page_size, check_card)
         self._app: ASGIApp = HubApp(self._hub, (*routes, *ROUTES))
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -122,7 +129,6 @@ class LocalHub:
         token: str | None = None,
         role: str = "write",
         orgs: Sequence[str] = (),
-        email: str | None = None,
         *,
         pro: bool = False,
     ) -> str:
@@ -137,19 +143,9 @@ class LocalHub:
         Raises:
             LocalHubError: unknown role, or the token is in use.
         """
-        user = User(name, email or f"{name}@localhub.invalid", tuple(orgs), now(), pro)
+        user = User(name, f"{name}@localhub.invalid", tuple(orgs), now(), pro)
         with self._hub.lock:
-            return self._hub.accounts.add(user, token, role)
-
-    def revoke(self, token: str) -> None:
-        """Revoke a token: requests with it get 401. Raises LocalHubError if it is unknown."""
-        with self._hub.lock:
-            self._hub.accounts.revoke(token)
-
-    def grant_access(self, repo_id: str, user: str, repo_type: str = "model") -> None:
-        """Give a user access to a gated repo. Raises LocalHubError if the repo does not exist."""
-        with self._access():
-            self._repo(repo_id, repo_type).granted.add(user)
+            return self._hub.add_user(user, token, role)
 
     # ---- repos
 
@@ -181,7 +177,7 @@ class LocalHub:
             files: path in the repo to bytes, to a file to read, or to None to delete it.
 
         Raises:
-            LocalHubError: no such repo or branch, or a README whose metadata is not valid.
+            LocalHubError: no such repo or branch, or a README that `check_card` refuses.
         """
         contents = {
             path: source.read_bytes() if isinstance(source, Path) else source
@@ -277,3 +273,46 @@ class LocalHub:
             "no_proxy": f"{HOST},localhost",
         }
         return settings if token is None else settings | {"HF_TOKEN": token}
+
+
+@dataclass
+class HubApp:
+    """The application. Handlers run in threads, one at a time, with the lock of the state."""
+
+    hub: HubState
+    routes: Sequence[Route]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request.
+
+        The body is read to its end before the response: if it were not, uvicorn would close the
+        connection, and a client might report a broken pipe instead of the response.
+        """
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return
+        response = await run_in_threadpool(self._respond, request, body)
+        response.headers["X-Request-Id"] = f"Root={uuid.uuid4()}"
+        await response(scope, receive, send)
+
+    def _respond(self, request: Request, body: bytes) -> Response:
+        try:
+            return self._handle(request, body)
+        except HTTPError as error:
+            return error.response
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # not the JSON expected
+            _log.warning("rejected a malformed request", exc_info=True)
+            return HTTPError(400, f"Malformed request: {error!r}").response
+        except Exception:
+            _log.exception("failed to handle %s %s", request.method, request.url.path)
+            raise
+
+    def _handle(self, request: Request, body: bytes) -> Response:
+        for route in self.routes:
+            params = route.match(request)
+            if params is not None:
+                with self.hub.lock:
+                    return route.handler(Call(self.hub, request, params, body))
+        raise HTTPError(404, "Sorry, we can't find the page you are looking for.")

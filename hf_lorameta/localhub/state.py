@@ -1,41 +1,90 @@
 """State of a hub: accounts, repos and contents of files, all in memory."""
 
 import hashlib
-import hmac
 import re
 import secrets
 import threading
-from urllib.parse import parse_qsl, urlencode
-
-from starlette.requests import Request
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from hf_lorameta.localhub import cards
-from hf_lorameta.localhub.accounts import Accounts
 from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Entry, Repo
-from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError
 from hf_lorameta.localhub.uploads import GITATTRIBUTES, entry_for
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _SHA = re.compile(r"[0-9a-f]{40}")
+ROLES = ("read", "write")
+CheckCard = Callable[[str, str], object]
+
+
+@dataclass
+class User:
+    """A user account; it may also write to the repos of its organizations."""
+
+    name: str
+    email: str
+    orgs: tuple[str, ...]
+    created: str
+    pro: bool = False  # has a paid plan
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The sender of a request: a user, and the role of the token, ``read`` or ``write``."""
+
+    user: User
+    role: str
+
+    def owns(self, namespace: str) -> bool:
+        """Return whether `namespace` is the user or one of the user's organizations."""
+        return namespace == self.user.name or namespace in self.user.orgs
 
 
 class HubState:
     """All data of a hub. Every access requires :attr:`lock`.
 
-    Args:
-        always_lfs: see :class:`~hf_lorameta.localhub.LocalHub`.
-        page_size: the same.
+    Args: those of :class:`~hf_lorameta.localhub.LocalHub` of the same names.
     """
 
-    def __init__(self, always_lfs: bool = False, page_size: int = 1000) -> None:
+    def __init__(self, always_lfs: bool, page_size: int, check_card: CheckCard) -> None:
         self.always_lfs = always_lfs
         self.page_size = page_size
+        self._check_card = check_card
         self.lock = threading.RLock()
-        self.accounts = Accounts()
+        self.users: dict[str, User] = {}
+        self.tokens: dict[str, tuple[str, str]] = {}  # SHA-256 -> (name, role)
         self.repos: dict[tuple[str, str], Repo] = {}  # by (type, id)
         self.blobs: dict[str, bytes] = {}  # contents of files by SHA-256
         self.url = ""  # 'http://127.0.0.1:PORT', set when the port is known
-        self._secret = secrets.token_bytes(32)
+
+    # ---- accounts
+
+    def add_user(self, user: User, token: str | None, role: str) -> str:
+        """Add a user, or another token of an existing user, and return the token."""
+        if role not in ROLES:
+            raise LocalHubError(f"a token's role is one of {ROLES}, got {role!r}")
+        token = token or f"hf_{secrets.token_urlsafe(24)}"
+        if token_digest(token) in self.tokens:
+            raise LocalHubError(f"the token given for {user.name} is already in use")
+        existing = self.users.get(user.name)
+        if existing is not None:
+            user.orgs = tuple(dict.fromkeys((*existing.orgs, *user.orgs)))
+        self.users[user.name] = user
+        self.tokens[token_digest(token)] = (user.name, role)
+        return token
+
+    def caller(self, authorization: str | None) -> Caller | None:
+        """Return the caller that an ``Authorization`` header identifies; None without a header."""
+        if not authorization:
+            return None
+        scheme, _, token = authorization.partition(" ")
+        match = self.tokens.get(token_digest(token.strip())) if scheme.lower() == "bearer" else None
+        if match is None:
+            raise HTTPError(401, "Invalid credentials in Authorization header")
+        name, role = match
+        return Caller(self.users[name], role)
 
     # ---- repos
 
@@ -94,10 +143,10 @@ class HubState:
         return commit
 
     def check_card(self, repo: Repo, changes: Changes) -> None:
-        """Refuse a README whose metadata is not valid."""
+        """Refuse a README that does not pass the check."""
         card = self.text(changes, "README.md")
         if card is not None:
-            cards.validate(card, repo.type)
+            self._check_card(card, repo.type)
 
     # ---- files
 
@@ -118,27 +167,11 @@ class HubState:
             return None
         return self.blobs[entry.sha256].decode("utf-8", "replace")
 
-    # ---- signed links
+    # ---- storage
 
-    def link(self, method: str, path: str, **params: str) -> str:
-        """Return a signed link for `method` on `path`, which needs no token, as on a CDN."""
-        query = urlencode(sorted(params.items()))
-        return f"{self.url}{path}?{query}&Signature={self._signature(method, path, query)}"
-
-    def check_link(self, request: Request) -> dict[str, str]:
-        """Return the parameters of a link, whose signature must be valid."""
-        params = dict(parse_qsl(request.url.query, keep_blank_values=True))
-        signature = params.pop("Signature", "")
-        query = urlencode(sorted(params.items()))
-        method = "GET" if request.method == "HEAD" else request.method
-        expected = self._signature(method, request.url.path, query)
-        if not hmac.compare_digest(signature, expected):
-            raise HTTPError(403, "Access denied: the link's signature is not valid")
-        return params
-
-    def _signature(self, method: str, path: str, query: str) -> str:
-        text = f"{method} {path}?{query}".encode()
-        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
+    def link(self, path: str, **params: str) -> str:
+        """Return a link to storage, which needs no token, as on a CDN."""
+        return f"{self.url}{path}?{urlencode(params)}"
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -149,3 +182,8 @@ def check_repo_id(repo_id: str) -> None:
         raise HTTPError(400, f"Invalid repo name: {repo_id} - {expected}")
     if repo_id.endswith((".git", ".ipynb")):
         raise HTTPError(400, f"Invalid repo name: {repo_id} - cannot end with .git or .ipynb")
+
+
+def token_digest(token: str) -> str:
+    """Return the SHA-256 by which a token is stored."""
+    return hashlib.sha256(token.encode()).hexdigest()

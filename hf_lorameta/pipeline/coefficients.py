@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import LARGE
-from hf_lorameta.bank.sketches import CANDIDATES
+from hf_lorameta.bank.large_profiles import CANDIDATES
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
 from hf_lorameta.errors import Option, RecipeError

@@ -15,13 +15,13 @@ from hf_lorameta.bank.add import add_entries
 from hf_lorameta.bank.arrays import from_record, load_arrays, save_arrays, to_record
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import clean_up
-from hf_lorameta.bank.entry_table import EntryTable, to_lines
+from hf_lorameta.bank.entries import EntryTable, to_lines
 from hf_lorameta.bank.geometry import bank_map
 from hf_lorameta.bank.index import TOKENIZER_FILE, Index, IndexEntry
+from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.merge import merge_banks
 from hf_lorameta.bank.pack import pack
-from hf_lorameta.bank.sketches import Sketches
 from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.demo import TRAIN_FILE

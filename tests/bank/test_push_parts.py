@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Bank, Hub
-from hf_lorameta.bank import adapter_shards, push_parts, store_profiles
+from hf_lorameta.bank import adapter_shards, share, store_profiles
 from hf_lorameta.bank.adapter_shards import AdapterShard
 from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, adapter_path
 from hf_lorameta.bank.share import pull_bank, push_bank
@@ -85,7 +85,7 @@ def listed(cli: Shell, repo: str) -> Callable[[], set[str]]:
 
 def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commit five files at a time, as a bank of 100,000 adapters does with 99."""
-    monkeypatch.setattr(push_parts, "COMMIT_FILES", 5)
+    monkeypatch.setattr(share, "COMMIT_FILES", 5)
 
 
 def test_a_thousand_adapters_take_few_requests(

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from hf_lorameta import Bank, Plan, Recipe
-from hf_lorameta.bank.sketches import Sketches
+from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.pipeline.coefficients import scale_for
 from hf_lorameta.pipeline.make import combine_adapters

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.bank_files import ChecksumCache
 from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     WORK_FOLDER,
@@ -27,7 +28,6 @@ from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile
 from hf_lorameta.files import sha256
-from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.types import FloatArray

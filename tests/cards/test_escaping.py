@@ -15,8 +15,8 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.localhub import cards as hub_rules
 from tests.cards.examples import PLAIN, SVG, neighbor
+from tests.support.full_hub import card_rules as hub_rules
 
 HOSTILE = (
     "a|b",

@@ -8,8 +8,8 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.licenses import license_of
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.hub.licenses import HUB_LICENSES
-from hf_lorameta.localhub import cards as hub_rules
 from tests.cards.examples import PLAIN, metadata, neighbor, of_dataset, section
+from tests.support.full_hub import card_rules as hub_rules
 
 
 def licensed(base: str | None, *adapters: str | None) -> CardData:

@@ -18,7 +18,6 @@ from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.results import Check, Fit, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
     PLAIN,
@@ -31,6 +30,7 @@ from tests.cards.examples import (
     rows_of,
     section,
 )
+from tests.support.full_hub import card_rules as hub_rules
 
 FIT = Fit(rows=16, outputs=2, held_out=4, start=1.75, end=0.5, steps=30)
 TRAINING = Training(rows=32, held_out=32, base=4.0, start=2.5, end=1.25, steps=20)

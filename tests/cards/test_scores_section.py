@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.localhub import cards as hub_rules
 from tests.cards.examples import PLAIN, QUESTIONS, metadata, metadata_fields, of_dataset, section
+from tests.support.full_hub import card_rules as hub_rules
 
 MEASURED = MeasuredScores(
     dataset=replace(QUESTIONS, split="test"),

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import AdapterError, MissingExtraError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
-from hf_lorameta.formats.gguf_architecture import ARCHITECTURES
+from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, permute, tile
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
-from hf_lorameta.formats.gguf_permutation import permute, tile
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta import Hub
-from hf_lorameta.errors import ConflictError, ConnectionLostError, HubError
+from hf_lorameta.errors import ConflictError, HubError
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import FILES
@@ -217,24 +217,6 @@ def test_a_commit_of_which_nothing_tells_whose_it_is_counts_as_failed(
     with pytest.raises(HubError, match="no checksums or history") as caught:
         publish()
     assert f"HTTP 500); {repo} is now at {cli.hub.commits(repo)[0].sha[:8]}" in str(caught.value)
-
-
-def test_a_failed_commit_is_an_error_where_the_head_did_not_move(
-    cli: Shell, publish: Callable[..., str]
-) -> None:
-    cli.hub.add_fault(Fault("status", status=500, path=COMMIT))
-    with pytest.raises(ConnectionLostError, match="HTTP 500"):
-        publish()
-
-
-def test_the_error_of_a_push_after_a_conflict_says_how_to_resume(
-    cli: Shell, user: Account, push_args: tuple[object, ...]
-) -> None:
-    repo = f"{user.name}/a"
-    cli.hub.create_repo(repo)
-    act = partial(cli.hub.commit, repo, {"x": b"theirs"})
-    cli.hub.add_fault(Fault("status", status=500, path=COMMIT, callback=act))
-    assert "resume with" in cli(*push_args, token=user.token, code=6).err
 
 
 # --- pull requests ------------------------------------------------------------------------------

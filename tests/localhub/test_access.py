@@ -22,7 +22,7 @@ def api(hub: FaultHub, token: str | bool) -> HfApi:
 
 @pytest.fixture
 def alice(hub: FaultHub) -> HfApi:
-    return api(hub, hub.add_user("alice", orgs=["acme"], email="a@b.c"))
+    return api(hub, hub.add_user("alice", orgs=["acme"]))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def bob(hub: FaultHub) -> HfApi:
 
 def test_whoami_names_user_orgs_and_token_role(hub: FaultHub, alice: HfApi) -> None:
     me = alice.whoami()
-    assert (me["name"], me["email"]) == ("alice", "a@b.c")
+    assert me["name"] == "alice"
     assert [org["name"] for org in me["orgs"]] == ["acme"]
     assert me["auth"]["accessToken"]["role"] == "write"
 
@@ -58,11 +58,6 @@ def test_revoked_token_gets_401_with_the_hubs_message(hub: FaultHub) -> None:
     assert caught.value.response.status_code == 401
     with pytest.raises(HfHubHTTPError, match="Invalid user token"):
         api(hub, token).whoami()
-
-
-def test_revoking_an_unknown_token_is_an_error(hub: FaultHub) -> None:
-    with pytest.raises(LocalHubError, match="unknown token"):
-        hub.revoke("hf_never")
 
 
 def test_private_repo_is_not_found_for_other_users(hub: FaultHub, alice: HfApi, bob: HfApi) -> None:
@@ -116,16 +111,6 @@ def test_granted_user_can_access_a_gated_repo(hub: FaultHub, alice: HfApi, bob: 
     hub.add_user("eve", token="hf_eve")
     hub.grant_access("alice/gate", "eve")
     api(hub, "hf_eve").auth_check("alice/gate")
-
-
-def test_auth_check_distinguishes_read_and_write(hub: FaultHub, alice: HfApi, bob: HfApi) -> None:
-    hub.create_repo("alice/open")
-    alice.auth_check("alice/open", write=True)
-    bob.auth_check("alice/open")
-    with pytest.raises(HfHubHTTPError, match="403"):
-        bob.auth_check("alice/open", write=True)
-    with pytest.raises(RepositoryNotFoundError):
-        bob.auth_check("alice/none")
 
 
 def test_read_token_cannot_write(hub: FaultHub) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx2
 import pytest
 from huggingface_hub import (
     CommitOperationAdd,
@@ -21,7 +20,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
 from hf_lorameta.localhub import LocalHubError
-from tests.support.fault_hub import Fault, FaultHub
+from tests.support.fault_hub import FaultHub
 
 REPO = "alice/m"
 HEADER = {"key": "header", "value": {"summary": "x"}}
@@ -91,17 +90,23 @@ def test_deleting_a_missing_file_is_entry_not_found(api: HfApi) -> None:
         api.delete_file("none", REPO)
 
 
+def test_a_folder_is_deleted_although_it_is_named_like_a_file(hub: FaultHub, api: HfApi) -> None:
+    hub.commit(REPO, {"a.txt": b"a", "x/b": b"b"})
+    deletion = CommitOperationDelete("x", is_folder=False)
+    api.create_commit(REPO, [deletion], commit_message="delete x")
+    assert set(hub.files(REPO)) == {".gitattributes", "a.txt"}
+
+
 def test_unknown_branch_is_404(api: HfApi) -> None:
     with pytest.raises(HfHubHTTPError, match="404"):
         api.create_commit(REPO, operations=[add("a", b"1")], commit_message="x", revision="nowhere")
 
 
 def test_paths_with_parent_folders_are_rejected(hub: FaultHub, api: HfApi) -> None:
-    body = [
-        {"key": "header", "value": {"summary": "x"}},
-        {"key": "file", "value": {"content": "YQ==", "path": "../a", "encoding": "base64"}},
-    ]
-    assert post_commit(hub, api, body) == (422, "Invalid path in repo: '../a'")
+    for path in ("../a", "..\\a"):
+        value = {"content": "YQ==", "path": path, "encoding": "base64"}
+        body = [HEADER, {"key": "file", "value": value}]
+        assert post_commit(hub, api, body) == (422, f"Invalid path in repo: {path!r}")
 
 
 def post_commit(hub: FaultHub, api: HfApi, lines: Sequence[object]) -> tuple[int, str]:
@@ -113,36 +118,19 @@ def post_commit(hub: FaultHub, api: HfApi, lines: Sequence[object]) -> tuple[int
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    "lines",
     [
-        ([{"key": "deletedFile", "value": {"path": "a"}}], "no header"),
-        ([{"key": "header", "value": {"summary": " "}}], "no summary"),
-        ([["not", "an", "object"]], "JSON"),
-        ([{"key": "header", "value": "x"}], "not an object"),
-        ([HEADER, {"key": "odd", "value": {"path": "a"}}], "odd"),
-        (
-            [
-                HEADER,
-                {"key": "file", "value": {"content": "!!", "path": "a", "encoding": "base64"}},
-            ],
-            "base64",
-        ),
-        (
-            [
-                HEADER,
-                {"key": "lfsFile", "value": {"path": "a", "algo": "sha256", "oid": "0" * 64}},
-            ],
-            "LFS pointer pointed to a file that does not exist",
-        ),
+        [{"key": "deletedFile", "value": {"path": "a"}}],  # without a header
+        [["not", "an", "object"]],
+        [{"key": "header", "value": "x"}],
+        [HEADER, {"key": "odd", "value": {"path": "a"}}],
+        [HEADER, {"key": "file", "value": {"content": "!!", "path": "a"}}],
+        [HEADER, {"key": "lfsFile", "value": {"path": "a", "oid": "0" * 64}}],  # not uploaded
     ],
-)  # fmt: skip
-def test_malformed_commits_are_400(
-    hub: FaultHub, api: HfApi, lines: list[object], message: str
-) -> None:
+)
+def test_malformed_commits_are_400(hub: FaultHub, api: HfApi, lines: list[object]) -> None:
     before = hub.repo(REPO)
-    status, error = post_commit(hub, api, lines)
-    assert status == 400
-    assert message in error
+    assert post_commit(hub, api, lines)[0] == 400
     assert hub.repo(REPO) == before
 
 
@@ -190,12 +178,6 @@ def test_files_uploaded_inline_are_stored_in_lfs(hub: FaultHub, api: HfApi) -> N
     assert info.lfs.sha256 == hashlib.sha256(b"w" * 50).hexdigest()
 
 
-def test_large_inline_file_is_stored_unchanged(hub: FaultHub, api: HfApi) -> None:
-    data = hashlib.shake_256(b"seed").digest(3_000_001)
-    api.upload_file(path_or_fileobj=data, path_in_repo="big.bin", repo_id=REPO)
-    assert hub.read(REPO, "big.bin") == data
-
-
 def test_text_that_resembles_the_commit_format_is_stored_unchanged(
     hub: FaultHub, api: HfApi
 ) -> None:
@@ -208,13 +190,6 @@ def test_text_that_resembles_the_commit_format_is_stored_unchanged(
     )
     assert hub.read(REPO, "a") == tricky.encode()
     assert hub.commits(REPO)[0].message == tricky
-
-
-def test_files_in_gitignore_are_not_committed(hub: FaultHub, api: HfApi) -> None:
-    hub.commit(REPO, {".gitignore": b"*.tmp\n"})
-    api.create_commit(REPO, operations=[add("a.tmp", b"1"), add("b.txt", b"1")], commit_message="x")
-    assert "a.tmp" not in hub.files(REPO)
-    assert "b.txt" in hub.files(REPO)
 
 
 def test_upload_folder_from_python_commits_all_files(hub: FaultHub, tmp_path: Path) -> None:
@@ -313,64 +288,6 @@ def test_a_refused_commit_opens_no_pull_request(
     assert list(api.get_repo_discussions(REPO)) == []
 
 
-def test_upload_folder_by_another_user_opens_a_pull_request(
-    hub: FaultHub, bob: HfApi, tmp_path: Path
-) -> None:
-    (tmp_path / "a.txt").write_text("a")
-    new = bob.upload_folder(repo_id=REPO, folder_path=tmp_path, create_pr=True)
-    assert new.pr_num == 1
-    assert hub.read(REPO, "a.txt", revision="refs/pr/1") == b"a"
-
-
-def test_discussions_are_listed_with_filters_and_details(api: HfApi, bob: HfApi) -> None:
-    bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
-    for number in range(12):
-        api.create_discussion(REPO, title=f"discussion {number}")
-    assert len(list(api.get_repo_discussions(REPO))) == 13
-    pulls = list(api.get_repo_discussions(REPO, discussion_type="pull_request"))
-    assert [(p.num, p.title, p.author, p.status) for p in pulls] == [(1, "one", "bob", "open")]
-    details = api.get_discussion_details(REPO, 1)
-    assert [event.type for event in details.events] == ["comment", "commit"]
-    assert details.diff is not None
-    assert "+1" in details.diff
-
-
-def test_discussion_can_be_commented_renamed_and_closed(api: HfApi) -> None:
-    api.create_discussion(REPO, title="first title")
-    assert api.comment_discussion(REPO, 1, "hello").content == "hello"
-    assert api.rename_discussion(REPO, 1, "second").new_title == "second"
-    api.change_discussion_status(REPO, 1, "closed")
-    details = api.get_discussion_details(REPO, 1)
-    assert (details.title, details.status) == ("second", "closed")
-
-
-def test_merge_applies_a_pull_request_to_main(hub: FaultHub, api: HfApi, bob: HfApi) -> None:
-    bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
-    hub.commit(REPO, {"b": b"2"})
-    api.merge_pull_request(REPO, 1)
-    assert {"a", "b"} <= set(hub.files(REPO))
-    details = api.get_discussion_details(REPO, 1)
-    repo = hub.repo(REPO)
-    assert repo is not None
-    assert (details.status, details.merge_commit_oid) == ("merged", repo.sha)
-
-
-def test_merge_by_another_user_is_403(hub: FaultHub, bob: HfApi) -> None:
-    bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
-    with pytest.raises(HfHubHTTPError, match="403"):
-        bob.merge_pull_request(REPO, 1)
-    assert "a" not in hub.files(REPO)
-
-
-def test_conflicting_pr_is_not_merged(hub: FaultHub, api: HfApi) -> None:
-    hub.commit(REPO, {"a": b"0"})
-    api.create_commit(REPO, operations=[add("a", b"1")], commit_message="pr", create_pr=True)
-    hub.commit(REPO, {"a": b"2"})
-    assert api.get_discussion_details(REPO, 1).conflicting_files == ["a"]
-    with pytest.raises(HfHubHTTPError, match="conflicts with main: a"):
-        api.merge_pull_request(REPO, 1)
-
-
 # ---- Git LFS
 
 
@@ -424,41 +341,6 @@ def test_lfs_object_with_other_bytes_is_rejected(
     assert get_session().put(link, content=b"right").status_code == 200
 
 
-def test_lfs_link_with_an_invalid_signature_is_403(classic_hub: FaultHub, classic: HfApi) -> None:
-    oid = hashlib.sha256(b"right").hexdigest()
-    link = upload_link(classic_hub, classic, oid, 5)
-    forged = link[:-1] + ("0" if link[-1] != "0" else "1")
-    assert get_session().put(forged, content=b"right").status_code == 403
-
-
-def test_put_is_retried_after_a_503(classic_hub: FaultHub, classic: HfApi) -> None:
-    classic_hub.add_fault(
-        Fault(kind="status", status=503, retry_after=0, path="/_lfs/", method="PUT", times=1)
-    )
-    classic.upload_file(path_or_fileobj=b"w", path_in_repo="w.safetensors", repo_id=REPO)
-    assert [r.status for r in classic_hub.requests if r.method == "PUT"] == [503, 200]
-
-
-def test_faults_in_the_request_body(classic_hub: FaultHub, classic: HfApi) -> None:
-    oid = hashlib.sha256(b"right").hexdigest()
-    link = upload_link(classic_hub, classic, oid, 5)
-    classic_hub.add_fault(Fault("cut", path="/_lfs/", in_request=True, after_bytes=2, times=1))
-    classic_hub.add_fault(Fault("corrupt", path="/_lfs/", in_request=True, bits=1, times=1))
-    with pytest.raises((httpx2.RemoteProtocolError, httpx2.NetworkError)):
-        get_session().put(link, content=b"right")
-    assert get_session().put(link, content=b"right").status_code == 400
-    assert get_session().put(link, content=b"right").status_code == 200
-    assert [r.bytes_received for r in classic_hub.requests if r.method == "PUT"] == [5, 5, 5]
-
-
-def test_rejected_large_upload_gets_the_error_response(
-    classic_hub: FaultHub, classic: HfApi
-) -> None:
-    link = upload_link(classic_hub, classic, hashlib.sha256(b"right").hexdigest(), 5)
-    answer = get_session().put(link + "0", content=bytes(20 << 20))
-    assert (answer.status_code, "signature" in answer.json()["error"]) == (403, True)
-
-
 # ---- concurrency
 
 
@@ -506,4 +388,4 @@ def test_a_body_that_is_not_json_is_400(hub: FaultHub, api: HfApi) -> None:
     headers = {"Authorization": f"Bearer {api.token}"}
     answer = get_session().post(f"{hub.url}/api/repos/create", content=b"{", headers=headers)
     assert answer.status_code == 400
-    assert "not JSON" in answer.json()["error"]
+    assert "Malformed request" in answer.json()["error"]

@@ -169,14 +169,6 @@ def test_a_fit_enables_gradients_inside_no_grad() -> None:
     assert report.end != report.start
 
 
-def test_inputs_are_not_modified() -> None:
-    distances, X = planted(5)
-    G = gram([X])
-    for array in (distances, X, G):
-        array.setflags(write=False)
-    fit_neural(distances, G, hidden=4, steps=1)
-
-
 # --- the split -----------------------------------------------------------------------------------
 
 
@@ -185,12 +177,6 @@ def test_a_fifth_is_held_out(n: int, held_out: int) -> None:
     train, validation = _split(n, 0)
     assert validation.size == held_out
     assert sorted([*train, *validation]) == list(range(n))
-
-
-def test_zero_steps_change_nothing() -> None:
-    distances, X = planted(3)
-    _, report = fit_neural(distances, gram([X]), hidden=4, steps=0)
-    assert report.start == report.end
 
 
 # --- errors ---------------------------------------------------------------------------------------

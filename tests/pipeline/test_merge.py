@@ -205,7 +205,7 @@ def test_gguf_has_the_updates_of_differing_ranks(
 ) -> None:
     gguf = pytest.importorskip("gguf")
     from hf_lorameta.formats.gguf_adapter import export
-    from hf_lorameta.formats.gguf_permutation import permute
+    from hf_lorameta.formats.gguf_architecture import permute
 
     config = json.loads((base / "config.json").read_bytes())
     heads = {"q_proj": 4}  # llama.cpp has its rows in another order

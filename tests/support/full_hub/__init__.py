@@ -3,14 +3,16 @@
 from typing import Any
 
 from hf_lorameta.localhub import LocalHub
-from tests.support.full_hub import details, whole_repos
+from hf_lorameta.localhub.state import token_digest
+from tests.support.full_hub import card_rules, details, whole_repos
+from tests.support.full_hub import settings as repo_settings
 from tests.support.full_hub.discussions import Discussions
 from tests.support.full_hub.jobs import Jobs
 from tests.support.full_hub.moves import Moves
 
 
 class FullHub(LocalHub):
-    """A `LocalHub` with discussions, pull requests, moved repos, jobs and a few smaller things."""
+    """A `LocalHub` that validates cards, with settings, discussions, moved repos, jobs and more."""
 
     def __init__(self, **settings: Any) -> None:
         self.jobs = Jobs()
@@ -19,6 +21,18 @@ class FullHub(LocalHub):
             *Moves().routes,
             *Discussions().routes,
             *whole_repos.ROUTES,
+            *card_rules.ROUTES,
+            *repo_settings.ROUTES,
             *details.ROUTES,
         ]
-        super().__init__(**settings, routes=routes)
+        super().__init__(**settings, routes=routes, check_card=card_rules.validate)
+
+    def revoke(self, token: str) -> None:
+        """Revoke a token: requests with it get 401."""
+        with self._hub.lock:
+            del self._hub.tokens[token_digest(token)]
+
+    def grant_access(self, repo_id: str, user: str, repo_type: str = "model") -> None:
+        """Give a user access to a gated repo."""
+        with self._access():
+            self._repo(repo_id, repo_type).granted.add(user)

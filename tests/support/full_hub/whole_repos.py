@@ -87,7 +87,7 @@ def grant_access(call: Call) -> Response:
     """Give a user access to a gated repo."""
     repo = call.writable_repo()
     user = str(call.json.get("user") or "")
-    if user not in call.hub.accounts.users:
+    if user not in call.hub.users:
         raise HTTPError(404, f"User {user} not found")
     repo.granted.add(user)
     return JSONResponse({})

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hf_lorameta.bank import bank_files
+from hf_lorameta.bank.bank_files import ChecksumCache
 from hf_lorameta.files import sha256
-from hf_lorameta.formats import checksums
-from hf_lorameta.formats.checksums import ChecksumCache
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         paths.append(path)
         return sha256(path)
 
-    monkeypatch.setattr(checksums, "sha256", recorded)
+    monkeypatch.setattr(bank_files, "sha256", recorded)
     return paths
 
 

@@ -1,0 +1,106 @@
+"""The Hub's rules for README metadata, which are checked before and at a commit."""
+
+import re
+from typing import Any
+
+import yaml
+from starlette.responses import JSONResponse, Response
+
+from hf_lorameta.localhub.cards import SDKS, as_list, parse
+from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.routing import Call, Route
+
+_REPO_ID = re.compile(r"(?!\.)[\w.-]{1,96}(?:/[\w.-]{1,96})?")
+_LANGUAGE = re.compile(r"[a-z]{2,8}(?:[-_][A-Za-z0-9]+)*")
+_RELATIONS = ("adapter", "finetune", "merge", "quantized")
+
+_LICENSE_NAMES = """
+    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m
+    bigscience-bloom-rail-1.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause
+    bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0
+    cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
+    cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0
+    epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl
+    gpl gpl-2.0 gpl-3.0 grok2-community h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0
+    lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa
+    odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown
+    unlicense wtfpl zlib
+"""
+LICENSES = frozenset(_LICENSE_NAMES.split())
+
+
+def check(text: str, repo_type: str) -> tuple[list[str], list[str]]:
+    """Validate a README as the Hub does. Return (errors, warnings)."""
+    try:
+        data = parse(text)
+    except yaml.YAMLError as error:
+        return [f"Invalid YAML: {' '.join(str(error).split())}"], []
+    if data is None:
+        return [], ["empty or missing yaml metadata in repo card"]
+    if not isinstance(data, dict):
+        return ["Metadata must be a mapping of names to values"], []
+    errors = [*_field_errors(data), *_link_errors(data)]
+    return (errors + _space_errors(data) if repo_type == "space" else errors), []
+
+
+def validate(text: str, repo_type: str) -> dict[str, list[dict[str, str]]]:
+    """Return the warnings for a README, or raise its errors, in the format of the API."""
+    errors, warnings = check(text, repo_type)
+    report = {
+        "errors": [{"message": message} for message in errors],
+        "warnings": [{"message": message} for message in warnings],
+    }
+    if errors:
+        raise HTTPError(400, f"Invalid metadata in README.md. {errors[0]}", body=report)
+    return report
+
+
+def _field_errors(data: dict[str, Any]) -> list[str]:
+    errors = []
+    if not LICENSES.issuperset(as_list(data.get("license"))):
+        errors.append(f'"license" must be one of [{", ".join(sorted(LICENSES))}]')
+    for name in ("pipeline_tag", "library_name", "license_name", "license_link", "pretty_name"):
+        if name in data and not isinstance(data[name], str):
+            errors.append(f'"{name}" must be a string')
+    tags = data.get("tags")
+    if tags is not None and not (isinstance(tags, list) and all(isinstance(t, str) for t in tags)):
+        errors.append('"tags" must be an array of strings')
+    for code in as_list(data.get("language")):
+        if not (isinstance(code, str) and _LANGUAGE.fullmatch(code)):
+            errors.append(f'"language" with value "{code}" is not valid: use ISO 639 codes')
+    if data.get("base_model_relation", "adapter") not in _RELATIONS:
+        errors.append(f'"base_model_relation" must be one of [{", ".join(_RELATIONS)}]')
+    index = data.get("model-index")
+    if index is not None and not isinstance(index, list):
+        errors.append('"model-index" must be an array')
+    return errors
+
+
+def _link_errors(data: dict[str, Any]) -> list[str]:
+    errors = []
+    for name, page in (("base_model", "models"), ("datasets", "datasets"), ("models", "models")):
+        for at, value in enumerate(as_list(data.get(name))):
+            if not (isinstance(value, str) and _REPO_ID.fullmatch(value)):
+                field = f"{name}[{at}]" if isinstance(data[name], list) else name
+                advice = f"Use a {page.removesuffix('s')} id from https://hf.co/{page}."
+                errors.append(f'"{field}" with value "{value}" is not valid. {advice}')
+    return errors
+
+
+def _space_errors(data: dict[str, Any]) -> list[str]:
+    errors = []
+    if "sdk" in data and data["sdk"] not in SDKS:
+        errors.append(f'"sdk" must be one of [{", ".join(SDKS)}]')
+    if len(str(data.get("short_description", ""))) > 60:
+        errors.append('"short_description" length must be less than or equal to 60 characters long')
+    return errors
+
+
+def validate_yaml(call: Call) -> Response:
+    """Validate the metadata of a README."""
+    repo_type = str(call.json.get("repoType") or "model")
+    return JSONResponse(validate(str(call.json.get("content", "")), repo_type))
+
+
+ROUTES = [Route("POST", "api/validate-yaml", validate_yaml)]
