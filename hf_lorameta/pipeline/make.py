@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,7 +27,7 @@ from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.without_bank import check_generation
-from hf_lorameta.types import FactorPair, LossProgress, Progress, Row, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, LossProgress, Progress, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,6 @@ def make_adapter(
     _fetch_adapters(plan, progress)
     if recipe.fit is not None:
         check_fittable(session.evaluator)
-        if recipe.train is not None:
-            check_trainable(session.evaluator)  # not only after the fit
     generation = _combine(plan, progress)
     if recipe.fit is not None:
         generation = fit_adapter(generation, rows, session.evaluator, progress=progress)
@@ -233,13 +231,6 @@ def check_time(combiner: Combiner, layout: Layout, adapters: int, rank: int | No
 # --- train ----------------------------------------------------------------------------------------
 
 
-def check_trainable(evaluator: TorchEvaluator) -> None:
-    """Raise `UsageError` if the base model cannot be trained here."""
-    from hf_lorameta.engines.transformers.packing import check_row_attention
-
-    check_row_attention(evaluator.model)
-
-
 def train_adapter(
     generation: Generation,
     rows: Rows,
@@ -311,9 +302,11 @@ def train_adapter(
 
 
 def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -> Generation:
-    """Score a finished adapter as it would be written, and scale it down if the base is better.
+    """Score a finished adapter as it would be written, and halve it while the base is better.
 
-    A check that the recipe does not ask for only reports: it leaves the adapter as it is.
+    It is halved down to 1/8. A check that the recipe does not ask for only reports: it leaves the
+    adapter as it is. The base model is also scored with its own chat template, if it has one, and
+    with a prompt of examples, if there are some.
 
     Args:
         generation: the adapter.
@@ -323,17 +316,35 @@ def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -
     Returns:
         The adapter with its plan's `check`; all coefficients are zero if no scale helps.
     """
-    plan, layout = generation.plan, generation.layout
-    shrink = plan.recipe.check is not None
-    check = check_update(
-        lambda scale: runner.apply(layout, _scaled(generation, scale)),
-        runner,
-        rows.check,
-        rows.prompt,
-        shrink=shrink,
-    )
-    plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
-    return replace(generation, plan=plan, pairs=_scaled(generation, check.scale))
+    plan, layout, shots = generation.plan, generation.layout, rows.prompt
+    tokens = runner.encode(rows.check)
+    runner.clear()
+    base = _score(runner, tokens)
+    in_chat = chat_rows(runner, rows.check)
+    chat = _score(runner, runner.encode(in_chat)) if in_chat else None
+    in_prompt = [(prompt_text(text, shots), output) for text, output in rows.check if shots]
+    prompt = _score(runner, runner.encode(in_prompt)) if in_prompt else None
+    scale = 1.0
+    runner.apply(layout, generation.pairs)
+    start = end = _score(runner, tokens)
+    while plan.recipe.check is not None and end.loss > base.loss:
+        scale /= 2
+        if scale < _MIN_SCALE:
+            scale, end = 0.0, base
+            break
+        runner.apply(layout, _scaled(generation, scale))
+        end = _score(runner, tokens)
+    most_frequent = Counter(output for _, output in rows.check).most_common(1)[0][1]
+    right = RightAnswers(
+        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right,
+        end.alike,
+    )  # fmt: skip
+    check = Check(
+        len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
+        prompt and prompt.loss, len(shots), right,
+    )  # fmt: skip
+    plan = replace(plan, coefficients=plan.coefficients.scaled(scale), check=check)
+    return replace(generation, plan=plan, pairs=_scaled(generation, scale))
 
 
 def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
@@ -343,54 +354,6 @@ def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
     linear = COMBINERS[plan.recipe.combine].linear or changed
     scale_A, scale_B = np.float32(1 if linear else scale), np.float32(scale)
     return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
-
-
-def check_update(
-    apply: Callable[[float], None],
-    runner: BaseModelRunner,
-    rows: Sequence[Row],
-    shots: Sequence[Row] = (),
-    *,
-    shrink: bool = True,
-) -> Check:
-    """Compare an adapter with its base model, and halve it while it is worse, down to 1/8.
-
-    The base model is also scored with its own chat template, if it has one, and with a prompt of
-    examples, if some are given.
-
-    Args:
-        apply: puts the adapter on the base model, scaled by a factor.
-        runner: runs the base model.
-        rows: to score.
-        shots: examples of the prompt.
-        shrink: otherwise the adapter stays as it is.
-    """
-    tokens = runner.encode(rows)
-    runner.clear()
-    base = _score(runner, tokens)
-    in_chat = chat_rows(runner, rows)
-    chat = _score(runner, runner.encode(in_chat)) if in_chat else None
-    in_prompt = [(prompt_text(text, shots), output) for text, output in rows] if shots else []
-    prompt = _score(runner, runner.encode(in_prompt)) if in_prompt else None
-    scale = 1.0
-    apply(scale)
-    start = end = _score(runner, tokens)
-    while shrink and end.loss > base.loss:
-        scale /= 2
-        if scale < _MIN_SCALE:
-            scale, end = 0.0, base
-            break
-        apply(scale)
-        end = _score(runner, tokens)
-    most_frequent = Counter(output for _, output in rows).most_common(1)[0][1]
-    right = RightAnswers(
-        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right,
-        end.alike,
-    )  # fmt: skip
-    return Check(
-        len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
-        prompt and prompt.loss, len(shots), right,
-    )  # fmt: skip
 
 
 def _score(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> RowScores:
