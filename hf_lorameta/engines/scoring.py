@@ -283,12 +283,6 @@ def check_rows(rows: Sequence[Row]) -> None:
         raise EmptyDatasetError("no test rows to evaluate on", hint=Option("split", "NAME"))
 
 
-def check_outputs(rows: Sequence[Row]) -> None:
-    """Raise `UnlabeledDatasetError` if there are rows but none has an output."""
-    if rows and not any(output.strip() for _, output in rows):
-        raise no_outputs_error(len(rows))
-
-
 def no_outputs_error(rows: int) -> UnlabeledDatasetError:
     """Return the error of a number of rows without a single output."""
     return UnlabeledDatasetError(
@@ -327,7 +321,8 @@ def compare(
         UnlabeledDatasetError: no row has an output.
         AdapterError: an adapter cannot be loaded.
     """
-    check_outputs(rows)
+    if rows and not any(output.strip() for _, output in rows):
+        raise no_outputs_error(len(rows))
     methods: dict[str, tuple[Sequence[Row], Path | None, Sequence[Row]]] = {
         method: (rows, adapter, ()) for method, adapter in adapters.items()
     }

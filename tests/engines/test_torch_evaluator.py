@@ -229,7 +229,7 @@ def test_truncation_keeps_the_start_token(base: Path, tmp_path: Path) -> None:
     row = ("abcdefghijklmn", "y")
     assert starting._encode(row).prompt == [0, *plain._encode(row).prompt]
     assert starting._encode(("", "y")) == plain._encode(("", "y"))
-    prompt = starting._encode(row).truncated_prompt(6, starting._start)
+    prompt = starting._encode(row).truncated_prompt(6, starting.start_tokens)
     assert prompt == [0, *plain._encode(row).prompt[-5:]]
 
 

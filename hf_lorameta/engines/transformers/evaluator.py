@@ -131,8 +131,10 @@ class TorchEvaluator(scoring.Evaluator):
         if end is None:
             name = tokenizer.name_or_path
             raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
-        self._end: int = end
-        self._start = [start] if start in self._tokenizer("").input_ids else []
+        self.end_token: int = end
+        """Ends an output."""
+        self.start_tokens = [start] if start in self._tokenizer("").input_ids else []
+        """What the tokenizer prepends to a text, possibly nothing."""
         self._first = [end if start is None else start]
         self.model.generation_config = self._greedy_config()
 
@@ -205,7 +207,7 @@ class TorchEvaluator(scoring.Evaluator):
         prompt = scoring.prompt_text(row[0], shots)
         texts = [prompt, scoring.row_text(prompt, row[1])]
         prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
-        return Tokens.split(prompt_ids, ids, self._start, self._first, self._end)
+        return Tokens.split(prompt_ids, ids, self.start_tokens, self._first, self.end_token)
 
     def _greedy_config(self) -> Any:
         """Plain greedy decoding, without the model's own sampling settings and penalties."""
@@ -215,13 +217,13 @@ class TorchEvaluator(scoring.Evaluator):
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self._end_tokens(),
-            pad_token_id=self._end,
+            pad_token_id=self.end_token,
         )
 
     def _end_tokens(self) -> list[int]:
         """The tokenizer's end token and those of the model's own generation config."""
         own = self.model.generation_config.eos_token_id
-        return sorted({self._end, *(own if isinstance(own, list) else [own])} - {None})
+        return sorted({self.end_token, *(own if isinstance(own, list) else [own])} - {None})
 
     def chat_prompt(self, text: str) -> str | None:
         """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
@@ -231,19 +233,9 @@ class TorchEvaluator(scoring.Evaluator):
             [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
         )
         # the start token is prepended to every prompt
-        return prompt.removeprefix(self._tokenizer.bos_token or "") if self._start else prompt
+        return prompt.removeprefix(self._tokenizer.bos_token or "") if self.start_tokens else prompt
 
     # --- loss ---
-
-    @property
-    def start_tokens(self) -> list[int]:
-        """The tokens that the tokenizer prepends to a text, possibly none."""
-        return self._start
-
-    @property
-    def end_token(self) -> int:
-        """The token that ends an output."""
-        return self._end
 
     @cached_property
     def answer_ends(self) -> frozenset[int]:
@@ -261,7 +253,9 @@ class TorchEvaluator(scoring.Evaluator):
 
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
-        return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]
+        return [
+            self._encode(row, shots).truncated(self.max_length, self.start_tokens) for row in rows
+        ]
 
     def row_losses(
         self,
@@ -295,7 +289,9 @@ class TorchEvaluator(scoring.Evaluator):
         """Return the answers to all rows with each of the adapters in slots, or the only one."""
         first_line = scoring.single_line(rows)
         length = self.max_length - self.max_new_tokens
-        prompts = [self._encode(row, shots).truncated_prompt(length, self._start) for row in rows]
+        prompts = [
+            self._encode(row, shots).truncated_prompt(length, self.start_tokens) for row in rows
+        ]
         answers = [[""] * len(prompts) for _ in range(adapters)]
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
         budget = self.batch_tokens if adapters == 1 else _SHARED_BATCHES * self.batch_tokens
@@ -317,7 +313,7 @@ class TorchEvaluator(scoring.Evaluator):
         """Continue prompts greedily; end tokens may follow an answer."""
         from transformers import StoppingCriteriaList
 
-        ids, mask = _left_padded(prompts, self._end)
+        ids, mask = _left_padded(prompts, self.end_token)
         width = ids.shape[1]
         criteria = [self._newline_criterion(width)] if first_line else []
         tokens = self.model.generate(

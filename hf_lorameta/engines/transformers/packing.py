@@ -198,24 +198,19 @@ def _packed(groups: Mapping[int, Sequence[Tokens]], share: bool) -> Pass:
     )
 
 
-def use_row_attention(model: Any) -> None:
-    """Let a model's attention layers work within rows; raises as `check_row_attention`."""
-    from transformers import AttentionInterface
-
-    check_row_attention(model)
-    AttentionInterface.register(ATTENTION, row_attention)
-    model.set_attn_implementation(ATTENTION)
-
-
 @contextmanager
 def using_row_attention(model: Any) -> Iterator[None]:
     """Let a model's attention layers work within rows, and as before afterwards.
 
     Raises:
-        UsageError: as `use_row_attention` raises.
+        UsageError: as `check_row_attention` raises.
     """
+    from transformers import AttentionInterface
+
+    check_row_attention(model)
     before = model.config._attn_implementation
-    use_row_attention(model)
+    AttentionInterface.register(ATTENTION, row_attention)
+    model.set_attn_implementation(ATTENTION)
     try:
         yield
     finally:
