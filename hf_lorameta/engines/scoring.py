@@ -207,15 +207,11 @@ class StepCounter:
             self._progress(self._done, self._total)
 
 
-class ChatModel(Protocol):
-    """A base model that may have a chat template."""
+class Evaluator(Protocol):
+    """A base model that scores rows with and without adapters."""
 
     def chat_prompt(self, text: str) -> str | None:
         """Put a prompt into the base model's own chat template; None if it has none."""
-
-
-class Evaluator(ChatModel, Protocol):
-    """A base model that scores rows with and without adapters."""
 
     def evaluate(
         self,
@@ -265,7 +261,7 @@ class Evaluator(ChatModel, Protocol):
         }
 
 
-def chat_rows(model: ChatModel, rows: Sequence[Row]) -> list[Row]:
+def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
     """Return rows with their prompts in the base model's chat template.
 
     They are empty if it has none, or if the prompts are in it already.

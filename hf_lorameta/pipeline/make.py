@@ -14,7 +14,7 @@ import numpy as np
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.cards.results import Check, RightAnswers
-from hf_lorameta.engines.interfaces import BaseModelRunner, RowScores
+from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option, RecipeError
@@ -126,7 +126,7 @@ def _check(
 ) -> Generation:
     title, started = f"Checking {len(rows.check)} rows", time.perf_counter()
     progress(title, 0, 1)
-    generation = check_adapter(generation, rows, session.runner)
+    generation = check_adapter(generation, rows, session.evaluator)
     progress(title, 1, 1)
     return replace(generation, check_seconds=time.perf_counter() - started)
 
@@ -301,7 +301,7 @@ def train_adapter(
 # --- check ----------------------------------------------------------------------------------------
 
 
-def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -> Generation:
+def check_adapter(generation: Generation, rows: Rows, evaluator: TorchEvaluator) -> Generation:
     """Score a finished adapter as it would be written, and halve it while the base is better.
 
     It is halved down to 1/8. A check that the recipe does not ask for only reports: it leaves the
@@ -311,29 +311,26 @@ def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -
     Args:
         generation: the adapter.
         rows: its rows to check on and those of the prompt count.
-        runner: runs the base model.
+        evaluator: the base model.
 
     Returns:
         The adapter with its plan's `check`; all coefficients are zero if no scale helps.
     """
     plan, layout, shots = generation.plan, generation.layout, rows.prompt
-    tokens = runner.encode(rows.check)
-    runner.clear()
-    base = _score(runner, tokens)
-    in_chat = chat_rows(runner, rows.check)
-    chat = _score(runner, runner.encode(in_chat)) if in_chat else None
+    tokens = evaluator.encode(rows.check)
+    base = _score(evaluator, tokens)
+    in_chat = chat_rows(evaluator, rows.check)
+    chat = _score(evaluator, evaluator.encode(in_chat)) if in_chat else None
     in_prompt = [(prompt_text(text, shots), output) for text, output in rows.check if shots]
-    prompt = _score(runner, runner.encode(in_prompt)) if in_prompt else None
+    prompt = _score(evaluator, evaluator.encode(in_prompt)) if in_prompt else None
     scale = 1.0
-    runner.apply(layout, generation.pairs)
-    start = end = _score(runner, tokens)
+    start = end = _score(evaluator, tokens, layout, generation.pairs)
     while plan.recipe.check is not None and end.loss > base.loss:
         scale /= 2
         if scale < _MIN_SCALE:
             scale, end = 0.0, base
             break
-        runner.apply(layout, _scaled(generation, scale))
-        end = _score(runner, tokens)
+        end = _score(evaluator, tokens, layout, _scaled(generation, scale))
     most_frequent = Counter(output for _, output in rows.check).most_common(1)[0][1]
     right = RightAnswers(
         most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right,
@@ -356,9 +353,14 @@ def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
     return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
 
 
-def _score(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> RowScores:
+def _score(
+    evaluator: TorchEvaluator,
+    tokens: Sequence[Tokens],
+    layout: Layout = (),
+    pairs: Sequence[FactorPair] = (),
+) -> RowScores:
     """Return the scores of rows; a loss that is not a number is infinite: worse than any other."""
-    scores = runner.score(tokens)
+    scores = evaluator.score(tokens, layout, pairs)
     return scores._replace(loss=math.inf) if math.isnan(scores.loss) else scores
 
 

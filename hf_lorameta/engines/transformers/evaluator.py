@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
+from hf_lorameta.engines.interfaces import RowScores, all_alike, known_answer
 from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.packing import Parts, Slice, using
 from hf_lorameta.engines.transformers.peft_adapter import attached, load_in_slots
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
-from hf_lorameta.types import Progress, Row, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, Progress, Row, StageProgress, no_progress
 
 MODEL_CONFIG_FILE = "config.json"
 _SHARED_BATCHES = 4
@@ -226,7 +228,7 @@ class TorchEvaluator(scoring.Evaluator):
         return sorted({self.end_token, *(own if isinstance(own, list) else [own])} - {None})
 
     def chat_prompt(self, text: str) -> str | None:
-        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        """See `hf_lorameta.engines.scoring.Evaluator.chat_prompt`."""
         if not self._tokenizer.chat_template:
             return None
         prompt: str = self._tokenizer.apply_chat_template(
@@ -280,6 +282,28 @@ class TorchEvaluator(scoring.Evaluator):
             runner = PassRunner(self.model, workers, budget)
             found = runner.losses(dict.fromkeys(range(adapters), rows), done=done)
         return [found[slot] for slot in range(adapters)]
+
+    def score(
+        self, rows: Sequence[Tokens], layout: Layout = (), pairs: Sequence[FactorPair] = ()
+    ) -> RowScores:
+        """Score rows with an adapter in memory, or without one.
+
+        Args:
+            rows: to score.
+            layout: modules of the adapter.
+            pairs: A (r, in) and B (out, r) of the modules, in order.
+
+        Raises:
+            AdapterError: the base model lacks a module of the layout, or it has another shape.
+        """
+        from hf_lorameta.engines.transformers.lora_layer import applied
+
+        with applied(self.model, layout, pairs):
+            [losses] = self.row_losses(rows)
+        ends, found = self.answer_ends, list(zip(rows, losses.likeliest, strict=True))
+        right = sum(best[:-1] == row.output[:-1] and best[-1] in ends for row, best in found)
+        known = [known_answer(best, row.output, ends) for row, best in found]
+        return RowScores(losses.per_token, right, all_alike(known, [row.output for row in rows]))
 
     # --- answers ---
 
