@@ -1,6 +1,6 @@
 """The model card of a merge of adapters."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from huggingface_hub import ModelCard
@@ -12,21 +12,24 @@ from hf_lorameta.cards.model_card import adapter_metadata
 from hf_lorameta.method.merging import COMBINERS
 
 
-@dataclass(frozen=True)
-class MergeCard:
-    """Data of a merge for its card; a license is None if its authors state none."""
+def render_merge_card(
+    provenance: Mapping[str, Any],
+    base_license: str | None,
+    licenses: Iterable[str | None],
+    repo_id: str | None,
+    gguf: bool,
+) -> str:
+    """Render the README.md of a merged adapter.
 
-    provenance: dict[str, Any]  # content of recipe.json
-    base_license: str | None
-    licenses: tuple[tuple[str | None, ...], ...]  # of each adapter
-    gguf: bool  # the adapter is exported as GGUF too
-
-
-def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
-    """Render the README.md of a merged adapter; `repo_id` is None for a local folder."""
-    provenance = card.provenance
+    Args:
+        provenance: content of ``recipe.json``.
+        base_license: of the base model; None if its authors state none.
+        licenses: of the adapters, likewise.
+        repo_id: None for a local folder.
+        gguf: whether the adapter is exported as GGUF, too.
+    """
     repo_id = clean(repo_id or "") or None
-    stated = [card.base_license, *(name for names in card.licenses for name in names)]
+    stated = [base_license, *licenses]
     base_model = provenance["base_model"]["id"]
     found = common_license(stated, base_model, repo_id)
     metadata = adapter_metadata(base_model, found, ("lora", "merge", "hf-lorameta"))
@@ -36,7 +39,7 @@ def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
         title=repo_id.rpartition("/")[2] if repo_id else "Merged LoRA adapter",
         repo_id=repo_id,
         base=provenance["base_model"],
-        base_license=card.base_license,
+        base_license=base_license,
         adapters=provenance["adapters"],
         combine=provenance["merge"]["combine"],
         combiner=COMBINERS[provenance["merge"]["combine"]].title,
@@ -44,7 +47,7 @@ def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
         rank=provenance["rank"],
         kept=provenance["kept"],
         library=provenance["library"],
-        gguf=card.gguf,
+        gguf=gguf,
         gguf_file=GGUF_FILE,
         base_file=BASE_FILE,
         modelfile=MODELFILE,

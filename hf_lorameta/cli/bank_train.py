@@ -24,6 +24,9 @@ from hf_lorameta.cli.options import (
     with_parameters,
 )
 from hf_lorameta.cli.output import emit, log, stage_bars
+from hf_lorameta.data.prompt import from_option
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
 from hf_lorameta.training.bank.progress import Log, Reporter
@@ -135,8 +138,6 @@ class Request:
 
     def read_tasks(self) -> "tuple[Task, ...]":
         """Return the tasks that were named."""
-        from hf_lorameta.data.prompt import from_option
-        from hf_lorameta.data.sources.reading_limits import ReadingLimits
         from hf_lorameta.training.bank.tasks import read_tasks
 
         found = read_tasks(
@@ -215,8 +216,6 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 
 def _read_names(path: Path) -> set[str]:
     """Return the names in a file, which white space separates."""
-    from hf_lorameta.errors import UsageError
-
     try:
         return set(path.read_text("utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
@@ -318,7 +317,6 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 
 def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     """Print what a job will cost, and submit it."""
-    from hf_lorameta.errors import Option, UsageError
     from hf_lorameta.training.bank import jobs
 
     if request.dask:

@@ -2,7 +2,8 @@
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,12 +22,13 @@ from hf_lorameta.cli.options import (
     TokenOption,
 )
 from hf_lorameta.cli.output import emit, log, stage_bars, table
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.errors import BankError, IntegrityError, LoraMetaError, UsageError
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.build import EntryProgress
-    from hf_lorameta.errors import LoraMetaError
 
 
 app = typer.Typer(
@@ -60,12 +62,9 @@ def build(
     quiet: QuietFlag = False,
 ) -> None:
     """Build a bank from a manifest; run it again to resume or to extend."""
-    from contextlib import nullcontext
-
     from hf_lorameta.bank.build import build_bank
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.manifest import load
-    from hf_lorameta.data.sources.reading_limits import ReadingLimits
     from hf_lorameta.hub.client import Hub
 
     entries = load(manifest)
@@ -87,7 +86,7 @@ def _entry_bars(quiet: bool, total: int) -> "Iterator[EntryProgress]":
     done = count(1)
     with stage_bars(quiet) as stage:
 
-        def progress(name: str, error: "LoraMetaError | None") -> None:
+        def progress(name: str, error: LoraMetaError | None) -> None:
             stage("Reading entries", next(done), total)
             if error:
                 log(quiet, f"skipped {name}: {error}")
@@ -111,7 +110,6 @@ def add(
     from hf_lorameta.bank.add import add_entries
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.manifest import load
-    from hf_lorameta.data.sources.reading_limits import ReadingLimits
     from hf_lorameta.hub.client import Hub
 
     bank, entries = Bank.from_pretrained(folder), load(manifest)
@@ -151,10 +149,7 @@ def discover(
 
     Run it again to resume.
     """
-    from dataclasses import asdict
-
     from hf_lorameta.bank.discover import discover
-    from hf_lorameta.errors import BankError
     from hf_lorameta.hub.client import Hub
 
     with stage_bars(quiet) as progress:
@@ -269,7 +264,6 @@ def show_(
     """Show one entry."""
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.index import IndexEntry
-    from hf_lorameta.errors import BankError, UsageError
 
     *banks, adapter = names
     if len(banks) > 1:
@@ -292,7 +286,6 @@ def show_(
 def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Recompute every checksum; exits with 4 if one is wrong."""
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.errors import IntegrityError
 
     bank = Bank.from_pretrained(folder)
     with stage_bars(quiet) as stage:
@@ -372,8 +365,6 @@ def search(
     json: JsonFlag = False,
 ) -> None:
     """List the banks that others have published for a base model."""
-    from dataclasses import asdict
-
     from hf_lorameta.hub.client import Hub
 
     hub = Hub(token)
@@ -393,7 +384,6 @@ def fit(
     quiet: QuietFlag = False,
 ) -> None:
     """Train the neural rule on the bank and store it there (extra: eval)."""
-
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.fit_neural_rule import fit_bank
 

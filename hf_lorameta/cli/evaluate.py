@@ -1,9 +1,9 @@
 """The command that scores adapters, with transformers or llama.cpp."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,9 +20,11 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, warn
+from hf_lorameta.errors import Option, UsageError
 
 if TYPE_CHECKING:
     from hf_lorameta.engines.scoring import Evaluator
+    from hf_lorameta.formats.peft_config import LoraConfig
 
 
 @example(
@@ -90,7 +92,6 @@ def evaluate(
     """
     from hf_lorameta.cards.scores_section import MeasuredScores
     from hf_lorameta.engines.scoring import compare
-    from hf_lorameta.errors import Option, UsageError
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_adapter
     from hf_lorameta.pipeline.evaluate import (
@@ -145,9 +146,10 @@ def evaluate(
     for warning in warnings:
         warn(warning)
     log(quiet, f"Scoring {len(rows)} rows{scored.of_split} with {located.base.base_model}")
-    base_model = BaseModel(located.base.base_model, located.base.revision, base, base_gguf, token)
+    given = base_gguf if engine == "llama.cpp" else base
+    folders = [folder for folder in methods.values() if folder]
     with (
-        open_evaluator(engine, base_model, methods.values(), quiet) as evaluator,
+        open_evaluator(engine, located.base, given, folders, token, quiet) as evaluator,
         stage_bars(quiet) as row_progress,
     ):
         report = compare(
@@ -173,8 +175,6 @@ def evaluate(
 
 def _check_engine(engine: str, base: Path | None, base_gguf: Path | None) -> None:
     """Refuse a base model that the engine cannot read."""
-    from hf_lorameta.errors import Option, UsageError
-
     llama = engine == "llama.cpp"
     if (base if llama else base_gguf) is not None:
         what, other = ("a folder", "transformers") if llama else ("a GGUF", "llama.cpp")
@@ -183,42 +183,28 @@ def _check_engine(engine: str, base: Path | None, base_gguf: Path | None) -> Non
         )
 
 
-class BaseModel(NamedTuple):
-    """A base model and where to find it.
-
-    Attributes:
-        name: Hub id.
-        revision: commit, for transformers.
-        folder: local folder, for transformers; None fetches it.
-        gguf: GGUF file, for llama.cpp; None finds it.
-        token: of the Hub.
-    """
-
-    name: str
-    revision: str | None
-    folder: Path | None
-    gguf: Path | None
-    token: str | None
-
-
 @contextmanager
 def open_evaluator(
-    engine: str, model: BaseModel, adapters: Iterable[Path | None], quiet: bool
+    engine: str,
+    config: "LoraConfig",
+    given: Path | None,
+    adapters: Sequence[Path],
+    token: str | None,
+    quiet: bool,
 ) -> "Iterator[Evaluator]":
-    """Load a base model that adapters can be scored with."""
+    """Load the base model that a config names; `given` is where it is, None finds it."""
     if engine == "llama.cpp":
         from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
         from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
 
-        folders = [folder for folder in adapters if folder is not None]
-        gguf = find_base_gguf(model.name, model.gguf)
+        gguf = find_base_gguf(config.base_model, given)
         log(quiet, f"Base model: {gguf}")
-        with LlamaCppEvaluator(gguf, folders, base_model=model.name) as evaluator:
+        with LlamaCppEvaluator(gguf, adapters, base_model=config.base_model) as evaluator:
             yield evaluator
     else:
         from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
         from hf_lorameta.hub.base_model import locate
 
         require_eval()
-        folder = model.folder or locate(model.name, model.revision, model.token)
-        yield TorchEvaluator(folder, base_model=model.name)
+        folder = given or locate(config.base_model, config.revision, token)
+        yield TorchEvaluator(folder, base_model=config.base_model)

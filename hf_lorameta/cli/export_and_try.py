@@ -17,6 +17,8 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, log, printable
+from hf_lorameta.data.prompt import as_option, from_option, join_instruction
+from hf_lorameta.errors import AdapterError, Option, UsageError
 
 if TYPE_CHECKING:
     from hf_lorameta.data.columns.columns import Columns
@@ -46,7 +48,6 @@ def export(
 ) -> None:
     """Write any PEFT LoRA adapter as GGUF, for llama.cpp and Ollama (extra: gguf)."""
     from hf_lorameta.environment import require_extra
-    from hf_lorameta.errors import Option, UsageError
     from hf_lorameta.formats.gguf_adapter import export as write
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.base_model import config_json
@@ -103,9 +104,7 @@ def try_(
     quiet: QuietFlag = False,
 ) -> None:
     """Try an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
-    from hf_lorameta.data.prompt import from_option
     from hf_lorameta.engines.llama_cpp.server import LlamaCpp
-    from hf_lorameta.errors import Option, UsageError
 
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))
@@ -159,7 +158,6 @@ def _recorded_columns(folder: Path) -> "Columns":
     from pydantic import ValidationError
 
     from hf_lorameta.data.columns.columns import Columns
-    from hf_lorameta.errors import AdapterError, Option
     from hf_lorameta.pipeline.adapter_folder import read_adapter
 
     provenance = read_adapter(folder).provenance or {}  # a merge has no dataset
@@ -175,8 +173,6 @@ def _recorded_columns(folder: Path) -> "Columns":
 
 def _no_answer(folder: Path | None) -> str:
     """Return what to say when an answer is empty: the form of the inputs it expects."""
-    from hf_lorameta.data.prompt import as_option, join_instruction
-
     form = whole = "INPUT"
     if folder:
         columns = _recorded_columns(folder)

@@ -28,6 +28,7 @@ from hf_lorameta.cli.output import (
     stage_bars,
     warn,
 )
+from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.tables import plural
 from hf_lorameta.types import StageProgress
 
@@ -88,7 +89,6 @@ def generate(
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter folder in PEFT format; prints the folder."""
-    from hf_lorameta.errors import UsageError
     from hf_lorameta.pipeline.adapter_folder import check_target
     from hf_lorameta.pipeline.generate import check_possible
 
@@ -340,8 +340,6 @@ def _check_source(
     others: Sequence[tuple[str, object]],
 ) -> None:
     """Refuse options of push that contradict each other."""
-    from hf_lorameta.errors import Option, UsageError
-
     if (source is None) == (request.dataset is None):
         raise UsageError(
             f"expected either --dataset or --from, got {'both' if source else 'neither'}",

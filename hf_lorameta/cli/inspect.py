@@ -7,6 +7,7 @@ import typer
 
 from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
 from hf_lorameta.cli.output import LEGEND, coefficient_table, emit, log, table
+from hf_lorameta.data.prompt import as_option
 
 if TYPE_CHECKING:
     from hf_lorameta.pipeline.adapter_folder import SavedAdapter
@@ -57,8 +58,6 @@ def _fields(value: Any, name: str) -> Iterator[list[str]]:
         >>> list(_fields({"dataset": {"id": "user/a", "columns": {"input": ["q", "r"]}}}, ""))
         [['dataset id', 'user/a'], ['dataset columns input', 'q, r']]
     """
-    from hf_lorameta.data.prompt import as_option
-
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _fields(item, f"{name} {key.replace('_', ' ')}".strip())

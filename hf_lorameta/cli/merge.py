@@ -15,6 +15,8 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars
+from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.recipe import MergeRecipe
 
 _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -78,7 +80,6 @@ def merge(
     quiet: QuietFlag = False,
 ) -> None:
     """Merge LoRA adapters by weight, without the base model; prints the folder or the URL."""
-    from hf_lorameta.errors import UsageError
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import check_target
     from hf_lorameta.pipeline.merge import merge as plan_merge
@@ -89,7 +90,6 @@ def merge(
         resolve_target,
         staging_folder,
     )
-    from hf_lorameta.recipe import MergeRecipe
 
     weights = parse_weights(adapters)
     size = None if max_size is None else parse_size(max_size)
@@ -145,8 +145,6 @@ def parse_weights(arguments: list[str]) -> dict[str, float]:
         >>> parse_weights(["user/a:0.7", "b:-0.3"])
         {'user/a': 0.7, 'b': -0.3}
     """
-    from hf_lorameta.errors import UsageError
-
     weights: dict[str, float] = {}
     for argument in arguments:
         name, _, text = argument.rpartition(":")
@@ -175,8 +173,6 @@ def parse_size(text: str) -> int:
         >>> parse_size("2MB"), parse_size("1.5 kB"), parse_size("1000")
         (2000000, 1500, 1000)
     """
-    from hf_lorameta.errors import Option, UsageError
-
     number, unit = text.strip(), 1
     if number[-2:].lower() in _SIZES:
         number, unit = number[:-2], _SIZES[number[-2:].lower()]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
+from hf_lorameta.data.prompt import from_option
+from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
 if TYPE_CHECKING:
@@ -196,7 +198,6 @@ class Request:
         Raises:
             UsageError: none was.
         """
-        from hf_lorameta.data.prompt import from_option
         from hf_lorameta.pipeline.progress import with_progress
 
         limits = self.recipe.reading_limits
@@ -260,8 +261,6 @@ def one_dataset(argument: str | None, option: str | None) -> str | None:
     Raises:
         UsageError: both name one.
     """
-    from hf_lorameta.errors import UsageError
-
     if argument is not None and option is not None:
         raise UsageError(f"two datasets: {argument} and --dataset {option}", hint="name one")
     return option if argument is None else argument

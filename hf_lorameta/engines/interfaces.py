@@ -1,13 +1,9 @@
-"""What a check of an adapter needs of the engine that runs the base model; no torch in here."""
+"""What a check of an adapter measures, and what is known of greedy answers; no torch in here."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, TypeVar
 
-from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.types import FactorPair, Row
-
-if TYPE_CHECKING:
-    from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.data.prompt import shared_length
 
 T = TypeVar("T")
 
@@ -44,20 +40,17 @@ def all_alike(answers: Sequence[Sequence[T]], outputs: Sequence[Sequence[T]]) ->
     return same and any(output != outputs[0] for output in outputs)
 
 
-class BaseModelRunner(Protocol):
-    """A base model that is scored with an adapter or without one."""
+def known_answer(
+    best: Sequence[int], output: Sequence[int], ends: Collection[int]
+) -> tuple[int, ...]:
+    """Return what is known of a greedy answer, from the likeliest tokens after those of an output.
 
-    def encode(self, rows: Sequence[Row]) -> "list[Tokens]":
-        """Tokenize rows."""
+    Up to the first that is another than the output's, they are what the model would write.
 
-    def chat_prompt(self, text: str) -> str | None:
-        """Put a prompt into the base model's own chat template; None if it has none."""
-
-    def apply(self, layout: Layout, pairs: Iterable[FactorPair]) -> None:
-        """Use an adapter: A (r, in) and B (out, r) of the modules of a layout, in order."""
-
-    def clear(self) -> None:
-        """Use no adapter."""
-
-    def score(self, tokens: "Sequence[Tokens]") -> RowScores:
-        """Score rows."""
+    Example:
+        >>> known_answer([5, 8, 9], [5, 6, 0], {0}), known_answer([5, 6, 0], [5, 6, 0], {0})
+        ((5, 8), (5, 6))
+    """
+    same = shared_length([best, output])
+    written = tuple(best[: same + 1])
+    return written[:-1] if written[-1] in ends else written

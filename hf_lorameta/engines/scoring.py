@@ -207,15 +207,11 @@ class StepCounter:
             self._progress(self._done, self._total)
 
 
-class ChatModel(Protocol):
-    """A base model that may have a chat template."""
+class Evaluator(Protocol):
+    """A base model that scores rows with and without adapters."""
 
     def chat_prompt(self, text: str) -> str | None:
         """Put a prompt into the base model's own chat template; None if it has none."""
-
-
-class Evaluator(ChatModel, Protocol):
-    """A base model that scores rows with and without adapters."""
 
     def evaluate(
         self,
@@ -265,7 +261,7 @@ class Evaluator(ChatModel, Protocol):
         }
 
 
-def chat_rows(model: ChatModel, rows: Sequence[Row]) -> list[Row]:
+def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
     """Return rows with their prompts in the base model's chat template.
 
     They are empty if it has none, or if the prompts are in it already.
@@ -281,12 +277,6 @@ def check_rows(rows: Sequence[Row]) -> None:
     """Raise `EmptyDatasetError` if there is no row."""
     if not rows:
         raise EmptyDatasetError("no test rows to evaluate on", hint=Option("split", "NAME"))
-
-
-def check_outputs(rows: Sequence[Row]) -> None:
-    """Raise `UnlabeledDatasetError` if there are rows but none has an output."""
-    if rows and not any(output.strip() for _, output in rows):
-        raise no_outputs_error(len(rows))
 
 
 def no_outputs_error(rows: int) -> UnlabeledDatasetError:
@@ -327,7 +317,8 @@ def compare(
         UnlabeledDatasetError: no row has an output.
         AdapterError: an adapter cannot be loaded.
     """
-    check_outputs(rows)
+    if rows and not any(output.strip() for _, output in rows):
+        raise no_outputs_error(len(rows))
     methods: dict[str, tuple[Sequence[Row], Path | None, Sequence[Row]]] = {
         method: (rows, adapter, ()) for method, adapter in adapters.items()
     }

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +14,7 @@ import numpy as np
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.cards.results import Check, RightAnswers
-from hf_lorameta.engines.interfaces import BaseModelRunner, RowScores
+from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option, RecipeError
@@ -27,7 +27,7 @@ from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.without_bank import check_generation
-from hf_lorameta.types import FactorPair, LossProgress, Progress, Row, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, LossProgress, Progress, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,6 @@ def make_adapter(
     _fetch_adapters(plan, progress)
     if recipe.fit is not None:
         check_fittable(session.evaluator)
-        if recipe.train is not None:
-            check_trainable(session.evaluator)  # not only after the fit
     generation = _combine(plan, progress)
     if recipe.fit is not None:
         generation = fit_adapter(generation, rows, session.evaluator, progress=progress)
@@ -128,7 +126,7 @@ def _check(
 ) -> Generation:
     title, started = f"Checking {len(rows.check)} rows", time.perf_counter()
     progress(title, 0, 1)
-    generation = check_adapter(generation, rows, session.runner)
+    generation = check_adapter(generation, rows, session.evaluator)
     progress(title, 1, 1)
     return replace(generation, check_seconds=time.perf_counter() - started)
 
@@ -233,13 +231,6 @@ def check_time(combiner: Combiner, layout: Layout, adapters: int, rank: int | No
 # --- train ----------------------------------------------------------------------------------------
 
 
-def check_trainable(evaluator: TorchEvaluator) -> None:
-    """Raise `UsageError` if the base model cannot be trained here."""
-    from hf_lorameta.engines.transformers.packing import check_row_attention
-
-    check_row_attention(evaluator.model)
-
-
 def train_adapter(
     generation: Generation,
     rows: Rows,
@@ -310,30 +301,47 @@ def train_adapter(
 # --- check ----------------------------------------------------------------------------------------
 
 
-def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -> Generation:
-    """Score a finished adapter as it would be written, and scale it down if the base is better.
+def check_adapter(generation: Generation, rows: Rows, evaluator: TorchEvaluator) -> Generation:
+    """Score a finished adapter as it would be written, and halve it while the base is better.
 
-    A check that the recipe does not ask for only reports: it leaves the adapter as it is.
+    It is halved down to 1/8. A check that the recipe does not ask for only reports: it leaves the
+    adapter as it is. The base model is also scored with its own chat template, if it has one, and
+    with a prompt of examples, if there are some.
 
     Args:
         generation: the adapter.
         rows: its rows to check on and those of the prompt count.
-        runner: runs the base model.
+        evaluator: the base model.
 
     Returns:
         The adapter with its plan's `check`; all coefficients are zero if no scale helps.
     """
-    plan, layout = generation.plan, generation.layout
-    shrink = plan.recipe.check is not None
-    check = check_update(
-        lambda scale: runner.apply(layout, _scaled(generation, scale)),
-        runner,
-        rows.check,
-        rows.prompt,
-        shrink=shrink,
-    )
-    plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
-    return replace(generation, plan=plan, pairs=_scaled(generation, check.scale))
+    plan, layout, shots = generation.plan, generation.layout, rows.prompt
+    tokens = evaluator.encode(rows.check)
+    base = _score(evaluator, tokens)
+    in_chat = chat_rows(evaluator, rows.check)
+    chat = _score(evaluator, evaluator.encode(in_chat)) if in_chat else None
+    in_prompt = [(prompt_text(text, shots), output) for text, output in rows.check if shots]
+    prompt = _score(evaluator, evaluator.encode(in_prompt)) if in_prompt else None
+    scale = 1.0
+    start = end = _score(evaluator, tokens, layout, generation.pairs)
+    while plan.recipe.check is not None and end.loss > base.loss:
+        scale /= 2
+        if scale < _MIN_SCALE:
+            scale, end = 0.0, base
+            break
+        end = _score(evaluator, tokens, layout, _scaled(generation, scale))
+    most_frequent = Counter(output for _, output in rows.check).most_common(1)[0][1]
+    right = RightAnswers(
+        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right,
+        end.alike,
+    )  # fmt: skip
+    check = Check(
+        len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
+        prompt and prompt.loss, len(shots), right,
+    )  # fmt: skip
+    plan = replace(plan, coefficients=plan.coefficients.scaled(scale), check=check)
+    return replace(generation, plan=plan, pairs=_scaled(generation, scale))
 
 
 def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
@@ -345,57 +353,14 @@ def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
     return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
 
 
-def check_update(
-    apply: Callable[[float], None],
-    runner: BaseModelRunner,
-    rows: Sequence[Row],
-    shots: Sequence[Row] = (),
-    *,
-    shrink: bool = True,
-) -> Check:
-    """Compare an adapter with its base model, and halve it while it is worse, down to 1/8.
-
-    The base model is also scored with its own chat template, if it has one, and with a prompt of
-    examples, if some are given.
-
-    Args:
-        apply: puts the adapter on the base model, scaled by a factor.
-        runner: runs the base model.
-        rows: to score.
-        shots: examples of the prompt.
-        shrink: otherwise the adapter stays as it is.
-    """
-    tokens = runner.encode(rows)
-    runner.clear()
-    base = _score(runner, tokens)
-    in_chat = chat_rows(runner, rows)
-    chat = _score(runner, runner.encode(in_chat)) if in_chat else None
-    in_prompt = [(prompt_text(text, shots), output) for text, output in rows] if shots else []
-    prompt = _score(runner, runner.encode(in_prompt)) if in_prompt else None
-    scale = 1.0
-    apply(scale)
-    start = end = _score(runner, tokens)
-    while shrink and end.loss > base.loss:
-        scale /= 2
-        if scale < _MIN_SCALE:
-            scale, end = 0.0, base
-            break
-        apply(scale)
-        end = _score(runner, tokens)
-    most_frequent = Counter(output for _, output in rows).most_common(1)[0][1]
-    right = RightAnswers(
-        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right,
-        end.alike,
-    )  # fmt: skip
-    return Check(
-        len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
-        prompt and prompt.loss, len(shots), right,
-    )  # fmt: skip
-
-
-def _score(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> RowScores:
+def _score(
+    evaluator: TorchEvaluator,
+    tokens: Sequence[Tokens],
+    layout: Layout = (),
+    pairs: Sequence[FactorPair] = (),
+) -> RowScores:
     """Return the scores of rows; a loss that is not a number is infinite: worse than any other."""
-    scores = runner.score(tokens)
+    scores = evaluator.score(tokens, layout, pairs)
     return scores._replace(loss=math.inf) if math.isnan(scores.loss) else scores
 
 

@@ -17,7 +17,7 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
-from hf_lorameta.cards.merge_card import MergeCard, render_merge_card
+from hf_lorameta.cards.merge_card import render_merge_card
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonical_header, write_tensors
@@ -225,15 +225,11 @@ class Merge(SavableAdapter):
         (folder / CONFIG_FILE).write_bytes(config)
         is_fit = self.recipe.combine == "exact" and total > 0
         provenance = self.provenance(min(1.0, kept / total) if is_fit else None)
-        card = MergeCard(
-            provenance=provenance,
-            base_license=stated_license(self.base_model, self.hub.token),
-            licenses=tuple(source.licenses for source in self.sources),
-            gguf=exported,
-        )
+        base_license = stated_license(self.base_model, self.hub.token)
+        licenses = [name for source in self.sources for name in source.licenses]
         texts = {
             RECIPE_FILE: as_json(provenance) + "\n",
-            CARD_FILE: render_merge_card(card, repo_id),
+            CARD_FILE: render_merge_card(provenance, base_license, licenses, repo_id, exported),
         }
         if exported:
             texts[MODELFILE] = render_modelfile(self.base_model)

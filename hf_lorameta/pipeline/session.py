@@ -14,7 +14,6 @@ from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.engines.scoring import MAX_LENGTH
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
-from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.errors import UsageError
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
@@ -118,16 +117,6 @@ class Session:
         index = self.bank.index
         folder = locate(index.base_model, index.base_revision, self._token)
         return TorchEvaluator(folder, base_model=index.base_model)
-
-    @cached_property
-    def runner(self) -> TorchRunner:
-        """Scores the bank's base model, with an adapter or without one.
-
-        Raises:
-            MissingExtraError: the extra ``eval`` is not installed.
-            NotFoundError: the base model is missing.
-        """
-        return TorchRunner(self.evaluator)
 
     @cached_property
     def chat_form(self) -> str:

@@ -56,8 +56,9 @@ class Candidates(Growth):
 
     def _compute(self, task: str, method: str, entries: Sequence[int] | None) -> float:
         planned = self.weighted(task, entries or ())
-        self.runner.apply(planned.layout, combine_adapters(planned, no_progress))
-        return self.runner.loss(self.evaluator.encode(read(task, "test")[:ROWS]))
+        tokens = self.evaluator.encode(read(task, "test")[:ROWS])
+        pairs = combine_adapters(planned, no_progress)
+        return self.evaluator.score(tokens, planned.layout, pairs).loss
 
 
 def cosine(a: Array, b: Array) -> float:

@@ -48,13 +48,12 @@ class Combining(Growth):
     def _compute(self, task: str, method: str, entries: object) -> float:
         rows, examples = read(task, "test")[: self.rows], read(task, "train")[:SHOTS]
         if method not in ADAPTED:
-            self.runner.clear()
             shots = examples if method == "3-shot" else ()
-            return self.runner.loss(self.evaluator.encode(rows, shots))
+            return self.evaluator.score(self.evaluator.encode(rows, shots)).loss
         started = time.perf_counter()
-        self.runner.apply(*self._adapter(task, method))
+        adapter = self._adapter(task, method)
         print(f"  {task} {method}: {time.perf_counter() - started:.1f} s", flush=True)
-        return self.runner.loss(self.evaluator.encode(rows))
+        return self.evaluator.score(self.evaluator.encode(rows), *adapter).loss
 
     def _adapter(self, task: str, method: str) -> tuple[Layout, list[FactorPair]]:
         """Return the modules and their factors."""

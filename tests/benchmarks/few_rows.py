@@ -29,7 +29,6 @@ import torch
 from hf_lorameta import Bank, Columns, Generation, Plan, Recipe, open_dataset, plan
 from hf_lorameta.engines.scoring import Tokens, chat_rows
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.coefficients import compare_with_bank
@@ -99,9 +98,8 @@ class FewRows:
     def _score_base(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> Result:
         if self._answers:
             return self._scores(rows, None, shots)
-        evaluator, runner = self.growth.evaluator, self.growth.runner
-        runner.clear()
-        return {"loss": runner.loss(evaluator.encode(rows, shots))}
+        evaluator = self.growth.evaluator
+        return {"loss": evaluator.score(evaluator.encode(rows, shots)).loss}
 
     def _scores(
         self, rows: Sequence[Row], adapter: Path | None, shots: Sequence[Row] = ()
@@ -137,9 +135,8 @@ class FewRows:
                 generation.save_pretrained(folder := Path(scratch) / "adapter")
                 return self._scores(rows, folder, examples)
         evaluator = self.growth.evaluator
-        runner = TorchRunner(evaluator)
-        runner.apply(generation.layout, generation.pairs)
-        return {"loss": runner.loss(evaluator.encode(rows, examples))}
+        tokens = evaluator.encode(rows, examples)
+        return {"loss": evaluator.score(tokens, generation.layout, generation.pairs).loss}
 
     def _default(self, task: str, rows: int) -> Result:
         del rows

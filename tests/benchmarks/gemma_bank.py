@@ -61,8 +61,8 @@ class GemmaBank(Growth):
             return super()._compute(task, method, None)
         planned = self.planned(task)
         pairs = combine_adapters(planned, no_progress)
-        self.runner.apply(planned.layout, pairs)
-        return self.runner.loss(self.evaluator.encode(read(task, "test")[:ROWS]))
+        tokens = self.evaluator.encode(read(task, "test")[:ROWS])
+        return self.evaluator.score(tokens, planned.layout, pairs).loss
 
 
 def base_folder(folder: Path) -> Path:

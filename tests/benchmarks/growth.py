@@ -22,7 +22,6 @@ import numpy as np
 
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
@@ -58,10 +57,6 @@ class Growth:
         logging.disable(logging.WARNING)
         return TorchEvaluator(locate(self._base_model), self._dtype)
 
-    @cached_property
-    def runner(self) -> TorchRunner:
-        return TorchRunner(self.evaluator)
-
     def others(self, task: str) -> list[int]:
         """Return the indices of the bank's entries of other sources."""
         general = self.bank.index.general
@@ -96,14 +91,12 @@ class Growth:
     def _compute(self, task: str, method: str, entries: Sequence[int] | None) -> float:
         rows, examples = read(task, "test")[:ROWS], read(task, "train")[:SHOTS]
         if entries is None:
-            self.runner.clear()
             shots = examples if method == "3-shot" else ()
-            return self.runner.loss(self.evaluator.encode(rows, shots))
+            return self.evaluator.score(self.evaluator.encode(rows, shots)).loss
         recipe = Recipe(output_prior=0) if method.endswith("no output prior") else None
         planned = drawn(self.planned(task), entries, recipe)
         pairs = combine_adapters(planned, no_progress)
-        self.runner.apply(planned.layout, pairs)
-        return self.runner.loss(self.evaluator.encode(rows))
+        return self.evaluator.score(self.evaluator.encode(rows), planned.layout, pairs).loss
 
 
 def entry_names(bank: Bank) -> list[str]:

@@ -83,9 +83,9 @@ class Measurements:
 
     def __init__(self, session: Session, plan: Plan, drawn: Rows) -> None:
         self._session, self._plan, self._drawn = session, plan, drawn
-        self._runner: Any = session.runner
-        self._rows = self._runner.encode(drawn.fit)
-        self._runner.loss(self._rows[:1])  # the first pass also allocates memory
+        self._evaluator = session.evaluator
+        self._rows = self._evaluator.encode(drawn.fit)
+        self._evaluator.score(self._rows[:1])  # the first pass also allocates memory
         self.parts: dict[str, Callable[[], Figures]] = {
             "forward": self._forward,
             "fit": self._fit,
@@ -96,7 +96,7 @@ class Measurements:
         }
 
     def _forward(self) -> Figures:
-        return timed(lambda: self._runner.loss(self._rows))
+        return timed(lambda: self._evaluator.score(self._rows))
 
     def _fit(self) -> Figures:
         generation, evaluator = self._generation(), self._session.evaluator
@@ -121,7 +121,7 @@ class Measurements:
 
     def _check(self) -> Figures:
         generation = make_adapter(replace(self._plan, recipe=Recipe()), session=self._session)
-        return timed(lambda: check_adapter(generation, self._drawn, self._runner))
+        return timed(lambda: check_adapter(generation, self._drawn, self._evaluator))
 
     def _budget(self) -> Figures:
         plan = replace(self._plan, recipe=Recipe())

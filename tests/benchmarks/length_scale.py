@@ -128,12 +128,12 @@ class LengthScale(Growth):
         path = self.folder / f"{name} {method}.json"
         if not path.exists():
             planned, others, rows = self.task(name)
-            self.runner.clear()
-            if factor != 0:
-                pairs = combine_adapters(drawn(planned, others, Recipe(scale=factor)), no_progress)
-                self.runner.apply(planned.layout, pairs)
             tokens = self.evaluator.encode(rows)
-            loss = self.runner.loss(tokens)
+            if factor == 0:
+                loss = self.evaluator.score(tokens).loss
+            else:
+                pairs = combine_adapters(drawn(planned, others, Recipe(scale=factor)), no_progress)
+                loss = self.evaluator.score(tokens, planned.layout, pairs).loss
             facts = {"loss": loss, "length": planned.profile.output_length}
             write_atomically(path, json.dumps(facts).encode())
         return float(json.loads(path.read_bytes())["loss"])

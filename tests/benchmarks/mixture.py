@@ -14,7 +14,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +23,11 @@ import numpy as np
 from hf_lorameta import Bank, Plan, Recipe
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.pipeline.mixture import ROUTED, Mixture
-from hf_lorameta.types import no_progress
+from hf_lorameta.types import FactorPair, no_progress
 from tests.benchmarks.growth import (
     HEAD,
     SHOTS,
@@ -62,13 +63,13 @@ class Mixtures(Growth):
         """Return loss and CPU seconds per token, NaN if not timed, computed once."""
         path = self.folder / f"{task} {method}.json"
         if not path.exists():
-            with self._applied(task, method):
+            with self._applied(task, method) as adapter:
                 rows = self.evaluator.encode(
                     read(task, "test")[: self.rows],
                     read(task, "train")[:SHOTS] if method == "3-shot" else (),
                 )
                 result = (
-                    self.runner.loss(rows),
+                    self.evaluator.score(rows, *adapter).loss,
                     self._seconds(rows[0].prompt) if timed else float("nan"),
                 )
             write_atomically(path, json.dumps(result).encode())
@@ -93,19 +94,17 @@ class Mixtures(Growth):
         return (times[1] - times[0]) / ANSWER
 
     @contextmanager
-    def _applied(self, task: str, method: str) -> Iterator[None]:
-        """Apply a method to the base model."""
+    def _applied(self, task: str, method: str) -> Iterator[tuple[Layout, Sequence[FactorPair]]]:
+        """Yield the adapter of a method; the base model has that of a mixture meanwhile."""
         kind, _, number = method.partition(" ")
-        with ExitStack() as stack:
-            if method in ("base", "3-shot"):
-                self.runner.clear()
-            elif kind.startswith("mixture"):
-                stack.enter_context(self._mixture(task, int(number)))
-            else:
-                planned = self._plan(task, method)
-                pairs = combine_adapters(planned, no_progress)
-                self.runner.apply(planned.layout, pairs)
-            yield
+        if method in ("base", "3-shot"):
+            yield (), ()
+        elif kind.startswith("mixture"):
+            with self._mixture(task, int(number)):
+                yield (), ()
+        else:
+            planned = self._plan(task, method)
+            yield planned.layout, combine_adapters(planned, no_progress)
 
     def _plan(self, task: str, method: str) -> Plan:
         planned, others = self.planned(task), self.others(task)
@@ -130,7 +129,6 @@ class Mixtures(Growth):
             for module, linear in zip(shared.layout, linears, strict=True):
                 A, B = map(torch.from_numpy, shared.factors(module.name))
                 linear.weight.data = (linear.weight.data.float() + B @ A).to(linear.weight.dtype)
-            self.runner.clear()
             config = ArrowConfig(top_k=min(ROUTED, len(mixture.entries)), rng_seed=0)
             experts = [str(folder / EXPERTS / entry.name) for entry in mixture.entries]
             routed = create_arrow_model(self.evaluator.model, experts, config)

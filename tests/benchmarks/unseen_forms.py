@@ -21,10 +21,11 @@ from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt import fill
 from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.files import write_atomically
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.training.bank.forms import split_instruction
-from hf_lorameta.types import Row, no_progress
+from hf_lorameta.types import FactorPair, Row, no_progress
 from tests.benchmarks.growth import HEAD, ROWS, SHOTS, Growth, cells, drawn, parse_arguments, read
 from tests.benchmarks.tables import markdown_table
 
@@ -70,16 +71,16 @@ class UnseenForms(Growth):
     def _score(self, task: str, form: str, method: str) -> RowScores:
         train, test = in_unseen_form(task) if form == "unseen" else both(task)
         shots: Sequence[Row] = ()
+        adapter: tuple[Layout, Sequence[FactorPair]] = ((), ())
         if method in ("base", "3-shot"):
-            self.runner.clear()
             rows, shots = test, train[:SHOTS] if method == "3-shot" else ()
         else:
             dataset = self._as_public(train)
             rows = open_dataset(_named(test), columns=dataset.columns).head(len(test))
             entries = self.others(task) if method == "default" else []
             planned = drawn(plan(dataset, self.bank), entries)
-            self.runner.apply(planned.layout, combine_adapters(planned, no_progress))
-        return self.runner.score(self.evaluator.encode(rows[:ROWS], shots))
+            adapter = planned.layout, combine_adapters(planned, no_progress)
+        return self.evaluator.score(self.evaluator.encode(rows[:ROWS], shots), *adapter)
 
     def _as_public(self, rows: Sequence[Row]) -> Dataset:
         """Open rows as a public dataset, in the form that is chosen for it."""

@@ -3,7 +3,7 @@
 import math
 import re
 import shlex
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,35 +45,9 @@ def test_card_parses_and_its_metadata_is_valid_for_the_hub() -> None:
     text = render_card(PLAIN, "me/questions-lora")
     assert str(ModelCard(text)) == text
     assert hub_rules.check(text, "model") == ([], [])
-    assert metadata_fields(text) == {
-        "base_model": "org/base-7b",
-        "base_model_relation": "adapter",
-        "datasets": ["bank/task-0", "bank/task-1", "bank/task-2"],
-        "library_name": "peft",
-        "license": "apache-2.0",
-        "pipeline_tag": "text-generation",
-        "tags": ["lora", "hf-lorameta", "base_model:adapter:org/base-7b", "arxiv:2507.01806"],
-    }
 
 
-def test_card_sections_are_in_order() -> None:
-    titles = re.findall(r"^## (.+)$", render_card(PLAIN, None), re.MULTILINE)
-    assert titles == [
-        "Usage",
-        "Similarity to the bank",
-        "Source adapters",
-        "Recipe",
-        "Licenses",
-        "What was not measured",
-        "Warnings",
-        "How to reproduce it",
-        "Citation",
-    ]
-
-
-def test_card_data_is_frozen_and_needs_a_neighbor() -> None:
-    with pytest.raises(FrozenInstanceError):
-        PLAIN.rank = 8  # type: ignore[misc]
+def test_card_data_needs_a_neighbor() -> None:
     with pytest.raises(LoraMetaError, match="at least one adapter used, got none"):
         replace(PLAIN, neighbors=())
 
@@ -186,17 +160,12 @@ def test_metadata_lists_the_datasets_that_something_was_fitted_on() -> None:
     assert datasets(many(60)) == [f"bank/task-{i}" for i in range(50)]
 
 
-def test_card_says_that_the_adapter_is_not_trained_on_the_dataset() -> None:
-    text = render_card(PLAIN, None)
-    assert "No training took place" in text
-    assert "conditioned on this dataset, not trained on it" in text
-    assert "those that the source adapters were trained on." in section(text, "Source adapters")
+def test_card_of_a_fitted_adapter_does_not_say_that_it_is_not_trained_on_the_dataset() -> None:
+    assert "not trained on it" in render_card(PLAIN, None)
     fitted = render_card(replace(PLAIN, fit=FIT), None)
     assert "**Its last layer was fitted on 16 rows of the dataset.**" in fitted
     assert "not trained on it" not in fitted
     assert "the dataset on whose rows it was fitted." in fitted
-    unpublished = render_card(replace(PLAIN, bank_published=False), None)
-    assert "this card's metadata" not in unpublished
 
 
 def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
@@ -316,18 +285,12 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata() -> None:
         assert not {"datasets", "base_model", "base_model_relation"} & set(data), bad
 
 
-def test_card_and_chart_depend_on_the_card_data_only() -> None:
-    assert render_card(PLAIN, "a/b") == render_card(replace(PLAIN), "a/b")
-    assert render_chart(PLAIN) == render_chart(replace(PLAIN))
-    assert "seconds" not in {f.name for f in fields(CardData)}
-
-
 def test_unpublished_bank_is_not_linked() -> None:
     text = render_card(replace(PLAIN, bank_published=False), None)
     assert "`bank/task-0`" in text
     assert "huggingface.co/bank" not in text
     assert "huggingface.co/datasets/bank" not in text
-    assert "huggingface.co/datasets/bank/task-0/tree/" in render_card(PLAIN, None)
+    assert "this card's metadata" not in text
 
 
 # --- similarity to the bank ---------------------------------------------------------------------
@@ -382,19 +345,9 @@ def test_recipe_table_lists_every_setting() -> None:
     assert settings["Coefficients"].startswith("neural: ")
     assert settings["Adapters kept"] == "the 2 largest coefficients"
     assert settings["Seed"] == "7"
-    assert settings["Rows read"] == "1,234 rows, 56,789 tokens"
-    assert settings["Dataset revision"] == f"`{'d' * 40}`"
-    assert settings["Bank"] == f"`org/bank` at `{'e' * 40}`, 3 adapters"
     bare = of_dataset(PLAIN, config=None, revision="", split="")
     settings = dict(rows_of(section(render_card(bare, None), "Recipe")))
     assert not {"Configuration", "Dataset revision", "Split"} & set(settings)
-
-
-def test_card_without_scores_has_the_command_to_evaluate() -> None:
-    text = render_card(PLAIN, "me/lora")
-    assert metadata(text).eval_results is None
-    assert "was not evaluated" in section(text, "What was not measured")
-    assert "\nhf-lorameta evaluate me/lora --dataset me/questions\n" in text
 
 
 # --- commands -----------------------------------------------------------------------------------

@@ -7,13 +7,12 @@ import pytest
 
 from tests.conftest import Account, Built, Shell, rows
 
-FAKE_RUNNER = """
+FAKE_BASE = """
 import hf_lorameta.engines.transformers.evaluator
 import hf_lorameta.pipeline.session
-from tests.pipeline.test_check import FakeRunner
+from tests.pipeline.test_check import FakeBase
 hf_lorameta.engines.transformers.evaluator.require_eval = lambda: None
-hf_lorameta.pipeline.session.Session.evaluator = None
-hf_lorameta.pipeline.session.TorchRunner = lambda *_: FakeRunner({best})
+hf_lorameta.pipeline.session.Session.evaluator = FakeBase({best})
 """
 FAKE_EVALUATOR = """
 import contextlib
@@ -45,7 +44,7 @@ NO_EXTRAS = "import importlib.util as u; u.find_spec = lambda *_: None"
 
 def fake_runner(best: float) -> str:
     """Return code to run before a command: its loss is lowest if the update has the norm `best`."""
-    return FAKE_RUNNER.format(best=best)
+    return FAKE_BASE.format(best=best)
 
 
 INTERRUPTED = """

@@ -220,15 +220,6 @@ def test_only_the_head_of_the_weights_is_read(cli: Shell, publisher: Publisher) 
     assert sent <= 128 << 10 < len(files[WEIGHTS_FILE])
 
 
-def test_limit_bounds_the_adapters_that_are_looked_at(cli: Shell, publisher: Publisher) -> None:
-    for i in range(4):
-        publisher.adapter(f"a{i}")
-    found = cli("bank", "discover", publisher.base, "-o", "m.yaml", "--limit", 2, "--json").json
-    assert len(found["entries"]) == 2
-    assert found["more"]
-    assert len(touched(cli.hub, f"/{publisher.user.name}/a", "/resolve/")) == 4  # of two
-
-
 def test_a_killed_command_resumes(cli: Shell, publisher: Publisher, tmp_path: Path) -> None:
     names = [publisher.adapter(f"a{i}") for i in range(3)]
     cli.hub.add_fault(Fault("delay", path=f"{names[0]}/resolve/.*config", seconds=20))

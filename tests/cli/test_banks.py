@@ -273,26 +273,15 @@ def test_local_adapters_and_datasets_are_entries_that_show_no_path(
     before = tree(tmp_path / "b")
     cli("bank", "build", manifest, "-o", "b")
     assert tree(tmp_path / "b") == before
-    write("mine", {"rows.jsonl": rows(3)})
+    write("mine", {"rows.jsonl": rows(3, 12)})
+    (local, _) = cli("bank", "build", manifest, "-o", "b", "--json").json["entries"]
+    assert local["rows"] == 12
     entries[0]["dataset"] = "./data"
     entries[0]["license"] = "mit"
     manifest = user.manifest(tmp_path / "mine/m.yaml", entries[:2])
     (local, _) = cli("bank", "build", manifest, "-o", "b", "--json").json["entries"]
     assert (local["dataset"], local["private"]) == ("local/data", False)
     cli("bank", "verify", "b")
-
-
-def test_a_changed_local_file_is_read_again(cli: Shell, user: Account, tmp_path: Path) -> None:
-    for name, content in adapter_files().items():
-        (tmp_path / "lora").mkdir(exist_ok=True)
-        (tmp_path / "lora" / name).write_bytes(content)
-    entry = {"adapter": f"{tmp_path}/lora", "dataset": "./rows.jsonl"}
-    manifest = user.manifest(tmp_path / "m.yaml", [entry])
-    counted = []
-    for number in (24, 12):
-        (tmp_path / "rows.jsonl").write_bytes(rows(1, number))
-        counted += cli("bank", "build", manifest, "-o", "b", "--json").json["entries"]
-    assert [entry["rows"] for entry in counted] == [24, 12]
 
 
 def test_rows_that_are_too_large_are_read_where_max_text_allows_it(
@@ -416,12 +405,6 @@ def test_verify_names_the_file_with_a_flipped_bit(cli: Shell, bank: Built, tmp_p
     cli("bank", "list", "/no/such/folder", code=4)
 
 
-def test_push_publishes_the_files_of_the_bank(cli: Shell, bank: Built) -> None:
-    files = set(cli.hub.files(bank.repo, repo_type="dataset")) - {".gitattributes"}
-    assert files == {"README.md", *tree(bank.folder)}
-    assert bank.owner.name in cli.hub.repo(bank.repo, "dataset").id  # type: ignore[union-attr]
-
-
 def test_push_publishes_no_other_files_and_keeps_the_visibility(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
@@ -430,7 +413,8 @@ def test_push_publishes_no_other_files_and_keeps_the_visibility(
     content = tree(copy)
     url = cli("bank", "push", copy, repo, "--private", token=user.token).out
     assert url == f"{cli.hub.url}/datasets/{repo}\n"
-    assert "secret.txt" not in cli.hub.files(repo, repo_type="dataset")
+    files = set(cli.hub.files(repo, repo_type="dataset")) - {".gitattributes"}
+    assert files == {"README.md", *content} - {"secret.txt"}
     assert cli.hub.repo(repo, "dataset").private  # type: ignore[union-attr]
     cli("bank", "push", copy, repo, token=user.token)  # without --private or --public
     assert cli.hub.repo(repo, "dataset").private  # type: ignore[union-attr]
@@ -469,28 +453,21 @@ def test_pull_downloads_profiles_now_and_adapters_when_needed(
     assert len(list((tmp_path / "all/adapters").iterdir())) == 4
 
 
-def test_pull_refuses_a_built_bank_as_target_and_repos_that_are_no_bank(
-    cli: Shell, bank: Built, user: Account
+def test_banks_are_neither_pulled_nor_built_over_each_other(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
+    cli("bank", "pull", bank.repo, "-o", "pulled")
+    before = tree(tmp_path / "pulled")
+    manifest = bank.owner.manifest(tmp_path / "m.yaml")
+    built = cli("bank", "build", manifest, "-o", "pulled", code=4)
+    assert "was fetched from the Hub and cannot be changed" in built.err
+    assert tree(tmp_path / "pulled") == before
     refused = cli("bank", "pull", bank.repo, "-o", bank.folder, code=4)
     assert "built here" in refused.err
     assert not (bank.folder / "origin.json").exists()
     user.dataset("data", {"train.jsonl": rows(0)})
     assert "not a bank" in cli("bank", "pull", f"{user.name}/data", "-o", "x", code=4).err
     cli("bank", "pull", bank.repo, "--revision", "nothing", "-o", "x", code=6)
-
-
-def test_a_pulled_bank_is_not_built_over(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    pulled = tmp_path / "pulled"
-    entries = [{"adapter": f"{user.name}/lora", "dataset": f"{user.name}/data"}]
-    manifest = user.manifest(tmp_path / "m.yaml", entries)
-    cli("bank", "pull", bank.repo, "-o", pulled)
-    before = tree(pulled)
-    refused = cli("bank", "build", manifest, "-o", pulled, code=4)
-    assert "was fetched from the Hub and cannot be changed" in refused.err
-    assert tree(pulled) == before
 
 
 def test_pull_fetches_the_given_revision_and_updates_to_the_newest(
@@ -522,16 +499,6 @@ def test_an_interrupted_update_leaves_no_index_of_another_commit(
     cli.hub.clear_faults()
     pulled = cli("bank", "pull", repo, "-o", "b", "--json").json
     assert pulled["revision"] == cli.hub.commits(repo, repo_type="dataset")[0].sha
-
-
-def test_a_failed_pull_is_completed_by_running_it_again(
-    cli: Shell, bank: Built, tmp_path: Path
-) -> None:
-    cli.hub.add_fault(Fault("status", status=404, path="resolve/.*tokenizer.json", times=2))
-    cli("bank", "pull", bank.repo, "-o", "b", code=6)
-    cli.hub.clear_faults()
-    cli("bank", "pull", bank.repo, "-o", "b")
-    cli("bank", "verify", "b")
 
 
 def test_an_adapter_that_differs_from_the_index_is_refused(
@@ -569,3 +536,33 @@ def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> 
     two = bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2])
     cli("bank", "build", two, "-o", tmp_path / "two")
     cli("bank", "fit", tmp_path / "two", code=4)
+
+
+def test_a_folder_and_a_repo_merge_into_a_bank_that_verifies_and_generates(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    for topic in range(2):
+        user.entry(f"mine{topic}", topic, rank=3)
+    cli("bank", "build", user.manifest(tmp_path / "m.yaml"), "-o", "mine")
+    done = cli("bank", "merge", "mine", bank.repo, "-o", "both")
+    assert "6 adapters of 2 banks" in done.out
+    assert cli("bank", "verify", "both").out == "6 adapters, all checksums match\n"
+    listed = cli("bank", "list", "both", "--json").json
+    theirs = cli("bank", "list", bank.folder, "--json").json["entries"]
+    assert [e["adapter"] for e in listed["entries"][:2]] == [e["adapter"] for e in user.entries]
+    assert listed["entries"][2:] == theirs  # commits, licenses and checksums
+    revision = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
+    assert [(m["id"], m["revision"]) for m in listed["merged"]] == [
+        (None, None), (bank.repo, revision)
+    ]  # fmt: skip
+    twice = cli("bank", "merge", bank.folder, bank.repo, "-o", "twice").out
+    assert [line for line in twice.splitlines() if "left out" in line] == [
+        "left out: 4 adapters, with the reasons in hf-lorameta bank list twice"
+    ]
+    assert cli("bank", "list", "twice").out.count("one copy is kept") == 4
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    cli("generate", "--dataset", "rows.jsonl", "--bank", "both", "-o", "adapter")
+    cli("bank", "push", "both", f"{user.name}/both", token=user.token)
+    assert "exists" in cli("bank", "merge", "mine", bank.repo, "-o", "both", code=2).err
+    cli("bank", "merge", "mine", "no/such", "-o", "c", code=6)
+    cli("bank", "merge", "mine", "-o", "c", code=2)

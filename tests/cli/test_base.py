@@ -217,11 +217,6 @@ def test_what_cannot_be_made_is_an_error_with_a_way_out(
     ("settings", "message"),
     [
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "are quantized (gptq)"),
-        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "are quantized (awq)"),
-        (
-            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-            "are quantized (bitsandbytes)",
-        ),
         ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "is a BertForMaskedLM"),
     ],
 )

@@ -137,38 +137,6 @@ def test_save_card_refuses_an_adapter_that_was_not_generated(
 # --- rows ---------------------------------------------------------------------------------------
 
 
-def test_rows_that_the_adapter_was_fitted_on_are_not_scored(
-    cli: Shell, bank: Built, data: Path, tmp_path: Path
-) -> None:
-    lines = dict.fromkeys(data.read_text().splitlines())
-    count = len(lines)
-    data.write_text("\n".join(lines))
-    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
-    evaluate = ("evaluate", "a", "-d", data, "--shots", 0)
-    assert f"Scoring {count} rows" in cli(*evaluate, before=fake_evaluator()).err
-    provenance = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())
-
-    def set_fitted_rows(number: int) -> None:
-        provenance["recipe"]["check"] = number
-        (tmp_path / "a" / RECIPE_FILE).write_text(json.dumps(provenance))
-
-    set_fitted_rows(4)
-    messages = cli(*evaluate, before=fake_evaluator()).err
-    assert "4 rows that the adapter was fitted, trained or checked on" in messages
-    assert f"Scoring {count - 4} rows" in messages
-    set_fitted_rows(count)
-    assert "on every row" in cli(*evaluate, before=fake_evaluator(), code=3).err
-    set_fitted_rows(-1)  # an invalid recipe says nothing about the rows
-    assert f"Scoring {count} rows" in cli(*evaluate, before=fake_evaluator()).err
-
-
-def test_a_file_has_no_split_in_messages(cli: Shell, bank: Built, data: Path) -> None:
-    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
-    messages = cli("evaluate", "a", "-d", data, before=fake_evaluator()).err
-    assert "split" not in messages
-    assert "the adapter was generated for this dataset: its rows are not new" in messages
-
-
 def test_columns_and_split_come_from_the_adapters_recipe(
     cli: Shell, bank: Built, user: Account
 ) -> None:
@@ -218,13 +186,6 @@ def test_the_test_split_of_a_folder_is_scored_up_to_the_given_limit(
     program, *words = shlex.split(refused.splitlines()[-1].removeprefix("Next:  "))
     assert program == "hf-lorameta"
     assert "rows of split test" in cli(*words, before=fake_evaluator()).err
-
-
-def test_a_dataset_is_asked_for_if_the_recipe_names_none(
-    cli: Shell, bank: Built, data: Path
-) -> None:
-    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
-    assert "--dataset user/name" in cli("evaluate", "a", code=2, before=fake_evaluator()).err
 
 
 SHOW_ROWS = """

@@ -13,6 +13,7 @@ import pytest
 from hf_lorameta import Bank, merge
 from hf_lorameta.cli.export_and_try import _recorded_prompt
 from hf_lorameta.environment import install_hint
+from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, RECIPE_FILE
@@ -205,6 +206,27 @@ def test_try_reads_a_gguf_file_and_the_recorded_instruction(cli: Shell, tmp_path
     assert cli("try", "alone.gguf", *asked).json["prompt"] == "milk"
 
 
+def test_a_recipe_of_another_version_is_an_error_that_says_what_to_do(
+    cli: Shell, bank: Built, data: Path, tmp_path: Path
+) -> None:
+    cli("generate", data, "--bank", bank.folder, "-o", "a")
+
+    def prompt(**columns: object) -> str:
+        recipe = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())
+        recipe["dataset"]["columns"] = columns
+        (tmp_path / "a" / RECIPE_FILE).write_text(json.dumps(recipe))
+        return _recorded_prompt(tmp_path / "a")("hi")
+
+    with pytest.raises(AdapterError, match="columns that this version does not know") as raised:
+        prompt(persona="who", output="text")
+    assert "--template" in raised.value.hint
+    assert prompt(messages="messages", template="<u>{prompt}<m>") == "<u>hi<m>"
+    assert prompt(messages="messages") == "hi"
+    told = prompt(messages="messages", instruction_text="Be brief.")
+    assert told == "Be brief.\n\nInput: hi\nOutput:"
+    assert prompt(instruction="task", input="input", output="output") == "hi"
+
+
 @needs_engine
 def test_a_merged_adapter_records_no_prompt(tmp_path: Path) -> None:
     bank = Bank.from_pretrained()
@@ -223,22 +245,24 @@ def test_try_refuses_an_invalid_template_or_base_model(
     assert "none.gguf: no such file" in cli(*missing, code=2).err
 
 
-ECHO = """
+FAKE = """
 from pathlib import Path
 import hf_lorameta.engines.llama_cpp.server as client
 from hf_lorameta.cli import export_and_try as gguf
-class Echo:
+class Fake:
     start = first = []
     def __init__(self, *_): pass
     def __enter__(self): return self
     def __exit__(self, *_): pass
     def tokenize(self, text): return [text]
-    def answer(self, prompt, adapter, max_tokens): return iter(prompt)
-client.LlamaCpp = Echo
-gguf._files = lambda adapter, *_: (Path("base.gguf"), Path("a.gguf"), None)
+    def answer(self, prompt, adapter, max_tokens): return iter({answer})
+client.LlamaCpp = Fake
+gguf._files = lambda adapter, *_: (Path("base.gguf"), Path("a.gguf"), {folder})
 import io, sys
 sys.stdin = io.StringIO("two\\\\nlines\\n")
 """
+ECHO = FAKE.format(answer="prompt", folder=None)
+SILENT = FAKE.format(answer="[' ']", folder="Path(adapter)")
 
 
 def test_try_reads_line_breaks_and_tabs_in_a_template(cli: Shell) -> None:
@@ -246,22 +270,6 @@ def test_try_reads_line_breaks_and_tabs_in_a_template(cli: Shell) -> None:
     asked = cli("try", "a", *template, "--prompt", "milk", "--json", before=ECHO).json
     assert asked["prompt"] == "Question:\tmilk\nAnswer:"
     assert cli("try", "a", *template, before=ECHO).out == "Question:\ttwo\\nlines\nAnswer:\n"
-
-
-SILENT = """
-from pathlib import Path
-import hf_lorameta.engines.llama_cpp.server as client
-from hf_lorameta.cli import export_and_try as gguf
-class Silent:
-    start = first = []
-    def __init__(self, *_): pass
-    def __enter__(self): return self
-    def __exit__(self, *_): pass
-    def tokenize(self, text): return [1]
-    def answer(self, prompt, adapter, max_tokens): return iter([" "])
-client.LlamaCpp = Silent
-gguf._files = lambda adapter, *_: (Path("base.gguf"), Path("a.gguf"), Path(adapter))
-"""
 
 
 def test_try_says_which_inputs_are_expected_where_the_adapter_answers_nothing(

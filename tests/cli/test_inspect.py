@@ -23,6 +23,8 @@ def test_inspect_shows_provenance_and_coefficients(
     assert "local bank" in text
     for entry in bank.owner.entries:
         assert entry["adapter"] in text
+    for field, value in (("dataset split", "train"), ("dataset columns input", "input")):
+        assert any(line.split("  ")[0] == field and value in line for line in text.splitlines())
     assert "coefficient: the adapter's factor" in cli("inspect", published.repo).err
     for option in ("-q", "--json"):
         assert cli("inspect", published.repo, option).err == ""
@@ -48,12 +50,6 @@ def test_inspect_shows_the_shape_of_any_lora_adapter(cli: Shell, user: Account) 
     contents = cli("inspect", trained, "--json").json
     assert (contents["rank"], contents["provenance"], contents["coefficients"]) == (3, None, [])
     assert "not made by hf-lorameta" in cli("inspect", trained).out
-
-
-def test_inspect_shows_what_was_read(cli: Shell, published: Published) -> None:
-    text = cli("inspect", published.repo).out
-    for field, value in (("dataset split", "train"), ("dataset columns input", "input")):
-        assert any(line.split("  ")[0] == field and value in line for line in text.splitlines())
 
 
 def test_inspect_shows_each_setting_of_the_prompt_on_one_line(

@@ -93,13 +93,6 @@ def test_a_plan_within_a_budget_has_no_other_advice(cli: Shell, bank: Built, dat
     assert cli(*plan, "--budget", "60s", "--json").json["advice"] is None
 
 
-def test_a_budget_does_not_train_the_recipe_of_the_paper(cli: Shell) -> None:
-    refused = cli(
-        "generate", "rows.jsonl", "-o", "a", "--recipe", "paper", "--budget", "60s", code=2
-    )
-    assert "the paper's recipe does not train" in refused.err
-
-
 def test_an_interrupted_command_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,43 +13,32 @@ from tests.cli.conftest import EVERY_LINE, Published, fake_evaluator
 from tests.conftest import Account, Built, Shell
 
 
+@pytest.mark.parametrize(
+    ("steps", "total", "lines"),
+    [
+        (
+            [(0, 0.0), (1, 20.0), (2, 25.0), (3, 60.0)], 4,
+            ["1 of 4, about 60 s left", "3 of 4, about 20 s left"],
+        ),
+        ([(80, 0.0), (90, 20.0)], 100, ["90 of 100, about 20 s left"]),  # after an earlier run
+        ([(0, 0.0), (500, 5.0), (1100, 11.0)], 0, ["1100"]),
+    ],
+)  # fmt: skip
 def test_lines_state_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    steps: list[tuple[int, float]],
+    total: int,
+    lines: list[str],
 ) -> None:
     now = 0.0
     monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: now))
     for quiet in (False, True):
         with output.stage_bars(quiet) as progress:
-            for done, now in enumerate((0.0, 20.0, 25.0, 60.0)):  # noqa: B007
-                progress("Fitting", done, 4)
+            for done, now in steps:  # noqa: B007
+                progress("Fitting", done, total)
             now = 0.0
-    assert capsys.readouterr().err.splitlines() == [
-        "  Fitting: 1 of 4, about 60 s left",
-        "  Fitting: 3 of 4, about 20 s left",
-    ]
-
-
-def test_steps_of_an_earlier_run_do_not_shorten_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: now))
-    with output.stage_bars(False) as progress:
-        progress("Training", 80, 100)
-        now = 20.0
-        progress("Training", 90, 100)
-    assert capsys.readouterr().err == "  Training: 90 of 100, about 20 s left\n"
-
-
-def test_lines_without_a_total_state_the_steps(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: now))
-    with output.stage_bars(False) as progress:
-        for number, now in ((0, 0.0), (500, 5.0), (1100, 11.0)):  # noqa: B007
-            progress("Reading rows", number, 0)
-    assert capsys.readouterr().err == "  Reading rows: 1100\n"
+    assert capsys.readouterr().err.splitlines() == [f"  Fitting: {line}" for line in lines]
 
 
 STEPS = "progress(0, 3); progress(1, 3)"

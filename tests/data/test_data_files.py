@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.errors import DatasetError
 from tests.conftest import Account, Shell, rows
 
 CONFIG = "---\nconfigs:\n- config_name: default\n  {}\n---\n"
 OUTSIDE = [
     "data_files: /etc/passwd",
     "data_files: file:///etc/passwd",
+    "data_files: ../secret.jsonl",
     "data_files: [train.jsonl, ../../../../etc/passwd]",
     "data_files: [{split: train, path: [a.csv, '~/.netrc']}]",
     "data_files: s3://bucket/train.csv",
@@ -43,13 +46,11 @@ def visits() -> Iterator[tuple[int, list[str]]]:
 
 
 @pytest.mark.parametrize("line", OUTSIDE)
-def test_a_card_that_names_files_outside_its_repo_is_refused(
-    cli: Shell, user: Account, line: str
-) -> None:
-    files = {"README.md": CONFIG.format(line).encode(), "train.jsonl": rows(0)}
-    repo = user.dataset("outside", files)
-    done = cli("plan", "-d", repo, code=3)
-    assert f"Error: {repo} names a data file outside its repo: " in done.err
+def test_a_card_that_names_files_outside_its_folder_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "README.md").write_text(CONFIG.format(line))
+    (tmp_path / "train.jsonl").write_bytes(rows(0))
+    with pytest.raises(DatasetError, match="names a data file outside its repo: "):
+        open_dataset(tmp_path)
 
 
 def test_no_other_host_is_contacted(
@@ -94,7 +95,7 @@ def test_paths_inside_the_repo_are_read(cli: Shell, user: Account) -> None:
     assert cli("plan", "-d", repo, "--json").json["dataset"]["rows"] == 24
 
 
-def test_files_of_other_formats_are_refused(cli: Shell, user: Account, tmp_path: Path) -> None:
+def test_files_of_other_formats_are_refused(cli: Shell, user: Account) -> None:
     repo = user.dataset("pictures", {"a.lance": b"x", "b.lance": b"y"})
     done = cli("plan", "-d", repo, code=3)
     assert f"Error: {repo} has files of the format lance, expected one of arrow, csv" in done.err

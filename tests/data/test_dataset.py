@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 from huggingface_hub import snapshot_download
 
+from hf_lorameta import plan
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.counts.profile import profile_rows
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
 from hf_lorameta.data.sources.raw_dataset import RawDataset
-from hf_lorameta.errors import (
-    ColumnsError,
-    EmptyDatasetError,
-)
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
 from tests.conftest import Account, Built, Shell, rows, touched
 
 RECORDS = [json.loads(line) for line in rows(0).splitlines()]
@@ -250,19 +248,11 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
     ],
 )
 def test_unusable_files_are_dataset_errors(
-    cli: Shell, bank: Built, tmp_path: Path, name: str, content: str, message: str
+    tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     (tmp_path / name).write_text(content)
-    done = cli("plan", "-d", tmp_path / name, "--bank", bank.folder, code=3)
-    assert message in done.err
-
-
-def test_a_folder_with_the_ending_of_a_file_is_an_error(
-    cli: Shell, bank: Built, tmp_path: Path
-) -> None:
-    (tmp_path / "dd.jsonl").mkdir()
-    done = cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3)
-    assert "dd.jsonl is a folder" in done.err
+    with pytest.raises(DatasetError, match=message):
+        plan(tmp_path / name)
 
 
 def test_a_dataset_in_the_cache_is_read_without_the_hub(
@@ -305,16 +295,11 @@ def test_a_field_beside_others_with_texts_is_asked_for(tmp_path: Path) -> None:
     assert list(open_dataset(path, columns=caught.value.columns).rows()) == [("Book it.", "book")]
 
 
-def test_an_empty_split_of_a_file_is_the_only_one(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"input": "a", "output": "b"}\n')
-    opened = open_dataset(path, split="")
-    assert (opened.split, opened.named_split) == ("train", False)
-
-
 def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)
+    (tmp_path / "dd.jsonl").mkdir()
+    assert "is a folder" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
     assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
     assert "--dataset" in cli("plan", "--bank", bank.folder, code=2).err
 

@@ -138,6 +138,8 @@ def test_a_file_is_in_no_split_unless_it_holds_several(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]))
     (tmp_path / "splits.json").write_text(json.dumps({"train": rows, "test": rows}))
     assert open_dataset(tmp_path / "rows.jsonl").of_split == ""
+    opened = open_dataset(tmp_path / "rows.jsonl", split="")
+    assert (opened.split, opened.named_split) == ("train", False)
     assert open_dataset(tmp_path / "rows.jsonl", split="train[:1]").of_split.endswith("train[:1]")
     assert open_dataset(tmp_path / "splits.json", split="test").of_split == " of split test"
     assert open_dataset(rows).of_split == ""

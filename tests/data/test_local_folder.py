@@ -7,7 +7,7 @@ import pytest
 
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import split_names
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import EmptyDatasetError, UsageError
 from tests.conftest import Account, Built, Shell, rows
 
 ROWS = [
@@ -60,16 +60,6 @@ def test_folders_without_rows_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(EmptyDatasetError, match="without data files"):
         open_dataset(tmp_path)
-
-
-def test_a_card_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "secret.jsonl").write_bytes(rows(1))
-    (tmp_path / "d/train.jsonl").write_bytes(rows(1))
-    card = "---\nconfigs:\n- {config_name: default, data_files: ../secret.jsonl}\n---\n"
-    (tmp_path / "d/README.md").write_text(card)
-    with pytest.raises(DatasetError, match="outside its repo"):
-        open_dataset(tmp_path / "d")
 
 
 def test_a_folder_named_like_a_hub_id_is_read_where_its_path_says_so(

@@ -101,16 +101,23 @@ def test_batches_of_long_rows_are_limited_by_characters() -> None:
     assert most <= (1 << 20) + 300_001
 
 
-def test_a_dataset_without_rows_is_an_error() -> None:
-    with pytest.raises(EmptyDatasetError, match="no rows") as raised:
-        profile_rows([], letters, V)
-    assert "--split" in raised.value.hint
+@pytest.mark.parametrize(
+    ("rows", "message", "hint"),
+    [
+        ([], "no rows", "--split"),
+        ([("a", "")] * 600, "none of 600 rows has an output", "the column of the outputs"),
+        ([("a", "b")] * 2, "no tokens in 2 rows", ""),
+    ],
+)
+def test_a_dataset_without_rows_outputs_or_tokens_is_an_error(
+    rows: list[Row], message: str, hint: str
+) -> None:
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return [[] for _ in texts]
 
-
-def test_a_dataset_without_outputs_is_an_error() -> None:
-    with pytest.raises(UnlabeledDatasetError, match="none of 600 rows has an output") as raised:
-        profile_rows([("a", "")] * 600, letters, V)
-    assert "the column of the outputs" in raised.value.hint
+    with pytest.raises((EmptyDatasetError, UnlabeledDatasetError), match=message) as raised:
+        profile_rows(rows, encode, V)
+    assert hint in raised.value.hint
 
 
 def test_unlabeled_rows_are_counted_if_allowed() -> None:
@@ -163,16 +170,6 @@ def test_only_keeps_one_part() -> None:
         assert as_dict(getattr(only[2], part)) == as_dict(getattr(profiles[2], part))
         assert getattr(only[2], other).total == 0
     assert table[0].output.total == 3
-
-
-def test_a_dataset_without_tokens_is_an_error() -> None:
-    with pytest.raises(EmptyDatasetError, match="no tokens in 2 rows"):
-        profile_rows([("a", "b")] * 2, lambda texts: [[] for _ in texts], V)
-
-
-def test_unlabeled_rows_are_skipped() -> None:
-    profile = profile_rows([("aaa", ""), ("", "b")], letters, V)
-    assert (profile.rows, as_dict(profile.input), as_dict(profile.output)) == (1, {}, {1: 1})
 
 
 @pytest.mark.parametrize("wrong", [V, V + 5, 2**40, -1])

@@ -53,20 +53,16 @@ def test_a_card_that_states_enough_rows_is_believed(
     assert said(cli, bank, "-d", repo, "--max-rows", 5) == f"first {expected} rows"
 
 
-def test_a_file_of_lines_states_no_number(cli: Shell, bank: Built, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(rows(0, 24))
-    assert said(cli, bank, "-d", path, "--max-rows", 5) == "first 5 rows"
-    assert total(cli, bank, "-d", path, "--max-rows", 5) is None
-
-
 def test_rows_in_memory_and_in_a_file_are_described_alike(bank: Built, tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(parquet(LINES))
+    lines = tmp_path / "rows.jsonl"
+    lines.write_bytes(rows(0, 24))
 
     def described(data: object) -> str:
         planned: Plan = plan(data, bank.folder, Recipe(max_rows=7))
         return planned.profile.rows_read
 
     assert {described(path), described(LINES)} == {"first 7 of 24 rows"}
+    assert described(lines) == "first 7 rows"  # a file of lines states no number
     assert open_dataset(path, split="train[20:]").total() == 4

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.types import FactorPair, FloatArray
+from tests.engines.test_adapter_in_memory import LAYOUT
 from tests.engines.test_torch_evaluator import ROWS, save_base
-from tests.engines.test_torch_runner import LAYOUT
+from tests.support.random_adapter import random_pairs
 
 torch = pytest.importorskip("torch")
 float32_products = pytest.importorskip("hf_lorameta.engines.transformers.float32_products")
@@ -57,15 +57,7 @@ def test_training_agrees(pair: Pair) -> None:
     from hf_lorameta.training.settings import Settings
 
     settings = Settings(rank=2, steps=6, rows=4, lr=0.02, warmup=0, evaluate_every=2)
-    rng = np.random.default_rng(0)
-
-    def normal(shape: tuple[int, int]) -> FloatArray:
-        return rng.standard_normal(shape, np.float32)
-
-    start: list[FactorPair] = [
-        (0.1 * normal(module.shape("A", 2)), 0.1 * normal(module.shape("B", 2)))
-        for module in LAYOUT
-    ]
+    start = random_pairs(LAYOUT, rank=2, scale=0.1)
     factors, losses = [], []
     for evaluator in pair:
         rows = [row._replace(output=[5] * len(row.output)) for row in evaluator.encode(ROWS * 2)]

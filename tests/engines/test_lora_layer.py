@@ -6,15 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hf_lorameta.engines.scoring import compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
-from hf_lorameta.formats.lora_layout import FACTORS, Module
-from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.formats.peft_config import CONFIG_FILE
 from tests.engines.test_torch_evaluator import (
     HIDDEN,
     LAYERS,
@@ -25,6 +23,7 @@ from tests.engines.test_torch_evaluator import (
     save_base,
     state,
 )
+from tests.support.random_adapter import random_pairs, write_adapter
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -51,16 +50,7 @@ def save(folder: Path, seed: int, kind: str) -> Path:
         for layer in range(LAYERS)
         for name, n, out in modules
     )
-    rng = np.random.default_rng(seed)
-    pairs = [
-        tuple(rng.normal(0, 0.2, m.shape(f, rank)).astype(np.float32) for f in FACTORS)
-        for m in layout
-    ]
-    folder.mkdir()
-    write_tensors(folder / WEIGHTS_FILE, layout, rank, "float32", pairs)  # type: ignore[arg-type]
-    config = json.loads(write_config("o/base", layout, rank)) | changes
-    (folder / CONFIG_FILE).write_text(json.dumps(config))
-    return folder
+    return write_adapter(folder, layout, random_pairs(layout, rank, seed, 0.2), **changes)
 
 
 @pytest.fixture(scope="module")

@@ -63,12 +63,11 @@ def test_packed_rows_give_the_results_of_single_rows(name: str, rows: list[Token
     logs = [logprobs(model, row).gather(1, torch.tensor(row.output)[:, None]) for row in rows]
     expected = -torch.cat(logs)[:, 0].double()
     attention = model.config._attn_implementation
-    for share in (True, False):
-        parts = list(passes({0: rows}, sequence_budget(model), share))
-        assert len(parts) == 1 or not sequence_budget(model)
-        with rows_apart(model):
-            found = torch.cat([token_losses(model, part) for part in parts])
-        assert torch.allclose(found.double(), expected, atol=1e-4)
+    parts = list(passes({0: rows}, sequence_budget(model)))
+    assert len(parts) == 1 or not sequence_budget(model)
+    with rows_apart(model):
+        found = torch.cat([token_losses(model, part) for part in parts])
+    assert torch.allclose(found.double(), expected, atol=1e-4)
     assert model.config._attn_implementation == attention
 
 
@@ -106,15 +105,14 @@ def test_a_model_with_attention_sinks_gets_one_row_at_a_time() -> None:
         assert sequence_budget(transformers.GptOssForCausalLM(config)) == 0
 
 
-def sizes(rows: list[Tokens], budget: int, share: bool = True) -> list[int]:
+def sizes(rows: list[Tokens], budget: int) -> list[int]:
     """Number of rows in each pass."""
-    return [len(one.by_row) for one in passes({0: rows}, budget, share)]
+    return [len(one.by_row) for one in passes({0: rows}, budget)]
 
 
 def test_common_prefix_counts_once_and_an_output_token_half_more() -> None:
     rows = [Tokens([*range(30), i], [i]) for i in range(40, 50)]
     assert sizes(rows, 43) == [5, 5]
-    assert sizes(rows, 65, share=False) == [2] * 5
     mixed = [*rows[:2], Tokens([1], [2]), *rows[2:4]]
     assert sizes(mixed, 43) == [2, 2, 1]
     targets = [token for one in passes({0: mixed}, 43) for token in one.targets]

@@ -1,9 +1,18 @@
-"""A small dataset with and without outputs."""
+"""A small dataset with and without outputs, and a bank for a tiny base model."""
 
 import json
 from pathlib import Path
 
 import pytest
+
+from hf_lorameta import Bank
+from tests.training import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    """A bank that was trained for a random base model, which is a folder on this machine."""
+    return tiny.write_bank(tmp_path_factory.mktemp)
 
 
 @pytest.fixture

@@ -162,13 +162,6 @@ def test_the_speed_of_this_machine_is_measured() -> None:
     assert 1e8 < measure_operations(seconds=0.01) < 1e16
 
 
-def test_plan_ends_with_the_advice(cli: Shell, tmp_path: Path) -> None:
-    planned(tmp_path, "yes")
-    shown = cli("plan", "rows.jsonl")
-    assert shown.out.splitlines()[-1].startswith("advice: ")
-    assert cli("plan", "rows.jsonl", "--json").json["advice"]
-
-
 def test_plan_explains_its_figures_unless_it_is_quiet(cli: Shell, tmp_path: Path) -> None:
     planned(tmp_path, "yes")
     legend = cli("plan", "rows.jsonl").err.splitlines()[-1]

@@ -26,12 +26,6 @@ from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    """A bank whose base model is a folder on this machine."""
-    return tiny.write_bank(tmp_path_factory.mktemp)
-
-
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     return tiny.write_task(tmp_path, "topic0", tiny.rows(0))
@@ -50,9 +44,9 @@ def possible_for(rows: Path, session: Session, **settings: Any) -> Automatic:
 
 
 def test_the_base_model_is_used_only_where_it_is_possible_and_useful(
-    bank: Bank, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bank: Bank, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = Session(bank)
+    session = Session(tiny_bank)
     assert possible_for(rows, session) == BOTH
     for asked in ({"check": 8}, {"train": 16}, {"fit": 16}, {"emit": "mixture"}):
         assert possible_for(rows, session, **asked) == NOTHING
@@ -95,24 +89,24 @@ def test_labels_are_fitted_on_as_many_rows_as_a_minute_allows(tmp_path: Path) ->
 
 
 def test_python_checks_as_the_command_line_does(
-    bank: Bank, rows: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tiny_bank: Bank, rows: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "hf_lorameta")
-    checked = generate(rows, bank, Recipe(rank=4))
+    checked = generate(rows, tiny_bank, Recipe(rank=4))
     assert checked.plan.check
     assert checked.plan.check.rows == 16
     assert checked.plan.recipe == Recipe(rank=4)
     assert "Checked on 16 other rows in" in caplog.text
-    assert generate(rows, bank, Recipe(rank=4), check=False).plan.check is None
+    assert generate(rows, tiny_bank, Recipe(rank=4), check=False).plan.check is None
     monkeypatch.setenv(NO_BASE, "1")
-    assert generate(rows, bank, Recipe(rank=4)).plan.check is None
+    assert generate(rows, tiny_bank, Recipe(rank=4)).plan.check is None
 
 
 @pytest.mark.usefixtures("model_commands")
 def test_generate_checks_unless_told_not_to(
-    cli: Shell, bank: Bank, rows: Path, tmp_path: Path
+    cli: Shell, tiny_bank: Bank, rows: Path, tmp_path: Path
 ) -> None:
-    command = ("generate", "-d", rows, "--bank", bank.folder, "--rank", 4)
+    command = ("generate", "-d", rows, "--bank", tiny_bank.folder, "--rank", 4)
     checked = cli(*command, "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
     [announced] = [line for line in checked.err.splitlines() if "--no-check" in line]
     assert "compared with the base model" in announced
@@ -138,7 +132,7 @@ def test_generate_checks_unless_told_not_to(
     ]
     wrong = tiny.write_task(tmp_path, "wrong", shuffled)
     worse = cli(
-        *("generate", "-d", wrong, "--bank", bank.folder, "--rank", 4, "--output-prior", 0),
+        *("generate", "-d", wrong, "--bank", tiny_bank.folder, "--rank", 4, "--output-prior", 0),
         *("-o", tmp_path / "d"),
         HF_LORAMETA_NO_BASE="",
     )
@@ -148,7 +142,7 @@ def test_generate_checks_unless_told_not_to(
     assert ("worse than the base model" in worse.err) == (float(losses[1]) < float(losses[2]))
     few = tiny.write_task(tmp_path, "few", tiny.rows(0, 3))
     done = cli(
-        *("generate", "-d", few, "--bank", bank.folder, "-o", tmp_path / "c"),
+        *("generate", "-d", few, "--bank", tiny_bank.folder, "-o", tmp_path / "c"),
         HF_LORAMETA_NO_BASE="",
     )
     assert "Checked" not in done.err

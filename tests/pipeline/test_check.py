@@ -1,6 +1,7 @@
 """Rows to fit and to check on, and adapters that are scaled down or refused."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from hf_lorameta.types import Row
 from tests.support.plain_bank import plain_bank
 
 
-class FakeRunner:
+class FakeBase:
     """Stands in for a base model: the loss is (1 - norm / best)² of an update's norm."""
 
     def __init__(self, best: float) -> None:
@@ -36,13 +37,8 @@ class FakeRunner:
     def chat_prompt(self, text: str) -> None:
         return None
 
-    def apply(self, layout: Any, pairs: Any) -> None:
+    def score(self, tokens: Sequence[Tokens], layout: Any = (), pairs: Any = ()) -> RowScores:
         self.norm = norm(pairs)
-
-    def clear(self) -> None:
-        self.norm = 0.0
-
-    def score(self, tokens: Sequence[Tokens]) -> RowScores:
         return RowScores(self.loss(tokens), len(tokens) // 2)
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
@@ -54,10 +50,10 @@ def norm(pairs: Any) -> float:
     return float(np.sqrt(sum(float(((A @ A.T) * (B.T @ B)).sum()) for A, B in pairs)))
 
 
-def session_with(runner: FakeRunner) -> Session:
-    """Return a session that uses this runner instead of loading a base model."""
+def session_with(runner: FakeBase) -> Session:
+    """Return a session that uses this instead of loading a base model."""
     session = Session()
-    session.__dict__["runner"] = runner
+    session.__dict__["evaluator"] = runner
     return session
 
 
@@ -66,7 +62,7 @@ def prepared(data: Path, **settings: Any) -> Prepared:
     return prepare(open_dataset(data), Session(plain_bank()), recipe)
 
 
-def made(data: Path, runner: FakeRunner, **settings: Any) -> Generation:
+def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
     plan, rows, _ = prepared(data, **settings)
     return make_adapter(plan, rows, session_with(runner))
 
@@ -151,7 +147,7 @@ def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: 
 
 
 def test_too_few_rows_are_refused_before_the_base_model_runs(data: Path) -> None:
-    class Unused(FakeRunner):
+    class Unused(FakeBase):
         def loss(self, tokens: Sequence[Tokens]) -> float:
             raise AssertionError
 
@@ -166,13 +162,13 @@ def test_too_few_rows_are_refused_before_the_base_model_runs(data: Path) -> None
 def test_a_recipe_that_needs_rows_is_refused_without_them(data: Path) -> None:
     plan = prepared(data, fit=8).plan
     with pytest.raises(EmptyDatasetError, match="0 labeled rows left to fit on"):
-        make_adapter(plan, session=session_with(FakeRunner(1)))
+        make_adapter(plan, session=session_with(FakeBase(1)))
     require_rows(Rows(), Recipe())
 
 
 def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(data: Path) -> None:
     plan, rows, _ = prepared(data)
-    plain, runner = make_adapter(plan), FakeRunner(1e-6)
+    plain, runner = make_adapter(plan), FakeBase(1e-6)
     reported = make_adapter(plan, replace(rows, check=(("a", "b"),) * 4), session_with(runner))
     assert reported.plan.check
     assert reported.plan.check.end > reported.plan.check.base
@@ -194,7 +190,7 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
     best = share * full
     power = 2 if combine == "factors" else 1  # both A and B are sums
     scale = max(s for s in (1, 1 / 2, 1 / 4, 1 / 8) if s**power <= 2 * share)
-    generation = made(data, FakeRunner(best), combine=combine, check=16)
+    generation = made(data, FakeBase(best), combine=combine, check=16)
     check = generation.plan.check
     assert check is not None
     assert (check.rows, check.scale) == (16, scale)
@@ -211,9 +207,9 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
 
 def test_fewer_rows_than_asked_for_are_reported(data: Path) -> None:
     full = norm(make_adapter(prepared(data).plan).pairs)
-    enough = made(data, FakeRunner(full), check=8).plan
+    enough = made(data, FakeBase(full), check=8).plan
     assert not any("labeled rows, not" in text for text in enough.warnings)
-    plan = made(data, FakeRunner(full), check=4000).plan
+    plan = made(data, FakeBase(full), check=4000).plan
     assert plan.check
     expected = f"was checked on {plan.check.rows} labeled rows, not 4000"
     assert any(expected in text for text in plan.warnings)
@@ -221,7 +217,7 @@ def test_fewer_rows_than_asked_for_are_reported(data: Path) -> None:
 
 def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     full = norm(make_adapter(prepared(data).plan).pairs)
-    text = saved_card(made(data, FakeRunner(0.4 * full), check=16), tmp_path / "a")
+    text = saved_card(made(data, FakeBase(0.4 * full), check=16), tmp_path / "a")
     section = text.split("## Checked on 16 rows")[1].split("##")[0]
     assert "multiplied by 0.5" in section
     rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("|")][2:]
@@ -239,7 +235,7 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     assert recipe["check"]["scale"] == 0.5
     assert recipe["recipe"]["check"] == 16
 
-    good = saved_card(made(data, FakeRunner(full), check=16), tmp_path / "b")
+    good = saved_card(made(data, FakeBase(full), check=16), tmp_path / "b")
     assert "## Checked on 16 rows" in good
     assert "at full strength" not in good
     assert "was worse" not in good
@@ -249,14 +245,31 @@ def saved_card(generation: Generation, folder: Path) -> str:
     return (generation.save_pretrained(folder) / CARD_FILE).read_text(encoding="utf-8")
 
 
+def test_a_loss_that_is_not_a_number_is_worse_than_any(data: Path) -> None:
+    class Unstable(FakeBase):
+        def loss(self, tokens: Sequence[Tokens]) -> float:
+            return math.nan if self.norm > 0.9 * full else super().loss(tokens)
+
+    full = norm(make_adapter(prepared(data).plan).pairs)
+    check = made(data, Unstable(full), check=8).plan.check
+    assert check
+    assert (check.start, check.scale) == (math.inf, 0.5)
+    assert check.end == pytest.approx(0.25)
+    plan, rows, _ = prepared(data)
+    asked = replace(rows, check=(("a", "b"),) * 4)
+    reported = make_adapter(plan, asked, session_with(Unstable(full))).plan.check
+    assert reported
+    assert (reported.end, reported.scale) == (math.inf, 1)
+
+
 def test_an_adapter_of_zeros_is_refused(data: Path) -> None:
     with pytest.raises(AdapterError, match="even at 1/8 strength") as error:
-        made(data, FakeRunner(1e-9), check=8)
+        made(data, FakeBase(1e-9), check=8)
     assert "leave out --check" in error.value.hint
 
 
 def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data: Path) -> None:
-    class Chat(FakeRunner):
+    class Chat(FakeBase):
         def chat_prompt(self, text: str) -> str:  # type: ignore[override]
             return f"<user>{text}"
 
@@ -266,7 +279,7 @@ def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data:
         def loss(self, tokens: Sequence[Tokens]) -> float:
             return 0.25 if tokens[0].prompt == [2] else super().loss(tokens)
 
-    full = norm(made(data, FakeRunner(1)).pairs)
+    full = norm(made(data, FakeBase(1)).pairs)
     good = made(data, Chat(full), check=8).plan.check
     assert good
     assert (good.chat, good.base) == (0.25, 1)

@@ -12,6 +12,7 @@ from hf_lorameta import Bank, Recipe, open_dataset
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import evaluation_rows as module
 from hf_lorameta.pipeline.evaluation_rows import RowsToEvaluate, open_to_evaluate, rows_to_evaluate
@@ -87,6 +88,22 @@ def test_texts_that_were_cut_are_cut_alike_to_score(file: Path) -> None:
     rows, _, skipped, _ = scored_on(scored, provenance)
     assert used.isdisjoint(rows)
     assert skipped == len(used)
+
+
+def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_them(
+    file: Path,
+) -> None:
+    dataset = open_dataset(file)
+    provenance, used = adapted_to(dataset)
+    chosen = scored_on(dataset, provenance)
+    [warning] = chosen.warnings
+    assert warning == "the adapter was generated for this dataset: its rows are not new to it"
+    assert (len(chosen.rows), chosen.skipped) == (ROWS - len(used), len(used))
+    provenance["recipe"]["check"] = ROWS
+    with pytest.raises(EmptyDatasetError, match="on every row of this dataset"):
+        scored_on(dataset, provenance)
+    provenance["recipe"]["check"] = -1
+    assert len(scored_on(dataset, provenance).rows) == ROWS
 
 
 def test_rows_are_drawn_from_a_bounded_beginning(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,27 +27,19 @@ from hf_lorameta.pipeline.generate import prepare  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.training.settings import Settings  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 LAST = Module("model.layers.1.mlp.down_proj", 48, 32)
 
 
 @pytest.fixture(scope="module", params=["with a prior", "without"])
-def bank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+def bank(
+    request: pytest.FixtureRequest, tiny_bank: Bank, tmp_path_factory: pytest.TempPathFactory
+) -> Bank:
     if request.param == "without":
-        return tiny.write_bank(tmp_path_factory.mktemp)
-    settings = Settings(
-        rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=8, general_rows=4
-    )
-    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
-    base = tiny.write_base(tmp_path_factory.mktemp("base"))
-    return tiny.train_bank(tasks, tmp_path_factory.mktemp("banks") / "bank", base, settings)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return tiny.write_bank(tmp_path_factory.mktemp)
+        return tiny_bank
+    general: dict[str, Any] = {"general_steps": 8, "general_rows": 4, "forms": True}
+    return tiny.write_bank(tmp_path_factory.mktemp, **general)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +89,8 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     assert recipe["recipe"]["fit"] == 32
 
 
-def test_rows_fitted_on_are_neither_trained_nor_scored_on(plain: Bank, new: Path) -> None:
-    adapter = make(plain, new, fit=16, train=16, check=8)
+def test_rows_fitted_on_are_neither_trained_nor_scored_on(tiny_bank: Bank, new: Path) -> None:
+    adapter = make(tiny_bank, new, fit=16, train=16, check=8)
     assert adapter.plan.fit
     assert adapter.plan.training
     rows = draw_rows(adapter.plan.recipe, [(row["input"], row["output"]) for row in labeled()])
@@ -107,19 +100,21 @@ def test_rows_fitted_on_are_neither_trained_nor_scored_on(plain: Bank, new: Path
     assert {*rows.fit} <= {*used}
 
 
-def test_the_same_seed_gives_the_same_adapter(plain: Bank, new: Path) -> None:
-    first, second, other = (make(plain, new, fit=32, seed=seed) for seed in (0, 0, 1))
+def test_the_same_seed_gives_the_same_adapter(tiny_bank: Bank, new: Path) -> None:
+    first, second, other = (make(tiny_bank, new, fit=32, seed=seed) for seed in (0, 0, 1))
     for ours, same in zip(first.pairs, second.pairs, strict=True):
         assert all(map(np.array_equal, ours, same))
     assert first.plan.fit != other.plan.fit
 
 
-def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(plain: Bank, tmp_path: Path) -> None:
+def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
+    tiny_bank: Bank, tmp_path: Path
+) -> None:
     """The labels are drawn by chance, after they were fitted: nothing is left to learn."""
     rng = np.random.default_rng(0)
     rows = [row | {"output": tiny.WORDS[rng.integers(16)]} for row in labeled(16)]
     data = tiny.write_task(tmp_path, "chance", rows)
-    with Session(plain) as session:
+    with Session(tiny_bank) as session:
         recipe = Recipe(rank=4, fit=16)
         plan, drawn, _ = prepare(session.open_dataset(data), session, recipe)
         fitted = make_adapter(plan, drawn, session)
@@ -136,37 +131,37 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(plain: Bank, tmp_
     [(1, "have the same output"), (16, "all have different outputs")],
 )
 def test_outputs_that_say_nothing_of_the_inputs_are_warned_of(
-    plain: Bank, tmp_path: Path, outputs: int, warning: str
+    tiny_bank: Bank, tmp_path: Path, outputs: int, warning: str
 ) -> None:
     rows = [row | {"output": tiny.WORDS[i % outputs]} for i, row in enumerate(labeled(16))]
-    adapter = make(plain, tiny.write_task(tmp_path, "rows", rows), fit=16)
+    adapter = make(tiny_bank, tiny.write_task(tmp_path, "rows", rows), fit=16)
     assert [text for text in adapter.plan.warnings if warning in text]
-    assert not [text for text in make(plain, tiny.write_task(tmp_path, "few", labeled(32)), fit=16)
-                .plan.warnings if "last layer was fitted" in text]  # fmt: skip
+    few = make(tiny_bank, tiny.write_task(tmp_path, "few", labeled(32)), fit=16)
+    assert not [text for text in few.plan.warnings if "last layer was fitted" in text]
 
 
-def test_fewer_rows_than_asked_for_are_reported(plain: Bank, new: Path) -> None:
-    warnings = make(plain, new, fit=300).plan.warnings
+def test_fewer_rows_than_asked_for_are_reported(tiny_bank: Bank, new: Path) -> None:
+    warnings = make(tiny_bank, new, fit=300).plan.warnings
     assert any("The last layer was fitted on 64 labeled rows, not 300" in text for text in warnings)
 
 
-def test_too_few_rows_are_refused(plain: Bank, tmp_path: Path) -> None:
+def test_too_few_rows_are_refused(tiny_bank: Bank, tmp_path: Path) -> None:
     with pytest.raises(EmptyDatasetError, match="7 labeled rows left to fit on, expected at least"):
-        make(plain, tiny.write_task(tmp_path, "few", labeled(7)), fit=300)
+        make(tiny_bank, tiny.write_task(tmp_path, "few", labeled(7)), fit=300)
 
 
-def test_a_dataset_without_outputs_is_refused(plain: Bank, tmp_path: Path) -> None:
+def test_a_dataset_without_outputs_is_refused(tiny_bank: Bank, tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "say one two"}\n' * 8)
     with pytest.raises(UnlabeledDatasetError, match="fit compares answers with outputs"):
-        make(plain, path, fit=8)
+        make(tiny_bank, path, fit=8)
 
 
 def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
-    plain: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hf_lorameta.pipeline.make.combine_adapters", pytest.fail)
-    with Session(plain) as session:
+    with Session(tiny_bank) as session:
         session.evaluator.model.config.model_type = "gemma3_text"
         plan, rows, _ = prepare(session.open_dataset(new), session, Recipe(fit=16))
         with pytest.raises(UsageError, match="last layer of 'gemma3_text' cannot be fitted"):
@@ -174,10 +169,10 @@ def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
 
 
 def test_an_adapter_that_uses_all_ranks_of_the_layer_is_refused_before_the_pass(
-    plain: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hf_lorameta.training.further.readout_states.collect_states", pytest.fail)
-    with Session(plain) as session:
+    with Session(tiny_bank) as session:
         plan, rows, _ = prepare(session.open_dataset(new), session, Recipe(rank=4, fit=16))
         generation = make_adapter(replace(plan, recipe=Recipe(rank=4)))
         pair = np.ones((4, 48), np.float32), np.ones((32, 4), np.float32)

@@ -19,25 +19,21 @@ from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
-from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.types import no_progress  # noqa: E402
 
-SETTINGS = Settings(
-    rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=30, general_rows=4,
-    general_lr=0.02,
-)  # fmt: skip
+GENERAL: dict[str, Any] = {
+    "general_steps": 30, "general_rows": 4, "general_lr": 0.02, "forms": True,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_base(tmp_path_factory.mktemp("base"))
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return tiny.write_bank(tmp_path_factory.mktemp, **GENERAL)
 
 
 @pytest.fixture(scope="module")
-def bank(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
-    folder = tmp_path_factory.mktemp("banks") / "bank"
-    return tiny.train_bank(tasks, folder, base, SETTINGS)
+def base(bank: Bank) -> Path:
+    return Path(bank.index.base_model)
 
 
 @pytest.fixture(scope="module")

@@ -194,19 +194,6 @@ def test_recipe_and_card_say_that_no_bank_was_used(
     assert len(used) >= 32
 
 
-def test_the_same_seed_gives_the_same_adapter(bases: dict[str, Path], data: Path) -> None:
-    first, second = (make(bases["Llama"], data, fit=16, train=16) for _ in range(2))
-    for ours, same in zip(first.pairs, second.pairs, strict=True):
-        assert all(map(np.array_equal, ours, same))
-
-
-def test_an_adapter_can_be_exported(bases: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
-    adapter = make(bases["Llama"], data, fit=16)
-    folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
-    assert (folder / "adapter.gguf").stat().st_size > 0
-
-
 def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(bases["Llama"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(bases["Llama"])
@@ -321,7 +308,8 @@ def test_a_dataset_without_outputs_is_refused(bases: dict[str, Path], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0)]
+    ("name", "value"),
+    [("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0), ("emit", "mixture")],
 )
 def test_a_setting_of_combining_is_refused(
     bases: dict[str, Path], data: Path, name: str, value: object
@@ -330,17 +318,6 @@ def test_a_setting_of_combining_is_refused(
     hint = refused(RecipeError, f"{name}={value} is for the adapters of a bank", data,
                    base=bases["Llama"], recipe=recipe)  # fmt: skip
     assert hint == f"leave out --{name.replace('_', '-')}, or name a bank"
-
-
-def test_a_mixture_is_refused(bases: dict[str, Path], data: Path) -> None:
-    with pytest.raises(RecipeError, match="emit=mixture is for the adapters of a bank"):
-        plan(data, base=bases["Llama"], recipe=Recipe(emit="mixture"))
-
-
-def test_a_last_layer_that_cannot_be_fitted_is_refused(bases: dict[str, Path], data: Path) -> None:
-    hint = refused(UsageError, "last layer of 'gemma3_text' cannot be fitted", data,
-                   base=bases["Gemma3"], recipe=Recipe(fit=16))  # fmt: skip
-    assert hint == "train the adapter instead"
 
 
 def test_an_adapter_that_learned_nothing_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:

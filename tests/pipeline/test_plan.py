@@ -15,7 +15,8 @@ from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
-from hf_lorameta.method.coefficients import RuleInputs, apply_rule
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES, RuleInputs, apply_rule
+from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline import plan_warnings, read
 from hf_lorameta.pipeline.make import make_adapter
 from tests.conftest import Account, Built, Shell
@@ -118,6 +119,22 @@ def test_text_without_inputs_is_compared_with_outputs(tmp_path: Path, embedded: 
 def test_labeled_datasets_are_compared_completely(tmp_path: Path, embedded: Bank) -> None:
     result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
     assert result.nearest_in_bank == embedded.index.typical_distances[Recipe().metric]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("rule", sorted({*COEFFICIENT_RULES} - {"neural"}))
+def test_nearer_datasets_come_first_with_every_metric_and_rule(
+    tmp_path: Path, embedded: Bank, metric: str, rule: str
+) -> None:
+    result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
+    result = result.with_recipe(Recipe(metric=metric, coefficients=rule))
+    neighbors = result.neighbors()
+    assert sum(n.coefficient for n in neighbors) == pytest.approx(1)
+    coefficients = [n.coefficient for n in neighbors]
+    assert coefficients == sorted(coefficients, reverse=True)
+    if rule != "kernel":  # the other rules give nearer datasets larger coefficients
+        distances = [n.distance for n in neighbors]
+        assert distances == sorted(distances)
 
 
 # --- warnings ------------------------------------------------------------------------------------

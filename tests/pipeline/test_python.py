@@ -21,7 +21,6 @@ from hf_lorameta.errors import (
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import progress
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate
-from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.support.plain_bank import plain_bank
 from tests.training import tiny
@@ -79,10 +78,21 @@ def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path
     assert plan.example is None
 
 
-def test_missing_values_of_a_data_frame_are_empty() -> None:
-    frame = pytest.importorskip("pandas").DataFrame([*LINES, {"question": None, "answer": "x"}])
-    dataset = Session().open_dataset(frame)
-    assert list(dataset.rows())[-1] == ("", "x")
+@pytest.mark.parametrize(
+    ("rows", "columns", "expected"),
+    [
+        ([*LINES, {"question": None, "answer": "x"}], None, ("", "x")),
+        ([["a", "b"]], "input=0,output=1", ("a", "b")),
+        ([{"input": "a", "output": "b", "split": "c"}], None, ("a", "b")),
+        ([{"input": "a", "output": "b", "features": "c"}], None, ("a", "b")),
+    ],
+    ids=["missing", "numbers", "split", "features"],
+)
+def test_cells_and_columns_of_a_data_frame_may_be_any(
+    rows: list[Any], columns: str | None, expected: Row
+) -> None:
+    frame = pytest.importorskip("pandas").DataFrame(rows)
+    assert list(open_dataset(frame, columns=columns).rows())[-1] == expected
 
 
 @pytest.mark.parametrize("form", ["numpy", "torch", "pandas"])
@@ -144,17 +154,6 @@ def test_lists_that_pandas_reads_as_arrays_are_read(
     assert list(open_dataset(frame).rows()) == [expected]
 
 
-def test_columns_of_a_data_frame_may_be_numbers() -> None:
-    frame = pytest.importorskip("pandas").DataFrame([["a", "b"]])
-    assert list(open_dataset(frame, columns="input=0,output=1").rows()) == [("a", "b")]
-
-
-@pytest.mark.parametrize("name", ["split", "features"])
-def test_columns_of_a_data_frame_may_have_any_name(name: str) -> None:
-    frame = pytest.importorskip("pandas").DataFrame([{"input": "a", "output": "b", name: "c"}])
-    assert list(open_dataset(frame).rows()) == [("a", "b")]
-
-
 @pytest.mark.parametrize("asked", ["fit", "train", "check"])
 def test_a_missing_extra_is_named_before_any_work(
     asked: str, monkeypatch: pytest.MonkeyPatch
@@ -162,10 +161,6 @@ def test_a_missing_extra_is_named_before_any_work(
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     with pytest.raises(MissingExtraError):
         hf_lorameta.generate("no-such-file.jsonl", "no-bank", Recipe.of(**{asked: 16}))
-
-
-def test_a_bank_can_be_named(tmp_path: Path) -> None:
-    assert hf_lorameta.plan(LINES, str(plain_bank().folder)).neighbors()
 
 
 def test_what_cannot_be_a_dataset_is_refused() -> None:
@@ -182,7 +177,7 @@ def test_errors_name_arguments_of_python() -> None:
     assert error.value.__notes__ == ["add split='train'"]
     assert error.value.hint == "add --split train"
     with pytest.raises(EmptyDatasetError) as error:
-        hf_lorameta.generate(LINES, plain_bank(), Recipe(train=16, check=24))
+        hf_lorameta.generate(LINES, str(plain_bank().folder), Recipe(train=16, check=24))
     assert error.value.__notes__ == [
         "leave out train=, or lower check=, or name a dataset with more rows"
     ]
@@ -225,32 +220,20 @@ def test_a_mixture_is_pickled_and_shows_its_own_bars(
 # --- with a loaded model -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    pytest.importorskip("torch")
-    from hf_lorameta.training.settings import Settings
-
-    base = tiny.write_base(tmp_path_factory.mktemp("base"))
-    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 2)
-    settings = Settings(rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
-    folder = tmp_path_factory.mktemp("banks") / "bank"
-    return tiny.train_bank(tasks, folder, base, settings)
-
-
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(trained: Bank) -> None:
+def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank: Bank) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    name = trained.index.base_model
+    name = tiny_bank.index.base_model
     model = AutoModelForCausalLM.from_pretrained(name).train()
     tokenizer = AutoTokenizer.from_pretrained(name)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, lines = model.generation_config, tiny.rows(3)
     loaded = (model, tokenizer)
     recipe = Recipe(rank=4, fit=8, check=4)
-    generation = hf_lorameta.generate(lines, trained, recipe, model=loaded)
+    generation = hf_lorameta.generate(lines, tiny_bank, recipe, model=loaded)
     assert isinstance(generation, hf_lorameta.Generation)
-    fitted, same = generation.plan.fit, hf_lorameta.generate(lines, trained, recipe)
+    fitted, same = generation.plan.fit, hf_lorameta.generate(lines, tiny_bank, recipe)
     assert fitted
     assert same.plan.fit
     assert fitted.start == pytest.approx(same.plan.fit.start, abs=0.05)  # another dtype
@@ -271,10 +254,10 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(trained: B
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_a_merge_is_evaluated_on_a_data_frame(trained: Bank, tmp_path: Path) -> None:
+def test_a_merge_is_evaluated_on_a_data_frame(tiny_bank: Bank, tmp_path: Path) -> None:
     frame = pytest.importorskip("pandas").DataFrame(tiny.rows(3))
-    entry = trained.index.entries[0].adapter.replace("/", "--")
-    folder = hf_lorameta.merge({entry: 1.0}, bank=trained).save_pretrained(tmp_path / "merged")
+    entry = tiny_bank.index.entries[0].adapter.replace("/", "--")
+    folder = hf_lorameta.merge({entry: 1.0}, bank=tiny_bank).save_pretrained(tmp_path / "merged")
     options: dict[str, Any] = {"shots": 0, "generate": False}
     report = hf_lorameta.evaluate(folder, frame, **options)
     assert report.scores["generated"].rows == len(frame)
@@ -285,12 +268,12 @@ def test_a_merge_is_evaluated_on_a_data_frame(trained: Bank, tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_several_adapters_are_evaluated_together(trained: Bank, tmp_path: Path) -> None:
+def test_several_adapters_are_evaluated_together(tiny_bank: Bank, tmp_path: Path) -> None:
     folders = [
-        hf_lorameta.merge({entry.adapter.replace("/", "--"): 1.0}, bank=trained).save_pretrained(
+        hf_lorameta.merge({entry.adapter.replace("/", "--"): 1.0}, bank=tiny_bank).save_pretrained(
             tmp_path / entry.name
         )
-        for entry in trained.index.entries[:2]
+        for entry in tiny_bank.index.entries[:2]
     ]
     options: dict[str, Any] = {"shots": 2, "generate": False}
     report = hf_lorameta.evaluate(folders, tiny.rows(3), **options)

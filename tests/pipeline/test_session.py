@@ -12,29 +12,29 @@ from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.conftest import Account, Shell
-from tests.pipeline.test_check import FakeRunner
+from tests.pipeline.test_check import FakeBase
 from tests.support.plain_bank import plain_bank
 
 
-def count_runners(monkeypatch: pytest.MonkeyPatch, limit: float) -> list[int]:
-    """Let sessions use runners that need no model, and return a list with a 1 for each."""
+def count_loaded(monkeypatch: pytest.MonkeyPatch, limit: float) -> list[int]:
+    """Let sessions load something that needs no model, and return a list with a 1 for each."""
     made: list[int] = []
 
-    def make(*_: object) -> FakeRunner:
+    def make(*_: object, **__: object) -> FakeBase:
         made.append(1)
-        return FakeRunner(limit)
+        return FakeBase(limit)
 
-    monkeypatch.setattr(Session, "evaluator", None)
-    monkeypatch.setattr(session_module, "TorchRunner", make)
+    monkeypatch.setattr(session_module, "locate", lambda *_: Path())
+    monkeypatch.setattr(session_module, "TorchEvaluator", make)
     return made
 
 
-def test_hub_bank_and_runner_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = count_runners(monkeypatch, 1)
+def test_hub_bank_and_base_model_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = count_loaded(monkeypatch, 1)
     with Session() as session:
         assert session.hub is session.hub
         assert session.bank is session.bank
-        assert session.runner is session.runner
+        assert session.evaluator is session.evaluator
     assert loaded == [1]
 
 
@@ -54,7 +54,7 @@ def test_the_base_model_is_loaded_at_the_banks_revision(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(session_module, "locate", locate)
     with pytest.raises(KeyboardInterrupt):
-        _ = Session(bank, token="hf_x").runner
+        _ = Session(bank, token="hf_x").evaluator
     assert calls == [(bank.index.base_model, "abc", "hf_x")]
 
 
@@ -65,7 +65,7 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
 
     from hf_lorameta import open_dataset
 
-    loaded, read = count_runners(monkeypatch, 5), []
+    loaded, read = count_loaded(monkeypatch, 5), []
     opened = open_dataset(data)
 
     def rows() -> Iterator[Row]:

@@ -28,11 +28,6 @@ from tests.training.tiny import loss, make  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return tiny.write_bank(tmp_path_factory.mktemp)
-
-
-@pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of a topic that the bank does not have."""
     return tiny.write_task(tmp_path_factory.mktemp("new"), "topic3", tiny.rows(3))
@@ -52,9 +47,9 @@ def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
 def test_training_lowers_the_loss_and_the_card_says_so(
-    bank: Bank, new: Path, tmp_path: Path
+    tiny_bank: Bank, new: Path, tmp_path: Path
 ) -> None:
-    generated, trained = make(bank, new), make(bank, new, train=16, check=8)
+    generated, trained = make(tiny_bank, new), make(tiny_bank, new, train=16, check=8)
     training = trained.plan.training
     assert training is not None
     assert (training.rows, training.held_out) == (16, 16)
@@ -71,9 +66,11 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     drawn = draw_rows(trained.plan.recipe, pool)
     used = drawn.train
     others = [row for row in pool if row not in used]
-    assert loss(bank, others, tmp_path / "trained") < loss(bank, others, tmp_path / "generated")
+    assert loss(tiny_bank, others, tmp_path / "trained") < loss(
+        tiny_bank, others, tmp_path / "generated"
+    )
     assert trained.plan.check.end == pytest.approx(
-        loss(bank, list(drawn.check), tmp_path / "trained"), abs=0.02
+        loss(tiny_bank, list(drawn.check), tmp_path / "trained"), abs=0.02
     )
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "**Trained on 16 rows of the dataset**" in card
@@ -85,10 +82,12 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     assert recipe["recipe"]["train"] == 16
 
 
-def test_outputs_of_other_rows_take_part_unless_they_are_few(bank: Bank, tmp_path: Path) -> None:
+def test_outputs_of_other_rows_take_part_unless_they_are_few(
+    tiny_bank: Bank, tmp_path: Path
+) -> None:
     different = [row | {"output": f"{row['output']} {i}"} for i, row in enumerate(tiny.rows(3))]
     new = tiny.write_task(tmp_path, "new", different)
-    trained = make(bank, new, train=16)
+    trained = make(tiny_bank, new, train=16)
     assert trained.plan.training is not None
     assert trained.plan.training.other_outputs == 24
     card = trained.save_pretrained(tmp_path / "adapter") / "README.md"
@@ -100,18 +99,18 @@ def test_outputs_of_other_rows_take_part_unless_they_are_few(bank: Bank, tmp_pat
     assert used is not None
     assert set(used) == {*drawn.train, *drawn.outputs}
     small = tiny.write_task(tmp_path, "small", different[:30])
-    training = make(bank, small, train=16).plan.training
+    training = make(tiny_bank, small, train=16).plan.training
     assert training is not None
     assert training.other_outputs == 0
 
 
 def test_other_rows_decide_where_hardly_any_rows_have_an_output_in_common(
-    bank: Bank, tmp_path: Path
+    tiny_bank: Bank, tmp_path: Path
 ) -> None:
     """Cross-validation would score labels that its half of the rows does not have."""
     pool = [(f"Which number is in {i}?", f"label {i % 16}") for i in range(96)]
     many_labels = tiny.write_task(tmp_path, "labels", [{"input": i, "output": o} for i, o in pool])
-    trained = make(bank, many_labels, train=16)
+    trained = make(tiny_bank, many_labels, train=16)
     training, recipe = trained.plan.training, trained.plan.recipe
     assert training is not None
     assert (training.rows, training.held_out, training.on_other_rows) == (16, 16, True)
@@ -140,17 +139,17 @@ def test_without_training_no_rows_are_drawn_for_it() -> None:
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(
-    bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
     with pytest.raises(UsageError, match="GB of memory") as caught:
-        make(bank, new, train=16)
+        make(tiny_bank, new, train=16)
     assert caught.value.hint == "leave out --train, or use a machine with more memory"
 
 
-def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
-    first, second = make(bank, new, train=16), make(bank, new, train=16)
-    other = make(bank, new, train=16, seed=1)
+def test_the_same_seed_gives_the_same_adapter(tiny_bank: Bank, new: Path) -> None:
+    first, second = make(tiny_bank, new, train=16), make(tiny_bank, new, train=16)
+    other = make(tiny_bank, new, train=16, seed=1)
     for ours, same in zip(first.pairs, second.pairs, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(ours, same, strict=True))
     assert first.plan.training != other.plan.training
@@ -169,9 +168,9 @@ def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
 
 
 def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
-    bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Session(bank) as session:
+    with Session(tiny_bank) as session:
         recipe = Recipe(fit=8, train=16)
         plan, rows, _ = prepare(session.open_dataset(new), session, recipe)
         session.evaluator.model._supports_attention_backend = False
@@ -181,7 +180,7 @@ def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
 
 
 def test_an_adapter_worse_than_the_base_model_is_refused(
-    bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = few_rows.continue_training
 
@@ -192,4 +191,4 @@ def test_an_adapter_worse_than_the_base_model_is_refused(
 
     monkeypatch.setattr(few_rows, "continue_training", worse)
     with pytest.raises(AdapterError, match="worse than the base model: loss"):
-        make(bank, new, train=16)
+        make(tiny_bank, new, train=16)

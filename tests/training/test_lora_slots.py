@@ -230,9 +230,9 @@ def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
     assert len(layout) > MODELS[kind]["num_hidden_layers"]
     rows = tokens(1, 6)
     expected = float(reference_loss(model, rows))
-    packing.use_row_attention(model)
     [packed] = passes({0: rows}, 1000)
-    assert float(token_losses(model, packed).mean()) == pytest.approx(expected, rel=1e-6)
+    with packing.using_row_attention(model):
+        assert float(token_losses(model, packed).mean()) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -259,5 +259,5 @@ def test_models_that_carry_a_state_are_refused(
     with pytest.raises(
         UsageError, match=f"{kind}ForCausalLM cannot be trained here: .*{reason}"
     ) as error:
-        packing.use_row_attention(model)
+        packing.check_row_attention(model)
     assert "bank build" in error.value.hint

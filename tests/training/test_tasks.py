@@ -16,6 +16,13 @@ from tests.data.test_chat_form import base
 from tests.training.tiny import rows, write_task
 
 
+def manifest_of(folder: Path, *entries: dict[str, str], **more: object) -> str:
+    """Write a manifest and return its path."""
+    path = folder / "m.yaml"
+    path.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries, **more}))
+    return str(path)
+
+
 def test_a_folder_has_tasks_with_their_provenance(tmp_path: Path) -> None:
     for name in ("b", "a"):
         write_task(tmp_path, name, rows(0))
@@ -32,14 +39,10 @@ def test_a_folder_has_tasks_with_their_provenance(tmp_path: Path) -> None:
 
 
 def test_files_manifests_and_hub_ids_can_be_combined(tmp_path: Path) -> None:
-    manifest = tmp_path / "m.yaml"
     entry = {"adapter": "org/lora", "dataset": "org/data", "dataset_revision": "v1", "config": "c"}
-    manifest.write_text(
-        json.dumps({"version": 1, "base_model": "o/m", "defaults": {"split": "test"},
-                    "entries": [entry]})
-    )  # fmt: skip
+    manifest = manifest_of(tmp_path, entry, defaults={"split": "test"})
     file = write_task(tmp_path / "files", "words", rows(0))
-    tasks = read_tasks([str(manifest), str(file), "google/boolq"])
+    tasks = read_tasks([manifest, str(file), "google/boolq", "google/boolq"])
     assert [task.name for task in tasks] == ["data", "words", "boolq"]
     assert (tasks[0].config, tasks[0].split, tasks[0].revision) == ("c", "test", "v1")
     assert [task.is_local for task in tasks] == [False, True, False]
@@ -47,24 +50,26 @@ def test_files_manifests_and_hub_ids_can_be_combined(tmp_path: Path) -> None:
 
 
 def test_the_template_chat_of_a_manifest_is_that_of_the_base_model(tmp_path: Path) -> None:
-    manifest = tmp_path / "m.yaml"
-    entries = [{"adapter": "o/a", "dataset": "o/d", "template": "chat"},
-               {"adapter": "o/b", "dataset": "o/e"}]  # fmt: skip
-    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
+    manifest = manifest_of(
+        tmp_path,
+        {"adapter": "o/a", "dataset": "o/d", "template": "chat"},
+        {"adapter": "o/b", "dataset": "o/e"},
+    )
     source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<model>"
     folder = base(tmp_path / "base", source, starts=False)
-    tasks = in_chat_form(read_tasks([str(manifest)]), folder, folder / "tokenizer.json")
+    tasks = in_chat_form(read_tasks([manifest]), folder, folder / "tokenizer.json")
     assert [task.template for task in tasks] == ["<user>{prompt}<model>", None]
 
 
 def test_a_template_is_that_of_all_tasks_without_their_own(tmp_path: Path) -> None:
-    manifest = tmp_path / "m.yaml"
-    entries = [{"adapter": "o/a", "dataset": "o/d", "template": "Q: {input}"},
-               {"adapter": "o/b", "dataset": "./rows.jsonl"}]  # fmt: skip
-    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
+    manifest = manifest_of(
+        tmp_path,
+        {"adapter": "o/a", "dataset": "o/d", "template": "Q: {input}"},
+        {"adapter": "o/b", "dataset": "./rows.jsonl"},
+    )
     file = write_task(tmp_path / "files", "words", rows(0))
     write_task(tmp_path / "files", "words", rows(1), "validation")
-    names = [str(manifest), str(tmp_path / "files")]
+    names = [manifest, str(tmp_path / "files")]
     tasks = read_tasks(names, "<{input}>")
     assert [task.template for task in tasks] == ["Q: {input}", "<{input}>", "<{input}>"]
     assert tasks[1].dataset == str(tmp_path / "rows.jsonl")
@@ -131,10 +136,9 @@ def test_datasets_with_the_same_name_are_told_apart(tmp_path: Path) -> None:
         for config in ("sst2", "mnli")
     ]
     owners = [{"adapter": f"user/{o}", "dataset": f"{o}/alpaca"} for o in ("a", "b")]
-    manifest = tmp_path / "m.yaml"
-    entries = [*configs, *owners, {"adapter": "user/c", "dataset": "google/boolq"}]
-    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
-    found = {task.name: task.dataset for task in read_tasks([str(manifest)])}
+    boolq = {"adapter": "user/c", "dataset": "google/boolq"}
+    manifest = manifest_of(tmp_path, *configs, *owners, boolq)
+    found = {task.name: task.dataset for task in read_tasks([manifest])}
     assert found == {
         "glue-sst2": "nyu-mll/glue",
         "glue-mnli": "nyu-mll/glue",
@@ -144,16 +148,10 @@ def test_datasets_with_the_same_name_are_told_apart(tmp_path: Path) -> None:
     }
 
 
-def test_a_repeated_dataset_is_one_task() -> None:
-    assert len(read_tasks(["google/boolq", "google/boolq"])) == 1
-
-
 def test_a_dataset_of_several_adapters_is_one_task(tmp_path: Path) -> None:
-    manifest = tmp_path / "m.yaml"
     named = [("a", "one", "mit"), ("b", "one", "bsd"), ("c", "two", "mit"), ("d", "two", "mit")]
     entries = [{"adapter": f"o/{a}", "dataset": f"o/{d}", "license": x} for a, d, x in named]
-    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
-    tasks = read_tasks([str(manifest)])
+    tasks = read_tasks([manifest_of(tmp_path, *entries)])
     assert [(task.dataset, task.license) for task in tasks] == [("o/one", None), ("o/two", "mit")]
 
 

@@ -56,7 +56,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
         self._engine.close()
 
     def chat_prompt(self, text: str) -> str | None:
-        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        """See `hf_lorameta.engines.scoring.Evaluator.chat_prompt`."""
         return self._engine.chat_prompt(text)
 
     def evaluate(

@@ -261,7 +261,7 @@ class LlamaCpp:
         return tokens
 
     def chat_prompt(self, text: str) -> str | None:
-        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        """See `hf_lorameta.engines.scoring.Evaluator.chat_prompt`."""
         if not self._has_chat_template:
             return None
         messages = [{"role": "user", "content": text}]

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
+from hf_lorameta.engines.interfaces import RowScores, all_alike, known_answer
 from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.packing import Parts, Slice, using
 from hf_lorameta.engines.transformers.peft_adapter import attached, load_in_slots
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
-from hf_lorameta.types import Progress, Row, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, Progress, Row, StageProgress, no_progress
 
 MODEL_CONFIG_FILE = "config.json"
 _SHARED_BATCHES = 4
@@ -131,8 +133,10 @@ class TorchEvaluator(scoring.Evaluator):
         if end is None:
             name = tokenizer.name_or_path
             raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
-        self._end: int = end
-        self._start = [start] if start in self._tokenizer("").input_ids else []
+        self.end_token: int = end
+        """Ends an output."""
+        self.start_tokens = [start] if start in self._tokenizer("").input_ids else []
+        """What the tokenizer prepends to a text, possibly nothing."""
         self._first = [end if start is None else start]
         self.model.generation_config = self._greedy_config()
 
@@ -205,7 +209,7 @@ class TorchEvaluator(scoring.Evaluator):
         prompt = scoring.prompt_text(row[0], shots)
         texts = [prompt, scoring.row_text(prompt, row[1])]
         prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
-        return Tokens.split(prompt_ids, ids, self._start, self._first, self._end)
+        return Tokens.split(prompt_ids, ids, self.start_tokens, self._first, self.end_token)
 
     def _greedy_config(self) -> Any:
         """Plain greedy decoding, without the model's own sampling settings and penalties."""
@@ -215,35 +219,25 @@ class TorchEvaluator(scoring.Evaluator):
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self._end_tokens(),
-            pad_token_id=self._end,
+            pad_token_id=self.end_token,
         )
 
     def _end_tokens(self) -> list[int]:
         """The tokenizer's end token and those of the model's own generation config."""
         own = self.model.generation_config.eos_token_id
-        return sorted({self._end, *(own if isinstance(own, list) else [own])} - {None})
+        return sorted({self.end_token, *(own if isinstance(own, list) else [own])} - {None})
 
     def chat_prompt(self, text: str) -> str | None:
-        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        """See `hf_lorameta.engines.scoring.Evaluator.chat_prompt`."""
         if not self._tokenizer.chat_template:
             return None
         prompt: str = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
         )
         # the start token is prepended to every prompt
-        return prompt.removeprefix(self._tokenizer.bos_token or "") if self._start else prompt
+        return prompt.removeprefix(self._tokenizer.bos_token or "") if self.start_tokens else prompt
 
     # --- loss ---
-
-    @property
-    def start_tokens(self) -> list[int]:
-        """The tokens that the tokenizer prepends to a text, possibly none."""
-        return self._start
-
-    @property
-    def end_token(self) -> int:
-        """The token that ends an output."""
-        return self._end
 
     @cached_property
     def answer_ends(self) -> frozenset[int]:
@@ -261,7 +255,9 @@ class TorchEvaluator(scoring.Evaluator):
 
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
-        return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]
+        return [
+            self._encode(row, shots).truncated(self.max_length, self.start_tokens) for row in rows
+        ]
 
     def row_losses(
         self,
@@ -287,6 +283,28 @@ class TorchEvaluator(scoring.Evaluator):
             found = runner.losses(dict.fromkeys(range(adapters), rows), done=done)
         return [found[slot] for slot in range(adapters)]
 
+    def score(
+        self, rows: Sequence[Tokens], layout: Layout = (), pairs: Sequence[FactorPair] = ()
+    ) -> RowScores:
+        """Score rows with an adapter in memory, or without one.
+
+        Args:
+            rows: to score.
+            layout: modules of the adapter.
+            pairs: A (r, in) and B (out, r) of the modules, in order.
+
+        Raises:
+            AdapterError: the base model lacks a module of the layout, or it has another shape.
+        """
+        from hf_lorameta.engines.transformers.lora_layer import applied
+
+        with applied(self.model, layout, pairs):
+            [losses] = self.row_losses(rows)
+        ends, found = self.answer_ends, list(zip(rows, losses.likeliest, strict=True))
+        right = sum(best[:-1] == row.output[:-1] and best[-1] in ends for row, best in found)
+        known = [known_answer(best, row.output, ends) for row, best in found]
+        return RowScores(losses.per_token, right, all_alike(known, [row.output for row in rows]))
+
     # --- answers ---
 
     def _answers(
@@ -295,7 +313,9 @@ class TorchEvaluator(scoring.Evaluator):
         """Return the answers to all rows with each of the adapters in slots, or the only one."""
         first_line = scoring.single_line(rows)
         length = self.max_length - self.max_new_tokens
-        prompts = [self._encode(row, shots).truncated_prompt(length, self._start) for row in rows]
+        prompts = [
+            self._encode(row, shots).truncated_prompt(length, self.start_tokens) for row in rows
+        ]
         answers = [[""] * len(prompts) for _ in range(adapters)]
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
         budget = self.batch_tokens if adapters == 1 else _SHARED_BATCHES * self.batch_tokens
@@ -317,7 +337,7 @@ class TorchEvaluator(scoring.Evaluator):
         """Continue prompts greedily; end tokens may follow an answer."""
         from transformers import StoppingCriteriaList
 
-        ids, mask = _left_padded(prompts, self._end)
+        ids, mask = _left_padded(prompts, self.end_token)
         width = ids.shape[1]
         criteria = [self._newline_criterion(width)] if first_line else []
         tokens = self.model.generate(

@@ -17,7 +17,8 @@ import torch
 
 from hf_lorameta.engines.transformers.float32_products import input_gradient, linear
 from hf_lorameta.engines.transformers.packing import LOOP_DEVICES, Slice, current_parts
-from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.types import FactorPair
 
 Factors = tuple[torch.Tensor, torch.Tensor]
@@ -62,10 +63,27 @@ def applied(
         model: of transformers, with frozen weights.
         layout: the adapted modules.
         factors: A (r, in) and s·B (out, r) of each of them.
+
+    Raises:
+        AdapterError: the base model lacks a module of the layout, or it has another shape.
     """
+    for module in layout:
+        _check(model, module)
     pairs = ((torch.as_tensor(A), torch.as_tensor(B)) for A, B in factors)
     on_device = ((A.to(model.device), B.to(model.device)) for A, B in pairs)
     return in_slots(model, {m.name: {0: p} for m, p in zip(layout, on_device, strict=True)})
+
+
+def _check(model: Any, module: Module) -> None:
+    try:
+        linear = model.get_submodule(module.name)
+    except AttributeError:
+        raise AdapterError(f"the base model has no module {module.name}") from None
+    shape, expected = tuple(linear.weight.shape), (module.out_features, module.in_features)
+    if shape != expected:
+        raise AdapterError(
+            f"{module.name} of the base model has shape {shape}, expected {expected}"
+        )
 
 
 class SlotLinear(torch.nn.Module):

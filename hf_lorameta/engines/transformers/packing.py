@@ -116,13 +116,14 @@ class Pass:
     slices: tuple[Slice, ...]
 
 
-def passes(rows: Mapping[int, Sequence[Tokens]], budget: int, share: bool = True) -> Iterator[Pass]:
+def passes(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Pass]:
     """Pack rows, in order, into passes of limited memory; a row that exceeds it is on its own.
+
+    A task's rows share the common prefix of their prompts, which counts once.
 
     Args:
         rows: rows of the task in each slot.
         budget: maximum number of tokens; output tokens count half more (`OUTPUT_TOKEN_COST`).
-        share: let a task's rows share the common prefix of their prompts; it counts once.
 
     Example:
         >>> rows = {0: [Tokens([1, 2], [3]), Tokens([1, 4], [5])], 2: [Tokens([6], [7, 8])]}
@@ -140,39 +141,39 @@ def passes(rows: Mapping[int, Sequence[Tokens]], budget: int, share: bool = True
     for slot, of_slot in rows.items():
         full = cost
         for row in of_slot:
-            longer = full + _cost([*groups.get(slot, ()), row], share)
+            longer = full + _cost([*groups.get(slot, ()), row])
             if groups and longer > budget:
-                yield _packed(groups, share)
+                yield _packed(groups)
                 groups, full = {}, 0.0
-                longer = _cost([row], share)
+                longer = _cost([row])
             groups.setdefault(slot, []).append(row)
             cost = longer
     if groups:
-        yield _packed(groups, share)
+        yield _packed(groups)
 
 
-def _cost(rows: Sequence[Tokens], share: bool) -> float:
-    prefix = _prefix_length(rows, share)
+def _cost(rows: Sequence[Tokens]) -> float:
+    prefix = _prefix_length(rows)
     tokens = prefix + sum(len(row.prompt) + len(row.output) - prefix for row in rows)
     return tokens + OUTPUT_TOKEN_COST * sum(len(row.output) for row in rows)
 
 
-def _prefix_length(rows: Sequence[Tokens], share: bool) -> int:
+def _prefix_length(rows: Sequence[Tokens]) -> int:
     """Length of the prompts' common prefix; the last token of each prompt is not part of it."""
-    if not share or len(rows) == 1:
+    if len(rows) == 1:
         return 0
     prompts = [row.prompt for row in rows]
     return min(shared_length(prompts), *(len(prompt) - 1 for prompt in prompts))
 
 
-def _packed(groups: Mapping[int, Sequence[Tokens]], share: bool) -> Pass:
+def _packed(groups: Mapping[int, Sequence[Tokens]]) -> Pass:
     ids: list[int] = []
     positions: list[int] = []
     predicting: list[int] = []
     segments: list[Segment] = []
     slices: list[Slice] = []
     for slot, rows in groups.items():
-        start, prefix = len(ids), _prefix_length(rows, share)
+        start, prefix = len(ids), _prefix_length(rows)
         if prefix:
             segments.append(Segment(prefix))
             ids += rows[0].prompt[:prefix]
@@ -198,24 +199,19 @@ def _packed(groups: Mapping[int, Sequence[Tokens]], share: bool) -> Pass:
     )
 
 
-def use_row_attention(model: Any) -> None:
-    """Let a model's attention layers work within rows; raises as `check_row_attention`."""
-    from transformers import AttentionInterface
-
-    check_row_attention(model)
-    AttentionInterface.register(ATTENTION, row_attention)
-    model.set_attn_implementation(ATTENTION)
-
-
 @contextmanager
 def using_row_attention(model: Any) -> Iterator[None]:
     """Let a model's attention layers work within rows, and as before afterwards.
 
     Raises:
-        UsageError: as `use_row_attention` raises.
+        UsageError: as `check_row_attention` raises.
     """
+    from transformers import AttentionInterface
+
+    check_row_attention(model)
     before = model.config._attn_implementation
-    use_row_attention(model)
+    AttentionInterface.register(ATTENTION, row_attention)
+    model.set_attn_implementation(ATTENTION)
     try:
         yield
     finally:

@@ -1,19 +1,16 @@
 """Measure what the output prior needs to know of a base model under its general adapter."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.forward import token_losses
-from hf_lorameta.engines.transformers.lora_layer import applied
-from hf_lorameta.engines.transformers.packing import passes, using_row_attention
-from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
 from hf_lorameta.training.bank.runs import TaskRows
+from hf_lorameta.training.further.readout_states import States, collect_states, last_projection
 from hf_lorameta.types import FactorPair, FloatArray, Progress, no_progress
 
 _DIMENSIONS = 256
@@ -46,13 +43,10 @@ def measure_prior(
     """
     if model.config.model_type not in ARCHITECTURES:
         return None
-    decoder = model.get_decoder()
-    projection = decoder.layers[-1].mlp.down_proj
-    name = next(n for n, m in model.named_modules() if m is projection)
-    if any(module.name == name for module in layout):
+    decoder, projection = model.get_decoder(), last_projection(model)
+    if any(module.name == projection.name for module in layout):
         return None
-    with using_row_attention(model), applied(model, layout, general):
-        inputs, states, first, weights = _record(model, projection, tasks, pass_tokens, progress)
+    inputs, states, first, weights = _record(model, layout, general, tasks, pass_tokens, progress)
     gates = _regress(inputs, weights, torch.stack([first, 1 - first], 1))
     epsilon = getattr(decoder.norm, "variance_epsilon", 1e-6)
     inverse = (states.square().mean(1) + epsilon).rsqrt()
@@ -60,7 +54,7 @@ def measure_prior(
     vectors = model.get_output_embeddings().weight.float() * decoder.norm.weight.float()
     directions = _main_directions(vectors)
     return OutputPrior(
-        Module(name, projection.in_features, projection.out_features),
+        projection,
         (vectors @ directions.T).cpu().numpy(),
         (directions * scale).cpu().numpy(),
         gates.T.float().cpu().numpy().copy(),
@@ -69,7 +63,12 @@ def measure_prior(
 
 
 def _record(
-    model: Any, projection: Any, tasks: Sequence[TaskRows], pass_tokens: int, progress: Progress
+    model: Any,
+    layout: Layout,
+    general: Sequence[FactorPair],
+    tasks: Sequence[TaskRows],
+    pass_tokens: int,
+    progress: Progress,
 ) -> tuple[torch.Tensor, ...]:
     """Run some rows of each task; return what is seen where output tokens are predicted.
 
@@ -77,40 +76,22 @@ def _record(
         Inputs of the projection (n, in), states before the final norm (n, d), whether the token is
         the first of its output (n,), and weights (n,) that sum to one, equally over the tasks.
     """
-    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+    kept: list[States] = []
     first: list[float] = []
     weights: list[float] = []
-    with _inputs_of(projection) as inputs, _inputs_of(model.get_decoder().norm) as states:
-        for number, task in enumerate(tasks):
-            progress(number, len(tasks))
-            rows = task.train[:_ROWS]
-            for packed in passes({0: rows}, pass_tokens):
-                with torch.no_grad():
-                    token_losses(model, packed)
-                at = torch.tensor(packed.predicting)
-                kept.append((inputs.pop()[at], states.pop()[at]))
-            count = sum(len(row.output) for row in rows)
-            first += [float(i == 0) for row in rows for i in range(len(row.output))]
-            weights += [1 / (count * len(tasks))] * count
+    for number, task in enumerate(tasks):
+        progress(number, len(tasks))
+        rows = task.train[:_ROWS]
+        kept.append(collect_states(model, layout, general, rows, pass_tokens=pass_tokens))
+        count = len(kept[-1].targets)
+        first += [float(i == 0) for row in rows for i in range(len(row.output))]
+        weights += [1 / (count * len(tasks))] * count
     return (
-        torch.cat([x for x, _ in kept]),
-        torch.cat([state for _, state in kept]),
+        torch.cat([states.inputs for states in kept]),
+        torch.cat([states.sums for states in kept]),
         torch.tensor(first),
         torch.tensor(weights),
     )
-
-
-@contextmanager
-def _inputs_of(module: Any) -> Iterator[list[torch.Tensor]]:
-    """Collect the inputs (T, size) of a module, in float32 on the CPU."""
-    seen: list[torch.Tensor] = []
-    hook = module.register_forward_pre_hook(
-        lambda _, args: seen.append(args[0].detach().flatten(0, -2).float().cpu())
-    )
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 def _regress(x: torch.Tensor, weights: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

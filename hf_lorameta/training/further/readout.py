@@ -84,7 +84,6 @@ class Readout(NamedTuple):
             that it continues, and what the fit adds. The former alone if the fit did not help.
         start: loss before the fit.
         end: loss with a fit of the other rows, or `start` if that did not help.
-        fitted: loss of all rows with the result.
         steps: of the fit of all rows; 0 if none helped.
         rows: number of rows fitted on.
         held_out: how many of them decided the number of steps.
@@ -93,7 +92,6 @@ class Readout(NamedTuple):
     factors: FactorPair
     start: float
     end: float
-    fitted: float
     steps: int
     rows: int
     held_out: int
@@ -145,12 +143,11 @@ def fit_readout(
         tried.append(update)
         if unseen.sum() / sizes.sum() - estimate <= _MISSED or len(tried) == _ROUNDS:
             break
-    helped, after = is_significant(losses[held_out] - unseen, sizes.tolist()), losses
+    helped = is_significant(losses[held_out] - unseen, sizes.tolist())
     if helped:
         steps = round(steps * len(every) / len(train))
         update = fit.after(every, steps)
-        after = _by_row(head, states, update)
-        helped = bool(after.sum() < losses.sum())
+        helped = bool(_by_row(head, states, update).sum() < losses.sum())
     A, B = (factor.numpy() for factor in update)
     return Readout(
         factors=_joined(
@@ -160,7 +157,6 @@ def fit_readout(
         ),
         start=float(losses[held_out].sum() / sizes.sum()),
         end=float((unseen if helped else losses[held_out]).sum() / sizes.sum()),
-        fitted=float((after if helped else losses).sum() / len(every)),
         steps=steps if helped else 0,
         rows=len(states.sizes),
         held_out=len(sizes),

@@ -69,7 +69,7 @@ def collect_states(
     layout: Layout,
     factors: Sequence[FactorPair],
     rows: Sequence[Tokens],
-    folder: Path,
+    folder: Path | None = None,
     *,
     pass_tokens: int = 1024,
     in_memory: int = IN_MEMORY,
@@ -85,7 +85,8 @@ def collect_states(
         layout: the modules of the adapter; empty for the model alone.
         factors: A (r, in) and s·B (out, r) of each of them.
         rows: at least one, each within the model's context.
-        folder: for the files, which have to exist as long as the states are used.
+        folder: for the files, which have to exist as long as the states are used; None keeps all in
+            memory.
         pass_tokens: maximum tokens of a pass.
         in_memory: bytes that are kept in memory.
         progress: called with (rows done, rows).
@@ -99,9 +100,10 @@ def collect_states(
     module = last_projection(model)
     sizes = tuple(len(row.output) for row in rows)
     shapes = {"inputs": (sum(sizes), module.in_features), "sums": (sum(sizes), module.out_features)}
-    mapped = 4 * sum(map(math.prod, shapes.values())) > in_memory
+    if 4 * sum(map(math.prod, shapes.values())) <= in_memory:
+        folder = None
     kept = {
-        name: _file(folder / name, shape) if mapped else torch.empty(shape)
+        name: _file(folder / name, shape) if folder else torch.empty(shape)
         for name, shape in shapes.items()
     }
     with using_row_attention(model), applied(model, layout, factors):
@@ -117,7 +119,7 @@ def collect_states(
                 start, done = part.stop, done + len(packed.by_row)
                 progress(done, len(rows))
     targets = torch.tensor([token for row in rows for token in row.output])
-    return States(kept["inputs"], kept["sums"], targets, sizes, folder if mapped else None)
+    return States(kept["inputs"], kept["sums"], targets, sizes, folder)
 
 
 def _file(path: Path, shape: tuple[int, int]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The runner agrees with PEFT and with dense updates, and restores the model."""
+"""Scores with an adapter in memory are those of PEFT and of dense updates."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,11 @@ import pytest
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Module
-from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.types import FactorPair
 from tests.engines.test_torch_evaluator import HIDDEN, ROWS, save_base
+from tests.support.random_adapter import random_pairs, write_adapter
 
 torch = pytest.importorskip("torch")
 
@@ -25,19 +23,7 @@ LAYOUT = (
     Module("model.layers.2.mlp.down_proj", 48, HIDDEN),
 )
 ALIKE = [(f"the same instruction for every row of it: {q}", a) for q, a in ROWS]
-RANK = 2
-
-
-def adapter(scale: float = 0.3) -> list[FactorPair]:
-    """Return a random adapter."""
-    rng = np.random.default_rng(0)
-    return [
-        (
-            rng.normal(0, scale, module.shape("A", RANK)).astype(np.float32),
-            rng.normal(0, scale, module.shape("B", RANK)).astype(np.float32),
-        )
-        for module in LAYOUT
-    ]
+ADAPTER = random_pairs(LAYOUT, rank=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,35 +52,27 @@ def unchanged(evaluator: TorchEvaluator) -> Iterator[None]:
 def test_update_has_the_loss_of_the_adapter_in_peft(
     evaluator: TorchEvaluator, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    pairs = adapter()
-    write_tensors(folder / WEIGHTS_FILE, LAYOUT, RANK, "float32", pairs)
-    (folder / CONFIG_FILE).write_bytes(write_config("org/base", LAYOUT, RANK))
-    runner = TorchRunner(evaluator)
-    tokens = runner.encode(ALIKE)
+    folder = write_adapter(tmp_path / "adapter", LAYOUT, ADAPTER)
+    tokens = evaluator.encode(ALIKE)
     base = evaluator.evaluate(ALIKE, generate=False)[0].loss
     with unchanged(evaluator):
-        assert runner.loss(tokens) == pytest.approx(base, abs=1e-6)
-        runner.apply(LAYOUT, pairs)
         adapted = evaluator.evaluate(ALIKE, folder, generate=False)[0].loss
         assert abs(adapted - base) > 1e-3
-        assert runner.loss(tokens) == pytest.approx(adapted, abs=1e-5)
-        runner.clear()
-        assert runner.loss(tokens) == pytest.approx(base, abs=1e-6)
+        found = evaluator.score(tokens, LAYOUT, ADAPTER).loss
+        assert found == pytest.approx(adapted, abs=1e-5)
+        assert evaluator.score(tokens).loss == pytest.approx(base, abs=1e-6)
 
 
 def test_losses_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
-    runner = TorchRunner(evaluator)
-    runner.apply(LAYOUT, adapter())
-    tokens, total = runner.encode(ALIKE), 0.0
+    tokens, total = evaluator.encode(ALIKE), 0.0
     for prompt, output in tokens:  # with a plain forward pass, of dense updates
-        with dense(evaluator, adapter()), torch.no_grad():
+        with dense(evaluator, ADAPTER), torch.no_grad():
             logits = evaluator.model(torch.tensor([prompt + output])).logits[0].double()
         p = logits[len(prompt) - 1 : -1].softmax(-1).numpy()[np.arange(len(output)), output]
         total -= np.log(p).sum()
     count = sum(len(row.output) for row in tokens)
-    assert runner.loss(tokens) == pytest.approx(total / count, rel=1e-5)
+    found = evaluator.score(tokens, LAYOUT, ADAPTER).loss
+    assert found == pytest.approx(total / count, rel=1e-5)
 
 
 def test_right_answers_are_those_of_greedy_decoding(evaluator: TorchEvaluator) -> None:
@@ -104,13 +82,13 @@ def test_right_answers_are_those_of_greedy_decoding(evaluator: TorchEvaluator) -
             logits = evaluator.model(torch.tensor([prompt + ids])).logits[0, -1]
         ids.append(int(logits.argmax()))
     *answer, after = ids
-    end, runner = evaluator.end_token, TorchRunner(evaluator)
+    end = evaluator.end_token
     right = Tokens(prompt, [*answer, end])
     wrong = Tokens(prompt, [*answer[:-1], (answer[-1] + 1) % 5, end])
     longer = Tokens(prompt, [*answer, after, end])
     for ends, expected in ((frozenset({after}), 1), (frozenset[int](), 0)):
         evaluator.__dict__["answer_ends"] = ends
-        assert runner.score([right, wrong, longer]).right == expected
+        assert evaluator.score([right, wrong, longer]).right == expected
     del evaluator.__dict__["answer_ends"]
 
 
@@ -136,39 +114,18 @@ def dense(evaluator: TorchEvaluator, pairs: list[FactorPair]) -> Iterator[None]:
 # --- the model is restored -----------------------------------------------------------------------
 
 
-class BrokenError(Exception):
-    pass
-
-
-def broken_pairs() -> Iterator[FactorPair]:
-    yield adapter()[0]
-    raise BrokenError
-
-
 def test_errors_restore_the_base_model(evaluator: TorchEvaluator) -> None:
-    runner = TorchRunner(evaluator)
-    tokens = runner.encode(ALIKE)
-    base = runner.loss(tokens)
-    runner.apply(LAYOUT, adapter())
+    tokens = evaluator.encode(ALIKE)
+    base = evaluator.score(tokens)
     with unchanged(evaluator), pytest.raises((IndexError, RuntimeError)):
-        runner.loss([*tokens, tokens[0]._replace(output=[10**6])])
-    runner.clear()
-    assert runner.loss(tokens) == base
-
-
-def test_an_incomplete_adapter_is_not_applied(evaluator: TorchEvaluator) -> None:
-    runner = TorchRunner(evaluator)
-    tokens = runner.encode(ALIKE)
-    base = runner.loss(tokens)
-    runner.apply(LAYOUT, adapter())
-    with pytest.raises(BrokenError):
-        runner.apply(LAYOUT, broken_pairs())
-    assert runner.loss(tokens) == base
+        evaluator.score([*tokens, tokens[0]._replace(output=[10**6])], LAYOUT, ADAPTER)
+    assert evaluator.score(tokens) == base
 
 
 def test_modules_that_do_not_fit_are_named(evaluator: TorchEvaluator) -> None:
-    runner = TorchRunner(evaluator)
-    with pytest.raises(AdapterError, match=r"has no module model\.layers\.9"):
-        runner.apply((Module("model.layers.9.self_attn.q_proj", HIDDEN, HIDDEN),), [])
-    with pytest.raises(AdapterError, match=r"expected \(7, 32\)"):
-        runner.apply((Module("model.layers.0.self_attn.q_proj", HIDDEN, 7),), [])
+    for module, message in (
+        (Module("model.layers.9.self_attn.q_proj", HIDDEN, HIDDEN), r"no module model\.layers\.9"),
+        (Module("model.layers.0.self_attn.q_proj", HIDDEN, 7), r"expected \(7, 32\)"),
+    ):
+        with pytest.raises(AdapterError, match=message):
+            evaluator.score([], (module,), [])
