@@ -9,6 +9,7 @@ memory and left on the disk.
 import argparse
 import asyncio
 import base64
+import importlib.util
 import io
 import json
 import multiprocessing
@@ -447,9 +448,9 @@ async def paths(a: Attacker) -> None:
 
 @attack("200 downloads of the largest script at once")
 async def scripts(a: Attacker) -> None:
-    import gradio
-
-    folder = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
+    gradio = importlib.util.find_spec("gradio")  # importing it takes as long as the attack
+    assert gradio is not None
+    folder = Path(str(gradio.origin)).parent / "templates" / "frontend" / "assets"
     largest = max(folder.glob("*.js"), key=lambda path: path.stat().st_size)
     compressed = {"Accept-Encoding": "br"}
     await a.repeat(lambda: a.send("GET", f"/assets/{largest.name}", headers=compressed), 200)
@@ -593,7 +594,7 @@ async def read(a: Attacker, content: bytes, name: str) -> None:
 
 @attack("marks of chats that never end")
 async def unclosed_marks(a: Attacker) -> None:
-    rows = [{"text": "[INST] " * 140_000, "label": i % 2} for i in range(4)]
+    rows = [{"text": "<s>" + "[INST] " * 140_000, "label": i % 2} for i in range(4)]
     await read(a, "".join(json.dumps(row) + "\n" for row in rows).encode(), "a.jsonl")
 
 

@@ -268,6 +268,9 @@ CASES = [
     case("a chat in the form of Llama 2",
          lambda i: {"text": f"<s>[INST] {text(i)} [/INST] {text(i, 4)} [1] </s>"},
          (text(0), f"{text(0, 4)} [1]")),
+    case("a chat in the form of Llama 2, without marks of its ends",
+         lambda i: {"text": f"[INST] {text(i)} [/INST] {text(i, 4)}"},
+         (text(0), text(0, 4))),
     case("a chat in the form of ChatML",
          lambda i: {"text": f"<|im_start|>user\n{text(i)}<|im_end|>\n<|im_start|>assistant\n"
                             f"{text(i, 4)}<|im_end|>"},
