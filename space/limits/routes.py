@@ -10,8 +10,8 @@ from typing import Literal
 from starlette.types import Scope
 
 Kind = Literal["file", "stream", "upload", "tool", "request"]
-"""What a route costs: a file of the page; a stream of messages that stays open; an upload; a call of
-the MCP tool, which waits for its answer; or an answer that is computed at once."""
+"""What a route costs: a file of the page; a stream of messages that stays open; an upload; a call
+of the MCP tool, which waits for its answer; or an answer that is computed at once."""
 _API = "/gradio_api"
 _OPEN: tuple[tuple[Kind, str, str], ...] = (
     ("file", "GET HEAD", r"/(assets|static|svelte)/.+|/(theme\.css|robots\.txt|favicon\.ico)"),
