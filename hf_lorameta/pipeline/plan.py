@@ -204,6 +204,7 @@ class Plan:
             source = f"no bank, from {self.bank.index.base_model} alone"
         name = self.dataset.id or "a local dataset"
         lines = [f"Plan for {name} ({self.profile.rows} rows): {source}"]
+        lines += [f'  read with columns="{self.dataset.columns}"']
         lines += [
             f"  {n.coefficient:7.1%}  {n.dataset}  (distance {n.distance:.4g})"
             for n in neighbors[:_REPR_ROWS]
@@ -222,7 +223,7 @@ class Plan:
         )
         notes = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
         head = "<tr><th>dataset</th><th>distance</th><th>coefficient</th><th>license</th></tr>"
-        title = repr(self).splitlines()[0]
+        title = "".join(repr(self).splitlines()[:2])
         verdict = f"<p>{escape(str(self.verdict))}</p>"
         return f"<p>{escape(title)}</p>{verdict}<table>{head}{rows}</table><ul>{notes}</ul>"
 

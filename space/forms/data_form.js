@@ -33,11 +33,13 @@ async function requestFile(chosen) {
   const number = ++requests;
   input.value = "";
   uploading.textContent = `Uploading ${chosen.name} …`;
-  const uploaded = await upload(chosen).catch(() => null);
+  const refused = (error) => ({ why: /"detail":"([^"]+)"/.exec(error)?.[1] ?? "" });
+  const uploaded = await upload(chosen).catch(refused);
   file.value = "";  // the same file can be chosen again
   if (number !== requests) return;  // something else was chosen meanwhile
-  uploading.textContent = uploaded ? chosen.name : `${chosen.name} could not be uploaded.`;
-  if (uploaded) request({ file: uploaded.path });
+  const failed = `${chosen.name} could not be uploaded. ${uploaded.why}`;
+  uploading.textContent = uploaded.path ? chosen.name : failed;
+  if (uploaded.path) request({ file: uploaded.path });
 }
 
 function showMatches(names) {

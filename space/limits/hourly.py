@@ -7,10 +7,11 @@ from collections import deque
 from work.jobs import SpaceError
 
 MODEL_SECONDS = 600.0
-"""Of the base model, for an address in `_PERIOD`."""
+"""Of the base model, for an address in `PERIOD`."""
 ADAPTER_BYTES = 2_000_000_000
-"""Of adapters, for an address in `_PERIOD`; they stay on the disk for as long, in three copies."""
-_PERIOD = 3600.0
+"""Of adapters, for an address in `PERIOD`; they stay on the disk for as long, in three copies."""
+PERIOD = 3600.0
+"""Seconds."""
 
 
 class HourlyShare:
@@ -26,23 +27,23 @@ class HourlyShare:
         self._lock = threading.Lock()
         self._used: dict[str, deque[tuple[float, float]]] = {}
 
-    def check(self, address: str) -> None:
-        """Raise if an address has used its share.
+    def check(self, address: str, amount: float = 1) -> None:
+        """Raise if an address has not that much of its share left.
 
         Raises:
-            SpaceError: it has.
+            SpaceError: it has not.
         """
         with self._lock:
             now = time.monotonic()
             for name, used in list(self._used.items()):
-                while used and now - used[0][0] > _PERIOD:
+                while used and now - used[0][0] > PERIOD:
                     used.popleft()
                 if not used:
                     del self._used[name]
             used = self._used.get(address, deque())
-            if sum(amount for _, amount in used) < self._most:
+            if sum(before for _, before in used) + amount <= self._most:
                 return
-            minutes = (_PERIOD - (now - used[0][0])) / 60
+            minutes = (PERIOD - (now - used[0][0])) / 60
         raise SpaceError(
             f"You have {self._done} within an hour, all that one visitor may",
             hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",

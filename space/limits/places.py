@@ -5,6 +5,7 @@ programs wait in different lines, so neither can take the other's.
 """
 
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from gradio.utils import LRUCache
 
 from limits.addresses import address_of
 
+_READING = ("plan", "api-plan")
+"""Lines whose requests mostly wait for another server."""
+_SLOW_SECONDS = 4.0
+"""After which such a request lets another one begin beside it."""
 _SESSIONS = 500
 """Sessions whose messages are kept for them to fetch."""
 _FULL = "Too many requests are waiting. Try again in a minute."
@@ -29,7 +34,8 @@ class FairQueue(Queue):
     """Gradio's queue, where an address waits for itself before others wait for it.
 
     Of the places in a line, one address has at most half, and one session a quarter. Of the
-    requests that run at once in a line, one address has all but one. Addresses take turns.
+    requests that run at once in a line, one address has all but one. Addresses take turns. A
+    request that reads a slow source lets another one begin, up to a quarter of the places.
 
     Args:
         places: requests that may wait in each line.
@@ -69,7 +75,8 @@ class FairQueue(Queue):
         random.shuffle(lines)
         for name, line in lines:
             limit = line.concurrency_limit or self.max_thread_count
-            if not line.queue or line.current_concurrency >= limit:
+            running = line.current_concurrency - self._slow(line)
+            if not line.queue or running >= limit:
                 continue
             taken, share = self._running(name), max(1, limit - 1)
             for event in line.queue:
@@ -102,6 +109,14 @@ class FairQueue(Queue):
         """Count the requests that run in a line, by address."""
         running = [event for job in self.active_jobs if job for event in job]
         return Counter(_address(event) for event in running if event.concurrency_id == line)
+
+    def _slow(self, line: EventQueue) -> int:
+        """Count the requests that let others begin beside them."""
+        if line.concurrency_id not in _READING:
+            return 0
+        begun = time.time() - _SLOW_SECONDS
+        starts = (start for starts in line.start_times_per_fn.values() for start in starts)
+        return min(sum(start < begun for start in starts), self._places // 4)
 
     def _keep_messages(self) -> None:
         """Have Gradio forget the messages of sessions without a request first."""

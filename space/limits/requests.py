@@ -30,10 +30,12 @@ _SESSIONS = 10_000
 _SESSION_CHARACTERS = 100
 _FILES = 10
 """Uploaded files that a request may name."""
+_VALUES = 5000
+"""Values in the JSON of a request; Gradio goes through them several times. A page sends 300."""
 _BODY_SECONDS, _BYTES_PER_SECOND = 20.0, 10_000
 """How long a body may take: some seconds, and more the longer it is."""
 _DROPPED_BYTES = 10_000_000
-AT_ONCE: dict[Kind, int] = {"request": 8, "stream": 64, "upload": 2}
+AT_ONCE: dict[Kind, int] = {"request": 8, "tool": 8, "stream": 64, "upload": 2}
 """Of an address."""
 FILES_AT_ONCE = 8
 """Files of the page that are sent to an address; others wait, since a page asks for a hundred."""
@@ -44,6 +46,7 @@ _LONG = f"The request is longer than {BODY_BYTES:,} bytes."
 _URL = "A file has to be uploaded: this Space fetches none from another address."
 _GONE = "The uploaded file is no longer there: upload it again."
 _MANY = f"A request may name {_FILES} uploaded files."
+_PARTS = f"A request may hold {_VALUES:,} values."
 _SLOW = "The request came in too slowly. Try again."
 _SESSION = f"The name of a session has at most {_SESSION_CHARACTERS} characters."
 _NO_JSON = "The request is not JSON."
@@ -113,7 +116,7 @@ class VisitorLimits:
             self._count(address, kind)
             async with self._one_more(address, kind):
                 if kind == "upload":
-                    async with _uploading(scope, address, send) as send_names:
+                    async with _uploading(scope, address, incoming, send) as send_names:
                         await self._app(scope, incoming.receive, send_names)
                 elif scope["method"] == "POST":
                     body = await _body(scope, incoming.receive)
@@ -175,6 +178,10 @@ class _Incoming:
         self._receive, self._ended = receive, False
         self._started, self._bytes = time.monotonic(), 0
 
+    def arrived(self) -> int:
+        """Return the number of bytes that have come in."""
+        return self._bytes
+
     async def receive(self) -> Message:
         """Receive a part.
 
@@ -234,16 +241,20 @@ def _checked(body: bytes) -> str | None:
     one; so files that are named, however deep, have to be uploads. It keeps names of sessions.
 
     Raises:
-        RefusedError: it is no JSON, or names another file, many of them, or an overlong session.
+        RefusedError: it is no JSON, or holds many values, or names another file, many of them, or
+            an overlong session.
     """
     try:
         request = json.loads(body)
         session = request.get("session_hash") if isinstance(request, dict) else None
     except (ValueError, RecursionError):
         raise RefusedError(400, _NO_JSON) from None
-    left, files = deque([request]), 0
+    left, files, values = deque([request]), 0, 0
     while left:
         value = left.popleft()
+        values += 1
+        if values + len(left) > _VALUES:
+            raise RefusedError(400, _PARTS)
         if isinstance(value, dict):
             path = value.get("path")
             if isinstance(path, str):
@@ -275,12 +286,14 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 @asynccontextmanager
-async def _uploading(scope: Scope, address: str, send: Send) -> AsyncIterator[Send]:
-    """Reserve room for an upload; the files it was stored in are the address's from then on."""
+async def _uploading(
+    scope: Scope, address: str, incoming: "_Incoming", send: Send
+) -> AsyncIterator[Send]:
+    """Find room for an upload; the files it was stored in are the address's from then on."""
     size = _announced(scope)
     if not size:
         raise RefusedError(411, "The length of the upload is missing.")
-    refusal = UPLOADS.reserve(address, size)
+    refusal = UPLOADS.begin(address, size, incoming.arrived)
     if refusal:
         raise RefusedError(429 if size <= UPLOADS.largest else 413, refusal)
     answer = b""
@@ -293,7 +306,7 @@ async def _uploading(scope: Scope, address: str, send: Send) -> AsyncIterator[Se
     try:
         yield send_names
     finally:
-        UPLOADS.settle(address, size, _stored(answer))
+        UPLOADS.end(address, incoming.arrived, _stored(answer))
 
 
 def _stored(answer: bytes) -> list[str]:

@@ -9,16 +9,17 @@ from typing import Literal
 
 from starlette.types import Scope
 
-Kind = Literal["file", "stream", "upload", "request"]
-"""What a route costs: a file of the page; a stream of messages that stays open; an upload; or an
-answer that is computed at once."""
+Kind = Literal["file", "stream", "upload", "tool", "request"]
+"""What a route costs: a file of the page; a stream of messages that stays open; an upload; a call
+of the MCP tool, which waits for its answer; or an answer that is computed at once."""
 _API = "/gradio_api"
 _OPEN: tuple[tuple[Kind, str, str], ...] = (
     ("file", "GET HEAD", r"/(assets|static|svelte)/.+|/(theme\.css|robots\.txt|favicon\.ico)"),
     ("file", "GET HEAD", rf"/manifest\.json|/pwa_icon(/\d+)?|{_API}/theme\.css"),
     ("file", "GET HEAD", rf"{_API}/file=(?!https?:).+"),
     ("stream", "GET", rf"{_API}/(queue/data|heartbeat/.+|call(/v2)?/\w+/\w+)"),
-    ("stream", "GET POST DELETE", rf"{_API}/mcp(/.*)?"),
+    ("stream", "GET DELETE", rf"{_API}/mcp(/.*)?"),
+    ("tool", "POST", rf"{_API}/mcp(/.*)?"),
     ("upload", "POST", rf"{_API}/upload"),
     ("request", "GET HEAD", r"/|/config|/login/(huggingface|callback)|/logout"),
     ("request", "GET", "/monitoring/summary"),  # seconds that endpoints take, for the API's panel

@@ -3,8 +3,7 @@
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from weakref import WeakValueDictionary
 
 from gradio.utils import get_upload_folder
 
+from limits.hourly import PERIOD, HourlyShare
+from work.jobs import SpaceError
+
 OF_ADDRESS, IN_TOTAL = 5, 20
 """Largest files that an address may upload in an hour, and that are kept of all addresses."""
-SECONDS = 3600
-"""How long an upload counts, and is kept if nobody uses it."""
 _ABANDONED_SECONDS = 120
 """How long an upload may send nothing before what came of it is deleted."""
 _LEAST = 1_000_000
@@ -37,14 +37,16 @@ class _Stored:
 class Uploads:
     """Counts the bytes of uploads by address and on the disk; all methods are thread-safe.
 
+    A file that nobody uses is kept for an hour. One that comes in counts on the disk with what has
+    come, so that one which was announced and never comes takes no room.
+
     Attributes:
         largest: bytes of the largest file that may be uploaded, as it is sent.
     """
 
     def __init__(self, max_bytes: int = 100_000_000) -> None:
         self._lock = threading.Lock()
-        self._counted: dict[str, deque[tuple[float, int]]] = {}
-        self._reserved = 0
+        self._coming: list[Callable[[], int]] = []
         self._stored: dict[Path, _Stored] = {}  # the oldest first
         self._used: WeakValueDictionary[Path, Upload] = WeakValueDictionary()
         self.limit(max_bytes)
@@ -52,35 +54,40 @@ class Uploads:
     def limit(self, max_bytes: int) -> None:
         """Set the size of the largest file, which all limits are multiples of."""
         self._max_bytes, self.largest = max_bytes, max_bytes + _HEAD
+        most = OF_ADDRESS * max_bytes
+        self._of_address = HourlyShare(most, f"uploaded {most // 1_000_000:,} MB")
 
-    def reserve(self, address: str, size: int) -> str:
-        """Reserve room for an upload, deleting the oldest unused ones; return why not, or ""."""
+    def begin(self, address: str, size: int, arrived: Callable[[], int]) -> str:
+        """Begin an upload, deleting the oldest unused ones; return why not, or "".
+
+        Args:
+            address: of the visitor.
+            size: announced number of bytes.
+            arrived: returns how many of them have come in.
+        """
         with self._lock:
-            now, megabytes = time.monotonic(), self._max_bytes // 1_000_000
             if size > self.largest:
-                return f"The file is larger than {megabytes:,} MB."
-            if self._bytes_of(address, now) + size > OF_ADDRESS * self._max_bytes:
-                return (
-                    f"More than {OF_ADDRESS * megabytes:,} MB were uploaded from your address "
-                    "within an hour. Try again later, or run hf-lorameta on your own machine."
-                )
-            if not self._make_room(size, now):
+                return f"The file is larger than {self._max_bytes // 1_000_000:,} MB."
+            try:
+                self._of_address.check(address, size)
+            except SpaceError as error:
+                return f"{error}. {error.hint}"
+            if not self._make_room(size):
                 return "The files of other visitors leave no room. Try again in a few minutes."
-            counted = self._counted.setdefault(address, deque())
-            counted.append((now, max(size, _LEAST)))
-            self._reserved += size
+            self._of_address.add(address, max(size, _LEAST))
+            self._coming.append(arrived)
             return ""
 
-    def settle(self, address: str, size: int, paths: Sequence[str]) -> None:
-        """End an upload that had reserved room: note the files that it was stored in."""
+    def end(self, address: str, arrived: Callable[[], int], paths: Sequence[str]) -> None:
+        """End an upload that has begun: note the files that it was stored in."""
         with self._lock:
-            self._reserved -= size
-            more = max(0, len(paths) - 1) * _LEAST  # `reserve` counted one file
-            self._counted.setdefault(address, deque()).append((time.monotonic(), more))
+            self._coming.remove(arrived)
+            self._of_address.add(address, max(0, len(paths) - 1) * _LEAST)  # one file counts yet
             for path in (Path(path).resolve() for path in paths):
                 self._stored.pop(path, None)
                 with suppress(OSError):
                     self._stored[path] = _Stored(path.stat().st_size, time.monotonic())
+            self._make_room(0)  # others that began at the same time may have come in too
 
     def use(self, name: str) -> Upload | None:
         """Keep an uploaded file for as long as the returned object; None if it is no upload."""
@@ -94,22 +101,15 @@ class Uploads:
                 weakref.finalize(upload, _delete, path)
             return upload
 
-    def _bytes_of(self, address: str, now: float) -> int:
-        """Return the bytes that an address uploaded within the last `SECONDS`."""
-        for name, counted in list(self._counted.items()):
-            while counted and now - counted[0][0] > SECONDS:
-                counted.popleft()
-            if not counted:
-                del self._counted[name]
-        return sum(size for _, size in self._counted.get(address, ()))
-
-    def _make_room(self, size: int, now: float) -> bool:
+    def _make_room(self, size: int) -> bool:
         """Delete files that are old, then the oldest unused ones until there is room."""
+        now = time.monotonic()
         _delete_abandoned()
         kept = {path: upload for path, upload in self._stored.items() if path.exists()}
-        total = sum(upload.size for upload in kept.values()) + self._reserved + size
+        coming = sum(arrived() for arrived in self._coming)
+        total = sum(upload.size for upload in kept.values()) + coming + size
         for path, upload in kept.items():
-            old = now - upload.at > SECONDS
+            old = now - upload.at > PERIOD
             if path not in self._used and (old or total > IN_TOTAL * self._max_bytes):
                 _delete(path)
                 total -= upload.size

@@ -9,6 +9,7 @@ memory and left on the disk.
 import argparse
 import asyncio
 import base64
+import importlib.util
 import io
 import json
 import multiprocessing
@@ -447,9 +448,9 @@ async def paths(a: Attacker) -> None:
 
 @attack("200 downloads of the largest script at once")
 async def scripts(a: Attacker) -> None:
-    import gradio
-
-    folder = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
+    gradio = importlib.util.find_spec("gradio")  # importing it takes as long as the attack
+    assert gradio is not None
+    folder = Path(str(gradio.origin)).parent / "templates" / "frontend" / "assets"
     largest = max(folder.glob("*.js"), key=lambda path: path.stat().st_size)
     compressed = {"Accept-Encoding": "br"}
     await a.repeat(lambda: a.send("GET", f"/assets/{largest.name}", headers=compressed), 200)
@@ -593,7 +594,7 @@ async def read(a: Attacker, content: bytes, name: str) -> None:
 
 @attack("marks of chats that never end")
 async def unclosed_marks(a: Attacker) -> None:
-    rows = [{"text": "[INST] " * 140_000, "label": i % 2} for i in range(4)]
+    rows = [{"text": "<s>" + "[INST] " * 140_000, "label": i % 2} for i in range(4)]
     await read(a, "".join(json.dumps(row) + "\n" for row in rows).encode(), "a.jsonl")
 
 
@@ -761,9 +762,8 @@ def main() -> None:
     rows = []
     with LocalHub() as hub, tempfile.TemporaryDirectory() as home:
         hub.add_user("ann")
-        for repo, files in ((SMALL, {}), (CHOICES, {"README.md": card})):
-            hub.create_repo(repo, repo_type="dataset")
-            hub.commit(repo, {"train.jsonl": TRAIN, **files}, repo_type="dataset")
+        hub.create_repo(SMALL, repo_type="dataset")
+        hub.commit(SMALL, {"train.jsonl": TRAIN}, repo_type="dataset")
         limits = {"HF_LORAMETA_MAX_UPLOAD_MB": str(UPLOAD_MB), "HF_LORAMETA_TIME_LIMIT": "20"}
         spawn = multiprocessing.get_context("spawn")
         with (
@@ -772,6 +772,10 @@ def main() -> None:
         ):
             Waits(space).once("plan")
             for title in ["none", *(title for title in wanted if title != "none")]:
+                if ATTACKS[title] is configurations:  # not before: the Hub reads it in searches
+                    hub.create_repo(CHOICES, repo_type="dataset")
+                    files = {"train.jsonl": TRAIN, "README.md": card}
+                    hub.commit(CHOICES, files, repo_type="dataset")
                 rows.append(measure(space, title, pool, given.seconds))
                 print(*rows[-1], sep=" | ", flush=True)
     print(markdown_table(HEAD, rows, right=(1, 2, 3, 4)))

@@ -367,6 +367,15 @@ def test_more_columns_than_anybody_names_are_refused_at_once() -> None:
     assert time.process_time() - started < 5
 
 
+def test_marks_of_chats_that_never_end_take_no_longer_than_other_texts() -> None:
+    rows = [{"text": "<s>" + "[INST] " * 5_000, "label": str(i % 2)} for i in range(8)]
+    started = time.process_time()
+    opened = open_dataset(rows)  # 40 s for each of these rows, if each mark looks for its end
+    assert str(opened.columns) == "input=text,output=label"
+    assert len(list(opened.rows())) == 8
+    assert time.process_time() - started < 5
+
+
 def test_a_misspelled_column_is_answered_with_the_similar_one() -> None:
     rows = [{"text": "It rains.", "label": "bad"}]
     with pytest.raises(ColumnsError, match="no column txt") as caught:

@@ -250,7 +250,8 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
 ) -> None:
     planned = plan(data, base=bases["Llama"])
     assert (
-        repr(planned) == f"Plan for a local dataset (64 rows): no bank, from {bases['Llama']} alone"
+        repr(planned).splitlines()[0]
+        == f"Plan for a local dataset (64 rows): no bank, from {bases['Llama']} alone"
     )
     assert planned.neighbors() == ()
     assert planned.to_dict()["bank"] is None

@@ -53,7 +53,8 @@ def test_a_loss_that_is_not_finite_is_null_in_json(result: Plan) -> None:
 def test_the_repr_names_the_largest_coefficients(result: Plan) -> None:
     lines = repr(result).splitlines()
     assert lines[0].startswith("Plan for a local dataset (40 rows): 26 adapters of local bank")
-    assert result.neighbors()[0].dataset in lines[1]
+    assert lines[1] == '  read with columns="input=input,output=output"'
+    assert result.neighbors()[0].dataset in lines[2]
     assert lines[-1] == "  … and 21 more"
 
 
@@ -66,6 +67,7 @@ def test_html_for_notebooks_is_escaped(result: Plan) -> None:
     html = result._repr_html_()
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
+    assert "read with columns=&quot;input=input,output=output&quot;" in html
     assert html.count("<tr>") == len(result.neighbors()) + 1
 
 

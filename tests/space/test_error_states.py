@@ -1,5 +1,6 @@
 """No error of the page, wherever it comes from, has words that only a programmer understands."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,17 @@ def test_a_file_that_is_too_large_is_not_uploaded(visitor: Visitor, tmp_path: Pa
     visitor.page.locator("#lm-file").set_input_files(path)
     visitor.page.get_by_text("large.jsonl is larger than 100 MB.").wait_for()
     assert not any("upload" in url for url in visitor.requests)
+
+
+def test_a_refused_upload_says_why(visitor: Visitor, tmp_path: Path) -> None:
+    why = "The files of other visitors leave no room. Try again in a few minutes."
+    page, path = visitor.page, tmp_path / "rows.jsonl"
+    path.write_bytes(TRAIN)
+    page.route(re.compile("/upload"), lambda route: route.fulfill(status=429, json={"detail": why}))
+    page.locator("#lm-file").set_input_files(path)
+    page.get_by_text(f"rows.jsonl could not be uploaded. {why}").wait_for()
+    assert "429" not in visitor.visible_text()
+    visitor.errors.clear()  # the browser logs the status
 
 
 def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Account) -> None:

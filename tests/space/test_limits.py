@@ -171,9 +171,9 @@ def test_a_body_has_to_come_in_at_some_speed(
 
 def test_long_requests_and_new_sessions_count_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "PER_SECOND", 0)  # else it depends on how fast this runs
-    long = json.dumps({"data": [[]] * (BODY_BYTES // 5)}).encode()
-    assert len(long) // 10_000 == 24
-    assert statuses_of([long] * 20) == [200] * (BURST // 25) + [429] * (20 - BURST // 25)
+    long = json.dumps({"data": ["a" * (BODY_BYTES // 2)]}).encode()
+    assert len(long) // 10_000 == 15
+    assert statuses_of([long] * 20) == [200] * (BURST // 16) + [429] * (20 - BURST // 16)
     sessions = [json.dumps({"session_hash": f"s{i}"}).encode() for i in range(60)]
     assert statuses_of(sessions).count(200) == BURST // 6
     assert statuses_of(sessions[:1] * 150) == [200] * 150
@@ -182,6 +182,28 @@ def test_long_requests_and_new_sessions_count_as_several(monkeypatch: pytest.Mon
 def test_names_of_sessions_are_bounded_and_what_is_no_json_is_refused() -> None:
     long = json.dumps({"session_hash": "a" * 101}).encode()
     assert statuses_of([long, b"--b\r\n", b"[" * 100_000, b"{}"]) == [400, 400, 400, 200]
+
+
+def test_a_request_holds_as_many_values_as_a_page_sends_and_some_more() -> None:
+    columns = {f"role-{number}": "input" for number in range(2000)}
+    page = {"fn_index": 1, "session_hash": "s", "data": [None] * 40, "event_data": columns}
+    bodies = [b'{"data":[' + b"[]," * 99_900 + b"0]}", b"[" + b"[[],0]," * 9000 + b"0]"]
+    assert statuses_of([json.dumps(page).encode(), *bodies]) == [200, 400, 400]
+
+
+def test_an_address_has_few_calls_of_the_tool_at_once() -> None:
+    async def visit() -> list[int]:
+        server = Server()
+        server.go_on.clear()
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(server.ask("/gradio_api/mcp/", b"{}")) for _ in range(64)]
+            await asyncio.sleep(0.1)
+            server.go_on.set()
+        return [call.result() for call in calls]
+
+    statuses = asyncio.run(visit())
+    assert statuses.count(200) == requests.AT_ONCE["tool"]
+    assert statuses.count(429) == 64 - requests.AT_ONCE["tool"]
 
 
 def test_a_request_names_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +290,22 @@ def test_an_address_leaves_one_of_those_that_run_to_others(queue: FairQueue) -> 
     assert run_next(queue) is other
 
 
+def test_those_who_read_slow_sources_let_others_begin(queue: FairQueue) -> None:
+    slow = [event("a"), event("b"), event("c")]
+    wait(queue, *slow)
+    assert [run_next(queue), run_next(queue), run_next(queue)] == [*slow[:2], None]
+    line = queue.event_queue_per_concurrency_id["plan"]
+    starts: Any = {"fn": {time.time() - 60}}
+    line.start_times_per_fn = starts
+    assert run_next(queue) is slow[2]
+    wait(queue, event("d"))
+    assert run_next(queue) is None  # the latest has just begun
+    starts["fn"] |= {time.time() - 61, time.time() - 62}
+    assert run_next(queue) is not None
+    wait(queue, event("e"))
+    assert run_next(queue) is None  # no more than a quarter of the eight places
+
+
 def test_addresses_take_turns(queue: FairQueue) -> None:
     many = [event("a", "model") for _ in range(4)]
     others = [event("b", "model"), event("b", "model"), event("c", "model")]
@@ -327,19 +365,27 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
     limits = uploads.Uploads(MB)
     paths: list[Path] = []
 
+    def arrived() -> int:
+        return MB
+
     def put(address: str, number: int = 1) -> list[Path]:
         for _ in range(number):
-            if limits.reserve(address, MB):
+            if limits.begin(address, MB, arrived):
                 break
             path = tmp_path / f"hash{len(paths)}" / "rows.csv"
             path.parent.mkdir()
             path.write_bytes(bytes(MB))
             paths.append(path)
-            limits.settle(address, MB, [str(path)])
+            limits.end(address, arrived, [str(path)])
         return [path for path in paths if path.exists()]
 
     put.limits = limits  # type: ignore[attr-defined]
     return put
+
+
+def nothing() -> int:
+    """Return the bytes that have come of an upload that sends none."""
+    return 0
 
 
 def test_an_address_uploads_five_of_the_largest_files_in_an_hour(
@@ -347,7 +393,7 @@ def test_an_address_uploads_five_of_the_largest_files_in_an_hour(
 ) -> None:
     assert len(store("a", 9)) == uploads.OF_ADDRESS
     assert len(store("b")) == uploads.OF_ADDRESS + 1
-    clock = time.monotonic() + uploads.SECONDS + 1
+    clock = time.monotonic() + hourly.PERIOD + 1
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     assert len(store("a")) == 1  # the older ones are deleted
 
@@ -355,9 +401,35 @@ def test_an_address_uploads_five_of_the_largest_files_in_an_hour(
 def test_each_file_of_an_upload_counts(store: Callable[..., list[Path]]) -> None:
     limits: uploads.Uploads = store.limits  # type: ignore[attr-defined]
     (path,) = store("a")
-    assert not limits.reserve("a", 1)
-    limits.settle("a", 1, [str(path)] * 1000)
-    assert "More than 5 MB were uploaded" in limits.reserve("a", 1)
+    assert not limits.begin("a", 1, nothing)
+    limits.end("a", nothing, [str(path)] * 1000)
+    refusal = limits.begin("a", 1, nothing)
+    assert "You have uploaded 5 MB within an hour" in refusal
+    assert "Try again in 60 minutes" in refusal
+
+
+def test_uploads_that_send_nothing_take_no_room(store: Callable[..., list[Path]]) -> None:
+    limits: uploads.Uploads = store.limits  # type: ignore[attr-defined]
+    for number in range(5 * uploads.IN_TOTAL):
+        assert not limits.begin(f"x{number}", MB, nothing)
+    assert len(store("b")) == 1
+    for number in range(uploads.IN_TOTAL):
+        assert not limits.begin(f"y{number}", MB, lambda: MB)
+    assert "leave no room" in limits.begin("c", MB, nothing)
+
+
+def test_what_came_in_at_the_same_time_stays_within_the_total(
+    store: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    limits: uploads.Uploads = store.limits  # type: ignore[attr-defined]
+    number = 2 * uploads.IN_TOTAL
+    for i in range(number):
+        assert not limits.begin(f"x{i}", MB, nothing)
+    for i in range(number):
+        path = tmp_path / f"x{i}.csv"
+        path.write_bytes(bytes(MB))
+        limits.end(f"x{i}", nothing, [str(path)])
+    assert len(list(tmp_path.glob("x*.csv"))) == uploads.IN_TOTAL
 
 
 def test_the_oldest_unused_files_make_room(store: Callable[..., list[Path]]) -> None:
@@ -373,7 +445,7 @@ def test_the_oldest_unused_files_make_room(store: Callable[..., list[Path]]) -> 
     del kept
     assert not first.exists()
     assert limits.use("/etc/hostname") is None
-    assert "larger than 1 MB" in limits.reserve("c", 2 * MB)
+    assert "larger than 1 MB" in limits.begin("c", 2 * MB, nothing)
 
 
 def test_what_came_of_an_upload_that_broke_off_is_deleted(

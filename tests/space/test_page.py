@@ -276,6 +276,17 @@ def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Acc
     expect(page.get_by_label("Role of a,b")).to_have_value("input")
 
 
+def test_proposed_roles_are_taken_by_one_click(visitor: Visitor, user: Account) -> None:
+    rows = lines([{"left": f"a note {i}", "right": f"b {i}"} for i in range(12)])
+    page, repo = visitor.page, user.dataset("proposed", {"train.jsonl": rows})
+    visitor.enter_dataset(repo)
+    page.get_by_text("Which column is the model given").wait_for()
+    expect(page.get_by_label("Role of left")).to_have_value("input")
+    expect(page.get_by_label("Role of right")).to_have_value("output")
+    page.get_by_role("button", name="Use these columns").click()
+    visitor.wait_for_plan(repo)
+
+
 def test_options_gray_out_the_result_and_invalid_ones_stop_the_button(
     visitor: Visitor, cli: Shell, user: Account
 ) -> None:

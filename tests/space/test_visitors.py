@@ -142,6 +142,20 @@ def test_a_caller_who_leaves_gives_up_the_place(visitor: Caller, slow: str, user
     assert not second.is_alive()
 
 
+def test_those_who_read_slow_sources_leave_a_place(
+    space: RunningSpace, visitor: Caller, slow: str, user: Account
+) -> None:
+    book = user.dataset("book", {"train.jsonl": TRAIN})
+    with (
+        Caller(space, "203.0.113.3").stream(dataset=slow),
+        Caller(space, "203.0.113.4").stream(dataset=slow),
+    ):
+        third = threading.Thread(target=lambda: visitor.plan(dataset=book))
+        third.start()  # two run at once, and both would do so until the end of time
+        third.join(WAIT_SECONDS)
+        assert not third.is_alive()
+
+
 @pytest.mark.parametrize(("method", "path"), CLOSED)
 def test_routes_that_nothing_uses_are_closed(visitor: Caller, method: str, path: str) -> None:
     assert visitor.status(path, b"{}" if method == "POST" else None) == 404

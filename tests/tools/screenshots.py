@@ -83,6 +83,20 @@ def shoot_verdicts(camera: Camera, visitor: Visitor, mode: str) -> None:
     camera.shoot(page, f"columns-{mode}", full_page=False)
 
 
+def shoot_phone(camera: Camera, phone: Visitor, mode: str) -> None:
+    """The way from an empty page to an adapter, on a phone."""
+    camera.shoot(phone.page, f"phone-empty-{mode}")
+    phone.enter_dataset(UNKNOWN_COLUMNS)
+    phone.page.get_by_label("Role of left").wait_for()
+    camera.shoot(phone.page, f"phone-columns-{mode}")
+    phone.plan(NEAR)
+    camera.shoot(phone.page, f"phone-in-view-{mode}", full_page=False)  # before the page is moved
+    camera.shoot(phone.page, f"phone-verdict-{mode}")
+    phone.make()
+    camera.shoot(phone.page, f"phone-result-in-view-{mode}", full_page=False)
+    camera.shoot(phone.page, f"phone-result-{mode}")
+
+
 def shoot_result(camera: Camera, visitor: Visitor) -> None:
     """Making, trying, testing and saving of a signed-in visitor."""
     page = visitor.page
@@ -144,10 +158,7 @@ def main(folder: Path) -> None:
                 shoot_verdicts(camera, visitor, mode)
                 visitor.close()
                 phone = Visitor(chromium, space.url, dark=dark, **PHONE)
-                camera.shoot(phone.page, f"phone-empty-{mode}")
-                phone.plan(NEAR)
-                camera.shoot(phone.page, f"phone-verdict-{mode}")
-                camera.shoot(phone.page, f"phone-in-view-{mode}", full_page=False)
+                shoot_phone(camera, phone, mode)
                 phone.close()
             visitor = Visitor(chromium, space.url)
             shoot_result(camera, visitor)

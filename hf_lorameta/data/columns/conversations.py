@@ -28,7 +28,7 @@ _SPEAKER = re.compile(
 )
 
 _CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
-_LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=<s>|\[INST\]|\Z)", re.DOTALL)
+_LLAMA = re.compile(r"\[INST\](.*?)(?:\[/INST\](.*?)(?=<s>|\[INST\]|\Z)|\Z)", re.DOTALL)
 _END = "<|endoftext|>"
 _LLAMA_MARKS = re.compile(r"</?s>|<</?SYS>>")
 
@@ -151,8 +151,9 @@ def _parsed(text: str) -> list[Any] | list[Turn] | None:
     """Return the turns of a transcript, or of a list that a file stores as JSON."""
     if text.lstrip().startswith("["):
         found = from_json(text)
-        return found if isinstance(found, list) else None
-    return list(_transcript(text)) or None
+        if isinstance(found, list):
+            return found
+    return _transcript(text) or None
 
 
 def _transcript(text: str) -> list[Turn]:
@@ -170,7 +171,8 @@ def _transcript(text: str) -> list[Turn]:
     if text.startswith("<|im_start|>"):
         return [(role.lower(), words.strip()) for role, words in _CHATML.findall(text)]
     if text.removeprefix("<s>").lstrip().startswith("[INST]"):
-        parts = [part for pair in _LLAMA.findall(text) for part in pair]
+        found = (pair.groups() for pair in _LLAMA.finditer(text))
+        parts = [part for pair in found for part in pair if pair[1] is not None]
         return [
             (("user", "assistant")[i % 2], _LLAMA_MARKS.sub("", part).strip())
             for i, part in enumerate(parts)

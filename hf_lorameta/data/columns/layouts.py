@@ -114,7 +114,7 @@ def _conversation(table: TableView) -> Columns | None:
         system = _system(table)
         if system and table.is_within(system, chosen):
             system = None
-        return Columns(instruction=system, messages=chosen[0])
+        return Columns(instruction=system or _tools(table), messages=chosen[0])
     return None
 
 
@@ -140,6 +140,12 @@ def _preference(table: TableView) -> Columns | None:
 
 def _system(table: TableView) -> str | None:
     return next((n for n in table.named(known.SYSTEM) if table.kind(n) == "text"), None)
+
+
+def _tools(table: TableView) -> str | None:
+    """Return the column of the tools that answers may call, unless it lists none."""
+    texts = (n for n in table.named(("tools",)) if table.kind(n) == "text")
+    return next((n for n in texts if set(map(str, table.values(n))) != {"[]"}), None)
 
 
 def _translation(table: TableView) -> Columns | None:
