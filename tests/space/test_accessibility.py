@@ -21,29 +21,24 @@ BORDER_AND_PAGE = """(control) => [getComputedStyle(control).borderTopColor,
     getComputedStyle(document.querySelector('.gradio-container')).backgroundColor]"""
 
 
-SMALL = [(320, 780), (360, 780), (640, 450)]
-"""Phones, and a zoom of 200 %, which halves the 1280 pixels of a window."""
-
-
-BUTTON_IN_VIEW = """() =>
-    document.querySelector('#lm-make').getBoundingClientRect().bottom <= innerHeight"""
-
-
+@pytest.mark.parametrize(
+    ("width", "height", "dark"), [(320, 780, True), (360, 780, False), (640, 450, False)]
+)
 def test_a_narrow_or_zoomed_page_does_not_scroll_sideways(
-    web: Web, chromium: Any, context: Any, user: Account
+    web: Web, chromium: Any, context: Any, user: Account, width: int, height: int, dark: bool
 ) -> None:
-    visitor = Visitor(chromium, web.space.url, context=context, dark=True, width=320, height=780)
+    """A zoom of 200 % halves the size of a window in CSS pixels, here from 1280 to 640."""
+    visitor = Visitor(
+        chromium, web.space.url, context=context, dark=dark, width=width, height=height
+    )
     page = visitor.page
-    expect(page.locator(".dark")).to_have_count(1)
+    expect(page.locator(".dark")).to_have_count(int(dark))
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    for width, height in SMALL:
-        page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_function(BUTTON_IN_VIEW)
+    box = page.locator("#lm-make").bounding_box()
+    assert box["y"] + box["height"] <= height, "the main button is in view"
     visitor.make()
     visitor.open_all_sections()
-    for width, height in SMALL:
-        page.set_viewport_size({"width": width, "height": height})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     visitor.close()
 
 
@@ -65,6 +60,38 @@ def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
         visitor.close()
     assert moving[0], "the progress bar moves for others"
     assert moving[1] == []
+
+
+def test_focus_never_falls_to_the_body(visitor: Visitor, cli: Shell, user: Account) -> None:
+    page = visitor.page
+    page.evaluate("""() => {
+        document.querySelector('#lm-dataset').focus();
+        window.looks = 0;  // with the focus nowhere, one after another
+        window.longest = 0;
+        setInterval(() => {
+            window.looks = document.activeElement === document.body ? window.looks + 1 : 0;
+            window.longest = Math.max(window.longest, window.looks);
+        }, 250);
+    }""")
+    visitor.plan(user.dataset("focus", {"train.jsonl": TRAIN}))
+    page.locator("#lm-make").focus()
+    page.keyboard.press("Enter")
+    heading = page.get_by_role("heading", name="Your adapter is ready")
+    expect(heading).to_be_focused()
+    page.locator("#lm-make").focus()
+    page.keyboard.press("Enter")
+    page.locator("[data-focus='2']").wait_for()
+    expect(heading).to_be_focused()
+    slow, go_on = user.dataset("slow", {"train.jsonl": TRAIN}), threading.Event()
+    cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=go_on.wait))
+    visitor.enter_dataset(slow)
+    page.locator("#lm-cancel").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#lm-work")).to_contain_text("Canceled")
+    expect(page.locator("#lm-dataset")).to_be_focused()
+    cli.hub.clear_faults()
+    go_on.set()
+    assert page.evaluate("window.longest") <= 1
 
 
 @pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe is not installed")
@@ -128,11 +155,8 @@ def luminance(color: list[str]) -> float:
     return sum(w * s for w, s in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_plans_and_results_are_announced_once_and_the_focus_never_falls_to_the_body(
-    visitor: Visitor, cli: Shell, user: Account
-) -> None:
-    page = visitor.page
-    page.evaluate("""() => {
+def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -> None:
+    visitor.page.evaluate("""() => {
         window.log = [];
         new MutationObserver(() => window.log.push(
             [Date.now(), document.getElementById('lm-announcer').textContent]))
@@ -141,41 +165,17 @@ def test_plans_and_results_are_announced_once_and_the_focus_never_falls_to_the_b
         new MutationObserver(() => window.shown.push(
             document.getElementById('lm-work')?.innerText ?? ''))
             .observe(document.body, {subtree: true, childList: true, characterData: true});
-        document.querySelector('#lm-dataset').focus();
-        window.looks = 0;  // with the focus nowhere, one after another
-        window.longest = 0;
-        setInterval(() => {
-            window.looks = document.activeElement === document.body ? window.looks + 1 : 0;
-            window.longest = Math.max(window.longest, window.looks);
-        }, 250);
     }""")
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    page.locator("#lm-make").focus()
-    page.keyboard.press("Enter")
-    heading = page.get_by_role("heading", name="Your adapter is ready")
-    expect(heading).to_be_focused()
-    page.wait_for_function("window.log.some(([, text]) => text.includes('ready'))")
-    page.wait_for_timeout(1000)
-    log = page.evaluate("window.log")
+    visitor.make()
+    visitor.page.wait_for_function("window.log.some(([, text]) => text.includes('ready'))")
+    visitor.page.wait_for_timeout(1000)
+    log = visitor.page.evaluate("window.log")
     texts = [text for _, text in log]
     assert sum("Unsure: its answers" in text for text in texts) == 1
     assert sum("Your adapter is ready" in text for text in texts) == 1
-    shown = page.evaluate("window.shown")
+    shown = visitor.page.evaluate("window.shown")
     assert any("Starting" in text for text in shown)
     assert not any(re.search(r"queue|processing|\d\.\ds", text) for text in [*texts, *shown])
     progress = [at for at, text in log if "Unsure" not in text and "ready" not in text]
     assert all(b - a >= 4500 for a, b in pairwise(progress))
-    page.locator("#lm-make").focus()
-    page.keyboard.press("Enter")
-    page.locator("[data-focus='2']").wait_for()
-    expect(heading).to_be_focused()
-    slow, go_on = user.dataset("slow", {"train.jsonl": TRAIN}), threading.Event()
-    cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=go_on.wait))
-    visitor.enter_dataset(slow)
-    page.locator("#lm-cancel").focus()
-    page.keyboard.press("Enter")
-    expect(page.locator("#lm-work")).to_contain_text("Canceled")
-    expect(page.locator("#lm-dataset")).to_be_focused()
-    cli.hub.clear_faults()
-    go_on.set()
-    assert page.evaluate("window.longest") <= 1
