@@ -1,5 +1,6 @@
 """Fixtures: a loopback Hub, small synthetic banks, and a shell that runs the commands."""
 
+import ctypes
 import json
 import os
 import tempfile
@@ -59,8 +60,19 @@ _HEAVY = {"world", "web", "torch"}
 """Fixtures that start processes or import torch; all that do so use them."""
 
 
+_OF_ONE_SPACE = [
+    f"tests/space/test_{name}.py"
+    for name in ("accessibility", "api", "bombs", "error_states", "page", "repeated")
+]
+"""Files that use the fixture `web`: one process runs them, with one Space for all."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the unit tests: in these places, all that start no process and run no model."""
+    """Mark the unit tests: in these places, all that start no process and run no model.
+
+    The tests of one Space, which take longest, come first, so that others run beside them.
+    """
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in _OF_ONE_SPACE)
     for item in items:
         inside = any(item.path.is_relative_to(path) for path in _UNIT) and item.path not in _OTHERS
         heavy = _HEAVY.intersection(getattr(item, "fixturenames", ()))
@@ -94,6 +106,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         return 0
     cores = min(os.cpu_count() or 1, 8)
     return cores if config.option.markexpr == "unit" else cores + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run each file in one process, and the files of one Space in the same."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "one Space" if file in _OF_ONE_SPACE else file
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -252,6 +277,14 @@ def enrol(world: Shell) -> Callable[[], Account]:
 def model_commands(world: Shell) -> None:
     """Let commands that run a model in torch start sooner."""
     world.imports = ("peft", "transformers.models.llama.modeling_llama")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_returned() -> Iterator[None]:
+    """Give the memory of a file's models back to the system; glibc keeps much of it otherwise."""
+    yield
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 @pytest.fixture(scope="session")

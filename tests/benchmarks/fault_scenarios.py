@@ -594,7 +594,7 @@ class World:
 
     def fuzz(self, name: str, inputs: int) -> Tally:
         """Read invalid inputs of one kind in a process with limited memory."""
-        words = [sys.executable, "-m", "tests.benchmarks.fuzz", name, str(inputs)]
+        words = [sys.executable, "-m", "tests.benchmarks.fuzz", f"{name}={inputs}"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
         self.search_token(done.stdout + done.stderr, "printed")
         expect(done.returncode == 0, f"exit {done.returncode}: {done.stderr[-300:]}")

@@ -1,7 +1,7 @@
 """Seeded invalid inputs for every reader of others' data, which may raise only `LoraMetaError`.
 
-``python -m tests.benchmarks.fuzz KIND INPUTS`` reads them in a process that cannot allocate more
-than `CAP_MB` beyond what a few of the inputs needed, and prints JSON.
+``python -m tests.benchmarks.fuzz KIND=NUMBER …`` reads them in a process that cannot allocate more
+than `CAP_MB` beyond what a few of the inputs needed, and prints a line of JSON for each kind.
 """
 
 import json
@@ -248,16 +248,27 @@ def _status(field: str) -> float:
 
 
 def main() -> None:
-    name, inputs = sys.argv[1], int(sys.argv[2])
+    """Read ``KIND=NUMBER …``; print a line of JSON for each kind."""
     logging.disable(logging.CRITICAL)
+    for argument in sys.argv[1:]:
+        name, _, inputs = argument.partition("=")
+        print(json.dumps(measured(name, int(inputs))), flush=True)
+
+
+def measured(name: str, inputs: int) -> dict[str, Any]:
+    """Read inputs of a kind, with a limit on the memory that this may add."""
     KINDS[name](_WARM)
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     resident, data = _status("VmRSS"), _status("VmData")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     cap = int((data + CAP_MB) * (1 << 20))
-    resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
-    runs, rejected, failed = KINDS[name](inputs)
+    resource.setrlimit(resource.RLIMIT_DATA, (cap, before[1]))
+    try:
+        runs, rejected, failed = KINDS[name](inputs)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
     memory = _status("VmHWM") - resident
-    print(json.dumps({"runs": runs, "rejected": rejected, "failed": failed, "memory": memory}))
+    return {"runs": runs, "rejected": rejected, "failed": failed, "memory": memory}
 
 
 if __name__ == "__main__":

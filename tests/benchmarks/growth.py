@@ -6,7 +6,7 @@ takes part always; it must not have been trained on any task of the source. Scor
 reference outputs on test rows, also of the base model and a 3-shot prompt.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped. At the end it
-prints a table and writes it and a plot into FOLDER.
+prints a table and writes it into FOLDER.
 """
 
 import argparse
@@ -155,40 +155,6 @@ def cells(losses: dict[str, np.ndarray], method: str) -> list[str]:
     ]
 
 
-def plot(shares: dict[str, float], path: Path) -> None:
-    """Draw the share of the 3-shot prompt's gain by the number of adapters."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    axes.plot(list(shares), list(shares.values()), marker="o", label="default")
-    axes.axhline(1, color="gray", linestyle="--", label="3-shot prompt")
-    axes.set(
-        xlabel="adapters in the bank, besides the general one",
-        ylabel="share of the 3-shot gain",
-        ylim=(0, 1.1 * max(shares.values())),
-    )
-    axes.legend(loc="lower right")
-    figure.savefig(path, metadata={"Date": None})
-
-
-def report_tasks(count: int | None = None) -> list[str]:
-    """Return the first of the tasks to report on; None returns all."""
-    return (EVERYDAY / "report_on.txt").read_text("utf-8").split()[:count]
-
-
-def options_of(description: str | None, rows: int) -> argparse.ArgumentParser:
-    """Return the options of a benchmark that scores on rows of these tasks."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", type=int, help="the first of them; default: all")
-    parser.add_argument("--rows", type=int, default=rows)
-    parser.add_argument("--dtype", default="float32")
-    return parser
-
-
 class Arguments(NamedTuple):
     """What a command that scores everyday tasks is given."""
 
@@ -224,9 +190,6 @@ def main() -> None:
     rows: list[list[Any]] = [[name, *cells(table, name)] for name in names]
     text = markdown_table(HEAD, rows, right=range(1, len(HEAD)))
     (folder / "growth.md").write_text(text + "\n", encoding="utf-8")
-    curve = [name for name in names if name.isdigit() or name == "all"]
-    shares = {name: float(cells(table, name)[1]) for name in curve}
-    plot(shares, folder / "growth.svg")
     print("\n" + text)
 
 

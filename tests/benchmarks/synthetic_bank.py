@@ -1,12 +1,9 @@
-"""Write synthetic banks: ``python -m tests.benchmarks.synthetic_bank DIR [--size small]``.
+"""Write synthetic banks of large adapters.
 
-The full size has the shape of Mistral-7B: 32 layers, q 4096→4096, k and v 4096→1024, rank 16, 502
-adapters of 9.4 M parameters, 9.5 GB in bfloat16. In every module most of an adapter is in a
-subspace that all adapters share, with decaying energy, as in adapters trained on related tasks; the
-rest is its own.
+In every module most of an adapter is in a subspace that all adapters share, with decaying energy,
+as in adapters trained on related tasks; the rest is its own.
 """
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,7 +38,10 @@ VOCAB = 49152
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape of a bank; `shared` is the dimension of the shared subspaces."""
+    """Shape of a bank, by default that of Mistral-7B.
+
+    `shared` is the dimension of the shared subspaces.
+    """
 
     layers: int = 32
     hidden: int = 4096
@@ -58,12 +58,6 @@ class Shape:
             for i in range(self.layers)
             for name, out in modules
         )
-
-
-SIZES = {
-    "full": Shape(),
-    "small": Shape(layers=2, hidden=64, narrow=32, rank=4, adapters=12, shared=8),
-}
 
 
 def write_bank(folder: Path, shape: Shape, seed: int = 0) -> Bank:
@@ -165,17 +159,3 @@ def _profile(rng: np.random.Generator, vocab: int) -> Profile:
         parts.append(Histogram.from_dense(counts))
     answers = np.bincount(rng.integers(2, 10, 1000), minlength=LENGTHS)
     return Profile(parts[0], parts[1], 1000, Histogram.from_dense(answers))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    bank = write_bank(options.folder, SIZES[options.size], options.seed)
-    print(f"{bank}: {bank.size / 1e9:.2f} GB")
-
-
-if __name__ == "__main__":
-    main()

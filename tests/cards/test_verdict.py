@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta import Plan, plan
+from hf_lorameta import Plan, Recipe, plan
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.cards.verdict import verdict_of
@@ -87,7 +87,8 @@ def test_data_that_may_not_hold_what_an_answer_needs_is_never_promised_help(
 
 @pytest.fixture(scope="module")
 def planned() -> Plan:
-    return plan(SENTIMENTS, instruction="Is the note good or bad?")
+    recipe = Recipe(top_k=2, rank=2)
+    return plan(SENTIMENTS, recipe=recipe, instruction="Is the note good or bad?")
 
 
 def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Path) -> None:

@@ -182,8 +182,9 @@ def test_exact_refuses_a_rank_below_one(rank: int) -> None:
 # --- exact, by iteration -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shared", [0.0, 1.0, 10.0])
-@pytest.mark.parametrize("shape", [(160, 120), (100, 200)])
+@pytest.mark.parametrize(
+    ("shared", "shape"), [(0.0, (160, 120)), (1.0, (160, 120)), (10.0, (100, 200))]
+)
 def test_iteration_converges_to_the_optimum(
     shared: float, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

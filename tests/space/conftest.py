@@ -16,10 +16,16 @@ def chromium() -> Iterator[Any]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def context(chromium: Any) -> Any:
+    """A context of the browser for visitors one after another."""
+    return chromium.new_context()
+
+
 @pytest.fixture
-def visitor(web: Web, chromium: Any, cli: Shell) -> Iterator[Visitor]:
+def visitor(web: Web, chromium: Any, context: Any, cli: Shell) -> Iterator[Visitor]:
     """A visitor; at the end, the page must have contacted no other host and logged no error."""
-    visitor = Visitor(chromium, web.space.url)
+    visitor = Visitor(chromium, web.space.url, context=context)
     try:
         yield visitor
         assert visitor.foreign_requests() == []

@@ -25,10 +25,12 @@ BORDER_AND_PAGE = """(control) => [getComputedStyle(control).borderTopColor,
     ("width", "height", "dark"), [(320, 780, True), (360, 780, False), (640, 450, False)]
 )
 def test_a_narrow_or_zoomed_page_does_not_scroll_sideways(
-    web: Web, chromium: Any, user: Account, width: int, height: int, dark: bool
+    web: Web, chromium: Any, context: Any, user: Account, width: int, height: int, dark: bool
 ) -> None:
     """A zoom of 200 % halves the size of a window in CSS pixels, here from 1280 to 640."""
-    visitor = Visitor(chromium, web.space.url, dark=dark, width=width, height=height)
+    visitor = Visitor(
+        chromium, web.space.url, context=context, dark=dark, width=width, height=height
+    )
     page = visitor.page
     expect(page.locator(".dark")).to_have_count(int(dark))
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
@@ -41,13 +43,13 @@ def test_a_narrow_or_zoomed_page_does_not_scroll_sideways(
 
 
 def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
-    web: Web, chromium: Any, cli: Shell, user: Account
+    web: Web, chromium: Any, context: Any, cli: Shell, user: Account
 ) -> None:
     repo = user.dataset("still", {"train.jsonl": TRAIN})
     cli.hub.add_fault(Fault("delay", path=f"datasets/{repo}", seconds=0.3))
     moving = []
     for still in (False, True):
-        visitor = Visitor(chromium, web.space.url, still=still)
+        visitor = Visitor(chromium, web.space.url, context=context, still=still)
         visitor.enter_dataset(repo)
         found = visitor.page.wait_for_function("""() =>
             document.querySelector('#lm-work .lm-moving')?.checkVisibility()

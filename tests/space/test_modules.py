@@ -13,8 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from hf_lorameta import plan
@@ -36,7 +34,6 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.evaluate import Trial
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import Recipe
-from tests.data.random_rows import KINDS, random_rows
 from tests.space import readers
 from tests.support.running_space import SPACE
 
@@ -223,17 +220,6 @@ def test_samples_are_drawn_over_a_dataset_that_is_sorted(
     assert 40 < good < 80  # 60 of 120 on average, with a standard deviation of 5
 
 
-def test_an_unreadable_file_gives_an_error_without_its_path(
-    bank_loader: BankLoader, tmp_path: Path
-) -> None:
-    path = tmp_path / "broken.parquet"
-    path.write_bytes(b"PAR1 no")
-    request = DatasetRequest(file=str(path))
-    with pytest.raises(LoraMetaError, match=r"broken\.parquet cannot be read") as caught:
-        planning.make_plan(bank_loader, request, Recipe(), 10, False, jobs.Job(60))
-    assert str(tmp_path) not in str(caught.value)
-
-
 def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
     with pytest.raises(jobs.TimeLimitError):
         reader_process.read(jobs.Job(1.0), readers.hang)
@@ -255,17 +241,6 @@ def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(
         reader_process.read(jobs.Job(60), function)
 
 
-def test_a_bomb_ends_with_a_sentence(bank_loader: BankLoader, tmp_path: Path) -> None:
-    path = tmp_path / "bomb.parquet"
-    indices = pyarrow.array([0], pyarrow.int32())
-    outputs = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["a " * 50_000_000]))
-    table = pyarrow.table({"input": ["q"], "output": outputs})
-    pyarrow.parquet.write_table(table, path, compression="zstd")
-    request = DatasetRequest(file=str(path))
-    with pytest.raises(DatasetTooLargeError, match=r"^bomb\.parquet has a row of 100 MB"):
-        planning.make_plan(bank_loader, request, Recipe(), 10, False, jobs.Job(60))
-
-
 def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"left": "a " * 5_000_000, "right": ["b" * 5_000_000]}))
@@ -280,16 +255,8 @@ def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Pa
 
 
 def test_readers_do_not_import_torch() -> None:
-    code = """if 1:
-        from work import jobs, reader_process
-        reader_process.start_forkserver()
-        torch = "__import__('datasets').config.TORCH_AVAILABLE"
-        print(reader_process.read(jobs.Job(300), eval, torch))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=SPACE, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "False\n"
+    torch = "__import__('datasets').config.TORCH_AVAILABLE"
+    assert reader_process.read(jobs.Job(60), eval, torch) is False
 
 
 # --- settings -----------------------------------------------------------------------------------
@@ -581,11 +548,6 @@ def test_try_takes_the_input_alone(guest_book: Plan) -> None:
     assert result_view.bare_input(result, "cut off =>") == "cut off =>"
     as_it_is = planning.PlanResult(guest_book, [("Whole prompt", "a")], "x")
     assert result_view.example_input(as_it_is) == "Whole prompt"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_random_data_is_not_likely_to_be_helped(kind: str) -> None:
-    assert plan(random_rows(kind)).verdict.level == "unsure"
 
 
 @pytest.mark.parametrize(

@@ -1,54 +1,90 @@
-"""What `tests.benchmarks.space_page` repeats many times, a few times each."""
+"""What went wrong only at some moments or speeds, a few times each."""
 
-from collections.abc import Callable, Iterator
+import json
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conftest import Web
-from tests.support.fault_hub import FaultHub
+from tests.conftest import Account
+from tests.space.datasets import TRAIN
 from tests.support.running_space import Visitor, missing
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
 
-from tests.benchmarks.space_page import WAYS, Repetitions, create_datasets
-
 pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def repetitions(
-    web: Web, chromium: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Repetitions]:
-    hub = web.space.hub
-    assert isinstance(hub, FaultHub)
-    create_datasets(hub)
-    visitor = Visitor(chromium, web.space.url)
-    try:
-        yield Repetitions(visitor, hub, tmp_path_factory.mktemp("repeated"))
-        assert visitor.errors == []
-    finally:
-        visitor.close()
+ROLES = ("", "input", "output")
 
 
-@pytest.mark.parametrize(
-    ("action", "times"),
-    [
-        (Repetitions.search, 4),
-        (Repetitions.slow_dataset_then_file, 1),
-        (Repetitions.file_then_slow_dataset, 1),
-        (Repetitions.cancel, 4),
-    ],
-)
-def test_the_page_is_right_each_time(
-    repetitions: Repetitions, action: Callable[[Repetitions], bool], times: int
+@pytest.mark.parametrize(("name", "delay"), [("amber-notes", 60), ("beryl-notes", 300)])
+def test_a_chosen_match_is_planned_by_one_request_however_fast_one_types(
+    visitor: Visitor, user: Account, name: str, delay: int
 ) -> None:
-    assert [action(repetitions) for _ in range(times)] == [True] * times
+    repo, page = user.dataset(name, {"train.jsonl": TRAIN}), visitor.page
+    page.locator("#lm-dataset").press_sequentially(name[:6], delay=delay)
+    option = page.get_by_role("option", name=repo)
+    option.wait_for()
+    expected = requests(visitor) + 2  # the plan, and right answers after it
+    with page.expect_request(lambda _: requests(visitor) == expected):
+        option.click()
+    visitor.wait_for_plan(repo)
+    page.wait_for_timeout(1000)
+    assert requests(visitor) == expected
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_role_that_was_chosen_is_kept(repetitions: Repetitions, way: str) -> None:
-    for slowdown in (1, 6):
-        with repetitions.slowed(slowdown):
-            assert repetitions.choose_role(way)
+def requests(visitor: Visitor) -> int:
+    return sum("queue/join" in url for url in visitor.requests)
+
+
+@pytest.fixture
+def slowed(visitor: Visitor) -> Iterator[Any]:
+    """The page with a CPU that is six times slower."""
+    devtools = visitor.context.new_cdp_session(visitor.page)
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 6})
+    yield visitor.page
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 1})
+
+
+def test_a_role_that_was_chosen_by_keyboard_is_kept(
+    visitor: Visitor, slowed: Any, user: Account
+) -> None:
+    odd = [{"left": f"how was {i}", "right": "very kind", "mark": str(i)} for i in range(40)]
+    content = "".join(json.dumps(row) + "\n" for row in odd).encode()
+    visitor.enter_dataset(user.dataset("odd-columns", {"train.jsonl": content}))
+    box = slowed.get_by_label("Role of right")
+    box.wait_for()
+    for key, wanted in (("Arrow", "output"), ("Enter", "input"), ("Tab", "output")):
+        box.focus()
+        if key == "Arrow":
+            for _ in range(ROLES.index(wanted) - ROLES.index(box.input_value())):
+                slowed.keyboard.press("ArrowDown")
+        else:
+            slowed.keyboard.type(wanted)
+            slowed.keyboard.press(key)
+        slowed.locator(f"[data-link*='{wanted}%3Dright']").wait_for(state="attached")
+        assert box.input_value() == wanted
+
+
+def test_making_is_canceled_at_any_moment(visitor: Visitor, user: Account) -> None:
+    moments = random.Random(0)
+    page, work = visitor.page, visitor.page.locator("#lm-work")
+    visitor.plan(user.dataset("crimson-notes", {"train.jsonl": TRAIN}))
+    ready = page.get_by_role("heading", name="Your adapter is ready")
+    for _ in range(2):
+        pressed = False
+        while not pressed:  # the button may not be there yet, or no more
+            page.locator("#lm-make").click()
+            page.wait_for_timeout(moments.randint(0, 1500))
+            pressed = page.evaluate("""() => {
+                const cancel = document.querySelector('#lm-cancel');
+                if (!cancel?.checkVisibility()) return false;
+                cancel.click();
+                return true;
+            }""")
+        work.get_by_text("Canceled").wait_for()
+        page.wait_for_timeout(600)
+        assert work.inner_text() == "Canceled"
+        assert not ready.is_visible()

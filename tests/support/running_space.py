@@ -67,10 +67,11 @@ class RunningSpace:
             time.sleep(0.05)
         return self.leftovers()
 
-    def memory(self) -> int:
-        """Return the resident memory of the server in bytes."""
+    def memory(self, peak: bool = False) -> int:
+        """Return the resident memory of the server in bytes, or the most that it had so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        name = "VmHWM" if peak else "VmRSS"
+        line = next(line for line in status.splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
 
 
@@ -140,7 +141,8 @@ def browser() -> Iterator[Any]:
 
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-software-rasterizer"]
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         try:
             yield chromium
         finally:
@@ -153,10 +155,12 @@ class Visitor:
     Args:
         browser: browser from `browser`.
         url: URL of the Space.
+        context: context of visitors one after another, whose cache of the page's files saves most
+            of the time to open it; default: a new one.
         dark: prefer the dark color scheme.
         width: width of the window in pixels.
         height: height of the window in pixels.
-        still: prefer reduced motion.
+        still: prefer reduced motion, which takes less of this machine.
         address: of the visitor, as a proxy before the server would state it.
 
     Attributes:
@@ -169,20 +173,21 @@ class Visitor:
         browser: Any,
         url: str,
         *,
+        context: Any = None,
         dark: bool = False,
         width: int = 1280,
         height: int = 900,
-        still: bool = False,
+        still: bool = True,
         address: str = "",
     ) -> None:
-        self.context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if dark else "light",
-            reduced_motion="reduce" if still else "no-preference",
-            accept_downloads=True,
-            extra_http_headers={"X-Forwarded-For": address} if address else None,
-        )
+        self.context = context or browser.new_context()
+        self._alone = context is None
         self.page = self.context.new_page()
+        self.page.set_viewport_size({"width": width, "height": height})
+        motion = "reduce" if still else "no-preference"
+        self.page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion=motion)
+        if address:
+            self.page.set_extra_http_headers({"X-Forwarded-For": address})
         self.page.set_default_timeout(WAIT_MS)
         self.url = url
         self.requests: list[str] = []
@@ -275,5 +280,8 @@ class Visitor:
         self.page.get_by_role("alert").filter(has_text=message).first.wait_for()
 
     def close(self) -> None:
-        """Close the window."""
-        self.context.close()
+        """Close the window, and forget who signed in."""
+        self.page.close()
+        self.context.clear_cookies()
+        if self._alone:
+            self.context.close()
