@@ -290,7 +290,7 @@ def test_files_are_replaced_only_with_consent(
     url = cli(*push, "--rank", 2, "--create-pr", token=user.token).out
     assert url == f"{cli.hub.url}/{repo}/discussions/1\n"
     assert cli.hub.commits(repo) == before
-    assert list(cli.hub.repo(repo).refs) == ["refs/pr/1"]  # type: ignore[union-attr]
+    assert list(cli.hub.repo(repo).refs) == ["main", "refs/pr/1"]  # type: ignore[union-attr]
     cli(*push, "--rank", 1, "--yes", token=user.token)
     assert cli("inspect", repo, "--json", token=user.token).json["rank"] == 1
     assert cli.hub.read(repo, "notes.txt") == b"keep me"
