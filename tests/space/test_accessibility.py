@@ -97,6 +97,7 @@ def test_focus_never_falls_to_the_body(visitor: Visitor, cli: Shell, user: Accou
 @pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe is not installed")
 def test_axe_finds_no_barrier(visitor: Visitor, web: Web, user: Account) -> None:
     page = visitor.page
+    visitor.sign_in()  # first: it would read the dataset before it once more, maybe later
     visitor.enter_dataset("nobody/nothing-here")
     visitor.wait_for_error("was not found")
     assert_no_barrier(visitor)
@@ -106,7 +107,6 @@ def test_axe_finds_no_barrier(visitor: Visitor, web: Web, user: Account) -> None
     page.get_by_label("Role of right").select_option("output")
     page.locator("#lm-verdict .lm-warning").wait_for()
     assert_no_barrier(visitor)
-    visitor.sign_in()
     visitor.plan(web.owner.dataset("book", {"train.jsonl": TRAIN}))
     visitor.make()
     visitor.open_all_sections()
