@@ -309,8 +309,7 @@ def test_a_dataset_without_outputs_is_refused(bases: dict[str, Path], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0), ("emit", "mixture")],
+    ("name", "value"), [("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0)]
 )
 def test_a_setting_of_combining_is_refused(
     bases: dict[str, Path], data: Path, name: str, value: object
@@ -319,6 +318,11 @@ def test_a_setting_of_combining_is_refused(
     hint = refused(RecipeError, f"{name}={value} is for the adapters of a bank", data,
                    base=bases["Llama"], recipe=recipe)  # fmt: skip
     assert hint == f"leave out --{name.replace('_', '-')}, or name a bank"
+
+
+def test_a_mixture_is_refused(bases: dict[str, Path], data: Path) -> None:
+    with pytest.raises(RecipeError, match="emit=mixture is for the adapters of a bank"):
+        plan(data, base=bases["Llama"], recipe=Recipe(emit="mixture"))
 
 
 def test_an_adapter_that_learned_nothing_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
