@@ -6,7 +6,6 @@ that anyone can type. The adapter stays in this package's cache, for ``hf-lorame
 """
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -138,9 +137,11 @@ def _try_command(folder: Path) -> str:
 
 
 def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, str]:
-    """Return environment variables that make the loopback Hub the Hub of a child process."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
-    return ours | hub.env(token, home=home)
+    """Return environment variables that make the loopback Hub the Hub of a child process.
+
+    It shares the cache of this package, for the base model that is dequantized once.
+    """
+    return hub.env(token, home=home) | {"HF_LORAMETA_CACHE": str(cache_dir())}
 
 
 def _run(arguments: list[str], environment: dict[str, str], console: Console) -> dict[str, Any]:

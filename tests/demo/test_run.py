@@ -3,6 +3,7 @@
 import importlib.util
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.demo import run
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.localhub import LocalHub
 
 
 def recording_console() -> tuple[run.Console, list[str], list[tuple[str, float]]]:
@@ -77,6 +79,19 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(run, "_run", record)
     monkeypatch.setattr(run, "_engine_options", lambda base_model: ["--base", "folder"])
     return recorded
+
+
+def test_commands_share_the_cache_and_nothing_else_of_the_users_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path / "cache"))
+    with LocalHub() as hub:
+        given = run._environment(hub, tmp_path / "home", None)
+        assert given["HF_ENDPOINT"] == hub.url
+    assert given["HF_LORAMETA_CACHE"] == str(tmp_path / "cache")
+    assert given["HF_HOME"] == str(tmp_path / "home")
+    assert "hf_secret" not in given.values()
 
 
 def test_first_result_is_on_few_rows_and_the_last_on_all(commands: list[list[str]]) -> None:
