@@ -71,6 +71,8 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
         'ann/Good-Book-SmolLM2-135M-Instruct-lorameta'
         >>> default_repo_id("ann", "rows.jsonl", "/models/tiny.gguf")
         'ann/rows-tiny-lorameta'
+        >>> default_repo_id("ann", "notes...final.csv", "org/tiny")  # the Hub refuses ".."
+        'ann/notes.final-tiny-lorameta'
     """
     stem = re.sub(
         r"\.(jsonl|ndjson|json|csv|tsv|txt|parquet)(\.(gz|bz2|xz))?$",
@@ -80,7 +82,7 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
     )
     base = base_model.split("/")[-1].removesuffix(".gguf")
     name = "-".join([stem, base, "lorameta"])
-    name = re.sub(r"[^A-Za-z0-9._]+", "-", name).replace("..", ".").strip("-.")
+    name = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._]+", "-", name)).strip("-.")
     return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
 
 
