@@ -2,7 +2,7 @@
 
 ``python -m tests.benchmarks.answers FOLDER`` reads the tasks of ``../shared/public`` in each form
 (`FORMS`), and scores on their test rows: the most frequent label, the base model, a 3-shot prompt,
-the default, ``--fit`` and ``--train`` on some rows (``fit 500 train 500``: one after the other), a
+the default, ``--fit`` and ``--train`` on some rows (``fit 300 train 100``: one after the other), a
 LoRA trained by PEFT on as many (``peft 500``), and a logistic regression on what the base model's
 last layer puts out for the same rows (``logistic 300``; needs scikit-learn). Scores are the
 accuracy of choosing among the labels by the sum of log-probabilities (``ranked``, of the base

@@ -125,9 +125,7 @@ def padded(rows: Sequence[Tokens]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def train_by_trainer(
-    model: Any, base_model: str, rows: Sequence[Tokens], folder: Path, lr: float = 1e-3
-) -> float:
+def train_by_trainer(model: Any, base_model: str, rows: Sequence[Tokens], folder: Path) -> float:
     """Save an adapter of all linear layers, trained on rows for 3 epochs, in PEFT's format.
 
     Args:
@@ -135,7 +133,6 @@ def train_by_trainer(
         base_model: the name of the model that the adapter states.
         rows: to train on.
         folder: where to save the adapter.
-        lr: learning rate at its highest.
 
     Returns:
         CPU seconds.
@@ -151,7 +148,7 @@ def train_by_trainer(
     arguments = TrainingArguments(
         str(folder / "state"),
         per_device_train_batch_size=8,
-        learning_rate=lr,
+        learning_rate=1e-3,
         warmup_steps=8,
         num_train_epochs=3,
         save_strategy="no",

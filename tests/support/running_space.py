@@ -280,7 +280,7 @@ class Visitor:
         self.page.get_by_role("alert").filter(has_text=message).first.wait_for()
 
     def close(self) -> None:
-        """Close the window, and forget who signed in."""
+        """Close the window, and sign out."""
         self.page.close()
         self.context.clear_cookies()
         if self._alone:
