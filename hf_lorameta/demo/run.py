@@ -37,7 +37,7 @@ DATA_FOLDER = TRAIN_FILE.parent
 BANK_REPO = "lorameta/smollm2-demo-bank"
 DATASET_REPO = "newcomer/guestbook-sentiment"
 ADAPTER_REPO = "newcomer/guestbook-adapter"
-_FIRST_ROWS = 8
+_FIRST_ROWS = 4
 """Rows scored before all others, for a first result within a minute."""
 _SAMPLES = 3
 
