@@ -109,6 +109,29 @@ def test_the_start_is_kept_where_the_outputs_are_what_the_model_expects(
     np.testing.assert_array_equal(B @ A, pairs[1][1] @ pairs[1][0])
 
 
+def test_a_fit_that_costs_right_answers_is_not_kept(
+    evaluator: TorchEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, pairs = adapter()
+    states, by_row = states_of(evaluator, tmp_path), readout._by_row
+    fitted = fit_readout(evaluator.model, states, SETTINGS, pairs[1])
+    write_adapter(tmp_path / "adapter", LAYOUT, [pairs[0], fitted.factors])
+    answers = evaluator.evaluate(ROWS, tmp_path / "adapter")[1]
+    states = collect_states(
+        evaluator.model, LAYOUT, [pairs[0], fitted.factors], evaluator.encode(ROWS)
+    )
+    right = by_row(readout._Head(evaluator.model), states, None)[1]
+    assert right.tolist() == [a.strip() == o for a, (_, o) in zip(answers, ROWS, strict=True)]
+    assert 0 < right.sum() < len(right)
+
+    def fewer(head: Any, states: States, update: Any) -> tuple[Any, Any]:
+        losses, right = by_row(head, states, update)
+        return losses, np.full(len(right), update is None)
+
+    monkeypatch.setattr(readout, "_by_row", fewer)
+    assert fit_readout(evaluator.model, states, SETTINGS, pairs[1]).steps == 0
+
+
 def test_states_in_files_give_the_same_fit(evaluator: TorchEvaluator, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     in_memory = states_of(evaluator, tmp_path, progress=lambda *step: seen.append(step))

@@ -107,8 +107,9 @@ def fit_readout(
 ) -> Readout:
     """Fit the last down-projection to the states of labeled rows.
 
-    The result is the start if the held-out rows' gain is within its standard error, or if all rows
-    together are worse. The same states and settings give the same result.
+    The result is the start if the held-out rows' gain is within its standard error, if fewer of
+    them are answered right, or if all rows together have a larger loss. The same states and
+    settings give the same result.
 
     Memory besides the states: the output embeddings in float32, 113 MB for SmolLM2-135M and 524 MB
     for Mistral-7B, while the candidates are prepared.
@@ -134,20 +135,21 @@ def fit_readout(
     by_token = torch.from_numpy(np.repeat(held_out, states.sizes))
     train, deciding = torch.where(~by_token)[0], torch.where(by_token)[0]
     head, every = _Head(model), torch.arange(len(by_token))
-    losses, sizes = _by_row(head, states, None), np.array(states.sizes)[held_out]
+    (losses, right), sizes = _by_row(head, states, None), np.array(states.sizes)[held_out]
     tried: list[Update] = []
     while True:
         fit = _Fit(head, states, settings, free, tried)
         update, steps, estimate = fit.search(train, deciding, progress)
-        unseen = _by_row(head, states, update)[held_out]
+        unseen, answers = (values[held_out] for values in _by_row(head, states, update))
         tried.append(update)
         if unseen.sum() / sizes.sum() - estimate <= _MISSED or len(tried) == _ROUNDS:
             break
     helped = is_significant(losses[held_out] - unseen, sizes.tolist())
+    helped = helped and answers.sum() >= right[held_out].sum()
     if helped:
         steps = round(steps * len(every) / len(train))
         update = fit.after(every, steps)
-        helped = bool(_by_row(head, states, update).sum() < losses.sum())
+        helped = bool(_by_row(head, states, update)[0].sum() < losses.sum())
     A, B = (factor.numpy() for factor in update)
     return Readout(
         factors=_joined(
@@ -227,14 +229,19 @@ def _updated(states: States, part: torch.Tensor, update: Update | None) -> torch
 
 
 @torch.no_grad()
-def _by_row(head: _Head, states: States, update: Update | None) -> np.ndarray:
-    """Return the summed losses (R,) of all rows over the whole vocabulary, with an update."""
-    losses = []
+def _by_row(head: _Head, states: States, update: Update | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the summed losses (R,) of all rows over the whole vocabulary, with an update.
+
+    Also whether greedy decoding answers them right, (R,) bool: each token is the likeliest.
+    """
+    losses, missed = [], []
     for part in torch.split(torch.arange(len(states.targets)), _CHUNK):
         logits, targets = head.logits(_updated(states, part, update)), states.targets[part]
         losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
-    by_row = torch.split(torch.cat(losses).double(), list(states.sizes))
-    return np.array([float(row.sum()) for row in by_row])
+        missed.append(logits.argmax(1) != targets)
+    starts = np.cumsum([0, *states.sizes[:-1]])
+    by_row = np.add.reduceat(torch.cat(losses).double().numpy(), starts)
+    return by_row, np.add.reduceat(torch.cat(missed).int().numpy(), starts) == 0
 
 
 class _Candidates:
