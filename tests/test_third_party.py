@@ -1,7 +1,12 @@
 """The attributions of the embedded bank name every source."""
 
+import pickle
+
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.no_bank import open_bank
 from tests.tools.third_party import FILE, render
+
+QWEN = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
 
 
 def test_the_attributions_are_those_of_the_embedded_bank() -> None:
@@ -17,3 +22,15 @@ def test_the_embedded_bank_is_small_and_complete() -> None:
     assert bank.output_prior is not None
     size = sum(path.stat().st_size for path in bank.folder.rglob("*") if path.is_file())
     assert size <= 45_000_000
+
+
+def test_a_small_bank_is_complete_and_used_for_its_base_model_alone() -> None:
+    bank = open_bank(None, QWEN.lower())
+    assert (bank.index.base_model, bank.id, len(bank)) == (QWEN, "embedded bank", 0)
+    assert bank.verify() == []
+    assert not bank.private
+    known = {(t.name, t.source, t.license) for t in Bank.embedded().index.general.tasks}
+    assert {(t.name, t.source, t.license) for t in bank.index.general.tasks} <= known
+    assert pickle.loads(pickle.dumps(bank)).digest == bank.digest
+    size = sum(path.stat().st_size for path in bank.folder.rglob("*") if path.is_file())
+    assert size <= 20_000_000

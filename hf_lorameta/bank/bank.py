@@ -47,6 +47,7 @@ from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
@@ -54,6 +55,11 @@ from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progr
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "demo" / "bank"
+EMBEDDED = {
+    SMOLLM2: EMBEDDED_FOLDER,
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": Path(__file__).parent / "qwen2.5-coder-0.5b",
+}
+"""Folders of the banks in this package by their base models; the first is the default."""
 
 _OPENING_THREADS = 4
 _OF_FILES = ("profiles", "large_profiles", "distances", "output_prior")
@@ -138,9 +144,9 @@ class Bank:
         return cls.from_hub(str(name), revision=revision, hub=hub)
 
     @classmethod
-    def embedded(cls) -> "Bank":
-        """Open the bank embedded in this package."""
-        return cls(EMBEDDED_FOLDER, id=EMBEDDED_BANK)
+    def embedded(cls, base_model: str = SMOLLM2) -> "Bank":
+        """Open the bank for a base model of `EMBEDDED` that is embedded in this package."""
+        return cls(EMBEDDED[base_model], id=EMBEDDED_BANK)
 
     @classmethod
     def from_folder(cls, folder: Path, *, hub: Hub | None = None) -> "Bank":
@@ -170,7 +176,7 @@ class Bank:
 
     def __reduce__(self) -> tuple[Callable[..., "Bank"], tuple[Callable[[], "Bank"], str]]:
         if self.id == EMBEDDED_BANK:
-            return _reopen, (Bank.embedded, self.digest)
+            return _reopen, (partial(Bank.embedded, self.index.base_model), self.digest)
         if self._files.remote is None or (self.folder / ORIGIN_FILE).exists():
             return _reopen, (partial(Bank.from_folder, self.folder.absolute()), self.digest)
         return _reopen, (partial(Bank.from_hub, self.id, revision=self.revision), self.digest)
@@ -210,7 +216,8 @@ class Bank:
     @property
     def end_token(self) -> int | None:
         """Id of the token that ends an output, if output tokens are counted for this bank."""
-        return self.index.output_prior.end if self.index.output_prior else None
+        stated = self.index.output_prior or self.index.general
+        return stated.end if stated else None
 
     @property
     def size(self) -> int:

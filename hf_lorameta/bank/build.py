@@ -284,7 +284,8 @@ def finish_bank(
 
     Args:
         folder: of the bank; holds ``tokenizer.json`` and the files of the entries.
-        outcomes: entries and skipped ones by name, in the order of the index.
+        outcomes: entries and skipped ones by name, in the order of the index; none if the general
+            adapter is the only one.
         facts: what else the index states.
         strict: raise if an entry adapts other modules than most, instead of skipping it.
 
@@ -292,6 +293,8 @@ def finish_bank(
         BankError: no entry can be used.
     """
     layout, deviating = _common_layout(folder, outcomes)
+    if facts.general and not outcomes:
+        layout = AdapterFile(folder / adapter_path(facts.general.name)).layout
     entries: list[IndexEntry] = []
     skipped: list[Skipped] = []
     for outcome in outcomes.values():
@@ -303,7 +306,7 @@ def finish_bank(
             raise AdapterError(f"{outcome.name} adapts other modules or shapes than the rest")
         else:
             skipped.append(skip(outcome, OTHER_MODULES))
-    if not entries:
+    if not entries and (skipped or facts.general is None):
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
         number = len(skipped)
         raise BankError(

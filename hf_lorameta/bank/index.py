@@ -93,6 +93,9 @@ class GeneralEntry(Stored):
         scaling: factor of B·A.
         tasks: what it was trained on.
         rows: number of rows that it was trained on.
+        output_length: geometric mean over the tasks of the mean length of their outputs, in tokens;
+            None if the bank's entries state it.
+        end: id of the end token, if the base model's last layer can be fitted.
         size: bytes of the weights file, whose digest is `sha256`.
     """
 
@@ -103,6 +106,8 @@ class GeneralEntry(Stored):
     rows: int
     size: int
     sha256: str
+    output_length: float | None = None
+    end: int | None = None
 
 
 class OutputPriorEntry(Stored):

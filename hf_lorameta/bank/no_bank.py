@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.bank_files import BankFiles
 from hf_lorameta.bank.index import NO_BANK, TOKENIZER_FILE, Index
 from hf_lorameta.data.counts.profile import ProfileTable
@@ -257,8 +257,8 @@ def _bank_for(
     if base is None or _is_same(opened.index.base_model, base):
         return opened
     if bank is None:
-        embedded = Bank.embedded()
-        return embedded if _is_same(embedded.index.base_model, base) else None
+        names = [name for name in EMBEDDED if _is_same(name, base)]
+        return Bank.embedded(names[0]) if names else None
     raise BankError(
         f"{opened.id} is a bank for {opened.index.base_model}, expected one for {base}",
         hint=[Option(name, change="leave out") for name in ("base", "bank")],

@@ -128,7 +128,7 @@ def push_bank(
         return hub.publish(
             uploads,
             repo_id,
-            message=f"Bank of {len(bank)} adapters for {bank.index.base_model}",
+            message=f"Bank of adapters for {bank.index.base_model}",
             private=private_entries > 0 if private is None else private,
             parent=existing,
             repo_type="dataset",
@@ -343,6 +343,11 @@ def bank_card(bank: Bank, repo_id: str) -> str:
     stated += [task.license for task in index.general.tasks] if index.general else []
     licenses = sorted({f"`{_license(name)}`" for name in stated})
     listing = index.entries_file if index.is_large else INDEX_FILE
+    content = "every adapter with the token histogram of the dataset it was trained on (no text)"
+    title = f"A bank of {len(bank)} LoRA adapters"
+    if not len(bank):
+        title = "A bank of a general LoRA adapter"
+        content = "one adapter, trained on many datasets together"
     packed = ""
     if packing := index.packing:
         source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
@@ -358,12 +363,11 @@ def bank_card(bank: Bank, repo_id: str) -> str:
 {_metadata(bank, stated).to_yaml()}
 ---
 
-# A bank of {len(bank)} LoRA adapters for `{index.base_model}`
+# {title} for `{index.base_model}`
 
-Made with hf-lorameta: every adapter with the token histogram of the dataset it was
-trained on (no text). `{listing}` lists every source with its commit, checksum and license
-({", ".join(licenses)}), and `bank.json` the {len(index.skipped)} entries that were skipped, with
-the reasons.
+Made with hf-lorameta: {content}. `{listing}` lists every source with its commit, checksum and
+license ({", ".join(licenses)}), and `bank.json` the {len(index.skipped)} entries that were skipped,
+with the reasons.
 {packed}
 ```
 hf-lorameta push --dataset user/dataset --bank {repo_id}

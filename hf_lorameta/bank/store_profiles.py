@@ -52,6 +52,8 @@ def store_profiles(
         return _estimated(folder, *_write_shards(folder, iter(profiles), {}, []), vocab_size)
     table = ProfileTable.from_profiles(list(profiles))
     save_arrays(folder / PROFILES_FILE, table.arrays)
+    if not number:
+        return StoredProfiles({PROFILES_FILE: sha256(folder / PROFILES_FILE)}, {}, {})
     distances = bank_distances(table, vocab_size)
     save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
     files = {name: sha256(folder / name) for name in (PROFILES_FILE, DISTANCES_FILE)}

@@ -69,7 +69,7 @@ class CardData:
     bank_revision: str | None
     bank_size: int  # number of usable adapters
     bank_published: bool  # its adapters and datasets are on the Hub, so the card links to them
-    neighbors: tuple[WeightedAdapter, ...]  # by descending coefficient; none without a bank only
+    neighbors: tuple[WeightedAdapter, ...]  # by descending coefficient; none if the bank has none
     effective_number: float  # see `hf_lorameta.method.coefficients.effective_number`
     nearest_in_bank: float  # median over the bank's datasets of the distance to the nearest other
     rank: int  # of the generated adapter
@@ -89,7 +89,7 @@ class CardData:
     routing: Routing | None = None  # of a mixture
 
     def __post_init__(self) -> None:
-        if self.has_bank and not self.neighbors:
+        if self.has_bank and not self.neighbors and self.general is None:
             raise LoraMetaError("a card needs at least one adapter used, got none")
 
     @property

@@ -23,6 +23,7 @@ from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id, render, shell
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
@@ -57,7 +58,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         base_file=BASE_FILE,
         modelfile=MODELFILE,
         chart_file=CHART_FILE,
-        relative_distance=_relative_distance(card) if card.has_bank else None,
+        relative_distance=_relative_distance(card) if card.neighbors else None,
         far_ratio=FAR_RATIO,
         listed=card.neighbors[:shown],
         unlisted=card.neighbors[shown:],
@@ -78,7 +79,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
 def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -> ModelCardData:
     """Return the metadata; ``datasets`` are those that weights or coefficients were fitted on."""
     own = [card.public_dataset] if card.fitted_rows and card.public_dataset else []
-    method = ("arxiv:2507.01806",) if card.has_bank else ()
+    method = ("arxiv:2507.01806",) if card.neighbors else ()
     return adapter_metadata(
         card.base_model,
         license_of(card, repo_id),
@@ -196,11 +197,12 @@ def generation_options(
         bank: id of the bank; the embedded one is left out, and ``BANK`` stands for a local one.
         recipe: its settings; defaults are left out.
         revision: of the bank; without one, of the base model.
-        base_model: is named if there is no bank.
+        base_model: is named if there is no bank, or no default one for it.
     """
     columns, named = dataset.columns, dataset.id is not None
     instruction, template = columns.instruction_text, columns.template
     settings = recipe.model_dump(exclude_defaults=True)
+    named_base = bank == NO_BANK or (bank == EMBEDDED_BANK and base_model != SMOLLM2)
     return {
         "dataset": dataset.id or "DATASET",
         "revision": dataset.revision if named else None,
@@ -209,7 +211,7 @@ def generation_options(
         "columns": str(columns),
         "instruction": instruction and as_option(instruction),
         "template": template and as_option(template),
-        "base": base_model if bank == NO_BANK else None,
+        "base": base_model if named_base else None,
         "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
         "base-revision" if bank == NO_BANK else "bank-revision": revision,
         **{field.replace("_", "-"): value for field, value in settings.items()},

@@ -127,9 +127,9 @@ def about(bank: "ListedBank") -> str:
 
 def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
     """The published banks for a base model, and what to do next."""
-    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.bank import EMBEDDED
 
-    if not banks and base == Bank.embedded().index.base_model:
+    if not banks and base in EMBEDDED:
         return f"no other bank for {base} is published; the one in this package is the default"
     if not banks:
         return (

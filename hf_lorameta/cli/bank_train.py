@@ -47,6 +47,7 @@ _SETTINGS = {
     "lr": "Peak learning rate.",
     "general_steps": "Steps of the general adapter that the others start from; 0: none. "
     "Default: depends on the number of tasks.",
+    "general_only": "Train the general adapter and no others, for a bank of a few MB.",
     "max_length": "Tokens per row; longer inputs are cut at the beginning.",
     "forms": "Prompts of many forms, half of them in the base model's chat template; with "
     "--no-forms as they are.",
@@ -300,9 +301,9 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
     lines = [f"would train for {base}, into {request.output}, where finished tasks are kept:"]
     if general:
         lines.append(f"  a general adapter, {general} steps of {settings.general_rows} rows")
-    lines.append(
-        f"  {plural(count, 'adapter')}, at most {settings.steps} steps of {settings.rows} rows each"
-    )
+    if not settings.general_only:
+        each = f"at most {settings.steps} steps of {settings.rows} rows each"
+        lines.append(f"  {plural(count, 'adapter')}, {each}")
     if seconds:
         lines.append(f"at most about {duration(seconds)} on this CPU (estimated for short rows)")
     else:

@@ -308,8 +308,9 @@ def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: b
     for note in dataset.notes:
         log(quiet, f"Note: {note}")
     _report_form(request, dataset, quiet)
-    source = f"{bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}"
-    log(quiet, f"Bank: {source if len(bank) else f'none, only {bank.index.base_model}'}")
+    holds = plural(len(bank), "adapter") if len(bank) else "a general adapter"
+    source = "none, only" if isinstance(bank, NoBank) else f"{bank.id}, {holds} for"
+    log(quiet, f"Bank: {source} {bank.index.base_model}")
     published = bank.base.banks if isinstance(bank, NoBank) else ()
     if published:
         log(quiet, "Others have published banks for it, which are used only if you name them:")
@@ -375,7 +376,7 @@ def _agrees(target: "Target") -> bool:
 def _describe(plan: "Plan", advice: str | None) -> str:
     """Format a plan for people, with the advice at the end, if any."""
     ending = [] if advice is None else [f"advice: {advice}"]
-    if not len(plan.bank):
+    if not plan.bank.index.adapters:
         start = f"the adapter starts from {plan.bank.index.base_model} alone"
         return "\n".join([f"{plan.profile.rows_read}; no bank: {start}", *ending])
     neighbors = plan.neighbors()
@@ -384,19 +385,19 @@ def _describe(plan: "Plan", advice: str | None) -> str:
         for n in neighbors
     ]
     head = ["bank dataset", "distance", "coefficient", "license"]
-    lines = [
-        coefficient_table(head, rows, [n.coefficient for n in neighbors]),
-        "",
-        f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
-        f"{plan.effective_number:.1f}; nearest bank dataset at distance "
-        f"{plan.distances.min():.4g}, typical within the bank: "
-        f"{_number(plan.nearest_in_bank)}",
-    ]
+    lines = [plan.profile.rows_read]
+    if neighbors:
+        lines = [
+            coefficient_table(head, rows, [n.coefficient for n in neighbors]),
+            "",
+            f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
+            f"{plan.effective_number:.1f}; nearest bank dataset at distance "
+            f"{plan.distances.min():.4g}, typical within the bank: "
+            f"{_number(plan.nearest_in_bank)}",
+        ]
     if plan.general_coefficient is not None:
-        lines.append(
-            f"general adapter of the bank: {plan.general_coefficient:.1%}, in addition to its part "
-            "in each adapter"
-        )
+        besides = ", in addition to its part in each adapter" if neighbors else ""
+        lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}{besides}")
     if plan.output_strength is not None:
         lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
     if plan.scale != 1:

@@ -380,7 +380,7 @@ def holds_labels(plan: Plan) -> bool:
 
 
 def _on_training(plan: Plan, operations_per_second: float | None, *, otherwise: bool = True) -> str:
-    without = "use the default" if len(plan.bank) else "name a bank"
+    without = "use the default" if plan.bank.index.adapters else "name a bank"
     if plan.recipe.is_mixture:
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:

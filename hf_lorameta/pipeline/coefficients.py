@@ -1,5 +1,6 @@
 """Compare a dataset that was read with those of a bank, and choose coefficients."""
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ def choose_coefficients(
     get no coefficient.
 
     Args:
-        bank: of N adapters; nothing is measured without any.
+        bank: of N adapters; without any, nothing is measured, and the general adapter is all.
         recipe: the settings.
         profile: of the dataset.
         counts: of its outputs; None leaves out the output prior.
@@ -47,8 +48,10 @@ def choose_coefficients(
         BankError: the bank lacks the neural rule that was asked for.
         RecipeError: the bank is large, and the metric or the rule needs all of its datasets.
     """
+    has_general = bank.index.general is not None
     if not len(bank):
-        return np.empty(0), Coefficients(np.empty(0))
+        coefficients = Coefficients(np.ones(int(has_general)))
+        return np.empty(0), _finished(coefficients, bank, recipe, profile, counts)
     comparison = compare_with_bank(bank, profile, recipe.metric)
     if bank.is_large:
         _check_among_candidates(bank, recipe)
@@ -60,15 +63,27 @@ def choose_coefficients(
         recipe.temperature,
         comparison.bank_distances,
         lambda: _neural(bank, recipe),
-        general=bank.index.general is not None,
+        general=has_general,
         median=bank.index.median_distances.get(comparison.name),
     )
     coefficients = apply_rule(recipe.coefficients, inputs, recipe.top_k)
     if comparison.chosen is not None:
         distances, coefficients = _of_all(len(bank), comparison.chosen, distances, coefficients)
-    if counts and recipe.output_prior and COMBINERS[recipe.combine].linear:
-        coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
-    return distances, coefficients.scaled(scale_for(bank, recipe, profile))
+    return distances, _finished(coefficients, bank, recipe, profile, counts)
+
+
+def _finished(
+    coefficients: Coefficients,
+    bank: Bank,
+    recipe: Recipe,
+    profile: Profile,
+    counts: OutputCounts | None,
+) -> Coefficients:
+    """Append the coefficient of the output prior, if it takes part, and scale all of them."""
+    prior = bank.index.output_prior and recipe.output_prior
+    if counts and prior and COMBINERS[recipe.combine].linear:
+        coefficients = Coefficients(np.append(coefficients.shared, prior))
+    return coefficients.scaled(scale_for(bank, recipe, profile))
 
 
 def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
@@ -112,7 +127,10 @@ def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
         return recipe.scale
     if not profile.output.total or not is_scaled_by_length(bank, recipe):
         return 1.0
-    return length_scale(profile.output_length, bank.stored_profiles.output_lengths)
+    general, lengths = bank.index.general, bank.stored_profiles.output_lengths
+    if not len(bank) and general:
+        lengths = np.array([general.output_length or math.inf])
+    return length_scale(profile.output_length, lengths)
 
 
 def is_scaled_by_length(bank: Bank, recipe: Recipe) -> bool:

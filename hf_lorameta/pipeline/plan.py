@@ -58,7 +58,7 @@ class Plan:
         fit: how the last layer was fitted on rows of the dataset, if it was.
         training: how the adapter was trained on rows of the dataset, if it was.
         check: how the adapter scored on other rows of the dataset, if it was checked.
-        output_counts: of the dataset, if the bank has an output prior.
+        output_counts: of the dataset, if the last layer of the base model can be fitted.
         example: a row of a public dataset, for the card; None for a private, gated or local one.
 
     Example:
@@ -201,7 +201,8 @@ class Plan:
         neighbors, number = self.neighbors(), f"effective number {self.effective_number:.1f}"
         source = f"{len(neighbors)} adapters of {self.bank.id}, {number}"
         if not len(self.bank):
-            source = f"no bank, from {self.bank.index.base_model} alone"
+            general = self.bank.index.general and f"the general adapter of {self.bank.id}"
+            source = general or f"no bank, from {self.bank.index.base_model} alone"
         name = self.dataset.id or "a local dataset"
         lines = [f"Plan for {name} ({self.profile.rows} rows): {source}"]
         lines += [f'  read with columns="{self.dataset.columns}"']

@@ -6,25 +6,29 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import Option, RecipeError, UnlabeledDatasetError, UsageError
 from hf_lorameta.recipe import MethodSettings, Recipe
 
+_OF_GENERAL = ("output_prior", "scale")
+"""Settings that also concern a bank with a general adapter alone."""
+
 
 def check_plan(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
-    """Refuse, if no bank is used, what only a bank makes possible.
+    """Refuse, if no bank is used or only its general adapter, what others make possible.
 
     Raises:
-        UnlabeledDatasetError: the dataset has no outputs.
+        UnlabeledDatasetError: no bank is used, and the dataset has no outputs.
         RecipeError: a setting says how a bank's adapters are combined.
     """
-    if not isinstance(bank, NoBank):
+    if len(bank):
         return
+    alone = isinstance(bank, NoBank)
+    reason = f"none is used for {bank.index.base_model}" if alone else f"{bank.id} has only one"
     for name, field in MethodSettings.model_fields.items():
         value = getattr(recipe, name)
-        if name != "rank" and value != field.default:
+        if name not in ("rank", *(() if alone else _OF_GENERAL)) and value != field.default:
             raise RecipeError(
-                f"{name}={value} is for the adapters of a bank, and none is used for "
-                f"{bank.index.base_model}",
+                f"{name}={value} is for the adapters of a bank, and {reason}",
                 hint=[Option(name, change="leave out"), *_named(bank)],
             )
-    if dataset.prompts_only:
+    if isinstance(bank, NoBank) and dataset.prompts_only:
         raise UnlabeledDatasetError(
             f"no bank is used for {bank.index.base_model}, so its adapter has to learn from "
             "labeled rows, and the dataset has no outputs",
@@ -51,9 +55,10 @@ def check_generation(bank: Bank, recipe: Recipe) -> None:
     )
 
 
-def _named(bank: NoBank) -> list[str | Option]:
+def _named(bank: Bank) -> list[str | Option]:
     """Advice to name a bank: those that others have published, if there are any."""
-    return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
+    published = bank.base.banks[:3] if isinstance(bank, NoBank) else ()
+    return [Option("bank", found.repo_id) for found in published] or ["name a bank"]
 
 
 def _train(bank: NoBank) -> str:

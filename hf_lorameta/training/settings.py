@@ -36,6 +36,7 @@ class Settings:
             None as many as the number of tasks asks for.
         general_rows: rows in one of its steps.
         general_lr: its peak learning rate.
+        general_only: whether no other adapter is trained, and no output prior measured.
 
     Raises:
         UsageError: a value is out of range.
@@ -59,6 +60,7 @@ class Settings:
     general_steps: int | None = None
     general_rows: int = 16
     general_lr: float = 1e-3
+    general_only: bool = False
 
     def __post_init__(self) -> None:
         least = {"rank": 1, "steps": 1, "rows": 1, "held_out": 1, "evaluate_every": 1,
@@ -73,6 +75,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}, expected a positive number")
+        if self.general_only and self.general_steps == 0:
+            hint = Option("general_steps", change="leave out")
+            raise UsageError("neither the general adapter nor others would be trained", hint=hint)
         if not self.targets:
             hint = Option("targets", "q_proj,k_proj,v_proj")
             raise UsageError("no target modules are named", hint=hint)
@@ -124,8 +129,8 @@ class Settings:
         return min(_GENERAL_STEPS_PER_TASK * tasks, _GENERAL_STEPS) if tasks > 1 else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings for JSON."""
-        return asdict(self)
+        """Return for JSON what adapters depend on: a bank of the general one can be extended."""
+        return {name: value for name, value in asdict(self).items() if name != "general_only"}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ def verdict_html(plan: Plan, name: str) -> str:
 def similar_html(plan: Plan) -> str:
     """Return what the adapter is made of, the licenses, and the most similar datasets."""
     neighbors = plan.neighbors()
+    if not neighbors:
+        return render("plan.general", plan=plan)
     large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
     return render(
         "plan.similar",
@@ -80,6 +82,8 @@ class Bar(NamedTuple):
 def details_html(plan: Plan) -> str:
     """Return the figures and bars of a plan."""
     bars = _bars(plan)
+    if not bars:
+        return similar_html(plan)
     return similar_html(plan) + render(
         "plan.details",
         tiles=_tiles(plan),
@@ -121,7 +125,7 @@ def _licenses(plan: Plan) -> tuple[str, str]:
 
 def _bars(plan: Plan) -> list[Bar]:
     neighbors, linked = plan.neighbors(), plan.bank.index.published
-    largest = max(abs(n.coefficient) for n in neighbors) or 1.0
+    largest = max((abs(n.coefficient) for n in neighbors), default=0) or 1.0
     return [
         Bar(
             n.dataset,

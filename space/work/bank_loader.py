@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.geometry import BankMap, bank_map
 from hf_lorameta.errors import (
     ConnectionLostError,
@@ -91,7 +91,7 @@ class BankLoader:
             return False
 
     def _map(self, metric: str) -> BankMap | None:
-        return None if self.bank.is_large else bank_map(self.bank, metric)
+        return None if self.bank.is_large or not len(self.bank) else bank_map(self.bank, metric)
 
     def _load(self) -> None:
         try:
@@ -111,11 +111,14 @@ class BankLoader:
 
     def _open(self) -> Bank:
         settings = self._settings
-        bank = Bank.from_pretrained(settings.bank, revision=settings.bank_revision)
-        base_model = bank.index.base_model
-        if settings.base_model not in (None, base_model):
+        wanted = settings.base_model
+        if settings.bank is None and wanted in EMBEDDED:
+            bank = Bank.embedded(wanted)
+        else:
+            bank = Bank.from_pretrained(settings.bank, revision=settings.bank_revision)
+        if wanted not in (None, bank.index.base_model):
             raise SpaceError(
-                f"The bank is for {base_model}, and this Space is for {settings.base_model}"
+                f"The bank is for {bank.index.base_model}, and this Space is for {wanted}"
             )
         free = shutil.disk_usage(bank.folder).free
         if settings.bank and bank.size + _SPARE_BYTES > free + _downloaded_bytes(bank):
@@ -123,7 +126,7 @@ class BankLoader:
                 f"The bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
             )
         bank.encode(["ready"])  # loads the tokenizer now rather than in a request
-        if not len(bank.stored_profiles):
+        if not bank.index.adapters:
             raise SpaceError("The bank contains no adapters")
         return bank
 
@@ -133,7 +136,7 @@ class BankLoader:
         self.map(Recipe().metric)
         self.state = "checking"
         _ = bank.basis  # shared factors of a pack
-        for number, entry in enumerate(bank.index.entries, 1):
+        for number, entry in enumerate(bank.index.adapters, 1):
             bank.adapter(entry)
             self.verified = number
         self.state = "ready"

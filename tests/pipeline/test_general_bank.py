@@ -1,6 +1,7 @@
 """A bank with a general adapter and an output prior, from training to a published adapter."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
+from hf_lorameta.errors import RecipeError  # noqa: E402
 from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
 from hf_lorameta.types import no_progress  # noqa: E402
 
@@ -40,6 +42,12 @@ def base(bank: Bank) -> Path:
 def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of a topic that the bank does not have."""
     return tiny.write_task(tmp_path_factory.mktemp("new"), "topic3", tiny.rows(3))
+
+
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    """A bank whose only adapter is the general one."""
+    return tiny.write_bank(tmp_path_factory.mktemp, general_only=True, **GENERAL)
 
 
 def loss(base: Path, rows: Path, adapter: Path | None) -> float:
@@ -85,6 +93,42 @@ def test_coefficients_are_scaled_for_outputs_longer_than_the_banks(
     assert "since the outputs of this dataset are longer" in render_card(longer.card_data(4), None)
     assert "All coefficients were scaled" not in render_card(whole.card_data(4), None)
     assert longer.to_dict()["scale"] == longer.scale
+
+
+def test_outputs_are_compared_with_those_of_the_general_adapter(
+    bank: Bank, lone: Bank, new: Path, tmp_path: Path
+) -> None:
+    lines = [row | {"output": " ".join([row["output"]] * 4)} for row in tiny.rows(3)]
+    longer = tiny.write_task(tmp_path, "long", lines)
+    assert plan(new, lone).scale == 1
+    assert plan(longer, lone).scale == pytest.approx(plan(longer, bank).scale, rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_path: Path) -> None:
+    general, base = lone.index.general, Path(lone.index.base_model)
+    assert general is not None
+    assert (len(lone), len(lone.index.adapters), lone.verify()) == (0, 1, [])
+    planned = pickle.loads(pickle.dumps(plan(new, lone)))
+    assert planned.coefficients.shared.tolist() == [1]
+    assert planned.output_counts is not None  # by which a fit is proposed
+    assert "the general adapter of local bank" in repr(planned)
+    assert planned.neighbors() == ()
+    assert not any("instruction" in text or "near" in text for text in planned.warnings)
+    generated = make_adapter(planned)
+    for (A, B), module in zip(generated.pairs, lone.layout, strict=False):
+        ours = lone.adapter(general).factors(module.name)
+        np.testing.assert_allclose(B @ A, general.scaling * ours[1] @ ours[0], atol=1e-5)
+    generated.save_pretrained(tmp_path / "adapter")
+    assert loss(base, new, tmp_path / "adapter") < loss(base, new, None)
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "This adapter is the general adapter of a bank, which was trained on 3 datasets" in card
+    assert "with a general adapter alone" in card
+    for absent in ("Similarity", "Source adapters", "Metric", "Citation", "arxiv"):
+        assert absent not in card
+    assert not (tmp_path / "adapter" / "neighbors.svg").exists()
+    with pytest.raises(RecipeError, match=r"metric=mmd is for the .* and local bank has only one"):
+        plan(new, lone, Recipe(metric="mmd"))
 
 
 @pytest.mark.parametrize(

@@ -341,6 +341,37 @@ def test_the_command_trains_a_bank_that_plan_and_generate_use(
 
 
 @pytest.mark.usefixtures("model_commands")
+def test_a_bank_of_the_general_adapter_is_trained_published_and_extended(
+    base: Path, cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks")
+    command = ("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS, "--general-steps", 6)
+    alone = (*command, "--general-only")
+    lines = cli(*alone, "--dry-run").out.splitlines()
+    assert [line for line in lines if "adapter" in line] == [
+        "  a general adapter, 6 steps of 16 rows"
+    ]
+    assert cli(*alone, "--json").json["adapters"] == 0
+    shown = cli("bank", "list", "bank").out
+    assert "a general adapter, trained on 3 tasks" in shown
+    cli("bank", "verify", "bank")
+    with pytest.raises(UsageError, match="neither the general adapter nor others"):
+        Settings(general_only=True, general_steps=0)
+    new = tiny.write_task(tmp_path, "new", tiny.rows(1))
+    planned = cli("plan", "--dataset", new, "--bank", "bank")
+    assert "general adapter of the bank: 100.0%\n" in planned.out
+    assert "a general adapter for" in planned.err
+    cli("generate", "--dataset", new, "--bank", "bank", "-o", "adapter", "--no-fit")
+    assert (tmp_path / "adapter" / WEIGHTS_FILE).exists()
+    cli("bank", "push", "bank", f"{user.name}/lone", "--private", token=user.token)
+    cli("bank", "pull", f"{user.name}/lone", "-o", "pulled", token=user.token)
+    assert cli("bank", "verify", "pulled").code == 0
+    general = Bank(tmp_path / "bank").index.general
+    assert cli(*command, "--json").json["adapters"] == 3
+    assert Bank(tmp_path / "bank").index.general == general
+
+
+@pytest.mark.usefixtures("model_commands")
 def test_hub_datasets_and_manifests_are_tasks(
     base: Path, cli: Shell, user: Account, tmp_path: Path
 ) -> None:

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from statistics import fmean, geometric_mean
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
@@ -22,6 +23,7 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, Option
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
+from hf_lorameta.method.output_prior import ARCHITECTURES
 from hf_lorameta.training.bank.one_task import (
     Loaded,
     OpenTask,
@@ -34,6 +36,9 @@ from hf_lorameta.training.bank.one_task import (
 from hf_lorameta.training.bank.progress import Log, Reporter
 from hf_lorameta.training.bank.tasks import Task
 from hf_lorameta.types import FactorPair
+
+if TYPE_CHECKING:
+    from hf_lorameta.training.bank.runs import TaskRows
 
 _HELD_OUT = 256
 """Held-out rows of all tasks together, about."""
@@ -103,6 +108,7 @@ def train_general(
         )
     path = job.folder / adapter_path(GENERAL)
     write_tensors(path, loaded.layout, settings.rank, "bfloat16", factors)
+    fits = loaded.evaluator.model.config.model_type in ARCHITECTURES
     available = sum(len(rows.train) for rows in tasks)
     entry = GeneralEntry(
         name=GENERAL,
@@ -112,10 +118,18 @@ def train_general(
         rows=min(available, run.step * settings.rows),
         size=path.stat().st_size,
         sha256=sha256(path),
+        output_length=_output_length(tasks),
+        end=loaded.evaluator.end_token if fits else None,
     )
     _store(entry, path, job.work_folder / _GENERAL_RECORD, digest_of_key(job.shared_key()))
     trainer.discard_checkpoint(run)
     return entry, log_of(run, GENERAL, entry.rows, sum(len(rows.held_out) for rows in tasks))
+
+
+def _output_length(tasks: Sequence["TaskRows"]) -> float:
+    """Return the geometric mean over tasks of the mean length of their outputs, without the end."""
+    means = [fmean(max(len(row.output) - 1, 1) for row in task.train) for task in tasks]
+    return geometric_mean(means)
 
 
 def _general_task(task: Task, license_: str | None) -> GeneralTask:

@@ -63,8 +63,9 @@ def operations(settings: Settings, tasks: int, parameters: int) -> float:
     """
     trained = settings.steps * settings.rows * 4
     measured = (settings.steps // settings.evaluate_every + 1) * settings.held_out * 2
+    single = 0 if settings.general_only else tasks * (trained + measured)
     general = settings.general_steps_for(tasks) * settings.general_rows * 4
-    return (tasks * (trained + measured) + general) * _ROW_TOKENS * parameters
+    return (single + general) * _ROW_TOKENS * parameters
 
 
 def submit(request: JobRequest, token: str | None = None) -> str:

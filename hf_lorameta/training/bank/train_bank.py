@@ -105,6 +105,10 @@ def train_bank(
         if job.settings.general_steps_for(len(_of_general(tasks))) and not finished_general(job):
             check_disk(folder, layout, settings, len(tasks), plan.at_once)
         general, output_prior = _general(_of_general(tasks), job, plan, reporter)
+        if settings.general_only:
+            if general is None:
+                raise BankError("a general adapter needs at least 2 tasks that can be read")
+            tasks = []
         job = replace(job, general=general.sha256 if general else None)
         finished = {task.entry_name: finished_outcome(task, job) for task in tasks}
         outcomes = {name: outcome for name, outcome in finished.items() if outcome}
@@ -184,7 +188,7 @@ def _general(
     steps = job.settings.general_steps_for(len(tasks))
     general = finished_general(job, tasks)
     prior = finished_prior(job, general) if general else None
-    if not steps or (general and prior):
+    if not steps or (general and (prior or job.settings.general_only)):
         return general, prior
     loaded = _load(job, plan)
     opened = open_all(tasks, job, loaded.evaluator, reporter)
@@ -195,6 +199,8 @@ def _general(
             reporter.start_general(steps)
             general, log = train_general(opened, job, loaded, reporter)
             reporter.general(log)
+        if job.settings.general_only:
+            return general, prior
         return general, store_prior(opened, job, loaded, general, reporter)
 
 
