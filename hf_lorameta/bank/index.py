@@ -93,10 +93,11 @@ class GeneralEntry(Stored):
         scaling: factor of B·A.
         tasks: what it was trained on.
         rows: number of rows that it was trained on.
+        size: bytes of the weights file, whose digest is `sha256`.
         output_length: geometric mean over the tasks of the mean length of their outputs, in tokens;
             None if the bank's entries state it.
         end: id of the end token, if the base model's last layer can be fitted.
-        size: bytes of the weights file, whose digest is `sha256`.
+        template: chat format of half of its prompts, with ``{prompt}``; None without one.
     """
 
     name: FileName
@@ -108,6 +109,7 @@ class GeneralEntry(Stored):
     sha256: str
     output_length: float | None = None
     end: int | None = None
+    template: str | None = None
 
 
 class OutputPriorEntry(Stored):

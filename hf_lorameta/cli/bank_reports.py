@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from hf_lorameta.hub.repo_info import ListedBank
 
 
+def contents(bank: "Bank") -> str:
+    """How many adapters a bank holds, or that the general one is alone."""
+    return plural(len(bank), "adapter") if len(bank) else "a general adapter"
+
+
 def listing(bank: "Bank") -> str:
     """Entries with ranks, sizes, commits and licenses, and why others were skipped."""
     index = bank.index
@@ -24,11 +29,12 @@ def listing(bank: "Bank") -> str:
          e.dataset, e.rows]
         for e in index.entries
     ]  # fmt: skip
-    lines = [f"{plural(len(bank), 'adapter')} for {index.base_model}", "", table(head, rows)]
+    lines = [f"{contents(bank)} for {index.base_model}", *(["", table(head, rows)] if rows else [])]
     if index.packing:
         lines[1:1] = _packing(index.packing)
     if index.general:
-        lines.insert(1, f"and a general adapter, trained on {len(index.general.tasks)} tasks")
+        trained = f"trained on {len(index.general.tasks)} tasks"
+        lines.insert(1, f"and a general adapter, {trained}" if rows else trained)
     return "\n".join(lines + reasons(index.skipped))
 
 
@@ -52,7 +58,10 @@ def training_report(bank: "Bank", lines: Sequence[dict[str, Any]], url: str | No
         for t in lines
         if "skipped" not in t
     ]  # fmt: skip
-    text = [f"{plural(len(bank), 'adapter')} for {bank.index.base_model}", "", table(head, rows)]
+    text = [
+        f"{contents(bank)} for {bank.index.base_model}",
+        *(["", table(head, rows)] if rows else []),
+    ]
     text += _skipped([(t["task"], t["skipped"]) for t in lines if "skipped" in t])
     return "\n".join([*text, "", f"Use it with --bank {url or bank.folder}"])
 
@@ -91,7 +100,7 @@ def verified(bank: "Bank") -> str:
     fetched = sum((bank.folder / adapter_path(e.name)).exists() for e in bank.index.entries)
     if fetched < len(bank):
         return f"{fetched} of {plural(len(bank), 'adapter')} fetched; all files here match"
-    return f"{plural(len(bank), 'adapter')}, all checksums match"
+    return f"{contents(bank)}, all checksums match"
 
 
 def discovery_report(found: "Discovery", output: Path) -> str:
@@ -117,7 +126,8 @@ def discovery_report(found: "Discovery", output: Path) -> str:
 
 def about(bank: "ListedBank") -> str:
     """What a published bank holds, on one line."""
-    parts = [plural(bank.adapters, "adapter"), *(["a general adapter"] if bank.general else [])]
+    parts = [plural(bank.adapters, "adapter")] if bank.adapters or not bank.general else []
+    parts += ["a general adapter"] if bank.general else []
     parts += [megabytes(bank.size)] if bank.size is not None else []
     parts += ["private"] if bank.private else []
     return ", ".join(

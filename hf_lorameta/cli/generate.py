@@ -301,15 +301,14 @@ def _prepare(
 def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: bool) -> None:
     """Say what will be read, and with which bank it is compared."""
     from hf_lorameta.bank.no_bank import NoBank
-    from hf_lorameta.cli.bank_reports import about
+    from hf_lorameta.cli.bank_reports import about, contents
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     log(quiet, f"Reading {dataset.columns}{dataset.of_split}{unread}")
     for note in dataset.notes:
         log(quiet, f"Note: {note}")
     _report_form(request, dataset, quiet)
-    holds = plural(len(bank), "adapter") if len(bank) else "a general adapter"
-    source = "none, only" if isinstance(bank, NoBank) else f"{bank.id}, {holds} for"
+    source = "none, only" if isinstance(bank, NoBank) else f"{bank.id}, {contents(bank)} for"
     log(quiet, f"Bank: {source} {bank.index.base_model}")
     published = bank.base.banks if isinstance(bank, NoBank) else ()
     if published:

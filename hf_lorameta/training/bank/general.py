@@ -120,6 +120,7 @@ def train_general(
         sha256=sha256(path),
         output_length=_output_length(tasks),
         end=loaded.evaluator.end_token if fits else None,
+        template=job.chat,
     )
     _store(entry, path, job.work_folder / _GENERAL_RECORD, digest_of_key(job.shared_key()))
     trainer.discard_checkpoint(run)
