@@ -165,6 +165,20 @@ def test_a_budget_too_short_to_train_makes_no_adapter(cli: Shell, base: Path, la
     assert "its adapter has to be fitted or trained on labeled rows" in done.err
 
 
+def test_the_small_bank_in_this_package_is_used_without_the_base_model(
+    cli: Shell, labels: Path
+) -> None:
+    base = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    done = cli("generate", labels, "--base", base, "-o", "adapter", "--json")
+    assert f"Bank: embedded bank, a general adapter for {base}" in done.err
+    assert done.json["rank"] == 16
+    card = (cli.cwd / "adapter" / "README.md").read_text("utf-8")
+    assert "the general adapter of a bank, which was trained on 185 datasets together" in card
+    assert f"--base {base}" in card  # of the command that reproduces it
+    done = cli("generate", labels, "--base", base, "--emit", "mixture", "-o", "other", code=2)
+    assert "emit=mixture is for the adapters of a bank, and embedded bank has only one" in done.err
+
+
 def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path) -> None:
     given = ("plan", "-d", data, "--base", "base/tiny", "--bank", bank.folder, "--json")
     assert len(cli(*given).json["neighbors"]) == 4
