@@ -2,11 +2,13 @@
 
 import pickle
 
-from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.no_bank import open_bank
-from tests.tools.third_party import FILE, render
+import pytest
 
-QWEN = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+from hf_lorameta import open_dataset
+from hf_lorameta.bank.bank import EMBEDDED, Bank
+from hf_lorameta.bank.no_bank import open_bank
+from hf_lorameta.pipeline.form import in_form_of
+from tests.tools.third_party import FILE, render
 
 
 def test_the_attributions_are_those_of_the_embedded_bank() -> None:
@@ -24,11 +26,15 @@ def test_the_embedded_bank_is_small_and_complete() -> None:
     assert size <= 45_000_000
 
 
-def test_a_small_bank_is_complete_and_used_for_its_base_model_alone() -> None:
-    bank = open_bank(None, QWEN.lower())
-    assert (bank.index.base_model, bank.id, len(bank)) == (QWEN, "embedded bank", 0)
+@pytest.mark.parametrize("base", list(EMBEDDED)[1:])
+def test_a_small_bank_is_complete_and_used_for_its_base_model_alone(base: str) -> None:
+    bank = open_bank(None, base.lower())
+    assert (bank.index.base_model, bank.id, len(bank)) == (base, "embedded bank", 0)
     assert bank.verify() == []
     assert not bank.private
+    rows = open_dataset([{"text": "a b", "label": "x"}] * 9)
+    prompt, _ = in_form_of(bank)(rows).head(1)[0]
+    assert prompt.startswith("<|im_start|>system")
     known, tasks = (
         {(task.name, task.source, task.license) for task in one.index.general.tasks}
         for one in (Bank.embedded(), bank)

@@ -58,6 +58,7 @@ EMBEDDED_FOLDER = Path(__file__).parents[1] / "demo" / "bank"
 EMBEDDED = {
     SMOLLM2: EMBEDDED_FOLDER,
     "Qwen/Qwen2.5-Coder-0.5B-Instruct": Path(__file__).parent / "qwen2.5-coder-0.5b",
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": Path(__file__).parent / "qwen2.5-coder-1.5b",
 }
 """Folders of the banks in this package by their base models; the first is the default."""
 

@@ -11,8 +11,8 @@ HEAD = ("Task", "Own adapter", "General adapter", "Source", "Commit", "License")
 TEXT = """# Sources of the embedded banks
 
 The adapters in `bank/` were trained for this project, each on rows made from the source named here;
-the general adapter on many tasks together. So was the general adapter in
-`../bank/qwen2.5-coder-0.5b`, whose base model is apache-2.0. None of the text is in this package.
+the general adapter on many tasks together. So were the general adapters in `../bank/qwen*`, whose
+base models are apache-2.0. None of the text is in this package.
 Instructions and prompt forms are ours; rows were selected, shortened and brought into the form of
 input and output. The sources' authors do not endorse the adapters. Base model: {base},
 {license}.
