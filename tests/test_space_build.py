@@ -133,7 +133,7 @@ def test_a_folder_with_a_page_of_somebody_else_is_refused(tmp_path: Path) -> Non
 # --- the commands -------------------------------------------------------------------------------
 
 NO_PACKAGE = "import hf_lorameta.space_build as s; s._package_files = lambda: iter(()); "
-"""Code to run before a command: a Space has only its pages, without the 400 files of the package."""
+"""Code to run before a command: a Space has only its pages, not the 400 files of the package."""
 
 
 def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Account) -> None:

@@ -1,8 +1,8 @@
 """A shell that runs commands against the loopback Hub.
 
 A command runs in a process forked from one that has already imported the heavy libraries. So it has
-its own environment, streams and exit code, can be killed, and takes 0.2 s. The speed of this machine
-is measured once for all.
+its own environment, streams and exit code, can be killed, and takes 0.2 s. The speed of this
+machine is measured once for all.
 """
 
 import json
