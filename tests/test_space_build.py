@@ -19,6 +19,7 @@ from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
 from tests.support.running_space import ROOT, SPACE, Visitor, browser, missing, running_space
+from tests.support.shell import NO_PACKAGE
 
 GRADIO = missing("gradio", "gradio_client")
 
@@ -131,9 +132,6 @@ def test_a_folder_with_a_page_of_somebody_else_is_refused(tmp_path: Path) -> Non
 
 
 # --- the commands -------------------------------------------------------------------------------
-
-NO_PACKAGE = "import hf_lorameta.space_build as s; s._package_files = lambda: iter(()); "
-"""Code to run before a command: a Space has only its pages, not the 400 files of the package."""
 
 
 def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Account) -> None:
