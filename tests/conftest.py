@@ -32,7 +32,11 @@ os.environ["HF_LORAMETA_NO_BASE"] = "1"  # commands check an adapter only where 
 # slow generation of examples shows a busy machine, not a wrong test
 _TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile(
-    "plain", derandomize=True, deadline=None, suppress_health_check=[_TOO_SLOW]
+    "plain",
+    derandomize=True,  # more of the same examples in each run would show little
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[_TOO_SLOW],
 )
 hypothesis.settings.register_profile(
     "explore", deadline=None, max_examples=2000, suppress_health_check=[_TOO_SLOW]
