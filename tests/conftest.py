@@ -97,6 +97,7 @@ class OnlyUnitTests:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect only unit tests where no others run; as a plugin, in ``hf_lorameta`` as well."""
     if config.option.markexpr == "unit":
+        os.environ["USE_TORCH"] = "0"  # else `datasets` imports it
         config.pluginmanager.register(OnlyUnitTests())
 
 
