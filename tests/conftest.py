@@ -32,7 +32,11 @@ os.environ["HF_LORAMETA_NO_BASE"] = "1"  # commands check an adapter only where 
 # slow generation of examples shows a busy machine, not a wrong test
 _TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile(
-    "plain", derandomize=True, deadline=None, suppress_health_check=[_TOO_SLOW]
+    "plain",
+    derandomize=True,  # more of the same examples in each run would show little
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[_TOO_SLOW],
 )
 hypothesis.settings.register_profile(
     "explore", deadline=None, max_examples=2000, suppress_health_check=[_TOO_SLOW]
@@ -93,6 +97,7 @@ class OnlyUnitTests:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect only unit tests where no others run; as a plugin, in ``hf_lorameta`` as well."""
     if config.option.markexpr == "unit":
+        os.environ["USE_TORCH"] = "0"  # else `datasets` imports it
         config.pluginmanager.register(OnlyUnitTests())
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -18,6 +19,7 @@ from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
 from tests.support.running_space import ROOT, SPACE, Visitor, browser, missing, running_space
+from tests.support.shell import NO_PACKAGE
 
 GRADIO = missing("gradio", "gradio_client")
 
@@ -95,8 +97,8 @@ def test_building_again_gives_the_same_files(built: Path) -> None:
     assert {name: (built / name).read_bytes() for name in relative_files(built)} == before
 
 
-def test_an_earlier_build_is_replaced_with_all_its_files(tmp_path: Path) -> None:
-    build_space(tmp_path)
+def test_an_earlier_build_is_replaced_with_all_its_files(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     files = relative_files(tmp_path)
     listing = tmp_path / "files.json"
     old = ["pages/removed.py", "hf_lorameta/removed.py", "../outside.txt"]
@@ -142,13 +144,12 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     view = cli.hub.repo(repo, repo_type="space")
     assert view is not None
     assert (view.private, view.hardware) == (False, "zero-a10g")
-    assert "Hardware" not in cli("space", "deploy", "--repo", repo, token=user.token).err
     old = {"hf_lorameta/removed.py": b"", "pages/removed.py": b"", "defaults.json": b"{}"}
     listing = json.dumps({"files": [*({*files} - {".gitattributes"}), *old, "gone.py"]}).encode()
     more = {"files.json": listing, "thesis.txt": b"mine"}
     cli.hub.commit(repo, old | more, repo_type="space")
     commits = len(cli.hub.commits(repo, repo_type="space"))
-    cli("space", "deploy", "--repo", repo, token=user.token)
+    assert "Hardware" not in cli("space", "deploy", "--repo", repo, token=user.token).err
     assert set(cli.hub.files(repo, repo_type="space")) == {*files, "thesis.txt"}
     assert len(cli.hub.commits(repo, repo_type="space")) == commits + 1
     cli("space", "deploy", "--repo", repo, code=6)  # without a token
@@ -161,7 +162,7 @@ def test_a_paid_plan_allows_a_cpu(cli: Shell) -> None:
     expected = {"pays": "pays is a PRO account", "club": "the plan of club is not known"}
     for owner, why in expected.items():
         repo = f"{owner}/page"
-        done = cli("space", "deploy", "--repo", repo, "--json", token=token)
+        done = cli("space", "deploy", "--repo", repo, "--json", token=token, before=NO_PACKAGE)
         assert (done.json["hardware"], done.json["why"]) == ("cpu-basic", why)
         view = cli.hub.repo(repo, repo_type="space")
         assert view is not None
@@ -170,23 +171,24 @@ def test_a_paid_plan_allows_a_cpu(cli: Shell) -> None:
 
 def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:
     out = cli.cwd / "page"
-    result = cli("space", "build", "-o", out, "--bank", bank.repo, "--json").json
+    build = ("space", "build", "-o", out)
+    result = cli(*build, "--bank", bank.repo, "--json", before=NO_PACKAGE).json
     assert "defaults.json" in result["files"]
     defaults = json.loads((out / "defaults.json").read_text())
     sha = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
     assert defaults == {"bank": bank.repo, "bank_revision": sha, "base_model": "base/tiny"}
     readme = metadata((out / "README.md").read_text())
     assert (readme["datasets"], readme["models"]) == ([bank.repo], ["base/tiny"])
-    cli("space", "build", "-o", out)
+    cli(*build, before=NO_PACKAGE)
     assert not (out / "defaults.json").exists()
     adapter = f"{bank.owner.name}/e0"
-    cli("space", "build", "-o", out, "--bank", adapter, code=4)
+    cli(*build, "--bank", adapter, code=4)
 
 
 def test_a_large_bank_is_refused_with_commands_that_pack_it(
     cli: Shell, bank: Built, user: Account
 ) -> None:
-    small = "import hf_lorameta.space_build as s; s.MAX_BANK_BYTES = 1000"
+    small = f"{NO_PACKAGE}s.MAX_BANK_BYTES = 1000"
     deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--json", "--bank")
     error = cli(*deploy, bank.repo, token=user.token, code=2, before=small).err
     assert "GB of adapters" in error

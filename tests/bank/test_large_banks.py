@@ -59,12 +59,20 @@ def enlarged(folder: Path, target: Path) -> Bank:
     return Bank(target)
 
 
-@pytest.fixture
-def large(tmp_path: Path, sizes: Sizes) -> Bank:
-    """The plain bank with three files of profiles."""
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plain bank with three files of profiles; tests must not change it."""
     small = plain_bank()  # written before the limit is lowered
+    with pytest.MonkeyPatch.context() as patch:
+        Sizes(patch)(large=20, shard=10)
+        return enlarged(small.folder, tmp_path_factory.mktemp("stored") / "large").folder
+
+
+@pytest.fixture
+def large(stored: Path, tmp_path: Path, sizes: Sizes) -> Bank:
+    """A copy of it."""
     sizes(large=20, shard=10)
-    return enlarged(small.folder, tmp_path / "large")
+    return Bank(shutil.copytree(stored, tmp_path / "large"))
 
 
 def test_its_files_are_sketches_and_profiles_by_entries(large: Bank) -> None:

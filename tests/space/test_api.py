@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import threading
 import urllib.request
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,24 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def client(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Client]:
+    """Connect once for each token and thread, since a client first asks what the Space offers."""
+    downloads = str(tmp_path_factory.mktemp("got"))
+
+    @cache
+    def connect(token: str | None, thread: int) -> Client:
+        return Client(web.space.url, oauth_token=token, verbose=False, download_files=downloads)
+
+    return connect
+
+
 @pytest.fixture
-def call(web: Web, tmp_path: Path) -> Callable[..., Any]:
+def call(client: Callable[..., Client]) -> Callable[..., Any]:
     """Call an endpoint, with a token or without."""
 
     def predict(endpoint: str, *, token: str | None = None, **arguments: Any) -> Any:
-        client = Client(
-            web.space.url, oauth_token=token, verbose=False, download_files=str(tmp_path / "got")
-        )
-        return client.predict(api_name=endpoint, **arguments)
+        return client(token, threading.get_ident()).predict(api_name=endpoint, **arguments)
 
     return predict
 

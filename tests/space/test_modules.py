@@ -17,7 +17,7 @@ import pytest
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.geometry import bank_map
+from hf_lorameta.bank.geometry import BankMap, bank_map
 from hf_lorameta.data.columns.columns import parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -80,6 +80,11 @@ def bank_loader() -> BankLoader:
 @pytest.fixture(scope="module")
 def guest_book() -> Plan:
     return plan(TRAIN)
+
+
+@pytest.fixture(scope="module")
+def guest_map(guest_book: Plan) -> BankMap:
+    return bank_map(guest_book.bank, guest_book.recipe.metric)
 
 
 # --- requests -----------------------------------------------------------------------------------
@@ -387,13 +392,12 @@ def renamed(plan: Plan, name: str, title: str | None) -> Plan:
 
 
 @pytest.mark.parametrize("title", [None, NASTY])
-def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
+def test_all_views_escape_names(guest_book: Plan, guest_map: BankMap, title: str | None) -> None:
     bad = renamed(guest_book, f"user/{NASTY}", title)
-    map_ = bank_map(bad.bank, bad.recipe.metric)
     pages = [
         plan_view.details_html(bad),
         plan_view.verdict_html(bad, NASTY),
-        plan_view.map_html(bad, map_),
+        plan_view.map_html(bad, guest_map),
         result_view.answers_html(NASTY, NASTY, NASTY),
         result_view.report_html(report_of(NASTY)),
         note("error", NASTY, [NASTY]),
@@ -418,8 +422,8 @@ def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> No
     assert page.count("lm-negative") == sum(x < 0 for x in c)
 
 
-def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan) -> None:
-    page = plan_view.map_html(guest_book, bank_map(guest_book.bank, guest_book.recipe.metric))
+def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan, guest_map: BankMap) -> None:
+    page = plan_view.map_html(guest_book, guest_map)
     circles = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', page)
     assert len(circles) == len(guest_book.bank)
     for x, y in circles:

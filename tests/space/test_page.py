@@ -87,7 +87,9 @@ def tabbing_requests_nothing(visitor: Visitor, cli: Shell) -> None:
     assert not [url for url in visitor.requests[count:] if re.search("queue/join|/run", url)]
 
 
-def test_a_found_dataset_can_be_chosen_by_keyboard(visitor: Visitor, user: Account) -> None:
+def test_a_found_dataset_is_chosen_by_keyboard_and_a_late_answer_keeps_the_list(
+    visitor: Visitor, user: Account
+) -> None:
     repo, page = user.dataset("quaint-diary", {"train.jsonl": TRAIN}), visitor.page
     box = page.get_by_role("combobox", name="Name or link")
     box.press_sequentially("quaint-d", delay=30)
@@ -96,15 +98,10 @@ def test_a_found_dataset_can_be_chosen_by_keyboard(visitor: Visitor, user: Accou
     box.press("Enter")
     visitor.wait_for_plan(repo)
     assert box.input_value() == repo
-
-
-def test_a_late_answer_does_not_replace_the_list_that_one_chooses_from(
-    visitor: Visitor, user: Account
-) -> None:
-    repo, page = user.dataset("olive-diary", {"train.jsonl": TRAIN}), visitor.page
-    box, option = page.get_by_role("combobox", name="Name or link"), page.get_by_role("option")
+    repo, option = user.dataset("olive-diary", {"train.jsonl": TRAIN}), page.get_by_role("option")
+    box.fill("")
     box.press_sequentially("olive")
-    option.first.wait_for()
+    page.get_by_role("option", name=repo).wait_for()
     late: list[Any] = []
     page.route(SEARCH, lambda route: late.append(route))
     with page.expect_request(SEARCH):
@@ -129,14 +126,19 @@ def test_a_link_to_share_opens_the_dataset(
     visitor.close()
 
 
-def test_a_file_can_be_dropped(visitor: Visitor) -> None:
+def test_a_file_can_be_dropped_and_its_html_is_shown_as_text(visitor: Visitor) -> None:
     drop = """(form, text) => {
         const dataTransfer = new DataTransfer();
         dataTransfer.items.add(new File([text], 'dropped.jsonl'));
         form.dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
     }"""
-    visitor.page.locator("form.lm-data").evaluate(drop, TRAIN.decode())
-    visitor.page.locator("#lm-verdict [data-announce^='dropped.jsonl']").wait_for()
+    page = visitor.page
+    rows = lines([{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)])
+    page.locator("form.lm-data").evaluate(drop, rows.decode())
+    page.locator("#lm-verdict [data-announce^='dropped.jsonl']").wait_for()
+    expect(page.locator("#lm-columns td").nth(1)).to_contain_text(NASTY)
+    assert page.evaluate("window.pwned") is None
+    assert page.locator("#lm-columns img, #lm-columns script").count() == 0
 
 
 def test_the_proposed_instruction_is_filled_in_and_no_choice_until_it_is_changed(
@@ -287,15 +289,6 @@ def test_options_gray_out_the_result_and_invalid_ones_stop_the_button(
     assert [r for r in cli.hub.requests if repo in r.path] == []
 
 
-def test_html_in_an_uploaded_file_is_shown_as_text(visitor: Visitor, tmp_path: Path) -> None:
-    path, page = tmp_path / "rows.jsonl", visitor.page
-    path.write_bytes(lines([{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)]))
-    visitor.upload(path)
-    expect(page.locator("#lm-columns td").nth(1)).to_contain_text(NASTY)
-    assert page.evaluate("window.pwned") is None
-    assert page.locator("#lm-columns img, #lm-columns script").count() == 0
-
-
 def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Account) -> None:
     page = visitor.page
     visitor.enter_dataset("nobody/nothing-here")
@@ -407,22 +400,6 @@ def assert_peft_loads(folder: Path) -> None:
     assert all(torch.equal(loaded[name], stored[name].to(loaded[name].dtype)) for name in stored)
 
 
-def test_a_private_dataset_defaults_to_a_private_repo(
-    visitor: Visitor, web: Web, cli: Shell
-) -> None:
-    repo, page = owned_dataset(web, "hidden", private=True), visitor.page
-    visitor.enter_dataset(repo)
-    visitor.wait_for_error("was not found")
-    visitor.sign_in()
-    visitor.plan(repo)
-    visitor.make()
-    page.get_by_role("button", name="Save to Hub").click()
-    page.get_by_text("(private)").wait_for()
-    view = cli.hub.repo(f"{web.owner.name}/hidden-SmolLM2-135M-Instruct-lorameta")
-    assert view is not None
-    assert view.private
-
-
 STAYS_CANCELED = """() => {
     const now = Date.now(), shown = document.querySelector("#lm-work").innerText;
     if (shown !== "Canceled") window.otherShown = now;
@@ -449,12 +426,16 @@ def test_cancel_holds_for_the_request_just_before_it(visitor: Visitor, web: Web)
         assert not page.locator("#lm-verdict").is_visible()
 
 
-def test_cancel_saves_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
-    repo, page = owned_dataset(web, "canceled"), visitor.page
+def test_cancel_saves_nothing_and_a_private_dataset_defaults_to_a_private_repo(
+    visitor: Visitor, web: Web, cli: Shell
+) -> None:
+    repo, page = owned_dataset(web, "hidden", private=True), visitor.page
+    visitor.enter_dataset(repo)
+    visitor.wait_for_error("was not found")
     visitor.sign_in()
     visitor.plan(repo)
     visitor.make()
-    target = f"{web.owner.name}/canceled-SmolLM2-135M-Instruct-lorameta"
+    target = f"{web.owner.name}/hidden-SmolLM2-135M-Instruct-lorameta"
     go_on = threading.Event()
     cli.hub.add_fault(Fault("callback", path=f"api/models/{target}", callback=go_on.wait))
     page.get_by_role("button", name="Save to Hub").click()
@@ -466,4 +447,7 @@ def test_cancel_saves_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
     assert cli.hub.repo(target) is None
     page.get_by_role("button", name="Save to Hub").click()
     page.get_by_text("Your adapter is on the Hub").first.wait_for()
-    assert cli.hub.repo(target) is not None
+    page.get_by_text("(private)").wait_for()
+    view = cli.hub.repo(target)
+    assert view is not None
+    assert view.private

@@ -1,6 +1,5 @@
 """Gradio's queue on the page: visitors wait for each other, cancel there, or are too many."""
 
-import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,9 +42,13 @@ def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_man
     slow = user.dataset("slow", {"train.jsonl": TRAIN})
     repo = user.dataset("book", {"train.jsonl": TRAIN})
     cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=hold))
-    addresses = (f"203.0.113.{number}" for number in itertools.count(1))
-    running = [Visitor(chromium, small_queue.url, address=next(addresses)) for _ in range(AT_ONCE)]
-    visitors = [Visitor(chromium, small_queue.url, address=next(addresses)) for _ in range(3)]
+    # two pages share the files that are fetched; more would share too few connections
+    contexts = [chromium.new_context() for _ in range(AT_ONCE)]
+    everybody = [
+        Visitor(chromium, small_queue.url, context=contexts[i // 2], address=f"203.0.113.{i + 1}")
+        for i in range(AT_ONCE + 3)
+    ]
+    running, visitors = everybody[:AT_ONCE], everybody[AT_ONCE:]
     first, second, third = (visitor.page for visitor in visitors)
     with ended_by(go_on):
         for visitor in running:  # each begins before the next one asks: only two may wait
@@ -71,7 +74,7 @@ def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_man
     visitors[0].wait_for_plan(repo)
     expect(second.locator("#lm-work")).to_have_text("Canceled")
     expect(second.locator("#lm-verdict")).to_be_hidden()
-    for visitor in (*running, *visitors):
+    for visitor in everybody:
         visitor.close()
 
 

@@ -2,15 +2,10 @@
 
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -404,35 +399,33 @@ def test_hub_datasets_and_manifests_are_tasks(
     assert Bank(tmp_path / "two").index.entries[0].license == "apache-2.0"
 
 
-def test_a_killed_training_resumes(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tasks = tiny.write_tasks(tmp_path / "tasks", 4)
-    folder = tmp_path / "bank"
-    code = (
-        "import sys, time; from hf_lorameta.training import trainer\n"
-        "from hf_lorameta.cli.app import main\n"
-        "trainer.CHECKPOINT_SECONDS = 0.2; step = trainer.Trainer._step\n"
-        "def slow(self): time.sleep(0.1); step(self)\n"
-        "trainer.Trainer._step = slow; main(sys.argv[1:])"
-    )
-    arguments = ["bank", "train", str(tasks), "-o", str(folder), "--base", str(base),
-                 *map(str, OPTIONS), "--general-steps", "0", "--at-once", "2"]  # fmt: skip
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], env=env, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    unfinished = folder / WORK_FOLDER / "topic2.unfinished.safetensors"
-    checkpoints: set[int] = set()  # the first may be of step 0
-    while len(checkpoints) < 2 and process.poll() is None and time.monotonic() < deadline:
-        with suppress(FileNotFoundError):
-            checkpoints.add(unfinished.stat().st_mtime_ns)
+KILLED = """
+import os, signal, threading, time
+from pathlib import Path
+from hf_lorameta.training import trainer
+trainer.CHECKPOINT_SECONDS = 0.2; step = trainer.Trainer._step
+def slow(self): time.sleep(0.1); step(self)
+trainer.Trainer._step = slow
+def kill():
+    checkpoints = set()  # the first may be of step 0
+    while len(checkpoints) < 2:
+        unfinished = Path("bank/.build/topic2.unfinished.safetensors")
+        checkpoints |= {path.stat().st_mtime_ns for path in [unfinished] if path.exists()}
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    _, err = process.communicate()
-    assert process.returncode == -signal.SIGKILL, err
+    os.kill(os.getpid(), signal.SIGKILL)
+threading.Thread(target=kill, daemon=True).start()
+"""
+"""Code to run before a training of four tasks, two at once: it is killed in the last two."""
+
+
+@pytest.mark.usefixtures("model_commands")
+def test_a_killed_training_resumes(
+    base: Path, cli: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, folder = tiny.write_tasks(tmp_path / "tasks", 4), tmp_path / "bank"
+    command = ("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS)
+    options = ("--general-steps", 0, "--at-once", 2)
+    cli(*command, *options, before=KILLED, code=-signal.SIGKILL)
     finished = sorted(path.stem for path in (folder / "adapters").glob("*.safetensors"))
     assert len(finished) == 2
     modified = {name: (folder / adapter_path(name)).stat().st_mtime_ns for name in finished}
