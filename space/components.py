@@ -142,7 +142,7 @@ class Components:
         self.saved = _html("lm-saved")
         with gr.Column(visible=False, elem_id="lm-test") as self.test_form:
             self.test_text = gr.HTML(padding=False)
-            self.test = gr.Button("Test")
+            self.test = gr.Button("Count right answers")
         self.report = _html("lm-report")
         with gr.Column(visible=False, elem_id="lm-improve") as self.improve_form:
             gr.HTML(improve_text(), padding=False)

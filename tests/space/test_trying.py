@@ -106,7 +106,7 @@ def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_co
     expect(page.locator("#lm-answers")).to_contain_text(COUNTING[0]["output"])
     expect(answers.nth(0)).to_contain_text("6, 7, 8")
 
-    page.locator("#lm-test").get_by_role("button", name="Test").click()
+    page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
     page.locator("#lm-verdict", has_text="Right answers on").wait_for()
     expect(page.locator("#lm-verdict .lm-likely")).to_have_count(0)
     expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
@@ -162,4 +162,4 @@ def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right
     before, after = page.locator("#lm-answers .lm-answer").all_inner_texts()
     said = page.locator("#lm-answers b").inner_text()
     assert after == said != before
-    expect(page.locator("#lm-test").get_by_role("button", name="Test")).to_be_hidden()
+    expect(page.locator("#lm-test").get_by_role("button", name="Count right answers")).to_be_hidden()

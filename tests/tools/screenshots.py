@@ -131,7 +131,7 @@ def shoot_test(camera: Camera, visitor: Visitor) -> None:
     page = visitor.page
     page.get_by_role("button", name="Compare the answers").click()
     page.locator(".lm-pair").wait_for(timeout=MODEL_MS)
-    page.get_by_role("button", name="Test", exact=True).click()
+    page.get_by_role("button", name="Count right answers").click()
     page.locator("#lm-report .lm-sample").first.wait_for(timeout=MODEL_MS)
     camera.shoot(page, "tested")
     improve = page.get_by_role("button", name="Improve", exact=True)
