@@ -156,10 +156,10 @@ def merge_report(merged: "Bank", banks: Sequence["Bank"]) -> str:
     from hf_lorameta.bank.merge import general_of, name_of
 
     index = merged.index
-    licenses = sorted({entry.license or "unknown" for entry in index.entries})
+    works = [*index.entries, *(index.general.tasks if index.general else ())]
+    licenses = sorted({work.license or "unknown" for work in works})
     lines = [
-        f"{plural(len(merged), 'adapter')} of {len(banks)} banks for {index.base_model} in "
-        f"{merged.folder}",
+        f"{contents(merged)} of {len(banks)} banks for {index.base_model} in {merged.folder}",
         f"licenses: {', '.join(licenses)}",
     ]
     if index.skipped:
