@@ -156,8 +156,9 @@ def merge_report(merged: "Bank", banks: Sequence["Bank"]) -> str:
     from hf_lorameta.bank.merge import general_of, name_of
 
     index = merged.index
-    works = [*index.entries, *(index.general.tasks if index.general else ())]
-    licenses = sorted({work.license or "unknown" for work in works})
+    stated = [entry.license for entry in index.entries]
+    stated += [task.license for task in index.general.tasks] if index.general else []
+    licenses = sorted({name or "unknown" for name in stated})
     lines = [
         f"{contents(merged)} of {len(banks)} banks for {index.base_model} in {merged.folder}",
         f"licenses: {', '.join(licenses)}",
