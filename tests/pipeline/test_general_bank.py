@@ -161,6 +161,7 @@ def test_general_adapters_alone_can_be_merged_and_published(lone: Bank, tmp_path
     copy = Bank(shutil.copytree(lone.folder, tmp_path / "copy"))
     merged = merge_banks([lone, copy], tmp_path / "merged")
     assert (len(merged), merged.verify()) == (0, [])
+    assert "a general adapter for" in repr(merged)
     assert merged.index.general == lone.index.general
     report = merge_report(merged, [lone, copy])
     assert report.startswith("a general adapter of 2 banks")
