@@ -186,7 +186,8 @@ class Bank:
         return len(self.index.entries)
 
     def __repr__(self) -> str:
-        return f"Bank({self.id}, {len(self)} adapters for {self.index.base_model})"
+        contents = f"{len(self)} adapters" if len(self) else "a general adapter"
+        return f"Bank({self.id}, {contents} for {self.index.base_model})"
 
     @property
     def digest(self) -> str:

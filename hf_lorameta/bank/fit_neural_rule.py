@@ -10,7 +10,7 @@ from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import NEURAL_FILE
-from hf_lorameta.errors import AdapterError
+from hf_lorameta.errors import AdapterError, BankError
 from hf_lorameta.files import sha256
 from hf_lorameta.method.metrics import METRICS, between
 from hf_lorameta.method.neural import FitReport, fit_neural, gram
@@ -36,6 +36,11 @@ def fit_bank(
         AdapterError: the adapters differ in rank.
     """
     bank.require_local()
+    if not len(bank):
+        raise BankError(
+            f"{bank.id} holds no adapters besides the general one, expected at least 3 to fit the "
+            "rule neural"
+        )
     profiles = bank.profiles  # raises now, rather than after the Gram matrix
     progress("Gram matrix", 0, 1)
     G = gram(weight_blocks(bank))

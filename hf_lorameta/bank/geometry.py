@@ -150,7 +150,7 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
         metric: a key of `hf_lorameta.method.metrics.METRICS`.
 
     Raises:
-        BankError: the bank is empty.
+        BankError: the bank holds no datasets.
         RecipeError: the metric is unknown.
 
     Example:
@@ -158,7 +158,7 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
         (121, 2)
     """
     if not len(bank):
-        raise BankError(f"{bank.id} is empty")
+        raise BankError(f"{bank.id} holds no datasets to compare")
     landmarks = np.unique(np.linspace(0, len(bank) - 1, LANDMARKS).round().astype(np.intp))
     size = bank.index.vocab_size
     rows = [distances(bank.profiles[int(i)], bank.profiles, size, metric) for i in landmarks]

@@ -106,11 +106,12 @@ def _write(banks: Sequence[Bank], folder: Path, progress: Progress) -> None:
     outcomes = _store_entries(banks, folder, progress)
     source = general_of(banks)
     general = None
-    if source and source.index.general:
+    if source is not None and source.index.general:
         general = _store_weights(source, source.index.general, folder, GENERAL)
-    prior_of = source or next((bank for bank in banks if bank.index.output_prior), None)
-    output_prior = prior_of.index.output_prior if prior_of else None
-    if prior_of and output_prior:
+    with_prior = (bank for bank in banks if bank.index.output_prior)
+    prior_of = source if source is not None else next(with_prior, None)
+    output_prior = prior_of.index.output_prior if prior_of is not None else None
+    if prior_of is not None and output_prior:
         shutil.copyfile(prior_of.verified_file(OUTPUT_PRIOR_FILE), folder / OUTPUT_PRIOR_FILE)
     indices = [bank.index for bank in banks]
     facts = BankFacts(
@@ -123,7 +124,7 @@ def _write(banks: Sequence[Bank], folder: Path, progress: Progress) -> None:
         merged=tuple(map(_provenance, banks)),
     )
     finish_bank(folder, outcomes, facts)
-    for path in (folder / WORK_FOLDER).iterdir():
+    for path in (folder / WORK_FOLDER).glob("*"):
         path.unlink()
 
 

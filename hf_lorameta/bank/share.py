@@ -348,6 +348,13 @@ def bank_card(bank: Bank, repo_id: str) -> str:
     if not len(bank):
         title = "A bank of a general LoRA adapter"
         content = "one adapter, trained on many datasets together"
+    stating = "commit, checksum and license" if len(bank) else "commit and license"
+    skipped = ""
+    if len(bank) or index.skipped:
+        skipped = (
+            f", and `{INDEX_FILE}` the {len(index.skipped)} entries that were skipped, with the "
+            "reasons"
+        )
     packed = ""
     if packing := index.packing:
         source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
@@ -365,9 +372,8 @@ def bank_card(bank: Bank, repo_id: str) -> str:
 
 # {title} for `{index.base_model}`
 
-Made with hf-lorameta: {content}. `{listing}` lists every source with its commit, checksum and
-license ({", ".join(licenses)}), and `bank.json` the {len(index.skipped)} entries that were skipped,
-with the reasons.
+Made with hf-lorameta: {content}. `{listing}` lists every source with its {stating}
+({", ".join(licenses)}){skipped}.
 {packed}
 ```
 hf-lorameta push --dataset user/dataset --bank {repo_id}

@@ -354,7 +354,7 @@ def pull(
             repo, folder, revision=revision, everything=everything, hub=Hub(token),
             progress=partial(stage, "Fetching adapters"),
         )  # fmt: skip
-    log(quiet, f"{plural(len(bank), 'adapter')} at {bank.revision}; use it with --bank {folder}")
+    log(quiet, f"{reports.contents(bank)} at {bank.revision}; use it with --bank {folder}")
     emit(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
 
 

@@ -47,8 +47,10 @@ def _describe(saved: "SavedAdapter") -> str:
         return table(["field", "value"], fields)
     shown = {k: v for k, v in saved.provenance.items() if k not in _LISTED_APART}
     fields += _fields(shown, "")
-    parts = _merged(saved) if saved.is_merge else _combined(saved)
-    return "\n".join([table(["field", "value"], fields), "", parts])
+    lines = [table(["field", "value"], fields)]
+    if saved.coefficients:
+        lines += ["", _merged(saved) if saved.is_merge else _combined(saved)]
+    return "\n".join(lines)
 
 
 def _fields(value: Any, name: str) -> Iterator[list[str]]:

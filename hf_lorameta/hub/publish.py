@@ -31,6 +31,8 @@ from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
 
 _NO_PULL_REQUESTS = 501
+_THREADS = 5
+"""Files that are uploaded at once; the default of the client."""
 _FAILURES = (
     httpx2.HTTPError,
     RuntimeError,
@@ -138,6 +140,9 @@ def commit(
     with ExitStack() as opened:
         additions = _additions(upload, connection.is_hub, opened)
         deletions = [hfh.CommitOperationDelete(path) for path in upload.delete]
+        different = len({addition.upload_info.sha256 for addition in additions}) == len(additions)
+        # of equal files the client reads only one, open, as often as there are: not at once
+        threads = _THREADS if connection.is_hub or different else 1
         try:
             info = connection.retries.when_allowed(
                 parent.repo_id,
@@ -148,6 +153,7 @@ def commit(
                     repo_type=parent.repo_type,
                     parent_commit=parent.sha,
                     create_pr=create_pr,
+                    num_threads=threads,
                 ),
             )
             made = Committed(info.oid, info.pr_url)

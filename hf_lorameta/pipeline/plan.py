@@ -189,6 +189,7 @@ class Plan:
 
         Raises:
             BankError: the bank lacks the neural rule that was asked for.
+            RecipeError: a setting says how adapters are combined, and the bank has none, or one.
             UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         """
         require_outputs(self.dataset, recipe)
@@ -396,7 +397,10 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
 
     Raises:
         BankError: the bank lacks the neural rule that was asked for.
+        RecipeError: a setting says how adapters are combined, and the bank has none, or one.
+        UnlabeledDatasetError: no bank is used, and the dataset has no outputs.
     """
+    check_plan(bank, reading.recipe, reading.dataset)
     distances, coefficients = choose_coefficients(
         bank, reading.recipe, reading.profile, reading.output_counts
     )

@@ -71,7 +71,7 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
             f"The bank is a pack that retains {packing.retained_whole:.0%} of its adapters' "
             "updates: the unpacked bank would make a better adapter."
         )
-    if plan.profile.rows < FEW_ROWS:
+    if len(plan.distances) and plan.profile.rows < FEW_ROWS:
         count = "1 row was" if plan.profile.rows == 1 else f"{plan.profile.rows} rows were"
         yield f"Only {count} read: distances from so few are uncertain."
     if plan.profile.left_out:
@@ -93,7 +93,8 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
     if plan.dataset.prompts_only:
         yield _no_outputs_warning(plan)
     elif plan.dataset.columns.input is None and plan.dataset.columns.messages is None:
-        yield "The dataset has no inputs, only text: only outputs were compared."
+        compared = ": only outputs were compared" if len(plan.distances) else ""
+        yield f"The dataset has no inputs, only text{compared}."
     if any(n.license is None for n in neighbors):
         yield "Not all of the adapters used state a license."
 
@@ -113,15 +114,15 @@ def _form_warnings(plan: PlanLike) -> Iterator[str]:
     own = is_chat(plan.dataset.columns.template)
     if own == (chat_format(plan.bank) is not None):
         return
+    known = "most bank datasets" if len(plan.bank) else "the general adapter"
     if not own:
         yield (
-            "The prompts of most bank datasets are in a chat format, unlike these: choose the "
-            "template chat."
+            f"The prompts of {known} are in a chat format, unlike these: choose the template chat."
         )
     else:
         yield (
-            "The prompts are in a chat format, unlike those of most bank datasets: adapters "
-            "of a bank trained in this format would fit better."
+            f"The prompts are in a chat format, unlike those of {known}: adapters of a bank "
+            "trained in this format would fit better."
         )
 
 
@@ -203,11 +204,13 @@ def _fit_warnings(fit: Fit) -> Iterator[str]:
 
 def _no_outputs_warning(plan: PlanLike) -> str:
     """Say what a dataset without outputs costs, and what it leaves to the user."""
-    text = (
-        "The dataset has no outputs: only inputs were compared, which makes the coefficients less "
-        "reliable. On 28 datasets of new sources, adapters of the default bank gained "
-        f"{LOST_WITHOUT_OUTPUTS:.0%} less that way."
-    )
+    text = "The dataset has no outputs."
+    if len(plan.bank):
+        text = (
+            "The dataset has no outputs: only inputs were compared, which makes the coefficients "
+            "less reliable. On 28 datasets of new sources, adapters of the default bank gained "
+            f"{LOST_WITHOUT_OUTPUTS:.0%} less that way."
+        )
     if not is_scaled_by_length(plan.bank, plan.recipe):
         return text
     return (

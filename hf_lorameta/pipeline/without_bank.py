@@ -57,8 +57,9 @@ def check_generation(bank: Bank, recipe: Recipe) -> None:
 
 def _named(bank: Bank) -> list[str | Option]:
     """Advice to name a bank: those that others have published, if there are any."""
-    published = bank.base.banks[:3] if isinstance(bank, NoBank) else ()
-    return [Option("bank", found.repo_id) for found in published] or ["name a bank"]
+    if not isinstance(bank, NoBank):
+        return ["name another bank"]
+    return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
 
 
 def _train(bank: NoBank) -> str:

@@ -182,7 +182,7 @@ def test_what_left_a_bank_is_deleted_after_its_index(
     push_bank(bank.folder, repo, hub=hub)
     assert listed() == {"README.md", *tree(bank.folder)}
     titles = cli.hub.commits(repo, repo_type="dataset")[0].title
-    assert titles == "Bank of 4 adapters for base/tiny"
+    assert titles == "Bank of adapters for base/tiny"
 
 
 def test_files_of_a_push_that_was_given_up_are_deleted_by_another(

@@ -366,6 +366,7 @@ def test_reproduce_command_is_quoted_for_the_shell() -> None:
     assert dict(zip(command[2:-1:2], command[3:-1:2], strict=True)) == {
         "--dataset": "me/questions",
         "--revision": "d" * 40,
+        "--base": "org/base-7b",  # the default bank is for another one
         "--config": "main",
         "--split": "train",
         "--columns": "input=my question,output=a'b",

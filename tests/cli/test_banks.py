@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.index import adapter_path
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Module
@@ -430,6 +430,18 @@ def test_push_publishes_no_other_files_and_keeps_the_visibility(
     assert repo in cli.hub.read(repo, "README.md", repo_type="dataset").decode()
     (copy / "tokenizer.json").unlink()
     cli("bank", "push", copy, repo, token=user.token, code=4)
+
+
+def test_a_general_adapter_alone_is_pulled_and_used(
+    cli: Shell, user: Account, data: Path, tmp_path: Path
+) -> None:
+    base, repo, folder = "Qwen/Qwen2.5-Coder-0.5B-Instruct", f"{user.name}/small", tmp_path / "b"
+    cli("bank", "push", EMBEDDED[base], repo, "--public", token=user.token)
+    assert "a general adapter at " in cli("bank", "pull", repo, "-o", folder).err
+    cli("generate", "--dataset", data, "--bank", folder, "-o", tmp_path / "adapter", "--no-fit")
+    report = cli("inspect", tmp_path / "adapter").out
+    assert "general coefficient" in report
+    assert "distance" not in report
 
 
 def test_pull_downloads_profiles_now_and_adapters_when_needed(

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,15 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe, plan  # noqa: E402
+from hf_lorameta.bank.fit_neural_rule import fit_bank  # noqa: E402
+from hf_lorameta.bank.merge import merge_banks  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
+from hf_lorameta.bank.share import bank_card  # noqa: E402
 from hf_lorameta.cards.model_card import render_card  # noqa: E402
+from hf_lorameta.cli.bank_reports import merge_report  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
-from hf_lorameta.errors import RecipeError  # noqa: E402
+from hf_lorameta.errors import BankError, RecipeError  # noqa: E402
 from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
 from hf_lorameta.types import no_progress  # noqa: E402
 
@@ -127,8 +133,44 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     for absent in ("Similarity", "Source adapters", "Metric", "Citation", "arxiv"):
         assert absent not in card
     assert not (tmp_path / "adapter" / "neighbors.svg").exists()
-    with pytest.raises(RecipeError, match=r"metric=mmd is for the .* and local bank has only one"):
-        plan(new, lone, Recipe(metric="mmd"))
+    refused = r"metric=mmd is for the .* and local bank has only one"
+    for plan_again in (partial(plan, new, lone), planned.with_recipe):
+        with pytest.raises(RecipeError, match=refused) as caught:
+            plan_again(Recipe(metric="mmd"))
+        assert "name another bank" in caught.value.hint
+
+
+def test_warnings_of_a_general_adapter_name_nothing_that_was_compared(
+    lone: Bank, tmp_path: Path
+) -> None:
+    few = tiny.rows(3)[:1]
+    texts = [{"output": row["output"]} for row in few]
+    inputs = [{"input": row["input"]} for row in few]
+    found = {
+        tuple(plan(tiny.write_task(tmp_path, name, lines), lone).warnings)
+        for name, lines in (("few", few), ("texts", texts), ("inputs", inputs))
+    }
+    shown = " ".join(sum(found, ()))
+    assert "The dataset has no inputs, only text." in shown
+    assert "The dataset has no outputs. For outputs of a sentence or more" in shown
+    for absent in ("compared", "distances", "coefficients", "most bank datasets"):
+        assert absent not in shown
+
+
+def test_general_adapters_alone_can_be_merged_and_published(lone: Bank, tmp_path: Path) -> None:
+    copy = Bank(shutil.copytree(lone.folder, tmp_path / "copy"))
+    merged = merge_banks([lone, copy], tmp_path / "merged")
+    assert (len(merged), merged.verify()) == (0, [])
+    assert "a general adapter for" in repr(merged)
+    assert merged.index.general == lone.index.general
+    report = merge_report(merged, [lone, copy])
+    assert report.startswith("a general adapter of 2 banks")
+    assert "licenses: unknown" in report
+    card = bank_card(merged, "user/bank")
+    assert "lists every source with its commit and license" in card
+    assert "skipped" not in card
+    with pytest.raises(BankError, match="no adapters besides the general one, expected at least 3"):
+        fit_bank(merged)
 
 
 @pytest.mark.parametrize(

@@ -408,6 +408,17 @@ def test_all_views_escape_names(guest_book: Plan, guest_map: BankMap, title: str
         assert "cript" in page
 
 
+def test_a_plan_with_a_general_adapter_alone_states_its_licenses() -> None:
+    alone = plan(TRAIN, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", recipe=Recipe(scale=0.5))
+    page = plan_view.details_html(alone)
+    assert page == plan_view.similar_html(alone)
+    assert "Made from the general adapter of the bank, which was trained on 185 datasets" in page
+    assert "Licenses of these: Apache-2.0, " in page
+    assert "scaled by 0.50" in page
+    assert "adapters" not in page
+    assert plan_view.map_html(alone, None) == ""
+
+
 def test_progress_is_a_percentage_beside_the_number_of_adapters() -> None:
     assert "Combining 121 adapters<span> 30 %</span>" in progress_html(
         "Combining 121 adapters", 27, 90

@@ -162,4 +162,6 @@ def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right
     before, after = page.locator("#lm-answers .lm-answer").all_inner_texts()
     said = page.locator("#lm-answers b").inner_text()
     assert after == said != before
-    expect(page.locator("#lm-test").get_by_role("button", name="Count right answers")).to_be_hidden()
+    expect(
+        page.locator("#lm-test").get_by_role("button", name="Count right answers")
+    ).to_be_hidden()
