@@ -43,6 +43,7 @@ entry; twice the entries take four times as long.
 """
 
 _OPTIONAL = ("packing", "general", "output_prior", "merged", "median_distances")
+_OF_GENERAL = ("output_length", "end", "template")
 _SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.records")
 _ENTRIES = re.compile(r"entries-[0-9a-f]{16}\.jsonl")
 _SKETCHES = re.compile(r"sketches-(\d{6,})\.safetensors")
@@ -227,7 +228,9 @@ class Index(Stored):
 
     def to_bytes(self) -> bytes:
         """Return the canonical content of ``bank.json``."""
-        unset = {name for name in _OPTIONAL if not getattr(self, name)}
+        unset: dict[str, Any] = {name: True for name in _OPTIONAL if not getattr(self, name)}
+        if self.general:
+            unset["general"] = {n for n in _OF_GENERAL if getattr(self.general, n) is None}
         listed = self.model_copy(update={"entries": ()}) if self.is_large else self
         return (listed.model_dump_json(exclude=unset, by_alias=True, indent=1) + "\n").encode()
 
