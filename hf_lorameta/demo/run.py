@@ -87,7 +87,8 @@ def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str
         owner = _environment(hub, Path(scratch) / "owner", token)
         visitor = _environment(hub, Path(scratch) / "visitor", None)
 
-        command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO, "--no-check"]
+        command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO]
+        command += ["--no-fit", "--no-check"]  # a fit of these rows does not help, and takes time
         pushed = _run([*command, "--repo-id", ADAPTER_REPO], owner, console)
         console.say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
         inspected = _run(["inspect", ADAPTER_REPO], visitor, console)
