@@ -23,7 +23,6 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, Option
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
-from hf_lorameta.method.output_prior import ARCHITECTURES
 from hf_lorameta.training.bank.one_task import (
     Loaded,
     OpenTask,
@@ -85,6 +84,7 @@ def train_general(
     Raises:
         BankError: it did not learn.
     """
+    from hf_lorameta.training.bank.measure_prior import leaves_last_projection
     from hf_lorameta.training.bank.runs import general_run
     from hf_lorameta.training.trainer import Trainer
 
@@ -108,7 +108,7 @@ def train_general(
         )
     path = job.folder / adapter_path(GENERAL)
     write_tensors(path, loaded.layout, settings.rank, "bfloat16", factors)
-    fits = loaded.evaluator.model.config.model_type in ARCHITECTURES
+    fits = leaves_last_projection(loaded.evaluator.model, loaded.layout)
     available = sum(len(rows.train) for rows in tasks)
     entry = GeneralEntry(
         name=GENERAL,

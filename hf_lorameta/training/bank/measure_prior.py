@@ -20,6 +20,13 @@ _UNSEEN = 1e-4
 """Share of a background distribution that tokens share which no output has."""
 
 
+def leaves_last_projection(model: Any, layout: Layout) -> bool:
+    """Whether the last down-projection can carry an update, and adapters of a layout have none."""
+    if model.config.model_type not in ARCHITECTURES:
+        return False
+    return last_projection(model).name not in {module.name for module in layout}
+
+
 def measure_prior(
     model: Any,
     layout: Layout,
@@ -41,11 +48,9 @@ def measure_prior(
         pass_tokens: maximum tokens of a pass.
         progress: called with (tasks done, tasks).
     """
-    if model.config.model_type not in ARCHITECTURES:
+    if not leaves_last_projection(model, layout):
         return None
     decoder, projection = model.get_decoder(), last_projection(model)
-    if any(module.name == projection.name for module in layout):
-        return None
     inputs, states, first, weights = _record(model, layout, general, tasks, pass_tokens, progress)
     gates = _regress(inputs, weights, torch.stack([first, 1 - first], 1))
     epsilon = getattr(decoder.norm, "variance_epsilon", 1e-6)
