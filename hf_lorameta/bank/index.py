@@ -220,6 +220,12 @@ class Index(Stored):
             return alone + self.entries.private
         return alone + sum(entry.private for entry in self.entries)
 
+    @property
+    def licenses(self) -> list[str | None]:
+        """What each entry, and each task of the general adapter, states; None if nothing."""
+        stated = [entry.license for entry in self.entries]
+        return stated + [task.license for task in (self.general.tasks if self.general else ())]
+
     def names(self) -> list[str]:
         """Return the names of the entries."""
         if isinstance(self.entries, EntryTable):

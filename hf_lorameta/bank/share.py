@@ -339,8 +339,7 @@ def _metadata(bank: Bank, stated: list[str | None]) -> DatasetCardData:
 def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
     index = bank.index
-    stated = [entry.license for entry in index.entries]
-    stated += [task.license for task in index.general.tasks] if index.general else []
+    stated = index.licenses
     licenses = sorted({f"`{_license(name)}`" for name in stated})
     listing = index.entries_file if index.is_large else INDEX_FILE
     content = "every adapter with the token histogram of the dataset it was trained on (no text)"

@@ -156,9 +156,7 @@ def merge_report(merged: "Bank", banks: Sequence["Bank"]) -> str:
     from hf_lorameta.bank.merge import general_of, name_of
 
     index = merged.index
-    stated = [entry.license for entry in index.entries]
-    stated += [task.license for task in index.general.tasks] if index.general else []
-    licenses = sorted({name or "unknown" for name in stated})
+    licenses = sorted({name or "unknown" for name in index.licenses})
     lines = [
         f"{contents(merged)} of {len(banks)} banks for {index.base_model} in {merged.folder}",
         f"licenses: {', '.join(licenses)}",

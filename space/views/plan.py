@@ -33,9 +33,7 @@ def similar_html(plan: Plan) -> str:
     """Return what the adapter is made of, the licenses, and the most similar datasets."""
     neighbors = plan.neighbors()
     if not neighbors:
-        general = plan.bank.index.general
-        tasks = general.tasks if general else ()
-        licenses = sorted({task.license or "not stated" for task in tasks})
+        licenses = sorted({name or "not stated" for name in plan.bank.index.licenses})
         return render("plan.general", licenses=licenses, plan=plan)
     large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
     return render(
