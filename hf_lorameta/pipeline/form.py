@@ -39,12 +39,10 @@ def expects_instructions(bank: Bank) -> bool:
 
 
 def chat_format(bank: Bank) -> str | None:
-    """Return the chat template that most bank datasets have; None without one.
-
-    Of a bank with a general adapter alone, that of the adapter.
-    """
-    if not len(bank):
-        return bank.index.general.template if bank.index.general else None
+    """Return the chat template of the general adapter, or of most bank datasets; None without."""
+    general = bank.index.general
+    if not len(bank) or (general and general.template):
+        return general.template if general else None
     compared = bank.index.entries[:: max(1, len(bank) // _COMPARED)]
     templates = Counter(entry.columns.template for entry in compared)
     template, count = max(templates.items(), key=lambda item: item[1], default=(None, 0))

@@ -6,9 +6,6 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import Option, RecipeError, UnlabeledDatasetError, UsageError
 from hf_lorameta.recipe import MethodSettings, Recipe
 
-_OF_GENERAL = ("output_prior", "scale")
-"""Settings that also concern a bank with a general adapter alone."""
-
 
 def check_plan(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
     """Refuse, if no bank is used or only its general adapter, what others make possible.
@@ -19,11 +16,14 @@ def check_plan(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
     """
     if len(bank):
         return
-    alone = isinstance(bank, NoBank)
-    reason = f"none is used for {bank.index.base_model}" if alone else f"{bank.id} has only one"
+    alone, index = isinstance(bank, NoBank), bank.index
+    reason = f"none is used for {index.base_model}" if alone else f"{bank.id} has only one"
+    allowed = {"rank"} if alone else {"rank", "scale"}
+    if index.output_prior:
+        allowed.add("output_prior")
     for name, field in MethodSettings.model_fields.items():
         value = getattr(recipe, name)
-        if name not in ("rank", *(() if alone else _OF_GENERAL)) and value != field.default:
+        if name not in allowed and value != field.default:
             raise RecipeError(
                 f"{name}={value} is for the adapters of a bank, and {reason}",
                 hint=[Option(name, change="leave out"), *_named(bank)],

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, plan  # noqa: E402
+from hf_lorameta import Bank, Recipe, open_dataset, plan  # noqa: E402
 from hf_lorameta.bank.fit_neural_rule import fit_bank  # noqa: E402
 from hf_lorameta.bank.merge import merge_banks  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
@@ -26,6 +27,7 @@ from hf_lorameta.cli.bank_reports import merge_report  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import BankError, RecipeError  # noqa: E402
+from hf_lorameta.pipeline.form import in_form_of  # noqa: E402
 from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
 from hf_lorameta.types import no_progress  # noqa: E402
 
@@ -142,11 +144,25 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     for absent in ("Similarity", "Source adapters", "Metric", "Citation", "arxiv"):
         assert absent not in card
     assert not (tmp_path / "adapter" / "neighbors.svg").exists()
-    refused = r"metric=mmd is for the .* and local bank has only one"
-    for plan_again in (partial(plan, new, lone), planned.with_recipe):
-        with pytest.raises(RecipeError, match=refused) as caught:
-            plan_again(Recipe(metric="mmd"))
-        assert "name another bank" in caught.value.hint
+    for setting in ({"metric": "mmd"}, {"output_prior": 0.7}):
+        refused = rf"{next(iter(setting))}=.* is for the .* and local bank has only one"
+        for plan_again in (partial(plan, new, lone), planned.with_recipe):
+            with pytest.raises(RecipeError, match=refused) as caught:
+                plan_again(Recipe(**setting))
+            assert "name another bank" in caught.value.hint
+
+
+def test_prompts_get_the_chat_format_of_the_general_adapter(bank: Bank, new: Path) -> None:
+    general, chat = bank.index.general, "<user>{prompt}<assistant>"
+    assert general is not None
+    index = bank.index.model_copy(update={"general": general.model_copy(update={"template": chat})})
+    in_chat = copy(bank)
+    in_chat.index = index
+    before, after = (in_form_of(b)(open_dataset(new)).head(1)[0][0] for b in (bank, in_chat))
+    assert after.startswith("<user>")
+    assert after.endswith("<assistant>")
+    assert before in after
+    assert "<user>" not in before
 
 
 def test_warnings_of_a_general_adapter_name_nothing_that_was_compared(
