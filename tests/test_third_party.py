@@ -6,7 +6,7 @@ import pytest
 
 from hf_lorameta import open_dataset
 from hf_lorameta.bank.bank import EMBEDDED, Bank
-from hf_lorameta.bank.no_bank import open_bank
+from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.pipeline.form import in_form_of
 from tests.tools.third_party import FILE, render
 

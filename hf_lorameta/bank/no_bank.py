@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hf_lorameta.bank.bank import EMBEDDED, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.bank_files import BankFiles
 from hf_lorameta.bank.index import NO_BANK, TOKENIZER_FILE, Index
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import vocab_size
-from hf_lorameta.errors import BankError, HubError, NotFoundError, Option, UsageError, sanitize
+from hf_lorameta.errors import HubError, NotFoundError, Option, UsageError, sanitize
 from hf_lorameta.hub.base_model import (
     base_file,
     config_json,
@@ -200,78 +200,3 @@ class NoBank(Bank):
     def verified_file(self, name: str) -> Path:
         """Return the path of the base model's ``tokenizer.json``, the only file there is."""
         return self.base.tokenizer if name == TOKENIZER_FILE else super().verified_file(name)
-
-
-# --- which bank ---------------------------------------------------------------------------------
-
-
-def open_bank(
-    bank: Bank | str | Path | None,
-    base: str | Path | None,
-    *,
-    revision: str | None = None,
-    base_revision: str | None = None,
-    hub: Hub | None = None,
-) -> Bank:
-    """Open the bank for a base model.
-
-    Args:
-        bank: an opened bank, a folder, a Hub id, or ``none``. None is the default bank, or without
-            its being for the base model the embedded one; if that is for another one, too, none.
-        base: Hub id, folder or GGUF file of the base model; None is that of the bank.
-        revision: branch, tag or commit of a bank repo.
-        base_revision: that of the base model, if there is no bank; a bank states its own.
-        hub: None makes a client with the saved token.
-
-    Raises:
-        UsageError: no bank is wanted and no base model named, the base model cannot be used, or a
-            revision is given for that of a bank.
-        BankError: not a bank, or one for another base model.
-        HubError: a repo is missing or cannot be reached.
-
-    Example:
-        >>> len(open_bank(None, "HuggingFaceTB/SmolLM2-135M-Instruct"))
-        121
-    """
-    hub = hub or Hub()
-    if bank == NO_BANK and base is None:
-        raise UsageError(
-            "without a bank, the base model has to be named", hint=Option("base", SMOLLM2)
-        )
-    found = None if bank == NO_BANK else _bank_for(bank, base, revision, hub)
-    if found is None:
-        return NoBank(BaseModel.find(str(base), hub, base_revision))
-    if base_revision is not None:
-        raise UsageError(
-            f"{found.id} is for one commit of {found.index.base_model}, and a revision was given",
-            hint=[Option("base_revision", change="leave out"), Option("bank", NO_BANK)],
-        )
-    return found
-
-
-def _bank_for(
-    bank: Bank | str | Path | None, base: str | Path | None, revision: str | None, hub: Hub
-) -> Bank | None:
-    """Open the bank for a base model; None if none is named and there is none."""
-    opened = _opened(bank, revision, hub)
-    if base is None or _is_same(opened.index.base_model, base):
-        return opened
-    if bank is None:
-        names = [name for name in EMBEDDED if _is_same(name, base)]
-        return Bank.embedded(names[0]) if names else None
-    raise BankError(
-        f"{opened.id} is a bank for {opened.index.base_model}, expected one for {base}",
-        hint=[Option(name, change="leave out") for name in ("base", "bank")],
-    )
-
-
-def _opened(bank: Bank | str | Path | None, revision: str | None, hub: Hub) -> Bank:
-    return (
-        bank if isinstance(bank, Bank) else Bank.from_pretrained(bank, revision=revision, hub=hub)
-    )
-
-
-def _is_same(base_model: str, other: str | Path) -> bool:
-    """Whether two names are of one base model: Hub ids, or paths of one folder."""
-    one, two = (str(Path(name).expanduser().resolve()).lower() for name in (base_model, other))
-    return one == two

@@ -89,8 +89,8 @@ def generate(
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter folder in PEFT format; prints the folder."""
-    from hf_lorameta.pipeline.adapter_folder import check_target
-    from hf_lorameta.pipeline.generate import check_possible
+    from hf_lorameta.pipeline.adapter_folder import require_free_target
+    from hf_lorameta.pipeline.generate import require_possible
 
     if on:
         raise UsageError(
@@ -98,9 +98,9 @@ def generate(
             hint="hf-lorameta push … --on jobs --private, then "
             f"hf download user/adapter --local-dir {shlex.quote(str(output))}",
         )
-    check_target(output, overwrite)
+    require_free_target(output, overwrite)
     with request.session() as session, stage_bars(quiet) as progress:
-        check_possible(request.recipe, session, export)
+        require_possible(request.recipe, session, export)
         dataset = request.open_dataset(session, progress)
         adapter = _make(request, session, dataset, progress, quiet)
         folder = adapter.save_pretrained(
@@ -157,13 +157,13 @@ def push(
     """Generate an adapter and publish it in one commit; prints its URL."""
     from hf_lorameta.cli.push_on_jobs import JobOptions, push_on_jobs
     from hf_lorameta.pipeline.adapter_folder import read_adapter
-    from hf_lorameta.pipeline.generate import check_possible
+    from hf_lorameta.pipeline.generate import require_possible
     from hf_lorameta.pipeline.publish import (
-        check_name_is_safe,
-        check_no_overwrite,
         command_to_publish,
         preserve_on_failure,
         publish_folder,
+        refuse_overwrite,
+        require_safe_name,
         resolve_target,
         staging_folder,
         stale_files,
@@ -174,9 +174,9 @@ def push(
     with request.session() as session, stage_bars(quiet) as progress:
         if source is None:
             if not on:
-                check_possible(request.recipe, session, export)
+                require_possible(request.recipe, session, export)
             dataset = request.open_dataset(session, progress)
-            check_name_is_safe(repo_id, dataset.private, private)
+            require_safe_name(repo_id, dataset.private, private)
             source_private, proposed = dataset.private or session.bank.private, dataset.proposed
         else:
             source_private = read_adapter(source).require_provenance().private
@@ -190,7 +190,7 @@ def push(
             hub=session.hub,
         )
         if not (yes or _agrees(target)):
-            check_no_overwrite(target)
+            refuse_overwrite(target)
         if on:
             job = JobOptions(flavor, export, dry_run, json, quiet)
             push_on_jobs(request, session, dataset, target, job)

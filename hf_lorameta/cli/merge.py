@@ -81,12 +81,12 @@ def merge(
 ) -> None:
     """Merge LoRA adapters by weight, without the base model; prints the folder or the URL."""
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.adapter_folder import check_target
+    from hf_lorameta.pipeline.adapter_folder import require_free_target
     from hf_lorameta.pipeline.merge import merge as plan_merge
     from hf_lorameta.pipeline.publish import (
-        check_no_overwrite,
         preserve_on_failure,
         publish_folder,
+        refuse_overwrite,
         resolve_target,
         staging_folder,
     )
@@ -102,7 +102,7 @@ def merge(
             hint="add --push user/name, or leave them out",
         )
     if output is not None:
-        check_target(output, overwrite)
+        require_free_target(output, overwrite)
     hub = Hub(token)
     with stage_bars(quiet) as progress:
         merged = plan_merge(weights, recipe, bank=bank, hub=hub, progress=progress)
@@ -116,7 +116,7 @@ def merge(
                 hub=hub,
             )
             if not yes:
-                check_no_overwrite(target)
+                refuse_overwrite(target)
         folder = output or staging_folder(str(push))
         merged.save_pretrained(folder, repo_id=push, overwrite=overwrite, export=export)
         url = None

@@ -150,7 +150,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
         raise _not_written(target, error) from None
 
 
-def check_target(folder: Path, overwrite: bool) -> None:
+def require_free_target(folder: Path, overwrite: bool) -> None:
     """Check that an adapter can be saved to a folder, before any work is done.
 
     Raises:

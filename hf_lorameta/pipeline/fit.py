@@ -12,7 +12,7 @@ from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.types import StageProgress, no_progress
 
 
-def check_fittable(evaluator: TorchEvaluator) -> None:
+def require_fittable(evaluator: TorchEvaluator) -> None:
     """Raise `UsageError` if the last layer of the base model cannot be fitted, nor it trained."""
     from hf_lorameta.engines.transformers.packing import check_row_attention
     from hf_lorameta.training.further.readout_states import last_projection

@@ -13,14 +13,14 @@ from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.automatic import NOTHING, Automatic, possible
 from hf_lorameta.pipeline.budget import budget_seconds, most_rows, recipe_within, rows_to_fit
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.mixture import Mixture, check_emit
+from hf_lorameta.pipeline.mixture import Mixture, refuse_mixture
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_ROWS, Rows, draw_rows, pool_of, pool_size
 from hf_lorameta.pipeline.save import Generation, export_config
 from hf_lorameta.pipeline.session import LoadedModel, Session
-from hf_lorameta.pipeline.without_bank import check_plan
+from hf_lorameta.pipeline.without_bank import refuse_without_adapters
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row, StageProgress
 
@@ -90,7 +90,7 @@ def generate(
     seconds = budget_seconds(budget, recipe)
     opening = Session(bank, base=base, base_revision=base_revision, token=token, model=model)
     with bars_unless(progress) as show, opening as session:
-        check_possible(recipe, session)
+        require_possible(recipe, session)
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
         opened = with_progress(opened, show)
         wanted = Automatic(fit, check)
@@ -111,7 +111,7 @@ def generate(
     return generation
 
 
-def check_possible(recipe: Recipe, session: Session, export: Export | None = None) -> None:
+def require_possible(recipe: Recipe, session: Session, export: Export | None = None) -> None:
     """Refuse what cannot be made here or exported, before any work.
 
     Args:
@@ -124,7 +124,7 @@ def check_possible(recipe: Recipe, session: Session, export: Export | None = Non
         HubError: the base model's ``config.json`` cannot be fetched for the export.
         MissingExtraError: the extra that the recipe or the export needs is not installed.
     """
-    check_emit(recipe.emit, export)
+    refuse_mixture(recipe.emit, export)
     if recipe.rows_asked:
         require_eval()
     if export is not None:
@@ -175,7 +175,7 @@ def prepare(
         LoraMetaError: as `hf_lorameta.plan` raises.
     """
     bank, asked = session.bank, recipe
-    check_plan(bank, recipe, dataset)
+    refuse_without_adapters(bank, recipe, dataset)
     if budget is not None:
         asked = most_rows(recipe, dataset)
     else:

@@ -21,12 +21,12 @@ from hf_lorameta.errors import AdapterError, LoraMetaError, Option, RecipeError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.low_rank import iterates
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, Combiner, Stacked, exact
-from hf_lorameta.pipeline.fit import check_fittable, fit_adapter
+from hf_lorameta.pipeline.fit import fit_adapter, require_fittable
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.without_bank import check_generation
+from hf_lorameta.pipeline.without_bank import require_source
 from hf_lorameta.types import FactorPair, LossProgress, Progress, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,11 @@ def make_adapter(
         16
     """
     rows, session, recipe = rows or Rows(), session or Session(plan.bank), plan.recipe
-    check_generation(plan.bank, recipe)
+    require_source(plan.bank, recipe)
     require_rows(rows, recipe)  # before the base model is loaded
     _fetch_adapters(plan, progress)
     if recipe.fit is not None:
-        check_fittable(session.evaluator)
+        require_fittable(session.evaluator)
     generation = _combine(plan, progress)
     if recipe.fit is not None:
         generation = fit_adapter(generation, rows, session.evaluator, progress=progress)
@@ -169,7 +169,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
     active = [i for i in plan.active_indices if i < len(adapters)]
     options = {}
     if combiner.entrywise:
-        check_time(combiner, layout, len(active), rank)
+        refuse_long(combiner, layout, len(active), rank)
         if bank.index.general:
             active = [i for i in active if i < len(bank)] + [len(bank)]
             options = {"start": True}
@@ -212,7 +212,7 @@ def estimated_hours(layout: Layout, adapters: int, rank: int) -> float:
     return seconds / 3600
 
 
-def check_time(combiner: Combiner, layout: Layout, adapters: int, rank: int | None) -> None:
+def refuse_long(combiner: Combiner, layout: Layout, adapters: int, rank: int | None) -> None:
     """Refuse to combine more entries of updates than fit `MAX_HOURS`.
 
     Raises:

@@ -30,7 +30,7 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
-from hf_lorameta.pipeline.make import check_time
+from hf_lorameta.pipeline.make import refuse_long
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_sources
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
@@ -97,7 +97,7 @@ def merge(
     sources = open_sources(names, hub, open_bank)
     layout = common_layout(names, sources)
     rank = _rank(recipe, sources, layout)
-    check_time(COMBINERS[recipe.combine], layout, len(sources), rank)
+    refuse_long(COMBINERS[recipe.combine], layout, len(sources), rank)
     chosen = tuple(weights[name] for name in names)
     merged = Merge(tuple(sources), chosen, recipe, layout, rank, hub, progress)
     for warning in merged.warnings:

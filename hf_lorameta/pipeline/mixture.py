@@ -43,7 +43,7 @@ ROUTED = 3
 _MERGE = Option("emit", "mixture", "leave out")
 
 
-def check_emit(emit: str, export: Export | None) -> None:
+def refuse_mixture(emit: str, export: Export | None) -> None:
     """Refuse to export a mixture.
 
     Raises:
@@ -119,7 +119,7 @@ class Mixture(PlannedAdapter):
         return self.plan.recipe.rank or max(entry.rank for entry in self.entries)
 
     def _export_config(self, export: Export | None, token: Token) -> None:
-        check_emit(self.plan.recipe.emit, export)
+        refuse_mixture(self.plan.recipe.emit, export)
 
     # --- weights --------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from hf_lorameta.pipeline.plan_warnings import lacks_instruction, plan_warnings
 from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import Reading, read_dataset, require_outputs, token_counting
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.without_bank import check_plan
+from hf_lorameta.pipeline.without_bank import refuse_without_adapters
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Array, FactorPair, Row, StageProgress
 
@@ -385,7 +385,7 @@ def plan(
     opening = Session(bank, base=base, base_revision=base_revision, token=token)
     with bars_unless(progress) as show, opening as session:
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
-        check_plan(session.bank, recipe, opened)
+        refuse_without_adapters(session.bank, recipe, opened)
         opened = with_progress(opened, show)
         counting = token_counting(session.bank)
         read = read_dataset(opened, recipe, counting, session.bank.encode)
@@ -400,7 +400,7 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
         RecipeError: a setting says how adapters are combined, and the bank has none, or one.
         UnlabeledDatasetError: no bank is used, and the dataset has no outputs.
     """
-    check_plan(bank, reading.recipe, reading.dataset)
+    refuse_without_adapters(bank, reading.recipe, reading.dataset)
     distances, coefficients = choose_coefficients(
         bank, reading.recipe, reading.profile, reading.output_counts
     )

@@ -5,7 +5,7 @@ changed since. A repo is created only when the adapter is finished. An existing 
 visibility, and its files are replaced only with consent.
 
 The steps, for the command line, the Python API and the Space alike: `resolve_target`,
-`check_no_overwrite` unless there is consent, then the adapter is made and saved, and
+`refuse_overwrite` unless there is consent, then the adapter is made and saved, and
 `publish_folder`. Where a user can run a command to resume, that is within `preserve_on_failure`.
 """
 
@@ -86,7 +86,7 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
     return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
 
 
-def check_name_is_safe(repo_id: str | None, dataset_private: bool, private: bool | None) -> None:
+def require_safe_name(repo_id: str | None, dataset_private: bool, private: bool | None) -> None:
     """Refuse to name a public repo after a private dataset; `repo_id` None would.
 
     Raises:
@@ -146,7 +146,7 @@ def resolve_target(
     return Target(repo_id, existing, existing.private, create_pr, replaces)
 
 
-def check_no_overwrite(target: Target) -> None:
+def refuse_overwrite(target: Target) -> None:
     """Refuse to replace files of an existing repo without consent.
 
     Raises:

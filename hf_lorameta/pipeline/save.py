@@ -27,15 +27,15 @@ from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
     Export,
-    check_target,
     read_adapter,
+    require_free_target,
     write_folder,
 )
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
-    check_no_overwrite,
     preserve_on_failure,
     publish_folder,
+    refuse_overwrite,
     resolve_target,
     staging_folder,
 )
@@ -113,7 +113,7 @@ class SavableAdapter(ABC):
             MissingExtraError: with `export`, the package `gguf` is not installed.
         """
         target = Path(folder).resolve()
-        check_target(target, overwrite)
+        require_free_target(target, overwrite)
         base_config = self._export_config(export, token)
 
         def write_and_check(new: Path) -> None:
@@ -167,7 +167,7 @@ class SavableAdapter(ABC):
             hub=hub,
         )
         if not overwrite:
-            check_no_overwrite(target)
+            refuse_overwrite(target)
         folder = staging_folder(repo_id)
         self.save_pretrained(folder, repo_id=repo_id, export=export, token=hub.token)
         with preserve_on_failure(folder, target):

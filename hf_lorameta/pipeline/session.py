@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
-from hf_lorameta.bank.no_bank import open_bank
+from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.prompt import PROMPT
@@ -32,7 +32,7 @@ class Session:
     Args:
         bank: an opened bank, a folder, a Hub id or ``none``; None is the default bank.
         base: the base model: Hub id, folder or GGUF file; None is that of the bank. Which bank is
-            opened for it: `hf_lorameta.bank.no_bank.open_bank`.
+            opened for it: `hf_lorameta.bank.open_bank.open_bank`.
         base_revision: branch, tag or commit of a base model without a bank.
         bank_revision: branch, tag or commit of a bank repo.
         token: of the Hub; None uses the saved one, False sends none.

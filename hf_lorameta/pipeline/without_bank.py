@@ -7,7 +7,7 @@ from hf_lorameta.errors import Option, RecipeError, UnlabeledDatasetError, Usage
 from hf_lorameta.recipe import MethodSettings, Recipe
 
 
-def check_plan(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
+def refuse_without_adapters(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
     """Refuse, if no bank is used or only its general adapter, what others make possible.
 
     Raises:
@@ -36,7 +36,7 @@ def check_plan(bank: Bank, recipe: Recipe, dataset: DatasetInfo) -> None:
         )
 
 
-def check_generation(bank: Bank, recipe: Recipe) -> None:
+def require_source(bank: Bank, recipe: Recipe) -> None:
     """Refuse an adapter that would be made of nothing.
 
     Args:

@@ -14,9 +14,9 @@ from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     Target,
-    check_no_overwrite,
     default_repo_id,
     publish_folder,
+    refuse_overwrite,
     resolve_target,
 )
 from hf_lorameta.pipeline.save import Generation
@@ -184,7 +184,7 @@ def publish(
         hub=hub,
     )
     if not destination.overwrite:
-        check_no_overwrite(target)
+        refuse_overwrite(target)
     adapter = adapter or make_adapter(result, job)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"

@@ -10,7 +10,8 @@ import pytest
 
 from hf_lorameta.bank.bank import BANK_VARIABLE, Bank
 from hf_lorameta.bank.index import NO_BANK
-from hf_lorameta.bank.no_bank import BaseModel, NoBank, open_bank
+from hf_lorameta.bank.no_bank import BaseModel, NoBank
+from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.errors import BankError, GatedError, LoraMetaError, NotFoundError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path

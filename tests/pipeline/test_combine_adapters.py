@@ -9,7 +9,7 @@ from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.merging import COMBINERS, SPARSE_DENSITY
-from hf_lorameta.pipeline.make import check_time, combine_adapters
+from hf_lorameta.pipeline.make import combine_adapters, refuse_long
 from hf_lorameta.types import no_progress
 
 RANK = 192  # of any matrix of the first module
@@ -52,11 +52,11 @@ def test_what_would_take_hours_is_refused() -> None:
     mistral = tuple(Module(f"model.layers.{i}.mlp.down_proj", 14336, 4096) for i in range(32))
     sparse = COMBINERS["sparse"]
     with pytest.raises(RecipeError, match=r"sparse forms the updates of 502 adapters .* hours"):
-        check_time(sparse, mistral, 502, 16)
+        refuse_long(sparse, mistral, 502, 16)
     with pytest.raises(RecipeError, match=r"2 adapters in full, which takes about 2 hours"):
-        check_time(sparse, 2 * mistral, 2, 512)  # by full SVDs
-    check_time(sparse, mistral, 8, 16)
-    check_time(COMBINERS["exact"], mistral, 502, 16)
+        refuse_long(sparse, 2 * mistral, 2, 512)  # by full SVDs
+    refuse_long(sparse, mistral, 8, 16)
+    refuse_long(COMBINERS["exact"], mistral, 502, 16)
 
 
 def test_modules_come_in_their_order_and_few_wait() -> None:
