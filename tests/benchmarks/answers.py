@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_lorameta import Bank, Columns, Recipe, open_dataset
+from hf_lorameta import Columns, Recipe, open_dataset
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt_form import with_known_form
 from hf_lorameta.engines.scoring import prompt_text
@@ -251,7 +251,8 @@ def main() -> None:
     parser.add_argument(
         "--choose", action="store_true", help="score a quarter of the training rows instead"
     )
-    parser.add_argument("--bank", help="default: the embedded bank")
+    parser.add_argument("--base", help="default: that of the bank")
+    parser.add_argument("--bank", help="default: the embedded one for the base model; or none")
     parser.add_argument("--part", default="1/1", help="such as 1/2: only every second task")
     options = parser.parse_args()
     shared_data.require()
@@ -260,7 +261,7 @@ def main() -> None:
     tasks = options.tasks or [path.name.removesuffix(".train.jsonl") for path in files]
     results: dict[tuple[str, str], list[Result]] = {}
     details: list[list[Any]] = []
-    with Session(Bank.from_pretrained(options.bank)) as session:
+    with Session(options.bank, base=options.base) as session:
         answers = Answers(
             options.folder, session, options.rows, options.folder_of_tasks, choose=options.choose
         )
