@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ def bank() -> Bank:
 @pytest.fixture
 def session(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session on a machine that passes 100 rows a second and has the base model."""
-    monkeypatch.setattr(budget, "_operations_with_model", lambda session: SPEED)
+    monkeypatch.setattr(budget, "_operations_of_a_pass", lambda plan, pool, session: SPEED)
     monkeypatch.setattr(budget, "training_seconds", seconds_at)
     monkeypatch.setattr(budget, "fit_seconds", lambda plan, rows, speed: 10 * rows / speed)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: Path())
@@ -157,14 +158,18 @@ def test_obstacles_are_named(
     assert "torch is not installed: pip install torch" in choose(path, session, 60.0)[1]
 
 
-def test_the_speed_is_that_in_float32_or_in_the_dtype_of_the_model_if_it_is_more(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_speed_is_that_of_the_faster_of_two_passes_of_some_rows(
+    tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session: Any = SimpleNamespace(evaluator=SimpleNamespace(model=SimpleNamespace(dtype="bf16")))
-    monkeypatch.setattr(budget, "measure_operations", lambda: 2e9)
-    for of_dtype, expected in ((1e9, 2e9), (4e9, 4e9)):
-        monkeypatch.setattr(budget, "operations_per_second", {"bf16": of_dtype}.get)
-        assert budget._operations_with_model(session) == expected
+    clock, scored = iter((0.0, 5.0, 5.0, 7.0)), list[list[tuple[str, str]]]()
+    evaluator = SimpleNamespace(encode=list, row_losses=scored.append)
+    session: Any = SimpleNamespace(evaluator=evaluator)
+    planned, pool = plan(write(tmp_path, 30), bank), [("a", "b")] * 30
+    of_row = budget.forward_operations(planned)
+    monkeypatch.setattr(budget, "_TIMED_OPERATIONS", 3.5 * of_row)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    assert budget._operations_of_a_pass(planned, pool, session) == 3 * of_row / 2.0
+    assert scored == [pool[:3], pool[:3]]
 
 
 def test_a_model_in_memory_need_not_be_on_this_machine(

@@ -71,11 +71,6 @@ def bfloat16_is_faster() -> bool:
     return narrow < 2 / 3 * wide
 
 
-def operations_per_second(dtype: "torch.dtype") -> float:
-    """Measure the operations per second of products of the size of a small model's layers."""
-    return 2 * math.prod(_PRODUCT) / _product_seconds(dtype)
-
-
 def _product_seconds(dtype: "torch.dtype") -> float:
     """Return the least of several times of a product of the size of a small model's layers."""
     import torch
