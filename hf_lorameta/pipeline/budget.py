@@ -44,8 +44,8 @@ _TRAINED, _SCORED = 3.5, 1.0
 
 Training takes 3, forward and backward, and about half a pass for the factors of all projections.
 """
-_TIMED_ROWS, _TIMED_OPERATIONS = 16, 3e11
-"""Rows whose pass is timed, at most, and their operations: a second, of which there are two."""
+_TIMED_ROWS, _TIMED_OPERATIONS = 8, 3e11
+"""Rows whose pass is timed, at most those of a training step, and their operations."""
 _CHECKED = 8
 """Cost of a row to check on, in forward passes: three methods, one with examples in its prompt."""
 _LOGITS = 6
