@@ -1,12 +1,11 @@
 """What to expect of an adapter, in right answers: one text for all who state it."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from hf_lorameta.cards.results import Check, RightAnswers
 
-_MARGIN = 2
-"""Right answers by which a method has to lead: one more may be chance."""
 _ALIKE = "Its answers all begin alike: it may say the same whatever the input"
 
 
@@ -65,13 +64,26 @@ def verdict_of(check: Check | None, doubts: Sequence[str] = ()) -> Verdict:
     reason = " ".join([f"Right answers on {check.rows} rows: {counts}.", *doubts])
     if not max(adapter, best):
         return Verdict("unsure", "Unsure: no answer is right word for word", reason)
-    if best >= adapter + _MARGIN:
+    margin = _margin(check.rows)
+    if best >= adapter + margin:
         return Verdict("unlikely", f"Unlikely to help: more answers are right with {name}", reason)
-    if adapter < best + _MARGIN:
+    if adapter < best + margin:
         return Verdict("unsure", f"Unsure: about as many are right with {name}", reason)
     if doubts:
         return Verdict("unsure", "Unsure, although the adapter answers best", reason)
     return Verdict("likely", "Likely to help: the adapter answers best", reason)
+
+
+def _margin(rows: int) -> int:
+    """Return the right answers by which a method has to lead, as fewer may be chance.
+
+    At least 2, and the standard error of the difference if two methods differ on half of the rows.
+
+    Example:
+        >>> [_margin(rows) for rows in (4, 16, 48)]
+        [2, 3, 5]
+    """
+    return max(2, round(math.sqrt(rows / 2)))
 
 
 def _others(right: RightAnswers, shots: int) -> dict[str, int]:

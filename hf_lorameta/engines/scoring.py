@@ -34,8 +34,8 @@ class Scores:
     Attributes:
         loss: mean cross entropy of all output and end tokens, in nats.
         rouge_l: mean Rouge-L F-measure with stemming, 0 to 1.
-        exact_match: share of answers equal to the reference, both stripped.
-        contains: share of answers that contain the stripped reference.
+        exact_match: share of answers equal to the reference; neither case nor ends count.
+        contains: share of answers that contain the reference, in any case.
         rows: number of rows.
     """
 
@@ -154,7 +154,7 @@ def score(loss: float, rows: Sequence[Row], outputs: Sequence[str]) -> Scores:
         MissingExtraError: rouge-score is not installed.
 
     Example:
-        >>> score(0.5, [("Is it?", "Yes.")], [" Yes. "])
+        >>> score(0.5, [("Is it?", "Yes.")], [" yes. "])
         Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1)
     """
     if not outputs:
@@ -164,7 +164,7 @@ def score(loss: float, rows: Sequence[Row], outputs: Sequence[str]) -> Scores:
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     n = len(rows)
-    pairs = [(o.strip(), r.strip()) for o, (_, r) in zip(outputs, rows, strict=True)]
+    pairs = [(folded(o), folded(r)) for o, (_, r) in zip(outputs, rows, strict=True)]
     return Scores(
         loss,
         rouge_l=sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n,
@@ -172,6 +172,14 @@ def score(loss: float, rows: Sequence[Row], outputs: Sequence[str]) -> Scores:
         contains=sum(r in o for o, r in pairs) / n,
         rows=n,
     )
+
+
+def folded(answer: str) -> str:
+    """Return an answer as it is compared with a reference: without ends and case.
+
+    A base model that was never shown the outputs may begin them in another case, which is right.
+    """
+    return answer.strip().casefold()
 
 
 def single_line(rows: Sequence[Row]) -> bool:

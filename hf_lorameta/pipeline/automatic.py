@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.transformers.dtype import available_memory
 from hf_lorameta.engines.transformers.evaluator import require_eval
-from hf_lorameta.errors import MissingExtraError
+from hf_lorameta.errors import LoraMetaError, MissingExtraError, NotFoundError
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
@@ -55,20 +55,30 @@ def possible(
     """
     if recipe.rows_asked or recipe.is_mixture or dataset.prompts_only:
         return NOTHING
-    if not any(wanted) or environ.get(NO_BASE) or not _is_ready(session):
+    if not any(wanted) or environ.get(NO_BASE):
+        return NOTHING
+    if obstacle_to_running(session) or not _is_small(session):
         return NOTHING
     return wanted._replace(fit=wanted.fit and recipe.is_default_method)
 
 
-def _is_ready(session: Session) -> bool:
-    """Whether packages and base model are on this machine, and the model is small."""
-    index = session.bank.index
+def obstacle_to_running(session: Session) -> LoraMetaError | None:
+    """Return why the base model cannot be run here, with advice; None if it can."""
     try:
         require_eval()
-    except MissingExtraError:
-        return False
+    except MissingExtraError as error:
+        return error
+    name, revision = session.bank.index.base_model, session.bank.index.base_revision
+    if session.has_model or find_at_hand(name, revision):
+        return None
+    return NotFoundError("the base model is not on this machine", hint=f"hf download {name}")
+
+
+def _is_small(session: Session) -> bool:
+    """Whether a base model that is here is small enough to be run unasked."""
     if session.has_model:
         return True
+    index = session.bank.index
     path = find_at_hand(index.base_model, index.base_revision)
     if path is None:
         return False

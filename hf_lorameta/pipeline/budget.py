@@ -12,18 +12,16 @@ from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import (
     EmptyDatasetError,
     LoraMetaError,
-    MissingExtraError,
-    NotFoundError,
     Option,
     UnlabeledDatasetError,
     UsageError,
 )
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.hub.jobs import START_HOURS, TERAFLOPS, hourly_price
+from hf_lorameta.pipeline.automatic import obstacle_to_running
 from hf_lorameta.pipeline.on_jobs import FLAVOR, push_arguments
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
@@ -188,7 +186,6 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
 
 def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> LoraMetaError | None:
     """Return why training is not possible, with advice; None if it is possible."""
-    index = plan.bank.index
     if plan.dataset.prompts_only:
         return UnlabeledDatasetError("the dataset has no outputs")
     free = len(pool) - sum((plan.recipe.rows_asked | {"train": 0}).values())
@@ -196,15 +193,7 @@ def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> L
         return EmptyDatasetError(
             f"{max(free, 0)} labeled rows to train on, expected at least {MIN_TRAINING_ROWS}"
         )
-    try:
-        require_eval()
-    except MissingExtraError as error:
-        return error
-    if not session.has_model and find_at_hand(index.base_model, index.base_revision) is None:
-        return NotFoundError(
-            "the base model is not on this machine", hint=f"hf download {index.base_model}"
-        )
-    return None
+    return obstacle_to_running(session)
 
 
 # --- time of a training ---------------------------------------------------------------------------
@@ -313,7 +302,7 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
     """Recommend training, with the time that it takes here, or the default, with a prompt or not.
 
     Where the recipe trains, the time is that of its rows. For labels, a fit of the last layer is
-    named first, if the base model is at hand. The time is `training_seconds`, as with ``--budget``;
+    named first. The time is `training_seconds`, as with ``--budget``;
     for training, the base model need not be here.
 
     Args:
@@ -332,7 +321,9 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
     if plan.recipe.train is not None:
         return _time_of_training(plan, plan.recipe.train, operations_per_second)
     rows = _fittable_rows(plan)
+    index = plan.bank.index
     fitted = rows_to_fit(plan, plan.profile.rows) if rows else 0
+    fitted = fitted if find_at_hand(index.base_model, index.base_revision) else 0
     if fitted and plan.recipe.is_default_method and not plan.recipe.rows_asked:
         own = f"for labels such as these, use the default: it fits the last layer on {fitted} rows"
         return f"{own}. Or {_on_training(plan, operations_per_second, otherwise=False)}"
@@ -368,12 +359,11 @@ def rows_to_fit(plan: Plan, available: int) -> int:
 
 def _fittable_rows(plan: Plan) -> int:
     """Return the rows to fit the last layer on if outputs are labels and it can be fitted, or 0."""
-    index, recipe = plan.bank.index, plan.recipe
+    recipe = plan.recipe
     if recipe.is_mixture or recipe.fit is not None or not recipe.leaves_rank_to_fit:
         return 0
     rows = min(FIT_ROWS, plan.profile.rows - sum(recipe.rows_asked.values()))
-    at_hand = find_at_hand(index.base_model, index.base_revision)
-    return rows if rows >= MIN_TRAINING_ROWS and holds_labels(plan) and at_hand else 0
+    return rows if rows >= MIN_TRAINING_ROWS and holds_labels(plan) else 0
 
 
 def holds_labels(plan: Plan) -> bool:

@@ -1,7 +1,7 @@
 """Generate an adapter: the steps from a dataset to it, as Python and the command line walk them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -10,8 +10,19 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.pipeline.adapter_folder import Export
-from hf_lorameta.pipeline.automatic import NOTHING, Automatic, possible
-from hf_lorameta.pipeline.budget import budget_seconds, most_rows, recipe_within, rows_to_fit
+from hf_lorameta.pipeline.automatic import (
+    NOTHING,
+    Automatic,
+    obstacle_to_running,
+    possible,
+)
+from hf_lorameta.pipeline.budget import (
+    budget_seconds,
+    holds_labels,
+    most_rows,
+    recipe_within,
+    rows_to_fit,
+)
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.mixture import Mixture, refuse_mixture
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
@@ -138,7 +149,7 @@ class Prepared(NamedTuple):
     Attributes:
         plan: the plan.
         rows: to fit, train and check on.
-        reasons: why so many rows are trained on, if a budget chose, as sentences for the user.
+        reasons: why so many rows are fitted or trained on, or none, as sentences for the user.
     """
 
     plan: Plan
@@ -174,24 +185,37 @@ def prepare(
     Raises:
         LoraMetaError: as `hf_lorameta.plan` raises.
     """
-    bank, asked = session.bank, recipe
+    bank, asked, done = session.bank, recipe, NOTHING
     refuse_without_adapters(bank, recipe, dataset)
     if budget is not None:
         asked = most_rows(recipe, dataset)
     else:
-        wanted = possible(wanted, recipe, dataset, session)
-        if any(wanted):
+        done = possible(wanted, recipe, dataset, session)
+        if any(done):
             asked = recipe.model_copy(update={"check": CHECK_ROWS})
     collect = pool_size(asked) if asked.rows_asked else 0
     reading = read_dataset(dataset, recipe, token_counting(bank), bank.encode, collect=collect)
     plan, pool = plan_from_reading(reading, bank), reading.pool
     if budget is None:
-        return _prepared(plan, pool, wanted)
+        prepared = _prepared(plan, pool, done)
+        missing = _missing_fit(plan, session) if wanted.fit and not done.fit else ()
+        return prepared._replace(reasons=(*prepared.reasons, *missing))
     choice = recipe_within(plan, pool, session, budget)
     recipe = choice.recipe
     if recipe.rows_asked and (recipe.max_rows is not None or len(pool) > pool_size(recipe)):
         pool = pool_of(dataset.rows(), recipe)  # the one that this recipe draws from
     return Prepared(replace(plan, recipe=recipe), draw_rows(recipe, pool), choice.reasons)
+
+
+def _missing_fit(plan: Plan, session: Session) -> Iterator[str]:
+    """Say why the last layer is not fitted to labels though the recipe leaves it open."""
+    if plan.recipe.rows_asked or not plan.recipe.is_default_method or not holds_labels(plan):
+        return
+    if obstacle := obstacle_to_running(session):
+        yield (
+            "Not fitted on labeled rows, without which the adapter rarely gives the right label: "
+            f"{obstacle}. Next: {obstacle.hint}"
+        )
 
 
 def _prepared(plan: Plan, pool: Sequence[Row], wanted: Automatic) -> Prepared:

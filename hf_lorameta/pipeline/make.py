@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -125,9 +125,8 @@ def _check(
     generation: Generation, rows: Rows, session: Session, progress: StageProgress
 ) -> Generation:
     title, started = f"Checking {len(rows.check)} rows", time.perf_counter()
-    progress(title, 0, 1)
-    generation = check_adapter(generation, rows, session.evaluator)
-    progress(title, 1, 1)
+    progress(title, 0, len(rows.check))
+    generation = check_adapter(generation, rows, session.evaluator, partial(progress, title))
     return replace(generation, check_seconds=time.perf_counter() - started)
 
 
@@ -301,7 +300,12 @@ def train_adapter(
 # --- check ----------------------------------------------------------------------------------------
 
 
-def check_adapter(generation: Generation, rows: Rows, evaluator: TorchEvaluator) -> Generation:
+def check_adapter(
+    generation: Generation,
+    rows: Rows,
+    evaluator: TorchEvaluator,
+    progress: Progress = no_progress,
+) -> Generation:
     """Score a finished adapter as it would be written, and halve it while the base is better.
 
     It is halved down to 1/8. A check that the recipe does not ask for only reports: it leaves the
@@ -312,19 +316,26 @@ def check_adapter(generation: Generation, rows: Rows, evaluator: TorchEvaluator)
         generation: the adapter.
         rows: its rows to check on and those of the prompt count.
         evaluator: the base model.
+        progress: called with (rows scored, rows); a row counts when all methods have scored it.
 
     Returns:
         The adapter with its plan's `check`; all coefficients are zero if no scale helps.
     """
     plan, layout, shots = generation.plan, generation.layout, rows.prompt
-    tokens = evaluator.encode(rows.check)
-    base = _score(evaluator, tokens)
-    in_chat = chat_rows(evaluator, rows.check)
-    chat = _score(evaluator, evaluator.encode(in_chat)) if in_chat else None
+    tokens, in_chat = evaluator.encode(rows.check), chat_rows(evaluator, rows.check)
     in_prompt = [(prompt_text(text, shots), output) for text, output in rows.check if shots]
-    prompt = _score(evaluator, evaluator.encode(in_prompt)) if in_prompt else None
+    methods, scored = 2 + bool(in_chat) + bool(in_prompt), 0
+
+    def done(passed: int) -> None:
+        nonlocal scored
+        scored += passed
+        progress(scored // methods, len(tokens))
+
+    base = _score(evaluator, tokens, done=done)
+    chat = _score(evaluator, evaluator.encode(in_chat), done=done) if in_chat else None
+    prompt = _score(evaluator, evaluator.encode(in_prompt), done=done) if in_prompt else None
     scale = 1.0
-    start = end = _score(evaluator, tokens, layout, generation.pairs)
+    start = end = _score(evaluator, tokens, layout, generation.pairs, done)
     while plan.recipe.check is not None and end.loss > base.loss:
         scale /= 2
         if scale < _MIN_SCALE:
@@ -358,9 +369,10 @@ def _score(
     tokens: Sequence[Tokens],
     layout: Layout = (),
     pairs: Sequence[FactorPair] = (),
+    done: Callable[[int], None] = no_progress,
 ) -> RowScores:
     """Return the scores of rows; a loss that is not a number is infinite: worse than any other."""
-    scores = evaluator.score(tokens, layout, pairs)
+    scores = evaluator.score(tokens, layout, pairs, done)
     return scores._replace(loss=math.inf) if math.isnan(scores.loss) else scores
 
 

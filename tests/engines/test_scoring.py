@@ -30,8 +30,8 @@ def test_text_scores_equal_hand_computed_values() -> None:
     # cats stems to cat: 3 of 3 words, 3 of 4 words: f = 2·1·¾ / 1¾ = 6/7
     assert text_scores(["the cat sat"], ["the cats sat down"]) == (pytest.approx(6 / 7), 0, 0)
     assert text_scores([" Yes. "], ["Yes."]) == (1, 1, 1)
-    assert text_scores(["yes"], ["Yes"]) == (1, 0, 0)
-    assert text_scores(["I say no, no"], ["no "])[2] == 1
+    assert text_scores(["yes"], ["Yes"]) == (1, 1, 1)
+    assert text_scores(["I say No, no"], ["no "])[2] == 1
     mixed = text_scores(["a b", "", "nothing alike"], ["a b", "x", "y z"])
     assert mixed == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 

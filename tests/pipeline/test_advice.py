@@ -64,7 +64,7 @@ def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
     assert "; --train 64 takes at most about 2.0 h" in advise_on(of_dataset, speed / 2)
 
 
-def test_a_fit_is_advised_for_labels_where_the_base_model_is_at_hand(
+def test_a_fit_is_advised_for_labels_wherever_the_base_model_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(50)]
@@ -78,8 +78,10 @@ def test_a_fit_is_advised_for_labels_where_the_base_model_is_at_hand(
     assert "--fit 34" in advise_on(checked, FAST)
     for other in (of_texts, *map(of_labels.with_recipe, (Recipe(fit=16), Recipe(rank=2)))):
         assert "--fit" not in advise_on(other, FAST)
+    more = plan(lines + [line | {"input": line["input"] * 2} for line in lines], Bank.embedded())
+    assert "use the default: it fits the last layer on 84 rows" in advise_on(more, FAST)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
-    assert "--fit" not in advise_on(of_labels, FAST)
+    assert "fit the last layer with --fit 100" in advise_on(more, FAST)
 
 
 def test_what_the_recipe_says_is_not_advised(

@@ -21,6 +21,7 @@ from hf_lorameta.demo import TRAIN_FILE  # noqa: E402
 from hf_lorameta.errors import AuthError, MissingExtraError  # noqa: E402
 from hf_lorameta.pipeline.automatic import NO_BASE, Automatic, possible  # noqa: E402
 from hf_lorameta.pipeline.budget import rows_to_fit  # noqa: E402
+from hf_lorameta.pipeline.generate import prepare  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
@@ -86,6 +87,23 @@ def test_labels_are_fitted_on_as_many_rows_as_a_minute_allows(tmp_path: Path) ->
     assert rows_to_fit(of_rows(180, 10).with_recipe(Recipe()), 40) == 0
     of_texts = plan([{"input": f"Q {i}?", "output": f"It was {i**3} or so."} for i in range(99)])
     assert rows_to_fit(of_texts, 99) == 0
+
+
+def test_it_is_said_why_labels_are_not_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(80)]
+    texts = [{"input": f"Q {i}?", "output": f"It was {i**3} or so."} for i in range(80)]
+    monkeypatch.setattr("hf_lorameta.pipeline.automatic.find_at_hand", lambda name, revision: None)
+
+    def said(rows: Any, wanted: Automatic = BOTH, **settings: Any) -> str:
+        with Session() as session:
+            found = prepare(open_dataset(rows), session, Recipe.of(**settings), wanted=wanted)
+        return " ".join(found.reasons)
+
+    assert "rarely gives the right label: the base model is not on this machine" in said(lines)
+    assert "Next: hf download HuggingFaceTB/SmolLM2-135M-Instruct" in said(lines)
+    assert said(texts) == said(lines, NOTHING) == said(lines, top_k=2) == ""
 
 
 def test_python_checks_as_the_command_line_does(

@@ -13,7 +13,7 @@ import pytest
 from hf_lorameta import Recipe, generate, open_dataset, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError, UsageError
-from hf_lorameta.pipeline import budget
+from hf_lorameta.pipeline import automatic, budget
 from hf_lorameta.pipeline.budget import budget_seconds, fit_seconds, parse_seconds
 from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.plan import Plan
@@ -37,7 +37,7 @@ def session(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setattr(budget, "_operations_of_a_pass", lambda plan, pool, session: SPEED)
     monkeypatch.setattr(budget, "training_seconds", seconds_at)
     monkeypatch.setattr(budget, "fit_seconds", lambda plan, rows, speed: 10 * rows / speed)
-    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: Path())
+    monkeypatch.setattr(automatic, "find_at_hand", lambda name, revision: Path())
     return Session(bank)
 
 
@@ -148,13 +148,13 @@ def test_obstacles_are_named(
     unlabeled = write(tmp_path, 300, output=False)
     assert choose(unlabeled, session, 60.0) == (None, "Not trained: the dataset has no outputs")
     path = write(tmp_path, 300)
-    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
+    monkeypatch.setattr(automatic, "find_at_hand", lambda name, revision: None)
     assert "not on this machine: hf download HuggingFaceTB" in choose(path, session, 60.0)[1]
 
     def missing() -> None:
         raise MissingExtraError("torch is not installed", hint="pip install torch")
 
-    monkeypatch.setattr(budget, "require_eval", missing)
+    monkeypatch.setattr(automatic, "require_eval", missing)
     assert "torch is not installed: pip install torch" in choose(path, session, 60.0)[1]
 
 
@@ -175,7 +175,7 @@ def test_the_speed_is_that_of_the_faster_of_two_passes_of_some_rows(
 def test_a_model_in_memory_need_not_be_on_this_machine(
     tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
+    monkeypatch.setattr(automatic, "find_at_hand", lambda name, revision: None)
     with Session(session.bank, model=(object(), object())) as with_model:
         assert choose(write(tmp_path, 300), with_model, 3600.0)[0] == 300
 

@@ -21,7 +21,7 @@ from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, require_rows, rows_used
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.types import Row
+from hf_lorameta.types import Row, no_progress
 from tests.support.plain_bank import plain_bank
 
 
@@ -37,8 +37,11 @@ class FakeBase:
     def chat_prompt(self, text: str) -> None:
         return None
 
-    def score(self, tokens: Sequence[Tokens], layout: Any = (), pairs: Any = ()) -> RowScores:
+    def score(
+        self, tokens: Sequence[Tokens], layout: Any = (), pairs: Any = (), done: Any = no_progress
+    ) -> RowScores:
         self.norm = norm(pairs)
+        done(len(tokens))
         return RowScores(self.loss(tokens), len(tokens) // 2)
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
@@ -70,6 +73,16 @@ def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
 def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
     bank, recipe = plain_bank(), Recipe.of(**settings)
     return read_dataset(open_dataset(data), recipe, token_counting(bank), bank.encode).pool
+
+
+def test_a_row_counts_as_checked_when_all_methods_have_scored_it(data: Path) -> None:
+    plan, rows, _ = prepared(data, check=12)
+    shown: list[tuple[str, int, int]] = []
+    make_adapter(
+        plan, rows, session_with(FakeBase(1.0)), lambda *stage: shown.append((*stage, 0, 0)[:3])
+    )
+    checked = [done for title, done, rows in shown if title == "Checking 12 rows" and rows == 12]
+    assert checked[:4] == [0, 4, 8, 12]  # base model, prompt and adapter
 
 
 # --- rows ----------------------------------------------------------------------------------------

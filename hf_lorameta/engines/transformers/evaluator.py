@@ -284,7 +284,11 @@ class TorchEvaluator(scoring.Evaluator):
         return [found[slot] for slot in range(adapters)]
 
     def score(
-        self, rows: Sequence[Tokens], layout: Layout = (), pairs: Sequence[FactorPair] = ()
+        self,
+        rows: Sequence[Tokens],
+        layout: Layout = (),
+        pairs: Sequence[FactorPair] = (),
+        done: Callable[[int], None] = no_progress,
     ) -> RowScores:
         """Score rows with an adapter in memory, or without one.
 
@@ -292,6 +296,7 @@ class TorchEvaluator(scoring.Evaluator):
             rows: to score.
             layout: modules of the adapter.
             pairs: A (r, in) and B (out, r) of the modules, in order.
+            done: as in `row_losses`.
 
         Raises:
             AdapterError: the base model lacks a module of the layout, or it has another shape.
@@ -299,11 +304,18 @@ class TorchEvaluator(scoring.Evaluator):
         from hf_lorameta.engines.transformers.lora_layer import applied
 
         with applied(self.model, layout, pairs):
-            [losses] = self.row_losses(rows)
+            [losses] = self.row_losses(rows, done=done)
         ends, found = self.answer_ends, list(zip(rows, losses.likeliest, strict=True))
-        right = sum(best[:-1] == row.output[:-1] and best[-1] in ends for row, best in found)
+        right = sum(
+            self._same(best[:-1], row.output[:-1]) and best[-1] in ends for row, best in found
+        )
         known = [known_answer(best, row.output, ends) for row, best in found]
         return RowScores(losses.per_token, right, all_alike(known, [row.output for row in rows]))
+
+    def _same(self, answer: Sequence[int], output: Sequence[int]) -> bool:
+        """Whether the tokens are of one text; neither case nor ends count."""
+        one, other = (scoring.folded(self._tokenizer.decode(ids)) for ids in (answer, output))
+        return one == other
 
     # --- answers ---
 
