@@ -225,7 +225,8 @@ def test_a_space_with_a_pack_runs_without_the_checkout_and_generates_what_the_cl
     cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 5, "-q")
     repo = f"{user.name}/pack"
     cli("bank", "push", "pack", repo, token=user.token)
-    cli("space", "build", "-o", "page", "--bank", repo)
+    no_wheel = "import hf_lorameta.space_build as s; s._wheel = lambda *_: b''"
+    cli("space", "build", "-o", "page", "--bank", repo, before=no_wheel)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     python = environment_without_this_package(tmp_path)
     data = f"{bank.owner.name}/e1"

@@ -90,7 +90,7 @@ def test_interrupted_run_resumes_and_repeats_failures(
 
 
 def test_invalid_inputs_raise_only_package_errors() -> None:
-    kinds = [f"{kind}={15 if 'files' in kind else 150}" for kind in fuzz.KINDS]
+    kinds = [f"{kind}={30 if 'files' in kind else 300}" for kind in fuzz.KINDS]
     words = [sys.executable, "-m", "tests.benchmarks.fuzz", *kinds]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
     for kind, line in zip(fuzz.KINDS, done.stdout.splitlines(), strict=True):
