@@ -34,7 +34,7 @@ _TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile(
     "plain",
     derandomize=True,  # more of the same examples in each run would show little
-    max_examples=50,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[_TOO_SLOW],
 )

@@ -76,6 +76,8 @@ class LocalHub:
                 f"cannot listen on {HOST}:{self._port}: {os.strerror(error.errno or 0)}",
                 hint="use another port; --port 0 selects a free one",
             ) from error
+        # asyncio sets it only on sockets that name their protocol; without, an answer waits 40 ms
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = int(listener.getsockname()[1])
         self._hub.url = f"http://{HOST}:{self._port}"
         config = uvicorn.Config(

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -248,8 +249,9 @@ def forward_operations(plan: Plan) -> float:
     return 2 * (12 * layers * width**2 * tokens + width * words)
 
 
+@cache
 def measure_operations(seconds: float = 0.1) -> float:
-    """Measure the operations per second of matrix products in float32, on all cores.
+    """Measure the operations per second of matrix products in float32, on all cores, once.
 
     The fastest of many short ones, since other programs may slow most; where they use all cores,
     those on one core are the fastest.

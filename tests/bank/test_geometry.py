@@ -74,8 +74,9 @@ def test_a_wrong_number_of_distances_is_refused() -> None:
 def test_with_recipe_does_not_read_the_dataset_again() -> None:
     from hf_lorameta import Recipe
 
-    first = plan(DATA_FOLDER / "train.jsonl", recipe=Recipe(metric="js"))
+    data, bank = DATA_FOLDER / "train.jsonl", plain_bank()
+    first = plan(data, bank, Recipe(metric="js"))
     second = first.with_recipe(Recipe(metric="wd", top_k=3))
-    expected = plan(DATA_FOLDER / "train.jsonl", recipe=Recipe(metric="wd", top_k=3))
+    expected = plan(data, bank, Recipe(metric="wd", top_k=3))
     assert second.to_dict() == expected.to_dict()
     assert second.profile is first.profile

@@ -28,6 +28,7 @@ from tests.conftest import (
     touched,
     tree,
 )
+from tests.hub.test_faults import NO_WAIT
 from tests.support.fault_hub import Fault
 
 WEIGHTS = WEIGHTS_FILE
@@ -347,7 +348,8 @@ def test_a_build_retries_after_transient_errors(
 ) -> None:
     cli.hub.add_fault(fault)
     two = bank.owner.entries[:2]
-    cli("bank", "build", bank.owner.manifest(tmp_path / "m", two), "-o", tmp_path / "b")
+    manifest = bank.owner.manifest(tmp_path / "m", two)
+    cli("bank", "build", manifest, "-o", tmp_path / "b", before=NO_WAIT)
     assert fault.times == 0
     assert not cli("bank", "list", tmp_path / "b", "--json").json["skipped"]
 

@@ -16,13 +16,15 @@ pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 FAST = """
-from hf_lorameta.training.further import settings as further
+from functools import partial
+from hf_lorameta.training.further import readout, settings as further
+readout.ReadoutSettings = partial(readout.ReadoutSettings, lr=0.02, steps=40)
 from hf_lorameta.training.settings import Settings
 further.settings_for = lambda rows, rank, seed, others_decide=False: Settings(
     rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, seed=seed
 )
 """
-"""Code to run before a command: a learning rate that suits a tiny base model."""
+"""Code to run before a command: learning rates that suit a tiny base model, and few steps."""
 
 pytestmark = pytest.mark.usefixtures("model_commands")
 
@@ -47,7 +49,8 @@ def hub_base(user: Account, base: Path) -> str:
 
 
 def test_an_adapter_is_made_from_a_folder(cli: Shell, base: Path, labels: Path) -> None:
-    done = cli("generate", labels, "--base", base, "--fit", 32, "--rank", 4, "-o", "adapter")
+    command = ("generate", labels, "--base", base, "--fit", 32, "--rank", 4, "-o", "adapter")
+    done = cli(*command, before=FAST)
     assert f"Bank: none, only {base}" in done.err
     assert "Fitted the last layer on 32 rows: loss on 8 held-out rows" in done.err
     assert "Combined" not in done.err
@@ -106,7 +109,8 @@ def test_a_bank_that_others_have_published_is_proposed_and_used_only_if_it_is_na
     dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
     push = ("push", dataset, "--base", hub_base)
     proposed = f"--bank {others_bank} (2 adapters, "
-    alone = cli(*push, "--bank", "none", "--fit", 16, "--rank", 4, token=user.token)
+    fit = ("--bank", "none", "--fit", 16, "--rank", 4)
+    alone = cli(*push, *fit, token=user.token, before=FAST)
     assert proposed in alone.err
     repo = f"{user.name}/labels-tiny-base-lorameta"
     assert others_bank not in cli.hub.read(repo, "README.md").decode()
@@ -139,8 +143,8 @@ def test_an_adapter_that_names_a_folder_is_private_unless_asked(
     lines = "".join(json.dumps(row) + "\n" for row in labeled())
     dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
     push = ("push", dataset, "--base", base, "--fit", 16, "--rank", 4, "--dry-run", "--json")
-    assert cli(*push, token=user.token).json["private"]
-    assert not cli(*push, "--public", token=user.token).json["private"]
+    assert cli(*push, token=user.token, before=FAST).json["private"]
+    assert not cli(*push, "--public", token=user.token, before=FAST).json["private"]
 
 
 def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> None:
@@ -256,4 +260,4 @@ def test_a_gated_base_model_needs_access_which_its_page_grants(
     done = cli(*generate, token=stranger.token, code=6)
     assert f"{cli.hub.url}/{repo}" in done.err.split("Next:  ")[1]
     cli.hub.grant_access(repo, stranger.name)
-    assert "Fitted the last layer" in cli(*generate, token=stranger.token).err
+    assert "Fitted the last layer" in cli(*generate, token=stranger.token, before=FAST).err

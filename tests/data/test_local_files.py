@@ -52,6 +52,12 @@ def test_threads_can_open_files_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert [list(dataset.rows()) for dataset in opened] == [PAIRS, PAIRS]
 
 
+def test_a_file_is_read_without_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load.get_session", pytest.fail)
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    assert list(open_dataset(tmp_path / "a.jsonl").rows()) == PAIRS
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
 def test_separator_and_encoding_of_a_csv_are_found(

@@ -631,7 +631,7 @@ def test_progress_counts_losses_and_answers(
 def test_trained_adapter_is_far_better_than_the_base_model() -> None:
     task = "ni1__task018_mctaco_temporal_reasoning_presence"
     known = json.loads((shared_data.BANK / task / "result.json").read_text(encoding="utf-8"))
-    rows = shared_data.rows(task, "test")[:24]
+    rows = shared_data.rows(task, "test")[:12]
     real = TorchEvaluator(locate(SMOLLM2), base_model=SMOLLM2)
     base, _ = real.evaluate(rows, generate=False)
     trained, outputs = real.evaluate(rows, shared_data.BANK / task)

@@ -1,5 +1,6 @@
 """Other real clients in child processes: datasets, transformers, peft, `hf`."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -66,65 +67,52 @@ def python(hub: FaultHub, home: Path, code: str, token: str | None = None) -> An
     return json.loads(done.stdout.splitlines()[-1])
 
 
-STREAM = """
+DATASETS = """
 import json
-from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
+from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset
+from datasets.exceptions import DatasetNotFoundError
 names = get_dataset_config_names("alice/data")
 splits = get_dataset_split_names("alice/data", "easy")
 rows = load_dataset("alice/data", "easy", split="train", streaming=True, revision=SHA)
 plain = load_dataset("alice/data", "hard", split="train")
-print(json.dumps([sorted(names), sorted(splits), list(rows), len(plain)]))
+numbers = load_dataset("alice/parquet", split="train", streaming=True)
+Dataset.from_dict({"input": ["a", "b"], "output": ["c", "d"]}).push_to_hub("alice/pushed")
+pushed = load_dataset("alice/pushed", split="train", streaming=True)
+try:
+    load_dataset("alice/hidden", streaming=True, token=False)  # not in the cache
+    found = True
+except DatasetNotFoundError:
+    found = False
+print(json.dumps({
+    "names": sorted(names), "splits": sorted(splits), "rows": list(rows), "plain": len(plain),
+    "sum": sum(row["n"] for row in numbers), "pushed": [row["output"] for row in pushed],
+    "found without a token": found,
+}))
 """
 
 
-def test_datasets_streams_configs_and_splits(hub: FaultHub, token: str, tmp_path: Path) -> None:
+def test_datasets_streams_pushes_and_finds_no_private_repo_without_a_token(
+    hub: FaultHub, token: str, tmp_path: Path
+) -> None:
     pytest.importorskip("datasets")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
     hub.create_repo("alice/data", repo_type="dataset", private=True)
     files = {"easy/train.jsonl": ROWS, "easy/test.jsonl": ROWS, "hard/x.jsonl": ROWS}
     sha = hub.commit("alice/data", {"README.md": CARD, **files}, repo_type="dataset")
-    code = STREAM.replace("SHA", repr(sha))
-    names, splits, rows, count = python(hub, tmp_path, code, token)
-    assert (names, splits, count) == (["easy", "hard"], ["test", "train"], 5)
-    assert rows == [{"input": f"q{n}", "output": f"a{n}"} for n in range(5)]
-
-
-def test_datasets_streams_parquet_through_the_redirect(hub: FaultHub, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
-    arrow = pytest.importorskip("pyarrow")
+    hub.create_repo("alice/hidden", repo_type="dataset", private=True)
+    hub.commit("alice/hidden", {"train.jsonl": ROWS}, repo_type="dataset")
     parquet.write_table(arrow.table({"n": list(range(100))}), tmp_path / "x.parquet")
-    hub.create_repo("alice/data", repo_type="dataset")
-    hub.commit("alice/data", {"train.parquet": tmp_path / "x.parquet"}, repo_type="dataset")
-    code = """
-import json
-from datasets import load_dataset
-rows = load_dataset("alice/data", split="train", streaming=True)
-print(json.dumps(sum(row["n"] for row in rows)))
-"""
-    assert python(hub, tmp_path, code) == sum(range(100))
-    assert [r for r in hub.requests if r.path.startswith("/_lfs/")]
-
-
-PUSH = """
-import json
-from datasets import Dataset, load_dataset
-Dataset.from_dict({"input": ["a", "b"], "output": ["c", "d"]}).push_to_hub("alice/pushed")
-rows = load_dataset("alice/pushed", split="train", streaming=True)
-print(json.dumps([row["output"] for row in rows]))
-"""
-
-
-def test_datasets_pushes_and_reads_back(hub: FaultHub, token: str, tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
-    assert python(hub, tmp_path, PUSH, token) == ["c", "d"]
+    hub.create_repo("alice/parquet", repo_type="dataset")
+    hub.commit("alice/parquet", {"train.parquet": tmp_path / "x.parquet"}, repo_type="dataset")
+    assert python(hub, tmp_path, DATASETS.replace("SHA", repr(sha)), token) == {
+        "names": ["easy", "hard"], "splits": ["test", "train"],
+        "rows": [{"input": f"q{n}", "output": f"a{n}"} for n in range(5)], "plain": 5,
+        "sum": sum(range(100)), "pushed": ["c", "d"], "found without a token": False,
+    }  # fmt: skip
     assert "data/train-00000-of-00001.parquet" in hub.files("alice/pushed", repo_type="dataset")
-
-
-def test_private_dataset_is_not_found_by_datasets(hub: FaultHub, tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
-    hub.create_repo("alice/data", repo_type="dataset", private=True)
-    code = 'from datasets import load_dataset; load_dataset("alice/data", streaming=True)'
-    done = run(hub, tmp_path, sys.executable, "-c", code, ok=False)
-    assert "DatasetNotFoundError" in done.stderr
+    digest = hashlib.sha256((tmp_path / "x.parquet").read_bytes()).hexdigest()
+    assert [r for r in hub.requests if r.path.startswith(f"/_lfs/{digest}")], "the redirect"
 
 
 TINY = """

@@ -4,7 +4,6 @@ import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
-import ot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,6 +109,8 @@ def test_wasserstein_agrees_with_scipy(p: Ints, Q: Ints) -> None:
 
 
 def test_wasserstein_agrees_with_optimal_transport(p: Ints, Q: Ints) -> None:
+    import ot  # takes a second
+
     ids, x, Y = np.arange(float(V)), shares(p), shares(Q)
     cost = np.abs(np.subtract.outer(ids, ids))
     on_a_line = [ot.wasserstein_1d(ids, ids, x, y, p=1) for y in Y]

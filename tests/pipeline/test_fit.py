@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,17 @@ from hf_lorameta.pipeline.generate import prepare  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
+from hf_lorameta.training.further import readout  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 LAST = Module("model.layers.1.mlp.down_proj", 48, 32)
+
+
+@pytest.fixture(autouse=True)
+def fast_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learning rate that suits the tiny base model, and few steps."""
+    fits = partial(readout.ReadoutSettings, lr=0.02, steps=80)
+    monkeypatch.setattr(readout, "ReadoutSettings", fits)
 
 
 @pytest.fixture(scope="module", params=["with a prior", "without"])

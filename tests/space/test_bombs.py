@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Account, Web
 from tests.space.datasets import TRAIN
+from tests.space.forbidden_words import forbidden_words
 from tests.support.running_space import missing
 
 if why := missing("gradio", "gradio_client"):
@@ -65,5 +66,6 @@ def test_a_bomb_ends_in_a_sentence_and_others_are_served(
     ended = str(caught.value)
     assert "has a row of" in ended or "needs more memory" in ended
     assert "the limits can be raised" in ended
+    assert forbidden_words(ended) == []
     assert web.space.memory(peak=True) < 1500 * MB
     assert web.space.settled() == []

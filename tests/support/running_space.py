@@ -25,6 +25,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 START_SECONDS = 300.0
 WAIT_MS = 180_000
 """How long a test waits for the page; more than it takes, as other work may slow the machine."""
+_LEFT = "about:blank"
+"""URL of a window that its visitor has left."""
 _ABORTED = re.compile("AbortError|Connection errored out")
 
 
@@ -155,8 +157,8 @@ class Visitor:
     Args:
         browser: browser from `browser`.
         url: URL of the Space.
-        context: context of visitors one after another, whose cache of the page's files saves most
-            of the time to open it; default: a new one.
+        context: context of visitors one after another, whose window and cache of the page's files
+            save most of the time to open it; default: a new one.
         dark: prefer the dark color scheme.
         width: width of the window in pixels.
         height: height of the window in pixels.
@@ -182,20 +184,24 @@ class Visitor:
     ) -> None:
         self.context = context or browser.new_context()
         self._alone = context is None
-        self.page = self.context.new_page()
+        idle = (page for page in self.context.pages if page.url == _LEFT)
+        self.page = next(idle, None) or self.context.new_page()
         self.page.set_viewport_size({"width": width, "height": height})
         motion = "reduce" if still else "no-preference"
         self.page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion=motion)
-        if address:
-            self.page.set_extra_http_headers({"X-Forwarded-For": address})
+        self.page.set_extra_http_headers({"X-Forwarded-For": address} if address else {})
         self.page.set_default_timeout(WAIT_MS)
         self.url = url
         self.requests: list[str] = []
         self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", self._record_message)
-        self.page.on("framenavigated", self._forget_aborted)
+        self._handlers = {
+            "request": lambda request: self.requests.append(request.url),
+            "pageerror": lambda error: self.errors.append(str(error)),
+            "console": self._record_message,
+            "framenavigated": self._forget_aborted,
+        }
+        for event, handler in self._handlers.items():
+            self.page.on(event, handler)
         self.open()
 
     def _record_message(self, message: Any) -> None:
@@ -280,8 +286,13 @@ class Visitor:
         self.page.get_by_role("alert").filter(has_text=message).first.wait_for()
 
     def close(self) -> None:
-        """Close the window, and sign out."""
-        self.page.close()
-        self.context.clear_cookies()
+        """Leave the page, and sign out."""
         if self._alone:
             self.context.close()
+            return
+        for event, handler in self._handlers.items():
+            self.page.remove_listener(event, handler)
+        self.page.unroute_all(behavior="ignoreErrors")
+        self.page.evaluate("sessionStorage.clear()")
+        self.page.goto(_LEFT)
+        self.context.clear_cookies()

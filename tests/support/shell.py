@@ -39,9 +39,7 @@ for name in names:
         pass  # optional or not in every version, or needs such a module
 typer.main.get_command = functools.cache(typer.main.get_command)
 typer.main.get_command(hf_lorameta.cli.app.app)
-budget = hf_lorameta.pipeline.budget
-budget.measure_operations = functools.cache(budget.measure_operations)
-budget.measure_operations()  # takes 0.2 s, most of a plan
+hf_lorameta.pipeline.budget.measure_operations()  # takes 0.2 s, most of a plan
 gc.freeze()
 for line in sys.stdin:
     request = json.loads(line)

@@ -52,14 +52,16 @@ class RawDataset:
 
 
 def prepare_datasets() -> None:
-    """Show no progress bars of `datasets`, and let threads open datasets at once.
+    """Show no progress bars of `datasets`, count no uses, and let threads open datasets at once.
 
+    To count uses, it sends a name to Amazon S3, for up to 3 s, or 5 s where no name is resolved.
     Its bars share a lock. Where there is none, tqdm makes one for a call and deletes it afterwards,
     which fails if another thread did so; a lock that is there before the call stays.
     """
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     datasets.utils.tqdm.get_lock()
 
 
