@@ -139,6 +139,14 @@ class Actions:
         """Show that nothing runs, if so."""
         return self.nothing(visit) if visit.task else self.idle(visit)
 
+    def fill(self, visit: Visit, **values: Any) -> Updates:
+        """Fill fields, by their names, in which the visitor has not typed meanwhile.
+
+        All of them are sent, and the number of answers, so that the page notices each.
+        """
+        visit.filled |= values | {"answers": visit.filled.get("answers", 0) + 1}
+        return {self.components.filled: dict(visit.filled)}
+
     def nothing(self, visit: Visit) -> Updates:
         """Change nothing. A handler that yields no updates at all would empty the whole page."""
         return {self.components.visit: visit}

@@ -64,7 +64,7 @@ class AdapterActions(Actions):
             base, adapted = trying.answers(adapter, self.bank_loader.gguf, text, job)
             prompt = adapter.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
-            job.show(lambda: {c.answers: view.answers_html(base, adapted, expected)})
+            job.show(lambda: {c.answers: view.answers_html(base, adapted, expected, text)})
 
         if not visit.accept(number):
             return self.nothing(visit)
@@ -183,19 +183,22 @@ class AdapterActions(Actions):
                 ),
                 c.no_model: view.no_model_html(how.no_model) if how.no_model else "",
                 c.try_form: gr.Column(visible=not how.no_model),
-                c.prompt: view.example_input(result),
                 c.test_form: gr.Column(visible=not how.no_model),
                 c.test_text: render("result.test", rows=rows),
                 c.test: gr.Button(visible=bool(rows)),
                 c.improve_form: gr.Column(visible=how.improvable),
                 c.sign_in_to_save: gr.HTML(visible=how.user is None),
                 c.save_form: gr.Column(visible=how.user is not None),
-                c.repo_id: name,
-                c.visibility: "private" if private else "public",
-                c.overwrite: False,
                 c.ask_again: gr.Column(visible=False),
                 c.usage: view.usage_markdown(result, request, folder, self.settings),
             }
+            | self.fill(
+                visit,
+                prompt=view.example_input(result),
+                repo_id=name,
+                visibility="private" if private else "public",
+                overwrite=False,
+            )
             | self._show_report(visit, result)
         )
 
@@ -213,11 +216,15 @@ class AdapterActions(Actions):
             return updates
         example = view.best_example(visit.report)
         base, adapted = (example.outputs[method] for method in ("base", "generated"))
-        return updates | {
-            c.report: view.report_html(visit.report),
-            c.prompt: view.bare_input(result, example.input),
-            c.answers: view.answers_html(base, adapted, example.reference),
-        }
+        text = view.bare_input(result, example.input)
+        return (
+            updates
+            | self.fill(visit, prompt=text)
+            | {
+                c.report: view.report_html(visit.report),
+                c.answers: view.answers_html(base, adapted, example.reference, text),
+            }
+        )
 
 
 def _made(visit: Visit) -> tuple[PlanResult, Adapter]:

@@ -227,11 +227,11 @@ class DatasetActions(Actions):
         visit.plan_result = with_recipe(result, visit.recipe or Recipe())
         instruction, template = _shown_prompt(result, request)
         plan = visit.plan_result.plan
-        return self._verdict(visit.plan_result) | {
+        return {
+            **self._verdict(visit.plan_result),
+            **self.fill(visit, instruction=instruction, template=template),
             self.components.status: _link_html(visit, request),
             self.components.other_base: other_base_markdown(plan, request, self.settings),
-            self.components.instruction: instruction,
-            self.components.template: template,
         }
 
     def _verdict(self, result: PlanResult) -> Updates:

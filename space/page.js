@@ -62,6 +62,14 @@
     window.parent?.postMessage({ queryString: query }, "https://huggingface.co");
   }
 
+  // Answers leave alone a field in which something was typed that was not sent yet
+  const typed = window.lorametaTyped = new Set();
+  document.addEventListener("input", ({ target }) => typed.add(target.closest("[id^=lm-]")?.id));
+  document.addEventListener("click", ({ target }) => {
+    if (!target.closest("#lm-use-prompt")) return;
+    ["lm-instruction", "lm-template"].forEach((id) => typed.delete(id));
+  });
+
   document.addEventListener("focusin", (event) => { lastFocused = event.target; });
   let scheduled = false;
   new MutationObserver(() => {

@@ -13,6 +13,7 @@ let active = -1;
 function request(data) {
   requests++;
   searches++;
+  window.lorametaTyped?.clear();  // the fields that answers fill are those of another dataset now
   showMatches([]);
   trigger("submit", data);
 }

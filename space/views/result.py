@@ -21,9 +21,9 @@ _SHOWN = 3
 """Rows whose answers are shown."""
 
 
-def answers_html(base: str, adapter: str, expected: str) -> str:
-    """Return two answers side by side, and the row's own output if it is known."""
-    return render("result.answers", base=base, adapter=adapter, expected=expected)
+def answers_html(base: str, adapter: str, expected: str, text: str) -> str:
+    """Return two answers to a text side by side, and the row's own output if it is known."""
+    return render("result.answers", base=base, adapter=adapter, expected=expected, text=text)
 
 
 def best_example(report: Report) -> Sample:

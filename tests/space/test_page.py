@@ -4,6 +4,7 @@ import re
 import shlex
 import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ if why := missing("gradio", "playwright", browser=True):
 
 from playwright.sync_api import expect
 
+ASKED = re.compile("/run|queue/join")
+"""URL that the page asks for whatever a visitor does."""
 SEARCH = re.compile("component_server")
 """URL that the page asks for matching datasets."""
 NASTY = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
@@ -235,6 +238,75 @@ def test_a_later_choice_replaces_a_file_that_is_being_uploaded(
     page.wait_for_timeout(500)
     assert page.locator("#lm-upload").inner_text() == ""
     expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
+
+
+def test_a_prompt_that_is_typed_stays_when_the_plan_of_other_columns_arrives(
+    visitor: Visitor, user: Account
+) -> None:
+    rows = lines([{"left": f"a note {i}", "right": f"b {i}", "more": "c"} for i in range(12)])
+    repo, page = user.dataset("slow-answers", {"train.jsonl": rows}), visitor.page
+    instruction = page.get_by_label("Instruction, the same for all rows")
+    visitor.enter_dataset(repo)
+    page.get_by_role("button", name="Use these columns").click()
+    visitor.wait_for_plan(repo)
+    visitor.open_section("Prompt")
+    release = held_requests(page)
+    page.get_by_label("Role of more").select_option("input")
+    instruction.fill("Answer with one word.")
+    release()
+    page.locator("[data-link*='input%3Dmore']").wait_for(state="attached")
+    expect(instruction).to_have_value("Answer with one word.")
+    page.get_by_role("button", name="Use this prompt").click()
+    page.locator("[data-link*='instruction=Answer']").wait_for(state="attached")
+    page.get_by_label("Role of more").select_option("instruction")
+    page.locator("[data-link*='instruction%3Dmore']").wait_for(state="attached")
+    expect(instruction).to_have_value("")
+
+
+def test_what_is_typed_below_a_result_stays_when_the_next_one_arrives(
+    visitor: Visitor, web: Web
+) -> None:
+    repo, page = owned_dataset(web, "made-twice"), visitor.page
+    heading = page.get_by_role("heading", name="Your adapter is ready")
+    own = {
+        page.get_by_label("Input", exact=True): "my note",
+        page.get_by_label("Name", exact=True): "my-name",
+    }
+    visitor.sign_in()
+    visitor.plan(repo)
+    visitor.make()
+    release = held_requests(page)
+    page.locator("#lm-make").click()
+    for field, text in own.items():
+        field.fill(text)
+    page.get_by_label("private: only you").check()
+    release()
+    heading.wait_for(state="hidden")
+    heading.wait_for()
+    for field, text in own.items():
+        expect(field).to_have_value(text)
+    expect(page.get_by_label("private: only you")).to_be_checked()
+    visitor.plan(owned_dataset(web, "next"))
+    visitor.make()
+    expect(page.get_by_label("Name", exact=True)).to_have_value(re.compile("/next-"))
+    expect(page.get_by_label("public: everybody")).to_be_checked()
+    for field, text in own.items():
+        expect(field).not_to_have_value(text)
+
+
+def held_requests(page: Any) -> Callable[[], None]:
+    """Hold what the page sends from now on; return a function that lets it go."""
+    held: list[Any] = []
+    page.route(ASKED, lambda route: held.append(route))
+
+    def release() -> None:
+        page.wait_for_timeout(1000)  # changes of a form are sent after a moment
+        assert held
+        page.route(ASKED, lambda route: route.continue_())  # comes before the first
+        for route in held:
+            route.continue_()
+
+    return release
 
 
 def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Account) -> None:

@@ -107,7 +107,10 @@ def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_co
     expect(answers.nth(0)).to_contain_text("6, 7, 8")
 
     page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
+    page.get_by_label("Input", exact=True).fill("7, 8,")  # stays, though the test shows a row
     page.locator("#lm-verdict", has_text="Right answers on").wait_for()
+    expect(page.get_by_label("Input", exact=True)).to_have_value("7, 8,")
+    expect(page.locator("#lm-answers")).not_to_contain_text("Answers to: 7, 8,")
     expect(page.locator("#lm-verdict .lm-likely")).to_have_count(0)
     expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
     target = f"{owner.name}/counting-SmolLM2-135M-Instruct-lorameta"
