@@ -10,7 +10,6 @@ from forms.inputs import credential_of
 from hf_lorameta.pipeline.automatic import NO_BASE
 from views import result as view
 from views.blocks import render
-from views.plan import verdict_html
 from work import trying
 from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
@@ -102,7 +101,8 @@ class AdapterActions(Actions):
             job.show(show)
 
         line: Line = "model" if asked else "test"
-        return self.begin(visit, line, work, self.components.report, asked=asked)
+        begun = self.begin(visit, line, work, self.components.report, asked=asked)
+        return begun | self.verdict(visit, counting=True)
 
     @in_turn
     def improve(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
@@ -204,8 +204,7 @@ class AdapterActions(Actions):
 
     def _show_report(self, visit: Visit, result: PlanResult) -> Updates:
         """Show the verdict, and if the adapter was tested, answers beside those of the base."""
-        c, plan = self.components, visit.plan or result.plan
-        updates: Updates = {c.verdict: verdict_html(plan, result.name)}
+        c, updates = self.components, self.verdict(visit)
         if visit.adapter is not None:
             updates |= {
                 c.card: view.card_body(visit.adapter.read("README.md")),

@@ -156,7 +156,7 @@ class DatasetActions(Actions):
                     visit.draft = None
                     visit.report = visit.report if visit.adapter else None
                 visit.drop_task()  # nothing is being planned, but perhaps made
-                updates |= self.idle(visit)
+                updates = self.idle(visit) | updates
         updates |= {c.visit: visit, c.option_error: problem}
         if visit.adapter is not None:
             old = gr.Column(visible=True, elem_classes=["lm-step", "lm-old"])

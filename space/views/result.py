@@ -46,7 +46,7 @@ def best_example(report: Report) -> Sample:
 
 def report_html(report: Report) -> str:
     """Return all answers to some rows."""
-    titles = {method: title(method) for method in report.scores}
+    titles = {method: title(method).capitalize() for method in report.scores}
     return render("result.report", samples=report.samples[:_SHOWN], titles=titles)
 
 

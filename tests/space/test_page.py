@@ -58,6 +58,8 @@ def test_signed_out_verdict_adapter_and_download(
     assert "org/model was not found" in cli(*command[1:], code=6).err
     visitor.make()
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_focused()
+    for button, look in (("#lm-download", "primary"), ("#lm-make", "secondary")):
+        expect(page.locator(button)).to_have_class(re.compile(rf"\b{look}\b"))
     with page.expect_download() as download:
         page.locator("#lm-download").click()
     download.value.save_as(tmp_path / "adapter.zip")
@@ -69,6 +71,11 @@ def test_signed_out_verdict_adapter_and_download(
     visitor.open_section("Use it")
     for text in ("AutoTokenizer.from_pretrained", "llama serve", "ollama create"):
         expect(page.locator("#lm-usage")).to_contain_text(text)
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for code in page.locator("#lm-usage pre").all():
+        code.get_by_role("button").click()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied.strip() == code.locator("code").inner_text().strip()
     visitor.open_section("Options")
     tabbing_requests_nothing(visitor, cli)
 
@@ -126,6 +133,20 @@ def test_a_link_to_share_opens_the_dataset(
     visitor = Visitor(chromium, f"{web.space.url}/?dataset={repo}", context=context)
     visitor.wait_for_plan(repo)
     expect(visitor.page.get_by_role("combobox", name="Name or link")).to_have_value(repo)
+    visitor.close()
+
+
+def test_the_verdict_comes_into_view_on_a_phone(web: Web, chromium: Any, user: Account) -> None:
+    visitor = Visitor(chromium, web.space.url, width=360, height=780)
+    above_the_bar = """() => {
+        const [verdict, bar] = ["#lm-verdict .lm-verdict", "#lm-bar"].map(
+            (place) => document.querySelector(place).getBoundingClientRect());
+        return verdict.bottom <= bar.top;
+    }"""
+    for name in ("first", "second"):
+        visitor.plan(user.dataset(name, {"train.jsonl": TRAIN}))
+        visitor.page.wait_for_function(above_the_bar)
+        visitor.page.evaluate("scrollTo(0, 0)")
     visitor.close()
 
 
@@ -403,7 +424,9 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
     visitor.make()
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
     expect(page.get_by_label("Name", exact=True)).to_have_value(target)
-    page.get_by_role("button", name="Save to Hub").click()
+    save = page.get_by_role("button", name="Save to Hub")
+    expect(save).to_have_class(re.compile(r"\bprimary\b"))
+    save.click()
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
     link = page.locator("#lm-saved").get_by_role("link", name=target)
     assert link.get_attribute("href") == f"{cli.hub.url}/{target}"

