@@ -72,10 +72,12 @@ def test_signed_out_verdict_adapter_and_download(
     for text in ("AutoTokenizer.from_pretrained", "llama serve", "ollama create"):
         expect(page.locator("#lm-usage")).to_contain_text(text)
     visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    for code in page.locator("#lm-usage pre").all():
-        code.get_by_role("button").click()
+    blocks = page.locator("#lm-usage .code_wrap").all()
+    assert len(blocks) == page.locator("#lm-usage pre").count() > 5
+    for block in blocks:
+        block.get_by_role("button").click()
         copied = page.evaluate("navigator.clipboard.readText()")
-        assert copied.strip() == code.locator("code").inner_text().strip()
+        assert copied.strip() == block.locator("code").inner_text().strip()
     visitor.open_section("Options")
     tabbing_requests_nothing(visitor, cli)
 

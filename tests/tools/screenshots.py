@@ -203,7 +203,12 @@ def main(folder: Path) -> None:
             visitor.close()
         bank = str(too_strong_bank(Path(home) / "bank"))
         with running_space(
-            hub, Path(home), token=token, HF_LORAMETA_BANK=bank, HF_LORAMETA_NO_BASE=""
+            hub,
+            Path(home),
+            token=token,
+            HF_LORAMETA_BANK=bank,
+            HF_LORAMETA_NO_BASE="",
+            HF_LORAMETA_TIME_LIMIT=limit,
         ) as space:
             visitor = Visitor(chromium, space.url)
             shoot_unlikely(camera, visitor)
