@@ -16,6 +16,7 @@ from components import Components
 from limits.places import Place
 from settings import Settings
 from views.blocks import error_html, note, progress_html
+from views.plan import verdict_html
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, Step, Updates, known_error
 from work.visit import Line, Task, Visit
@@ -139,6 +140,14 @@ class Actions:
         """Show that nothing runs, if so."""
         return self.nothing(visit) if visit.task else self.idle(visit)
 
+    def fill(self, visit: Visit, **values: Any) -> Updates:
+        """Fill fields, by their names, in which the visitor has not typed meanwhile.
+
+        All of them are sent, and the number of answers, so that the page notices each.
+        """
+        visit.filled |= values | {"answers": visit.filled.get("answers", 0) + 1}
+        return {self.components.filled: dict(visit.filled)}
+
     def nothing(self, visit: Visit) -> Updates:
         """Change nothing. A handler that yields no updates at all would empty the whole page."""
         return {self.components.visit: visit}
@@ -157,7 +166,7 @@ class Actions:
     def idle(self, visit: Visit) -> Updates:
         """Show that nothing runs; without a plan, the bar would be empty and is hidden."""
         c, ready, made = self.components, visit.plan_result is not None, visit.adapter is not None
-        return {
+        updates: Updates = {
             c.visit: visit,  # keeps it for another hour
             c.progress: _CANCELED if visit.canceled else "",
             c.bar: gr.Row(visible=ready or visit.canceled),
@@ -173,3 +182,14 @@ class Actions:
             c.details_step: gr.Column(visible=ready),
             c.result_step: gr.Column(visible=made),
         }
+        if visit.counting:
+            updates |= self.verdict(visit)
+        return updates
+
+    def verdict(self, visit: Visit, *, counting: bool = False) -> Updates:
+        """Show what to expect of the adapter, if a dataset was read."""
+        result, visit.counting = visit.plan_result, counting
+        if result is None:
+            return {}
+        html = verdict_html(visit.plan or result.plan, result.name, counting=counting)
+        return {self.components.verdict: html}

@@ -10,7 +10,6 @@ from forms.inputs import credential_of
 from hf_lorameta.pipeline.automatic import NO_BASE
 from views import result as view
 from views.blocks import render
-from views.plan import verdict_html
 from work import trying
 from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
@@ -64,7 +63,7 @@ class AdapterActions(Actions):
             base, adapted = trying.answers(adapter, self.bank_loader.gguf, text, job)
             prompt = adapter.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
-            job.show(lambda: {c.answers: view.answers_html(base, adapted, expected)})
+            job.show(lambda: {c.answers: view.answers_html(base, adapted, expected, text)})
 
         if not visit.accept(number):
             return self.nothing(visit)
@@ -102,7 +101,8 @@ class AdapterActions(Actions):
             job.show(show)
 
         line: Line = "model" if asked else "test"
-        return self.begin(visit, line, work, self.components.report, asked=asked)
+        begun = self.begin(visit, line, work, self.components.report, asked=asked)
+        return begun | self.verdict(visit, counting=True)
 
     @in_turn
     def improve(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
@@ -183,26 +183,28 @@ class AdapterActions(Actions):
                 ),
                 c.no_model: view.no_model_html(how.no_model) if how.no_model else "",
                 c.try_form: gr.Column(visible=not how.no_model),
-                c.prompt: view.example_input(result),
                 c.test_form: gr.Column(visible=not how.no_model),
                 c.test_text: render("result.test", rows=rows),
                 c.test: gr.Button(visible=bool(rows)),
                 c.improve_form: gr.Column(visible=how.improvable),
                 c.sign_in_to_save: gr.HTML(visible=how.user is None),
                 c.save_form: gr.Column(visible=how.user is not None),
-                c.repo_id: name,
-                c.visibility: "private" if private else "public",
-                c.overwrite: False,
                 c.ask_again: gr.Column(visible=False),
                 c.usage: view.usage_markdown(result, request, folder, self.settings),
             }
+            | self.fill(
+                visit,
+                prompt=view.example_input(result),
+                repo_id=name,
+                visibility="private" if private else "public",
+                overwrite=False,
+            )
             | self._show_report(visit, result)
         )
 
     def _show_report(self, visit: Visit, result: PlanResult) -> Updates:
         """Show the verdict, and if the adapter was tested, answers beside those of the base."""
-        c, plan = self.components, visit.plan or result.plan
-        updates: Updates = {c.verdict: verdict_html(plan, result.name)}
+        c, updates = self.components, self.verdict(visit)
         if visit.adapter is not None:
             updates |= {
                 c.card: view.card_body(visit.adapter.read("README.md")),
@@ -213,11 +215,15 @@ class AdapterActions(Actions):
             return updates
         example = view.best_example(visit.report)
         base, adapted = (example.outputs[method] for method in ("base", "generated"))
-        return updates | {
-            c.report: view.report_html(visit.report),
-            c.prompt: view.bare_input(result, example.input),
-            c.answers: view.answers_html(base, adapted, example.reference),
-        }
+        text = view.bare_input(result, example.input)
+        return (
+            updates
+            | self.fill(visit, prompt=text)
+            | {
+                c.report: view.report_html(visit.report),
+                c.answers: view.answers_html(base, adapted, example.reference, text),
+            }
+        )
 
 
 def _made(visit: Visit) -> tuple[PlanResult, Adapter]:

@@ -21,6 +21,8 @@ from work.visit import Visit
 
 TITLE = "A LoRA adapter for your dataset"
 PAPER = "https://arxiv.org/abs/2507.01806"
+FILLED = ("instruction", "template", "prompt", "repo_id", "visibility", "overwrite")
+"""Names of the fields that answers fill, unless something is typed meanwhile."""
 _FORMS = Path(__file__).parent / "forms"
 _VISIBILITY = [("public: everybody can see it", "public"), ("private: only you", "private")]
 
@@ -37,6 +39,7 @@ class Components:
         self._settings, self._bank_loader = settings, bank_loader
         self.visit = gr.State(Visit(), time_to_live=3600)
         self.number = gr.Number(visible=False, precision=0)
+        self.filled = gr.JSON(visible="hidden")  # what answers put into the fields `FILLED`
         self._build_header()
         with gr.Column(elem_classes="lm-step"):
             self._build_data()
@@ -90,7 +93,10 @@ class Components:
     def _build_details(self) -> None:
         with gr.Accordion("Prompt", open=False):
             self.instruction = gr.Textbox(
-                label="Instruction, the same for all rows", lines=2, max_length=TEXT_CHARACTERS
+                label="Instruction, the same for all rows",
+                lines=2,
+                max_length=TEXT_CHARACTERS,
+                elem_id="lm-instruction",
             )
             self.template = gr.Textbox(
                 label="Form, if not the usual one",
@@ -98,8 +104,9 @@ class Components:
                 "complete; the word chat for the base model's own chat form",
                 lines=2,
                 max_length=TEXT_CHARACTERS,
+                elem_id="lm-template",
             )
-            self.use_prompt = gr.Button("Use this prompt")
+            self.use_prompt = gr.Button("Use this prompt", elem_id="lm-use-prompt")
             self.prompt_error = _html("lm-prompt-error")
         with gr.Accordion("Details", open=False):
             self.details, self.map = _html("lm-figures"), _html("lm-map")
@@ -131,7 +138,9 @@ class Components:
         self.stale, self.heading = _html("lm-stale"), _html("lm-heading")
         self.no_model = _html("lm-no-model")
         with gr.Column(visible=False, elem_id="lm-try") as self.try_form:
-            self.prompt = gr.Textbox(label="Input", lines=2, max_length=PROMPT_CHARACTERS)
+            self.prompt = gr.Textbox(
+                label="Input", lines=2, max_length=PROMPT_CHARACTERS, elem_id="lm-prompt"
+            )
             self.compare = gr.Button("Compare the answers")
         self.answers = _html("lm-answers")
         self.download = gr.DownloadButton(
@@ -157,9 +166,9 @@ class Components:
         gr.HTML('<h3 class="lm-h3">Save to the Hub</h3>', padding=False)
         self.sign_in_to_save = gr.HTML(render("page.sign_in_to_save"), padding=False)
         with gr.Column(visible=False) as self.save_form:
-            self.repo_id = gr.Textbox(label="Name", max_length=96)
-            self.visibility = gr.Radio(_VISIBILITY, label="Who sees it")
-            self.overwrite = gr.Checkbox(label="Replace what is there")
+            self.repo_id = gr.Textbox(label="Name", max_length=96, elem_id="lm-repo_id")
+            self.visibility = gr.Radio(_VISIBILITY, label="Who sees it", elem_id="lm-visibility")
+            self.overwrite = gr.Checkbox(label="Replace what is there", elem_id="lm-overwrite")
             self.save = gr.Button("Save to Hub", variant="primary")
         with gr.Column(visible=False, elem_id="lm-ask-again") as self.ask_again:
             gr.HTML(render("page.ask_again"), padding=False)

@@ -156,7 +156,7 @@ class DatasetActions(Actions):
                     visit.draft = None
                     visit.report = visit.report if visit.adapter else None
                 visit.drop_task()  # nothing is being planned, but perhaps made
-                updates |= self.idle(visit)
+                updates = self.idle(visit) | updates
         updates |= {c.visit: visit, c.option_error: problem}
         if visit.adapter is not None:
             old = gr.Column(visible=True, elem_classes=["lm-step", "lm-old"])
@@ -227,11 +227,11 @@ class DatasetActions(Actions):
         visit.plan_result = with_recipe(result, visit.recipe or Recipe())
         instruction, template = _shown_prompt(result, request)
         plan = visit.plan_result.plan
-        return self._verdict(visit.plan_result) | {
+        return {
+            **self._verdict(visit.plan_result),
+            **self.fill(visit, instruction=instruction, template=template),
             self.components.status: _link_html(visit, request),
             self.components.other_base: other_base_markdown(plan, request, self.settings),
-            self.components.instruction: instruction,
-            self.components.template: template,
         }
 
     def _verdict(self, result: PlanResult) -> Updates:

@@ -6,7 +6,8 @@
   announcer.className = "lm-hidden";
   announcer.setAttribute("role", "status");
   document.body.append(announcer);
-  let announced = "", lastProgress = 0, lastFocused = null, focusedHeading = "", link = null;
+  let announced = "", lastProgress = 0, lastFocused = null, focusedHeading = "";
+  let linkShown = null, verdictUnseen = false;
 
   const announce = (text) => { announcer.textContent = text; };
 
@@ -50,16 +51,35 @@
 
   // The address is a link to share, and signing in returns to it
   function updateAddress() {
-    const shown = document.querySelector("[data-link]")?.dataset;
-    if (!shown || shown.link === link) return;
-    link = shown.link;
-    sessionStorage.setItem("lm-visit", shown.visit);
-    document.querySelector("#lm-verdict")?.scrollIntoView({ block: "nearest" });
+    const shown = document.querySelector("[data-link]");
+    if (!shown || shown === linkShown) return;
+    linkShown = shown;
+    verdictUnseen = true;
+    const { link, visit } = shown.dataset;
+    sessionStorage.setItem("lm-visit", visit);
     const dataset = new URLSearchParams(link).get("dataset");
     const query = dataset ? `?dataset=${encodeURIComponent(dataset).replace("%2F", "/")}` : "";
     history.replaceState(history.state, "", location.pathname + query);
     sessionStorage.setItem("lm-link", link);
     window.parent?.postMessage({ queryString: query }, "https://huggingface.co");
+  }
+
+  // Answers leave alone a field in which something was typed that was not sent yet
+  const typed = window.lorametaTyped = new Set();
+  document.addEventListener("input", ({ target }) => typed.add(target.closest("[id^=lm-]")?.id));
+  document.addEventListener("click", ({ target }) => {
+    if (!target.closest("#lm-use-prompt")) return;
+    ["lm-instruction", "lm-template"].forEach((id) => typed.delete(id));
+  });
+
+  // The verdict on a dataset comes into view, unless an adapter is there already
+  function showVerdict() {
+    const visible = (place) => document.querySelector(place)?.checkVisibility();
+    if (!verdictUnseen || !visible("#lm-verdict .lm-verdict")) return;
+    verdictUnseen = false;
+    if (visible("[data-focus]")) return;
+    // once the bar has its height
+    setTimeout(() => document.querySelector("#lm-verdict")?.scrollIntoView({ block: "nearest" }), 300);
   }
 
   document.addEventListener("focusin", (event) => { lastFocused = event.target; });
@@ -73,6 +93,7 @@
       announceChanges();
       moveFocus();
       updateAddress();
+      showVerdict();
     }, 50);
   }).observe(document.body, {
     subtree: true, childList: true, characterData: true, attributes: true,

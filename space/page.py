@@ -1,5 +1,6 @@
 """The page: its components, and the action that each event calls."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import gradio as gr
 
 from actions import Actions
 from adapter_actions import AdapterActions
-from components import TITLE, Components, account_html, bank_html
+from components import FILLED, TITLE, Components, account_html, bank_html
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
 from settings import Settings, line_limits
@@ -20,6 +21,9 @@ _NUMBER_REQUESTS = """(...values) => {
     return values;
 }"""
 """Sets the second input to the number of the page's request, as requests may change order."""
+_FILL = f"""(filled, ...values) => {json.dumps(FILLED)}.map((name, i) =>
+    name in filled && !window.lorametaTyped.has("lm-" + name) ? filled[name] : values[i])"""
+"""Returns what `FILLED` hold from now on; only the browser knows what was typed meanwhile."""
 _LATER = "() => new Promise((resolve) => setTimeout(resolve, 5000))"
 """Waits in the browser, for some seconds."""
 _PRIVATE: dict[str, Any] = {
@@ -63,6 +67,8 @@ class Wiring:
         self._test_after(self._request(c.columns_form.submit, dataset.choose_columns, "plan"))
         prompt = [c.instruction, c.template]
         self._test_after(self._request(c.use_prompt.click, dataset.choose_prompt, "plan", prompt))
+        fields = [getattr(c, name) for name in FILLED]
+        c.filled.change(None, [c.filled, *fields], fields, js=_FILL, **_PRIVATE)
         changes = [field.change for field in c.options]
         values = [c.visit, *c.options]
         gr.on(changes, dataset.change_options, values, **self._at_once, trigger_mode="always_last")

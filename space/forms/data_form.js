@@ -1,5 +1,5 @@
 // Step 1: search while typing, choose with mouse or keyboard, upload a file, open a shared link.
-// `element`, `trigger`, `server` and `upload` are given by Gradio.
+// `element`, `trigger` and `server` are given by Gradio.
 const form = element.querySelector("form");
 const input = element.querySelector("#lm-dataset");
 const list = element.querySelector("#lm-matches");
@@ -13,6 +13,7 @@ let active = -1;
 function request(data) {
   requests++;
   searches++;
+  window.lorametaTyped?.clear();  // the fields that answers fill are those of another dataset now
   showMatches([]);
   trigger("submit", data);
 }
@@ -33,13 +34,17 @@ async function requestFile(chosen) {
   const number = ++requests;
   input.value = "";
   uploading.textContent = `Uploading ${chosen.name} …`;
-  const refused = (error) => ({ why: /"detail":"([^"]+)"/.exec(error)?.[1] ?? "" });
-  const uploaded = await upload(chosen).catch(refused);
+  const body = new FormData();
+  body.append("files", chosen);
+  // a refusal says why; Gradio's own `upload` would show it as it is sent
+  const sent = fetch("gradio_api/upload", { method: "POST", body });
+  const answer = await sent.then((response) => response.json()).catch(() => ({}));
   file.value = "";  // the same file can be chosen again
   if (number !== requests) return;  // something else was chosen meanwhile
-  const failed = `${chosen.name} could not be uploaded. ${uploaded.why}`;
-  uploading.textContent = uploaded.path ? chosen.name : failed;
-  if (uploaded.path) request({ file: uploaded.path });
+  const [path] = Array.isArray(answer) ? answer : [];
+  const failed = `${chosen.name} could not be uploaded. ${answer?.detail ?? ""}`;
+  uploading.textContent = path ? chosen.name : failed;
+  if (path) request({ file: path });
 }
 
 function showMatches(names) {

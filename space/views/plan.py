@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.bank.geometry import FAR_RATIO, BankMap
+from hf_lorameta.cards.verdict import Verdict
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
@@ -20,13 +21,19 @@ BARS = 10
 HUB = "https://huggingface.co"
 WIDTH, HEIGHT, MARGIN = 520, 400, 30
 LABELED = 3
+_COUNTING = Verdict(
+    "unsure",
+    "Unsure until right answers are counted",
+    "The bar at the bottom shows how far this is.",
+)
 _LETTER_WIDTH, _LINE_HEIGHT = 7.8, 19
 _LONGEST_LABEL = 26
 
 
-def verdict_html(plan: Plan, name: str) -> str:
-    """Return the verdict and the warnings."""
-    return render("plan.verdict", name=name, found=plan.verdict, plan=plan)
+def verdict_html(plan: Plan, name: str, *, counting: bool = False) -> str:
+    """Return the verdict and the warnings; right answers may be being counted for it."""
+    found = _COUNTING if counting else plan.verdict
+    return render("plan.verdict", name=name, found=found, plan=plan)
 
 
 def similar_html(plan: Plan) -> str:

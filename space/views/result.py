@@ -21,9 +21,9 @@ _SHOWN = 3
 """Rows whose answers are shown."""
 
 
-def answers_html(base: str, adapter: str, expected: str) -> str:
-    """Return two answers side by side, and the row's own output if it is known."""
-    return render("result.answers", base=base, adapter=adapter, expected=expected)
+def answers_html(base: str, adapter: str, expected: str, text: str) -> str:
+    """Return two answers to a text side by side, and the row's own output if it is known."""
+    return render("result.answers", base=base, adapter=adapter, expected=expected, text=text)
 
 
 def best_example(report: Report) -> Sample:
@@ -46,7 +46,7 @@ def best_example(report: Report) -> Sample:
 
 def report_html(report: Report) -> str:
     """Return all answers to some rows."""
-    titles = {method: title(method) for method in report.scores}
+    titles = {method: title(method).capitalize() for method in report.scores}
     return render("result.report", samples=report.samples[:_SHOWN], titles=titles)
 
 

@@ -71,6 +71,8 @@ class Visit:
         adapter: the adapter that the visitor had made.
         report: answers of the adapter, or of the draft if there is none, if it was tested.
         results: number of adapters that were made.
+        filled: what answers have put into fields.
+        counting: whether the page says that right answers are being counted.
         key: with which a later page of the same browser tab, after signing in, takes over.
         lock: held while a request is answered and while a result is shown, for milliseconds, so
             that a Cancel finds either all of a request or nothing of it.
@@ -89,6 +91,8 @@ class Visit:
     adapter: Adapter | None = None
     report: Report | None = None
     results: int = 0
+    filled: dict[str, Any] = field(default_factory=dict)
+    counting: bool = False
     _before: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -79,7 +79,7 @@ def test_a_row_counts_as_checked_when_all_methods_have_scored_it(data: Path) -> 
     plan, rows, _ = prepared(data, check=12)
     shown: list[tuple[str, int, int]] = []
     make_adapter(
-        plan, rows, session_with(FakeBase(1.0)), lambda *stage: shown.append((*stage, 0, 0)[:3])
+        plan, rows, session_with(FakeBase(100.0)), lambda *stage: shown.append((*stage, 0, 0)[:3])
     )
     checked = [done for title, done, rows in shown if title == "Checking 12 rows" and rows == 12]
     assert checked[:4] == [0, 4, 8, 12]  # base model, prompt and adapter

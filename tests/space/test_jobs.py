@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.automatic import NO_BASE
 from tests.support.running_space import SPACE, missing
@@ -164,7 +165,11 @@ def planning(visit: Visit) -> Callable[[jobs.Job], None]:
     return lambda job: job.show(show)
 
 
-PLAN: Any = SimpleNamespace()
+def plan_with(verdict: Verdict) -> Any:
+    return SimpleNamespace(name="u/d", plan=SimpleNamespace(verdict=verdict, warnings=[]))
+
+
+PLAN = plan_with(NOT_COUNTED)
 
 
 def shown(updates: Iterator[jobs.Updates]) -> jobs.Updates:
@@ -528,16 +533,17 @@ def page_with(no_model: str = "") -> AdapterActions:
 def test_answers_are_counted_unasked_where_the_base_model_can_be_run(
     untested: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draft: Any = SimpleNamespace()
+    draft = plan_with(Verdict("likely", "Likely to help", "16 of 16."))
     monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: draft)
     monkeypatch.setattr(trying, "test", lambda *_, asked: f"a report, {asked=}")
-    monkeypatch.setattr(AdapterActions, "_show_report", lambda *_: {"verdict": "counted"})
+    monkeypatch.setattr(AdapterActions, "_show_report", lambda page, visit, _: page.verdict(visit))
     actions = page_with()
     page = actions.test_unasked(untested)
+    assert "until right answers are counted" in page["verdict"]
     assert is_visible(page["make"]), "it can be made meanwhile"
     assert actions.test_unasked(untested) == {"visit": untested}, "only once"
     page |= shown(actions.run(untested, "test"))
-    assert page["verdict"] == "counted"
+    assert "Likely to help" in page["verdict"]
     assert untested.draft is draft
     assert str(untested.report) == "a report, asked=False"
     assert untested.adapter is None
@@ -571,6 +577,7 @@ def test_a_test_that_nobody_asked_for_fails_in_silence(
     page = actions.test_unasked(untested) | shown(actions.run(untested, "test"))
     assert "no time left" not in str(page)
     assert page["report"] == page["progress"] == ""
+    assert "answers were not counted" in page["verdict"]
     page = actions.test(untested, 1) | shown(actions.run(untested, "model"))
     assert "No time left" in page["report"]
 

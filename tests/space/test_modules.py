@@ -398,7 +398,7 @@ def test_all_views_escape_names(guest_book: Plan, guest_map: BankMap, title: str
         plan_view.details_html(bad),
         plan_view.verdict_html(bad, NASTY),
         plan_view.map_html(bad, guest_map),
-        result_view.answers_html(NASTY, NASTY, NASTY),
+        result_view.answers_html(NASTY, NASTY, NASTY, NASTY),
         result_view.report_html(report_of(NASTY)),
         note("error", NASTY, [NASTY]),
         progress_html(NASTY, 1, 2),

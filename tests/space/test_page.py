@@ -4,6 +4,7 @@ import re
 import shlex
 import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ if why := missing("gradio", "playwright", browser=True):
 
 from playwright.sync_api import expect
 
+ASKED = re.compile("/run|queue/join")
+"""URL that the page asks for whatever a visitor does."""
 SEARCH = re.compile("component_server")
 """URL that the page asks for matching datasets."""
 NASTY = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
@@ -55,6 +58,8 @@ def test_signed_out_verdict_adapter_and_download(
     assert "org/model was not found" in cli(*command[1:], code=6).err
     visitor.make()
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_focused()
+    for button, look in (("#lm-download", "primary"), ("#lm-make", "secondary")):
+        expect(page.locator(button)).to_have_class(re.compile(rf"\b{look}\b"))
     with page.expect_download() as download:
         page.locator("#lm-download").click()
     download.value.save_as(tmp_path / "adapter.zip")
@@ -66,6 +71,13 @@ def test_signed_out_verdict_adapter_and_download(
     visitor.open_section("Use it")
     for text in ("AutoTokenizer.from_pretrained", "llama serve", "ollama create"):
         expect(page.locator("#lm-usage")).to_contain_text(text)
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    blocks = page.locator("#lm-usage .code_wrap").all()
+    assert len(blocks) == page.locator("#lm-usage pre").count() > 5
+    for block in blocks:
+        block.get_by_role("button").click()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied.strip() == block.locator("code").inner_text().strip()
     visitor.open_section("Options")
     tabbing_requests_nothing(visitor, cli)
 
@@ -123,6 +135,20 @@ def test_a_link_to_share_opens_the_dataset(
     visitor = Visitor(chromium, f"{web.space.url}/?dataset={repo}", context=context)
     visitor.wait_for_plan(repo)
     expect(visitor.page.get_by_role("combobox", name="Name or link")).to_have_value(repo)
+    visitor.close()
+
+
+def test_the_verdict_comes_into_view_on_a_phone(web: Web, chromium: Any, user: Account) -> None:
+    visitor = Visitor(chromium, web.space.url, width=360, height=780)
+    above_the_bar = """() => {
+        const [verdict, bar] = ["#lm-verdict .lm-verdict", "#lm-bar"].map(
+            (place) => document.querySelector(place).getBoundingClientRect());
+        return verdict.bottom <= bar.top;
+    }"""
+    for name in ("first", "second"):
+        visitor.plan(user.dataset(name, {"train.jsonl": TRAIN}))
+        visitor.page.wait_for_function(above_the_bar)
+        visitor.page.evaluate("scrollTo(0, 0)")
     visitor.close()
 
 
@@ -237,6 +263,75 @@ def test_a_later_choice_replaces_a_file_that_is_being_uploaded(
     expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
 
 
+def test_a_prompt_that_is_typed_stays_when_the_plan_of_other_columns_arrives(
+    visitor: Visitor, user: Account
+) -> None:
+    rows = lines([{"left": f"a note {i}", "right": f"b {i}", "more": "c"} for i in range(12)])
+    repo, page = user.dataset("slow-answers", {"train.jsonl": rows}), visitor.page
+    instruction = page.get_by_label("Instruction, the same for all rows")
+    visitor.enter_dataset(repo)
+    page.get_by_role("button", name="Use these columns").click()
+    visitor.wait_for_plan(repo)
+    visitor.open_section("Prompt")
+    release = held_requests(page)
+    page.get_by_label("Role of more").select_option("input")
+    instruction.fill("Answer with one word.")
+    release()
+    page.locator("[data-link*='input%3Dmore']").wait_for(state="attached")
+    expect(instruction).to_have_value("Answer with one word.")
+    page.get_by_role("button", name="Use this prompt").click()
+    page.locator("[data-link*='instruction=Answer']").wait_for(state="attached")
+    page.get_by_label("Role of more").select_option("instruction")
+    page.locator("[data-link*='instruction%3Dmore']").wait_for(state="attached")
+    expect(instruction).to_have_value("")
+
+
+def test_what_is_typed_below_a_result_stays_when_the_next_one_arrives(
+    visitor: Visitor, web: Web
+) -> None:
+    repo, page = owned_dataset(web, "made-twice"), visitor.page
+    heading = page.get_by_role("heading", name="Your adapter is ready")
+    own = {
+        page.get_by_label("Input", exact=True): "my note",
+        page.get_by_label("Name", exact=True): "my-name",
+    }
+    visitor.sign_in()
+    visitor.plan(repo)
+    visitor.make()
+    release = held_requests(page)
+    page.locator("#lm-make").click()
+    for field, text in own.items():
+        field.fill(text)
+    page.get_by_label("private: only you").check()
+    release()
+    heading.wait_for(state="hidden")
+    heading.wait_for()
+    for field, text in own.items():
+        expect(field).to_have_value(text)
+    expect(page.get_by_label("private: only you")).to_be_checked()
+    visitor.plan(owned_dataset(web, "next"))
+    visitor.make()
+    expect(page.get_by_label("Name", exact=True)).to_have_value(re.compile("/next-"))
+    expect(page.get_by_label("public: everybody")).to_be_checked()
+    for field, text in own.items():
+        expect(field).not_to_have_value(text)
+
+
+def held_requests(page: Any) -> Callable[[], None]:
+    """Hold what the page sends from now on; return a function that lets it go."""
+    held: list[Any] = []
+    page.route(ASKED, lambda route: held.append(route))
+
+    def release() -> None:
+        page.wait_for_timeout(1000)  # changes of a form are sent after a moment
+        assert held
+        page.route(ASKED, lambda route: route.continue_())  # comes before the first
+        for route in held:
+            route.continue_()
+
+    return release
+
+
 def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Account) -> None:
     odd = [{"a,b": f"how was {i}", "c=d": "very kind", "x": "Answer."} for i in range(30)]
     repo, page = user.dataset("odd", {"train.jsonl": lines(odd)}), visitor.page
@@ -331,7 +426,9 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
     visitor.make()
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
     expect(page.get_by_label("Name", exact=True)).to_have_value(target)
-    page.get_by_role("button", name="Save to Hub").click()
+    save = page.get_by_role("button", name="Save to Hub")
+    expect(save).to_have_class(re.compile(r"\bprimary\b"))
+    save.click()
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
     link = page.locator("#lm-saved").get_by_role("link", name=target)
     assert link.get_attribute("href") == f"{cli.hub.url}/{target}"

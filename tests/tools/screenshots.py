@@ -4,7 +4,6 @@ The Space runs against a loopback Hub, so no other machine is contacted. Needs t
 and ``dev``, and chromium. The README's picture is the one called ``verdict-light``.
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub import LocalHub
+from tests.space.datasets import lines
+from tests.support.plain_bank import too_strong_bank
 from tests.support.running_space import Visitor, browser, running_space
 
 OWNER = "ann"
@@ -20,6 +21,8 @@ UNKNOWN_COLUMNS = f"{OWNER}/two-columns"
 MODEL_MS = 1_200_000
 """How long running or training the base model may take."""
 PHONE: dict[str, Any] = {"width": 360, "height": 780}
+LOOKS = {"light": None, "dark": None, "phone": PHONE}
+"""Of a state that takes long to reach, with the size of the window if it changes."""
 
 
 def create_datasets(hub: LocalHub) -> str:
@@ -28,8 +31,7 @@ def create_datasets(hub: LocalHub) -> str:
     far = [{"input": f"{i * 7919 % 997:04d}", "output": f"{i * i % 1009:04d}"} for i in range(60)]
     for name, rows in ((FAR, far), (UNKNOWN_COLUMNS, [{"left": "a", "right": "b"}])):
         hub.create_repo(name, repo_type="dataset")
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        hub.commit(name, {"train.jsonl": lines.encode()}, repo_type="dataset")
+        hub.commit(name, {"train.jsonl": lines(rows)}, repo_type="dataset")
     hub.create_repo(NEAR, repo_type="dataset")
     hub.upload_folder(NEAR, DATA_FOLDER, repo_type="dataset")
     return token
@@ -58,6 +60,18 @@ class Camera:
         page.set_viewport_size(window)
         self.paths.append(path)
 
+    def shoot_looks(self, page: Any, name: str) -> None:
+        """Save a screenshot in each of the `LOOKS`.
+
+        Fields keep the height that they had in the first one.
+        """
+        window = page.viewport_size
+        for look, size in LOOKS.items():
+            page.set_viewport_size(size or window)
+            page.emulate_media(color_scheme="dark" if look == "dark" else "light")
+            self.shoot(page, f"{name}-{look}")
+        page.set_viewport_size(window)
+
 
 def shoot_verdicts(camera: Camera, visitor: Visitor, mode: str) -> None:
     """Search, verdicts, errors and columns of a signed-out visitor."""
@@ -81,6 +95,11 @@ def shoot_verdicts(camera: Camera, visitor: Visitor, mode: str) -> None:
     visitor.enter_dataset(UNKNOWN_COLUMNS)
     page.get_by_label("Role of left").wait_for()
     camera.shoot(page, f"columns-{mode}", full_page=False)
+    why = "The files of other visitors leave no room. Try again in a few minutes."
+    page.route("**/upload", lambda route: route.fulfill(status=429, json={"detail": why}))
+    page.locator("#lm-file").set_input_files(DATA_FOLDER / "train.jsonl")
+    page.get_by_text(why).wait_for()
+    camera.shoot(page, f"refused-{mode}", full_page=False)
 
 
 def shoot_phone(camera: Camera, phone: Visitor, mode: str) -> None:
@@ -107,23 +126,23 @@ def shoot_result(camera: Camera, visitor: Visitor) -> None:
     camera.shoot(page, "making", full_page=False, wait_ms=0)
     page.get_by_role("heading", name="Your adapter is ready").wait_for()
     camera.shoot(page, "result-in-view", full_page=False)
-    camera.shoot(page, "result")
+    camera.shoot_looks(page, "result")
     if page.get_by_role("button", name="Compare the answers").count():
         shoot_test(camera, visitor)
     page.get_by_role("button", name="Save to Hub").click()
     page.get_by_text("Your adapter is on the Hub").first.wait_for()
-    camera.shoot(page, "saved")
+    camera.shoot_looks(page, "saved")
     page.get_by_role("button", name="Save to Hub").click()
     visitor.wait_for_error("already holds")
-    camera.shoot(page, "conflict")
+    camera.shoot_looks(page, "conflict")
     visitor.open_section("Options")
     page.get_by_label("Use only the k most similar").fill("5")
     page.get_by_label("Rank of the adapter").fill("many")
     page.keyboard.press("Tab")
     page.locator("#lm-option-error [role=alert]").wait_for()
-    camera.shoot(page, "options")
+    camera.shoot_looks(page, "options")
     visitor.open_all_sections()
-    camera.shoot(page, "all-sections")
+    camera.shoot_looks(page, "all-sections")
 
 
 def shoot_test(camera: Camera, visitor: Visitor) -> None:
@@ -133,7 +152,7 @@ def shoot_test(camera: Camera, visitor: Visitor) -> None:
     page.locator(".lm-pair").wait_for(timeout=MODEL_MS)
     page.get_by_role("button", name="Count right answers").click()
     page.locator("#lm-report .lm-sample").first.wait_for(timeout=MODEL_MS)
-    camera.shoot(page, "tested")
+    camera.shoot_looks(page, "tested")
     improve = page.get_by_role("button", name="Improve", exact=True)
     if improve.count():
         improve.click()
@@ -141,7 +160,26 @@ def shoot_test(camera: Camera, visitor: Visitor) -> None:
         camera.shoot(page, "improving", full_page=False, wait_ms=0)
         ended = "#lm-improved [role=note], #lm-improved [role=alert]"
         page.locator(ended).first.wait_for(timeout=MODEL_MS)
-        camera.shoot(page, "improved")
+        camera.shoot_looks(page, "improved")
+
+
+def shoot_unlikely(camera: Camera, visitor: Visitor) -> None:
+    """Right answers counted unasked, which the adapter has fewer of, and saving it all the same."""
+    page = visitor.page
+    visitor.sign_in()
+    visitor.enter_dataset(NEAR)
+    page.locator("#lm-work [data-progress^='Counting']").wait_for()
+    camera.shoot_looks(page, "counting")
+    page.locator("#lm-cancel").click()
+    page.get_by_text("Canceled").first.wait_for()
+    camera.shoot_looks(page, "canceled")
+    visitor.enter_dataset(NEAR)
+    page.locator("#lm-verdict .lm-unlikely").wait_for(timeout=MODEL_MS)
+    camera.shoot_looks(page, "unlikely")
+    visitor.make()
+    page.get_by_role("button", name="Save to Hub").click()
+    page.locator("#lm-save-anyway").wait_for()
+    camera.shoot_looks(page, "save-anyway")
 
 
 def main(folder: Path) -> None:
@@ -162,6 +200,18 @@ def main(folder: Path) -> None:
                 phone.close()
             visitor = Visitor(chromium, space.url)
             shoot_result(camera, visitor)
+            visitor.close()
+        bank = str(too_strong_bank(Path(home) / "bank"))
+        with running_space(
+            hub,
+            Path(home),
+            token=token,
+            HF_LORAMETA_BANK=bank,
+            HF_LORAMETA_NO_BASE="",
+            HF_LORAMETA_TIME_LIMIT=limit,
+        ) as space:
+            visitor = Visitor(chromium, space.url)
+            shoot_unlikely(camera, visitor)
             visitor.close()
     print(*camera.paths, sep="\n")
 
