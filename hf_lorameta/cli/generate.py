@@ -218,11 +218,12 @@ def push(
         "deleted": list(deleted),
         "url": url,
     }
+    visibility = "private" if target.private else "public"
     if url is None:
-        visibility = "private" if target.private else "public"
         log(quiet, f"Dry run: would publish {folder} to {target.repo_id} ({visibility})")
         emit(json, result | {"folder": str(folder)}, lambda: str(folder))
     else:
+        log(quiet, f"The repo is {visibility}")
         report_pull_request(create_pr, url)
         emit(json, result, lambda: url)
 
@@ -322,7 +323,7 @@ def _report_form(request: Request, dataset: "Dataset", quiet: bool) -> None:
     columns, given = dataset.columns, (request.instruction, request.template)
     if given != (None, None) or given == (columns.instruction_text, columns.template):
         return
-    log(quiet, "--template '{prompt}' leaves prompts as they are")
+    log(quiet, "Add --template '{prompt}' to leave prompts as they are")
 
 
 def _report_plan(prepared: "Prepared", quiet: bool) -> None:

@@ -279,7 +279,7 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
         error.columns = columns.renamed(lambda name: similar.get(name, name))
         error.advise(Option("columns", str(error.columns)))
     else:
-        error.advise("name existing columns")
+        error.advise(Option("columns", "input=COLUMN,output=COLUMN"))
     raise error
 
 
