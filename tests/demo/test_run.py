@@ -65,14 +65,18 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         recorded.append(arguments)
         rows = int(arguments[arguments.index("--max-rows") + 1])
         scores = {"loss": 1.0, "rouge_l": 0.5, "exact_match": 0.5, "contains": 0.5, "rows": rows}
-        answers = {"wrong": "negative", "right": "positive"}  # of the adapter, in the rows' order
+        answers = {  # of the base model and of the adapter, in the rows' order
+            "wrong": ("Yes.", "negative"),
+            "both": ("Positive", "positive"),
+            "right": ("Yes.", "positive"),
+        }
         samples = [
             {
                 "input": f"Input: a note, {note}\nOutput:",
                 "reference": "positive",
-                "outputs": {"base": "Yes.", "generated": f" {answer}\n"},
+                "outputs": {"base": base, "generated": f" {answer}\n"},
             }
-            for note, answer in answers.items()
+            for note, (base, answer) in answers.items()
         ]
         return {"scores": {"base": scores, "generated": scores}, "samples": samples}
 
@@ -104,8 +108,8 @@ def test_first_result_is_on_few_rows_and_the_last_on_all(commands: list[list[str
     assert "Scores on 8 held-out rows:" in messages[0]
     assert "Scores on 48 held-out rows:" in result["summary"]
     for text in (messages[0], result["summary"]):  # with answers before and after
-        right, wrong = text.index("“a note, right”"), text.index("“a note, wrong”")
-        assert right < text.index("'Yes.'") < text.index("'positive'") < wrong
+        right, both, wrong = (text.index(f"“a note, {n}”") for n in ("right", "both", "wrong"))
+        assert right < text.index("'Yes.'") < text.index("'positive'") < both < wrong
 
 
 @pytest.mark.parametrize(("first_rows", "max_rows"), [(0, 48), (8, 8), (8, 2)])
