@@ -198,7 +198,7 @@ def prepare(
     plan, pool = plan_from_reading(reading, bank), reading.pool
     if budget is None:
         prepared = _prepared(plan, pool, done)
-        missing = _missing_fit(plan, session) if wanted.fit and not done.fit else ()
+        missing = _missing_fit(prepared.plan, session) if wanted.fit else ()
         return prepared._replace(reasons=(*prepared.reasons, *missing))
     choice = recipe_within(plan, pool, session, budget)
     recipe = choice.recipe
@@ -208,10 +208,15 @@ def prepare(
 
 
 def _missing_fit(plan: Plan, session: Session) -> Iterator[str]:
-    """Say why the last layer is not fitted to labels though the recipe leaves it open."""
-    if plan.recipe.rows_asked or not plan.recipe.is_default_method or not holds_labels(plan):
+    """Say what a plan lacks whose recipe leaves it open whether rows are fitted on."""
+    if plan.recipe.rows_asked or not plan.recipe.is_default_method:
         return
-    if obstacle := obstacle_to_running(session):
+    if not len(plan.bank) and plan.bank.index.general:
+        yield (
+            "The adapter is the bank's general adapter, the same for every dataset until it is "
+            "fitted or trained on labeled rows"
+        )
+    if holds_labels(plan) and (obstacle := obstacle_to_running(session)):
         yield (
             "Not fitted on labeled rows, without which the adapter rarely gives the right label: "
             f"{obstacle}. Next: {obstacle.hint}"

@@ -96,13 +96,14 @@ def test_it_is_said_why_labels_are_not_fitted(
     texts = [{"input": f"Q {i}?", "output": f"It was {i**3} or so."} for i in range(80)]
     monkeypatch.setattr("hf_lorameta.pipeline.automatic.find_at_hand", lambda name, revision: None)
 
-    def said(rows: Any, wanted: Automatic = BOTH, **settings: Any) -> str:
-        with Session() as session:
+    def said(rows: Any, wanted: Automatic = BOTH, base: str | None = None, **settings: Any) -> str:
+        with Session(base=base) as session:
             found = prepare(open_dataset(rows), session, Recipe.of(**settings), wanted=wanted)
         return " ".join(found.reasons)
 
     assert "rarely gives the right label: the base model is not on this machine" in said(lines)
     assert "Next: hf download HuggingFaceTB/SmolLM2-135M-Instruct" in said(lines)
+    assert "the same for every dataset" in said(texts, base="Qwen/Qwen2.5-Coder-0.5B-Instruct")
     assert said(texts) == said(lines, NOTHING) == said(lines, top_k=2) == ""
 
 
