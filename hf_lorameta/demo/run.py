@@ -23,7 +23,7 @@ from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines.llama_cpp import server as llama_cpp
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
-from hf_lorameta.engines.scoring import Report, Scores, folded
+from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.environment import cache_dir, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
 from hf_lorameta.files import write_atomically
@@ -208,18 +208,15 @@ def _summary(report: dict[str, Any]) -> str:
     scores = {method: Scores(**values) for method, values in report["scores"].items()}
     rows = next(iter(scores.values())).rows
     lines = [f"\nScores on {rows} held-out rows:", "", Report(scores).table(), ""]
-
-    def is_right(sample: dict[str, Any], method: str) -> bool:
-        return folded(sample["outputs"][method]) == folded(sample["reference"])
-
     samples = sorted(
-        report["samples"], key=lambda s: (not is_right(s, "generated"), is_right(s, "base"))
+        (Sample(**sample) for sample in report["samples"]),
+        key=lambda sample: (not sample.is_right("generated"), sample.is_right("base")),
     )
     if samples:
         lines.append("Some of these rows, those first that only the adapter answers right:")
     for sample in samples[:_SAMPLES]:
-        note = sample["input"].rsplit("Input: ", 1)[-1].removesuffix("\nOutput:")
-        lines += [f"“{note}”", f"  reference  {sample['reference']}"]
+        note = sample.input.rsplit("Input: ", 1)[-1].removesuffix("\nOutput:")
+        lines += [f"“{note}”", f"  reference  {sample.reference}"]
         for method in ("base", "generated"):
-            lines.append(f"  {method:<9}  {sample['outputs'][method].strip()[:100]!r}")
+            lines.append(f"  {method:<9}  {sample.outputs[method].strip()[:100]!r}")
     return "\n".join(lines)

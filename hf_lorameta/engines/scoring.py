@@ -54,6 +54,10 @@ class Sample:
     reference: str
     outputs: Mapping[str, str]
 
+    def is_right(self, method: str) -> bool:
+        """Whether a method's answer is the reference; neither case nor ends count."""
+        return folded(self.outputs[method]) == folded(self.reference)
+
 
 @dataclass(frozen=True)
 class Report:

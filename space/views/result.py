@@ -35,13 +35,7 @@ def best_example(report: Report) -> Sample:
         >>> best_example(report).input
         'b'
     """
-
-    def gain(sample: Sample) -> tuple[bool, bool, bool]:
-        reference, base = sample.reference.strip(), sample.outputs["base"].strip()
-        own = sample.outputs["generated"].strip()
-        return own == reference, base.lower() != reference.lower(), base != reference
-
-    return max(report.samples, key=gain)
+    return max(report.samples, key=lambda s: (s.is_right("generated"), not s.is_right("base")))
 
 
 def report_html(report: Report) -> str:
