@@ -35,7 +35,12 @@ def best_example(report: Report) -> Sample:
         >>> best_example(report).input
         'b'
     """
-    return max(report.samples, key=lambda s: (s.is_right("generated"), not s.is_right("base")))
+
+    def gain(sample: Sample) -> tuple[bool, bool, bool]:
+        before, after = (sample.outputs[method].strip() for method in ("base", "generated"))
+        return sample.is_right("generated"), not sample.is_right("base"), before != after
+
+    return max(report.samples, key=gain)
 
 
 def report_html(report: Report) -> str:
