@@ -304,8 +304,8 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
     """Recommend training, with the time that it takes here, or the default, with a prompt or not.
 
     Where the recipe trains, the time is that of its rows. For labels, a fit of the last layer is
-    named first. The time is `training_seconds`, as with ``--budget``;
-    for training, the base model need not be here.
+    named first. The time is `training_seconds`, as with ``--budget``. The base model need not be
+    here.
 
     Args:
         plan: of the dataset.
@@ -322,10 +322,9 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
     """
     if plan.recipe.train is not None:
         return _time_of_training(plan, plan.recipe.train, operations_per_second)
-    rows = _fittable_rows(plan)
-    index = plan.bank.index
-    fitted = rows_to_fit(plan, plan.profile.rows) if rows else 0
-    fitted = fitted if find_at_hand(index.base_model, index.base_revision) else 0
+    rows, index = _fittable_rows(plan), plan.bank.index
+    at_hand = rows and find_at_hand(index.base_model, index.base_revision)
+    fitted = rows_to_fit(plan, plan.profile.rows) if at_hand else 0
     if fitted and plan.recipe.is_default_method and not plan.recipe.rows_asked:
         own = f"for labels such as these, use the default: it fits the last layer on {fitted} rows"
         return f"{own}. Or {_on_training(plan, operations_per_second, otherwise=False)}"

@@ -10,12 +10,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.pipeline.adapter_folder import Export
-from hf_lorameta.pipeline.automatic import (
-    NOTHING,
-    Automatic,
-    obstacle_to_running,
-    possible,
-)
+from hf_lorameta.pipeline.automatic import NOTHING, Automatic, obstacle_to_running, possible
 from hf_lorameta.pipeline.budget import (
     budget_seconds,
     holds_labels,

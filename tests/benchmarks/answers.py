@@ -30,7 +30,7 @@ import numpy as np
 from hf_lorameta import Columns, Recipe, open_dataset
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt_form import with_known_form
-from hf_lorameta.engines.scoring import prompt_text
+from hf_lorameta.engines.scoring import folded, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.files import write_atomically
@@ -209,7 +209,7 @@ def scores_of(answers: Sequence[str], outputs: Sequence[str]) -> Result:
         >>> scores_of(["A", "b", "a"], ["a", "b", "b"])
         {'exact': 0.6666666666666666, 'macro_f1': 0.6666666666666666}
     """
-    given, wanted = ([text.strip().lower() for text in texts] for texts in (answers, outputs))
+    given, wanted = ([folded(text) for text in texts] for texts in (answers, outputs))
     right = Counter(a for a, b in zip(given, wanted, strict=True) if a == b)
     sizes = Counter(given), Counter(wanted)
     f1 = [2 * right[label] / (sizes[0][label] + sizes[1][label]) for label in sizes[1]]

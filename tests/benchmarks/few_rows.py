@@ -104,15 +104,14 @@ class FewRows:
     def _scores(
         self, rows: Sequence[Row], adapter: Path | None, shots: Sequence[Row] = ()
     ) -> Result:
-        """Score answers, too, without regard to case; PEFT attaches the adapter."""
-        scores, answers = self.growth.evaluator.evaluate(rows, adapter, shots)
-        pairs = zip(answers, rows, strict=True)
-        exact = [answer.strip().lower() == row[1].strip().lower() for answer, row in pairs]
+        """Score answers, too; PEFT attaches the adapter."""
+        scores, _ = self.growth.evaluator.evaluate(rows, adapter, shots)
         assert scores.rouge_l is not None
+        assert scores.exact_match is not None
         return {
             "loss": scores.loss,
             "rouge_l": scores.rouge_l,
-            "exact_match": sum(exact) / len(exact),
+            "exact_match": scores.exact_match,
         }
 
     def _plan(self, task: str, bank: Bank | None = None, **settings: Any) -> Plan:

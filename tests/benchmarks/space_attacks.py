@@ -44,6 +44,8 @@ JSON, FORM = "application/json", "multipart/form-data; boundary=b"
 UPLOAD_MB = 10
 MOST = 3000
 """Requests of one attack."""
+IDLE_PLAN = 1.5
+"""Seconds that a plan takes at most while nothing else runs."""
 
 
 _NUMBERS = count(256)
@@ -658,10 +660,6 @@ def run_attack(title: str, url: str, address: str, seconds: float) -> dict[str, 
     return asyncio.run(run())
 
 
-_IDLE_PLAN = 1.5
-"""Seconds that a plan takes at most while nothing else runs."""
-
-
 class Waits:
     """The longest waits of another visitor.
 
@@ -744,7 +742,7 @@ def measure(
     for _ in range(20):  # of the attack before, requests may still run
         before = Waits(space)
         before.once("plan")
-        if before.longest["plan"] < _IDLE_PLAN:
+        if before.longest["plan"] < IDLE_PLAN:
             break
     waits, memory, (number, size) = Waits(space), space.memory(), _files(space)
     running = pool.submit(run_attack, title, space.url, new_address(), seconds)

@@ -7,7 +7,7 @@ from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.history import Repo
 from hf_lorameta.localhub.routing import Call, Route
 from hf_lorameta.localhub.state import HubState
-from tests.support.full_hub.whole_repos import require_free_target
+from tests.support.full_hub.whole_repos import check_target
 
 
 class Moves:
@@ -26,7 +26,7 @@ class Moves:
         repo_type, target = str(call.json.get("type") or "model"), str(call.json.get("toRepo", ""))
         call.params |= {"kind": f"{repo_type}s", "repo": str(call.json.get("fromRepo", ""))}
         repo = call.writable_repo()
-        require_free_target(call, repo.type, target)
+        check_target(call, repo.type, target)
         self._hub = call.hub
         self._former[repo.type, repo.id] = call.hub.repos.pop((repo.type, repo.id))
         repo.id = target

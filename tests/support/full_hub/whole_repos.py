@@ -10,7 +10,7 @@ from hf_lorameta.localhub.routing import Call, Route
 from hf_lorameta.localhub.state import check_repo_id
 
 
-def require_free_target(call: Call, repo_type: str, repo_id: str) -> None:
+def check_target(call: Call, repo_type: str, repo_id: str) -> None:
     """Refuse to create a repo where the caller may not, or where there is one."""
     check_repo_id(repo_id)
     if not call.writer.owns(repo_id.rpartition("/")[0]):
@@ -22,7 +22,7 @@ def require_free_target(call: Call, repo_type: str, repo_id: str) -> None:
 def duplicate(call: Call) -> Response:
     """Copy the files of a repo to a new one."""
     source, target = call.readable_repo(), str(call.json.get("repository", ""))
-    require_free_target(call, source.type, target)
+    check_target(call, source.type, target)
     private = source.private
     if visibility := call.json.get("visibility"):
         private = visibility == "private"
