@@ -85,8 +85,14 @@ def make_adapter(
     if recipe.fit is not None:
         generation = fit_adapter(generation, rows, session.evaluator, progress=progress)
     if recipe.train is not None:
-        training = _of_stage(progress, f"Training on {recipe.train} rows")
-        generation = train_adapter(generation, rows, session.evaluator, progress=training)
+        passing, training = f"Running {recipe.train} rows", f"Training on {recipe.train} rows"
+        generation = train_adapter(
+            generation,
+            rows,
+            session.evaluator,
+            passing=partial(progress, passing),
+            progress=lambda step, steps, _: progress(training, step, steps),
+        )
     _require_update(generation)
     if recipe.check is not None:
         generation = _check(generation, rows, session, progress)
@@ -139,10 +145,6 @@ def _check_if_possible(
     except LoraMetaError as error:
         logger.warning("The adapter was not checked: %s", error)
         return generation
-
-
-def _of_stage(progress: StageProgress, title: str) -> LossProgress:
-    return lambda step, steps, loss: progress(title, step, steps)
 
 
 # --- combine --------------------------------------------------------------------------------------
@@ -235,9 +237,12 @@ def train_adapter(
     rows: Rows,
     evaluator: TorchEvaluator,
     *,
+    passing: Progress = no_progress,
     progress: LossProgress = no_progress,
 ) -> Generation:
     """Train a finished adapter further on rows, in all projections of the base model.
+
+    With many rows, those of its upper layers alone; the rows pass through the lower ones once.
 
     The result is the adapter after the number of steps that is best on rows it was not trained on;
     without any step it is the given one.
@@ -246,6 +251,7 @@ def train_adapter(
         generation: the adapter.
         rows: those to train on, to decide on, and whose outputs take part count.
         evaluator: the base model.
+        passing: called with (rows passed, rows).
         progress: called with (step, steps, loss on held-out rows).
 
     Returns:
@@ -258,29 +264,39 @@ def train_adapter(
     from hf_lorameta.training.bank.one_task import encode_rows
     from hf_lorameta.training.device import plan_loaded_model
     from hf_lorameta.training.further.few_rows import FewRows, continue_training
-    from hf_lorameta.training.further.settings import FOLDS, settings_for
+    from hf_lorameta.training.further.settings import FOLDS, settings_for, untrained_share
+    from hf_lorameta.training.further.upper_layers import (
+        divide_layout,
+        first_trained_layer,
+        trained_alone,
+    )
     from hf_lorameta.training.target_layers import with_all_projections
 
-    plan = generation.plan
+    plan, model = generation.plan, evaluator.model
     settings = settings_for(
         len(rows.train), generation.rank, plan.recipe.seed, others_decide=bool(rows.decide)
     )
-    layout = with_all_projections(evaluator.model, generation.layout)
-    machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS)
+    first = first_trained_layer(model, untrained_share(len(rows.train)))
     given = dict(zip(generation.layout, generation.pairs, strict=True))
+    lower, _ = divide_layout(model, generation.layout, first)
+    _, layout = divide_layout(model, with_all_projections(model, generation.layout), first)
+    below = [given[module] for module in lower]
+    machine = plan_loaded_model(model, layout, generation.rank, FOLDS)
     encoded, others, deciding = (
         encode_rows(evaluator, settings.max_length, part)
         for part in (rows.train, rows.outputs, rows.decide)
     )
-    factors, training = continue_training(
-        evaluator.model,
-        layout,
-        [given.get(module) for module in layout],
-        FewRows(encoded, deciding, [row.output for row in others]),
-        settings,
-        machine,
-        progress,
-    )
+    every, pass_tokens = encoded + deciding, machine.pass_tokens
+    with trained_alone(model, first, lower, below, every, pass_tokens, passing):
+        factors, training = continue_training(
+            model,
+            layout,
+            [given.get(module) for module in layout],
+            FewRows(encoded, deciding, [row.output for row in others]),
+            settings,
+            machine,
+            progress,
+        )
     if training.base < training.end:
         raise AdapterError(
             f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
@@ -294,7 +310,7 @@ def train_adapter(
     generation = replace(generation, plan=replace(plan, training=training))
     if not training.steps:
         return generation
-    return replace(generation, layout=layout, pairs=tuple(factors))
+    return replace(generation, layout=lower + layout, pairs=(*below, *factors))
 
 
 # --- check ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe  # noqa: E402 - they import torch
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
+from hf_lorameta.engines.scoring import Tokens  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import prepare  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
@@ -80,6 +81,30 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     recipe = json.loads((tmp_path / "trained" / "recipe.json").read_bytes())
     assert recipe["training"]["steps"] == training.steps
     assert recipe["recipe"]["train"] == 16
+
+
+def test_many_rows_train_the_upper_layers_alone(tiny_bank: Bank, tmp_path: Path) -> None:
+    words = tiny.WORDS[12:16]
+    pool = [
+        (f"say {a} {b} {other}", f"{b} {a}") for a in words for b in words for other in tiny.WORDS
+    ]
+    lines = [{"input": text, "output": output} for text, output in pool]
+    new = tiny.write_task(tmp_path, "many", lines)
+    generated, trained = make(tiny_bank, new), make(tiny_bank, new, train=80)
+    training = trained.plan.training
+    assert training is not None
+    assert (training.rows, training.held_out) == (60, 20)
+    assert training.end < training.start
+    before = dict(zip(generated.layout, generated.pairs, strict=True))
+    for module, pair in zip(trained.layout, trained.pairs, strict=True):
+        same = module in before and all(map(np.array_equal, pair, before[module]))
+        assert same == (".layers.0." in module.name)
+    drawn = draw_rows(trained.plan.recipe, pool).train
+    [(_, held_out)] = few_rows.split([Tokens([i], [i]) for i in range(80)], seed=0)
+    unseen = [drawn[row.prompt[0]] for row in held_out]
+    trained.save_pretrained(tmp_path / "trained")
+    in_peft = loss(tiny_bank, unseen, tmp_path / "trained")
+    assert training.end == pytest.approx(in_peft, rel=0.01)
 
 
 def test_outputs_of_other_rows_take_part_unless_they_are_few(

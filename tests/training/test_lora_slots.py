@@ -84,7 +84,7 @@ def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int
         for slot, part in zip(packed.outputs, parts, strict=True):
             mean = part.sum() / sum(len(row.output) for row in rows[slot])
             mean.backward(retain_graph=True)
-            sums[slot] += float(mean)
+            sums[slot] += mean.item()
     return sums
 
 

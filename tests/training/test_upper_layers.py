@@ -1,0 +1,80 @@
+"""Passes that begin at a layer give the losses and gradients of passes through all layers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.types import FactorPair
+from tests.support.random_adapter import random_pairs
+from tests.training.test_lora_slots import backward, model_of, targets_of
+from tests.training.tiny import tokens
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from hf_lorameta.engines.transformers import packing  # noqa: E402 - they import torch
+from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
+from hf_lorameta.training.further.upper_layers import (  # noqa: E402
+    beginning_at,
+    divide_layout,
+    first_trained_layer,
+    states_below,
+)
+from hf_lorameta.training.lora_slots import LoraSlots  # noqa: E402
+from hf_lorameta.training.target_layers import find_layout  # noqa: E402
+
+RANK = 3
+ROWS = {"shared": tokens(1, 6), "apart": tokens(2, 6, shared=False), "one": tokens(0, 1)}
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def losses_and_gradients(
+    model: Any, layout: Layout, pairs: list[FactorPair], rows: list[Tokens]
+) -> tuple[float, float, list[Any]]:
+    """Return the losses with and without an adapter, and the gradients of its factors."""
+    slots = LoraSlots(model, layout, RANK, 1.0, count=1)
+    slots.start(0, slots.vector(pairs))
+    with packing.using_row_attention(model), slots.attached():
+        loss = backward(model, {0: rows}, budget=30)[0]
+        base = PassRunner(model, 1, 30).losses({0: rows}, adapters=False)[0].per_token
+    return loss, base, slots.modules(slots.gradients)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("name", ["Llama", "Qwen2", "Qwen3", "Phi3", "SmolLM3", "Gemma2", "Gemma3"])
+def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str, tmp_path: Path) -> None:
+    model = model_of(name)
+    layout = find_layout(model, targets_of(name))
+    pairs = random_pairs(layout, RANK, scale=0.2)
+    by_module = dict(zip(layout, pairs, strict=True))
+    first = first_trained_layer(model, 0.5)
+    assert first == 1
+    lower, upper = divide_layout(model, layout, first)
+    assert len(upper) == 2 * len(lower)
+    loss, base, gradients = losses_and_gradients(model, layout, pairs, ROWS[rows])
+    below = states_below(model, first, lower, [by_module[m] for m in lower], ROWS[rows], tmp_path)
+    with beginning_at(model, first, below):
+        found = losses_and_gradients(model, upper, [by_module[m] for m in upper], ROWS[rows])
+    assert found[0] == pytest.approx(loss, rel=1e-9)
+    assert found[1] == pytest.approx(base, rel=1e-12)
+    for expected, given in zip(gradients[-len(upper) :], found[2], strict=True):
+        for factor, other in zip(expected, given, strict=True):
+            torch.testing.assert_close(other, factor, rtol=1e-6, atol=1e-9)
+    assert losses_and_gradients(model, layout, pairs, ROWS[rows])[:2] == (loss, base)
+
+
+def test_large_states_are_in_a_file(tmp_path: Path) -> None:
+    model, rows = model_of("Llama"), ROWS["shared"]
+    inside, outside = (
+        states_below(model, 1, (), (), rows, tmp_path, in_memory=limit) for limit in (1 << 20, 0)
+    )
+    assert (tmp_path / "below").stat().st_size == 8 * 32 * sum(map(len, inside))
+    assert inside.keys() == outside.keys()
+    assert all(torch.equal(inside[row], outside[row]) for row in inside)
+
+
+def test_models_whose_layers_share_more_than_states_are_trained_whole() -> None:
+    assert first_trained_layer(model_of("Gemma4"), 0.5) == 0
