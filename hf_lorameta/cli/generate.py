@@ -381,7 +381,7 @@ def _describe(plan: "Plan", advice: str | None) -> str:
         return "\n".join([f"{plan.profile.rows_read}; no bank: {start}", *ending])
     neighbors = plan.neighbors()
     rows = [
-        [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
+        [n.label, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
         for n in neighbors
     ]
     head = ["bank dataset", "distance", "coefficient", "license"]

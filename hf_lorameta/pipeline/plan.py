@@ -208,7 +208,7 @@ class Plan:
         lines = [f"Plan for {name} ({self.profile.rows} rows): {source}"]
         lines += [f'  read with columns="{self.dataset.columns}"']
         lines += [
-            f"  {n.coefficient:7.1%}  {n.dataset}  (distance {n.distance:.4g})"
+            f"  {n.coefficient:7.1%}  {n.label}  (distance {n.distance:.4g})"
             for n in neighbors[:_REPR_ROWS]
         ]
         if len(neighbors) > _REPR_ROWS:
@@ -219,7 +219,7 @@ class Plan:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(n.dataset)}</td><td>{n.distance:.4g}</td>"
+            f"<tr><td>{escape(n.label)}</td><td>{n.distance:.4g}</td>"
             f"<td>{n.coefficient:.1%}</td><td>{escape(n.license or 'unknown')}</td></tr>"
             for n in self.neighbors()
         )
@@ -259,7 +259,7 @@ class Plan:
 
         ax = ax or plt.subplots(layout="constrained")[1]
         neighbors = self.neighbors()[:20][::-1]
-        ax.barh([n.dataset for n in neighbors], [n.coefficient for n in neighbors])
+        ax.barh([n.label for n in neighbors], [n.coefficient for n in neighbors])
         ax.set_xlabel("coefficient")
         return ax
 
