@@ -88,6 +88,10 @@ ExportOption = Annotated[
     Literal["gguf"] | None,
     typer.Option(help="gguf: add the adapter for llama.cpp and Ollama (extra: gguf)."),
 ]
+OverwriteFlag = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace an existing adapter without asking."),
+]
 EngineOption = Annotated[
     Literal["transformers", "llama.cpp"],
     typer.Option(

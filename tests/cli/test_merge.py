@@ -55,7 +55,7 @@ def test_a_finished_merge_replaces_a_generated_adapter(
     assert "names no public dataset" in cli("evaluate", "m", code=2).err
     target = user.adapter("old", {RECIPE_FILE: b"{}", COEFFICIENTS_FILE: b"[]"})
     cli("push", "--from", "m", "--repo-id", target, token=user.token, code=6)
-    cli("push", "--from", "m", "--repo-id", target, "--yes", token=user.token)
+    cli("push", "--from", "m", "--repo-id", target, "--overwrite", token=user.token)
     assert COEFFICIENTS_FILE not in cli.hub.files(target)
     assert json.loads(cli.hub.read(target, RECIPE_FILE))["merge"]["max_size"] == 2000
 
