@@ -14,7 +14,7 @@ from hf_lorameta.bank.index import Index
 from hf_lorameta.cards.results import Check
 from hf_lorameta.cli.generate import _describe
 from hf_lorameta.demo import TRAIN_FILE
-from hf_lorameta.errors import MissingExtraError
+from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline.make import make_adapter
 from tests.support.plain_bank import plain_bank
 
@@ -92,6 +92,13 @@ def test_plotting_needs_matplotlib(result: Plan, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="matplotlib"):
         result.plot()
+
+
+def test_a_plan_without_neighbors_is_not_plotted(data: Path) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    alone = plan(data, base="Qwen/Qwen2.5-Coder-0.5B-Instruct")
+    with pytest.raises(UsageError, match="no coefficients to draw"):
+        alone.plot()
 
 
 def test_a_plot_has_a_bar_for_each_adapter(result: Plan) -> None:
