@@ -15,16 +15,8 @@ from tests.training import tiny
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-FAST = """
-from functools import partial
-from hf_lorameta.training.further import readout, settings as further
-readout.ReadoutSettings = partial(readout.ReadoutSettings, lr=0.02, steps=40)
-from hf_lorameta.training.settings import Settings
-further.settings_for = lambda rows, rank, seed, others_decide=False: Settings(
-    rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, seed=seed
-)
-"""
-"""Code to run before a command: learning rates that suit a tiny base model, and few steps."""
+FAST = "from tests.support.fast_fits import fast_training; fast_training()"
+"""Code to run before a command."""
 
 pytestmark = pytest.mark.usefixtures("model_commands")
 
