@@ -45,7 +45,8 @@ _fetch = partial(
     allow_patterns=["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"],
     ignore_patterns=["*/*", "consolidated*"],
 )
-_LOCAL_HINT = Option("base", "FOLDER")
+LOCAL_HINT = Option("base", "FOLDER")
+"""Advice if a base model cannot be fetched: it may be in a folder."""
 
 
 def locate(base_model: str, revision: str | None = None, token: Token = None) -> Path:
@@ -243,7 +244,7 @@ def _from_hub(
         resolve_once(base_model, revision, token)
     except UsageError:
         message = f"{base_model} is neither a folder nor a valid repo id"
-        raise NotFoundError(message, hint=_LOCAL_HINT) from None
+        raise NotFoundError(message, hint=LOCAL_HINT) from None
     except (GatedError, AuthError, NoRevisionError):
         raise
     except HubError as error:
@@ -274,4 +275,4 @@ def _from_hub(
 def _advise_local(error: HubError) -> None:
     """Add to the advice of an error that the model may be in a folder, too."""
     if not isinstance(error, GatedError | AuthError):
-        error.advise(_LOCAL_HINT)
+        error.advise(LOCAL_HINT)

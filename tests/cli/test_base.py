@@ -173,6 +173,9 @@ def test_the_small_bank_in_this_package_is_used_without_the_base_model(
     assert f"--base {base}" in card  # of the command that reproduces it
     done = cli("generate", labels, "--base", base, "--emit", "mixture", "-o", "other", code=2)
     assert "emit=mixture is for the adapters of a bank, and embedded bank has only one" in done.err
+    error = cli("generate", labels, "--base", base, "--fit", 32, "-o", "other", code=6).err
+    assert "--base FOLDER" not in error  # it would not get the bank
+    assert f"hf download {base}" in error
     error = cli("plan", labels, "--base", base, "--recipe", "paper", code=2).err
     assert "the paper's recipe is for the adapters of a bank" in error
     assert "Next:  leave out --recipe, or name another bank\n" in error
