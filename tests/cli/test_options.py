@@ -40,7 +40,7 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(command: str)
         ("push a", "add --base FOLDER, or add --public, or wait"),
         ("evaluate a", "add --base FOLDER, or wait"),
         ("bank push a --repo-id b", "add --public, or wait"),
-        ("bank list a", "wait"),
+        ("bank verify a", "wait"),
         ("", "wait"),
     ],
 )
