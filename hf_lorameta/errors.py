@@ -251,6 +251,16 @@ class MissingExtraError(LoraMetaError):
     exit_code = 7
 
 
+def problem_of(message: str) -> str:
+    """Return what pydantic says of a value in the words of our errors.
+
+    Example:
+        >>> problem_of("Input should be a valid integer"), problem_of("Value error, x is no name")
+        ('must be a valid integer', 'x is no name')
+    """
+    return message.removeprefix("Value error, ").replace("Input should", "must", 1)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its class name if it has none.
 

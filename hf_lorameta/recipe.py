@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
-from hf_lorameta.errors import Option, RecipeError
+from hf_lorameta.errors import Option, RecipeError, problem_of
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.merging import COMBINERS, Combiner
@@ -83,7 +83,7 @@ class _Settings(BaseModel):
     def _error(cls, error: ValidationError) -> RecipeError:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+        problem = problem_of(first["msg"])
         if first["type"] == "extra_forbidden":
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
         return RecipeError(

@@ -22,6 +22,7 @@ from huggingface_hub import RepoCard
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_for, open_bank
 from hf_lorameta.environment import DISTRIBUTION, pip_install
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.files import refuse_other_files, write_atomically
@@ -61,6 +62,7 @@ def build_space(
     folder: Path,
     *,
     bank: str | None = None,
+    base: str | None = None,
     revision: str | None = None,
     whole_bank: bool = False,
     hub: Hub | None = None,
@@ -70,7 +72,8 @@ def build_space(
     Args:
         folder: new, empty, or written by an earlier call, whose files are replaced.
         bank: dataset repo of the bank or pack that the Space uses; None is the bank in this
-            package.
+            package for `base`.
+        base: Hub id of the base model; None is that of the bank, or of the default one.
         revision: branch, tag or commit of that repo; it is pinned to a commit.
         whole_bank: accept a bank that is larger than `MAX_BANK_BYTES` and not a pack.
         hub: None makes a client with the saved token.
@@ -79,7 +82,10 @@ def build_space(
     files = pages | package
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
-        files |= _for_bank(files["README.md"], bank, revision, whole_bank, hub or Hub())
+        opened = _published(bank, base, revision, whole_bank, hub or Hub())
+        files |= _for_bank(files["README.md"], opened)
+    elif base is not None:
+        files |= _for_bank(files["README.md"], _embedded(base))
     earlier = _earlier_build(folder)
     files[WHEEL] = _wheel(pages, package)  # last, since it takes seconds
     names = {*files, FILES_FILE}
@@ -96,6 +102,7 @@ def deploy_space(
     repo_id: str,
     *,
     bank: str | None = None,
+    base: str | None = None,
     revision: str | None = None,
     whole_bank: bool = False,
     private: bool | None = None,
@@ -120,7 +127,9 @@ def deploy_space(
         hardware, why = hub.space_hardware(repo_id.partition("/")[0])
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
         folder = Path(scratch)
-        files = build_space(folder, bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
+        files = build_space(
+            folder, bank=bank, base=base, revision=revision, whole_bank=whole_bank, hub=hub
+        )
         earlier = _earlier_deployment(existing, hub) if existing else set()
         url = hub.publish(
             Upload(folder, delete=sorted(earlier - set(files))),
@@ -266,12 +275,19 @@ def _pinned(requirement: str) -> str:
     return _CAPPED.get(name) or f"{name}=={importlib.metadata.version(name)}"
 
 
-def _for_bank(
-    readme: bytes, bank: str, revision: str | None, whole_bank: bool, hub: Hub
-) -> dict[str, bytes]:
-    """Return the files that make a pinned bank the default, and name it in the metadata."""
+def _embedded(base: str) -> Bank:
+    bank = embedded_for(base)
+    if bank is None:
+        raise UsageError(f"this package has no bank for {base}", hint=Option("bank", "user/bank"))
+    return bank
+
+
+def _published(
+    bank: str, base: str | None, revision: str | None, whole_bank: bool, hub: Hub
+) -> Bank:
+    """Open a bank on the Hub at a commit; refuse one that is large and not a pack."""
     pinned = hub.resolve(bank, "dataset", revision)
-    opened = Bank.from_pretrained(bank, revision=pinned.sha, hub=hub)
+    opened = open_bank(bank, base, revision=pinned.sha, hub=hub)
     if opened.index.packing is None and opened.size > MAX_BANK_BYTES and not whole_bank:
         pack = f"{bank.rpartition('/')[2]}-pack"
         raise UsageError(
@@ -283,10 +299,18 @@ def _for_bank(
                 Option("whole_bank", True),
             ],
         )
-    base_model = opened.index.base_model
-    defaults = {"bank": bank, "bank_revision": pinned.sha, "base_model": base_model}
+    return opened
+
+
+def _for_bank(readme: bytes, bank: Bank) -> dict[str, bytes]:
+    """Return the files that make a bank the default, and name it in the metadata."""
+    base_model = bank.index.base_model
+    defaults = {"base_model": base_model}
     card = RepoCard(readme.decode())
-    card.data["models"], card.data["datasets"] = [base_model], [bank]
+    card.data["models"] = [base_model]
+    if bank.revision is not None:
+        defaults |= {"bank": bank.id, "bank_revision": bank.revision}
+        card.data["datasets"] = [bank.id]
     texts = {"README.md": str(card), DEFAULTS_FILE: json.dumps(defaults, indent=1) + "\n"}
     return {name: text.encode() for name, text in texts.items()}
 

@@ -188,6 +188,21 @@ def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:
     cli(*build, "--bank", adapter, code=4)
 
 
+def test_base_selects_a_bank_in_the_package(cli: Shell, bank: Built) -> None:
+    out, base = cli.cwd / "page", "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    build = ("space", "build", "-o", out)
+    cli(*build, "--base", base, before=NO_PACKAGE, HF_LORAMETA_BANK=str(bank.folder))
+    assert json.loads((out / "defaults.json").read_text()) == {"base_model": base}
+    readme = metadata((out / "README.md").read_text())
+    assert readme["models"] == [base]
+    assert "datasets" not in readme
+    error = cli(*build, "--base", "base/tiny", before=NO_PACKAGE, code=2).err
+    assert "this package has no bank for base/tiny" in error
+    assert "add --bank user/bank" in error
+    wrong = cli(*build, "--bank", bank.repo, "--base", base, before=NO_PACKAGE, code=4).err
+    assert "is a bank for base/tiny" in wrong
+
+
 def test_a_large_bank_is_refused_with_commands_that_pack_it(
     cli: Shell, bank: Built, user: Account
 ) -> None:

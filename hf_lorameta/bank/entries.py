@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.errors import BankError
+from hf_lorameta.errors import BankError, problem_of
 
 _MAX_NAME_BYTES = 220
 _PRIVATE = re.compile(rb'"private":true')  # in a string, quotes are escaped
@@ -173,7 +173,7 @@ class EntryTable(Sequence[IndexEntry]):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))
-            raise self._invalid(position, f"{field}: {first['msg']}") from None
+            raise self._invalid(position, f"{field}: {problem_of(first['msg'])}") from None
 
     def _invalid(self, position: int, problem: str) -> BankError:
         return BankError(f"{self._name}, line {position + 1}: {problem}")

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_serializer
 
 from hf_lorameta.bank.entries import EntryTable, FileName, Stored, to_lines
 from hf_lorameta.bank.entries import IndexEntry as IndexEntry
-from hf_lorameta.errors import BankError, IntegrityError
+from hf_lorameta.errors import BankError, IntegrityError, problem_of
 from hf_lorameta.files import write_atomically
 
 EMBEDDED_BANK = "embedded bank"
@@ -327,7 +327,7 @@ def parse_index(raw: bytes, folder: Path) -> Index:
         _check_version(raw, folder)
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise BankError(f"{path}: {field}: {first['msg']}") from None
+        raise BankError(f"{path}: {field}: {problem_of(first['msg'])}") from None
     for problem in _problems(index):
         raise BankError(f"{path}: {problem}")
     return index

@@ -30,7 +30,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_va
 from hf_lorameta.bank.entries import Stored
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.errors import ManifestError
+from hf_lorameta.errors import ManifestError, problem_of
 from hf_lorameta.hub.repo import is_repo_id
 
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
@@ -328,7 +328,7 @@ def _field_error(error: ValidationError, lines: dict[FieldPath, int], source: st
     elif first["type"] == "missing":
         problem = "is missing"
     else:
-        problem = f"{first['msg'].removeprefix('Value error, ')}, got {str(first['input'])[:80]!r}"
+        problem = f"{problem_of(first['msg'])}, got {str(first['input'])[:80]!r}"
     return ManifestError(f"{source}:{lines.get(parent, 1)}: {field}: {problem}", hint=_HINT)
 
 

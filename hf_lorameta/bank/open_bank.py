@@ -54,6 +54,33 @@ def open_bank(
     return found
 
 
+def require_bank(bank: str | None, base: str | None, *, hub: Hub | None = None) -> Bank:
+    """Open the bank for a base model as `open_bank` does, where there has to be one.
+
+    Raises:
+        BankError: not a bank, one for another base model, or none is named and there is none.
+        HubError: a repo is missing or cannot be reached.
+    """
+    found = _bank_for(bank, base, None, hub or Hub())
+    if found is None:
+        raise BankError(
+            f"this package has no bank for {base}, expected one of {', '.join(EMBEDDED)}",
+            hint=f"hf-lorameta bank search --base {base} lists those that others have published",
+        )
+    return found
+
+
+def embedded_for(base: str | Path) -> Bank | None:
+    """Open the bank in this package for a base model; None if there is none.
+
+    Example:
+        >>> embedded_for("qwen/qwen2.5-coder-0.5b-instruct").index.base_model
+        'Qwen/Qwen2.5-Coder-0.5B-Instruct'
+    """
+    names = [name for name in EMBEDDED if _is_same(name, base)]
+    return Bank.embedded(names[0]) if names else None
+
+
 def _bank_for(
     bank: Bank | str | Path | None, base: str | Path | None, revision: str | None, hub: Hub
 ) -> Bank | None:
@@ -62,8 +89,7 @@ def _bank_for(
     if base is None or _is_same(opened.index.base_model, base):
         return opened
     if bank is None:
-        names = [name for name in EMBEDDED if _is_same(name, base)]
-        return Bank.embedded(names[0]) if names else None
+        return embedded_for(base)
     raise BankError(
         f"{opened.id} is a bank for {opened.index.base_model}, expected one for {base}",
         hint=[Option(name, change="leave out") for name in ("base", "bank")],

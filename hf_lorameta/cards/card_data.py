@@ -35,6 +35,11 @@ class WeightedAdapter:
     coefficient: float
     title: str | None = None  # name of the dataset for people, if the bank states one
 
+    @property
+    def label(self) -> str:
+        """What tells a reader which dataset it is: its title, or else its id."""
+        return self.title or self.dataset
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
         return {name: value for name, value in vars(self).items() if value or name != "title"}

@@ -38,8 +38,7 @@ def render_chart(card: CardData) -> str:
     largest = max(abs(n.coefficient) for n in bars) or 1.0
     rows = "\n".join(_bar(top + _ROW * i, n, largest) for i, n in enumerate(bars))
     description = "; ".join(
-        f"{_repo_name(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
-        for n in bars
+        f"{_label(n)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}" for n in bars
     )
     footer = ""
     if rest:
@@ -75,7 +74,7 @@ def _bar(top: int, neighbor: WeightedAdapter, largest: float) -> str:
     width = max(1.0, _BAR_WIDTH * abs(neighbor.coefficient) / largest)
     color = "#dd6b20" if neighbor.coefficient >= 0 else "#718096"
     base = top + 17
-    label = _xml(_shorten(_repo_name(neighbor.dataset), _LABEL_CELLS))
+    label = _xml(_shorten(_label(neighbor), _LABEL_CELLS))
     distance = number(neighbor.distance)
     return (
         f'<text x="{_LABEL_END}" y="{base}" class="end">{label}</text>\n'
@@ -86,8 +85,8 @@ def _bar(top: int, neighbor: WeightedAdapter, largest: float) -> str:
     )
 
 
-def _repo_name(repo: str) -> str:
-    return clean(repo.rpartition("/")[2])
+def _label(neighbor: WeightedAdapter) -> str:
+    return clean(neighbor.title or neighbor.dataset.rpartition("/")[2])
 
 
 def _shorten(name: str, cells: int) -> str:

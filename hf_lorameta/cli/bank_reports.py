@@ -26,7 +26,7 @@ def listing(bank: "Bank") -> str:
     head = ["adapter", "rank", "size", "commit", "license", "dataset", "rows"]
     rows = [
         [e.adapter, e.rank, megabytes(e.size), e.adapter_revision[:8], e.license or "unknown",
-         e.dataset, e.rows]
+         e.title or e.dataset, e.rows]
         for e in index.entries
     ]  # fmt: skip
     lines = [f"{contents(bank)} for {index.base_model}", *(["", table(head, rows)] if rows else [])]

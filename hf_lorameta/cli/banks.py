@@ -14,6 +14,7 @@ import typer
 from hf_lorameta.cli import bank_reports as reports
 from hf_lorameta.cli import bank_train
 from hf_lorameta.cli.options import (
+    BankBaseOption,
     DaskOption,
     FolderArgument,
     JsonFlag,
@@ -198,11 +199,17 @@ app.command("train", epilog=bank_train.EXAMPLES)(bank_train.command)
 
 
 @app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")
-def list_(bank: BankArgument = None, token: TokenOption = None, json: JsonFlag = False) -> None:
+def list_(
+    bank: BankArgument = None,
+    base: BankBaseOption = None,
+    token: TokenOption = None,
+    json: JsonFlag = False,
+) -> None:
     """List entries with ranks, sizes, commits and licenses, and why others were skipped."""
-    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.open_bank import require_bank
+    from hf_lorameta.hub.client import Hub
 
-    _show_list(Bank.from_pretrained(bank, token=token), json)
+    _show_list(require_bank(bank, base, hub=Hub(token)), json)
 
 
 def _show_list(bank: "Bank", json: bool) -> None:

@@ -38,7 +38,9 @@ def export(
         ),
     ] = None,
     dtype: Annotated[Literal["f16", "f32"], typer.Option(help="Dtype of the weights.")] = "f16",
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
     base: Annotated[
         str | None, typer.Option(help="Folder or repo whose config.json to use.")
     ] = None,

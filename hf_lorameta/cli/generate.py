@@ -13,6 +13,7 @@ import typer
 from hf_lorameta.cli.options import (
     ExportOption,
     JsonFlag,
+    OverwriteFlag,
     QuietFlag,
     Request,
     example,
@@ -82,7 +83,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
 def generate(
     request: Request,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing adapter.")] = False,
+    overwrite: OverwriteFlag = False,
     export: ExportOption = None,
     on: Annotated[Literal["jobs"] | None, typer.Option(hidden=True)] = None,
     json: JsonFlag = False,
@@ -138,7 +139,7 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do everything except publish; needs the Hub.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace files without asking.")] = False,
+    overwrite: OverwriteFlag = False,
     source: Annotated[
         Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
     ] = None,
@@ -189,7 +190,7 @@ def push(
             create_pr=create_pr,
             hub=session.hub,
         )
-        if not (yes or _agrees(target)):
+        if not (overwrite or _agrees(target)):
             refuse_overwrite(target)
         if on:
             job = JobOptions(flavor, export, dry_run, json, quiet)
@@ -381,7 +382,7 @@ def _describe(plan: "Plan", advice: str | None) -> str:
         return "\n".join([f"{plan.profile.rows_read}; no bank: {start}", *ending])
     neighbors = plan.neighbors()
     rows = [
-        [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
+        [n.label, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
         for n in neighbors
     ]
     head = ["bank dataset", "distance", "coefficient", "license"]

@@ -10,6 +10,7 @@ from hf_lorameta.cli.options import (
     CombinerName,
     ExportOption,
     JsonFlag,
+    OverwriteFlag,
     QuietFlag,
     TokenOption,
     example,
@@ -45,7 +46,7 @@ def merge(
             show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing adapter.")] = False,
+    overwrite: OverwriteFlag = False,
     combine: Annotated[
         CombinerName, typer.Option(help="exact: the best rank-r approximation of the weighted sum.")
     ] = "exact",
@@ -73,7 +74,6 @@ def merge(
         ),
     ] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace the repo's files.")] = False,
     export: ExportOption = None,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -96,9 +96,9 @@ def merge(
     recipe = MergeRecipe.of(combine=combine, rank=rank, max_size=size, dtype=dtype)
     if output is None and push is None:
         raise UsageError("no target was named", hint="add -o FOLDER, or --push user/name")
-    if push is None and (private is not None or create_pr or yes):
+    if push is None and (private is not None or create_pr):
         raise UsageError(
-            "--private, --public, --create-pr and --yes need --push",
+            "--private, --public and --create-pr need --push",
             hint="add --push user/name, or leave them out",
         )
     if output is not None:
@@ -115,7 +115,7 @@ def merge(
                 create_pr=create_pr,
                 hub=hub,
             )
-            if not yes:
+            if not overwrite:
                 refuse_overwrite(target)
         folder = output or staging_folder(str(push))
         merged.save_pretrained(folder, repo_id=push, overwrite=overwrite, export=export)

@@ -59,6 +59,14 @@ ConfigOption = Annotated[str | None, typer.Option(help="Configuration of a Hub d
 SplitOption = Annotated[
     str | None, typer.Option(help="Split. Default: train, or the only one.", show_default=False)
 ]
+BankBaseOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Base model of the bank, which selects one in this package: Hub id. Default: that of "
+        "the bank.",
+        show_default=False,
+    ),
+]
 RevisionOption = Annotated[str | None, typer.Option(help="Revision of a Hub dataset.")]
 ColumnsOption = Annotated[
     str | None,
@@ -87,6 +95,10 @@ MaxTextOption = Annotated[
 ExportOption = Annotated[
     Literal["gguf"] | None,
     typer.Option(help="gguf: add the adapter for llama.cpp and Ollama (extra: gguf)."),
+]
+OverwriteFlag = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace an existing adapter without asking."),
 ]
 EngineOption = Annotated[
     Literal["transformers", "llama.cpp"],

@@ -65,7 +65,7 @@ def _own(request: Request, target: "Target", export: "Export | None") -> list[st
     """Return the arguments that say how to make and publish, not what."""
     words = ["--repo-id", target.repo_id, "--private" if target.private else "--public"]
     flags = {
-        "--yes": bool(target.replaces),
+        "--overwrite": bool(target.replaces),
         "--create-pr": target.create_pr,
         "--no-fit": request.no_fit,
         "--no-check": request.no_check,

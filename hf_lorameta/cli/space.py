@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_lorameta.cli.options import JsonFlag, QuietFlag, TokenOption
+from hf_lorameta.cli.options import BankBaseOption, JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, log
 
 app = typer.Typer(
@@ -16,7 +16,8 @@ app = typer.Typer(
 BankOption = Annotated[
     str | None,
     typer.Option(
-        help="Hub repo of a bank or a pack. Default: the bank in this package.", show_default=False
+        help="Hub repo of a bank or a pack. Default: the bank in this package for the base model.",
+        show_default=False,
     ),
 ]
 WholeFlag = Annotated[
@@ -29,6 +30,7 @@ RevisionOption = Annotated[str | None, typer.Option(help="Revision of the bank r
 def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the Space.")],
     bank: BankOption = None,
+    base: BankBaseOption = None,
     bank_revision: RevisionOption = None,
     whole_bank: WholeFlag = False,
     token: TokenOption = None,
@@ -41,7 +43,12 @@ def build(
 
     log(quiet, "Copying the pages and this package")
     files = build_space(
-        output, bank=bank, revision=bank_revision, whole_bank=whole_bank, hub=Hub(token)
+        output,
+        bank=bank,
+        base=base,
+        revision=bank_revision,
+        whole_bank=whole_bank,
+        hub=Hub(token),
     )
     log(quiet, f"Try it: cd {output} && pip install -r requirements.txt && python app.py")
     emit(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
@@ -51,6 +58,7 @@ def build(
 def deploy(
     repo: Annotated[str, typer.Option(help="The Space, user/name.")],
     bank: BankOption = None,
+    base: BankBaseOption = None,
     bank_revision: RevisionOption = None,
     whole_bank: WholeFlag = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
@@ -66,6 +74,7 @@ def deploy(
     deployed = deploy_space(
         repo,
         bank=bank,
+        base=base,
         revision=bank_revision,
         whole_bank=whole_bank,
         private=private,

@@ -92,7 +92,7 @@ def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str
         pushed = _run([*command, "--repo-id", ADAPTER_REPO], owner, console)
         console.say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
         inspected = _run(["inspect", ADAPTER_REPO], visitor, console)
-        nearest = (f"{c['dataset']} {c['coefficient']:.1%}" for c in inspected["coefficients"][:3])
+        nearest = (f"{c['title']} {c['coefficient']:.1%}" for c in inspected["coefficients"][:3])
         console.say(f"Its recipe is public; the largest coefficients: {', '.join(nearest)}")
         result = {
             "url": pushed["url"],

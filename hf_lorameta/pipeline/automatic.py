@@ -57,21 +57,27 @@ def possible(
         return NOTHING
     if not any(wanted) or environ.get(NO_BASE):
         return NOTHING
-    if obstacle_to_running(session) or not _is_small(session):
+    if _missing_extra() or not _is_small(session):
         return NOTHING
     return wanted._replace(fit=wanted.fit and recipe.is_default_method)
 
 
 def obstacle_to_running(session: Session) -> LoraMetaError | None:
     """Return why the base model cannot be run here, with advice; None if it can."""
-    try:
-        require_eval()
-    except MissingExtraError as error:
-        return error
+    if missing := _missing_extra():
+        return missing
     name, revision = session.bank.index.base_model, session.bank.index.base_revision
     if session.has_model or find_at_hand(name, revision):
         return None
     return NotFoundError("the base model is not on this machine", hint=f"hf download {name}")
+
+
+def _missing_extra() -> MissingExtraError | None:
+    try:
+        require_eval()
+    except MissingExtraError as error:
+        return error
+    return None
 
 
 def _is_small(session: Session) -> bool:

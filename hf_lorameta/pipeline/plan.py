@@ -20,6 +20,7 @@ from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
 from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.coefficients import (
@@ -208,7 +209,7 @@ class Plan:
         lines = [f"Plan for {name} ({self.profile.rows} rows): {source}"]
         lines += [f'  read with columns="{self.dataset.columns}"']
         lines += [
-            f"  {n.coefficient:7.1%}  {n.dataset}  (distance {n.distance:.4g})"
+            f"  {n.coefficient:7.1%}  {n.label}  (distance {n.distance:.4g})"
             for n in neighbors[:_REPR_ROWS]
         ]
         if len(neighbors) > _REPR_ROWS:
@@ -219,7 +220,7 @@ class Plan:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(n.dataset)}</td><td>{n.distance:.4g}</td>"
+            f"<tr><td>{escape(n.label)}</td><td>{n.distance:.4g}</td>"
             f"<td>{n.coefficient:.1%}</td><td>{escape(n.license or 'unknown')}</td></tr>"
             for n in self.neighbors()
         )
@@ -253,13 +254,20 @@ class Plan:
 
         Raises:
             MissingExtraError: matplotlib is not installed.
+            UsageError: no adapters of single datasets are combined.
         """
         require_extra("matplotlib", extra="plot")
         import matplotlib.pyplot as plt
 
-        ax = ax or plt.subplots(layout="constrained")[1]
         neighbors = self.neighbors()[:20][::-1]
-        ax.barh([n.dataset for n in neighbors], [n.coefficient for n in neighbors])
+        if not neighbors:
+            raise UsageError(
+                "there are no coefficients to draw: the plan combines no adapters of single "
+                "datasets",
+                hint="plan with a bank that has some",
+            )
+        ax = ax or plt.subplots(layout="constrained")[1]
+        ax.barh([n.label for n in neighbors], [n.coefficient for n in neighbors])
         ax.set_xlabel("coefficient")
         return ax
 

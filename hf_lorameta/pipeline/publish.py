@@ -156,7 +156,7 @@ def refuse_overwrite(target: Target) -> None:
         raise ConflictError(
             f"{target.repo_id} already holds {', '.join(target.replaces)}",
             hint=[
-                "replace them: --yes on the command line, overwrite=True in Python",
+                Option("overwrite", True),
                 Option("create_pr", True),
                 "name another repo",
             ],
@@ -253,7 +253,7 @@ def command_to_publish(folder: Path, target: Target, replace: bool) -> str:
     if target.create_pr:
         flags += " --create-pr"
     elif replace:
-        flags += " --yes"
+        flags += " --overwrite"
     return f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}{flags}"
 
 

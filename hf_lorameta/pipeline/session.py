@@ -14,8 +14,8 @@ from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.engines.scoring import MAX_LENGTH
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
-from hf_lorameta.errors import UsageError
-from hf_lorameta.hub.base_model import locate
+from hf_lorameta.errors import HubError, UsageError
+from hf_lorameta.hub.base_model import LOCAL_HINT, locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.form import in_form_of
 
@@ -109,13 +109,19 @@ class Session:
 
         Raises:
             MissingExtraError: the extra ``eval`` is not installed.
-            NotFoundError: the base model is missing.
+            HubError: the base model is missing, or cannot be fetched.
         """
         require_eval()
         if self._model is not None:
             return self._closing.enter_context(TorchEvaluator.of_model(*self._model))
         index = self.bank.index
-        folder = locate(index.base_model, index.base_revision, self._token)
+        try:
+            folder = locate(index.base_model, index.base_revision, self._token)
+        except HubError as error:
+            if index.adapters:  # the bank is for the model of this name, not for one in a folder
+                error.advice = tuple(part for part in error.advice if part != LOCAL_HINT)
+                error.advise(f"fetch it where the Hub answers: hf download {index.base_model}")
+            raise
         return TorchEvaluator(folder, base_model=index.base_model)
 
     @cached_property

@@ -195,7 +195,7 @@ class World:
             "build all": ("bank", "build", self.all, "-o", name, "-q"),
             "pull": ("bank", "pull", bank, "-o", name, "--all", "-q"),
             "plan": ("plan", "-d", data, "--bank", bank, "-q", "--json"),
-            "push": ("push", "-d", data, "--bank", bank, "-q", "--yes",
+            "push": ("push", "-d", data, "--bank", bank, "-q", "--overwrite",
                      "--repo-id", f"owner/{name}"),
             "pack": ("bank", "pack", self.folder, "-o", name, "-q"),
             "generate": ("generate", "-d", data, "--bank", self.folder, "-o", name, "-q"),

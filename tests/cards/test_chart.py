@@ -40,6 +40,15 @@ def test_bar_widths_are_proportional_to_the_coefficients() -> None:
     assert "12 of 30 coefficients · distance: Kullback–Leibler divergence" in texts
 
 
+def test_a_bar_has_the_title_of_its_dataset_if_the_bank_states_one() -> None:
+    titled = neighbor(0, 0.6, title="Requests <their intent>")
+    root = ET.fromstring(render_chart(replace(PLAIN, neighbors=(titled, neighbor(1, 0.4)))))
+    texts = [e.text for e in root.findall(f"{SVG}text")]
+    assert "Requests <their intent>" in texts
+    assert "task-1" in texts
+    assert "task-0" not in texts
+
+
 def test_long_title_of_a_metric_is_wrapped() -> None:
     short = ET.fromstring(render_chart(many(3)))
     long = ET.fromstring(render_chart(replace(many(3), recipe=Recipe(metric="js-task"))))

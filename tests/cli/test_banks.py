@@ -49,6 +49,19 @@ def test_list_shows_commits_licenses_and_numbers_of_rows(cli: Shell, bank: Built
     assert first["adapter"] in cli("bank", "list", bank.folder).out
 
 
+def test_list_of_the_bank_for_a_base_model(cli: Shell, bank: Built) -> None:
+    base = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    for words in (("--base", base.lower()), ("--base", base)):
+        shown = cli("bank", "list", *words).out
+        assert shown == f"a general adapter for {base}\ntrained on 185 tasks\n"
+    assert cli("bank", "list", bank.folder, "--base", "base/tiny", "--json").json["entries"]
+    wrong = cli("bank", "list", bank.folder, "--base", base, code=4).err
+    assert f"is a bank for base/tiny, expected one for {base}" in wrong
+    missing = cli("bank", "list", "--base", "base/tiny", code=4).err
+    assert "this package has no bank for base/tiny" in missing
+    assert "Next:  hf-lorameta bank search --base base/tiny" in missing
+
+
 def test_show_prints_one_entry(cli: Shell, bank: Built) -> None:
     adapter = bank.owner.entries[1]["adapter"]
     assert cli("bank", "show", bank.folder, adapter, "--json").json["adapter"] == adapter

@@ -15,16 +15,8 @@ from tests.training import tiny
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-FAST = """
-from functools import partial
-from hf_lorameta.training.further import readout, settings as further
-readout.ReadoutSettings = partial(readout.ReadoutSettings, lr=0.02, steps=40)
-from hf_lorameta.training.settings import Settings
-further.settings_for = lambda rows, rank, seed, others_decide=False: Settings(
-    rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, seed=seed
-)
-"""
-"""Code to run before a command: learning rates that suit a tiny base model, and few steps."""
+FAST = "from tests.support.fast_fits import fast_training; fast_training()"
+"""Code to run before a command."""
 
 pytestmark = pytest.mark.usefixtures("model_commands")
 
@@ -181,6 +173,12 @@ def test_the_small_bank_in_this_package_is_used_without_the_base_model(
     assert f"--base {base}" in card  # of the command that reproduces it
     done = cli("generate", labels, "--base", base, "--emit", "mixture", "-o", "other", code=2)
     assert "emit=mixture is for the adapters of a bank, and embedded bank has only one" in done.err
+    error = cli("generate", labels, "--base", base, "--fit", 32, "-o", "other", code=6).err
+    assert "--base FOLDER" not in error  # it would not get the bank
+    assert f"hf download {base}" in error
+    error = cli("plan", labels, "--base", base, "--recipe", "paper", code=2).err
+    assert "the paper's recipe is for the adapters of a bank" in error
+    assert "Next:  leave out --recipe, or name another bank\n" in error
 
 
 def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path) -> None:

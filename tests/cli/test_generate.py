@@ -186,7 +186,7 @@ def test_an_adapter_worse_than_the_base_model_is_scaled_down(
 def test_an_adapter_that_no_scale_makes_useful_is_not_published(
     cli: Shell, plan_args: PlanArgs, user: Account
 ) -> None:
-    push = ("push", *plan_args, "--repo-id", f"{user.name}/harm", "--yes")
+    push = ("push", *plan_args, "--repo-id", f"{user.name}/harm", "--overwrite")
     before = fake_runner(best=1e-6)
     message = cli(*push, "--check", 8, token=user.token, code=5, before=before).err
     assert "even at 1/8 strength the adapter is worse" in message
@@ -285,13 +285,14 @@ def test_files_are_replaced_only_with_consent(
     cli(*push, token=user.token)
     cli.hub.commit(repo, {"notes.txt": b"keep me"})
     before = cli.hub.commits(repo)
-    assert "--yes" in cli(*push, "--rank", 1, token=user.token, code=6).err
+    refused = cli(*push, "--rank", 1, token=user.token, code=6).err
+    assert "Next:  add --overwrite, or add --create-pr, or name another repo\n" in refused
     assert cli.hub.commits(repo) == before
     url = cli(*push, "--rank", 2, "--create-pr", token=user.token).out
     assert url == f"{cli.hub.url}/{repo}/discussions/1\n"
     assert cli.hub.commits(repo) == before
     assert list(cli.hub.repo(repo).refs) == ["main", "refs/pr/1"]  # type: ignore[union-attr]
-    cli(*push, "--rank", 1, "--yes", token=user.token)
+    cli(*push, "--rank", 1, "--overwrite", token=user.token)
     assert cli("inspect", repo, "--json", token=user.token).json["rank"] == 1
     assert cli.hub.read(repo, "notes.txt") == b"keep me"
 

@@ -55,23 +55,28 @@ def test_a_finished_merge_replaces_a_generated_adapter(
     assert "names no public dataset" in cli("evaluate", "m", code=2).err
     target = user.adapter("old", {RECIPE_FILE: b"{}", COEFFICIENTS_FILE: b"[]"})
     cli("push", "--from", "m", "--repo-id", target, token=user.token, code=6)
-    cli("push", "--from", "m", "--repo-id", target, "--yes", token=user.token)
+    cli("push", "--from", "m", "--repo-id", target, "--overwrite", token=user.token)
     assert COEFFICIENTS_FILE not in cli.hub.files(target)
     assert json.loads(cli.hub.read(target, RECIPE_FILE))["merge"]["max_size"] == 2000
 
 
-def test_folders_give_a_private_repo_and_no_path_on_the_card(
+def test_folders_give_a_private_repo_and_their_names_without_paths_on_the_card(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
-    (tmp_path / "my secret folder").mkdir()
-    for name, content in adapter_files().items():
-        (tmp_path / "my secret folder" / name).write_bytes(content)
+    folder = tmp_path / "of nobody else" / "my lora"
+    folder.mkdir(parents=True)
+    for name, data in adapter_files().items():
+        (folder / name).write_bytes(data)
     target = f"{user.name}/from-folder"
-    cli("merge", "my secret folder:1", "--push", target, token=user.token)
+    cli("merge", f"{folder}:1", "--push", target, token=user.token)
     assert (repo := cli.hub.repo(target)) is not None
     assert repo.private
     for name in ("README.md", RECIPE_FILE):
-        assert "secret" not in cli.hub.read(target, name).decode()
+        content = cli.hub.read(target, name).decode()
+        assert "my lora" in content
+        assert "nobody else" not in content
+    shown = cli("inspect", target, token=user.token).out.splitlines()[-1]
+    assert shown.split("  ")[0] == "my lora"
 
 
 def test_a_folder_is_replaced_before_it_is_published(
@@ -109,6 +114,6 @@ def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:
         ((f"{a}:1", f"{a}:2", "-o", "m"), "named twice"),
         ((f"{a}:1",), "no target"),
         ((f"{a}:1", "-o", "m", "--max-size", "2XB"), "not a size"),
-        ((f"{a}:1", "-o", "m", "--rank", "x"), "Input should be a valid integer"),
+        ((f"{a}:1", "-o", "m", "--rank", "x"), "must be a valid integer"),
     ):
         assert message in cli("merge", *arguments, token=user.token, code=2).err

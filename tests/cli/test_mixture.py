@@ -17,7 +17,7 @@ def test_a_mixture_is_pushed_inspected_and_replaced(
     push = ("push", "-d", data, "--bank", bank.folder, "--repo-id", repo, *rule)
     cli(*push, token=user.token)
     assert "already holds" in cli(*push, "--emit", "mixture", token=user.token, code=None).err
-    cli(*push, "--emit", "mixture", "--top-k", 3, "--yes", token=user.token)
+    cli(*push, "--emit", "mixture", "--top-k", 3, "--overwrite", token=user.token)
     files = set(cli.hub.files(repo))
     assert ROUTING_FILE in files
     assert WEIGHTS_FILE not in files  # of the adapter that was replaced
@@ -26,7 +26,7 @@ def test_a_mixture_is_pushed_inspected_and_replaced(
     assert shown["provenance"]["recipe"]["emit"] == "mixture"
     assert len(shown["coefficients"]) == 3
     assert "recipe emit" in cli("inspect", repo, token=user.token).out
-    cli(*push, "--yes", token=user.token)
+    cli(*push, "--overwrite", token=user.token)
     assert not any(name.startswith(EXPERTS) for name in cli.hub.files(repo))
 
 

@@ -40,7 +40,7 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(command: str)
         ("push a", "add --base FOLDER, or add --public, or wait"),
         ("evaluate a", "add --base FOLDER, or wait"),
         ("bank push a --repo-id b", "add --public, or wait"),
-        ("bank list a", "wait"),
+        ("bank verify a", "wait"),
         ("", "wait"),
     ],
 )
@@ -54,8 +54,18 @@ def test_an_unknown_method_is_refused_with_the_choices(cli: Shell, field: str) -
     message = cli("plan", "-d", "rows.jsonl", f"--{field}", "unknown", code=2).err
     assert f"--{field}" in message
     assert "unknown" in message
+    assert f"Error: Invalid value for '--{field}': 'unknown' is not one of " in message
     for name in REGISTRIES[field]:
         assert name in message
+
+
+def test_a_value_of_another_type_is_refused_in_words(cli: Shell) -> None:
+    for command in (
+        ("plan", "-d", "rows.jsonl", "--fit", "x"),
+        ("bank", "fit", "a", "--steps", "x"),
+    ):
+        message = cli(*command, code=2).err
+        assert f"Invalid value for '{command[-2]}': must be a valid integer" in message
 
 
 @pytest.mark.parametrize("name", ["plan", "generate", "push"])

@@ -53,10 +53,10 @@ def test_a_bank_and_the_options_reach_the_job(cli: Shell, user: Account, bank: B
     push = ("push", dataset, "--bank", bank.repo, "--repo-id", repo, "--on", "jobs", "--top-k", 2)
     done = cli(*push, "--no-check", "--no-fit", token=user.token, code=6)
     assert "already holds" in done.err
-    cli(*push, "--no-check", "--no-fit", "--yes", "-q", token=user.token)
+    cli(*push, "--no-check", "--no-fit", "--overwrite", "-q", token=user.token)
     assert bank.repo in cli.hub.read(repo, "README.md").decode()
     command = cli.hub.jobs.jobs[-1].spec["command"]
-    assert {"--no-check", "--no-fit", "--yes"} <= set(command)
+    assert {"--no-check", "--no-fit", "--overwrite"} <= set(command)
     assert command[command.index("--top-k") + 1] == "2"
 
 

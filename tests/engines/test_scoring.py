@@ -52,8 +52,8 @@ def test_report_table_marks_scores_that_were_not_computed() -> None:
     ]
 
 
-class OneStepPerRow(Evaluator):
-    """An evaluator that computes nothing."""
+class TwoStepsPerRow(Evaluator):
+    """An evaluator that computes nothing: in a first step the losses, in a second the answers."""
 
     chat_template = ""
 
@@ -68,22 +68,26 @@ class OneStepPerRow(Evaluator):
         generate: bool = True,
         progress: Progress = no_progress,
     ) -> tuple[Scores, list[str]]:
-        for index in range(len(rows)):
-            progress(index + 1, len(rows))
+        for step in range(2 * len(rows)):
+            progress(step + 1, 2 * len(rows))
         return Scores(1.0, None, None, None, len(rows)), [prompt for prompt, _ in rows]
 
 
-def test_compare_reports_progress_within_each_method() -> None:
+def test_compare_counts_rows_within_each_method() -> None:
     steps: list[tuple[str, int, int]] = []
     methods = {"base": None, "again": None}
     compare(
-        OneStepPerRow(), [("a", "b"), ("c", "d")], methods, row_progress=lambda *s: steps.append(s)
+        TwoStepsPerRow(), [("a", "b"), ("c", "d")], methods, row_progress=lambda *s: steps.append(s)
     )
-    assert steps == [("base", 1, 2), ("base", 2, 2), ("again", 1, 2), ("again", 2, 2)]
+    assert steps == [(method, n, 2) for method in methods for n in (0, 1, 1, 2)]
+    steps.clear()
+    several = {"a": Path("a"), "b": Path("b")}
+    compare(TwoStepsPerRow(), [("a", "b")], several, row_progress=lambda *s: steps.append(s))
+    assert steps == [("a", 0, 1), ("a", 1, 1), ("b", 0, 1), ("b", 1, 1)]
 
 
 def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:
-    model = OneStepPerRow()
+    model = TwoStepsPerRow()
     model.chat_template = "<user>{}<model>"
     assert chat_rows(model, [("a", "b")]) == [("<user>a<model>", "b")]
     assert chat_rows(model, [("<user>a<model>", "b"), ("<user>c<model>", "d")]) == []
@@ -91,7 +95,7 @@ def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> No
 
 def test_compare_rejects_rows_without_outputs() -> None:
     with pytest.raises(UnlabeledDatasetError, match="none of 2 rows has an output"):
-        compare(OneStepPerRow(), [("a", ""), ("b", " ")], {"base": None})
+        compare(TwoStepsPerRow(), [("a", ""), ("b", " ")], {"base": None})
 
 
 def test_progress_is_reported_after_a_delay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +114,7 @@ def test_progress_is_reported_after_a_delay(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
-    evaluator = OneStepPerRow()
+    evaluator = TwoStepsPerRow()
     evaluator.chat_template = "<user>{}<assistant>"
     report = compare(evaluator, [("a", "b")], {"base": None}, shots=[("c", "d")])
     assert list(report.scores) == ["base", "1-shot", "base-chat"]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -339,6 +340,23 @@ def test_an_interrupted_conversion_starts_over(
     assert list(locate(SMOLLM2).iterdir()) == []
 
 
+def test_a_conversion_shows_its_time_before_the_library_shows_a_bar(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def convert(gguf: Path, folder: Path) -> None:
+        time.sleep(3.5)
+        folder.mkdir()
+
+    monkeypatch.setattr(packaged_model, "_convert", convert)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    locate(SMOLLM2)
+    shown = capsys.readouterr().err
+    assert re.search(r"Dequantizing tiny.gguf: 00:0\d", shown)
+    assert "Reading" not in shown  # within two seconds
+    locate(SMOLLM2)
+    assert capsys.readouterr().err == ""
+
+
 def test_dequantizing_needs_the_eval_extra(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,7 +386,8 @@ def test_a_gguf_file_is_a_base_model(
     assert "dequantizing tiny.gguf once" in caplog.text
     caplog.clear()
     assert locate(str(file)) == folder
-    assert not caplog.text
+    where = f"{file}: using the weights of tiny.gguf, dequantized in {folder}"
+    assert caplog.messages == [where]
     with quiet_transformers():
         loaded = transformers.AutoModelForCausalLM.from_pretrained(folder)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -106,7 +106,7 @@ def test_no_token_is_written_to_files_or_urls(
 ) -> None:
     cli(*push_args, "--debug", token=user.token)
     cli.hub.add_fault(Fault("status", status=500, path="/commit/"))
-    message = cli(*push_args, "--yes", "--rank", 1, "--debug", token=user.token, code=6).err
+    message = cli(*push_args, "--overwrite", "--rank", 1, "--debug", token=user.token, code=6).err
     assert "Traceback" in message
     cli.hub.clear_faults()
     cli("plan", "-d", f"{user.name}/none", "--debug", token=user.token, code=6)
@@ -160,7 +160,7 @@ def test_the_resume_command_keeps_public_and_create_pr(
 ) -> None:
     cli(*push_args, "--public", token=user.token)
     cli.hub.add_fault(Fault("status", status=503, path=COMMIT))
-    flags = ("--public", "--yes", "--rank", 1)
+    flags = ("--public", "--overwrite", "--rank", 1)
     message = cli(*push_args, *flags, token=user.token, code=6).err
     pr = cli(*push_args, "--public", "--create-pr", "--rank", 2, token=user.token, code=6).err
     cli.hub.clear_faults()

@@ -60,7 +60,7 @@ def test_a_bank_is_built_and_adapters_are_made_and_published(
     assert cli("bank", "verify", "p").out == "4 adapters, all checksums match\n"
     assert cli(*plan).json["neighbors"] == expected["neighbors"]
     push = ("push", "-d", data, "--bank", f"{user.name}/bank", "--repo-id", f"{user.name}/a")
-    for more in ((), ("--yes", "--rank", 1)):
+    for more in ((), ("--overwrite", "--rank", 1)):
         cli(*push, "--public", *more, token=user.token)
     assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
     cli("space", "deploy", "--repo", f"{user.name}/page", token=user.token, before=NO_PACKAGE)
@@ -114,7 +114,7 @@ def test_a_401_for_a_repo_means_that_it_is_missing_but_a_refused_token_is_named(
     cli.hub.add_fault(Fault("status", status=401, path=info, method="GET", times=1))
     cli(*push, token=user.token)
     assert set(FILES) <= set(cli.hub.files(repo))
-    refused = cli(*push, "--yes", token="hf_" + "z" * 34, code=6).err
+    refused = cli(*push, "--overwrite", token="hf_" + "z" * 34, code=6).err
     assert "does not accept this token" in refused
 
 

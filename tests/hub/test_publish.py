@@ -143,7 +143,7 @@ def test_a_refused_namespace_is_answered_with_one_that_works(
         assert "--create-pr" not in refused
     existing = user.adapter("theirs")
     stranger = cli.hub.add_user(f"{user.name}-x")
-    refused = cli(*push_args[:-2], existing, "--public", "--yes", token=stranger, code=6).err
+    refused = cli(*push_args[:-2], existing, "--public", "--overwrite", token=stranger, code=6).err
     assert "add --create-pr" in refused
     proposed = cli(*push_args[:-2], existing, "--public", "--create-pr", token=stranger)
     assert "/discussions/1" in proposed.out

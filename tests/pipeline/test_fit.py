@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.fast_fits import fast_fits
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -28,17 +28,14 @@ from hf_lorameta.pipeline.generate import prepare  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.training.further import readout  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 LAST = Module("model.layers.1.mlp.down_proj", 48, 32)
 
 
 @pytest.fixture(autouse=True)
-def fast_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A learning rate that suits the tiny base model, and few steps."""
-    fits = partial(readout.ReadoutSettings, lr=0.02, steps=80)
-    monkeypatch.setattr(readout, "ReadoutSettings", fits)
+def suited_to_the_tiny_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_fits(monkeypatch.setattr, steps=80)
 
 
 @pytest.fixture(scope="module", params=["with a prior", "without"])

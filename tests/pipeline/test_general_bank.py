@@ -109,7 +109,11 @@ def test_outputs_are_compared_with_those_of_the_general_adapter(
     lines = [row | {"output": " ".join([row["output"]] * 4)} for row in tiny.rows(3)]
     longer = tiny.write_task(tmp_path, "long", lines)
     assert plan(new, lone).scale == 1
-    assert plan(longer, lone).scale == pytest.approx(plan(longer, bank).scale, rel=0.1)
+    scaled = plan(longer, lone)
+    assert scaled.scale == pytest.approx(plan(longer, bank).scale, rel=0.1)
+    intro = render_card(scaled.card_data(4), None).partition("## Usage")[0]
+    assert f"It was scaled by {scaled.scale:.2f}, since the outputs of this dataset" in intro
+    assert ", times" not in intro  # stated once
 
 
 def test_no_fit_is_proposed_where_the_bank_adapts_the_last_projection_itself(

@@ -3,7 +3,6 @@
 import copy
 import json
 import pickle
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from tests.conftest import Account
 from tests.hub.conftest import use_endpoint
 from tests.pipeline.test_fit import labeled
 from tests.support import tiny_gguf
+from tests.support.fast_fits import fast_training
 from tests.support.shared_data import MISSING, SHARED
 from tests.training import tiny
 
@@ -39,9 +39,6 @@ from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
 from hf_lorameta.pipeline.automatic import NO_BASE  # noqa: E402
 from hf_lorameta.pipeline.budget import advise, forward_passes, training_seconds  # noqa: E402
 from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
-from hf_lorameta.training.further import readout  # noqa: E402
-from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
-from hf_lorameta.training.settings import Settings  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -89,15 +86,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learning rates that suit the tiny base models, and few steps."""
-
-    def settings(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
-        return Settings(rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, seed=seed)
-
-    monkeypatch.setattr(few_rows_settings, "settings_for", settings)
-    fits = partial(readout.ReadoutSettings, lr=0.02, steps=40)
-    monkeypatch.setattr(readout, "ReadoutSettings", fits)
+def suited_to_the_tiny_bases(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_training(monkeypatch.setattr)
 
 
 def make(base: Path, data: Path, **settings: object) -> Generation:

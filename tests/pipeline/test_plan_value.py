@@ -12,7 +12,9 @@ import pytest
 from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
 from hf_lorameta.cards.results import Check
-from hf_lorameta.errors import MissingExtraError
+from hf_lorameta.cli.generate import _describe
+from hf_lorameta.demo import TRAIN_FILE
+from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline.make import make_adapter
 from tests.support.plain_bank import plain_bank
 
@@ -54,7 +56,7 @@ def test_the_repr_names_the_largest_coefficients(result: Plan) -> None:
     lines = repr(result).splitlines()
     assert lines[0].startswith("Plan for a local dataset (40 rows): 26 adapters of local bank")
     assert lines[1] == '  read with columns="input=input,output=output"'
-    assert result.neighbors()[0].dataset in lines[2]
+    assert result.neighbors()[0].label in lines[2]
     assert lines[-1] == "  … and 21 more"
 
 
@@ -62,13 +64,22 @@ def test_html_for_notebooks_is_escaped(result: Plan) -> None:
     bank = result.bank
     entries = list(bank.index.entries)
     first = result.active_indices[0]
-    entries[first] = entries[first].model_copy(update={"dataset": "<script>x</script>"})
+    entries[first] = entries[first].model_copy(update={"title": "<script>x</script>"})
     bank.index = bank.index.model_copy(update={"entries": tuple(entries)})
     html = result._repr_html_()
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
     assert "read with columns=&quot;input=input,output=output&quot;" in html
     assert html.count("<tr>") == len(result.neighbors()) + 1
+
+
+def test_a_dataset_is_named_by_its_title_if_the_bank_states_one() -> None:
+    planned = plan(TRAIN_FILE)
+    first, second = planned.neighbors()[:2]
+    assert first.title == "NewsMTSC (sentiment about a person)"
+    for text in (str(planned), planned._repr_html_(), _describe(planned, None)):
+        assert text.index(first.title) < text.index(str(second.title))
+        assert first.dataset not in text
 
 
 def test_neighbors_as_a_data_frame(result: Plan) -> None:
@@ -81,6 +92,13 @@ def test_plotting_needs_matplotlib(result: Plan, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="matplotlib"):
         result.plot()
+
+
+def test_a_plan_without_neighbors_is_not_plotted(data: Path) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    alone = plan(data, base="Qwen/Qwen2.5-Coder-0.5B-Instruct")
+    with pytest.raises(UsageError, match="no coefficients to draw"):
+        alone.plot()
 
 
 def test_a_plot_has_a_bar_for_each_adapter(result: Plan) -> None:
