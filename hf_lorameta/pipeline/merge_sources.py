@@ -1,17 +1,14 @@
 """The adapters of a merge: found by name, checked, and read one module at a time."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from hf_lorameta.bank.adapter_repo import stated_license
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import GeneralEntry
-from hf_lorameta.cards.markdown import clean
 from hf_lorameta.engines.transformers.peft_adapter import convert_to_lora
 from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import AdapterError, UsageError, sanitize
@@ -31,13 +28,16 @@ from hf_lorameta.pipeline.adapter_folder import (
 )
 from hf_lorameta.types import FloatArray
 
+LOCAL = "local adapter"
+"""Name of an adapter from a folder in provenance and card, which show no path."""
+
 
 @dataclass(frozen=True)
 class Source:
     """One adapter of a merge.
 
     Attributes:
-        name: Hub id, the name in its bank, or that of its folder, whose path may be private.
+        name: Hub id, the name in its bank, or `LOCAL`, numbered if there are several.
         revision: commit; None for a folder.
         base_model: Hub id of the base model.
         base_revision: commit of the base model, if stated.
@@ -69,7 +69,7 @@ class Source:
 
 
 def open_sources(names: Sequence[str], hub: Hub, bank: Callable[[], Bank]) -> list[Source]:
-    """Find adapters by name; those from several folders of the same name are numbered.
+    """Find adapters by name, where several from folders are numbered.
 
     Args:
         names: each a folder; a Hub id, ``user/adapter`` or ``user/adapter@revision``; or the name
@@ -84,14 +84,10 @@ def open_sources(names: Sequence[str], hub: Hub, bank: Callable[[], Bank]) -> li
         MissingExtraError: one has to be converted, and PEFT is not installed.
     """
     sources = [_open_source(name, hub, bank) for name in names]
-    given = Counter(source.name for source in sources if source.revision is None)
-    numbers = {name: count(1) for name, times in given.items() if times > 1}
-    return [
-        replace(source, name=f"{source.name} {next(numbers[source.name])}")
-        if source.revision is None and source.name in numbers
-        else source
-        for source in sources
-    ]
+    local = [i for i, source in enumerate(sources) if source.name == LOCAL]
+    for number, i in enumerate(local if len(local) > 1 else (), 1):
+        sources[i] = replace(sources[i], name=f"{LOCAL} {number}")
+    return sources
 
 
 def _open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
@@ -127,7 +123,7 @@ def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
         return A, B, config.module_scaling(module)
 
     return Source(
-        name=clean(folder.resolve().name),
+        name=LOCAL,
         revision=None,
         base_model=config.base_model,
         base_revision=config.revision,
