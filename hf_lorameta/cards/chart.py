@@ -38,8 +38,7 @@ def render_chart(card: CardData) -> str:
     largest = max(abs(n.coefficient) for n in bars) or 1.0
     rows = "\n".join(_bar(top + _ROW * i, n, largest) for i, n in enumerate(bars))
     description = "; ".join(
-        f"{_label(n)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
-        for n in bars
+        f"{_label(n)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}" for n in bars
     )
     footer = ""
     if rest:

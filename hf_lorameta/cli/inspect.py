@@ -79,7 +79,12 @@ def _merged(saved: "SavedAdapter") -> str:
 
 def _combined(saved: "SavedAdapter") -> str:
     rows = [
-        [c.get("title") or c["dataset"], c["adapter"], f"{c['distance']:.4g}", f"{c['coefficient']:.4f}"]
+        [
+            c.get("title") or c["dataset"],
+            c["adapter"],
+            f"{c['distance']:.4g}",
+            f"{c['coefficient']:.4f}",
+        ]
         for c in saved.coefficients
     ]
     values = [c["coefficient"] for c in saved.coefficients]
