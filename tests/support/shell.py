@@ -24,7 +24,7 @@ NO_PACKAGE = "import hf_lorameta.space_build as s; s._package_files = lambda: it
 """Code to run before a command: a Space has only its pages, not the 400 files of the package."""
 PARENT = """
 import functools, gc, importlib, json, multiprocessing.synchronize, os, pkgutil, ssl, sys
-import datasets, encodings.idna, jinja2, pyarrow.dataset, pyarrow.parquet, tokenizers
+import datasets, encodings.idna, httpcore2, jinja2, pyarrow.dataset, pyarrow.parquet, tokenizers
 import datasets.packaged_modules.csv.csv, datasets.packaged_modules.json.json
 import scipy.io, scipy.sparse, typer.main
 import hf_lorameta.cli.app
@@ -40,6 +40,12 @@ for name in names:
 typer.main.get_command = functools.cache(typer.main.get_command)
 typer.main.get_command(hf_lorameta.cli.app.app)
 hf_lorameta.pipeline.budget.measure_operations()  # takes 0.2 s, most of a plan
+hf_lorameta.bank.bank.Bank.embedded().encode  # and this 0.2 s
+cards = hf_lorameta.cards.markdown._environment()
+for template in cards.list_templates(extensions=["j2"]):
+    cards.get_template(template)
+httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
+httpcore2.default_ssl_context(_trust_env=True)
 gc.freeze()
 for line in sys.stdin:
     request = json.loads(line)
