@@ -60,8 +60,8 @@ _OTHERS = [
     )
 ]
 """Files among them that train or generate."""
-_HEAVY = {"world", "web", "torch"}
-"""Fixtures that start processes or import torch; all that do so use them."""
+_HEAVY = {"world", "web", "torch", "pot"}
+"""Fixtures that start processes, or import what takes seconds; all that do so use them."""
 
 
 _OF_ONE_SPACE = [
@@ -296,6 +296,12 @@ def memory_returned() -> Iterator[None]:
 def torch() -> Any:
     """The module, whose import takes seconds."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def pot() -> Any:
+    """POT, optimal transport in Python, whose import takes a second."""
+    return pytest.importorskip("ot")
 
 
 @pytest.fixture
