@@ -115,7 +115,7 @@ def test_a_long_line_of_json_is_not_read_to_its_end(tmp_path: Path, ending: str)
     opener: Callable[..., Any] = gzip.open if ending.endswith("gz") else open
     with opener(path, "wb") as file:
         file.writelines([b'{"input": "q", "output": "%b"}\n' % (b"a" * 40_000)] * 300)
-        file.write(b'{"input": "q", "output": "%b"}\n' % (b"a " * 20_000_000))
+        file.write(b'{"input": "q", "output": "%b"}\n' % (b"a " * 40_000_000))
     with pytest.raises(DatasetTooLargeError, match=r" has a row of more than 32 MB") as caught:
         list(open_dataset(path).rows())
     assert "--max-text 2000000" in caught.value.hint
