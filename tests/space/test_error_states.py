@@ -99,7 +99,7 @@ def test_roles_and_options_that_do_not_fit(visitor: Visitor, user: Account) -> N
     expect(visitor, "#lm-status", "do not go together")
     page.get_by_label("Role of left").select_option("input")
     page.get_by_label("Role of right").select_option("output")
-    page.locator("#lm-status", has_text="do not go together").wait_for(state="detached")
+    page.locator("[data-link*='output%3Dright']").wait_for(state="attached")
     visitor.open_section("Prompt")
     page.get_by_label("Instruction, the same").fill("Answer.")
     page.get_by_label("Form, if not").fill("Say it.")
