@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from tests.support.shell import Shell as Shell
 
 collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
 
+# with this variable, each of a hundred processes compiles this package, which takes 2 s
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["POT_BACKEND_DISABLE_PYTORCH"] = "1"  # its import takes seconds
 os.environ["HF_LORAMETA_NO_BASE"] = "1"  # commands check an adapter only where a test asks for it
 
@@ -60,8 +64,8 @@ _OTHERS = [
     )
 ]
 """Files among them that train or generate."""
-_HEAVY = {"world", "web", "torch"}
-"""Fixtures that start processes or import torch; all that do so use them."""
+_HEAVY = {"world", "web", "torch", "pot"}
+"""Fixtures that start processes, or import what takes seconds; all that do so use them."""
 
 
 _OF_ONE_SPACE = [
@@ -296,6 +300,12 @@ def memory_returned() -> Iterator[None]:
 def torch() -> Any:
     """The module, whose import takes seconds."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def pot() -> Any:
+    """POT, optimal transport in Python, whose import takes a second."""
+    return pytest.importorskip("ot")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import importlib.metadata
 import json
-import shutil
 import subprocess
 import sys
 import venv
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_lorameta import space_build
 from hf_lorameta.cli.app import app
 from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
@@ -98,20 +98,26 @@ def test_every_variable_is_documented() -> None:
                 assert f"| {field.default} |" in text
 
 
-def test_an_earlier_build_is_replaced_with_all_its_files(built: Path, tmp_path: Path) -> None:
-    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
-    files = relative_files(tmp_path)
-    listing = tmp_path / "files.json"
+def test_an_earlier_build_is_replaced_with_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [file for file in space_build._package_files() if file[0] == "hf_lorameta/errors.py"]
+    monkeypatch.setattr(space_build, "_package_files", lambda: iter(few))
+    built, folder = tmp_path / "built", tmp_path / "folder"
+    for made in (built, folder):
+        build_space(made)
+    files = relative_files(folder)
+    listing = folder / "files.json"
     old = ["pages/removed.py", "hf_lorameta/removed.py", "../outside.txt"]
     listing.write_text(json.dumps({"files": [*files, *old]}))
     for name in (*old, "pages/__pycache__/removed.pyc"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("of an earlier version")
-    build_space(tmp_path)
-    assert relative_files(tmp_path) == files
-    assert all((tmp_path / name).read_bytes() == (built / name).read_bytes() for name in files)
-    assert not (tmp_path / "pages").exists()
-    assert (tmp_path / "../outside.txt").exists()
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of an earlier version")
+    build_space(folder)
+    assert relative_files(folder) == files
+    assert all((folder / name).read_bytes() == (built / name).read_bytes() for name in files)
+    assert not (folder / "pages").exists()
+    assert (tmp_path / "outside.txt").exists()
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "hf_lorameta/mine.py", "views/mine/page.html"])

@@ -120,10 +120,11 @@ def tilt(counts: NDArray[np.integer], background: FloatArray, embeddings: FloatA
     value, tilted = objective(u)
     for _ in range(_STEPS):
         used = tilted > _NEGLIGIBLE
-        e, w = embeddings[used].astype(np.float64), tilted[used]
-        m = w @ e
+        e, root = embeddings[used].astype(np.float64), np.sqrt(tilted[used])
+        e *= root[:, None]
+        m = root @ e
         gradient = m - mean + _RIDGE * u
-        hessian = (e * w[:, None]).T @ e - np.outer(m, m) + _RIDGE * np.eye(u.size)
+        hessian = e.T @ e - np.outer(m, m) + _RIDGE * np.eye(u.size)  # half the work if symmetric
         step = np.linalg.solve(hessian, gradient)
         scale = 1.0
         while scale > 1e-3:

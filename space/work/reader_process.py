@@ -29,7 +29,9 @@ T = TypeVar("T")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = (
     "work.planning",
+    "work.embedded_tokenizer",
     "datasets",
+    "scipy.io",  # `datasets` imports it where a dataset is opened
     "pyarrow.parquet",
     "pyarrow.dataset",
     "datasets.packaged_modules.json.json",

@@ -328,7 +328,7 @@ def test_the_python_example_on_the_card_runs(demo_adapter: Path, tmp_path: Path)
 
 @needs_engine
 @pytest.mark.slow
-def test_the_demo_without_torch_scores_with_llama_cpp_and_prints_a_try_command(
+def test_the_demos_adapter_is_better_than_the_base_model_without_torch_and_can_be_tried(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
@@ -337,10 +337,17 @@ def test_the_demo_without_torch_scores_with_llama_cpp_and_prints_a_try_command(
         "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_LORAMETA_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "hf_lorameta", "demo", "--max-rows", "1", "--quiet"]
+    command = [sys.executable, "-m", "hf_lorameta", "demo", "--max-rows", "1", "-q", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    assert "| generated |" in done.stdout
-    words = shlex.split(done.stdout.strip().splitlines()[-1])
+    report = json.loads(done.stdout)
+    scores = report["scores"]
+    assert report["url"].endswith("newcomer/guestbook-adapter")
+    assert set(scores) == {"base", "base-chat", "generated", "3-shot"}
+    assert scores["generated"]["loss"] < scores["base"]["loss"] / 2
+    assert scores["generated"]["exact_match"] > scores["base"]["exact_match"]
+    assert "| generated |" in report["summary"]
+    assert report["summary"].endswith(report["try"])
+    words = shlex.split(report["try"])
     assert words[:2] == ["hf-lorameta", "try"]
     answer = subprocess.run(
         [sys.executable, "-m", "hf_lorameta", *words[1:], "--max-tokens", "3"],

@@ -22,7 +22,7 @@ def _tracked_zip(target: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
     ).stdout
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for name in filter(None, listed.decode().split("\0")):
             if (ROOT / name).is_file():
                 archive.write(ROOT / name, f"hf-lorameta-main/{name}")

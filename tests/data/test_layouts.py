@@ -5,6 +5,7 @@ Where an error asks, the command that it proposes is run as it would be pasted.
 
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,12 @@ from tests.data.shape_table import CASES, HUB_CASES, REFUSED, TASK_CASES, VECTOR
 from tests.data.shapes import Case, text
 
 # --- the table ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def in_one_process(world: Shell, bank: Built) -> Iterator[None]:
+    with world.in_one_process():
+        yield
 
 
 def dataset_of(shape: Case, cli: Shell, user: Account) -> str:
@@ -81,6 +88,7 @@ def check_reading(cli: Shell, bank: Built, shape: Case, dataset: str) -> None:
         assert words in said
 
 
+@pytest.mark.usefixtures("in_one_process")
 @pytest.mark.parametrize("shape", [*CASES, *TASK_CASES], ids=lambda shape: shape.name)
 def test_datasets_are_read_right_or_a_command_that_works_is_proposed(
     cli: Shell, bank: Built, user: Account, shape: Case
@@ -88,6 +96,7 @@ def test_datasets_are_read_right_or_a_command_that_works_is_proposed(
     check_reading(cli, bank, shape, dataset_of(shape, cli, user))
 
 
+@pytest.mark.usefixtures("in_one_process")
 @pytest.mark.parametrize("place", ["hub", "folder"])
 @pytest.mark.parametrize("shape", HUB_CASES, ids=lambda shape: shape.name)
 def test_repos_and_folders_laid_out_like_them_are_read_alike(
@@ -96,6 +105,7 @@ def test_repos_and_folders_laid_out_like_them_are_read_alike(
     check_reading(cli, bank, shape, placed(shape, cli, user, place))
 
 
+@pytest.mark.usefixtures("in_one_process")
 @pytest.mark.parametrize("place", ["hub", "folder"])
 @pytest.mark.parametrize("shape", [*REFUSED, *VECTORS], ids=lambda shape: shape.name)
 def test_datasets_without_text_are_refused(
@@ -106,6 +116,7 @@ def test_datasets_without_text_are_refused(
     assert "no column holds text" in refused
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_no_text_of_the_dataset_is_in_what_is_stored(
     cli: Shell, bank: Built, user: Account
 ) -> None:

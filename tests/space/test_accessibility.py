@@ -26,28 +26,6 @@ WINDOWS = [(320, 780, "dark"), (360, 780, "light"), (640, 450, "light")]
 """Sizes and colors; a zoom of 200 % halves a window in CSS pixels, here from 1280 to 640."""
 
 
-def test_a_narrow_or_zoomed_page_does_not_scroll_sideways(visitor: Visitor, user: Account) -> None:
-    page = visitor.page
-
-    def each_window() -> Iterator[tuple[int, int]]:
-        for width, height, scheme in WINDOWS:
-            page.set_viewport_size({"width": width, "height": height})
-            page.emulate_media(color_scheme=scheme)
-            expect(page.locator(".dark")).to_have_count(int(scheme == "dark"))
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            yield width, height
-
-    assert [*each_window()]
-    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    for _, height in each_window():
-        page.evaluate("window.scrollTo(0, 0)")
-        box = page.locator("#lm-make").bounding_box()
-        assert box["y"] + box["height"] <= height, "the main button is in view"
-    visitor.make()
-    visitor.open_all_sections()
-    assert [*each_window()]
-
-
 def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
     web: Web, chromium: Any, context: Any, cli: Shell, user: Account
 ) -> None:
@@ -68,26 +46,28 @@ def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
     assert moving[1] == []
 
 
-def test_focus_never_falls_to_the_body_and_results_are_announced_once(
-    visitor: Visitor, cli: Shell, user: Account
+def test_an_adapter_is_saved_by_keyboard_with_the_focus_in_place_and_announced_once(
+    visitor: Visitor, web: Web, cli: Shell, user: Account
 ) -> None:
-    page = visitor.page
+    repo, page = web.owner.dataset("typed", {"train.jsonl": TRAIN}), visitor.page
+    press(page, page.get_by_role("button", name="Sign in"))
+    page.get_by_text("Signed in as").wait_for()
+    tab_to(page, page.get_by_role("combobox", name="Name or link"))
     page.evaluate(RECORD)
-    page.evaluate("""() => {
-        document.querySelector('#lm-dataset').focus();
-        window.looks = 0;  // with the focus nowhere, one after another
-        window.longest = 0;
-        setInterval(() => {
-            window.looks = document.activeElement === document.body ? window.looks + 1 : 0;
-            window.longest = Math.max(window.longest, window.looks);
-        }, 250);
-    }""")
-    visitor.plan(user.dataset("focus", {"train.jsonl": TRAIN}))
-    page.locator("#lm-make").focus()
+    page.keyboard.type(repo)
+    page.keyboard.press("Enter")
+    visitor.wait_for_plan(repo)
+    verdict = page.locator("#lm-verdict .lm-verdict").bounding_box()
+    assert verdict["y"] + verdict["height"] < page.locator("#lm-bar").bounding_box()["y"]
+    page.locator("#lm-dataset").focus()
+    assert tab_to(page, page.locator("#lm-make")) <= 8, "it is near"
     page.keyboard.press("Enter")
     heading = page.get_by_role("heading", name="Your adapter is ready")
     expect(heading).to_be_focused()
     assert_announced_once(page)
+    press(page, page.get_by_role("button", name="Save to Hub"))
+    page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
+    assert cli.hub.repo(f"{web.owner.name}/typed-SmolLM2-135M-Instruct-lorameta") is not None
     page.locator("#lm-make").focus()
     page.keyboard.press("Enter")
     page.locator("[data-focus='2']").wait_for()
@@ -104,6 +84,21 @@ def test_focus_never_falls_to_the_body_and_results_are_announced_once(
     assert page.evaluate("window.longest") <= 1
 
 
+def tab_to(page: Any, control: Any) -> int:
+    """Press Tab until a control has the focus; return how often."""
+    for tabs in range(100):
+        if control.evaluate("(e) => e === document.activeElement"):
+            return tabs
+        page.keyboard.press("Tab")
+    raise AssertionError(f"no Tab reaches {control}")
+
+
+def press(page: Any, button: Any) -> None:
+    """Press a button by keyboard."""
+    tab_to(page, button)
+    page.keyboard.press("Enter")
+
+
 RECORD = """() => {
     window.log = [];
     new MutationObserver(() => window.log.push(
@@ -113,8 +108,14 @@ RECORD = """() => {
     new MutationObserver(() => window.shown.push(
         document.getElementById('lm-work')?.innerText ?? ''))
         .observe(document.body, {subtree: true, childList: true, characterData: true});
+    window.looks = 0;  // with the focus nowhere, one after another
+    window.longest = 0;
+    setInterval(() => {
+        window.looks = document.activeElement === document.body ? window.looks + 1 : 0;
+        window.longest = Math.max(window.longest, window.looks);
+    }, 250);
 }"""
-"""Records what is announced, and when, and what the progress shows."""
+"""Records what is announced, and when, what the progress shows, and where the focus is."""
 
 
 def assert_announced_once(page: Any) -> None:
@@ -133,8 +134,21 @@ def assert_announced_once(page: Any) -> None:
 
 
 @pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe is not installed")
-def test_axe_finds_no_barrier(visitor: Visitor, web: Web, user: Account) -> None:
+def test_a_narrow_or_zoomed_page_does_not_scroll_sideways_and_axe_finds_no_barrier(
+    visitor: Visitor, web: Web, user: Account
+) -> None:
     page = visitor.page
+
+    def each_window() -> Iterator[tuple[int, int]]:
+        for width, height, scheme in WINDOWS:
+            page.set_viewport_size({"width": width, "height": height})
+            page.emulate_media(color_scheme=scheme)
+            expect(page.locator(".dark")).to_have_count(int(scheme == "dark"))
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            yield width, height
+        page.set_viewport_size({"width": 1280, "height": 900})
+
+    assert [*each_window()]
     visitor.sign_in()  # first: it would read the dataset before it once more, maybe later
     visitor.enter_dataset("nobody/nothing-here")
     visitor.wait_for_error("was not found")
@@ -146,8 +160,13 @@ def test_axe_finds_no_barrier(visitor: Visitor, web: Web, user: Account) -> None
     page.locator("#lm-verdict .lm-warning").wait_for()
     assert_no_barrier(visitor)
     visitor.plan(web.owner.dataset("book", {"train.jsonl": TRAIN}))
+    for _, height in each_window():
+        page.evaluate("window.scrollTo(0, 0)")
+        box = page.locator("#lm-make").bounding_box()
+        assert box["y"] + box["height"] <= height, "the main button is in view"
     visitor.make()
     visitor.open_all_sections()
+    assert [*each_window()]
     page.get_by_label("Rank of the adapter").fill("many")
     page.keyboard.press("Tab")
     page.locator("#lm-option-error [role=alert]").wait_for()

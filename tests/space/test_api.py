@@ -108,17 +108,6 @@ def test_plan_returns_what_the_cli_prints(
     assert result == printed
 
 
-def test_generate_returns_the_bytes_that_the_cli_writes(
-    call: Callable[..., Any], cli: Shell, web: Web, user: Account, tmp_path: Path
-) -> None:
-    repo = user.dataset("book", {"train.jsonl": TRAIN})
-    archive, result = call("/generate", dataset=repo)
-    cli("generate", "-d", repo, "-o", tmp_path / "cli")
-    assert read_zip(archive) == read_folder(tmp_path / "cli")
-    assert result["plan"]["dataset"]["id"] == repo
-    assert web.space.settled() == []
-
-
 def test_an_uploaded_file_gives_the_bytes_that_the_cli_writes(
     call: Callable[..., Any], cli: Shell, tmp_path: Path
 ) -> None:
@@ -263,13 +252,13 @@ def test_a_program_that_asks_for_ten_things_gets_what_the_cli_gives(
         planning = [pool.submit(call, "/plan", dataset=repos[i % 2]) for i in range(8)]
         generating = [pool.submit(call, "/generate", dataset=repo) for repo in repos]
         plans = [future.result() for future in planning]
-        archives = [future.result()[0] for future in generating]
+        archives, results = zip(*(future.result() for future in generating), strict=True)
     assert web.space.memory() - before < 400e6
     for i, repo in enumerate(repos):
         cli("generate", "-d", repo, "-o", tmp_path / f"cli{i}")
         assert read_zip(archives[i]) == read_folder(tmp_path / f"cli{i}")
         assert all(plan == plans[i] for plan in plans[i::2])
-        assert plans[i]["dataset"]["id"] == repo
+        assert plans[i]["dataset"]["id"] == results[i]["plan"]["dataset"]["id"] == repo
     assert web.space.settled() == []
 
 

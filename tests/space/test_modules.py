@@ -259,9 +259,11 @@ def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Pa
     assert len(pickle.dumps(caught.value)) < 10_000
 
 
-def test_readers_do_not_import_torch() -> None:
+def test_readers_start_with_the_tokenizer_and_without_torch() -> None:
     torch = "__import__('datasets').config.TORCH_AVAILABLE"
     assert reader_process.read(jobs.Job(60), eval, torch) is False
+    cache = "__import__('hf_lorameta.data.counts.tokenizer', fromlist='_')._parsed.cache_info()"
+    assert reader_process.read(jobs.Job(60), eval, f"{cache}.currsize") == 1
 
 
 # --- settings -----------------------------------------------------------------------------------

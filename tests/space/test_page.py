@@ -37,7 +37,7 @@ def owned_dataset(web: Web, name: str, **kind: Any) -> str:
 # --- from a dataset to an adapter ---------------------------------------------------------------
 
 
-def test_signed_out_verdict_adapter_and_download(
+def test_signed_out_verdict_adapter_download_and_options(
     visitor: Visitor, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
@@ -80,14 +80,17 @@ def test_signed_out_verdict_adapter_and_download(
         assert copied.strip() == block.locator("code").inner_text().strip()
     visitor.open_section("Options")
     tabbing_requests_nothing(visitor, cli)
+    options_gray_out_the_result_and_invalid_ones_stop_the_button(page)
+    assert [r for r in cli.hub.requests if repo in r.path] == []
 
 
 def tabbing_requests_nothing(visitor: Visitor, cli: Shell) -> None:
     """Press Tab through all controls, which must keep the result."""
-    page = visitor.page
-    page.wait_for_timeout(5000)  # what follows the result, on a busy machine, too
+    page, count = visitor.page, -1
+    while count != len(visitor.requests):  # what follows the result
+        count = len(visitor.requests)
+        page.wait_for_timeout(1000)
     cli.hub.clear_requests()
-    count = len(visitor.requests)
     page.locator("#lm-dataset").focus()
     for _ in range(100):
         page.keyboard.press("Tab")
@@ -97,6 +100,23 @@ def tabbing_requests_nothing(visitor: Visitor, cli: Shell) -> None:
     assert page.get_by_role("heading", name="Your adapter is ready").is_visible()
     assert cli.hub.requests == []
     assert not [url for url in visitor.requests[count:] if re.search("queue/join|/run", url)]
+
+
+def options_gray_out_the_result_and_invalid_ones_stop_the_button(page: Any) -> None:
+    box = page.get_by_label("Use only the k most similar")
+    box.fill("2")
+    box.press("Tab")
+    page.get_by_text("Made from 2 adapters").wait_for()
+    expect(page.locator(".lm-old")).to_have_count(1)
+    expect(page.locator("#lm-stale")).to_contain_text("The options have changed")
+    box.fill("many")
+    box.press("Tab")
+    page.locator("#lm-option-error", has_text="must be a whole number").wait_for()
+    expect(page.locator("#lm-make")).to_be_disabled()
+    box.fill("")
+    box.press("Tab")
+    page.get_by_text("Made from 121 adapters").wait_for()
+    expect(page.locator("#lm-make")).to_be_enabled()
 
 
 def test_a_found_dataset_is_chosen_by_keyboard_and_a_late_answer_keeps_the_list(
@@ -128,27 +148,23 @@ def test_a_found_dataset_is_chosen_by_keyboard_and_a_late_answer_keeps_the_list(
     page.unroute_all(behavior="ignoreErrors")
 
 
-def test_a_link_to_share_opens_the_dataset(
+def test_a_link_to_share_opens_the_dataset_and_verdicts_come_into_view_on_a_phone(
     web: Web, chromium: Any, context: Any, user: Account
 ) -> None:
     repo = user.dataset("shared", {"train.jsonl": TRAIN})
-    visitor = Visitor(chromium, f"{web.space.url}/?dataset={repo}", context=context)
+    link = f"{web.space.url}/?dataset={repo}"
+    visitor = Visitor(chromium, link, context=context, width=360, height=780)
     visitor.wait_for_plan(repo)
     expect(visitor.page.get_by_role("combobox", name="Name or link")).to_have_value(repo)
-    visitor.close()
-
-
-def test_the_verdict_comes_into_view_on_a_phone(web: Web, chromium: Any, user: Account) -> None:
-    visitor = Visitor(chromium, web.space.url, width=360, height=780)
     above_the_bar = """() => {
         const [verdict, bar] = ["#lm-verdict .lm-verdict", "#lm-bar"].map(
             (place) => document.querySelector(place).getBoundingClientRect());
         return verdict.bottom <= bar.top;
     }"""
     for name in ("first", "second"):
+        visitor.page.evaluate("scrollTo(0, 0)")
         visitor.plan(user.dataset(name, {"train.jsonl": TRAIN}))
         visitor.page.wait_for_function(above_the_bar)
-        visitor.page.evaluate("scrollTo(0, 0)")
     visitor.close()
 
 
@@ -188,19 +204,6 @@ def test_the_proposed_instruction_is_filled_in_and_no_choice_until_it_is_changed
     page.locator("[data-link*='instruction=Is+it+sun']").wait_for(state="attached")
 
 
-def test_what_lora_is_and_how_it_works_is_explained_in_place(visitor: Visitor) -> None:
-    page = visitor.page
-    term = page.get_by_text("small matrices that are added")
-    assert not term.is_visible()
-    page.get_by_role("button", name="LoRA adapter", exact=True).click()
-    expect(term).to_be_visible()
-    page.keyboard.press("Escape")
-    page.get_by_text("How it works").click()
-    expect(page.locator(".lm-how li:visible")).to_have_count(5)
-    paper = page.get_by_role("link", name="arXiv 2507.01806")
-    assert paper.get_attribute("href") == "https://arxiv.org/abs/2507.01806"
-
-
 def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     visitor: Visitor, tmp_path: Path
 ) -> None:
@@ -221,7 +224,7 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     expect(page.get_by_label("Rank of the adapter")).to_have_value("8")
     page.reload()
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
-    other = Visitor(page.context.browser, visitor.url)
+    other = Visitor(page.context.browser, visitor.url, context=page.context)  # another tab
     assert other.page.get_by_role("heading", name="Your adapter is ready").count() == 0
     other.close()
 
@@ -229,7 +232,7 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
 # --- the last choice wins -----------------------------------------------------------------------
 
 
-def test_a_later_choice_replaces_a_slow_one(
+def test_a_later_choice_replaces_a_slow_dataset_and_a_file_that_is_being_uploaded(
     visitor: Visitor, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     slow, page = user.dataset("slow", {"train.jsonl": TRAIN}), visitor.page
@@ -243,13 +246,8 @@ def test_a_later_choice_replaces_a_slow_one(
     expect(page.locator("#lm-columns")).to_contain_text("rows.jsonl")
     expect(page.locator("#lm-verdict [data-announce^='rows.jsonl']")).to_have_count(1)
     page.wait_for_url(lambda url: "dataset=" not in url)
-
-
-def test_a_later_choice_replaces_a_file_that_is_being_uploaded(
-    visitor: Visitor, user: Account, tmp_path: Path
-) -> None:
-    path, page, held = tmp_path / "rows.jsonl", visitor.page, list[Any]()
-    path.write_bytes(TRAIN)
+    cli.hub.clear_faults()
+    held = list[Any]()
     page.route(re.compile("/upload"), lambda route: held.append(route))
     page.locator("#lm-file").set_input_files(path)
     page.get_by_text("Uploading rows.jsonl").wait_for()
@@ -263,15 +261,19 @@ def test_a_later_choice_replaces_a_file_that_is_being_uploaded(
     expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
 
 
-def test_a_prompt_that_is_typed_stays_when_the_plan_of_other_columns_arrives(
+def test_proposed_roles_are_taken_by_one_click_and_a_prompt_stays_when_others_are_chosen(
     visitor: Visitor, user: Account
 ) -> None:
     rows = lines([{"left": f"a note {i}", "right": f"b {i}", "more": "c"} for i in range(12)])
     repo, page = user.dataset("slow-answers", {"train.jsonl": rows}), visitor.page
     instruction = page.get_by_label("Instruction, the same for all rows")
     visitor.enter_dataset(repo)
+    page.get_by_text("Which column is the model given").wait_for()
+    expect(page.get_by_label("Role of left")).to_have_value("input")
+    expect(page.get_by_label("Role of right")).to_have_value("output")
     page.get_by_role("button", name="Use these columns").click()
     visitor.wait_for_plan(repo)
+    expect(page.locator(".lm-warning")).to_contain_text("Only 12 rows were read")
     visitor.open_section("Prompt")
     release = held_requests(page)
     page.get_by_label("Role of more").select_option("input")
@@ -286,18 +288,15 @@ def test_a_prompt_that_is_typed_stays_when_the_plan_of_other_columns_arrives(
     expect(instruction).to_have_value("")
 
 
-def test_what_is_typed_below_a_result_stays_when_the_next_one_arrives(
-    visitor: Visitor, web: Web
+def what_is_typed_below_a_result_stays_when_the_next_one_arrives(
+    visitor: Visitor, next_dataset: str
 ) -> None:
-    repo, page = owned_dataset(web, "made-twice"), visitor.page
+    page = visitor.page
     heading = page.get_by_role("heading", name="Your adapter is ready")
     own = {
         page.get_by_label("Input", exact=True): "my note",
         page.get_by_label("Name", exact=True): "my-name",
     }
-    visitor.sign_in()
-    visitor.plan(repo)
-    visitor.make()
     release = held_requests(page)
     page.locator("#lm-make").click()
     for field, text in own.items():
@@ -309,7 +308,7 @@ def test_what_is_typed_below_a_result_stays_when_the_next_one_arrives(
     for field, text in own.items():
         expect(field).to_have_value(text)
     expect(page.get_by_label("private: only you")).to_be_checked()
-    visitor.plan(owned_dataset(web, "next"))
+    visitor.plan(next_dataset)
     visitor.make()
     expect(page.get_by_label("Name", exact=True)).to_have_value(re.compile("/next-"))
     expect(page.get_by_label("public: everybody")).to_be_checked()
@@ -347,58 +346,21 @@ def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Acc
     expect(page.get_by_label("Role of a,b")).to_have_value("input")
 
 
-def test_proposed_roles_are_taken_by_one_click(visitor: Visitor, user: Account) -> None:
-    rows = lines([{"left": f"a note {i}", "right": f"b {i}"} for i in range(12)])
-    page, repo = visitor.page, user.dataset("proposed", {"train.jsonl": rows})
-    visitor.enter_dataset(repo)
-    page.get_by_text("Which column is the model given").wait_for()
-    expect(page.get_by_label("Role of left")).to_have_value("input")
-    expect(page.get_by_label("Role of right")).to_have_value("output")
-    page.get_by_role("button", name="Use these columns").click()
-    visitor.wait_for_plan(repo)
-
-
-def test_options_gray_out_the_result_and_invalid_ones_stop_the_button(
-    visitor: Visitor, cli: Shell, user: Account
+def test_lora_the_method_the_endpoints_and_the_tool_are_explained_in_place(
+    visitor: Visitor,
 ) -> None:
-    repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
-    visitor.plan(repo)
-    visitor.make()
-    cli.hub.clear_requests()
-    visitor.open_section("Options")
-    visitor.open_section("Details")
-    box = page.get_by_label("Use only the k most similar")
-    box.fill("2")
-    box.press("Tab")
-    page.get_by_text("Made from 2 adapters").wait_for()
-    expect(page.locator(".lm-old")).to_have_count(1)
-    expect(page.locator("#lm-stale")).to_contain_text("The options have changed")
-    box.fill("many")
-    box.press("Tab")
-    page.locator("#lm-option-error", has_text="must be a whole number").wait_for()
-    expect(page.locator("#lm-make")).to_be_disabled()
-    box.fill("")
-    box.press("Tab")
-    page.get_by_text("Made from 121 adapters").wait_for()
-    expect(page.locator("#lm-make")).to_be_enabled()
-    assert [r for r in cli.hub.requests if repo in r.path] == []
-
-
-def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Account) -> None:
     page = visitor.page
-    visitor.enter_dataset("nobody/nothing-here")
-    visitor.wait_for_error("was not found")
-    visitor.enter_dataset("../../etc/passwd")
-    visitor.wait_for_error("is not a dataset id")
-    assert forbidden_words(visitor.visible_text()) == []
-    rows = [{"input": f"question {i}", "output": f"answer {i}"} for i in range(12)]
-    visitor.plan(user.dataset("few", {"train.jsonl": lines(rows)}))
-    expect(page.locator(".lm-warning")).to_contain_text("Only 12 rows were read")
-
-
-@pytest.mark.skipif(bool(missing("mcp")), reason=missing("mcp"))
-def test_the_docs_panel_lists_the_endpoints_and_the_tool(visitor: Visitor) -> None:
-    page = visitor.page
+    term = page.get_by_text("small matrices that are added")
+    assert not term.is_visible()
+    page.get_by_role("button", name="LoRA adapter", exact=True).click()
+    expect(term).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_text("How it works").click()
+    expect(page.locator(".lm-how li:visible")).to_have_count(5)
+    paper = page.get_by_role("link", name="arXiv 2507.01806")
+    assert paper.get_attribute("href") == "https://arxiv.org/abs/2507.01806"
+    if missing("mcp"):
+        return
     page.get_by_role("button", name="Use via API").click()
     panel = page.get_by_role("dialog")
     expect(panel).to_contain_text("1 Available MCP Tools")
@@ -416,7 +378,7 @@ def test_the_docs_panel_lists_the_endpoints_and_the_tool(visitor: Visitor) -> No
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
-    visitor: Visitor, web: Web, cli: Shell, tmp_path: Path
+    visitor: Visitor, web: Web, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     repo, page = owned_dataset(web, "guests"), visitor.page
     visitor.plan(repo)
@@ -438,45 +400,21 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
     for name in cli.hub.files(target):
         (tmp_path / name).write_bytes(cli.hub.read(target, name))
     assert_peft_loads(tmp_path)
-    page.get_by_role("button", name="Save to Hub").click()
-    visitor.wait_for_error("already holds")
+    for name, message in (
+        (target, "already holds"),
+        ("-x/y z", "not a repo id"),
+        (f"{user.name}/not-mine", "may not"),
+        (user.adapter("taken"), "already holds"),
+    ):
+        page.get_by_label("Name", exact=True).fill(name)
+        page.get_by_role("button", name="Save to Hub").click()
+        page.locator("#lm-saved [role=alert]", has_text=message).wait_for()
+        assert forbidden_words(visitor.visible_text()) == []
+    what_is_typed_below_a_result_stays_when_the_next_one_arrives(
+        visitor, owned_dataset(web, "next")
+    )
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Sign in").wait_for()
-
-
-def test_an_adapter_is_saved_by_keyboard_alone(visitor: Visitor, web: Web, cli: Shell) -> None:
-    repo, page = owned_dataset(web, "typed"), visitor.page
-    press(page, page.get_by_role("button", name="Sign in"))
-    page.get_by_text("Signed in as").wait_for()
-    tab_to(page, page.get_by_role("combobox", name="Name or link"))
-    page.keyboard.type(repo)
-    page.keyboard.press("Enter")
-    visitor.wait_for_plan(repo)
-    verdict = page.locator("#lm-verdict .lm-verdict").bounding_box()
-    assert verdict["y"] + verdict["height"] < page.locator("#lm-bar").bounding_box()["y"]
-    page.locator("#lm-dataset").focus()
-    assert tab_to(page, page.locator("#lm-make")) <= 8, "it is near"
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_focused()
-    press(page, page.get_by_role("button", name="Save to Hub"))
-    page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
-    target = f"{web.owner.name}/typed-SmolLM2-135M-Instruct-lorameta"
-    assert cli.hub.repo(target) is not None
-
-
-def tab_to(page: Any, control: Any) -> int:
-    """Press Tab until a control has the focus; return how often."""
-    for tabs in range(100):
-        if control.evaluate("(e) => e === document.activeElement"):
-            return tabs
-        page.keyboard.press("Tab")
-    raise AssertionError(f"no Tab reaches {control}")
-
-
-def press(page: Any, button: Any) -> None:
-    """Press a button by keyboard."""
-    tab_to(page, button)
-    page.keyboard.press("Enter")
 
 
 def assert_peft_loads(folder: Path) -> None:

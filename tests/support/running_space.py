@@ -144,6 +144,7 @@ def browser() -> Iterator[Any]:
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as driver:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-software-rasterizer"]
+        flags.append("--js-flags=--no-opt")  # of pages so short, it takes longer than it saves
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         try:
             yield chromium
