@@ -242,6 +242,24 @@ def test_answers_are_greedy_and_in_the_order_of_the_rows(
     assert backwards == outputs[::-1]
 
 
+def test_the_output_layer_gets_no_strided_states_of_many_prompts(
+    evaluator: TorchEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those, torch copies a bfloat16 weight for each prompt."""
+    head = evaluator.model.get_output_embeddings()
+    forward, shapes = head.forward, []
+
+    def contiguous(states: Any) -> Any:
+        assert states.is_contiguous()
+        shapes.append(states.shape[:2])
+        return forward(states)
+
+    monkeypatch.setattr(head, "forward", contiguous)
+    evaluator.evaluate(ROWS)
+    assert max(shapes)[0] > 1
+    assert not head._forward_pre_hooks
+
+
 def test_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -> None:
     tokens = naive.tokens(ROWS[2][0], 12)
     place = next(n for n, token in enumerate(tokens) if token != tokens[0])
