@@ -1,6 +1,8 @@
 """On the real base model, a generated adapter lowers the held-out loss."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ pytestmark = [
 ]
 needs_shared = pytest.mark.skipif(not shared_data.SHARED.exists(), reason=shared_data.MISSING)
 LEFT_OUT = "ni1__task020_mctaco_span_based_question"
+
+
+def test_the_demo_prints_its_scores_and_a_command_to_try_the_adapter() -> None:
+    command = [sys.executable, "-m", "hf_lorameta", "demo", "--quiet", "--max-rows", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| generated |" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("hf-lorameta try ")
 
 
 @needs_shared
