@@ -25,7 +25,7 @@ def test_a_moved_dataset_bank_and_adapter_are_found_by_their_former_ids(
     assert f'"id": "{user.name}/new"' in recipe
     assert f'"id": "{user.name}/renamed"' in recipe
     api.move_repo(f"{user.name}/a", f"{user.name}/b")
-    cli(*push, "--rank", "2", "-y", token=user.token)
+    cli(*push, "--rank", "2", "--overwrite", token=user.token)
     assert '"rank": 2' in cli.hub.read(f"{user.name}/b", "recipe.json").decode()
     assert "rank" in cli("inspect", f"{user.name}/a").out
 
