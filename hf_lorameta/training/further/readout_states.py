@@ -19,7 +19,7 @@ from hf_lorameta.method.output_prior import ARCHITECTURES
 from hf_lorameta.types import FactorPair, Progress, no_progress
 
 IN_MEMORY = 1 << 30
-"""Bytes of states above which they are in memory-mapped files."""
+"""Bytes of a model's states above which they are in memory-mapped files."""
 
 
 @dataclass(frozen=True, eq=False)

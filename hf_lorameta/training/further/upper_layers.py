@@ -26,10 +26,9 @@ from hf_lorameta.engines.transformers.packing import (
 )
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES
+from hf_lorameta.training.further.readout_states import IN_MEMORY
 from hf_lorameta.types import FactorPair, Progress, no_progress
 
-IN_MEMORY = 1 << 30
-"""Bytes of states above which they are in a memory-mapped file."""
 _DECODERS = ARCHITECTURES | {"gemma", "gemma2", "gemma3_text"}
 """Model types whose layers take nothing of lower ones but the state of their tokens."""
 
