@@ -1,9 +1,12 @@
-"""The cache folder, and the optional dependencies with the commands that install them."""
+"""The cache folder, the optional dependencies with the commands that install them, and a timer."""
 
 import importlib.util
 import json
 import shlex
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from os import environ
 from pathlib import Path
@@ -115,3 +118,21 @@ def _repository(distribution: metadata.Distribution) -> str:
         if label == "Repository" and "/OWNER/" not in url:
             return f"git+{url}"
     return ""
+
+
+@contextmanager
+def each_second(call: Callable[[], object]) -> Iterator[None]:
+    """Call a function from a thread, each second that the ``with`` block takes."""
+    finished = threading.Event()
+
+    def repeat() -> None:
+        while not finished.wait(1.0):
+            call()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()

@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines.llama_cpp import server as llama_cpp
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
 from hf_lorameta.engines.scoring import Report, Sample, Scores
-from hf_lorameta.environment import cache_dir, install_hint, require_extra
+from hf_lorameta.environment import cache_dir, each_second, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
@@ -52,20 +51,10 @@ class Console:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Report the progress of the code in the ``with`` block from a thread."""
-        finished, start = threading.Event(), time.monotonic()
-
-        def report() -> None:
-            while not finished.wait(1.0):
-                self.progress(name, time.monotonic() - start)
-
+        start = time.monotonic()
         self.progress(name, 0.0)
-        thread = threading.Thread(target=report, daemon=True)
-        thread.start()
-        try:
+        with each_second(lambda: self.progress(name, time.monotonic() - start)):
             yield
-        finally:
-            finished.set()
-            thread.join()
 
 
 def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str, Any]:

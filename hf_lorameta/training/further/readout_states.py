@@ -44,7 +44,9 @@ class States:
     def like_sums(self, name: str) -> torch.Tensor:
         """Return an uninitialized tensor of the shape of `sums`, in a file if they are."""
         shape = (len(self.sums), self.sums.shape[1])
-        return torch.empty(shape) if self.folder is None else _file(self.folder / name, shape)
+        return (
+            torch.empty(shape) if self.folder is None else tensor_in_file(self.folder / name, shape)
+        )
 
 
 def last_projection(model: Any) -> Module:
@@ -103,7 +105,7 @@ def collect_states(
     if 4 * sum(map(math.prod, shapes.values())) <= in_memory:
         folder = None
     kept = {
-        name: _file(folder / name, shape) if folder else torch.empty(shape)
+        name: tensor_in_file(folder / name, shape) if folder else torch.empty(shape)
         for name, shape in shapes.items()
     }
     with using_row_attention(model), applied(model, layout, factors):
@@ -122,9 +124,11 @@ def collect_states(
     return States(kept["inputs"], kept["sums"], targets, sizes, folder)
 
 
-def _file(path: Path, shape: tuple[int, int]) -> torch.Tensor:
-    """Return a float32 tensor in a new memory-mapped file."""
-    return torch.from_file(str(path), shared=True, size=math.prod(shape)).view(shape)
+def tensor_in_file(
+    path: Path, shape: tuple[int, int], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Return an uninitialized tensor in a new memory-mapped file."""
+    return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
 
 
 @contextmanager

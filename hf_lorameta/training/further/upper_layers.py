@@ -26,7 +26,7 @@ from hf_lorameta.engines.transformers.packing import (
 )
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES
-from hf_lorameta.training.further.readout_states import IN_MEMORY
+from hf_lorameta.training.further.readout_states import IN_MEMORY, tensor_in_file
 from hf_lorameta.types import FactorPair, Progress, no_progress
 
 _DECODERS = ARCHITECTURES | {"gemma", "gemma2", "gemma3_text"}
@@ -158,7 +158,7 @@ def _empty(shape: tuple[int, int], dtype: torch.dtype, path: Path, in_memory: in
     """Return an uninitialized tensor, in a file if it is large."""
     if math.prod(shape) * dtype.itemsize <= in_memory:
         return torch.empty(shape, dtype=dtype)
-    return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+    return tensor_in_file(path, shape, dtype)
 
 
 def _rows(
