@@ -23,7 +23,7 @@ from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.merging import COMBINERS, Combiner
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
-from hf_lorameta.method.output_prior import RANK, STRENGTH
+from hf_lorameta.method.output_prior import STRENGTH
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 Emit = Literal["adapter", "mixture"]
@@ -218,11 +218,12 @@ class Recipe(MethodSettings):
             deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
         max_text: cut longer texts of the dataset to this many characters; None is a million.
-        fit: fit the last layer on this many rows of the dataset, which needs the base model, but no
-            pass backwards; None does not fit.
-        train: train the adapter further on this many other rows, which needs the base model; None
-            does not train. Below 64, the outputs of 24 more rows take part, and where hardly two
-            rows have the same output, but other rows do, as many others decide how long to train.
+        fit: train the upper fifth of the layers on this many rows of the dataset, which needs the
+            base model; None does not.
+        train: train the upper half of the layers on this many other rows, or all layers below 64
+            rows, which needs the base model; None does not. Below 64 rows, the outputs of 24 more
+            rows take part, and where hardly two rows have the same output, but other rows do, as
+            many others decide how long to train.
         check: score the adapter on this many rows that were not fitted on, and scale its
             coefficients down if the base model is better; None does not check.
 
@@ -249,8 +250,8 @@ class Recipe(MethodSettings):
         default=None,
         ge=8,
         le=2000,
-        description="Fit the last layer on this many rows, e.g. 300: for labels, in a fraction of "
-        "the time that training takes (extra: eval).",
+        description="Train the upper fifth of the layers on this many rows, e.g. 300: for labels, "
+        "in less time than --train (extra: eval).",
     )
     train: int | None = Field(
         default=None,
@@ -269,12 +270,6 @@ class Recipe(MethodSettings):
     )
 
     def _check_together(self) -> None:
-        if self.fit is not None and not self.leaves_rank_to_fit:
-            raise RecipeError(
-                f"the output prior takes {RANK} ranks of the last layer, so none of rank="
-                f"{self.rank} is left to fit",
-                hint=[Option("rank", RANK + 1), Option("output_prior", 0)],
-            )
         if not self.is_mixture:
             return
         settings: dict[str, object] = {"combine": self.combine} if self.combine != "exact" else {}
@@ -284,16 +279,6 @@ class Recipe(MethodSettings):
                 f"a mixture is neither merged nor trained, got {field}={value}",
                 hint=[Option(field, change="leave out"), Option("emit", change="leave out")],
             )
-
-    @property
-    def leaves_rank_to_fit(self) -> bool:
-        """Whether the output prior does not take all ranks of the last layer, as a fit needs some.
-
-        Example:
-            >>> Recipe(rank=2).leaves_rank_to_fit, Recipe(rank=3).leaves_rank_to_fit
-            (False, True)
-        """
-        return self.rank is None or self.rank > RANK or not self.output_prior
 
     @property
     def is_paper(self) -> bool:

@@ -71,10 +71,6 @@ def test_a_recipe_is_frozen() -> None:
         ({"emit": "mixture", "top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
         ({"emit": "soup"}, "emit must be 'adapter' or 'mixture', got 'soup'"),
         ({"emit": "mixture", "check": 16}, "a mixture is neither merged nor trained, got check=16"),
-        (
-            {"rank": 2, "fit": 8},
-            "the output prior takes 2 ranks of the last layer, so none of rank",
-        ),
         ({"emit": "mixture", "combine": "sparse"}, "a mixture is neither merged nor trained"),
         ({"temperature": 0}, "temperature must be greater than 0, got 0"),
         ({"scale": 0}, "scale must be greater than 0, got 0"),

@@ -28,7 +28,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import ListedBank
-from hf_lorameta.method.output_prior import ARCHITECTURES
+from hf_lorameta.method.output_prior import PLAIN_DECODERS
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the names of classes end that predict the next token."""
@@ -186,10 +186,10 @@ class NoBank(Bank):
 
     @property
     def end_token(self) -> int | None:
-        """Id of the end token, if the last layer of the base model can be fitted."""
+        """Id of the end token, if the upper layers of the base model can be fitted."""
         ends = self.base.config.get("eos_token_id")
         first = ends[0] if isinstance(ends, list) and ends else ends
-        fits = self.base.config.get("model_type") in ARCHITECTURES
+        fits = self.base.config.get("model_type") in PLAIN_DECODERS
         return first if fits and isinstance(first, int) and first < self.index.vocab_size else None
 
     @cached_property

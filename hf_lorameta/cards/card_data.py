@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.cards.markdown import is_hub_id
-from hf_lorameta.cards.results import Check, Fit, Training
+from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import LoraMetaError
@@ -81,7 +81,7 @@ class CardData:
     warnings: tuple[str, ...]
     recipe: Recipe
     library_version: str
-    fit: Fit | None = None  # of the last layer on rows of the dataset
+    fit: Training | None = None  # of the upper layers
     training: Training | None = None  # of the weights on rows of the dataset
     check: Check | None = None  # on other rows of the dataset
     verdict: Verdict = NOT_COUNTED
@@ -114,14 +114,14 @@ class CardData:
 
     @property
     def fitted(self) -> bool:
-        """Whether the fit changed the last layer."""
+        """Whether the fit changed the weights."""
         return self.fit is not None and self.fit.steps > 0
 
     @property
     def fitted_rows(self) -> int:
         """Number of rows of the dataset that weights were fitted or trained on."""
-        fitted = self.fit.rows if self.fit and self.fitted else 0
-        return fitted + (self.training.rows if self.training and self.trained else 0)
+        both = (self.fit, self.training)
+        return sum(training.rows for training in both if training and training.steps)
 
     @property
     def nearest(self) -> WeightedAdapter:

@@ -1,34 +1,13 @@
-"""Results of a fit, a training and a check, as recipes and model cards record them."""
+"""Results of a fit or training and of a check, as recipes and model cards record them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Result of fitting the last layer. Losses are means over output tokens, in nats.
-
-    Attributes:
-        rows: number of rows it was fitted on.
-        outputs: how many different outputs they have.
-        held_out: how many of these rows decided the number of steps; the losses are means over
-            them, predicted by a fit of the other rows.
-        start: loss of the adapter before the fit.
-        end: loss with the fit, or `start` if it did not help. Slightly optimistic: the number of
-            steps was chosen on the same rows.
-        steps: optimizer steps; 0 if none helped, and the adapter stayed as it was.
-    """
-
-    rows: int
-    outputs: int
-    held_out: int
-    start: float
-    end: float
-    steps: int
-
-
-@dataclass(frozen=True)
 class Training:
-    """Result of training an adapter further; losses are as in `Fit`.
+    """Result of fitting an adapter or training it further.
+
+    Losses are means over output tokens, in nats.
 
     Attributes:
         rows: number of rows it was trained on.
@@ -45,6 +24,8 @@ class Training:
         other_outputs: number of other rows whose outputs, without their inputs, took part.
         on_other_rows: whether the held-out rows are none of `rows`.
         used_rows: number of rows that were trained on or held out.
+        layers: number of layers trained, the upper ones; 0 if all were.
+        outputs: how many different outputs `rows` have.
         given_rows: whether they were drawn by the caller, in a way that the recipe does not state.
     """
 
@@ -59,6 +40,8 @@ class Training:
     other_outputs: int = 0
     on_other_rows: bool = False
     used_rows: int = 0
+    layers: int = 0
+    outputs: int = 0
     given_rows: bool = False
 
 
@@ -86,7 +69,7 @@ class RightAnswers:
 
 @dataclass(frozen=True)
 class Check:
-    """Scores of an adapter on rows it was not fitted on; losses are as in `Fit`.
+    """Scores of an adapter on rows it was not fitted on; losses are as in `Training`.
 
     Attributes:
         base: loss of the base model.

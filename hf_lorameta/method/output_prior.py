@@ -36,6 +36,8 @@ ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi
 Gemma 2, 3 and 4 have a norm between the two: the size of what is added is fixed, whatever the
 update, so it cannot carry the prior.
 """
+PLAIN_DECODERS = ARCHITECTURES | {"gemma", "gemma2", "gemma3_text"}
+"""Model types whose layers take nothing of lower ones but the state of their tokens."""
 STRENGTH = 0.5
 """Default coefficient of the update; 1 would move the tokens all the way."""
 RANK = 2

@@ -1,8 +1,8 @@
 """What is done with the base model although nobody asked for it: where it is here, and small.
 
-For labels, the last layer is fitted on labeled rows, since an adapter that counts tokens alone
-seldom tells which input has which label. The adapter is then compared with the base model on other
-rows. Both can be left out.
+For labels, the adapter is fitted on labeled rows, since one that counts tokens alone seldom tells
+which input has which label. It is then compared with the base model on other rows. Both can be left
+out.
 """
 
 from os import environ
@@ -28,7 +28,7 @@ class Automatic(NamedTuple):
     """What is done where it is possible.
 
     Attributes:
-        fit: fit the last layer on labeled rows, if the outputs are labels.
+        fit: fit the adapter on labeled rows, if the outputs are labels.
         check: check the adapter.
     """
 

@@ -29,7 +29,7 @@ from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.training.further.settings import work
+from hf_lorameta.training.further.settings import FIT, Depth, depth_of_training, work
 from hf_lorameta.types import Row
 
 ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -47,16 +47,13 @@ _TIMED_ROWS, _TIMED_OPERATIONS = 8, 3e11
 """Rows whose pass is timed, at most those of a training step, and their operations."""
 _CHECKED = 8
 """Cost of a row to check on, in forward passes: three methods, one with examples in its prompt."""
-_LOGITS = 6
-"""How many times a fit computes the logits of all output tokens, see
-`hf_lorameta.training.further.readout`."""
 ADVISED_ROWS = (100, 64, 32, 16)
 """Rows to train on that are considered.
 
 The most are advised: from 64 on, training takes less time than on 16, without cross-validation.
 """
 FIT_ROWS = 300
-"""Rows to fit the last layer on that are advised."""
+"""Rows to fit on that are advised."""
 _LEAST_FITTED = 48
 """Fewer rows are not fitted on unasked: a quarter is held out, and `CHECK_ROWS` are to check on."""
 _MOST_OPERATIONS = 1.2e13
@@ -162,7 +159,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     speed = _operations_of_a_pass(plan, pool, session)
     loading = time.perf_counter() - started
     fitted = min(recipe.fit or 0, len(pool))
-    fitting = fit_seconds(plan, fitted, speed) if fitted else 0.0
+    fitting = training_seconds(plan, fitted, speed, FIT) if fitted else 0.0
     before = loading + fitting
     available = len(pool) - sum(recipe.rows_asked.values())
     counts = {min(rows, available) for rows in ROWS}
@@ -200,7 +197,9 @@ def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> L
 # --- time of a training ---------------------------------------------------------------------------
 
 
-def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> float:
+def training_seconds(
+    plan: Plan, rows: int, operations_per_second: float, depth: Depth | None = None
+) -> float:
     """Estimate the time of training on a number of rows, at most, on an otherwise idle machine.
 
     A pass takes two operations per parameter and token. A layer of width h has about 12 h²
@@ -211,34 +210,10 @@ def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> flo
         plan: of the dataset.
         rows: to train on.
         operations_per_second: of matrix products, see `measure_operations`.
+        depth: the layers that are trained; None is that of so many rows.
     """
-    return forward_operations(plan) * forward_passes(rows, plan.recipe.seed) / operations_per_second
-
-
-def fit_seconds(plan: Plan, rows: int, operations_per_second: float) -> float:
-    """Estimate the time of fitting the last layer on a number of rows, at most.
-
-    The rows pass once. Their logits over the whole vocabulary are then computed `_LOGITS` times; a
-    step computes those of the candidates, and two changes of the width of a layer, forward and
-    backward. A fit of three in four rows decides the number of steps of that on all.
-
-    Args:
-        plan: of the dataset.
-        rows: to fit on.
-        operations_per_second: as in `training_seconds`.
-    """
-    from hf_lorameta.training.further.readout import ReadoutSettings
-
-    settings, profile, width = ReadoutSettings(), plan.profile, plan.bank.layers_and_width[1]
-    logits = rows * min(profile.output_length, _MOST_TOKENS) * plan.bank.index.vocab_size
-    share = 1 - 1 / settings.held_out_share
-    step = 6 * settings.tokens * width * (settings.candidates + 2 * width)
-    operations = (
-        rows * forward_operations(plan)
-        + 2 * _LOGITS * width * logits
-        + settings.steps * (1 + 1 / share) * step
-    )
-    return operations / operations_per_second
+    passes = forward_passes(rows, plan.recipe.seed, depth)
+    return forward_operations(plan) * passes / operations_per_second
 
 
 def forward_operations(plan: Plan) -> float:
@@ -286,14 +261,14 @@ def _operations_of_a_pass(plan: Plan, pool: Sequence[Row], session: Session) -> 
     return len(rows) * of_row / min(seconds)
 
 
-def forward_passes(rows: int, seed: int = 0) -> float:
+def forward_passes(rows: int, seed: int = 0, depth: Depth | None = None) -> float:
     """Return the work of training on a number of rows, at most, in forward passes of a row.
 
     Example:
         >>> forward_passes(16)
         2192.0
     """
-    trained, scored = work(rows, seed)
+    trained, scored = work(rows, depth or depth_of_training(rows), seed)
     return _TRAINED * trained + _SCORED * scored
 
 
@@ -303,9 +278,8 @@ def forward_passes(rows: int, seed: int = 0) -> float:
 def advise(plan: Plan, operations_per_second: float | None = None) -> str | None:
     """Recommend training, with the time that it takes here, or the default, with a prompt or not.
 
-    Where the recipe trains, the time is that of its rows. For labels, a fit of the last layer is
-    named first. The time is `training_seconds`, as with ``--budget``. The base model need not be
-    here.
+    Where the recipe trains, the time is that of its rows. For labels, a fit is named first. The
+    time is `training_seconds`, as with ``--budget``. The base model need not be here.
 
     Args:
         plan: of the dataset.
@@ -326,14 +300,14 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
     at_hand = rows and find_at_hand(index.base_model, index.base_revision)
     fitted = rows_to_fit(plan, plan.profile.rows) if at_hand else 0
     if fitted and plan.recipe.is_default_method and not plan.recipe.rows_asked:
-        own = f"for labels such as these, use the default: it fits the last layer on {fitted} rows"
+        own = f"for labels such as these, use the default: it fits the adapter on {fitted} rows"
         return f"{own}. Or {_on_training(plan, operations_per_second, otherwise=False)}"
     training = _on_training(plan, operations_per_second)
     if not rows:
         return training
     return (
-        f"for labels such as these, fit the last layer with --fit {rows}, one pass over the rows. "
-        f"Or {training}"
+        f"for labels such as these, fit the adapter with --fit {rows}, which trains the upper "
+        f"layers alone. Or {training}"
     )
 
 
@@ -345,7 +319,7 @@ def _time_of_training(plan: Plan, rows: int, operations_per_second: float | None
 
 
 def rows_to_fit(plan: Plan, available: int) -> int:
-    """Return the rows to fit the last layer on although nobody asked for it; 0 without a fit.
+    """Return the rows to fit on although nobody asked for it; 0 without a fit.
 
     The plan decides it, and not the speed of the machine.
 
@@ -359,16 +333,16 @@ def rows_to_fit(plan: Plan, available: int) -> int:
 
 
 def _fittable_rows(plan: Plan) -> int:
-    """Return the rows to fit the last layer on if outputs are labels and it can be fitted, or 0."""
+    """Return the rows to fit on if outputs are labels and upper layers can be fitted, or 0."""
     recipe = plan.recipe
-    if recipe.is_mixture or recipe.fit is not None or not recipe.leaves_rank_to_fit:
+    if recipe.is_mixture or recipe.fit is not None:
         return 0
     rows = min(FIT_ROWS, plan.profile.rows - sum(recipe.rows_asked.values()))
     return rows if rows >= MIN_TRAINING_ROWS and holds_labels(plan) else 0
 
 
 def holds_labels(plan: Plan) -> bool:
-    """Whether the outputs are labels, and the bank is one whose last layer can be fitted.
+    """Whether the outputs are labels, and the bank is one whose upper layers can be fitted.
 
     A bank without an output prior, for which outputs are not counted, may have another
     architecture.
@@ -438,5 +412,6 @@ def most_operations(bank: Bank, recipe: Recipe) -> float:
     layers, width = bank.layers_and_width
     asked = recipe.rows_asked or {"fit": FIT_ROWS, "check": CHECK_ROWS}
     passes = forward_passes(asked["train"], recipe.seed) if "train" in asked else 0.0
-    passes += asked.get("fit", 0) + _CHECKED * asked.get("check", 0)
+    passes += forward_passes(asked["fit"], recipe.seed, FIT) if "fit" in asked else 0.0
+    passes += _CHECKED * asked.get("check", 0)
     return 2 * 12 * layers * width**2 * _MOST_TOKENS * passes

@@ -66,8 +66,8 @@ def generate(
         token: of the Hub; None uses the saved one.
         budget: seconds, or a time such as ``"5m"``, to spend on training the adapter further, if
             that is possible; see `hf_lorameta.pipeline.budget.recipe_within`.
-        fit: fit the last layer on up to 300 rows if the outputs are labels and the recipe is one
-            of the default method without rows to fit, train or check on; see
+        fit: fit the adapter on up to 300 rows if the outputs are labels and the recipe is one of
+            the default method without rows to fit, train or check on; see
             `hf_lorameta.pipeline.automatic`, also for what follows.
         check: score the adapter on 16 rows, unless the recipe says how many. As for the fit, the
             base model has to be on this machine and small, and ``HF_LORAMETA_NO_BASE`` not set.
@@ -224,8 +224,8 @@ def _prepared(plan: Plan, pool: Sequence[Row], wanted: Automatic) -> Prepared:
     if wanted.fit and (count := rows_to_fit(plan, len(pool))):
         plan = replace(plan, recipe=plan.recipe.model_copy(update={"fit": count}))
         reasons = (
-            f"The last layer will be fitted on {count} labeled rows, since the outputs are labels "
-            "and the base model is on this machine",
+            f"The adapter will be fitted on {count} labeled rows, since the outputs are labels and "
+            "the base model is on this machine",
         )
     rows = draw_rows(plan.recipe, pool)
     if not wanted.check:

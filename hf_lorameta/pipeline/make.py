@@ -21,13 +21,13 @@ from hf_lorameta.errors import AdapterError, LoraMetaError, Option, RecipeError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.low_rank import iterates
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, Combiner, Stacked, exact
-from hf_lorameta.pipeline.fit import fit_adapter, require_fittable
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.train import fit_adapter, require_fittable, train_adapter
 from hf_lorameta.pipeline.without_bank import require_source
-from hf_lorameta.types import FactorPair, LossProgress, Progress, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def make_adapter(
 ) -> Generation:
     """Combine a plan's adapters, module by module.
 
-    If the recipe says so, the adapter's last layer is fitted, and it is trained further and checked
-    at the end. Rows to check on that the recipe does not ask for only make a report.
+    If the recipe says so, the adapter is fitted, trained further, and checked at the end. Rows to
+    check on that the recipe does not ask for only make a report.
 
     Args:
         plan: the plan, of one adapter.
@@ -64,8 +64,8 @@ def make_adapter(
         RecipeError: the combiner ``factors`` with differing ranks or another rank than the bank's.
         AdapterError: the adapter was checked, and at no scale it is as good as the base model; or
             it was trained, and is worse; or without a bank, neither fit nor training helped.
-        UsageError: the base model's last layer cannot be fitted, or the model not be trained; or
-            without a bank, the recipe asks for neither.
+        UsageError: the base model cannot be fitted or trained; or without a bank, the recipe asks
+            for neither.
         HubError: adapters of a Hub bank cannot be fetched.
         MissingExtraError: the recipe needs the base model and the extra ``eval`` is missing.
 
@@ -85,14 +85,7 @@ def make_adapter(
     if recipe.fit is not None:
         generation = fit_adapter(generation, rows, session.evaluator, progress=progress)
     if recipe.train is not None:
-        passing, training = f"Running {recipe.train} rows", f"Training on {recipe.train} rows"
-        generation = train_adapter(
-            generation,
-            rows,
-            session.evaluator,
-            passing=partial(progress, passing),
-            progress=lambda step, steps, _: progress(training, step, steps),
-        )
+        generation = train_adapter(generation, rows, session.evaluator, progress=progress)
     _require_update(generation)
     if recipe.check is not None:
         generation = _check(generation, rows, session, progress)
@@ -227,90 +220,6 @@ def refuse_long(combiner: Combiner, layout: Layout, adapters: int, rank: int | N
             f"{MAX_HOURS:g} at most",
             hint=[Option("combine", "exact"), "name fewer adapters"],
         )
-
-
-# --- train ----------------------------------------------------------------------------------------
-
-
-def train_adapter(
-    generation: Generation,
-    rows: Rows,
-    evaluator: TorchEvaluator,
-    *,
-    passing: Progress = no_progress,
-    progress: LossProgress = no_progress,
-) -> Generation:
-    """Train a finished adapter further on rows, in all projections of the base model.
-
-    With many rows, those of its upper layers alone; the rows pass through the lower ones once.
-
-    The result is the adapter after the number of steps that is best on rows it was not trained on;
-    without any step it is the given one.
-
-    Args:
-        generation: the adapter.
-        rows: those to train on, to decide on, and whose outputs take part count.
-        evaluator: the base model.
-        passing: called with (rows passed, rows).
-        progress: called with (step, steps, loss on held-out rows).
-
-    Returns:
-        The adapter with its plan's `training`.
-
-    Raises:
-        UsageError: the base model cannot be trained here, or memory does not suffice.
-        AdapterError: on held-out rows the base model is better, before and after the training.
-    """
-    from hf_lorameta.training.bank.one_task import encode_rows
-    from hf_lorameta.training.device import plan_loaded_model
-    from hf_lorameta.training.further.few_rows import FewRows, continue_training
-    from hf_lorameta.training.further.settings import FOLDS, settings_for, untrained_share
-    from hf_lorameta.training.further.upper_layers import (
-        divide_layout,
-        first_trained_layer,
-        trained_alone,
-    )
-    from hf_lorameta.training.target_layers import with_all_projections
-
-    plan, model = generation.plan, evaluator.model
-    settings = settings_for(
-        len(rows.train), generation.rank, plan.recipe.seed, others_decide=bool(rows.decide)
-    )
-    first = first_trained_layer(model, untrained_share(len(rows.train)))
-    given = dict(zip(generation.layout, generation.pairs, strict=True))
-    lower, _ = divide_layout(model, generation.layout, first)
-    _, layout = divide_layout(model, with_all_projections(model, generation.layout), first)
-    below = [given[module] for module in lower]
-    machine = plan_loaded_model(model, layout, generation.rank, FOLDS)
-    encoded, others, deciding = (
-        encode_rows(evaluator, settings.max_length, part)
-        for part in (rows.train, rows.outputs, rows.decide)
-    )
-    every, pass_tokens = encoded + deciding, machine.pass_tokens
-    with trained_alone(model, first, lower, below, every, pass_tokens, passing):
-        factors, training = continue_training(
-            model,
-            layout,
-            [given.get(module) for module in layout],
-            FewRows(encoded, deciding, [row.output for row in others]),
-            settings,
-            machine,
-            progress,
-        )
-    if training.base < training.end:
-        raise AdapterError(
-            f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
-            f"the base model: loss {training.end:.3f} and {training.base:.3f}",
-            hint=[
-                "train on more rows",
-                Option("bank", change="name another"),
-                Option("train", change="leave out"),
-            ],
-        )
-    generation = replace(generation, plan=replace(plan, training=training))
-    if not training.steps:
-        return generation
-    return replace(generation, layout=lower + layout, pairs=(*below, *factors))
 
 
 # --- check ----------------------------------------------------------------------------------------

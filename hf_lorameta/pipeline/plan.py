@@ -14,7 +14,7 @@ import numpy as np
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
-from hf_lorameta.cards.results import Check, Fit, Training
+from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.cards.verdict import Verdict, verdict_of
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
@@ -56,10 +56,10 @@ class Plan:
         coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
             output prior if it has one; zero for those left out. Those of adapters sum to `scale`,
             unless they were scaled down.
-        fit: how the last layer was fitted on rows of the dataset, if it was.
+        fit: how it was fitted on rows of the dataset, if it was.
         training: how the adapter was trained on rows of the dataset, if it was.
         check: how the adapter scored on other rows of the dataset, if it was checked.
-        output_counts: of the dataset, if the last layer of the base model can be fitted.
+        output_counts: of the dataset, if its outputs are counted.
         example: a row of a public dataset, for the card; None for a private, gated or local one.
 
     Example:
@@ -78,7 +78,7 @@ class Plan:
     profile: Profile
     distances: Array
     coefficients: Coefficients
-    fit: Fit | None = None
+    fit: Training | None = None
     training: Training | None = None
     check: Check | None = None
     output_counts: OutputCounts | None = None
@@ -348,7 +348,7 @@ class Plan:
         }
 
 
-def _values(result: Fit | Training | Check | None) -> dict[str, Any] | None:
+def _values(result: Training | Check | None) -> dict[str, Any] | None:
     """Return a result as JSON values: None for a loss that is not finite."""
 
     def finite(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Protocol
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.cards.card_data import WeightedAdapter
-from hf_lorameta.cards.results import Check, Fit, Training
+from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.instructions import shares_instruction, states_task
@@ -41,7 +41,7 @@ class PlanLike(Protocol):
     @property
     def distances(self) -> Array: ...  # noqa: D102
     @property
-    def fit(self) -> Fit | None: ...  # noqa: D102
+    def fit(self) -> Training | None: ...  # noqa: D102
     @property
     def training(self) -> Training | None: ...  # noqa: D102
     @property
@@ -154,7 +154,7 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         yield from _fit_warnings(fit)
     training, check = plan.training, plan.check
     used = (
-        ("The last layer was fitted", fit and fit.rows, plan.recipe.fit),
+        ("The adapter was fitted", fit and fit.used_rows, plan.recipe.fit),
         ("The adapter was trained", training and training.used_rows, plan.recipe.train),
         ("The adapter was checked", check and check.rows, plan.recipe.check),
     )
@@ -188,16 +188,16 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         )
 
 
-def _fit_warnings(fit: Fit) -> Iterator[str]:
-    """Warn if outputs are such that a fit of the last layer cannot tell inputs apart."""
+def _fit_warnings(fit: Training) -> Iterator[str]:
+    """Warn if outputs are such that a fit cannot tell inputs apart."""
     if fit.outputs == 1:
         yield (
-            f"All {fit.rows} rows that the last layer was fitted on have the same output, so it "
+            f"All {fit.used_rows} rows that the adapter was fitted on have the same output, so it "
             "cannot have learned which inputs have another one."
         )
-    elif fit.outputs == fit.rows:
+    elif fit.outputs == fit.used_rows:
         yield (
-            f"The {fit.rows} rows that the last layer was fitted on all have different outputs: "
+            f"The {fit.used_rows} rows that the adapter was fitted on all have different outputs: "
             "this mainly makes their tokens more likely. Train the adapter to change its answers."
         )
 

@@ -61,7 +61,7 @@ class Reading:
         recipe: the settings; `max_rows` is the number of rows read if a limit ended the reading,
             `max_text` the dataset's limit of a text.
         profile: token counts.
-        output_counts: of the outputs, if the last layer of the base model can be fitted.
+        output_counts: of the outputs, if the bank states the end token.
         example: of a public dataset, a row that suits a card, if there is any.
         pool: different labeled rows, from which `hf_lorameta.pipeline.rows.draw_rows` draws; empty
             unless rows are asked for.

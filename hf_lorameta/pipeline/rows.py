@@ -35,7 +35,7 @@ class Rows:
     """Rows of a dataset by purpose. No row is in two lists, except those of the prompt.
 
     Attributes:
-        fit: to fit the last layer on.
+        fit: to fit the upper layers on.
         train: to train on.
         outputs: their outputs alone take part in training on few rows, see
             `hf_lorameta.training.further.few_rows`.

@@ -12,7 +12,7 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
-from hf_lorameta.cards.results import Check, Fit, Training
+from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import require_extra
 from hf_lorameta.formats import gguf_adapter
@@ -289,9 +289,9 @@ class Generation(PlannedAdapter):
 def _messages(generation: Generation) -> Iterator[str]:
     plan = generation.plan
     if plan.fit:
-        yield _fit_message(plan.fit)
+        yield from _training_messages("Fitting", "Fitted", plan.fit)
     if plan.training:
-        yield from _training_messages(plan.training)
+        yield from _training_messages("Training", "Trained", plan.training)
     if check := plan.check:
         yield _check_message(check, generation.check_seconds)
     if count := len(plan.neighbors()):
@@ -310,27 +310,17 @@ def _check_message(check: Check, seconds: float) -> str:
     )
 
 
-def _fit_message(fit: Fit) -> str:
-    losses = f"loss on {fit.held_out} held-out rows before the fit {fit.start:.3f}"
-    if not fit.steps:
-        return (
-            f"Fitting the last layer on {fit.rows} rows did not help, so the adapter stays as it "
-            f"was: {losses}"
-        )
-    return f"Fitted the last layer on {fit.rows} rows: {losses}, after it {fit.end:.3f}"
-
-
-def _training_messages(training: Training) -> Iterator[str]:
+def _training_messages(trying: str, done: str, training: Training) -> Iterator[str]:
     losses = (
         f"loss on {training.held_out} held-out rows of the base model {training.base:.3f}, "
-        f"before the training {training.start:.3f}"
+        f"before {training.start:.3f}"
     )
     if training.steps:
         steps = plural(training.steps, "step")
-        yield f"Trained on {training.rows} rows for {steps}: {losses}, after it {training.end:.3f}"
+        yield f"{done} on {training.rows} rows for {steps}: {losses}, after {training.end:.3f}"
     else:
         yield (
-            f"Training on {training.rows} rows did not help, so the adapter stays as it was: "
+            f"{trying} on {training.rows} rows did not help, so the adapter stays as it was: "
             f"{losses}"
         )
     if 0 < training.fraction < 1:

@@ -39,7 +39,7 @@ from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.training.further.readout_states import collect_states
+from hf_lorameta.training.bank.measure_prior import collect_states
 from hf_lorameta.types import Row
 from tests.benchmarks.peft_training import train_by_trainer
 from tests.benchmarks.tables import markdown_table
@@ -150,10 +150,10 @@ class Answers:
     def _states(self, rows: Sequence[Row]) -> np.ndarray:
         """Return the last layer's states (rows, d) where the outputs begin."""
         evaluator = self._session.evaluator
-        with tempfile.TemporaryDirectory() as scratch:
-            states = collect_states(evaluator.model, (), (), evaluator.encode(rows), Path(scratch))
-        first = np.cumsum([0, *states.sizes[:-1]])
-        return np.asarray(states.sums.float().numpy()[first])
+        encoded = evaluator.encode(rows)
+        states = collect_states(evaluator.model, (), (), encoded)
+        first = np.cumsum([0, *(len(row.output) for row in encoded[:-1])])
+        return np.asarray(states.sums.numpy()[first])
 
     @contextmanager
     def _made(self, dataset: Dataset, recipe: Recipe) -> Iterator[tuple[Path, float]]:

@@ -32,11 +32,11 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.coefficients import compare_with_bank
-from hf_lorameta.pipeline.fit import fit_adapter
-from hf_lorameta.pipeline.make import combine_adapters, train_adapter
+from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.pipeline.rows import draw_rows
+from hf_lorameta.pipeline.train import fit_adapter, train_adapter
 from hf_lorameta.training.bank.one_task import encode_rows
-from hf_lorameta.training.further.settings import settings_for
+from hf_lorameta.training.further.settings import depth_of_training, settings_for
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import Row, no_progress
 from tests.benchmarks.growth import EVERYDAY, ROWS, SHOTS, Growth, drawn, read
@@ -182,7 +182,7 @@ class FewRows:
             generation,
             draw_rows(generation.plan.recipe, read(task, "train")),
             self.growth.evaluator,
-            progress=lambda step, steps, loss: curve.append((time.process_time() - started, loss)),
+            losses=lambda step, steps, loss: curve.append((time.process_time() - started, loss)),
         )
         cpu = time.process_time() - started
         training = trained.plan.training
@@ -208,7 +208,9 @@ class FewRows:
     ) -> Result:
         evaluator = self._peft_evaluator
         drawn = draw_rows(Recipe(train=rows), read(task, "train"))
-        settings = settings_for(len(drawn.train), 16, 0)  # 64 steps were worse for PEFT
+        settings = settings_for(
+            len(drawn.train), depth_of_training(0), 16, 0
+        )  # 64 steps were worse for PEFT
         steps = max(settings.steps, PEFT_STEPS)
         settings = replace(settings, targets=targets, lr=lr, steps=steps, evaluate_every=steps // 8)
         torch.manual_seed(0)

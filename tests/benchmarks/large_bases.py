@@ -27,13 +27,13 @@ import numpy as np
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.pipeline.budget import recipe_within
-from hf_lorameta.pipeline.fit import fit_adapter
 from hf_lorameta.pipeline.generate import prepare
-from hf_lorameta.pipeline.make import check_adapter, make_adapter, train_adapter
+from hf_lorameta.pipeline.make import check_adapter, make_adapter
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.train import fit_adapter, train_adapter
 from tests.benchmarks.measurements import Clock
 from tests.benchmarks.random_models import CONFIGS, bank_shape, random_model, word_tokenizer
 from tests.benchmarks.synthetic_bank import write_bank
@@ -104,13 +104,13 @@ class Measurements:
 
     def _training_step(self) -> Figures:
         from hf_lorameta.training.device import plan_loaded_model
-        from hf_lorameta.training.further.settings import FOLDS, settings_for
+        from hf_lorameta.training.further.settings import FOLDS, depth_of_training, settings_for
         from hf_lorameta.training.target_layers import with_all_projections
         from hf_lorameta.training.trainer import Run, Trainer
 
         model, rank = self._session.evaluator.model, 16
         layout = with_all_projections(model, self._plan.layout)
-        settings = settings_for(ROWS, rank, 0)
+        settings = settings_for(ROWS, depth_of_training(ROWS), rank, 0)
         machine = plan_loaded_model(model, layout, rank, FOLDS)
         rows = [self._rows[fold::FOLDS] for fold in range(FOLDS)]
         run = Run("few rows", repeat(rows), [of_fold[:1] for of_fold in rows], settings.steps)
@@ -136,7 +136,7 @@ class Measurements:
             steps.append(done)
 
         rows = self._drawn
-        figures = timed(lambda: train_adapter(generation, rows, evaluator, progress=progress))
+        figures = timed(lambda: train_adapter(generation, rows, evaluator, losses=progress))
         return figures | {"steps": len(steps)}
 
     def _generation(self) -> Generation:

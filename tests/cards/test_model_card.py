@@ -15,7 +15,7 @@ from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
-from hf_lorameta.cards.results import Check, Fit, Training
+from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
@@ -32,7 +32,7 @@ from tests.cards.examples import (
 )
 from tests.support.full_hub import card_rules as hub_rules
 
-FIT = Fit(rows=16, outputs=2, held_out=4, start=1.75, end=0.5, steps=30)
+FIT = Training(rows=16, held_out=4, base=3.5, start=1.75, end=0.5, steps=30, layers=6, outputs=2)
 TRAINING = Training(rows=32, held_out=32, base=4.0, start=2.5, end=1.25, steps=20)
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
@@ -88,10 +88,10 @@ def test_card_without_a_bank_says_what_the_adapter_was_made_of() -> None:
 
 def test_card_without_a_bank_tells_a_fit_from_a_training() -> None:
     fitted = render_card(replace(ALONE, training=None, fit=FIT, recipe=Recipe(fit=16)), None)
-    assert "**Its last layer was fitted on 16 rows of the dataset**; no other layer" in fitted
-    assert "Each row passed once through the base model. Then an update of" in fitted
+    assert "**Fitted on 16 rows of the dataset**, in its upper layers; no other layer" in fitted
+    assert "The adapter was trained for 30 steps." in fitted
     both = render_card(replace(ALONE, fit=FIT), None)
-    assert "fitted on 16 rows of the dataset, and then it was trained on 16 others.**" in both
+    assert "**Fitted on 16 rows of the dataset, and then trained on 16 others.**" in both
     assert ["before the training", "2.5"] in rows_of(section(both, "Trained on 16 rows"))
 
 
@@ -161,10 +161,10 @@ def test_metadata_lists_the_datasets_that_something_was_fitted_on() -> None:
 
 
 def test_card_of_a_fitted_adapter_does_not_say_that_it_is_not_trained_on_the_dataset() -> None:
-    assert "not trained on it" in render_card(PLAIN, None)
+    assert "not trained on it." in render_card(PLAIN, None)
     fitted = render_card(replace(PLAIN, fit=FIT), None)
-    assert "**Its last layer was fitted on 16 rows of the dataset.**" in fitted
-    assert "not trained on it" not in fitted
+    assert "**Fitted on 16 rows of the dataset**, in its upper layers, starting from a" in fitted
+    assert "not trained on it." not in fitted
     assert "the dataset on whose rows it was fitted." in fitted
 
 
@@ -193,8 +193,8 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
 def test_card_of_an_adapter_that_was_fitted_and_trained_says_both_in_this_order() -> None:
     text = render_card(replace(PLAIN, fit=FIT, training=TRAINING), None)
     expected = (
-        "**Its last layer was fitted on 16 rows of the dataset, and then it was trained on 32 "
-        "others.** It started from a weighted combination of"
+        "**Fitted on 16 rows of the dataset, and then trained on 32 others**, starting from a "
+        "weighted combination of"
     )
     assert expected in text
     assert "The fitted adapter was trained further" in section(text, "Trained on 32 rows")
@@ -405,14 +405,15 @@ def test_cli_parses_the_commands_on_the_card() -> None:
 
 def test_card_shows_the_losses_of_a_fit() -> None:
     text = render_card(replace(PLAIN, fit=FIT), None)
-    fitted = section(text, "Last layer fitted on 16 rows")
-    assert "Loss on 4 of these rows" in fitted
+    fitted = section(text, "Fitted on 16 rows")
+    assert "All projections of attention and MLP in the upper 6 layers were trained" in fitted
+    assert "Loss on 4 rows" in fitted
     losses = dict(rows_of(fitted))
     assert losses["before the fit"] == "1.75"
-    assert losses["last layer fitted (slightly optimistic)"] == "0.5"
+    assert losses["fitted (slightly optimistic)"] == "0.5"
     assert "Dataset it is fitted on" in text
     useless = render_card(replace(PLAIN, fit=replace(FIT, end=1.75, steps=0)), None)
-    tried = section(useless, "Fit of the last layer tried on 16 rows")
+    tried = section(useless, "Fit tried on 16 rows")
     assert "the adapter stayed as it was" in tried
     assert [name for name, _ in rows_of(tried)][-1] == "before the fit"
     assert "No training took place" in useless

@@ -46,8 +46,8 @@ FAKE_TRAINING = """
 import hf_lorameta.pipeline.make as make
 import hf_lorameta.pipeline.session as session
 session.Session.evaluator = None
-def train_adapter(generation, rows, evaluator, passing, progress):
-    progress(0, 3, 2.0), progress(1, 3, 1.0)
+def train_adapter(generation, rows, evaluator, progress):
+    progress("Training on 8 rows", 0, 3), progress("Training on 8 rows", 1, 3)
     return generation
 make.train_adapter = train_adapter
 """

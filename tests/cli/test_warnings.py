@@ -17,7 +17,7 @@ import hf_lorameta.pipeline.make as make
 import hf_lorameta.pipeline.session as session
 from hf_lorameta.cards.results import Training
 session.Session.evaluator = None
-def train_adapter(generation, rows, evaluator, passing, progress):
+def train_adapter(generation, rows, evaluator, progress):
     result = Training(rows=8, held_out=4, base=2.0, start=1.5, end=1.0, steps=3)
     return replace(generation, plan=replace(generation.plan, training=result))
 make.train_adapter = train_adapter

@@ -72,16 +72,16 @@ def test_a_fit_is_advised_for_labels_wherever_the_base_model_is(
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     of_labels, of_texts = plan(path, Bank.embedded()), planned(tmp_path, "yes", 50)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
-    fit = "for labels such as these, fit the last layer with --fit 50, one pass over the rows"
-    assert advise_on(of_labels, FAST).startswith(f"{fit}. Or train on 32 rows with --train 32")
+    fit = "fit the adapter with --fit 50, which trains the upper layers alone. Or train on 32 rows"
+    assert fit in advise_on(of_labels, FAST)
     checked = of_labels.with_recipe(Recipe(check=16))
     assert "--fit 34" in advise_on(checked, FAST)
-    for other in (of_texts, *map(of_labels.with_recipe, (Recipe(fit=16), Recipe(rank=2)))):
+    for other in (of_texts, of_labels.with_recipe(Recipe(fit=16))):
         assert "--fit" not in advise_on(other, FAST)
     more = plan(lines + [line | {"input": line["input"] * 2} for line in lines], Bank.embedded())
-    assert "use the default: it fits the last layer on 84 rows" in advise_on(more, FAST)
+    assert "use the default: it fits the adapter on 84 rows" in advise_on(more, FAST)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
-    assert "fit the last layer with --fit 100" in advise_on(more, FAST)
+    assert "fit the adapter with --fit 100" in advise_on(more, FAST)
 
 
 def test_what_the_recipe_says_is_not_advised(
@@ -98,13 +98,13 @@ def test_what_the_recipe_says_is_not_advised(
     assert advise(few, FAST) is None
 
 
-def test_the_default_is_advised_where_it_fits_the_last_layer(
+def test_the_default_is_advised_where_it_fits_the_adapter(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
     rows = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(80)]
     assert advise_on(plan(rows, Bank.embedded()), FAST) == (
-        "for labels such as these, use the default: it fits the last layer on 64 rows. Or train on "
+        "for labels such as these, use the default: it fits the adapter on 64 rows. Or train on "
         "64 rows with --train 64, at most about 0 s on this CPU: this usually lowers the loss most"
     )
 

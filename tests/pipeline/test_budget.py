@@ -14,12 +14,12 @@ from hf_lorameta import Recipe, generate, open_dataset, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline import automatic, budget
-from hf_lorameta.pipeline.budget import budget_seconds, fit_seconds, parse_seconds
+from hf_lorameta.pipeline.budget import budget_seconds, parse_seconds, training_seconds
 from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.training.further.settings import work
+from hf_lorameta.training.further.settings import FIT, Depth, depth_of_training, work
 from tests.support.plain_bank import plain_bank
 
 pytest.importorskip("torch")
@@ -36,7 +36,6 @@ def session(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session on a machine that passes 100 rows a second and has the base model."""
     monkeypatch.setattr(budget, "_operations_of_a_pass", lambda plan, pool, session: SPEED)
     monkeypatch.setattr(budget, "training_seconds", seconds_at)
-    monkeypatch.setattr(budget, "fit_seconds", lambda plan, rows, speed: 10 * rows / speed)
     monkeypatch.setattr(automatic, "find_at_hand", lambda name, revision: Path())
     return Session(bank)
 
@@ -57,13 +56,13 @@ def choose(path: Path, session: Session, seconds: float, **settings: int) -> tup
 
 
 def seconds_for(rows: int) -> float:
-    trained, scored = work(rows, 0)
+    trained, scored = work(rows, depth_of_training(rows), 0)
     return (3 * trained + scored) / SPEED
 
 
-def seconds_at(plan: Plan, rows: int, speed: float) -> float:
+def seconds_at(plan: Plan, rows: int, speed: float, depth: Depth | None = None) -> float:
     assert speed == SPEED
-    return seconds_for(rows)
+    return 10 * rows / speed if depth == FIT else seconds_for(rows)
 
 
 @pytest.mark.parametrize("rows", [16, 128, 256])
@@ -88,13 +87,11 @@ def test_the_time_of_the_fit_is_left_to_it(tmp_path: Path, session: Session) -> 
     assert reasons.endswith("besides the fit, 20 s")
 
 
-def test_a_fit_takes_a_pass_of_each_row_and_steps_that_do_not_depend_on_them(bank: Bank) -> None:
-    rows = [{"input": "a question of some words", "output": f"{i}"} for i in range(30)]
-    of_rows = plan(rows, bank)
-    few, many = fit_seconds(of_rows, 30, 1e9), fit_seconds(of_rows, 300, 1e9)
-    assert few < many < 10 * few
-    assert many - few > 270 * budget.forward_operations(of_rows) / 1e9
-    assert fit_seconds(of_rows, 300, 2e9) == pytest.approx(many / 2)
+def test_a_fit_takes_less_time_than_a_training(bank: Bank) -> None:
+    of_rows = plan([{"input": "a question of some words", "output": "1"}] * 30, bank)
+    fit, training = (training_seconds(of_rows, 300, 1e9, depth) for depth in (FIT, None))
+    assert 0.3 < fit / training < 0.5
+    assert training_seconds(of_rows, 300, 2e9, FIT) == pytest.approx(fit / 2)
 
 
 def test_the_time_that_is_proposed_counts_loading_the_model(

@@ -116,15 +116,6 @@ def test_outputs_are_compared_with_those_of_the_general_adapter(
     assert ", times" not in intro  # stated once
 
 
-def test_no_fit_is_proposed_where_the_bank_adapts_the_last_projection_itself(
-    new: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    settings = GENERAL | {"targets": ("q_proj", "down_proj"), "general_only": True}
-    whole = tiny.write_bank(tmp_path_factory.mktemp, **settings)
-    assert whole.end_token is None
-    assert plan(new, whole).output_counts is None
-
-
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
 def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_path: Path) -> None:
     general, base = lone.index.general, Path(lone.index.base_model)

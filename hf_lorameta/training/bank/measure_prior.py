@@ -1,16 +1,20 @@
 """Measure what the output prior needs to know of a base model under its general adapter."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.engines.transformers.forward import token_losses
+from hf_lorameta.engines.transformers.lora_layer import applied
+from hf_lorameta.engines.transformers.packing import passes, using_row_attention
+from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
 from hf_lorameta.training.bank.runs import TaskRows
-from hf_lorameta.training.further.readout_states import States, collect_states, last_projection
 from hf_lorameta.types import FactorPair, FloatArray, Progress, no_progress
 
 _DIMENSIONS = 256
@@ -20,11 +24,18 @@ _UNSEEN = 1e-4
 """Share of a background distribution that tokens share which no output has."""
 
 
-def leaves_last_projection(model: Any, layout: Layout) -> bool:
-    """Whether the last down-projection can carry an update, and adapters of a layout have none."""
-    if model.config.model_type not in ARCHITECTURES:
-        return False
-    return last_projection(model).name not in {module.name for module in layout}
+@dataclass(frozen=True, eq=False)
+class States:
+    """What the last down-projection and the final norm see where output tokens are predicted.
+
+    Attributes:
+        inputs: (n, in) inputs x of the down-projection.
+        sums: (n, d) inputs z of the final norm: the sum of all layers' outputs, with that of the
+            down-projection.
+    """
+
+    inputs: torch.Tensor
+    sums: torch.Tensor
 
 
 def measure_prior(
@@ -48,9 +59,11 @@ def measure_prior(
         pass_tokens: maximum tokens of a pass.
         progress: called with (tasks done, tasks).
     """
-    if not leaves_last_projection(model, layout):
+    if model.config.model_type not in ARCHITECTURES:
         return None
     decoder, projection = model.get_decoder(), last_projection(model)
+    if projection in layout:
+        return None
     inputs, states, first, weights = _record(model, layout, general, tasks, pass_tokens, progress)
     gates = _regress(inputs, weights, torch.stack([first, 1 - first], 1))
     epsilon = getattr(decoder.norm, "variance_epsilon", 1e-6)
@@ -88,7 +101,7 @@ def _record(
         progress(number, len(tasks))
         rows = task.train[:_ROWS]
         kept.append(collect_states(model, layout, general, rows, pass_tokens=pass_tokens))
-        count = len(kept[-1].targets)
+        count = len(kept[-1].sums)
         first += [float(i == 0) for row in rows for i in range(len(row.output))]
         weights += [1 / (count * len(tasks))] * count
     return (
@@ -97,6 +110,52 @@ def _record(
         torch.tensor(first),
         torch.tensor(weights),
     )
+
+
+def last_projection(model: Any) -> Module:
+    """Return the last down-projection of a model of `ARCHITECTURES`."""
+    projection = model.get_decoder().layers[-1].mlp.down_proj
+    name = next(name for name, module in model.named_modules() if module is projection)
+    return Module(name, projection.in_features, projection.out_features)
+
+
+def collect_states(
+    model: Any,
+    layout: Layout,
+    factors: Sequence[FactorPair],
+    rows: Sequence[Tokens],
+    pass_tokens: int = 1024,
+) -> States:
+    """Run rows once through a model with an adapter, and keep what its last layer sees.
+
+    Memory: that of a pass, and 4 · (in + d) bytes for each output token.
+
+    Args:
+        model: a causal LM of transformers with frozen weights; it is the same afterwards.
+        layout: the modules of the adapter; empty for the model alone.
+        factors: A (r, in) and s·B (out, r) of each of them.
+        rows: each within the model's context.
+        pass_tokens: maximum tokens of a pass.
+    """
+    decoder = model.get_decoder()
+    kept: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+
+    def keep(values: list[torch.Tensor]) -> Any:
+        return lambda _, inputs: values.append(inputs[0].detach().flatten(0, -2).float())
+
+    seen_by = (model.get_submodule(last_projection(model).name), decoder.norm)
+    with ExitStack() as stack:
+        stack.enter_context(using_row_attention(model))
+        stack.enter_context(applied(model, layout, factors))
+        for module, values in zip(seen_by, kept, strict=True):
+            stack.callback(module.register_forward_pre_hook(keep(values)).remove)
+        for packed in passes({0: rows}, pass_tokens):
+            with torch.no_grad():
+                token_losses(model, packed)
+            at = torch.tensor(packed.predicting)
+            for values in kept:
+                values[-1] = values[-1][at]
+    return States(*map(torch.cat, kept))
 
 
 def _regress(x: torch.Tensor, weights: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -223,8 +223,7 @@ def steps_on_all(steps: int, folds: int, settings: Settings) -> int:
     At most those of the settings.
 
     Example:
-        >>> from hf_lorameta.training.further.settings import settings_for
-        >>> [steps_on_all(steps, 2, settings_for(16, rank=16, seed=0)) for steps in (3, 9, 24)]
+        >>> [steps_on_all(steps, 2, Settings(steps=24)) for steps in (3, 9, 24)]
         [6, 18, 24]
     """
     return min(round(steps * folds / (folds - 1)), settings.steps)

@@ -1,6 +1,7 @@
 """How a generated adapter is trained further on a number of rows; needs no torch."""
 
 import math
+from typing import NamedTuple
 
 from hf_lorameta.training.settings import Settings
 
@@ -9,34 +10,63 @@ FOLDS = 2
 HOLD_OUT_ROWS = 64
 """With at least this many rows, some are held out, and there is no cross-validation."""
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
-_UNTRAINED_SHARE = 0.5
-"""Of the layers, the lower ones, that are not trained where rows are held out."""
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 24, 192, 4
 _STEPS_IF_OTHERS_DECIDE = 64
 _MEASUREMENTS, _PATIENCE = 8, 3
-_LR, _LR_OF_UPPER_LAYERS = 5e-4, 1e-3
 
 
-def settings_for(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
+class Depth(NamedTuple):
+    """Which layers are trained.
+
+    Attributes:
+        untrained: share of the layers, the lower ones, that are not.
+        lr: learning rate.
+    """
+
+    untrained: float
+    lr: float
+
+
+FIT = Depth(0.8, 2e-3)
+"""The upper fifth of the layers."""
+_UPPER_HALF, _ALL_LAYERS = Depth(0.5, 1e-3), Depth(0.0, 5e-4)
+
+
+def depth_of_training(rows: int) -> Depth:
+    """Return which layers are trained further on so many rows.
+
+    With few rows, outputs of other rows take part, so that what lower layers put out changes.
+
+    Example:
+        >>> depth_of_training(63).untrained, depth_of_training(64).untrained
+        (0.0, 0.5)
+    """
+    return _UPPER_HALF if held_out_rows(rows) else _ALL_LAYERS
+
+
+def settings_for(
+    rows: int, depth: Depth, rank: int, seed: int, others_decide: bool = False
+) -> Settings:
     """Return the settings of a training on so many rows.
 
     Args:
         rows: to train on and to hold out.
+        depth: which layers are trained.
         rank: of the adapter.
         seed: of the order of the rows.
         others_decide: whether other rows decide how long to train.
 
     Example:
-        >>> settings_for(16, rank=16, seed=0).steps, settings_for(288, rank=16, seed=0).steps
-        (24, 120)
+        >>> [settings_for(rows, FIT, rank=16, seed=0).steps for rows in (16, 288, 2000)]
+        [24, 120, 244]
     """
-    steps = _EPOCHS * (rows - held_out_rows(rows)) // Settings.rows
+    trained = rows - held_out_rows(rows)
     least = _STEPS_IF_OTHERS_DECIDE if others_decide else _LEAST_STEPS
-    steps = min(max(steps, least), _MOST_STEPS)
-    lr = _LR_OF_UPPER_LAYERS if untrained_share(rows) else _LR
+    steps = min(max(_EPOCHS * trained // Settings.rows, least), _MOST_STEPS)
+    steps = max(steps, trained // Settings.rows)
     return Settings(
-        rank=rank, lr=lr, warmup=4, steps=steps, evaluate_every=max(steps // _MEASUREMENTS, 1),
-        patience=_PATIENCE, seed=seed,
+        rank=rank, lr=depth.lr, warmup=4, steps=steps,
+        evaluate_every=max(steps // _MEASUREMENTS, 1), patience=_PATIENCE, seed=seed,
     )  # fmt: skip
 
 
@@ -50,27 +80,20 @@ def other_outputs(rows: int) -> int:
     return _LEAST_STEPS if rows and not held_out_rows(rows) else 0
 
 
-def work(rows: int, seed: int) -> tuple[float, float]:
+def work(rows: int, depth: Depth, seed: int) -> tuple[float, float]:
     """Return how many times all layers train on a row and how many times they score one, at most.
 
     Example:
-        >>> work(16, seed=0), work(128, seed=0)
+        >>> work(16, depth_of_training(16), seed=0), work(128, depth_of_training(128), seed=0)
         ((576.0, 176.0), (192.0, 256.0))
     """
-    settings, held_out = settings_for(rows, 1, seed), held_out_rows(rows)
+    settings, held_out = settings_for(rows, depth, 1, seed), held_out_rows(rows)
     runs = 1 if held_out else FOLDS + 1
     measurements = math.ceil(settings.steps / settings.evaluate_every) + 3  # base, start, half way
     trained, scored = runs * settings.steps * settings.rows, measurements * (held_out or rows)
-    below = untrained_share(rows)
-    return trained * (1 - below), scored * (1 - below) + below * (rows + held_out)
-
-
-def untrained_share(rows: int) -> float:
-    """Share of the layers, the lower ones, that are not trained on so many rows.
-
-    With few rows, outputs of other rows take part, so that what layers put out changes.
-    """
-    return _UNTRAINED_SHARE if held_out_rows(rows) else 0.0
+    passes = depth.untrained and rows + held_out  # through the lower layers, and of the base model
+    upper = 1 - depth.untrained
+    return trained * upper, scored * upper + passes * depth.untrained
 
 
 def held_out_rows(rows: int) -> int:

@@ -2,7 +2,7 @@
 
 What the lower layers put out for a row is the same in every step. So each row passes through them
 once, its states are kept, and passes with the adapter in training begin at the first trained layer:
-forward and backward through half of the layers cost half as much.
+forward and backward through half of the layers cost half as much, through a fifth a fifth.
 """
 
 import math
@@ -25,12 +25,11 @@ from hf_lorameta.engines.transformers.packing import (
     using_row_attention,
 )
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.method.output_prior import ARCHITECTURES
-from hf_lorameta.training.further.readout_states import IN_MEMORY, tensor_in_file
+from hf_lorameta.method.output_prior import PLAIN_DECODERS
 from hf_lorameta.types import FactorPair, Progress, no_progress
 
-_DECODERS = ARCHITECTURES | {"gemma", "gemma2", "gemma3_text"}
-"""Model types whose layers take nothing of lower ones but the state of their tokens."""
+IN_MEMORY = 1 << 30
+"""Bytes of a model's states above which they are in a memory-mapped file."""
 
 StatesByRow = Mapping[tuple[int, ...], torch.Tensor]
 """The states (T, d) that the first trained layer takes, by the T tokens of a row."""
@@ -38,7 +37,7 @@ StatesByRow = Mapping[tuple[int, ...], torch.Tensor]
 
 def first_trained_layer(model: Any, share: float) -> int:
     """Return the index of the first layer above a share of them; 0 if a model is trained whole."""
-    plain = model.config.get_text_config().model_type in _DECODERS
+    plain = model.config.get_text_config().model_type in PLAIN_DECODERS
     return int(share * len(model.get_decoder().layers)) if plain else 0
 
 
@@ -158,7 +157,7 @@ def _empty(shape: tuple[int, int], dtype: torch.dtype, path: Path, in_memory: in
     """Return an uninitialized tensor, in a file if it is large."""
     if math.prod(shape) * dtype.itemsize <= in_memory:
         return torch.empty(shape, dtype=dtype)
-    return tensor_in_file(path, shape, dtype)
+    return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
 
 
 def _rows(

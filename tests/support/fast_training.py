@@ -1,0 +1,23 @@
+"""Fits and trainings that suit a tiny base model: high learning rates, and few steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+Set = Callable[[Any, str, Any], object]
+"""`setattr`, or that of pytest's ``monkeypatch``, which is undone after the test."""
+
+
+def fast_training(set_: Set = setattr, **changes: Any) -> None:
+    """Let fits and trainings on rows of a dataset suit a tiny base model, with changed settings."""
+    from hf_lorameta.pipeline import train
+    from hf_lorameta.training.further.settings import Depth
+    from hf_lorameta.training.settings import Settings
+
+    fast = {"steps": 24, "lr": 0.02, "warmup": 2, "evaluate_every": 4} | changes
+
+    def settings(
+        rows: int, depth: Depth, rank: int, seed: int, others_decide: bool = False
+    ) -> Settings:
+        return Settings(rank=rank, seed=seed, **fast)
+
+    set_(train, "settings_for", settings)
