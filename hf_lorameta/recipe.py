@@ -38,6 +38,7 @@ REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner]] = {
 }
 """Fields of a `Recipe` that name a method, and the registry with their choices."""
 
+MOST_FITTED = 2000
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
 
@@ -249,7 +250,7 @@ class Recipe(MethodSettings):
     fit: int | None = Field(
         default=None,
         ge=8,
-        le=2000,
+        le=MOST_FITTED,
         description="Train the upper fifth of the layers on this many rows, e.g. 300: for labels, "
         "in less time than --train (extra: eval).",
     )

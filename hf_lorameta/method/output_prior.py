@@ -40,8 +40,6 @@ PLAIN_DECODERS = ARCHITECTURES | {"gemma", "gemma2", "gemma3_text"}
 """Model types whose layers take nothing of lower ones but the state of their tokens."""
 STRENGTH = 0.5
 """Default coefficient of the update; 1 would move the tokens all the way."""
-RANK = 2
-"""Of the update."""
 _FIRST = 1.4
 """Weight of the part for first tokens, relative to that for later ones."""
 _RIDGE = 3e-3

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -28,7 +29,7 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.recipe import MOST_FITTED, Recipe
 from hf_lorameta.training.further.settings import FIT, Depth, depth_of_training, work
 from hf_lorameta.types import Row
 
@@ -138,12 +139,12 @@ def most_rows(recipe: Recipe, dataset: DatasetInfo) -> Recipe:
 
 
 def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: float) -> Choice:
-    """Choose the number of rows that can be trained on within a time on this machine.
+    """Choose the number of rows that can be trained or fitted on within a time on this machine.
 
     The base model is loaded, and a pass of some rows is timed; see `training_seconds`.
 
     Args:
-        plan: its recipe's `train` is replaced.
+        plan: its recipe's `train` is replaced, and its `fit` if it is None.
         pool: labeled rows of the dataset.
         session: runs the base model.
         seconds: for loading the base model, fitting as the recipe says, and training.
@@ -160,26 +161,51 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     loading = time.perf_counter() - started
     fitted = min(recipe.fit or 0, len(pool))
     fitting = training_seconds(plan, fitted, speed, FIT) if fitted else 0.0
-    before = loading + fitting
-    available = len(pool) - sum(recipe.rows_asked.values())
-    counts = {min(rows, available) for rows in ROWS}
-    estimates = {rows: training_seconds(plan, rows, speed) for rows in sorted(counts)}
-    chosen = max(
-        (rows for rows, taken in estimates.items() if before + taken <= seconds), default=0
-    )
-    more = next((rows for rows in estimates if rows > chosen), None)
     besides = f" besides the fit, {duration(fitting)}" if fitted else ""
+    left, options = seconds - loading - fitting, _options(plan, pool, speed)
+    chosen = max((option for option in options if option.seconds <= left), default=None)
     reasons = [
-        f"Training on {chosen} rows: at most about {duration(estimates[chosen])}{besides}"
+        f"{chosen.title}: at most about {duration(chosen.seconds)}{besides}"
         if chosen
         else f"Not trained: {duration(seconds)} is too short{besides}"
     ]
-    if more:
-        needed = f"a budget of {math.ceil((before + estimates[more]) / 60)}m"
-        longer = f"On {more} rows it would take at most about {duration(estimates[more])}"
-        reasons.append(f"{longer}: {needed}")
-    recipe = recipe.model_copy(update={"train": chosen or None})
-    return Choice(recipe, estimates.get(chosen, 0.0), tuple(reasons))
+    if better := [option for option in options if chosen is None or option > chosen]:
+        more = min(better, key=lambda option: option.seconds)
+        needed = f"a budget of {math.ceil((loading + fitting + more.seconds) / 60)}m"
+        reasons.append(f"{more.title} would take at most about {duration(more.seconds)}: {needed}")
+    asked = {chosen.field: chosen.rows} if chosen else {}
+    recipe = recipe.model_copy(update=asked)
+    return Choice(recipe, chosen.seconds if chosen else 0.0, tuple(reasons))
+
+
+class _Option(NamedTuple):
+    """A number of rows to fit or to train on; the larger option is the better one."""
+
+    value: int
+    seconds: float
+    field: str
+    rows: int
+
+    @property
+    def title(self) -> str:
+        return f"{'Fitting' if self.field == 'fit' else 'Training'} on {self.rows} rows"
+
+
+def _options(plan: Plan, pool: Sequence[Row], speed: float) -> list[_Option]:
+    """Return what a time may be spent on: a fit, where that is possible and not asked for, too.
+
+    More rows are worth more than more layers, unless they are fewer than twice as many.
+    """
+    available = len(pool) - sum((plan.recipe.rows_asked | {"train": 0}).values())
+    counts = {min(rows, available) for rows in ROWS}
+    options = [_Option(2 * n, training_seconds(plan, n, speed), "train", n) for n in counts]
+    if plan.recipe.fit is None and plan.output_counts is not None:
+        options += [
+            _Option(n, training_seconds(plan, n, speed, FIT), "fit", n)
+            for n in counts
+            if n <= MOST_FITTED
+        ]
+    return options
 
 
 def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> LoraMetaError | None:

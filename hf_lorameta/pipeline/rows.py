@@ -177,8 +177,11 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     read = dataset.columns.model_dump(exclude_none=True)
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
         return None
-    given = (provenance.get("training") or {}).get("given_rows", False)
-    if given or recipe.reading_limits.text != dataset.limits.text:
+    steps = (provenance.get(step) or {} for step in ("fit", "training"))
+    if (
+        any(step.get("given_rows", False) for step in steps)
+        or recipe.reading_limits.text != dataset.limits.text
+    ):
         return None
     return draw_rows(recipe, pool_of(_adapted_rows(provenance, dataset), recipe)).used
 

@@ -248,7 +248,7 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
         start, most = time.monotonic(), _TIME_SHARE * job.seconds_left
         choice = recipe_within(result.plan, rows, session, most)
         job.check()
-        if choice.recipe.train is None:
+        if not choice.seconds:
             return Improvement(None, "The time is too short here to train the adapter: it stays")
         planned = replace(result.plan, recipe=choice.recipe)
         show = _ending(job.report, start + most)
@@ -258,12 +258,13 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
             return _NO_HELP
         except AdapterError:
             return Improvement(None, "Training did not make the adapter better than the base model")
-    training = generation.plan.training
+    field = "training" if generation.plan.training else "fit"
+    training = getattr(generation.plan, field)
     if training is None or not training.steps:
         return _NO_HELP
     given = replace(training, given_rows=True)
     generation = replace(
-        generation, plan=replace(generation.plan, training=given), seconds=adapter.seconds
+        generation, plan=replace(generation.plan, **{field: given}), seconds=adapter.seconds
     )
     ended = " until the time was over" if training.interrupted else ""
     return Improvement(

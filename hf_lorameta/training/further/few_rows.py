@@ -23,10 +23,9 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import DevicePlan
 from hf_lorameta.training.further.settings import FOLDS, held_out_rows
-from hf_lorameta.training.further.significance import is_significant
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import Run, Trainer
-from hf_lorameta.types import FactorPair, LossProgress, no_progress
+from hf_lorameta.types import Array, FactorPair, LossProgress, no_progress
 
 _HALF_WAY = 0.5
 Fold = tuple[list[Tokens], list[Tokens]]
@@ -181,6 +180,29 @@ def _half_way(trainer: Trainer, search: Run) -> _Choice:
     parameters = torch.lerp(trainer.initial, search.best, _HALF_WAY)
     loss = search.mean(trainer.losses(search.held_out, parameters))
     return _Choice(loss, search.best_step, _HALF_WAY) if loss < start.loss else start
+
+
+def is_significant(gains: Array, sizes: Sequence[int]) -> bool:
+    """Whether the mean gain per token exceeds its standard error.
+
+    The standard error is that of a ratio of sums over rows (Cochran, Sampling Techniques, 1977,
+    section 6.3).
+
+    Args:
+        gains: (R,) gain of each row, the sum over its tokens, in nats.
+        sizes: R numbers of tokens.
+
+    Example:
+        >>> is_significant(np.array([1.0, 1.2, 0.8]), [1, 1, 1])
+        True
+        >>> is_significant(np.array([3.0, -1.0, -1.0]), [1, 1, 1])
+        False
+    """
+    mean = gains.sum() / sum(sizes)
+    residuals = gains - mean * np.array(sizes)
+    count = len(gains)
+    error = math.sqrt(count / (count - 1) * float(residuals @ residuals)) / sum(sizes)
+    return bool(mean > error)
 
 
 # --- rows ---------------------------------------------------------------------------------------
