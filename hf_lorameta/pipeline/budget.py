@@ -325,16 +325,18 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
     rows, index = _fittable_rows(plan), plan.bank.index
     at_hand = rows and find_at_hand(index.base_model, index.base_revision)
     fitted = rows_to_fit(plan, plan.profile.rows) if at_hand else 0
-    if fitted and plan.recipe.is_default_method and not plan.recipe.rows_asked:
-        own = f"for labels such as these, use the default: it fits the adapter on {fitted} rows"
-        return f"{own}. Or {_on_training(plan, operations_per_second, otherwise=False)}"
-    training = _on_training(plan, operations_per_second)
+    by_default = fitted and plan.recipe.is_default_method and not plan.recipe.rows_asked
+    training = _on_training(plan, operations_per_second, otherwise=not by_default)
     if not rows:
         return training
-    return (
-        f"for labels such as these, fit the adapter with --fit {rows}, which trains the upper "
-        f"layers alone. Or {training}"
+    speed, rows = operations_per_second or measure_operations(), fitted if by_default else rows
+    took = duration(training_seconds(plan, rows, speed, FIT))
+    best = (
+        f"use the default: it fits the adapter on {rows} rows"
+        if by_default
+        else f"fit the adapter with --fit {rows}"
     )
+    return f"for labels such as these, {best}, at most about {took} on this CPU. Or {training}"
 
 
 def _time_of_training(plan: Plan, rows: int, operations_per_second: float | None) -> str | None:

@@ -72,7 +72,7 @@ def test_a_fit_is_advised_for_labels_wherever_the_base_model_is(
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     of_labels, of_texts = plan(path, Bank.embedded()), planned(tmp_path, "yes", 50)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
-    fit = "fit the adapter with --fit 50, which trains the upper layers alone. Or train on 32 rows"
+    fit = "fit the adapter with --fit 50, at most about 0 s on this CPU. Or train on 32 rows"
     assert fit in advise_on(of_labels, FAST)
     checked = of_labels.with_recipe(Recipe(check=16))
     assert "--fit 34" in advise_on(checked, FAST)
@@ -104,8 +104,9 @@ def test_the_default_is_advised_where_it_fits_the_adapter(
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
     rows = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(80)]
     assert advise_on(plan(rows, Bank.embedded()), FAST) == (
-        "for labels such as these, use the default: it fits the adapter on 64 rows. Or train on "
-        "64 rows with --train 64, at most about 0 s on this CPU: this usually lowers the loss most"
+        "for labels such as these, use the default: it fits the adapter on 64 rows, at most about "
+        "0 s on this CPU. Or train on 64 rows with --train 64, at most about 0 s on this CPU: this "
+        "usually lowers the loss most"
     )
 
 

@@ -252,8 +252,8 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     assert pickle.loads(pickle.dumps(planned)).provenance() == planned.provenance()
     advice = advise(planned, 1e12)
     assert advice == (
-        "for labels such as these, use the default: it fits the adapter on 48 rows. Or train on "
-        "64 rows with --train 64, at most about 0 s on this CPU"
+        "for labels such as these, use the default: it fits the adapter on 48 rows, at most about "
+        "0 s on this CPU. Or train on 64 rows with --train 64, at most about 0 s on this CPU"
     )
     asked = planned.with_recipe(Recipe(train=20))
     assert advise(asked, 1e12) == "training on 20 rows takes at most about 0 s on this CPU"
