@@ -25,7 +25,7 @@ class Training:
         on_other_rows: whether the held-out rows are none of `rows`.
         used_rows: number of rows that were trained on or held out.
         layers: number of layers trained, the upper ones; 0 if all were.
-        outputs: how many different outputs `rows` have.
+        outputs: how many different outputs the `used_rows` have.
         given_rows: whether they were drawn by the caller, in a way that the recipe does not state.
     """
 

@@ -277,8 +277,7 @@ def _stop_if_interrupted(adapter: "Generation | Mixture", folder: Path, command:
     Raises:
         KeyboardInterrupt: the training was interrupted.
     """
-    training = adapter.plan.training
-    if training is not None and training.interrupted:
+    if training := adapter.plan.interrupted:
         error = KeyboardInterrupt()
         error.add_note(
             f"Nothing was published. The best adapter until the interruption, after "

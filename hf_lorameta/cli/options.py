@@ -176,8 +176,8 @@ class Request:
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time to spend, e.g. 60s or 5m: trains on the rows that fit, if the base "
-            "model is on this machine."
+            help="Time to spend, e.g. 60s or 5m: trains all or the upper layers on as many rows as "
+            "it allows, if the base model is on this machine."
         ),
     ] = None
     token: TokenOption = None

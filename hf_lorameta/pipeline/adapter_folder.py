@@ -265,7 +265,7 @@ def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Ma
     return provenance, coefficients
 
 
-_OF_ROWS = ("recipe", "dataset", "training")
+_OF_ROWS = ("recipe", "dataset", "fit", "training")
 """What `hf_lorameta.pipeline.rows.rows_used` needs of ``recipe.json``."""
 
 
@@ -281,7 +281,7 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
     Example:
         >>> made = {"recipe": {"fit": 8}, "dataset": {"id": "user/name"}, "rank": 16}
         >>> generated_parts({"merge": {}, "adapters": [{"generated": generated_parts(made)}]})
-        ({'recipe': {'fit': 8}, 'dataset': {'id': 'user/name'}, 'training': None},)
+        ({'recipe': {'fit': 8}, 'dataset': {'id': 'user/name'}, 'fit': None, 'training': None},)
     """
     if provenance is None:
         return ()

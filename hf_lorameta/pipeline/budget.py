@@ -56,9 +56,9 @@ The most are advised: from 64 on, training takes less time than on 16, without c
 FIT_ROWS = 300
 """Rows to fit on that are advised."""
 _LEAST_FITTED = 48
-"""Fewer rows are not fitted on unasked: a quarter is held out, and `CHECK_ROWS` are to check on."""
-_MOST_OPERATIONS = 1.2e13
-"""Of the pass of the rows that are fitted on unasked: about a minute on two cores."""
+"""Fewer rows are not fitted on unasked; `CHECK_ROWS` more are to check on."""
+_MOST_OPERATIONS = 3e13
+"""Of a fit unasked: a minute or two on two cores."""
 _LABEL_NOVELTY, _MOST_LABELS = 0.1, 32
 """Outputs are taken for labels if at most this share of them is new, see `OutputCounts`, and they
 begin with at most so many different tokens."""
@@ -72,7 +72,7 @@ class Choice:
 
     Attributes:
         recipe: the settings.
-        seconds: estimated time of the training, at most; 0 without one.
+        seconds: estimated time of the fit or training, at most; 0 without one.
         reasons: why it was chosen and what more time would allow, as sentences for the user.
     """
 
@@ -162,7 +162,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     fitted = min(recipe.fit or 0, len(pool))
     fitting = training_seconds(plan, fitted, speed, FIT) if fitted else 0.0
     besides = f" besides the fit, {duration(fitting)}" if fitted else ""
-    left, options = seconds - loading - fitting, _options(plan, pool, speed)
+    left, options = seconds - loading - fitting, possibilities(plan, pool, speed)
     chosen = max((option for option in options if option.seconds <= left), default=None)
     reasons = [
         f"{chosen.title}: at most about {duration(chosen.seconds)}{besides}"
@@ -178,8 +178,8 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     return Choice(recipe, chosen.seconds if chosen else 0.0, tuple(reasons))
 
 
-class _Option(NamedTuple):
-    """A number of rows to fit or to train on; the larger option is the better one."""
+class Possible(NamedTuple):
+    """A number of rows to fit or to train on; the larger of two is the better one."""
 
     value: int
     seconds: float
@@ -188,20 +188,21 @@ class _Option(NamedTuple):
 
     @property
     def title(self) -> str:
+        """What is done, for the user."""
         return f"{'Fitting' if self.field == 'fit' else 'Training'} on {self.rows} rows"
 
 
-def _options(plan: Plan, pool: Sequence[Row], speed: float) -> list[_Option]:
+def possibilities(plan: Plan, pool: Sequence[Row], speed: float) -> list[Possible]:
     """Return what a time may be spent on: a fit, where that is possible and not asked for, too.
 
     More rows are worth more than more layers, unless they are fewer than twice as many.
     """
     available = len(pool) - sum((plan.recipe.rows_asked | {"train": 0}).values())
     counts = {min(rows, available) for rows in ROWS}
-    options = [_Option(2 * n, training_seconds(plan, n, speed), "train", n) for n in counts]
+    options = [Possible(2 * n, training_seconds(plan, n, speed), "train", n) for n in counts]
     if plan.recipe.fit is None and plan.output_counts is not None:
         options += [
-            _Option(n, training_seconds(plan, n, speed, FIT), "fit", n)
+            Possible(n, training_seconds(plan, n, speed, FIT), "fit", n)
             for n in counts
             if n <= MOST_FITTED
         ]
@@ -238,16 +239,24 @@ def training_seconds(
         operations_per_second: of matrix products, see `measure_operations`.
         depth: the layers that are trained; None is that of so many rows.
     """
-    passes = forward_passes(rows, plan.recipe.seed, depth)
-    return forward_operations(plan) * passes / operations_per_second
+    return _operations(plan, rows, depth) / operations_per_second
 
 
-def forward_operations(plan: Plan) -> float:
-    """Estimate the operations of a row's pass through the base model, see `training_seconds`."""
+def _operations(plan: Plan, rows: int, depth: Depth | None = None) -> float:
+    in_layers, in_logits = forward_operations(plan)
+    passes, of_logits = forward_passes(rows, plan.recipe.seed, depth)
+    return in_layers * passes + in_logits * of_logits
+
+
+def forward_operations(plan: Plan) -> tuple[float, float]:
+    """Estimate the operations of a row's pass in all layers and in the logits.
+
+    See `training_seconds`.
+    """
     profile, (layers, width) = plan.profile, plan.bank.layers_and_width
     tokens = min((profile.input.total + profile.output.total) / profile.rows, _MOST_TOKENS)
     words = plan.bank.index.vocab_size * min(profile.output_length, _MOST_TOKENS)
-    return 2 * (12 * layers * width**2 * tokens + width * words)
+    return 2 * 12 * layers * width**2 * tokens, 2 * width * words
 
 
 @cache
@@ -277,7 +286,7 @@ def _operations_of_a_pass(plan: Plan, pool: Sequence[Row], session: Session) -> 
 
     Products alone are faster: up to four times on a CPU with matrix instructions for bfloat16.
     """
-    of_row, evaluator = forward_operations(plan), session.evaluator
+    of_row, evaluator = sum(forward_operations(plan)), session.evaluator
     rows = evaluator.encode(pool[: max(1, min(_TIMED_ROWS, int(_TIMED_OPERATIONS / of_row)))])
     seconds = []
     for _ in range(2):  # the first pass is slower
@@ -287,15 +296,25 @@ def _operations_of_a_pass(plan: Plan, pool: Sequence[Row], session: Session) -> 
     return len(rows) * of_row / min(seconds)
 
 
-def forward_passes(rows: int, seed: int = 0, depth: Depth | None = None) -> float:
-    """Return the work of training on a number of rows, at most, in forward passes of a row.
+def forward_passes(rows: int, seed: int = 0, depth: Depth | None = None) -> tuple[float, float]:
+    """Return the work of training on a number of rows, at most, in passes of a row.
+
+    Args:
+        rows: to train on.
+        seed: of the order of the rows.
+        depth: the layers that are trained; None is that of so many rows.
+
+    Returns:
+        Forward passes through all layers, and how many times logits are computed.
 
     Example:
         >>> forward_passes(16)
-        2192.0
+        (2192.0, 2192.0)
     """
-    trained, scored = work(rows, depth or depth_of_training(rows), seed)
-    return _TRAINED * trained + _SCORED * scored
+    depth = depth or depth_of_training(rows)
+    of = work(rows, depth, seed)
+    logits = _TRAINED * of.trained + _SCORED * of.scored
+    return logits * (1 - depth.untrained) + of.passed * depth.untrained, logits
 
 
 # --- advice ---------------------------------------------------------------------------------------
@@ -330,13 +349,17 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str | None
     if not rows:
         return training
     speed, rows = operations_per_second or measure_operations(), fitted if by_default else rows
-    took = duration(training_seconds(plan, rows, speed, FIT))
+    if (seconds := training_seconds(plan, rows, speed, FIT)) > LONGEST_SECONDS:
+        return training
     best = (
         f"use the default: it fits the adapter on {rows} rows"
         if by_default
         else f"fit the adapter with --fit {rows}"
     )
-    return f"for labels such as these, {best}, at most about {took} on this CPU. Or {training}"
+    return (
+        f"for labels such as these, {best}, at most about {duration(seconds)} on this CPU. "
+        f"Or {training}"
+    )
 
 
 def _time_of_training(plan: Plan, rows: int, operations_per_second: float | None) -> str | None:
@@ -355,9 +378,9 @@ def rows_to_fit(plan: Plan, available: int) -> int:
         plan: of the dataset.
         available: different labeled rows.
     """
-    most = int(_MOST_OPERATIONS / forward_operations(plan))
-    rows = min(FIT_ROWS, most, available - CHECK_ROWS)
-    return rows if rows >= _LEAST_FITTED and holds_labels(plan) else 0
+    most = min(FIT_ROWS, available - CHECK_ROWS) if holds_labels(plan) else 0
+    counts = range(most, _LEAST_FITTED - 1, -1)
+    return next((n for n in counts if _operations(plan, n, FIT) <= _MOST_OPERATIONS), 0)
 
 
 def _fittable_rows(plan: Plan) -> int:
@@ -438,8 +461,9 @@ def most_operations(bank: Bank, recipe: Recipe) -> float:
         '2.7e+14'
     """
     layers, width = bank.layers_and_width
-    asked = recipe.rows_asked or {"fit": FIT_ROWS, "check": CHECK_ROWS}
-    passes = forward_passes(asked["train"], recipe.seed) if "train" in asked else 0.0
-    passes += forward_passes(asked["fit"], recipe.seed, FIT) if "fit" in asked else 0.0
-    passes += _CHECKED * asked.get("check", 0)
-    return 2 * 12 * layers * width**2 * _MOST_TOKENS * passes
+    asked = recipe.rows_asked or {"check": CHECK_ROWS}
+    passes = float(_CHECKED * asked.get("check", 0))
+    for name, depth in (("fit", FIT), ("train", None)):
+        passes += forward_passes(asked[name], recipe.seed, depth)[0] if name in asked else 0
+    unasked = 0 if recipe.rows_asked else _MOST_OPERATIONS
+    return 2 * 12 * layers * width**2 * _MOST_TOKENS * passes + unasked

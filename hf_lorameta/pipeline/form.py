@@ -18,7 +18,7 @@ def in_form_of(bank: Bank) -> Callable[[Dataset], Dataset]:
     """Return what puts a dataset's prompts into the form that a bank's adapters know.
 
     It can be pickled. A bank without instructions leaves prompts as they are. Without a bank, they
-    get instruction and cue as well: what the last layer sees after a text alone says little of it.
+    get instruction and cue as well: the state after a text alone says little of its class.
     """
     chat = chat_format(bank)
     if chat is None and len(bank) and not expects_instructions(bank):

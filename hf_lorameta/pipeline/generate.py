@@ -64,7 +64,7 @@ def generate(
         model: the base model in transformers, on the CPU, and its tokenizer; the model is the same
             afterwards. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
-        budget: seconds, or a time such as ``"5m"``, to spend on training the adapter further, if
+        budget: seconds, or a time such as ``"5m"``, to spend on fitting or training the adapter, if
             that is possible; see `hf_lorameta.pipeline.budget.recipe_within`.
         fit: fit the adapter on up to 300 rows if the outputs are labels and the recipe is one of
             the default method without rows to fit, train or check on; see
@@ -171,7 +171,7 @@ def prepare(
         dataset: an opened dataset.
         session: its bank is used, and its base model if there is a budget.
         recipe: the settings.
-        budget: seconds to train in, which choose the number of rows to train on; see
+        budget: seconds to fit or train in, which choose the number of rows for it; see
             `hf_lorameta.pipeline.budget.budget_seconds`.
         wanted: to be done where it is possible, and there is no budget. A fit is part of the plan's
             recipe then. A check only reports, so that the same recipe makes the same adapter on

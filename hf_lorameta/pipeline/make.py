@@ -84,7 +84,7 @@ def make_adapter(
     generation = _combine(plan, progress)
     if recipe.fit is not None:
         generation = fit_adapter(generation, rows, session.evaluator, progress=progress)
-    if recipe.train is not None:
+    if recipe.train is not None and not generation.plan.interrupted:
         generation = train_adapter(generation, rows, session.evaluator, progress=progress)
     _require_update(generation)
     if recipe.check is not None:

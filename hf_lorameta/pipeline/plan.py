@@ -115,6 +115,12 @@ class Plan:
         return float(self.coefficients.shared[size]) if len(self.coefficients) > size else None
 
     @property
+    def interrupted(self) -> Training | None:
+        """The fit or training that the user ended; None without one."""
+        both = (self.fit, self.training)
+        return next((training for training in both if training and training.interrupted), None)
+
+    @property
     def scale(self) -> float:
         """Factor by which all coefficients were multiplied."""
         return scale_for(self.bank, self.recipe, self.profile)

@@ -45,6 +45,8 @@ class PlanLike(Protocol):
     @property
     def training(self) -> Training | None: ...  # noqa: D102
     @property
+    def interrupted(self) -> Training | None: ...  # noqa: D102
+    @property
     def check(self) -> Check | None: ...  # noqa: D102
     @property
     def nearest_in_bank(self) -> float: ...  # noqa: D102
@@ -151,7 +153,7 @@ def _way_out(recipe: Recipe) -> str:
 
 def _loss_warnings(plan: PlanLike) -> Iterator[str]:
     if fit := plan.fit:
-        yield from _fit_warnings(fit)
+        yield from _fit_warnings(fit, trained=plan.training is not None)
     training, check = plan.training, plan.check
     used = (
         ("The adapter was fitted", fit and fit.used_rows, plan.recipe.fit),
@@ -164,9 +166,9 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
                 f"{done} on {rows} labeled rows, not {requested}: the "
                 "dataset has no more distinct ones."
             )
-    if training and training.interrupted:
+    if stopped := plan.interrupted:
         yield (
-            f"The training was interrupted after {plural(training.steps, 'step')}: this is the "
+            f"The training was interrupted after {plural(stopped.steps, 'step')}: this is the "
             "best adapter until then, and more steps might have made it better."
         )
     if check and check.scale < 1:
@@ -188,17 +190,17 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         )
 
 
-def _fit_warnings(fit: Training) -> Iterator[str]:
-    """Warn if outputs are such that a fit cannot tell inputs apart."""
+def _fit_warnings(fit: Training, *, trained: bool) -> Iterator[str]:
+    """Warn if a fit cannot tell inputs apart, or is worse than the base model at the end."""
     if fit.outputs == 1:
         yield (
             f"All {fit.used_rows} rows that the adapter was fitted on have the same output, so it "
             "cannot have learned which inputs have another one."
         )
-    elif fit.outputs == fit.used_rows:
+    if fit.end > fit.base and not trained:
         yield (
-            f"The {fit.used_rows} rows that the adapter was fitted on all have different outputs: "
-            "this mainly makes their tokens more likely. Train the adapter to change its answers."
+            f"On {fit.held_out} rows that it was not fitted on, the adapter is worse than the base "
+            f"model: loss {fit.end:.3f} and {fit.base:.3f}. Train it, or fit it on more rows."
         )
 
 

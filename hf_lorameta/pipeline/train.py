@@ -130,7 +130,9 @@ def _continue(
     lower, _ = divide_layout(model, generation.layout, first)
     _, layout = divide_layout(model, with_all_projections(model, generation.layout), first)
     below = [given[module] for module in lower]
-    machine = plan_loaded_model(model, layout, generation.rank, FOLDS)
+    fit = [Option("fit", change="leave out"), Option("no_fit")]
+    hint = fit if depth == FIT else [Option("train", change="leave out")]
+    machine = plan_loaded_model(model, layout, generation.rank, FOLDS, first=first, hint=hint)
 
     def encode(part: Sequence[Row]) -> list[Tokens]:
         return encode_rows(evaluator, settings.max_length, part)

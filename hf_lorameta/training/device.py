@@ -91,17 +91,32 @@ def plan_device(
     return memory.plan(machine.at_once, hint)
 
 
-def plan_loaded_model(model: Any, layout: Layout, rank: int, at_once: int) -> DevicePlan:
+def plan_loaded_model(
+    model: Any,
+    layout: Layout,
+    rank: int,
+    at_once: int,
+    *,
+    first: int = 0,
+    hint: Sequence[Advice] = (),
+) -> DevicePlan:
     """Return how to train on a base model in memory; see `plan_device`.
+
+    Args:
+        model: of transformers.
+        layout: the adapted modules.
+        rank: r.
+        at_once: number of adapters.
+        first: index of the first trained layer.
+        hint: what to do if memory does not suffice.
 
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.
     """
     dtype, width = str(model.dtype).removeprefix("torch."), compute_dtype(model).itemsize
-    per_token = _token_bytes(model.config.get_text_config(), width)
+    per_token = _token_bytes(model.config.get_text_config(), width, first)
     memory = _Memory(str(model.device), dtype, 0, per_token, _state_bytes(layout, rank))
-    hint: list[Advice] = [Option("train", change="leave out"), "use a machine with more memory"]
-    return memory.plan(at_once, hint)
+    return memory.plan(at_once, [*hint, "use a machine with more memory"])
 
 
 class _Memory(NamedTuple):
@@ -135,14 +150,15 @@ def _state_bytes(layout: Layout, rank: int) -> int:
     return 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
 
 
-def _token_bytes(text: Any, width: int) -> float:
+def _token_bytes(text: Any, width: int, first: int = 0) -> float:
     """Return the memory that a token of a pass's budget needs.
 
     It is largest where every token predicts an output token, whose logits, their copy in float32
     and their gradient take 12 bytes per word of the vocabulary; such a token counts for 1.5.
     """
     inner = getattr(text, "intermediate_size", 4 * text.hidden_size)
-    activations = width * text.num_hidden_layers * (12 * text.hidden_size + 4 * inner)
+    layers = text.num_hidden_layers - first
+    activations = width * layers * (12 * text.hidden_size + 4 * inner)
     logits = 12 * text.vocab_size
     return float(max(activations, (activations + logits) / (1 + OUTPUT_TOKEN_COST)))
 

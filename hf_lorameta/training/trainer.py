@@ -130,7 +130,7 @@ class Trainer:
         self.slots = LoraSlots(model, layout, settings.rank, settings.scaling, slots, settings.clip)
         self._model, self._settings, self._checkpoints = model, settings, checkpoints
         self._runner = PassRunner(model, plan.workers, plan.pass_tokens)
-        self._started = any(start)
+        self._started = bool(start)
         self.initial = self.slots.initial(settings.seed)
         if self._started:
             fresh = self.slots.factors(self.initial)

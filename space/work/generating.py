@@ -63,8 +63,8 @@ class Adapter:
 
     @property
     def trained(self) -> bool:
-        """Whether it was trained further."""
-        return self.plan.training is not None
+        """Whether it was fitted, or trained further."""
+        return bool(self.plan.fit or self.plan.training)
 
     def save(self, job: Job) -> "Adapter":
         """Write the files that ``hf-lorameta generate`` writes, and their zip, or nothing."""

@@ -15,11 +15,10 @@ from hf_lorameta.data.counts.sample import draw_stratified
 from hf_lorameta.engines.scoring import MAX_NEW_TOKENS, Report
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import (
-    ROWS,
     measure_operations,
     obstacle_to_training,
+    possibilities,
     recipe_within,
-    training_seconds,
 )
 from hf_lorameta.pipeline.evaluate import Trial, check_of
 from hf_lorameta.pipeline.make import make_adapter
@@ -225,8 +224,7 @@ def can_improve(result: PlanResult, bank: Bank, time_limit: float) -> bool:
         if obstacle_to_training(result.plan, rows, session):
             return False
     speed, most = measure_operations(), _TIME_SHARE * time_limit
-    counts = {min(count, len(rows)) for count in ROWS}
-    return any(training_seconds(result.plan, count, speed) <= most for count in counts)
+    return any(one.seconds <= most for one in possibilities(result.plan, rows, speed))
 
 
 def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Improvement:

@@ -88,7 +88,7 @@ def test_card_without_a_bank_says_what_the_adapter_was_made_of() -> None:
 
 def test_card_without_a_bank_tells_a_fit_from_a_training() -> None:
     fitted = render_card(replace(ALONE, training=None, fit=FIT, recipe=Recipe(fit=16)), None)
-    assert "**Fitted on 16 rows of the dataset**, in its upper layers; no other layer" in fitted
+    assert "**Fitted on 16 rows of the dataset** in its upper layers; no other layer" in fitted
     assert "The adapter was trained for 30 steps." in fitted
     both = render_card(replace(ALONE, fit=FIT), None)
     assert "**Fitted on 16 rows of the dataset, and then trained on 16 others.**" in both
@@ -163,7 +163,7 @@ def test_metadata_lists_the_datasets_that_something_was_fitted_on() -> None:
 def test_card_of_a_fitted_adapter_does_not_say_that_it_is_not_trained_on_the_dataset() -> None:
     assert "not trained on it." in render_card(PLAIN, None)
     fitted = render_card(replace(PLAIN, fit=FIT), None)
-    assert "**Fitted on 16 rows of the dataset**, in its upper layers, starting from a" in fitted
+    assert "**Fitted on 16 rows of the dataset** in its upper layers, starting from a" in fitted
     assert "not trained on it." not in fitted
     assert "the dataset on whose rows it was fitted." in fitted
 
@@ -406,7 +406,7 @@ def test_cli_parses_the_commands_on_the_card() -> None:
 def test_card_shows_the_losses_of_a_fit() -> None:
     text = render_card(replace(PLAIN, fit=FIT), None)
     fitted = section(text, "Fitted on 16 rows")
-    assert "All projections of attention and MLP in the upper 6 layers were trained" in fitted
+    assert "All projections of attention and MLP in the last 6 layers were trained" in fitted
     assert "Loss on 4 rows" in fitted
     losses = dict(rows_of(fitted))
     assert losses["before the fit"] == "1.75"

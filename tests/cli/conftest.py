@@ -52,13 +52,16 @@ from dataclasses import replace
 import hf_lorameta.pipeline.make as make
 from hf_lorameta.cards.results import Training
 
-def train(generation, rows, *_, **__):
+def ended(field):
     training = Training(8, 8, base=3.0, start=2.0, end=1.0, steps=12, interrupted=True)
-    return replace(generation, plan=replace(generation.plan, training=training))
+    def end(generation, rows, *_, **__):
+        return replace(generation, plan=replace(generation.plan, **{field: training}))
+    return end
 
-make.train_adapter = train
+make.train_adapter, make.fit_adapter = ended("training"), ended("fit")
+make.require_fittable = lambda evaluator: None
 """
-"""Code to run after that of `fake_runner`: Ctrl-C ends a training after 12 steps."""
+"""Code to run after that of `fake_runner`: Ctrl-C ends a fit or training after 12 steps."""
 
 
 def fake_evaluator(meanwhile: str = "pass") -> str:

@@ -332,19 +332,20 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     assert "name another folder" in refused
 
 
+@pytest.mark.parametrize("asked", [("--train", 8), ("--fit", 8)])
 def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
-    cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path
+    cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path, asked: tuple[object, ...]
 ) -> None:
     before, repo = fake_runner(0.5) + INTERRUPTED, f"{user.name}/stopped"
-    generated = cli("generate", *plan_args, "--train", 8, "-o", "a", code=130, before=before)
+    generated = cli("generate", *plan_args, *asked, "-o", "a", code=130, before=before)
     assert generated.out == ""
     assert "after 12 steps, is kept in a, and its card says so" in generated.err
     assert "hf-lorameta push --from a --repo-id user/name" in generated.err
     card = (tmp_path / "a" / "README.md").read_text()
-    assert "trained further for 12 steps, until it was interrupted" in card
+    assert card.count("trained further for 12 steps, until it was interrupted") == 1
     assert "It trains to the end" in card.split("How to reproduce it")[1]
     assert "was interrupted" in card.split("## Warnings")[1]
-    pushed = ("push", *plan_args, "--train", 8, "--repo-id", repo)
+    pushed = ("push", *plan_args, *asked, "--repo-id", repo)
     stopped = cli(*pushed, token=user.token, code=130, before=before)
     assert cli.hub.repo(repo) is None
     assert "Nothing was published" in stopped.err

@@ -82,6 +82,7 @@ def test_a_fit_is_advised_for_labels_wherever_the_base_model_is(
     assert "use the default: it fits the adapter on 84 rows" in advise_on(more, FAST)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
     assert "fit the adapter with --fit 100" in advise_on(more, FAST)
+    assert "--fit" not in advise_on(more, 1e8)  # longer than an hour
 
 
 def test_what_the_recipe_says_is_not_advised(
@@ -157,7 +158,8 @@ def test_the_time_follows_from_tokens_and_parameters(tmp_path: Path) -> None:
     parameters = 12 * 30 * 576**2  # SmolLM2-135M: 30 layers of width 576
     logits = 49152 * 576 * of_output.profile.output.total / 30
     for rows in (16, 64):
-        expected = 2 * (parameters * tokens + logits) * forward_passes(rows) / 1e9
+        passes, of_logits = forward_passes(rows)
+        expected = 2 * (parameters * tokens * passes + logits * of_logits) / 1e9
         assert training_seconds(of_output, rows, 1e9) == pytest.approx(expected)
 
 

@@ -20,11 +20,12 @@ from hf_lorameta import Bank, Plan, Recipe, generate, open_dataset, plan  # noqa
 from hf_lorameta.demo import TRAIN_FILE  # noqa: E402
 from hf_lorameta.errors import AuthError, MissingExtraError  # noqa: E402
 from hf_lorameta.pipeline.automatic import NO_BASE, Automatic, possible  # noqa: E402
-from hf_lorameta.pipeline.budget import rows_to_fit  # noqa: E402
+from hf_lorameta.pipeline.budget import rows_to_fit, training_seconds  # noqa: E402
 from hf_lorameta.pipeline.generate import prepare  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
+from hf_lorameta.training.further.settings import FIT  # noqa: E402
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_the_base_model_is_used_only_where_it_is_possible_and_useful(
     assert possible_for(rows, session) == NOTHING
 
 
-def test_labels_are_fitted_on_as_many_rows_as_a_minute_allows(tmp_path: Path) -> None:
+def test_labels_are_fitted_on_as_many_rows_as_a_minute_or_two_allow(tmp_path: Path) -> None:
     def of_rows(count: int, words: int, labels: int = 2) -> Plan:
         path, more = tmp_path / "labels.jsonl", "so " * words
         texts = ((f"{more}{i}?", "abcdefgh"[i % labels] * (i % labels + 1)) for i in range(count))
@@ -83,7 +84,8 @@ def test_labels_are_fitted_on_as_many_rows_as_a_minute_allows(tmp_path: Path) ->
     assert rows_to_fit(of_rows(400, 10), 400) == 300
     assert rows_to_fit(of_rows(180, 10), 180) == 164
     assert rows_to_fit(of_rows(60, 10), 60) == 0
-    assert 48 <= rows_to_fit(of_rows(200, 400), 1000) < 200
+    assert 48 <= rows_to_fit(long := of_rows(200, 200), 1000) < 200
+    assert training_seconds(long, rows_to_fit(long, 1000), 3e13, FIT) <= 1
     assert rows_to_fit(of_rows(180, 10).with_recipe(Recipe()), 40) == 0
     of_texts = plan([{"input": f"Q {i}?", "output": f"It was {i**3} or so."} for i in range(99)])
     assert rows_to_fit(of_texts, 99) == 0

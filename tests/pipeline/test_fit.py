@@ -27,6 +27,7 @@ from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.pipeline.train import fit_adapter  # noqa: E402
+from hf_lorameta.training import device  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 
@@ -86,7 +87,7 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     )
     card = (tmp_path / "fitted" / "README.md").read_text()
     assert "## Fitted on 32 rows" in card
-    assert "in the upper 1 layer were trained" in card
+    assert "in the last layer were trained" in card
     assert "No training took place" not in card
     assert "--fit 32" in card.split("How to reproduce it")[1]
     recipe = json.loads((tmp_path / "fitted" / "recipe.json").read_bytes())
@@ -131,16 +132,12 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     assert "did not help, so the adapter stays as it was" in again.messages[0]
 
 
-@pytest.mark.parametrize(
-    ("outputs", "warning"),
-    [(1, "have the same output"), (16, "all have different outputs")],
-)
 def test_outputs_that_say_nothing_of_the_inputs_are_warned_of(
-    tiny_bank: Bank, tmp_path: Path, outputs: int, warning: str
+    tiny_bank: Bank, tmp_path: Path
 ) -> None:
-    rows = [row | {"output": tiny.WORDS[i % outputs]} for i, row in enumerate(labeled(16))]
+    rows = [row | {"output": tiny.WORDS[0]} for row in labeled(16)]
     adapter = make(tiny_bank, tiny.write_task(tmp_path, "rows", rows), fit=16)
-    assert [text for text in adapter.plan.warnings if warning in text]
+    assert [text for text in adapter.plan.warnings if "have the same output" in text]
     few = make(tiny_bank, tiny.write_task(tmp_path, "few", labeled(32)), fit=16)
     assert not [text for text in few.plan.warnings if "adapter was fitted" in text]
 
@@ -171,3 +168,21 @@ def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
         plan, rows, _ = prepare(session.open_dataset(new), session, Recipe(fit=16))
         with pytest.raises(UsageError, match="upper layers of 'gemma4_text' cannot be fitted"):
             make_adapter(plan, rows, session)
+
+
+def test_a_fit_that_is_worse_than_the_base_model_is_warned_of(tiny_bank: Bank, new: Path) -> None:
+    fitted = make(tiny_bank, new, fit=16).plan
+    assert fitted.fit is not None
+    worse = replace(fitted, fit=replace(fitted.fit, base=fitted.fit.end / 2))
+    message = "On 16 rows that it was not fitted on, the adapter is worse than the base model"
+    assert [message in " ".join(plan.warnings) for plan in (fitted, worse)] == [False, True]
+
+
+def test_too_little_memory_is_an_error_with_a_way_out(
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "available_memory", lambda: 100_000)
+    with pytest.raises(UsageError, match="GB of memory") as caught:
+        make(tiny_bank, new, fit=16)
+    assert caught.value.hint.startswith("leave out --fit, or add --no-fit, or use a machine")
+    assert caught.value.__notes__ == ["leave out fit=, or use a machine with more memory"]

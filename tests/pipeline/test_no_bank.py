@@ -65,7 +65,7 @@ FUSED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 _ALL: dict[str, int] = {"fit": 16, "train": 16, "check": 8}
 WORK = [
     *((kind, _ALL) for kind in BASES if not kind.startswith("Gemma")),
-    *((kind, {"fit": 32}) for kind in ("Llama", "Llama-untied")),
+    *((kind, {"fit": 32}) for kind in ("Llama", "Llama-untied", "Gemma2", "Gemma3")),
     *((kind, {"train": 16}) for kind in ("Llama", "Qwen2", "Gemma2", "Gemma3")),
 ]
 """Kinds of base models, and what is done with each."""
@@ -259,7 +259,7 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     assert advise(asked, 1e12) == "training on 20 rows takes at most about 0 s on this CPU"
     tokens = (planned.profile.input.total + planned.profile.output.total) / 64
     logits = planned.bank.index.vocab_size * 32 * planned.profile.output_length
-    work = 2 * (12 * 2 * 32**2 * tokens + logits) * forward_passes(16)
+    work = 2 * (12 * 2 * 32**2 * tokens + logits) * forward_passes(16)[0]
     assert training_seconds(planned, 16, 1.0) == pytest.approx(work)
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +18,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import plan  # noqa: E402 - they import torch
+from hf_lorameta import Plan, plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
+from hf_lorameta.pipeline import budget  # noqa: E402
 from hf_lorameta.pipeline.publish import Target  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
+from hf_lorameta.types import Row  # noqa: E402
 
 sys.path.insert(0, str(SPACE))
 try:
@@ -77,6 +79,25 @@ def test_training_gives_another_adapter_whose_card_says_trained(
     provenance = json.loads(improved.adapter.read("recipe.json"))
     assert provenance["training"]["given_rows"]
     assert f"Trained on {rows} of your rows" in result_view.improved_html(improved)
+
+
+def test_a_fit_is_offered_and_made_where_a_training_takes_too_long(
+    result: PlanResult,
+    adapter: generating.Adapter,
+    bank: Bank,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def only_fits(plan: Plan, pool: Sequence[Row], speed: float) -> list[budget.Possible]:
+        return [budget.Possible(16, 10.0, "fit", 16), budget.Possible(32, 1e4, "train", 16)]
+
+    monkeypatch.setattr(budget, "possibilities", only_fits)
+    monkeypatch.setattr(trying, "possibilities", only_fits)
+    assert trying.can_improve(result, bank, 120)
+    improved = trying.improve(adapter, result, bank, jobs.Job(120))
+    assert improved.adapter is not None
+    assert improved.adapter.trained
+    assert json.loads(improved.adapter.read("recipe.json"))["fit"]["given_rows"]
+    assert "Fitted on 16 rows" in improved.adapter.read("README.md")
 
 
 @pytest.mark.parametrize(

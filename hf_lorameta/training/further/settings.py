@@ -80,20 +80,32 @@ def other_outputs(rows: int) -> int:
     return _LEAST_STEPS if rows and not held_out_rows(rows) else 0
 
 
-def work(rows: int, depth: Depth, seed: int) -> tuple[float, float]:
-    """Return how many times all layers train on a row and how many times they score one, at most.
+class Work(NamedTuple):
+    """Rows of a training, at most.
+
+    Attributes:
+        trained: forward and backward, through the trained layers.
+        scored: through the trained layers.
+        passed: through the untrained layers.
+    """
+
+    trained: int
+    scored: int
+    passed: int
+
+
+def work(rows: int, depth: Depth, seed: int) -> Work:
+    """Return how many rows a training on so many rows passes through the layers.
 
     Example:
         >>> work(16, depth_of_training(16), seed=0), work(128, depth_of_training(128), seed=0)
-        ((576.0, 176.0), (192.0, 256.0))
+        (Work(trained=576, scored=176, passed=32), Work(trained=384, scored=352, passed=160))
     """
-    settings, held_out = settings_for(rows, depth, 1, seed), held_out_rows(rows)
-    runs = 1 if held_out else FOLDS + 1
+    settings, held_out = settings_for(rows, depth, 1, seed), held_out_rows(rows) or rows
+    runs = 1 if held_out < rows else FOLDS + 1
     measurements = math.ceil(settings.steps / settings.evaluate_every) + 3  # base, start, half way
-    trained, scored = runs * settings.steps * settings.rows, measurements * (held_out or rows)
-    passes = depth.untrained and rows + held_out  # through the lower layers, and of the base model
-    upper = 1 - depth.untrained
-    return trained * upper, scored * upper + passes * depth.untrained
+    trained = runs * settings.steps * settings.rows
+    return Work(trained, measurements * held_out, rows + held_out)
 
 
 def held_out_rows(rows: int) -> int:
