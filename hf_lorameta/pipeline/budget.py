@@ -461,9 +461,12 @@ def most_operations(bank: Bank, recipe: Recipe) -> float:
         '2.7e+14'
     """
     layers, width = bank.layers_and_width
-    asked = recipe.rows_asked or {"check": CHECK_ROWS}
-    passes = float(_CHECKED * asked.get("check", 0))
-    for name, depth in (("fit", FIT), ("train", None)):
-        passes += forward_passes(asked[name], recipe.seed, depth)[0] if name in asked else 0
-    unasked = 0 if recipe.rows_asked else _MOST_OPERATIONS
-    return 2 * 12 * layers * width**2 * _MOST_TOKENS * passes + unasked
+    of_row = 2 * 12 * layers * width**2 * _MOST_TOKENS
+    asked = recipe.rows_asked or {"fit": FIT_ROWS, "check": CHECK_ROWS}
+    operations = of_row * _CHECKED * asked.get("check", 0)
+    if "train" in asked:
+        operations += of_row * forward_passes(asked["train"], recipe.seed)[0]
+    if "fit" in asked:
+        fit = of_row * forward_passes(asked["fit"], recipe.seed, FIT)[0]
+        operations += fit if recipe.fit else min(fit, _MOST_OPERATIONS)
+    return operations

@@ -116,7 +116,7 @@ def test_it_is_the_same_after_pickling(tmp_path: Path) -> None:
 
 def test_output_tokens_are_counted_only_where_a_fit_is_possible(tmp_path: Path) -> None:
     settings: list[dict[str, Any]] = [
-        {"model_type": "gemma3_text"}, {"eos_token_id": None}, {"eos_token_id": 99},
+        {"model_type": "gemma4_text"}, {"eos_token_id": None}, {"eos_token_id": 99},
     ]  # fmt: skip
     for number, changes in enumerate(settings):
         assert of_folder(write_base(tmp_path / str(number), **changes)).end_token is None
