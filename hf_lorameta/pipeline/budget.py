@@ -461,7 +461,7 @@ def most_operations(bank: Bank, recipe: Recipe) -> float:
         '2.7e+14'
     """
     layers, width = bank.layers_and_width
-    of_row = 2 * 12 * layers * width**2 * _MOST_TOKENS
+    of_row = 2.0 * 12 * layers * width**2 * _MOST_TOKENS
     asked = recipe.rows_asked or {"fit": FIT_ROWS, "check": CHECK_ROWS}
     operations = of_row * _CHECKED * asked.get("check", 0)
     if "train" in asked:
