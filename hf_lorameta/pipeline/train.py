@@ -11,7 +11,13 @@ from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.method.output_prior import PLAIN_DECODERS
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.training.further.settings import FIT, FOLDS, Depth, depth_of_training, settings_for
+from hf_lorameta.training.further.settings import (
+    FOLDS,
+    Depth,
+    depth_of_fit,
+    depth_of_training,
+    settings_for,
+)
 from hf_lorameta.types import LossProgress, Row, StageProgress, no_progress
 
 
@@ -53,8 +59,9 @@ def fit_adapter(
     Raises:
         UsageError: the base model cannot be trained here, or memory does not suffice.
     """
+    depth = depth_of_fit(evaluator.model.config.get_text_config().hidden_size)
     generation, fit = _continue(
-        generation, Rows(train=rows.fit), evaluator, FIT, "Fitting", progress, no_progress
+        generation, Rows(train=rows.fit), evaluator, depth, "Fitting", progress, no_progress
     )
     return replace(generation, plan=replace(generation.plan, fit=fit))
 
@@ -131,7 +138,7 @@ def _continue(
     _, layout = divide_layout(model, with_all_projections(model, generation.layout), first)
     below = [given[module] for module in lower]
     fit = [Option("fit", change="leave out"), Option("no_fit")]
-    hint = fit if depth == FIT else [Option("train", change="leave out")]
+    hint = fit if title == "Fitting" else [Option("train", change="leave out")]
     machine = plan_loaded_model(model, layout, generation.rank, FOLDS, first=first, hint=hint)
 
     def encode(part: Sequence[Row]) -> list[Tokens]:

@@ -27,9 +27,25 @@ class Depth(NamedTuple):
     lr: float
 
 
-FIT = Depth(0.8, 2e-3)
-"""The upper fifth of the layers."""
+FIT = Depth(0.8, 1e-3)
+"""The upper fifth of the layers, in a model of the width `_WIDTH`."""
+_WIDTH = 900
 _UPPER_HALF, _ALL_LAYERS = Depth(0.5, 1e-3), Depth(0.0, 5e-4)
+
+
+def depth_of_fit(width: int) -> Depth:
+    """Return which layers are trained in a fit, at a rate that is lower in wider models.
+
+    Of AdamW, the best rate is inversely proportional to the width (muP, arXiv 2203.03466).
+
+    Args:
+        width: size of the states between layers.
+
+    Example:
+        >>> [round(depth_of_fit(width).lr, 5) for width in (576, 900, 4096)]
+        [0.00156, 0.001, 0.00022]
+    """
+    return FIT._replace(lr=FIT.lr * _WIDTH / width)
 
 
 def depth_of_training(rows: int) -> Depth:
