@@ -203,7 +203,7 @@ def push(
                 folder, repo_id=target.repo_id, export=export, token=session.hub.token
             )
             command = command_to_publish(folder, target, replace=bool(target.replaces))
-            _stop_if_interrupted(adapter, folder, command)
+            _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
         deleted = stale_files(folder, target)
         url = None
         if not dry_run:
@@ -266,13 +266,16 @@ def _make(
     return generation
 
 
-def _stop_if_interrupted(adapter: "Generation | Mixture", folder: Path, command: str) -> None:
+def _stop_if_interrupted(
+    adapter: "Generation | Mixture", folder: Path, command: str, undone: str = ""
+) -> None:
     """End the command as interrupted if the training was, and say what is kept and how to go on.
 
     Args:
         adapter: that was made.
         folder: where it was saved.
         command: publishes the folder.
+        undone: a sentence that says what was left out.
 
     Raises:
         KeyboardInterrupt: the training was interrupted.
@@ -280,7 +283,7 @@ def _stop_if_interrupted(adapter: "Generation | Mixture", folder: Path, command:
     if training := adapter.plan.interrupted:
         error = KeyboardInterrupt()
         error.add_note(
-            f"Nothing was published. The best adapter until the interruption, after "
+            f"{undone}The best adapter until the interruption, after "
             f"{plural(training.steps, 'step')}, is kept in {folder}, and its card says so; to "
             f"publish it: {command}"
         )

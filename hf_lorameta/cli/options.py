@@ -170,7 +170,10 @@ class Request:
         typer.Option(min=1, help="Stop reading after this many characters. Default: a billion."),
     ] = None
     no_fit: Annotated[
-        bool, typer.Option("--no-fit", help="Skip the automatic fit on rows with labels.")
+        bool,
+        typer.Option(
+            "--no-fit", help="Skip the automatic fit on rows with labels, also with --budget."
+        ),
     ] = False
     no_check: Annotated[bool, typer.Option("--no-check", help="Skip the automatic check.")] = False
     budget: Annotated[

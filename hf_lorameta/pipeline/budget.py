@@ -138,7 +138,9 @@ def most_rows(recipe: Recipe, dataset: DatasetInfo) -> Recipe:
     return recipe.model_copy(update=asked)
 
 
-def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: float) -> Choice:
+def recipe_within(
+    plan: Plan, pool: Sequence[Row], session: Session, seconds: float, *, may_fit: bool = True
+) -> Choice:
     """Choose the number of rows that can be trained or fitted on within a time on this machine.
 
     The base model is loaded, and a pass of some rows is timed; see `training_seconds`.
@@ -148,6 +150,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
         pool: labeled rows of the dataset.
         session: runs the base model.
         seconds: for loading the base model, fitting as the recipe says, and training.
+        may_fit: whether rows may be fitted on although the recipe does not say so.
 
     Raises:
         LoraMetaError: the base model cannot be loaded.
@@ -163,6 +166,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     fitting = training_seconds(plan, fitted, speed, FIT) if fitted else 0.0
     besides = f" besides the fit, {duration(fitting)}" if fitted else ""
     left, options = seconds - loading - fitting, possibilities(plan, pool, speed)
+    options = [option for option in options if may_fit or option.field == "train"]
     chosen = max((option for option in options if option.seconds <= left), default=None)
     reasons = [
         f"{chosen.title}: at most about {duration(chosen.seconds)}{besides}"
@@ -388,7 +392,8 @@ def _fittable_rows(plan: Plan) -> int:
     recipe = plan.recipe
     if recipe.is_mixture or recipe.fit is not None:
         return 0
-    rows = min(FIT_ROWS, plan.profile.rows - sum(recipe.rows_asked.values()))
+    others = sum(({"check": CHECK_ROWS} | recipe.rows_asked).values())
+    rows = min(FIT_ROWS, plan.profile.rows - others)
     return rows if rows >= MIN_TRAINING_ROWS and holds_labels(plan) else 0
 
 
@@ -415,7 +420,7 @@ def _on_training(plan: Plan, operations_per_second: float | None, *, otherwise: 
     if left < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
     speed = operations_per_second or measure_operations()
-    counts = [rows for rows in ADVISED_ROWS if rows <= left] or [ADVISED_ROWS[-1]]
+    counts = [rows for rows in ADVISED_ROWS if rows <= left] or [left]
     seconds = {rows: training_seconds(plan, rows, speed) for rows in counts}
     rows = next((rows for rows in counts if seconds[rows] <= LONGEST_SECONDS), None)
     if rows is None:

@@ -173,9 +173,10 @@ def prepare(
         recipe: the settings.
         budget: seconds to fit or train in, which choose the number of rows for it; see
             `hf_lorameta.pipeline.budget.budget_seconds`.
-        wanted: to be done where it is possible, and there is no budget. A fit is part of the plan's
-            recipe then. A check only reports, so that the same recipe makes the same adapter on
-            machines with and without the base model: it is not part of it.
+        wanted: to be done where it is possible; of a budget, whether it may be spent on a fit. A
+            fit is part of the plan's recipe then. A check only reports, so that the same recipe
+            makes the same adapter on machines with and without the base model: it is not part of
+            it.
 
     Raises:
         LoraMetaError: as `hf_lorameta.plan` raises.
@@ -195,7 +196,7 @@ def prepare(
         prepared = _prepared(plan, pool, done)
         missing = _missing_fit(prepared.plan, session) if wanted.fit else ()
         return prepared._replace(reasons=(*prepared.reasons, *missing))
-    choice = recipe_within(plan, pool, session, budget)
+    choice = recipe_within(plan, pool, session, budget, may_fit=wanted.fit)
     recipe = choice.recipe
     if recipe.rows_asked and (recipe.max_rows is not None or len(pool) > pool_size(recipe)):
         pool = pool_of(dataset.rows(), recipe)  # the one that this recipe draws from
@@ -221,7 +222,8 @@ def _missing_fit(plan: Plan, session: Session) -> Iterator[str]:
 def _prepared(plan: Plan, pool: Sequence[Row], wanted: Automatic) -> Prepared:
     """Draw the rows of a plan's recipe, and those of what is wanted besides."""
     reasons: tuple[str, ...] = ()
-    if wanted.fit and (count := rows_to_fit(plan, len(pool))):
+    differ = len({output for _, output in pool}) > 1
+    if wanted.fit and differ and (count := rows_to_fit(plan, len(pool))):
         plan = replace(plan, recipe=plan.recipe.model_copy(update={"fit": count}))
         reasons = (
             f"The adapter will be fitted on {count} labeled rows, since the outputs are labels and "

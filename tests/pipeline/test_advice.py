@@ -72,7 +72,7 @@ def test_a_fit_is_advised_for_labels_wherever_the_base_model_is(
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     of_labels, of_texts = plan(path, Bank.embedded()), planned(tmp_path, "yes", 50)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: tmp_path)
-    fit = "fit the adapter with --fit 50, at most about 0 s on this CPU. Or train on 32 rows"
+    fit = "fit the adapter with --fit 34, at most about 0 s on this CPU. Or train on 32 rows"
     assert fit in advise_on(of_labels, FAST)
     checked = of_labels.with_recipe(Recipe(check=16))
     assert "--fit 34" in advise_on(checked, FAST)
@@ -81,7 +81,7 @@ def test_a_fit_is_advised_for_labels_wherever_the_base_model_is(
     more = plan(lines + [line | {"input": line["input"] * 2} for line in lines], Bank.embedded())
     assert "use the default: it fits the adapter on 84 rows" in advise_on(more, FAST)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
-    assert "fit the adapter with --fit 100" in advise_on(more, FAST)
+    assert "fit the adapter with --fit 84" in advise_on(more, FAST)
     assert "--fit" not in advise_on(more, 1e8)  # longer than an hour
 
 

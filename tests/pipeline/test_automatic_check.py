@@ -91,6 +91,19 @@ def test_labels_are_fitted_on_as_many_rows_as_a_minute_or_two_allow(tmp_path: Pa
     assert rows_to_fit(of_texts, 99) == 0
 
 
+@pytest.mark.parametrize(("labels", "fitted"), [(("yes", "no"), 64), (("yes",), None)])
+def test_one_label_is_not_fitted_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...], fitted: int | None
+) -> None:
+    find = "hf_lorameta.pipeline.automatic.find_at_hand"
+    monkeypatch.setattr(find, lambda name, revision: tmp_path)
+    monkeypatch.delenv(NO_BASE, raising=False)
+    lines = [{"input": f"Question {i}?", "output": labels[i % len(labels)]} for i in range(80)]
+    with Session() as session:
+        plan, _, _ = prepare(open_dataset(lines), session, Recipe(), wanted=BOTH)
+    assert plan.recipe.fit == fitted
+
+
 def test_it_is_said_why_labels_are_not_fitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from hf_lorameta import Recipe, generate, open_dataset, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline import automatic, budget
+from hf_lorameta.pipeline.automatic import Automatic
 from hf_lorameta.pipeline.budget import (
     budget_seconds,
     forward_passes,
@@ -108,7 +109,12 @@ def test_rows_are_fitted_on_where_fewer_than_half_as_many_can_be_trained_on(
     monkeypatch.setattr(budget, "training_seconds", estimate)
     path = write(tmp_path, 256)
     with Session(Bank.embedded()) as counting:
-        chosen, _, [reason, *_] = prepare(open_dataset(path), counting, Recipe(), budget=seconds)
+        dataset, recipe = open_dataset(path), Recipe()
+        chosen, _, [reason, *_] = prepare(
+            dataset, counting, recipe, budget=seconds, wanted=Automatic()
+        )
+        without, _, _ = prepare(dataset, counting, recipe, budget=seconds)
+    assert "fit" not in without.recipe.rows_asked
     assert chosen.recipe.rows_asked == {field: rows}
     assert reason.startswith(f"{'Fitting' if field == 'fit' else 'Training'} on {rows} rows: at")
 
