@@ -139,7 +139,9 @@ def test_other_rows_decide_where_hardly_any_rows_have_an_output_in_common(
     assert used is not None
     assert {*used} == {*drawn.train, *drawn.outputs, *drawn.decide}
     card = trained.save_pretrained(tmp_path / "adapter") / "README.md"
-    assert "The number of steps was chosen on 16 other rows, the rows below." in card.read_text()
+    assert (
+        "The number of steps was chosen on 16 other rows, whose loss is below." in card.read_text()
+    )
 
 
 @pytest.mark.parametrize("labels", [2, 8, 96])
