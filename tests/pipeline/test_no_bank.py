@@ -65,7 +65,7 @@ FUSED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 _ALL: dict[str, int] = {"fit": 16, "train": 16, "check": 8}
 WORK = [
     *((kind, _ALL) for kind in BASES if not kind.startswith("Gemma")),
-    *((kind, {"fit": 32}) for kind in ("Llama", "Llama-untied", "Gemma2", "Gemma3")),
+    *((kind, {"fit": 32}) for kind in ("Llama-untied", "Gemma3")),
     *((kind, {"train": 16}) for kind in ("Llama", "Qwen2", "Gemma2", "Gemma3")),
 ]
 """Kinds of base models, and what is done with each."""
