@@ -288,14 +288,14 @@ class Generation(PlannedAdapter):
 
 def _messages(generation: Generation) -> Iterator[str]:
     plan = generation.plan
+    if count := len(plan.neighbors()):
+        yield f"Combined {plural(count, 'adapter')} in {generation.seconds:.1f} s"
     if plan.fit:
         yield from _training_messages("Fitting", "Fitted", plan.fit)
     if plan.training:
         yield from _training_messages("Training", "Trained", plan.training)
     if check := plan.check:
         yield _check_message(check, generation.check_seconds)
-    if count := len(plan.neighbors()):
-        yield f"Combined {plural(count, 'adapter')} in {generation.seconds:.1f} s"
 
 
 def _check_message(check: Check, seconds: float) -> str:

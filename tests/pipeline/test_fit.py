@@ -82,7 +82,8 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     assert loss(bank, others, tmp_path / "fitted") < loss(bank, others, tmp_path / "generated") - 1
     assert fitted.plan.check is not None
     assert fitted.plan.check.scale == 1
-    assert fitted.messages[0].startswith(
+    assert fitted.messages[0].startswith("Combined 3 adapters in")
+    assert fitted.messages[1].startswith(
         f"Fitted on 32 rows for {fit.steps} steps: loss on 32 held-out rows of the base model"
     )
     card = (tmp_path / "fitted" / "README.md").read_text()
@@ -129,7 +130,7 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     assert fit is not None
     assert (fit.steps, fit.end) == (0, fit.start)
     assert again.pairs == fitted.pairs
-    assert "did not help, so the adapter stays as it was" in again.messages[0]
+    assert "did not help, so the adapter stays as it was" in again.messages[1]
 
 
 def test_outputs_that_say_nothing_of_the_inputs_are_warned_of(
