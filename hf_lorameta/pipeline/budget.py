@@ -201,7 +201,7 @@ def possibilities(plan: Plan, pool: Sequence[Row], speed: float) -> list[Possibl
 
     More rows are worth more than more layers, unless they are fewer than twice as many.
     """
-    available = len(pool) - sum((plan.recipe.rows_asked | {"train": 0}).values())
+    available = _left(len(pool), plan.recipe)
     counts = {min(rows, available) for rows in ROWS}
     options = [Possible(2 * n, training_seconds(plan, n, speed), "train", n) for n in counts]
     if plan.recipe.fit is None and plan.output_counts is not None:
@@ -213,11 +213,16 @@ def possibilities(plan: Plan, pool: Sequence[Row], speed: float) -> list[Possibl
     return options
 
 
+def _left(rows: int, recipe: Recipe) -> int:
+    """Return how many rows are left besides those that a recipe fits and checks on."""
+    return rows - sum((recipe.rows_asked | {"train": 0}).values())
+
+
 def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> LoraMetaError | None:
     """Return why training is not possible, with advice; None if it is possible."""
     if plan.dataset.prompts_only:
         return UnlabeledDatasetError("the dataset has no outputs")
-    free = len(pool) - sum((plan.recipe.rows_asked | {"train": 0}).values())
+    free = _left(len(pool), plan.recipe)
     if free < MIN_TRAINING_ROWS:
         return EmptyDatasetError(
             f"{max(free, 0)} labeled rows to train on, expected at least {MIN_TRAINING_ROWS}"
@@ -416,7 +421,7 @@ def _on_training(plan: Plan, operations_per_second: float | None, *, otherwise: 
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:
         return "use the default: the dataset has no outputs to train on"
-    left = plan.profile.rows - sum((plan.recipe.rows_asked | {"train": 0}).values())
+    left = _left(plan.profile.rows, plan.recipe)
     if left < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
     speed = operations_per_second or measure_operations()
