@@ -118,10 +118,14 @@ class CardData:
         return self.fit is not None and self.fit.steps > 0
 
     @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The fit and the training, as far as there were any."""
+        return tuple(filter(None, (self.fit, self.training)))
+
+    @property
     def fitted_rows(self) -> int:
         """Number of rows of the dataset that weights were fitted or trained on."""
-        both = (self.fit, self.training)
-        return sum(training.rows for training in both if training and training.steps)
+        return sum(training.rows for training in self.trainings if training.steps)
 
     @property
     def nearest(self) -> WeightedAdapter:

@@ -283,7 +283,7 @@ def check_adapter(
 def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
     """Return an adapter's factors with its coefficients scaled; of `factors` both are sums."""
     plan = generation.plan
-    changed = any(step is not None and step.steps for step in (plan.fit, plan.training))
+    changed = any(training.steps for training in plan.trainings)
     linear = COMBINERS[plan.recipe.combine].linear or changed
     scale_A, scale_B = np.float32(1 if linear else scale), np.float32(scale)
     return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)

@@ -115,10 +115,14 @@ class Plan:
         return float(self.coefficients.shared[size]) if len(self.coefficients) > size else None
 
     @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The fit and the training, as far as there were any."""
+        return tuple(filter(None, (self.fit, self.training)))
+
+    @property
     def interrupted(self) -> Training | None:
         """The fit or training that the user ended; None without one."""
-        both = (self.fit, self.training)
-        return next((training for training in both if training and training.interrupted), None)
+        return next((training for training in self.trainings if training.interrupted), None)
 
     @property
     def scale(self) -> float:
