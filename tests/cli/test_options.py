@@ -111,6 +111,7 @@ def test_an_interrupted_command_says_how_to_resume(
         error.add_note("the adapter is kept, resume with: hf-lorameta push --from a")
         raise error
 
+    monkeypatch.setenv("USE_TORCH", "0")  # `main` sets it, which other tests must not see
     monkeypatch.setattr("hf_lorameta.pipeline.adapter_folder.locate_adapter", interrupted)
     with pytest.raises(SystemExit) as end:
         main(["inspect", "a"])
