@@ -12,9 +12,9 @@ from hf_lorameta.method.output_prior import PLAIN_DECODERS
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.training.further.settings import (
+    FIT,
     FOLDS,
     Depth,
-    depth_of_fit,
     depth_of_training,
     settings_for,
 )
@@ -59,9 +59,8 @@ def fit_adapter(
     Raises:
         UsageError: the base model cannot be trained here, or memory does not suffice.
     """
-    depth = depth_of_fit(evaluator.model.config.get_text_config().hidden_size)
     generation, fit = _continue(
-        generation, Rows(train=rows.fit), evaluator, depth, "Fitting", progress, no_progress
+        generation, Rows(train=rows.fit), evaluator, FIT, "Fitting", progress, no_progress
     )
     return replace(generation, plan=replace(generation.plan, fit=fit))
 
@@ -131,7 +130,8 @@ def _continue(
     from hf_lorameta.training.target_layers import with_all_projections
 
     model, seed, count = evaluator.model, generation.plan.recipe.seed, len(rows.train)
-    settings = settings_for(count, depth, generation.rank, seed, bool(rows.decide))
+    width = model.config.get_text_config().hidden_size
+    settings = settings_for(count, depth, width, generation.rank, seed, bool(rows.decide))
     first = first_trained_layer(model, depth.untrained)
     given = dict(zip(generation.layout, generation.pairs, strict=True))
     lower, _ = divide_layout(model, generation.layout, first)

@@ -208,7 +208,7 @@ class FewRows:
     ) -> Result:
         evaluator = self._peft_evaluator
         drawn = draw_rows(Recipe(train=rows), read(task, "train"))
-        settings = settings_for(len(drawn.train), depth_of_training(0), 16, 0)
+        settings = settings_for(len(drawn.train), depth_of_training(0), 576, 16, 0)
         steps = max(settings.steps, PEFT_STEPS)  # 64 were worse for PEFT
         settings = replace(settings, targets=targets, lr=lr, steps=steps, evaluate_every=steps // 8)
         torch.manual_seed(0)

@@ -110,7 +110,8 @@ class Measurements:
 
         model, rank = self._session.evaluator.model, 16
         layout = with_all_projections(model, self._plan.layout)
-        settings = settings_for(ROWS, depth_of_training(ROWS), rank, 0)
+        width = model.config.hidden_size
+        settings = settings_for(ROWS, depth_of_training(ROWS), width, rank, 0)
         machine = plan_loaded_model(model, layout, rank, FOLDS)
         rows = [self._rows[fold::FOLDS] for fold in range(FOLDS)]
         run = Run("few rows", repeat(rows), [of_fold[:1] for of_fold in rows], settings.steps)

@@ -16,7 +16,7 @@ def fast_training(set_: Set = setattr, **changes: Any) -> None:
     fast = {"steps": 24, "lr": 0.02, "warmup": 2, "evaluate_every": 4} | changes
 
     def settings(
-        rows: int, depth: Depth, rank: int, seed: int, others_decide: bool = False
+        rows: int, depth: Depth, width: int, rank: int, seed: int, others_decide: bool = False
     ) -> Settings:
         return Settings(rank=rank, seed=seed, **fast)
 

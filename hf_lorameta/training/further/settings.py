@@ -16,36 +16,22 @@ _MEASUREMENTS, _PATIENCE = 8, 3
 
 
 class Depth(NamedTuple):
-    """Which layers are trained.
+    """Which layers are trained, and how fast.
+
+    Of AdamW, the best learning rate is inversely proportional to the width of a model, the size of
+    the states between its layers (muP, arXiv 2203.03466).
 
     Attributes:
-        untrained: share of the layers, the lower ones, that are not.
-        lr: learning rate.
+        untrained: share of the layers, the lower ones, that are not trained.
+        rate: learning rate, times the width.
     """
 
     untrained: float
-    lr: float
+    rate: float
 
 
-FIT = Depth(0.8, 1e-3)
-"""The upper fifth of the layers, in a model of the width `_WIDTH`."""
-_WIDTH = 900
-_UPPER_HALF, _ALL_LAYERS = Depth(0.5, 1e-3), Depth(0.0, 5e-4)
-
-
-def depth_of_fit(width: int) -> Depth:
-    """Return which layers are trained in a fit, at a rate that is lower in wider models.
-
-    Of AdamW, the best rate is inversely proportional to the width (muP, arXiv 2203.03466).
-
-    Args:
-        width: size of the states between layers.
-
-    Example:
-        >>> [round(depth_of_fit(width).lr, 5) for width in (576, 900, 4096)]
-        [0.00156, 0.001, 0.00022]
-    """
-    return FIT._replace(lr=FIT.lr * _WIDTH / width)
+FIT = Depth(0.8, 0.9)
+_UPPER_HALF, _ALL_LAYERS = Depth(0.5, 0.576), Depth(0.0, 0.288)
 
 
 def depth_of_training(rows: int) -> Depth:
@@ -61,27 +47,30 @@ def depth_of_training(rows: int) -> Depth:
 
 
 def settings_for(
-    rows: int, depth: Depth, rank: int, seed: int, others_decide: bool = False
+    rows: int, depth: Depth, width: int, rank: int, seed: int, others_decide: bool = False
 ) -> Settings:
     """Return the settings of a training on so many rows.
 
     Args:
         rows: to train on and to hold out.
         depth: which layers are trained.
+        width: size of the states between layers.
         rank: of the adapter.
         seed: of the order of the rows.
         others_decide: whether other rows decide how long to train.
 
     Example:
-        >>> [settings_for(rows, FIT, rank=16, seed=0).steps for rows in (16, 288, 2000)]
+        >>> [settings_for(rows, FIT, 576, rank=16, seed=0).steps for rows in (16, 288, 2000)]
         [24, 120, 244]
+        >>> [round(settings_for(64, FIT, width, 16, 0).lr, 5) for width in (576, 900, 4096)]
+        [0.00156, 0.001, 0.00022]
     """
     trained = rows - held_out_rows(rows)
     least = _STEPS_IF_OTHERS_DECIDE if others_decide else _LEAST_STEPS
     steps = min(max(_EPOCHS * trained // Settings.rows, least), _MOST_STEPS)
     steps = max(steps, trained // Settings.rows)
     return Settings(
-        rank=rank, lr=depth.lr, warmup=4, steps=steps,
+        rank=rank, lr=depth.rate / width, warmup=4, steps=steps,
         evaluate_every=max(steps // _MEASUREMENTS, 1), patience=_PATIENCE, seed=seed,
     )  # fmt: skip
 
@@ -117,7 +106,7 @@ def work(rows: int, depth: Depth, seed: int) -> Work:
         >>> work(16, depth_of_training(16), seed=0), work(128, depth_of_training(128), seed=0)
         (Work(trained=576, scored=176, passed=32), Work(trained=384, scored=352, passed=160))
     """
-    settings, held_out = settings_for(rows, depth, 1, seed), held_out_rows(rows) or rows
+    settings, held_out = settings_for(rows, depth, 1, 1, seed), held_out_rows(rows) or rows
     runs = 1 if held_out < rows else FOLDS + 1
     measurements = math.ceil(settings.steps / settings.evaluate_every) + 3  # base, start, half way
     trained = runs * settings.steps * settings.rows
