@@ -7,19 +7,18 @@ from dataclasses import dataclass
 class Training:
     """Result of fitting an adapter or training it further.
 
-    Losses are means over output tokens, in nats.
+    A probability is that of an output token: the geometric mean over the tokens of a row, and of
+    these the mean over rows.
 
     Attributes:
         rows: number of rows it was trained on.
-        held_out: number of rows that the losses are means over; each was predicted by an adapter
-            that was not trained on it.
-        base: loss of the base model.
-        start: loss of the adapter before the training.
-        end: loss of the trained adapter, or `start` if the training did not help. Slightly
+        held_out: number of rows that the probabilities are means over; each was predicted by an
+            adapter that was not trained on it.
+        base: probability that the base model gives.
+        start: that of the adapter before the training.
+        end: that of the trained adapter, or `start` if the training did not help. Slightly
             optimistic: the number of steps was chosen on the same rows.
         steps: optimizer steps; 0 if none helped.
-        fraction: how far the adapter went from where it started to where these steps lead: 1, or
-            0.5 if it was unclear whether they help, or 0 if none helped.
         interrupted: whether the user ended the training.
         other_outputs: number of other rows whose outputs, without their inputs, took part.
         on_other_rows: whether the held-out rows are none of `rows`.
@@ -35,7 +34,6 @@ class Training:
     start: float
     end: float
     steps: int
-    fraction: float = 1.0
     interrupted: bool = False
     other_outputs: int = 0
     on_other_rows: bool = False
@@ -69,7 +67,9 @@ class RightAnswers:
 
 @dataclass(frozen=True)
 class Check:
-    """Scores of an adapter on rows it was not fitted on; losses are as in `Training`.
+    """Scores of an adapter on rows it was not fitted on.
+
+    Losses are means over output tokens, in nats.
 
     Attributes:
         base: loss of the base model.

@@ -114,8 +114,8 @@ def _require_update(generation: Generation) -> None:
     """Raise AdapterError if no bank was used, and no fit or training changed anything."""
     if not generation.pairs:
         raise AdapterError(
-            "neither a fit nor training lowered the base model's loss on held-out rows, and there "
-            "is no bank to make an adapter of",
+            "neither a fit nor training helped on held-out rows, and there is no bank to make an "
+            "adapter of",
             hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
         )
 

@@ -197,10 +197,11 @@ def _fit_warnings(fit: Training, *, trained: bool) -> Iterator[str]:
             f"All {fit.used_rows} rows that the adapter was fitted on have the same output, so it "
             "cannot have learned which inputs have another one."
         )
-    if fit.end > fit.base and not trained:
+    if fit.end < fit.base and not trained:
         yield (
             f"On {fit.held_out} rows that it was not fitted on, the adapter is worse than the base "
-            f"model: loss {fit.end:.3f} and {fit.base:.3f}. Train it, or fit it on more rows."
+            f"model: an output token has a probability of {fit.end:.2f} and {fit.base:.2f}. Train "
+            "it, or fit it on more rows."
         )
 
 

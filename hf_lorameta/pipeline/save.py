@@ -311,20 +311,16 @@ def _check_message(check: Check, seconds: float) -> str:
 
 
 def _training_messages(trying: str, done: str, training: Training) -> Iterator[str]:
-    losses = (
-        f"loss on {training.held_out} held-out rows of the base model {training.base:.3f}, "
-        f"before {training.start:.3f}"
-    )
+    where = f"the mean probability of an output token of {training.held_out} held-out rows"
+    before = f"{where} is {training.base:.2f} with the base model, {training.start:.2f} before"
     if training.steps:
         steps = plural(training.steps, "step")
-        yield f"{done} on {training.rows} rows for {steps}: {losses}, after {training.end:.3f}"
+        yield f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.2f} after"
     else:
         yield (
             f"{trying} on {training.rows} rows did not help, so the adapter stays as it was: "
-            f"{losses}"
+            f"{before}"
         )
-    if 0 < training.fraction < 1:
-        yield "The gain was within its standard error, so the adapter moved half as far"
 
 
 # --- export and JSON ------------------------------------------------------------------------------

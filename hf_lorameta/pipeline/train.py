@@ -83,7 +83,7 @@ def train_adapter(
         rows: those to train on, to decide on, and whose outputs take part count.
         evaluator: the base model.
         progress: called with (stage, done, total): rows passed, then steps.
-        losses: called with (step, steps, lowest loss on held-out rows).
+        losses: called with (step, steps, loss on held-out rows after the best step so far).
 
     Returns:
         The adapter with its plan's `training`.
@@ -96,10 +96,11 @@ def train_adapter(
     generation, training = _continue(
         generation, rows, evaluator, depth, "Training", progress, losses
     )
-    if training.base < training.end:
+    if training.end < training.base:
         raise AdapterError(
             f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
-            f"the base model: loss {training.end:.3f} and {training.base:.3f}",
+            f"the base model: an output token has a probability of {training.end:.2f} and "
+            f"{training.base:.2f}",
             hint=[
                 "train on more rows",
                 Option("bank", change="name another"),

@@ -47,15 +47,17 @@ class Run:
         copies: whether the slots hold copies of one adapter, which is trained on the rows of all,
             every row weighing alike. Otherwise each slot holds an adapter of its own, trained on
             the mean loss of its output tokens.
+        by_probability: whether the probability of the held-out rows decides, not their loss: a few
+            rows that are wrong with certainty then count no more than others.
         key: what the result depends on; a checkpoint with another key is not used.
 
     Attributes:
         step: steps taken.
         base_loss: loss of the base model on the held-out rows, in nats: the mean per token, or with
-            `copies` the mean over rows of that.
+            `copies` the mean over rows of that; with `by_probability` 1 - their mean probability.
         start: losses of the held-out rows before the first step.
         lowest: their losses after the best step.
-        loss: mean of these.
+        loss: mean of these, as `base_loss`.
         best_step: the step after which they were lowest; 0 if none lowered the loss.
         best: parameters of the slots, (slots, P), after that step.
         misses: measurements since then.
@@ -67,6 +69,7 @@ class Run:
     held_out: Sequence[Sequence[Tokens]]
     steps: int
     copies: bool = False
+    by_probability: bool = False
     key: str = ""
     step: int = field(default=0, init=False)
     base_loss: float = field(default=math.nan, init=False)
@@ -79,8 +82,11 @@ class Run:
     seconds: float = field(default=0.0, init=False)
 
     def mean(self, losses: RowLosses) -> float:
-        """Return the mean of losses; infinity if it is not a number: worse than any other."""
-        mean = losses.per_row if self.copies else losses.per_token
+        """Return what decides of losses; infinity if it is not a number: worse than any other."""
+        if self.by_probability:
+            mean = 1 - float(losses.probabilities.mean())
+        else:
+            mean = losses.per_row if self.copies else losses.per_token
         return math.inf if math.isnan(mean) else mean
 
     def record(self, losses: RowLosses, parameters: torch.Tensor) -> None:
@@ -170,12 +176,6 @@ class Trainer:
             if time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 self._save()
                 saved = time.monotonic()
-
-    def losses(self, rows: Sequence[Sequence[Tokens]], parameters: torch.Tensor) -> RowLosses:
-        """Return the losses of the rows of each slot with its parameters, (slots, P)."""
-        for slot, vector in enumerate(parameters):
-            self.slots.start(slot, vector)
-        return _joined(self._runner.losses(dict(enumerate(rows))).values())
 
     # --- runs and slots ---
 

@@ -267,9 +267,9 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
     ended = " until the time was over" if training.interrupted else ""
     return Improvement(
         Adapter(result.name, generation).save(job),
-        f"Trained on {training.rows} of your rows{ended}. On held-out rows the error is now "
-        f"{training.end:.2f}; before it was {training.start:.2f}, and the base model's is "
-        f"{training.base:.2f}",
+        f"Trained on {training.rows} of your rows{ended}. On held-out rows an output token now has "
+        f"a probability of {training.end:.2f}; before it was {training.start:.2f}, with the base "
+        f"model it is {training.base:.2f}",
     )
 
 

@@ -187,7 +187,7 @@ class FewRows:
         cpu = time.process_time() - started
         training = trained.plan.training
         assert training is not None
-        facts = ("steps", "fraction", "start", "end")
+        facts = ("steps", "start", "end")
         result = {**self._score(task, trained), "cpu": cpu}
         result |= {name: getattr(training, name) for name in facts}
         if rows == ALL:

@@ -32,8 +32,8 @@ from tests.cards.examples import (
 )
 from tests.support.full_hub import card_rules as hub_rules
 
-FIT = Training(rows=16, held_out=4, base=3.5, start=1.75, end=0.5, steps=30, layers=6, outputs=2)
-TRAINING = Training(rows=32, held_out=32, base=4.0, start=2.5, end=1.25, steps=20)
+FIT = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.75, steps=30, layers=6, outputs=2)
+TRAINING = Training(rows=32, held_out=32, base=0.1, start=0.25, end=0.5, steps=20)
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
 
@@ -175,13 +175,10 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     assert "not trained on it." not in text
     assert "Whether it is better than the nearest source adapter" in text  # the base is above
     assert "trained further for 20 steps." in section(text, "Trained on 32 rows")
-    assert "| trained (slightly optimistic) | 1.25 |" in text
+    assert "| trained (slightly optimistic) | 0.5 |" in text
     assert "--train 32" in text
     assert datasets_of(text)[0] == "me/questions"
-    assert "half as far" not in text
-    unclear = replace(facts, training=replace(TRAINING, fraction=0.5))
-    assert "the adapter moved only half as far." in render_card(unclear, None)
-    useless = replace(facts, training=replace(TRAINING, steps=0, fraction=0.0, end=2.5))
+    useless = replace(facts, training=replace(TRAINING, steps=0, end=0.25))
     text = render_card(useless, None)
     assert "No training took place" in text
     assert "the adapter stayed as it was." in section(text, "Training tried on 32 rows")
@@ -403,16 +400,16 @@ def test_cli_parses_the_commands_on_the_card() -> None:
             assert Recipe(**{k: v for k, v in fields.items() if v is not None}) == recipe
 
 
-def test_card_shows_the_losses_of_a_fit() -> None:
+def test_card_shows_the_probabilities_of_a_fit() -> None:
     text = render_card(replace(PLAIN, fit=FIT), None)
     fitted = section(text, "Fitted on 16 rows")
     assert "All projections of attention and MLP in the last 6 layers were trained" in fitted
-    assert "Loss on 4 rows" in fitted
-    losses = dict(rows_of(fitted))
-    assert losses["before the fit"] == "1.75"
-    assert losses["fitted (slightly optimistic)"] == "0.5"
+    assert "Probability of an output token, the mean over 4 rows" in fitted
+    probabilities = dict(rows_of(fitted))
+    assert probabilities["before the fit"] == "0.25"
+    assert probabilities["fitted (slightly optimistic)"] == "0.75"
     assert "Dataset it is fitted on" in text
-    useless = render_card(replace(PLAIN, fit=replace(FIT, end=1.75, steps=0)), None)
+    useless = render_card(replace(PLAIN, fit=replace(FIT, end=0.25, steps=0)), None)
     tried = section(useless, "Fit tried on 16 rows")
     assert "the adapter stayed as it was" in tried
     assert [name for name, _ in rows_of(tried)][-1] == "before the fit"

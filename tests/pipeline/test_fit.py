@@ -66,7 +66,7 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     assert fit is not None
     assert (fit.rows, fit.outputs, fit.held_out, fit.layers) == (32, 2, 32, 1)
     assert fit.steps > 0
-    assert fit.end < fit.start
+    assert fit.end > fit.start
     before = dict(zip(generated.layout, generated.pairs, strict=True))
     after = dict(zip(fitted.layout, fitted.pairs, strict=True))
     assert len({m for m in after if "layers.1." in m.name}) == 7  # all projections
@@ -84,7 +84,8 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     assert fitted.plan.check.scale == 1
     assert fitted.messages[0].startswith("Combined 3 adapters in")
     assert fitted.messages[1].startswith(
-        f"Fitted on 32 rows for {fit.steps} steps: loss on 32 held-out rows of the base model"
+        f"Fitted on 32 rows for {fit.steps} steps: the mean probability of an output token of 32 "
+        "held-out rows is "
     )
     card = (tmp_path / "fitted" / "README.md").read_text()
     assert "## Fitted on 32 rows" in card
@@ -174,7 +175,7 @@ def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
 def test_a_fit_that_is_worse_than_the_base_model_is_warned_of(tiny_bank: Bank, new: Path) -> None:
     fitted = make(tiny_bank, new, fit=16).plan
     assert fitted.fit is not None
-    worse = replace(fitted, fit=replace(fitted.fit, base=fitted.fit.end / 2))
+    worse = replace(fitted, fit=replace(fitted.fit, base=2 * fitted.fit.end))
     message = "On 16 rows that it was not fitted on, the adapter is worse than the base model"
     assert [message in " ".join(plan.warnings) for plan in (fitted, worse)] == [False, True]
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
@@ -24,6 +25,7 @@ from hf_lorameta.engines.transformers.packing import (
     using_row_attention,
 )
 from hf_lorameta.errors import UsageError
+from hf_lorameta.types import Array
 
 _LOGIT_ROWS = 256
 """Positions whose logits are cast to float32 at once: 50 MB with a vocabulary of 49,152."""
@@ -127,6 +129,17 @@ class RowLosses(NamedTuple):
         """Mean over rows of the loss per token."""
         means = (total / size for total, size in zip(self.sums, self.sizes, strict=True))
         return math.fsum(means) / len(self.sums)
+
+    @property
+    def probabilities(self) -> Array:
+        """Of each row, the geometric mean of the probabilities of its output tokens, (R,).
+
+        Example:
+            >>> RowLosses([math.log(2), 2 * math.log(4)], [1, 2]).probabilities.round(6).tolist()
+            [0.5, 0.25]
+        """
+        probabilities: Array = np.exp(-np.divide(self.sums, self.sizes))
+        return probabilities
 
 
 class PassRunner:

@@ -2,8 +2,11 @@
 
 How long training helps is found on rows that it did not see: with few rows by cross-validation,
 and then all of them are trained on for as many epochs, or on other rows; with many rows, some are
-held out. Where the gain of the held-out rows is within its standard error, training goes half way,
-if these rows gain from that; otherwise the adapter stays as it was generated.
+held out. Where the gain of the held-out rows is within its standard error, the adapter stays as it
+was generated.
+
+What counts is the probability of the held-out outputs, not their loss. A training goes on to raise
+the share of right answers after it began to be too sure of a few wrong ones, which raise the loss.
 
 With few rows, one row of each step has the output of another row of the dataset. That keeps outputs
 possible that none of the few rows has, such as other labels, and the adapter from being too sure.
@@ -15,9 +18,6 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 from hf_lorameta.cards.results import Training
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
@@ -27,7 +27,6 @@ from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import Run, Trainer
 from hf_lorameta.types import Array, FactorPair, LossProgress, no_progress
 
-_HALF_WAY = 0.5
 Fold = tuple[list[Tokens], list[Tokens]]
 """Rows to train on, and held-out rows."""
 
@@ -79,8 +78,8 @@ def continue_training(
         rows: to train on, and others that take part.
         settings: see `hf_lorameta.training.further.settings.settings_for`.
         plan: how the training uses the machine.
-        progress: called after each step with (steps done, steps expected, lowest loss on held-out
-            rows).
+        progress: called after each step with (steps done, steps expected, loss of the held-out rows
+            after the best step so far).
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
@@ -89,33 +88,33 @@ def continue_training(
     parts = split(rows.train, settings.seed, rows.held_out)
     search = _run([train for train, _ in parts], [held_out for _, held_out in parts],
                   settings.steps, rows, settings)  # fmt: skip
-    taken, chosen, trained_on, interrupted = search, None, len(parts[0][0]), False
+    taken, trained_on, interrupted = search, len(parts[0][0]), False
     with Trainer(model, layout, settings, plan, FOLDS, start=factors) as trainer:
         try:
-            _take(trainer, search, progress, 0, settings.steps * len(parts))
-            chosen = _whole_way(search) or _half_way(trainer, search)
-            if len(parts) > 1 and chosen.steps:
-                steps = steps_on_all(chosen.steps, len(parts), settings)
+            for _ in trainer.train([search]):
+                progress(search.step, settings.steps * len(parts), search.lowest.per_token)
+            if len(parts) > 1 and _helps(search):
+                steps = steps_on_all(search.best_step, len(parts), settings)
                 on_all = _run([rows.train], (), steps, rows, settings)
-                _take(trainer, on_all, progress, search.step, search.step + steps, search.loss)
+                for _ in trainer.train([on_all]):
+                    done, loss = search.step + on_all.step, search.lowest.per_token
+                    progress(done, search.step + steps, loss)
                 taken, trained_on = on_all, len(rows.train)
         except KeyboardInterrupt:
             if math.isnan(search.loss):  # nothing was measured yet
                 raise
             interrupted = True
-        chosen = chosen or _whole_way(search) or _start(search)
-        if interrupted and not chosen.steps:
+        helps = _helps(search)
+        if interrupted and not helps:
             raise KeyboardInterrupt
-        vector = torch.lerp(trainer.initial, taken.best[0], chosen.fraction)
-        adapter = trainer.slots.factors(vector)
+        adapter = trainer.slots.factors(taken.best[0] if helps else trainer.initial)
     training = Training(
         rows=trained_on,
         held_out=sum(len(held_out) for _, held_out in parts),
-        base=search.base_loss,
-        start=search.mean(search.start),
-        end=chosen.loss,
-        steps=taken.best_step if chosen.steps else 0,
-        fraction=chosen.fraction,
+        base=1 - search.base_loss,
+        start=1 - search.mean(search.start),
+        end=1 - (search.loss if helps else search.mean(search.start)),
+        steps=taken.best_step if helps else 0,
         interrupted=interrupted,
         other_outputs=len(rows.outputs),
         on_other_rows=len(parts) == 1,
@@ -133,76 +132,25 @@ def _run(
 ) -> Run:
     """Return the training of an adapter on each list of rows, measured together."""
     orders = [batches(of_slot, settings, rows.outputs) for of_slot in train]
-    return Run("few rows", zip(*orders, strict=True), held_out, steps)
+    return Run("few rows", zip(*orders, strict=True), held_out, steps, by_probability=True)
 
 
-def _take(
-    trainer: Trainer,
-    run: Run,
-    progress: LossProgress,
-    done: int,
-    expected: int,
-    lowest: float | None = None,
-) -> None:
-    """Take the steps of a run."""
-    for _ in trainer.train([run]):
-        progress(done + run.step, expected, run.loss if lowest is None else lowest)
+def _helps(search: Run) -> bool:
+    """Whether the best state is better than the start by more than chance."""
+    return is_significant(search.lowest.probabilities - search.start.probabilities)
 
 
-# --- how far to go ------------------------------------------------------------------------------
-
-
-class _Choice(NamedTuple):
-    """Loss of held-out rows, the steps that it takes, and how far to go to where these end."""
-
-    loss: float
-    steps: int
-    fraction: float
-
-
-def _start(search: Run) -> _Choice:
-    return _Choice(search.mean(search.start), 0, 0.0)
-
-
-def _whole_way(search: Run) -> _Choice | None:
-    """Return the best state; None if its gain may be due to chance."""
-    gains = np.array(search.start.sums) - np.array(search.lowest.sums)
-    if not is_significant(gains, search.lowest.sizes):
-        return None
-    return _Choice(search.loss, search.best_step, 1.0)
-
-
-def _half_way(trainer: Trainer, search: Run) -> _Choice:
-    """Return the state half way to the best one if it is better than the start."""
-    start = _start(search)
-    if not search.best_step:
-        return start
-    parameters = torch.lerp(trainer.initial, search.best, _HALF_WAY)
-    loss = search.mean(trainer.losses(search.held_out, parameters))
-    return _Choice(loss, search.best_step, _HALF_WAY) if loss < start.loss else start
-
-
-def is_significant(gains: Array, sizes: Sequence[int]) -> bool:
-    """Whether the mean gain per token exceeds its standard error.
-
-    The standard error is that of a ratio of sums over rows (Cochran, Sampling Techniques, 1977,
-    section 6.3).
+def is_significant(gains: Array) -> bool:
+    """Whether the mean of gains exceeds its standard error.
 
     Args:
-        gains: (R,) gain of each row, the sum over its tokens, in nats.
-        sizes: R numbers of tokens.
+        gains: (R,) in any unit.
 
     Example:
-        >>> is_significant(np.array([1.0, 1.2, 0.8]), [1, 1, 1])
-        True
-        >>> is_significant(np.array([3.0, -1.0, -1.0]), [1, 1, 1])
-        False
+        >>> is_significant(np.array([1.0, 1.2, 0.8])), is_significant(np.array([3.0, -1.0, -1.0]))
+        (True, False)
     """
-    mean = gains.sum() / sum(sizes)
-    residuals = gains - mean * np.array(sizes)
-    count = len(gains)
-    error = math.sqrt(count / (count - 1) * float(residuals @ residuals)) / sum(sizes)
-    return bool(mean > error)
+    return bool(gains.mean() > gains.std(ddof=1) / math.sqrt(len(gains)))
 
 
 # --- rows ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ _HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 24, 192, 4
 _STEPS_IF_OTHERS_DECIDE = 64
 _MEASUREMENTS, _PATIENCE = 8, 3
+_MEASUREMENTS_OF_MANY_ROWS = 4
 
 
 class Depth(NamedTuple):
@@ -69,9 +70,11 @@ def settings_for(
     least = _STEPS_IF_OTHERS_DECIDE if others_decide else _LEAST_STEPS
     steps = min(max(_EPOCHS * trained // Settings.rows, least), _MOST_STEPS)
     steps = max(steps, trained // Settings.rows)
+    many = bool(held_out_rows(rows))
+    measurements = _MEASUREMENTS_OF_MANY_ROWS if many else _MEASUREMENTS
     return Settings(
-        rank=rank, lr=depth.rate / width, warmup=4, steps=steps,
-        evaluate_every=max(steps // _MEASUREMENTS, 1), patience=_PATIENCE, seed=seed,
+        rank=rank, lr=depth.rate / width, warmup=4, steps=steps, seed=seed,
+        evaluate_every=max(steps // measurements, 1), patience=steps if many else _PATIENCE,
     )  # fmt: skip
 
 
