@@ -110,6 +110,7 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
         assert plan.fit.end < plan.fit.start
     if plan.training and not plan.fit:  # after a fit, there may be nothing left to learn
         assert plan.training.steps > 0
+        assert plan.training.start == pytest.approx(plan.training.base)  # B is zero, as in PEFT
         assert plan.training.end < plan.training.start
     adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
     assert adapted == (FUSED if kind == "Phi3" else PROJECTIONS)
@@ -148,13 +149,6 @@ def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
     logits = changed(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]
     assert found == pytest.approx(float(logits.log_softmax(-1)[256]), abs=0.02)
     assert abs(found - alone) > 0.1
-
-
-def test_training_starts_as_peft_does(bases: dict[str, Path], data: Path) -> None:
-    """With B at zero the adapter changes nothing, so its loss is that of the base model."""
-    training = make(bases["Llama"], data, train=16).plan.training
-    assert training is not None
-    assert training.start == pytest.approx(training.base)
 
 
 def test_recipe_and_card_say_that_no_bank_was_used(
