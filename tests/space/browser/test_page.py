@@ -170,13 +170,17 @@ def test_a_link_to_share_opens_the_dataset_and_verdicts_come_into_view_on_a_phon
     visitor.close()
 
 
-def test_a_file_can_be_dropped_and_its_html_is_shown_as_text(visitor: Visitor) -> None:
+def test_an_example_is_planned_and_the_html_of_a_dropped_file_is_shown_as_text(
+    visitor: Visitor,
+) -> None:
     drop = """(form, text) => {
         const dataTransfer = new DataTransfer();
         dataTransfer.items.add(new File([text], 'dropped.jsonl'));
         form.dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
     }"""
     page = visitor.page
+    page.get_by_role("button", name="Guest book notes").click()
+    page.locator("#lm-verdict .lm-verdict").wait_for()
     rows = lines([{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)])
     page.locator("form.lm-data").evaluate(drop, rows.decode())
     page.locator("#lm-verdict [data-announce^='dropped.jsonl']").wait_for()
@@ -351,7 +355,7 @@ def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Acc
     expect(page.get_by_label("Role of a,b")).to_have_value("input")
 
 
-def test_an_example_is_planned_and_lora_the_method_the_endpoints_and_the_tool_are_explained(
+def test_lora_the_method_the_endpoints_and_the_tool_are_explained_in_place(
     visitor: Visitor,
 ) -> None:
     page = visitor.page
@@ -364,8 +368,6 @@ def test_an_example_is_planned_and_lora_the_method_the_endpoints_and_the_tool_ar
     expect(page.locator(".lm-how li:visible")).to_have_count(5)
     paper = page.get_by_role("link", name="arXiv 2507.01806")
     assert paper.get_attribute("href") == "https://arxiv.org/abs/2507.01806"
-    page.get_by_role("button", name="Guest book notes").click()
-    page.locator("#lm-verdict .lm-verdict").wait_for()
     if missing("mcp"):
         return
     page.get_by_role("button", name="Use via API").click()
