@@ -69,8 +69,11 @@ _HEAVY = {"world", "web", "torch", "pot"}
 
 
 _OF_ONE_SPACE = [
-    f"tests/space/test_{name}.py"
-    for name in ("accessibility", "api", "bombs", "error_states", "page", "repeated")
+    f"tests/space/{name}.py"
+    for name in (
+        *(f"browser/test_{name}" for name in ("accessibility", "error_states", "page", "repeated")),
+        *("test_api", "test_bombs"),
+    )
 ]
 """Files that use the fixture `web`: one process runs them, with one Space for all."""
 

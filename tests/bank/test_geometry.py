@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta import plan
-from hf_lorameta.bank.geometry import LANDMARKS, bank_map, from_distances
+from hf_lorameta.bank import geometry
+from hf_lorameta.bank.geometry import bank_map, from_distances
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.metrics import METRICS
@@ -43,18 +44,22 @@ def test_a_new_dataset_is_placed_by_its_distances() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_bank_dataset_is_placed_at_its_own_point(metric: str) -> None:
+def test_a_bank_dataset_is_placed_at_its_own_point(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geometry, "LANDMARKS", 6)
     bank = plain_bank()
     result = bank_map(bank, metric)
     assert np.isfinite(result.points).all()
     assert 0 < result.share <= 1
-    assert len(result.landmarks) == min(LANDMARKS, len(bank))
+    assert result.landmarks.tolist() == [0, 5, 10, 15, 20, 25]
     if metric == "kl":
         return  # not symmetric: the map shows its symmetric part
     from hf_lorameta.method.metrics import distances
 
-    d = distances(bank.profiles[5], bank.profiles, bank.index.vocab_size, metric)
-    assert np.allclose(result.place(d), result.points[5])
+    for i in (5, 7):  # a landmark and another one
+        d = distances(bank.profiles[i], bank.profiles, bank.index.vocab_size, metric)
+        assert np.allclose(result.place(d), result.points[i])
 
 
 def test_equal_datasets_share_a_point_and_two_datasets_form_a_line() -> None:

@@ -25,14 +25,15 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultCases]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_commands_survive_a_case_of_every_third_row(family: str, cases: FaultCases) -> None:
+def test_commands_survive_a_case_of_two_rows(family: str, cases: FaultCases) -> None:
     rows: dict[str, list[Case]] = {}
     for case in getattr(cases, family)():
         rows.setdefault(case.row, []).append(case)
     if not rows:
         pytest.skip("needs permission to mount a disk")
     titles = list(rows)
-    for title in {*titles[::3], titles[-1]}:
+    first = FAMILIES.index(family) % len(titles)  # not the commands of the family before
+    for title in {titles[first], titles[first - len(titles) // 2]}:
         row = rows[title]
         tally = cases.world.case(row[len(row) * 2 // 3])
         assert not tally.failed, tally
@@ -90,7 +91,7 @@ def test_interrupted_run_resumes_and_repeats_failures(
 
 
 def test_invalid_inputs_raise_only_package_errors() -> None:
-    kinds = [f"{kind}={30 if 'files' in kind else 300}" for kind in fuzz.KINDS]
+    kinds = [f"{kind}={30 if 'files' in kind else 100}" for kind in fuzz.KINDS]
     words = [sys.executable, "-m", "tests.benchmarks.fuzz", *kinds]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
     for kind, line in zip(fuzz.KINDS, done.stdout.splitlines(), strict=True):

@@ -134,9 +134,11 @@ def test_an_adapter_that_names_a_folder_is_private_unless_asked(
 ) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in labeled())
     dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
-    push = ("push", dataset, "--base", base, "--fit", 16, "--rank", 4, "--dry-run", "--json")
-    assert cli(*push, token=user.token, before=FAST).json["private"]
-    assert not cli(*push, "--public", token=user.token, before=FAST).json["private"]
+    push = ("push", dataset, "--base", base, "--fit", 16, "--rank", 4, "--dry-run")
+    done = cli(*push, token=user.token, before=FAST)
+    dry_run = ("push", "--from", done.out.strip(), "--repo-id", f"{user.name}/x", "--dry-run")
+    assert cli(*dry_run, "--json", token=user.token).json["private"]
+    assert not cli(*dry_run, "--public", "--json", token=user.token).json["private"]
 
 
 def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> None:

@@ -47,28 +47,21 @@ def test_an_adapter_is_made_and_published_from_a_token_alone(
     assert job.spec["timeoutSeconds"] == 30 * 60
 
 
-def test_a_bank_and_the_options_reach_the_job(cli: Shell, user: Account, bank: Built) -> None:
-    dataset, repo = user.dataset("new", {"train.jsonl": rows(1)}), f"{user.name}/of-bank"
+def test_a_bank_and_the_options_reach_the_job_which_fails_with_an_error_that_names_its_page(
+    cli: Shell, user: Account, bank: Built
+) -> None:
+    dataset, repo = user.dataset("new", {"train.jsonl": rows(1, 4)}), f"{user.name}/of-bank"
     user.adapter("of-bank", {"adapter_config.json": b"{}"})
     push = ("push", dataset, "--bank", bank.repo, "--repo-id", repo, "--on", "jobs", "--top-k", 2)
-    done = cli(*push, "--no-check", "--no-fit", token=user.token, code=6)
+    done = cli(*push, "--train", 16, "--no-check", token=user.token, code=6)
     assert "already holds" in done.err
-    cli(*push, "--no-check", "--no-fit", "--overwrite", "-q", token=user.token)
-    assert bank.repo in cli.hub.read(repo, "README.md").decode()
-    command = cli.hub.jobs.jobs[-1].spec["command"]
-    assert {"--no-check", "--no-fit", "--overwrite"} <= set(command)
-    assert command[command.index("--top-k") + 1] == "2"
-
-
-def test_a_job_that_fails_is_an_error_that_names_its_page(
-    cli: Shell, user: Account, hub_base: str
-) -> None:
-    dataset = user.dataset("new", {"train.jsonl": rows(1, 4)})
-    push = ("push", dataset, "--base", hub_base, "--train", 16, "--on", "jobs")
-    done = cli(*push, token=user.token, code=None)
-    assert done.code == 6
+    done = cli(*push, "--train", 16, "--no-check", "--overwrite", token=user.token, code=6)
     assert "the job ended as ERROR: Job failed with exit code: 3" in done.err
     assert f"see {cli.hub.url}/jobs/{user.name}/job" in done.err
+    command = cli.hub.jobs.jobs[-1].spec["command"]
+    assert {"--no-check", "--overwrite"} <= set(command)
+    assert command[command.index("--top-k") + 1] == "2"
+    assert command[command.index("--bank") + 1] == bank.repo
 
 
 def test_what_a_job_cannot_see_is_refused(

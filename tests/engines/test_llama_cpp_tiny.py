@@ -1,5 +1,6 @@
 """llama.cpp with tiny random models: exported adapters against PEFT, long rows, and failures."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,9 +119,73 @@ def test_prompts_are_truncated_and_outputs_are_not(
     assert bytes(short) == b"a"
 
 
+# --- the binary ---------------------------------------------------------------------------------
+
+# replaces llama-server: has its flags and runs the server of xllamacpp
+BINARY = """#!{python}
+import argparse, os, sys, time
+parser = argparse.ArgumentParser(allow_abbrev=False)
+parser.add_argument("--model"), parser.add_argument("--host"), parser.add_argument("--port")
+parser.add_argument("--ctx-size", type=int), parser.add_argument("--parallel", type=int)
+parser.add_argument("--no-warmup", action="store_true")
+parser.add_argument("--lora", action="append", default=[])
+for name in ("--cache-type-k", "--cache-type-v", "--flash-attn"):
+    parser.add_argument(name)
+asked = parser.parse_args()
+import xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel = asked.model, asked.ctx_size, asked.parallel
+params.hostnames, params.port = [asked.host], int(asked.port)
+params.api_keys, params.verbosity = [os.environ["LLAMA_API_KEY"]], -1
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in asked.lora]
+try:
+    server = xllamacpp.Server(params)
+except RuntimeError:
+    sys.exit("error: failed to load model")
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.fixture
+def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``llama-server`` on the PATH; xllamacpp must not be used in this process."""
+    path = tmp_path / "bin" / "llama-server"
+    path.parent.mkdir()
+    path.write_text(BINARY.format(python=sys.executable))
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(llama_cpp, "_EmbeddedServer", None)
+
+
+@pytest.mark.usefixtures("binary")
+def test_binary_on_the_path_is_preferred_and_its_errors_are_reported(tmp_path: Path) -> None:
+    model = model_of("Llama")
+    base = write_gguf(model, tmp_path / "base.gguf")
+    expected: dict[int | None, np.ndarray] = {None: logprobs(model)}
+    expected[0] = logprobs(save_adapter(model, tmp_path / "a"))
+    file = export(tmp_path / "a", tmp_path / "a.gguf", model.config.to_dict(), "f32")
+    with LlamaCpp(base, [file], context=64, exact=True) as child:
+        process = child._server._process  # type: ignore[attr-defined]
+        for index, scores in expected.items():
+            found = child.logprobs(TOKENS[:PROMPT], TOKENS[PROMPT:], index)
+            np.testing.assert_allclose(found, scores, atol=0.05)
+        assert "".join(child.answer(TOKENS[:PROMPT], max_tokens=3))
+        process.kill()
+        process.wait()
+        with pytest.raises(LoraMetaError, match="stopped answering"):
+            child.tokenize("x")
+    assert process.poll() is not None
+    half = tmp_path / "half.gguf"
+    half.write_bytes(base.read_bytes()[:-1000])
+    with pytest.raises(UsageError, match=r"half\.gguf: error: failed to load model"):
+        LlamaCpp(half)
+
+
 # --- failures -----------------------------------------------------------------------------------
 
-BINARY = """#!{python}
+BROKEN = """#!{python}
 import http.server, os, signal, sys
 if sys.argv.count("--lora") > 1:
     print("GGML_ASSERT(too many) failed", flush=True)
@@ -144,7 +209,7 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Servers started from a ``llama-server`` that crashes or answers with errors."""
     path = tmp_path / "bin" / "llama-server"
     path.parent.mkdir()
-    path.write_text(BINARY.format(python=sys.executable))
+    path.write_text(BROKEN.format(python=sys.executable))
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(path.parent))
     started: list[Any] = []

@@ -9,6 +9,7 @@ from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.merging import COMBINERS, SPARSE_DENSITY
+from hf_lorameta.pipeline import make
 from hf_lorameta.pipeline.make import combine_adapters, refuse_long
 from hf_lorameta.types import no_progress
 
@@ -30,7 +31,10 @@ def update(bank: Bank, index: int) -> np.ndarray:
     return entry.scaling * (U @ file.tensor(module, "B")) @ (file.tensor(module, "A") @ V)
 
 
-def test_differences_from_the_general_adapter_are_pruned_in_full_coordinates(planned: Plan) -> None:
+def test_differences_from_the_general_adapter_are_pruned_in_full_coordinates(
+    planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "in_modules", lambda work, _, threads: in_modules(work, 1, threads))
     (A, B), *_ = combine_adapters(planned, no_progress)
     bank, c = planned.bank, planned.coefficients.shared
     general = update(bank, len(bank))

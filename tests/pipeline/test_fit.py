@@ -108,13 +108,6 @@ def test_rows_fitted_on_are_neither_trained_nor_scored_on(tiny_bank: Bank, new: 
     assert {*rows.fit} <= {*used}
 
 
-def test_the_same_seed_gives_the_same_adapter(tiny_bank: Bank, new: Path) -> None:
-    first, second, other = (make(tiny_bank, new, fit=32, seed=seed) for seed in (0, 0, 1))
-    for ours, same in zip(first.pairs, second.pairs, strict=True):
-        assert all(map(np.array_equal, ours, same))
-    assert first.plan.fit != other.plan.fit
-
-
 def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     tiny_bank: Bank, tmp_path: Path
 ) -> None:

@@ -24,8 +24,8 @@ MB = 1_000_000
 
 
 def write_parquet(path: Path) -> None:
-    """Write one row with a cell of 500 MB."""
-    cell = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array(["a " * (250 * MB)]))
+    """Write one row with a cell of 200 MB."""
+    cell = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array(["a " * (100 * MB)]))
     table = pa.table({"input": ["q"], "output": cell})
     pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30)
 

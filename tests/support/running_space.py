@@ -187,6 +187,7 @@ class Visitor:
         self._alone = context is None
         idle = (page for page in self.context.pages if page.url == _LEFT)
         self.page = next(idle, None) or self.context.new_page()
+        self.page.bring_to_front()  # behind another window, each click takes a second
         self.page.set_viewport_size({"width": width, "height": height})
         motion = "reduce" if still else "no-preference"
         self.page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion=motion)

@@ -119,7 +119,7 @@ def updated(name: str, rows: dict[int, list[Tokens]]) -> tuple[LoraSlots, dict[i
 @pytest.mark.parametrize("name", MODELS)
 def test_an_update_equals_peft_with_torch_adamw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In loops, as on a CPU, and in groups, as on a GPU."""
-    rows = {0: tokens(1), 1: tokens(2, shared=False), 2: tokens(3, 5)}
+    rows = {0: tokens(1, 6), 1: tokens(2, 4, shared=False), 2: tokens(3, 3)}
     ways = [updated(name, rows)]
     for code in (packing, lora_layer):
         monkeypatch.setattr(code, "LOOP_DEVICES", frozenset())

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.peft_config import CONFIG_FILE
 from tests.conftest import Account, Shell, Web
 from tests.space.datasets import TRAIN, lines
 from tests.space.forbidden_words import forbidden_words
@@ -168,13 +170,17 @@ def test_a_link_to_share_opens_the_dataset_and_verdicts_come_into_view_on_a_phon
     visitor.close()
 
 
-def test_a_file_can_be_dropped_and_its_html_is_shown_as_text(visitor: Visitor) -> None:
+def test_an_example_is_planned_and_the_html_of_a_dropped_file_is_shown_as_text(
+    visitor: Visitor,
+) -> None:
     drop = """(form, text) => {
         const dataTransfer = new DataTransfer();
         dataTransfer.items.add(new File([text], 'dropped.jsonl'));
         form.dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
     }"""
     page = visitor.page
+    page.get_by_role("button", name="Guest book notes").click()
+    page.locator("#lm-verdict .lm-verdict").wait_for()
     rows = lines([{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)])
     page.locator("form.lm-data").evaluate(drop, rows.decode())
     page.locator("#lm-verdict [data-announce^='dropped.jsonl']").wait_for()
@@ -233,20 +239,23 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
 
 
 def test_a_later_choice_replaces_a_slow_dataset_and_a_file_that_is_being_uploaded(
-    visitor: Visitor, cli: Shell, user: Account, tmp_path: Path
+    visitor: Visitor, web: Web, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     slow, page = user.dataset("slow", {"train.jsonl": TRAIN}), visitor.page
-    cli.hub.add_fault(Fault("delay", path=f"datasets/{slow}", seconds=1.5))
+    go_on = threading.Event()
+    cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=go_on.wait))
     path = tmp_path / "rows.jsonl"
     path.write_bytes(TRAIN)
     visitor.enter_dataset(slow)
     page.locator("#lm-cancel").wait_for()
     visitor.upload(path)
-    page.wait_for_timeout(4000)
+    cli.hub.clear_faults()
+    go_on.set()
+    assert web.space.settled() == []
+    page.wait_for_timeout(500)  # what was answered late would be shown now
     expect(page.locator("#lm-columns")).to_contain_text("rows.jsonl")
     expect(page.locator("#lm-verdict [data-announce^='rows.jsonl']")).to_have_count(1)
     page.wait_for_url(lambda url: "dataset=" not in url)
-    cli.hub.clear_faults()
     held = list[Any]()
     page.route(re.compile("/upload"), lambda route: held.append(route))
     page.locator("#lm-file").set_input_files(path)
@@ -376,8 +385,7 @@ def test_lora_the_method_the_endpoints_and_the_tool_are_explained_in_place(
 # --- signed in ----------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
-def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
+def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo(
     visitor: Visitor, web: Web, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     repo, page = owned_dataset(web, "guests"), visitor.page
@@ -397,9 +405,9 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
     view = cli.hub.repo(target)
     assert view is not None
     assert not view.private
-    for name in cli.hub.files(target):
-        (tmp_path / name).write_bytes(cli.hub.read(target, name))
-    assert_peft_loads(tmp_path)
+    cli("generate", "-d", repo, "-o", tmp_path / "cli")
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        assert cli.hub.read(target, name) == (tmp_path / "cli" / name).read_bytes()
     for name, message in (
         (target, "already holds"),
         ("-x/y z", "not a repo id"),
@@ -415,24 +423,6 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
     )
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Sign in").wait_for()
-
-
-def assert_peft_loads(folder: Path) -> None:
-    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
-    heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 32}
-    with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, **heads))
-    model = peft.PeftModel.from_pretrained(model.to_empty(device="cpu"), folder)
-    stored = peft.utils.load_peft_weights(str(folder), device="cpu")
-    loaded = {
-        name.replace(".default", ""): value
-        for name, value in model.named_parameters()
-        if ".lora_" in name
-    }
-    assert set(stored) == set(loaded)
-    assert all(torch.equal(loaded[name], stored[name].to(loaded[name].dtype)) for name in stored)
 
 
 STAYS_CANCELED = """() => {

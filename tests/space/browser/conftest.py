@@ -1,4 +1,7 @@
-"""A browser, and a visitor of the Space whose page must end without errors."""
+"""A browser for all of these tests, and a visitor whose page must end without errors.
+
+Other tests in this process cannot use asyncio while it runs, so they are outside this folder.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +13,13 @@ from tests.space.forbidden_words import forbidden_words
 from tests.support.running_space import Visitor, browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     with browser() as started:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def context(chromium: Any) -> Any:
     """A context of the browser for visitors one after another."""
     return chromium.new_context()

@@ -1,10 +1,13 @@
-"""One visitor cannot make others wait: each attack, and then another visitor who plans."""
+"""One visitor cannot make others wait: each attack, then another visitor; the line on the page."""
 
 import json
 import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,12 +15,17 @@ from tests.conftest import Account, Shell
 from tests.space.datasets import TRAIN
 from tests.support.caller import Caller
 from tests.support.fault_hub import Fault
-from tests.support.running_space import RunningSpace, missing, running_space
+from tests.support.running_space import RunningSpace, Visitor, missing, running_space
 
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
+NO_BROWSER = missing("playwright", browser=True)
 
 ATTACKER, VISITOR = "203.0.113.1", "203.0.113.2"
+AT_ONCE = 5
+"""Datasets that are read at the same time, of which the first is slow, so that one more begins."""
+PLACES = 4
+"""In a line."""
 WAIT_SECONDS = 60.0
 """Longest wait of another visitor here, where other work may slow the machine; 2 s where none does.
 What the attackers ask for would take minutes, or forever."""
@@ -42,7 +50,7 @@ CLOSED = [
 def space(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSpace]:
     home = tmp_path_factory.mktemp("visitors")
     with running_space(
-        world.hub, home, HF_LORAMETA_QUEUE="8", HF_LORAMETA_MAX_UPLOAD_MB="1",
+        world.hub, home, HF_LORAMETA_QUEUE=str(PLACES), HF_LORAMETA_MAX_UPLOAD_MB="1",
         HF_HUB_DOWNLOAD_TIMEOUT="600",
     ) as space:  # fmt: skip
         yield space
@@ -154,6 +162,91 @@ def test_those_who_read_slow_sources_leave_a_place(
         third.start()  # two run at once, and both would do so until the end of time
         third.join(WAIT_SECONDS)
         assert not third.is_alive()
+
+
+@pytest.mark.skipif(NO_BROWSER != "", reason=NO_BROWSER)
+def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_many(
+    space: RunningSpace, chromium: Any, cli: Shell, user: Account
+) -> None:
+    from playwright.sync_api import expect
+
+    go_on, reading = threading.Event(), threading.Semaphore(0)
+
+    def hold() -> None:
+        reading.release()
+        go_on.wait()
+
+    slow = user.dataset("slow", {"train.jsonl": TRAIN})
+    repo = user.dataset("book", {"train.jsonl": TRAIN})
+    cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=hold))
+    # two pages share the files that are fetched; more would share too few connections
+    contexts = [chromium.new_context() for _ in range(2)]
+    visitors = [
+        Visitor(chromium, space.url, context=contexts[i // 2], address=f"203.0.113.{i + 1}")
+        for i in range(3)
+    ]
+    first, second, third = (visitor.page for visitor in visitors)
+    others = [Caller(space, f"203.0.113.{i + 4}") for i in range(AT_ONCE + PLACES - 2)]
+    with posts(first) as asked:
+        visitors[0].plan(repo)
+    asking = [(path, body.replace(repo, slow)) for path, body in asked[:2]]
+    with ended_by(go_on):
+        for number, other in enumerate(others, 1):
+            repeat(asking, other)
+            if number <= AT_ONCE:  # it begins before the next one asks
+                assert reading.acquire(timeout=120)
+        visitors[0].enter_dataset(repo)
+        expect(first.locator("#lm-work")).to_contain_text("Waiting: place 3 in the line")
+        visitors[1].enter_dataset(repo)
+        expect(second.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
+        visitors[2].enter_dataset(repo)
+        expect(third.locator("#lm-work")).to_contain_text("All places in the line are taken")
+        expect(third.locator("#lm-work")).to_contain_text("Too many people use this page")
+        expect(third.locator("#lm-cancel")).to_be_hidden()
+        with posts(second) as canceling:
+            second.locator("#lm-cancel").click()
+            expect(second.locator("#lm-work")).to_have_text("Canceled")
+        visitors[2].enter_dataset(repo)
+        expect(third.locator("#lm-work")).to_contain_text("All places in the line are taken")
+        for other in others[:PLACES]:
+            repeat(canceling[:1], other)
+        visitors[2].wait_for_plan(repo)  # it asked once more
+    cli.hub.clear_faults()
+    visitors[0].wait_for_plan(repo)
+    expect(second.locator("#lm-work")).to_have_text("Canceled")
+    expect(second.locator("#lm-verdict")).to_be_hidden()
+    for visitor in visitors:
+        visitor.close()
+
+
+@contextmanager
+def posts(page: Any) -> Iterator[list[tuple[str, str]]]:
+    """Collect path and body of what a page posts."""
+    found: list[tuple[str, str]] = []
+
+    def note(request: Any) -> None:
+        if request.method == "POST":
+            found.append((urlsplit(request.url).path, request.post_data))
+
+    page.on("request", note)
+    yield found
+    page.remove_listener("request", note)
+
+
+def repeat(requests: list[tuple[str, str]], caller: Caller) -> None:
+    """Post what a page did, as another page at the address of a caller."""
+    for path, body in requests:
+        renamed = json.loads(body) | {"session_hash": caller.address}
+        assert caller.status(path, json.dumps(renamed).encode()) == 200
+
+
+@contextmanager
+def ended_by(event: threading.Event) -> Iterator[None]:
+    """Set an event at the end of a ``with`` block, also if a test fails."""
+    try:
+        yield
+    finally:
+        event.set()
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
