@@ -60,7 +60,7 @@ class Option:
 
     name: str
     value: str | int | float | None = None
-    change: Literal["add", "leave out", "lower", "raise", "name another"] = "add"
+    change: Literal["add", "leave out", "lower", "raise", "name another", "generate with"] = "add"
 
 
 Advice: TypeAlias = str | Option

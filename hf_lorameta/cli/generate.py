@@ -180,8 +180,8 @@ def push(
             require_safe_name(repo_id, dataset.private, private)
             source_private, proposed = dataset.private or session.bank.private, dataset.proposed
         else:
-            source_private = read_adapter(source).require_provenance().private
-            proposed = None
+            finished = read_adapter(source).require_provenance()
+            source_private, proposed = finished.private, finished.proposed_instruction
         target = resolve_target(
             repo_id or _default_name(request, session),
             private=private,

@@ -112,6 +112,7 @@ def merge(
                 push,
                 private=private,
                 dataset_private=merged.private,
+                proposed=merged.proposed_instruction,
                 create_pr=create_pr,
                 hub=hub,
             )

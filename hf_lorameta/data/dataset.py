@@ -45,7 +45,7 @@ class DatasetInfo:
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
         gated: whether access to the dataset has to be asked for.
-        proposed: the instruction that was made from rows that are not public, and is put before
+        proposed: whether an instruction that was made from rows that are not public is put before
             them; it may name their classes.
         doubts: why inputs may not hold what an answer needs, see `hf_lorameta.data.doubts`.
     """
@@ -58,7 +58,7 @@ class DatasetInfo:
     private: bool
     license: str | None
     gated: bool = field(default=False, kw_only=True)
-    proposed: str | None = field(default=None, kw_only=True)
+    proposed: bool = field(default=False, kw_only=True)
     doubts: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property

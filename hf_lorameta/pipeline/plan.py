@@ -328,6 +328,7 @@ class Plan:
             "dataset": {
                 "id": None if data.private else data.id,
                 "private": data.private,
+                "proposed_instruction": data.proposed,
                 "revision": None if data.private else data.revision,
                 "config": None if data.private else data.config,
                 "split": data.split,
