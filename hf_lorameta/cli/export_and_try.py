@@ -77,8 +77,8 @@ def export(
 
 @example(
     "hf-lorameta try my-adapter --prompt 'The input of a row'",
-    "hf-lorameta try user/adapter --base-gguf base.gguf",
-    "hf-lorameta try adapter.gguf --base-gguf base.gguf",
+    "hf-lorameta try user/adapter --base base.gguf",
+    "hf-lorameta try adapter.gguf --base base.gguf",
     "hf-lorameta try my-adapter --template 'Question: {}\\nAnswer:'",
 )
 def try_(
@@ -98,7 +98,7 @@ def try_(
             show_default=False,
         ),
     ] = None,
-    base_gguf: BaseGgufOption = None,
+    base: BaseGgufOption = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = 64,
     compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
     token: TokenOption = None,
@@ -110,7 +110,7 @@ def try_(
 
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))
-    base, file, folder = _files(adapter, base_gguf, token)
+    base, file, folder = _files(adapter, base, token)
     if template is None:
         fill = _recorded_prompt(folder) if folder else str
     else:

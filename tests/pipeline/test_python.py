@@ -18,6 +18,7 @@ from hf_lorameta.errors import (
     MissingExtraError,
     UsageError,
 )
+from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import progress
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate
@@ -254,7 +255,9 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank:
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_a_merge_is_evaluated_on_a_data_frame(tiny_bank: Bank, tmp_path: Path) -> None:
+def test_a_merge_is_evaluated_on_a_data_frame(
+    tiny_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = pytest.importorskip("pandas").DataFrame(tiny.rows(3))
     entry = tiny_bank.index.entries[0].adapter.replace("/", "--")
     folder = hf_lorameta.merge({entry: 1.0}, bank=tiny_bank).save_pretrained(tmp_path / "merged")
@@ -265,6 +268,13 @@ def test_a_merge_is_evaluated_on_a_data_frame(tiny_bank: Bank, tmp_path: Path) -
         hf_lorameta.evaluate(folder, **options)
     with pytest.raises(EmptyDatasetError):
         hf_lorameta.evaluate(folder, [], **options)
+    base_model = tiny_bank.index.base_model
+    config = json.loads((folder / CONFIG_FILE).read_bytes())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    monkeypatch.chdir(base_model)  # an empty name is no path of the current folder
+    with pytest.raises(UsageError, match="does not name its base model"):
+        hf_lorameta.evaluate(folder, frame, **options)
+    assert hf_lorameta.evaluate(folder, frame, base=base_model, **options) == report
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
