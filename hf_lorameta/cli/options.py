@@ -107,10 +107,6 @@ EngineOption = Annotated[
         "4-bit base model (extra: gguf instead of eval)."
     ),
 ]
-BaseGgufOption = Annotated[
-    Path | None,
-    typer.Option(help="GGUF of the base model. Not needed for the default bank."),
-]
 DaskOption = Annotated[
     str | None,
     typer.Option(help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask)."),

@@ -382,9 +382,13 @@ class Trial:
 
     def answers(self, prompt: str, check: Callable[[], None] = no_progress) -> Answers:
         """Return the answers to a prompt; between the two, `check` may raise to end this."""
-        base = self._evaluator.answer(prompt)
+        base = self.answer(prompt, adapted=False)
         check()
-        return Answers(base, self._evaluator.answer(prompt, self._folder))
+        return Answers(base, self.answer(prompt))
+
+    def answer(self, prompt: str, *, adapted: bool = True) -> str:
+        """Return the greedy answer to a prompt, with the adapter or of the base model."""
+        return self._evaluator.answer(prompt, self._folder if adapted else None)
 
     def evaluate(
         self,
