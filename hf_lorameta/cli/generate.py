@@ -24,6 +24,7 @@ from hf_lorameta.cli.output import (
     coefficient_table,
     emit,
     log,
+    push_command,
     report_pull_request,
     show_row,
     stage_bars,
@@ -107,8 +108,7 @@ def generate(
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
-    command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id user/name"
-    _stop_if_interrupted(adapter, folder, command)
+    _stop_if_interrupted(adapter, folder, push_command(folder))
     data = {"folder": str(folder), "seconds": adapter.seconds, "rank": adapter.rank}
     emit(json, data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
 
