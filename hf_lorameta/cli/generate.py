@@ -1,7 +1,6 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import math
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -86,7 +85,6 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
     overwrite: OverwriteFlag = False,
     export: ExportOption = None,
-    on: Annotated[Literal["jobs"] | None, typer.Option(hidden=True)] = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -94,12 +92,6 @@ def generate(
     from hf_lorameta.pipeline.adapter_folder import require_free_target
     from hf_lorameta.pipeline.generate import require_possible
 
-    if on:
-        raise UsageError(
-            "generate writes a folder on this machine, and a job can only publish to a repo",
-            hint="hf-lorameta push … --on jobs --private, then "
-            f"hf download user/adapter --local-dir {shlex.quote(str(output))}",
-        )
     require_free_target(output, overwrite)
     with request.session() as session, stage_bars(quiet) as progress:
         require_possible(request.recipe, session, export)

@@ -161,10 +161,6 @@ class Request:
     columns: ColumnsOption = None
     instruction: InstructionOption = None
     template: TemplateOption = None
-    max_characters: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop reading after this many characters. Default: a billion."),
-    ] = None
     no_fit: Annotated[
         bool,
         typer.Option(
@@ -211,9 +207,6 @@ class Request:
         """
         from hf_lorameta.pipeline.progress import with_progress
 
-        limits = self.recipe.reading_limits
-        if self.max_characters is not None:
-            limits = dataclasses.replace(limits, characters=self.max_characters)
         dataset = session.open_dataset(
             self.dataset or "",
             config=self.config,
@@ -222,7 +215,7 @@ class Request:
             columns=self.columns or None,
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
-            limits=limits,
+            limits=self.recipe.reading_limits,
         )
         return with_progress(dataset, progress)
 
