@@ -49,13 +49,13 @@ class Option:
     """A setting to change, as a part of an error's advice.
 
     Attributes:
-        name: as in Python, such as ``max_text``.
+        name: as in Python, such as ``max_size``.
         value: to give it; None names the setting alone, True and False are those of a switch.
         change: what to do with it.
 
     Example:
-        >>> command_line(Option("max_text", 500)), in_python(Option("max_text", 500))
-        ('add --max-text 500', 'add max_text=500')
+        >>> command_line(Option("max_size", 500)), in_python(Option("max_size", 500))
+        ('add --max-size 500', 'add max_size=500')
     """
 
     name: str

@@ -9,7 +9,6 @@ from hf_lorameta.cli.options import (
     ConfigOption,
     EngineOption,
     JsonFlag,
-    MaxTextOption,
     QuietFlag,
     RevisionOption,
     TokenOption,
@@ -59,7 +58,6 @@ def evaluate(
     engine: EngineOption = "transformers",
     shots: Annotated[int, typer.Option(min=0, help="Examples in the few-shot prompt.")] = 3,
     max_rows: Annotated[int, typer.Option(min=1, help="Score at most this many rows.")] = 100,
-    max_text: MaxTextOption = None,
     answers: Annotated[
         bool,
         typer.Option(
@@ -99,7 +97,7 @@ def evaluate(
     with stage_bars(quiet) as progress:
         prepared = prepare_evaluation(
             adapters, dataset, hub, max_rows=max_rows, shots=shots, named=base is not None,
-            repos=repos, max_text=max_text, progress=progress, config=config, split=split,
+            repos=repos, progress=progress, config=config, split=split,
             revision=revision, columns=columns or None,
         )  # fmt: skip
         for message in prepared.messages:

@@ -89,9 +89,6 @@ TemplateOption = Annotated[
         "chat template."
     ),
 ]
-MaxTextOption = Annotated[
-    int | None, typer.Option(min=1, help=Recipe.model_fields["max_text"].description)
-]
 ExportOption = Annotated[
     Literal["gguf"] | None,
     typer.Option(help="gguf: add the adapter for llama.cpp and Ollama (extra: gguf)."),
@@ -215,7 +212,6 @@ class Request:
             columns=self.columns or None,
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
-            limits=self.recipe.reading_limits,
         )
         return with_progress(dataset, progress)
 

@@ -65,7 +65,6 @@ def evaluate(
     base: str | Path | None = None,
     model: LoadedModel | None = None,
     token: str | None = None,
-    max_text: int | None = None,
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Report:
@@ -85,8 +84,6 @@ def evaluate(
         model: the base model, on the CPU, and its tokenizer; the model is the same afterwards. None
             loads it.
         token: of the Hub; None uses the saved one.
-        max_text: cut longer texts to this many characters, and refuse rows of more than 32 times as
-            many bytes; None is the limit in the recipe, else a million.
         progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`; split None is test, else validation.
@@ -103,7 +100,7 @@ def evaluate(
     with bars_unless(progress) as show:
         prepared = prepare_evaluation(
             names, dataset, hub, max_rows=max_rows, shots=shots, named=bool(base or model),
-            max_text=max_text, progress=show, **reading,
+            progress=show, **reading,
         )  # fmt: skip
         for message in prepared.messages:
             logger.info(message)
@@ -148,7 +145,6 @@ def prepare_evaluation(
     shots: int,
     named: bool = False,
     repos: Sequence[PinnedRepo | None] = (),
-    max_text: int | None = None,
     progress: StageProgress = no_progress,
     **reading: Unpack[ReadingOptions],
 ) -> Evaluation:
@@ -162,7 +158,6 @@ def prepare_evaluation(
         shots: examples in the few-shot prompt.
         named: whether a base model is given, so that no adapter has to name it.
         repos: of `resolve_card_repo` for each name, if the scores are for the cards; else ().
-        max_text: see `evaluate`.
         progress: called with (stage, done, total, or 0 if it is not known).
         reading: as of `evaluate`.
 
@@ -178,7 +173,7 @@ def prepare_evaluation(
     for folder in adapters.folders.values() if repos else ():
         read_adapter(folder).require_provenance()
     provenance = adapters.provenance_for(dataset)
-    opened = open_to_evaluate(dataset, provenance, hub, max_text=max_text, **reading)
+    opened = open_to_evaluate(dataset, provenance, hub, **reading)
     chosen = rows_to_evaluate(opened, adapters.provenances, max_rows, shots, hub, progress)
     rows, examples, skipped, warnings = chosen
     messages = [f"Read {opened.columns}{opened.of_split}"]

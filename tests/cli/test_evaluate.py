@@ -1,7 +1,6 @@
 """``evaluate`` in child processes, against the loopback Hub, with fixed scores."""
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -170,22 +169,15 @@ def test_the_commit_of_the_dataset_comes_from_the_adapters_recipe(
     assert "Scoring 5 rows" in cli("evaluate", published.repo, *newest, before=fake_evaluator()).err
 
 
-def test_the_test_split_of_a_folder_is_scored_up_to_the_given_limit(
+def test_the_test_split_of_a_folder_is_scored(
     cli: Shell, bank: Built, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "mine").mkdir()
     for name, topic in (("train", 1), ("test", 2)):
         (tmp_path / "mine" / f"{name}.jsonl").write_bytes(rows(topic))
     cli("generate", data, "--bank", bank.folder, "-o", "a")
-    evaluate = ("evaluate", "a", "-d", "mine")
-    assert "rows of split test" in cli(*evaluate, before=fake_evaluator()).err
-    wide = [json.dumps({"input": f"{i} " + "sun " * 60, "output": "rain"}) for i in range(8)]
-    (tmp_path / "mine/test.jsonl").write_text("\n".join(wide))
-    refused = cli(*evaluate, "--max-text", 5, code=3, before=fake_evaluator()).err
-    assert "rows of up to" in refused
-    program, *words = shlex.split(refused.splitlines()[-1].removeprefix("Next:  "))
-    assert program == "hf-lorameta"
-    assert "rows of split test" in cli(*words, before=fake_evaluator()).err
+    scored = cli("evaluate", "a", "-d", "mine", before=fake_evaluator()).err
+    assert "rows of split test" in scored
 
 
 SHOW_ROWS = """

@@ -19,9 +19,7 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import progress
-from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate
 from hf_lorameta.types import Row
 from tests.support.plain_bank import plain_bank
 from tests.training import tiny
@@ -57,11 +55,6 @@ def test_a_recipe_in_the_place_of_the_bank_is_named_as_the_mistake() -> None:
     with pytest.raises(UsageError, match="a Recipe was given as the bank") as error:
         hf_lorameta.generate(LINES, Recipe(top_k=2))  # type: ignore[arg-type]
     assert error.value.hint == "name the argument: recipe=…"
-
-
-def test_no_limit_of_a_text_is_zero() -> None:
-    with pytest.raises(UsageError, match="the limit text must be at least 1, got 0"):
-        open_to_evaluate(LINES, None, Hub(False), max_text=0)
 
 
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
