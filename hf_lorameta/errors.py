@@ -49,18 +49,18 @@ class Option:
     """A setting to change, as a part of an error's advice.
 
     Attributes:
-        name: as in Python, such as ``max_text``.
+        name: as in Python, such as ``max_size``.
         value: to give it; None names the setting alone, True and False are those of a switch.
         change: what to do with it.
 
     Example:
-        >>> command_line(Option("max_text", 500)), in_python(Option("max_text", 500))
-        ('add --max-text 500', 'add max_text=500')
+        >>> command_line(Option("max_size", 500)), in_python(Option("max_size", 500))
+        ('add --max-size 500', 'add max_size=500')
     """
 
     name: str
     value: str | int | float | None = None
-    change: Literal["add", "leave out", "lower", "raise", "name another"] = "add"
+    change: Literal["add", "leave out", "lower", "raise", "name another", "generate with"] = "add"
 
 
 Advice: TypeAlias = str | Option
@@ -68,8 +68,8 @@ Advice: TypeAlias = str | Option
 _OPPOSITES = {"private": "public"}
 """What a switch of a command that is off is called."""
 _NOT_IN_PYTHON = frozenset({
-    "at_once", "base_gguf", "dask", "device", "engine", "general_steps",
-    "keep_outliers", "no_fit", "on", "push_to", "save_card", "targets", "tokenizer", "whole_bank",
+    "at_once", "dask", "device", "engine", "general_steps",
+    "keep_outliers", "no_fit", "on", "push_to", "save_card", "targets", "tokenizer",
 })  # fmt: skip
 """Options of commands that no function of the package's API has as an argument."""
 

@@ -17,7 +17,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import Option, RecipeError, problem_of
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
@@ -218,7 +217,6 @@ class Recipe(MethodSettings):
         seed: of drawing the rows to fit, train and check on, and of their order; everything else is
             deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
-        max_text: cut longer texts of the dataset to this many characters; None is a million.
         fit: train the upper fifth of the layers on this many rows of the dataset, which needs the
             base model; None does not.
         train: train the upper half of the layers on this many other rows, or all layers below 64
@@ -241,12 +239,6 @@ class Recipe(MethodSettings):
     dtype: Dtype = Field(default="bfloat16", description="Dtype of the weights.")
     seed: int = Field(default=0, ge=0, description="Random seed.")
     max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
-    max_text: int | None = Field(
-        default=None,
-        ge=1,
-        description="Cut longer texts to this many characters, and refuse rows of more than 32 "
-        "times as many bytes. Default: a million.",
-    )
     fit: int | None = Field(
         default=None,
         ge=8,
@@ -304,11 +296,6 @@ class Recipe(MethodSettings):
         """
         asked = {"fit": self.fit, "train": self.train, "check": self.check}
         return {name: count for name, count in asked.items() if count is not None}
-
-    @property
-    def reading_limits(self) -> ReadingLimits:
-        """How much of a text is read."""
-        return ReadingLimits.of_text(self.max_text)
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":

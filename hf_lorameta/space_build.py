@@ -35,8 +35,6 @@ FILES_FILE = "files.json"
 """Lists the files of a build, so that a later one replaces just these."""
 PAGE = "app.py"
 WHEEL = f"hf_lorameta-{__version__}-py3-none-any.whl"
-MAX_BANK_BYTES = 2_000_000_000
-"""Largest bank of unpacked adapters that a Space accepts: it fetches them at every start."""
 _PACKAGE = Path(__file__).parent
 _SHIPPED = "_space"
 _LEFT_BY_RUNNING = {"__pycache__", ".gradio"}
@@ -64,7 +62,6 @@ def build_space(
     bank: str | None = None,
     base: str | None = None,
     revision: str | None = None,
-    whole_bank: bool = False,
     hub: Hub | None = None,
 ) -> tuple[str, ...]:
     """Write the folder of a Space; return the names of its files.
@@ -75,14 +72,13 @@ def build_space(
             package for `base`.
         base: Hub id of the base model; None is that of the bank, or of the default one.
         revision: branch, tag or commit of that repo; it is pinned to a commit.
-        whole_bank: accept a bank that is larger than `MAX_BANK_BYTES` and not a pack.
         hub: None makes a client with the saved token.
     """
     pages, package = dict(_pages()), dict(_package_files())
     files = pages | package
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
-        opened = _published(bank, base, revision, whole_bank, hub or Hub())
+        opened = _published(bank, base, revision, hub or Hub())
         files |= _for_bank(files["README.md"], opened)
     elif base is not None:
         files |= _for_bank(files["README.md"], _embedded(base))
@@ -104,7 +100,6 @@ def deploy_space(
     bank: str | None = None,
     base: str | None = None,
     revision: str | None = None,
-    whole_bank: bool = False,
     private: bool | None = None,
     hub: Hub | None = None,
 ) -> Deployment:
@@ -127,9 +122,7 @@ def deploy_space(
         hardware, why = hub.space_hardware(repo_id.partition("/")[0])
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
         folder = Path(scratch)
-        files = build_space(
-            folder, bank=bank, base=base, revision=revision, whole_bank=whole_bank, hub=hub
-        )
+        files = build_space(folder, bank=bank, base=base, revision=revision, hub=hub)
         earlier = _earlier_deployment(existing, hub) if existing else set()
         url = hub.publish(
             Upload(folder, delete=sorted(earlier - set(files))),
@@ -282,24 +275,10 @@ def _embedded(base: str) -> Bank:
     return bank
 
 
-def _published(
-    bank: str, base: str | None, revision: str | None, whole_bank: bool, hub: Hub
-) -> Bank:
-    """Open a bank on the Hub at a commit; refuse one that is large and not a pack."""
+def _published(bank: str, base: str | None, revision: str | None, hub: Hub) -> Bank:
+    """Open a bank on the Hub at a commit."""
     pinned = hub.resolve(bank, "dataset", revision)
-    opened = open_bank(bank, base, revision=pinned.sha, hub=hub)
-    if opened.index.packing is None and opened.size > MAX_BANK_BYTES and not whole_bank:
-        pack = f"{bank.rpartition('/')[2]}-pack"
-        raise UsageError(
-            f"{bank} holds {opened.size / 1e9:.1f} GB of adapters, which a Space would download "
-            "at every start and read for every adapter: expected a pack",
-            hint=[
-                f"hf-lorameta bank pack {bank} -o {pack} --basis 128, then hf-lorameta bank push "
-                f"{pack} {bank}-pack, then name {bank}-pack instead",
-                Option("whole_bank", True),
-            ],
-        )
-    return opened
+    return open_bank(bank, base, revision=pinned.sha, hub=hub)
 
 
 def _for_bank(readme: bytes, bank: Bank) -> dict[str, bytes]:

@@ -108,7 +108,7 @@ def test_the_constructor_refuses_settings_in_the_same_words() -> None:
 @pytest.mark.parametrize("rule", [r for r in COEFFICIENT_RULES if r not in NOT_IN_THE_PAPER])
 def test_recipes_of_the_paper_have_its_settings(metric: str, rule: str) -> None:
     recipe = Recipe.paper(metric=metric, coefficients=rule)
-    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "max_text"}) == {
+    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows"}) == {
         "metric": metric,
         "coefficients": rule,
         "combine": "factors",

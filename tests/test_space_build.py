@@ -209,26 +209,14 @@ def test_base_selects_a_bank_in_the_package(cli: Shell, bank: Built) -> None:
     assert "is a bank for base/tiny" in wrong
 
 
-def test_a_large_bank_is_refused_with_commands_that_pack_it(
-    cli: Shell, bank: Built, user: Account
-) -> None:
-    small = f"{NO_PACKAGE}s.MAX_BANK_BYTES = 1000"
-    deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--json", "--bank")
-    error = cli(*deploy, bank.repo, token=user.token, code=2, before=small).err
-    assert "GB of adapters" in error
-    assert cli.hub.repo(f"{user.name}/page", repo_type="space") is None
-    first, second = (
-        words.split("hf-lorameta ")[1] for words in error.split("Next: ")[1].split(",")[:2]
-    )
-    assert "--whole-bank" in error
-    cli(*first.split(), "-q")
-    url = cli(*second.split(), token=bank.owner.token).out
-    pack = url.strip().split("/datasets/")[1]
-    assert pack == f"{bank.repo}-pack"
-    cli(*deploy, pack, token=user.token, before=small)
+def test_a_space_uses_the_pack_of_a_bank(cli: Shell, bank: Built, user: Account) -> None:
+    pack = f"{bank.repo}-pack"
+    cli("bank", "pack", bank.repo, "-o", "pack", "--basis", 128, "-q")
+    cli("bank", "push", "pack", pack, token=bank.owner.token)
+    deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--bank", pack)
+    cli(*deploy, token=user.token, before=NO_PACKAGE)
     defaults = json.loads(cli.hub.read(f"{user.name}/page", "defaults.json", repo_type="space"))
     assert defaults["bank"] == pack
-    cli(*deploy, bank.repo, "--whole-bank", token=user.token, before=small)
     card = cli.hub.read(pack, "README.md", repo_type="dataset").decode()
     sha = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
     assert f"from `{bank.repo}` at commit `{sha}`" in card

@@ -32,7 +32,6 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.bank.manifest import Manifest
 from hf_lorameta.bank.store_profiles import extend_profiles
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import BankError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.hub.client import Hub
@@ -51,7 +50,6 @@ def add_entries(
     strict: bool = False,
     keep_outliers: bool = False,
     progress: EntryProgress = no_progress,
-    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Bank:
     """Add the entries of a manifest to a local bank, and return it with them.
 
@@ -68,7 +66,6 @@ def add_entries(
         strict: raise on the first bad entry instead of skipping it.
         keep_outliers: as for `hf_lorameta.bank.build.build_bank`.
         progress: called after each new entry with its adapter, and its error if it was skipped.
-        limits: how much is read of a row of a dataset.
 
     Raises:
         BankError: the bank is for another base model, a pack, fetched from the Hub or being built.
@@ -87,7 +84,7 @@ def add_entries(
     with locked_folder(folder):
         bank.verified_file(TOKENIZER_FILE)
         digest = index.files[TOKENIZER_FILE]
-        job = BuildJob(folder, hub, index.base_model, index.vocab_size, digest, limits)
+        job = BuildJob(folder, hub, index.base_model, index.vocab_size, digest)
         outcomes = build_entries(new, job, index.base_revision, executor, strict, progress)
         if not keep_outliers:
             outcomes = without_outliers(outcomes, strict, index.entries[:_COMPARED])

@@ -36,7 +36,6 @@ from hf_lorameta.bank.outliers import outliers
 from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.counts.tokenizer import vocab_size
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import (
     AdapterError,
     BankError,
@@ -94,7 +93,6 @@ def build_bank(
     strict: bool = False,
     keep_outliers: bool = False,
     progress: EntryProgress = no_progress,
-    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Bank:
     """Build a bank from the Hub; an existing one is resumed, or extended by a longer manifest.
 
@@ -107,7 +105,6 @@ def build_bank(
         keep_outliers: do not skip adapters whose updates are unusually large, see
             `hf_lorameta.bank.outliers`.
         progress: called after each entry with its adapter, and its error if it was skipped.
-        limits: how much is read of a row of a dataset.
 
     Raises:
         BankError: no entry is usable, there is no tokenizer, another build is running in the
@@ -122,7 +119,7 @@ def build_bank(
     with locked_folder(folder):
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
-        job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
+        job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path))
         revision = base.sha if base else None
         outcomes = build_entries(manifest.entries, job, revision, executor, strict, progress)
         if not keep_outliers:

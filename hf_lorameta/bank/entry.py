@@ -26,7 +26,6 @@ from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTabl
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import digest_of
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import AdapterError, ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, canonicalize
@@ -43,7 +42,6 @@ class BuildJob:
     base_model: str
     vocab_size: int
     tokenizer: str  # SHA-256 of its tokenizer.json
-    limits: ReadingLimits = DEFAULT_LIMITS
 
 
 def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
@@ -58,7 +56,6 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         "base_model": job.base_model,
         "tokenizer": job.tokenizer,
         "profile": PROFILE_FORMAT,
-        **job.limits.key(),
         **_digests(entry),
     }
     finished = finished_entry(job.folder, entry.name, key)
@@ -75,7 +72,6 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
             columns=check_columns(entry.columns) if entry.columns else None,
             instruction=entry.instruction,
             template=entry.template,
-            limits=job.limits,
         )
         profile = profile_rows(
             dataset.rows(), _encode(job.folder / TOKENIZER_FILE, job.tokenizer), job.vocab_size

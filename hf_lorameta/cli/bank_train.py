@@ -15,7 +15,6 @@ from hf_lorameta.cli.options import (
     DaskOption,
     InstructionOption,
     JsonFlag,
-    MaxTextOption,
     QuietFlag,
     TemplateOption,
     TokenOption,
@@ -25,7 +24,6 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, log, stage_bars
 from hf_lorameta.data.prompt import from_option
-from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
@@ -87,7 +85,6 @@ class Request:
     ] = None
     instruction: InstructionOption = None
     template: TemplateOption = None
-    max_text: MaxTextOption = None
     device: Annotated[
         str | None, typer.Option(help="cuda, mps or cpu. Default: the best.", show_default=False)
     ] = None
@@ -145,7 +142,6 @@ class Request:
             self.tasks,
             self.template and from_option(self.template),
             self.instruction and from_option(self.instruction),
-            ReadingLimits.of_text(self.max_text),
         )
         left_out = _read_names(self.general_without) if self.general_without else set()
         return tuple(dataclasses.replace(t, general=t.name not in left_out) for t in found)

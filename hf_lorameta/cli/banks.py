@@ -18,12 +18,10 @@ from hf_lorameta.cli.options import (
     DaskOption,
     FolderArgument,
     JsonFlag,
-    MaxTextOption,
     QuietFlag,
     TokenOption,
 )
 from hf_lorameta.cli.output import emit, log, stage_bars, table
-from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import BankError, IntegrityError, LoraMetaError, UsageError
 from hf_lorameta.tables import plural
 
@@ -56,7 +54,6 @@ def build(
     ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
     keep_outliers: KeepOutliersFlag = False,
-    max_text: MaxTextOption = None,
     dask: DaskOption = None,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -76,7 +73,6 @@ def build(
         bank = build_bank(
             entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, executor=executor,
             strict=strict, keep_outliers=keep_outliers, progress=progress,
-            limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
     _show_list(bank, json)
 
@@ -102,7 +98,6 @@ def add(
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
     strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
     keep_outliers: KeepOutliersFlag = False,
-    max_text: MaxTextOption = None,
     token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -119,7 +114,6 @@ def add(
         extended = add_entries(
             entries, bank, hub=Hub(token), executor=workers, strict=strict,
             keep_outliers=keep_outliers, progress=progress,
-            limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
     index = extended.index
     added = [index.entries[i] for i, name in enumerate(index.names()) if name not in known]

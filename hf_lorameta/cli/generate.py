@@ -1,7 +1,6 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import math
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from hf_lorameta.cli.output import (
     coefficient_table,
     emit,
     log,
+    push_command,
     report_pull_request,
     show_row,
     stage_bars,
@@ -85,7 +85,6 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
     overwrite: OverwriteFlag = False,
     export: ExportOption = None,
-    on: Annotated[Literal["jobs"] | None, typer.Option(hidden=True)] = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -93,12 +92,6 @@ def generate(
     from hf_lorameta.pipeline.adapter_folder import require_free_target
     from hf_lorameta.pipeline.generate import require_possible
 
-    if on:
-        raise UsageError(
-            "generate writes a folder on this machine, and a job can only publish to a repo",
-            hint="hf-lorameta push … --on jobs --private, then "
-            f"hf download user/adapter --local-dir {shlex.quote(str(output))}",
-        )
     require_free_target(output, overwrite)
     with request.session() as session, stage_bars(quiet) as progress:
         require_possible(request.recipe, session, export)
@@ -107,8 +100,7 @@ def generate(
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
-    command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id user/name"
-    _stop_if_interrupted(adapter, folder, command)
+    _stop_if_interrupted(adapter, folder, push_command(folder))
     data = {"folder": str(folder), "seconds": adapter.seconds, "rank": adapter.rank}
     emit(json, data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
 
@@ -180,8 +172,8 @@ def push(
             require_safe_name(repo_id, dataset.private, private)
             source_private, proposed = dataset.private or session.bank.private, dataset.proposed
         else:
-            source_private = read_adapter(source).require_provenance().private
-            proposed = None
+            finished = read_adapter(source).require_provenance()
+            source_private, proposed = finished.private, finished.proposed_instruction
         target = resolve_target(
             repo_id or _default_name(request, session),
             private=private,

@@ -15,7 +15,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars
+from hf_lorameta.cli.output import emit, log, push_command, stage_bars
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.recipe import MergeRecipe
 
@@ -26,7 +26,7 @@ _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
     "hf-lorameta merge user/a:0.7 user/b:-0.3 -o merged",
     "hf-lorameta merge user/a:0.5 my-adapter:0.5 --export gguf -o merged",
     "hf-lorameta merge my-adapter:1 --max-size 2MB -o smaller",
-    "hf-lorameta merge user/a:1 user/b:1 --combine sparse --push user/merged",
+    "hf-lorameta merge user/a:1 user/b:1 --combine sparse -o merged",
 )
 def merge(
     adapters: Annotated[
@@ -37,15 +37,7 @@ def merge(
             "and its weight, which may be negative.",
         ),
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder of the merged adapter; with --push it can be left out.",
-            show_default=False,
-        ),
-    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the merged adapter.")],
     overwrite: OverwriteFlag = False,
     combine: Annotated[
         CombinerName, typer.Option(help="exact: the best rank-r approximation of the weighted sum.")
@@ -62,77 +54,32 @@ def merge(
     bank: Annotated[
         str | None, typer.Option(help="Folder or Hub repo of a bank, for names of its adapters.")
     ] = None,
-    push: Annotated[
-        str | None, typer.Option(help="Publish to this repo, user/name, in one commit.")
-    ] = None,
-    private: Annotated[
-        bool | None,
-        typer.Option(
-            "--private/--public",
-            help="Visibility. Default: private if an adapter is private or a folder.",
-            show_default=False,
-        ),
-    ] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
     export: ExportOption = None,
     token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Merge LoRA adapters by weight, without the base model; prints the folder or the URL."""
+    """Merge LoRA adapters by weight, without the base model; prints the folder."""
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import require_free_target
     from hf_lorameta.pipeline.merge import merge as plan_merge
-    from hf_lorameta.pipeline.publish import (
-        preserve_on_failure,
-        publish_folder,
-        refuse_overwrite,
-        resolve_target,
-        staging_folder,
-    )
 
     weights = parse_weights(adapters)
     size = None if max_size is None else parse_size(max_size)
     recipe = MergeRecipe.of(combine=combine, rank=rank, max_size=size, dtype=dtype)
-    if output is None and push is None:
-        raise UsageError("no target was named", hint="add -o FOLDER, or --push user/name")
-    if push is None and (private is not None or create_pr):
-        raise UsageError(
-            "--private, --public and --create-pr need --push",
-            hint="add --push user/name, or leave them out",
-        )
-    if output is not None:
-        require_free_target(output, overwrite)
-    hub = Hub(token)
+    require_free_target(output, overwrite)
     with stage_bars(quiet) as progress:
-        merged = plan_merge(weights, recipe, bank=bank, hub=hub, progress=progress)
-        target = None
-        if push is not None:
-            target = resolve_target(
-                push,
-                private=private,
-                dataset_private=merged.private,
-                create_pr=create_pr,
-                hub=hub,
-            )
-            if not overwrite:
-                refuse_overwrite(target)
-        folder = output or staging_folder(str(push))
-        merged.save_pretrained(folder, repo_id=push, overwrite=overwrite, export=export)
-        url = None
-        if target is not None:
-            with preserve_on_failure(folder, target):
-                url = publish_folder(folder, target, hub)
-                report_pull_request(create_pr, url)
+        merged = plan_merge(weights, recipe, bank=bank, hub=Hub(token), progress=progress)
+        folder = merged.save_pretrained(output, overwrite=overwrite, export=export)
     log(quiet, f"Merged {merged.summary}")
+    log(quiet, f"To publish: {push_command(folder)}")
     data: dict[str, Any] = {
-        "folder": str(folder) if output else None,
-        "url": url,
+        "folder": str(folder),
         "modules": len(merged.layout),
         "rank": merged.rank,
         "provenance": merged.provenance(),
     }
-    emit(json, data, lambda: str(url or folder))
+    emit(json, data, lambda: str(folder))
 
 
 def parse_weights(arguments: list[str]) -> dict[str, float]:

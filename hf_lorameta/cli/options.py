@@ -89,9 +89,6 @@ TemplateOption = Annotated[
         "chat template."
     ),
 ]
-MaxTextOption = Annotated[
-    int | None, typer.Option(min=1, help=Recipe.model_fields["max_text"].description)
-]
 ExportOption = Annotated[
     Literal["gguf"] | None,
     typer.Option(help="gguf: add the adapter for llama.cpp and Ollama (extra: gguf)."),
@@ -106,10 +103,6 @@ EngineOption = Annotated[
         help="What runs the base model. llama.cpp needs no torch and takes a "
         "4-bit base model (extra: gguf instead of eval)."
     ),
-]
-BaseGgufOption = Annotated[
-    Path | None,
-    typer.Option(help="GGUF of the base model. Not needed for the default bank."),
 ]
 DaskOption = Annotated[
     str | None,
@@ -165,10 +158,6 @@ class Request:
     columns: ColumnsOption = None
     instruction: InstructionOption = None
     template: TemplateOption = None
-    max_characters: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop reading after this many characters. Default: a billion."),
-    ] = None
     no_fit: Annotated[
         bool,
         typer.Option(
@@ -215,9 +204,6 @@ class Request:
         """
         from hf_lorameta.pipeline.progress import with_progress
 
-        limits = self.recipe.reading_limits
-        if self.max_characters is not None:
-            limits = dataclasses.replace(limits, characters=self.max_characters)
         dataset = session.open_dataset(
             self.dataset or "",
             config=self.config,
@@ -226,7 +212,6 @@ class Request:
             columns=self.columns or None,
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
-            limits=limits,
         )
         return with_progress(dataset, progress)
 

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import typer
 
@@ -78,6 +80,16 @@ class LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
         _print_once(printable(record.getMessage()))
+
+
+def push_command(folder: Path) -> str:
+    """Return the command that publishes a folder.
+
+    Example:
+        >>> push_command(Path("my adapter"))
+        "hf-lorameta push --from 'my adapter' --repo-id user/name"
+    """
+    return f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id user/name"
 
 
 def report_pull_request(create_pr: bool, url: str) -> None:

@@ -71,11 +71,7 @@ def _own(request: Request, target: "Target", export: "Export | None") -> list[st
         "--no-check": request.no_check,
     }
     words += [flag for flag, given in flags.items() if given]
-    values = {
-        "--export": export,
-        "--budget": request.budget,
-        "--max-characters": request.max_characters,
-    }
+    values = {"--export": export, "--budget": request.budget}
     return words + [
         word for name, value in values.items() if value is not None for word in (name, str(value))
     ]

@@ -20,9 +20,6 @@ BankOption = Annotated[
         show_default=False,
     ),
 ]
-WholeFlag = Annotated[
-    bool, typer.Option("--whole-bank", help="Accept a bank above 2 GB that is not a pack.")
-]
 RevisionOption = Annotated[str | None, typer.Option(help="Revision of the bank repo.")]
 
 
@@ -32,7 +29,6 @@ def build(
     bank: BankOption = None,
     base: BankBaseOption = None,
     bank_revision: RevisionOption = None,
-    whole_bank: WholeFlag = False,
     token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -42,14 +38,7 @@ def build(
     from hf_lorameta.space_build import build_space
 
     log(quiet, "Copying the pages and this package")
-    files = build_space(
-        output,
-        bank=bank,
-        base=base,
-        revision=bank_revision,
-        whole_bank=whole_bank,
-        hub=Hub(token),
-    )
+    files = build_space(output, bank=bank, base=base, revision=bank_revision, hub=Hub(token))
     log(quiet, f"Try it: cd {output} && pip install -r requirements.txt && python app.py")
     emit(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
 
@@ -60,7 +49,6 @@ def deploy(
     bank: BankOption = None,
     base: BankBaseOption = None,
     bank_revision: RevisionOption = None,
-    whole_bank: WholeFlag = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -72,13 +60,7 @@ def deploy(
 
     log(quiet, "Uploading the pages and this package")
     deployed = deploy_space(
-        repo,
-        bank=bank,
-        base=base,
-        revision=bank_revision,
-        whole_bank=whole_bank,
-        private=private,
-        hub=Hub(token),
+        repo, bank=bank, base=base, revision=bank_revision, private=private, hub=Hub(token)
     )
     if deployed.hardware:
         log(quiet, f"Hardware: {deployed.hardware}, since {deployed.why}")

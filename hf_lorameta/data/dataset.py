@@ -25,7 +25,7 @@ from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
@@ -45,7 +45,7 @@ class DatasetInfo:
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
         gated: whether access to the dataset has to be asked for.
-        proposed: the instruction that was made from rows that are not public, and is put before
+        proposed: whether an instruction that was made from rows that are not public is put before
             them; it may name their classes.
         doubts: why inputs may not hold what an answer needs, see `hf_lorameta.data.doubts`.
     """
@@ -58,7 +58,7 @@ class DatasetInfo:
     private: bool
     license: str | None
     gated: bool = field(default=False, kw_only=True)
-    proposed: str | None = field(default=None, kw_only=True)
+    proposed: bool = field(default=False, kw_only=True)
     doubts: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
@@ -78,12 +78,12 @@ class Dataset(DatasetInfo):
 
     Attributes:
         rows: returns a fresh iterator over (input, output) pairs; their texts are cut to
-            ``limits.text`` characters.
+            `hf_lorameta.data.sources.reading_limits.MAX_TEXT` characters.
         first_rows: the first rows as they are read, of those with an output if there are any.
         classes: names of the outputs, if they are class labels.
         unread: columns that are not read, without ids.
         notes: what to know about how it is read, one sentence each, without its text.
-        limits: how much is read.
+        limits: how much a plan counts.
         whole: as `rows`, of the whole split, where those are a slice of it.
         total: returns the number of rows if it is known without reading them, else None.
         named_split: whether `split` was named, by the dataset or by the caller. Rows that are in no
@@ -159,7 +159,7 @@ def open_dataset(
             `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
-        limits: how much is read; a larger row raises `DatasetTooLargeError`.
+        limits: how much a plan counts.
         options: what is read and how, see `ReadingOptions`.
 
     Raises:
@@ -177,7 +177,7 @@ def open_dataset(
     if isinstance(name, Dataset):
         return name
     columns = as_columns(options.get("columns"))
-    raw = open_rows(name, hub or Hub(token), options, limits)
+    raw = open_rows(name, hub or Hub(token), options)
     return as_dataset(raw, columns, options.get("instruction"), options.get("template"), limits)
 
 
@@ -200,7 +200,7 @@ def as_dataset(
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
-    read = partial(read_rows, columns=columns, limits=limits)
+    read = partial(read_rows, columns=columns)
     return Dataset(
         id=repo.repo_id if repo else None,
         revision=raw.revision,
@@ -214,7 +214,7 @@ def as_dataset(
         rows=partial(read, raw),
         with_prompt=partial(as_dataset, raw, columns, limits=limits),
         whole=partial(read, replace(raw, rows=raw.whole)) if raw.whole else None,
-        first_rows=tuple((limits.cut(prompt), limits.cut(output)) for prompt, output in first_rows),
+        first_rows=tuple((cut(prompt), cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
         unread=tuple(n for n in unread_columns(columns, table) if n != reader.verdict),
         notes=(*raw.notes, *notes),
@@ -276,9 +276,7 @@ def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
         return None
 
 
-def open_rows(
-    name: Any, hub: Hub, options: ReadingOptions, limits: ReadingLimits = DEFAULT_LIMITS
-) -> RawDataset:
+def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     """Open one split before its columns are chosen; arguments are those of `open_dataset`."""
     config, split = options.get("config"), options.get("split")
     revision = options.get("revision")
@@ -293,14 +291,14 @@ def open_rows(
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
-        return open_files(find_files(name), split, limits)
+        return open_files(find_files(name), split)
     if is_folder(name):
         if revision:
             raise UsageError(f"{name} is a folder: it has no revision")
-        return open_folder(name, config, split, limits)
+        return open_folder(name, config, split)
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
-        return open_repo(hub, repo, config, split, limits)
+        return open_repo(hub, repo, config, split)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint=how_to_read(Path(name)))

@@ -64,7 +64,7 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
         template = None if instruction else TEXT
     formed = dataset.with_prompt(instruction, chat or template)
     notes = (*_notes(instruction, template, chat), *_mixed(prompts))
-    proposed = None if dataset.public else instruction
+    proposed = instruction is not None and not dataset.public
     return replace(formed, notes=(*formed.notes, *notes), proposed=proposed)
 
 

@@ -190,7 +190,7 @@ def _engine_options(base_model: str) -> list[str]:
         if not llama_cpp.available():
             raise
     require_extra("rouge_score", "gguf", extra="gguf")
-    return ["--engine", "llama.cpp", "--base-gguf", str(base_gguf(base_model))]
+    return ["--engine", "llama.cpp", "--base", str(base_gguf(base_model))]
 
 
 def _summary(report: dict[str, Any]) -> str:

@@ -317,7 +317,7 @@ def compare(
 
     Args:
         adapters: method to adapter folder; None is the base model itself. The usual names are
-            base, generated and reference.
+            base and generated.
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
         samples: number of rows that the report lists with their answers.
         progress: called with each method and its scores when they are complete.

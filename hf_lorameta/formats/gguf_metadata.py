@@ -47,7 +47,7 @@ def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if metadata.get("general.type", "model") != "model":
         raise UsageError(
             f"the GGUF is not a base model but an {metadata['general.type']}",
-            hint=Option("base_gguf", change="name another"),
+            hint=Option("base", change="name another"),
         )
     architecture = metadata.get("general.architecture")
     config = {

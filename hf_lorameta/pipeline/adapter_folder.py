@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +218,11 @@ class SavedAdapter:
         """Whether a source of the adapter is private."""
         return bool((self.provenance or {}).get("private"))
 
+    @property
+    def proposed_instruction(self) -> bool:
+        """Whether its files hold an instruction that was made from rows that are not public."""
+        return holds_proposed_instruction(generated_parts(self.provenance))
+
     def require_provenance(self) -> "SavedAdapter":
         """Raise AdapterError unless hf-lorameta wrote the adapter."""
         if self.provenance is None:
@@ -288,6 +293,11 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
     if "merge" in provenance:
         return tuple(part for row in provenance["adapters"] for part in row["generated"])
     return ({name: provenance.get(name) for name in _OF_ROWS},)
+
+
+def holds_proposed_instruction(parts: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether one of `generated_parts` has an instruction made from rows not public."""
+    return any(part["dataset"].get("proposed_instruction") for part in parts)
 
 
 _DATASET_FIELDS = ("id", "private", "revision")

@@ -4,27 +4,33 @@ import logging
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self, Unpack
+from typing import Any, Literal, NamedTuple, Self, Unpack
 
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
-from hf_lorameta.data.dataset import ReadingOptions
-from hf_lorameta.data.sources.files import is_local
+from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.engines.interfaces import all_alike
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
 from hf_lorameta.engines.llama_cpp.server import require_llama_cpp
-from hf_lorameta.engines.scoring import CHAT_METHOD, MAX_NEW_TOKENS, Report, Scores, compare
-from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.scoring import (
+    CHAT_METHOD,
+    MAX_NEW_TOKENS,
+    Evaluator,
+    Report,
+    Scores,
+    compare,
+)
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, Option, UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import check_adapter
-from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
+from hf_lorameta.formats.peft_config import LoraConfig
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
@@ -34,8 +40,9 @@ from hf_lorameta.pipeline.adapter_folder import (
     locate_adapter,
     naming,
     read_adapter,
+    read_provenance,
 )
-from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
+from hf_lorameta.pipeline.evaluation_rows import adapter_was, open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.publish import suggest_pr
 from hf_lorameta.pipeline.session import LoadedModel
@@ -45,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 ONLY = "generated"
 """Name of the adapter where there is only one."""
-_OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|reference|{ONLY}|\d+-shot")
+_OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|{ONLY}|\d+-shot")
 
 
 def evaluate(
@@ -55,9 +62,9 @@ def evaluate(
     max_rows: int = 100,
     shots: int = 3,
     generate: bool = True,
+    base: str | Path | None = None,
     model: LoadedModel | None = None,
     token: str | None = None,
-    max_text: int | None = None,
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Report:
@@ -73,48 +80,144 @@ def evaluate(
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
         generate: generate answers; otherwise only the loss is computed.
+        base: folder, GGUF file or Hub id of the base model; None is what the adapter names.
         model: the base model, on the CPU, and its tokenizer; the model is the same afterwards. None
             loads it.
         token: of the Hub; None uses the saved one.
-        max_text: cut longer texts to this many characters, and refuse rows of more than 32 times as
-            many bytes; None is the limit in the recipe, else a million.
         progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`; split None is test, else validation.
 
     Raises:
         UsageError: no dataset is named by the recipes, or different ones; an adapter is named
-            twice, or like another method; or the model is on another device.
+            twice, or like another method; no base model is named; or the model is on another
+            device.
         LoraMetaError: adapter, dataset or base model cannot be read.
         MissingExtraError: the extra ``eval`` is not installed.
     """
     hub = Hub(token)
-    with bars_unless(progress) as show, ExitStack() as closing:
-        names = [adapter] if isinstance(adapter, str | Path) else list(adapter)
-        adapters = locate_adapters(names, hub)
-        base = adapters.base
-        for error in adapters.missing:
-            logger.warning("Not scored: %s", error)
-        provenance = adapters.provenance_for(dataset)
-        scored = open_to_evaluate(dataset, provenance, hub, max_text=max_text, **reading)
-        chosen = rows_to_evaluate(scored, adapters.provenances, max_rows, shots, hub, show)
-        if fewer := chosen.fewer_than(max_rows):
-            logger.info(fewer)
-        for warning in chosen.warnings:
+    names = [adapter] if isinstance(adapter, str | Path) else list(adapter)
+    with bars_unless(progress) as show:
+        prepared = prepare_evaluation(
+            names, dataset, hub, max_rows=max_rows, shots=shots, named=bool(base or model),
+            progress=show, **reading,
+        )  # fmt: skip
+        for message in prepared.messages:
+            logger.info(message)
+        for warning in prepared.warnings:
             logger.warning(warning)
-        if model is None:
-            path = locate(base.base_model, base.revision, token)
-            evaluator = TorchEvaluator(path, base_model=base.base_model)
-        else:
-            evaluator = closing.enter_context(TorchEvaluator.of_model(*model))
-        return compare(
-            evaluator,
-            chosen.rows,
-            {"base": None, **adapters.folders},
-            shots=chosen.shots,
-            generate=generate,
-            row_progress=show,
+        own = model and TorchEvaluator.of_model(*model)
+        with own or open_evaluator(prepared.adapters, base, token=token) as evaluator:
+            return prepared.compare(evaluator, generate=generate, row_progress=show)
+
+
+class Evaluation(NamedTuple):
+    """Adapters, and the rows to score them on.
+
+    Attributes:
+        adapters: that were found.
+        dataset: that the rows are of.
+        rows: to score.
+        shots: examples for the few-shot prompt.
+        messages: what is read, scored and left out, as sentences.
+        warnings: adapters that are missing, and why rows may not be new to the others.
+    """
+
+    adapters: "AdaptersToEvaluate"
+    dataset: Dataset
+    rows: Sequence[Row]
+    shots: Sequence[Row]
+    messages: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def compare(self, evaluator: Evaluator, **options: Any) -> Report:
+        """Score the base model, each adapter and the few-shot prompt, with options of `compare`."""
+        methods = {"base": None, **self.adapters.folders}
+        return compare(evaluator, self.rows, methods, self.shots, **options)
+
+
+def prepare_evaluation(
+    names: Sequence[str | Path],
+    dataset: Any,
+    hub: Hub,
+    *,
+    max_rows: int,
+    shots: int,
+    named: bool = False,
+    repos: Sequence[PinnedRepo | None] = (),
+    progress: StageProgress = no_progress,
+    **reading: Unpack[ReadingOptions],
+) -> Evaluation:
+    """Find adapters, open the dataset to score them on, and draw its rows.
+
+    Args:
+        names: of adapters, see `locate_adapters`.
+        dataset: see `hf_lorameta.pipeline.evaluation_rows.open_to_evaluate`.
+        hub: the client.
+        max_rows: score at most this many.
+        shots: examples in the few-shot prompt.
+        named: whether a base model is given, so that no adapter has to name it.
+        repos: of `resolve_card_repo` for each name, if the scores are for the cards; else ().
+        progress: called with (stage, done, total, or 0 if it is not known).
+        reading: as of `evaluate`.
+
+    Raises:
+        LoraMetaError: as `evaluate` raises; or scores are for the card of an adapter that was not
+            generated.
+    """
+    adapters = locate_adapters(names, hub, repos)
+    if not (adapters.base.base_model or named):
+        raise UsageError(
+            f"{names[0]} does not name its base model", hint=Option("base", "FOLDER_OR_REPO")
         )
+    for folder in adapters.folders.values() if repos else ():
+        read_adapter(folder).require_provenance()
+    provenance = adapters.provenance_for(dataset)
+    opened = open_to_evaluate(dataset, provenance, hub, **reading)
+    chosen = rows_to_evaluate(opened, adapters.provenances, max_rows, shots, hub, progress)
+    rows, examples, skipped, warnings = chosen
+    messages = [f"Read {opened.columns}{opened.of_split}"]
+    if skipped:
+        was = adapter_was(adapters.provenances)
+        messages.append(f"Skipping {skipped} rows that {was} fitted, trained or checked on")
+    if fewer := chosen.fewer_than(max_rows):
+        messages.append(fewer)
+    base_model = adapters.base.base_model or "the base model"
+    messages.append(f"Scoring {len(rows)} rows{opened.of_split} with {base_model}")
+    missing = [f"not scored: {error}" for error in adapters.missing]
+    return Evaluation(adapters, opened, rows, examples, tuple(messages), (*missing, *warnings))
+
+
+@contextmanager
+def open_evaluator(
+    adapters: "AdaptersToEvaluate",
+    base: str | Path | None = None,
+    engine: Literal["transformers", "llama.cpp"] = "transformers",
+    token: str | None = None,
+) -> Iterator[Evaluator]:
+    """Load the base model of adapters.
+
+    Args:
+        adapters: to be scored.
+        base: folder, GGUF file or Hub id, for llama.cpp a GGUF file; None finds what they name.
+        engine: that runs it.
+        token: of the Hub.
+
+    Raises:
+        MissingExtraError: the extra ``eval``, or ``gguf`` for llama.cpp, is not installed.
+        LoraMetaError: the base model is missing or cannot be loaded, or an adapter does not fit it.
+    """
+    name = adapters.base.base_model
+    if engine == "llama.cpp":
+        gguf = find_base_gguf(name, Path(base) if base else None)
+        folders = list(adapters.folders.values())
+        with LlamaCppEvaluator(gguf, folders, base_model=name) as evaluator:
+            yield evaluator
+    else:
+        require_eval()
+        revision = None if base else adapters.base.revision
+        path = locate(str(base or name), revision, token)
+        yield TorchEvaluator(path, base_model=name)
 
 
 # --- the adapters ---------------------------------------------------------------------------------
@@ -125,6 +228,7 @@ class AdaptersToEvaluate(NamedTuple):
 
     Attributes:
         folders: of each adapter, by its name in the table.
+        repos: of each, as they were given.
         base: the first adapter's config that names a base model, if one does.
         provenances: of each that was generated for a dataset, also as a part of a merge; see
             `hf_lorameta.pipeline.adapter_folder.generated_parts`.
@@ -132,6 +236,7 @@ class AdaptersToEvaluate(NamedTuple):
     """
 
     folders: dict[str, Path]
+    repos: tuple[PinnedRepo | None, ...]
     base: LoraConfig
     provenances: tuple[Mapping[str, Any], ...]
     missing: tuple[LoraMetaError, ...] = ()
@@ -154,35 +259,6 @@ class AdaptersToEvaluate(NamedTuple):
         named = isinstance(name, str | Path)
         same = [p for p in self.provenances if named and p["dataset"]["id"] == str(name)]
         return next(iter([*same, *self.provenances]), None)
-
-
-def separate_dataset(
-    names: Sequence[str], dataset: str | None, hub: Hub
-) -> tuple[list[str], str | None]:
-    """Separate the names of adapters from that of a dataset that follows them.
-
-    The last of several names is a dataset unless another one is given, or the name is that of a
-    folder with an adapter, or of a model repo and not also of a dataset repo.
-
-    Args:
-        names: of adapters, and possibly of a dataset.
-        dataset: the one that was named otherwise, if any.
-        hub: the client.
-
-    Returns:
-        The adapters' names, and the dataset's.
-    """
-    *others, last = names
-    if not others or dataset is not None or _is_adapter(last, hub):
-        return list(names), dataset
-    return others, last
-
-
-def _is_adapter(name: str, hub: Hub) -> bool:
-    folder = Path(name).expanduser()
-    if folder.exists() or is_local(name) or len(folder.parts) != 2:
-        return (folder / CONFIG_FILE).is_file()
-    return hub.existing(name, "dataset") is None and hub.existing(name) is not None
 
 
 def locate_adapters(
@@ -214,10 +290,12 @@ def locate_adapters(
         if _OTHER_METHODS.fullmatch(label):
             raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
     folders, shown, missing = dict[str, Path](), list[str](), list[LoraMetaError]()
+    own_repos = list[PinnedRepo | None]()
     for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True):
         try:
             folders[label] = locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
             shown.append(str(name))
+            own_repos.append(repo)
         except (AdapterError, NotFoundError) as error:
             missing.append(error)
     if not folders:
@@ -235,14 +313,9 @@ def locate_adapters(
                 f"{configs[first].base_model}",
                 hint="score adapters of one base model at a time",
             )
-    provenances = provenances_in(folders.values())
-    return AdaptersToEvaluate(folders, configs[first], provenances, tuple(missing))
-
-
-def provenances_in(folders: Iterable[Path]) -> tuple[Mapping[str, Any], ...]:
-    """Return which rows the adapters, or the parts of merged ones, were made with."""
-    saved = map(read_adapter, folders)
-    return tuple(part for adapter in saved for part in generated_parts(adapter.provenance))
+    saved = (read_provenance(folder)[0] for folder in folders.values())
+    parts = tuple(part for provenance in saved for part in generated_parts(provenance))
+    return AdaptersToEvaluate(folders, tuple(own_repos), configs[first], parts, tuple(missing))
 
 
 # --- through llama.cpp, without torch -------------------------------------------------------------
@@ -304,9 +377,13 @@ class Trial:
 
     def answers(self, prompt: str, check: Callable[[], None] = no_progress) -> Answers:
         """Return the answers to a prompt; between the two, `check` may raise to end this."""
-        base = self._evaluator.answer(prompt)
+        base = self.answer(prompt, adapted=False)
         check()
-        return Answers(base, self._evaluator.answer(prompt, self._folder))
+        return Answers(base, self.answer(prompt))
+
+    def answer(self, prompt: str, *, adapted: bool = True) -> str:
+        """Return the greedy answer to a prompt, with the adapter or of the base model."""
+        return self._evaluator.answer(prompt, self._folder if adapted else None)
 
     def evaluate(
         self,

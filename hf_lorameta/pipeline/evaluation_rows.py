@@ -16,7 +16,6 @@ from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import is_folder, split_names
 from hf_lorameta.data.sources.hub_repos import repo_choices
-from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.data.sources.split_names import split_name
 from hf_lorameta.engines.scoring import no_outputs_error
 from hf_lorameta.errors import (
@@ -30,7 +29,6 @@ from hf_lorameta.errors import (
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.rows import POOL_ROWS, is_adapted, rows_used
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
@@ -73,8 +71,6 @@ def open_to_evaluate(
     name: Any,
     provenance: Mapping[str, Any] | None,
     hub: Hub,
-    *,
-    max_text: int | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Dataset:
     """Open a dataset to score an adapter on; what is not given comes from the adapter's recipe.
@@ -84,7 +80,6 @@ def open_to_evaluate(
             adapter was generated for.
         provenance: content of the adapter's ``recipe.json``; None if it was not generated.
         hub: the client.
-        max_text: limit of a text in characters; None is the one of the recipe.
         reading: as of `open_dataset`. `config` and `revision` None are the recipe's if it is the
             same dataset, `columns` None are the recipe's if the dataset has them, and `split` None
             is the first of `TEST_SPLITS` that a Hub dataset or a folder has.
@@ -95,7 +90,6 @@ def open_to_evaluate(
         HubError: as `open_dataset` raises.
     """
     adapted = provenance["dataset"] if provenance else {}
-    limits = _limits(provenance) if max_text is None else ReadingLimits.of_text(max_text)
     name = adapted.get("id") if name is None else name
     if name is None:
         raise UsageError(
@@ -110,16 +104,10 @@ def open_to_evaluate(
     if reading.get("columns") is None and adapted.get("columns"):
         try:
             columns = Columns.model_validate(adapted["columns"])
-            return open_dataset(name, hub, **(reading | {"columns": columns}), limits=limits)
+            return open_dataset(name, hub, **(reading | {"columns": columns}))
         except (ColumnsError, ValueError):
             pass  # another dataset, with columns of its own
-    return open_dataset(name, hub, **reading, limits=limits)
-
-
-def _limits(provenance: Mapping[str, Any] | None) -> ReadingLimits:
-    """Return the limits that an adapter's dataset was read with, as they decide its rows."""
-    text = provenance["recipe"].get("max_text") if provenance else None
-    return Recipe.of(max_text=text).reading_limits
+    return open_dataset(name, hub, **reading)
 
 
 def _test_split(name: str | Path, hub: Hub, reading: ReadingOptions) -> str | None:
@@ -226,7 +214,6 @@ def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:
             split="train",
             revision=dataset.revision,
             columns=dataset.columns,
-            limits=dataset.limits,
         )
     except DatasetError:
         return None

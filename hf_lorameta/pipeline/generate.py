@@ -97,7 +97,7 @@ def generate(
     opening = Session(bank, base=base, base_revision=base_revision, token=token, model=model)
     with bars_unless(progress) as show, opening as session:
         require_possible(recipe, session)
-        opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
+        opened = session.open_dataset(dataset, **reading)
         opened = with_progress(opened, show)
         wanted = Automatic(fit, check)
         prepared = prepare(opened, session, recipe, budget=seconds, wanted=wanted)

@@ -29,7 +29,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
-from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
+from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, holds_proposed_instruction
 from hf_lorameta.pipeline.make import refuse_long
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_sources
 from hf_lorameta.pipeline.progress import bars_unless
@@ -176,6 +176,11 @@ class Merge(SavableAdapter):
     def private(self) -> bool:
         """Whether an adapter is private or local, so that the result is private by default."""
         return any(source.private for source in self.sources)
+
+    @property
+    def proposed_instruction(self) -> bool:
+        """Whether a part of the merge has an instruction made from rows that are not public."""
+        return any(holds_proposed_instruction(source.generated) for source in self.sources)
 
     def modules(self) -> Iterator[MergedModule]:
         """Combine and yield module after module.

@@ -328,6 +328,7 @@ class Plan:
             "dataset": {
                 "id": None if data.private else data.id,
                 "private": data.private,
+                "proposed_instruction": data.proposed,
                 "revision": None if data.private else data.revision,
                 "config": None if data.private else data.config,
                 "split": data.split,
@@ -402,7 +403,7 @@ def plan(
     recipe = recipe or Recipe()
     opening = Session(bank, base=base, base_revision=base_revision, token=token)
     with bars_unless(progress) as show, opening as session:
-        opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
+        opened = session.open_dataset(dataset, **reading)
         refuse_without_adapters(session.bank, recipe, opened)
         opened = with_progress(opened, show)
         counting = token_counting(session.bank)

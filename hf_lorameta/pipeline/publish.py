@@ -105,7 +105,7 @@ def resolve_target(
     *,
     private: bool | None = None,
     dataset_private: bool = False,
-    proposed: str | None = None,
+    proposed: bool = False,
     create_pr: bool = False,
     hub: Hub,
 ) -> Target:
@@ -113,7 +113,7 @@ def resolve_target(
 
     Args:
         repo_id: target, ``user/name``.
-        private: the visibility asked for; None decides by `dataset_private`.
+        private: the visibility asked for; None decides by `dataset_private` and `proposed`.
         dataset_private: whether the adapter's dataset, or a part of the bank, is private.
         proposed: see `hf_lorameta.data.dataset.DatasetInfo`.
         create_pr: open a pull request instead of committing.
@@ -128,12 +128,13 @@ def resolve_target(
     """
     if private is False and proposed:
         raise UsageError(
-            "the repo would be public, and the instruction on the card was made from a dataset "
-            "that is not: it is private, gated or a local file",
-            hint=Option("instruction", "Classify the text."),
+            "the repo would be public, and the instruction in the adapter's files was made from a "
+            "dataset that is not: it is private, gated or a local file",
+            hint=Option("instruction", "Classify the text.", "generate with"),
         )
     hub.check_token()
     existing = hub.existing(repo_id)
+    dataset_private |= proposed
     if existing is None:
         if create_pr:
             raise UsageError(

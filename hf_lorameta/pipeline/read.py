@@ -16,7 +16,7 @@ from hf_lorameta.data.counts.output_counts import OutputCounter, OutputCounts
 from hf_lorameta.data.counts.profile import Profile, profile_rows
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS
+from hf_lorameta.data.sources.reading_limits import is_cut
 from hf_lorameta.errors import Option, UnlabeledDatasetError
 from hf_lorameta.pipeline.rows import pool_size, row_sample
 from hf_lorameta.recipe import Recipe
@@ -58,8 +58,7 @@ class Reading:
 
     Attributes:
         dataset: what was read.
-        recipe: the settings; `max_rows` is the number of rows read if a limit ended the reading,
-            `max_text` the dataset's limit of a text.
+        recipe: the settings; `max_rows` is the number of rows read if a limit ended the reading.
         profile: token counts.
         output_counts: of the outputs, if the bank states the end token.
         example: of a public dataset, a row that suits a card, if there is any.
@@ -97,8 +96,6 @@ def read_dataset(
         DatasetError: the dataset cannot be read as labeled rows.
     """
     require_outputs(dataset, recipe)
-    text = dataset.limits.text
-    recipe = recipe.model_copy(update={"max_text": None if text == DEFAULT_LIMITS.text else text})
     encode = encode or load_encode(counting.tokenizer)
     size = max(collect, pool_size(recipe) if recipe.rows_asked else 0)
     rows = _RowsToCount(dataset, recipe, size)
@@ -180,7 +177,7 @@ class _RowsToCount:
                 self._over = [row]
                 return
             self.count += 1
-            self.cut += max(map(len, row)) >= limits.text
+            self.cut += any(map(is_cut, row))
             characters += sum(map(len, row))
             if self.example is None and is_example(row):
                 self.example = row

@@ -164,13 +164,15 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision, with other columns, or with another limit of a text, or the rows trained on were
-        not drawn by the recipe.
+        revision or with other columns, or the rows trained on were not drawn by the recipe.
 
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
     """
-    recipe = Recipe.of(**provenance["recipe"])
+    settings = {**provenance["recipe"]}
+    if settings.get("max_text", 0) is None:  # an adapter of an earlier version
+        del settings["max_text"]
+    recipe = Recipe.of(**settings)
     if not recipe.rows_asked or not _is_adapted_split(provenance, dataset):
         return []
     stored = provenance["dataset"]
@@ -178,10 +180,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
         return None
     steps = (provenance.get(step) or {} for step in ("fit", "training"))
-    if (
-        any(step.get("given_rows", False) for step in steps)
-        or recipe.reading_limits.text != dataset.limits.text
-    ):
+    if any(step.get("given_rows", False) for step in steps):
         return None
     return draw_rows(recipe, pool_of(_adapted_rows(provenance, dataset), recipe)).used
 

@@ -62,9 +62,9 @@ class SavableAdapter(ABC):
         """Whether a source of the adapter is private, so that its repo is private by default."""
 
     @property
-    def proposed_instruction(self) -> str | None:
-        """The instruction that was made from rows that are not public, if there is one."""
-        return None
+    def proposed_instruction(self) -> bool:
+        """Whether its files hold an instruction that was made from rows that are not public."""
+        return False
 
     @abstractmethod
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
@@ -196,8 +196,8 @@ class PlannedAdapter(SavableAdapter):
         return self.plan.private
 
     @property
-    def proposed_instruction(self) -> str | None:
-        """The instruction that was made from the plan's dataset, if that is not public."""
+    def proposed_instruction(self) -> bool:
+        """Whether an instruction was made from the plan's dataset, and that is not public."""
         return self.plan.dataset.proposed
 
     def _text_files(

@@ -11,7 +11,6 @@ from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.prompt import PROMPT
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.engines.scoring import MAX_LENGTH
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import HubError, UsageError
@@ -135,13 +134,7 @@ class Session:
         index, tokenizer = self.bank.index, self.bank.verified_file(TOKENIZER_FILE)
         return chat_form(index.base_model, tokenizer, index.base_revision, self._token)
 
-    def open_dataset(
-        self,
-        dataset: Any,
-        *,
-        limits: ReadingLimits = DEFAULT_LIMITS,
-        **reading: Unpack[ReadingOptions],
-    ) -> Dataset:
+    def open_dataset(self, dataset: Any, **reading: Unpack[ReadingOptions]) -> Dataset:
         """Open a dataset with this session's Hub client, see `hf_lorameta.open_dataset`.
 
         The template ``chat`` is the base model's own chat template. Without instruction and
@@ -157,7 +150,7 @@ class Session:
         if reading.get("instruction") == "" and not reading.get("template"):
             reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
         self._check_length(reading.get("instruction"))
-        opened = open_dataset(dataset, self.hub, limits=limits, **reading)
+        opened = open_dataset(dataset, self.hub, **reading)
         if reading.get("instruction") is not None or reading.get("template") is not None:
             return opened
         return in_form_of(self.bank)(opened)

@@ -56,7 +56,7 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     "there is none, choose only the input column: the comparison then uses inputs alone and is "
     "less reliable.",
     errors.DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta "
-    "on your own machine, where the limits can be raised.",
+    "on your own machine, which may have more memory.",
     errors.EmptyDatasetError: "Choose another configuration or split, or another dataset.",
     errors.ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
     errors.ConflictError: "Type another name, or tick “Replace what is there”.",

@@ -129,7 +129,7 @@ def usage_markdown(
         ("python", program),
         ("#### llama.cpp", ""),
         ("bash", f"{install}\n{fetch}"),
-        ("bash", f"hf-lorameta try {folder} --base-gguf {BASE_FILE} --prompt {shlex.quote(text)}"),
+        ("bash", f"hf-lorameta try {folder} --base {BASE_FILE} --prompt {shlex.quote(text)}"),
         ("bash", f"{export}\nllama serve -m {BASE_FILE} --lora adapter.gguf"),
         ("#### Ollama, after the first lines of llama.cpp", ""),
         (

@@ -16,7 +16,7 @@ hf_lorameta.pipeline.session.Session.evaluator = FakeBase({best})
 """
 FAKE_EVALUATOR = """
 import contextlib
-from hf_lorameta.cli import evaluate
+from hf_lorameta.pipeline import evaluate
 from hf_lorameta.engines.scoring import Scores
 
 class FakeEvaluator:

@@ -298,23 +298,6 @@ def test_local_adapters_and_datasets_are_entries_that_show_no_path(
     cli("bank", "verify", "b")
 
 
-def test_rows_that_are_too_large_are_read_where_max_text_allows_it(
-    cli: Shell, user: Account, tmp_path: Path
-) -> None:
-    entry = user.entry("e", 1)
-    line = json.dumps({"input": "say rain " * 20, "output": "snow"}).encode() + b"\n"
-    cli.hub.commit(entry["dataset"], {"train.jsonl": line * 9}, repo_type="dataset")
-    manifest = user.manifest(tmp_path / "m.yaml")
-    build = ("bank", "build", manifest, "-o", "b", "--json")
-    refused = cli(*build, "--max-text", 4, code=4).err
-    assert "--max-text" in refused or "rows of up to" in refused
-    counted = [cli(*build, *more).json["entries"][0]["rows"] for more in (("--max-text", 12), ())]
-    assert counted == [9, 9]
-    tokens = [(tmp_path / "b/profiles.safetensors").read_bytes()]
-    cli(*build, "--max-text", 12)
-    assert (tmp_path / "b/profiles.safetensors").read_bytes() != tokens[0]  # texts were cut
-
-
 def test_an_invalid_manifest_tokenizer_or_target_is_refused(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:

@@ -1,7 +1,6 @@
 """``evaluate`` in child processes, against the loopback Hub, with fixed scores."""
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,7 @@ def card_scores(text: str) -> dict[str, float]:
 # --- the base model -----------------------------------------------------------------------------
 
 RECORD_LOCATE = """
-import hf_lorameta.hub.base_model as b
+import hf_lorameta.pipeline.evaluate as b
 from hf_lorameta.errors import NotFoundError
 def locate(*args):
     raise NotFoundError(f"located {args}")
@@ -170,22 +169,15 @@ def test_the_commit_of_the_dataset_comes_from_the_adapters_recipe(
     assert "Scoring 5 rows" in cli("evaluate", published.repo, *newest, before=fake_evaluator()).err
 
 
-def test_the_test_split_of_a_folder_is_scored_up_to_the_given_limit(
+def test_the_test_split_of_a_folder_is_scored(
     cli: Shell, bank: Built, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "mine").mkdir()
     for name, topic in (("train", 1), ("test", 2)):
         (tmp_path / "mine" / f"{name}.jsonl").write_bytes(rows(topic))
     cli("generate", data, "--bank", bank.folder, "-o", "a")
-    evaluate = ("evaluate", "a", "-d", "mine")
-    assert "rows of split test" in cli(*evaluate, before=fake_evaluator()).err
-    wide = [json.dumps({"input": f"{i} " + "sun " * 60, "output": "rain"}) for i in range(8)]
-    (tmp_path / "mine/test.jsonl").write_text("\n".join(wide))
-    refused = cli(*evaluate, "--max-text", 5, code=3, before=fake_evaluator()).err
-    assert "rows of up to" in refused
-    program, *words = shlex.split(refused.splitlines()[-1].removeprefix("Next:  "))
-    assert program == "hf-lorameta"
-    assert "rows of split test" in cli(*words, before=fake_evaluator()).err
+    scored = cli("evaluate", "a", "-d", "mine", before=fake_evaluator()).err
+    assert "rows of split test" in scored
 
 
 SHOW_ROWS = """
@@ -238,20 +230,18 @@ def test_several_adapters_are_in_one_table_under_their_names(cli: Shell, two: Pu
     config = json.loads((cli.cwd / "b" / CONFIG_FILE).read_bytes())
     config["base_model_name_or_path"] = BASE.upper()  # ids of the Hub ignore case
     (cli.cwd / "b" / CONFIG_FILE).write_text(json.dumps(config))
-    for named in (("-d", dataset), (dataset,)):
-        command = ("evaluate", repo, "b", *named)
-        table = cli(*command, before=fake_evaluator()).out
-        assert f"| {repo} | 0.333 |" in table
-        assert "| b " in table
+    table = cli("evaluate", repo, "b", "-d", dataset, before=fake_evaluator()).out
+    assert f"| {repo} | 0.333 |" in table
+    assert "| b " in table
 
 
-def test_two_names_are_an_adapter_and_a_dataset_if_the_second_is_one(
-    cli: Shell, two: Published
+def test_a_mixture_is_an_adapter_too_and_its_parts_are_named(
+    cli: Shell, two: Published, bank: Built
 ) -> None:
-    for command in ((two.repo, two.dataset), ("b", two.dataset)):
-        assert "| generated | 0.500 |" in cli("evaluate", *command, before=fake_evaluator()).out
-    missing = cli("evaluate", "b", "nobody/nothing", before=fake_evaluator(), code=6).err
-    assert "nobody/nothing" in missing
+    generate = ("generate", two.dataset, "--bank", bank.folder, "--emit", "mixture")
+    cli(*generate, "-o", "mixture")
+    refused = cli("evaluate", "b", "mixture", before=fake_evaluator(), code=5).err
+    assert "name one of the adapters in it, such as mixture/experts/" in refused
 
 
 def test_scores_of_several_adapters_go_to_the_card_of_each_without_the_others(
@@ -309,6 +299,15 @@ def test_a_missing_one_of_several_adapters_is_reported_and_the_others_are_scored
     repo = f"{two.repo}-missing"
     assert "not scored" in cli("evaluate", repo, "b", before=fake_evaluator(), code=6).err
     cli("evaluate", "no-such", "nor-this", "-d", two.dataset, code=5)
+
+
+def test_a_card_gets_its_scores_although_another_repo_holds_no_adapter(
+    cli: Shell, two: Published, user: Account
+) -> None:
+    bare = user.adapter("bare", {"README.md": b""})
+    command = ("evaluate", bare, two.repo, "--save-card", "--json")
+    done = cli(*command, token=user.token, before=fake_evaluator(), code=5)
+    assert done.json["cards"] == {two.repo: f"{cli.hub.url}/{two.repo}"}
 
 
 def test_adapters_that_cannot_be_in_one_table_are_refused(

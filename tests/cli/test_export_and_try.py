@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta import Bank, merge
-from hf_lorameta.cli.export_and_try import _recorded_prompt
+from hf_lorameta.cli.export_and_try import _recorded_columns
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.gguf_metadata import read_metadata
@@ -174,7 +174,7 @@ def demo_adapter(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.mark.slow
 def test_try_answers_a_prompt_and_lines_of_stdin(cli: Shell, demo_adapter: Path) -> None:
     first = json.loads((DEMO / "test.jsonl").read_text().splitlines()[0])
-    command = ("try", demo_adapter / "adapter.gguf", "--max-tokens", 3)
+    command = ("try", demo_adapter, "--max-tokens", 3)
     both = cli(*command, "--prompt", first["input"], "--compare", "--json").json
     assert both["answer"] in ("positive", "negative")
     assert both["base"] != both["answer"]
@@ -184,21 +184,16 @@ def test_try_answers_a_prompt_and_lines_of_stdin(cli: Shell, demo_adapter: Path)
     stdin = f"import io, sys; sys.stdin = io.StringIO({lines!r})"
     done = cli(*command, "--template", template, before=stdin)
     assert done.out.split("\n")[:2] == ["negative", "positive"]
-    assert re.fullmatch(r"Loading the base model .*\.gguf\n", done.err)
+    assert re.fullmatch(r"Loading HuggingFaceTB/SmolLM2-135M-Instruct\n", done.err)
 
 
 @needs_engine
-def test_try_reads_a_gguf_file_and_the_recorded_instruction(cli: Shell, tmp_path: Path) -> None:
+def test_try_reads_the_recorded_instruction(cli: Shell, tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_bytes(rows(1))
-    generate = ("generate", data, "--instruction", "Name the {} {input}.", "--export", "gguf")
-    cli(*generate, "-o", "a")
-    asked, echo = ("--prompt", "milk", "--json"), ENGINE.format(answer="prompt")
-    expected = "Name the {} {input}.\n\nInput: milk\nOutput:"
-    for adapter in ("a", "a/adapter.gguf"):
-        assert cli("try", adapter, *asked, before=echo).json["prompt"] == expected
-    (tmp_path / "a" / "adapter.gguf").rename(tmp_path / "alone.gguf")
-    assert cli("try", "alone.gguf", *asked, before=echo).json["prompt"] == "milk"
+    cli("generate", data, "--instruction", "Name the {} {input}.", "-o", "a")
+    done = cli("try", "a", "--prompt", "milk", "--json", before=ECHO)
+    assert done.json["prompt"] == "Name the {} {input}.\n\nInput: milk\nOutput:"
 
 
 def test_a_recipe_of_another_version_is_an_error_that_says_what_to_do(
@@ -210,7 +205,7 @@ def test_a_recipe_of_another_version_is_an_error_that_says_what_to_do(
         recipe = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())
         recipe["dataset"]["columns"] = columns
         (tmp_path / "a" / RECIPE_FILE).write_text(json.dumps(recipe))
-        return _recorded_prompt(tmp_path / "a")("hi")
+        return _recorded_columns(tmp_path / "a").prompt_of("hi")
 
     with pytest.raises(AdapterError, match="columns that this version does not know") as raised:
         prompt(persona="who", output="text")
@@ -227,65 +222,53 @@ def test_a_merged_adapter_records_no_prompt(tmp_path: Path) -> None:
     bank = Bank.from_pretrained()
     name = bank.index.entries[0].adapter.replace("/", "--")
     merged = merge({name: 1.0}, bank=bank).save_pretrained(tmp_path / "merged")
-    assert _recorded_prompt(merged)("{as it is}") == "{as it is}"
+    assert _recorded_columns(merged).prompt_of("{as it is}") == "{as it is}"
 
 
+@needs_engine
 def test_try_refuses_an_invalid_template_or_base_model(
     cli: Shell, demo_adapter: Path, tmp_path: Path
 ) -> None:
     assert "no {}" in cli("try", demo_adapter, "--template", "x", code=2).err
     other = save(tmp_path / "other")
-    assert "add --base-gguf FILE" in cli("try", other, "--prompt", "x", code=6).err
-    missing = ("try", demo_adapter, "--prompt", "x", "--base-gguf", "none.gguf")
+    assert "add --base FILE" in cli("try", other, "--prompt", "x", code=6).err
+    missing = ("try", demo_adapter, "--prompt", "x", "--base", "none.gguf")
     assert "none.gguf: no such file" in cli(*missing, code=2).err
 
 
-ENGINE = """
-from pathlib import Path
-import hf_lorameta.engines.llama_cpp.server as client
-from hf_lorameta.cli import export_and_try as gguf
+FAKE = """
+import hf_lorameta.pipeline.evaluate as module
 class Fake:
-    start = first = []
-    def __init__(self, *_): pass
+    def __init__(self, *_, **__): pass
     def __enter__(self): return self
     def __exit__(self, *_): pass
-    def tokenize(self, text): return [text]
-    def answer(self, prompt, adapter, max_tokens): return iter({answer})
-client.LlamaCpp = Fake
+    def answer(self, prompt, adapted=True): return {answer}
+module.Trial = Fake
 import io, sys
-sys.stdin = io.StringIO("two\\\\nlines\\n")
+sys.stdin = io.StringIO("two\\nlines\\n")
 """
-FAKE = ENGINE + "gguf._files = lambda adapter, *_: (Path('base.gguf'), Path('a.gguf'), {folder})\n"
-ECHO = FAKE.format(answer="prompt", folder=None)
-SILENT = FAKE.format(answer="[' ']", folder="Path(adapter)")
+ECHO = FAKE.format(answer="prompt if adapted else 'base'")
+SILENT = FAKE.format(answer="''")
 
 
-def test_try_reads_line_breaks_and_tabs_in_a_template(cli: Shell) -> None:
-    template = ("--template", r"Question:\t{}\nAnswer:")
-    asked = cli("try", "a", *template, "--prompt", "milk", "--json", before=ECHO).json
+def test_try_puts_a_template_around_each_prompt(cli: Shell, tmp_path: Path) -> None:
+    command = ("try", save(tmp_path / "a"), "--template", r"Question:\t{}\nAnswer:")
+    asked = cli(*command, "--prompt", "milk", "--json", before=ECHO).json
     assert asked["prompt"] == "Question:\tmilk\nAnswer:"
-    assert cli("try", "a", *template, before=ECHO).out == "Question:\ttwo\\nlines\nAnswer:\n"
+    lines = cli(*command, "--compare", before=ECHO).out
+    assert lines == "".join(
+        f"adapter: Question:\t{word}\nAnswer:\nbase:    base\n" for word in ("two", "lines")
+    )
+    whole = cli(*command, "--json", before=ECHO).json["answer"]
+    assert whole == "Question:\ttwo\nlines\nAnswer:"
 
 
-def test_try_says_which_inputs_are_expected_where_the_adapter_answers_nothing(
-    cli: Shell, bank: Built, data: Path, tmp_path: Path
-) -> None:
-    generate = ("generate", data, "--bank", bank.folder)
-    cli(*generate, "-o", "plain")
-    cli(*generate, "--instruction", "Name the animal.", "-o", "told")
-    asked = ("--prompt", "milk")
-    done = cli("try", "plain", *asked, before=SILENT)
+def test_try_says_what_to_do_where_the_adapter_answers_nothing(cli: Shell, tmp_path: Path) -> None:
+    command = ("try", save(tmp_path / "a"), "--prompt", "milk")
+    done = cli(*command, before=SILENT)
     assert done.out.strip() == ""
-    assert "complete inputs: as its dataset has them" in done.err
-    told = cli("try", "told", *asked, "--json", before=SILENT)
-    assert r"complete inputs: Name the animal.\n\nInput: INPUT\nOutput:" in told.err
-    assert told.json["answer"] == ""
-    recipe = json.loads((tmp_path / "told" / RECIPE_FILE).read_bytes())
-    recipe["dataset"]["columns"] = {"instruction": "task", "input": "text", "output": "label"}
-    (tmp_path / "told" / RECIPE_FILE).write_text(json.dumps(recipe))
-    own = cli("try", "told", *asked, before=SILENT).err
-    assert r"complete inputs: INSTRUCTION\n\nInput: INPUT\nOutput:" in own
-    assert cli("try", "told", *asked, "-q", before=SILENT).err == ""
+    assert "--template" in done.err
+    assert cli(*command, "-q", before=SILENT).err == ""
 
 
 @needs_engine
@@ -294,12 +277,12 @@ def test_evaluate_with_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
     command = ("evaluate", demo_adapter, "-d", DEMO / "test.jsonl", "--engine", "llama.cpp")
     done = cli(*command, "--shots", 0, "--max-rows", 1, "--json")
     report = done.json
-    assert ".gguf\n" in done.err.split("Base model: ")[1]
     assert list(report["scores"]) == ["base", "generated", "base-chat"]
     assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
     assert report["scores"]["generated"]["rows"] == 1
     wrong = cli(*command, "--base", demo_adapter, code=2).err
-    assert "folder of the base model is for the engine transformers" in wrong
+    assert "is a folder" in wrong
+    assert "name a GGUF file of the base model" in wrong
 
 
 @needs_engine

@@ -1,6 +1,7 @@
 """``merge`` in child processes, against the loopback Hub."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ def test_repos_are_merged_and_published_with_licenses_and_commits(
     a, b = adapter(user, "a", seed=1), adapter(user, "b", seed=2, rank=3)
     pinned = f"{b}@{cli.hub.commits(b)[0].sha}"
     target = f"{user.name}/merged"
-    done = cli("merge", f"{a}:0.7", f"{pinned}:-0.3", "--push", target, "--json", token=user.token)
-    assert done.json["url"].endswith(target)
+    done = cli("merge", f"{a}:0.7", f"{pinned}:-0.3", "-o", "m", "--json", token=user.token)
+    assert done.json["folder"] == "m"
+    _, *push = shlex.split(done.err.splitlines()[-1].removeprefix("To publish: "))
+    assert push[-1] == "user/name"
+    assert cli(*push[:-1], target, token=user.token).out.strip().endswith(target)
     rows = json.loads(cli.hub.read(target, RECIPE_FILE))["adapters"]
     assert [(row["adapter"], row["weight"]) for row in rows] == [(a, 0.7), (b, -0.3)]
     assert [row["revision"] for row in rows] == [cli.hub.commits(x)[0].sha for x in (a, b)]
@@ -67,31 +71,22 @@ def test_folders_give_a_private_repo_and_no_path_on_the_card(
     for name, content in adapter_files().items():
         (tmp_path / "my secret folder" / name).write_bytes(content)
     target = f"{user.name}/from-folder"
-    cli("merge", "my secret folder:1", "--push", target, token=user.token)
+    cli("merge", "my secret folder:1", "-o", "m", token=user.token)
+    cli("push", "--from", "m", "--repo-id", target, token=user.token)
     assert (repo := cli.hub.repo(target)) is not None
     assert repo.private
     for name in ("README.md", RECIPE_FILE):
         assert "secret" not in cli.hub.read(target, name).decode()
 
 
-def test_a_folder_is_replaced_before_it_is_published(
-    cli: Shell, user: Account, tmp_path: Path
-) -> None:
+def test_a_folder_is_replaced_with_consent(cli: Shell, user: Account, tmp_path: Path) -> None:
     a, b = adapter(user, "a", seed=1), adapter(user, "b", seed=2)
     cli("merge", f"{a}:1", "-o", "m", token=user.token)
-    command = ("merge", f"{b}:1", "-o", "m", "--push", f"{user.name}/merged")
+    command = ("merge", f"{b}:1", "-o", "m")
     assert "add --overwrite" in cli(*command, token=user.token, code=2).err
     cli(*command, "--overwrite", token=user.token)
-    for rows in ((tmp_path / "m" / RECIPE_FILE).read_bytes(),
-                 cli.hub.read(f"{user.name}/merged", RECIPE_FILE)):  # fmt: skip
-        assert json.loads(rows)["adapters"][0]["adapter"] == b
-
-
-def test_a_repo_is_not_replaced_and_no_option_of_push_is_named(cli: Shell, user: Account) -> None:
-    a = adapter(user, "a", seed=1)
-    message = cli("merge", f"{a}:1", "--push", a, token=user.token, code=6).err
-    assert "add --create-pr, or name another repo" in message
-    assert "--repo-id" not in message
+    rows = json.loads((tmp_path / "m" / RECIPE_FILE).read_bytes())["adapters"]
+    assert rows[0]["adapter"] == b
 
 
 def test_a_repo_without_safetensors_is_refused(cli: Shell, user: Account) -> None:
@@ -107,7 +102,6 @@ def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:
         ((a, "-o", "m"), f"hf-lorameta merge {a}:1"),
         ((f"{a}:x", "-o", "m"), f"hf-lorameta merge {a}:1"),
         ((f"{a}:1", f"{a}:2", "-o", "m"), "named twice"),
-        ((f"{a}:1",), "no target"),
         ((f"{a}:1", "-o", "m", "--max-size", "2XB"), "not a size"),
         ((f"{a}:1", "-o", "m", "--rank", "x"), "must be a valid integer"),
     ):

@@ -122,17 +122,25 @@ def test_reading_and_verifying_are_reported(
 
 
 LOADING = """
-import sys
-{fake}
-open_evaluator = evaluate.open_evaluator
-def with_bars(*arguments):
-    from huggingface_hub.utils import tqdm as hub_bar
-    from tqdm.auto import tqdm as transformers_bar  # dequantizing uses it as it is
-    for bar in (hub_bar([1], desc="Fetching"), transformers_bar([1], desc="De-quantizing")):
-        list(bar)
-    return open_evaluator(*arguments)
-evaluate.open_evaluator = with_bars
-from hf_lorameta.cli.app import main
+import functools, sys
+from hf_lorameta.cli.app import app, main
+[command] = [c for c in app.registered_commands if c.name == "evaluate"]
+run = command.callback
+
+@functools.wraps(run)
+def with_bars(**options):  # importing what is replaced imports the libraries
+    exec({fake!r}, globals())
+    fake = evaluate.open_evaluator
+    def open_evaluator(*arguments):
+        from huggingface_hub.utils import tqdm as hub_bar
+        from tqdm.auto import tqdm as transformers_bar  # dequantizing uses it as it is
+        for bar in (hub_bar([1], desc="Fetching"), transformers_bar([1], desc="De-quantizing")):
+            list(bar)
+        return fake(*arguments)
+    evaluate.open_evaluator = open_evaluator
+    run(**options)
+
+command.callback = with_bars
 main(sys.argv[1:])
 """
 

@@ -80,13 +80,3 @@ def test_what_a_job_cannot_see_is_refused(
     ):
         assert message in cli("push", *options, "--on", "jobs", token=user.token, code=None).err
     assert len(cli.hub.jobs.jobs) == jobs
-
-
-def test_a_folder_cannot_be_generated_by_a_job(cli: Shell) -> None:
-    done = cli("generate", "user/data", "--on", "jobs", "-o", "my-adapter", code=2)
-    assert "a job can only publish to a repo" in done.err
-    assert (
-        "Next:  hf-lorameta push … --on jobs --private, then hf download user/adapter --local-dir "
-        "my-adapter\n" in done.err
-    )
-    assert "--on" not in cli("generate", "--help").out

@@ -11,11 +11,11 @@ from tests.conftest import Account, Done, Shell, adapter_files, rows
 from tests.support.shell import NO_PACKAGE
 
 FAKE_LLAMA = """
-import hf_lorameta.engines.llama_cpp.gguf_files as g
 from hf_lorameta.errors import UsageError
-def base_gguf(name, path):
+from hf_lorameta.pipeline.evaluate import Trial
+def require(name, path):
     raise UsageError(f"located the adapter of {name}")
-g.base_gguf = base_gguf
+Trial.require = staticmethod(require)
 """
 
 

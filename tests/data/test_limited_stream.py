@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 
 from hf_lorameta import ReadingLimits, open_dataset
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.data.sources import hub_repos, limited_stream
+from hf_lorameta.data.sources import hub_repos, limited_stream, reading_limits
 from hf_lorameta.errors import DatasetTooLargeError, EmptyDatasetError, UsageError
 
-SMALL = ReadingLimits(text=100)
 BOTH = Columns(input="input", output="output")
 
 
@@ -36,6 +35,13 @@ def pool() -> Iterator[pa.MemoryPool]:
     pa.set_memory_pool(pool)
     yield pool
     pa.set_memory_pool(before)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of at most 100 characters, and rows of at most 3,200 bytes."""
+    monkeypatch.setattr(reading_limits, "MAX_TEXT", 100)
+    monkeypatch.setattr(reading_limits, "MAX_ROW_BYTES", 3200)
 
 
 def repeated(text: str, rows: int) -> pa.Table:
@@ -69,7 +75,7 @@ def test_a_parquet_file_with_one_huge_text_is_refused_unread(
     assert path.stat().st_size < 40_000
     with pytest.raises(DatasetTooLargeError, match=r"bomb\.parquet has a row of 40 MB") as caught:
         open_dataset(path)
-    assert "--max-text" in caught.value.hint
+    assert caught.value.hint == "split the row"
     assert pool.max_memory() == written
     assert "rows of up to 32 MB" in str(caught.value)
 
@@ -100,12 +106,14 @@ class RemoteFile(AbstractBufferedFile):  # type: ignore[misc]
 @settings(max_examples=30, deadline=None)
 def test_lines_of_remote_files_are_read_up_to_the_limit(lines: list[bytes]) -> None:
     content = b"\n".join(lines) + b"\n" + b"x" * (5 << 20)
-    file = limited_stream.limit_lines(RemoteFile(content), "rows.jsonl", ReadingLimits(text=1000))
+    file = limited_stream.limit_lines(RemoteFile(content), "rows.jsonl")
     expected = io.BytesIO(content)
-    for _ in lines or [b""]:
-        assert file.readline() == expected.readline()
-    with pytest.raises(DatasetTooLargeError, match=r"rows\.jsonl has a row of more"):
-        file.readline()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading_limits, "MAX_ROW_BYTES", 32_000)
+        for _ in lines or [b""]:
+            assert file.readline() == expected.readline()
+        with pytest.raises(DatasetTooLargeError, match=r"rows\.jsonl has a row of more"):
+            file.readline()
     assert file.fetched < len(content) / 2
 
 
@@ -116,22 +124,20 @@ def test_a_long_line_of_json_is_not_read_to_its_end(tmp_path: Path, ending: str)
     with opener(path, "wb") as file:
         file.writelines([b'{"input": "q", "output": "%b"}\n' % (b"a" * 40_000)] * 300)
         file.write(b'{"input": "q", "output": "%b"}\n' % (b"a " * 40_000_000))
-    with pytest.raises(DatasetTooLargeError, match=r" has a row of more than 32 MB") as caught:
+    with pytest.raises(DatasetTooLargeError, match=r" has a row of more than 32 MB"):
         list(open_dataset(path).rows())
-    assert "--max-text 2000000" in caught.value.hint
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # `datasets` leaves CSV files open
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "json", "csv"])
 def test_a_row_above_the_limit_is_refused_in_every_format(tmp_path: Path, ending: str) -> None:
     fitting = {"input": "q", "output": "ü" * 1300}  # 2,600 bytes of 3,200
     path = write(tmp_path, ending, [fitting, fitting])
-    assert list(open_dataset(path, limits=SMALL).rows()) == [("q", "ü" * 100)] * 2
+    assert list(open_dataset(path).rows()) == [("q", "ü" * 100)] * 2
     path = write(tmp_path, ending, [fitting, fitting, {"input": "q", "output": "ü" * 1700}])
     with pytest.raises(DatasetTooLargeError, match="rows of up to"):
-        list(open_dataset(path, limits=SMALL).rows())
-    raised = ReadingLimits(text=200)
-    assert [len(row[1]) for row in open_dataset(path, limits=raised).rows()] == [200] * 3
+        list(open_dataset(path).rows())
     gc.collect()
 
 
@@ -168,7 +174,7 @@ def test_batches_do_not_change_the_rows_of_a_parquet_file(
     assert found == [(row["input"] or "", row["output"] or "") for row in records]
 
 
-@pytest.mark.parametrize("limits", [{"text": 0}, {"characters": -1}, {"rows": 0}])
+@pytest.mark.parametrize("limits", [{"characters": -1}, {"rows": 0}])
 def test_limits_are_positive(limits: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         ReadingLimits(**limits)

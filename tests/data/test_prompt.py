@@ -167,7 +167,7 @@ def test_the_instruction_names_the_classes_and_is_stored_with_the_adapter(
     assert "instruction" not in done.err
 
 
-def test_a_public_card_shows_no_instruction_made_from_private_data(
+def test_a_public_repo_holds_no_instruction_made_from_private_data(
     cli: Shell, user: Account, labeled: Path
 ) -> None:
     push = ("push", "-d", labeled, "--repo-id", f"{user.name}/labels", "--public")
@@ -178,12 +178,30 @@ def test_a_public_card_shows_no_instruction_made_from_private_data(
     assert cli.hub.repo(f"{user.name}/labels") is None
     generation = generate(labeled)
     assert generation.private
-    with pytest.raises(UsageError, match="the instruction on the card"):
+    with pytest.raises(UsageError, match="the instruction in the adapter"):
         generation.push_to_hub(f"{user.name}/labels", private=False, token=user.token)
+    cli("generate", "-d", labeled, "-o", "a")
+    cli("merge", "a:1", "-o", "merged")
+    cli("merge", "merged:1", "-o", "again")
+    for folder in ("a", "merged", "again"):
+        finished = ("push", "--from", folder, *push[3:])
+        assert "was made from a dataset that is not" in cli(*finished, token=user.token, code=2).err
+    assert cli.hub.repo(f"{user.name}/labels") is None
     cli(*push, "--instruction", "Classify the text.", token=user.token)
     card = cli.hub.read(f"{user.name}/labels", "README.md").decode()
     assert "Classify the text." in card
     assert not any(name in card for name in CLASSES)
+
+
+def test_an_instruction_made_from_gated_data_makes_the_repo_private(
+    cli: Shell, user: Account, labeled: Path
+) -> None:
+    gated = user.dataset("asked", {"train.jsonl": labeled.read_bytes()}, gated=True)
+    cli("push", "-d", gated, "--repo-id", f"{user.name}/asked", token=user.token)
+    assert SAID in cli.hub.read(f"{user.name}/asked", "README.md").decode()
+    repo = cli.hub.repo(f"{user.name}/asked")
+    assert repo is not None
+    assert repo.private
 
 
 @pytest.mark.parametrize("raw", [("--instruction", ""), ("--template", "{prompt}")])

@@ -171,7 +171,7 @@ def test_adapters_and_files_that_do_not_fit_the_base_model_raise(
         LlamaCppEvaluator(base, folders, base_model="org/other")
     with pytest.raises(NotFoundError, match="needs a GGUF of org/other") as caught:
         base_gguf("org/other")
-    assert "--base-gguf" in caught.value.hint
+    assert "--base FILE" in caught.value.hint
     with pytest.raises(UsageError, match="no such file"):
         base_gguf("org/other", tmp_path / "none.gguf")
     with pytest.raises(AdapterError, match=r"lacks adapter_config\.json"):

@@ -12,7 +12,6 @@ import pytest
 
 from hf_lorameta import Generation, Recipe, open_dataset
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
@@ -145,7 +144,6 @@ def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path
     assert sorted(rows_used(provenance, same) or ()) == expected
     assert rows_used(prepared(data).plan.provenance(), same) == []
     assert rows_used(provenance, replace(same, split="test")) == []
-    assert rows_used(provenance, open_dataset(data, limits=ReadingLimits(text=3))) is None
     published: dict[str, Any] = {"private": False, "id": "user/name", "config": same.config}
     provenance["dataset"] |= published
     assert rows_used(provenance, replace(same, id="user/other")) == []

@@ -11,11 +11,10 @@ import pytest
 from hf_lorameta import Bank, Recipe, open_dataset
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset
-from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import evaluation_rows as module
-from hf_lorameta.pipeline.evaluation_rows import RowsToEvaluate, open_to_evaluate, rows_to_evaluate
+from hf_lorameta.pipeline.evaluation_rows import RowsToEvaluate, rows_to_evaluate
 from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
@@ -81,13 +80,14 @@ def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[st
     assert "checked on are among them" in scored_on(scored, provenance).warnings[0]
 
 
-def test_texts_that_were_cut_are_cut_alike_to_score(file: Path) -> None:
-    provenance, used = adapted_to(open_dataset(file, limits=ReadingLimits(text=10)))
-    assert provenance["recipe"]["max_text"] == 10
-    scored = open_to_evaluate(file, provenance, Hub(False))
-    rows, _, skipped, _ = scored_on(scored, provenance)
-    assert used.isdisjoint(rows)
-    assert skipped == len(used)
+def test_an_adapter_of_an_earlier_version_is_scored_on_other_rows(file: Path) -> None:
+    """Its recipe has a setting that cut longer texts, which is None unless it was used."""
+    dataset = open_dataset(file)
+    provenance, used = adapted_to(dataset)
+    provenance["recipe"]["max_text"] = None
+    assert used.isdisjoint(scored_on(dataset, provenance).rows)
+    provenance["recipe"]["max_text"] = 10
+    assert "checked on are among them" in scored_on(dataset, provenance).warnings[0]
 
 
 def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_them(

@@ -18,9 +18,8 @@ from hf_lorameta.errors import (
     MissingExtraError,
     UsageError,
 )
-from hf_lorameta.hub.client import Hub
+from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline import progress
-from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate
 from hf_lorameta.types import Row
 from tests.support.plain_bank import plain_bank
 from tests.training import tiny
@@ -56,11 +55,6 @@ def test_a_recipe_in_the_place_of_the_bank_is_named_as_the_mistake() -> None:
     with pytest.raises(UsageError, match="a Recipe was given as the bank") as error:
         hf_lorameta.generate(LINES, Recipe(top_k=2))  # type: ignore[arg-type]
     assert error.value.hint == "name the argument: recipe=…"
-
-
-def test_no_limit_of_a_text_is_zero() -> None:
-    with pytest.raises(UsageError, match="the limit text must be at least 1, got 0"):
-        open_to_evaluate(LINES, None, Hub(False), max_text=0)
 
 
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
@@ -254,7 +248,9 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank:
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_a_merge_is_evaluated_on_a_data_frame(tiny_bank: Bank, tmp_path: Path) -> None:
+def test_a_merge_is_evaluated_on_a_data_frame(
+    tiny_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = pytest.importorskip("pandas").DataFrame(tiny.rows(3))
     entry = tiny_bank.index.entries[0].adapter.replace("/", "--")
     folder = hf_lorameta.merge({entry: 1.0}, bank=tiny_bank).save_pretrained(tmp_path / "merged")
@@ -265,6 +261,13 @@ def test_a_merge_is_evaluated_on_a_data_frame(tiny_bank: Bank, tmp_path: Path) -
         hf_lorameta.evaluate(folder, **options)
     with pytest.raises(EmptyDatasetError):
         hf_lorameta.evaluate(folder, [], **options)
+    base_model = tiny_bank.index.base_model
+    config = json.loads((folder / CONFIG_FILE).read_bytes())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    monkeypatch.chdir(base_model)  # an empty name is no path of the current folder
+    with pytest.raises(UsageError, match="does not name its base model"):
+        hf_lorameta.evaluate(folder, frame, **options)
+    assert hf_lorameta.evaluate(folder, frame, base=base_model, **options) == report
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

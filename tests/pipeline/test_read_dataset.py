@@ -10,11 +10,11 @@ import pytest
 from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
+from hf_lorameta.data.sources import reading_limits
 from hf_lorameta.pipeline.adapter_folder import generated_parts
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import draw_rows, rows_used
-from tests.conftest import Built, Shell
 
 
 def write(path: Path, lengths: Sequence[int]) -> Path:
@@ -71,12 +71,14 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
         assert rows_used(given, open_dataset(path)) is None
 
 
-def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
+def test_a_text_that_is_cut_is_counted_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bank = Bank.embedded()
-    opened = open_dataset(
-        write(tmp_path / "rows.jsonl", [9, 300, 30]), limits=ReadingLimits(text=60)
-    )
+    monkeypatch.setattr(reading_limits, "MAX_TEXT", 60)
+    opened = open_dataset(write(tmp_path / "rows.jsonl", [9, 300, 30]))
     reading = read_dataset(opened, Recipe(), token_counting(bank))
+    monkeypatch.undo()
     cut = open_dataset(write(tmp_path / "cut.jsonl", [9, 60, 30]))
     expected = read_dataset(cut, Recipe(), token_counting(bank)).profile
     assert reading.profile.output.total == expected.output.total
@@ -98,20 +100,3 @@ def test_long_outputs_are_tokenized_in_small_batches(monkeypatch: pytest.MonkeyP
     counter.add([("q", "a" * 40)] * 50)
     assert counter.counts.first.tolist() == [0, 50, 0, 0]
     assert max(sizes) < 200
-
-
-def test_the_limits_can_be_changed_on_the_command_line(
-    cli: Shell, bank: Built, tmp_path: Path
-) -> None:
-    path = write(tmp_path / "rows.jsonl", [30] * 9)
-    options = ["plan", "-d", str(path), "--bank", str(bank.folder), "--json"]
-    done = cli(*options, "--max-characters", 50)
-    assert done.json["recipe"]["max_rows"] == done.json["dataset"]["rows"] == 2
-    assert "Only the first 2 rows are read" in done.err
-    assert any(
-        "above the limit" in text for text in cli(*options, "--max-text", 9).json["warnings"]
-    )
-    write(path, [30, 900])
-    refused = cli(*options, "--max-text", 9, code=3)
-    suggested = refused.err.rpartition("--max-text ")[2].strip()
-    assert cli(*options, "--max-text", suggested).json["dataset"]["rows"] == 2

@@ -481,7 +481,7 @@ def test_the_code_to_use_an_adapter_runs_as_it_is(guest_book: Plan, tmp_path: Pa
     words = [shlex.split(line) for line in lines if re.match("unzip|pip|hf", line)]
     assert ["unzip", "x-lorameta.zip", "-d", "./x-lorameta"] in words
     tried = next(line for line in words if line[:2] == ["hf-lorameta", "try"])
-    assert tried[2:] == ["./x-lorameta", "--base-gguf", "base.gguf", "--prompt", "it's ``` late"]
+    assert tried[2:] == ["./x-lorameta", "--base", "base.gguf", "--prompt", "it's ``` late"]
     installed = [line for line in words if line[:2] == ["pip", "install"]]
     assert ["torch", "transformers", "peft"] in [line[2:] for line in installed]
     assert any(line[-1] == "base.gguf" for line in words if line[:2] == ["hf", "download"])

@@ -70,7 +70,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client) -> None:
     code, out, err = run(
         "org/one", "org/two", "-o", "ignored", "--base", "org/base", "--rank", "8", "--on", "jobs",
-        "--push-to", "user/bank", "--template", "chat", "--max-text", "99", "--instruction", "Say.",
+        "--push-to", "user/bank", "--template", "chat", "--instruction", "Say.",
         "--device", "cuda", "--dtype", "float32", "--no-forms",
     )  # fmt: skip
     assert code == 0
@@ -84,7 +84,7 @@ def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client
     assert words[:4] == ["bank", "train", "org/one", "org/two"]
     options = dict(zip(words[4::2], words[5::2], strict=True))
     assert options["--rank"] == "8"
-    assert (options["--template"], options["--max-text"]) == ("chat", "99")
+    assert options["--template"] == "chat"
     assert options["--instruction"] == "Say."
     assert (options["--device"], options["--dtype"]) == ("cuda", "float32")
     assert options["--push-to"] == "user/bank"

@@ -22,14 +22,12 @@ from hf_lorameta.data.columns.names import VERDICTS
 from hf_lorameta.data.columns.table_view import TableView, codes_in
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.data.sources.raw_dataset import RawDataset
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option
 from hf_lorameta.types import Row
 
 
-def read_rows(
-    raw: RawDataset, columns: Columns, limits: ReadingLimits = DEFAULT_LIMITS
-) -> Iterator[Row]:
+def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     """Yield the (input, output) pair of each row, with long texts cut.
 
     Numbers and booleans become text, class labels their names, and a missing value the empty
@@ -44,7 +42,7 @@ def read_rows(
         if reader.is_bad(row):
             continue
         prompt, output = reader.read(row)
-        yield limits.cut(prompt), limits.cut(output)
+        yield cut(prompt), cut(output)
 
 
 class RowReader:

@@ -28,7 +28,6 @@ from hf_lorameta.data.sources.aligned_lines import (
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.data.sources.split_names import pick_split, split_name
 from hf_lorameta.data.sources.text_formats import SEPARATORS, encoding_of
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
@@ -127,9 +126,7 @@ def digest(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
-def open_files(
-    files: Sequence[Path], split: str | None, limits: ReadingLimits = DEFAULT_LIMITS
-) -> RawDataset:
+def open_files(files: Sequence[Path], split: str | None) -> RawDataset:
     """Open files as one stream of rows.
 
     Raises:
@@ -165,7 +162,7 @@ def open_files(
             data_files={_PART: [glob.escape(str(path)) for path in paths]},
             **({"sep": "\t"} if form == "csv" and ending(first) == ".tsv" else {}),
         )
-    raw = read_builder(builder, first.name, name, limits, guard, _PART)
+    raw = read_builder(builder, first.name, name, guard, _PART)
     return replace(
         raw,
         notes=notes + raw.notes,

@@ -9,7 +9,6 @@ from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file
 from hf_lorameta.data.sources.files import digest
 from hf_lorameta.data.sources.hub_repos import RepoFiles, list_choices, open_split
 from hf_lorameta.data.sources.raw_dataset import RawDataset
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 
@@ -27,7 +26,6 @@ def open_folder(
     name: str | Path,
     config: str | None = None,
     split: str | None = None,
-    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> RawDataset:
     """Open one split of a folder, whose card and file names state configurations and splits.
 
@@ -42,7 +40,7 @@ def open_folder(
     saved = _saved_splits(_resolved(name))
     if saved and config:
         raise UsageError(f"{name} was written by save_to_disk: it has no configurations")
-    raw = open_split(files, config, split, limits, saved)
+    raw = open_split(files, config, split, saved)
     return replace(raw, revision=f"sha256:{files.repo.sha}")
 
 

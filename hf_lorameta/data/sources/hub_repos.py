@@ -24,7 +24,6 @@ from hf_lorameta.data.sources.data_files import (
 )
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.data.sources.split_names import pick_split
 from hf_lorameta.errors import (
     AuthError,
@@ -106,10 +105,9 @@ def open_repo(
     repo: PinnedRepo,
     config: str | None = None,
     split: str | None = None,
-    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> RawDataset:
     """Open one split of a dataset repo as a stream of rows; see `open_split`."""
-    raw = _read(hub, repo, partial(open_split, config=config, split=split, limits=limits))
+    raw = _read(hub, repo, partial(open_split, config=config, split=split))
     return replace(raw, repo=repo, revision=repo.sha)
 
 
@@ -184,7 +182,6 @@ def open_split(
     files: RepoFiles,
     config: str | None = None,
     split: str | None = None,
-    limits: ReadingLimits = DEFAULT_LIMITS,
     data_files: dict[str, list[str]] | None = None,
 ) -> RawDataset:
     """Open one split of a dataset repo or of a folder as a stream.
@@ -201,7 +198,7 @@ def open_split(
         )
         check_builder(files.repo, builder, files.folder)
     split = pick_split(name, list(map(str, builder.config.data_files)), split)
-    return read_builder(builder, name, split, limits, partial(reading, name))
+    return read_builder(builder, name, split, partial(reading, name))
 
 
 @contextmanager

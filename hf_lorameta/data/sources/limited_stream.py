@@ -13,7 +13,8 @@ from copy import deepcopy
 from types import FunctionType
 from typing import IO, Any
 
-from hf_lorameta.data.sources.reading_limits import ReadingLimits, row_too_large
+from hf_lorameta.data.sources import reading_limits
+from hf_lorameta.data.sources.reading_limits import row_too_large
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 
 _BATCH_BYTES = 256 << 20
@@ -48,23 +49,22 @@ def unpacked(builder: Any, path: str) -> Iterator[IO[bytes]]:
         yield compr[compression](file, mode="rb") if compression else file
 
 
-def limit_rows(builder: Any, name: str, limits: ReadingLimits) -> None:
+def limit_rows(builder: Any, name: str) -> None:
     """Make the streams of a builder raise `DatasetTooLargeError` at a row that is too large.
 
     Args:
         builder: a `datasets.DatasetBuilder` of text files.
         name: of the dataset, for messages.
-        limits: `ReadingLimits.row_bytes` is the largest size of a row.
     """
     kind = builder.__module__.rpartition(".")[2]
     if kind in _CHUNKS:
         builder.config.chunksize = min(builder.config.chunksize, _CHUNKS[kind])
     read = builder._generate_tables
     if kind == "parquet":
-        read = _ParquetReader(builder, name, limits).tables
+        read = _ParquetReader(builder, name).tables
     if kind == "json":
-        read = _with_limited_lines(read, name, limits)
-    builder._generate_tables = _measured(read, name, limits)
+        read = _with_limited_lines(read, name)
+    builder._generate_tables = _measured(read, name)
     builder._cast_table = _with_known_columns(builder, name)
 
 
@@ -97,16 +97,16 @@ def text_stream(builder: Any, split: str) -> Any:
     return _without_decoding(builder.as_streaming_dataset(split))
 
 
-def _measured(read: Callable[..., Tables], name: str, limits: ReadingLimits) -> Callable[..., Any]:
+def _measured(read: Callable[..., Tables], name: str) -> Callable[..., Any]:
     def tables(*args: Any, **kwargs: Any) -> Tables:
         for key, table in read(*args, **kwargs):
-            check_row_sizes(table, name, limits)
+            check_row_sizes(table, name)
             yield key, table
 
     return tables
 
 
-def _with_limited_lines(read: Any, name: str, limits: ReadingLimits) -> Callable[..., Tables]:
+def _with_limited_lines(read: Any, name: str) -> Callable[..., Tables]:
     """Return a method of a builder that opens files whose lines are limited.
 
     `datasets` replaces ``open`` in the builder's module, so it is looked up at each call.
@@ -116,32 +116,32 @@ def _with_limited_lines(read: Any, name: str, limits: ReadingLimits) -> Callable
         function = read.__func__
         names = function.__globals__
         opener = names.get("open", open)
-        limited = names | {"open": lambda *a, **k: limit_lines(opener(*a, **k), name, limits)}
+        limited = names | {"open": lambda *a, **k: limit_lines(opener(*a, **k), name)}
         copy = FunctionType(function.__code__, limited, argdefs=function.__defaults__)
         return copy(read.__self__, *args, **kwargs)  # type: ignore[no-any-return]
 
     return tables
 
 
-def limit_lines(file: Any, name: str, limits: ReadingLimits) -> Any:
+def limit_lines(file: Any, name: str) -> Any:
     """Make ``readline`` of a file raise `DatasetTooLargeError` at a line that is too long.
 
     Example:
         >>> import io
-        >>> lines = io.BytesIO(b"{}\\n" + b"x" * 50)
-        >>> file = limit_lines(lines, "rows.jsonl", ReadingLimits(text=1))
+        >>> lines = io.BytesIO(b"{}\\n" + b"x" * 33_000_000)
+        >>> file = limit_lines(lines, "rows.jsonl")
         >>> file.readline()
         b'{}\\n'
         >>> file.readline()
         Traceback (most recent call last):
-        hf_lorameta.errors.DatasetTooLargeError: rows.jsonl has a row of more than 0 MB, ...
+        hf_lorameta.errors.DatasetTooLargeError: rows.jsonl has a row of more than 32 MB, ...
     """
     read_line = _line_reader(file)
 
     def limited() -> Any:
-        line = read_line(limits.row_bytes + 1)
-        if len(line) > limits.row_bytes:
-            raise row_too_large(name, None, limits)
+        line = read_line(reading_limits.MAX_ROW_BYTES + 1)
+        if len(line) > reading_limits.MAX_ROW_BYTES:
+            raise row_too_large(name, None)
         return line
 
     file.readline = limited
@@ -171,30 +171,30 @@ def _line_reader(file: Any) -> Callable[[int], Any]:
     return read_line
 
 
-def check_row_sizes(table: Any, name: str, limits: ReadingLimits) -> None:
+def check_row_sizes(table: Any, name: str) -> None:
     """Raise `DatasetTooLargeError` if a row of an Arrow table is too large.
 
     Example:
         >>> import pyarrow
-        >>> table = pyarrow.table({"a": ["x", "y" * 400]})
-        >>> check_row_sizes(table, "rows.csv", ReadingLimits(text=10))
+        >>> table = pyarrow.table({"a": ["x", "y" * 33_000_000]})
+        >>> check_row_sizes(table, "rows.csv")
         Traceback (most recent call last):
-        hf_lorameta.errors.DatasetTooLargeError: rows.csv has a row of 0 MB, ...
+        hf_lorameta.errors.DatasetTooLargeError: rows.csv has a row of 33 MB, ...
     """
-    if table.nbytes <= limits.row_bytes:
+    if table.nbytes <= reading_limits.MAX_ROW_BYTES:
         return
     if table.num_rows == 1:
-        raise row_too_large(name, table.nbytes, limits)
+        raise row_too_large(name, table.nbytes)
     half = table.num_rows // 2
-    check_row_sizes(table.slice(0, half), name, limits)
-    check_row_sizes(table.slice(half), name, limits)
+    check_row_sizes(table.slice(0, half), name)
+    check_row_sizes(table.slice(half), name)
 
 
 class _ParquetReader:
     """Reads Parquet files like the `datasets` builder, but in small batches."""
 
-    def __init__(self, builder: Any, name: str, limits: ReadingLimits) -> None:
-        self._builder, self._name, self._limits = builder, name, limits
+    def __init__(self, builder: Any, name: str) -> None:
+        self._builder, self._name = builder, name
 
     def tables(self, files: list[str], row_groups_list: list[Any]) -> Tables:
         """Yield tables; has the arguments of the builder's own method."""
@@ -233,8 +233,8 @@ class _ParquetReader:
         columns = (group.column(i) for i in range(group.num_columns))
         size = sum(column.total_uncompressed_size for column in columns)
         mean = size // max(group.num_rows, 1)
-        if group.num_rows and mean > self._limits.row_bytes:
-            raise row_too_large(self._name, mean, self._limits)
+        if group.num_rows and mean > reading_limits.MAX_ROW_BYTES:
+            raise row_too_large(self._name, mean)
         return int(min(max(_BATCH_BYTES // max(size, 1), 1), _BATCH_ROWS))
 
 

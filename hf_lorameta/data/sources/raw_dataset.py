@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from hf_lorameta.data.sources.limited_stream import limit_rows, row_total, text_stream, unpacked
-from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
@@ -69,7 +68,6 @@ def read_builder(
     builder: Any,
     name: str,
     split: str,
-    limits: ReadingLimits,
     guard: Guard,
     part: str | None = None,
 ) -> RawDataset:
@@ -82,7 +80,6 @@ def read_builder(
         builder: a `datasets.DatasetBuilder` of text files.
         name: of the dataset, for messages.
         split: name of a split, or a slice.
-        limits: on the size of a row.
         guard: for errors of reading.
         part: the builder's name of the split, if it is another.
 
@@ -106,7 +103,7 @@ def read_builder(
             config.encoding = encoding
             notes.append(encoding_note(name, encoding))
 
-    limit_rows(builder, name, limits)
+    limit_rows(builder, name)
     if hasattr(config, "encoding") and "://" not in urls[0]:
         set_encoding()
     if is_csv:

@@ -2,79 +2,57 @@
 
 from dataclasses import dataclass
 
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, Option, UsageError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, UsageError
 
-_ROW_BYTES_PER_CHARACTER = 32
+MAX_TEXT = 1_000_000
+"""Characters of one text, such as an input or an output; longer ones are cut to their beginning."""
+MAX_ROW_BYTES = 32 * MAX_TEXT
+"""Largest size of a row, all columns together, in bytes of memory; larger ones are refused.
+
+At least eight texts of the length `MAX_TEXT` fit, as UTF-8 has at most 4 bytes a character.
+"""
 
 
 @dataclass(frozen=True)
 class ReadingLimits:
-    """How much is read from a dataset.
+    """How much of a dataset a plan counts.
 
     Attributes:
-        text: characters of one text, such as an input or an output; longer ones are cut to their
-            beginning.
-        characters: characters of all texts that a plan counts; after the row that reaches them,
-            reading stops.
-        rows: rows that a plan counts; None is any number.
+        characters: of all texts; after the row that reaches them, reading stops.
+        rows: None is any number.
 
     Raises:
         UsageError: a limit below 1.
-
-    Example:
-        >>> ReadingLimits(text=5).cut("long text"), ReadingLimits().row_bytes
-        ('long ', 32000000)
     """
 
-    text: int = 1_000_000
     characters: int = 1_000_000_000
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("text", "characters", "rows"):
+        for name in ("characters", "rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"the limit {name} must be at least 1, got {value}")
-
-    @classmethod
-    def of_text(cls, text: int | None) -> "ReadingLimits":
-        """Return the default limits with another one of a text; None keeps it."""
-        return cls() if text is None else cls(text=text)
-
-    @property
-    def row_bytes(self) -> int:
-        """Largest size of a row, all columns together, in bytes of memory; larger ones are refused.
-
-        At least eight texts of the length `text` fit, as UTF-8 has at most 4 bytes a character.
-        """
-        return _ROW_BYTES_PER_CHARACTER * self.text
-
-    def key(self) -> dict[str, int]:
-        """Return what a profile of a whole dataset depends on; nothing for the default.
-
-        Example:
-            >>> ReadingLimits().key(), ReadingLimits(text=5).key()
-            ({}, {'max_text': 5})
-        """
-        return {} if self.text == type(self).text else {"max_text": self.text}
-
-    def cut(self, text: str) -> str:
-        """Return the beginning of a text."""
-        return text[: self.text]
 
 
 DEFAULT_LIMITS = ReadingLimits()
 
 
-def row_too_large(name: str, size: int | None, limits: ReadingLimits) -> DatasetError:
+def cut(text: str) -> str:
+    """Return the beginning of a text."""
+    return text[:MAX_TEXT]
+
+
+def is_cut(text: str) -> bool:
+    """Whether a text that was read is only the beginning of the one in the dataset, or as long."""
+    return len(text) >= MAX_TEXT
+
+
+def row_too_large(name: str, size: int | None) -> DatasetError:
     """Return the error for a row of `size` bytes; None if it was not read to its end."""
-    most = limits.row_bytes / 1e6
+    most = MAX_ROW_BYTES / 1e6
     found = f"more than {most:,.0f} MB" if size is None else f"{size / 1e6:,.0f} MB"
-    text = 2 * limits.text if size is None else -(-size // 16)
-    longer = Option("max_text", text)
-    error = DatasetTooLargeError(
+    return DatasetTooLargeError(
         f"{name} has a row of {found}, and rows of up to {most:,.0f} MB are read",
-        hint=["split the row", longer],
+        hint="split the row",
     )
-    error.option = longer
-    return error

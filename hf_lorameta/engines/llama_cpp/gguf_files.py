@@ -29,7 +29,7 @@ def base_gguf(base_model: str, path: Path | None = None) -> Path:
     if path is None:
         missing = NotFoundError(
             f"llama.cpp needs a GGUF of {base_model or 'the base model, whose name is unknown'}",
-            hint=Option("base_gguf", "FILE"),
+            hint=Option("base", "FILE"),
         )
         return packaged_gguf(base_model, missing)
     if not path.is_file():

@@ -388,7 +388,7 @@ def _explain(options: ServerOptions, error: LoadError) -> LoraMetaError:
             else "check that the adapters are for this base model",
         )
     return UsageError(
-        f"llama.cpp cannot load {base}{reason}", hint=Option("base_gguf", change="name another")
+        f"llama.cpp cannot load {base}{reason}", hint=Option("base", change="name another")
     )
 
 

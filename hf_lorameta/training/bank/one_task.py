@@ -84,7 +84,6 @@ class TrainingJob:
             "rows": task.pinned(self.hub),
             "general": self.general,
             "profile": PROFILE_FORMAT,
-            **task.limits.key(),
             **self.shared_key(),
         }
 

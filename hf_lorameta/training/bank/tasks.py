@@ -14,7 +14,6 @@ from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.prompt import check_template
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import digest_of
-from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import DatasetError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
@@ -43,7 +42,6 @@ class Task:
         source: where the rows come from.
         source_revision: commit of the source.
         title: readable name of the dataset.
-        limits: how much is read of a row.
         general: whether the general adapter is trained on it, too.
     """
 
@@ -60,7 +58,6 @@ class Task:
     source: str | None = None
     source_revision: str | None = None
     title: str | None = None
-    limits: ReadingLimits = DEFAULT_LIMITS
     general: bool = True
 
     @property
@@ -119,20 +116,19 @@ class Task:
             columns=check_columns(self.columns) if self.columns else None,
             instruction=self.instruction,
             template=self.template,
-            limits=self.limits,
         )
 
     def open_validation(self, train: Dataset, hub: Hub) -> Dataset | None:
         """Open the validation split of an opened task; None if it has none."""
         if self.validation:
-            return open_dataset(self.validation, hub, columns=train.columns, limits=train.limits)
+            return open_dataset(self.validation, hub, columns=train.columns)
         if self.is_local and not Path(self.dataset).is_dir():
             return None  # a file has no splits
         try:
             validation = open_dataset(
                 self.dataset, hub, config=self.config, split="validation",
                 revision=None if self.is_local else train.revision,
-                columns=train.columns, limits=train.limits,
+                columns=train.columns,
             )  # fmt: skip
         except DatasetError:
             return None
@@ -143,7 +139,6 @@ def read_tasks(
     names: Sequence[str],
     template: str | None = None,
     instruction: str | None = None,
-    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> tuple[Task, ...]:
     """Return the tasks that the arguments name.
 
@@ -152,7 +147,6 @@ def read_tasks(
             the Hub id of a dataset.
         template: of the prompts of tasks that a manifest gives none.
         instruction: put before every input of tasks that a manifest gives none.
-        limits: how much is read of a row.
 
     A folder may have ``<task>.validation.jsonl`` files and a ``meta.json`` that maps tasks to their
     ``license``, ``source_repo`` and ``commit``.
@@ -192,7 +186,6 @@ def read_tasks(
             task,
             template=task.template or template,
             instruction=task.instruction or instruction,
-            limits=limits,
         )
         for task in tasks
     )
