@@ -23,7 +23,7 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, Option, UsageError
 from hf_lorameta.files import write_atomically
-from hf_lorameta.formats.lora_file import check_adapter
+from hf_lorameta.formats.lora_file import folder_config
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
@@ -33,7 +33,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     generated_parts,
     locate_adapter,
     naming,
-    read_adapter,
+    read_provenance,
 )
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
@@ -225,7 +225,7 @@ def locate_adapters(
     configs = []
     for own_name, folder in zip(shown, folders.values(), strict=True):
         with naming(own_name):
-            configs.append(check_adapter(folder)[0])
+            configs.append(folder_config(folder, patterns=True))
     stated = [i for i, config in enumerate(configs) if config.base_model]
     first = stated[0] if stated else 0
     for i in stated:
@@ -241,8 +241,8 @@ def locate_adapters(
 
 def provenances_in(folders: Iterable[Path]) -> tuple[Mapping[str, Any], ...]:
     """Return which rows the adapters, or the parts of merged ones, were made with."""
-    saved = map(read_adapter, folders)
-    return tuple(part for adapter in saved for part in generated_parts(adapter.provenance))
+    read = (read_provenance(folder)[0] for folder in folders)
+    return tuple(part for provenance in read for part in generated_parts(provenance))
 
 
 # --- through llama.cpp, without torch -------------------------------------------------------------
