@@ -20,7 +20,6 @@ from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.coefficients import (
@@ -252,34 +251,6 @@ class Plan:
         names = ("dataset", "adapter", "distance", "coefficient", "license")
         rows = [{name: getattr(n, name) for name in names} for n in self.neighbors()]
         return pd.DataFrame(rows, columns=list(names))
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the coefficients as horizontal bars with matplotlib.
-
-        Args:
-            ax: axes to draw into; None makes a figure.
-
-        Returns:
-            The axes.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-            UsageError: no adapters of single datasets are combined.
-        """
-        require_extra("matplotlib", extra="plot")
-        import matplotlib.pyplot as plt
-
-        neighbors = self.neighbors()[:20][::-1]
-        if not neighbors:
-            raise UsageError(
-                "there are no coefficients to draw: the plan combines no adapters of single "
-                "datasets",
-                hint="plan with a bank that has some",
-            )
-        ax = ax or plt.subplots(layout="constrained")[1]
-        ax.barh([n.label for n in neighbors], [n.coefficient for n in neighbors])
-        ax.set_xlabel("coefficient")
-        return ax
 
     # --- output ---------------------------------------------------------------------------------
 
