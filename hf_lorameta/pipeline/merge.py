@@ -30,7 +30,6 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
-from hf_lorameta.pipeline.make import refuse_long
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_sources
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
@@ -71,7 +70,7 @@ def merge(
     Raises:
         UsageError: no adapter, a weight that is not finite, all weights zero, an unknown name, or a
             maximum size below that of rank 1.
-        RecipeError: the combiner would take hours, or cannot combine these ranks.
+        RecipeError: the combiner cannot combine these ranks.
         AdapterError: an adapter is damaged or no plain LoRA, base models differ, or a module has
             another size in another adapter.
         HubError: a repo does not exist or cannot be reached.
@@ -96,7 +95,6 @@ def merge(
     sources = open_sources(names, hub, open_bank)
     layout = common_layout(names, sources)
     rank = _rank(recipe, sources, layout)
-    refuse_long(COMBINERS[recipe.combine], layout, len(sources), rank)
     chosen = tuple(weights[name] for name in names)
     merged = Merge(tuple(sources), chosen, recipe, layout, rank, hub, progress)
     for warning in merged.warnings:
