@@ -160,7 +160,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         active = [i for i in active if i < len(bank)] + [len(bank)]
         options = {"start": True}
     stack = AdapterStack(bank, [adapters[i] for i in active])
-    coefficients = plan.coefficients.shared[active]
+    coefficients = plan.coefficients[active]
     size = max(map(stack.size, bank.stored_layout))
     workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))
     buffers = [np.empty(size, np.float32) for _ in range(workers)]
@@ -180,7 +180,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         pairs.append(pair)
         progress(len(pairs), len(layout))
     if prior := plan.output_prior():
-        weight = float(plan.coefficients.shared[-1])
+        weight = float(plan.coefficients[-1])
         pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))
     return pairs
 
@@ -239,7 +239,7 @@ def check_adapter(
         len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
         prompt and prompt.loss, len(shots), right,
     )  # fmt: skip
-    plan = replace(plan, coefficients=plan.coefficients.scaled(scale), check=check)
+    plan = replace(plan, coefficients=scale * plan.coefficients, check=check)
     return replace(generation, plan=plan, pairs=_scaled(generation, scale))
 
 

@@ -106,7 +106,7 @@ class Mixture(PlannedAdapter):
     @property
     def entries(self) -> tuple[IndexEntry, ...]:
         """The adapters, by descending coefficient; those with negative ones are left out."""
-        bank, coefficients = self.plan.bank, self.plan.coefficients.shared
+        bank, coefficients = self.plan.bank, self.plan.coefficients
         active = (i for i in self.plan.active_indices if i < len(bank) and coefficients[i] > 0)
         return tuple(bank.index.entries[i] for i in active)
 

@@ -97,7 +97,7 @@ def test_with_all_datasets_as_candidates_a_plan_is_that_of_a_small_bank(large: B
     small = plan(TRAIN_FILE, plain_bank())
     found = plan(TRAIN_FILE, large)
     np.testing.assert_allclose(found.distances, small.distances)
-    np.testing.assert_allclose(found.coefficients.shared, small.coefficients.shared, atol=1e-6)
+    np.testing.assert_allclose(found.coefficients, small.coefficients, atol=1e-6)
     assert found.nearest_in_bank == pytest.approx(small.nearest_in_bank)
 
 
@@ -111,7 +111,7 @@ def test_datasets_without_inputs_or_outputs_are_compared_by_the_others(
     path.write_text("\n".join(map(json.dumps, texts)))
     columns = {"input": "text"} if part == "input" else {"output": "text"}
     found, small = (plan(path, bank, columns=columns) for bank in (large, plain_bank()))
-    np.testing.assert_allclose(found.coefficients.shared, small.coefficients.shared, atol=1e-6)
+    np.testing.assert_allclose(found.coefficients, small.coefficients, atol=1e-6)
     if part == "input":
         assert found.nearest_in_bank == pytest.approx(small.nearest_in_bank)
 
@@ -129,8 +129,8 @@ def test_only_candidates_are_compared_and_combined(
     assert compared.sum() == 8
     np.testing.assert_array_equal(found.distances[compared], whole.distances[compared])
     assert set(np.argsort(whole.distances)[:4]) <= set(np.flatnonzero(compared))
-    assert not found.coefficients.shared[:SIZE][~compared].any()
-    assert found.coefficients.shared.sum() == pytest.approx(found.scale)
+    assert not found.coefficients[:SIZE][~compared].any()
+    assert found.coefficients.sum() == pytest.approx(found.scale)
     assert len(found.neighbors()) == 8
 
 

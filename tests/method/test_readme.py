@@ -42,7 +42,7 @@ def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     bank, recipe = plain_bank(), Recipe.of(**OURS)
     planned = plan(path, bank, recipe)
-    c = planned.coefficients.shared
+    c = planned.coefficients
     assert c.sum() == pytest.approx(1)
     assert c.argmax() == planned.distances.argmin()
     assert (planned.distances > 0).all()

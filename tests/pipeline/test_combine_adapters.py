@@ -30,7 +30,7 @@ def update(bank: Bank, index: int) -> np.ndarray:
 
 def test_differences_from_the_general_adapter_are_pruned_in_full_coordinates(planned: Plan) -> None:
     (A, B), *_ = combine_adapters(planned, no_progress)
-    bank, c = planned.bank, planned.coefficients.shared
+    bank, c = planned.bank, planned.coefficients
     general = update(bank, len(bank))
     chosen = [i for i in planned.active_indices if i < len(bank)]
     differences = {i: update(bank, i) - general for i in chosen}

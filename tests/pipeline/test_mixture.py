@@ -21,7 +21,6 @@ pytest.importorskip("peft")
 from hf_lorameta import Bank, Plan, Recipe, generate, plan  # noqa: E402
 from hf_lorameta.errors import AdapterError, BankError, UsageError  # noqa: E402
 from hf_lorameta.formats.lora_file import check_adapter  # noqa: E402
-from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import (  # noqa: E402
     EXPERTS,
     ROUTING_FILE,
@@ -146,7 +145,7 @@ def test_no_advice_proposes_to_train_or_check_a_mixture(bank: Bank, new: Path) -
 
 def test_a_mixture_of_nothing_is_refused(bank: Bank, new: Path) -> None:
     of = planned(new, bank, emit="mixture")
-    negative = replace(of, coefficients=Coefficients(-of.coefficients.shared))
+    negative = replace(of, coefficients=-of.coefficients)
     with pytest.raises(BankError, match="no adapter has a positive coefficient"):
         Mixture(negative)
 

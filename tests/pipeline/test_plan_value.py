@@ -28,7 +28,7 @@ def test_a_pickled_plan_is_the_same_plan(result: Plan) -> None:
     assert b"question 1" not in content  # no text of the dataset
     copy = pickle.loads(content)
     assert copy.to_dict() == json.loads(json.dumps(result.to_dict()))
-    np.testing.assert_array_equal(copy.coefficients.shared, result.coefficients.shared)
+    np.testing.assert_array_equal(copy.coefficients, result.coefficients)
     first, second = (make_adapter(p).pairs[0] for p in (result, copy))
     np.testing.assert_array_equal(first[0], second[0])
 
