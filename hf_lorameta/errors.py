@@ -2,7 +2,7 @@
 
     LoraMetaError                 exit 1
     ├── UsageError                exit 2   an invalid option, setting or recipe
-    │   ├── ManifestError                  bank_manifest.yaml: file, line and field
+    │   ├── ManifestError                  bank_manifest.yaml: file and field
     │   └── RecipeError                    unknown metric, rank out of range, ...
     ├── DatasetError              exit 3   the user's (or a bank's) dataset
     │   ├── ColumnsError                   the columns match no known layout, or several
@@ -155,7 +155,7 @@ class UsageError(LoraMetaError):
 
 
 class ManifestError(UsageError):
-    """A manifest is invalid; the message names file, line and field."""
+    """A manifest is invalid; the message names file and field."""
 
 
 class RecipeError(UsageError):

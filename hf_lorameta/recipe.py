@@ -18,7 +18,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hf_lorameta.errors import Option, RecipeError, problem_of
-from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.merging import COMBINERS, Combiner
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
@@ -274,19 +273,6 @@ class Recipe(MethodSettings):
             )
 
     @property
-    def is_paper(self) -> bool:
-        """Whether it is one of the paper's, see `paper`.
-
-        Example:
-            >>> Recipe.paper(metric="mmd").is_paper, Recipe().is_paper
-            (True, False)
-        """
-        try:
-            return Recipe.paper(**self.model_dump()) == self
-        except RecipeError:
-            return False
-
-    @property
     def rows_asked(self) -> dict[str, int]:
         """How many labeled rows are asked for, by the setting: `fit`, `train` and `check`.
 
@@ -302,30 +288,17 @@ class Recipe(MethodSettings):
         """Build the method of arXiv 2507.01806: factors averaged separately, every adapter, T=1.
 
         Args:
-            settings: `metric` and `coefficients`, which the paper's table combines freely, and how
-                rows are read and weights written.
+            settings: what is to differ from it, as for `of`: the paper's table combines `metric`
+                and `coefficients` freely.
 
         Raises:
-            RecipeError: a field is unknown or out of range, or departs from the paper.
+            RecipeError: a field is unknown or out of range.
 
         Example:
-            >>> Recipe.paper(rank=8)
-            Traceback (most recent call last):
-            hf_lorameta.errors.RecipeError: the paper's recipe has rank=None, got rank=8
+            >>> recipe = Recipe.paper(coefficients="neural")
+            >>> recipe.metric, recipe.coefficients, recipe.combine
+            ('js', 'neural', 'factors')
         """
-        fixed = {name: field.default for name, field in MethodSettings.model_fields.items()}
-        fixed |= {"combine": "factors", "output_prior": 0.0}
-        fixed |= {"fit": None, "train": None, "check": None}
-        table = {"metric": "js", "coefficients": "normalized"}
-        fixed = {name: value for name, value in fixed.items() if name not in table}
-        hint = "without the paper's recipe, every setting can be chosen"
-        for field, value in fixed.items():
-            if settings.get(field, value) != value:
-                message = f"the paper's recipe has {field}={value}, got {field}={settings[field]}"
-                raise RecipeError(message, hint=hint)
-        chosen = table | settings | fixed
-        for field in table:
-            method = REGISTRIES[field].get(str(chosen[field]))
-            if method and method.reference != PAPER:
-                raise RecipeError(f"the paper has no {field} {chosen[field]}", hint=hint)
-        return cls.of(**chosen)
+        paper: dict[str, object] = {"metric": "js", "coefficients": "normalized"}
+        paper |= {"combine": "factors", "output_prior": 0.0}
+        return cls.of(**(paper | settings))

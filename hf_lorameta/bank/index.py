@@ -352,25 +352,15 @@ def _problems(index: Index) -> Iterator[str]:
     expected = {*SMALL_FILES, *([BASIS_FILE] if index.packing else [])}
     listed = shards(index.files)
     if listed:
-        number = listed[-1][1]
-        ends = [0, *(stop for _, stop in listed)]
-        if [start for start, _ in listed] != ends[:-1] or 0 in ends[1:]:
-            yield f"the files of profiles do not hold {number} in order"
-        if sketches_file(number) not in index.files:
-            yield f"{sketches_file(number)} is not listed"
         tables = list(filter(_ENTRIES.fullmatch, index.files))
         if len(tables) != 1 or index.entries:
             yield "the entries are not in one file of their own"
-        expected |= {sketches_file(number), *tables, *(shard_file(*pair) for pair in listed)}
+        sketches = sketches_file(listed[-1][1])
+        expected |= {sketches, *tables, *(shard_file(*pair) for pair in listed)}
         expected -= {PROFILES_FILE, DISTANCES_FILE}
     unexpected = set(index.files) - expected
     if unexpected:
         yield f"unexpected file {min(unexpected)[:80]!r}"
-    for name in (*([] if listed else [PROFILES_FILE]), TOKENIZER_FILE):
-        if name not in index.files:
-            yield f"{name} is not listed"
-    if (index.output_prior is None) != (OUTPUT_PRIOR_FILE not in index.files):
-        yield f"`output_prior` and {OUTPUT_PRIOR_FILE} belong together"
     packing, layout = index.packing, index.layout
     if (packing is not None) != (index.schema_version == 2):
         yield "`packing` belongs to schema version 2 and to no other"

@@ -13,7 +13,6 @@ References:
 """
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -180,7 +179,6 @@ class LargeProfiles:
         self._read_range = read
         self._vocab_size = vocab_size
         self._shards = shards(names)
-        self._starts = [start for start, _ in self._shards]
         self._bounds = np.concatenate(([0], np.cumsum(sketches.arrays["size"])))
 
     def __len__(self) -> int:
@@ -215,7 +213,7 @@ class LargeProfiles:
     def _read(self, index: int) -> Profile:
         if not 0 <= index < len(self):
             raise IndexError(f"profile {index} of {len(self)}")
-        first, end = self._shards[bisect_right(self._starts, index) - 1]
+        first, end = next((s for s in self._shards if s[0] <= index < s[1]), (0, 0))
         name = shard_file(first, end)
         start, stop = (int(b) for b in self._bounds[index : index + 2] - self._bounds[first])
         try:

@@ -133,7 +133,7 @@ def _parsed(head: bytes, size: int) -> ParsedHeader:
     expected = {scales_name(*name): ("F32", (rank,)) for name in scaled}
     if {name: info[:2] for name, info in scales.items()} != expected:
         raise AdapterError("expected scales for every int8 tensor, and for no other")
-    return MappingProxyType(infos), layout, (rank,) * len(layout)
+    return MappingProxyType(infos), layout, rank
 
 
 class PackedFile(AdapterFile):

@@ -221,7 +221,7 @@ _OPTIONS = {f.name for f in dataclasses.fields(Request)} - {"recipe", "seconds"}
 
 RecipeName = Annotated[
     Literal["default", "paper"],
-    typer.Option(help="paper: the method of arXiv 2507.01806 without changes."),
+    typer.Option(help="paper: the settings of arXiv 2507.01806, unless others are given."),
 ]
 
 
@@ -239,7 +239,7 @@ def _make_request(options: dict[str, Any]) -> Request:
     """Take the options of a request and the settings of a recipe out of a command's options.
 
     Raises:
-        RecipeError: as `Recipe.of` and `Recipe.paper` raise.
+        RecipeError: as `Recipe.of` raises.
         UsageError: two datasets, or a budget that is not a time, or does not go with the recipe.
     """
     shared = {name: options.pop(name) for name in _OPTIONS}

@@ -113,10 +113,10 @@ def _write(
     alpha = config.scaling * config.rank
     writer.add_float32("adapter.lora.alpha", alpha)
     numpy_dtype = _DTYPES[dtype]
-    for module, rank in zip(weights.layout, weights.ranks, strict=True):
+    for module in weights.layout:
         for factor in FACTORS:
             name = f"{names[module.name]}.lora_{factor.lower()}"
-            shape = module.shape(factor, rank)
+            shape = module.shape(factor, config.rank)
             writer.add_tensor_info(
                 name, shape, numpy_dtype, math.prod(shape) * numpy_dtype.itemsize
             )
@@ -124,23 +124,17 @@ def _write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for values in _tensors(weights, config, base, dtype):
+        for values in _tensors(weights, base, dtype):
             writer.write_tensor_data(values)
     finally:
         writer.close()
 
 
-def _tensors(
-    weights: AdapterFile, config: LoraConfig, base: BaseArchitecture, dtype: Dtype
-) -> Iterator[NDArray[Any]]:
-    for module, rank in zip(weights.layout, weights.ranks, strict=True):
+def _tensors(weights: AdapterFile, base: BaseArchitecture, dtype: Dtype) -> Iterator[NDArray[Any]]:
+    for module in weights.layout:
         rows, columns = base.row_order(module), base.column_order(module)
-        # where alpha / rank is another scaling than PEFT's, lora_b makes up for it
-        factor_B = config.module_scaling(module.name) * rank / (config.scaling * config.rank)
         for factor in FACTORS:
             values = weights.tensor(module.name, factor)
-            if factor == "B" and not math.isclose(factor_B, 1):
-                values = values * np.float32(factor_B)
             if factor == "A" and columns is not None:
                 values = values[:, columns]
             if factor == "B" and rows is not None:

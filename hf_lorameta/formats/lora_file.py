@@ -15,15 +15,7 @@ import numpy as np
 from hf_lorameta.errors import AdapterError, sanitize
 from hf_lorameta.files import atomic_file
 from hf_lorameta.formats import safetensors
-from hf_lorameta.formats.lora_layout import (
-    FACTORS,
-    Factor,
-    Layout,
-    one_rank,
-    read_layout,
-    read_ranks,
-    tensor_name,
-)
+from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
 from hf_lorameta.formats.safetensors import CODES, DTYPES, Read, TensorInfo
 from hf_lorameta.types import FactorPair, FloatArray
@@ -31,8 +23,8 @@ from hf_lorameta.types import FactorPair, FloatArray
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PICKLES = ("adapter_model.bin", "adapter_model.pt")
 
-ParsedHeader = tuple[Mapping[str, TensorInfo], Layout, tuple[int, ...]]
-"""Tensor infos, layout and the rank of each module."""
+ParsedHeader = tuple[Mapping[str, TensorInfo], Layout, int]
+"""Tensor infos, layout and rank."""
 
 
 def cache_headers(parse: Callable[[bytes, int], ParsedHeader]) -> Callable[..., ParsedHeader]:
@@ -53,7 +45,7 @@ def cache_headers(parse: Callable[[bytes, int], ParsedHeader]) -> Callable[..., 
 @cache_headers
 def _parsed(header: bytes, size: int) -> ParsedHeader:
     infos = safetensors.read_header(lambda start, stop: header[start:stop], size)
-    return MappingProxyType(infos), *read_ranks(infos)
+    return MappingProxyType(infos), *read_layout(infos)
 
 
 class AdapterFile:
@@ -61,13 +53,11 @@ class AdapterFile:
 
     Args:
         path: of the file.
-        mixed_ranks: accept modules that differ in rank.
 
     Attributes:
         tensor_infos: in the order of the data.
         layout: the modules in canonical order.
-        ranks: of each module of the layout.
-        rank: the largest of them.
+        rank: of every module.
 
     Raises:
         AdapterError: it cannot be read, is malformed, or has several ranks.
@@ -75,15 +65,14 @@ class AdapterFile:
 
     _parse = staticmethod(_parsed)
 
-    def __init__(self, path: Path, *, mixed_ranks: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         try:
             size = path.stat().st_size
             header = safetensors.read_header_bytes(self._read, size)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
-        self.tensor_infos, self.layout, self.ranks = self._parse(header, size)
-        self.rank = max(self.ranks) if mixed_ranks else one_rank(self.ranks)
+        self.tensor_infos, self.layout, self.rank = self._parse(header, size)
 
     def _read(self, start: int, stop: int) -> bytes:
         return safetensors.read_range(self.path, start, stop)
@@ -194,7 +183,7 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     """Read an adapter folder and check everything that a loader relies on.
 
     Raises:
-        AdapterError: a file is missing or malformed, a module's rank is not the one that the config
+        AdapterError: a file is missing or malformed, the rank is not the one that the config
             states, or a value is NaN or infinite.
     """
     config, weights = open_adapter(folder)
@@ -206,31 +195,31 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
 
 def open_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     """Open an adapter folder as `check_adapter` does, without reading the weights."""
+    config = folder_config(folder)
     pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles and not (folder / WEIGHTS_FILE).exists():
         raise AdapterError(
             f"{pickles[0]} is a pickle, which can run code: expected {WEIGHTS_FILE}",
             hint="load the adapter with PEFT and save it again",
         )
+    if not (folder / WEIGHTS_FILE).exists():
+        raise AdapterError(
+            f"{folder} has no {WEIGHTS_FILE}", hint="name a folder with a PEFT adapter"
+        )
+    weights = AdapterFile(folder / WEIGHTS_FILE)
+    if weights.rank != config.rank:
+        raise AdapterError(f"{CONFIG_FILE} has rank {config.rank}, the weights have {weights.rank}")
+    return config, weights
+
+
+def folder_config(folder: Path, *, patterns: bool = False) -> LoraConfig:
+    """Read the config in an adapter's folder, see `hf_lorameta.formats.peft_config.read_config`."""
+    path = folder / CONFIG_FILE
     try:
-        path = folder / CONFIG_FILE
-        config = parse_config(path.read_bytes(), path, patterns=True)
+        return parse_config(path.read_bytes(), path, patterns=patterns)
     except OSError:
         inside = sorted(path.parent for path in folder.glob(f"*/*/{CONFIG_FILE}"))
         one = f"name one of the adapters in it, such as {inside[0]}" if inside else ""
         raise AdapterError(
             f"{folder} has no {CONFIG_FILE}", hint=one or "name a folder with a PEFT adapter"
         ) from None
-    if not (folder / WEIGHTS_FILE).exists():
-        raise AdapterError(
-            f"{folder} has no {WEIGHTS_FILE}", hint="name a folder with a PEFT adapter"
-        )
-    weights = AdapterFile(folder / WEIGHTS_FILE, mixed_ranks=True)
-    for module, rank in zip(weights.layout, weights.ranks, strict=True):
-        stated = config.module_rank(module.name)
-        if rank != stated:
-            raise AdapterError(
-                f"{CONFIG_FILE} has rank {stated}, the weights have {rank} in "
-                f"{sanitize(module.name)}"
-            )
-    return config, weights

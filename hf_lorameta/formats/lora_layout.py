@@ -1,7 +1,7 @@
 """The modules that a LoRA file adapts, and PEFT's names of their tensors."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,24 +46,8 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
     """Return the modules that a LoRA file adapts, in canonical order, and the rank of all of them.
 
     Raises:
-        AdapterError: a tensor is no LoRA factor, a module's factors do not match, or ranks differ.
-    """
-    layout, ranks = read_ranks(infos)
-    return layout, one_rank(ranks)
-
-
-def one_rank(ranks: Sequence[int]) -> int:
-    """Return the rank that all modules have; raise `AdapterError` if they differ."""
-    if len(set(ranks)) != 1:
-        raise AdapterError(f"expected one rank in every module, got {sorted(set(ranks))}")
-    return ranks[0]
-
-
-def read_ranks(infos: Mapping[str, TensorInfo]) -> tuple[Layout, tuple[int, ...]]:
-    """Return the modules that a LoRA file adapts, in canonical order, and the rank of each.
-
-    Raises:
-        AdapterError: a tensor is no LoRA factor, a module's factors do not match, or there is none.
+        AdapterError: a tensor is no LoRA factor, a module's factors do not match, ranks differ, or
+            there is no module.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, info in infos.items():
@@ -76,7 +60,7 @@ def read_ranks(infos: Mapping[str, TensorInfo]) -> tuple[Layout, tuple[int, ...]
                 else "PEFT leaves out weights of the base model with save_embedding_layers=False",
             )
         shapes.setdefault(match["module"], {})[match["factor"]] = info.shape
-    modules, ranks = [], []
+    modules, ranks = [], set()
     for name in sorted(shapes, key=canonical_order):
         pair = shapes[name]
         if len(pair) != 2:
@@ -86,8 +70,8 @@ def read_ranks(infos: Mapping[str, TensorInfo]) -> tuple[Layout, tuple[int, ...]
             raise AdapterError(
                 f"{sanitize(name)}: lora_A {pair['A']} and lora_B {pair['B']} do not multiply"
             )
-        ranks.append(rank)
+        ranks.add(rank)
         modules.append(Module(name, in_features, out_features))
-    if not modules:
-        raise AdapterError("expected one rank in every module, got no module")
-    return tuple(modules), tuple(ranks)
+    if len(ranks) != 1:
+        raise AdapterError(f"expected one rank in every module, got {sorted(ranks) or 'no module'}")
+    return tuple(modules), ranks.pop()

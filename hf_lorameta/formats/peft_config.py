@@ -2,12 +2,10 @@
 
 import json
 import math
-import re
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from hf_lorameta.errors import AdapterError, sanitize
+from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout
 
 CONFIG_FILE = "adapter_config.json"
@@ -17,46 +15,19 @@ _UNSUPPORTED = (
     "trainable_token_indices", "use_qalora", "use_bdlora",
     "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
-_PATTERN_KEY = re.compile(r"\^?(\w|-|\.\*|\\?\.){1,400}")
-_MAX_STARS = 3
 _PATTERNS = ("rank_pattern", "alpha_pattern")
+_CONVERSION = "convert it with PEFT 0.19: peft.tuners.lora.save_as_lora(folder, model, rank=16)"
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 class LoraConfig(NamedTuple):
-    """The settings of a LoRA adapter that matter for a weighted sum.
-
-    The keys of the patterns are names of modules or their ends, in which ``.*`` is any text.
-    """
+    """The settings of a LoRA adapter that matter for a weighted sum."""
 
     base_model: str  # empty if the config states none
     rank: int
     scaling: float  # of B·A: alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732)
     revision: str | None = None  # of the base model
-    rslora: bool = False
-    rank_pattern: Mapping[str, int] = MappingProxyType({})
-    alpha_pattern: Mapping[str, float] = MappingProxyType({})
     task_type: str | None = None  # PEFT's, such as CAUSAL_LM
-
-    def module_rank(self, module: str) -> int:
-        """Return the rank that the config states for a module."""
-        return int(_by_pattern(self.rank_pattern, module, self.rank))
-
-    def module_scaling(self, module: str) -> float:
-        """Return the factor of B·A in a module."""
-        rank = self.module_rank(module)
-        alpha = self.scaling * _divisor(self.rank, self.rslora)
-        return _by_pattern(self.alpha_pattern, module, alpha) / _divisor(rank, self.rslora)
-
-
-def _divisor(rank: int, rslora: bool) -> float:
-    return math.sqrt(rank) if rslora else rank
-
-
-def _by_pattern(pattern: Mapping[str, float], module: str, default: float) -> float:
-    """Return the value of the first key that matches, as PEFT's `get_pattern_key` finds it."""
-    matching = (v for k, v in pattern.items() if re.match(rf"(.*\.)?({k})$", module))
-    return next(matching, default)
 
 
 def parse_config(raw: bytes, name: object = CONFIG_FILE, *, patterns: bool = False) -> LoraConfig:
@@ -73,7 +44,7 @@ def read_config(config: Mapping[str, Any], *, patterns: bool = False) -> LoraCon
 
     Args:
         config: the parsed file.
-        patterns: accept ``rank_pattern`` and ``alpha_pattern``.
+        patterns: accept ``rank_pattern`` and ``alpha_pattern``, which only PEFT applies.
 
     Raises:
         AdapterError: it is not a plain LoRA, or a value is out of range or of the wrong type.
@@ -86,58 +57,34 @@ def read_config(config: Mapping[str, Any], *, patterns: bool = False) -> LoraCon
     if not isinstance(config, Mapping):
         raise AdapterError(f"{CONFIG_FILE} is not a JSON object")
     if config.get("peft_type") != "LORA":
-        raise AdapterError(f"peft_type is {config.get('peft_type')!r}, expected 'LORA'")
-    for key in _UNSUPPORTED if patterns else (*_UNSUPPORTED, *_PATTERNS):
+        raise AdapterError(
+            f"peft_type is {config.get('peft_type')!r}, expected 'LORA'", hint=_CONVERSION
+        )
+    for key in _UNSUPPORTED:
         if config.get(key):
             raise AdapterError(f"{key} is set: only plain LoRA adapters can be combined")
+    for key in () if patterns else _PATTERNS:
+        if config.get(key):
+            raise AdapterError(f"{key} is set, expected one for all modules", hint=_CONVERSION)
     if config.get("bias", "none") != "none":
         raise AdapterError(f"bias is {config['bias']!r}, expected 'none'")
     init = str(config.get("init_lora_weights", True)).lower()
     if init.startswith(_BASE_CHANGING):
         raise AdapterError(f"init_lora_weights {init!r} changes the base model's weights")
-    rank = _check_rank("r", config.get("r"))
-    alpha = _check_alpha("lora_alpha", config.get("lora_alpha", 8))
-    rank_pattern = _pattern(config, "rank_pattern", _check_rank)
-    alpha_pattern = _pattern(config, "alpha_pattern", _check_alpha)
+    rank, alpha = config.get("r"), config.get("lora_alpha", 8)
+    if type(rank) is not int or not 1 <= rank <= 4096:
+        raise AdapterError(f"r is {rank!r}, expected an integer from 1 to 4096")
+    if not isinstance(alpha, (int, float)) or not 0 < alpha < 1e6:
+        raise AdapterError(f"lora_alpha is {alpha!r}, expected a positive number below 1e6")
     revision = config.get("revision")
     if not isinstance(revision, str | None):
         raise AdapterError(f"revision is {revision!r}, expected a string or null")
     task_type = config.get("task_type")
     if not isinstance(task_type, str | None):
         raise AdapterError(f"task_type is {task_type!r}, expected a string or null")
-    rslora = bool(config.get("use_rslora"))
-    scaling = alpha / _divisor(rank, rslora)
+    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     base_model = str(config.get("base_model_name_or_path") or "")
-    return LoraConfig(
-        base_model, rank, scaling, revision or None, rslora, rank_pattern, alpha_pattern, task_type
-    )
-
-
-def _check_rank(key: str, rank: Any) -> int:
-    if type(rank) is not int or not 1 <= rank <= 4096:
-        raise AdapterError(f"{key} is {rank!r}, expected an integer from 1 to 4096")
-    return rank
-
-
-def _check_alpha(key: str, alpha: Any) -> float:
-    if not isinstance(alpha, (int, float)) or not 0 < alpha < 1e6:
-        raise AdapterError(f"{key} is {alpha!r}, expected a positive number below 1e6")
-    return alpha
-
-
-def _pattern(
-    config: Mapping[str, Any], key: str, check: Callable[[str, Any], float]
-) -> Mapping[str, Any]:
-    """Return a checked ``rank_pattern`` or ``alpha_pattern``."""
-    pattern = config.get(key) or {}
-    if not isinstance(pattern, Mapping):
-        raise AdapterError(f"{key} is not a JSON object")
-    for name, value in pattern.items():
-        # other regular expressions, which PEFT accepts, can take forever
-        if not _PATTERN_KEY.fullmatch(name) or name.count("*") > _MAX_STARS:
-            raise AdapterError(f"{key} has {sanitize(name)}, expected the name of a module")
-        check(f"{key} of {sanitize(name)}", value)
-    return pattern
+    return LoraConfig(base_model, rank, scaling, revision or None, task_type)
 
 
 def write_config(

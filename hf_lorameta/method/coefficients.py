@@ -11,7 +11,7 @@ References:
     [3] Kish, Survey Sampling, Wiley, 1965.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,44 +27,6 @@ KERNEL_WIDTH = 2.0
 """Width of the covariance in `kernel`, in median distances between datasets of the bank."""
 RIDGE = 0.06
 """Noise variance in `kernel`, relative to the variance of adapters."""
-
-
-@dataclass(frozen=True, eq=False)
-class Coefficients:
-    """Coefficients of N adapters.
-
-    Attributes:
-        shared: (N,) float64, the same in all modules.
-
-    Example:
-        >>> c = Coefficients(np.array([0.5, 0.0, -0.5]))
-        >>> c.active, c.scaled(2).shared
-        (array([0, 2]), array([ 1.,  0., -1.]))
-    """
-
-    shared: Array
-
-    def __len__(self) -> int:
-        return len(self.shared)
-
-    @property
-    def active(self) -> NDArray[np.intp]:
-        """Ascending indices of the adapters with a nonzero coefficient."""
-        return np.flatnonzero(self.shared)
-
-    @property
-    def effective_number(self) -> float:
-        """`effective_number` of the coefficients."""
-        return effective_number(self.shared)
-
-    def scaled(self, factor: float) -> "Coefficients":
-        """All coefficients times a factor."""
-        return Coefficients(factor * self.shared)
-
-    def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Coefficients":
-        """The coefficients of some adapters, in the given order."""
-        return Coefficients(self.shared[indices])
-
 
 # --- helpers of the rules ------------------------------------------------------------------------
 
@@ -283,7 +245,7 @@ COEFFICIENT_RULES: dict[str, CoefficientRule] = {
 """Every coefficient rule, by the name a recipe uses."""
 
 
-def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficients:
+def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Array:
     """Apply a rule of `COEFFICIENT_RULES`, then `top_k`; None keeps all coefficients.
 
     Returns:
@@ -294,7 +256,7 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
         BankError: the rule needs something that the bank lacks.
 
     Example:
-        >>> apply_rule("attentional", RuleInputs(np.array([0.0, 1.0, 9.0])), k=1).shared
+        >>> apply_rule("attentional", RuleInputs(np.array([0.0, 1.0, 9.0])), k=1)
         array([1., 0., 0.])
     """
     if name not in COEFFICIENT_RULES:
@@ -307,7 +269,7 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
         weights = weights.sum() * top_k(weights, k)
     left = 1 - weights.sum()
     rest = [0.0 if abs(left) < 1e-12 else left] if inputs.general else []  # not rounding errors
-    return Coefficients(np.append(weights, rest))
+    return np.append(weights, rest)
 
 
 # --- selection -----------------------------------------------------------------------------------

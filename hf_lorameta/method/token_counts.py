@@ -7,7 +7,6 @@ dense rows: sums of integers, and an FFT.
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +97,12 @@ class Counts:
 
     @cached_property
     def energy(self) -> Array:
-        """(R,) qᵀKq with the kernel K of `metrics.mmd`."""
-        return np.asarray(_spectrum(self.vocab_size).energy(self.dense) / self.totals**2)
+        """(R,) ``qᵀKq = Σ_f K(f) |Q(f)|² / L`` with the kernel K of `metrics.mmd`."""
+        length, kernel = _kernel(self.vocab_size)
+        weights = 2 * kernel / length
+        weights[[0, -1]] /= 2  # all other frequencies stand for their mirror image, too
+        Q = np.fft.rfft(self.dense, n=length).view(np.float64)  # real and imaginary parts
+        return np.asarray(np.einsum("ij,ij,j->i", Q, Q, np.repeat(weights, 2)) / self.totals**2)
 
     def sum_by_dataset(self, values: Array) -> Array:
         """Sum an array parallel to `ids` over each dataset: (n,) → (R,)."""
@@ -128,7 +131,9 @@ class QueryCounts(Counts):
     @cached_property
     def potential(self) -> Array:
         """(V,) Kp with the kernel K of `metrics.mmd`."""
-        return _spectrum(self.vocab_size).apply(self.dense[0] / self.totals[0])
+        length, kernel = _kernel(self.vocab_size)
+        spectrum = np.fft.rfft(self.dense[0] / self.totals[0], n=length) * kernel
+        return np.asarray(np.fft.irfft(spectrum, n=length)[: self.vocab_size])
 
 
 def _dense(dataset: Sequence[Histogram], vocab_size: int) -> Array:
@@ -152,70 +157,13 @@ def _merged(dataset: Sequence[Histogram], vocab_size: int) -> tuple[NDArray[np.i
     return ids, dense.take(ids)
 
 
-# --- the kernel's quadratic form -----------------------------------------------------------------
-
-
-def fast_length(least: int) -> int:
-    """The smallest 2^a 3^b 5^c that is at least `least`: FFTs of such lengths are fast.
-
-    Example:
-        >>> [fast_length(n) for n in (1, 7, 31_999, 49_152)]
-        [1, 8, 32000, 49152]
-    """
-    odd: list[int] = [3**b * 5**c for b in range(12) for c in range(8)]
-    return min(x << (-(-least // x) - 1).bit_length() for x in odd)
-
-
-def _kernel(length: int) -> Array:
-    """K(x, y) on a circle of `length` ids, as a function of x − y: (length,)."""
-    lag = np.minimum(np.arange(length), length - np.arange(length)).astype(np.float64)
-    return np.asarray(sum(a**2 / (a**2 + lag**2) for a in BANDWIDTHS))
-
-
-class _Spectrum(NamedTuple):
-    """The kernel's transform on a circle of 4h ids, at least twice the vocabulary.
-
-    With Q the transform of a q that ends before 2h, ``4h · qᵀKq = Σ_f K(f) |Q(f)|²``. Its even
-    frequencies are the transform of length 2h; odd ones come in pairs of the same size, f and
-    4h − f, of which one is 4j + 3: the transform of length h of (q_m + i q_{m+h}) turned by 3m.
-    Together that is half the work of a transform of length 4h.
-    """
-
-    kernel: Array  # (2h + 1,) K(f)
-    even: Array  # (2h + 2,) weight of each real number in the transform of length 2h
-    odd: Array  # (2h,) the same for length h
-    turn: NDArray[np.complex128]  # (h,)
-
-    def energy(self, q: Array) -> Array:
-        """qᵀKq of every row: (R, V) → (R,)."""
-        half = self.turn.size
-        z = np.zeros((len(q), half), np.complex128)
-        z.real[:, : q.shape[1]] = q[:, :half]
-        z.imag[:, : max(0, q.shape[1] - half)] = q[:, half:]
-        z *= self.turn
-        odd = np.fft.fft(z, axis=1, out=z).view(np.float64)
-        even = np.fft.rfft(q, n=2 * half, axis=1).view(np.float64)
-        return np.asarray(_weighted_squares(odd, self.odd) + _weighted_squares(even, self.even))
-
-    def apply(self, p: Array) -> Array:
-        """Kp: (V,) → (V,)."""
-        length = 4 * self.turn.size
-        spectrum = np.fft.rfft(p, n=length) * self.kernel
-        return np.asarray(np.fft.irfft(spectrum, n=length)[: p.size])
-
-
-def _weighted_squares(values: Array, weights: Array) -> Array:
-    """Σ w x² of every row."""
-    return np.asarray(np.einsum("ij,ij,j->i", values, values, weights))
-
-
 @lru_cache(maxsize=2)
-def _spectrum(vocab_size: int) -> _Spectrum:
-    half = fast_length((vocab_size + 1) // 2)
-    kernel = np.fft.rfft(_kernel(4 * half)).real
-    even = kernel[::2] / (2 * half)
-    even[[0, -1]] /= 2  # all other frequencies stand for their mirror image, too
-    frequency = 4 * np.arange(half) + 3
-    odd = kernel[np.minimum(frequency, 4 * half - frequency)] / (2 * half)
-    turn = np.exp(-2j * np.pi * 3 / (4 * half) * np.arange(half))
-    return _Spectrum(kernel, np.repeat(even, 2), np.repeat(odd, 2), turn)
+def _kernel(vocab_size: int) -> tuple[int, Array]:
+    """The kernel on a circle of L ids, a power of two and at least twice the vocabulary.
+
+    Returns:
+        L, and the transform K(f) of the kernel as a function of x − y: (L/2 + 1,).
+    """
+    length = 1 << (2 * vocab_size - 1).bit_length()
+    lag = np.minimum(np.arange(length), length - np.arange(length)).astype(np.float64)
+    return length, np.fft.rfft(sum(a**2 / (a**2 + lag**2) for a in BANDWIDTHS)).real

@@ -29,10 +29,10 @@ EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
 
 EXPERTS, SHARED = "experts", "shared"
 """Folders of a mixture: one with a folder for each adapter, and that of what all of them share."""
-ROUTING_FILE, PROTOTYPES_FILE = "routing.json", "prototypes.safetensors"
-"""A folder that has the first is a mixture: it has them instead of PEFT's two files."""
+ROUTING_FILE = "routing.json"
+"""A folder that has it is a mixture: it has adapters in folders instead of PEFT's two files."""
 _MIXTURE_FILE = re.compile(
-    rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})|{ROUTING_FILE}|{PROTOTYPES_FILE}"
+    rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})|{ROUTING_FILE}"
 )
 
 Export = Literal["gguf"]

@@ -101,8 +101,8 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
     """Return a budget in seconds, if there is one and the recipe allows it.
 
     Raises:
-        UsageError: it is no positive time; or the recipe says how many rows to train on, asks for
-            a mixture, or is the paper's.
+        UsageError: it is no positive time; or the recipe says how many rows to train on, or asks
+            for a mixture.
 
     Example:
         >>> budget_seconds("2m", Recipe())
@@ -118,11 +118,6 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
         raise UsageError(
             "a budget chooses the number of rows to train on",
             hint=[leave_out, Option("train", change="leave out")],
-        )
-    if recipe.is_paper:
-        raise UsageError(
-            "a budget is for training, but the paper's recipe does not train",
-            hint=[leave_out, Option("recipe", change="leave out")],
         )
     if recipe.is_mixture:
         raise UsageError(

@@ -15,7 +15,6 @@ from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.method import metrics
 from hf_lorameta.method.coefficients import (
     COEFFICIENT_RULES,
-    Coefficients,
     RuleInputs,
     apply_rule,
 )
@@ -28,7 +27,7 @@ from hf_lorameta.types import Array
 
 def choose_coefficients(
     bank: Bank, recipe: Recipe, profile: Profile, counts: OutputCounts | None
-) -> tuple[Array, Coefficients]:
+) -> tuple[Array, Array]:
     """Measure the distances of a dataset to the bank and apply the recipe's rule to them.
 
     In a large bank, these are the distances to candidates that its sketches choose, and the others
@@ -50,8 +49,7 @@ def choose_coefficients(
     """
     has_general = bank.index.general is not None
     if not len(bank):
-        coefficients = Coefficients(np.ones(int(has_general)))
-        return np.empty(0), _finished(coefficients, bank, recipe, profile, counts)
+        return np.empty(0), _finished(np.ones(int(has_general)), bank, recipe, profile, counts)
     comparison = compare_with_bank(bank, profile, recipe.metric)
     if bank.is_large:
         _check_among_candidates(bank, recipe)
@@ -73,17 +71,17 @@ def choose_coefficients(
 
 
 def _finished(
-    coefficients: Coefficients,
+    coefficients: Array,
     bank: Bank,
     recipe: Recipe,
     profile: Profile,
     counts: OutputCounts | None,
-) -> Coefficients:
+) -> Array:
     """Append the coefficient of the output prior, if it takes part, and scale all of them."""
     prior = bank.index.output_prior and recipe.output_prior
     if counts and prior and COMBINERS[recipe.combine].linear:
-        coefficients = Coefficients(np.append(coefficients.shared, prior))
-    return coefficients.scaled(scale_for(bank, recipe, profile))
+        coefficients = np.append(coefficients, prior)
+    return scale_for(bank, recipe, profile) * coefficients
 
 
 def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
@@ -104,15 +102,14 @@ def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
 
 
 def _of_all(
-    number: int, chosen: NDArray[np.intp], distances: Array, coefficients: Coefficients
-) -> tuple[Array, Coefficients]:
+    number: int, chosen: NDArray[np.intp], distances: Array, coefficients: Array
+) -> tuple[Array, Array]:
     """Put distances and coefficients of candidates where they are in the whole bank."""
-    general = coefficients.shared[len(chosen) :]
     all_distances = np.full(number, np.inf)
     all_distances[chosen] = distances
     weights = np.zeros(number)
-    weights[chosen] = coefficients.shared[: len(chosen)]
-    return all_distances, Coefficients(np.append(weights, general))
+    weights[chosen], general = np.split(coefficients, [len(chosen)])
+    return all_distances, np.append(weights, general)
 
 
 def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:

@@ -29,7 +29,7 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_e
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, Option, UsageError
 from hf_lorameta.files import write_atomically
-from hf_lorameta.formats.lora_file import check_adapter
+from hf_lorameta.formats.lora_file import folder_config
 from hf_lorameta.formats.peft_config import LoraConfig
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
@@ -303,7 +303,7 @@ def locate_adapters(
     configs = []
     for own_name, folder in zip(shown, folders.values(), strict=True):
         with naming(own_name):
-            configs.append(check_adapter(folder)[0])
+            configs.append(folder_config(folder, patterns=True))
     stated = [i for i, config in enumerate(configs) if config.base_model]
     first = stated[0] if stated else 0
     for i in stated:

@@ -17,10 +17,9 @@ from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.engines.interfaces import RowScores
 from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import AdapterError, LoraMetaError, Option, RecipeError
+from hf_lorameta.errors import AdapterError, LoraMetaError, Option
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.method.low_rank import iterates
-from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, Combiner, Stacked, exact
+from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, Stacked, exact
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
@@ -31,15 +30,10 @@ from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
-MAX_HOURS = 1.0
-"""Estimated time on one core above which a combination is refused."""
-
 _MIN_SCALE = 1 / 8
 _WORKERS = min(4, os.cpu_count() or 1)
 _MAX_STACKED_BYTES = 560 << 20
 """Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
-_SECONDS_PER_ENTRY = 2e-8  # of one update, measured: form, prune, add
-_SECONDS_PER_FLOP = 4e-10  # of a full SVD, with min(out, in)² · max(out, in) of them
 
 
 def make_adapter(
@@ -154,7 +148,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         progress: called after each module with (done, total).
 
     Raises:
-        RecipeError: the combiner cannot combine these ranks, or this many adapters.
+        RecipeError: the combiner cannot combine these ranks.
         IntegrityError: an adapter's file is damaged.
         HubError: an adapter cannot be fetched.
     """
@@ -162,13 +156,11 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
     combiner, adapters = COMBINERS[plan.recipe.combine], bank.index.adapters
     active = [i for i in plan.active_indices if i < len(adapters)]
     options = {}
-    if combiner.entrywise:
-        refuse_long(combiner, layout, len(active), rank)
-        if bank.index.general:
-            active = [i for i in active if i < len(bank)] + [len(bank)]
-            options = {"start": True}
+    if combiner.entrywise and bank.index.general:
+        active = [i for i in active if i < len(bank)] + [len(bank)]
+        options = {"start": True}
     stack = AdapterStack(bank, [adapters[i] for i in active])
-    coefficients = plan.coefficients.shared[active]
+    coefficients = plan.coefficients[active]
     size = max(map(stack.size, bank.stored_layout))
     workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))
     buffers = [np.empty(size, np.float32) for _ in range(workers)]
@@ -188,38 +180,9 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         pairs.append(pair)
         progress(len(pairs), len(layout))
     if prior := plan.output_prior():
-        weight = float(plan.coefficients.shared[-1])
+        weight = float(plan.coefficients[-1])
         pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))
     return pairs
-
-
-def estimated_hours(layout: Layout, adapters: int, rank: int) -> float:
-    """Estimate the hours that combining adapters entry by entry takes on one core."""
-    seconds = 0.0
-    for module in layout:
-        smaller, larger = sorted((module.in_features, module.out_features))
-        # an SVD by iteration takes as long as one more adapter
-        fits = iterates((smaller, larger), rank)
-        seconds += _SECONDS_PER_ENTRY * (adapters + fits) * smaller * larger
-        if not fits:
-            seconds += _SECONDS_PER_FLOP * smaller**2 * larger
-    return seconds / 3600
-
-
-def refuse_long(combiner: Combiner, layout: Layout, adapters: int, rank: int | None) -> None:
-    """Refuse to combine more entries of updates than fit `MAX_HOURS`.
-
-    Raises:
-        RecipeError: it would take longer.
-    """
-    hours = estimated_hours(layout, adapters, DEFAULT_RANK if rank is None else rank)
-    if combiner.entrywise and hours > MAX_HOURS:
-        raise RecipeError(
-            f"{combiner.name} forms the updates of {adapters} adapters in full, which takes about "
-            f"{hours:.0f} hours on one core for {len(layout)} modules of this size, expected "
-            f"{MAX_HOURS:g} at most",
-            hint=[Option("combine", "exact"), "name fewer adapters"],
-        )
 
 
 # --- check ----------------------------------------------------------------------------------------
@@ -276,7 +239,7 @@ def check_adapter(
         len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
         prompt and prompt.loss, len(shots), right,
     )  # fmt: skip
-    plan = replace(plan, coefficients=plan.coefficients.scaled(scale), check=check)
+    plan = replace(plan, coefficients=scale * plan.coefficients, check=check)
     return replace(generation, plan=plan, pairs=_scaled(generation, scale))
 
 

@@ -30,7 +30,6 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, holds_proposed_instruction
-from hf_lorameta.pipeline.make import refuse_long
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_sources
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
@@ -60,8 +59,8 @@ def merge(
     Args:
         adapters: weights by name; a weight is any number, negative ones subtract. A name is a
             folder, a Hub id (``user/adapter``, ``user/adapter@revision``), or that of an entry of
-            the bank. Ranks, scalings and target modules may differ; a module that an adapter lacks
-            counts as zero. Types other than LoRA are converted, which needs PEFT.
+            the bank. Each is a plain LoRA of one rank. Ranks, scalings and target modules may
+            differ between adapters; a module that an adapter lacks counts as zero.
         recipe: None is ``MergeRecipe()``, the best approximation of the weighted sum.
         bank: where entries are looked up; None is the default bank.
         token: of the Hub; None uses the saved one.
@@ -71,11 +70,10 @@ def merge(
     Raises:
         UsageError: no adapter, a weight that is not finite, all weights zero, an unknown name, or a
             maximum size below that of rank 1.
-        RecipeError: the combiner would take hours, or cannot combine these ranks.
-        AdapterError: an adapter is damaged or cannot be converted, base models differ, or a module
-            has another size in another adapter.
+        RecipeError: the combiner cannot combine these ranks.
+        AdapterError: an adapter is damaged or no plain LoRA, base models differ, or a module has
+            another size in another adapter.
         HubError: a repo does not exist or cannot be reached.
-        MissingExtraError: an adapter has to be converted, and PEFT is not installed.
 
     Example:
         >>> merge({"general": 1.0, "local--acceptability_blimp": -0.5}).summary
@@ -97,7 +95,6 @@ def merge(
     sources = open_sources(names, hub, open_bank)
     layout = common_layout(names, sources)
     rank = _rank(recipe, sources, layout)
-    refuse_long(COMBINERS[recipe.combine], layout, len(sources), rank)
     chosen = tuple(weights[name] for name in names)
     merged = Merge(tuple(sources), chosen, recipe, layout, rank, hub, progress)
     for warning in merged.warnings:
@@ -275,12 +272,12 @@ def _rank(recipe: MergeRecipe, sources: Sequence[Source], layout: Layout) -> int
     if recipe.rank:
         return recipe.rank
     if recipe.combine == "factors":
-        return shared_rank(rank for source in sources for rank in source.ranks)
-    largest = [max(source.ranks) for source in sources]
+        return shared_rank(source.rank for source in sources)
+    ranks = [source.rank for source in sources]
     if recipe.max_size is not None:
-        most = MAX_RANK if COMBINERS[recipe.combine].entrywise else min(sum(largest), MAX_RANK)
+        most = MAX_RANK if COMBINERS[recipe.combine].entrywise else min(sum(ranks), MAX_RANK)
         return _rank_within(recipe.max_size, recipe.dtype, layout, most)
-    return min(sum(largest), max(DEFAULT_RANK, *largest), MAX_RANK)
+    return min(sum(ranks), max(DEFAULT_RANK, *ranks), MAX_RANK)
 
 
 def _rank_within(max_size: int, dtype: str, layout: Layout, most: int) -> int:

@@ -1,6 +1,5 @@
 """The adapters of a merge: found by name, checked, and read one module at a time."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,14 +8,11 @@ from typing import Any
 from hf_lorameta.bank.adapter_repo import stated_license
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import GeneralEntry
-from hf_lorameta.engines.transformers.peft_adapter import convert_to_lora
-from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import AdapterError, UsageError, sanitize
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, open_adapter
 from hf_lorameta.formats.lora_layout import FACTORS, Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.pipeline.adapter_folder import (
@@ -24,7 +20,6 @@ from hf_lorameta.pipeline.adapter_folder import (
     generated_parts,
     naming,
     read_provenance,
-    write_folder,
 )
 from hf_lorameta.types import FloatArray
 
@@ -43,7 +38,7 @@ class Source:
         base_revision: commit of the base model, if stated.
         task_type: PEFT's, if stated.
         layout: its modules.
-        ranks: of each module.
+        rank: of every module.
         read: returns lora_A (r, in), lora_B (out, r) and scaling of a module.
         licenses: stated for its weights; None stands for one that is not stated.
         private: a private repo or a folder.
@@ -59,7 +54,7 @@ class Source:
     base_revision: str | None
     task_type: str | None
     layout: Layout
-    ranks: tuple[int, ...]
+    rank: int
     read: Callable[[str], tuple[FloatArray, FloatArray, float]]
     licenses: tuple[str | None, ...]
     private: bool
@@ -79,9 +74,8 @@ def open_sources(names: Sequence[str], hub: Hub, bank: Callable[[], Bank]) -> li
 
     Raises:
         UsageError: no adapter has that name.
-        AdapterError: one is damaged, or no LoRA and not convertible.
+        AdapterError: one is damaged, or no plain LoRA of one rank.
         HubError: a repo does not exist or the Hub cannot be reached.
-        MissingExtraError: one has to be converted, and PEFT is not installed.
     """
     sources = [_open_source(name, hub, bank) for name in names]
     local = [i for i, source in enumerate(sources) if source.name == LOCAL]
@@ -94,13 +88,13 @@ def _open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
     """Find an adapter by name, see `open_sources`."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _from_folder(folder, name, hub)
+        return _from_folder(folder, name)
     repo_id, _, revision = name.partition("@")
     if not is_repo_id(repo_id) or repo_id.startswith("local/"):
         return _from_bank(name, bank())
     repo = hub.resolve(repo_id, "model", revision or None, blobs=True)
     return replace(
-        _from_folder(fetch_adapter(repo, hub), name, hub),
+        _from_folder(fetch_adapter(repo, hub), name),
         name=repo.repo_id,
         revision=repo.sha,
         licenses=(repo.license,),
@@ -109,9 +103,9 @@ def _open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
     )
 
 
-def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
+def _from_folder(folder: Path, name: str) -> Source:
     with naming(name):
-        config, weights = open_adapter(_as_lora(folder, hub))
+        config, weights = open_adapter(folder)
     if not config.base_model:
         raise AdapterError(
             f"{name} does not state its base model",
@@ -120,7 +114,7 @@ def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
 
     def read(module: str) -> tuple[FloatArray, FloatArray, float]:
         A, B = (weights.finite_tensor(module, factor) for factor in FACTORS)
-        return A, B, config.module_scaling(module)
+        return A, B, config.scaling
 
     return Source(
         name=LOCAL,
@@ -129,7 +123,7 @@ def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
         base_revision=config.revision,
         task_type=config.task_type,
         layout=weights.layout,
-        ranks=weights.ranks,
+        rank=weights.rank,
         read=read,
         licenses=(stated_license(folder),),
         private=True,
@@ -137,27 +131,6 @@ def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
         sha256=sha256(folder / WEIGHTS_FILE),
         generated=generated_parts(read_provenance(folder)[0]),
     )
-
-
-def _as_lora(folder: Path, hub: Hub) -> Path:
-    """Return the folder if it holds a LoRA or cannot be read, else that of its conversion.
-
-    Conversions are kept in the cache.
-    """
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
-        kind, base_model = config["peft_type"], config["base_model_name_or_path"]
-        revision = config.get("revision")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return folder  # opening it says what is wrong
-    if kind == "LORA" or not base_model or not (folder / WEIGHTS_FILE).exists():
-        return folder
-    key = "-".join(sha256(folder / name)[:32] for name in (WEIGHTS_FILE, CONFIG_FILE))
-    target = cache_dir() / "converted" / key
-    if not target.exists():
-        base_config = config_json(base_model, revision, hub.token)
-        write_folder(target, lambda new: convert_to_lora(folder, new, base_config))
-    return target
 
 
 def _from_bank(name: str, bank: Bank) -> Source:
@@ -188,7 +161,7 @@ def _from_bank(name: str, bank: Bank) -> Source:
         base_revision=bank.index.base_revision,
         task_type="CAUSAL_LM",
         layout=bank.layout,
-        ranks=(entry.rank,) * len(bank.layout),
+        rank=entry.rank,
         read=read,
         licenses=licenses,
         private=private,

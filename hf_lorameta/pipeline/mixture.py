@@ -1,10 +1,10 @@
 """A mixture: the adapters of a plan stay separate, and PEFT routes each token to some of them.
 
-Arrow gives each token and module the adapters whose prototypes fit its activation best, see
-`hf_lorameta.method.arrow`. The weights sum to one. In a bank with a general adapter g, from which
-all others were trained, the plan's formula ``g + Σ c_i (θ_i − g)`` is then ``Σ c_i θ_i``: whole
-adapters are routed, and a server can use each of them alone. All are multiplied by the plan's
-`scale`, as its coefficients are.
+Arrow (arXiv 2405.11157) gives each token and module the adapters whose prototypes, the input
+directions that their updates amplify most, fit its activation best. The weights sum to one. In a
+bank with a general adapter g, from which all others were trained, the plan's formula ``g + Σ c_i
+(θ_i − g)`` is then ``Σ c_i θ_i``: whole adapters are routed, and a server can use each of them
+alone. All are multiplied by the plan's `scale`, as its coefficients are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hf_lorameta._version import __version__
-from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.index import IndexEntry
 from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.errors import BankError, Option, UsageError
@@ -24,11 +23,9 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, target_modules, write_config
 from hf_lorameta.hub.repo import Token
-from hf_lorameta.method.arrow import prototype
 from hf_lorameta.method.merging import exact
 from hf_lorameta.pipeline.adapter_folder import (
     EXPERTS,
-    PROTOTYPES_FILE,
     ROUTING_FILE,
     SHARED,
     Export,
@@ -36,7 +33,7 @@ from hf_lorameta.pipeline.adapter_folder import (
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import PlannedAdapter, as_json
-from hf_lorameta.types import FactorPair, FloatArray, StageProgress
+from hf_lorameta.types import FactorPair, StageProgress
 
 ROUTED = 3
 """Adapters per token and module; PEFT's default."""
@@ -62,8 +59,8 @@ class Mixture(PlannedAdapter):
 
     The weights are read when it is saved, one adapter at a time. In place of PEFT's two files, the
     folder has ``experts``, with an adapter in each of its folders; ``shared``, with the output
-    prior, which is added to the base model once; ``routing.json``; and ``prototypes.safetensors``,
-    with a (k, in_features) array for each module. There is no GGUF of a mixture.
+    prior, which is added to the base model once; and ``routing.json``. There is no GGUF of a
+    mixture.
 
     Attributes:
         plan: its recipe's ``emit`` is ``mixture``.
@@ -109,7 +106,7 @@ class Mixture(PlannedAdapter):
     @property
     def entries(self) -> tuple[IndexEntry, ...]:
         """The adapters, by descending coefficient; those with negative ones are left out."""
-        bank, coefficients = self.plan.bank, self.plan.coefficients.shared
+        bank, coefficients = self.plan.bank, self.plan.coefficients
         active = (i for i in self.plan.active_indices if i < len(bank) and coefficients[i] > 0)
         return tuple(bank.index.entries[i] for i in active)
 
@@ -135,23 +132,18 @@ class Mixture(PlannedAdapter):
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         plan, layout = self.plan, self.plan.bank.layout
-        prototypes: list[list[FloatArray]] = []
         with (
             bars_unless(self.progress) as show,
             threadpool_limits(1, "blas"),  # the same bits on any number of cores
         ):
             for done, entry in enumerate(self.entries, 1):
                 pairs = list(self._expert(entry))
-                prototypes.append([prototype(A, B) for A, B in pairs])
                 self._write_adapter(folder / EXPERTS / entry.name, layout, pairs)
                 show("Writing adapters", done, len(self.entries))
         if prior := plan.output_prior():
             A, B = prior
             pair = exact([A], [B], [plan.output_strength or 0.0], [1.0], len(A))
             self._write_adapter(folder / SHARED, plan.layout[-1:], [pair])
-        by_module = zip(*prototypes, strict=True)
-        arrays = {m.name: np.stack(v) for m, v in zip(layout, by_module, strict=True)}
-        save_arrays(folder / PROTOTYPES_FILE, arrays)
         card = self._card_data(shared=prior is not None)
         provenance = plan.provenance() | {"rank": self.rank, "general_coefficient": card.general}
         routing = {ROUTING_FILE: as_json(self._routing(card)) + "\n"}
@@ -183,7 +175,6 @@ class Mixture(PlannedAdapter):
             "base_model": {"id": index.base_model, "revision": index.base_revision},
             "rank": self.rank,
             "router": {"method": "arrow", "top_k": routing.top_k, "temperature": 1.0},
-            "prototypes": PROTOTYPES_FILE,
             "shared": routing.shared,
             "adapters": [
                 {"name": entry.name, "path": path, **neighbor.to_dict()}

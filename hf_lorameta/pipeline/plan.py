@@ -20,9 +20,8 @@ from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.method.coefficients import effective_number
 from hf_lorameta.pipeline.coefficients import (
     Comparison,
     choose_coefficients,
@@ -77,7 +76,7 @@ class Plan:
     recipe: Recipe
     profile: Profile
     distances: Array
-    coefficients: Coefficients
+    coefficients: Array
     fit: Training | None = None
     training: Training | None = None
     check: Check | None = None
@@ -92,27 +91,27 @@ class Plan:
 
         That of the output prior, if it takes part, is the last.
         """
-        active = self.coefficients.active
+        active = np.flatnonzero(self.coefficients)
         is_prior = active == len(self.bank.index.adapters)
-        order = np.lexsort((-self.coefficients.shared[active], is_prior))
+        order = np.lexsort((-self.coefficients[active], is_prior))
         return [int(i) for i in active[order]]
 
     @property
     def effective_number(self) -> float:
         """Effective number of adapters; see `hf_lorameta.method.coefficients.effective_number`."""
-        return self.coefficients.take(range(len(self.bank))).effective_number
+        return effective_number(self.coefficients[: len(self.bank)])
 
     @property
     def general_coefficient(self) -> float | None:
         """Coefficient of the bank's general adapter; None if it has none."""
         has_one = self.bank.index.general is not None
-        return float(self.coefficients.shared[len(self.bank)]) if has_one else None
+        return float(self.coefficients[len(self.bank)]) if has_one else None
 
     @property
     def output_strength(self) -> float | None:
         """Coefficient of the output prior; None if it does not take part."""
         size = len(self.bank.index.adapters)
-        return float(self.coefficients.shared[size]) if len(self.coefficients) > size else None
+        return float(self.coefficients[size]) if len(self.coefficients) > size else None
 
     @property
     def trainings(self) -> tuple[Training, ...]:
@@ -186,7 +185,7 @@ class Plan:
                     dataset_revision=entry.dataset_revision,
                     license=entry.license,
                     distance=float(self.distances[i]),
-                    coefficient=float(self.coefficients.shared[i]),
+                    coefficient=float(self.coefficients[i]),
                     title=entry.title,
                 )
             )
@@ -252,34 +251,6 @@ class Plan:
         names = ("dataset", "adapter", "distance", "coefficient", "license")
         rows = [{name: getattr(n, name) for name in names} for n in self.neighbors()]
         return pd.DataFrame(rows, columns=list(names))
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the coefficients as horizontal bars with matplotlib.
-
-        Args:
-            ax: axes to draw into; None makes a figure.
-
-        Returns:
-            The axes.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-            UsageError: no adapters of single datasets are combined.
-        """
-        require_extra("matplotlib", extra="plot")
-        import matplotlib.pyplot as plt
-
-        neighbors = self.neighbors()[:20][::-1]
-        if not neighbors:
-            raise UsageError(
-                "there are no coefficients to draw: the plan combines no adapters of single "
-                "datasets",
-                hint="plan with a bank that has some",
-            )
-        ax = ax or plt.subplots(layout="constrained")[1]
-        ax.barh([n.label for n in neighbors], [n.coefficient for n in neighbors])
-        ax.set_xlabel("coefficient")
-        return ax
 
     # --- output ---------------------------------------------------------------------------------
 

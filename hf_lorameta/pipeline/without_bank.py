@@ -21,11 +21,6 @@ def refuse_without_adapters(bank: Bank, recipe: Recipe, dataset: DatasetInfo) ->
     allowed = {"rank"} if alone else {"rank", "scale"}
     if index.output_prior:
         allowed.add("output_prior")
-    if recipe.is_paper:
-        raise RecipeError(
-            f"the paper's recipe is for the adapters of a bank, and {reason}",
-            hint=[Option("recipe", change="leave out"), *_named(bank)],
-        )
     for name, field in MethodSettings.model_fields.items():
         value = getattr(recipe, name)
         if name not in allowed and value != field.default:

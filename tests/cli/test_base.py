@@ -177,8 +177,7 @@ def test_the_small_bank_in_this_package_is_used_without_the_base_model(
     assert "--base FOLDER" not in error  # it would not get the bank
     assert f"hf download {base}" in error
     error = cli("plan", labels, "--base", base, "--recipe", "paper", code=2).err
-    assert "the paper's recipe is for the adapters of a bank" in error
-    assert "Next:  leave out --recipe, or name another bank\n" in error
+    assert "metric=js is for the adapters of a bank, and embedded bank has only one" in error
 
 
 def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path) -> None:

@@ -329,5 +329,8 @@ def test_adapters_that_cannot_be_in_one_table_are_refused(
     config["base_model_name_or_path"] = None
     (tmp_path / "c" / CONFIG_FILE).write_text(json.dumps(config))
     assert "c does not name its base model" in cli("evaluate", "c", "-d", data, code=2).err
+    scaled = config | {"base_model_name_or_path": BASE, "alpha_pattern": {"q_proj": 2}}
+    (tmp_path / "c" / CONFIG_FILE).write_text(json.dumps(scaled))
+    cli("evaluate", "c", "-d", data, before=fake_evaluator())  # PEFT applies the pattern
     (tmp_path / "c" / CONFIG_FILE).write_text(json.dumps(config | {"use_dora": True}))
     assert "c: use_dora is set" in cli(*evaluate, "c", code=5).err

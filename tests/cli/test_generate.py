@@ -66,9 +66,7 @@ def test_a_bank_of_one_adapter_gives_valid_json(cli: Shell, user: Account, data:
 @pytest.mark.parametrize(
     "options",
     [("--top-k", 0), ("--temperature", 0), ("--temperature", "nan"), ("--rank", 0),
-     ("--rank", 513), ("--seed", -1), ("--metric", "cosine"), ("--dtype", "int8"),
-     ("--recipe", "paper", "--combine", "exact"), ("--recipe", "paper", "--rank", 4),
-     ("--recipe", "paper", "--top-k", 3)],
+     ("--rank", 513), ("--seed", -1), ("--metric", "cosine"), ("--dtype", "int8")],
     ids=lambda options: "".join(map(str, options)),
 )  # fmt: skip
 def test_invalid_settings_are_refused(

@@ -143,7 +143,15 @@ def test_the_base_model_is_as_before(
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT uses what transformers deprecates
-@pytest.mark.parametrize("settings", [{"use_dora": True}, {"target_modules": ["lm_head"]}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_dora": True},
+        {"target_modules": ["lm_head"]},
+        {"rank_pattern": {"layers.0.self_attn.q_proj": 3}},
+    ],
+    ids=str,
+)
 def test_adapters_other_than_plain_lora_of_inner_layers_are_scored_one_by_one(
     settings: dict[str, Any],
     base: Path,

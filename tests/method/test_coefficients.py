@@ -16,7 +16,6 @@ from hf_lorameta.method.coefficients import (
     COEFFICIENT_RULES,
     KERNEL_WIDTH,
     RIDGE,
-    Coefficients,
     RuleInputs,
     apply_rule,
     attentional,
@@ -46,7 +45,7 @@ MODEL = random_model()
 
 
 def apply(rule: str, d: Array, temperature: float = 1.0, k: int | None = None) -> Array:
-    return apply_rule(rule, RuleInputs(d, temperature, model=lambda: MODEL), k).shared
+    return apply_rule(rule, RuleInputs(d, temperature, model=lambda: MODEL), k)
 
 
 def assert_simplex(weights: Array, size: int) -> None:
@@ -297,7 +296,7 @@ def test_kernel_of_datasets_at_almost_no_distance_takes_all_others_as_far(least:
 def test_the_general_adapter_remains_if_no_dataset_is_near() -> None:
     far = RuleInputs(np.array([9.0, 9.0]), 1e-3, lambda: line([0, 1]), general=True)
     for k in (None, 1):
-        np.testing.assert_allclose(apply_rule("kernel", far, k).shared, [0, 0, 1])
+        np.testing.assert_allclose(apply_rule("kernel", far, k), [0, 0, 1])
 
 
 def test_kernel_splits_a_weight_among_duplicates() -> None:
@@ -357,15 +356,3 @@ def test_neural_without_a_network_hints_at_bank_fit() -> None:
     with pytest.raises(BankError, match="no fitted network") as caught:
         apply_rule("neural", RuleInputs(np.zeros(2)))
     assert caught.value.hint == "hf-lorameta bank fit DIR"
-
-
-# --- coefficients as a value ---------------------------------------------------------------------
-
-
-def test_operations_on_coefficients() -> None:
-    c = Coefficients(np.array([0.5, 0.0, -0.25]))
-    assert len(c) == 3
-    assert c.active.tolist() == [0, 2]
-    assert c.scaled(2).shared.tolist() == [1.0, 0.0, -0.5]
-    assert c.take([2, 0]).shared.tolist() == [-0.25, 0.5]
-    assert c.effective_number == effective_number(c.shared)

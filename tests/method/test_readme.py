@@ -11,12 +11,10 @@ import pytest
 
 import hf_lorameta.method
 from hf_lorameta import Recipe, plan
-from hf_lorameta.errors import RecipeError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.recipe import REGISTRIES
 from tests.support.plain_bank import plain_bank
 
 README = Path(hf_lorameta.method.__file__).with_name("README.md")
@@ -42,7 +40,7 @@ def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     bank, recipe = plain_bank(), Recipe.of(**OURS)
     planned = plan(path, bank, recipe)
-    c = planned.coefficients.shared
+    c = planned.coefficients
     assert c.sum() == pytest.approx(1)
     assert c.argmax() == planned.distances.argmin()
     assert (planned.distances > 0).all()
@@ -56,10 +54,3 @@ def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     np.testing.assert_allclose(new_b @ new_a, entry.scaling * B @ A, atol=1e-5)
     card = (generation.save_pretrained(tmp_path / "adapter") / "README.md").read_text("utf-8")
     assert "inverse: inverse distance weighting" in card
-
-
-def test_registered_methods_are_refused_by_the_papers_recipe() -> None:
-    for field in ("metric", "coefficients"):
-        assert OURS[field] in REGISTRIES[field]
-        with pytest.raises(RecipeError, match=f"the paper has no {field} {OURS[field]}"):
-            Recipe.paper(**{field: OURS[field]})

@@ -209,7 +209,7 @@ def test_a_model_in_memory_need_not_be_on_this_machine(
         assert choose(write(tmp_path, 300), with_model, 3600.0)[0] == 300
 
 
-@pytest.mark.parametrize("recipe", [Recipe(train=16), Recipe(emit="mixture"), Recipe.paper()])
+@pytest.mark.parametrize("recipe", [Recipe(train=16), Recipe(emit="mixture")])
 def test_a_budget_goes_with_a_recipe_that_leaves_the_rows_to_it(recipe: Recipe) -> None:
     with pytest.raises(UsageError, match="a budget"):
         budget_seconds(60.0, recipe)

@@ -209,8 +209,8 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
     expected = (1 - norm(generation.pairs) / best) ** 2
     assert check.end == pytest.approx(expected, rel=1e-3, abs=1e-6)
     assert check.end <= check.base == 1
-    scaled = generation.plan.coefficients.shared
-    np.testing.assert_allclose(scaled, scale * plain.plan.coefficients.shared)
+    scaled = generation.plan.coefficients
+    np.testing.assert_allclose(scaled, scale * plain.plan.coefficients)
     again = make_adapter(replace(generation.plan, recipe=plain.plan.recipe))
     for (A, B), (C, D) in zip(generation.pairs, again.pairs, strict=True):
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)

@@ -67,7 +67,7 @@ def loss(base: Path, rows: Path, adapter: Path | None) -> float:
 
 def test_a_plan_gives_the_general_adapter_what_is_left_of_one(bank: Bank, new: Path) -> None:
     planned = plan(new, bank)
-    *single, general, prior = planned.coefficients.shared
+    *single, general, prior = planned.coefficients
     assert len(single) == len(bank) == 3
     assert sum(single) + general == pytest.approx(1)
     assert (planned.general_coefficient, planned.output_strength) == (general, prior)
@@ -75,8 +75,8 @@ def test_a_plan_gives_the_general_adapter_what_is_left_of_one(bank: Bank, new: P
     assert len(planned.neighbors()) == 3
     assert planned.effective_number <= 3
     one = planned.with_recipe(Recipe(top_k=1, output_prior=0))
-    assert np.count_nonzero(one.coefficients.shared[:3]) == 1
-    assert one.coefficients.shared[:3].sum() == pytest.approx(sum(single))
+    assert np.count_nonzero(one.coefficients[:3]) == 1
+    assert one.coefficients[:3].sum() == pytest.approx(sum(single))
     assert one.output_strength is None
     paper = planned.with_recipe(Recipe.paper())
     assert paper.general_coefficient == pytest.approx(0)
@@ -95,9 +95,9 @@ def test_coefficients_are_scaled_for_outputs_longer_than_the_banks(
     assert longer.scale == pytest.approx((typical / longer.profile.output_length) ** 0.5)
     assert longer.scale < 0.7
     whole = longer.with_recipe(Recipe(scale=1))
-    np.testing.assert_allclose(longer.coefficients.shared, longer.scale * whole.coefficients.shared)
-    assert whole.coefficients.shared[:-1].sum() == pytest.approx(1)
-    assert whole.coefficients.shared[-1] == Recipe().output_prior
+    np.testing.assert_allclose(longer.coefficients, longer.scale * whole.coefficients)
+    assert whole.coefficients[:-1].sum() == pytest.approx(1)
+    assert whole.coefficients[-1] == Recipe().output_prior
     assert "since the outputs of this dataset are longer" in render_card(longer.card_data(4), None)
     assert "All coefficients were scaled" not in render_card(whole.card_data(4), None)
     assert longer.to_dict()["scale"] == longer.scale
@@ -122,7 +122,7 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     assert general is not None
     assert (len(lone), len(lone.index.adapters), lone.verify()) == (0, 1, [])
     planned = pickle.loads(pickle.dumps(plan(new, lone)))
-    assert planned.coefficients.shared.tolist() == [1]
+    assert planned.coefficients.tolist() == [1]
     assert planned.output_counts is not None  # by which a fit is proposed
     assert "the general adapter of local bank" in repr(planned)
     assert planned.neighbors() == ()
@@ -204,7 +204,7 @@ def test_rules_of_the_paper_are_not_scaled_unasked(
     planned = plan(tiny.write_task(tmp_path, "long", lines), bank, Recipe.of(**settings))
     assert planned.scale == 1
     half = planned.with_recipe(Recipe.of(scale=0.5, **settings))
-    np.testing.assert_allclose(half.coefficients.shared, planned.coefficients.shared / 2)
+    np.testing.assert_allclose(half.coefficients, planned.coefficients / 2)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

@@ -22,17 +22,19 @@ from tests.training import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
-MODULES = ("q_proj", "v_proj", "down_proj")
 ADAPTERS: dict[str, dict[str, Any]] = {
     "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
     "rslora": {"r": 9, "lora_alpha": 6, "use_rslora": True, "target_modules": ["q_proj"]},
-    "patterns": {
-        "r": 2, "lora_alpha": 4, "target_modules": list(MODULES),
-        "rank_pattern": {"q_proj": 5, "layers.1.self_attn.v_proj": 3},
-        "alpha_pattern": {".*down_proj": 7}, "use_rslora": True,
+    "wide": {
+        "r": 5, "lora_alpha": 4, "use_rslora": True,
+        "target_modules": ["q_proj", "v_proj", "down_proj"],
     },
 }  # fmt: skip
-WEIGHTS = {"plain": 0.7, "rslora": -0.3, "patterns": 1.5}
+REFUSED: dict[str, dict[str, Any]] = {
+    "loha": {"r": 2, "target_modules": ["q_proj"]},
+    "patterns": {"target_modules": ["q_proj"], "alpha_pattern": {"q_proj": 7}},
+}
+WEIGHTS = {"plain": 0.7, "rslora": -0.3, "wide": 1.5}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,7 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one adapter of each kind, with random weights, saved by PEFT."""
     peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("adapters")
-    kinds = ADAPTERS | {"loha": {"r": 2, "alpha": 6, "target_modules": ["q_proj", "v_proj"]}}
-    for seed, (name, settings) in enumerate(kinds.items()):
+    for seed, (name, settings) in enumerate((ADAPTERS | REFUSED).items()):
         torch.manual_seed(seed)
         make = peft.LoHaConfig if name == "loha" else peft.LoraConfig
         model = peft.get_peft_model(peft_model(base), make(task_type="CAUSAL_LM", **settings))
@@ -111,30 +112,14 @@ def test_a_lower_rank_gives_the_best_fit(base: Path, adapters: Path, tmp_path: P
 
 def test_the_default_rank_is_the_largest_and_at_least_16(adapters: Path) -> None:
     assert merge({adapters / name: 1.0 for name in WEIGHTS}).rank == 16
-    assert merge({adapters / "plain": 1.0, adapters / "patterns": 1.0}).rank == 9
+    assert merge({adapters / "plain": 1.0, adapters / "wide": 1.0}).rank == 9
 
 
-def test_other_peft_types_are_converted(
-    base: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path / "cache"))
-    weights = {"loha": 0.5, "plain": -1.0}
-    actual = updates(base, merged(adapters, tmp_path / "m", weights, rank=32))
-    for module, update in weighted_sum(base, adapters, weights).items():
-        error = np.linalg.norm(actual[module] - update) / np.linalg.norm(update)
-        assert error < 2e-3  # the conversion keeps all but 1e-6 of the squared norm
-
-
-def test_a_conversion_that_would_leave_out_tensors_is_refused(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
-    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path / "cache"))
-    model = transformers.AutoModel.from_pretrained(base)  # its names lack a causal LM's "model."
-    config = peft.LoHaConfig(r=2, target_modules=["q_proj"], task_type="FEATURE_EXTRACTION")
-    peft.get_peft_model(model, config).save_pretrained(tmp_path / "loha")
-    with pytest.raises(AdapterError, match=r"of its tensors are unexpected and .* are missing"):
-        merge({tmp_path / "loha": 1.0})
+def test_other_peft_types_and_patterns_are_refused(adapters: Path) -> None:
+    for name, reason in (("loha", "peft_type is 'LOHA'"), ("patterns", "alpha_pattern is set")):
+        with pytest.raises(AdapterError, match=f"{name}: {reason}, expected") as raised:
+            merge({adapters / name: 1.0})
+        assert "save_as_lora" in raised.value.hint
 
 
 def test_adapters_of_some_layers_give_an_adapter_of_these_layers(
@@ -200,9 +185,7 @@ def test_the_share_that_is_kept_of_the_squared_norm_is_stated(
     assert kept == pytest.approx(1 - lost / norm, 1e-4)
 
 
-def test_gguf_has_the_updates_of_differing_ranks(
-    base: Path, adapters: Path, tmp_path: Path
-) -> None:
+def test_gguf_has_the_updates_of_other_scalings(base: Path, adapters: Path, tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
     from hf_lorameta.formats.gguf_adapter import export
     from hf_lorameta.formats.gguf_architecture import permute
@@ -210,17 +193,16 @@ def test_gguf_has_the_updates_of_differing_ranks(
     config = json.loads((base / "config.json").read_bytes())
     heads = {"q_proj": 4}  # llama.cpp has its rows in another order
     names = {"q_proj": "attn_q", "v_proj": "attn_v", "down_proj": "ffn_down"}
-    for name in ("patterns", "rslora"):  # PEFT's own, with scalings that llama.cpp cannot state
-        path = export(adapters / name, tmp_path / f"{name}.gguf", config, "f32")
-        reader = gguf.GGUFReader(path)
-        alpha = reader.fields["adapter.lora.alpha"].contents()
-        tensors = {t.name: t.data for t in reader.tensors}
-        for module, update in updates(base, adapters / name).items():
-            kind, layer = module.rpartition(".")[2], module.split(".")[2]
-            prefix = f"blk.{layer}.{names[kind]}.weight"
-            A, B = tensors[f"{prefix}.lora_a"], tensors[f"{prefix}.lora_b"]
-            expected = permute(update, heads[kind]) if kind in heads else update
-            np.testing.assert_allclose(alpha / len(A) * (B @ A), expected, atol=1e-4)
+    path = export(adapters / "wide", tmp_path / "wide.gguf", config, "f32")
+    reader = gguf.GGUFReader(path)
+    alpha = reader.fields["adapter.lora.alpha"].contents()
+    tensors = {t.name: t.data for t in reader.tensors}
+    for module, update in updates(base, adapters / "wide").items():
+        kind, layer = module.rpartition(".")[2], module.split(".")[2]
+        prefix = f"blk.{layer}.{names[kind]}.weight"
+        A, B = tensors[f"{prefix}.lora_a"], tensors[f"{prefix}.lora_b"]
+        expected = permute(update, heads[kind]) if kind in heads else update
+        np.testing.assert_allclose(alpha / len(A) * (B @ A), expected, atol=1e-4)
 
 
 # --- what is refused ----------------------------------------------------------------------------

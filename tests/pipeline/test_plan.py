@@ -62,7 +62,7 @@ def length_distances_inside(bank: Bank) -> np.ndarray:
 
 def default_coefficients(distances: np.ndarray, inside: np.ndarray) -> np.ndarray:
     inputs = RuleInputs(distances, bank_distances=lambda: inside)
-    return apply_rule(Recipe().coefficients, inputs).shared
+    return apply_rule(Recipe().coefficients, inputs)
 
 
 # --- what is compared ----------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_prompts_are_compared_with_inputs_only(prompts: Plan, embedded: Bank) ->
     np.testing.assert_allclose(prompts.distances, expected)
     inside = js_inside(embedded, "input")
     np.testing.assert_allclose(
-        prompts.coefficients.shared, default_coefficients(expected, inside), atol=1e-7
+        prompts.coefficients, default_coefficients(expected, inside), atol=1e-7
     )
     np.fill_diagonal(inside, np.inf)
     assert prompts.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
@@ -109,7 +109,7 @@ def test_text_without_inputs_is_compared_with_outputs(tmp_path: Path, embedded: 
     result = plan(write_rows(tmp_path, "text"), embedded)
     inside = js_inside(embedded, "output") + length_distances_inside(embedded)
     expected = default_coefficients(result.distances, inside)
-    np.testing.assert_allclose(result.coefficients.shared, expected, atol=1e-7)
+    np.testing.assert_allclose(result.coefficients, expected, atol=1e-7)
     np.fill_diagonal(inside, np.inf)
     assert result.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
     complete = result.with_recipe(Recipe(metric="js", coefficients="normalized"))

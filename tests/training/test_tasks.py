@@ -122,7 +122,7 @@ def test_what_names_no_tasks_is_refused(
 def test_a_broken_manifest_or_meta_file_is_refused(tmp_path: Path) -> None:
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1")
-    with pytest.raises(ManifestError, match=r"m\.yaml:1"):
+    with pytest.raises(ManifestError, match=r"m\.yaml: base_model: is missing"):
         read_tasks([str(manifest)])
     write_task(tmp_path / "tasks", "a", rows(0))
     (tmp_path / "tasks" / "meta.json").write_text("[]")

@@ -1,23 +1,19 @@
-"""Adapters that PEFT loads by its own rules: attached, as plain factors, or converted to LoRA."""
+"""Adapters that PEFT loads by its own rules: attached, or as plain factors."""
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines.transformers.packing import check_row_attention
-from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, UsageError, first_line
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, open_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 
 if TYPE_CHECKING:
     from hf_lorameta.engines.transformers.lora_layer import Factors
-
-_ENERGY = 1 - 1e-6
-"""Share of each update's squared norm that a conversion keeps: an error of 0.1 %."""
 
 
 @contextmanager
@@ -113,62 +109,6 @@ def _factors(model: Any) -> "dict[str, Factors] | None":
         A, B = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
         factors[name] = A.detach(), B.detach() * layer.scaling[adapter]
     return factors
-
-
-# --- as another adapter -------------------------------------------------------------------------
-
-
-def convert_to_lora(folder: Path, target: Path, base_config: Mapping[str, Any]) -> None:
-    """Write an adapter of another type (LoHa, LoKr, VeRA, …) as LoRA, whose ranks may differ.
-
-    Only the shapes of the base model are needed, which its ``config.json`` states. In place of its
-    weights there is one NaN for each, so that a type whose update depends on them fails.
-
-    Args:
-        folder: adapter of any type that PEFT converts: one whose update does not depend on the base
-            model's weights.
-        target: folder that is written.
-        base_config: the base model's parsed ``config.json``.
-
-    Raises:
-        AdapterError: PEFT cannot load or convert it, or has other tensors for this base model.
-        MissingExtraError: torch, transformers or PEFT is not installed.
-    """
-    require_extra("torch", "transformers", "peft")
-    from peft import PeftModel
-    from peft.tuners.lora import save_as_lora
-
-    names = _checked_tensor_names(folder, "")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = PeftModel.from_pretrained(_without_weights(base_config), folder)
-            _check_fit(model, folder, names)
-            save_as_lora(target, model, rank=_ENERGY)
-    except AdapterError:
-        raise
-    except Exception as error:
-        raise AdapterError(
-            f"PEFT cannot convert {folder.name} to LoRA: {first_line(error)[:300]}",
-            hint="merge adapters whose update does not depend on the base model's weights",
-        ) from error
-
-
-def _without_weights(config: Mapping[str, Any]) -> Any:
-    """Return a model of a configuration, with one NaN in place of each of its weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    shapes = {key: value for key, value in config.items() if key != "model_type"}
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(config["model_type"], **shapes)
-        )
-    for module in model.modules():
-        for name, weight in list(module.named_parameters(recurse=False)):
-            empty = torch.tensor(torch.nan).expand(weight.shape)
-            setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
-    return model
 
 
 # --- checks -------------------------------------------------------------------------------------
