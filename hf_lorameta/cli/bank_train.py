@@ -134,7 +134,8 @@ class Request:
             value = values[option.name]
             if option.name not in _NOT_IN_A_JOB and value != option.default:
                 name = option.name.replace("_", "-")
-                words += [f"--no-{name}"] if value is False else [f"--{name}", str(value)]
+                switch = {True: [f"--{name}"], False: [f"--no-{name}"]}
+                words += switch[value] if isinstance(value, bool) else [f"--{name}", str(value)]
         return tuple(words)
 
     def read_tasks(self) -> "tuple[Task, ...]":
