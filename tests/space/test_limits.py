@@ -471,6 +471,8 @@ def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
         spent.check("a")
     assert "Try again in 60 minutes" in str(caught.value.advice[0])
     spent.check("b")
+    with pytest.raises(LoraMetaError, match="10 minutes within an hour"):
+        spent.check("b", hourly.MODEL_SECONDS + 1)
 
 
 def test_an_address_makes_some_gigabytes_of_adapters_in_an_hour(
