@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import httpx2
 import pytest
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
-from hf_lorameta.engines.llama_cpp import server as llama_cpp
 from hf_lorameta.engines.llama_cpp.server import LlamaCpp
 from hf_lorameta.engines.scoring import compare
 from hf_lorameta.environment import install_hint
@@ -30,30 +27,6 @@ from tests.support.engine_fixtures import needs_engine
 
 pytestmark = [pytest.mark.slow, needs_engine]
 ROWS = [("The capital of France is", "Paris."), ("2 + 2 =", "4"), ("", "So it began.")]
-# replaces llama-server: has its flags and runs the server of xllamacpp
-BINARY = """#!{python}
-import argparse, os, sys, time
-parser = argparse.ArgumentParser(allow_abbrev=False)
-parser.add_argument("--model"), parser.add_argument("--host"), parser.add_argument("--port")
-parser.add_argument("--ctx-size", type=int), parser.add_argument("--parallel", type=int)
-parser.add_argument("--no-warmup", action="store_true")
-parser.add_argument("--lora", action="append", default=[])
-for name in ("--cache-type-k", "--cache-type-v", "--flash-attn"):
-    parser.add_argument(name)
-asked = parser.parse_args()
-import xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel = asked.model, asked.ctx_size, asked.parallel
-params.hostnames, params.port = [asked.host], int(asked.port)
-params.api_keys, params.verbosity = [os.environ["LLAMA_API_KEY"]], -1
-params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in asked.lora]
-try:
-    server = xllamacpp.Server(params)
-except RuntimeError:
-    sys.exit("error: failed to load model")
-while True:
-    time.sleep(1)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -224,9 +197,9 @@ def test_converted_adapters_are_cached(
 
 def test_requests_without_the_key_are_rejected(engine: LlamaCpp) -> None:
     asked = {"prompt": "x", "n_predict": 1}
-    answer = httpx2.post(f"{engine._server.address}/completion", json=asked, trust_env=False)
+    answer = httpx2.post(f"{engine._client.base_url}/completion", json=asked, trust_env=False)
     assert answer.status_code == 401
-    assert engine._server.address.startswith("http://127.0.0.1:")
+    assert str(engine._client.base_url).startswith("http://127.0.0.1:")
 
 
 def test_prompt_longer_than_the_context_raises(engine: LlamaCpp) -> None:
@@ -258,8 +231,9 @@ def test_adapters_that_do_not_fit_raise(base: Path, tmp_path: Path) -> None:
     layout = (Module("model.layers.0.self_attn.q_proj", 8, 8),)
     other = save(tmp_path / "a", layout)
     narrow = gguf_adapter.export(other, tmp_path / "narrow.gguf", config())
-    with pytest.raises(AdapterError, match=r"loads .*, but not with the adapter"):
+    with pytest.raises(UsageError, match=r"cannot load .* with .*narrow\.gguf") as caught:
         LlamaCpp(base, [narrow])
+    assert "check that the adapter is for this base model" in caught.value.hint
     qwen = gguf_adapter.export(other, tmp_path / "qwen.gguf", config("qwen2"))
     with pytest.raises(AdapterError, match=r"is for qwen2, .* is llama"):
         LlamaCpp(base, [qwen])
@@ -267,53 +241,12 @@ def test_adapters_that_do_not_fit_raise(base: Path, tmp_path: Path) -> None:
 
 def test_missing_llama_cpp_raises(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setenv("PATH", "")
-    assert not llama_cpp.available()
-    with pytest.raises(MissingExtraError, match="neither llama-server nor") as caught:
+    with pytest.raises(MissingExtraError, match="xllamacpp is not installed") as caught:
         LlamaCpp(base)
     assert caught.value.hint == install_hint("gguf")
 
 
-# --- the binary ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ``llama-server`` on the PATH; xllamacpp must not be used in this process."""
-    path = tmp_path / "bin" / "llama-server"
-    path.parent.mkdir()
-    path.write_text(BINARY.format(python=sys.executable))
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(llama_cpp, "_EmbeddedServer", None)
-    return path
-
-
-def test_binary_on_the_path_is_preferred(
-    binary: Path, base: Path, files: list[Path], engine: LlamaCpp
-) -> None:
-    prompt, output = engine.tokenize("Input: it rained.\nOutput:"), engine.tokenize(" yes")
-    with LlamaCpp(base, files, context=128, exact=True) as child:
-        process = child._server._process  # type: ignore[attr-defined]
-        for index in (None, 0):
-            mine = child.logprobs(prompt, output, index)
-            assert mine == pytest.approx(engine.logprobs(prompt, output, index), abs=0.05)
-        assert "".join(child.answer(prompt, max_tokens=3))
-        process.kill()
-        process.wait()
-        with pytest.raises(LoraMetaError, match="stopped answering"):
-            child.tokenize("x")
-    assert process.poll() is not None
-
-
-def test_error_message_of_the_binary_is_reported(binary: Path, tmp_path: Path, base: Path) -> None:
-    half = tmp_path / "half.gguf"
-    half.write_bytes(base.read_bytes()[: 20 << 20])
-    with pytest.raises(UsageError, match=r"half\.gguf: error: failed to load model"):
-        LlamaCpp(half)
-
-
-def test_binary_that_reports_no_probabilities_raises(
+def test_an_answer_without_probabilities_raises(
     engine: LlamaCpp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = {"content": " a", "completion_probabilities": [{"content": " a", "probs": []}]}

@@ -1,6 +1,5 @@
 """llama.cpp with tiny random models: exported adapters against PEFT, long rows, and failures."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from hf_lorameta.engines.llama_cpp import server as llama_cpp
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.server import LlamaCpp
-from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
+from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, BaseArchitecture
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
@@ -116,63 +114,3 @@ def test_prompts_are_truncated_and_outputs_are_not(
     assert output[-1] == 256  # the end
     assert same == output
     assert bytes(short) == b"a"
-
-
-# --- failures -----------------------------------------------------------------------------------
-
-BINARY = """#!{python}
-import http.server, os, signal, sys
-if sys.argv.count("--lora") > 1:
-    print("GGML_ASSERT(too many) failed", flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def do_POST(self):
-        self.send_response(500)
-        self.end_headers()
-    def log_message(self, *_):
-        pass
-port = int(sys.argv[sys.argv.index("--port") + 1])
-http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
-"""
-
-
-@pytest.fixture
-def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Servers started from a ``llama-server`` that crashes or answers with errors."""
-    path = tmp_path / "bin" / "llama-server"
-    path.parent.mkdir()
-    path.write_text(BINARY.format(python=sys.executable))
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", str(path.parent))
-    started: list[Any] = []
-    start = llama_cpp.start_server
-
-    def start_and_keep(*asked: Any) -> Any:
-        started.append(start(*asked))
-        return started[-1]
-
-    monkeypatch.setattr(llama_cpp, "start_server", start_and_keep)
-    return started
-
-
-def test_server_is_stopped_if_it_cannot_be_used(tmp_path: Path, servers: list[Any]) -> None:
-    base = write_gguf(model_of("Llama"), tmp_path / "base.gguf")
-    with pytest.raises(LoraMetaError, match="answered 500"):
-        LlamaCpp(base)
-    (server,) = servers
-    assert server._process.poll() is not None
-
-
-def test_crash_with_several_adapters_blames_them(tmp_path: Path, servers: list[Any]) -> None:
-    model = model_of("Llama")
-    base = write_gguf(model, tmp_path / "base.gguf")
-    save_adapter(model, tmp_path / "a")
-    config = base_config(read_metadata(base))
-    files = [export(tmp_path / "a", tmp_path / f"{i}.gguf", config) for i in range(3)]
-    with pytest.raises(AdapterError, match=r"these 3 adapters: GGML_ASSERT\(too many\)") as caught:
-        LlamaCpp(base, files)
-    assert str(files[0]) not in str(caught.value)
-    assert "update llama-server" in caught.value.hint

@@ -138,7 +138,6 @@ def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    monkeypatch.setenv("PATH", "")
     gguf, reason = find_model(Bank.embedded(), settings.Settings())
     assert gguf is None
     page = result_view.no_model_html(reason)
