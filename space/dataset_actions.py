@@ -16,7 +16,7 @@ from forms.html_forms import columns_form, columns_from_form
 from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded_file
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
-from limits.uploads import UPLOADS
+from limits.uploads import used
 from views.blocks import error_html, note, render
 from views.plan import details_html, map_html, verdict_html
 from views.result import other_base_markdown
@@ -68,11 +68,11 @@ class DatasetActions(Actions):
                 return self.idle(visit)
         no_columns = {self.components.columns_form: ""}
         visit.choose(DatasetRequest())
-        visit.upload = None
         try:
             visit.request = validated(_request_of(values))
-            visit.upload = UPLOADS.use(visit.request.file or "")
+            visit.upload = used(visit.request.file or "")
         except LoraMetaError as error:
+            visit.upload = None
             return self._refused(visit, error) | no_columns
         return self._read(visit, token) | no_columns
 

@@ -17,7 +17,7 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
 from limits.places import Place
-from limits.uploads import UPLOADS
+from limits.uploads import used
 from settings import Settings, line_limits
 from views.blocks import advice, by_class, message_of
 from work.bank_loader import BankLoader
@@ -177,7 +177,7 @@ class Endpoints:
 
     def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
-        kept = UPLOADS.use(named["file"]) if named["file"] else None
+        kept = used(named["file"] or "")
         request = DatasetRequest(**named | {"columns": columns_of(inputs["columns"])})
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
         result = make_plan(
