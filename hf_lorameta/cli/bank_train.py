@@ -88,9 +88,6 @@ class Request:
     instruction: InstructionOption = None
     template: TemplateOption = None
     max_text: MaxTextOption = None
-    device: Annotated[
-        str | None, typer.Option(help="cuda, mps or cpu. Default: the best.", show_default=False)
-    ] = None
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -207,7 +204,7 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
             request.output.resolve(),
             Base.find(request.base, request.base_revision, hub),
             settings,
-            Machine(request.device, request.dtype, request.at_once),
+            Machine(request.dtype, request.at_once),
             hub=hub,
             executor=executor,
             reporter=_ShownProgress(settings, stage, request.quiet),

@@ -296,10 +296,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         Settings(**settings)
 
 
-def test_unknown_devices_dtypes_and_targets_are_refused(base: Path, tmp_path: Path) -> None:
+def test_unknown_dtypes_and_targets_are_refused(base: Path, tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 1)
     refused: Sequence[tuple[dict[str, Any], str]] = (
-        ({"device": "tpu"}, "device is 'tpu'"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"settings": Settings(targets=("nope",))}, "no linear layers nope"),
     )
