@@ -1,7 +1,6 @@
 """Actions that lead from a dataset to a verdict."""
 
 import importlib.resources
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
@@ -41,8 +40,6 @@ _QUESTION = note(
     "Which column is the model given, and which should it answer?",
     ["Choose “input” for the first and “output” for the second above the columns below."],
 )
-_REPLANNING = threading.Semaphore(1)
-"""Held while a plan is computed with other options, a quarter of a second of one core at most."""
 
 
 class DatasetActions(Actions):
@@ -143,8 +140,7 @@ class DatasetActions(Actions):
         if before is not None:
             after = before
             try:
-                with _REPLANNING:
-                    after = with_recipe(before, recipe) if recipe else before
+                after = with_recipe(before, recipe) if recipe else before
             except LoraMetaError as error:
                 recipe, problem = None, error_html(error)
             updates = self._verdict(after)

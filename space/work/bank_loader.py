@@ -1,6 +1,5 @@
 """The bank of a running Space: opened in the background, checked, and shared by all requests."""
 
-import shutil
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +20,6 @@ from work.jobs import Job, SpaceError, known_error
 
 State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
 _WAIT_SECONDS = 0.2
-_SPARE_BYTES = 4 << 30
-"""Disk space left free for downloads and uploads."""
 _FOR_OWNER = "The owner of this Space can fix this in its variables."
 
 
@@ -120,11 +117,6 @@ class BankLoader:
             raise SpaceError(
                 f"The bank is for {bank.index.base_model}, and this Space is for {wanted}"
             )
-        free = shutil.disk_usage(bank.folder).free
-        if settings.bank and bank.size + _SPARE_BYTES > free + _downloaded_bytes(bank):
-            raise SpaceError(
-                f"The bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
-            )
         bank.encode(["ready"])  # loads the tokenizer now rather than in a request
         if not bank.index.adapters:
             raise SpaceError("The bank contains no adapters")
@@ -154,8 +146,3 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
         return None, "The Hub did not respond, so the file of the base model is missing here."
     except LoraMetaError:
         return None, f"This machine has no small file of the base model, {base_model}."
-
-
-def _downloaded_bytes(bank: Bank) -> int:
-    files = (path for path in bank.folder.rglob("*.safetensors") if path.is_file())
-    return sum(path.stat().st_size for path in files)
