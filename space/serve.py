@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from endpoints import MCP_TOOL
+from limits.places import FairQueue
 from limits.requests import VisitorLimits
 from limits.uploads import UPLOADS
 from page import build_page
@@ -66,10 +67,8 @@ if importlib.util.find_spec("spaces"):  # installed on the Hub
 def serve(settings: Settings) -> None:
     """Serve the page until the process ends."""
     blocks = build_page(settings, BankLoader(settings).start())
-    blocks.queue(api_open=False, default_concurrency_limit=8, max_size=settings.queue)
-    blocks._queue.sleep_when_free = (
-        0.02  # of 0.001, which takes 6 % of a core though nobody is there
-    )
+    blocks.queue(api_open=False, default_concurrency_limit=8)
+    blocks._queue = FairQueue(settings.queue, blocks._queue)
     max_upload = settings.max_upload_mb * 1_000_000
     UPLOADS.limit(max_upload)
     limits = Middleware(VisitorLimits, on_hub=settings.space_id is not None)

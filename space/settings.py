@@ -29,7 +29,7 @@ class Settings:
         max_rows: maximum number of rows read from a dataset.
         max_upload_mb: maximum size of an uploaded file, in MB.
         concurrency: number of adapters generated at the same time.
-        queue: number of requests that may wait; further ones are rejected.
+        queue: number of requests that may wait in each line; further ones are rejected.
         time_limit: seconds a request may take.
         base_gguf: file of the base model, to try adapters; None uses an installed one, or for the
             base model of the bank in the package one from the Hub.

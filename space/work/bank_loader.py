@@ -1,5 +1,6 @@
 """The bank of a running Space: opened in the background, checked, and shared by all requests."""
 
+import shutil
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from work.jobs import Job, SpaceError, known_error
 
 State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
 _WAIT_SECONDS = 0.2
+_SPARE_BYTES = 4 << 30
+"""Disk space left free for downloads and uploads."""
 _FOR_OWNER = "The owner of this Space can fix this in its variables."
 
 
@@ -117,6 +120,11 @@ class BankLoader:
             raise SpaceError(
                 f"The bank is for {bank.index.base_model}, and this Space is for {wanted}"
             )
+        free = shutil.disk_usage(bank.folder).free
+        if settings.bank and bank.size + _SPARE_BYTES > free + _downloaded_bytes(bank):
+            raise SpaceError(
+                f"The bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
+            )
         bank.encode(["ready"])  # loads the tokenizer now rather than in a request
         if not bank.index.adapters:
             raise SpaceError("The bank contains no adapters")
@@ -128,11 +136,10 @@ class BankLoader:
         self.map(Recipe().metric)
         self.state = "checking"
         _ = bank.basis  # shared factors of a pack
-        bank.adapters(bank.index.adapters, self._count)
+        for number, entry in enumerate(bank.index.adapters, 1):
+            bank.adapter(entry)
+            self.verified = number
         self.state = "ready"
-
-    def _count(self, done: int, total: int) -> None:
-        self.verified = done
 
 
 def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
@@ -146,3 +153,8 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
         return None, "The Hub did not respond, so the file of the base model is missing here."
     except LoraMetaError:
         return None, f"This machine has no small file of the base model, {base_model}."
+
+
+def _downloaded_bytes(bank: Bank) -> int:
+    files = (path for path in bank.folder.rglob("*.safetensors") if path.is_file())
+    return sum(path.stat().st_size for path in files)

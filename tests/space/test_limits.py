@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +17,14 @@ from tests.support.running_space import SPACE, missing
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
 
+from gradio.queueing import Queue
+
 sys.path.insert(0, str(SPACE))
 try:
     from forms import html_forms, inputs
     from limits import hourly, requests, uploads
     from limits.addresses import note_address
+    from limits.places import FairQueue
     from limits.requests import BODY_BYTES, BURST, CROWDED, PER_SECOND, Bucket, VisitorLimits
     from work import generating, jobs, planning, trying
     from work.planning import DatasetRequest, RequestError, Source, validated
@@ -230,6 +234,111 @@ def test_files_of_the_page_are_sent_a_few_at_a_time() -> None:
         return at_once, [task.result() for task in tasks]
 
     assert asyncio.run(visit()) == (requests.FILES_AT_ONCE, [200] * 50)
+
+
+# --- places -------------------------------------------------------------------------------------
+
+
+def event(address: str, line: str = "plan", session: str = "") -> Any:
+    request = SimpleNamespace(scope=scope(address))
+    note_address(request.scope, on_hub=False)
+    name = f"{address}-{id(request)}"
+    return SimpleNamespace(
+        _id=name, request=request, concurrency_id=line, session_hash=session or name
+    )
+
+
+@pytest.fixture
+def queue() -> FairQueue:
+    """A queue of 8 places in each line, with two lines of two and one at once."""
+
+    async def make() -> FairQueue:  # it needs an event loop
+        blocks: Any = SimpleNamespace()
+        return FairQueue(8, Queue(True, 40, 1, None, blocks, default_concurrency_limit=8))
+
+    made = asyncio.run(make())
+    made.active_jobs = [None] * 40
+    for line, limit in (("plan", 2), ("model", 1)):
+        function: Any = SimpleNamespace(concurrency_id=line, concurrency_limit=limit)
+        made.create_event_queue_for_fn(function)
+    return made
+
+
+def wait(queue: FairQueue, *events: Any) -> None:
+    for one in events:
+        line = queue.event_queue_per_concurrency_id[one.concurrency_id]
+        line.queue.append(one)
+        queue._order(line)
+
+
+def run_next(queue: FairQueue) -> Any:
+    """Start the next request, as Gradio does; None if none may run."""
+    found = queue.get_events()
+    if found is None:
+        return None
+    queue.active_jobs[queue.active_jobs.index(None)] = found[0]
+    queue.event_queue_per_concurrency_id[found[2]].current_concurrency += 1
+    return found[0][0]
+
+
+def test_an_address_leaves_one_of_those_that_run_to_others(queue: FairQueue) -> None:
+    first, second, other = event("a"), event("a"), event("b")
+    wait(queue, first, second)
+    assert run_next(queue) is first
+    assert run_next(queue) is None
+    wait(queue, other)
+    assert run_next(queue) is other
+
+
+def test_those_who_read_slow_sources_let_others_begin(queue: FairQueue) -> None:
+    slow = [event("a"), event("b"), event("c")]
+    wait(queue, *slow)
+    assert [run_next(queue), run_next(queue), run_next(queue)] == [*slow[:2], None]
+    line = queue.event_queue_per_concurrency_id["plan"]
+    starts: Any = {"fn": {time.time() - 60}}
+    line.start_times_per_fn = starts
+    assert run_next(queue) is slow[2]
+    wait(queue, event("d"))
+    assert run_next(queue) is None  # the latest has just begun
+    starts["fn"] |= {time.time() - 61, time.time() - 62}
+    assert run_next(queue) is not None
+    wait(queue, event("e"))
+    assert run_next(queue) is None  # no more than a quarter of the eight places
+
+
+def test_addresses_take_turns(queue: FairQueue) -> None:
+    many = [event("a", "model") for _ in range(4)]
+    others = [event("b", "model"), event("b", "model"), event("c", "model")]
+    wait(queue, *many, *others)
+    order = [one.request.scope["client"][0] for one in
+             queue.event_queue_per_concurrency_id["model"].queue]  # fmt: skip
+    assert order == list("abcabaa")
+
+
+def test_an_address_has_half_of_the_places_and_a_session_a_quarter(queue: FairQueue) -> None:
+    wait(queue, event("a", session="s"), event("a", session="s"))
+    assert "from your address" in queue._refusal("plan", "a", "s")
+    assert queue._refusal("plan", "a", "t") == ""
+    wait(queue, event("a"), event("a"))
+    assert "from your address" in queue._refusal("plan", "a", "t")
+    assert queue._refusal("plan", "b", "u") == ""
+    assert queue._refusal("model", "a", "t") == ""
+    wait(queue, *(event(f"x{i}") for i in range(4)))
+    assert queue._refusal("plan", "b", "u").startswith("Too many requests are waiting")
+
+
+def test_messages_of_a_visitor_who_waits_outlast_those_of_many_others(queue: FairQueue) -> None:
+    waiting = event("a", session="visitor")
+    wait(queue, waiting)
+    messages: Any = queue.pending_messages_per_session
+    messages["visitor"] = "messages"
+    for number in range(1000):
+        queue._keep_messages()
+        messages[f"s{number}"] = "messages"
+        queue.pending_event_ids_session[f"s{number}"] = set()
+    assert "visitor" in messages
+    assert len(messages) <= 500
+    assert len(queue.pending_event_ids_session) <= 1001
 
 
 def test_a_job_ends_when_its_visitor_leaves() -> None:

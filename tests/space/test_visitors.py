@@ -1,4 +1,4 @@
-"""What one visitor sends does not stop others: each attack, and then another who plans."""
+"""One visitor cannot make others wait: each attack, and then another visitor who plans."""
 
 import json
 import threading
@@ -81,7 +81,7 @@ def page_run(visitor: Caller) -> int:
 
 
 def test_after_each_attack_another_visitor_plans_soon(
-    space: RunningSpace, attacker: Caller, visitor: Caller, user: Account
+    space: RunningSpace, attacker: Caller, visitor: Caller, user: Account, slow: str
 ) -> None:
     book = user.dataset("book", {"train.jsonl": TRAIN})
     run = page_run(visitor)
@@ -96,6 +96,8 @@ def test_after_each_attack_another_visitor_plans_soon(
         "a file at a URL": lambda: {
             attacker.ask(dataset="", file={"path": "http://203.0.113.9/x.csv"})
         },
+        "45 posts that nobody reads": lambda: {attacker.ask(dataset=slow) for _ in range(45)},
+        "45 joins of as many sessions": lambda: {attacker.join(run, f"s{i}") for i in range(45)},
         "15 uploads": lambda: {
             attacker.upload(f"{i}.csv", b"%d" % i + b"a" * 900_000) for i in range(15)
         },
@@ -103,6 +105,7 @@ def test_after_each_attack_another_visitor_plans_soon(
             attacker.keep_open(f"/gradio_api/heartbeat/h{i}") for i in range(80)
         },
         "brackets": lambda: {attacker.status("/gradio_api/queue/join", b"[" * 250_000)},
+        "an event that waits in no line": lambda: {attacker.join(0, "s0")},
         "an endpoint without the queue": lambda: {
             attacker.status("/gradio_api/run/plan", b'{"data": []}')
         },
@@ -110,7 +113,8 @@ def test_after_each_attack_another_visitor_plans_soon(
     }
     expected = {
         "a megabyte of columns": {413}, "4 MB of instruction": {413}, "a file at a URL": {400},
-        "15 uploads": {200, 429}, "80 open streams": {200, 429},
+        "45 posts that nobody reads": {200, 503}, "15 uploads": {200, 429},
+        "80 open streams": {200, 429}, "an event that waits in no line": {400},
         "an endpoint without the queue": {404},
     }  # fmt: skip
     waits = {}
@@ -127,7 +131,18 @@ def test_after_each_attack_another_visitor_plans_soon(
     assert max(waits.values()) < WAIT_SECONDS, waits
 
 
-def test_callers_who_leave_give_up_their_places(
+def test_a_caller_who_leaves_gives_up_the_place(visitor: Caller, slow: str, user: Account) -> None:
+    book = user.dataset("book", {"train.jsonl": TRAIN})
+    with visitor.stream(dataset=slow):
+        second = threading.Thread(target=lambda: visitor.plan(dataset=book))
+        second.start()  # waits, since an address may have one of two running
+        second.join(2)
+        assert second.is_alive()
+    second.join(WAIT_SECONDS)
+    assert not second.is_alive()
+
+
+def test_those_who_read_slow_sources_leave_a_place(
     space: RunningSpace, visitor: Caller, slow: str, user: Account
 ) -> None:
     book = user.dataset("book", {"train.jsonl": TRAIN})
@@ -136,11 +151,9 @@ def test_callers_who_leave_give_up_their_places(
         Caller(space, "203.0.113.4").stream(dataset=slow),
     ):
         third = threading.Thread(target=lambda: visitor.plan(dataset=book))
-        third.start()  # waits, since two run at once
-        third.join(2)
-        assert third.is_alive()
-    third.join(WAIT_SECONDS)
-    assert not third.is_alive()
+        third.start()  # two run at once, and both would do so until the end of time
+        third.join(WAIT_SECONDS)
+        assert not third.is_alive()
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
