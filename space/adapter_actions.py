@@ -185,7 +185,6 @@ class AdapterActions(Actions):
                 c.try_form: gr.Column(visible=not how.no_model),
                 c.test_form: gr.Column(visible=not how.no_model),
                 c.test_text: render("result.test", rows=rows),
-                c.test: gr.Button(visible=bool(rows)),
                 c.improve_form: gr.Column(visible=how.improvable),
                 c.sign_in_to_save: gr.HTML(visible=how.user is None),
                 c.save_form: gr.Column(visible=how.user is not None),
@@ -206,10 +205,11 @@ class AdapterActions(Actions):
         """Show the verdict, and if the adapter was tested, answers beside those of the base."""
         c, updates = self.components, self.verdict(visit)
         if visit.adapter is not None:
+            rows = trying.testable_rows(result)[1]
             updates |= {
                 c.card: view.card_body(visit.adapter.read("README.md")),
                 c.download: gr.DownloadButton(value=str(visit.adapter.archive)),
-                c.test: gr.Button(visible=visit.report is None),
+                c.test: gr.Button(visible=visit.report is None and bool(rows)),
             }
         if visit.report is None:
             return updates

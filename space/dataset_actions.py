@@ -1,7 +1,6 @@
 """Actions that lead from a dataset to a verdict."""
 
 import importlib.resources
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
@@ -16,7 +15,7 @@ from forms.html_forms import columns_form, columns_from_form
 from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded_file
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
-from limits.uploads import UPLOADS
+from limits.uploads import used
 from views.blocks import error_html, note, render
 from views.plan import details_html, map_html, verdict_html
 from views.result import other_base_markdown
@@ -41,8 +40,6 @@ _QUESTION = note(
     "Which column is the model given, and which should it answer?",
     ["Choose “input” for the first and “output” for the second above the columns below."],
 )
-_REPLANNING = threading.Semaphore(1)
-"""Held while a plan is computed with other options, a quarter of a second of one core at most."""
 
 
 class DatasetActions(Actions):
@@ -68,11 +65,11 @@ class DatasetActions(Actions):
                 return self.idle(visit)
         no_columns = {self.components.columns_form: ""}
         visit.choose(DatasetRequest())
-        visit.upload = None
         try:
             visit.request = validated(_request_of(values))
-            visit.upload = UPLOADS.use(visit.request.file or "")
+            visit.upload = used(visit.request.file or "")
         except LoraMetaError as error:
+            visit.upload = None
             return self._refused(visit, error) | no_columns
         return self._read(visit, token) | no_columns
 
@@ -143,8 +140,7 @@ class DatasetActions(Actions):
         if before is not None:
             after = before
             try:
-                with _REPLANNING:
-                    after = with_recipe(before, recipe) if recipe else before
+                after = with_recipe(before, recipe) if recipe else before
             except LoraMetaError as error:
                 recipe, problem = None, error_html(error)
             updates = self._verdict(after)

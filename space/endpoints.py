@@ -17,9 +17,9 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
 from limits.places import Place
-from limits.uploads import UPLOADS
+from limits.uploads import used
 from settings import Settings, line_limits
-from views.blocks import advice, by_class, message_of
+from views.blocks import advice, message_of
 from work.bank_loader import BankLoader
 from work.generating import Destination, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
@@ -28,15 +28,6 @@ from work.planning import CHOICES, FILE_TYPES, Credential, DatasetRequest, PlanR
 F = TypeVar("F", bound=Callable[..., Any])
 _TEXTS = ("dataset", *CHOICES)
 _INPUTS = (*_TEXTS, "file", *OPTIONS, "repo_id", "visibility", "overwrite")
-_ADVICE: dict[type[LoraMetaError], str] = {
-    errors.AuthError: "Pass another oauth_token: it has expired, or its account may not write "
-    "there.",
-    errors.ColumnsError: "Pass columns, such as input=question,output=answer.",
-    errors.UnlabeledDatasetError: "Pass columns with the output, or with the input alone.",
-    errors.ConflictError: "Pass another repo_id, or overwrite=true.",
-    errors.RecipeError: "",
-}
-"""Where the advice for people names parts of the page."""
 MCP_TOOL = "plan"
 
 
@@ -177,7 +168,7 @@ class Endpoints:
 
     def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
-        kept = UPLOADS.use(named["file"]) if named["file"] else None
+        kept = used(named["file"] or "")
         request = DatasetRequest(**named | {"columns": columns_of(inputs["columns"])})
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
         result = make_plan(
@@ -202,16 +193,8 @@ class Endpoints:
 
 
 def _advice(error: LoraMetaError) -> str:
-    """Return what a caller can do: change an input, or what the error's class calls for."""
-    named = [part for part in error.advice if isinstance(part, Option) and part.name in _INPUTS]
-    options = [part for part in named if part.name != "columns"]  # proposed values may be wrong
+    """Return what a caller can do: change an input, or what the page says."""
+    options = [part for part in error.advice if isinstance(part, Option) and part.name in _INPUTS]
     if options:
-        return f"To go on, {errors.in_words(options, _spelled)}."
-    return " ".join(by_class(error, _ADVICE) or advice(error))
-
-
-def _spelled(option: Option) -> str:
-    if option.change == "name another":
-        return f"pass another {option.name}"
-    value = "" if option.value is None else f"={option.value}"
-    return f"{'pass' if option.change == 'add' else option.change} {option.name}{value}"
+        return f"To go on, {errors.in_words(options, errors.in_python)}."
+    return " ".join(advice(error))

@@ -126,7 +126,7 @@ def store_entry(
     """Record an entry whose weights are stored as finished; `key` is what it depends on."""
     path = _profile_path(folder, entry.name)
     write_atomically(path, to_record(profile))
-    _record(path.with_suffix(".json"), key, entry.model_dump())
+    store_record(path.with_suffix(".json"), key, entry.model_dump())
 
 
 def stored_profile(folder: Path, name: str) -> Profile:
@@ -146,19 +146,19 @@ def _profile_path(folder: Path, name: str) -> Path:
 def finished_entry(folder: Path, name: str, key: Mapping[str, object]) -> IndexEntry | None:
     """Return an entry that was finished with the same key, if its files are still intact."""
     profile = _profile_path(folder, name)
-    found = _recorded(profile.with_suffix(".json"), key, folder / adapter_path(name))
+    found = read_record(profile.with_suffix(".json"), key, folder / adapter_path(name))
     try:
         return IndexEntry.model_validate(found) if found and profile.exists() else None
     except ValueError:
         return None  # of another version
 
 
-def _record(path: Path, key: Mapping[str, object], result: Mapping[str, object]) -> None:
+def store_record(path: Path, key: Mapping[str, object], result: Mapping[str, object]) -> None:
     """Record the result of a step, and what it depends on."""
     write_atomically(path, json.dumps({"key": key, "result": result}).encode())
 
 
-def _recorded(path: Path, key: Mapping[str, object], weights: Path) -> dict[str, Any] | None:
+def read_record(path: Path, key: Mapping[str, object], weights: Path) -> dict[str, Any] | None:
     """Return what was recorded with the same key, if the weights are still intact."""
     try:
         stored = json.loads(path.read_bytes())
@@ -202,7 +202,7 @@ def _weights_record(entry: BankEntry, job: BuildJob) -> tuple[Path, dict[str, ob
 
 def _stored_weights(entry: BankEntry, job: BuildJob) -> _Weights | None:
     """Return the record of weights that an earlier build stored, if they are still intact."""
-    found = _recorded(*_weights_record(entry, job), job.folder / adapter_path(entry.name))
+    found = read_record(*_weights_record(entry, job), job.folder / adapter_path(entry.name))
     try:
         return _Weights(**found) if found else None
     except TypeError:
@@ -225,5 +225,5 @@ def _store_weights(entry: BankEntry, job: BuildJob) -> _Weights:
         source.revision, source.license, source.private, config.rank, config.scaling, norm,
         sha256(path),
     )  # fmt: skip
-    _record(*_weights_record(entry, job), asdict(weights))
+    store_record(*_weights_record(entry, job), asdict(weights))
     return weights

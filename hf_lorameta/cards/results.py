@@ -45,7 +45,7 @@ class Training:
 
 @dataclass(frozen=True)
 class RightAnswers:
-    """How many rows are answered right: word for word, by greedy decoding.
+    """How many rows are answered right, but for case, by greedy decoding.
 
     Attributes:
         most_frequent: if each answer were the most frequent output of these rows.

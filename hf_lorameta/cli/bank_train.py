@@ -85,9 +85,6 @@ class Request:
     ] = None
     instruction: InstructionOption = None
     template: TemplateOption = None
-    device: Annotated[
-        str | None, typer.Option(help="cuda, mps or cpu. Default: the best.", show_default=False)
-    ] = None
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -131,7 +128,8 @@ class Request:
             value = values[option.name]
             if option.name not in _NOT_IN_A_JOB and value != option.default:
                 name = option.name.replace("_", "-")
-                words += [f"--no-{name}"] if value is False else [f"--{name}", str(value)]
+                switch = {True: [f"--{name}"], False: [f"--no-{name}"]}
+                words += switch[value] if isinstance(value, bool) else [f"--{name}", str(value)]
         return tuple(words)
 
     def read_tasks(self) -> "tuple[Task, ...]":
@@ -202,7 +200,7 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
             request.output.resolve(),
             Base.find(request.base, request.base_revision, hub),
             settings,
-            Machine(request.device, request.dtype, request.at_once),
+            Machine(request.dtype, request.at_once),
             hub=hub,
             executor=executor,
             reporter=_ShownProgress(settings, stage, request.quiet),

@@ -5,6 +5,7 @@ The Hub holds the embedded bank and the demo's dataset. ``push`` runs as one use
 that anyone can type. The adapter stays in this package's cache, for ``hf-lorameta try``.
 """
 
+import importlib.util
 import json
 import shlex
 import subprocess
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.demo import TRAIN_FILE
-from hf_lorameta.engines.llama_cpp import server as llama_cpp
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
 from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.environment import cache_dir, each_second, install_hint, require_extra
@@ -94,7 +94,7 @@ def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str
         result |= _evaluate(base_model, first_rows, max_rows, visitor, console)
     invitation = "Try the adapter on notes of your own (llama.cpp, on this CPU):"
     lines = [result["summary"], "", invitation]
-    if not llama_cpp.available():
+    if importlib.util.find_spec("xllamacpp") is None:
         lines.append(f"(first: {install_hint('gguf')})")
     return result | {"summary": "\n".join([*lines, "", result["try"]])}
 
@@ -187,7 +187,7 @@ def _engine_options(base_model: str) -> list[str]:
         require_extra("torch", "transformers", "peft", "rouge_score")
         return ["--base", str(locate(base_model))]
     except MissingExtraError:
-        if not llama_cpp.available():
+        if importlib.util.find_spec("xllamacpp") is None:
             raise
     require_extra("rouge_score", "gguf", extra="gguf")
     return ["--engine", "llama.cpp", "--base", str(base_gguf(base_model))]

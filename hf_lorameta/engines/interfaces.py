@@ -13,7 +13,8 @@ class RowScores(NamedTuple):
 
     Attributes:
         loss: mean over all output tokens, in nats.
-        right: number of rows whose output is the greedy answer, word for word.
+        right: number of rows whose output is the greedy answer but for case, and for space at its
+            ends.
         alike: whether all greedy answers begin alike, while outputs differ, see `all_alike`.
     """
 

@@ -16,7 +16,6 @@ from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.engines.interfaces import all_alike
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
-from hf_lorameta.engines.llama_cpp.server import require_llama_cpp
 from hf_lorameta.engines.scoring import (
     CHAT_METHOD,
     MAX_NEW_TOKENS,
@@ -365,8 +364,7 @@ class Trial:
             NotFoundError: a GGUF of this base model has to be named.
             UsageError: the file does not exist.
         """
-        require_llama_cpp()
-        require_extra("gguf", "rouge_score", "scipy", extra="gguf")
+        require_extra("xllamacpp", "gguf", "rouge_score", "scipy", extra="gguf")
         return find_base_gguf(base_model, base_gguf)
 
     def __enter__(self) -> Self:

@@ -121,7 +121,7 @@ def _continue(
 ) -> tuple[Generation, Training]:
     """Train an adapter in all projections of the layers that a depth names."""
     from hf_lorameta.training.bank.one_task import encode_rows
-    from hf_lorameta.training.device import plan_loaded_model
+    from hf_lorameta.training.device import plan_device
     from hf_lorameta.training.further.few_rows import FewRows, continue_training
     from hf_lorameta.training.further.upper_layers import (
         divide_layout,
@@ -140,7 +140,10 @@ def _continue(
     below = [given[module] for module in lower]
     fit = [Option("fit", change="leave out"), Option("no_fit")]
     hint = fit if title == "Fitting" else [Option("train", change="leave out")]
-    machine = plan_loaded_model(model, layout, generation.rank, FOLDS, first=first, hint=hint)
+    machine = plan_device(
+        model.config, layout, generation.rank, FOLDS, device=str(model.device), dtype=model.dtype,
+        first=first, hint=hint,
+    )  # fmt: skip
 
     def encode(part: Sequence[Row]) -> list[Tokens]:
         return encode_rows(evaluator, settings.max_length, part)

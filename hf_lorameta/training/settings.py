@@ -137,13 +137,13 @@ class Settings:
 class Machine:
     """What a training should use of a machine; None leaves it to `training.device`.
 
+    The device is cuda, mps or cpu, the first that is there.
+
     Attributes:
-        device: torch name; None is cuda, mps or cpu, the first that is there.
         dtype: torch name of the base model's dtype; None is what is fast there.
         at_once: number of tasks in training at a time; None is 4, on cuda 16, or as many as fit in
             memory.
     """
 
-    device: str | None = None
     dtype: str | None = None
     at_once: int | None = None

@@ -19,8 +19,6 @@ from work.planning import Credential, RequestError
 
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
 """Options of the recipe on the page and of the endpoints."""
-NUMBER_CHARACTERS = 24
-"""Of a number; as many as any that a recipe can hold."""
 _NUMBERS: dict[str, type[int] | type[float]] = {"top_k": int, "temperature": float, "rank": int}
 
 
@@ -55,8 +53,6 @@ def _number(name: str, given: str | float | None) -> str | float | None:
     if kind is None or not text:
         return text or None
     try:
-        if len(text) > NUMBER_CHARACTERS:
-            raise ValueError
         number = kind(text.replace(",", ".") if isinstance(given, str) else given or 0)
         if math.isfinite(number):
             return number

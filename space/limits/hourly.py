@@ -43,7 +43,8 @@ class HourlyShare:
             used = self._used.get(address, deque())
             if sum(before for _, before in used) + amount <= self._most:
                 return
-            minutes = (PERIOD - (now - used[0][0])) / 60
+            since = now - used[0][0] if used else 0.0  # none, if this amount alone is too much
+            minutes = (PERIOD - since) / 60
         raise SpaceError(
             f"You have {self._done} within an hour, all that one visitor may",
             hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",

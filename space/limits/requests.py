@@ -116,8 +116,8 @@ class VisitorLimits:
             self._count(address, kind)
             async with self._one_more(address, kind):
                 if kind == "upload":
-                    async with _uploading(scope, address, incoming, send) as send_names:
-                        await self._app(scope, incoming.receive, send_names)
+                    _count_upload(scope, address)
+                    await self._app(scope, incoming.receive, send)
                 elif scope["method"] == "POST":
                     body = await _body(scope, incoming.receive)
                     self._count_body(address, kind, body)
@@ -177,10 +177,6 @@ class _Incoming:
     def __init__(self, receive: Receive) -> None:
         self._receive, self._ended = receive, False
         self._started, self._bytes = time.monotonic(), 0
-
-    def arrived(self) -> int:
-        """Return the number of bytes that have come in."""
-        return self._bytes
 
     async def receive(self) -> Message:
         """Receive a part.
@@ -285,34 +281,14 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-@asynccontextmanager
-async def _uploading(
-    scope: Scope, address: str, incoming: "_Incoming", send: Send
-) -> AsyncIterator[Send]:
-    """Find room for an upload; the files it was stored in are the address's from then on."""
+def _count_upload(scope: Scope, address: str) -> None:
+    """Count an upload by its announced length.
+
+    Raises:
+        RefusedError: it announces none, or is too large.
+    """
     size = _announced(scope)
     if not size:
         raise RefusedError(411, "The length of the upload is missing.")
-    refusal = UPLOADS.begin(address, size, incoming.arrived)
-    if refusal:
+    if refusal := UPLOADS.count(address, size):
         raise RefusedError(429 if size <= UPLOADS.largest else 413, refusal)
-    answer = b""
-
-    async def send_names(message: Message) -> None:
-        nonlocal answer
-        answer += message.get("body", b"")
-        await send(message)
-
-    try:
-        yield send_names
-    finally:
-        UPLOADS.end(address, incoming.arrived, _stored(answer))
-
-
-def _stored(answer: bytes) -> list[str]:
-    """Return the paths in Gradio's answer to an upload; none if it failed."""
-    try:
-        paths = json.loads(answer)
-    except ValueError:
-        return []
-    return [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []

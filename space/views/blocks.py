@@ -83,12 +83,9 @@ def advice(error: LoraMetaError) -> list[str]:
     options = (part.name for part in error.advice if isinstance(part, Option))
     if places := [_PLACES[name] for name in options if name in _PLACES]:
         return places
-    return [TRY_AGAIN] if type(error) is LoraMetaError else by_class(error, _ADVICE)
-
-
-def by_class(error: LoraMetaError, texts: dict[type[LoraMetaError], str]) -> list[str]:
-    """Return the text for the class of an error, or for the nearest one above it."""
-    return [texts[kind] for kind in type(error).__mro__ if kind in texts][:1]
+    if type(error) is LoraMetaError:
+        return [TRY_AGAIN]
+    return [_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE][:1]
 
 
 def message_of(error: LoraMetaError) -> str:

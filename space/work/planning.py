@@ -148,8 +148,6 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     Raises:
         RequestError: no dataset is named, the id or file type is invalid, or a text is too long.
     """
-    _check_length("configuration", request.config, NAME_CHARACTERS)
-    _check_length("split", request.split, NAME_CHARACTERS)
     instruction = prompt_text(request.instruction, "instruction")
     template = prompt_text(request.template, "template")
     request = replace(request, instruction=instruction, template=template)
@@ -178,14 +176,10 @@ def prompt_text(text: str | None, kind: str) -> str | None:
         >>> prompt_text("Sort it.\r\n", "instruction"), prompt_text(" ", "template")
         ('Sort it.\n', None)
     """
-    _check_length(kind, text, TEXT_CHARACTERS)
-    text = (text or "").replace("\r\n", "\n")
-    return text if text.strip() else None
-
-
-def _check_length(name: str, text: str | None, limit: int) -> None:
-    if len(text or "") > limit:
-        raise RequestError(f"The {name} is longer than {limit:,} characters")
+    text = text or ""
+    if len(text) > TEXT_CHARACTERS:
+        raise RequestError(f"The {kind} is longer than {TEXT_CHARACTERS:,} characters")
+    return text.replace("\r\n", "\n") if text.strip() else None
 
 
 def _validated_id(text: str) -> str:

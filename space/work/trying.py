@@ -59,20 +59,25 @@ class _Model:
 
     Gradio's queue is not enough: a canceled job leaves it at once, and its thread ends only at the
     next check.
+
+    Attributes:
+        waiting: jobs that visitors asked for and that wait for the right.
     """
 
     def __init__(self) -> None:
-        self._lock, self.waiting = threading.Semaphore(1), 0
+        self._lock = threading.Semaphore(1)
+        self.waiting: set[Job] = set()
 
     @contextmanager
     def turn(self, job: Job, *, asked: bool) -> Iterator[None]:
-        """Wait for the right; one who asked for it is counted as `waiting` meanwhile."""
-        self.waiting += asked
+        """Wait for the right; a job that a visitor asked for is `waiting` meanwhile."""
+        if asked:
+            self.waiting.add(job)
         try:
             while not self._lock.acquire(timeout=_WAIT_SECONDS):
                 job.report("Waiting for another request to end")
         finally:
-            self.waiting -= asked
+            self.waiting.discard(job)
         try:
             yield
         finally:

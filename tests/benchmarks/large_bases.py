@@ -103,7 +103,7 @@ class Measurements:
         return timed(lambda: fit_adapter(generation, self._drawn, evaluator))
 
     def _training_step(self) -> Figures:
-        from hf_lorameta.training.device import plan_loaded_model
+        from hf_lorameta.training.device import plan_device
         from hf_lorameta.training.further.settings import FOLDS, depth_of_training, settings_for
         from hf_lorameta.training.target_layers import with_all_projections
         from hf_lorameta.training.trainer import Run, Trainer
@@ -112,7 +112,7 @@ class Measurements:
         layout = with_all_projections(model, self._plan.layout)
         width = model.config.hidden_size
         settings = settings_for(ROWS, depth_of_training(ROWS), width, rank, 0)
-        machine = plan_loaded_model(model, layout, rank, FOLDS)
+        machine = plan_device(model.config, layout, rank, FOLDS, device="cpu", dtype=model.dtype)
         rows = [self._rows[fold::FOLDS] for fold in range(FOLDS)]
         run = Run("few rows", repeat(rows), [of_fold[:1] for of_fold in rows], settings.steps)
         with Trainer(model, layout, settings, machine, FOLDS) as trainer:

@@ -130,7 +130,6 @@ def test_missing_engines_are_reported_with_the_command_that_installs_one(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name in gone else find(name, *a)
     )
-    monkeypatch.setenv("PATH", "")  # no llama-server
     result = run._evaluate("org/base", 8, 48, {}, recording_console()[0])
     assert result["scores"] is None
     assert result["missing"] == [

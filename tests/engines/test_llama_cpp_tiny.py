@@ -1,7 +1,5 @@
 """llama.cpp with tiny random models: exported adapters against PEFT, long rows, and failures."""
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from hf_lorameta.engines.llama_cpp import server as llama_cpp
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.server import LlamaCpp
-from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
+from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, BaseArchitecture
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
@@ -117,127 +114,3 @@ def test_prompts_are_truncated_and_outputs_are_not(
     assert output[-1] == 256  # the end
     assert same == output
     assert bytes(short) == b"a"
-
-
-# --- the binary ---------------------------------------------------------------------------------
-
-# replaces llama-server: has its flags and runs the server of xllamacpp
-BINARY = """#!{python}
-import argparse, os, sys, time
-parser = argparse.ArgumentParser(allow_abbrev=False)
-parser.add_argument("--model"), parser.add_argument("--host"), parser.add_argument("--port")
-parser.add_argument("--ctx-size", type=int), parser.add_argument("--parallel", type=int)
-parser.add_argument("--no-warmup", action="store_true")
-parser.add_argument("--lora", action="append", default=[])
-for name in ("--cache-type-k", "--cache-type-v", "--flash-attn"):
-    parser.add_argument(name)
-asked = parser.parse_args()
-import xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel = asked.model, asked.ctx_size, asked.parallel
-params.hostnames, params.port = [asked.host], int(asked.port)
-params.api_keys, params.verbosity = [os.environ["LLAMA_API_KEY"]], -1
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in asked.lora]
-try:
-    server = xllamacpp.Server(params)
-except RuntimeError:
-    sys.exit("error: failed to load model")
-while True:
-    time.sleep(1)
-"""
-
-
-@pytest.fixture
-def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ``llama-server`` on the PATH; xllamacpp must not be used in this process."""
-    path = tmp_path / "bin" / "llama-server"
-    path.parent.mkdir()
-    path.write_text(BINARY.format(python=sys.executable))
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(llama_cpp, "_EmbeddedServer", None)
-
-
-@pytest.mark.usefixtures("binary")
-def test_binary_on_the_path_is_preferred_and_its_errors_are_reported(tmp_path: Path) -> None:
-    model = model_of("Llama")
-    base = write_gguf(model, tmp_path / "base.gguf")
-    expected: dict[int | None, np.ndarray] = {None: logprobs(model)}
-    expected[0] = logprobs(save_adapter(model, tmp_path / "a"))
-    file = export(tmp_path / "a", tmp_path / "a.gguf", model.config.to_dict(), "f32")
-    with LlamaCpp(base, [file], context=64, exact=True) as child:
-        process = child._server._process  # type: ignore[attr-defined]
-        for index, scores in expected.items():
-            found = child.logprobs(TOKENS[:PROMPT], TOKENS[PROMPT:], index)
-            np.testing.assert_allclose(found, scores, atol=0.05)
-        assert "".join(child.answer(TOKENS[:PROMPT], max_tokens=3))
-        process.kill()
-        process.wait()
-        with pytest.raises(LoraMetaError, match="stopped answering"):
-            child.tokenize("x")
-    assert process.poll() is not None
-    half = tmp_path / "half.gguf"
-    half.write_bytes(base.read_bytes()[:-1000])
-    with pytest.raises(UsageError, match=r"half\.gguf: error: failed to load model"):
-        LlamaCpp(half)
-
-
-# --- failures -----------------------------------------------------------------------------------
-
-BROKEN = """#!{python}
-import http.server, os, signal, sys
-if sys.argv.count("--lora") > 1:
-    print("GGML_ASSERT(too many) failed", flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def do_POST(self):
-        self.send_response(500)
-        self.end_headers()
-    def log_message(self, *_):
-        pass
-port = int(sys.argv[sys.argv.index("--port") + 1])
-http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
-"""
-
-
-@pytest.fixture
-def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Servers started from a ``llama-server`` that crashes or answers with errors."""
-    path = tmp_path / "bin" / "llama-server"
-    path.parent.mkdir()
-    path.write_text(BROKEN.format(python=sys.executable))
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", str(path.parent))
-    started: list[Any] = []
-    start = llama_cpp.start_server
-
-    def start_and_keep(*asked: Any) -> Any:
-        started.append(start(*asked))
-        return started[-1]
-
-    monkeypatch.setattr(llama_cpp, "start_server", start_and_keep)
-    return started
-
-
-def test_server_is_stopped_if_it_cannot_be_used(tmp_path: Path, servers: list[Any]) -> None:
-    base = write_gguf(model_of("Llama"), tmp_path / "base.gguf")
-    with pytest.raises(LoraMetaError, match="answered 500"):
-        LlamaCpp(base)
-    (server,) = servers
-    assert server._process.poll() is not None
-
-
-def test_crash_with_several_adapters_blames_them(tmp_path: Path, servers: list[Any]) -> None:
-    model = model_of("Llama")
-    base = write_gguf(model, tmp_path / "base.gguf")
-    save_adapter(model, tmp_path / "a")
-    config = base_config(read_metadata(base))
-    files = [export(tmp_path / "a", tmp_path / f"{i}.gguf", config) for i in range(3)]
-    with pytest.raises(AdapterError, match=r"these 3 adapters: GGML_ASSERT\(too many\)") as caught:
-        LlamaCpp(base, files)
-    assert str(files[0]) not in str(caught.value)
-    assert "update llama-server" in caught.value.hint

@@ -184,11 +184,11 @@ def test_errors_state_cause_and_remedy(
     assert "was not found" in call_error("/plan", dataset=secret, token=other.token)
     message = call_error("/plan", dataset=odd)
     assert "all columns: left, right" in message
-    assert message.endswith("Pass columns, such as input=question,output=answer.")
+    assert "To go on, add columns='input=" in message
     assert "Rank must be" in call_error("/plan", dataset=repo, rank=100_000)
     assert "has no {input} or {prompt}" in call_error("/plan", dataset=repo, template="Say it.")
     assert "Publishing needs an account" in call_error("/push", dataset=repo)
-    assert "Pass another oauth_token" in call_error("/push", dataset=repo, token="hf_wrong")
+    assert "the sign-in has expired" in call_error("/push", dataset=repo, token="hf_wrong")
     theirs = f"{user.name}/x"
     message = call_error("/push", dataset=repo, token=other.token, repo_id=theirs)
     assert "may not" in message

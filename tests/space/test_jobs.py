@@ -601,11 +601,11 @@ def test_a_test_that_nobody_asked_for_ends_when_somebody_waits_for_the_model() -
     with model.turn(jobs.Job(60), asked=False):
         asking = threading.Thread(target=ask, args=(jobs.Job(60),))
         asking.start()
-        wait_until(lambda: model.waiting == 1)
+        wait_until(lambda: len(model.waiting) == 1)
         waits.set()
     asking.join()
     assert got.is_set()
-    assert model.waiting == 0
+    assert not model.waiting
 
 
 def test_saving_an_adapter_that_does_not_help_is_asked_twice(untested: Visit) -> None:

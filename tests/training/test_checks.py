@@ -14,7 +14,7 @@ from tests.hub.conftest import isolated_client, use_endpoint
 from tests.support.fault_hub import Fault, FaultHub
 
 transformers = pytest.importorskip("transformers")
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from hf_lorameta.training import device  # noqa: E402 - imports torch
 from hf_lorameta.training.bank.checks import Base, check_base  # noqa: E402
@@ -29,7 +29,7 @@ def test_base_that_cannot_be_trained_is_refused_before_its_weights_are_read(tmp_
         num_key_value_heads=1, layer_types=["conv", "full_attention"], pad_token_id=0,
     ).save_pretrained(tmp_path)  # fmt: skip
     with pytest.raises(UsageError, match="Lfm2ForCausalLM"):
-        check_base(tmp_path, Settings(), Machine("cpu", "float32", 1))
+        check_base(tmp_path, Settings(), Machine("float32", 1))
 
 
 def test_passes_are_shorter_where_logits_take_the_memory(
@@ -40,10 +40,9 @@ def test_passes_are_shorter_where_logits_take_the_memory(
     layout = (Module("q_proj", 8, 8),)
     tokens = {
         vocabulary: device.plan_device(
-            tmp_path,
             transformers.LlamaConfig(vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2,
                                      intermediate_size=64),
-            layout, 4, Machine("cpu", "float32"),
+            layout, 4, None, device="cpu", dtype=torch.float32,
         ).pass_tokens
         for vocabulary in (1000, 500_000)
     }  # fmt: skip

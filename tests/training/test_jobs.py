@@ -71,22 +71,22 @@ def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client
     code, out, err = run(
         "org/one", "org/two", "-o", "ignored", "--base", "org/base", "--rank", "8", "--on", "jobs",
         "--push-to", "user/bank", "--template", "chat", "--instruction", "Say.",
-        "--device", "cuda", "--dtype", "float32", "--no-forms",
+        "--dtype", "float32", "--no-forms", "--general-only",
     )  # fmt: skip
     assert code == 0
     assert "2 tasks on a10g-large: about" in err
     assert "at $1.50 per hour" in err
     assert out == "https://huggingface.co/jobs/user/1\n"
     [job] = client.jobs
-    words = [word for word in job["script_args"] if word != "--no-forms"]
-    assert len(words) == len(job["script_args"]) - 1
+    words = [word for word in job["script_args"] if word not in ("--no-forms", "--general-only")]
+    assert len(words) == len(job["script_args"]) - 2
     assert job["script"] == "hf-lorameta"
     assert words[:4] == ["bank", "train", "org/one", "org/two"]
     options = dict(zip(words[4::2], words[5::2], strict=True))
     assert options["--rank"] == "8"
     assert options["--template"] == "chat"
     assert options["--instruction"] == "Say."
-    assert (options["--device"], options["--dtype"]) == ("cuda", "float32")
+    assert options["--dtype"] == "float32"
     assert options["--push-to"] == "user/bank"
     assert job["dependencies"][0].startswith("hf-lorameta[eval]")
     assert "file:" not in job["dependencies"][0]
@@ -94,7 +94,7 @@ def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client
     assert job["timeout"].endswith("m")
     assert TOKEN not in out + err + " ".join(words)
     typer.main.get_command(app)  # the job's command parses
-    assert run(*words[2:], "--on", "jobs", "--dry-run")[0] == 0
+    assert run(*job["script_args"][2:], "--on", "jobs", "--dry-run")[0] == 0
 
 
 def test_a_dry_run_submits_nothing(client: Client) -> None:

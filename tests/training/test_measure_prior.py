@@ -83,3 +83,17 @@ def test_states_are_those_of_each_row_with_the_adapter() -> None:
     for name, values in seen.items():
         at = [x[-len(row.output) :] for x, row in zip(values, rows, strict=True)]
         torch.testing.assert_close(getattr(states, name), torch.cat(at).float())
+
+
+def test_prior_of_a_model_on_another_device_is_computed_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def to_cpu(values: Any) -> Any:
+        return torch.full(values.shape, 0.5, dtype=values.dtype)  # the device has no data
+
+    monkeypatch.setattr(torch.Tensor, "cpu", to_cpu)
+    model = model_of("Llama").float().to("meta")
+    layout = find_layout(model, ("q_proj", "v_proj"))
+    prior = measure_prior(model, layout, random_pairs(layout, 2), TASKS)
+    assert prior is not None
+    assert np.isfinite(prior.embeddings).all()

@@ -96,9 +96,7 @@ def train_bank(
     from hf_lorameta.training.settings import Machine
 
     without = options.pop("without_general", ())
-    machine = Machine(
-        options.pop("device", None), options.pop("dtype", "float32"), options.pop("at_once", None)
-    )
+    machine = Machine(options.pop("dtype", "float32"), options.pop("at_once", None))
     listed = [replace(task, general=task.name not in without) for task in read_tasks([str(tasks)])]
     found = Base.find(str(base), None, Hub(False))
     return training.train_bank(listed, folder, found, settings, machine, **options)

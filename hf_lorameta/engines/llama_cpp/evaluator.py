@@ -25,8 +25,9 @@ class LlamaCppEvaluator(scoring.Evaluator):
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.
-        AdapterError: an adapter is broken, for another base model, or does not fit it.
-        UsageError: the base model cannot be loaded, or its architecture is not supported.
+        AdapterError: an adapter is broken, or for another base model.
+        UsageError: the base model cannot be loaded, or not with these adapters, or its architecture
+            is not supported.
     """
 
     def __init__(

@@ -1,196 +1,28 @@
 """llama.cpp as an engine: a base model in GGUF with LoRA adapters, on a CPU, without torch.
 
-Its server runs on loopback: ``llama-server`` on the PATH, or else the one in the package xllamacpp.
-Both speak the protocol of
+The server in the package xllamacpp runs in this process, on loopback. Its protocol is that of
 https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md. Requests carry a random
 key, so that no other process can use the server.
 """
 
-import importlib.util
 import json
 import os
-import re
 import secrets
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import httpx2
 
-from hf_lorameta.environment import install_hint
-from hf_lorameta.errors import (
-    AdapterError,
-    LoraMetaError,
-    MissingExtraError,
-    Option,
-    UsageError,
-)
+from hf_lorameta.environment import install_hint, require_extra
+from hf_lorameta.errors import AdapterError, Advice, LoraMetaError, Option, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 
-BINARY = "llama-server"
 TIMEOUT = 600.0
-"""Seconds to wait for an answer of a server, and for its start."""
+"""Seconds to wait for an answer of the server."""
 _FORCING_BIAS = 1e9  # a logit bias with which a token is certain to be sampled
 _TOP_TOKENS = 500  # likeliest ones listed at first, if a token's probability is not reported
-_UPDATE = f"update {BINARY} on the PATH: before 2026 it crashed with several adapters"
-"""https://github.com/ggml-org/llama.cpp/issues/18466"""
-
-
-def available() -> bool:
-    """Whether llama.cpp's binary or the package xllamacpp is installed."""
-    return shutil.which(BINARY) is not None or importlib.util.find_spec("xllamacpp") is not None
-
-
-def require_llama_cpp() -> None:
-    """Raise `MissingExtraError` unless llama.cpp's binary or the package xllamacpp is installed."""
-    if not available():
-        raise MissingExtraError(
-            f"neither {BINARY} nor the package xllamacpp is installed", hint=install_hint("gguf")
-        )
-
-
-class LoadError(Exception):
-    """The server did not start, usually because it could not load a file.
-
-    Attributes:
-        crashed: whether its process was killed by a signal or exited with an unusual code.
-    """
-
-    def __init__(self, message: str = "", crashed: bool = False) -> None:
-        super().__init__(message)
-        self.crashed = crashed
-
-
-class ServerOptions(NamedTuple):
-    """Arguments of `LlamaCpp`, and the API key of the server."""
-
-    base: Path
-    adapters: Sequence[Path]
-    context: int
-    exact: bool
-    key: str
-
-
-class Server(Protocol):
-    """A running server."""
-
-    address: str
-
-    def close(self) -> None:
-        """Stop the server and free its memory."""
-
-
-def start_server(options: ServerOptions) -> Server:
-    """Start the binary on the PATH, or else the server in xllamacpp.
-
-    Raises:
-        MissingExtraError: neither is installed.
-        LoadError: the server did not start.
-    """
-    require_llama_cpp()
-    if path := shutil.which(BINARY):
-        return _BinaryServer(path, options)
-    return _EmbeddedServer(options)
-
-
-class _EmbeddedServer:
-    """The server in the package xllamacpp, in this process."""
-
-    def __init__(self, options: ServerOptions) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(options.base)
-        params.lora_adapters = [
-            xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in options.adapters
-        ]
-        params.n_ctx, params.n_parallel = options.context, 1
-        params.api_keys, params.hostnames, params.port = [options.key], ["127.0.0.1"], 0
-        params.verbosity, params.warmup, params.ui, params.offline = -1, False, False, True
-        params.cache_ram_mib, params.fit_params = 0, False
-        threads = int(os.environ.get("LLAMA_ARG_THREADS", "0"))  # as the binary reads it
-        if threads > 0:
-            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        if options.exact:
-            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-            off = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-            params.flash_attn_type = off
-        try:
-            self._server: Any = xllamacpp.Server(params)
-        except RuntimeError:
-            raise LoadError from None  # its message gives no reason
-        self.address = str(self._server.listening_address)
-        # a server that is closed before its loop runs never ends: wait for an answer
-        headers = {"Authorization": f"Bearer {options.key}"}
-        url = f"{self.address}/lora-adapters"
-        httpx2.get(url, headers=headers, timeout=TIMEOUT, trust_env=False)
-
-    def close(self) -> None:
-        self._server = None
-
-
-class _BinaryServer:
-    """The binary ``llama-server`` as a child process."""
-
-    def __init__(self, path: str, options: ServerOptions) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
-        command = [path, "--model", str(options.base), "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--ctx-size", str(options.context), "--parallel", "1", "--no-warmup"]
-        for adapter in options.adapters:
-            command += ["--lora", str(adapter)]
-        if options.exact:
-            command += ["--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"]
-        self.address = f"http://127.0.0.1:{port}"
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "LLAMA_API_KEY": options.key},
-        )
-        try:
-            self._wait_until_loaded()
-        except BaseException:
-            self.close()
-            raise
-
-    def _wait_until_loaded(self) -> None:
-        """Wait for ``/health`` to answer 200; it answers 503 while the model is loading."""
-        deadline = time.monotonic() + TIMEOUT
-        with httpx2.Client(base_url=self.address, trust_env=False) as client:
-            while self._process.poll() is None and time.monotonic() < deadline:
-                try:
-                    if client.get("/health").status_code == 200:
-                        return
-                except httpx2.HTTPError:
-                    pass  # not listening yet
-                time.sleep(0.1)
-        crashed = self._process.poll() not in (None, 0, 1)
-        raise LoadError(self._last_error(), crashed)
-
-    def _last_error(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode("utf-8", "replace").splitlines()
-        errors = [line.strip() for line in lines if re.search("error|assert", line, re.IGNORECASE)]
-        return errors[-1][:300] if errors else ""
-
-    def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
 
 
 class LlamaCpp:
@@ -206,28 +38,46 @@ class LlamaCpp:
     Raises:
         MissingExtraError: llama.cpp is not installed.
         NotFoundError: a file is missing or not a GGUF.
-        UsageError: llama.cpp cannot load the base model.
-        AdapterError: an adapter is for another architecture, or does not fit the base model.
+        UsageError: llama.cpp cannot load the base model, or not with these adapters.
+        AdapterError: an adapter is for another architecture.
     """
 
     def __init__(
         self, base: Path, adapters: Sequence[Path] = (), *, context: int = 2048, exact: bool = False
     ) -> None:
-        metadata = _check_files(base, adapters)
-        options = ServerOptions(base, adapters, context, exact, secrets.token_hex(16))
+        require_extra("xllamacpp", extra="gguf")
+        import xllamacpp
+
+        metadata, key = _check_files(base, adapters), secrets.token_hex(16)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(base)
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(p), 1.0) for p in adapters]
+        params.n_ctx, params.n_parallel = context, 1
+        params.api_keys, params.hostnames, params.port = [key], ["127.0.0.1"], 0
+        params.verbosity, params.warmup, params.ui, params.offline = -1, False, False, True
+        params.cache_ram_mib, params.fit_params = 0, False
+        threads = int(os.environ.get("LLAMA_ARG_THREADS", "0"))  # as llama.cpp's commands read it
+        if threads > 0:
+            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        if exact:
+            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+            off = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            params.flash_attn_type = off
         try:
-            self._server = _start(options)
-        except LoadError as error:
-            raise _explain(options, error) from None
+            self._server: Any = xllamacpp.Server(params)
+        except RuntimeError:  # its message gives no reason
+            raise _cannot_load(base, adapters) from None
         self._adapters = len(adapters)
         self.context = context
         self._client = httpx2.Client(
-            base_url=self._server.address,
-            headers={"Authorization": f"Bearer {options.key}"},
+            base_url=self._server.listening_address,
+            headers={"Authorization": f"Bearer {key}"},
             timeout=TIMEOUT,
             limits=httpx2.Limits(max_keepalive_connections=0),  # the server drops idle ones
             trust_env=False,  # no proxy for loopback
         )
+        with _map_errors():  # a server that is closed before its loop answers never ends
+            self._client.get("/lora-adapters")
         self.end: int = metadata.get("tokenizer.ggml.eos_token_id", 0)
         """Token that ends an answer."""
         self.first: list[int] = [metadata.get("tokenizer.ggml.bos_token_id", self.end)]
@@ -236,12 +86,8 @@ class LlamaCpp:
         self._vocabulary = len(names)
         self._start_text: str = names[self.first[0]] if names else ""
         self._has_chat_template = "tokenizer.chat_template" in metadata
-        try:
-            self.start: list[int] = self.tokenize("", special=True)
-            """Tokens that the tokenizer prepends to a text, possibly none."""
-        except BaseException:
-            self.close()
-            raise
+        self.start: list[int] = self.tokenize("", special=True)
+        """Tokens that the tokenizer prepends to a text, possibly none."""
 
     def __enter__(self) -> "LlamaCpp":
         return self
@@ -252,7 +98,7 @@ class LlamaCpp:
     def close(self) -> None:
         """Stop the server and free its memory."""
         self._client.close()
-        self._server.close()
+        self._server = None
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Return the token ids of a text, with the tokenizer's special tokens if `special`."""
@@ -289,8 +135,8 @@ class LlamaCpp:
                     score = self._logprob(context, token, self.end, top, adapter)
             if score is None:
                 raise LoraMetaError(
-                    f"this {BINARY} reports no log-probability of token {token}",
-                    hint="install llama.cpp b4600 or newer",
+                    f"llama.cpp reports no log-probability of token {token}",
+                    hint=install_hint("gguf"),
                 )
             scores.append(min(score, 0.0))
             context.append(token)
@@ -346,7 +192,7 @@ def _map_errors() -> Iterator[None]:
     except httpx2.HTTPError:
         raise LoraMetaError(
             "llama.cpp stopped answering",
-            hint=f"if memory is short, retry with a smaller base model; or {_UPDATE}",
+            hint="if memory is short, retry with a smaller base model",
         ) from None
 
 
@@ -375,31 +221,11 @@ def _check_files(base: Path, adapters: Sequence[Path]) -> dict[str, Any]:
     return metadata
 
 
-def _explain(options: ServerOptions, error: LoadError) -> LoraMetaError:
-    """Blame the adapters if the base model loads without them, else the base model."""
-    base, count = options.base, len(options.adapters)
-    reason = f": {error}" if str(error) else ""
-    if count and _loads(options._replace(adapters=(), exact=False)):
-        adapters = "the adapter" if count == 1 else f"these {count} adapters"
-        return AdapterError(
-            f"llama.cpp loads {base}, but not with {adapters}{reason}",
-            hint=f"{_UPDATE}; or free some memory"
-            if error.crashed
-            else "check that the adapters are for this base model",
-        )
+def _cannot_load(base: Path, adapters: Sequence[Path]) -> UsageError:
+    hint: list[Advice] = [Option("base", change="name another")]
+    if not adapters:
+        return UsageError(f"llama.cpp cannot load {base}", hint=hint)
     return UsageError(
-        f"llama.cpp cannot load {base}{reason}", hint=Option("base", change="name another")
+        f"llama.cpp cannot load {base} with {', '.join(map(str, adapters))}",
+        hint=[*hint, "check that the adapter is for this base model, and that memory is free"],
     )
-
-
-def _loads(options: ServerOptions) -> bool:
-    try:
-        _start(options).close()
-    except LoadError:
-        return False
-    return True
-
-
-def _start(options: ServerOptions) -> Server:
-    with _map_errors():
-        return start_server(options)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.interfaces import RowScores, all_alike, known_answer
 from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
-from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
+from hf_lorameta.engines.transformers.dtype import dtype_named, require_memory, suited_dtype
 from hf_lorameta.engines.transformers.packing import Parts, Slice, using
 from hf_lorameta.engines.transformers.peft_adapter import attached, load_in_slots
 from hf_lorameta.environment import require_extra
@@ -411,13 +411,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch_dtype = getattr(torch, dtype, None)
-    if not isinstance(torch_dtype, torch.dtype):
-        raise UsageError(f"dtype is {dtype!r}, expected auto, bfloat16, float16 or float32")
+    torch_dtype = dtype_named(dtype)
     load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
     try:
         model, found = load_model(

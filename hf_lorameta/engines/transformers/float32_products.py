@@ -64,14 +64,6 @@ def _compute_in_float32(model: Any, others: list[torch.nn.Parameter]) -> Callabl
     return undo
 
 
-def compute_dtype(model: Any) -> torch.dtype:
-    """Return the dtype of the values between a model's layers."""
-    head = model.get_output_embeddings()
-    replaced = head is not None and "forward" in vars(head)
-    dtype: torch.dtype = torch.float32 if replaced else model.dtype
-    return dtype
-
-
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return ``x Wᵀ + b``, (T, out), of x (T, in); W (out, in) may be narrower. No gradients."""
     if weight.dtype == x.dtype:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.bank.no_bank import base_license
+from hf_lorameta.engines.transformers.dtype import dtype_named, parameters
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import (
     BankError,
@@ -68,12 +69,16 @@ def _digest(folder: Path) -> str:
 
 
 def check_base(folder: Path, settings: Settings, machine: Machine) -> tuple["DevicePlan", Layout]:
-    """Check from the configuration alone that a base model can be trained and fits in memory."""
+    """Check from its configuration alone that a base model can be trained and fits in memory.
+
+    Raises:
+        UsageError: it does not, or the dtype does not exist.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from hf_lorameta.engines.transformers.packing import check_row_attention
-    from hf_lorameta.training.device import plan_device
+    from hf_lorameta.training.device import find_device, find_dtype, plan_device
     from hf_lorameta.training.target_layers import find_layout
 
     try:
@@ -85,7 +90,14 @@ def check_base(folder: Path, settings: Settings, machine: Machine) -> tuple["Dev
         raise NotFoundError(f"transformers cannot load a model from {folder}: {first}") from None
     check_row_attention(model)
     layout = find_layout(model, settings.targets)
-    return plan_device(folder, config, layout, settings.rank, machine), layout
+    device = find_device()
+    dtype = dtype_named(machine.dtype or find_dtype(device, folder))
+    plan = plan_device(
+        config, layout, settings.rank, machine.at_once, device=device, dtype=dtype,
+        weights=dtype.itemsize * parameters(folder),
+        hint=["choose a smaller base model", Option("at_once", 1)],
+    )  # fmt: skip
+    return plan, layout
 
 
 def check_disk(folder: Path, layout: Layout, settings: Settings, tasks: int, at_once: int) -> None:

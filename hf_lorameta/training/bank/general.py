@@ -1,16 +1,14 @@
 """The general adapter of a bank and its output prior on disk: made once, kept by later runs."""
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, geometric_mean
-from typing import TYPE_CHECKING, TypeVar
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING
 
 from hf_lorameta.bank.arrays import prior_to_arrays, save_arrays
+from hf_lorameta.bank.entry import read_record, store_record
 from hf_lorameta.bank.index import (
     GENERAL,
     OUTPUT_PRIOR_FILE,
@@ -21,7 +19,7 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, Option
-from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
 from hf_lorameta.method.output_prior import PLAIN_DECODERS
 from hf_lorameta.training.bank.one_task import (
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
 _HELD_OUT = 256
 """Held-out rows of all tasks together, about."""
 _GENERAL_RECORD, _PRIOR_RECORD = f"{GENERAL}.json", "output_prior.json"
-
-Entry = TypeVar("Entry", bound=BaseModel)
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +118,7 @@ def train_general(
         end=loaded.evaluator.end_token if model_type in PLAIN_DECODERS else None,
         template=job.chat,
     )
-    _store(entry, path, job.work_folder / _GENERAL_RECORD, digest_of_key(job.shared_key()))
+    store_record(job.work_folder / _GENERAL_RECORD, job.shared_key(), entry.model_dump())
     trainer.discard_checkpoint(run)
     return entry, log_of(run, GENERAL, entry.rows, sum(len(rows.held_out) for rows in tasks))
 
@@ -169,7 +165,8 @@ def store_prior(
         module=(module.name, module.in_features, module.out_features),
         end=loaded.evaluator.end_token,
     )
-    _store(entry, path, job.work_folder / _PRIOR_RECORD, general.sha256)
+    result = entry.model_dump() | {"sha256": sha256(path)}
+    store_record(job.work_folder / _PRIOR_RECORD, {"general": general.sha256}, result)
     return entry
 
 
@@ -183,9 +180,10 @@ def finished_general(job: TrainingJob, tasks: Iterable[Task] = ()) -> GeneralEnt
     sources are those that `tasks` state now.
     """
     path, record = job.folder / adapter_path(GENERAL), job.work_folder / _GENERAL_RECORD
-    entry = _stored(GeneralEntry, path, record, digest_of_key(job.shared_key()))
-    if entry is None:
-        return None
+    try:
+        entry = GeneralEntry.model_validate(read_record(record, job.shared_key(), path))
+    except ValueError:
+        return None  # none, or of another version
     now = {task.entry_name: task for task in tasks}
     stated = (
         _general_task(now[known.name], known.license) if known.name in now else known
@@ -197,26 +195,15 @@ def finished_general(job: TrainingJob, tasks: Iterable[Task] = ()) -> GeneralEnt
 def finished_prior(job: TrainingJob, general: GeneralEntry) -> OutputPriorEntry | None:
     """Return the output prior that an earlier run has measured under this general adapter."""
     path, record = job.folder / OUTPUT_PRIOR_FILE, job.work_folder / _PRIOR_RECORD
-    return _stored(OutputPriorEntry, path, record, general.sha256)
+    found = read_record(record, {"general": general.sha256}, path) or {}
+    found.pop("sha256", None)
+    try:
+        return OutputPriorEntry.model_validate(found)
+    except ValueError:
+        return None  # none, or of another version
 
 
 def general_factors(folder: Path) -> list[FactorPair]:
     """Return the factors of the general adapter that is stored in a bank's folder."""
     file = AdapterFile(folder / adapter_path(GENERAL))
     return [(file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in file.layout]
-
-
-def _store(entry: BaseModel, path: Path, record: Path, key: str) -> None:
-    """Write the record of a file that was made."""
-    content = {"key": key, "sha256": sha256(path), "result": entry.model_dump()}
-    write_atomically(record, json.dumps(content).encode())
-
-
-def _stored(kind: type[Entry], path: Path, record: Path, key: str) -> Entry | None:
-    """Return the entry of a file that has a record of this key and has not changed since."""
-    try:
-        content = json.loads(record.read_bytes())
-        same = content["key"] == key and content["sha256"] == sha256(path)
-        return kind.model_validate(content["result"]) if same else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -208,8 +208,6 @@ def store_adapter(
     task, settings = opened.task, job.settings
     if not run.best_step:
         reason = f"no step lowered the loss of {run.base_loss:.3f} on its held-out rows"
-        content = json.dumps({"key": opened.rows.key, "reason": reason})
-        write_atomically(_useless_path(task, job), content.encode())
         return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
     weights = job.folder / adapter_path(task.entry_name)
     write_tensors(weights, layout, settings.rank, "bfloat16", factors)
@@ -245,27 +243,17 @@ def digest_of_key(key: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def _useless_path(task: Task, job: TrainingJob) -> Path:
-    """Path of the record of a task that training did not improve."""
-    return job.work_folder / f"{task.entry_name}.useless.json"
-
-
-def finished_outcome(task: Task, job: TrainingJob) -> Outcome | None:
-    """Return the outcome of a task that an earlier run has trained with the same key.
+def finished_adapter(task: Task, job: TrainingJob) -> IndexEntry | None:
+    """Return the entry of a task that an earlier run has trained with the same key.
 
     License, source and title are those that are stated now; the adapter does not depend on them.
     """
-    useless = _useless_path(task, job)
-    if not (useless.exists() or (job.folder / adapter_path(task.entry_name)).exists()):
+    if not (job.folder / adapter_path(task.entry_name)).exists():
         return None
     try:
         key = job.key(task)
     except LoraMetaError:
         return None  # the training reports it
-    if useless.exists():
-        record = json.loads(useless.read_bytes())
-        if record["key"] == digest_of_key(key):
-            return Skipped(adapter=task.adapter, dataset=task.public_id, reason=record["reason"])
     entry = finished_entry(job.folder, task.entry_name, key)
     if entry is None:
         return None

@@ -40,7 +40,7 @@ from hf_lorameta.training.bank.one_task import (
     Loaded,
     OpenTask,
     TrainingJob,
-    finished_outcome,
+    finished_adapter,
     open_task,
     read_log,
     store_adapter,
@@ -110,8 +110,8 @@ def train_bank(
                 raise BankError("a general adapter needs at least 2 tasks that can be read")
             tasks = []
         job = replace(job, general=general.sha256 if general else None)
-        finished = {task.entry_name: finished_outcome(task, job) for task in tasks}
-        outcomes = {name: outcome for name, outcome in finished.items() if outcome}
+        finished = {task.entry_name: finished_adapter(task, job) for task in tasks}
+        outcomes: dict[str, Outcome] = {name: one for name, one in finished.items() if one}
         waiting = [task for task in tasks if task.entry_name not in outcomes]
         reporter.start(len(tasks), len(outcomes))
         check_disk(folder, layout, settings, len(waiting), plan.at_once)

@@ -122,11 +122,22 @@ def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right
     ).to_be_hidden()
 
 
+@pytest.mark.slow
+def test_answers_to_too_few_rows_are_not_counted(visitor: Visitor, tmp_path: Path) -> None:
+    page, path = visitor.page, tmp_path / "few.jsonl"
+    path.write_bytes(b"".join(ROWS[:6]))
+    visitor.upload(path)
+    visitor.make()
+    expect(page.locator("#lm-test")).to_contain_text("too few rows")
+    expect(
+        page.locator("#lm-test").get_by_role("button", name="Count right answers")
+    ).to_be_hidden()
+
+
 def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    monkeypatch.setenv("PATH", "")
     gguf, reason = find_model(Bank.embedded(), settings.Settings())
     assert gguf is None
     page = result_view.no_model_html(reason)
