@@ -227,20 +227,7 @@ def test_a_slice_of_a_split_is_read_and_recorded(tmp_path: Path) -> None:
         open_dataset(path, split="test[:5]")
 
 
-# --- files whose rows are not lines, and quotation marks ----------------------------------------
-
-CONLL = "-DOCSTART- O\n\n" + "EU B-ORG\nrejects O\ncalls O\n\nPeter B-PER\nsmiles O\n\n" * 6
-
-
-@pytest.mark.parametrize("name", ["tags.txt", "tags.conll", "tags.tsv"])
-@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
-def test_tokens_with_tags_are_read_as_sentences(tmp_path: Path, name: str, encoding: str) -> None:
-    text = CONLL.replace("EU", "Übung")
-    (tmp_path / name).write_bytes(text.replace(" ", "\t").encode(encoding))
-    opened = open_dataset(tmp_path / name)
-    assert opened.head(2) == [("Übung rejects calls", "B-ORG O O"), ("Peter smiles", "B-PER O")]
-    assert len(list(opened.rows())) == 12
-    assert f"{name} has a token in each line" in opened.notes[0]
+# --- single words, other endings, and quotation marks -------------------------------------------
 
 
 def test_a_file_of_single_words_is_asked_about(tmp_path: Path) -> None:
@@ -250,23 +237,6 @@ def test_a_file_of_single_words_is_asked_about(tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "words.txt", columns=error.value.columns).head(1) == [
         ("", "rain")
     ]
-
-
-def test_two_languages_are_a_pair_whose_direction_is_asked_for(tmp_path: Path) -> None:
-    for language, word in (("en", "Good day"), ("de", "Guten Tag")):
-        (tmp_path / f"val.{language}").write_text("".join(f"{word} {i}.\n" for i in range(8)))
-    pair = f"{tmp_path}/val.en,{tmp_path}/val.de"
-    with pytest.raises(ColumnsError, match="direction") as error:
-        open_dataset(pair)
-    read = open_dataset(pair, columns=error.value.columns)
-    assert read.head(1) == [("Good day 0.", "Guten Tag 0.")]
-    with pytest.raises(DatasetError) as alone:
-        open_dataset(tmp_path / "val.en")
-    assert alone.value.hint == f"name both files of the pair: {pair}"
-    with (tmp_path / "val.de").open("a") as file:
-        file.write("Noch eine.\n")
-    with pytest.raises(DatasetError, match="different numbers of lines"):
-        open_dataset(pair)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import codecs
 import glob
 import hashlib
-import io
 import json
 import re
 import shlex
@@ -16,28 +15,19 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-from hf_lorameta.data.sources.aligned_lines import (
-    first_lines,
-    is_pair,
-    is_tagged,
-    other_language,
-    pair_of,
-    paired_rows,
-    tagged_rows,
-)
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.data.sources.split_names import pick_split, split_name
-from hf_lorameta.data.sources.text_formats import SEPARATORS, encoding_of
+from hf_lorameta.data.sources.text_formats import SEPARATORS
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
 
 STDIN = "-"
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
-    ".txt": "text", ".conll": "text", ".parquet": "parquet",
+    ".txt": "text", ".parquet": "parquet",
 }  # fmt: skip
 """Endings of files, each with the name of its reader in `datasets`."""
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -54,11 +44,11 @@ _BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, 
 def is_local(name: str | Path) -> bool:
     """Whether a name is one of local files, not a Hub id.
 
-    ``-``, names with wildcards, and several names with commas between them are, such as
-    ``val.en,val.de``; user/rows.csv is one if the folder exists.
+    ``-``, names with wildcards, and several names with commas between them are; user/rows.csv is
+    one if the folder exists.
     """
     text = str(name)
-    if text == STDIN or _parts(text) or pair_of(text):
+    if text == STDIN or _parts(text):
         return True
     path = Path(name).expanduser()
     known = ending(path) in FORMATS
@@ -85,8 +75,6 @@ def find_files(name: str | Path) -> list[Path]:
     text = str(name)
     if text == STDIN:
         return [_read_stdin()]
-    if pair := pair_of(text):
-        return pair
     files = []
     for part in _parts(text) or [text]:
         path = Path(part).expanduser()
@@ -151,13 +139,6 @@ def open_files(
         read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
         notes = (f"{shown} is one object: {read}",)
         paths = [_as_lines(rows)]
-    elif is_pair(files):
-        with guard():
-            paths, form = [_as_lines(_paired(files))], "json"
-    elif all(map(_has_tags, files)):
-        with guard():
-            paths, form = [_as_lines(row for file in files for row in _tagged(file))], "json"
-        notes = (f"{first.name} has a token in each line: its sentences are read, with the tags",)
     with guard():
         prepare_datasets()
         builder = datasets.load_dataset_builder(
@@ -191,31 +172,6 @@ def _rows_in_objects(files: Sequence[Path]) -> dict[str, Rows]:
             hint="name files of one form",
         )
     return {key: [row for lists in found for row in lists[key]] for key in common}
-
-
-def _text(path: Path) -> IO[str]:
-    """Open a file of text in its encoding."""
-    with _open(path) as file:
-        encoding = encoding_of(file)
-    return io.TextIOWrapper(_open(path), encoding)
-
-
-def _has_tags(path: Path) -> bool:
-    """Whether a file of text, or of columns between tabs, has a token in each line."""
-    if ending(path) not in (".txt", ".conll", ".tsv"):
-        return False
-    with reading(str(path)), _text(path) as file:
-        return is_tagged(first_lines(file))
-
-
-def _tagged(path: Path) -> Iterator[dict[str, str]]:
-    with _text(path) as file:
-        yield from tagged_rows(file)
-
-
-def _paired(paths: Sequence[Path]) -> Iterator[dict[str, str]]:
-    with _text(paths[0]) as first, _text(paths[1]) as second:
-        yield from paired_rows(paths, (first, second))
 
 
 def _as_lines(rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -277,8 +233,6 @@ def _guess_ending(start: bytes) -> str:
 
 def how_to_read(path: Path) -> str:
     """Return what to do with a file whose ending is not in `FORMATS`."""
-    if other := other_language(path):
-        return f"name both files of the pair: {path},{other}"
     name = shlex.quote(str(path))
     if ending(path) in _SHEETS:
         new = str(path.with_suffix(".csv"))
