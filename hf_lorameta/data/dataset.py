@@ -153,9 +153,9 @@ def open_dataset(
     Args:
         name: Hub id; path of a local folder that is laid out like a dataset repo or was written by
             ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt
-            or .parquet, also with .gz, .bz2 or .xz behind); with wildcards or commas, several
-            files; ``-`` is standard input. Or a list of dictionaries, a `pandas.DataFrame`, a
-            dataset of the library `datasets`, or an opened `Dataset`, which is returned as it is.
+            or .parquet, also with .gz, .bz2 or .xz behind); with wildcards, several files. Or
+            a list of dictionaries, a `pandas.DataFrame`, a dataset of the library `datasets`, or an
+            opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         limits: how much is read; a larger row raises `DatasetTooLargeError`.

@@ -1,17 +1,17 @@
 """Local files as a dataset: their formats, separators and encodings."""
 
-import codecs
+import atexit
 import glob
 import hashlib
 import json
 import re
 import shlex
-import sys
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,11 +20,9 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, r
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.data.sources.split_names import pick_split, split_name
-from hf_lorameta.data.sources.text_formats import SEPARATORS
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError
 from hf_lorameta.files import sha256
 
-STDIN = "-"
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
     ".txt": "text", ".parquet": "parquet",
@@ -35,7 +33,6 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 _PART = "train"
 """The builder's name of the split, since keys of a JSON object need not be names of splits."""
 _START = 1 << 16
-_CHUNK = 1 << 20
 _NAME_ANOTHER = "name a file, or a Hub id: user/name"
 _NUMBER = rb"(-?\d[\d.]*|true|false)\b"
 _BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
@@ -44,15 +41,12 @@ _BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, 
 def is_local(name: str | Path) -> bool:
     """Whether a name is one of local files, not a Hub id.
 
-    ``-``, names with wildcards, and several names with commas between them are; user/rows.csv is
-    one if the folder exists.
+    Names with wildcards are; user/rows.csv is one if the folder exists.
     """
-    text = str(name)
-    if text == STDIN or _parts(text):
-        return True
     path = Path(name).expanduser()
-    known = ending(path) in FORMATS
-    return known and (path.exists() or len(path.parts) != 2 or path.parent.is_dir() or _wild(text))
+    if ending(path) not in FORMATS:
+        return False
+    return path.exists() or len(path.parts) != 2 or path.parent.is_dir() or _wild(str(name))
 
 
 def ending(path: Path) -> str:
@@ -67,46 +61,26 @@ def ending(path: Path) -> str:
 
 
 def find_files(name: str | Path) -> list[Path]:
-    """Return the files that a name stands for.
+    """Return the files that a name of local files stands for, all with its ending.
 
     Raises:
-        DatasetError: a file is missing, is a folder, or is of another format than the others.
+        DatasetError: a file is missing or is a folder.
     """
-    text = str(name)
-    if text == STDIN:
-        return [_read_stdin()]
-    files = []
-    for part in _parts(text) or [text]:
-        path = Path(part).expanduser()
-        found = [path]
-        if _wild(part):
-            found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        if not found:
-            raise DatasetError(f"{part}: no file matches", hint=_NAME_ANOTHER)
-        files += [file for file in found if ending(file) in FORMATS]
+    path = Path(name).expanduser()
+    files = [path]
+    if _wild(str(name)):
+        files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    if not files:
+        raise DatasetError(f"{name}: no file matches", hint=_NAME_ANOTHER)
     for path in files:
         if not path.is_file():
             problem = " is a folder" if path.is_dir() else ": no such file"
             raise DatasetError(f"{path}{problem}", hint=_NAME_ANOTHER)
-    kinds = {FORMATS[ending(path)] for path in files}
-    if len(kinds) != 1:
-        raise DatasetError(
-            f"{text}: expected files of one format, got {', '.join(sorted(kinds)) or 'none'}",
-            hint=f"name files that end in {', '.join(FORMATS)}",
-        )
     return files
 
 
 def _wild(text: str) -> bool:
     return glob.has_magic(text) and not Path(text).expanduser().exists()
-
-
-def _parts(text: str) -> list[str]:
-    """Return the names of several files with commas between them; none if it is one name."""
-    parts = text.split(",")
-    if len(parts) < 2 or Path(text).exists():
-        return []
-    return parts if all(ending(Path(part)) in FORMATS for part in parts) else []
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -175,8 +149,10 @@ def _rows_in_objects(files: Sequence[Path]) -> dict[str, Rows]:
 
 
 def _as_lines(rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows as JSON lines to a temporary file."""
-    path = Path(tempfile.mkdtemp(dir=_scratch().name), "rows.jsonl")
+    """Write rows as JSON lines to a file that is deleted at exit."""
+    folder = tempfile.mkdtemp(prefix="hf-lorameta-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder, "rows.jsonl")
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     return path
@@ -187,45 +163,6 @@ def _open(path: Path) -> IO[bytes]:
 
     file: IO[bytes] = fsspec.open(str(path), "rb", compression="infer").open()
     return file
-
-
-# --- stdin --------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder that is deleted at exit."""
-    return tempfile.TemporaryDirectory(prefix="hf-lorameta-")
-
-
-@lru_cache(maxsize=1)
-def _read_stdin() -> Path:
-    """Copy standard input to a file, since it can be read only once."""
-    path = Path(_scratch().name, "stdin")
-    with path.open("wb") as file:
-        while chunk := sys.stdin.buffer.read(_CHUNK):
-            file.write(chunk)
-    with path.open("rb") as file:
-        start = file.read(_START)
-    if not start.strip():
-        raise EmptyDatasetError("standard input is empty", hint="cat rows.jsonl | hf-lorameta …")
-    return path.rename(path.with_suffix(_guess_ending(start)))
-
-
-def _guess_ending(start: bytes) -> str:
-    """Return the ending of the format that a file's first bytes look like.
-
-    Example:
-        >>> _guess_ending(b'{"a": 1}'), _guess_ending(b"a;b"), _guess_ending(b"Some text.")
-        ('.jsonl', '.csv', '.txt')
-    """
-    marks = {b"{": ".jsonl", b"[": ".json", b"PAR1": ".parquet"}
-    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
-    found = next((name for mark, name in marks.items() if text.startswith(mark)), None)
-    if found:
-        return found
-    head = text.splitlines()[0].decode("utf-8", "replace")
-    return ".csv" if any(mark in head for mark in SEPARATORS) else ".txt"
 
 
 # --- other formats ------------------------------------------------------------------------------
