@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ RECORDS = [json.loads(line) for line in rows(0).splitlines()]
 def read(
     records: list[dict[str, Any]], columns: Columns, labels: dict[str, list[str]] | None = None
 ) -> list[tuple[str, str]]:
-    raw = RawDataset(list(records[0]), labels or {}, None, "train", lambda: iter(records))
+    rows = partial(iter, records)
+    raw = RawDataset(list(records[0]), labels or {}, None, "train", rows, rows)
     return list(read_rows(raw, columns))
 
 
