@@ -129,7 +129,7 @@ class Request:
             "--dataset",
             "-d",
             help="Hub id, folder, or files (jsonl, json, csv, tsv, txt or parquet; also "
-            "'*.jsonl'), or - for stdin.",
+            "'*.jsonl').",
         ),
     ] = None
     base: Annotated[

@@ -79,12 +79,12 @@ class Dataset(DatasetInfo):
     Attributes:
         rows: returns a fresh iterator over (input, output) pairs; their texts are cut to
             `hf_lorameta.data.sources.reading_limits.MAX_TEXT` characters.
+        whole: as `rows`, of the whole split, of which those may be a slice.
         first_rows: the first rows as they are read, of those with an output if there are any.
         classes: names of the outputs, if they are class labels.
         unread: columns that are not read, without ids.
         notes: what to know about how it is read, one sentence each, without its text.
         limits: how much a plan counts.
-        whole: as `rows`, of the whole split, where those are a slice of it.
         total: returns the number of rows if it is known without reading them, else None.
         named_split: whether `split` was named, by the dataset or by the caller. Rows that are in no
             split, as those of a file, count as train.
@@ -93,13 +93,13 @@ class Dataset(DatasetInfo):
     """
 
     rows: Callable[[], Iterator[Row]]
+    whole: Callable[[], Iterator[Row]]
     with_prompt: Callable[[str | None, str | None], "Dataset"]
     first_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
-    whole: Callable[[], Iterator[Row]] | None = None
     total: Callable[[], int | None] = lambda: None
     named_split: bool = True
 
@@ -152,11 +152,10 @@ def open_dataset(
 
     Args:
         name: Hub id; path of a local folder that is laid out like a dataset repo or was written by
-            ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt,
-            .conll or .parquet, also with .gz, .bz2 or .xz behind); with wildcards or commas,
-            several files, also two as ``val.en,val.de``; ``-`` is standard input. Or a list of
-            dictionaries, a `pandas.DataFrame`, a dataset of the library `datasets`, or an opened
-            `Dataset`, which is returned as it is.
+            ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt
+            or .parquet, also with .gz, .bz2 or .xz behind); with wildcards, several files. Or
+            a list of dictionaries, a `pandas.DataFrame`, a dataset of the library `datasets`, or an
+            opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         limits: how much a plan counts.
@@ -213,7 +212,7 @@ def as_dataset(
         doubts=tuple(found),
         rows=partial(read, raw),
         with_prompt=partial(as_dataset, raw, columns, limits=limits),
-        whole=partial(read, replace(raw, rows=raw.whole)) if raw.whole else None,
+        whole=partial(read, replace(raw, rows=raw.whole)),
         first_rows=tuple((cut(prompt), cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
         unread=tuple(n for n in unread_columns(columns, table) if n != reader.verdict),

@@ -35,6 +35,7 @@ from hf_lorameta.hub.repo_info import (
 )
 
 T = TypeVar("T")
+_HUB = "https://huggingface.co"
 _SEARCH_RESULTS = 8
 
 
@@ -58,7 +59,7 @@ class Hub:
     @property
     def is_official(self) -> bool:
         """Whether the server is huggingface.co, and not one with the same API."""
-        return self._connection.is_hub
+        return bool(constants.ENDPOINT == _HUB)
 
     def __repr__(self) -> str:
         return f"Hub({constants.ENDPOINT})"
@@ -254,11 +255,9 @@ class Hub:
 
         Raises:
             ConflictError: the repo was created or changed in the meantime, or is public although
-                private was requested; nothing is uploaded then. Or the server ignored `create_pr`,
-                which is noticed only afterwards.
+                private was requested; nothing is uploaded then.
             AuthError: the token lacks write access.
-            ConnectionLostError: the connection was lost; the folder is unchanged.
-            HubError: it is unclear whether the server committed.
+            ConnectionLostError: the connection was lost; the commit may have been made.
         """
         connection = self._connection
         if parent is None:
@@ -268,6 +267,6 @@ class Hub:
         pr_url = None
         for part in [upload] if isinstance(upload, Upload) else upload:
             made = commit(connection, parent, part, message=message, create_pr=create_pr)
-            parent, pr_url = replace(parent, sha=made.sha), made.pr_url
+            parent, pr_url = replace(parent, sha=made.oid), made.pr_url
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         return pr_url or f"{constants.ENDPOINT}/{prefix}{repo_id}"

@@ -1,7 +1,7 @@
 """A connection to the Hub with one token: the client of `huggingface_hub`, and retries.
 
-The client does what it can do: listing, downloads, uploads and commits. What it lacks is read with
-plain requests: ranges of a file, and the history of servers whose answers lack fields.
+The client does what it can do: listing, downloads, uploads and commits. What it lacks, ranges of a
+file, is read with plain requests.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,6 @@ from hf_lorameta._version import __version__
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.hub.retry import CONNECT_SECONDS, Retries
 
-_HUB = "https://huggingface.co"
 _LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __version__}
 
 
@@ -39,11 +38,6 @@ class Connection:
     def api(self) -> hfh.HfApi:
         """The client of `huggingface_hub`."""
         return hfh.HfApi(token=self.token, **_LIBRARY)
-
-    @property
-    def is_hub(self) -> bool:
-        """Whether the server is the Hub itself, which has Xet storage."""
-        return bool(constants.ENDPOINT == _HUB)
 
     @property
     def timeouts(self) -> Any:

@@ -1,21 +1,16 @@
-"""Data model of a repo: files, commits, branches, tags and pull requests."""
+"""Data model of a repo: files, commits and branches."""
 
 import hashlib
 import json
-import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
 
 from hf_lorameta.localhub import http_errors
 
 REPO_TYPES = ("model", "dataset", "space")
-_SHA = re.compile(r"[0-9a-f]{7,40}")  # complete or short
-
-Gated = Literal["auto", "manual", False]
 
 
 class _Clock:
@@ -69,27 +64,15 @@ class Repo:
     id: str  # namespace/name
     type: str  # one of REPO_TYPES
     private: bool = False
-    gated: Gated = False
-    sdk: str | None = None  # of a Space
-    hardware: str | None = None  # that was asked for a Space
     created: str = field(default_factory=now)
-    refs: dict[str, str] = field(default_factory=dict)  # branch or refs/pr/N -> SHA
-    tags: dict[str, str] = field(default_factory=dict)  # name -> SHA
+    refs: dict[str, str] = field(default_factory=dict)  # branch -> SHA
     commits: dict[str, Commit] = field(default_factory=dict)
-    discussions: int = 0  # how many, and pull requests, which are numbered together
-    proposers: dict[str, str] = field(default_factory=dict)  # refs/pr/N -> user who opened it
     objects: set[str] = field(default_factory=set, compare=False)  # SHA-256 of uploads to LFS
-    granted: set[str] = field(default_factory=set)  # users with access to a gated repo
 
     @property
     def namespace(self) -> str:
-        """The user or organization that owns the repo; empty for an id like ``gpt2``."""
+        """The user that owns the repo."""
         return self.id.rpartition("/")[0]
-
-    @property
-    def branches(self) -> dict[str, str]:
-        """Branch names to commit SHAs."""
-        return {name: sha for name, sha in self.refs.items() if not name.startswith("refs/")}
 
     @property
     def sha(self) -> str:
@@ -97,15 +80,11 @@ class Repo:
         return self.refs["main"]
 
     def resolve(self, revision: str) -> Commit:
-        """Return the commit of a branch, tag, ``refs/...`` or SHA."""
-        name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
-        sha = self.refs.get(name) or self.tags.get(name)
-        if sha is None and _SHA.fullmatch(name):
-            matches = [known for known in self.commits if known.startswith(name)]
-            sha = matches[0] if len(matches) == 1 else None
-        if sha is None:
+        """Return the commit of a branch or a SHA."""
+        commit = self.commits.get(self.refs.get(revision, revision))
+        if commit is None:
             raise http_errors.revision_not_found(revision)
-        return self.commits[sha]
+        return commit
 
     def tree_at(self, sha: str | None) -> Tree:
         """Return the tree of a commit; empty for None, the parent of the first commit."""
@@ -114,7 +93,7 @@ class Repo:
     def add_commit(
         self, ref: str, changes: Changes, title: str, message: str, author: str
     ) -> Commit:
-        """Add a commit to a branch or pull request and return it; the head if nothing changes."""
+        """Add a commit to a branch and return it; the head if nothing changes."""
         parent = self.refs.get(ref)
         before = self.tree_at(parent)
         merged = {**before, **changes}
@@ -129,18 +108,3 @@ class Repo:
         self.commits[commit.sha] = commit
         self.refs[ref] = commit.sha
         return commit
-
-    def open_pull_request(self, base: Commit, author: str) -> str:
-        """Open a pull request that starts at a commit, and return its ``refs/pr/N``."""
-        self.discussions += 1
-        ref = f"refs/pr/{self.discussions}"
-        self.refs[ref] = base.sha
-        self.proposers[ref] = author
-        return ref
-
-    def log(self, commit: Commit) -> Iterator[Commit]:
-        """Yield `commit` and its ancestors, newest first."""
-        yield commit
-        while commit.parent:
-            commit = self.commits[commit.parent]
-            yield commit

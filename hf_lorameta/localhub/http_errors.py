@@ -1,4 +1,4 @@
-"""Error responses of the loopback Hub, and the exception its Python API raises.
+"""Error responses of the loopback Hub.
 
 Status codes, ``X-Error-Code`` and wording follow the Hub, because its clients match on them.
 """
@@ -7,17 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.responses import JSONResponse
-
-
-class LocalHubError(Exception):
-    """A :class:`~hf_lorameta.localhub.LocalHub` method was called with invalid arguments.
-
-    `hint` says in one line what to do next; empty if there is nothing to suggest.
-    """
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 class HTTPError(Exception):
@@ -51,21 +40,10 @@ def repo_not_found(anonymous: bool) -> HTTPError:
 
 
 def revision_not_found(revision: str) -> HTTPError:
-    """Return the response for a revision that is no branch, tag or commit of the repo."""
+    """Return the response for a revision that is no branch or commit of the repo."""
     return HTTPError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
 def entry_not_found(path: str, commit: str, message: str = "Entry not found") -> HTTPError:
     """Return the response for a path that the commit does not contain."""
     return HTTPError(404, message, "EntryNotFound", {"path": path}, {"X-Repo-Commit": commit})
-
-
-def gated_repo(repo_id: str, repo_type: str, anonymous: bool) -> HTTPError:
-    """Return the response for a gated repo to which the caller has no access."""
-    message = f"Access to {repo_type} {repo_id} is restricted"
-    if anonymous:
-        message += ". You must have access to it and be authenticated to access it. Please log in."
-    else:
-        message += " and you are not in the authorized list."
-        message += f" Visit https://huggingface.co/{repo_id} to ask for access."
-    return HTTPError(401 if anonymous else 403, message, "GatedRepo")

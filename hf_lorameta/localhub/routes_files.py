@@ -96,8 +96,7 @@ def serve(call: Call, sha256: str, headers: dict[str, str]) -> Response:
 
 def batch(call: Call) -> Response:
     """Return for each object where to upload it, unless it is stored already."""
-    # without a ref, the upload may be for a pull request, which any user may open
-    repo = call.writable_repo(by_pr="ref" not in call.json)
+    repo = call.writable_repo()
     objects = [_upload(call, repo, item) for item in call.json.get("objects", [])]
     return JSONResponse({"objects": objects})
 

@@ -2,39 +2,35 @@
 
 import base64
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import cards, http_errors, uploads
-from hf_lorameta.localhub.history import Commit, Entry, Repo
+from hf_lorameta.localhub import uploads
+from hf_lorameta.localhub.history import Changes, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
-Operation = tuple[str, dict[str, Any]]
-LFS_CLIENT = "origin/localhub-classic"  # User-Agent that LocalHub.env() sets: client without Xet
+Operation = Callable[[Any, Any, str, dict[str, Any]], Changes]
+"""Returns changes, from a `Call`, its `Repo`, and the path and the values in a line of a commit."""
 
 
 def create_repo(call: Call) -> Response:
     """Create a repo; 409 if it exists, 403 in the namespace of another user."""
-    writer = call.writer
     repo_type, namespace, repo_id = repo_in_body(call)
-    if not writer.owns(namespace):
+    if not call.user.owns(namespace):
         rights = f'rights to create a {repo_type} under the namespace "{namespace}"'
         raise HTTPError(403, f"You don't have the {rights}")
-    sdk = call.json.get("sdk")
-    if repo_type == "space" and sdk not in cards.SDKS:
-        raise HTTPError(400, f'"sdk" must be one of {", ".join(cards.SDKS)}')
-    hardware = call.json.get("hardware")
-    repo = Repo(repo_id, repo_type, private=is_private(call), sdk=sdk, hardware=hardware)
-    call.hub.create(repo, writer.user.name)
+    repo = call.new_repo(repo_type, repo_id, is_private(call))
+    call.hub.create(repo, call.user.name)
     return JSONResponse({"url": call.hub.page_url(repo), "name": repo.id, "id": repo.id})
 
 
 def repo_in_body(call: Call) -> tuple[str, str, str]:
     """Return (repo type, namespace, repo id)."""
     repo_type = str(call.json.get("type") or "model")
-    namespace = str(call.json.get("organization") or call.writer.user.name)
+    namespace = str(call.json.get("organization") or call.user.name)
     return repo_type, namespace, f"{namespace}/{call.json.get('name', '')}"
 
 
@@ -50,13 +46,12 @@ def validate_yaml(call: Call) -> Response:
 
 def preupload(call: Call) -> Response:
     """Return for each file how to upload it, and its current id in the repo."""
-    commit = call.commit_of(_writable_repo(call))
+    commit = call.commit_of(call.writable_repo())
     attributes = call.hub.text(commit.tree, ".gitattributes") or ""
-    allow_lfs = _allows_lfs(call)
     files = []
     for file in call.json.get("files", []):
         path, sample = str(file["path"]), base64.b64decode(file.get("sample", ""))
-        lfs = allow_lfs and uploads.is_lfs(path, int(file["size"]), sample, attributes)
+        lfs = uploads.is_lfs(path, int(file["size"]), sample, attributes)
         mode = "lfs" if lfs else "regular"
         item = {"path": path, "uploadMode": mode, "shouldIgnore": False}
         entry = commit.tree.get(path)
@@ -66,89 +61,51 @@ def preupload(call: Call) -> Response:
     return JSONResponse({"files": files, "commitOid": commit.sha})
 
 
-def _writable_repo(call: Call) -> Repo:
-    return call.writable_repo(by_pr=call.flag("create_pr"))
-
-
-def _allows_lfs(call: Call) -> bool:
-    """Return whether clients may be asked to upload to Git LFS instead of inside the commit.
-
-    A client with hf_xet would upload to Xet storage, without a fallback to Git LFS. It can be
-    recognized only by its environment (see ``LocalHub.env``).
-    """
-    return call.hub.always_lfs or LFS_CLIENT in call.request.headers.get("user-agent", "")
-
-
-def commit(call: Call) -> Response:
-    """Create a commit, or with ``create_pr`` a pull request, from an NDJSON body."""
-    repo, operations = _writable_repo(call), _operations(call.body)
-    header = dict(operations)["header"]
-    title, text = str(header["summary"]), str(header.get("description", ""))
-    revision, parent = call.params["rev"], header.get("parentCommit")
-    changes = _changes(call, repo, operations)
-    page_url, answer = call.hub.page_url(repo), {"success": True, "hookOutput": ""}
-    author = call.writer.user.name
-    if call.flag("create_pr"):
-        if revision not in repo.branches:
-            raise http_errors.revision_not_found(revision)
-        call.hub.check_card(repo, changes)  # a refused commit opens no pull request
-        revision, parent = repo.open_pull_request(repo.resolve(parent or revision), author), None
-        answer["pullRequestUrl"] = f"{page_url}/discussions/{revision.rpartition('/')[2]}"
+def commit(call: Call, operations: Mapping[str, Operation] | None = None) -> Response:
+    """Create a commit from an NDJSON body; `operations` by name, by default ``OPERATIONS``."""
+    repo = call.writable_repo()
+    lines = [json.loads(line) for line in call.body.split(b"\n") if line.strip()]
+    values = [(line["key"], line["value"]) for line in lines]
+    header = dict(values)["header"]
+    changes: Changes = {}
+    for key, value in values:
+        if key != "header":
+            operation = (operations or OPERATIONS)[key]
+            changes = {**changes, **operation(call, repo, _path(value), value)}
     new = call.hub.commit(
-        repo, revision, changes, title=title, message=text, author=author, parent=parent
+        repo,
+        call.params["rev"],
+        changes,
+        title=str(header["summary"]),
+        message=str(header.get("description", "")),
+        author=call.user.name,
+        parent=header.get("parentCommit"),
     )
-    answer |= {"commitOid": new.sha, "commitUrl": f"{page_url}/commit/{new.sha}"}
-    return JSONResponse(answer)
+    url = f"{call.hub.page_url(repo)}/commit/{new.sha}"
+    return JSONResponse({"success": True, "hookOutput": "", "commitOid": new.sha, "commitUrl": url})
 
 
-def _operations(body: bytes) -> list[Operation]:
-    """Return the (key, value) of each line of a commit body."""
-    lines = map(json.loads, filter(bytes.strip, body.split(b"\n")))
-    return [(line["key"], line["value"]) for line in lines]
+def _path(value: dict[str, Any]) -> str:
+    path = str(value.get("path", ""))
+    parts = path.rstrip("/").split("/")
+    if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
+        raise HTTPError(422, f"Invalid path in repo: {path!r}")
+    return path
 
 
-def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, Entry | None]:
-    head = call.commit_of(repo)
-    changes: dict[str, Entry | None] = {}
-    for key, value in operations:
-        if key == "header":
-            continue
-        path = str(value.get("path", ""))
-        parts = path.rstrip("/").split("/")
-        if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
-            raise HTTPError(422, f"Invalid path in repo: {path!r}")
-        if key == "file":
-            changes[path] = call.hub.store(path, base64.b64decode(value["content"], validate=True))
-        elif key == "lfsFile":
-            sha256 = str(value.get("oid", ""))
-            if not call.hub.has_object(repo, sha256):
-                message = "LFS pointer pointed to a file that does not exist"
-                raise HTTPError(400, f"{message}: {path} ({sha256})")
-            changes[path] = uploads.lfs_entry(sha256, len(call.hub.blobs[sha256]))
-        elif key == "copyFile":
-            source = repo.resolve(str(value.get("srcRevision") or head.sha))
-            source_path = str(value.get("srcPath", ""))
-            if source_path not in source.tree:
-                raise http_errors.entry_not_found(source_path, source.sha)
-            changes[path] = source.tree[source_path]
-        elif key in ("deletedFile", "deletedFolder"):
-            changes |= dict.fromkeys(_paths_to_delete(head, path, key == "deletedFolder"))
-        else:
-            raise HTTPError(400, f"Unknown commit operation {key!r}")
-    return changes
+def _file(call: Call, repo: Repo, path: str, value: dict[str, Any]) -> Changes:
+    return {path: call.hub.store(path, base64.b64decode(value["content"], validate=True))}
 
 
-def _paths_to_delete(head: Commit, path: str, folder: bool) -> list[str]:
-    prefix = f"{path.rstrip('/')}/"
-    inside = [p for p in head.tree if p.startswith(prefix)]
-    # the Hub deletes a folder although it is named like a file
-    paths = inside if folder or path not in head.tree else [path]
-    if not paths:
-        kind = "folder" if folder else "file"
-        message = f"A {kind} with this name doesn't exist: {path}"
-        raise http_errors.entry_not_found(path, head.sha, message)
-    return paths
+def _lfs_file(call: Call, repo: Repo, path: str, value: dict[str, Any]) -> Changes:
+    sha256 = str(value.get("oid", ""))
+    if not call.hub.has_object(repo, sha256):
+        message = "LFS pointer pointed to a file that does not exist"
+        raise HTTPError(400, f"{message}: {path} ({sha256})")
+    return {path: uploads.lfs_entry(sha256, len(call.hub.blobs[sha256]))}
 
+
+OPERATIONS: dict[str, Operation] = {"file": _file, "lfsFile": _lfs_file}
 
 ROUTES = [
     Route("POST", "api/repos/create", create_repo),

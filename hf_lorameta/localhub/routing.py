@@ -14,7 +14,7 @@ from starlette.responses import Response
 from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.history import Commit, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.state import Caller, HubState
+from hf_lorameta.localhub.state import HubState, User
 
 
 @dataclass
@@ -27,24 +27,16 @@ class Call:
     body: bytes
 
     @cached_property
-    def caller(self) -> Caller | None:
+    def caller(self) -> User | None:
         """The sender; None if anonymous."""
         return self.hub.caller(self.request.headers.get("authorization"))
 
     @property
-    def user(self) -> Caller:
+    def user(self) -> User:
         """The sender, who must not be anonymous."""
         if self.caller is None:
             raise HTTPError(401, "Invalid username or password.")
         return self.caller
-
-    @property
-    def writer(self) -> Caller:
-        """The sender, who must have a write token."""
-        if self.user.role != "write":
-            message = "Forbidden: you must use a write token to upload to a repository."
-            raise HTTPError(403, message)
-        return self.user
 
     @property
     def repo_type(self) -> str:
@@ -68,24 +60,18 @@ class Call:
 
     def readable_repo(self) -> Repo:
         """Return the repo in the path, whose files the caller must be allowed to read."""
+        return self.visible_repo()
+
+    def writable_repo(self) -> Repo:
+        """Return the repo in the path, to which the caller must be allowed to write."""
         repo = self.visible_repo()
-        granted = self.caller is not None and self.caller.user.name in repo.granted
-        if repo.gated and not granted and not self.owns(repo):
-            raise http_errors.gated_repo(repo.id, repo.type, anonymous=self.caller is None)
+        if not self.user.owns(repo.namespace):
+            raise HTTPError(403, "Forbidden: you have no rights to write to this repository.")
         return repo
 
-    def writable_repo(self, by_pr: bool = False) -> Repo:
-        """Return the repo in the path, to which the caller must be allowed to write.
-
-        Everybody may do so with `by_pr`, which opens a pull request, and the user who opened one
-        may commit to it.
-        """
-        repo = self.visible_repo()
-        proposed = repo.proposers.get(self.params.get("rev", "")) == self.writer.user.name
-        if not self.writer.owns(repo.namespace) and not by_pr and not proposed:
-            message = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
-            raise HTTPError(403, message)
-        return repo
+    def new_repo(self, repo_type: str, repo_id: str, private: bool) -> Repo:
+        """Return a repo as the body describes it, which is not on the hub yet."""
+        return Repo(repo_id, repo_type, private)
 
     def commit_of(self, repo: Repo) -> Commit:
         """Return the commit in the path; ``main`` if the path has no revision."""
@@ -106,11 +92,6 @@ class Call:
         text = self.query(name)
         return int(text) if text.isdigit() else default
 
-    def query_list(self, name: str) -> list[str]:
-        """Return all values of a query parameter named `name` or ``name[]``."""
-        params = self.request.query_params
-        return [*params.getlist(name), *params.getlist(f"{name}[]")]
-
     def flag(self, name: str) -> bool:
         """Return whether a query parameter is set to a true value."""
         return self.query(name).lower() in ("1", "true")
@@ -122,7 +103,6 @@ _PLACEHOLDERS = {
     "{repo}": "(?P<repo>[^/]+(?:/[^/]+)?)",
     "{rev}": "(?P<rev>refs/[^/]+/[^/]+|[^/]+)",
     "/{path*}": "(?:/(?P<path>.*))?",
-    "{num}": "(?P<num>[0-9]+)",
 }
 
 
@@ -135,7 +115,7 @@ class Route:
     sees the decoded path. A route for GET also answers HEAD.
     """
 
-    def __init__(self, method: str, pattern: str, handler: Callable[[Call], Response]) -> None:
+    def __init__(self, method: str, pattern: str, handler: Callable[[Any], Response]) -> None:
         for placeholder, expression in _PLACEHOLDERS.items():
             pattern = pattern.replace(placeholder, expression)
         self._pattern = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", pattern))

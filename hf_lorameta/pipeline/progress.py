@@ -68,8 +68,7 @@ def with_progress(dataset: "Dataset", progress: StageProgress) -> "Dataset":
 
         return rows
 
-    whole = reported(dataset.whole) if dataset.whole else None
-    return replace(dataset, rows=reported(dataset.rows), whole=whole)
+    return replace(dataset, rows=reported(dataset.rows), whole=reported(dataset.whole))
 
 
 def duration(seconds: float) -> str:

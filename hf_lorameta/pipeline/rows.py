@@ -7,7 +7,7 @@ used for two purposes. `rows_used` draws them again, for an adapter that is to b
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, islice
 from typing import Any
@@ -216,5 +216,4 @@ def _is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
 
 def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[Row]:
     """Yield the rows of the slice that an adapter was generated for, of a dataset's whole split."""
-    rows: Callable[[], Iterator[Row]] = dataset.whole or dataset.rows
-    return islice(rows(), *slice_bounds(provenance["dataset"]["split"]))
+    return islice(dataset.whole(), *slice_bounds(provenance["dataset"]["split"]))

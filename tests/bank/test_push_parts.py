@@ -17,7 +17,7 @@ from hf_lorameta.errors import BankError, HubError, IntegrityError
 from tests.bank.test_large_banks import enlarged
 from tests.conftest import Account, Built, Shell, touched, tree
 from tests.hub.conftest import isolated_client, use_endpoint
-from tests.support.fault_hub import Fault
+from tests.support.fault_hub import Fault, FaultKind
 
 SIZE = 30
 COMMIT = "/api/datasets/.*/commit/"
@@ -119,11 +119,15 @@ def test_commits_have_few_files_and_the_index_is_in_the_last(
     assert sum(name.endswith(".records") for name in commits[-1].tree) == 10
 
 
-def test_a_killed_push_goes_on_where_it_ended(
-    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("kind", "skip"), [("status", 2), ("cut", 1)], ids=["refused", "answer lost"]
+)
+def test_a_push_that_failed_goes_on_where_it_ended(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    kind: FaultKind, skip: int,
+) -> None:  # fmt: skip
     few_files(monkeypatch)
-    cli.hub.add_fault(Fault("status", status=403, path=COMMIT, skip=2))
+    cli.hub.add_fault(Fault(kind, status=403, path=COMMIT, skip=skip))
     with pytest.raises(HubError):
         push_bank(many.folder, repo, hub=hub)
     with pytest.raises(BankError, match="is not a bank"):

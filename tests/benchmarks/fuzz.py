@@ -144,7 +144,8 @@ def dataset_rows(number: int) -> Result:
     def one(rng: random.Random) -> None:
         row = mutate_json(rng, good)
         row = row if isinstance(row, dict) else good
-        raw = RawDataset(list(row), {"label": ["no", "yes"]}, None, "train", lambda: iter([row]))
+        read = partial(iter, [row])
+        raw = RawDataset(list(row), {"label": ["no", "yes"]}, None, "train", read, read)
         for prompt, answer in read_rows(raw, rng.choice(choices)):
             assert isinstance(prompt, str)
             assert isinstance(answer, str)

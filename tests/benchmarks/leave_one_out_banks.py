@@ -21,8 +21,8 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.localhub import LocalHub
 from tests.support import shared_data
+from tests.support.full_hub import FullHub
 
 SOURCES = ("mctaco", "qasc", "winogrande", "cosmosqa", "multirc", "ropes", "essential_terms")
 
@@ -53,7 +53,7 @@ def bank_without(left_out: Collection[str], folder: Path, tasks: list[str] | Non
 def _build(folder: Path, tasks: list[str]) -> None:
     """Build a bank of tasks with `hf-lorameta bank build` from a loopback Hub."""
     manifest = folder.parent / "whole.yaml"
-    with LocalHub() as hub:
+    with FullHub() as hub:
         entries = shared_data.seed(hub, tasks)
         manifest.write_text(shared_data.as_yaml(entries), encoding="utf-8")
         command = ["bank", "build", str(manifest), "-o", str(folder), "--quiet"]

@@ -29,9 +29,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_lorameta.demo.run import DATA_FOLDER
-from hf_lorameta.localhub import LocalHub
 from tests.benchmarks.tables import markdown_table
 from tests.support.caller import Caller
+from tests.support.full_hub import FullHub
 from tests.support.running_space import SPACE, RunningSpace, running_space
 
 HEAD = ("attack", "page", "config", "plan", "upload", "answers", "memory", "files")
@@ -767,7 +767,7 @@ def main() -> None:
     names = "".join(f"- config_name: c{i}\n  data_files: train.jsonl\n" for i in range(20_000))
     card = f"---\nconfigs:\n{names}---\n".encode()
     rows = []
-    with LocalHub() as hub, tempfile.TemporaryDirectory() as home:
+    with FullHub() as hub, tempfile.TemporaryDirectory() as home:
         hub.add_user("ann")
         hub.create_repo(SMALL, repo_type="dataset")
         hub.commit(SMALL, {"train.jsonl": TRAIN}, repo_type="dataset")

@@ -50,7 +50,7 @@ ROW = {
     ids=str,
 )
 def test_the_code_builds_the_prompt_that_rows_are_read_as(columns: Columns) -> None:
-    raw = RawDataset(list(ROW), {}, None, "train", lambda: iter([ROW]))
+    raw = RawDataset(list(ROW), {}, None, "train", lambda: iter([ROW]), lambda: iter([ROW]))
     ((prompt, answer),) = read_rows(raw, columns)
     values: dict[str, Any] = {}
     exec(prompt_code(columns), values)

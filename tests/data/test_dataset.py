@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ RECORDS = [json.loads(line) for line in rows(0).splitlines()]
 def read(
     records: list[dict[str, Any]], columns: Columns, labels: dict[str, list[str]] | None = None
 ) -> list[tuple[str, str]]:
-    raw = RawDataset(list(records[0]), labels or {}, None, "train", lambda: iter(records))
+    rows = partial(iter, records)
+    raw = RawDataset(list(records[0]), labels or {}, None, "train", rows, rows)
     return list(read_rows(raw, columns))
 
 

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -218,7 +219,8 @@ def test_columns_of_well_known_datasets_are_found(row: dict[str, Any], expected:
     records = table(row)
     columns = find_columns(TableView(list(row), {}, records))
     assert str(columns) == expected
-    raw = RawDataset(list(row), {}, None, "train", lambda: iter(records), tuple(records))
+    read = partial(iter, records)
+    raw = RawDataset(list(row), {}, None, "train", read, read, tuple(records))
     prompt, output = RowReader(raw, columns).read(records[1])
     assert output
     assert bool(prompt) == bool(columns.names() != ["text"])

@@ -139,8 +139,9 @@ def test_errors_are_two_lines_and_debug_adds_the_traceback(cli: Shell, bank: Bui
         Fault("status", status=503, path=COMMIT),
         Fault("status", status=500, path=COMMIT),
         Fault("cut", path=COMMIT, in_request=True),
+        Fault("cut", path=COMMIT),
     ],
-    ids=["503", "500", "request lost"],
+    ids=["503", "500", "request lost", "answer lost"],
 )
 def test_a_failed_upload_keeps_the_folder_and_prints_the_command_to_resume(
     cli: Shell, user: Account, push_args: tuple[object, ...], fault: Fault
@@ -153,6 +154,7 @@ def test_a_failed_upload_keeps_the_folder_and_prints_the_command_to_resume(
     assert view
     assert view.private
     assert set(FILES) <= set(cli.hub.files(view.id))
+    assert len(view.commits) == 2  # the first is that of the new repo
 
 
 def test_the_resume_command_keeps_public_and_create_pr(

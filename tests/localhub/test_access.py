@@ -6,8 +6,8 @@ import pytest
 from huggingface_hub import HfApi, get_session
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from hf_lorameta.localhub import LocalHubError
 from tests.support.fault_hub import FaultHub
+from tests.support.full_hub import LocalHubError
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -188,31 +185,3 @@ def test_faults_affect_clients_in_child_processes(hub: FaultHub, tmp_path: Path)
     code = "from huggingface_hub import model_info; model_info('alice/m')"
     done = run(hub, tmp_path, sys.executable, "-c", code, ok=False)
     assert "Internal Error" in done.stderr
-
-
-def test_command_line_serves_until_interrupted() -> None:
-    command = [sys.executable, "-m", "hf_lorameta.localhub"]
-    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
-        assert server.stdout is not None
-        lines = list(iter(server.stdout.readline, "The token is that of user 'me'.\n"))
-        server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 0
-    exported = dict(shlex.split(line)[1].split("=", 1) for line in lines[2:])
-    assert exported["HF_ENDPOINT"].startswith("http://127.0.0.1:")
-    assert {"HF_TOKEN", "HF_HUB_DISABLE_XET"} < set(exported)  # all that `settings` has
-
-
-def test_command_line_reports_a_port_in_use(
-    hub: FaultHub, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from hf_lorameta.localhub.__main__ import main
-
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    try:
-        assert main(["--port", hub.url.rpartition(":")[2]]) != 0
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
-    assert "cannot listen" in capsys.readouterr().err

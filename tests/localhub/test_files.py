@@ -1,7 +1,6 @@
 """Downloads, range requests, faults, and persistence on disk."""
 
 import hashlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundErr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.localhub import LocalHubError
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routes_files import byte_range
 from tests.support.fault_hub import Fault, FaultHub
+from tests.support.full_hub import LocalHubError
 
 REPO = "alice/m"
 TEXT = b"0123456789"
@@ -189,31 +188,3 @@ def test_request_log_has_range_and_bytes(hub: FaultHub) -> None:
     (record,) = hub.requests
     assert (record.method, record.path) == ("GET", f"/{REPO}/resolve/main/a.txt?download=true")
     assert (record.status, record.range, record.bytes_sent) == (206, "bytes=2-4", 3)
-
-
-# ---- starting and stopping
-
-
-def test_stop_frees_the_port_and_can_be_repeated() -> None:
-    hub = FaultHub().start()
-    port = int(hub.url.rpartition(":")[2])
-    with pytest.raises(LocalHubError, match="already serves"):
-        hub.start()
-    hub.stop()
-    hub.stop()
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
-    with FaultHub(port=port) as again:
-        assert again.url == hub.url
-
-
-def test_start_on_a_port_in_use_is_an_error() -> None:
-    with FaultHub() as hub:
-        taken = int(hub.url.rpartition(":")[2])
-        with pytest.raises(LocalHubError, match=f"cannot listen on 127.0.0.1:{taken}"):
-            FaultHub(port=taken).start()
-
-
-def test_url_before_start_is_an_error() -> None:
-    with pytest.raises(LocalHubError, match="no address yet"):
-        _ = FaultHub().url

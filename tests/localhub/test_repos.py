@@ -14,8 +14,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-from hf_lorameta.localhub import LocalHubError
 from tests.support.fault_hub import FaultHub
+from tests.support.full_hub import LocalHubError
 
 CARD = b"""---
 license: mit

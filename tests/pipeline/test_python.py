@@ -105,7 +105,6 @@ def test_a_slice_of_rows_in_memory_is_read(kind: str) -> None:
     rows = in_memory(kind)
     opened = open_dataset(rows, split="train[2:4]")
     assert list(opened.rows()) == [tuple(line.values()) for line in LINES[2:4]]
-    assert opened.whole
     assert len(list(opened.whole())) == len(LINES)
     assert len(list(open_dataset(rows, split="train[2:99]").rows())) == len(LINES) - 2
     with pytest.raises(DatasetError, match="no split 'dev', only train"):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.localhub import LocalHub
+from tests.support.full_hub import FullHub
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "space"
@@ -52,7 +52,7 @@ class RunningSpace:
     """
 
     url: str
-    hub: LocalHub
+    hub: FullHub
     scratch: Path
     log: Path
     process: "subprocess.Popen[bytes]"
@@ -79,7 +79,7 @@ class RunningSpace:
 
 @contextmanager
 def running_space(
-    hub: LocalHub,
+    hub: FullHub,
     home: Path,
     *,
     token: str | None = None,

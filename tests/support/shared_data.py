@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.localhub import LocalHub
+from tests.support.full_hub import FullHub
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SHARED = Path(__file__).parents[3] / "shared"
@@ -30,7 +30,7 @@ def rows(task: str, split: str) -> list[tuple[str, str]]:
     return [(row["input"], row["output"]) for row in map(json.loads, lines)]
 
 
-def seed(hub: LocalHub, names: list[str]) -> Manifest:
+def seed(hub: FullHub, names: list[str]) -> Manifest:
     """Create repos of tasks and adapters for the user ``suite``; return their manifest."""
     hub.add_user("suite")
     for name in names:

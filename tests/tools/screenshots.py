@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta.demo.run import DATA_FOLDER
-from hf_lorameta.localhub import LocalHub
 from tests.space.datasets import lines
+from tests.support.full_hub import FullHub
 from tests.support.plain_bank import too_strong_bank
 from tests.support.running_space import Visitor, browser, running_space
 
@@ -25,7 +25,7 @@ LOOKS = {"light": None, "dark": None, "phone": PHONE}
 """Of a state that takes long to reach, with the size of the window if it changes."""
 
 
-def create_datasets(hub: LocalHub) -> str:
+def create_datasets(hub: FullHub) -> str:
     """Add a user with a near dataset, a far one and one with unknown columns; return a token."""
     token = hub.add_user(OWNER)
     far = [{"input": f"{i * 7919 % 997:04d}", "output": f"{i * i % 1009:04d}"} for i in range(60)]
@@ -186,7 +186,7 @@ def main(folder: Path) -> None:
     """Take all screenshots and print their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     camera = Camera(folder)
-    with tempfile.TemporaryDirectory() as home, LocalHub() as hub, browser() as chromium:
+    with tempfile.TemporaryDirectory() as home, FullHub() as hub, browser() as chromium:
         token = create_datasets(hub)
         limit = str(MODEL_MS // 1000)  # also on a slow machine
         with running_space(hub, Path(home), token=token, HF_LORAMETA_TIME_LIMIT=limit) as space:

@@ -40,9 +40,6 @@ CODE = ("code", "sql", "snippet", "program")
 STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
 VERDICTS = ("label", "is_correct", "correct", "is_answer", "is_safe")
-LABELS = re.compile(
-    r"(.*_)?(labels?|class(es)?|categor(y|ies)|tags|emotions?|topics?|intents?|genres?)|column_\d+"
-)
 LABEL_ENDINGS = ("_label", "_sentiment", "_class", "_category", "_intent", "_emotion", "_topic")
 WEAK_OUTPUTS = (
     "topic", "type", "stars", "star", "rating", "score", "overall", "headline", "toxicity",

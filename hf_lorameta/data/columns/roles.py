@@ -130,8 +130,7 @@ def guess_columns(table: TableView) -> Columns | None:
     outputs = table.named((*known.OUTPUTS, *known.CODE, *known.WEAK_OUTPUTS))
     outputs = [n for n in outputs if n in table.usable and is_output(table, n)]
     outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
-    coded = [n for n in table.usable if table.kind(n) == "text" and table.holds_several_codes(n)]
-    outputs += [n for n in table.usable if table.repeats(n) or n in coded]
+    outputs += filter(table.repeats, table.usable)
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
         return Columns(output=texts[0])
     output = next((n for n in outputs if [t for t in texts if t != n]), None)

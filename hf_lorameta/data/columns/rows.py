@@ -19,7 +19,7 @@ from hf_lorameta.data.columns.conversations import (
     is_conversation,
 )
 from hf_lorameta.data.columns.names import VERDICTS
-from hf_lorameta.data.columns.table_view import TableView, codes_in
+from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import cut
@@ -64,11 +64,6 @@ class RowReader:
         self._whole = {
             path for path, values in found.items()
             if all(is_whole(v) for v in values if isinstance(v, float) and v == v)
-        }  # fmt: skip
-        table = TableView(raw.columns, raw.labels, raw.sample)
-        self._of_codes = {
-            path for path in columns.named("output")
-            if table.holds_codes(path) and table.holds_several_codes(path)
         }  # fmt: skip
         self.verdict = _verdict_column(raw) if columns.messages else None
         self._choices: Choices | None = None
@@ -142,8 +137,6 @@ class RowReader:
         value = self._output_value(row, path)
         if is_conversation(value):
             return conversation_text(value[-1:])
-        if path in self._of_codes:
-            return cell_text(codes_in(value), path)
         alternatives = is_alternatives(path) and not self._names_of(path)
         separator = " " if self._is_aligned(row, value) else ""
         return cell_text(value, path, self._names_of(path), first=alternatives, separator=separator)

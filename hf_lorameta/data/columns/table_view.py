@@ -23,9 +23,6 @@ _WITH_SUBJECT = ("body", "message", "email", "mail")
 _DATE_OR_URL = re.compile(
     r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.{0,20}|https?://\S+|\d{2}:\d{2}.{0,6}"
 )
-_MOST_CODES = 10
-_SEPARATED = re.compile(r"\s*[,;|/]\s*|\s+")
-_CODES = re.compile(rf"\d{{1,3}}(?:(?:{_SEPARATED.pattern})\d{{1,3}}){{0,{_MOST_CODES - 1}}}")
 _MIN_ROWS = 6
 _RATINGS = 3
 _SHORT = 60
@@ -143,26 +140,11 @@ class TableView:
     def holds_codes(self, name: str) -> bool:
         """Whether a column holds few different whole numbers, which may stand for classes.
 
-        Numbers may be texts; where rows hold several, the name of the column has to say so.
+        Numbers may be texts.
         """
-        if self.holds_several_codes(name):
-            return known.LABELS.fullmatch(normalized(name)) is not None
-        codes = [codes_in(value) for value in self.values(name)]
-        return bool(codes) and all(codes) and name not in self.labels and self.repeats(name)
-
-    def holds_several_codes(self, name: str) -> bool:
-        """Whether a column holds whole numbers, some cells several, as rows with many labels do.
-
-        Example:
-            >>> rows = [{"labels": "4,27"}, {"labels": "4"}]
-            >>> TableView(["labels"], {}, rows).holds_several_codes("labels")
-            True
-        """
-        codes = [codes_in(value) for value in self.values(name)]
-        if not codes or not all(codes) or name in self.labels:
-            return False
-        numbers = [number for cell in codes for number in cell]
-        return len(set(numbers)) < len(numbers) and any(len(cell) > 1 for cell in codes)
+        values = self.values(name)
+        whole = all(v.strip().isdecimal() if isinstance(v, str) else is_whole(v) for v in values)
+        return whole and name not in self.labels and self.repeats(name)
 
     @property
     def ratings(self) -> list[str]:
@@ -228,21 +210,6 @@ class TableView:
     def is_rendered(self, name: str, others: Sequence[str]) -> bool:
         """Whether a column's texts are those of the other columns together, put into a form."""
         return all(self.is_within(other, [name]) for other in others)
-
-
-def codes_in(value: object) -> list[int]:
-    """Return the whole numbers that a cell consists of; none if it holds anything else.
-
-    Example:
-        >>> codes_in("4,27"), codes_in([4, 27]), codes_in(3), codes_in("4 apples")
-        ([4, 27], [4, 27], [3], [])
-    """
-    if isinstance(value, str):
-        value = value.strip()
-        return list(map(int, _SEPARATED.split(value))) if _CODES.fullmatch(value) else []
-    items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
-    whole = len(items) <= _MOST_CODES and all(map(is_whole, items))
-    return list(map(int, items)) if whole else []
 
 
 def normalized(name: str) -> str:

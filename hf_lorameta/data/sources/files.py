@@ -1,42 +1,30 @@
 """Local files as a dataset: their formats, separators and encodings."""
 
-import codecs
+import atexit
 import glob
 import hashlib
-import io
 import json
 import re
 import shlex
-import sys
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from hf_lorameta.data.sources.aligned_lines import (
-    first_lines,
-    is_pair,
-    is_tagged,
-    other_language,
-    pair_of,
-    paired_rows,
-    tagged_rows,
-)
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import pick_split, split_name
-from hf_lorameta.data.sources.text_formats import SEPARATORS, encoding_of
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError
 from hf_lorameta.files import sha256
 
-STDIN = "-"
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
-    ".txt": "text", ".conll": "text", ".parquet": "parquet",
+    ".txt": "text", ".parquet": "parquet",
 }  # fmt: skip
 """Endings of files, each with the name of its reader in `datasets`."""
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -44,7 +32,6 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 _PART = "train"
 """The builder's name of the split, since keys of a JSON object need not be names of splits."""
 _START = 1 << 16
-_CHUNK = 1 << 20
 _NAME_ANOTHER = "name a file, or a Hub id: user/name"
 _NUMBER = rb"(-?\d[\d.]*|true|false)\b"
 _BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
@@ -53,15 +40,12 @@ _BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, 
 def is_local(name: str | Path) -> bool:
     """Whether a name is one of local files, not a Hub id.
 
-    ``-``, names with wildcards, and several names with commas between them are, such as
-    ``val.en,val.de``; user/rows.csv is one if the folder exists.
+    Names with wildcards are; user/rows.csv is one if the folder exists.
     """
-    text = str(name)
-    if text == STDIN or _parts(text) or pair_of(text):
-        return True
     path = Path(name).expanduser()
-    known = ending(path) in FORMATS
-    return known and (path.exists() or len(path.parts) != 2 or path.parent.is_dir() or _wild(text))
+    if ending(path) not in FORMATS:
+        return False
+    return path.exists() or len(path.parts) != 2 or path.parent.is_dir() or _wild(str(name))
 
 
 def ending(path: Path) -> str:
@@ -76,48 +60,26 @@ def ending(path: Path) -> str:
 
 
 def find_files(name: str | Path) -> list[Path]:
-    """Return the files that a name stands for.
+    """Return the files that a name of local files stands for, all with its ending.
 
     Raises:
-        DatasetError: a file is missing, is a folder, or is of another format than the others.
+        DatasetError: a file is missing or is a folder.
     """
-    text = str(name)
-    if text == STDIN:
-        return [_read_stdin()]
-    if pair := pair_of(text):
-        return pair
-    files = []
-    for part in _parts(text) or [text]:
-        path = Path(part).expanduser()
-        found = [path]
-        if _wild(part):
-            found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        if not found:
-            raise DatasetError(f"{part}: no file matches", hint=_NAME_ANOTHER)
-        files += [file for file in found if ending(file) in FORMATS]
+    path = Path(name).expanduser()
+    files = [path]
+    if _wild(str(name)):
+        files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    if not files:
+        raise DatasetError(f"{name}: no file matches", hint=_NAME_ANOTHER)
     for path in files:
         if not path.is_file():
             problem = " is a folder" if path.is_dir() else ": no such file"
             raise DatasetError(f"{path}{problem}", hint=_NAME_ANOTHER)
-    kinds = {FORMATS[ending(path)] for path in files}
-    if len(kinds) != 1:
-        raise DatasetError(
-            f"{text}: expected files of one format, got {', '.join(sorted(kinds)) or 'none'}",
-            hint=f"name files that end in {', '.join(FORMATS)}",
-        )
     return files
 
 
 def _wild(text: str) -> bool:
     return glob.has_magic(text) and not Path(text).expanduser().exists()
-
-
-def _parts(text: str) -> list[str]:
-    """Return the names of several files with commas between them; none if it is one name."""
-    parts = text.split(",")
-    if len(parts) < 2 or Path(text).exists():
-        return []
-    return parts if all(ending(Path(part)) in FORMATS for part in parts) else []
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -148,13 +110,6 @@ def open_files(files: Sequence[Path], split: str | None) -> RawDataset:
         read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
         notes = (f"{shown} is one object: {read}",)
         paths = [_as_lines(rows)]
-    elif is_pair(files):
-        with guard():
-            paths, form = [_as_lines(_paired(files))], "json"
-    elif all(map(_has_tags, files)):
-        with guard():
-            paths, form = [_as_lines(row for file in files for row in _tagged(file))], "json"
-        notes = (f"{first.name} has a token in each line: its sentences are read, with the tags",)
     with guard():
         prepare_datasets()
         builder = datasets.load_dataset_builder(
@@ -190,34 +145,11 @@ def _rows_in_objects(files: Sequence[Path]) -> dict[str, Rows]:
     return {key: [row for lists in found for row in lists[key]] for key in common}
 
 
-def _text(path: Path) -> IO[str]:
-    """Open a file of text in its encoding."""
-    with _open(path) as file:
-        encoding = encoding_of(file)
-    return io.TextIOWrapper(_open(path), encoding)
-
-
-def _has_tags(path: Path) -> bool:
-    """Whether a file of text, or of columns between tabs, has a token in each line."""
-    if ending(path) not in (".txt", ".conll", ".tsv"):
-        return False
-    with reading(str(path)), _text(path) as file:
-        return is_tagged(first_lines(file))
-
-
-def _tagged(path: Path) -> Iterator[dict[str, str]]:
-    with _text(path) as file:
-        yield from tagged_rows(file)
-
-
-def _paired(paths: Sequence[Path]) -> Iterator[dict[str, str]]:
-    with _text(paths[0]) as first, _text(paths[1]) as second:
-        yield from paired_rows(paths, (first, second))
-
-
 def _as_lines(rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows as JSON lines to a temporary file."""
-    path = Path(tempfile.mkdtemp(dir=_scratch().name), "rows.jsonl")
+    """Write rows as JSON lines to a file that is deleted at exit."""
+    folder = tempfile.mkdtemp(prefix="hf-lorameta-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder, "rows.jsonl")
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     return path
@@ -230,52 +162,11 @@ def _open(path: Path) -> IO[bytes]:
     return file
 
 
-# --- stdin --------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder that is deleted at exit."""
-    return tempfile.TemporaryDirectory(prefix="hf-lorameta-")
-
-
-@lru_cache(maxsize=1)
-def _read_stdin() -> Path:
-    """Copy standard input to a file, since it can be read only once."""
-    path = Path(_scratch().name, "stdin")
-    with path.open("wb") as file:
-        while chunk := sys.stdin.buffer.read(_CHUNK):
-            file.write(chunk)
-    with path.open("rb") as file:
-        start = file.read(_START)
-    if not start.strip():
-        raise EmptyDatasetError("standard input is empty", hint="cat rows.jsonl | hf-lorameta …")
-    return path.rename(path.with_suffix(_guess_ending(start)))
-
-
-def _guess_ending(start: bytes) -> str:
-    """Return the ending of the format that a file's first bytes look like.
-
-    Example:
-        >>> _guess_ending(b'{"a": 1}'), _guess_ending(b"a;b"), _guess_ending(b"Some text.")
-        ('.jsonl', '.csv', '.txt')
-    """
-    marks = {b"{": ".jsonl", b"[": ".json", b"PAR1": ".parquet"}
-    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
-    found = next((name for mark, name in marks.items() if text.startswith(mark)), None)
-    if found:
-        return found
-    head = text.splitlines()[0].decode("utf-8", "replace")
-    return ".csv" if any(mark in head for mark in SEPARATORS) else ".txt"
-
-
 # --- other formats ------------------------------------------------------------------------------
 
 
 def how_to_read(path: Path) -> str:
     """Return what to do with a file whose ending is not in `FORMATS`."""
-    if other := other_language(path):
-        return f"name both files of the pair: {path},{other}"
     name = shlex.quote(str(path))
     if ending(path) in _SHEETS:
         new = str(path.with_suffix(".csv"))

@@ -7,7 +7,7 @@ A line of JSON is measured while it is read, since parsing a long one takes most
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from types import FunctionType
@@ -20,7 +20,6 @@ from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 _BATCH_BYTES = 256 << 20
 _BATCH_ROWS = 1024
 _BLOCK = 1 << 16
-_MOST_FILES = 16  # of Parquet, whose metadata are read for the number of rows
 _CHUNKS = {"csv": 1000, "json": 10 << 20, "text": 10 << 20}  # rows, bytes, bytes
 
 _DIFFER = "%s: rows differ in their columns; those of the first rows are read: %s"
@@ -266,38 +265,17 @@ def _disable_decoding(feature: Any) -> None:
 
 
 def row_total(builder: Any, split: str) -> int | None:
-    """Return the number of rows of a split, as its Parquet files or else its card states it.
+    """Return the number of rows of a split, as its card states it.
 
     Args:
         builder: a `datasets.DatasetBuilder`.
         split: name of a split, or a slice.
 
     Returns:
-        None if nothing states it, if the files cannot be read, or if there are more than 16.
+        None if it does not.
     """
-    name = split_name(split)
-    total = None
-    if builder.__module__.endswith(".parquet") and builder.config.filters is None:
-        total = _rows_of_parquet(builder, builder.config.data_files[name])
-    stated = (builder.info.splits or {}).get(name)
-    if total is None and stated is not None:
-        total = stated.num_examples
+    stated = (builder.info.splits or {}).get(split_name(split))
+    total = stated.num_examples if stated else None
     if not isinstance(total, int) or total < 1:
         return None
     return len(range(total)[slice(*slice_bounds(split))])
-
-
-def _rows_of_parquet(builder: Any, files: Sequence[Any]) -> int | None:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    if len(files) > _MOST_FILES:
-        return None
-    total = 0
-    for path in files:
-        try:
-            with open_file(builder, str(path)) as file:
-                total += parquet.ParquetFile(file).metadata.num_rows
-        except (OSError, pyarrow.ArrowInvalid):  # the plan needs the rows, not their number
-            return None
-    return total

@@ -59,9 +59,8 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
 
     names = dict.fromkeys(str(column) for row in chosen for column in row)
     return RawDataset(
-        list(names), {}, None, split or own, partial(read, chosen),
-        tuple(read(chosen[:SAMPLE_ROWS])), partial(read, rows), total=lambda: len(chosen),
-        named_split=bool(split),
+        list(names), {}, None, split or own, partial(read, chosen), partial(read, rows),
+        tuple(read(chosen[:SAMPLE_ROWS])), total=lambda: len(chosen), named_split=bool(split),
     )  # fmt: skip
 
 

@@ -41,8 +41,8 @@ class RawDataset:
     config: str | None
     split: str
     rows: Callable[[], Iterator[dict[str, Any]]]  # returns a fresh iterator
+    whole: Callable[[], Iterator[dict[str, Any]]]  # as `rows`, of the whole split
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
-    whole: Callable[[], Iterator[dict[str, Any]]] | None = None  # of a slice: all of its split
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
     total: Callable[[], int | None] = lambda: None  # number of rows, see `row_total`
     named_split: bool = True  # False: `split` is train since nobody named one
@@ -171,7 +171,7 @@ def raw_dataset(stream: Any, split: str, guard: Guard) -> RawDataset:
             yield from stream
 
     return RawDataset(
-        list(sample[0]), labels, config, split, partial(read, stream), sample, partial(read, whole)
+        list(sample[0]), labels, config, split, partial(read, stream), partial(read, whole), sample
     )
 
 

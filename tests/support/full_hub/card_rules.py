@@ -6,9 +6,10 @@ from typing import Any
 import yaml
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub.cards import SDKS, as_list, parse
+from hf_lorameta.localhub.cards import parse
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
+from tests.support.full_hub.cards import SDKS, as_list
 
 _REPO_ID = re.compile(r"(?!\.)[\w.-]{1,96}(?:/[\w.-]{1,96})?")
 _LANGUAGE = re.compile(r"[a-z]{2,8}(?:[-_][A-Za-z0-9]+)*")

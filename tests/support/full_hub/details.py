@@ -8,20 +8,25 @@ from urllib.parse import parse_qs
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import routes_read, routes_write
-from hf_lorameta.localhub.history import Commit, Repo
+from hf_lorameta.localhub.history import Commit
 from hf_lorameta.localhub.routes_files import headers_of, locate, serve
-from hf_lorameta.localhub.routing import Call, Route
-from hf_lorameta.localhub.uploads import lfs_pointer
+from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.uploads import git_oid, lfs_pointer
+from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.listing import page_of
+from tests.support.full_hub.state import FullRepo
 from tests.support.full_hub.trees import differences
 
 _PAGE_SIZE = 50
+LFS_ORIGIN = "localhub-classic"
+"""In the User-Agent of clients without Xet, which `FullHub.env` sets."""
 
 
-def commits(call: Call) -> Response:
+def commits(call: FullCall) -> Response:
     """Return a page of the history of a revision, newest first."""
-    repo, commit = routes_read.locate(call)
+    repo = call.visible_repo()
     formatted = "formatted" in call.query_list("expand")
-    page, headers = routes_read.page_of(call, list(repo.log(commit)), _PAGE_SIZE)
+    page, headers = page_of(call, list(repo.log(call.commit_of(repo))), _PAGE_SIZE)
     return JSONResponse([_commit_item(c, formatted) for c in page], headers=headers)
 
 
@@ -38,34 +43,36 @@ def _commit_item(commit: Commit, formatted: bool) -> dict[str, Any]:
     return item
 
 
-def tree(call: Call) -> Response:
-    """Return a folder; with ``expand``, also the last commit of each file."""
+def tree(call: FullCall) -> Response:
+    """Return a page of a folder; with ``expand``, also the last commit of each file."""
     answer = routes_read.tree(call)
-    return _expanded(call, answer) if call.flag("expand") else answer
+    items, headers = page_of(call, json.loads(bytes(answer.body)), call.hub.page_size)
+    headers["X-Repo-Commit"] = answer.headers["X-Repo-Commit"]
+    return JSONResponse(_expanded(call, items) if call.flag("expand") else items, headers=headers)
 
 
-def paths_info(call: Call) -> Response:
+def paths_info(call: FullCall) -> Response:
     """Return the named files; with ``expand``, also the last commit of each."""
     answer = routes_read.paths_info(call)
     form = parse_qs(call.body.decode("utf-8", "replace"))
-    return _expanded(call, answer) if form.get("expand") == ["true"] else answer
+    if form.get("expand") != ["true"]:
+        return answer
+    return JSONResponse(_expanded(call, json.loads(bytes(answer.body))))
 
 
-def _expanded(call: Call, answer: Response) -> Response:
-    repo, commit = routes_read.locate(call)
-    last_commits = _last_commits(repo, commit)
-    items = json.loads(bytes(answer.body))
+def _expanded(call: FullCall, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    repo = call.visible_repo()
+    last_commits = _last_commits(repo, call.commit_of(repo))
     for item in items:
         last = last_commits.get(item["path"])
         if last is None:  # a folder: the newest commit of its files
             inside = [c for p, c in last_commits.items() if p.startswith(f"{item['path']}/")]
             last = max(inside, key=lambda c: c.date)
         item["lastCommit"] = {"id": last.sha, "title": last.title, "date": last.date}
-    headers = {k: v for k, v in answer.headers.items() if k in ("link", "x-repo-commit")}
-    return JSONResponse(items, headers=headers)
+    return items
 
 
-def _last_commits(repo: Repo, commit: Commit) -> dict[str, Commit]:
+def _last_commits(repo: FullRepo, commit: Commit) -> dict[str, Commit]:
     """Return the last commit that changed each path of `commit`."""
     last: dict[str, Commit] = {}
     for ancestor in repo.log(commit):
@@ -75,7 +82,7 @@ def _last_commits(repo: Repo, commit: Commit) -> dict[str, Commit]:
     return last
 
 
-def raw(call: Call) -> Response:
+def raw(call: FullCall) -> Response:
     """Return a file as stored in git: for a file in Git LFS, its pointer file."""
     commit, path, entry = locate(call)
     headers = headers_of(path, entry.oid, commit.sha)
@@ -84,13 +91,19 @@ def raw(call: Call) -> Response:
     return serve(call, entry.sha256, headers)
 
 
-def preupload(call: Call) -> Response:
+def preupload(call: FullCall) -> Response:
     """Return for each file how to upload it, and whether ``.gitignore`` excludes it."""
     answer = json.loads(bytes(routes_write.preupload(call).body))
-    stored = call.hub.text(call.commit_of(call.visible_repo()).tree, ".gitignore")
-    rules = call.json.get("gitIgnore", stored) or ""
+    held = call.commit_of(call.visible_repo()).tree
+    rules = call.json.get("gitIgnore", call.hub.text(held, ".gitignore")) or ""
+    # a client with hf_xet would upload to Xet storage, without a fallback to Git LFS
+    allow_lfs = call.hub.always_lfs or LFS_ORIGIN in call.request.headers.get("user-agent", "")
     for file in answer["files"]:
         file["shouldIgnore"] = is_ignored(file["path"], rules)
+        if not allow_lfs and file["uploadMode"] == "lfs":
+            file["uploadMode"] = "regular"
+            if "oid" in file:
+                file["oid"] = git_oid(call.hub.blobs[held[file["path"]].sha256])
     return JSONResponse(answer)
 
 
@@ -120,12 +133,12 @@ def _rule_matches(path: str, rule: str) -> bool:
     return False
 
 
-def telemetry(call: Call) -> Response:
+def telemetry(call: FullCall) -> Response:
     """Accept telemetry and discard it."""
     return Response(status_code=204)
 
 
-def agent_harnesses(call: Call) -> Response:
+def agent_harnesses(call: FullCall) -> Response:
     """Return an empty registry of agent harnesses."""
     return JSONResponse({"standardEnvVars": [], "harnesses": {}})
 

@@ -7,11 +7,14 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import routes_write
-from hf_lorameta.localhub.history import Commit, Repo, now
+from hf_lorameta.localhub import http_errors, routes_write
+from hf_lorameta.localhub.history import Commit, now
 from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.routing import Call, Route
+from hf_lorameta.localhub.routing import Route
 from hf_lorameta.localhub.uploads import lfs_pointer
+from tests.support.full_hub import operations
+from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.state import FullRepo
 from tests.support.full_hub.trees import differences
 
 _PAGE_SIZE = 10
@@ -58,7 +61,7 @@ class Discussion:
         self.status = status
         return self.add_event(author, "status-change", status=status)
 
-    def item(self, repo: Repo) -> dict[str, Any]:
+    def item(self, repo: FullRepo) -> dict[str, Any]:
         """Return the discussion as listed."""
         return {
             "num": self.num,
@@ -92,33 +95,49 @@ class Discussions:
             Route("POST", f"{path}/{{num}}/merge", self.merge),
         ]
 
-    def _of(self, repo: Repo) -> dict[int, Discussion]:
+    def _of(self, repo: FullRepo) -> dict[int, Discussion]:
         return self._of_repos.setdefault(repo.created, {})
 
-    def _locate(self, call: Call) -> tuple[Repo, Discussion]:
+    def _locate(self, call: FullCall) -> tuple[FullRepo, Discussion]:
         repo, num = call.visible_repo(), int(call.params["num"])
         if num not in self._of(repo):
             raise HTTPError(404, f"Discussion {num} not found")
         return repo, self._of(repo)[num]
 
-    def commit(self, call: Call) -> Response:
+    def commit(self, call: FullCall) -> Response:
         """Commit, and note it in its pull request, which it may open."""
-        answer = routes_write.commit(call)
-        repo, new = call.visible_repo(), json.loads(bytes(answer.body))
-        commit, author = repo.commits[new["commitOid"]], call.writer.user.name
+        repo = call.writable_repo()
+        opens, author = call.flag("create_pr"), call.writer.name
+        if opens:
+            self._open_ref(call, repo)
         ref = call.params["rev"]
-        if "pullRequestUrl" in new:
-            num = int(new["pullRequestUrl"].rpartition("/")[2])
-            pr = Discussion(num, commit.title, author, "open", commit.parent)
+        try:
+            answer = routes_write.commit(call, operations.ALL)
+        except Exception:  # a refused commit opens no pull request
+            if opens:
+                repo.withdraw_pull_request(ref)
+            raise
+        new = json.loads(bytes(answer.body))
+        commit = repo.commits[new["commitOid"]]
+        if opens:
+            pr = Discussion(repo.discussions, commit.title, author, "open", commit.parent)
             pr.add_comment(author, commit.message)
-            self._of(repo)[num] = pr
-            ref = pr.ref
+            self._of(repo)[pr.num] = pr
+            new["pullRequestUrl"] = f"{call.hub.page_url(repo)}/discussions/{pr.num}"
         for pr in self._of(repo).values():
             if pr.base and pr.ref == ref:
                 pr.add_event(author, "commit", subject=commit.title, oid=commit.sha)
-        return answer
+        return JSONResponse(new)
 
-    def list_all(self, call: Call) -> Response:
+    def _open_ref(self, call: FullCall, repo: FullRepo) -> None:
+        """Let the call commit to a new pull request, from the parent that it states or a branch."""
+        branch, header = call.params["rev"], json.loads(call.body.partition(b"\n")[0])["value"]
+        if branch not in repo.branches:
+            raise http_errors.revision_not_found(branch)
+        base = repo.resolve(header.get("parentCommit") or branch)
+        call.params["rev"] = repo.open_pull_request(base, call.writer.name)
+
+    def list_all(self, call: FullCall) -> Response:
         """Return a page of discussions, newest first."""
         repo = call.visible_repo()
         newest_first = reversed(self._of(repo).values())
@@ -127,7 +146,7 @@ class Discussions:
         page = [item.item(repo) for item in matching[start : start + _PAGE_SIZE]]
         return JSONResponse({"discussions": page, "count": len(matching), "start": start})
 
-    def details(self, call: Call) -> Response:
+    def details(self, call: FullCall) -> Response:
         """Return a discussion with its events; for a pull request also the diff."""
         repo, discussion = self._locate(call)
         answer = {**discussion.item(repo), "events": discussion.events}
@@ -140,9 +159,9 @@ class Discussions:
                 answer["diff"] = _diff(call, base, head)
         return JSONResponse(answer)
 
-    def create(self, call: Call) -> Response:
+    def create(self, call: FullCall) -> Response:
         """Open a discussion, or a draft pull request without commits."""
-        repo, author = call.visible_repo(), call.writer.user.name
+        repo, author = call.visible_repo(), call.writer.name
         title, text = str(call.json.get("title", "")), str(call.json.get("description", ""))
         if len(title.strip()) < 3:
             raise HTTPError(400, '"title" length must be at least 3 characters long')
@@ -158,32 +177,32 @@ class Discussions:
         url = f"{call.hub.page_url(repo)}/discussions/{new.num}"
         return JSONResponse({"num": new.num, "url": url, "pullRequest": is_pr})
 
-    def comment(self, call: Call) -> Response:
+    def comment(self, call: FullCall) -> Response:
         """Add a comment."""
         _, discussion = self._locate(call)
-        event = discussion.add_comment(call.writer.user.name, str(call.json.get("comment", "")))
+        event = discussion.add_comment(call.writer.name, str(call.json.get("comment", "")))
         return JSONResponse({"newMessage": event})
 
-    def edit_comment(self, call: Call) -> Response:
+    def edit_comment(self, call: FullCall) -> Response:
         """Replace the text of the caller's own comment."""
         _, discussion = self._locate(call)
         event = next((e for e in discussion.events if e["id"] == call.params["comment"]), None)
         if event is None or event["type"] != "comment":
             raise HTTPError(404, f"Comment {call.params['comment']} not found")
-        if event["author"]["name"] != call.writer.user.name:
+        if event["author"]["name"] != call.writer.name:
             raise HTTPError(403, "You are not allowed to edit this comment")
         text = str(call.json.get("content", ""))
         event["data"] |= {"edited": True, "latest": {"raw": text, "updatedAt": now()}}
         return JSONResponse({"updatedComment": event})
 
-    def rename(self, call: Call) -> Response:
+    def rename(self, call: FullCall) -> Response:
         """Change the title of a discussion."""
         discussion, author = self._locate_editable(call)
         old, discussion.title = discussion.title, str(call.json.get("title", ""))
         names = {"from": old, "to": discussion.title}
         return JSONResponse({"newTitle": discussion.add_event(author, "title-change", **names)})
 
-    def set_status(self, call: Call) -> Response:
+    def set_status(self, call: FullCall) -> Response:
         """Open or close a discussion."""
         discussion, author = self._locate_editable(call)
         status = str(call.json.get("status", ""))
@@ -193,18 +212,18 @@ class Discussions:
             raise HTTPError(400, "The pull request is merged already")
         return JSONResponse({"newStatus": discussion.set_status(author, status)})
 
-    def _locate_editable(self, call: Call) -> tuple[Discussion, str]:
+    def _locate_editable(self, call: FullCall) -> tuple[Discussion, str]:
         repo, discussion = self._locate(call)
-        author = call.writer.user.name
+        author = call.writer.name
         if not call.writer.owns(repo.namespace) and discussion.author != author:
             raise HTTPError(403, "You are not allowed to change this discussion")
         return discussion, author
 
-    def merge(self, call: Call) -> Response:
+    def merge(self, call: FullCall) -> Response:
         """Merge a pull request into ``main``; 409 if both changed the same file."""
         repo, pr = self._locate(call)
         call.writable_repo()
-        author = call.writer.user.name
+        author = call.writer.name
         if pr.base is None or pr.status in ("merged", "closed"):
             raise HTTPError(400, "Only an open pull request can be merged")
         conflicts = _conflicts(repo, pr)
@@ -217,7 +236,7 @@ class Discussions:
         return JSONResponse({"mergeCommitId": pr.merge_commit})
 
 
-def _matches_query(call: Call, item: Discussion) -> bool:
+def _matches_query(call: FullCall, item: Discussion) -> bool:
     kind, status, author = call.query("type"), call.query("status"), call.query("author")
     return (
         (kind in ("", "all") or (kind == "pull_request") == (item.base is not None))
@@ -226,7 +245,7 @@ def _matches_query(call: Call, item: Discussion) -> bool:
     )
 
 
-def _conflicts(repo: Repo, pr: Discussion) -> list[str]:
+def _conflicts(repo: FullRepo, pr: Discussion) -> list[str]:
     """Return the paths that a pull request and ``main`` changed differently."""
     base = repo.tree_at(pr.base)
     theirs = differences(base, repo.tree_at(repo.refs[pr.ref]))
@@ -234,7 +253,7 @@ def _conflicts(repo: Repo, pr: Discussion) -> list[str]:
     return sorted(p for p in theirs.keys() & ours.keys() if theirs[p] != ours[p])
 
 
-def _diff(call: Call, before: Commit, after: Commit) -> str:
+def _diff(call: FullCall, before: Commit, after: Commit) -> str:
     lines = []
     for path in sorted(differences(before.tree, after.tree)):
         old, new = _lines(call, before, path), _lines(call, after, path)
@@ -243,7 +262,7 @@ def _diff(call: Call, before: Commit, after: Commit) -> str:
     return "\n".join(lines)
 
 
-def _lines(call: Call, commit: Commit, path: str) -> list[str]:
+def _lines(call: FullCall, commit: Commit, path: str) -> list[str]:
     entry = commit.tree.get(path)
     if entry is None:
         return []

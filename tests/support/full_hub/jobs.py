@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hf_lorameta.localhub.history import now
 from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.routing import Call, Route
+from hf_lorameta.localhub.routing import Route
+from tests.support.full_hub.calls import FullCall
 
 _SOURCE = str(Path(__file__).parents[3])
 _PRICES = {"cpu-basic": 167, "cpu-upgrade": 500, "a10g-large": 25000}
@@ -85,7 +86,7 @@ class Jobs:
             Route("GET", "api/jobs/{owner}/{job}/logs", self.logs),
         ]
 
-    def hardware(self, call: Call) -> Response:
+    def hardware(self, call: FullCall) -> Response:
         """Return the hardware and what it costs."""
         listed = [
             {"name": name, "prettyName": name, "cpu": "2 vCPU", "ram": "16 GB",
@@ -94,7 +95,7 @@ class Jobs:
         ]  # fmt: skip
         return JSONResponse(listed)
 
-    def run(self, call: Call) -> Response:
+    def run(self, call: FullCall) -> Response:
         """Start ``uv run --with REQUIREMENT hf-lorameta …``, with nothing of this process."""
         owner, spec = call.params["owner"], call.json
         if not call.user.owns(owner):
@@ -122,15 +123,15 @@ class Jobs:
         self.jobs.append(Job(f"job{len(self.jobs)}", owner, spec, process, log))
         return JSONResponse(self.jobs[-1].info())
 
-    def inspect(self, call: Call) -> Response:
+    def inspect(self, call: FullCall) -> Response:
         """Return the stage of a job."""
         return JSONResponse(self._find(call).info())
 
-    def logs(self, call: Call) -> Response:
+    def logs(self, call: FullCall) -> Response:
         """Stream the log of a job."""
         return StreamingResponse(self._find(call).events(), media_type="text/event-stream")
 
-    def _find(self, call: Call) -> Job:
+    def _find(self, call: FullCall) -> Job:
         for job in self.jobs:
             if (job.id, job.owner) == (call.params["job"], call.params["owner"]):
                 if not call.user.owns(job.owner):

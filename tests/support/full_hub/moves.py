@@ -4,9 +4,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.history import Repo
-from hf_lorameta.localhub.routing import Call, Route
-from hf_lorameta.localhub.state import HubState
+from hf_lorameta.localhub.routing import Route
+from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.state import FullRepo, FullState
 from tests.support.full_hub.whole_repos import check_target
 
 
@@ -14,11 +14,11 @@ class Moves:
     """Moves repos and remembers where they were."""
 
     def __init__(self) -> None:
-        self._former: dict[tuple[str, str], Repo] = {}  # by the (type, id) before a move
-        self._hub: HubState | None = None  # of the first move
+        self._former: dict[tuple[str, str], FullRepo] = {}  # by the (type, id) before a move
+        self._hub: FullState | None = None  # of the first move
         self.routes = [Route("POST", "api/repos/move", self.move), _FormerId(self)]
 
-    def move(self, call: Call) -> Response:
+    def move(self, call: FullCall) -> Response:
         """Rename a repo, or move it to another namespace; 409 if the target exists.
 
         Requests for its former id are redirected, until another repo has that id.
@@ -38,7 +38,7 @@ class Moves:
         was_there = (repo_type, repo_id) in self._former
         return was_there and self._hub is not None and not self._hub.find(repo_type, repo_id)
 
-    def redirect(self, call: Call) -> Response:
+    def redirect(self, call: FullCall) -> Response:
         """Redirect a request for a former id."""
         repo = self._former[call.repo_type, call.params["repo"]]
         if not call.can_see(repo):

@@ -8,12 +8,13 @@ from starlette.responses import JSONResponse, Response
 from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routes_write import is_private, repo_in_body
-from hf_lorameta.localhub.routing import Call, Route
+from hf_lorameta.localhub.routing import Route
+from tests.support.full_hub.calls import FullCall
 
 _TAG = re.compile(r"(?![./-])(?!.*(?:\.\.|//|@\{|\.lock$|[./]$))[^\s~^:?*\[\\\x00-\x1f\x7f]+")
 
 
-def auth_check(call: Call) -> Response:
+def auth_check(call: FullCall) -> Response:
     """Return 200 if the caller may read the files of the repo, or with ``/write`` change them."""
     if call.params["write"]:
         call.writable_repo()
@@ -22,7 +23,7 @@ def auth_check(call: Call) -> Response:
     return JSONResponse({})
 
 
-def refs(call: Call) -> Response:
+def refs(call: FullCall) -> Response:
     """Return branches and tags, and pull requests if the query includes them."""
     repo = call.visible_repo()
 
@@ -40,7 +41,7 @@ def refs(call: Call) -> Response:
     return JSONResponse(answer)
 
 
-def delete_repo(call: Call) -> Response:
+def delete_repo(call: FullCall) -> Response:
     """Delete a repo."""
     repo_type, _, call.params["repo"] = repo_in_body(call)
     call.params["kind"] = f"{repo_type}s"
@@ -49,7 +50,7 @@ def delete_repo(call: Call) -> Response:
     return Response("OK", media_type="text/plain")
 
 
-def update_settings(call: Call) -> Response:
+def update_settings(call: FullCall) -> Response:
     """Set private and gated."""
     repo = call.writable_repo()
     if "visibility" in call.json or "private" in call.json:
@@ -61,7 +62,7 @@ def update_settings(call: Call) -> Response:
     return JSONResponse({"private": repo.private, "gated": repo.gated})
 
 
-def create_branch(call: Call) -> Response:
+def create_branch(call: FullCall) -> Response:
     """Create a branch; 409 if it exists."""
     repo, name = call.writable_repo(), call.params["name"]
     if name in repo.refs:
@@ -70,7 +71,7 @@ def create_branch(call: Call) -> Response:
     return JSONResponse({})
 
 
-def delete_branch(call: Call) -> Response:
+def delete_branch(call: FullCall) -> Response:
     """Delete a branch other than ``main``."""
     repo, name = call.writable_repo(), call.params["name"]
     if name == "main":
@@ -81,7 +82,7 @@ def delete_branch(call: Call) -> Response:
     return JSONResponse({})
 
 
-def create_tag(call: Call) -> Response:
+def create_tag(call: FullCall) -> Response:
     """Create a tag at a revision; 409 if it exists."""
     repo, tag = call.writable_repo(), str(call.json.get("tag") or "")
     sha = call.commit_of(repo).sha
@@ -93,7 +94,7 @@ def create_tag(call: Call) -> Response:
     return JSONResponse({})
 
 
-def delete_tag(call: Call) -> Response:
+def delete_tag(call: FullCall) -> Response:
     """Delete a tag."""
     repo, tag = call.writable_repo(), call.params["rev"]
     if repo.tags.pop(tag, None) is None:

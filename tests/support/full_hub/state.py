@@ -1,0 +1,158 @@
+"""Accounts with organizations and roles, repos with tags and pull requests, rules for commits."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from hf_lorameta.localhub import http_errors
+from hf_lorameta.localhub.history import Changes, Commit, Repo
+from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.state import HubState, User, token_digest
+from tests.support.full_hub import card_rules
+from tests.support.full_hub.errors import LocalHubError
+
+_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_SHA = re.compile(r"[0-9a-f]{40}")
+_SHORT_SHA = re.compile(r"[0-9a-f]{7,40}")
+_ROLES = ("read", "write")
+
+Gated = Literal["auto", "manual", False]
+
+
+@dataclass(frozen=True)
+class Account(User):
+    """A user with a token of some role, who may also write to the repos of organizations."""
+
+    role: str = "write"
+    orgs: tuple[str, ...] = ()
+    pro: bool = False  # has a paid plan
+
+    def owns(self, namespace: str) -> bool:
+        """Return whether `namespace` is the user or one of the user's organizations."""
+        return super().owns(namespace) or namespace in self.orgs
+
+
+@dataclass
+class FullRepo(Repo):
+    """A repo with branches, tags and pull requests, which may be gated."""
+
+    gated: Gated = False
+    sdk: str | None = None  # of a Space
+    hardware: str | None = None  # that was asked for a Space
+    tags: dict[str, str] = field(default_factory=dict)  # name -> SHA
+    discussions: int = 0  # how many, and pull requests, which are numbered together
+    proposers: dict[str, str] = field(default_factory=dict)  # refs/pr/N -> user who opened it
+    granted: set[str] = field(default_factory=set)  # users with access to a gated repo
+
+    @property
+    def branches(self) -> dict[str, str]:
+        """Branch names to commit SHAs."""
+        return {name: sha for name, sha in self.refs.items() if not name.startswith("refs/")}
+
+    def resolve(self, revision: str) -> Commit:
+        """Return the commit of a branch, tag, ``refs/...``, or SHA, which may be short."""
+        name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        sha = self.refs.get(name) or self.tags.get(name) or name
+        if _SHORT_SHA.fullmatch(sha):
+            matches = [known for known in self.commits if known.startswith(sha)]
+            if len(matches) == 1:
+                return self.commits[matches[0]]
+        raise http_errors.revision_not_found(revision)
+
+    def open_pull_request(self, base: Commit, author: str) -> str:
+        """Open a pull request that starts at a commit, and return its ``refs/pr/N``."""
+        self.discussions += 1
+        ref = f"refs/pr/{self.discussions}"
+        self.refs[ref] = base.sha
+        self.proposers[ref] = author
+        return ref
+
+    def withdraw_pull_request(self, ref: str) -> None:
+        """Undo the last `open_pull_request`."""
+        self.discussions -= 1
+        del self.refs[ref], self.proposers[ref]
+
+    def log(self, commit: Commit) -> Iterator[Commit]:
+        """Yield `commit` and its ancestors, newest first."""
+        yield commit
+        while commit.parent:
+            commit = self.commits[commit.parent]
+            yield commit
+
+
+class FullState(HubState):
+    """All data of a `FullHub`.
+
+    Args:
+        always_lfs: ask every client to upload large files to Git LFS.
+        page_size: maximum number of items per page of a listing.
+    """
+
+    tokens: dict[str, Account]  # type: ignore[assignment]
+    repos: dict[tuple[str, str], FullRepo]  # type: ignore[assignment]
+
+    def __init__(self, always_lfs: bool, page_size: int) -> None:
+        super().__init__()
+        self.always_lfs, self.page_size = always_lfs, page_size
+
+    def has_user(self, name: str) -> bool:
+        """Return whether there is a user of this name."""
+        return any(account.name == name for account in self.tokens.values())
+
+    def add_account(self, account: Account, token: str | None) -> str:
+        """Add a user, or another token of one with organizations of both, and return the token."""
+        if account.role not in _ROLES:
+            raise LocalHubError(f"a token's role is one of {_ROLES}, got {account.role!r}")
+        if token and token_digest(token) in self.tokens:
+            raise LocalHubError(f"the token given for {account.name} is already in use")
+        known = [(at, other) for at, other in self.tokens.items() if other.name == account.name]
+        orgs = tuple(
+            dict.fromkeys((*(org for _, other in known for org in other.orgs), *account.orgs))
+        )
+        self.tokens |= {at: replace(other, orgs=orgs) for at, other in known}
+        return self.add_user(replace(account, orgs=orgs), token)
+
+    def find(self, repo_type: str, repo_id: str) -> FullRepo | None:
+        """Return the repo of an id, in which case does not matter; None if there is none."""
+        exact = self.repos.get((repo_type, repo_id))
+        lower = repo_id.lower()
+        alike = (r for r in self.repos.values() if r.type == repo_type and r.id.lower() == lower)
+        return exact or next(alike, None)
+
+    def create(self, repo: Repo, author: str) -> None:
+        """Add a repo whose name the Hub accepts."""
+        check_repo_id(repo.id)
+        super().create(repo, author)
+
+    def first_files(self, repo: Repo) -> dict[str, bytes]:
+        """Return the files of a new repo; the card of a Space states its SDK."""
+        files, sdk = super().first_files(repo), getattr(repo, "sdk", None)
+        if sdk:
+            title = repo.id.rpartition("/")[2]
+            files["README.md"] = f"---\ntitle: {title}\nsdk: {sdk}\n---\n".encode()
+        return files
+
+    def commit(
+        self, repo: Repo, revision: str, changes: Changes, *, parent: str | None = None, **text: Any
+    ) -> Commit:
+        """Commit to a branch or pull request, unless the Hub refuses the parent or the card."""
+        if revision not in repo.refs:
+            repo.resolve(revision)  # raises RevisionNotFound
+            raise HTTPError(400, f"{revision} is not a branch: cannot commit to it")
+        if parent is not None and not _SHA.fullmatch(parent):
+            raise HTTPError(400, "The parent commit must be a full commit sha")
+        card = self.text(changes, "README.md")
+        if card is not None:
+            card_rules.validate(card, repo.type)
+        return super().commit(repo, revision, changes, parent=parent, **text)
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Refuse a repo id that the Hub does not accept."""
+    parts = repo_id.split("/")
+    if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
+        expected = "must be namespace/name of letters, digits, . _ -"
+        raise HTTPError(400, f"Invalid repo name: {repo_id} - {expected}")
+    if repo_id.endswith((".git", ".ipynb")):
+        raise HTTPError(400, f"Invalid repo name: {repo_id} - cannot end with .git or .ipynb")
