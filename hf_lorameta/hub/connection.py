@@ -16,6 +16,7 @@ from hf_lorameta._version import __version__
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.hub.retry import CONNECT_SECONDS, Retries
 
+_HUB = "https://huggingface.co"
 _LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __version__}
 
 
@@ -38,6 +39,11 @@ class Connection:
     def api(self) -> hfh.HfApi:
         """The client of `huggingface_hub`."""
         return hfh.HfApi(token=self.token, **_LIBRARY)
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the server is the Hub itself, which has Xet storage."""
+        return bool(constants.ENDPOINT == _HUB)
 
     @property
     def timeouts(self) -> Any:

@@ -104,9 +104,7 @@ def translate(
                 f"{what} was not requested: HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
             )
         case ConnectionError():  # of hf_xet
-            ours = lost(what, " ".join(str(error).split())[:200])
-            ours.advise("if this server has no Xet storage, set HF_HUB_DISABLE_XET=1")
-            return ours
+            return lost(what, " ".join(str(error).split())[:200])
         case hf.HFValidationError():
             return errors.UsageError(f"{what} is not a valid repo id: {str(error)[:200]}")
         case hf.FileMetadataError():

@@ -5,6 +5,7 @@ been made: the command that is run again then finds all files there.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import ForbiddenError, lost, translated
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
+
+_THREADS = 5
+"""Files that are uploaded at once; the default of the client."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,9 @@ def commit(
         ConnectionLostError: there was no answer; the commit may have been made.
         HubError: the server refused.
     """
-    operations: list[Any] = _additions(upload)
-    operations += [hfh.CommitOperationDelete(path) for path in upload.delete]
-    with translated(parent.repo_id):
+    with translated(parent.repo_id), ExitStack() as opened:
+        operations: list[Any] = _additions(upload, None if connection.is_hub else opened)
+        operations += [hfh.CommitOperationDelete(path) for path in upload.delete]
         try:
             return connection.retries.when_allowed(
                 parent.repo_id,
@@ -118,6 +122,7 @@ def commit(
                     repo_type=parent.repo_type,
                     parent_commit=parent.sha,
                     create_pr=create_pr,
+                    num_threads=_THREADS if connection.is_hub else 1,  # equal files share one
                 ),
             )
         except RuntimeError as error:  # the upload of a file failed
@@ -131,14 +136,23 @@ def commit(
             raise HubError(f"{parent.repo_id}: {reason}") from None
 
 
-def _additions(upload: Upload) -> list[hfh.CommitOperationAdd]:
-    """Return the files to upload."""
+def _additions(upload: Upload, opened: ExitStack | None) -> list[hfh.CommitOperationAdd]:
+    """Return the files to upload: as paths, or if there is a stack, opened.
+
+    The client uploads the large ones of paths to Xet storage, which other servers than the Hub may
+    lack, and those of open files to Git LFS.
+    """
     only = upload.only
     if only is None:
-        paths = (path for path in upload.folder.rglob("*") if path.is_file())
-        only = [path.relative_to(upload.folder).as_posix() for path in paths]
-    files: dict[str, Path | bytes] = {name: upload.folder / name for name in only}
-    files |= upload.others
+        inside = (path for path in upload.folder.rglob("*") if path.is_file())
+        only = [path.relative_to(upload.folder).as_posix() for path in inside]
+    paths = {name: upload.folder / name for name in only} | dict(upload.others)
+    if upload.card is not None:
+        paths.pop("README.md", None)
+    files: dict[str, Any] = {
+        name: opened.enter_context(path.open("rb")) if opened else path
+        for name, path in paths.items()
+    }
     if upload.card is not None:
         files["README.md"] = upload.card.encode()
     return [hfh.CommitOperationAdd(name, content) for name, content in sorted(files.items())]

@@ -10,6 +10,7 @@ from hf_lorameta import Hub
 from hf_lorameta.errors import ConflictError, HubError
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
+from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, touched, tree
 from tests.hub.conftest import use_endpoint
 from tests.support.fault_hub import Fault
@@ -102,16 +103,15 @@ def test_push_to_a_bank_deletes_what_left_it(
     assert files == {".gitattributes", "README.md", "notes.txt", *tree(tmp_path / "b")}
 
 
-def test_where_there_is_no_xet_storage_the_setting_without_it_is_named(
+def test_large_files_go_to_git_lfs_where_there_is_no_xet_storage(
     cli: Shell, user: Account, push_args: tuple[object, ...]
 ) -> None:
     pytest.importorskip("hf_xet")
-    refused = cli(*push_args, token=user.token, code=6, before="""
+    cli(*push_args, token=user.token, HF_HUB_DISABLE_XET="0", before="""
 from huggingface_hub import constants; constants.HF_HUB_DISABLE_XET = False
-""").err  # fmt: skip
-    assert "xet-write-token" in refused
-    assert "if this server has no Xet storage, set HF_HUB_DISABLE_XET=1" in refused
-    assert set(cli.hub.files(f"{user.name}/a")) == {".gitattributes"}
+""")  # fmt: skip
+    assert touched(cli.hub, "/info/lfs/objects/batch")
+    assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
 
 
 def test_a_card_that_the_hub_refuses_is_named(
