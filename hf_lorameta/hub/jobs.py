@@ -7,7 +7,7 @@ import httpx2
 import huggingface_hub
 from huggingface_hub import errors as hf
 
-from hf_lorameta.environment import install_requirement
+from hf_lorameta.environment import DISTRIBUTION, pip_install, remote_requirement
 from hf_lorameta.errors import HubError, UsageError, first_line
 from hf_lorameta.hub.errors import translate
 from hf_lorameta.hub.repo import Token
@@ -107,10 +107,10 @@ def start(
             the client would take for names of files.
 
     Raises:
+        UsageError: it is not known from where a job can install this package.
         HubError: the Hub refused or did not answer.
     """
-    secret = token or huggingface_hub.get_token()
-    requirement = install_requirement("eval", remote=True)
+    secret, requirement = token or huggingface_hub.get_token(), _requirement()
     settings: dict[str, Any] = {
         "flavor": estimate.flavor,
         "env": dict(variables or {}),
@@ -127,6 +127,17 @@ def start(
         return huggingface_hub.run_job(image=_IMAGE, command=command, name=_COMMAND, **settings)
     except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise failure("the job was not accepted", error) from None
+
+
+def _requirement() -> str:
+    """Return what a job installs: this package from a URL, since the job gets the user's token."""
+    if requirement := remote_requirement("eval"):
+        return requirement
+    raise UsageError(
+        f"a job has to install {DISTRIBUTION} from a URL, and this installation states none: "
+        "neither that of its source nor, under Project-URL, that of a Repository",
+        hint=pip_install(f"{DISTRIBUTION} @ git+https://HOST/USER/{DISTRIBUTION}"),
+    )
 
 
 def follow(job: Any, token: Token = None) -> Iterator[str]:

@@ -17,6 +17,7 @@ from hf_lorameta.pipeline import budget
 from hf_lorameta.training.bank import jobs
 from hf_lorameta.training.bank.tasks import read_tasks
 from hf_lorameta.training.settings import Settings
+from tests.test_environment import REPOSITORY, install
 
 TOKEN = "hf_secret"
 
@@ -45,7 +46,8 @@ class Client:
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    install(monkeypatch, tmp_path_factory.mktemp("installed"), headers=REPOSITORY)
     return Client(monkeypatch)
 
 
@@ -88,8 +90,7 @@ def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client
     assert options["--instruction"] == "Say."
     assert (options["--device"], options["--dtype"]) == ("cuda", "float32")
     assert options["--push-to"] == "user/bank"
-    assert job["dependencies"][0].startswith("hf-lorameta[eval]")
-    assert "file:" not in job["dependencies"][0]
+    assert job["dependencies"] == ["hf-lorameta[eval] @ git+https://x.org/y"]
     assert (job["flavor"], job["secrets"]) == ("a10g-large", {"HF_TOKEN": TOKEN})
     assert job["timeout"].endswith("m")
     assert TOKEN not in out + err + " ".join(words)
