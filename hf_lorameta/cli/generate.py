@@ -56,17 +56,18 @@ _EFFECTIVE_NUMBER = (
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
+    from hf_lorameta.pipeline.advice import advise
     from hf_lorameta.pipeline.automatic import NOTHING
-    from hf_lorameta.pipeline.budget import advise
 
     with request.session() as session, stage_bars(quiet) as progress:
         dataset = request.open_dataset(session, progress)
         planned = _prepare(request, session, dataset, quiet, NOTHING).plan
+        may_fit = not request.no_fit
+        advice = None if request.budget else advise(planned, session, may_fit=may_fit)
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
         log(quiet, "plan does not fit, train or check: generate and push do")
-    advice = None if request.budget else advise(planned)  # a budget has chosen
     emit(json, planned.to_dict() | {"advice": advice}, lambda: _describe(planned, advice))
     if len(planned.bank):
         log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")

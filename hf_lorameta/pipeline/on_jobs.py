@@ -9,8 +9,6 @@ from hf_lorameta.hub.base_model import DOWNLOAD
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.recipe import Recipe
 
-FLAVOR = "cpu-upgrade"
-"""Hardware of a job: making an adapter uses no GPU."""
 VARIABLES = {DOWNLOAD: "1"}
 """Environment of a job, which has no base model yet."""
 
