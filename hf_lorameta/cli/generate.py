@@ -1,10 +1,10 @@
 """The commands that make an adapter: plan, generate and push."""
 
+import logging
 import math
 import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,7 +27,6 @@ from hf_lorameta.cli.output import (
     report_pull_request,
     show_row,
     stage_bars,
-    warn,
 )
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.tables import plural
@@ -36,13 +35,13 @@ from hf_lorameta.types import StageProgress
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
-    from hf_lorameta.pipeline.automatic import Automatic
-    from hf_lorameta.pipeline.generate import Prepared
     from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.publish import Target
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.pipeline.session import Session
+
+logger = logging.getLogger(__name__)
 
 _EFFECTIVE_NUMBER = (
     "effective number: how many adapters with equal coefficients would spread the weight as widely"
@@ -57,11 +56,12 @@ _EFFECTIVE_NUMBER = (
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
     from hf_lorameta.pipeline.advice import advise
-    from hf_lorameta.pipeline.automatic import NOTHING
+    from hf_lorameta.pipeline.generate import prepare
 
     with request.session() as session, stage_bars(quiet) as progress:
         dataset = request.open_dataset(session, progress)
-        planned = _prepare(request, session, dataset, quiet, NOTHING).plan
+        _report_dataset(dataset, session.bank)
+        planned = prepare(dataset, session, request.recipe, budget=request.seconds).plan
         may_fit = not request.no_fit
         advice = None if request.budget else advise(planned, session, may_fit=may_fit)
     if not json:
@@ -104,7 +104,7 @@ def generate(
     with request.session() as session, stage_bars(quiet) as progress:
         require_possible(request.recipe, session, export)
         dataset = request.open_dataset(session, progress)
-        adapter = _make(request, session, dataset, progress, quiet)
+        adapter = _make(request, session, dataset, progress)
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
@@ -199,7 +199,7 @@ def push(
             return
         folder = source or staging_folder(target.repo_id)
         if source is None:
-            adapter = _make(request, session, dataset, progress, quiet)
+            adapter = _make(request, session, dataset, progress)
             adapter.save_pretrained(
                 folder, repo_id=target.repo_id, export=export, token=session.hub.token
             )
@@ -231,40 +231,17 @@ def push(
 
 
 def _make(
-    request: Request,
-    session: "Session",
-    dataset: "Dataset",
-    progress: StageProgress,
-    quiet: bool,
+    request: Request, session: "Session", dataset: "Dataset", progress: StageProgress
 ) -> "Generation | Mixture":
-    """Plan, and make the adapter or choose those of a mixture; report losses and warnings."""
+    """Say what is read, plan, and make the adapter or choose those of a mixture."""
     from hf_lorameta.pipeline.automatic import Automatic
-    from hf_lorameta.pipeline.make import make_adapter
-    from hf_lorameta.pipeline.mixture import Mixture
+    from hf_lorameta.pipeline.generate import make
 
+    _report_dataset(dataset, session.bank)
     wanted = Automatic(fit=not request.no_fit, check=not request.no_check)
-    prepared = _prepare(request, session, dataset, quiet, wanted)
-    plan, bank = prepared.plan, session.bank
-    if plan.recipe.is_mixture:
-        mixture = Mixture(plan, progress)
-        log(quiet, f"A mixture of {len(mixture.entries)} adapters of rank {mixture.rank}")
-        return mixture
-    if prepared.checks_automatically:
-        log(
-            quiet,
-            f"The adapter will be compared with the base model, {bank.index.base_model}, and a "
-            f"few-shot prompt on {len(prepared.rows.check)} rows, which may take most of the time: "
-            "--no-check skips it",
-        )
-    generation = make_adapter(plan, prepared.rows, session, progress)
-    for message in generation.messages:
-        log(quiet, message)
-    if generation.plan.check:
-        verdict = generation.plan.verdict
-        (warn if verdict.level != "likely" else partial(log, quiet))(str(verdict))
-    for warning in generation.plan.warnings:
-        warn(warning)
-    return generation
+    return make(
+        dataset, session, request.recipe, budget=request.seconds, wanted=wanted, progress=progress
+    )
 
 
 def _stop_if_interrupted(
@@ -291,51 +268,22 @@ def _stop_if_interrupted(
         raise error
 
 
-def _prepare(
-    request: Request, session: "Session", dataset: "Dataset", quiet: bool, wanted: "Automatic"
-) -> "Prepared":
-    """Plan and draw rows; say what is read, and what the plan is warned of."""
-    from hf_lorameta.pipeline.generate import prepare
-
-    _report_dataset(request, dataset, session.bank, quiet)
-    prepared = prepare(dataset, session, request.recipe, budget=request.seconds, wanted=wanted)
-    _report_plan(prepared, quiet)
-    return prepared
-
-
-def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: bool) -> None:
+def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
     """Say what will be read, and with which bank it is compared."""
     from hf_lorameta.bank.no_bank import NoBank
     from hf_lorameta.cli.bank_reports import about, contents
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
-    log(quiet, f"Reading {dataset.columns}{dataset.of_split}{unread}")
+    logger.info("Reading %s%s%s", dataset.columns, dataset.of_split, unread)
     for note in dataset.notes:
-        log(quiet, f"Note: {note}")
-    _report_form(request, dataset, quiet)
+        logger.info("Note: %s", note)
     source = "none, only" if isinstance(bank, NoBank) else f"{bank.id}, {contents(bank)} for"
-    log(quiet, f"Bank: {source} {bank.index.base_model}")
+    logger.info("Bank: %s %s", source, bank.index.base_model)
     published = bank.base.banks if isinstance(bank, NoBank) else ()
     if published:
-        log(quiet, "Others have published banks for it, which are used only if you name them:")
+        logger.info("Others have published banks for it, which are used only if you name them:")
     for found in published[:3]:
-        log(quiet, f"  --bank {found.repo_id} ({about(found)})")
-
-
-def _report_form(request: Request, dataset: "Dataset", quiet: bool) -> None:
-    """Say how to keep the prompts as they are, if a form was chosen for them."""
-    columns, given = dataset.columns, (request.instruction, request.template)
-    if given != (None, None) or given == (columns.instruction_text, columns.template):
-        return
-    log(quiet, "Add --template '{prompt}' to leave prompts as they are")
-
-
-def _report_plan(prepared: "Prepared", quiet: bool) -> None:
-    """Say what a budget has chosen, and what the plan is warned of."""
-    for reason in prepared.reasons:
-        log(quiet, reason)
-    for warning in prepared.plan.warnings:
-        warn(warning)
+        logger.info("  --bank %s (%s)", found.repo_id, about(found))
 
 
 def _check_source(

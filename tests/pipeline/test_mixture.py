@@ -147,6 +147,16 @@ def test_no_advice_proposes_to_train_or_check_a_mixture(bank: Bank, new: Path) -
     assert "a mixture is not trained" in str(advise(far, Session(bank)))
 
 
+def test_what_a_mixture_is_warned_of_is_logged_once(
+    bank: Bank, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"input": "say egg", "output": "salt"}\n')
+    made = generate(few, bank, Recipe(emit="mixture"))
+    assert any("Only 1 row was read" in warning for warning in made.plan.warnings)
+    assert caplog.messages == list(made.plan.warnings)
+
+
 def test_a_mixture_of_nothing_is_refused(bank: Bank, new: Path) -> None:
     of = planned(new, bank, emit="mixture")
     negative = replace(of, coefficients=Coefficients(-of.coefficients.shared))
