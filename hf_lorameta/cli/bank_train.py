@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hf_lorameta.cli.bank_reports import training_report
+from hf_lorameta.cli.on_jobs import run_on_jobs
 from hf_lorameta.cli.options import (
     DaskOption,
     InstructionOption,
@@ -317,20 +318,26 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 
 
 def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
-    """Print what a job will cost, and submit it."""
-    from hf_lorameta.training.bank import jobs
+    """Train as a job, or with ``--dry-run`` only print what it will cost."""
+    from hf_lorameta.hub.jobs import JobEstimate
+    from hf_lorameta.training.bank.jobs import check_job, count_parameters, operations
 
+    base, token = request.base, request.token
     if request.dask:
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
     if request.general_without:
         raise UsageError(f"a job cannot access {request.general_without}")
-    job = jobs.JobRequest(
-        request.arguments, tasks, request.base, request.base_revision, settings, request.flavor,
-        request.push_to,
-    )  # fmt: skip
-    estimate = jobs.estimate_job(job, request.token)
-    cost = f"{plural(len(tasks), 'task')} on {estimate}"
-    log(request.quiet or request.dry_run, cost)
-    url = None if request.dry_run else jobs.submit(job, request.token)
-    data = {"tasks": len(tasks), **estimate._asdict(), "url": url}
-    emit(request.json, data, lambda: url or cost)
+    if not request.dry_run:
+        check_job(tasks, base, request.push_to)
+    parameters = count_parameters(base, request.base_revision, token)
+    work = operations(settings, len(tasks), parameters) if parameters else None
+    run_on_jobs(
+        ["bank", "train", *request.arguments, "--output", "bank"],
+        JobEstimate.of(request.flavor, work, token),
+        f"datasets/{request.push_to}",
+        {"tasks": len(tasks)},
+        token=token,
+        dry_run=request.dry_run,
+        json=request.json,
+        with_files=True,
+    )

@@ -157,8 +157,10 @@ def push(
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
-    from hf_lorameta.cli.push_on_jobs import JobOptions, push_on_jobs
+    from hf_lorameta.cli.on_jobs import push_arguments, run_on_jobs
+    from hf_lorameta.hub.jobs import JobEstimate
     from hf_lorameta.pipeline.adapter_folder import read_adapter
+    from hf_lorameta.pipeline.budget import most_operations
     from hf_lorameta.pipeline.generate import require_possible
     from hf_lorameta.pipeline.publish import (
         command_to_publish,
@@ -194,8 +196,14 @@ def push(
         if not (overwrite or _agrees(target)):
             refuse_overwrite(target)
         if on:
-            job = JobOptions(flavor, export, dry_run, json, quiet)
-            push_on_jobs(request, session, dataset, target, job)
+            bank, token, seconds = session.bank, request.token, request.seconds or 0.0
+            arguments = push_arguments(request, bank, dataset, target, export)
+            work = most_operations(bank, request.recipe)
+            estimate = JobEstimate.of(flavor, work, token, seconds=seconds)
+            facts = {"repo_id": target.repo_id, "private": target.private}
+            run_on_jobs(
+                arguments, estimate, target.repo_id, facts, token=token, dry_run=dry_run, json=json
+            )
             return
         folder = source or staging_folder(target.repo_id)
         if source is None:

@@ -1,6 +1,6 @@
 """Commands of this package on Hugging Face Jobs: the price, and a job's start and log."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import httpx2
@@ -9,6 +9,7 @@ from huggingface_hub import errors as hf
 
 from hf_lorameta.environment import DISTRIBUTION, pip_install, remote_requirement
 from hf_lorameta.errors import HubError, UsageError, first_line
+from hf_lorameta.hub.base_model import DOWNLOAD
 from hf_lorameta.hub.errors import translate
 from hf_lorameta.hub.repo import Token
 
@@ -90,7 +91,6 @@ def start(
     arguments: Sequence[str],
     estimate: JobEstimate,
     token: Token = None,
-    variables: Mapping[str, str] | None = None,
     *,
     with_files: bool = False,
 ) -> Any:
@@ -102,7 +102,6 @@ def start(
         arguments: of the command.
         estimate: of its hardware and time, three times which is the job's limit.
         token: of the Hub; None uses the saved one.
-        variables: of the job's environment.
         with_files: upload the files that arguments name. Arguments may be no long texts then, which
             the client would take for names of files.
 
@@ -113,7 +112,7 @@ def start(
     secret, requirement = token or huggingface_hub.get_token(), _requirement()
     settings: dict[str, Any] = {
         "flavor": estimate.flavor,
-        "env": dict(variables or {}),
+        "env": {DOWNLOAD: "1"},  # a job has no base model yet
         "secrets": {"HF_TOKEN": secret} if secret else None,
         "timeout": f"{max(int(_MARGIN * 60 * (estimate.hours or _UNKNOWN_HOURS)), 30)}m",
         "token": token,
