@@ -13,14 +13,14 @@ from hf_lorameta.hub.base_model import DOWNLOAD
 from hf_lorameta.hub.errors import translate
 from hf_lorameta.hub.repo import Token
 
-TERAFLOPS = {
+_TERAFLOPS = {
     "cpu-basic": 0.15, "cpu-upgrade": 0.6, "cpu-performance": 2.4, "cpu-xl": 1.2,
     "t4-small": 8, "t4-medium": 8, "l4x1": 30, "a10g-small": 30, "a10g-large": 30,
     "l40sx1": 80, "a100-large": 100, "h200": 250, "rtx-pro-6000": 120,
 }  # fmt: skip
 """Assumed rates of matrix products in training, a quarter to a third of the devices' peaks; the
 CPUs' from measurements on two cores. Of several GPUs, training uses one."""
-START_HOURS = 0.1
+_START_HOURS = 0.1
 _MARGIN = 3
 """The job's time limit relative to the estimate."""
 _UNKNOWN_HOURS = 8
@@ -53,10 +53,10 @@ class JobEstimate(NamedTuple):
             UsageError: the Hub offers no such hardware.
             HubError: the Hub refused or did not answer.
         """
-        hourly, rate = hourly_price(flavor, token), TERAFLOPS.get(flavor)
+        hourly, rate = _hourly_price(flavor, token), _TERAFLOPS.get(flavor)
         hours = dollars = None
         if rate and operations is not None:
-            hours = round((operations / (rate * 1e12) + seconds) / 3600 + START_HOURS, 2)
+            hours = round((operations / (rate * 1e12) + seconds) / 3600 + _START_HOURS, 2)
             dollars = round(hours * hourly, 3) if hourly is not None else None
         return cls(flavor, hours, hourly, dollars)
 
@@ -67,7 +67,7 @@ class JobEstimate(NamedTuple):
         return f"{self.flavor}: {hours}{dollars}{price} (estimated)"
 
 
-def hourly_price(flavor: str, token: Token = None) -> float | None:
+def _hourly_price(flavor: str, token: Token = None) -> float | None:
     """Return dollars per hour from the Hub's list, None if it states none.
 
     Raises:

@@ -206,7 +206,7 @@ def prepare(
     Raises:
         LoraMetaError: as `hf_lorameta.plan` raises.
     """
-    prepared = _prepare(dataset, session, recipe, budget, wanted)
+    prepared = _read_and_draw(dataset, session, recipe, budget, wanted)
     plan = prepared.plan
     for reason in prepared.reasons:
         logger.log(logging.INFO if plan.recipe.rows_asked else logging.WARNING, reason)
@@ -215,7 +215,7 @@ def prepare(
     return prepared
 
 
-def _prepare(
+def _read_and_draw(
     dataset: Dataset, session: Session, recipe: Recipe, budget: float | None, wanted: Automatic
 ) -> Prepared:
     bank, asked, done = session.bank, recipe, NOTHING
