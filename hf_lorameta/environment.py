@@ -55,27 +55,22 @@ def install_hint(extra: str) -> str:
     origin = _origin()
     if origin.get("dir_info", {}).get("editable"):
         return pip_install("-e", f"{unquote(urlsplit(origin['url']).path)}[{extra}]")
-    return pip_install(install_requirement(extra))
-
-
-def install_requirement(extra: str, *, remote: bool = False) -> str:
-    """Return the requirement (PEP 508) of this package with an extra, from where it was installed.
-
-    Args:
-        extra: name of the extra.
-        remote: the requirement is for another machine: instead of a local folder, it names the
-            project's repository.
-    """
+    url = _pip_url(origin) if origin else _repository()
     requirement = f"{DISTRIBUTION}[{extra}]"
-    try:
-        distribution = metadata.distribution(DISTRIBUTION)
-    except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
-        return requirement
+    return pip_install(f"{requirement} @ {url}" if url else requirement)
+
+
+def remote_requirement(extra: str) -> str | None:
+    """Return the requirement (PEP 508) of this package with an extra, for another machine.
+
+    It names the URL of this installation, or instead of a folder or file the project's repository.
+    None if there is neither: by its name alone, the other machine would install whatever package
+    PyPI has under it.
+    """
     origin = _origin()
-    if remote and "dir_info" in origin:
-        origin = {}
-    url = _pip_url(origin) if origin else _repository(distribution)
-    return f"{requirement} @ {url}" if url else requirement
+    local = not origin or origin["url"].startswith("file:")
+    url = _repository() if local else _pip_url(origin)
+    return f"{DISTRIBUTION}[{extra}] @ {url}" if url else None
 
 
 def _origin() -> dict[str, Any]:
@@ -111,9 +106,13 @@ def _pip_url(origin: dict[str, Any]) -> str:
     return f"{url}#subdirectory={subdirectory}" if subdirectory else url
 
 
-def _repository(distribution: metadata.Distribution) -> str:
+def _repository() -> str:
     """Return pip's URL of the project's Git repository, empty if the metadata states none yet."""
-    for entry in distribution.metadata.get_all("Project-URL") or ():
+    try:
+        stated = metadata.distribution(DISTRIBUTION).metadata
+    except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
+        return ""
+    for entry in stated.get_all("Project-URL") or ():
         label, _, url = entry.partition(", ")
         if label == "Repository" and "/OWNER/" not in url:
             return f"git+{url}"

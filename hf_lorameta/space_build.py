@@ -258,7 +258,7 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 
 def _requirements(text: str) -> str:
     """Return the pages' requirements and this package's, pinned to the installed versions."""
-    own = [line for line in text.splitlines() if line and not line.startswith(("#", DISTRIBUTION))]
+    own = [line for line in text.splitlines() if line and not line.startswith("#")]
     needed = [_pinned(line) for line in _distribution().requires or () if "extra ==" not in line]
     return "\n".join([*own, *sorted(needed)]) + "\n"
 

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.environment import DISTRIBUTION, install_requirement
+from hf_lorameta.environment import DISTRIBUTION, remote_requirement
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF, packaged_path
@@ -88,16 +89,20 @@ def base_gguf(settings: Settings, base_model: str) -> Path | None:
     return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
 
 
-def package_requirement(extra: str, settings: Settings) -> str:
-    """Return what a visitor can install to have this package with an extra.
+def install_command(extra: str, settings: Settings) -> str:
+    """Return the command with which a visitor can install this package with an extra.
 
-    A Space on the Hub offers the package as a wheel among its own files.
+    A Space on the Hub offers the package as a wheel among its own files. Without a URL, the command
+    is for a clone: the package's name alone may be another's on PyPI.
     """
     wheel = next(Path(__file__).parent.glob("hf_lorameta-*.whl"), None)
-    if settings.space_id is None or wheel is None:
-        return install_requirement(extra, remote=True)
-    url = f"https://huggingface.co/spaces/{settings.space_id}/resolve/main/{wheel.name}"
-    return f"{DISTRIBUTION}[{extra}] @ {url}"
+    requirement = remote_requirement(extra)
+    if settings.space_id is not None and wheel is not None:
+        url = f"https://huggingface.co/spaces/{settings.space_id}/resolve/main/{wheel.name}"
+        requirement = f"{DISTRIBUTION}[{extra}] @ {url}"
+    if requirement is None:
+        return f"pip install '.[{extra}]'  # in a clone of {DISTRIBUTION}"
+    return shlex.join(["pip", "install", requirement])
 
 
 def line_limits(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.environment import install_hint, pip_install
+from hf_lorameta.environment import install_hint, pip_install, remote_requirement
 
 PIP = [sys.executable, "-m", "pip", "install"]
 REPOSITORY = "Project-URL: Homepage, https://x.org\nProject-URL: Repository, https://x.org/y\n"
@@ -20,12 +20,13 @@ COMMIT = {"vcs": "git", "commit_id": "c0ffee", "requested_revision": "main"}
 def install(
     monkeypatch: pytest.MonkeyPatch, folder: Path, origin: Any = None, headers: str = ""
 ) -> None:
-    """Make `folder` the installed distribution's metadata."""
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: hf-lorameta\n{headers}\n")
+    """Install a distribution's metadata into `folder`, which comes first on the path."""
+    info = folder / "hf_lorameta-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: hf-lorameta\n{headers}\n")
     if origin is not None:
-        (folder / "direct_url.json").write_text(json.dumps(origin))
-    distribution = metadata.PathDistribution(folder)
-    monkeypatch.setattr(metadata, "distribution", lambda name: distribution)
+        (info / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(folder)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +74,32 @@ def test_hint_without_a_recorded_source_uses_the_metadata(
     assert shlex.split(install_hint("gguf")) == [*PIP, requirement]
 
 
-def test_hint_for_a_source_tree_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_tree_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> metadata.Distribution:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "distribution", missing)
     assert shlex.split(install_hint("dask")) == [*PIP, "hf-lorameta[dask]"]
+    assert remote_requirement("dask") is None
+
+
+@pytest.mark.parametrize("headers", [REPOSITORY, ""])
+@pytest.mark.parametrize(
+    ("origin", "url"),
+    [
+        ({"url": "https://x.org/z.git", "vcs_info": COMMIT}, "git+https://x.org/z.git@c0ffee"),
+        ({"url": "file:///z", "dir_info": {"editable": True}}, None),
+        ({"url": "file:///z.whl", "archive_info": {}}, None),
+        ({"url": "file:///z", "vcs_info": COMMIT}, None),
+        (None, None),
+    ],
+)
+def test_another_machine_installs_from_a_url_or_not_at_all(
+    origin: Any, url: str | None, headers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, origin, headers)
+    url = url or ("git+https://x.org/y" if headers else None)
+    assert remote_requirement("eval") == (url and f"hf-lorameta[eval] @ {url}")
 
 
 @pytest.mark.parametrize(

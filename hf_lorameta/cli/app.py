@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         logging.getLogger().setLevel(logging.ERROR)
         logging.getLogger("hf_lorameta").addHandler(LogHandler())
-    logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.WARNING)
+    logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.INFO)
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers
     for covered in ("datasets.packaged_modules.json.json", "huggingface_hub.repocard",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hf_lorameta.cli.bank_reports import training_report
+from hf_lorameta.cli.on_jobs import run_on_jobs
 from hf_lorameta.cli.options import (
     DaskOption,
     InstructionOption,
@@ -22,18 +23,15 @@ from hf_lorameta.cli.options import (
     parameter,
     with_parameters,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars
+from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
-from hf_lorameta.training.bank.progress import Log, Reporter
 from hf_lorameta.training.settings import Machine, Settings
-from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.build import Outcome
     from hf_lorameta.training.bank.tasks import Task
 
 _DEFAULTS = Settings()
@@ -192,7 +190,7 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 
     hub = Hub(request.token)
     with (
-        stage_bars(request.quiet) as stage,
+        stage_bars(request.quiet) as progress,
         dask_executor(request.dask) if request.dask else nullcontext() as executor,
     ):
         bank = train_bank(
@@ -203,7 +201,7 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
             Machine(request.dtype, request.at_once),
             hub=hub,
             executor=executor,
-            reporter=_ShownProgress(settings, stage, request.quiet),
+            progress=progress,
         )
     url = push_bank(bank.folder, request.push_to, hub=hub) if request.push_to else None
     _show(bank, url, request.json)
@@ -223,64 +221,6 @@ def _show(bank: "Bank", url: str | None, json: bool) -> None:
     lines = training_log(bank)
     data = {"folder": str(bank.folder), "url": url, "adapters": len(bank), "tasks": lines}
     emit(json, data, lambda: training_report(bank, lines, url))
-
-
-class _ShownProgress(Reporter):
-    """Shows the steps with the time left, and the losses of finished tasks.
-
-    Args:
-        settings: of the training.
-        stage: called with (title, steps taken, all steps).
-        quiet: show no losses.
-    """
-
-    def __init__(self, settings: Settings, stage: StageProgress, quiet: bool) -> None:
-        self._settings, self._stage, self._quiet = settings, stage, quiet
-        self._finished = self._tasks = 0
-
-    def stage(self, title: str, done: int, total: int) -> None:
-        self._stage(title, done, total)
-
-    def start_general(self, steps: int) -> None:
-        log(self._quiet, f"training the general adapter, {steps} steps")
-        self._begin("Training the general adapter", steps, 1)
-
-    def general(self, log_: Log) -> None:
-        log(self._quiet, f"general adapter: {_losses(log_)}")
-
-    def start(self, tasks: int, finished: int) -> None:
-        self._finished, self._tasks = finished, tasks
-        if finished:
-            log(self._quiet, f"{finished} of {tasks} tasks are finished already")
-        self._begin("Training the adapters", self._settings.steps, tasks - finished)
-
-    def step(self, name: str, step: int, ended: bool) -> None:
-        self._take(name, self._each if ended else step)
-
-    def task(self, task: "Task", outcome: "Outcome", log_: Log | None) -> None:
-        self._finished += 1
-        self._take(task.name, self._each)
-        reason = getattr(outcome, "reason", None)
-        result = f"skipped: {reason}" if reason or log_ is None else _losses(log_)
-        log(self._quiet, f"[{self._finished}/{self._tasks}] {task.name}: {result}")
-
-    def _begin(self, title: str, steps: int, tasks: int) -> None:
-        self._title, self._each, self._total = title, steps, steps * tasks
-        self._steps: dict[str, int] = {}
-        if tasks:
-            self._stage(title, 0, self._total)
-
-    def _take(self, name: str, steps: int) -> None:
-        """Show the steps of all tasks; one that ends early has taken all of its own."""
-        self._steps[name] = steps
-        self._stage(self._title, sum(self._steps.values()), self._total)
-
-
-def _losses(log_: Log) -> str:
-    return (
-        f"loss {log_.base_loss:.3f} → {log_.loss:.3f} on {log_.held_out} held-out rows, "
-        f"{log_.steps} steps, {log_.seconds:.0f} s"
-    )
 
 
 def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
@@ -311,20 +251,26 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 
 
 def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
-    """Print what a job will cost, and submit it."""
-    from hf_lorameta.training.bank import jobs
+    """Train as a job, or with ``--dry-run`` only print what it will cost."""
+    from hf_lorameta.hub.jobs import JobEstimate
+    from hf_lorameta.training.bank.jobs import check_job, count_parameters, operations
 
+    base, token = request.base, request.token
     if request.dask:
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
     if request.general_without:
         raise UsageError(f"a job cannot access {request.general_without}")
-    job = jobs.JobRequest(
-        request.arguments, tasks, request.base, request.base_revision, settings, request.flavor,
-        request.push_to,
-    )  # fmt: skip
-    estimate = jobs.estimate_job(job, request.token)
-    cost = f"{plural(len(tasks), 'task')} on {estimate}"
-    log(request.quiet or request.dry_run, cost)
-    url = None if request.dry_run else jobs.submit(job, request.token)
-    data = {"tasks": len(tasks), **estimate._asdict(), "url": url}
-    emit(request.json, data, lambda: url or cost)
+    if not request.dry_run:
+        check_job(tasks, base, request.push_to)
+    parameters = count_parameters(base, request.base_revision, token)
+    work = operations(settings, len(tasks), parameters) if parameters else None
+    run_on_jobs(
+        ["bank", "train", *request.arguments, "--output", "bank"],
+        JobEstimate.of(request.flavor, work, token),
+        f"datasets/{request.push_to}",
+        {"tasks": len(tasks)},
+        token=token,
+        dry_run=request.dry_run,
+        json=request.json,
+        with_files=True,
+    )

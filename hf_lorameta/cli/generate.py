@@ -1,9 +1,9 @@
 """The commands that make an adapter: plan, generate and push."""
 
+import logging
 import math
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,7 +27,6 @@ from hf_lorameta.cli.output import (
     report_pull_request,
     show_row,
     stage_bars,
-    warn,
 )
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.tables import plural
@@ -36,13 +35,13 @@ from hf_lorameta.types import StageProgress
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
-    from hf_lorameta.pipeline.automatic import Automatic
-    from hf_lorameta.pipeline.generate import Prepared
     from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.publish import Target
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.pipeline.session import Session
+
+logger = logging.getLogger(__name__)
 
 _EFFECTIVE_NUMBER = (
     "effective number: how many adapters with equal coefficients would spread the weight as widely"
@@ -56,17 +55,19 @@ _EFFECTIVE_NUMBER = (
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
-    from hf_lorameta.pipeline.automatic import NOTHING
-    from hf_lorameta.pipeline.budget import advise
+    from hf_lorameta.pipeline.advice import advise
+    from hf_lorameta.pipeline.generate import prepare
 
     with request.session() as session, stage_bars(quiet) as progress:
         dataset = request.open_dataset(session, progress)
-        planned = _prepare(request, session, dataset, quiet, NOTHING).plan
+        _report_dataset(dataset, session.bank)
+        planned = prepare(dataset, session, request.recipe, budget=request.seconds).plan
+        may_fit = not request.no_fit
+        advice = None if request.budget else advise(planned, session, may_fit=may_fit)
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
         log(quiet, "plan does not fit, train or check: generate and push do")
-    advice = None if request.budget else advise(planned)  # a budget has chosen
     emit(json, planned.to_dict() | {"advice": advice}, lambda: _describe(planned, advice))
     if len(planned.bank):
         log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
@@ -96,7 +97,7 @@ def generate(
     with request.session() as session, stage_bars(quiet) as progress:
         require_possible(request.recipe, session, export)
         dataset = request.open_dataset(session, progress)
-        adapter = _make(request, session, dataset, progress, quiet)
+        adapter = _make(request, session, dataset, progress)
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
@@ -148,8 +149,10 @@ def push(
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
-    from hf_lorameta.cli.push_on_jobs import JobOptions, push_on_jobs
+    from hf_lorameta.cli.on_jobs import push_arguments, run_on_jobs
+    from hf_lorameta.hub.jobs import JobEstimate
     from hf_lorameta.pipeline.adapter_folder import read_adapter
+    from hf_lorameta.pipeline.budget import most_operations
     from hf_lorameta.pipeline.generate import require_possible
     from hf_lorameta.pipeline.publish import (
         command_to_publish,
@@ -185,12 +188,18 @@ def push(
         if not (overwrite or _agrees(target)):
             refuse_overwrite(target)
         if on:
-            job = JobOptions(flavor, export, dry_run, json, quiet)
-            push_on_jobs(request, session, dataset, target, job)
+            bank, token, seconds = session.bank, request.token, request.seconds or 0.0
+            arguments = push_arguments(request, bank, dataset, target, export)
+            work = most_operations(bank, request.recipe)
+            estimate = JobEstimate.of(flavor, work, token, seconds=seconds)
+            facts = {"repo_id": target.repo_id, "private": target.private}
+            run_on_jobs(
+                arguments, estimate, target.repo_id, facts, token=token, dry_run=dry_run, json=json
+            )
             return
         folder = source or staging_folder(target.repo_id)
         if source is None:
-            adapter = _make(request, session, dataset, progress, quiet)
+            adapter = _make(request, session, dataset, progress)
             adapter.save_pretrained(
                 folder, repo_id=target.repo_id, export=export, token=session.hub.token
             )
@@ -222,40 +231,17 @@ def push(
 
 
 def _make(
-    request: Request,
-    session: "Session",
-    dataset: "Dataset",
-    progress: StageProgress,
-    quiet: bool,
+    request: Request, session: "Session", dataset: "Dataset", progress: StageProgress
 ) -> "Generation | Mixture":
-    """Plan, and make the adapter or choose those of a mixture; report losses and warnings."""
+    """Say what is read, plan, and make the adapter or choose those of a mixture."""
     from hf_lorameta.pipeline.automatic import Automatic
-    from hf_lorameta.pipeline.make import make_adapter
-    from hf_lorameta.pipeline.mixture import Mixture
+    from hf_lorameta.pipeline.generate import make
 
+    _report_dataset(dataset, session.bank)
     wanted = Automatic(fit=not request.no_fit, check=not request.no_check)
-    prepared = _prepare(request, session, dataset, quiet, wanted)
-    plan, bank = prepared.plan, session.bank
-    if plan.recipe.is_mixture:
-        mixture = Mixture(plan, progress)
-        log(quiet, f"A mixture of {len(mixture.entries)} adapters of rank {mixture.rank}")
-        return mixture
-    if prepared.checks_automatically:
-        log(
-            quiet,
-            f"The adapter will be compared with the base model, {bank.index.base_model}, and a "
-            f"few-shot prompt on {len(prepared.rows.check)} rows, which may take most of the time: "
-            "--no-check skips it",
-        )
-    generation = make_adapter(plan, prepared.rows, session, progress)
-    for message in generation.messages:
-        log(quiet, message)
-    if generation.plan.check:
-        verdict = generation.plan.verdict
-        (warn if verdict.level != "likely" else partial(log, quiet))(str(verdict))
-    for warning in generation.plan.warnings:
-        warn(warning)
-    return generation
+    return make(
+        dataset, session, request.recipe, budget=request.seconds, wanted=wanted, progress=progress
+    )
 
 
 def _stop_if_interrupted(
@@ -282,51 +268,22 @@ def _stop_if_interrupted(
         raise error
 
 
-def _prepare(
-    request: Request, session: "Session", dataset: "Dataset", quiet: bool, wanted: "Automatic"
-) -> "Prepared":
-    """Plan and draw rows; say what is read, and what the plan is warned of."""
-    from hf_lorameta.pipeline.generate import prepare
-
-    _report_dataset(request, dataset, session.bank, quiet)
-    prepared = prepare(dataset, session, request.recipe, budget=request.seconds, wanted=wanted)
-    _report_plan(prepared, quiet)
-    return prepared
-
-
-def _report_dataset(request: Request, dataset: "Dataset", bank: "Bank", quiet: bool) -> None:
+def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
     """Say what will be read, and with which bank it is compared."""
     from hf_lorameta.bank.no_bank import NoBank
     from hf_lorameta.cli.bank_reports import about, contents
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
-    log(quiet, f"Reading {dataset.columns}{dataset.of_split}{unread}")
+    logger.info("Reading %s%s%s", dataset.columns, dataset.of_split, unread)
     for note in dataset.notes:
-        log(quiet, f"Note: {note}")
-    _report_form(request, dataset, quiet)
+        logger.info("Note: %s", note)
     source = "none, only" if isinstance(bank, NoBank) else f"{bank.id}, {contents(bank)} for"
-    log(quiet, f"Bank: {source} {bank.index.base_model}")
+    logger.info("Bank: %s %s", source, bank.index.base_model)
     published = bank.base.banks if isinstance(bank, NoBank) else ()
     if published:
-        log(quiet, "Others have published banks for it, which are used only if you name them:")
+        logger.info("Others have published banks for it, which are used only if you name them:")
     for found in published[:3]:
-        log(quiet, f"  --bank {found.repo_id} ({about(found)})")
-
-
-def _report_form(request: Request, dataset: "Dataset", quiet: bool) -> None:
-    """Say how to keep the prompts as they are, if a form was chosen for them."""
-    columns, given = dataset.columns, (request.instruction, request.template)
-    if given != (None, None) or given == (columns.instruction_text, columns.template):
-        return
-    log(quiet, "Add --template '{prompt}' to leave prompts as they are")
-
-
-def _report_plan(prepared: "Prepared", quiet: bool) -> None:
-    """Say what a budget has chosen, and what the plan is warned of."""
-    for reason in prepared.reasons:
-        log(quiet, reason)
-    for warning in prepared.plan.warnings:
-        warn(warning)
+        logger.info("  --bank %s (%s)", found.repo_id, about(found))
 
 
 def _check_source(

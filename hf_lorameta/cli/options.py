@@ -37,6 +37,7 @@ def _silence(quiet: bool) -> bool:
     if quiet:  # read when these libraries are imported
         os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     if quiet and logging.getLogger("hf_lorameta").level != logging.DEBUG:  # unless --debug is given
+        logging.getLogger("hf_lorameta").setLevel(logging.WARNING)
         for name in _PROGRESS_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
     return quiet
@@ -213,6 +214,11 @@ class Request:
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
         )
+        columns = dataset.columns
+        formed = (columns.instruction_text, columns.template) != (None, None)
+        if formed and (self.instruction, self.template) == (None, None):
+            how = "Add --template '{prompt}' to leave prompts as they are"
+            dataset = dataclasses.replace(dataset, notes=(*dataset.notes, how))
         return with_progress(dataset, progress)
 
 

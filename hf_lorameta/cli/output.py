@@ -54,15 +54,10 @@ def log(quiet: bool, message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print a warning on stderr, also with ``--quiet``: it is about the result's quality."""
-    _print_once(f"Warning: {printable(message)}")
-
-
-def _print_once(warning: str) -> None:
-    """Print a warning on stderr unless this command has printed it before."""
-    if warning not in _warnings:
-        _warnings.add(warning)
-        _print_above_bars(warning)
+    """Print a warning on stderr, also with ``--quiet``, unless this command has printed it."""
+    if message not in _warnings:
+        _warnings.add(message)
+        _print_above_bars(f"Warning: {printable(message)}")
 
 
 def _print_above_bars(line: str) -> None:
@@ -75,11 +70,14 @@ def _print_above_bars(line: str) -> None:
 
 
 class LogHandler(logging.Handler):
-    """Prints the warnings that the library logs, each once."""
+    """Prints what the library and the commands log, each warning once."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        _print_once(printable(record.getMessage()))
+        if record.levelno >= logging.WARNING:
+            warn(record.getMessage())
+        else:
+            _print_above_bars(printable(record.getMessage()))
 
 
 def push_command(folder: Path) -> str:

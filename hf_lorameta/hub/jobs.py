@@ -1,25 +1,26 @@
 """Commands of this package on Hugging Face Jobs: the price, and a job's start and log."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import httpx2
 import huggingface_hub
 from huggingface_hub import errors as hf
 
-from hf_lorameta.environment import install_requirement
+from hf_lorameta.environment import DISTRIBUTION, pip_install, remote_requirement
 from hf_lorameta.errors import HubError, UsageError, first_line
+from hf_lorameta.hub.base_model import DOWNLOAD
 from hf_lorameta.hub.errors import translate
 from hf_lorameta.hub.repo import Token
 
-TERAFLOPS = {
+_TERAFLOPS = {
     "cpu-basic": 0.15, "cpu-upgrade": 0.6, "cpu-performance": 2.4, "cpu-xl": 1.2,
     "t4-small": 8, "t4-medium": 8, "l4x1": 30, "a10g-small": 30, "a10g-large": 30,
     "l40sx1": 80, "a100-large": 100, "h200": 250, "rtx-pro-6000": 120,
 }  # fmt: skip
 """Assumed rates of matrix products in training, a quarter to a third of the devices' peaks; the
 CPUs' from measurements on two cores. Of several GPUs, training uses one."""
-START_HOURS = 0.1
+_START_HOURS = 0.1
 _MARGIN = 3
 """The job's time limit relative to the estimate."""
 _UNKNOWN_HOURS = 8
@@ -52,10 +53,10 @@ class JobEstimate(NamedTuple):
             UsageError: the Hub offers no such hardware.
             HubError: the Hub refused or did not answer.
         """
-        hourly, rate = hourly_price(flavor, token), TERAFLOPS.get(flavor)
+        hourly, rate = _hourly_price(flavor, token), _TERAFLOPS.get(flavor)
         hours = dollars = None
         if rate and operations is not None:
-            hours = round((operations / (rate * 1e12) + seconds) / 3600 + START_HOURS, 2)
+            hours = round((operations / (rate * 1e12) + seconds) / 3600 + _START_HOURS, 2)
             dollars = round(hours * hourly, 3) if hourly is not None else None
         return cls(flavor, hours, hourly, dollars)
 
@@ -66,7 +67,7 @@ class JobEstimate(NamedTuple):
         return f"{self.flavor}: {hours}{dollars}{price} (estimated)"
 
 
-def hourly_price(flavor: str, token: Token = None) -> float | None:
+def _hourly_price(flavor: str, token: Token = None) -> float | None:
     """Return dollars per hour from the Hub's list, None if it states none.
 
     Raises:
@@ -90,7 +91,6 @@ def start(
     arguments: Sequence[str],
     estimate: JobEstimate,
     token: Token = None,
-    variables: Mapping[str, str] | None = None,
     *,
     with_files: bool = False,
 ) -> Any:
@@ -102,18 +102,17 @@ def start(
         arguments: of the command.
         estimate: of its hardware and time, three times which is the job's limit.
         token: of the Hub; None uses the saved one.
-        variables: of the job's environment.
         with_files: upload the files that arguments name. Arguments may be no long texts then, which
             the client would take for names of files.
 
     Raises:
+        UsageError: it is not known from where a job can install this package.
         HubError: the Hub refused or did not answer.
     """
-    secret = token or huggingface_hub.get_token()
-    requirement = install_requirement("eval", remote=True)
+    secret, requirement = token or huggingface_hub.get_token(), _requirement()
     settings: dict[str, Any] = {
         "flavor": estimate.flavor,
-        "env": dict(variables or {}),
+        "env": {DOWNLOAD: "1"},  # a job has no base model yet
         "secrets": {"HF_TOKEN": secret} if secret else None,
         "timeout": f"{max(int(_MARGIN * 60 * (estimate.hours or _UNKNOWN_HOURS)), 30)}m",
         "token": token,
@@ -127,6 +126,17 @@ def start(
         return huggingface_hub.run_job(image=_IMAGE, command=command, name=_COMMAND, **settings)
     except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise failure("the job was not accepted", error) from None
+
+
+def _requirement() -> str:
+    """Return what a job installs: this package from a URL, since the job gets the user's token."""
+    if requirement := remote_requirement("eval"):
+        return requirement
+    raise UsageError(
+        f"a job has to install {DISTRIBUTION} from a URL, and this installation states none: "
+        "neither that of its source nor, under Project-URL, that of a Repository",
+        hint=pip_install(f"{DISTRIBUTION} @ git+https://HOST/USER/{DISTRIBUTION}"),
+    )
 
 
 def follow(job: Any, token: Token = None) -> Iterator[str]:

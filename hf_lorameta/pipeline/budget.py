@@ -1,8 +1,7 @@
-"""What training on rows of a dataset takes: how many fit into a time, and what to advise."""
+"""What training on rows of a dataset takes, and how many fit into a time."""
 
 import math
 import re
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +20,7 @@ from hf_lorameta.errors import (
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.hub.base_model import find_at_hand
-from hf_lorameta.hub.jobs import START_HOURS, TERAFLOPS, hourly_price
 from hf_lorameta.pipeline.automatic import obstacle_to_running
-from hf_lorameta.pipeline.on_jobs import FLAVOR, push_arguments
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_TRAINING_ROWS
@@ -48,13 +44,8 @@ _TIMED_ROWS, _TIMED_OPERATIONS = 8, 3e11
 """Rows whose pass is timed, at most those of a training step, and their operations."""
 _CHECKED = 8
 """Cost of a row to check on, in forward passes: three methods, one with examples in its prompt."""
-ADVISED_ROWS = (100, 64, 32, 16)
-"""Rows to train on that are considered.
-
-The most are advised: from 64 on, training takes less time than on 16, without cross-validation.
-"""
 FIT_ROWS = 300
-"""Rows to fit on that are advised."""
+"""Rows to fit on, at most, unless a recipe says how many."""
 _LEAST_FITTED = 48
 """Fewer rows are not fitted on unasked; `CHECK_ROWS` more are to check on."""
 _MOST_OPERATIONS = 3e13
@@ -62,8 +53,6 @@ _MOST_OPERATIONS = 3e13
 _LABEL_NOVELTY, _MOST_LABELS = 0.1, 32
 """Outputs are taken for labels if at most this share of them is new, see `OutputCounts`, and they
 begin with at most so many different tokens."""
-LONGEST_SECONDS = 3600.0
-"""Training that takes longer on this machine is not advised."""
 
 
 @dataclass(frozen=True)
@@ -321,56 +310,7 @@ def forward_passes(rows: int, seed: int = 0, depth: Depth | None = None) -> tupl
     return logits * (1 - depth.untrained) + of.passed * depth.untrained, logits
 
 
-# --- advice ---------------------------------------------------------------------------------------
-
-
-def advise(plan: Plan, operations_per_second: float | None = None) -> str | None:
-    """Recommend training, with the time that it takes here, or the default, with a prompt or not.
-
-    Where the recipe trains, the time is that of its rows. For labels, a fit is named first. The
-    time is `training_seconds`, as with ``--budget``. The base model need not be here.
-
-    Args:
-        plan: of the dataset.
-        operations_per_second: of matrix products in float32; None measures it.
-
-    Returns:
-        The advice; None if the recipe says all of it.
-
-    Example:
-        >>> from hf_lorameta import plan
-        >>> from hf_lorameta.demo import TRAIN_FILE
-        >>> advise(plan(TRAIN_FILE, recipe=Recipe(emit="mixture")))
-        'use the default: a mixture is not trained'
-    """
-    if plan.recipe.train is not None:
-        return _time_of_training(plan, plan.recipe.train, operations_per_second)
-    rows, index = _fittable_rows(plan), plan.bank.index
-    at_hand = rows and find_at_hand(index.base_model, index.base_revision)
-    fitted = rows_to_fit(plan, plan.profile.rows) if at_hand else 0
-    by_default = fitted and plan.recipe.is_default_method and not plan.recipe.rows_asked
-    training = _on_training(plan, operations_per_second, otherwise=not by_default)
-    if not rows:
-        return training
-    speed, rows = operations_per_second or measure_operations(), fitted if by_default else rows
-    if (seconds := training_seconds(plan, rows, speed, FIT)) > LONGEST_SECONDS:
-        return training
-    best = (
-        f"use the default: it fits the adapter on {rows} rows"
-        if by_default
-        else f"fit the adapter with --fit {rows}"
-    )
-    return (
-        f"for labels such as these, {best}, at most about {duration(seconds)} on this CPU. "
-        f"Or {training}"
-    )
-
-
-def _time_of_training(plan: Plan, rows: int, operations_per_second: float | None) -> str | None:
-    if plan.profile.rows < MIN_TRAINING_ROWS:
-        return None
-    seconds = training_seconds(plan, rows, operations_per_second or measure_operations())
-    return f"training on {rows} rows takes at most about {duration(seconds)} on this CPU"
+# --- a fit that nobody asked for -----------------------------------------------------------------
 
 
 def rows_to_fit(plan: Plan, available: int) -> int:
@@ -387,16 +327,6 @@ def rows_to_fit(plan: Plan, available: int) -> int:
     return next((n for n in counts if _operations(plan, n, FIT) <= _MOST_OPERATIONS), 0)
 
 
-def _fittable_rows(plan: Plan) -> int:
-    """Return the rows to fit on if outputs are labels and upper layers can be fitted, or 0."""
-    recipe = plan.recipe
-    if recipe.is_mixture or recipe.fit is not None:
-        return 0
-    others = sum(({"check": CHECK_ROWS} | recipe.rows_asked).values())
-    rows = min(FIT_ROWS, plan.profile.rows - others)
-    return rows if rows >= MIN_TRAINING_ROWS and holds_labels(plan) else 0
-
-
 def holds_labels(plan: Plan) -> bool:
     """Whether the outputs are labels, and the bank is one whose upper layers can be fitted.
 
@@ -408,50 +338,6 @@ def holds_labels(plan: Plan) -> bool:
         return False
     labels = int(np.count_nonzero(counts.first))
     return counts.novelty <= _LABEL_NOVELTY and labels <= _MOST_LABELS
-
-
-def _on_training(plan: Plan, operations_per_second: float | None, *, otherwise: bool = True) -> str:
-    without = "use the default" if plan.bank.index.adapters else "name a bank"
-    if plan.recipe.is_mixture:
-        return f"{without}: a mixture is not trained"
-    if not plan.profile.output.total:
-        return "use the default: the dataset has no outputs to train on"
-    left = _left(plan.profile.rows, plan.recipe)
-    if left < MIN_TRAINING_ROWS:
-        return f"{without}: the rows are too few to train on"
-    speed = operations_per_second or measure_operations()
-    counts = [rows for rows in ADVISED_ROWS if rows <= left] or [left]
-    seconds = {rows: training_seconds(plan, rows, speed) for rows in counts}
-    rows = next((rows for rows in counts if seconds[rows] <= LONGEST_SECONDS), None)
-    if rows is None:
-        rows = min(counts, key=lambda rows: seconds[rows])
-        here = f"--train {rows} takes at most about {duration(seconds[rows])} on this CPU"
-        return f"{without}; {here}{_on_jobs(plan, rows)}"
-    took = f"at most about {duration(seconds[rows])} on this CPU"
-    trained = f"train on {rows} rows with --train {rows}, {took}"
-    if not len(plan.bank):
-        return trained
-    trained += ": this usually lowers the loss most"
-    return f"{trained}. Otherwise, {without}" if otherwise else trained
-
-
-def _on_jobs(plan: Plan, rows: int) -> str:
-    """Return how to train on Hugging Face Jobs, with time and price; empty if a job cannot."""
-    recipe = plan.recipe.model_copy(update={"train": rows})
-    try:
-        arguments = push_arguments(plan.dataset, plan.bank, recipe)
-    except UsageError:
-        return ""
-    hours = training_seconds(plan, rows, TERAFLOPS[FLAVOR] * 1e12) / 3600 + START_HOURS
-    if hours * 3600 > LONGEST_SECONDS:
-        return ""
-    try:
-        price = hourly_price(FLAVOR)
-    except LoraMetaError:  # the advice is useful without it
-        price = None
-    cost = f", ${max(hours * price, 0.01):.2f}" if price is not None else ""
-    command = shlex.join(["hf-lorameta", *arguments, "--on", "jobs"])
-    return f", on Hugging Face Jobs {duration(hours * 3600)}{cost}: {command}"
 
 
 def most_operations(bank: Bank, recipe: Recipe) -> float:

@@ -28,7 +28,7 @@ from hf_lorameta.pipeline.save import Generation, export_config
 from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.pipeline.without_bank import refuse_without_adapters
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Row, StageProgress
+from hf_lorameta.types import Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -100,21 +100,8 @@ def generate(
         opened = session.open_dataset(dataset, **reading)
         opened = with_progress(opened, show)
         wanted = Automatic(fit, check)
-        prepared = prepare(opened, session, recipe, budget=seconds, wanted=wanted)
-        plan = prepared.plan
-        for reason in prepared.reasons:
-            logger.log(logging.INFO if plan.recipe.rows_asked else logging.WARNING, reason)
-        if plan.recipe.is_mixture:
-            return Mixture(plan, progress)
-        generation = make_adapter(plan, prepared.rows, session, show)
-    for line in generation.messages:
-        logger.info(line)
-    if generation.plan.check:
-        verdict = generation.plan.verdict
-        logger.log(logging.INFO if verdict.level == "likely" else logging.WARNING, str(verdict))
-    for warning in generation.plan.warnings:
-        logger.warning(warning)
-    return generation
+        adapter = make(opened, session, recipe, budget=seconds, wanted=wanted, progress=show)
+    return replace(adapter, progress=progress) if isinstance(adapter, Mixture) else adapter
 
 
 def require_possible(recipe: Recipe, session: Session, export: Export | None = None) -> None:
@@ -138,6 +125,49 @@ def require_possible(recipe: Recipe, session: Session, export: Export | None = N
         export_config(index.base_model, index.base_revision, export, session.hub.token)
 
 
+def make(
+    dataset: Dataset,
+    session: Session,
+    recipe: Recipe,
+    *,
+    budget: float | None = None,
+    wanted: Automatic = NOTHING,
+    progress: StageProgress = no_progress,
+) -> Generation | Mixture:
+    """Read a dataset, plan, and make the adapter or choose those of a mixture.
+
+    Losses and warnings are logged. Arguments besides `progress` are those of `prepare`.
+
+    Args:
+        progress: called after each step with (stage, done, total), by a mixture when it is saved.
+
+    Raises:
+        LoraMetaError: as `hf_lorameta.generate` raises.
+    """
+    prepared = prepare(dataset, session, recipe, budget=budget, wanted=wanted)
+    plan = prepared.plan
+    if plan.recipe.is_mixture:
+        mixture = Mixture(plan, progress)
+        logger.info("A mixture of %d adapters of rank %d", len(mixture.entries), mixture.rank)
+        return mixture
+    if prepared.rows.check and plan.recipe.check is None:
+        logger.info(
+            "The adapter will be compared with the base model, %s, and a few-shot prompt on %d "
+            "rows, which may take most of the time: --no-check, in Python check=False, skips it",
+            plan.bank.index.base_model, len(prepared.rows.check),
+        )  # fmt: skip
+    generation = make_adapter(plan, prepared.rows, session, progress)
+    for line in generation.messages:
+        logger.info(line)
+    if generation.plan.check:
+        verdict = generation.plan.verdict
+        logger.log(logging.INFO if verdict.level == "likely" else logging.WARNING, str(verdict))
+    for warning in generation.plan.warnings:
+        if warning not in plan.warnings:
+            logger.warning(warning)
+    return generation
+
+
 class Prepared(NamedTuple):
     """What `hf_lorameta.pipeline.make.make_adapter` makes an adapter of.
 
@@ -151,11 +181,6 @@ class Prepared(NamedTuple):
     rows: Rows
     reasons: tuple[str, ...] = ()
 
-    @property
-    def checks_automatically(self) -> bool:
-        """Whether the adapter is checked although its recipe does not say so."""
-        return bool(self.rows.check) and self.plan.recipe.check is None
-
 
 def prepare(
     dataset: Dataset,
@@ -165,7 +190,7 @@ def prepare(
     budget: float | None = None,
     wanted: Automatic = NOTHING,
 ) -> Prepared:
-    """Read a dataset, plan, and draw rows.
+    """Read a dataset, plan, and draw rows; log what is fitted or trained on, and warnings.
 
     Args:
         dataset: an opened dataset.
@@ -181,6 +206,18 @@ def prepare(
     Raises:
         LoraMetaError: as `hf_lorameta.plan` raises.
     """
+    prepared = _read_and_draw(dataset, session, recipe, budget, wanted)
+    plan = prepared.plan
+    for reason in prepared.reasons:
+        logger.log(logging.INFO if plan.recipe.rows_asked else logging.WARNING, reason)
+    for warning in plan.warnings:
+        logger.warning(warning)
+    return prepared
+
+
+def _read_and_draw(
+    dataset: Dataset, session: Session, recipe: Recipe, budget: float | None, wanted: Automatic
+) -> Prepared:
     bank, asked, done = session.bank, recipe, NOTHING
     refuse_without_adapters(bank, recipe, dataset)
     if budget is not None:

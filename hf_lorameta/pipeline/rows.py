@@ -169,10 +169,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
     """
-    settings = {**provenance["recipe"]}
-    if settings.get("max_text", 0) is None:  # an adapter of an earlier version
-        del settings["max_text"]
-    recipe = Recipe.of(**settings)
+    recipe = Recipe.of(**provenance["recipe"])
     if not recipe.rows_asked or not _is_adapted_split(provenance, dataset):
         return []
     stored = provenance["dataset"]

@@ -9,7 +9,7 @@ from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
 from hf_lorameta.pipeline.budget import FIT_ROWS, holds_labels
 from hf_lorameta.pipeline.plan import Plan
-from settings import Settings, package_requirement
+from settings import Settings, install_command
 from views.blocks import note, render
 from work.generating import Destination, target_name
 from work.planning import DatasetRequest, PlanResult
@@ -120,8 +120,8 @@ def usage_markdown(
         prompt=json.dumps(columns.prompt_of(text), ensure_ascii=False),
     )
     export = f"hf-lorameta export {folder} -o adapter.gguf"
-    install = shlex.join(["pip", "install", package_requirement("gguf", settings)])
-    train = shlex.join(["pip", "install", package_requirement("eval", settings)])
+    install = install_command("gguf", settings)
+    train = install_command("eval", settings)
     modelfile = render_modelfile(base_model, columns)
     parts = [
         ("#### Transformers", ""),
@@ -156,7 +156,7 @@ def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings)
         return render("result.no_other_base", plan=plan)
     amount = ("--fit", FIT_ROWS) if holds_labels(plan) else ("--train", TRAINING_ROWS)
     options = ("--base", "org/model", *map(str, amount))
-    install = shlex.join(["pip", "install", package_requirement("eval", settings)])
+    install = install_command("eval", settings)
     on_jobs = request.command(*options, "--on", "jobs", verb="push")
     return render(
         "result.other_base",

@@ -145,12 +145,11 @@ def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> N
     done = cli("plan", labels, "--base", base)
     first, last = done.out.splitlines()
     assert first == f"64 rows; no bank: the adapter starts from {base} alone"
-    assert last.startswith("advice: for labels such as these, use the default: it fits the adapter")
-    assert "Or train on 64 rows with --train 64, at most about" in last
+    assert last.startswith("advice: --fit 48 takes at most about")
     assert "effective number" not in done.err
     planned = cli("plan", labels, "--base", base, "--train", 20, "--json").json
     assert (planned["bank"], planned["neighbors"]) == (None, [])
-    assert planned["advice"].startswith("training on 20 rows takes at most about")
+    assert planned["advice"] is None
     within = cli("plan", labels, "--base", base, "--budget", "10m", before=FAST)
     assert "Training on 64 rows: at most about" in within.err
 

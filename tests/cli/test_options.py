@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from hf_lorameta._version import __version__
-from hf_lorameta.cli.app import _hint, app, main
+from hf_lorameta.cli.app import _hint, app
 from hf_lorameta.errors import Advice, Option, UsageError
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from tests.conftest import Built, Shell
@@ -103,20 +103,19 @@ def test_a_plan_within_a_budget_has_no_other_advice(cli: Shell, bank: Built, dat
     assert cli(*plan, "--budget", "60s", "--json").json["advice"] is None
 
 
-def test_an_interrupted_command_says_how_to_resume(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        error = KeyboardInterrupt()
-        error.add_note("the adapter is kept, resume with: hf-lorameta push --from a")
-        raise error
+INTERRUPTED = """
+import hf_lorameta.pipeline.adapter_folder as adapter_folder
+def locate_adapter(*_, **__):
+    error = KeyboardInterrupt()
+    error.add_note("the adapter is kept, resume with: hf-lorameta push --from a")
+    raise error
+adapter_folder.locate_adapter = locate_adapter
+"""
 
-    monkeypatch.setenv("USE_TORCH", "0")  # `main` sets it, which other tests must not see
-    monkeypatch.setattr("hf_lorameta.pipeline.adapter_folder.locate_adapter", interrupted)
-    with pytest.raises(SystemExit) as end:
-        main(["inspect", "a"])
-    assert end.value.code == 130
-    assert "resume with: hf-lorameta push --from a" in capsys.readouterr().err
+
+def test_an_interrupted_command_says_how_to_resume(cli: Shell) -> None:
+    stopped = cli("inspect", "a", before=INTERRUPTED, code=130)
+    assert "resume with: hf-lorameta push --from a" in stopped.err
 
 
 def test_control_characters_of_a_dataset_do_not_reach_the_terminal(cli: Shell) -> None:

@@ -7,10 +7,20 @@ import pytest
 
 from tests.conftest import Account, Built, Shell, rows
 from tests.pipeline.test_fit import labeled
+from tests.test_environment import COMMIT, install
 from tests.training import tiny
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
+
+
+@pytest.fixture
+def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return code that makes a command's package one that was installed from Git."""
+    folder = tmp_path_factory.mktemp("installed")
+    origin = {"url": "https://x.org/z.git", "vcs_info": COMMIT}
+    install(monkeypatch, folder, origin)
+    return f"sys.path.insert(0, {str(folder)!r})"
 
 
 @pytest.fixture
@@ -20,7 +30,7 @@ def hub_base(user: Account, tmp_path: Path) -> str:
 
 
 def test_an_adapter_is_made_and_published_from_a_token_alone(
-    cli: Shell, user: Account, hub_base: str
+    cli: Shell, user: Account, hub_base: str, installed: str
 ) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in labeled())
     dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
@@ -30,7 +40,7 @@ def test_an_adapter_is_made_and_published_from_a_token_alone(
     assert (dry.json["flavor"], dry.json["hourly"]) == ("cpu-upgrade", 0.03)
     assert 0 < dry.json["dollars"] < 0.01
     assert len(cli.hub.jobs.jobs) == before
-    done = cli(*push, "--flavor", "cpu-basic", token=user.token)
+    done = cli(*push, "--flavor", "cpu-basic", token=user.token, before=installed)
     repo = f"{user.name}/labels-tiny-base-lorameta"
     assert done.out == f"{cli.hub.url}/{repo}\n"
     assert done.err.index("At most, on cpu-basic: about 0.1 h, $0.01") < done.err.index("Started")
@@ -42,26 +52,42 @@ def test_an_adapter_is_made_and_published_from_a_token_alone(
     sha = cli.hub.commits(dataset, repo_type="dataset")[0].sha
     assert ["--revision", sha] == job.spec["command"][8:10]
     assert job.spec["secrets"] == {"HF_TOKEN": user.token}
+    assert job.spec["command"][3] == "hf-lorameta[eval] @ git+https://x.org/z.git@c0ffee"
     rest = {name: value for name, value in job.spec.items() if name != "secrets"}
     assert user.token not in json.dumps(rest)
     assert job.spec["timeoutSeconds"] == 30 * 60
 
 
 def test_a_bank_and_the_options_reach_the_job_which_fails_with_an_error_that_names_its_page(
-    cli: Shell, user: Account, bank: Built
+    cli: Shell, user: Account, bank: Built, installed: str
 ) -> None:
     dataset, repo = user.dataset("new", {"train.jsonl": rows(1, 4)}), f"{user.name}/of-bank"
     user.adapter("of-bank", {"adapter_config.json": b"{}"})
     push = ("push", dataset, "--bank", bank.repo, "--repo-id", repo, "--on", "jobs", "--top-k", 2)
     done = cli(*push, "--train", 16, "--no-check", token=user.token, code=6)
     assert "already holds" in done.err
-    done = cli(*push, "--train", 16, "--no-check", "--overwrite", token=user.token, code=6)
+    options = ("--train", 16, "--no-check", "--overwrite")
+    done = cli(*push, *options, token=user.token, code=6, before=installed)
     assert "the job ended as ERROR: Job failed with exit code: 3" in done.err
     assert f"see {cli.hub.url}/jobs/{user.name}/job" in done.err
     command = cli.hub.jobs.jobs[-1].spec["command"]
     assert {"--no-check", "--overwrite"} <= set(command)
     assert command[command.index("--top-k") + 1] == "2"
     assert command[command.index("--bank") + 1] == bank.repo
+
+
+def test_no_job_installs_what_pypi_has_under_the_package_s_name(
+    cli: Shell, user: Account, bank: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job gets the user's token, and a clone without a Repository names no URL."""
+    install(monkeypatch, tmp_path, {"url": "file:///z", "dir_info": {"editable": True}})
+    dataset, jobs = user.dataset("new", {"train.jsonl": rows(1)}), len(cli.hub.jobs.jobs)
+    in_a_clone = f"sys.path.insert(0, {str(tmp_path)!r})"
+    push = ("push", dataset, "--bank", bank.repo, "--on", "jobs")
+    done = cli(*push, token=user.token, code=2, before=in_a_clone)
+    assert "a job has to install hf-lorameta from a URL, and this installation" in done.err
+    assert "hf-lorameta @ git+https://HOST/USER/hf-lorameta" in done.err
+    assert len(cli.hub.jobs.jobs) == jobs
 
 
 def test_what_a_job_cannot_see_is_refused(

@@ -80,16 +80,6 @@ def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[st
     assert "checked on are among them" in scored_on(scored, provenance).warnings[0]
 
 
-def test_an_adapter_of_an_earlier_version_is_scored_on_other_rows(file: Path) -> None:
-    """Its recipe has a setting that cut longer texts, which is None unless it was used."""
-    dataset = open_dataset(file)
-    provenance, used = adapted_to(dataset)
-    provenance["recipe"]["max_text"] = None
-    assert used.isdisjoint(scored_on(dataset, provenance).rows)
-    provenance["recipe"]["max_text"] = 10
-    assert "checked on are among them" in scored_on(dataset, provenance).warnings[0]
-
-
 def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_them(
     file: Path,
 ) -> None:

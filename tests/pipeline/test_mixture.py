@@ -26,9 +26,10 @@ from hf_lorameta.pipeline.adapter_folder import (  # noqa: E402
     ROUTING_FILE,
     read_adapter,
 )
-from hf_lorameta.pipeline.budget import advise  # noqa: E402
+from hf_lorameta.pipeline.advice import advise  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.mixture import ROUTED, Mixture  # noqa: E402
+from hf_lorameta.pipeline.session import Session  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing. is deprecated", "ignore::FutureWarning"
@@ -137,10 +138,20 @@ def test_coefficients_that_do_not_enter_give_no_warning_of_a_copy() -> None:
 
 def test_no_advice_proposes_to_train_or_check_a_mixture(bank: Bank, new: Path) -> None:
     far = replace(planned(new, bank, emit="mixture"), distances=np.full(4, 1e3))
-    texts = [*far.warnings, str(advise(far))]
+    texts = [*far.warnings, str(advise(far, Session(bank)))]
     assert any("It may be worse than the base model" in text for text in texts)
     assert not any("--check" in text for text in texts)
-    assert "a mixture is not trained" in str(advise(far))
+    assert "a mixture is not trained" in str(advise(far, Session(bank)))
+
+
+def test_what_a_mixture_is_warned_of_is_logged_once(
+    bank: Bank, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"input": "say egg", "output": "salt"}\n')
+    made = generate(few, bank, Recipe(emit="mixture"))
+    assert any("Only 1 row was read" in warning for warning in made.plan.warnings)
+    assert caplog.messages == list(made.plan.warnings)
 
 
 def test_a_mixture_of_nothing_is_refused(bank: Bank, new: Path) -> None:

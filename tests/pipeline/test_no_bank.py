@@ -36,9 +36,11 @@ from hf_lorameta.errors import (  # noqa: E402
 from hf_lorameta.formats.peft_config import CONFIG_FILE  # noqa: E402
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
+from hf_lorameta.pipeline.advice import advise  # noqa: E402
 from hf_lorameta.pipeline.automatic import NO_BASE  # noqa: E402
-from hf_lorameta.pipeline.budget import advise, forward_passes, training_seconds  # noqa: E402
+from hf_lorameta.pipeline.budget import forward_passes, training_seconds  # noqa: E402
 from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
+from hf_lorameta.pipeline.session import Session  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -243,13 +245,8 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     assert len(planned.to_pandas()) == 0
     assert "<table>" in planned._repr_html_()
     assert pickle.loads(pickle.dumps(planned)).provenance() == planned.provenance()
-    advice = advise(planned, 1e12)
-    assert advice == (
-        "for labels such as these, use the default: it fits the adapter on 48 rows, at most about "
-        "0 s on this CPU. Or train on 64 rows with --train 64, at most about 0 s on this CPU"
-    )
-    asked = planned.with_recipe(Recipe(train=20))
-    assert advise(asked, 1e12) == "training on 20 rows takes at most about 0 s on this CPU"
+    advice = advise(planned, Session(base=bases["Llama"]))
+    assert advice == "--fit 48 takes at most about 0 s on this CPU"
     tokens = (planned.profile.input.total + planned.profile.output.total) / 64
     logits = planned.bank.index.vocab_size * 32 * planned.profile.output_length
     work = 2 * (12 * 2 * 32**2 * tokens + logits) * forward_passes(16)[0]

@@ -515,11 +515,13 @@ def test_a_space_on_the_hub_names_the_wheel_that_it_ships(
 ) -> None:
     monkeypatch.setattr(settings, "__file__", str(tmp_path / "settings.py"))
     on_hub = settings.Settings(space_id="ann/space")
-    assert "hf.co" not in settings.package_requirement("gguf", on_hub)
+    in_a_clone = "pip install '.[gguf]'  # in a clone of hf-lorameta"
+    monkeypatch.setattr(settings, "remote_requirement", lambda extra: None)
+    assert settings.install_command("gguf", on_hub) == in_a_clone
     (tmp_path / "hf_lorameta-0.1.0-py3-none-any.whl").touch()
     url = "https://huggingface.co/spaces/ann/space/resolve/main/hf_lorameta-0.1.0-py3-none-any.whl"
-    assert settings.package_requirement("gguf", on_hub) == f"hf-lorameta[gguf] @ {url}"
-    assert "huggingface.co" not in settings.package_requirement("gguf", settings.Settings())
+    assert settings.install_command("gguf", on_hub) == f"pip install 'hf-lorameta[gguf] @ {url}'"
+    assert settings.install_command("gguf", settings.Settings()) == in_a_clone
 
 
 @pytest.mark.parametrize(

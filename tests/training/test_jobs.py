@@ -1,6 +1,7 @@
 """Submitting ``bank train`` to Hugging Face Jobs, with a client that records the request."""
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,8 @@ from hf_lorameta.errors import ConnectionLostError, LoraMetaError, UsageError
 from hf_lorameta.hub import base_model
 from hf_lorameta.pipeline import budget
 from hf_lorameta.training.bank import jobs
-from hf_lorameta.training.bank.tasks import read_tasks
 from hf_lorameta.training.settings import Settings
+from tests.test_environment import REPOSITORY, install
 
 TOKEN = "hf_secret"
 
@@ -26,13 +27,23 @@ class Client:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.jobs: list[dict[str, Any]] = []
-        for name in ("run_uv_job", "list_jobs_hardware", "get_safetensors_metadata"):
+        for name in (
+            "run_uv_job", "fetch_job_logs", "inspect_job", "list_jobs_hardware",
+            "get_safetensors_metadata",
+        ):  # fmt: skip
             monkeypatch.setattr(huggingface_hub, name, getattr(self, name))
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
 
     def run_uv_job(self, script: str, **options: Any) -> Any:
         self.jobs.append({"script": script, **options})
-        return SimpleNamespace(url="https://huggingface.co/jobs/user/1")
+        owner = SimpleNamespace(name="user")
+        return SimpleNamespace(url="https://huggingface.co/jobs/user/1", id="1", owner=owner)
+
+    def fetch_job_logs(self, **_: object) -> Any:
+        yield "trained"
+
+    def inspect_job(self, **_: object) -> Any:
+        return SimpleNamespace(status=SimpleNamespace(stage="COMPLETED", message=None))
 
     def list_jobs_hardware(self, token: str | None = None) -> list[Any]:
         return [
@@ -45,16 +56,9 @@ class Client:
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    install(monkeypatch, tmp_path_factory.mktemp("installed"), headers=REPOSITORY)
     return Client(monkeypatch)
-
-
-def request(*names: str, **changes: Any) -> jobs.JobRequest:
-    facts: dict[str, Any] = {
-        "arguments": names, "tasks": read_tasks(names), "base": "org/base", "base_revision": None,
-        "settings": Settings(), "flavor": "a10g-large", "push_to": "user/bank",
-    }  # fmt: skip
-    return jobs.JobRequest(**facts | changes)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -67,16 +71,21 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client) -> None:
+def test_the_cost_is_printed_before_the_same_command_is_submitted(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hf_lorameta")
     code, out, err = run(
         "org/one", "org/two", "-o", "ignored", "--base", "org/base", "--rank", "8", "--on", "jobs",
         "--push-to", "user/bank", "--template", "chat", "--instruction", "Say.",
         "--dtype", "float32", "--no-forms", "--general-only",
     )  # fmt: skip
     assert code == 0
-    assert "2 tasks on a10g-large: about" in err
-    assert "at $1.50 per hour" in err
-    assert out == "https://huggingface.co/jobs/user/1\n"
+    price, started, line = caplog.messages
+    assert price.startswith("At most, on a10g-large: about")
+    assert "at $1.50 per hour" in price
+    assert started.startswith("Started https://huggingface.co/jobs/user/1")
+    assert (line, out) == ("  trained", "https://huggingface.co/datasets/user/bank\n")
     [job] = client.jobs
     words = [word for word in job["script_args"] if word not in ("--no-forms", "--general-only")]
     assert len(words) == len(job["script_args"]) - 2
@@ -88,11 +97,10 @@ def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client
     assert options["--instruction"] == "Say."
     assert options["--dtype"] == "float32"
     assert options["--push-to"] == "user/bank"
-    assert job["dependencies"][0].startswith("hf-lorameta[eval]")
-    assert "file:" not in job["dependencies"][0]
+    assert job["dependencies"] == ["hf-lorameta[eval] @ git+https://x.org/y"]
     assert (job["flavor"], job["secrets"]) == ("a10g-large", {"HF_TOKEN": TOKEN})
     assert job["timeout"].endswith("m")
-    assert TOKEN not in out + err + " ".join(words)
+    assert TOKEN not in out + err + caplog.text + " ".join(words)
     typer.main.get_command(app)  # the job's command parses
     assert run(*job["script_args"][2:], "--on", "jobs", "--dry-run")[0] == 0
 
@@ -135,37 +143,41 @@ def test_a_dry_run_without_jobs_says_what_is_trained_here_and_asks_nothing(
 
 
 def test_the_estimate_grows_with_the_work(client: Client) -> None:
-    one = jobs.estimate_job(request("org/a"))
-    many = jobs.estimate_job(request(*(f"org/a{i}" for i in range(101))))
-    assert one.hours
-    assert many.hours
-    assert many.hours > one.hours
-    assert many.dollars == pytest.approx(many.hours * 1.5, abs=0.01)
-    unknown = jobs.estimate_job(request("org/a", flavor="new-flavor"))
-    assert (unknown.hours, unknown.hourly, unknown.dollars) == (None, 6.0, None)
+    def estimate(*options: str) -> Any:
+        train = ("-o", "x", "--base", "org/base", "--on", "jobs", "--dry-run", "--json")
+        return json.loads(run(*options, *train)[1])
+
+    one, many = estimate("org/a"), estimate(*(f"org/a{i}" for i in range(101)))
+    assert 0 < one["hours"] < many["hours"]
+    assert many["dollars"] == pytest.approx(many["hours"] * 1.5, abs=0.01)
+    unknown = estimate("org/a", "--flavor", "new-flavor")
+    assert (unknown["hours"], unknown["hourly"], unknown["dollars"]) == (None, 6.0, None)
+
+
+TRAIN = ("-o", "x", "--on", "jobs", "--base", "org/base", "--push-to", "user/bank")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("options", "message"),
     [
-        ({"flavor": "abacus"}, "there is no flavor abacus"),
-        ({"push_to": None}, "files are lost when it ends"),
-        ({"base": "."}, "cannot access the folder"),
+        (("org/a", *TRAIN, "--flavor", "abacus"), "there is no flavor abacus"),
+        (("org/a", *TRAIN[:-2]), "files are lost when it ends"),
+        (("org/a", *TRAIN, "--base", "."), "cannot access the folder"),
+        (("rows.jsonl", *TRAIN), "a job cannot access"),
     ],
 )
 def test_what_a_job_cannot_do_is_refused(
-    client: Client, changes: dict[str, Any], message: str
+    client: Client,
+    options: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
-        jobs.submit(request("org/a", **changes))
+        run(*options)
     assert client.jobs == []
-
-
-def test_local_tasks_are_refused(client: Client, tmp_path: Any) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"input": "a", "output": "b"}\n')
-    with pytest.raises(UsageError, match="a job cannot access"):
-        jobs.submit(request(str(file)))
 
 
 def test_a_hub_that_does_not_answer_is_our_error(
@@ -176,4 +188,4 @@ def test_a_hub_that_does_not_answer_is_our_error(
 
     monkeypatch.setattr(huggingface_hub, "run_uv_job", fail)
     with pytest.raises(ConnectionLostError):
-        jobs.submit(request("org/a"))
+        run("org/a", *TRAIN)

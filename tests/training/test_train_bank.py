@@ -20,6 +20,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.bank.test_build_executors import Cluster, needs_dask
+from tests.cli.conftest import EVERY_LINE
 from tests.conftest import Account, Shell, tree
 from tests.training import tiny
 
@@ -31,7 +32,6 @@ from hf_lorameta.engines.transformers.evaluator import (  # noqa: E402 - it impo
 )
 from hf_lorameta.training import device, trainer  # noqa: E402
 from hf_lorameta.training.bank import train_bank  # noqa: E402
-from hf_lorameta.training.bank.progress import Reporter  # noqa: E402
 from hf_lorameta.training.bank.tasks import Task, read_tasks  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
@@ -311,15 +311,16 @@ def test_the_command_trains_a_bank_that_plan_and_generate_use(
     base: Path, cli: Shell, tmp_path: Path
 ) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks")
-    done = cli("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS, "--json")
+    train_bank = ("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS)
+    done = cli(*train_bank, "--json", before=EVERY_LINE)
     assert done.json["adapters"] == 3
     assert [task["task"] for task in done.json["tasks"]] == ["topic0", "topic1", "topic2"]
-    assert "[3/3] topic" in done.err
-    assert "held-out rows" in done.err
-    again = cli("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS)
+    assert "general adapter: loss" in done.err
+    assert "  Training the adapters: 36 of 36\n" in done.err
+    again = cli(*train_bank)
     assert "3 of 3 tasks are finished already" in again.err
     assert "topic2" in again.out
-    assert cli("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS, "-q").err == ""
+    assert cli(*train_bank, "-q").err == ""
     cli("bank", "verify", "bank")
     new = tiny.write_task(tmp_path, "new", tiny.rows(1))
     plan = cli("plan", "--dataset", new, "--bank", "bank", "--json").json
@@ -506,13 +507,12 @@ def test_an_interrupted_general_training_continues_exactly(
     whole = train(base, tasks, tmp_path / "whole", settings=settings)
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
 
-    class Stop(Reporter):
-        def step(self, name: str, step: int, ended: bool) -> None:
-            if step == 5:
-                raise KeyboardInterrupt
+    def stop(stage: str, step: int, steps: int) -> None:
+        if (stage, step, steps) == ("Training the general adapter", 5, 9):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(base, tasks, tmp_path / "bank", settings=settings, reporter=Stop())
+        train(base, tasks, tmp_path / "bank", settings=settings, progress=stop)
     steps = count_steps(monkeypatch)
     resumed = train(base, tasks, tmp_path / "bank", settings=settings)
     assert len(steps) == 9 - 4 + settings.steps  # the fifth was reported before it was saved

@@ -28,12 +28,10 @@ from hf_lorameta.training.bank.one_task import (
     TrainingJob,
     digest_of_key,
     license_now,
-    log_of,
     open_task,
 )
-from hf_lorameta.training.bank.progress import Log, Reporter
 from hf_lorameta.training.bank.tasks import Task
-from hf_lorameta.types import FactorPair
+from hf_lorameta.types import FactorPair, StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.training.bank.runs import TaskRows
@@ -46,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_all(
-    tasks: Sequence[Task], job: TrainingJob, evaluator: TorchEvaluator, reporter: Reporter
+    tasks: Sequence[Task], job: TrainingJob, evaluator: TorchEvaluator, progress: StageProgress
 ) -> list[OpenTask]:
     """Read as many rows of each task as the general adapter needs.
 
@@ -57,7 +55,7 @@ def open_all(
     train, held_out = -(-settings.steps * settings.rows // count), -(-_HELD_OUT // count)
     opened = []
     for number, task in enumerate(tasks):
-        reporter.stage("Reading the tasks", number, len(tasks))
+        progress("Reading the tasks", number, len(tasks))
         try:
             opened.append(open_task(task, job, evaluator, (train, held_out)))
         except (OSError, MemoryError):
@@ -68,15 +66,15 @@ def open_all(
 
 
 def train_general(
-    opened: Sequence[OpenTask], job: TrainingJob, loaded: Loaded, reporter: Reporter
-) -> tuple[GeneralEntry, Log]:
+    opened: Sequence[OpenTask], job: TrainingJob, loaded: Loaded, progress: StageProgress
+) -> GeneralEntry:
     """Train the general adapter and store it.
 
     Args:
         opened: tasks with their rows.
         job: what all tasks share.
         loaded: the base model.
-        reporter: receives the progress.
+        progress: called after each step.
 
     Raises:
         BankError: it did not learn.
@@ -94,7 +92,8 @@ def train_general(
     )  # fmt: skip
     with trainer:
         for _, ended in trainer.train([run]):
-            reporter.step(run.name, run.step, ended)
+            step = settings.steps if ended else run.step
+            progress("Training the general adapter", step, settings.steps)
         factors = trainer.slots.factors(run.best[0])
     if not run.best_step:
         raise BankError(
@@ -120,7 +119,8 @@ def train_general(
     )
     store_record(job.work_folder / _GENERAL_RECORD, job.shared_key(), entry.model_dump())
     trainer.discard_checkpoint(run)
-    return entry, log_of(run, GENERAL, entry.rows, sum(len(rows.held_out) for rows in tasks))
+    logger.info("general adapter: loss %.3f → %.3f on held-out rows", run.base_loss, run.loss)
+    return entry
 
 
 def _output_length(tasks: Sequence["TaskRows"]) -> float:
@@ -144,7 +144,7 @@ def store_prior(
     job: TrainingJob,
     loaded: Loaded,
     general: GeneralEntry,
-    reporter: Reporter,
+    progress: StageProgress,
 ) -> OutputPriorEntry | None:
     """Measure the output prior and store it; None if the architecture has none."""
     from hf_lorameta.training.bank.measure_prior import measure_prior
@@ -155,7 +155,7 @@ def store_prior(
         general_factors(job.folder),
         [task.rows for task in opened],
         loaded.plan.pass_tokens,
-        partial(reporter.stage, "Measuring the output prior"),
+        partial(progress, "Measuring the output prior"),
     )
     if prior is None:
         return None

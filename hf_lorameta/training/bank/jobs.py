@@ -1,6 +1,6 @@
-"""Run ``bank train`` on Hugging Face Jobs, after an estimate of its time and cost."""
+"""``bank train`` on Hugging Face Jobs: its time and cost, and what a job cannot see."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2
@@ -8,47 +8,12 @@ import huggingface_hub
 from huggingface_hub import errors as hf
 
 from hf_lorameta.errors import Option, UsageError
-from hf_lorameta.hub.jobs import JobEstimate, failure, start
+from hf_lorameta.hub.jobs import failure
 from hf_lorameta.training.bank.tasks import Task
 from hf_lorameta.training.settings import Settings
 
 _ROW_TOKENS = 100
 """Assumed tokens of a row: everyday tasks have 80 on average."""
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """What to train, as the command states it.
-
-    Attributes:
-        arguments: of the command, but for its output folder.
-        tasks: the tasks.
-        base: Hub id of the base model.
-        base_revision: its revision.
-        settings: of the training.
-        flavor: hardware of the job.
-        push_to: dataset repo for the finished bank.
-    """
-
-    arguments: tuple[str, ...]
-    tasks: tuple[Task, ...]
-    base: str
-    base_revision: str | None
-    settings: Settings
-    flavor: str
-    push_to: str | None
-
-
-def estimate_job(request: JobRequest, token: str | None = None) -> JobEstimate:
-    """Estimate the time from the number of parameters and tokens, and the cost.
-
-    Raises:
-        UsageError: the Hub offers no such hardware.
-        HubError: the Hub refused or did not answer.
-    """
-    parameters = _parameters(request, token)
-    work = operations(request.settings, len(request.tasks), parameters) if parameters else None
-    return JobEstimate.of(request.flavor, work, token)
 
 
 def operations(settings: Settings, tasks: int, parameters: int) -> float:
@@ -68,45 +33,30 @@ def operations(settings: Settings, tasks: int, parameters: int) -> float:
     return (single + general) * _ROW_TOKENS * parameters
 
 
-def submit(request: JobRequest, token: str | None = None) -> str:
-    """Submit the command as a job; return the job's URL.
-
-    Raises:
-        UsageError: the job could not see the tasks or the base model, or would lose the bank.
-        HubError: the Hub refused or did not answer.
-    """
-    arguments = _checked_arguments(request)
-    job = start(arguments, estimate_job(request, token), token, with_files=True)
-    return str(job.url)
-
-
-def _checked_arguments(request: JobRequest) -> list[str]:
-    """Return the arguments of the job's command.
-
-    Raises:
-        UsageError: the job could not see the tasks or the base model, or would lose the bank.
-    """
-    local = next((task.dataset for task in request.tasks if task.is_local), None)
+def check_job(tasks: Sequence[Task], base: str, push_to: str | None) -> None:
+    """Raise UsageError if a job could not see tasks or base model, or would lose the bank."""
+    local = next((task.dataset for task in tasks if task.is_local), None)
     if local:
         raise UsageError(
             f"a job cannot access {local}",
             hint="publish the tasks as datasets on the Hub and name their ids or a manifest",
         )
-    if Path(request.base).expanduser().exists():
-        raise UsageError(f"a job cannot access the folder {request.base}", hint="name a Hub id")
-    if not request.push_to:
+    if Path(base).expanduser().exists():
+        raise UsageError(f"a job cannot access the folder {base}", hint="name a Hub id")
+    if not push_to:
         raise UsageError("a job's files are lost when it ends", hint=Option("push_to", "user/name"))
-    return ["bank", "train", *request.arguments, "--output", "bank"]
 
 
-def _parameters(request: JobRequest, token: str | None) -> int | None:
-    """Return the number of parameters from the headers of the base model's weights on the Hub."""
+def count_parameters(base: str, revision: str | None, token: str | None) -> int | None:
+    """Return the number of parameters from the headers of a base model's weights on the Hub.
+
+    Raises:
+        HubError: the Hub refused or did not answer.
+    """
     try:
-        metadata = huggingface_hub.get_safetensors_metadata(
-            request.base, revision=request.base_revision, token=token
-        )
+        metadata = huggingface_hub.get_safetensors_metadata(base, revision=revision, token=token)
     except (hf.NotASafetensorsRepoError, hf.SafetensorsParsingError):
         return None
     except (hf.HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
-        raise failure(request.base, error) from None
+        raise failure(base, error) from None
     return sum(metadata.parameter_count.values())

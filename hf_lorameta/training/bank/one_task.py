@@ -31,7 +31,6 @@ from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.checks import Base
 from hf_lorameta.training.bank.forms import Forms
-from hf_lorameta.training.bank.progress import Log
 from hf_lorameta.training.bank.tasks import Task
 from hf_lorameta.training.settings import Machine, Settings
 from hf_lorameta.types import FactorPair, Row
@@ -44,6 +43,31 @@ if TYPE_CHECKING:
 _FORMAT = 3
 """Version of the training; adapters of another version are trained again."""
 _LEAST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Log:
+    """What training a task took and brought.
+
+    Attributes:
+        task: its name.
+        rows: rows with an output.
+        held_out: number of held-out rows.
+        base_loss: mean cross entropy of the base model on the held-out rows, in nats per token.
+        loss: the same with the adapter.
+        steps: steps taken.
+        best_step: the step whose state is the adapter.
+        seconds: the task's share of the time.
+    """
+
+    task: str
+    rows: int
+    held_out: int
+    base_loss: float
+    loss: float
+    steps: int
+    best_step: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -211,7 +235,10 @@ def store_adapter(
         return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
     weights = job.folder / adapter_path(task.entry_name)
     write_tensors(weights, layout, settings.rank, "bfloat16", factors)
-    log = log_of(run, task.name, opened.profile.rows, len(opened.rows.held_out))
+    log = Log(
+        task.name, opened.profile.rows, len(opened.rows.held_out), run.base_loss, run.loss,
+        run.step, run.best_step, round(run.seconds, 1),
+    )  # fmt: skip
     write_atomically(_log_path(job.folder, task.entry_name), json.dumps(asdict(log)).encode())
     entry = IndexEntry(
         name=task.entry_name,
@@ -230,12 +257,6 @@ def store_adapter(
     )
     store_entry(job.folder, entry, opened.profile, opened.key)
     return entry
-
-
-def log_of(run: "Run", name: str, rows: int, held_out: int) -> Log:
-    """Return the log of a finished run."""
-    seconds = round(run.seconds, 1)
-    return Log(name, rows, held_out, run.base_loss, run.loss, run.step, run.best_step, seconds)
 
 
 def digest_of_key(key: Mapping[str, object]) -> str:

@@ -45,9 +45,9 @@ from hf_lorameta.training.bank.one_task import (
     read_log,
     store_adapter,
 )
-from hf_lorameta.training.bank.progress import Reporter
 from hf_lorameta.training.bank.tasks import Task, chat_of, in_chat_form
 from hf_lorameta.training.settings import Machine, Settings
+from hf_lorameta.types import StageProgress, no_progress
 
 if TYPE_CHECKING:
     from hf_lorameta.training.device import DevicePlan
@@ -57,6 +57,7 @@ LOG_FILE = "training_log.jsonl"
 """File of a bank with one line per task."""
 
 _UNLIMITED = 1 << 30
+_STAGE = "Training the adapters"
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def train_bank(
     *,
     hub: Hub | None = None,
     executor: Executor | None = None,
-    reporter: Reporter | None = None,
+    progress: StageProgress = no_progress,
 ) -> Bank:
     """Train a bank; run again with the same arguments, it resumes.
 
@@ -83,7 +84,7 @@ def train_bank(
         hub: Hub client; None is `Hub()`.
         executor: trains `at_once` tasks per job on machines that see the folder under the same
             path; None trains in this process.
-        reporter: receives the progress.
+        progress: called after each step with (stage, steps taken, all steps).
 
     Raises:
         UsageError: the base model does not fit in memory, or cannot be trained here.
@@ -91,7 +92,6 @@ def train_bank(
             build is running in it.
     """
     settings, machine = settings or Settings(), machine or Machine()
-    reporter = reporter or Reporter()
     plan, layout = check_base(base.folder, settings, machine)
     with locked_folder(folder):
         tokenizer = folder / TOKENIZER_FILE
@@ -104,7 +104,7 @@ def train_bank(
         tasks = in_chat_form(tasks, base.folder, tokenizer)
         if job.settings.general_steps_for(len(_of_general(tasks))) and not finished_general(job):
             check_disk(folder, layout, settings, len(tasks), plan.at_once)
-        general, output_prior = _general(_of_general(tasks), job, plan, reporter)
+        general, output_prior = _general(_of_general(tasks), job, plan, progress)
         if settings.general_only:
             if general is None:
                 raise BankError("a general adapter needs at least 2 tasks that can be read")
@@ -113,16 +113,15 @@ def train_bank(
         finished = {task.entry_name: finished_adapter(task, job) for task in tasks}
         outcomes: dict[str, Outcome] = {name: one for name, one in finished.items() if one}
         waiting = [task for task in tasks if task.entry_name not in outcomes]
-        reporter.start(len(tasks), len(outcomes))
+        if outcomes:
+            logger.info("%d of %d tasks are finished already", len(outcomes), len(tasks))
         check_disk(folder, layout, settings, len(waiting), plan.at_once)
         results = (
-            _train_elsewhere(waiting, job, plan.at_once, executor)
+            _train_elsewhere(waiting, job, plan.at_once, executor, progress)
             if executor
-            else train_tasks(waiting, job, plan, reporter)
+            else train_tasks(waiting, job, plan, progress)
         )
-        for task, outcome in results:
-            outcomes[task.entry_name] = outcome
-            reporter.task(task, outcome, read_log(folder, task.entry_name))
+        outcomes |= {task.entry_name: outcome for task, outcome in results}
         ordered = {task.entry_name: outcomes[task.entry_name] for task in tasks}
         facts = BankFacts(base.name, base.revision, base.license, False, general, output_prior)
         bank = finish_bank(folder, ordered, facts)
@@ -137,7 +136,7 @@ def train_tasks(
     tasks: Sequence[Task],
     job: TrainingJob,
     plan: "DevicePlan",
-    reporter: Reporter | None = None,
+    progress: StageProgress = no_progress,
 ) -> Iterator[tuple[Task, Outcome]]:
     """Train tasks in this process and store their adapters; yield them with their outcomes."""
     from hf_lorameta.training.bank.runs import task_run
@@ -145,7 +144,6 @@ def train_tasks(
 
     if not tasks:
         return
-    reporter = reporter or Reporter()
     evaluator, layout, _ = _load(job, plan)
     trainer = Trainer(
         evaluator.model, layout, job.settings, plan, min(plan.at_once, len(tasks)),
@@ -154,6 +152,7 @@ def train_tasks(
     )  # fmt: skip
     skipped: list[tuple[Task, Outcome]] = []
     opened: dict[str, OpenTask] = {}
+    most, steps = job.settings.steps, dict.fromkeys((task.name for task in tasks), 0)
 
     def runs() -> "Iterator[Run]":
         for task in tasks:
@@ -163,12 +162,14 @@ def train_tasks(
                 raise  # a fault of this machine, not of the task
             except Exception as error:  # noqa: BLE001 - no task ends the training
                 skipped.append((task, _skipped(task, error)))
+                steps[task.name] = most
             else:
                 yield task_run(opened[task.name].rows, job.settings)
 
     with quiet_transformers(), trainer:
         for run, ended in trainer.train(runs()):
-            reporter.step(run.name, run.step, ended)
+            steps[run.name] = most if ended else run.step
+            progress(_STAGE, sum(steps.values()), most * len(tasks))
             yield from _drained(skipped)
             if ended:
                 finished, factors = opened.pop(run.name), trainer.slots.factors(run.best[0])
@@ -182,7 +183,7 @@ def _of_general(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _general(
-    tasks: Sequence[Task], job: TrainingJob, plan: "DevicePlan", reporter: Reporter
+    tasks: Sequence[Task], job: TrainingJob, plan: "DevicePlan", progress: StageProgress
 ) -> tuple[GeneralEntry | None, OutputPriorEntry | None]:
     """Return the general adapter and the output prior, made in this process where missing."""
     steps = job.settings.general_steps_for(len(tasks))
@@ -191,17 +192,15 @@ def _general(
     if not steps or (general and (prior or job.settings.general_only)):
         return general, prior
     loaded = _load(job, plan)
-    opened = open_all(tasks, job, loaded.evaluator, reporter)
+    opened = open_all(tasks, job, loaded.evaluator, progress)
     if len(opened) < 2:
         return general, prior
     with quiet_transformers():
         if general is None:
-            reporter.start_general(steps)
-            general, log = train_general(opened, job, loaded, reporter)
-            reporter.general(log)
+            general = train_general(opened, job, loaded, progress)
         if job.settings.general_only:
             return general, prior
-        return general, store_prior(opened, job, loaded, general, reporter)
+        return general, store_prior(opened, job, loaded, general, progress)
 
 
 def _load(job: TrainingJob, plan: "DevicePlan") -> Loaded:
@@ -232,14 +231,19 @@ def _skipped(task: Task, error: Exception) -> Skipped:
 
 
 def _train_elsewhere(
-    tasks: Sequence[Task], job: TrainingJob, at_once: int, executor: Executor
+    tasks: Sequence[Task],
+    job: TrainingJob,
+    at_once: int,
+    executor: Executor,
+    progress: StageProgress,
 ) -> Iterator[tuple[Task, Outcome]]:
     """Train `at_once` tasks per job of an executor."""
     groups = [tuple(tasks[i : i + at_once]) for i in range(0, len(tasks), at_once)]
     futures = [executor.submit(_train_group, group, job) for group in groups]
     try:
-        for future in as_completed(futures):
+        for finished, future in enumerate(as_completed(futures), 1):
             yield from future.result()
+            progress(_STAGE, finished, len(futures))
     except BrokenExecutor as problem:
         raise BankError(
             f"the workers of the executor died ({type(problem).__name__})",

@@ -1,0 +1,108 @@
+"""Commands with ``--on jobs``: the price, the job with its log, and what it published."""
+
+import logging
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from hf_lorameta.cli.options import Request
+from hf_lorameta.cli.output import emit
+from hf_lorameta.errors import Option, UsageError
+
+if TYPE_CHECKING:
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.data.dataset import Dataset
+    from hf_lorameta.hub.jobs import JobEstimate
+    from hf_lorameta.pipeline.adapter_folder import Export
+    from hf_lorameta.pipeline.publish import Target
+
+logger = logging.getLogger(__name__)
+
+
+def run_on_jobs(
+    arguments: list[str],
+    estimate: "JobEstimate",
+    path: str,
+    facts: Mapping[str, object],
+    *,
+    token: str | None,
+    dry_run: bool,
+    json: bool,
+    with_files: bool = False,
+) -> None:
+    """Say what a job may cost, start it, show its log, and print the URL of what it published.
+
+    Args:
+        arguments: of the job, as `token` and `with_files` see `hf_lorameta.hub.jobs.start`.
+        estimate: of its hardware, time and cost.
+        path: of the repo that it publishes, in the Hub's URLs.
+        facts: to print in JSON, besides the estimate.
+        dry_run: only print the price and the command.
+        json: print JSON.
+
+    Raises:
+        UsageError: it is not known from where a job can install this package.
+        HubError: the job was not accepted, or failed.
+    """
+    from huggingface_hub.constants import ENDPOINT
+
+    from hf_lorameta.hub.jobs import follow, start
+
+    data, price = {**facts, **estimate._asdict()}, f"At most, on {estimate}"
+    if dry_run:
+        command = shlex.join(["hf-lorameta", *arguments])
+        emit(json, data | {"arguments": arguments}, lambda: f"{price}\nwould run {command}")
+        return
+    logger.info(price)
+    job = start(arguments, estimate, token, with_files=with_files)
+    logger.info("Started %s; to stop it: hf jobs cancel %s", job.url, job.id)
+    url = f"{ENDPOINT}/{path}"
+    try:
+        for line in follow(job, token):
+            logger.info("  %s", line)
+            url = line.strip() if line.startswith(f"{url}/") else url  # of a pull request
+    except KeyboardInterrupt as error:
+        error.add_note(f"The job goes on, and publishes its result: {job.url}")
+        raise
+    emit(json, data | {"job": job.url, "url": url}, lambda: url)
+
+
+def push_arguments(
+    request: Request, bank: "Bank", dataset: "Dataset", target: "Target", export: "Export | None"
+) -> list[str]:
+    """Return the arguments of ``hf-lorameta`` that publish the same adapter from another machine.
+
+    Raises:
+        UsageError: dataset, bank or base model are on this machine.
+    """
+    from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
+    from hf_lorameta.cards.model_card import as_arguments, generation_options
+    from hf_lorameta.hub.repo import is_repo_id
+
+    base, none = bank.index.base_model, bank.id == NO_BANK
+    if dataset.id is None:
+        raise UsageError(
+            "a job cannot access data on this machine",
+            hint="publish it first: hf upload user/name FILE --repo-type dataset --private",
+        )
+    named = base if none else bank.id
+    if named != EMBEDDED_BANK and not is_repo_id(named):
+        raise UsageError(
+            f"a job cannot access {'a base model' if none else 'a bank'} on this machine",
+            hint=Option("base" if none else "bank", "user/name"),
+        )
+    revision = bank.index.base_revision if none else bank.revision
+    options = generation_options(dataset, bank.id, request.recipe, revision, base)
+    words = ["push", *as_arguments(options), "--repo-id", target.repo_id]
+    words.append("--private" if target.private else "--public")
+    flags = {
+        "--overwrite": bool(target.replaces),
+        "--create-pr": target.create_pr,
+        "--no-fit": request.no_fit,
+        "--no-check": request.no_check,
+    }
+    words += [flag for flag, given in flags.items() if given]
+    values = {"--export": export, "--budget": request.budget}
+    return words + [
+        word for name, value in values.items() if value is not None for word in (name, str(value))
+    ]
