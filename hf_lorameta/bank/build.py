@@ -18,6 +18,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
 from hf_lorameta.bank.index import (
     BASIS_FILE,
+    GENERAL,
     ORIGIN_FILE,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
@@ -50,6 +51,7 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.tables import plural
 from hf_lorameta.types import no_progress
 
 logger = logging.getLogger(__name__)
@@ -110,8 +112,9 @@ def build_bank(
         limits: how much is read of a row of a dataset.
 
     Raises:
-        BankError: no entry is usable, there is no tokenizer, another build is running in the
-            folder, it cannot be written, or the workers of the executor died.
+        BankError: no entry is usable, there is no tokenizer, the folder holds adapters that are
+            not in the manifest, another build is running in it, it cannot be written, or the
+            workers of the executor died.
         LoraMetaError: with `strict`, the error of the first bad entry.
     """
     hub = hub or Hub()
@@ -119,7 +122,9 @@ def build_bank(
     with suppress(NotFoundError):
         base = hub.resolve(manifest.base_model, "model")
     content = _tokenizer(manifest, tokenizer, hub)
+    listed = {entry.name for entry in manifest.entries}
     with locked_folder(folder):
+        refuse_to_drop(folder, [name for name in adapters_in(folder) if name not in listed])
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
         job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
@@ -167,6 +172,25 @@ def locked_folder(folder: Path) -> Iterator[None]:
             f"{folder} could not be written: {error.strerror or error}",
             hint="free some space and run the same command again; finished entries are kept",
         ) from None
+
+
+def adapters_in(folder: Path) -> list[str]:
+    """Return the names of the adapters of a bank in a folder; none if it holds no readable bank."""
+    try:
+        index = Bank(folder).index
+        return [*index.names(), *([GENERAL] if index.general else [])]
+    except BankError:
+        return []
+
+
+def refuse_to_drop(folder: Path, names: Sequence[str]) -> None:
+    """Raise `BankError` if there are adapters in a folder that its new index would not list."""
+    if names:
+        raise BankError(
+            f"{folder} holds a bank that would lose {plural(len(names), 'adapter')}, such as "
+            f"{names[0]}",
+            hint=["name another folder", f"add to it: hf-lorameta bank add {folder} MANIFEST"],
+        )
 
 
 def build_entries(

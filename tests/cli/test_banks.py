@@ -98,6 +98,22 @@ def test_a_repeated_build_downloads_only_new_entries(
     assert len(cli("bank", "list", target, "--json").json["entries"]) == 4
 
 
+def test_a_build_drops_no_adapter_of_a_bank(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    few = bank.owner.manifest(tmp_path / "few.yaml", bank.owner.entries[:2])
+    more = bank.owner.manifest(tmp_path / "more.yaml", bank.owner.entries[2:])
+    cli("bank", "build", few, "-o", "added")
+    cli("bank", "add", "added", more)
+    base = "Qwen/Qwen2.5-Coder-0.5B-Instruct"  # of a general adapter alone
+    shutil.copytree(EMBEDDED[base], tmp_path / "general")
+    for folder, lost in (("added", f"2 adapters, such as {bank.owner.name}--e2"),
+                         ("general", "1 adapter, such as general")):  # fmt: skip
+        before = tree(tmp_path / folder)
+        refused = cli("bank", "build", few, "-o", folder, code=4).err
+        assert f"holds a bank that would lose {lost}" in refused
+        assert "name another folder" in refused
+        assert tree(tmp_path / folder) == before
+
+
 def test_the_number_of_workers_does_not_change_the_bytes(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:

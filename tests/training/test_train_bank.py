@@ -20,7 +20,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.bank.test_build_executors import Cluster, needs_dask
-from tests.conftest import Account, Shell, tree
+from tests.conftest import Account, Built, Shell, tree
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -275,6 +275,15 @@ def test_a_base_model_beyond_memory_is_an_error_before_it_is_loaded(
     monkeypatch.setattr(train_bank, "TorchEvaluator", None)
     with pytest.raises(UsageError, match="GB are free on cpu"):
         train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank")
+
+
+def test_no_adapter_that_was_built_is_dropped(base: Path, bank: Built, tmp_path: Path) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 2)
+    built = shutil.copytree(bank.folder, tmp_path / "built")
+    before = tree(built)
+    with pytest.raises(BankError, match=r"a bank that would lose 4 adapters, such as .*--e0"):
+        train(base, tasks, built)
+    assert tree(built) == before
 
 
 def test_no_usable_task_is_an_error(base: Path, tmp_path: Path) -> None:
