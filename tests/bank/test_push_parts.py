@@ -18,6 +18,7 @@ from tests.bank.test_large_banks import enlarged
 from tests.conftest import Account, Built, Shell, touched, tree
 from tests.hub.conftest import isolated_client, use_endpoint
 from tests.support.fault_hub import Fault
+from tests.support.running_space import SPACE
 
 SIZE = 30
 COMMIT = "/api/datasets/.*/commit/"
@@ -218,6 +219,21 @@ def test_few_adapters_are_read_from_their_shards(
     again.adapters(again.index.entries[3:6])  # the two that are missing are most of it
     assert len(touched(cli.hub, "/resolve/", name)) == len(whole) + 1
     assert not list(again.folder.glob("adapters/*.records"))
+
+
+def test_a_space_fetches_whole_shards(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SPACE))
+    from settings import Settings
+    from work.bank_loader import BankLoader
+
+    push_bank(many.folder, repo, hub=hub)
+    cli.hub.clear_requests()
+    loader = BankLoader(Settings(bank=repo))
+    loader._load()
+    assert (loader.state, loader.verified) == ("ready", SIZE)
+    assert len(touched(cli.hub, "/resolve/", ".records")) <= 20  # of 10 shards
 
 
 def test_profiles_of_a_large_bank_are_read_from_their_shards(
