@@ -42,7 +42,7 @@ from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode
-from hf_lorameta.errors import BankError, IntegrityError, UsageError
+from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
@@ -123,6 +123,7 @@ class Bank:
 
         Raises:
             BankError: there is no bank of that name.
+            UsageError: a revision is given, and the bank is a folder or that of this package.
             HubError: the repo does not exist or the Hub cannot be reached.
 
         Example:
@@ -130,8 +131,13 @@ class Bank:
             'HuggingFaceTB/SmolLM2-135M-Instruct'
         """
         name = name or os.environ.get(BANK_VARIABLE) or None
-        if name is None:
+        if name is None and revision is None:
             return cls.embedded()
+        if name is None:
+            raise UsageError(
+                f"the bank in this package has no revision {revision}",
+                hint=Option("bank", "user/bank"),
+            )
         hub = hub or Hub(token)
         folder = Path(name).expanduser()
         if folder.is_dir():

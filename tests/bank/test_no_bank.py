@@ -85,6 +85,16 @@ def test_a_revision_is_for_a_base_model_without_a_bank() -> None:
     assert caught.value.hint == "leave out --base-revision, or add --bank none"
 
 
+@pytest.mark.parametrize("bank", [None, "none", Bank.embedded()])
+def test_a_revision_of_a_bank_needs_the_repo_of_one(
+    bank: Bank | str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_LORAMETA_BANK", raising=False)
+    with pytest.raises(UsageError, match="revision abc") as caught:
+        open_bank(bank, SMOLLM2, revision="abc")
+    assert "--bank user/bank" in str(caught.value.hint)
+
+
 def test_a_bank_of_a_folder_is_found_by_any_path_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
