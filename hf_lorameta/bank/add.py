@@ -11,7 +11,6 @@ from hf_lorameta.bank.build import (
     BankFacts,
     EntryProgress,
     Outcome,
-    as_outcomes,
     build_entries,
     clean_up,
     finish_bank,
@@ -98,9 +97,9 @@ def add_entries(
         names = [field.name for field in fields(BankFacts)]
         facts = BankFacts(**{name: getattr(index, name) for name in names})
         facts = replace(facts, published=published)
-        entries = {e.name: e for e in (*index.entries, *_entries(outcomes))}
-        skipped = as_outcomes(_skipped(index, outcomes))
-        return finish_bank(folder, entries | skipped, facts, strict=strict)
+        kept: dict[str, Outcome] = {e.name: e for e in (*index.entries, *_entries(outcomes))}
+        kept |= {f"skipped/{i}": one for i, one in enumerate(_skipped(index, outcomes))}
+        return finish_bank(folder, kept, facts, strict=strict)
 
 
 def _entries(outcomes: Mapping[str, Outcome]) -> list[IndexEntry]:

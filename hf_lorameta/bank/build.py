@@ -26,7 +26,6 @@ from hf_lorameta.bank.index import (
     GeneralEntry,
     Index,
     IndexEntry,
-    MergedBank,
     OutputPriorEntry,
     Skipped,
     adapter_path,
@@ -74,7 +73,6 @@ class BankFacts:
         published: whether the entries are on the public Hub.
         general: the general adapter, whose weights are in the folder.
         output_prior: the output prior, whose file is in the folder.
-        merged: the banks that this one was merged from.
     """
 
     base_model: str
@@ -83,7 +81,6 @@ class BankFacts:
     published: bool
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
-    merged: tuple[MergedBank, ...] = ()
 
 
 def build_bank(
@@ -268,11 +265,6 @@ def skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
     if isinstance(entry, BankEntry):
         return Skipped(adapter=entry.adapter_id, dataset=entry.dataset_id, reason=reason)
     return Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
-
-
-def as_outcomes(skipped: Iterable[Skipped]) -> dict[str, Outcome]:
-    """Return skipped entries under names that no file has, each once."""
-    return {f"skipped/{s.adapter}/{s.dataset}/{s.reason}": s for s in skipped}
 
 
 def without_outliers(

@@ -1,6 +1,5 @@
 """What the commands of ``hf-lorameta bank`` print about a bank."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,34 +148,3 @@ def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
     lines = [f"{bank.repo_id}: {about(bank)}" for bank in banks]
     command = f"hf-lorameta push DATASET --base {base} --bank {banks[0].repo_id}"
     return "\n".join([*lines, "", f"use one if you trust its owner: {command}"])
-
-
-def merge_report(merged: "Bank", banks: Sequence["Bank"]) -> str:
-    """What was merged, and what was left out."""
-    from hf_lorameta.bank.merge import general_of, name_of
-
-    index = merged.index
-    licenses = sorted({name or "unknown" for name in index.licenses})
-    lines = [
-        f"{contents(merged)} of {len(banks)} banks for {index.base_model} in {merged.folder}",
-        f"licenses: {', '.join(licenses)}",
-    ]
-    if index.skipped:
-        lines.append(
-            f"left out: {plural(len(index.skipped), 'adapter')}, with the reasons in "
-            f"hf-lorameta bank list {shlex.quote(str(merged.folder))}"
-        )
-    kept = general_of(banks)
-    if kept and index.general:
-        lines.append(
-            f"general adapter: that of {name_of(kept)}, trained on {len(index.general.tasks)} tasks"
-        )
-        others = [name_of(bank) for bank in banks if bank.index.general and bank is not kept]
-        lines += [f"general adapter left out: that of {name}" for name in others]
-    lines += [
-        f"{name_of(bank)} is a pack: what packing lost stays lost, and its adapters keep "
-        f"{bank.index.packing.retained_whole:.2%} of the energy"
-        for bank in banks
-        if bank.index.packing
-    ]
-    return "\n".join(lines)

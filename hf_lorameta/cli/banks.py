@@ -175,26 +175,6 @@ def discover(
         )
 
 
-@app.command(epilog="Example: hf-lorameta bank merge my-bank user/other-bank -o merged")
-def merge(
-    banks: Annotated[list[str], typer.Argument(help="Folders or Hub repos of banks or packs.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the merged bank.")],
-    token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
-) -> None:
-    """Merge banks for the same base model into one; each adapter is stored once."""
-    from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.merge import merge_banks
-    from hf_lorameta.hub.client import Hub
-
-    hub = Hub(token)
-    opened = [Bank.from_pretrained(name, hub=hub) for name in banks]
-    with stage_bars(quiet) as progress:
-        merged = merge_banks(opened, output, partial(progress, "merging"))
-    emit(json, _content(merged), lambda: reports.merge_report(merged, opened))
-
-
 app.command("train", epilog=bank_train.EXAMPLES)(bank_train.command)
 
 
@@ -213,11 +193,8 @@ def list_(
 
 
 def _show_list(bank: "Bank", json: bool) -> None:
-    emit(json, _content(bank), lambda: reports.listing(bank))
-
-
-def _content(bank: "Bank") -> dict[str, object]:
-    return bank.index.model_dump(mode="json", by_alias=True)
+    index = bank.index.model_dump(mode="json", by_alias=True)
+    emit(json, index, lambda: reports.listing(bank))
 
 
 @app.command(epilog="Example: hf-lorameta bank pack my-bank -o my-pack --basis 128")

@@ -20,7 +20,6 @@ from hf_lorameta.bank.geometry import bank_map
 from hf_lorameta.bank.index import TOKENIZER_FILE, Index, IndexEntry
 from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.manifest import Manifest, load
-from hf_lorameta.bank.merge import merge_banks
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.counts.profile import ProfileTable
@@ -274,17 +273,6 @@ def test_an_index_without_a_file_of_profiles_is_refused(
         Bank(large.folder)
 
 
-def test_large_banks_merge(large: Bank, tmp_path: Path, sizes: Sizes) -> None:
-    sizes(large=20, shard=26)
-    merged = merge_banks([large, plain_bank()], tmp_path / "merged")
-    assert merged.index.entries == large.index.entries
-    assert sorted(merged.index.files)[1] == "profiles-000000-000026.records"
-    assert len(merged.index.skipped) == SIZE
-    sketches = merged.large_profiles.sketches.arrays
-    for name, array in large.large_profiles.sketches.arrays.items():
-        np.testing.assert_array_equal(sketches[name], array)
-
-
 def test_a_large_bank_is_packed(bank: Built, tmp_path: Path, sizes: Sizes) -> None:
     sizes(large=2, shard=3)
     source = enlarged(bank.folder, tmp_path / "large")
@@ -484,11 +472,11 @@ def test_adapters_for_another_base_model_are_not_added(bank: Built, tmp_path: Pa
         add_entries(other, Bank(bank.folder), executor=1)
 
 
-def test_a_merged_bank_can_be_added_to(bank: Built, tmp_path: Path) -> None:
-    merged = merge_banks([Bank(bank.folder), Bank(bank.folder)], tmp_path / "merged")
-    added = add_entries(manifest_of(tmp_path / "new", "a"), merged, executor=1)
+def test_a_bank_without_records_of_its_build_can_be_added_to(bank: Built, tmp_path: Path) -> None:
+    copy = Bank(shutil.copytree(bank.folder, tmp_path / "copy"))
+    shutil.rmtree(copy.folder / ".build")
+    added = add_entries(manifest_of(tmp_path / "new", "a"), copy, executor=1)
     assert len(added) == 5
-    assert added.index.merged == merged.index.merged
     profile, source = added.profiles[2], Bank(bank.folder).profiles[2]
     assert ProfileTable.from_profiles([profile]).arrays["rows"][0] == source.rows
 
