@@ -19,7 +19,6 @@ from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     GENERAL,
-    ORIGIN_FILE,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
@@ -139,18 +138,12 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Create the folder of a bank and lock it for one build.
 
     Raises:
-        BankError: it holds a pack or a pulled bank, cannot be written, or another build is running
-            in it.
+        BankError: it holds a pack, cannot be written, or another build is running in it.
     """
     if (folder / BASIS_FILE).exists():
         raise BankError(
             f"{folder} holds a pack, which cannot be extended",
             hint="extend the bank it was packed from, then run: hf-lorameta bank pack",
-        )
-    if (folder / ORIGIN_FILE).exists():
-        raise BankError(
-            f"{folder} holds a bank that was fetched from the Hub and cannot be changed here",
-            hint="name another folder",
         )
     for path in (folder / "adapters", folder / WORK_FOLDER):
         try:

@@ -30,7 +30,6 @@ OUTPUT_PRIOR_FILE = "output_prior.safetensors"
 BASIS_FILE = "basis.safetensors"
 GENERAL = "general"
 """Name of the general adapter in files and logs."""
-ORIGIN_FILE = "origin.json"
 WORK_FOLDER = ".build"
 SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, OUTPUT_PRIOR_FILE)
 """The files of any bank that ``Index.files`` may list."""

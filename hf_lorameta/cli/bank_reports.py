@@ -92,16 +92,6 @@ def pack_report(pack: "Bank", size_before: int) -> str:
     return "\n".join([modules, "", *_packing(packing), f"{shrunk} in {pack.folder}"])
 
 
-def verified(bank: "Bank") -> str:
-    """How many adapters of a bank without problems are here."""
-    from hf_lorameta.bank.index import adapter_path
-
-    fetched = sum((bank.folder / adapter_path(e.name)).exists() for e in bank.index.entries)
-    if fetched < len(bank):
-        return f"{fetched} of {plural(len(bank), 'adapter')} fetched; all files here match"
-    return f"{contents(bank)}, all checksums match"
-
-
 def discovery_report(found: "Discovery", output: Path) -> str:
     """How many adapters can be used, why others cannot, and what to do next."""
     from hf_lorameta.bank.discover import left_out_path

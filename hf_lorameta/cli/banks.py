@@ -1,4 +1,4 @@
-"""The commands of ``hf-lorameta bank``: build, inspect, verify, publish and fetch banks."""
+"""The commands of ``hf-lorameta bank``: build, inspect, verify and publish banks."""
 
 import shlex
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    help="Build, inspect, verify, publish and fetch banks of adapters.",
+    help="Build, inspect, verify and publish banks of adapters.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -271,18 +271,18 @@ def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = Fa
     """Recompute every checksum; exits with 4 if one is wrong."""
     from hf_lorameta.bank.bank import Bank
 
-    bank = Bank.from_pretrained(folder)
+    bank = Bank(folder)
     with stage_bars(quiet) as stage:
         problems = bank.verify(partial(stage, "Verifying files"))
     emit(
         json,
         {"problems": problems},
-        lambda: "\n".join(problems) or reports.verified(bank),
+        lambda: "\n".join(problems) or f"{reports.contents(bank)}, all checksums match",
     )
     if problems:
         raise IntegrityError(
             f"{len(problems)} files of {folder} do not match their checksums",
-            hint="delete them and run the build or pull again",
+            hint="delete them, and build or download the bank again",
         )
 
 
@@ -309,37 +309,6 @@ def push(
     with stage_bars(quiet) as stage:
         url = push_bank(folder, repo, private=private, hub=Hub(token), progress=stage)
     emit(json, {"url": url}, lambda: url)
-
-
-@app.command(epilog="Example: hf-lorameta bank pull user/my-bank -o my-bank")
-def pull(
-    repo: Annotated[str, typer.Argument(help="Dataset repo of a bank.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder. Default: the repo's name.", show_default=False
-        ),
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Fetch the adapters now instead of when they are needed.")
-    ] = False,
-    token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
-) -> None:
-    """Fetch a bank: index and profiles now, adapters when they are needed."""
-    from hf_lorameta.bank.share import pull_bank
-    from hf_lorameta.hub.client import Hub
-
-    folder = output or Path(repo.split("/")[-1])
-    with stage_bars(quiet) as stage:
-        bank = pull_bank(
-            repo, folder, revision=revision, everything=everything, hub=Hub(token),
-            progress=partial(stage, "Fetching adapters"),
-        )  # fmt: skip
-    log(quiet, f"{reports.contents(bank)} at {bank.revision}; use it with --bank {folder}")
-    emit(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
 
 
 @app.command(epilog="Example: hf-lorameta bank search --base org/model")

@@ -203,16 +203,14 @@ class Hub:
         """
         return RemoteFile(self._connection, repo, path)
 
-    def download(self, repo: PinnedRepo, path: str, local_dir: Path | None = None) -> Path:
-        """Download a file unless it is there already; verify it if the repo has its digest.
-
-        Without `local_dir`, the file is in the cache of `huggingface_hub`.
+    def download(self, repo: PinnedRepo, path: str) -> Path:
+        """Download a file to the client's cache, unless it is there; verify it by its digest.
 
         Raises:
             NotFoundError: no such file.
             ConnectionLostError: the Hub did not answer, or the file was damaged in each transfer.
         """
-        return download(self._connection, repo, path, local_dir)
+        return download(self._connection, repo, path)
 
     def read_range(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
         """Return exactly bytes [start, stop) of a file, with one request and unverified.

@@ -20,19 +20,21 @@ logger = logging.getLogger(__name__)
 # --- whole files --------------------------------------------------------------------------------
 
 
-def download(connection: Connection, repo: PinnedRepo, path: str, local_dir: Path | None) -> Path:
+def download(connection: Connection, repo: PinnedRepo, path: str) -> Path:
     """Download a file unless it is there already; see `hf_lorameta.hub.client.Hub.download`."""
     blob = _blob(repo, path) if repo.verify else None
-    local = _local_copy(repo, path, local_dir)
-    if local and (_is(local, blob) if blob and blob.digest else local_dir is None):
-        return local
+    cached = hfh.try_to_load_from_cache(
+        repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
+    )
+    if isinstance(cached, str) and (blob is None or not blob.digest or _is(Path(cached), blob)):
+        return Path(cached)
 
     def fetch() -> Path:
-        downloaded = _download_once(connection, repo, path, local_dir)
+        downloaded = _download_once(connection, repo, path)
         if blob and not _is(downloaded, blob):
-            cached = downloaded.resolve()  # the target of the link in the cache
+            blob_file = downloaded.resolve()  # the target of the link in the cache
             downloaded.unlink()
-            cached.unlink(missing_ok=True)
+            blob_file.unlink(missing_ok=True)
             raise DamagedError(path)
         return downloaded
 
@@ -44,25 +46,13 @@ def _is(path: Path, blob: Blob) -> bool:
         return blob.matches(file)
 
 
-def _local_copy(repo: PinnedRepo, path: str, local_dir: Path | None) -> Path | None:
-    if local_dir is not None:
-        return local_dir / path if (local_dir / path).is_file() else None
-    cached = hfh.try_to_load_from_cache(
-        repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
-    )
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def _download_once(
-    connection: Connection, repo: PinnedRepo, path: str, local_dir: Path | None
-) -> Path:
+def _download_once(connection: Connection, repo: PinnedRepo, path: str) -> Path:
     try:
         downloaded = connection.api.hf_hub_download(
             repo.repo_id,
             path,
             repo_type=repo.repo_type,
             revision=repo.sha,
-            local_dir=local_dir,
             force_download=True,  # otherwise it retries by itself
         )
         return Path(downloaded)

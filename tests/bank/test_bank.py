@@ -12,7 +12,7 @@ import pytest
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import EMBEDDED_BANK, parse_index
 from hf_lorameta.bank.share import bank_card
-from hf_lorameta.errors import BankError, IntegrityError
+from hf_lorameta.errors import IntegrityError
 from tests.conftest import Account, Built, Shell
 
 ROUND_TRIPS = """
@@ -60,17 +60,16 @@ def test_the_embedded_bank_survives_pickling(monkeypatch: pytest.MonkeyPatch) ->
 def test_banks_from_folders_and_the_hub_survive_pickling_without_the_token(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
-    cli("bank", "pull", bank.repo, "-o", "pulled", "-q")
     shutil.copytree(bank.folder, tmp_path / "local")
     command = [sys.executable, "-c", ROUND_TRIPS]
-    names = ["local", "pulled", bank.repo]
+    names = ["local", bank.repo]
     done = subprocess.run(
         [*command, json.dumps(names), user.token],
         env=cli.env(), cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [result["id"] for result in results] == ["local bank", bank.repo, bank.repo]
+    assert [result["id"] for result in results] == ["local bank", bank.repo]
     for result in results:
         assert result["size"] < 1000
         assert not result["token"]
@@ -85,14 +84,6 @@ def test_a_pickled_bank_that_has_changed_since_is_refused(bank: Built, tmp_path:
     copy.update_index(base_license="mit")
     with pytest.raises(IntegrityError, match="has changed since"):
         pickle.loads(pickled)
-
-
-def test_a_damaged_origin_is_refused(bank: Built, tmp_path: Path) -> None:
-    copy = shutil.copytree(bank.folder, tmp_path / "b")
-    for content in ("", "[]", '{"repo_id": "o/b"}'):
-        (copy / "origin.json").write_text(content)
-        with pytest.raises(BankError, match=r"origin\.json is damaged"):
-            Bank.from_folder(copy)
 
 
 def test_the_embedded_index_is_written_as_it_was_read() -> None:

@@ -463,85 +463,34 @@ def test_push_publishes_no_other_files_and_keeps_the_visibility(
     cli("bank", "push", copy, repo, token=user.token, code=4)
 
 
-def test_a_general_adapter_alone_is_pulled_and_used(
+def test_a_general_adapter_alone_is_fetched_and_used(
     cli: Shell, user: Account, data: Path, tmp_path: Path
 ) -> None:
-    base, repo, folder = "Qwen/Qwen2.5-Coder-0.5B-Instruct", f"{user.name}/small", tmp_path / "b"
+    base, repo = "Qwen/Qwen2.5-Coder-0.5B-Instruct", f"{user.name}/small"
     cli("bank", "push", EMBEDDED[base], repo, "--public", token=user.token)
-    assert "a general adapter at " in cli("bank", "pull", repo, "-o", folder).err
-    cli("generate", "--dataset", data, "--bank", folder, "-o", tmp_path / "adapter", "--no-fit")
+    cli("generate", "--dataset", data, "--bank", repo, "-o", tmp_path / "adapter", "--no-fit")
     report = cli("inspect", tmp_path / "adapter").out
     assert "general coefficient" in report
     assert "distance" not in report
 
 
-def test_pull_downloads_profiles_now_and_adapters_when_needed(
-    cli: Shell, bank: Built, tmp_path: Path
+def test_a_bank_on_the_hub_is_fetched_as_it_is_needed(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    cli("bank", "pull", bank.repo, "-o", tmp_path / "b")
+    cli("bank", "list", bank.repo)
+    assert touched(cli.hub, "profiles.safetensors") == []
+    cli("plan", "--dataset", "rows.jsonl", "--bank", bank.repo)
     assert touched(cli.hub, "profiles.safetensors")
     assert touched(cli.hub, "adapters/") == []
-    assert not (tmp_path / "b/adapters").exists()
-    assert "0 of 4 adapters fetched" in cli("bank", "verify", tmp_path / "b").out
-    cli("plan", "--dataset", "rows.jsonl", "--bank", "b")
-    assert touched(cli.hub, "adapters/") == []
-    cli("generate", "--dataset", "rows.jsonl", "--bank", "b", "-o", "a", "--top-k", 1)
+    cli("generate", "--dataset", "rows.jsonl", "--bank", bank.repo, "-o", "a", "--top-k", 1)
     fetched = {p.split("?")[0].rsplit("/", 1)[-1] for p in touched(cli.hub, "adapters/")}
     assert fetched == {f"{bank.owner.name}--e1.safetensors"}
     provenance = json.loads((tmp_path / "a/recipe.json").read_bytes())
     assert provenance["bank"]["id"] == bank.repo
     assert provenance["bank"]["revision"] == cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
-    cli("bank", "pull", bank.repo, "-o", tmp_path / "all", "--all")
-    assert len(list((tmp_path / "all/adapters").iterdir())) == 4
-
-
-def test_banks_are_neither_pulled_nor_built_over_each_other(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    cli("bank", "pull", bank.repo, "-o", "pulled")
-    before = tree(tmp_path / "pulled")
-    manifest = bank.owner.manifest(tmp_path / "m.yaml")
-    built = cli("bank", "build", manifest, "-o", "pulled", code=4)
-    assert "was fetched from the Hub and cannot be changed" in built.err
-    assert tree(tmp_path / "pulled") == before
-    refused = cli("bank", "pull", bank.repo, "-o", bank.folder, code=4)
-    assert "built here" in refused.err
-    assert not (bank.folder / "origin.json").exists()
-    user.dataset("data", {"train.jsonl": rows(0)})
-    assert "not a bank" in cli("bank", "pull", f"{user.name}/data", "-o", "x", code=4).err
-    cli("bank", "pull", bank.repo, "--revision", "nothing", "-o", "x", code=6)
-
-
-def test_pull_fetches_the_given_revision_and_updates_to_the_newest(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    repo = f"{user.name}/b"
-    cli("bank", "push", bank.folder, repo, token=user.token)
-    first = cli.hub.commits(repo, repo_type="dataset")[0].sha
-    copy = tmp_path / "newer"
-    cli("bank", "build", bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2]), "-o", copy)
-    cli("bank", "push", copy, repo, token=user.token)
-    pulled = cli("bank", "pull", repo, "-o", "old", "--revision", first, "--json").json
-    assert pulled["revision"] == first
-    assert len(cli("bank", "list", "old", "--json").json["entries"]) == 4
-    cli("bank", "pull", repo, "-o", "old", "--quiet")
-    assert len(cli("bank", "list", "old", "--json").json["entries"]) == 2
-
-
-def test_an_interrupted_update_leaves_no_index_of_another_commit(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    repo = f"{user.name}/b"
-    cli("bank", "push", bank.folder, repo, token=user.token)
-    cli("bank", "pull", repo, "-o", "b")
-    cli.hub.commit(repo, {"notes.txt": b"a new commit"}, repo_type="dataset")
-    cli.hub.add_fault(Fault("status", status=404, path="resolve/.*bank.json", times=2))
-    cli("bank", "pull", repo, "-o", "b", code=6)
-    assert not (tmp_path / "b/bank.json").exists()
-    cli.hub.clear_faults()
-    pulled = cli("bank", "pull", repo, "-o", "b", "--json").json
-    assert pulled["revision"] == cli.hub.commits(repo, repo_type="dataset")[0].sha
+    data = user.dataset("data", {"train.jsonl": rows(0)})
+    assert "not a bank" in cli("bank", "list", data, code=4).err
 
 
 def test_an_adapter_that_differs_from_the_index_is_refused(
@@ -557,10 +506,6 @@ def test_an_adapter_that_differs_from_the_index_is_refused(
         done = cli("generate", "--dataset", "rows.jsonl", "--bank", repo, "-o", "a", code=4)
         assert name in done.err
         assert not (tmp_path / "a").exists()
-    cli("bank", "pull", repo, "-o", "p")
-    for _ in range(2):
-        cli("generate", "--dataset", "rows.jsonl", "--bank", "p", "-o", "a", code=4)
-    cli("bank", "pull", repo, "-o", "q", "--all", code=4)
 
 
 def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> None:

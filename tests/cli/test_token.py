@@ -93,7 +93,6 @@ CASES = (
     Case("bank list {bank}"),
     Case("bank show {bank} {user}/a1"),
     Case("bank push {folder} {user}/new-bank"),
-    Case("bank pull {bank} -o out --all"),
     Case("space build -o out --bank {bank}", NO_PACKAGE),
     Case("space deploy --repo {user}/new-space --bank {bank}", NO_PACKAGE),
 )

@@ -347,7 +347,6 @@ def test_unwritable_targets_are_errors(
         assert "could not be written" in cli(*generate_args, place, code=5).err
     cli(*push_args, token=user.token, code=5, HF_LORAMETA_CACHE="/proc/lorameta")
     assert cli.hub.repo(f"{user.name}/a") is None
-    cli("bank", "pull", bank.repo, "-o", "rows.jsonl/b", code=4)
     (tmp_path / "rows.jsonl").unlink()
 
 

@@ -205,25 +205,17 @@ def test_other_errors_are_not_retried(server: FaultHub, repo: PinnedRepo, clock:
 # --- downloads ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("into_folder", [False, True])
-def test_a_download_is_not_repeated(
-    server: FaultHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
-) -> None:
-    folder = tmp_path / "here" if into_folder else None
-    path = Hub().download(repo, FILE, folder)
+def test_a_download_is_not_repeated(server: FaultHub, repo: PinnedRepo) -> None:
+    path = Hub().download(repo, FILE)
     assert path.read_bytes() == b"weights"
     server.clear_requests()
-    assert Hub().download(repo, FILE, folder) == path
+    assert Hub().download(repo, FILE) == path
     assert server.requests == []
 
 
-@pytest.mark.parametrize("into_folder", [False, True])
-def test_a_damaged_local_file_is_downloaded_again(
-    server: FaultHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
-) -> None:
-    folder = tmp_path / "here" if into_folder else None
-    Hub().download(repo, FILE, folder).write_bytes(b"WEIGHTS")
-    assert Hub().download(repo, FILE, folder).read_bytes() == b"weights"
+def test_a_damaged_local_file_is_downloaded_again(repo: PinnedRepo) -> None:
+    Hub().download(repo, FILE).write_bytes(b"WEIGHTS")
+    assert Hub().download(repo, FILE).read_bytes() == b"weights"
 
 
 def test_a_connection_lost_in_a_download_is_retried_by_the_client(
