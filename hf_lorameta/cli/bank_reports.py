@@ -80,16 +80,11 @@ def _packing(packing: "Packing") -> list[str]:
 
 
 def pack_report(pack: "Bank", size_before: int) -> str:
-    """What a pack retains of each module, and its size beside that of the bank."""
+    """What a pack retains, and its size beside that of the bank."""
     packing = pack.index.packing
     assert packing is not None
-    rows = [
-        [module.name, *space, f"{share:.4f}"]
-        for module, space, share in zip(pack.layout, packing.spaces, packing.retained, strict=True)
-    ]
-    modules = table(["module", "in", "out", "retained"], rows)
     shrunk = f"{megabytes(size_before)} to {megabytes(pack.size)}"
-    return "\n".join([modules, "", *_packing(packing), f"{shrunk} in {pack.folder}"])
+    return "\n".join([*_packing(packing), f"{shrunk} in {pack.folder}"])
 
 
 def discovery_report(found: "Discovery", output: Path) -> str:

@@ -1,6 +1,5 @@
 """The commands of ``hf-lorameta bank``: build, inspect, verify and publish banks."""
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, log, stage_bars, table
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
-from hf_lorameta.errors import BankError, IntegrityError, LoraMetaError, UsageError
+from hf_lorameta.errors import BankError, IntegrityError, LoraMetaError
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
@@ -231,39 +230,6 @@ def pack(
     assert packing is not None
     content = packing.model_dump(mode="json") | {"before": bank.size, "after": packed.size}
     emit(json, content, lambda: reports.pack_report(packed, bank.size))
-
-
-@app.command("show", epilog="Example: hf-lorameta bank show my-bank org/adapter")
-def show_(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[BANK] ADAPTER",
-            help="Folder or Hub repo, by default the default bank; Hub id of one of its adapters.",
-        ),
-    ],
-    token: TokenOption = None,
-    json: JsonFlag = False,
-) -> None:
-    """Show one entry."""
-    from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.index import IndexEntry
-
-    *banks, adapter = names
-    if len(banks) > 1:
-        raise UsageError(f"expected a bank and an adapter, got {len(names)} names")
-    opened = Bank.from_pretrained(*banks, token=token)
-    index = opened.index
-    found = [entry for entry in index.entries if adapter in (entry.adapter, entry.name)]
-    found.sort(key=lambda entry: entry.adapter != adapter)
-    skipped = [entry for entry in index.skipped if entry.adapter == adapter]
-    if not found and not skipped:
-        command = shlex.join(["hf-lorameta", "bank", "list", *banks])
-        raise BankError(f"{banks[0] if banks else opened.id} holds no {adapter}", hint=command)
-    entry = (found or skipped)[0]
-    facts = entry.model_dump(mode="json")
-    shown = facts | ({"columns": entry.columns} if isinstance(entry, IndexEntry) else {})
-    emit(json, facts, lambda: table(["field", "value"], shown.items()))
 
 
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")

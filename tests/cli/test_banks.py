@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lorameta.bank.bank import EMBEDDED, Bank
+from hf_lorameta.bank.bank import EMBEDDED
 from hf_lorameta.bank.index import adapter_path
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Module
@@ -60,21 +60,6 @@ def test_list_of_the_bank_for_a_base_model(cli: Shell, bank: Built) -> None:
     missing = cli("bank", "list", "--base", "base/tiny", code=4).err
     assert "this package has no bank for base/tiny" in missing
     assert "Next:  hf-lorameta bank search --base base/tiny" in missing
-
-
-def test_show_prints_one_entry(cli: Shell, bank: Built) -> None:
-    adapter = bank.owner.entries[1]["adapter"]
-    assert cli("bank", "show", bank.folder, adapter, "--json").json["adapter"] == adapter
-    named = adapter.replace("/", "--")
-    shown = cli("bank", "show", bank.folder, named).out
-    assert adapter in shown
-    assert "input=input,output=output" in shown
-    assert "holds no no/such" in cli("bank", "show", bank.folder, "no/such", code=4).err
-    embedded = Bank.embedded().index.entries[0].adapter
-    assert cli("bank", "show", embedded, "--json").json["adapter"] == embedded
-    assert "hf-lorameta bank list\n" in cli("bank", "show", "no/such", code=4).err
-    assert cli("bank", "show", adapter, "--json", HF_LORAMETA_BANK=str(bank.folder)).json["rank"]
-    assert "got 3 names" in cli("bank", "show", bank.folder, adapter, "more", code=2).err
 
 
 def test_a_repeated_build_downloads_only_new_entries(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from pathlib import Path
 
 import httpx2
 import pytest
