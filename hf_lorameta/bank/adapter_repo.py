@@ -1,4 +1,4 @@
-"""The repo or folder of an adapter: its files, its config, and the header of its weights."""
+"""The repo or folder of an adapter: its files, its config and its card."""
 
 import re
 from collections.abc import Mapping
@@ -14,9 +14,8 @@ from hf_lorameta.bank.manifest import repo_and_folder
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.formats.lora_layout import Layout, read_layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
-from hf_lorameta.formats.safetensors import Read, TensorInfo, read_header, read_range
+from hf_lorameta.formats.safetensors import Read, read_range
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, card_license
 
@@ -149,12 +148,3 @@ def check_base_model(config: LoraConfig, base_model: str) -> None:
         raise AdapterError(
             f"trained for {config.base_model or 'no'} base model, expected {base_model}"
         )
-
-
-def check_header(read: Read, size: int, config: LoraConfig) -> tuple[dict[str, TensorInfo], Layout]:
-    """Read the header of weights; `AdapterError` if it is malformed or differs from the config."""
-    infos = read_header(read, size)
-    layout, rank = read_layout(infos)
-    if rank != config.rank:
-        raise AdapterError(f"the config states rank {config.rank}, the weights have rank {rank}")
-    return infos, layout

@@ -15,7 +15,6 @@ from hf_lorameta.bank.adapter_repo import (
     adapter_in_folder,
     adapter_on_hub,
     check_base_model,
-    check_header,
 )
 from hf_lorameta.bank.arrays import load_arrays, to_record
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
@@ -30,6 +29,8 @@ from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimit
 from hf_lorameta.errors import AdapterError, ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, canonicalize
+from hf_lorameta.formats.lora_layout import read_layout
+from hf_lorameta.formats.safetensors import read_header
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.types import Encode
 
@@ -222,7 +223,10 @@ def _store_weights(entry: BankEntry, job: BuildJob) -> _Weights:
         source = adapter_on_hub(job.hub, entry.adapter, entry.revision)
     config = source.config
     check_base_model(config, job.base_model)
-    infos, _ = check_header(source.read, source.size, config)
+    infos = read_header(source.read, source.size)
+    _, rank = read_layout(infos)
+    if rank != config.rank:
+        raise AdapterError(f"the config states rank {config.rank}, the weights have rank {rank}")
     canonicalize(source.read, infos, path)
     norm = update_norm(AdapterFile(path), config.scaling)
     weights = _Weights(
