@@ -1,22 +1,21 @@
 """Build one entry of a bank: copy the adapter's weights, count the dataset's tokens.
 
-An entry is an independent task. It leaves a record in the bank's work folder when its weights are
-stored, and another when it is finished, so that a later build does not fetch them again.
+An entry is an independent task. It leaves a record in the bank's work folder when it is finished,
+so that a later build does not read it again. Until then, weights stay in the client's cache.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from hf_lorameta.bank.adapter_repo import (
     adapter_in_folder,
     adapter_on_hub,
-    check_base_model,
 )
 from hf_lorameta.bank.arrays import load_arrays, to_record
+from hf_lorameta.bank.bank_files import delete_download
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
 from hf_lorameta.bank.outliers import update_norm
@@ -26,11 +25,9 @@ from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import digest_of
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.errors import AdapterError, ConnectionLostError
+from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, canonicalize
-from hf_lorameta.formats.lora_layout import read_layout
-from hf_lorameta.formats.safetensors import read_header
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.types import Encode
 
@@ -65,27 +62,31 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
     finished = finished_entry(job.folder, entry.name, key)
     if finished:
         return finished
-    source = _stored_weights(entry, job) or _store_weights(entry, job)
-    try:
-        dataset = open_dataset(
-            entry.dataset,
-            job.hub,
-            config=entry.config,
-            split=entry.split,
-            revision=entry.dataset_revision,
-            columns=check_columns(entry.columns) if entry.columns else None,
-            instruction=entry.instruction,
-            template=entry.template,
-            limits=job.limits,
+    if is_path(entry.adapter):
+        source = adapter_in_folder(Path(entry.adapter), job.base_model)
+    else:
+        source = adapter_on_hub(job.hub, entry.adapter, entry.revision, job.base_model)
+    config, file = source.config, AdapterFile(source.weights)
+    if file.rank != config.rank:
+        raise AdapterError(
+            f"the config states rank {config.rank}, the weights have rank {file.rank}"
         )
-        profile = profile_rows(
-            dataset.rows(), _encode(job.folder / TOKENIZER_FILE, job.tokenizer), job.vocab_size
-        )
-    except (ConnectionLostError, OSError, MemoryError):
-        raise  # the next build does not fetch the weights again
-    except Exception:
-        weights.unlink()  # useless without a profile
-        raise
+    dataset = open_dataset(
+        entry.dataset,
+        job.hub,
+        config=entry.config,
+        split=entry.split,
+        revision=entry.dataset_revision,
+        columns=check_columns(entry.columns) if entry.columns else None,
+        instruction=entry.instruction,
+        template=entry.template,
+        limits=job.limits,
+    )
+    profile = profile_rows(
+        dataset.rows(), _encode(job.folder / TOKENIZER_FILE, job.tokenizer), job.vocab_size
+    )
+    pairs = (file.factors(module.name) for module in file.layout)
+    write_tensors(weights, file.layout, file.rank, "bfloat16", pairs)
     result = IndexEntry(
         name=entry.name,
         adapter=entry.adapter_id,
@@ -96,17 +97,19 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         split=dataset.split,
         columns=dataset.columns,
         license=entry.license or source.license,
-        rank=source.rank,
-        scaling=source.scaling,
+        rank=config.rank,
+        scaling=config.scaling,
         rows=profile.rows,
         private=source.private
         or (dataset.private and dataset.id is not None)
         or _may_be_private(entry),
-        norm=source.norm,
+        norm=update_norm(AdapterFile(weights), config.scaling),
         size=weights.stat().st_size,
-        sha256=source.sha256,
+        sha256=sha256(weights),
     )
     store_entry(job.folder, result, profile, key)
+    if source.temporary:
+        delete_download(source.weights)
     return result
 
 
@@ -131,7 +134,8 @@ def store_entry(
     """Record an entry whose weights are stored as finished; `key` is what it depends on."""
     path = _profile_path(folder, entry.name)
     write_atomically(path, to_record(profile))
-    _record(path.with_suffix(".json"), key, entry.model_dump())
+    record = json.dumps({"key": key, "result": entry.model_dump()})
+    write_atomically(path.with_suffix(".json"), record.encode())
 
 
 def stored_profile(folder: Path, name: str) -> Profile:
@@ -151,25 +155,11 @@ def _profile_path(folder: Path, name: str) -> Path:
 def finished_entry(folder: Path, name: str, key: Mapping[str, object]) -> IndexEntry | None:
     """Return an entry that was finished with the same key, if its files are still intact."""
     profile = _profile_path(folder, name)
-    found = _recorded(profile.with_suffix(".json"), key, folder / adapter_path(name))
     try:
-        return IndexEntry.model_validate(found) if found and profile.exists() else None
-    except ValueError:
-        return None  # of another version
-
-
-def _record(path: Path, key: Mapping[str, object], result: Mapping[str, object]) -> None:
-    """Record the result of a step, and what it depends on."""
-    write_atomically(path, json.dumps({"key": key, "result": result}).encode())
-
-
-def _recorded(path: Path, key: Mapping[str, object], weights: Path) -> dict[str, Any] | None:
-    """Return what was recorded with the same key, if the weights are still intact."""
-    try:
-        stored = json.loads(path.read_bytes())
-        result: dict[str, Any] = stored["result"]
-        same = stored["key"] == json.loads(json.dumps(key))
-        return result if same and sha256(weights) == result["sha256"] else None
+        stored = json.loads(profile.with_suffix(".json").read_bytes())
+        entry = IndexEntry.model_validate(stored["result"])
+        same = stored["key"] == json.loads(json.dumps(key)) and profile.exists()
+        return entry if same and sha256(folder / adapter_path(name)) == entry.sha256 else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # missing, or of another version
 
@@ -178,60 +168,3 @@ def _recorded(path: Path, key: Mapping[str, object], weights: Path) -> dict[str,
 def _encode(path: Path, digest: str) -> Encode:
     """Load the tokenizer once per process, and again if its SHA-256 is another."""
     return load_encode(path)
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """What is known of an adapter whose weights are stored, recorded until its entry is."""
-
-    revision: str
-    license: str | None
-    private: bool
-    rank: int
-    scaling: float
-    norm: float  # of the update
-    sha256: str  # of the stored file
-
-
-def _weights_record(entry: BankEntry, job: BuildJob) -> tuple[Path, dict[str, object]]:
-    """Return the path of the record, and what it must agree with to be used."""
-    key: dict[str, object] = {
-        "adapter": entry.adapter,
-        "revision": entry.revision,
-        "base_model": job.base_model,
-    }
-    if is_path(entry.adapter):
-        key |= {"adapter_digest": _digests(entry)["adapter_digest"]}
-    return job.folder / WORK_FOLDER / f"{entry.name}.weights", key
-
-
-def _stored_weights(entry: BankEntry, job: BuildJob) -> _Weights | None:
-    """Return the record of weights that an earlier build stored, if they are still intact."""
-    found = _recorded(*_weights_record(entry, job), job.folder / adapter_path(entry.name))
-    try:
-        return _Weights(**found) if found else None
-    except TypeError:
-        return None  # of another version
-
-
-def _store_weights(entry: BankEntry, job: BuildJob) -> _Weights:
-    """Check an adapter, write its weights in canonical form and record that."""
-    path = job.folder / adapter_path(entry.name)
-    if is_path(entry.adapter):
-        source = adapter_in_folder(Path(entry.adapter))
-    else:
-        source = adapter_on_hub(job.hub, entry.adapter, entry.revision)
-    config = source.config
-    check_base_model(config, job.base_model)
-    infos = read_header(source.read, source.size)
-    _, rank = read_layout(infos)
-    if rank != config.rank:
-        raise AdapterError(f"the config states rank {config.rank}, the weights have rank {rank}")
-    canonicalize(source.read, infos, path)
-    norm = update_norm(AdapterFile(path), config.scaling)
-    weights = _Weights(
-        source.revision, source.license, source.private, config.rank, config.scaling, norm,
-        sha256(path),
-    )  # fmt: skip
-    _record(*_weights_record(entry, job), asdict(weights))
-    return weights

@@ -22,7 +22,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import translated, unexpected_answer
-from hf_lorameta.hub.files import RemoteFile, download, read_range
+from hf_lorameta.hub.files import download, read_range
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.repo import PinnedRepo, Token, is_repo_id
 from hf_lorameta.hub.repo_info import (
@@ -191,17 +191,6 @@ class Hub:
             return [dataset.id for dataset in found]
 
     # --- files ----------------------------------------------------------------------------------
-
-    def open(self, repo: PinnedRepo, path: str) -> RemoteFile:
-        """Open a file of a repo that was resolved with ``blobs``, to read it front to back.
-
-        The content is verified: the read that completes the file raises `ConnectionLostError` if
-        the digest is wrong.
-
-        Raises:
-            NotFoundError: no such file.
-        """
-        return RemoteFile(self._connection, repo, path)
 
     def download(self, repo: PinnedRepo, path: str) -> Path:
         """Download a file to the client's cache, unless it is there; verify it by its digest.

@@ -1,7 +1,6 @@
 """Files of a pinned repo: downloaded, or read in ranges, and compared with the Hub's digests."""
 
 import logging
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from huggingface_hub import constants
 
 from hf_lorameta.errors import NotFoundError
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import DamagedError, damaged_error, unexpected_answer
+from hf_lorameta.hub.errors import DamagedError, unexpected_answer
 from hf_lorameta.hub.repo import Blob, PinnedRepo
 
-_BLOCK_BYTES = 4 << 20
 logger = logging.getLogger(__name__)
 
 # --- whole files --------------------------------------------------------------------------------
@@ -65,53 +63,6 @@ def _download_once(connection: Connection, repo: PinnedRepo, path: str) -> Path:
 
 
 # --- ranges -------------------------------------------------------------------------------------
-
-
-@dataclass
-class RemoteFile:
-    """A file at one commit, read in blocks of 4 MB.
-
-    If it is read from front to back, and the repo states its digest, it is verified.
-    """
-
-    connection: Connection
-    repo: PinnedRepo
-    path: str
-    _block: bytes = field(default=b"", init=False)
-    _block_start: int = field(default=0, init=False)
-    _verified: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        self._blob = _blob(self.repo, self.path)
-        self._hasher = self._blob.hasher() if self._blob.digest else None
-
-    @property
-    def size(self) -> int:
-        """The size in bytes."""
-        return self._blob.size
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Return bytes [start, stop).
-
-        Raises:
-            ConnectionLostError: fewer bytes arrived, or this read completes the file and its
-                digest is wrong.
-        """
-        if not self._block_start <= start <= stop <= self._block_start + len(self._block):
-            end = min(self.size, max(stop, start + _BLOCK_BYTES))
-            self._block = self.fetch(start, end)
-            self._block_start = start
-        content = self._block[start - self._block_start : stop - self._block_start]
-        if self._hasher and start <= self._verified < stop:
-            self._hasher.update(content[self._verified - start :])
-            self._verified = stop
-            if stop == self.size and self._hasher.hexdigest() != self._blob.digest:
-                raise damaged_error(self.repo.repo_id, self.path)
-        return content
-
-    def fetch(self, start: int, stop: int) -> bytes:
-        """Return exactly bytes [start, stop), with one request and unverified."""
-        return read_range(self.connection, self.repo, self.path, start, stop)
 
 
 def read_range(connection: Connection, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:

@@ -238,7 +238,7 @@ def test_an_adapter_without_an_answer_is_reported_and_a_dead_hub_is_an_error(
     ).json
     assert len(found["entries"]) == 4
     assert [left["reason"] for left in found["left_out"]] == ["the Hub did not answer"]
-    cli.hub.add_fault(Fault("status", status=500, path="/resolve/"))
+    cli.hub.add_fault(Fault("status", status=500, path="/api/models/.*/revision/"))
     done = cli("bank", "discover", publisher.base, "-o", "n.yaml", before=no_retries, code=6)
     assert "finished work is kept" in done.err
     assert not (tmp_path / "n.yaml").exists()

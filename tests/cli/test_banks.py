@@ -360,6 +360,7 @@ def test_another_tokenizer_recomputes_the_profiles(
 def test_a_build_retries_after_transient_errors(
     cli: Shell, bank: Built, tmp_path: Path, fault: Fault
 ) -> None:
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
     cli.hub.add_fault(fault)
     two = bank.owner.entries[:2]
     manifest = bank.owner.manifest(tmp_path / "m", two)
@@ -372,6 +373,7 @@ def test_a_killed_build_resumes_with_the_unfinished_entry(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
     last = bank.owner.entries[-1]["adapter"]
     cli.hub.add_fault(Fault("delay", path=f"{last}/resolve/.*{WEIGHTS}", seconds=20))
     build = cli.start("bank", "build", manifest, "-o", target)

@@ -62,7 +62,7 @@ def repo(server: FaultHub) -> PinnedRepo:
 OPERATIONS: dict[str, Callable[[Hub, PinnedRepo], object]] = {
     "resolve": lambda hub, repo: hub.resolve(REPO, "model"),
     "user": lambda hub, repo: hub.user(),
-    "read": lambda hub, repo: hub.open(repo, FILE).read(0, 3),
+    "read": lambda hub, repo: hub.read_range(repo, FILE, 0, 3),
     "download": lambda hub, repo: hub.download(repo, FILE),
 }
 
@@ -90,7 +90,7 @@ def test_an_operation_succeeds_after_transient_errors(
 
 def test_lost_connections_are_retried(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:
     server.add_fault(Fault("cut", times=2))
-    assert Hub().open(repo, FILE).read(0, 3) == b"wei"
+    assert Hub().read_range(repo, FILE, 0, 3) == b"wei"
     assert clock.waits == [1, 2]
     assert len(server.requests) == 3
 
