@@ -45,7 +45,7 @@ from hf_lorameta.errors import (
     NotFoundError,
     Option,
 )
-from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.files import sha256, write_atomically, writing
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
@@ -145,23 +145,17 @@ def locked_folder(folder: Path) -> Iterator[None]:
             f"{folder} holds a pack, which cannot be extended",
             hint="extend the bank it was packed from, then run: hf-lorameta bank pack",
         )
-    for path in (folder / "adapters", folder / WORK_FOLDER):
-        try:
+    again = "run the same command again; finished entries are kept"
+    with writing(folder, BankError, again):
+        for path in (folder / "adapters", folder / WORK_FOLDER):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BankError(f"{path} cannot be created: {error.strerror}") from None
-    try:
-        with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise BankError(
-            f"another build is running in {folder}", hint="wait for it, or name another folder"
-        ) from None
-    except OSError as error:
-        raise BankError(
-            f"{folder} could not be written: {error.strerror or error}",
-            hint="free some space and run the same command again; finished entries are kept",
-        ) from None
+        try:
+            with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
+                yield
+        except Timeout:
+            raise BankError(
+                f"another build is running in {folder}", hint="wait for it, or name another folder"
+            ) from None
 
 
 def adapters_in(folder: Path) -> list[str]:
