@@ -47,7 +47,6 @@ def add_entries(
     *,
     hub: Hub | None = None,
     executor: Executor | int = 8,
-    strict: bool = False,
     keep_outliers: bool = False,
     progress: EntryProgress = no_progress,
     limits: ReadingLimits = DEFAULT_LIMITS,
@@ -64,14 +63,12 @@ def add_entries(
         bank: no pack, and not fetched from the Hub; not to be used afterwards.
         hub: client; None makes one.
         executor: as for `hf_lorameta.bank.build.build_bank`.
-        strict: raise on the first bad entry instead of skipping it.
         keep_outliers: as for `hf_lorameta.bank.build.build_bank`.
         progress: called after each new entry with its adapter, and its error if it was skipped.
         limits: how much is read of a row of a dataset.
 
     Raises:
         BankError: the bank is for another base model, a pack, fetched from the Hub or being built.
-        LoraMetaError: with `strict`, the error of the first bad entry.
     """
     bank.require_local()
     index, folder = bank.index, bank.folder
@@ -87,9 +84,9 @@ def add_entries(
         bank.verified_file(TOKENIZER_FILE)
         digest = index.files[TOKENIZER_FILE]
         job = BuildJob(folder, hub, index.base_model, index.vocab_size, digest, limits)
-        outcomes = build_entries(new, job, index.base_revision, executor, strict, progress)
+        outcomes = build_entries(new, job, index.base_revision, executor, progress)
         if not keep_outliers:
-            outcomes = without_outliers(outcomes, strict, index.entries[:_COMPARED])
+            outcomes = without_outliers(outcomes, index.entries[:_COMPARED])
         published = index.published and manifest.is_published
         if bank.is_large:
             return _extend(bank, outcomes, published)
@@ -99,7 +96,7 @@ def add_entries(
         facts = replace(facts, published=published)
         kept: dict[str, Outcome] = {e.name: e for e in (*index.entries, *_entries(outcomes))}
         kept |= {f"skipped/{i}": one for i, one in enumerate(_skipped(index, outcomes))}
-        return finish_bank(folder, kept, facts, strict=strict)
+        return finish_bank(folder, kept, facts)
 
 
 def _entries(outcomes: Mapping[str, Outcome]) -> list[IndexEntry]:

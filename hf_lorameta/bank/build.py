@@ -37,13 +37,11 @@ from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import (
-    AdapterError,
     BankError,
     ConnectionLostError,
     HubError,
     LoraMetaError,
     NotFoundError,
-    Option,
 )
 from hf_lorameta.files import sha256, write_atomically, writing
 from hf_lorameta.formats.lora_file import AdapterFile
@@ -87,9 +85,7 @@ def build_bank(
     folder: Path,
     *,
     hub: Hub | None = None,
-    tokenizer: Path | None = None,
     executor: Executor | int = 8,
-    strict: bool = False,
     keep_outliers: bool = False,
     progress: EntryProgress = no_progress,
     limits: ReadingLimits = DEFAULT_LIMITS,
@@ -97,11 +93,9 @@ def build_bank(
     """Build a bank from the Hub; an existing one is resumed, or extended by a longer manifest.
 
     Args:
-        tokenizer: a ``tokenizer.json`` to use instead of the base model's.
         executor: runs one task per entry, in processes or on machines that see the folder under the
             same path, or a number of threads. The token of `hub` is not sent to other processes,
             which use their own.
-        strict: raise on the first bad entry instead of skipping it.
         keep_outliers: do not skip adapters whose updates are unusually large, see
             `hf_lorameta.bank.outliers`.
         progress: called after each entry with its adapter, and its error if it was skipped.
@@ -111,13 +105,12 @@ def build_bank(
         BankError: no entry is usable, there is no tokenizer, the folder holds adapters that are
             not in the manifest, another build is running in it, it cannot be written, or the
             workers of the executor died.
-        LoraMetaError: with `strict`, the error of the first bad entry.
     """
     hub = hub or Hub()
     base = None
     with suppress(NotFoundError):
         base = hub.resolve(manifest.base_model, "model")
-    content = _tokenizer(manifest, tokenizer, hub)
+    content = _tokenizer(manifest, hub)
     listed = {entry.name for entry in manifest.entries}
     with locked_folder(folder):
         refuse_to_drop(folder, [name for name in adapters_in(folder) if name not in listed])
@@ -125,12 +118,12 @@ def build_bank(
         write_atomically(path, content)
         job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
         revision = base.sha if base else None
-        outcomes = build_entries(manifest.entries, job, revision, executor, strict, progress)
+        outcomes = build_entries(manifest.entries, job, revision, executor, progress)
         if not keep_outliers:
-            outcomes = without_outliers(outcomes, strict)
+            outcomes = without_outliers(outcomes)
         license = base.license if base else None
         facts = BankFacts(manifest.base_model, revision, license, manifest.is_published)
-        return finish_bank(folder, outcomes, facts, strict=strict)
+        return finish_bank(folder, outcomes, facts)
 
 
 @contextmanager
@@ -182,7 +175,6 @@ def build_entries(
     job: BuildJob,
     revision: str | None,
     executor: Executor | int,
-    strict: bool,
     progress: EntryProgress,
 ) -> dict[str, Outcome]:
     """Build every entry and return the outcomes by entry name, in the manifest's order.
@@ -195,14 +187,13 @@ def build_entries(
         entries = [entry.with_chat_form(form) for entry in entries]
     runs = ThreadPoolExecutor(executor) if isinstance(executor, int) else nullcontext(executor)
     with runs as pool:
-        return _outcomes(entries, job, pool, strict, progress)
+        return _outcomes(entries, job, pool, progress)
 
 
 def _outcomes(
     entries: Sequence[BankEntry],
     job: BuildJob,
     executor: Executor,
-    strict: bool,
     progress: EntryProgress,
 ) -> dict[str, Outcome]:
     futures = {executor.submit(build_entry, entry, job): entry for entry in entries}
@@ -220,9 +211,7 @@ def _outcomes(
                     f"the workers of the executor died ({type(problem).__name__})",
                     hint="run the build again; finished entries are kept",
                 ) from None
-            except Exception as problem:
-                if strict:
-                    raise
+            except Exception as problem:  # noqa: BLE001 - none ends the build
                 error = _as_known_error(problem)
                 outcomes[entry.name] = skip(entry, _reason(entry, error))
             progress(entry.adapter_id, error)
@@ -255,34 +244,25 @@ def skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
 
 
 def without_outliers(
-    outcomes: Mapping[str, Outcome], strict: bool, held: Iterable[IndexEntry] = ()
+    outcomes: Mapping[str, Outcome], held: Iterable[IndexEntry] = ()
 ) -> dict[str, Outcome]:
     """Skip the adapters whose updates are unusually large, see `hf_lorameta.bank.outliers`.
 
     Args:
         outcomes: by entry name.
-        strict: raise instead.
         held: entries of the bank that they are added to, which stay.
-
-    Raises:
-        AdapterError: with `strict`, there is one.
     """
     entries = [entry for entry in outcomes.values() if isinstance(entry, IndexEntry)]
     norms = {e.name: e.norm for e in (*held, *entries) if e.norm is not None}
     kept = dict(outcomes)
     for name, reason in outliers(norms).items():
         found = outcomes.get(name)
-        if not isinstance(found, IndexEntry):
-            continue
-        if strict:
-            raise AdapterError(f"{name}: {reason}", hint=Option("keep_outliers", True))
-        kept[name] = skip(found, reason)
+        if isinstance(found, IndexEntry):
+            kept[name] = skip(found, reason)
     return kept
 
 
-def finish_bank(
-    folder: Path, outcomes: Mapping[str, Outcome], facts: BankFacts, *, strict: bool = False
-) -> Bank:
+def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], facts: BankFacts) -> Bank:
     """Write profiles, distances and the index of a bank whose entries are finished.
 
     Args:
@@ -290,7 +270,6 @@ def finish_bank(
         outcomes: entries and skipped ones by name, in the order of the index; none if the general
             adapter is the only one.
         facts: what else the index states.
-        strict: raise if an entry adapts other modules than most, instead of skipping it.
 
     Raises:
         BankError: no entry can be used.
@@ -305,8 +284,6 @@ def finish_bank(
             skipped.append(outcome)
         elif outcome.name not in deviating:
             entries.append(outcome)
-        elif strict:
-            raise AdapterError(f"{outcome.name} adapts other modules or shapes than the rest")
         else:
             skipped.append(skip(outcome, OTHER_MODULES))
     if not entries and (skipped or facts.general is None):
@@ -356,14 +333,8 @@ def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layou
     return common, set().union(*by_layout.values()) - by_layout[common]
 
 
-def _tokenizer(manifest: Manifest, given: Path | None, hub: Hub) -> bytes:
-    """Read a given tokenizer; else fetch it, or take the embedded bank's of the same model."""
-    if given:
-        try:
-            return given.read_bytes()
-        except OSError as error:
-            hint = Option("tokenizer", change="name another")
-            raise BankError(f"{given}: {error.strerror}", hint=hint) from None
+def _tokenizer(manifest: Manifest, hub: Hub) -> bytes:
+    """Fetch the tokenizer, or take the embedded bank's of the same model."""
     try:
         repo = hub.resolve(manifest.tokenizer_repo, "model", blobs=True)
         return hub.download(repo, TOKENIZER_FILE).read_bytes()
@@ -373,5 +344,5 @@ def _tokenizer(manifest: Manifest, given: Path | None, hub: Hub) -> bytes:
             return embedded.verified_file(TOKENIZER_FILE).read_bytes()
         raise BankError(
             f"no tokenizer.json in {manifest.tokenizer_repo}: {error}",
-            hint=[Option("tokenizer", "FILE"), "name another repo in the manifest's `tokenizer`"],
+            hint="name another repo in the manifest's `tokenizer`",
         ) from None

@@ -50,10 +50,6 @@ def build(
     manifest: Annotated[Path, typer.Argument(help="YAML list of adapters and datasets.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")],
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json to use instead of the base model's.")
-    ] = None,
-    strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
     keep_outliers: KeepOutliersFlag = False,
     max_text: MaxTextOption = None,
     dask: DaskOption = None,
@@ -73,8 +69,8 @@ def build(
         dask_executor(dask) if dask else nullcontext(workers) as executor,
     ):
         bank = build_bank(
-            entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, executor=executor,
-            strict=strict, keep_outliers=keep_outliers, progress=progress,
+            entries, output.resolve(), hub=Hub(token), executor=executor,
+            keep_outliers=keep_outliers, progress=progress,
             limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
     _show_list(bank, json)
@@ -99,7 +95,6 @@ def add(
     folder: FolderArgument,
     manifest: Annotated[Path, typer.Argument(help="YAML list of the new adapters and datasets.")],
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
-    strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
     keep_outliers: KeepOutliersFlag = False,
     max_text: MaxTextOption = None,
     token: TokenOption = None,
@@ -116,8 +111,8 @@ def add(
     known, skipped = set(bank.index.names()), set(bank.index.skipped)
     with _entry_bars(quiet, len(entries.entries)) as progress:
         extended = add_entries(
-            entries, bank, hub=Hub(token), executor=workers, strict=strict,
-            keep_outliers=keep_outliers, progress=progress,
+            entries, bank, hub=Hub(token), executor=workers, keep_outliers=keep_outliers,
+            progress=progress,
             limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
     index = extended.index

@@ -231,7 +231,6 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
     pairs = (file.factors(module.name) for module in file.layout)
     whole = np.concatenate([(entries[0]["scaling"] * B @ A).ravel() for A, B in pairs])
     assert entries[0]["norm"] == pytest.approx(float(np.linalg.norm(whole)), rel=1e-5)
-    cli(*build, "-o", "strict", "--strict", code=5)
     assert len(cli(*build, "-o", "b", "--keep-outliers", "--json").json["entries"]) == 4
 
     cli("bank", "build", few, "-o", "c")
@@ -242,18 +241,13 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
     assert [entry["adapter"] for entry in again.json["added"]] == [poisoned]
 
 
-def test_strict_stops_at_an_invalid_entry(cli: Shell, user: Account, tmp_path: Path) -> None:
-    user.entry("good")
+def test_no_usable_entry_is_an_error(cli: Shell, user: Account, tmp_path: Path) -> None:
     user.entry("dora", use_dora=True)
     manifest = user.manifest(tmp_path / "m.yaml")
-    stopped = cli("bank", "build", manifest, "-o", tmp_path / "b", "--strict", code=5)
-    assert "dora" in stopped.err.lower()
+    failed = cli("bank", "build", manifest, "-o", tmp_path / "b", code=4)
+    assert "the only entry cannot be used" in failed.err
+    assert "dora" in failed.err.lower()
     assert not (tmp_path / "b/bank.json").exists()
-    only = user.manifest(tmp_path / "n.yaml", user.entries[1:])
-    assert (
-        "the only entry cannot be used"
-        in cli("bank", "build", only, "-o", tmp_path / "c", code=4).err
-    )
 
 
 def test_local_adapters_and_datasets_are_entries_that_show_no_path(
@@ -316,6 +310,13 @@ def test_rows_that_are_too_large_are_read_where_max_text_allows_it(
     assert (tmp_path / "b/profiles.safetensors").read_bytes() != tokens[0]  # texts were cut
 
 
+def with_tokenizer(manifest: Path, repo: str) -> Path:
+    """Write a copy of a manifest that names the repo of a tokenizer."""
+    path = manifest.with_name("with-tokenizer.yaml")
+    path.write_text(json.dumps(json.loads(manifest.read_text()) | {"tokenizer": repo}))
+    return path
+
+
 def test_an_invalid_manifest_tokenizer_or_target_is_refused(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
@@ -324,14 +325,13 @@ def test_an_invalid_manifest_tokenizer_or_target_is_refused(
     cli("bank", "build", tmp_path / "missing.yaml", "-o", target, code=2)
     (tmp_path / "bad.yaml").write_text("version: 1\nbase_model: o/m\nentries:\n  - adaptr: x\n")
     assert "bad.yaml:4" in cli("bank", "build", tmp_path / "bad.yaml", "-o", target, code=2).err
-    cli("bank", "build", manifest, "-o", target, "--tokenizer", "missing.json", code=4)
-    (tmp_path / "t.json").write_text("{}")
-    bad = cli("bank", "build", manifest, "-o", target, "--tokenizer", "t.json", code=4)
-    assert "tokenizer.json" in bad.err
+    broken = with_tokenizer(manifest, user.adapter("t", {"tokenizer.json": b"{}"}))
+    assert "tokenizer.json" in cli("bank", "build", broken, "-o", target, code=4).err
     (tmp_path / "file").write_text("")
     cli("bank", "build", manifest, "-o", tmp_path / "file", code=4)
     manifest.write_text(manifest.read_text().replace("base/tiny", "base/none"))
-    assert "--tokenizer" in cli("bank", "build", manifest, "-o", target, code=4).err
+    missing = cli("bank", "build", manifest, "-o", target, code=4).err
+    assert "name another repo in the manifest's `tokenizer`" in missing
 
 
 def test_another_tokenizer_recomputes_the_profiles(
@@ -340,11 +340,11 @@ def test_another_tokenizer_recomputes_the_profiles(
     user.entry("e0", 0)
     user.entry("e1", 1)
     manifest = user.manifest(tmp_path / "m.yaml")
-    other = tmp_path / "t.json"
-    other.write_bytes(tokenizer_json().replace(b'"sun"', b'"fog"'))
+    files = {"tokenizer.json": tokenizer_json().replace(b'"sun"', b'"fog"')}
+    other = with_tokenizer(manifest, user.adapter("t", files))
     cli("bank", "build", manifest, "-o", tmp_path / "b")
-    cli("bank", "build", manifest, "-o", tmp_path / "b", "--tokenizer", other)
-    cli("bank", "build", manifest, "-o", tmp_path / "fresh", "--tokenizer", other)
+    cli("bank", "build", other, "-o", tmp_path / "b")
+    cli("bank", "build", other, "-o", tmp_path / "fresh")
     assert tree(tmp_path / "b") == tree(tmp_path / "fresh")
 
 
