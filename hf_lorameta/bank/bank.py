@@ -7,9 +7,9 @@ when an adapter is planned, and weights when adapters are combined, one tensor a
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,6 @@ _OF_FILES = ("profiles", "large_profiles", "distances", "output_prior")
 
 class Bank:
     """An opened bank.
-
-    A pickled bank names its folder, or its repo and commit, and is opened anew where it is
-    unpickled; no token and no weights are in the pickle.
 
     Args:
         folder: folder of the bank.
@@ -166,13 +163,6 @@ class Bank:
             )
         folder = hub.download(repo, INDEX_FILE).parent
         return cls(folder, id=repo.repo_id, revision=repo.sha, remote=Remote(hub, repo))
-
-    def __reduce__(self) -> tuple[Callable[..., "Bank"], tuple[Callable[[], "Bank"], str]]:
-        if self.id == EMBEDDED_BANK:
-            return _reopen, (partial(Bank.embedded, self.index.base_model), self.digest)
-        if self._files.remote is None:
-            return _reopen, (partial(Bank, self.folder.absolute()), self.digest)
-        return _reopen, (partial(Bank.from_hub, self.id, revision=self.revision), self.digest)
 
     def __len__(self) -> int:
         return len(self.index.entries)
@@ -402,14 +392,3 @@ class Bank:
         self._raw_index = self.index.to_bytes()
         for name in _OF_FILES:  # they may be others now
             self.__dict__.pop(name, None)
-
-
-def _reopen(opener: Callable[[], Bank], digest: str) -> Bank:
-    """Open a pickled bank, if its index is still the same."""
-    bank = opener()
-    if bank.digest != digest:
-        raise IntegrityError(
-            f"the index of {bank.folder} has changed since the bank was pickled",
-            hint="open the bank again with Bank.from_pretrained, and plan again",
-        )
-    return bank

@@ -1,7 +1,6 @@
 """Which bank is opened for a base model, and which base models can be used without one."""
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -115,13 +114,6 @@ def test_a_base_model_in_a_folder_is_described(tmp_path: Path) -> None:
     assert str(tmp_path) not in bank.public_base
     assert (len(bank.profiles), bank.layout, bank.output_prior) == (0, (), None)
     assert bank.encode(["sun rain"]) == [[2, 3]]
-
-
-def test_it_is_the_same_after_pickling(tmp_path: Path) -> None:
-    bank = of_folder(write_base(tmp_path / "base"))
-    again = pickle.loads(pickle.dumps(bank))
-    assert again.digest == bank.digest
-    assert again.base == bank.base
 
 
 def test_output_tokens_are_counted_only_where_a_fit_is_possible(tmp_path: Path) -> None:

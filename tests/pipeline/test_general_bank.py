@@ -1,7 +1,6 @@
 """A bank with a general adapter and an output prior, from training to a published adapter."""
 
 import json
-import pickle
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -118,7 +117,7 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     general, base = lone.index.general, Path(lone.index.base_model)
     assert general is not None
     assert (len(lone), len(lone.index.adapters), lone.verify()) == (0, 1, [])
-    planned = pickle.loads(pickle.dumps(plan(new, lone)))
+    planned = plan(new, lone)
     assert planned.coefficients.shared.tolist() == [1]
     assert planned.output_counts is not None  # by which a fit is proposed
     assert "the general adapter of local bank" in repr(planned)

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +248,6 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     assert planned.to_dict()["bank"] is None
     assert len(planned.to_pandas()) == 0
     assert "<table>" in planned._repr_html_()
-    assert pickle.loads(pickle.dumps(planned)).provenance() == planned.provenance()
     advice = advise(planned, 1e12)
     assert advice == (
         "for labels such as these, use the default: it fits the adapter on 48 rows, at most about "
