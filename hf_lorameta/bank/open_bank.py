@@ -45,8 +45,7 @@ def open_bank(
         )
     if revision is not None and (bank == NO_BANK or isinstance(bank, Bank)):
         raise UsageError(
-            f"a revision {revision} of no bank repo is given",
-            hint=[Option("bank_revision", change="leave out"), Option("bank", "user/bank")],
+            f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
         )
     found = None if bank == NO_BANK else _bank_for(bank, base, revision, hub)
     if found is None:
