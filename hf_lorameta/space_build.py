@@ -80,6 +80,10 @@ def build_space(
     if bank is not None:
         opened = _published(bank, base, revision, hub or Hub())
         files |= _for_bank(files["README.md"], opened)
+    elif revision is not None:
+        raise UsageError(
+            f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
+        )
     elif base is not None:
         files |= _for_bank(files["README.md"], _embedded(base))
     earlier = _earlier_build(folder)

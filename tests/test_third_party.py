@@ -1,7 +1,5 @@
 """The attributions of the embedded bank name every source."""
 
-import pickle
-
 import pytest
 
 from hf_lorameta import open_dataset
@@ -41,6 +39,5 @@ def test_a_small_bank_is_complete_and_used_for_its_base_model_alone(base: str) -
         if one.index.general
     )
     assert tasks <= known
-    assert pickle.loads(pickle.dumps(bank)).digest == bank.digest
     size = sum(path.stat().st_size for path in bank.folder.rglob("*") if path.is_file())
     assert size <= 20_000_000

@@ -1,22 +1,19 @@
-"""The repo or folder of an adapter: its files, its config, and the header of its weights."""
+"""The repo or folder of an adapter: its files, its config and its card."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import metadata_load
+from huggingface_hub import metadata_load, try_to_load_from_cache
 
 from hf_lorameta.bank.manifest import repo_and_folder
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.formats.lora_layout import Layout, read_layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
-from hf_lorameta.formats.safetensors import Read, TensorInfo, read_header, read_range
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, card_license
 
@@ -36,47 +33,52 @@ class AdapterSource:
         license: on its card, if it states one; of a folder in a repo, else on that of the repo.
         private: whether it is in a private repo; of a folder, the manifest decides.
         config: its config, which is that of a plain LoRA.
-        read: reads a range of bytes of its weights.
-        size: of its weights, in bytes.
+        weights: the file of its weights.
+        temporary: whether that file need not stay in the cache, where it was not before. Equal
+            files in folders of one repo are one file there, so that those stay.
     """
 
     revision: str
     license: str | None
     private: bool
     config: LoraConfig
-    read: Read
-    size: int
+    weights: Path
+    temporary: bool = False
 
 
-def adapter_on_hub(hub: Hub, adapter: str, revision: str | None) -> AdapterSource:
-    """Find an adapter on the Hub, at the commit of a branch, tag or commit.
+def adapter_on_hub(hub: Hub, adapter: str, revision: str | None, base_model: str) -> AdapterSource:
+    """Download an adapter from the Hub, at the commit of a branch, tag or commit.
 
     Args:
         hub: client.
         adapter: id of its repo, and the folder if it is in one: ``namespace/name/folder``.
         revision: of the repo.
+        base_model: that it has to be trained for.
 
     Raises:
         HubError: it is missing or the Hub failed.
-        AdapterError: it is no plain LoRA, or has no weights that can be read.
+        AdapterError: it is no plain LoRA of the base model, or has no weights that can be read.
     """
     repo_id, folder = repo_and_folder(adapter)
     repo = hub.resolve(repo_id, "model", revision, blobs=True)
     inside = f"{folder}/" if folder else ""
     check_files(tuple(n.removeprefix(inside) for n in repo.files if n.startswith(inside)))
     config = fetch_config(hub, repo, inside)
+    check_base_model(config, base_model)
     card = card_beside(hub, repo, inside) if inside else {}
-    stated = license_of(card, repo.license)
-    file = hub.open(repo, inside + WEIGHTS_FILE)
-    return AdapterSource(repo.sha, stated, repo.private, config, file.read, file.size)
+    stated, path = license_of(card, repo.license), inside + WEIGHTS_FILE
+    cached = try_to_load_from_cache(repo.repo_id, path, revision=repo.sha)
+    weights = hub.download(repo, path)
+    temporary = not inside and not isinstance(cached, str)
+    return AdapterSource(repo.sha, stated, repo.private, config, weights, temporary)
 
 
-def adapter_in_folder(folder: Path) -> AdapterSource:
+def adapter_in_folder(folder: Path, base_model: str) -> AdapterSource:
     """Find an adapter in a folder with `CONFIG_FILE` and `WEIGHTS_FILE`.
 
     Raises:
-        AdapterError: there is no such folder, it holds no plain LoRA, or no weights that can be
-            read.
+        AdapterError: there is no such folder, it holds no plain LoRA of the base model, or no
+            weights that can be read.
     """
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such folder")
@@ -86,9 +88,9 @@ def adapter_in_folder(folder: Path) -> AdapterSource:
         config = parse_config((folder / CONFIG_FILE).read_bytes())
     except OSError as error:
         raise AdapterError(f"{folder / CONFIG_FILE}: {error.strerror}") from None
-    revision, size = f"sha256:{sha256(weights)}", weights.stat().st_size
-    read = partial(read_range, weights)
-    return AdapterSource(revision, stated_license(folder), False, config, read, size)
+    check_base_model(config, base_model)
+    revision = f"sha256:{sha256(weights)}"
+    return AdapterSource(revision, stated_license(folder), False, config, weights)
 
 
 def stated_license(folder: Path) -> str | None:
@@ -99,9 +101,14 @@ def stated_license(folder: Path) -> str | None:
 def card_beside(hub: Hub, repo: PinnedRepo, inside: str) -> dict[str, Any]:
     """Return what the card in an adapter's folder of a repo states; nothing without such a card."""
     path = inside + _CARD_FILE
-    if path not in repo.files or hub.open(repo, path).size > _MAX_BYTES:
+    if path not in repo.files or _size(repo, path) > _MAX_BYTES:
         return {}
     return _card(hub.download(repo, path))
+
+
+def _size(repo: PinnedRepo, path: str) -> int:
+    """Return the size that a repo states of a file; 0 if it states none."""
+    return repo.blobs[path].size if path in repo.blobs else 0
 
 
 def license_of(card: Mapping[str, Any], of_repo: str | None) -> str | None:
@@ -137,10 +144,10 @@ def check_files(files: tuple[str, ...]) -> None:
 
 def fetch_config(hub: Hub, repo: PinnedRepo, inside: str = "") -> LoraConfig:
     """Fetch and check an adapter's config; `AdapterError` if it is not that of a plain LoRA."""
-    file = hub.open(repo, inside + CONFIG_FILE)
-    if file.size > _MAX_BYTES:
-        raise AdapterError(f"{CONFIG_FILE} has {file.size} bytes, expected {_MAX_BYTES} at most")
-    return parse_config(file.read(0, file.size))
+    path = inside + CONFIG_FILE
+    if (size := _size(repo, path)) > _MAX_BYTES:
+        raise AdapterError(f"{CONFIG_FILE} has {size} bytes, expected {_MAX_BYTES} at most")
+    return parse_config(hub.download(repo, path).read_bytes())
 
 
 def check_base_model(config: LoraConfig, base_model: str) -> None:
@@ -149,12 +156,3 @@ def check_base_model(config: LoraConfig, base_model: str) -> None:
         raise AdapterError(
             f"trained for {config.base_model or 'no'} base model, expected {base_model}"
         )
-
-
-def check_header(read: Read, size: int, config: LoraConfig) -> tuple[dict[str, TensorInfo], Layout]:
-    """Read the header of weights; `AdapterError` if it is malformed or differs from the config."""
-    infos = read_header(read, size)
-    layout, rank = read_layout(infos)
-    if rank != config.rank:
-        raise AdapterError(f"the config states rank {config.rank}, the weights have rank {rank}")
-    return infos, layout

@@ -89,12 +89,13 @@ def fetch_adapters(
     files: BankFiles,
     entries: Sequence[IndexEntry],
     wanted: Collection[str],
-    done: Callable[[], None],
+    done: Callable[[], None] = lambda: None,
 ) -> None:
     """Fetch adapters that are in shards and not here yet.
 
     A folder that was uploaded as it is has no shards, and its adapters are fetched one by one. A
-    shard is fetched whole, and split, if most of it is wanted; else adapters are read from it.
+    shard is fetched whole, and split, if most of it is wanted; else adapters are read from it. One
+    that lies in the folder, as the client of the Hub downloads it, is split and deleted.
 
     Args:
         files: of the bank.
@@ -107,10 +108,11 @@ def fetch_adapters(
         HubError: the repo is missing or cannot be reached.
     """
     missing = [name for name in wanted if not files.has(adapter_path(name))]
-    size = _shard_adapters(entries) if missing and files.remote else 0
-    if not (size and files.remote):
+    size = _shard_adapters(entries) if missing else 0
+    if not size:
         return
-    missing = [name for name in missing if adapter_path(name) not in files.remote.listed]
+    listed = frozenset(files.remote.repo.files if files.remote else ())
+    missing = [name for name in missing if adapter_path(name) not in listed]
     starts: dict[int, set[str]] = {}
     for name, position in _positions(entries, missing).items():
         starts.setdefault(position // size * size, set()).add(name)
@@ -118,9 +120,10 @@ def fetch_adapters(
     for start, names in sorted(starts.items()):
         shard = _shard(entries, start, size)
         chosen = [entry for entry in shard.entries if entry.name in names]
-        if 2 * sum(entry.size for entry in chosen) > shard.size:
-            _split(files, shard, chosen, done)
-        else:
+        most = 2 * sum(entry.size for entry in chosen) > shard.size
+        if files.has(shard.name) or (files.remote and most):
+            _split(files, shard, names, done)
+        elif files.remote:
             single += [(shard, entry) for entry in chosen]
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(partial(_read_one, files), single):
@@ -135,18 +138,23 @@ def _positions(entries: Sequence[IndexEntry], names: Collection[str]) -> dict[st
 
 
 def _split(
-    files: BankFiles, shard: AdapterShard, wanted: list[IndexEntry], done: Callable[[], None]
+    files: BankFiles, shard: AdapterShard, wanted: Collection[str], done: Callable[[], None]
 ) -> None:
-    path = files.path(shard.name)
+    """Store all adapters of a shard as files, and delete it; call `done` after each wanted one."""
+    done_with, path = not files.has(shard.name), files.path(shard.name)
     try:
         if path.stat().st_size != shard.size:
             raise files.differs(f"{path} has {path.stat().st_size} bytes, expected {shard.size}")
-        for entry in wanted:
-            content = read_range(path, *shard.bounds(entry))
-            files.store(adapter_path(entry.name), content, entry.sha256)
-            done()
+        for entry in shard.entries:
+            if not files.has(adapter_path(entry.name)):
+                content = read_range(path, *shard.bounds(entry))
+                files.store(adapter_path(entry.name), content, entry.sha256)
+            if entry.name in wanted:
+                done()
+        done_with = True
     finally:
-        delete_download(path)
+        if done_with:  # one that was here before is kept until all of it is stored
+            delete_download(path)
 
 
 def _read_one(files: BankFiles, found: tuple[AdapterShard, IndexEntry]) -> None:

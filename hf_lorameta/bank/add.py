@@ -11,7 +11,6 @@ from hf_lorameta.bank.build import (
     BankFacts,
     EntryProgress,
     Outcome,
-    as_outcomes,
     build_entries,
     clean_up,
     finish_bank,
@@ -47,7 +46,6 @@ def add_entries(
     *,
     hub: Hub | None = None,
     executor: Executor | int = 8,
-    strict: bool = False,
     keep_outliers: bool = False,
     progress: EntryProgress = no_progress,
 ) -> Bank:
@@ -63,13 +61,11 @@ def add_entries(
         bank: no pack, and not fetched from the Hub; not to be used afterwards.
         hub: client; None makes one.
         executor: as for `hf_lorameta.bank.build.build_bank`.
-        strict: raise on the first bad entry instead of skipping it.
         keep_outliers: as for `hf_lorameta.bank.build.build_bank`.
         progress: called after each new entry with its adapter, and its error if it was skipped.
 
     Raises:
         BankError: the bank is for another base model, a pack, fetched from the Hub or being built.
-        LoraMetaError: with `strict`, the error of the first bad entry.
     """
     bank.require_local()
     index, folder = bank.index, bank.folder
@@ -85,9 +81,9 @@ def add_entries(
         bank.verified_file(TOKENIZER_FILE)
         digest = index.files[TOKENIZER_FILE]
         job = BuildJob(folder, hub, index.base_model, index.vocab_size, digest)
-        outcomes = build_entries(new, job, index.base_revision, executor, strict, progress)
+        outcomes = build_entries(new, job, index.base_revision, executor, progress)
         if not keep_outliers:
-            outcomes = without_outliers(outcomes, strict, index.entries[:_COMPARED])
+            outcomes = without_outliers(outcomes, index.entries[:_COMPARED])
         published = index.published and manifest.is_published
         if bank.is_large:
             return _extend(bank, outcomes, published)
@@ -95,9 +91,9 @@ def add_entries(
         names = [field.name for field in fields(BankFacts)]
         facts = BankFacts(**{name: getattr(index, name) for name in names})
         facts = replace(facts, published=published)
-        entries = {e.name: e for e in (*index.entries, *_entries(outcomes))}
-        skipped = as_outcomes(_skipped(index, outcomes))
-        return finish_bank(folder, entries | skipped, facts, strict=strict)
+        kept: dict[str, Outcome] = {e.name: e for e in (*index.entries, *_entries(outcomes))}
+        kept |= {f"skipped/{i}": one for i, one in enumerate(_skipped(index, outcomes))}
+        return finish_bank(folder, kept, facts)
 
 
 def _entries(outcomes: Mapping[str, Outcome]) -> list[IndexEntry]:

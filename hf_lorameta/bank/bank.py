@@ -5,12 +5,11 @@ when an adapter is planned, and weights when adapters are combined, one tensor a
 """
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from hf_lorameta.bank.index import (
     INDEX_FILE,
     LARGE,
     NEURAL_FILE,
-    ORIGIN_FILE,
     OUTPUT_PRIOR_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
@@ -42,13 +40,12 @@ from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode
-from hf_lorameta.errors import BankError, IntegrityError, UsageError
+from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
-from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 
@@ -68,9 +65,6 @@ _OF_FILES = ("profiles", "large_profiles", "distances", "output_prior")
 
 class Bank:
     """An opened bank.
-
-    A pickled bank names its folder, or its repo and commit, and is opened anew where it is
-    unpickled; no token and no weights are in the pickle.
 
     Args:
         folder: folder of the bank.
@@ -123,6 +117,7 @@ class Bank:
 
         Raises:
             BankError: there is no bank of that name.
+            UsageError: a revision is given, and the bank is a folder or that of this package.
             HubError: the repo does not exist or the Hub cannot be reached.
 
         Example:
@@ -130,14 +125,19 @@ class Bank:
             'HuggingFaceTB/SmolLM2-135M-Instruct'
         """
         name = name or os.environ.get(BANK_VARIABLE) or None
-        if name is None:
+        if name is None and revision is None:
             return cls.embedded()
+        if name is None:
+            raise UsageError(
+                f"the bank in this package has no revision {revision}",
+                hint=Option("bank", "user/bank"),
+            )
         hub = hub or Hub(token)
         folder = Path(name).expanduser()
         if folder.is_dir():
             if revision is not None:
                 raise UsageError(f"{name} is a folder, which has no revision {revision}")
-            return cls.from_folder(folder, hub=hub)
+            return cls(folder)
         if len(folder.parts) != 2 or folder.is_absolute():
             raise BankError(
                 f"{name} is neither a folder nor a Hub id of the form user/bank", hint=NAME_HINT
@@ -150,37 +150,19 @@ class Bank:
         return cls(EMBEDDED[base_model], id=EMBEDDED_BANK)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, hub: Hub | None = None) -> "Bank":
-        """Open a bank folder; `hub`, or `Hub()`, fetches the missing files of a pulled bank."""
-        origin = folder / ORIGIN_FILE
-        if not origin.exists():
-            return cls(folder)
-        try:
-            stored = json.loads(origin.read_bytes())
-            repo = PinnedRepo(stored["repo_id"], "dataset", stored["sha"])
-        except (ValueError, KeyError, TypeError):
-            raise BankError(
-                f"{origin} is damaged", hint=f"hf-lorameta bank pull REPO -o {folder}"
-            ) from None
-        remote = Remote(hub or Hub(), repo, folder)
-        return cls(folder, id=repo.repo_id, revision=repo.sha, remote=remote)
-
-    @classmethod
     def from_hub(
         cls, repo_id: str, *, revision: str | None = None, hub: Hub | None = None
     ) -> "Bank":
         """Open a bank repo at one commit; its files are fetched into the Hub cache when needed."""
         hub = hub or Hub()
-        repo = bank_repo(hub, repo_id, revision)
+        repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
+        if INDEX_FILE not in repo.files:
+            raise BankError(
+                f"{repo_id} is not a bank: it holds no {INDEX_FILE}",
+                hint="name the Hub id of a bank",
+            )
         folder = hub.download(repo, INDEX_FILE).parent
         return cls(folder, id=repo.repo_id, revision=repo.sha, remote=Remote(hub, repo))
-
-    def __reduce__(self) -> tuple[Callable[..., "Bank"], tuple[Callable[[], "Bank"], str]]:
-        if self.id == EMBEDDED_BANK:
-            return _reopen, (partial(Bank.embedded, self.index.base_model), self.digest)
-        if self._files.remote is None or (self.folder / ORIGIN_FILE).exists():
-            return _reopen, (partial(Bank.from_folder, self.folder.absolute()), self.digest)
-        return _reopen, (partial(Bank.from_hub, self.id, revision=self.revision), self.digest)
 
     def __len__(self) -> int:
         return len(self.index.entries)
@@ -339,7 +321,7 @@ class Bank:
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetched first if needed; of a pack, its small factors."""
         if isinstance(entry, IndexEntry):
-            fetch_adapters(self._files, self.index.entries, [entry.name], lambda: None)
+            fetch_adapters(self._files, self.index.entries, [entry.name])
         path = self._files.verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
         if file.layout != self.stored_layout or file.rank != entry.rank:
@@ -371,14 +353,18 @@ class Bank:
         return files
 
     def verify(self, progress: Progress = no_progress) -> list[str]:
-        """Recompute all checksums; return one line per file that is missing or differs."""
+        """Recompute all checksums; return one line per file that is missing or differs.
+
+        Raises:
+            IntegrityError: an adapter in a shard differs from the index.
+        """
+        self.split_shards()
         expected, problems = self.index.digests, []
         for done, (name, digest) in enumerate(sorted(expected.items())):
             progress(done, len(expected))
             path = self.folder / name
             if not path.exists():
-                if self._files.remote is None:
-                    problems.append(f"{name}: missing")
+                problems.append(f"{name}: missing")
             elif sha256(path) != digest:
                 problems.append(f"{name}: checksum differs from the index")
         return problems
@@ -387,13 +373,18 @@ class Bank:
         """Return the path of one of ``index.files``, fetched if needed."""
         return self._files.verified(name, self.index.files.get(name))
 
+    def split_shards(self) -> None:
+        """Store each adapter of a shard, which a downloaded folder may hold, as a file."""
+        fetch_adapters(self._files, self.index.entries, self.index.names())
+
     def require_local(self) -> None:
-        """Raise `BankError` if the bank was fetched from the Hub: its commit states its content."""
+        """Raise `BankError` if the bank is on the Hub: its commit states its content."""
         if self._files.remote is not None:
             raise BankError(
-                f"{self.id} was fetched from the Hub and cannot be changed here",
-                hint="fit the bank where it was built, then push it: hf-lorameta bank fit DIR",
+                f"{self.id} is on the Hub and cannot be changed here",
+                hint=f"hf download {self.id} --repo-type dataset --local-dir DIR, then name DIR",
             )
+        self.split_shards()
 
     def update_index(self, **changes: object) -> None:
         """Replace fields of the index, in memory and in ``bank.json``."""
@@ -401,24 +392,3 @@ class Bank:
         self._raw_index = self.index.to_bytes()
         for name in _OF_FILES:  # they may be others now
             self.__dict__.pop(name, None)
-
-
-def bank_repo(hub: Hub, repo_id: str, revision: str | None) -> PinnedRepo:
-    """Pin a bank's repo to a commit; raise `BankError` if it holds no bank."""
-    repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
-    if INDEX_FILE not in repo.files:
-        raise BankError(
-            f"{repo_id} is not a bank: it holds no {INDEX_FILE}", hint="name the Hub id of a bank"
-        )
-    return repo
-
-
-def _reopen(opener: Callable[[], Bank], digest: str) -> Bank:
-    """Open a pickled bank, if its index is still the same."""
-    bank = opener()
-    if bank.digest != digest:
-        raise IntegrityError(
-            f"the index of {bank.folder} has changed since the bank was pickled",
-            hint="open the bank again with Bank.from_pretrained, and plan again",
-        )
-    return bank

@@ -5,10 +5,9 @@ import json
 import logging
 import threading
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from hf_lorameta.bank.index import INDEX_FILE, ORIGIN_FILE, WORK_FOLDER
+from hf_lorameta.bank.index import INDEX_FILE, WORK_FOLDER
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.safetensors import read_range
@@ -28,20 +27,10 @@ class Remote:
     Attributes:
         hub: the client.
         repo: the bank's repo at a commit.
-        folder: to download to; None is the cache of `huggingface_hub`.
     """
 
     hub: Hub
     repo: PinnedRepo
-    folder: Path | None = None
-
-    @cached_property
-    def listed(self) -> frozenset[str]:
-        """The files of the repo."""
-        repo = self.repo
-        if not repo.files:  # known by a commit only
-            repo = self.hub.resolve(repo.repo_id, "dataset", repo.sha)
-        return frozenset(repo.files)
 
 
 class BankFiles:
@@ -70,7 +59,7 @@ class BankFiles:
         if self.has(name):
             return self.folder / name
         remote = self._source(name)
-        return remote.hub.download(remote.repo, name, remote.folder)
+        return remote.hub.download(remote.repo, name)
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Return a range of bytes of a file; of one that is not here, nothing else is fetched."""
@@ -111,25 +100,26 @@ class BankFiles:
             IntegrityError: its digest is another.
         """
         if hashlib.sha256(content).hexdigest() != digest:
-            raise self._wrong_in_repo(name)
+            wrong = self._wrong_in_repo(name)
+            raise wrong if self.remote else self.differs(str(wrong))
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         self._checksums.record(name, path, digest)
 
     def save_checksums(self) -> None:
-        """Store which files were verified, except in the Hub cache and the embedded bank."""
-        if self.has(WORK_FOLDER) or self.has(ORIGIN_FILE):
+        """Store which files were verified, in a folder where the bank was built."""
+        if self.has(WORK_FOLDER):
             self._checksums.save()
 
     def differs(self, message: str) -> IntegrityError:
         """Return the error for a file of the folder that is not as the index says."""
-        return IntegrityError(message, hint="delete the folder, and build or pull the bank again")
+        return IntegrityError(message, hint="build or download the bank again")
 
     def _wrong_in_repo(self, name: str) -> IntegrityError:
         return IntegrityError(
             f"{name} of {self.id}: checksum differs from the index",
-            hint=f"pull the bank again; if that does not help, report it to the owner of {self.id}",
+            hint=f"download it again; if that does not help, report it to the owner of {self.id}",
         )
 
 

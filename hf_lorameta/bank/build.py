@@ -18,14 +18,13 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
 from hf_lorameta.bank.index import (
     BASIS_FILE,
-    ORIGIN_FILE,
+    GENERAL,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
     GeneralEntry,
     Index,
     IndexEntry,
-    MergedBank,
     OutputPriorEntry,
     Skipped,
     adapter_path,
@@ -37,18 +36,17 @@ from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.errors import (
-    AdapterError,
     BankError,
     ConnectionLostError,
     HubError,
     LoraMetaError,
     NotFoundError,
-    Option,
 )
-from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.files import sha256, write_atomically, writing
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.tables import plural
 from hf_lorameta.types import no_progress
 
 logger = logging.getLogger(__name__)
@@ -71,7 +69,6 @@ class BankFacts:
         published: whether the entries are on the public Hub.
         general: the general adapter, whose weights are in the folder.
         output_prior: the output prior, whose file is in the folder.
-        merged: the banks that this one was merged from.
     """
 
     base_model: str
@@ -80,7 +77,6 @@ class BankFacts:
     published: bool
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
-    merged: tuple[MergedBank, ...] = ()
 
 
 def build_bank(
@@ -88,45 +84,43 @@ def build_bank(
     folder: Path,
     *,
     hub: Hub | None = None,
-    tokenizer: Path | None = None,
     executor: Executor | int = 8,
-    strict: bool = False,
     keep_outliers: bool = False,
     progress: EntryProgress = no_progress,
 ) -> Bank:
     """Build a bank from the Hub; an existing one is resumed, or extended by a longer manifest.
 
     Args:
-        tokenizer: a ``tokenizer.json`` to use instead of the base model's.
         executor: runs one task per entry, in processes or on machines that see the folder under the
             same path, or a number of threads. The token of `hub` is not sent to other processes,
             which use their own.
-        strict: raise on the first bad entry instead of skipping it.
         keep_outliers: do not skip adapters whose updates are unusually large, see
             `hf_lorameta.bank.outliers`.
         progress: called after each entry with its adapter, and its error if it was skipped.
 
     Raises:
-        BankError: no entry is usable, there is no tokenizer, another build is running in the
-            folder, it cannot be written, or the workers of the executor died.
-        LoraMetaError: with `strict`, the error of the first bad entry.
+        BankError: no entry is usable, there is no tokenizer, the folder holds adapters that are
+            not in the manifest, another build is running in it, it cannot be written, or the
+            workers of the executor died.
     """
     hub = hub or Hub()
     base = None
     with suppress(NotFoundError):
         base = hub.resolve(manifest.base_model, "model")
-    content = _tokenizer(manifest, tokenizer, hub)
+    content = _tokenizer(manifest, hub)
+    listed = {entry.name for entry in manifest.entries}
     with locked_folder(folder):
+        refuse_to_drop(folder, [name for name in adapters_in(folder) if name not in listed])
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
         job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path))
         revision = base.sha if base else None
-        outcomes = build_entries(manifest.entries, job, revision, executor, strict, progress)
+        outcomes = build_entries(manifest.entries, job, revision, executor, progress)
         if not keep_outliers:
-            outcomes = without_outliers(outcomes, strict)
+            outcomes = without_outliers(outcomes)
         license = base.license if base else None
         facts = BankFacts(manifest.base_model, revision, license, manifest.is_published)
-        return finish_bank(folder, outcomes, facts, strict=strict)
+        return finish_bank(folder, outcomes, facts)
 
 
 @contextmanager
@@ -134,36 +128,43 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Create the folder of a bank and lock it for one build.
 
     Raises:
-        BankError: it holds a pack or a pulled bank, cannot be written, or another build is running
-            in it.
+        BankError: it holds a pack, cannot be written, or another build is running in it.
     """
     if (folder / BASIS_FILE).exists():
         raise BankError(
             f"{folder} holds a pack, which cannot be extended",
             hint="extend the bank it was packed from, then run: hf-lorameta bank pack",
         )
-    if (folder / ORIGIN_FILE).exists():
-        raise BankError(
-            f"{folder} holds a bank that was fetched from the Hub and cannot be changed here",
-            hint="name another folder",
-        )
-    for path in (folder / "adapters", folder / WORK_FOLDER):
-        try:
+    again = "run the same command again; finished entries are kept"
+    with writing(folder, BankError, again):
+        for path in (folder / "adapters", folder / WORK_FOLDER):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BankError(f"{path} cannot be created: {error.strerror}") from None
+        try:
+            with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
+                yield
+        except Timeout:
+            raise BankError(
+                f"another build is running in {folder}", hint="wait for it, or name another folder"
+            ) from None
+
+
+def adapters_in(folder: Path) -> list[str]:
+    """Return the names of the adapters of a bank in a folder; none if it holds no readable bank."""
     try:
-        with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
-            yield
-    except Timeout:
+        index = Bank(folder).index
+        return [*index.names(), *([GENERAL] if index.general else [])]
+    except BankError:
+        return []
+
+
+def refuse_to_drop(folder: Path, names: Sequence[str]) -> None:
+    """Raise `BankError` if there are adapters in a folder that its new index would not list."""
+    if names:
         raise BankError(
-            f"another build is running in {folder}", hint="wait for it, or name another folder"
-        ) from None
-    except OSError as error:
-        raise BankError(
-            f"{folder} could not be written: {error.strerror or error}",
-            hint="free some space and run the same command again; finished entries are kept",
-        ) from None
+            f"{folder} holds a bank that would lose {plural(len(names), 'adapter')}, such as "
+            f"{names[0]}",
+            hint=["name another folder", f"add to it: hf-lorameta bank add {folder} MANIFEST"],
+        )
 
 
 def build_entries(
@@ -171,7 +172,6 @@ def build_entries(
     job: BuildJob,
     revision: str | None,
     executor: Executor | int,
-    strict: bool,
     progress: EntryProgress,
 ) -> dict[str, Outcome]:
     """Build every entry and return the outcomes by entry name, in the manifest's order.
@@ -184,14 +184,13 @@ def build_entries(
         entries = [entry.with_chat_form(form) for entry in entries]
     runs = ThreadPoolExecutor(executor) if isinstance(executor, int) else nullcontext(executor)
     with runs as pool:
-        return _outcomes(entries, job, pool, strict, progress)
+        return _outcomes(entries, job, pool, progress)
 
 
 def _outcomes(
     entries: Sequence[BankEntry],
     job: BuildJob,
     executor: Executor,
-    strict: bool,
     progress: EntryProgress,
 ) -> dict[str, Outcome]:
     futures = {executor.submit(build_entry, entry, job): entry for entry in entries}
@@ -209,9 +208,7 @@ def _outcomes(
                     f"the workers of the executor died ({type(problem).__name__})",
                     hint="run the build again; finished entries are kept",
                 ) from None
-            except Exception as problem:
-                if strict:
-                    raise
+            except Exception as problem:  # noqa: BLE001 - none ends the build
                 error = _as_known_error(problem)
                 outcomes[entry.name] = skip(entry, _reason(entry, error))
             progress(entry.adapter_id, error)
@@ -243,40 +240,26 @@ def skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
     return Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
 
 
-def as_outcomes(skipped: Iterable[Skipped]) -> dict[str, Outcome]:
-    """Return skipped entries under names that no file has, each once."""
-    return {f"skipped/{s.adapter}/{s.dataset}/{s.reason}": s for s in skipped}
-
-
 def without_outliers(
-    outcomes: Mapping[str, Outcome], strict: bool, held: Iterable[IndexEntry] = ()
+    outcomes: Mapping[str, Outcome], held: Iterable[IndexEntry] = ()
 ) -> dict[str, Outcome]:
     """Skip the adapters whose updates are unusually large, see `hf_lorameta.bank.outliers`.
 
     Args:
         outcomes: by entry name.
-        strict: raise instead.
         held: entries of the bank that they are added to, which stay.
-
-    Raises:
-        AdapterError: with `strict`, there is one.
     """
     entries = [entry for entry in outcomes.values() if isinstance(entry, IndexEntry)]
     norms = {e.name: e.norm for e in (*held, *entries) if e.norm is not None}
     kept = dict(outcomes)
     for name, reason in outliers(norms).items():
         found = outcomes.get(name)
-        if not isinstance(found, IndexEntry):
-            continue
-        if strict:
-            raise AdapterError(f"{name}: {reason}", hint=Option("keep_outliers", True))
-        kept[name] = skip(found, reason)
+        if isinstance(found, IndexEntry):
+            kept[name] = skip(found, reason)
     return kept
 
 
-def finish_bank(
-    folder: Path, outcomes: Mapping[str, Outcome], facts: BankFacts, *, strict: bool = False
-) -> Bank:
+def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], facts: BankFacts) -> Bank:
     """Write profiles, distances and the index of a bank whose entries are finished.
 
     Args:
@@ -284,7 +267,6 @@ def finish_bank(
         outcomes: entries and skipped ones by name, in the order of the index; none if the general
             adapter is the only one.
         facts: what else the index states.
-        strict: raise if an entry adapts other modules than most, instead of skipping it.
 
     Raises:
         BankError: no entry can be used.
@@ -299,8 +281,6 @@ def finish_bank(
             skipped.append(outcome)
         elif outcome.name not in deviating:
             entries.append(outcome)
-        elif strict:
-            raise AdapterError(f"{outcome.name} adapts other modules or shapes than the rest")
         else:
             skipped.append(skip(outcome, OTHER_MODULES))
     if not entries and (skipped or facts.general is None):
@@ -350,14 +330,8 @@ def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layou
     return common, set().union(*by_layout.values()) - by_layout[common]
 
 
-def _tokenizer(manifest: Manifest, given: Path | None, hub: Hub) -> bytes:
-    """Read a given tokenizer; else fetch it, or take the embedded bank's of the same model."""
-    if given:
-        try:
-            return given.read_bytes()
-        except OSError as error:
-            hint = Option("tokenizer", change="name another")
-            raise BankError(f"{given}: {error.strerror}", hint=hint) from None
+def _tokenizer(manifest: Manifest, hub: Hub) -> bytes:
+    """Fetch the tokenizer, or take the embedded bank's of the same model."""
     try:
         repo = hub.resolve(manifest.tokenizer_repo, "model", blobs=True)
         return hub.download(repo, TOKENIZER_FILE).read_bytes()
@@ -367,5 +341,5 @@ def _tokenizer(manifest: Manifest, given: Path | None, hub: Hub) -> bytes:
             return embedded.verified_file(TOKENIZER_FILE).read_bytes()
         raise BankError(
             f"no tokenizer.json in {manifest.tokenizer_repo}: {error}",
-            hint=[Option("tokenizer", "FILE"), "name another repo in the manifest's `tokenizer`"],
+            hint="name another repo in the manifest's `tokenizer`",
         ) from None

@@ -1,17 +1,14 @@
 """Check whether an adapter that the Hub lists can be an entry of a bank, without its weights."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from threading import Lock
 
 from hf_lorameta.bank.adapter_repo import (
     card_beside,
     check_base_model,
     check_files,
-    check_header,
     fetch_config,
     license_of,
 )
@@ -24,16 +21,10 @@ from hf_lorameta.errors import (
     sanitize,
 )
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.formats.safetensors import Read
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
-from hf_lorameta.hub.files import RemoteFile
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.hub.repo_info import ListedAdapter, stated_names
-
-_HEAD_BYTES = 128 << 10
-"""Bytes of a weights file that are read at first; most headers are shorter."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +34,18 @@ class Checked:
     Attributes:
         adapter: Hub id, and the folder if it is in one.
         entry: fields of a manifest's entry; None if the adapter is left out.
-        layout: digest of the adapted modules and their shapes.
-        modules: number and kinds of the adapted modules, for messages.
         reason: why it is left out, one of a few fixed phrases.
         detail: the reason with names and numbers.
     """
 
     adapter: str
     entry: dict[str, str] | None = None
-    layout: str = ""
-    modules: str = ""
     reason: str = ""
     detail: str = ""
 
 
 class _LeftOutError(Exception):
     """An adapter is left out; its arguments are the reason and the detail."""
-
-
-def _by_head(file: RemoteFile) -> Read:
-    """Return a function that reads the head of a weights file, mostly in one request."""
-    head = file.fetch(0, min(file.size, _HEAD_BYTES))
-    return lambda start, stop: head[start:stop] if stop <= len(head) else file.fetch(start, stop)
 
 
 @contextmanager
@@ -106,7 +87,7 @@ class Checker:
         self._locks: dict[str, Lock] = {}
 
     def check(self, listed: ListedAdapter) -> Checked:
-        """Check what the list says, then the config, the header of the weights and the dataset.
+        """Check what the list says, then the dataset and the config.
 
         Raises:
             ConnectionLostError: the Hub did not answer.
@@ -129,7 +110,7 @@ class Checker:
             with _because("no adapter_model.safetensors"):
                 check_files(listed.files)
         dataset = self._once(f"datasets/{name}", lambda: self._resolve_dataset(name))
-        layout = self._layout(listed)
+        self._check_config(listed)
         entry = {
             "adapter": listed.adapter,
             "revision": listed.sha,
@@ -138,8 +119,7 @@ class Checker:
         }
         if listed.license:
             entry["license"] = listed.license
-        digest = hashlib.sha256(json.dumps([astuple(module) for module in layout]).encode())
-        return Checked(listed.adapter, entry, digest.hexdigest(), _describe(layout))
+        return Checked(listed.adapter, entry)
 
     def _with_own_card(self, listed: ListedAdapter) -> ListedAdapter:
         """Return an adapter in a folder with what the card beside it states, if it has one."""
@@ -149,16 +129,13 @@ class Checker:
         datasets = stated_names(card.get("datasets")) or listed.datasets
         return replace(listed, datasets=datasets, license=license_of(card, listed.license))
 
-    def _layout(self, listed: ListedAdapter) -> Layout:
-        """Return the modules that an adapter changes, from its config and header."""
-        hub, repo, inside = self._hub, self._repo(listed), listed.inside
+    def _check_config(self, listed: ListedAdapter) -> None:
+        """Leave out an adapter whose config is not that of a plain LoRA for the base model."""
+        repo = self._repo(listed)
         with _because("not a plain LoRA adapter"):
-            config = fetch_config(hub, repo, inside)
+            config = fetch_config(self._hub, repo, listed.inside)
         with _because("config names another base model"):
             check_base_model(config, self.base_model)
-        with _because("weights are not those of a plain LoRA adapter"):
-            file = hub.open(repo, inside + WEIGHTS_FILE)
-            return check_header(_by_head(file), file.size, config)[1]
 
     def _repo(self, listed: ListedAdapter) -> PinnedRepo:
         """Resolve an adapter's repo."""
@@ -206,9 +183,3 @@ def _only_dataset(listed: ListedAdapter) -> str:
         names = sanitize(", ".join(listed.datasets))
         raise _LeftOutError("card names several datasets", f"its card names {names}")
     return listed.datasets[0]
-
-
-def _describe(layout: Layout) -> str:
-    """Return the number and the kinds of modules, such as ``64 modules: q_proj, v_proj``."""
-    kinds = sorted({module.name.rpartition(".")[2] for module in layout})
-    return f"{len(layout)} modules: {', '.join(kinds)}"

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -98,7 +98,7 @@ def discover(
     checks = output.with_name(f".{output.name}.checks.jsonl")
     with writing(output, UsageError, "name another file"):
         checked = _check_all(listed, Checker(hub, base_model), checks, workers, progress)
-        discovery = Discovery(base_model, tuple(_with_common_layout(checked)), more)
+        discovery = Discovery(base_model, tuple(checked), more)
         write_atomically(left_out_path(output), _left_out_table(discovery).encode())
         if discovery.entries:
             write_atomically(output, _manifest_text(discovery).encode())
@@ -166,26 +166,6 @@ def _finished(checks: Path, base_model: str) -> dict[tuple[str, str], Checked]:
                     checked = Checked(**record["checked"])
                     done[checked.adapter, record["sha"]] = checked
     return done
-
-
-def _with_common_layout(checked: Sequence[Checked]) -> list[Checked]:
-    """Leave out adapters of other modules or shapes than most, since a bank holds one layout."""
-    layouts = Counter(adapter.layout for adapter in checked if adapter.entry)
-    if not layouts:
-        return list(checked)
-    common = layouts.most_common(1)[0][0]
-    modules = next(adapter.modules for adapter in checked if adapter.layout == common)
-    return [
-        adapter
-        if not adapter.entry or adapter.layout == common
-        else replace(
-            adapter,
-            entry=None,
-            reason="adapts other modules or shapes than most",
-            detail=f"{adapter.modules}; most: {modules}",
-        )
-        for adapter in checked
-    ]
 
 
 def _left_out_table(discovery: Discovery) -> str:

@@ -1,12 +1,12 @@
 """Build one entry of a bank: copy the adapter's weights, count the dataset's tokens.
 
-An entry is an independent task. It leaves a record in the bank's work folder when its weights are
-stored, and another when it is finished, so that a later build does not fetch them again.
+An entry is an independent task. It leaves a record in the bank's work folder when it is finished,
+so that a later build does not read it again. Until then, weights stay in the client's cache.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ from typing import Any
 from hf_lorameta.bank.adapter_repo import (
     adapter_in_folder,
     adapter_on_hub,
-    check_base_model,
-    check_header,
 )
 from hf_lorameta.bank.arrays import load_arrays, to_record
+from hf_lorameta.bank.bank_files import delete_download
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
 from hf_lorameta.bank.outliers import update_norm
@@ -26,9 +25,9 @@ from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTabl
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import digest_of
-from hf_lorameta.errors import AdapterError, ConnectionLostError
+from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, canonicalize
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.types import Encode
 
@@ -61,26 +60,30 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
     finished = finished_entry(job.folder, entry.name, key)
     if finished:
         return finished
-    source = _stored_weights(entry, job) or _store_weights(entry, job)
-    try:
-        dataset = open_dataset(
-            entry.dataset,
-            job.hub,
-            config=entry.config,
-            split=entry.split,
-            revision=entry.dataset_revision,
-            columns=check_columns(entry.columns) if entry.columns else None,
-            instruction=entry.instruction,
-            template=entry.template,
+    if is_path(entry.adapter):
+        source = adapter_in_folder(Path(entry.adapter), job.base_model)
+    else:
+        source = adapter_on_hub(job.hub, entry.adapter, entry.revision, job.base_model)
+    config, file = source.config, AdapterFile(source.weights)
+    if file.rank != config.rank:
+        raise AdapterError(
+            f"the config states rank {config.rank}, the weights have rank {file.rank}"
         )
-        profile = profile_rows(
-            dataset.rows(), _encode(job.folder / TOKENIZER_FILE, job.tokenizer), job.vocab_size
-        )
-    except (ConnectionLostError, OSError, MemoryError):
-        raise  # the next build does not fetch the weights again
-    except Exception:
-        weights.unlink()  # useless without a profile
-        raise
+    dataset = open_dataset(
+        entry.dataset,
+        job.hub,
+        config=entry.config,
+        split=entry.split,
+        revision=entry.dataset_revision,
+        columns=check_columns(entry.columns) if entry.columns else None,
+        instruction=entry.instruction,
+        template=entry.template,
+    )
+    profile = profile_rows(
+        dataset.rows(), _encode(job.folder / TOKENIZER_FILE, job.tokenizer), job.vocab_size
+    )
+    pairs = (file.factors(module.name) for module in file.layout)
+    write_tensors(weights, file.layout, file.rank, "bfloat16", pairs)
     result = IndexEntry(
         name=entry.name,
         adapter=entry.adapter_id,
@@ -91,17 +94,19 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         split=dataset.split,
         columns=dataset.columns,
         license=entry.license or source.license,
-        rank=source.rank,
-        scaling=source.scaling,
+        rank=config.rank,
+        scaling=config.scaling,
         rows=profile.rows,
         private=source.private
         or (dataset.private and dataset.id is not None)
         or _may_be_private(entry),
-        norm=source.norm,
+        norm=update_norm(AdapterFile(weights), config.scaling),
         size=weights.stat().st_size,
-        sha256=source.sha256,
+        sha256=sha256(weights),
     )
     store_entry(job.folder, result, profile, key)
+    if source.temporary:
+        delete_download(source.weights)
     return result
 
 
@@ -173,57 +178,3 @@ def read_record(path: Path, key: Mapping[str, object], weights: Path) -> dict[st
 def _encode(path: Path, digest: str) -> Encode:
     """Load the tokenizer once per process, and again if its SHA-256 is another."""
     return load_encode(path)
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """What is known of an adapter whose weights are stored, recorded until its entry is."""
-
-    revision: str
-    license: str | None
-    private: bool
-    rank: int
-    scaling: float
-    norm: float  # of the update
-    sha256: str  # of the stored file
-
-
-def _weights_record(entry: BankEntry, job: BuildJob) -> tuple[Path, dict[str, object]]:
-    """Return the path of the record, and what it must agree with to be used."""
-    key: dict[str, object] = {
-        "adapter": entry.adapter,
-        "revision": entry.revision,
-        "base_model": job.base_model,
-    }
-    if is_path(entry.adapter):
-        key |= {"adapter_digest": _digests(entry)["adapter_digest"]}
-    return job.folder / WORK_FOLDER / f"{entry.name}.weights", key
-
-
-def _stored_weights(entry: BankEntry, job: BuildJob) -> _Weights | None:
-    """Return the record of weights that an earlier build stored, if they are still intact."""
-    found = read_record(*_weights_record(entry, job), job.folder / adapter_path(entry.name))
-    try:
-        return _Weights(**found) if found else None
-    except TypeError:
-        return None  # of another version
-
-
-def _store_weights(entry: BankEntry, job: BuildJob) -> _Weights:
-    """Check an adapter, write its weights in canonical form and record that."""
-    path = job.folder / adapter_path(entry.name)
-    if is_path(entry.adapter):
-        source = adapter_in_folder(Path(entry.adapter))
-    else:
-        source = adapter_on_hub(job.hub, entry.adapter, entry.revision)
-    config = source.config
-    check_base_model(config, job.base_model)
-    infos, _ = check_header(source.read, source.size, config)
-    canonicalize(source.read, infos, path)
-    norm = update_norm(AdapterFile(path), config.scaling)
-    weights = _Weights(
-        source.revision, source.license, source.private, config.rank, config.scaling, norm,
-        sha256(path),
-    )  # fmt: skip
-    store_record(*_weights_record(entry, job), asdict(weights))
-    return weights

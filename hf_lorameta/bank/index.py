@@ -30,7 +30,6 @@ OUTPUT_PRIOR_FILE = "output_prior.safetensors"
 BASIS_FILE = "basis.safetensors"
 GENERAL = "general"
 """Name of the general adapter in files and logs."""
-ORIGIN_FILE = "origin.json"
 WORK_FOLDER = ".build"
 SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, OUTPUT_PRIOR_FILE)
 """The files of any bank that ``Index.files`` may list."""
@@ -42,7 +41,7 @@ Chosen on what all distances cost: the 10⁶ of 1,000 entries take 90 s of CPU, 
 entry; twice the entries take four times as long.
 """
 
-_OPTIONAL = ("packing", "general", "output_prior", "merged", "median_distances")
+_OPTIONAL = ("packing", "general", "output_prior", "median_distances")
 _OF_GENERAL = ("output_length", "end", "template")
 _SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.records")
 _ENTRIES = re.compile(r"entries-[0-9a-f]{16}\.jsonl")
@@ -125,22 +124,6 @@ class OutputPriorEntry(Stored):
     end: int
 
 
-class MergedBank(Stored):
-    """A bank whose adapters were merged into this one.
-
-    Attributes:
-        id: Hub id; None if it was built locally.
-        revision: commit of a Hub repo.
-        sha256: of its index.
-        retained: share of the updates' energy that it retained, if it was a pack.
-    """
-
-    id: str | None
-    revision: str | None
-    sha256: str
-    retained: float | None
-
-
 class Skipped(Stored):
     """An entry of the manifest that could not be used, with the reason."""
 
@@ -170,7 +153,6 @@ class Index(Stored):
     packing: Packing | None = None  # None for a bank
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
-    merged: tuple[MergedBank, ...] = ()  # the banks that ``bank merge`` made this one of
 
     @field_serializer("entries")
     def _all_entries(self, entries: Sequence[IndexEntry]) -> tuple[IndexEntry, ...]:

@@ -44,7 +44,7 @@ _FIELDS: dict[str, tuple[Any, tuple[int, ...]]] = {
 _HALVES: tuple[Literal["input", "output"], ...] = ("input", "output")
 ReadRange = Callable[[str, int, int], bytes]
 """Reads a range of bytes of a file, by its name: here, or in the bank's repo."""
-_HINT = "build the bank again, or pull it again"
+_HINT = "build or download the bank again"
 _THREADS = 8
 
 

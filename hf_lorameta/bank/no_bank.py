@@ -5,7 +5,7 @@ no coefficients are computed, nothing is combined, and what a fit or a training 
 base model itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -155,9 +155,6 @@ class NoBank(Bank):
             files={},
         )
         self._raw_index = self.index.to_bytes()
-
-    def __reduce__(self) -> tuple[Callable[..., Bank], tuple[BaseModel]]:  # type: ignore[override]
-        return NoBank, (self.base,)
 
     def __repr__(self) -> str:
         return f"NoBank({self.base.name})"

@@ -43,6 +43,10 @@ def open_bank(
         raise UsageError(
             "without a bank, the base model has to be named", hint=Option("base", SMOLLM2)
         )
+    if revision is not None and (bank == NO_BANK or isinstance(bank, Bank)):
+        raise UsageError(
+            f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
+        )
     found = None if bank == NO_BANK else _bank_for(bank, base, revision, hub)
     if found is None:
         return NoBank(BaseModel.find(str(base), hub, base_revision))

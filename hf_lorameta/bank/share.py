@@ -1,4 +1,4 @@
-"""Publish a bank as a dataset repo on the Hub, and pull one into a folder.
+"""Publish a bank as a dataset repo on the Hub.
 
 A push makes commits of fewer than 100 files, the index in the last. One that was killed goes on
 where it ended: what the repo holds already is not sent again. Until its last commit, the repo holds
@@ -6,7 +6,6 @@ the bank that it held before. Only while more files are replaced than fit into t
 all profiles of 100,000 adapters, does it hold no index, and so no bank.
 """
 
-import json
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,24 +16,22 @@ from pathlib import Path
 from huggingface_hub import DatasetCardData
 
 from hf_lorameta.bank.adapter_shards import AdapterShard, adapter_shards, is_shard
-from hf_lorameta.bank.bank import Bank, bank_repo
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     INDEX_FILE,
-    ORIGIN_FILE,
     SMALL_FILES,
     adapter_path,
     is_of_large_bank,
 )
 from hf_lorameta.bank.new_folder import locked_scratch
-from hf_lorameta.errors import BankError, IntegrityError
-from hf_lorameta.files import sha256, write_atomically, writing
+from hf_lorameta.errors import IntegrityError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.licenses import combined_license
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility, is_repo_id
 from hf_lorameta.hub.repo_info import BANK_TAG
-from hf_lorameta.types import Progress, StageProgress, no_progress
+from hf_lorameta.types import StageProgress, no_progress
 
 COMMIT_FILES = 99
 """Files that a commit adds and deletes, at most; the Hub recommends fewer than 100."""
@@ -109,9 +106,9 @@ def push_bank(
     bank = Bank(folder)
     problems = bank.verify(partial(progress, "Verifying files"))
     if problems:
-        fetched = (folder / ORIGIN_FILE).exists()
-        hint = f"hf-lorameta bank pull REPO -o {folder} --all" if fetched else "run the build again"
-        raise IntegrityError(f"{folder} is not complete: {problems[0]}", hint=hint)
+        raise IntegrityError(
+            f"{folder} is not complete: {problems[0]}", hint="build or download the bank again"
+        )
     hub = hub or Hub()
     hub.check_token()
     existing = hub.existing(repo_id, "dataset", blobs=True)
@@ -242,71 +239,6 @@ def _staged(folder: Path, files: Sequence[PushedFile]) -> Iterator[Mapping[str, 
             with staged[file.path].open("wb") as target:
                 target.writelines(file.content())
         yield staged
-
-
-# --- pulling --------------------------------------------------------------------------------------
-
-
-def pull_bank(
-    repo_id: str,
-    folder: Path,
-    *,
-    revision: str | None = None,
-    everything: bool = False,
-    hub: Hub | None = None,
-    progress: Progress = no_progress,
-) -> Bank:
-    """Pull a bank repo into a folder: index, tokenizer and profiles now, weights when needed.
-
-    An earlier pull in the folder is updated to this revision. With `everything`, weights are
-    fetched too; `progress` is called after each adapter with (done, total).
-
-    Raises:
-        BankError: the repo holds no bank, or the folder one that was built locally.
-        IntegrityError: a file differs from the index.
-        HubError: the repo does not exist or the Hub cannot be reached.
-    """
-    if (folder / INDEX_FILE).exists() and not (folder / ORIGIN_FILE).exists():
-        raise BankError(f"{folder} holds a bank that was built here", hint="name another folder")
-    hub = hub or Hub()
-    repo = bank_repo(hub, repo_id, revision)
-    with writing(folder, BankError, "name another folder"):
-        bank = _fetch(hub, repo, folder)
-    _delete_outdated(bank)
-    for name in set(bank.index.files) - {BASIS_FILE}:
-        bank.verified_file(name)
-    if everything:
-        bank.adapters(progress=progress)
-        _ = bank.basis
-    return bank
-
-
-def _fetch(hub: Hub, repo: PinnedRepo, folder: Path) -> Bank:
-    """Fetch the small files. After an interruption the same command continues."""
-    folder.mkdir(parents=True, exist_ok=True)
-    origin = json.dumps({"repo_id": repo.repo_id, "sha": repo.sha})
-    earlier = folder / ORIGIN_FILE
-    # the index of another commit goes first and that of this one comes last: without it, the folder
-    # is not taken for a bank
-    if earlier.exists() and earlier.read_bytes() != origin.encode():
-        (folder / INDEX_FILE).unlink(missing_ok=True)
-    write_atomically(earlier, origin.encode())
-    for name in (*SMALL_FILES, INDEX_FILE):
-        if name in repo.files:
-            hub.download(repo, name, local_dir=folder)
-    try:
-        return Bank.from_folder(folder, hub=hub)
-    except BankError:
-        (folder / INDEX_FILE).unlink()  # else the client would not download it again
-        raise
-
-
-def _delete_outdated(bank: Bank) -> None:
-    """Delete files of an earlier revision, or damaged ones, so that they are fetched again."""
-    for name, digest in ({BASIS_FILE: ""} | bank.index.digests).items():
-        path = bank.folder / name
-        if path.exists() and sha256(path) != digest:
-            path.unlink()
 
 
 # --- the card -------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What the commands of ``hf-lorameta bank`` print about a bank."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,26 +80,11 @@ def _packing(packing: "Packing") -> list[str]:
 
 
 def pack_report(pack: "Bank", size_before: int) -> str:
-    """What a pack retains of each module, and its size beside that of the bank."""
+    """What a pack retains, and its size beside that of the bank."""
     packing = pack.index.packing
     assert packing is not None
-    rows = [
-        [module.name, *space, f"{share:.4f}"]
-        for module, space, share in zip(pack.layout, packing.spaces, packing.retained, strict=True)
-    ]
-    modules = table(["module", "in", "out", "retained"], rows)
     shrunk = f"{megabytes(size_before)} to {megabytes(pack.size)}"
-    return "\n".join([modules, "", *_packing(packing), f"{shrunk} in {pack.folder}"])
-
-
-def verified(bank: "Bank") -> str:
-    """How many adapters of a bank without problems are here."""
-    from hf_lorameta.bank.index import adapter_path
-
-    fetched = sum((bank.folder / adapter_path(e.name)).exists() for e in bank.index.entries)
-    if fetched < len(bank):
-        return f"{fetched} of {plural(len(bank), 'adapter')} fetched; all files here match"
-    return f"{contents(bank)}, all checksums match"
+    return "\n".join([*_packing(packing), f"{shrunk} in {pack.folder}"])
 
 
 def discovery_report(found: "Discovery", output: Path) -> str:
@@ -149,34 +133,3 @@ def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
     lines = [f"{bank.repo_id}: {about(bank)}" for bank in banks]
     command = f"hf-lorameta push DATASET --base {base} --bank {banks[0].repo_id}"
     return "\n".join([*lines, "", f"use one if you trust its owner: {command}"])
-
-
-def merge_report(merged: "Bank", banks: Sequence["Bank"]) -> str:
-    """What was merged, and what was left out."""
-    from hf_lorameta.bank.merge import general_of, name_of
-
-    index = merged.index
-    licenses = sorted({name or "unknown" for name in index.licenses})
-    lines = [
-        f"{contents(merged)} of {len(banks)} banks for {index.base_model} in {merged.folder}",
-        f"licenses: {', '.join(licenses)}",
-    ]
-    if index.skipped:
-        lines.append(
-            f"left out: {plural(len(index.skipped), 'adapter')}, with the reasons in "
-            f"hf-lorameta bank list {shlex.quote(str(merged.folder))}"
-        )
-    kept = general_of(banks)
-    if kept and index.general:
-        lines.append(
-            f"general adapter: that of {name_of(kept)}, trained on {len(index.general.tasks)} tasks"
-        )
-        others = [name_of(bank) for bank in banks if bank.index.general and bank is not kept]
-        lines += [f"general adapter left out: that of {name}" for name in others]
-    lines += [
-        f"{name_of(bank)} is a pack: what packing lost stays lost, and its adapters keep "
-        f"{bank.index.packing.retained_whole:.2%} of the energy"
-        for bank in banks
-        if bank.index.packing
-    ]
-    return "\n".join(lines)

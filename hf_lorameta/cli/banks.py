@@ -1,6 +1,5 @@
-"""The commands of ``hf-lorameta bank``: build, inspect, verify, publish and fetch banks."""
+"""The commands of ``hf-lorameta bank``: build, inspect, verify and publish banks."""
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
 )
 from hf_lorameta.cli.output import emit, log, stage_bars, table
-from hf_lorameta.errors import BankError, IntegrityError, LoraMetaError, UsageError
+from hf_lorameta.errors import BankError, IntegrityError, LoraMetaError
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    help="Build, inspect, verify, publish and fetch banks of adapters.",
+    help="Build, inspect, verify and publish banks of adapters.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -49,10 +48,6 @@ def build(
     manifest: Annotated[Path, typer.Argument(help="YAML list of adapters and datasets.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")],
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json to use instead of the base model's.")
-    ] = None,
-    strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
     keep_outliers: KeepOutliersFlag = False,
     dask: DaskOption = None,
     token: TokenOption = None,
@@ -71,8 +66,8 @@ def build(
         dask_executor(dask) if dask else nullcontext(workers) as executor,
     ):
         bank = build_bank(
-            entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, executor=executor,
-            strict=strict, keep_outliers=keep_outliers, progress=progress,
+            entries, output.resolve(), hub=Hub(token), executor=executor,
+            keep_outliers=keep_outliers, progress=progress,
         )  # fmt: skip
     _show_list(bank, json)
 
@@ -96,7 +91,6 @@ def add(
     folder: FolderArgument,
     manifest: Annotated[Path, typer.Argument(help="YAML list of the new adapters and datasets.")],
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
-    strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
     keep_outliers: KeepOutliersFlag = False,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -112,8 +106,8 @@ def add(
     known, skipped = set(bank.index.names()), set(bank.index.skipped)
     with _entry_bars(quiet, len(entries.entries)) as progress:
         extended = add_entries(
-            entries, bank, hub=Hub(token), executor=workers, strict=strict,
-            keep_outliers=keep_outliers, progress=progress,
+            entries, bank, hub=Hub(token), executor=workers, keep_outliers=keep_outliers,
+            progress=progress,
         )  # fmt: skip
     index = extended.index
     added = [index.entries[i] for i, name in enumerate(index.names()) if name not in known]
@@ -169,26 +163,6 @@ def discover(
         )
 
 
-@app.command(epilog="Example: hf-lorameta bank merge my-bank user/other-bank -o merged")
-def merge(
-    banks: Annotated[list[str], typer.Argument(help="Folders or Hub repos of banks or packs.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the merged bank.")],
-    token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
-) -> None:
-    """Merge banks for the same base model into one; each adapter is stored once."""
-    from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.merge import merge_banks
-    from hf_lorameta.hub.client import Hub
-
-    hub = Hub(token)
-    opened = [Bank.from_pretrained(name, hub=hub) for name in banks]
-    with stage_bars(quiet) as progress:
-        merged = merge_banks(opened, output, partial(progress, "merging"))
-    emit(json, _content(merged), lambda: reports.merge_report(merged, opened))
-
-
 app.command("train", epilog=bank_train.EXAMPLES)(bank_train.command)
 
 
@@ -207,11 +181,8 @@ def list_(
 
 
 def _show_list(bank: "Bank", json: bool) -> None:
-    emit(json, _content(bank), lambda: reports.listing(bank))
-
-
-def _content(bank: "Bank") -> dict[str, object]:
-    return bank.index.model_dump(mode="json", by_alias=True)
+    index = bank.index.model_dump(mode="json", by_alias=True)
+    emit(json, index, lambda: reports.listing(bank))
 
 
 @app.command(epilog="Example: hf-lorameta bank pack my-bank -o my-pack --basis 128")
@@ -250,56 +221,23 @@ def pack(
     emit(json, content, lambda: reports.pack_report(packed, bank.size))
 
 
-@app.command("show", epilog="Example: hf-lorameta bank show my-bank org/adapter")
-def show_(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[BANK] ADAPTER",
-            help="Folder or Hub repo, by default the default bank; Hub id of one of its adapters.",
-        ),
-    ],
-    token: TokenOption = None,
-    json: JsonFlag = False,
-) -> None:
-    """Show one entry."""
-    from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.index import IndexEntry
-
-    *banks, adapter = names
-    if len(banks) > 1:
-        raise UsageError(f"expected a bank and an adapter, got {len(names)} names")
-    opened = Bank.from_pretrained(*banks, token=token)
-    index = opened.index
-    found = [entry for entry in index.entries if adapter in (entry.adapter, entry.name)]
-    found.sort(key=lambda entry: entry.adapter != adapter)
-    skipped = [entry for entry in index.skipped if entry.adapter == adapter]
-    if not found and not skipped:
-        command = shlex.join(["hf-lorameta", "bank", "list", *banks])
-        raise BankError(f"{banks[0] if banks else opened.id} holds no {adapter}", hint=command)
-    entry = (found or skipped)[0]
-    facts = entry.model_dump(mode="json")
-    shown = facts | ({"columns": entry.columns} if isinstance(entry, IndexEntry) else {})
-    emit(json, facts, lambda: table(["field", "value"], shown.items()))
-
-
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
 def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Recompute every checksum; exits with 4 if one is wrong."""
     from hf_lorameta.bank.bank import Bank
 
-    bank = Bank.from_pretrained(folder)
+    bank = Bank(folder)
     with stage_bars(quiet) as stage:
         problems = bank.verify(partial(stage, "Verifying files"))
     emit(
         json,
         {"problems": problems},
-        lambda: "\n".join(problems) or reports.verified(bank),
+        lambda: "\n".join(problems) or f"{reports.contents(bank)}, all checksums match",
     )
     if problems:
         raise IntegrityError(
             f"{len(problems)} files of {folder} do not match their checksums",
-            hint="delete them and run the build or pull again",
+            hint="delete them, and build or download the bank again",
         )
 
 
@@ -326,37 +264,6 @@ def push(
     with stage_bars(quiet) as stage:
         url = push_bank(folder, repo, private=private, hub=Hub(token), progress=stage)
     emit(json, {"url": url}, lambda: url)
-
-
-@app.command(epilog="Example: hf-lorameta bank pull user/my-bank -o my-bank")
-def pull(
-    repo: Annotated[str, typer.Argument(help="Dataset repo of a bank.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder. Default: the repo's name.", show_default=False
-        ),
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Fetch the adapters now instead of when they are needed.")
-    ] = False,
-    token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
-) -> None:
-    """Fetch a bank: index and profiles now, adapters when they are needed."""
-    from hf_lorameta.bank.share import pull_bank
-    from hf_lorameta.hub.client import Hub
-
-    folder = output or Path(repo.split("/")[-1])
-    with stage_bars(quiet) as stage:
-        bank = pull_bank(
-            repo, folder, revision=revision, everything=everything, hub=Hub(token),
-            progress=partial(stage, "Fetching adapters"),
-        )  # fmt: skip
-    log(quiet, f"{reports.contents(bank)} at {bank.revision}; use it with --bank {folder}")
-    emit(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
 
 
 @app.command(epilog="Example: hf-lorameta bank search --base org/model")

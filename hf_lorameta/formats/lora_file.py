@@ -17,7 +17,7 @@ from hf_lorameta.files import atomic_file
 from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
-from hf_lorameta.formats.safetensors import CODES, DTYPES, Read, TensorInfo
+from hf_lorameta.formats.safetensors import CODES, DTYPES, TensorInfo
 from hf_lorameta.types import FactorPair, FloatArray
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -124,24 +124,6 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
         split = (a.stop - a.start) // 2
         safetensors.widen_into(bits[:split].reshape(a.shape), A[part])
         safetensors.widen_into(bits[split:].reshape(b.shape), B[:, part])
-
-
-def canonicalize(
-    read: Read, infos: Mapping[str, TensorInfo], path: Path, dtype: str = "bfloat16"
-) -> None:
-    """Copy a LoRA file into canonical order and one torch dtype, one tensor at a time.
-
-    The ranges that `read` is called with ascend and adjoin: a stream can serve them. NaN and
-    infinite values, before or after rounding, are an `AdapterError`.
-    """
-    layout, rank = read_layout(infos)
-    header, targets = canonical_header(layout, rank, dtype)
-    with atomic_file(path) as file:
-        file.write(header)
-        for name, info in infos.items():
-            values = safetensors.widen(read(info.start, info.stop), info)
-            file.seek(targets[name].start)
-            file.write(_narrow_finite(values, dtype, name))
 
 
 def write_tensors(

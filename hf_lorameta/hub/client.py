@@ -22,7 +22,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import translated, unexpected_answer
-from hf_lorameta.hub.files import RemoteFile, download, read_range
+from hf_lorameta.hub.files import download, read_range
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.repo import PinnedRepo, Token, is_repo_id
 from hf_lorameta.hub.repo_info import (
@@ -193,27 +193,14 @@ class Hub:
 
     # --- files ----------------------------------------------------------------------------------
 
-    def open(self, repo: PinnedRepo, path: str) -> RemoteFile:
-        """Open a file of a repo that was resolved with ``blobs``, to read it front to back.
-
-        The content is verified: the read that completes the file raises `ConnectionLostError` if
-        the digest is wrong.
-
-        Raises:
-            NotFoundError: no such file.
-        """
-        return RemoteFile(self._connection, repo, path)
-
-    def download(self, repo: PinnedRepo, path: str, local_dir: Path | None = None) -> Path:
-        """Download a file unless it is there already; verify it if the repo has its digest.
-
-        Without `local_dir`, the file is in the cache of `huggingface_hub`.
+    def download(self, repo: PinnedRepo, path: str) -> Path:
+        """Download a file to the client's cache, unless it is there; verify it by its digest.
 
         Raises:
             NotFoundError: no such file.
             ConnectionLostError: the Hub did not answer, or the file was damaged in each transfer.
         """
-        return download(self._connection, repo, path, local_dir)
+        return download(self._connection, repo, path)
 
     def read_range(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
         """Return exactly bytes [start, stop) of a file, with one request and unverified.

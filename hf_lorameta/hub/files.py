@@ -1,7 +1,6 @@
 """Files of a pinned repo: downloaded, or read in ranges, and compared with the Hub's digests."""
 
 import logging
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -11,28 +10,29 @@ from huggingface_hub import constants
 
 from hf_lorameta.errors import NotFoundError
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import DamagedError, damaged_error, unexpected_answer
+from hf_lorameta.hub.errors import DamagedError, unexpected_answer
 from hf_lorameta.hub.repo import Blob, PinnedRepo
 
-_BLOCK_BYTES = 4 << 20
 logger = logging.getLogger(__name__)
 
 # --- whole files --------------------------------------------------------------------------------
 
 
-def download(connection: Connection, repo: PinnedRepo, path: str, local_dir: Path | None) -> Path:
+def download(connection: Connection, repo: PinnedRepo, path: str) -> Path:
     """Download a file unless it is there already; see `hf_lorameta.hub.client.Hub.download`."""
     blob = _blob(repo, path) if repo.verify else None
-    local = _local_copy(repo, path, local_dir)
-    if local and (_is(local, blob) if blob and blob.digest else local_dir is None):
-        return local
+    cached = hfh.try_to_load_from_cache(
+        repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
+    )
+    if isinstance(cached, str) and (blob is None or not blob.digest or _is(Path(cached), blob)):
+        return Path(cached)
 
     def fetch() -> Path:
-        downloaded = _download_once(connection, repo, path, local_dir)
+        downloaded = _download_once(connection, repo, path)
         if blob and not _is(downloaded, blob):
-            cached = downloaded.resolve()  # the target of the link in the cache
+            blob_file = downloaded.resolve()  # the target of the link in the cache
             downloaded.unlink()
-            cached.unlink(missing_ok=True)
+            blob_file.unlink(missing_ok=True)
             raise DamagedError(path)
         return downloaded
 
@@ -44,25 +44,13 @@ def _is(path: Path, blob: Blob) -> bool:
         return blob.matches(file)
 
 
-def _local_copy(repo: PinnedRepo, path: str, local_dir: Path | None) -> Path | None:
-    if local_dir is not None:
-        return local_dir / path if (local_dir / path).is_file() else None
-    cached = hfh.try_to_load_from_cache(
-        repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
-    )
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def _download_once(
-    connection: Connection, repo: PinnedRepo, path: str, local_dir: Path | None
-) -> Path:
+def _download_once(connection: Connection, repo: PinnedRepo, path: str) -> Path:
     try:
         downloaded = connection.api.hf_hub_download(
             repo.repo_id,
             path,
             repo_type=repo.repo_type,
             revision=repo.sha,
-            local_dir=local_dir,
             force_download=True,  # otherwise it retries by itself
         )
         return Path(downloaded)
@@ -75,53 +63,6 @@ def _download_once(
 
 
 # --- ranges -------------------------------------------------------------------------------------
-
-
-@dataclass
-class RemoteFile:
-    """A file at one commit, read in blocks of 4 MB.
-
-    If it is read from front to back, and the repo states its digest, it is verified.
-    """
-
-    connection: Connection
-    repo: PinnedRepo
-    path: str
-    _block: bytes = field(default=b"", init=False)
-    _block_start: int = field(default=0, init=False)
-    _verified: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        self._blob = _blob(self.repo, self.path)
-        self._hasher = self._blob.hasher() if self._blob.digest else None
-
-    @property
-    def size(self) -> int:
-        """The size in bytes."""
-        return self._blob.size
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Return bytes [start, stop).
-
-        Raises:
-            ConnectionLostError: fewer bytes arrived, or this read completes the file and its
-                digest is wrong.
-        """
-        if not self._block_start <= start <= stop <= self._block_start + len(self._block):
-            end = min(self.size, max(stop, start + _BLOCK_BYTES))
-            self._block = self.fetch(start, end)
-            self._block_start = start
-        content = self._block[start - self._block_start : stop - self._block_start]
-        if self._hasher and start <= self._verified < stop:
-            self._hasher.update(content[self._verified - start :])
-            self._verified = stop
-            if stop == self.size and self._hasher.hexdigest() != self._blob.digest:
-                raise damaged_error(self.repo.repo_id, self.path)
-        return content
-
-    def fetch(self, start: int, stop: int) -> bytes:
-        """Return exactly bytes [start, stop), with one request and unverified."""
-        return read_range(self.connection, self.repo, self.path, start, stop)
 
 
 def read_range(connection: Connection, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:

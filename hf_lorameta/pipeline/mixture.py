@@ -30,7 +30,6 @@ from hf_lorameta.pipeline.adapter_folder import (
     SHARED,
     Export,
 )
-from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import PlannedAdapter, as_json
 from hf_lorameta.types import FactorPair, StageProgress
@@ -65,7 +64,7 @@ class Mixture(PlannedAdapter):
     Attributes:
         plan: its recipe's ``emit`` is ``mixture``.
         progress: called with (stage, adapters done, all adapters) while it is saved; None shows
-            bars. A pickled mixture leaves it out.
+            bars.
 
     Raises:
         UsageError: the recipe asks for one adapter.
@@ -95,9 +94,6 @@ class Mixture(PlannedAdapter):
                 "no adapter has a positive coefficient, so that there is nothing to route",
                 hint=_MERGE,
             )
-
-    def __reduce__(self) -> tuple[type["Mixture"], tuple[Plan]]:
-        return Mixture, (self.plan,)
 
     def __repr__(self) -> str:
         name = self.plan.dataset.id or "a local dataset"

@@ -43,8 +43,8 @@ _REPR_ROWS = 5
 class Plan:
     """Which adapters of a bank are combined for a dataset, and with which coefficients.
 
-    A plan is a value: it can be printed, pickled and shown in a notebook. It holds no rows of a
-    dataset that is not public.
+    A plan is a value: it can be printed and shown in a notebook. It holds no rows of a dataset that
+    is not public.
 
     Attributes:
         bank: the bank, of N adapters; of none if no bank is used.

@@ -136,10 +136,11 @@ class BankLoader:
         self.map(Recipe().metric)
         self.state = "checking"
         _ = bank.basis  # shared factors of a pack
-        for number, entry in enumerate(bank.index.adapters, 1):
-            bank.adapter(entry)
-            self.verified = number
+        bank.adapters(bank.index.adapters, self._count)
         self.state = "ready"
+
+    def _count(self, done: int, total: int) -> None:
+        self.verified = done
 
 
 def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:

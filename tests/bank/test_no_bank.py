@@ -1,7 +1,6 @@
 """Which bank is opened for a base model, and which base models can be used without one."""
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,6 +84,16 @@ def test_a_revision_is_for_a_base_model_without_a_bank() -> None:
     assert caught.value.hint == "leave out --base-revision, or add --bank none"
 
 
+@pytest.mark.parametrize("bank", [None, "none", Bank.embedded()])
+def test_a_revision_of_a_bank_needs_the_repo_of_one(
+    bank: Bank | str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_LORAMETA_BANK", raising=False)
+    with pytest.raises(UsageError, match="revision abc") as caught:
+        open_bank(bank, SMOLLM2, revision="abc")
+    assert "--bank user/bank" in str(caught.value.hint)
+
+
 def test_a_bank_of_a_folder_is_found_by_any_path_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,13 +114,6 @@ def test_a_base_model_in_a_folder_is_described(tmp_path: Path) -> None:
     assert str(tmp_path) not in bank.public_base
     assert (len(bank.profiles), bank.layout, bank.output_prior) == (0, (), None)
     assert bank.encode(["sun rain"]) == [[2, 3]]
-
-
-def test_it_is_the_same_after_pickling(tmp_path: Path) -> None:
-    bank = of_folder(write_base(tmp_path / "base"))
-    again = pickle.loads(pickle.dumps(bank))
-    assert again.digest == bank.digest
-    assert again.base == bank.base
 
 
 def test_output_tokens_are_counted_only_where_a_fit_is_possible(tmp_path: Path) -> None:

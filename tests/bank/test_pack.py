@@ -404,12 +404,11 @@ def test_plan_warns_of_a_pack_with_low_retention(tmp_path: Path, data: Path) -> 
     assert not any("pack" in w for w in good)
 
 
-def test_a_pack_is_listed_pushed_pulled_and_used(
+def test_a_pack_is_listed_pushed_and_used(
     cli: Shell, bank: Built, user: Account, tmp_path: Path, data: Path
 ) -> None:
     out = cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 6, "-q").out
     assert "of the updates' energy" in out
-    assert "model.layers.0.self_attn.q_proj" in out
     report = cli("bank", "pack", bank.folder, "-o", "small", "--dtype", "int8", "--json", "-q").json
     assert report["after"] == Bank(tmp_path / "small").size
     assert min(report["retained"]) >= 0.97
@@ -419,18 +418,13 @@ def test_a_pack_is_listed_pushed_pulled_and_used(
     cli("bank", "push", "pack", repo, token=user.token)
     assert "basis.safetensors" in cli.hub.files(repo, repo_type="dataset")
     cli.hub.clear_requests()
-    cli("bank", "pull", repo, "-o", "pulled", "-q")
-    cli("plan", "-d", data, "--bank", "pulled")
+    cli("plan", "-d", data, "--bank", repo)
     assert not touched(cli.hub, "basis.safetensors")
-    for name, source in (("a", "pack"), ("b", "pulled"), ("c", repo)):
+    for name, source in (("a", "pack"), ("b", repo)):
         cli("generate", "-d", data, "--bank", source, "-o", name, "-q")
-    weights = [(tmp_path / n / WEIGHTS_FILE).read_bytes() for n in "abc"]
-    assert weights[0] == weights[1] == weights[2]
-    assert len(touched(cli.hub, "resolve", "basis.safetensors")) >= 2
-    cli("bank", "pull", repo, "-o", "all", "--all", "-q")
-    expected = tree(tmp_path / "pack")
-    pulled = {k: v for k, v in tree(tmp_path / "all").items() if k in expected}
-    assert pulled == expected
+    weights = [(tmp_path / n / WEIGHTS_FILE).read_bytes() for n in "ab"]
+    assert weights[0] == weights[1]
+    assert touched(cli.hub, "resolve", "basis.safetensors")
     cli("push", "-d", data, "--bank", "pack", "--repo-id", f"{user.name}/x", "-q", token=user.token)
     assert WEIGHTS_FILE in cli.hub.files(f"{user.name}/x")
 

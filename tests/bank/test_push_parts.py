@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import snapshot_download
 
 from hf_lorameta import Bank, Hub
 from hf_lorameta.bank import adapter_shards, share, store_profiles
 from hf_lorameta.bank.adapter_shards import AdapterShard
 from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, adapter_path
-from hf_lorameta.bank.share import pull_bank, push_bank
+from hf_lorameta.bank.share import push_bank
 from hf_lorameta.errors import BankError, HubError, IntegrityError
 from tests.bank.test_large_banks import enlarged
 from tests.conftest import Account, Built, Shell, touched, tree
 from tests.hub.conftest import isolated_client, use_endpoint
 from tests.support.fault_hub import Fault, FaultKind
+from tests.support.running_space import SPACE
 
 SIZE = 30
 COMMIT = "/api/datasets/.*/commit/"
@@ -83,6 +85,18 @@ def listed(cli: Shell, repo: str) -> Callable[[], set[str]]:
     return lambda: set(cli.hub.files(repo, repo_type="dataset")) - {".gitattributes"}
 
 
+def fetched(repo: str, hub: Hub, revision: str | None = None) -> Bank:
+    """Open a bank with all its adapters."""
+    bank = Bank.from_hub(repo, revision=revision, hub=hub)
+    assert len(bank.adapters()) == SIZE
+    return bank
+
+
+def downloaded(repo: str, folder: Path) -> Bank:
+    """Download a bank as ``hf download --local-dir`` does."""
+    return Bank(Path(snapshot_download(repo, repo_type="dataset", local_dir=folder)))
+
+
 def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commit five files at a time, as a bank of 100,000 adapters does with 99."""
     monkeypatch.setattr(share, "COMMIT_FILES", 5)
@@ -99,12 +113,40 @@ def test_a_thousand_adapters_take_few_requests(
     assert len(sent) <= 60
     assert tree(many.folder) == before
     cli.hub.clear_requests()
-    pulled = pull_bank(repo, tmp_path / "pulled", everything=True, hub=hub)
+    opened = fetched(repo, hub)
+    _ = opened.distances, opened.profiles, opened.encode
     assert len(cli.hub.requests) <= 40
-    content = tree(pulled.folder)
-    del content["origin.json"]
-    assert {n: c for n, c in content.items() if not n.startswith(".cache")} == before
-    assert pulled.verify() == []
+    assert tree(opened.folder) == before
+    assert opened.verify() == []
+
+
+def test_shards_of_a_downloaded_folder_are_split(
+    hub: Hub, many: Bank, repo: str, tmp_path: Path
+) -> None:
+    push_bank(many.folder, repo, hub=hub)
+    bank = downloaded(repo, tmp_path / "b")
+    entries, adapters = bank.index.entries, tmp_path / "b/adapters"
+    assert {path.suffix for path in adapters.iterdir()} == {".records"}
+    counts: list[int] = []
+    bank.adapters(entries[2:4], lambda done, total: counts.append(done))
+    assert counts == [1, 2, 1, 2]
+    files = {path.name for path in adapters.glob("*.safetensors")}
+    assert files == {f"{entry.name}.safetensors" for entry in entries[:6]}  # of two shards
+    assert len(list(adapters.glob("*.records"))) == 8
+    damaged = next(iter(sorted(adapters.glob("*.records"))))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match=r"adapters/o--08\.safetensors .* differs"):
+        bank.verify()
+    damaged.write_bytes(content)
+    assert bank.verify() == []
+    expected = tree(many.folder)
+    assert {name: raw for name, raw in tree(bank.folder).items() if name in expected} == expected
+    assert not list(adapters.glob("*.records"))
+    (bank.folder / adapter_path(entries[7].name)).unlink()
+    with pytest.raises(BankError, match=r"holds no adapters/o--07\.safetensors"):
+        Bank(bank.folder).adapters()
+    assert Bank(bank.folder).verify() == ["adapters/o--07.safetensors: missing"]
 
 
 def test_commits_have_few_files_and_the_index_is_in_the_last(
@@ -131,7 +173,7 @@ def test_a_push_that_failed_goes_on_where_it_ended(
     with pytest.raises(HubError):
         push_bank(many.folder, repo, hub=hub)
     with pytest.raises(BankError, match="is not a bank"):
-        pull_bank(repo, tmp_path / "early", hub=hub)
+        Bank.from_hub(repo, hub=hub)
     held = cli.hub.commits(repo, repo_type="dataset")[0].tree
     assert len(held) == 7
     cli.hub.clear_faults()
@@ -139,7 +181,7 @@ def test_a_push_that_failed_goes_on_where_it_ended(
     commits = cli.hub.commits(repo, repo_type="dataset")
     assert len(commits) == 6
     assert all(commits[0].tree[name] == entry for name, entry in held.items())
-    assert pull_bank(repo, tmp_path / "b", everything=True, hub=hub).digest == many.digest
+    assert fetched(repo, hub).digest == many.digest
 
 
 def test_until_its_last_commit_a_push_leaves_the_bank_that_was_there(
@@ -151,10 +193,7 @@ def test_until_its_last_commit_a_push_leaves_the_bank_that_was_there(
     many.update_index(entries=many.index.entries[::-1])
     push_bank(many.folder, repo, hub=hub)
     *new, _ = cli.hub.commits(repo, repo_type="dataset")[:-1]
-    digests = [
-        pull_bank(repo, tmp_path / "p", revision=commit.sha, everything=True, hub=hub).digest
-        for commit in new
-    ]
+    digests = [fetched(repo, hub, commit.sha).digest for commit in new]
     assert len(new) > 4
     assert set(digests) == {digest, many.digest}
     assert digests == sorted(digests, key=lambda found: found == digest)
@@ -174,7 +213,7 @@ def test_without_room_in_the_last_commit_there_is_no_index_meanwhile(
     assert INDEX_FILE in after.tree
     assert len(between) == 3
     assert not any(INDEX_FILE in commit.tree for commit in between)
-    assert pull_bank(repo, tmp_path / "p", hub=hub).verify() == []
+    assert downloaded(repo, tmp_path / "p").verify() == []
 
 
 def test_what_left_a_bank_is_deleted_after_its_index(
@@ -222,6 +261,21 @@ def test_few_adapters_are_read_from_their_shards(
     again.adapters(again.index.entries[3:6])  # the two that are missing are most of it
     assert len(touched(cli.hub, "/resolve/", name)) == len(whole) + 1
     assert not list(again.folder.glob("adapters/*.records"))
+
+
+def test_a_space_fetches_whole_shards(
+    cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SPACE))
+    from settings import Settings
+    from work.bank_loader import BankLoader
+
+    push_bank(many.folder, repo, hub=hub)
+    cli.hub.clear_requests()
+    loader = BankLoader(Settings(bank=repo))
+    loader._load()
+    assert (loader.state, loader.verified) == ("ready", SIZE)
+    assert len(touched(cli.hub, "/resolve/", ".records")) <= 20  # of 10 shards
 
 
 def test_profiles_of_a_large_bank_are_read_from_their_shards(
@@ -312,6 +366,5 @@ def test_a_folder_that_was_uploaded_as_it_is_is_a_bank_too(
     cli.hub.create_repo(repo, repo_type="dataset")
     files = {path: content for path, content in tree(many.folder).items() if path[0] != "."}
     cli.hub.commit(repo, files, repo_type="dataset")
-    assert len(Bank.from_pretrained(repo, hub=hub).adapters()) == SIZE
-    pulled = pull_bank(repo, tmp_path / "pulled", everything=True, hub=hub)
-    assert pulled.verify() == []
+    assert fetched(repo, hub).digest == many.digest
+    assert downloaded(repo, tmp_path / "b").verify() == []

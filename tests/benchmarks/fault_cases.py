@@ -128,7 +128,6 @@ class FaultCases:
         """A repo changes or disappears between two requests."""
         read = {
             "build": [("model", "owner/e1"), ("dataset", "owner/e1")],
-            "pull": [("dataset", "owner/bank")],
             "plan": [("dataset", "owner/e1"), ("dataset", "owner/bank")],
             "push": [("dataset", "owner/e1"), ("dataset", "owner/bank")],
         }
@@ -152,7 +151,7 @@ class FaultCases:
     def kills(self) -> Iterator[Case]:
         """SIGKILL at 50 random moments, spread over the duration of the command."""
         rng = random.Random(0)
-        for command in ("build all", "pull", "plan", "push"):
+        for command in ("build all", "plan", "push"):
             row = f"{command.split()[0]}: kill -9 at 50 random moments, then resumed"
             for i in range(50):
                 share = (i + rng.random()) / 50
@@ -168,16 +167,16 @@ class FaultCases:
             for page in range(pages):
                 yield Case(row, f"page {page}", "full_disk", {"command": command, "pages": page})
         for command in (*COMMANDS, "pack", "generate"):
-            row = "build, pull, plan, push, pack, generate: on a read-only disk"
+            row = "build, plan, push, pack, generate: on a read-only disk"
             yield Case(row, command, "read_only_disk", {"command": command})
 
     def concurrent_runs(self) -> Iterator[Case]:
         """Two processes write into one folder at once."""
-        for command in ("build", "pull"):
-            row = f"{command}: two into one folder at once"
-            for number in range(5):
-                arguments = {"command": command, "number": number}
-                yield Case(row, f"number {number}", "concurrent", arguments)
+        for number in range(5):
+            arguments = {"command": "build", "number": number}
+            yield Case(
+                "build: two into one folder at once", f"number {number}", "concurrent", arguments
+            )
 
     def fuzzed_inputs(self) -> Iterator[Case]:
         """Invalid inputs."""

@@ -25,11 +25,10 @@ from typing import Any, Self
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER
-from hf_lorameta.files import sha256
 from tests.conftest import BASE, Account, Done, Shell, rows, tokenizer_json, tree
 from tests.support.fault_hub import Fault, FaultHub
 
-COMMANDS = ("build", "pull", "plan", "push")
+COMMANDS = ("build", "plan", "push")
 DISK_MB = 256
 PAGE = 4096
 ROOT = Path(__file__).parents[2]
@@ -193,7 +192,6 @@ class World:
         return {
             "build": ("bank", "build", self.few, "-o", name, "-q"),
             "build all": ("bank", "build", self.all, "-o", name, "-q"),
-            "pull": ("bank", "pull", bank, "-o", name, "--all", "-q"),
             "plan": ("plan", "-d", data, "--bank", bank, "-q", "--json"),
             "push": ("push", "-d", data, "--bank", bank, "-q", "--overwrite",
                      "--repo-id", f"owner/{name}"),
@@ -534,10 +532,6 @@ class World:
         if command.startswith("build"):
             records = (folder / WORK_FOLDER).glob("*.json")
             return [p.stem.replace("--", "/") for p in records if p.stem != "seen"]
-        if command == "pull":
-            digests = {e.name: e.sha256 for e in Bank(self.folder).index.entries}
-            files = (folder / "adapters").glob("*.safetensors")
-            return [p.name for p in files if sha256(p) == digests[p.stem]]
         return []
 
     def full_disk(self, command: str, pages: int) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 from filelock import FileLock
 
-from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
     DISTANCES_FILE,
     INDEX_FILE,
@@ -57,7 +57,6 @@ def _build(folder: Path, tasks: list[str]) -> None:
         entries = shared_data.seed(hub, tasks)
         manifest.write_text(shared_data.as_yaml(entries), encoding="utf-8")
         command = ["bank", "build", str(manifest), "-o", str(folder), "--quiet"]
-        command += ["--tokenizer", str(EMBEDDED_FOLDER / TOKENIZER_FILE)]
         env = {**os.environ, **hub.env(home=folder.parent / "home")}
         subprocess.run([sys.executable, "-m", "hf_lorameta", *command], env=env, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip

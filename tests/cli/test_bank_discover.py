@@ -10,9 +10,7 @@ import pytest
 import yaml
 
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.formats.lora_layout import Module
 from tests.conftest import (
-    LAYOUT,
     Account,
     Shell,
     adapter_files,
@@ -73,7 +71,7 @@ def test_the_manifest_pins_adapters_and_datasets_and_can_be_built(
     assert len(touched(hub, "/api/models", "filter=")) == 1
     assert "3 of 3 adapters" in done.out
     assert "2 state no license" in done.out
-    cli("bank", "build", "m.yaml", "-o", "b", "--strict")
+    cli("bank", "build", "m.yaml", "-o", "b")
     assert {e["adapter"] for e in cli("bank", "list", "b", "--json").json["entries"]} == set(wanted)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "m.left-out.tsv", "m.yaml"]
 
@@ -126,7 +124,7 @@ def test_adapters_in_folders_are_found_with_datasets_and_licenses_of_their_own_c
         f"{many}/my lora": "name not possible in a manifest",
     }
     assert len(touched(cli.hub, f"/api/models/{many}")) == 1
-    cli("bank", "build", "m.yaml", "-o", "b", "--strict")
+    cli("bank", "build", "m.yaml", "-o", "b")
     built = cli("bank", "list", "b", "--json").json["entries"]
     licenses = {entry["adapter"]: entry["license"] for entry in built}
     assert licenses[f"{many}/flan/rte"] == "cc-by-4.0"
@@ -143,7 +141,6 @@ def test_each_adapter_that_is_left_out_has_its_reason(
     plain = adapter_files(base=base)
     gated = user.dataset("gated", {"train.jsonl": rows(0)}, gated=True)
     private = user.dataset("private", {"train.jsonl": rows(0)}, private=True)
-    other = tuple(Module(m.name, 6, m.out_features) for m in LAYOUT)
     without_weights = {k: v for k, v in plain.items() if k != WEIGHTS_FILE}
     part = "adapter_model-00001-of-00002.safetensors"
     expected = {
@@ -166,12 +163,6 @@ def test_each_adapter_that_is_left_out_has_its_reason(
             "not a plain LoRA adapter",
         publisher.adapter("other-base", adapter_files(base="org/z")):
             "config names another base model",
-        publisher.adapter("rank", adapter_files(base=base, r=3)):
-            "weights are not those of a plain LoRA adapter",
-        publisher.adapter("short", plain | {WEIGHTS_FILE: plain[WEIGHTS_FILE][:-4]}):
-            "weights are not those of a plain LoRA adapter",
-        publisher.adapter("shapes", adapter_files(base=base, layout=other)):
-            "adapts other modules or shapes than most",
     }  # fmt: skip
     locked = f"{user.name}/locked"
     cli.hub.create_repo(locked, gated=True)
@@ -191,6 +182,7 @@ def test_each_adapter_that_is_left_out_has_its_reason(
     listed = [line.split("\t") for line in table]
     assert listed[0] == ["adapter", "reason", "detail"]
     assert {line[0]: line[1] for line in listed[1:]} == expected
+    assert touched(cli.hub, WEIGHTS_FILE) == []  # the build checks weights
     for name in ("no-data", "two"):  # the list says enough
         assert touched(cli.hub, f"/{user.name}/{name}") == []
     assert len(touched(cli.hub, "/api/datasets/", publisher.data)) == 1
@@ -209,15 +201,6 @@ def test_private_adapters_are_left_out_although_the_token_sees_them(
     found = cli("bank", "discover", publisher.base, "-o", "m.yaml", "--json", token=user.token).json
     assert [left["reason"] for left in found["left_out"]] == ["private"]
     assert [entry["adapter"] for entry in found["entries"]] == [f"{user.name}/public"]
-
-
-def test_only_the_head_of_the_weights_is_read(cli: Shell, publisher: Publisher) -> None:
-    wide = tuple(Module(m.name, 1 << 14, m.out_features) for m in LAYOUT)
-    files = adapter_files(base=publisher.base, layout=wide)
-    publisher.adapter("wide", files)
-    cli("bank", "discover", publisher.base, "-o", "m.yaml")
-    sent = sum(r.bytes_sent for r in cli.hub.requests if WEIGHTS_FILE in r.path)
-    assert sent <= 128 << 10 < len(files[WEIGHTS_FILE])
 
 
 def test_a_killed_command_resumes(cli: Shell, publisher: Publisher, tmp_path: Path) -> None:
@@ -255,7 +238,7 @@ def test_an_adapter_without_an_answer_is_reported_and_a_dead_hub_is_an_error(
     ).json
     assert len(found["entries"]) == 4
     assert [left["reason"] for left in found["left_out"]] == ["the Hub did not answer"]
-    cli.hub.add_fault(Fault("status", status=500, path="/resolve/"))
+    cli.hub.add_fault(Fault("status", status=500, path="/api/models/.*/revision/"))
     done = cli("bank", "discover", publisher.base, "-o", "n.yaml", before=no_retries, code=6)
     assert "finished work is kept" in done.err
     assert not (tmp_path / "n.yaml").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lorameta.bank.bank import EMBEDDED, Bank
+from hf_lorameta.bank.bank import EMBEDDED
 from hf_lorameta.bank.index import adapter_path
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Module
@@ -62,21 +62,6 @@ def test_list_of_the_bank_for_a_base_model(cli: Shell, bank: Built) -> None:
     assert "Next:  hf-lorameta bank search --base base/tiny" in missing
 
 
-def test_show_prints_one_entry(cli: Shell, bank: Built) -> None:
-    adapter = bank.owner.entries[1]["adapter"]
-    assert cli("bank", "show", bank.folder, adapter, "--json").json["adapter"] == adapter
-    named = adapter.replace("/", "--")
-    shown = cli("bank", "show", bank.folder, named).out
-    assert adapter in shown
-    assert "input=input,output=output" in shown
-    assert "holds no no/such" in cli("bank", "show", bank.folder, "no/such", code=4).err
-    embedded = Bank.embedded().index.entries[0].adapter
-    assert cli("bank", "show", embedded, "--json").json["adapter"] == embedded
-    assert "hf-lorameta bank list\n" in cli("bank", "show", "no/such", code=4).err
-    assert cli("bank", "show", adapter, "--json", HF_LORAMETA_BANK=str(bank.folder)).json["rank"]
-    assert "got 3 names" in cli("bank", "show", bank.folder, adapter, "more", code=2).err
-
-
 def test_a_repeated_build_downloads_only_new_entries(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
@@ -96,6 +81,22 @@ def test_a_repeated_build_downloads_only_new_entries(
     assert touched(cli.hub, f"{user.name}/e3")
     assert [p for p in touched(cli.hub, user.name) if "/e3" not in p] == []
     assert len(cli("bank", "list", target, "--json").json["entries"]) == 4
+
+
+def test_a_build_drops_no_adapter_of_a_bank(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    few = bank.owner.manifest(tmp_path / "few.yaml", bank.owner.entries[:2])
+    more = bank.owner.manifest(tmp_path / "more.yaml", bank.owner.entries[2:])
+    cli("bank", "build", few, "-o", "added")
+    cli("bank", "add", "added", more)
+    base = "Qwen/Qwen2.5-Coder-0.5B-Instruct"  # of a general adapter alone
+    shutil.copytree(EMBEDDED[base], tmp_path / "general")
+    for folder, lost in (("added", f"2 adapters, such as {bank.owner.name}--e2"),
+                         ("general", "1 adapter, such as general")):  # fmt: skip
+        before = tree(tmp_path / folder)
+        refused = cli("bank", "build", few, "-o", folder, code=4).err
+        assert f"holds a bank that would lose {lost}" in refused
+        assert "name another folder" in refused
+        assert tree(tmp_path / folder) == before
 
 
 def test_the_number_of_workers_does_not_change_the_bytes(
@@ -230,7 +231,6 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
     pairs = (file.factors(module.name) for module in file.layout)
     whole = np.concatenate([(entries[0]["scaling"] * B @ A).ravel() for A, B in pairs])
     assert entries[0]["norm"] == pytest.approx(float(np.linalg.norm(whole)), rel=1e-5)
-    cli(*build, "-o", "strict", "--strict", code=5)
     assert len(cli(*build, "-o", "b", "--keep-outliers", "--json").json["entries"]) == 4
 
     cli("bank", "build", few, "-o", "c")
@@ -241,18 +241,13 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
     assert [entry["adapter"] for entry in again.json["added"]] == [poisoned]
 
 
-def test_strict_stops_at_an_invalid_entry(cli: Shell, user: Account, tmp_path: Path) -> None:
-    user.entry("good")
+def test_no_usable_entry_is_an_error(cli: Shell, user: Account, tmp_path: Path) -> None:
     user.entry("dora", use_dora=True)
     manifest = user.manifest(tmp_path / "m.yaml")
-    stopped = cli("bank", "build", manifest, "-o", tmp_path / "b", "--strict", code=5)
-    assert "dora" in stopped.err.lower()
+    failed = cli("bank", "build", manifest, "-o", tmp_path / "b", code=4)
+    assert "the only entry cannot be used" in failed.err
+    assert "dora" in failed.err.lower()
     assert not (tmp_path / "b/bank.json").exists()
-    only = user.manifest(tmp_path / "n.yaml", user.entries[1:])
-    assert (
-        "the only entry cannot be used"
-        in cli("bank", "build", only, "-o", tmp_path / "c", code=4).err
-    )
 
 
 def test_local_adapters_and_datasets_are_entries_that_show_no_path(
@@ -298,6 +293,13 @@ def test_local_adapters_and_datasets_are_entries_that_show_no_path(
     cli("bank", "verify", "b")
 
 
+def with_tokenizer(manifest: Path, repo: str) -> Path:
+    """Write a copy of a manifest that names the repo of a tokenizer."""
+    path = manifest.with_name("with-tokenizer.yaml")
+    path.write_text(json.dumps(json.loads(manifest.read_text()) | {"tokenizer": repo}))
+    return path
+
+
 def test_an_invalid_manifest_tokenizer_or_target_is_refused(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
@@ -307,14 +309,13 @@ def test_an_invalid_manifest_tokenizer_or_target_is_refused(
     (tmp_path / "bad.yaml").write_text("version: 1\nbase_model: o/m\nentries:\n  - adaptr: x\n")
     error = cli("bank", "build", tmp_path / "bad.yaml", "-o", target, code=2).err
     assert "bad.yaml: entries.0.adapter: is missing" in error
-    cli("bank", "build", manifest, "-o", target, "--tokenizer", "missing.json", code=4)
-    (tmp_path / "t.json").write_text("{}")
-    bad = cli("bank", "build", manifest, "-o", target, "--tokenizer", "t.json", code=4)
-    assert "tokenizer.json" in bad.err
+    broken = with_tokenizer(manifest, user.adapter("t", {"tokenizer.json": b"{}"}))
+    assert "tokenizer.json" in cli("bank", "build", broken, "-o", target, code=4).err
     (tmp_path / "file").write_text("")
     cli("bank", "build", manifest, "-o", tmp_path / "file", code=4)
     manifest.write_text(manifest.read_text().replace("base/tiny", "base/none"))
-    assert "--tokenizer" in cli("bank", "build", manifest, "-o", target, code=4).err
+    missing = cli("bank", "build", manifest, "-o", target, code=4).err
+    assert "name another repo in the manifest's `tokenizer`" in missing
 
 
 def test_another_tokenizer_recomputes_the_profiles(
@@ -323,11 +324,11 @@ def test_another_tokenizer_recomputes_the_profiles(
     user.entry("e0", 0)
     user.entry("e1", 1)
     manifest = user.manifest(tmp_path / "m.yaml")
-    other = tmp_path / "t.json"
-    other.write_bytes(tokenizer_json().replace(b'"sun"', b'"fog"'))
+    files = {"tokenizer.json": tokenizer_json().replace(b'"sun"', b'"fog"')}
+    other = with_tokenizer(manifest, user.adapter("t", files))
     cli("bank", "build", manifest, "-o", tmp_path / "b")
-    cli("bank", "build", manifest, "-o", tmp_path / "b", "--tokenizer", other)
-    cli("bank", "build", manifest, "-o", tmp_path / "fresh", "--tokenizer", other)
+    cli("bank", "build", other, "-o", tmp_path / "b")
+    cli("bank", "build", other, "-o", tmp_path / "fresh")
     assert tree(tmp_path / "b") == tree(tmp_path / "fresh")
 
 
@@ -343,6 +344,7 @@ def test_another_tokenizer_recomputes_the_profiles(
 def test_a_build_retries_after_transient_errors(
     cli: Shell, bank: Built, tmp_path: Path, fault: Fault
 ) -> None:
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
     cli.hub.add_fault(fault)
     two = bank.owner.entries[:2]
     manifest = bank.owner.manifest(tmp_path / "m", two)
@@ -355,6 +357,7 @@ def test_a_killed_build_resumes_with_the_unfinished_entry(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
     last = bank.owner.entries[-1]["adapter"]
     cli.hub.add_fault(Fault("delay", path=f"{last}/resolve/.*{WEIGHTS}", seconds=20))
     build = cli.start("bank", "build", manifest, "-o", target)
@@ -431,85 +434,34 @@ def test_push_publishes_no_other_files_and_keeps_the_visibility(
     cli("bank", "push", copy, repo, token=user.token, code=4)
 
 
-def test_a_general_adapter_alone_is_pulled_and_used(
+def test_a_general_adapter_alone_is_fetched_and_used(
     cli: Shell, user: Account, data: Path, tmp_path: Path
 ) -> None:
-    base, repo, folder = "Qwen/Qwen2.5-Coder-0.5B-Instruct", f"{user.name}/small", tmp_path / "b"
+    base, repo = "Qwen/Qwen2.5-Coder-0.5B-Instruct", f"{user.name}/small"
     cli("bank", "push", EMBEDDED[base], repo, "--public", token=user.token)
-    assert "a general adapter at " in cli("bank", "pull", repo, "-o", folder).err
-    cli("generate", "--dataset", data, "--bank", folder, "-o", tmp_path / "adapter", "--no-fit")
+    cli("generate", "--dataset", data, "--bank", repo, "-o", tmp_path / "adapter", "--no-fit")
     report = cli("inspect", tmp_path / "adapter").out
     assert "general coefficient" in report
     assert "distance" not in report
 
 
-def test_pull_downloads_profiles_now_and_adapters_when_needed(
-    cli: Shell, bank: Built, tmp_path: Path
+def test_a_bank_on_the_hub_is_fetched_as_it_is_needed(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    cli("bank", "pull", bank.repo, "-o", tmp_path / "b")
+    cli("bank", "list", bank.repo)
+    assert touched(cli.hub, "profiles.safetensors") == []
+    cli("plan", "--dataset", "rows.jsonl", "--bank", bank.repo)
     assert touched(cli.hub, "profiles.safetensors")
     assert touched(cli.hub, "adapters/") == []
-    assert not (tmp_path / "b/adapters").exists()
-    assert "0 of 4 adapters fetched" in cli("bank", "verify", tmp_path / "b").out
-    cli("plan", "--dataset", "rows.jsonl", "--bank", "b")
-    assert touched(cli.hub, "adapters/") == []
-    cli("generate", "--dataset", "rows.jsonl", "--bank", "b", "-o", "a", "--top-k", 1)
+    cli("generate", "--dataset", "rows.jsonl", "--bank", bank.repo, "-o", "a", "--top-k", 1)
     fetched = {p.split("?")[0].rsplit("/", 1)[-1] for p in touched(cli.hub, "adapters/")}
     assert fetched == {f"{bank.owner.name}--e1.safetensors"}
     provenance = json.loads((tmp_path / "a/recipe.json").read_bytes())
     assert provenance["bank"]["id"] == bank.repo
     assert provenance["bank"]["revision"] == cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
-    cli("bank", "pull", bank.repo, "-o", tmp_path / "all", "--all")
-    assert len(list((tmp_path / "all/adapters").iterdir())) == 4
-
-
-def test_banks_are_neither_pulled_nor_built_over_each_other(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    cli("bank", "pull", bank.repo, "-o", "pulled")
-    before = tree(tmp_path / "pulled")
-    manifest = bank.owner.manifest(tmp_path / "m.yaml")
-    built = cli("bank", "build", manifest, "-o", "pulled", code=4)
-    assert "was fetched from the Hub and cannot be changed" in built.err
-    assert tree(tmp_path / "pulled") == before
-    refused = cli("bank", "pull", bank.repo, "-o", bank.folder, code=4)
-    assert "built here" in refused.err
-    assert not (bank.folder / "origin.json").exists()
-    user.dataset("data", {"train.jsonl": rows(0)})
-    assert "not a bank" in cli("bank", "pull", f"{user.name}/data", "-o", "x", code=4).err
-    cli("bank", "pull", bank.repo, "--revision", "nothing", "-o", "x", code=6)
-
-
-def test_pull_fetches_the_given_revision_and_updates_to_the_newest(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    repo = f"{user.name}/b"
-    cli("bank", "push", bank.folder, repo, token=user.token)
-    first = cli.hub.commits(repo, repo_type="dataset")[0].sha
-    copy = tmp_path / "newer"
-    cli("bank", "build", bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2]), "-o", copy)
-    cli("bank", "push", copy, repo, token=user.token)
-    pulled = cli("bank", "pull", repo, "-o", "old", "--revision", first, "--json").json
-    assert pulled["revision"] == first
-    assert len(cli("bank", "list", "old", "--json").json["entries"]) == 4
-    cli("bank", "pull", repo, "-o", "old", "--quiet")
-    assert len(cli("bank", "list", "old", "--json").json["entries"]) == 2
-
-
-def test_an_interrupted_update_leaves_no_index_of_another_commit(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    repo = f"{user.name}/b"
-    cli("bank", "push", bank.folder, repo, token=user.token)
-    cli("bank", "pull", repo, "-o", "b")
-    cli.hub.commit(repo, {"notes.txt": b"a new commit"}, repo_type="dataset")
-    cli.hub.add_fault(Fault("status", status=404, path="resolve/.*bank.json", times=2))
-    cli("bank", "pull", repo, "-o", "b", code=6)
-    assert not (tmp_path / "b/bank.json").exists()
-    cli.hub.clear_faults()
-    pulled = cli("bank", "pull", repo, "-o", "b", "--json").json
-    assert pulled["revision"] == cli.hub.commits(repo, repo_type="dataset")[0].sha
+    data = user.dataset("data", {"train.jsonl": rows(0)})
+    assert "not a bank" in cli("bank", "list", data, code=4).err
 
 
 def test_an_adapter_that_differs_from_the_index_is_refused(
@@ -525,10 +477,6 @@ def test_an_adapter_that_differs_from_the_index_is_refused(
         done = cli("generate", "--dataset", "rows.jsonl", "--bank", repo, "-o", "a", code=4)
         assert name in done.err
         assert not (tmp_path / "a").exists()
-    cli("bank", "pull", repo, "-o", "p")
-    for _ in range(2):
-        cli("generate", "--dataset", "rows.jsonl", "--bank", "p", "-o", "a", code=4)
-    cli("bank", "pull", repo, "-o", "q", "--all", code=4)
 
 
 def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> None:
@@ -547,33 +495,3 @@ def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> 
     two = bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2])
     cli("bank", "build", two, "-o", tmp_path / "two")
     cli("bank", "fit", tmp_path / "two", code=4)
-
-
-def test_a_folder_and_a_repo_merge_into_a_bank_that_verifies_and_generates(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    for topic in range(2):
-        user.entry(f"mine{topic}", topic, rank=3)
-    cli("bank", "build", user.manifest(tmp_path / "m.yaml"), "-o", "mine")
-    done = cli("bank", "merge", "mine", bank.repo, "-o", "both")
-    assert "6 adapters of 2 banks" in done.out
-    assert cli("bank", "verify", "both").out == "6 adapters, all checksums match\n"
-    listed = cli("bank", "list", "both", "--json").json
-    theirs = cli("bank", "list", bank.folder, "--json").json["entries"]
-    assert [e["adapter"] for e in listed["entries"][:2]] == [e["adapter"] for e in user.entries]
-    assert listed["entries"][2:] == theirs  # commits, licenses and checksums
-    revision = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
-    assert [(m["id"], m["revision"]) for m in listed["merged"]] == [
-        (None, None), (bank.repo, revision)
-    ]  # fmt: skip
-    twice = cli("bank", "merge", bank.folder, bank.repo, "-o", "twice").out
-    assert [line for line in twice.splitlines() if "left out" in line] == [
-        "left out: 4 adapters, with the reasons in hf-lorameta bank list twice"
-    ]
-    assert cli("bank", "list", "twice").out.count("one copy is kept") == 4
-    (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    cli("generate", "--dataset", "rows.jsonl", "--bank", "both", "-o", "adapter")
-    cli("bank", "push", "both", f"{user.name}/both", token=user.token)
-    assert "exists" in cli("bank", "merge", "mine", bank.repo, "-o", "both", code=2).err
-    cli("bank", "merge", "mine", "no/such", "-o", "c", code=6)
-    cli("bank", "merge", "mine", "-o", "c", code=2)

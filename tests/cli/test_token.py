@@ -91,9 +91,7 @@ CASES = (
     Case("export {adapter} -o out.gguf --base {base}", code=2, message="llama, mistral"),
     Case("try {adapter} --prompt x", FAKE_LLAMA, code=2, message="located the adapter"),
     Case("bank list {bank}"),
-    Case("bank show {bank} {user}/a1"),
     Case("bank push {folder} {user}/new-bank"),
-    Case("bank pull {bank} -o out --all"),
     Case("space build -o out --bank {bank}", NO_PACKAGE),
     Case("space deploy --repo {user}/new-space --bank {bank}", NO_PACKAGE),
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -63,7 +62,7 @@ def repo(server: FaultHub) -> PinnedRepo:
 OPERATIONS: dict[str, Callable[[Hub, PinnedRepo], object]] = {
     "resolve": lambda hub, repo: hub.resolve(REPO, "model"),
     "user": lambda hub, repo: hub.user(),
-    "read": lambda hub, repo: hub.open(repo, FILE).read(0, 3),
+    "read": lambda hub, repo: hub.read_range(repo, FILE, 0, 3),
     "download": lambda hub, repo: hub.download(repo, FILE),
 }
 
@@ -91,7 +90,7 @@ def test_an_operation_succeeds_after_transient_errors(
 
 def test_lost_connections_are_retried(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:
     server.add_fault(Fault("cut", times=2))
-    assert Hub().open(repo, FILE).read(0, 3) == b"wei"
+    assert Hub().read_range(repo, FILE, 0, 3) == b"wei"
     assert clock.waits == [1, 2]
     assert len(server.requests) == 3
 
@@ -205,25 +204,17 @@ def test_other_errors_are_not_retried(server: FaultHub, repo: PinnedRepo, clock:
 # --- downloads ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("into_folder", [False, True])
-def test_a_download_is_not_repeated(
-    server: FaultHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
-) -> None:
-    folder = tmp_path / "here" if into_folder else None
-    path = Hub().download(repo, FILE, folder)
+def test_a_download_is_not_repeated(server: FaultHub, repo: PinnedRepo) -> None:
+    path = Hub().download(repo, FILE)
     assert path.read_bytes() == b"weights"
     server.clear_requests()
-    assert Hub().download(repo, FILE, folder) == path
+    assert Hub().download(repo, FILE) == path
     assert server.requests == []
 
 
-@pytest.mark.parametrize("into_folder", [False, True])
-def test_a_damaged_local_file_is_downloaded_again(
-    server: FaultHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
-) -> None:
-    folder = tmp_path / "here" if into_folder else None
-    Hub().download(repo, FILE, folder).write_bytes(b"WEIGHTS")
-    assert Hub().download(repo, FILE, folder).read_bytes() == b"weights"
+def test_a_damaged_local_file_is_downloaded_again(repo: PinnedRepo) -> None:
+    Hub().download(repo, FILE).write_bytes(b"WEIGHTS")
+    assert Hub().download(repo, FILE).read_bytes() == b"weights"
 
 
 def test_a_connection_lost_in_a_download_is_retried_by_the_client(

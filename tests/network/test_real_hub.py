@@ -46,12 +46,10 @@ def test_dataset_is_pinned_and_streams_rows(hub: Hub, entry: BankEntry) -> None:
 def test_adapter_config_and_safetensors_header_are_read(hub: Hub, entry: BankEntry) -> None:
     repo = hub.resolve(entry.adapter, "model", blobs=True)
     assert len(repo.sha) == 40
-    file = hub.open(repo, CONFIG_FILE)
-    config = file.read(0, file.size)
+    config = hub.download(repo, CONFIG_FILE).read_bytes()
     assert read_config(json.loads(config)).rank == 16
-    weights = hub.open(repo, WEIGHTS_FILE)
-    length = int.from_bytes(weights.fetch(0, 8), "little")
-    header = json.loads(weights.fetch(8, 8 + length))
+    length = int.from_bytes(hub.read_range(repo, WEIGHTS_FILE, 0, 8), "little")
+    header = json.loads(hub.read_range(repo, WEIGHTS_FILE, 8, 8 + length))
     assert any(name.endswith("lora_A.weight") for name in header)
 
 

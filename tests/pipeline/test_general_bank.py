@@ -1,8 +1,6 @@
 """A bank with a general adapter and an output prior, from training to a published adapter."""
 
 import json
-import pickle
-import shutil
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -19,11 +17,9 @@ pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe, open_dataset, plan  # noqa: E402
 from hf_lorameta.bank.fit_neural_rule import fit_bank  # noqa: E402
-from hf_lorameta.bank.merge import merge_banks  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.bank.share import bank_card  # noqa: E402
 from hf_lorameta.cards.model_card import render_card  # noqa: E402
-from hf_lorameta.cli.bank_reports import merge_report  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import BankError, RecipeError  # noqa: E402
@@ -121,7 +117,7 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     general, base = lone.index.general, Path(lone.index.base_model)
     assert general is not None
     assert (len(lone), len(lone.index.adapters), lone.verify()) == (0, 1, [])
-    planned = pickle.loads(pickle.dumps(plan(new, lone)))
+    planned = plan(new, lone)
     assert planned.coefficients.tolist() == [1]
     assert planned.output_counts is not None  # by which a fit is proposed
     assert "the general adapter of local bank" in repr(planned)
@@ -177,20 +173,14 @@ def test_warnings_of_a_general_adapter_name_nothing_that_was_compared(
         assert absent not in shown
 
 
-def test_general_adapters_alone_can_be_merged_and_published(lone: Bank, tmp_path: Path) -> None:
-    copy = Bank(shutil.copytree(lone.folder, tmp_path / "copy"))
-    merged = merge_banks([lone, copy], tmp_path / "merged")
-    assert (len(merged), merged.verify()) == (0, [])
-    assert "a general adapter for" in repr(merged)
-    assert merged.index.general == lone.index.general
-    report = merge_report(merged, [lone, copy])
-    assert report.startswith("a general adapter of 2 banks")
-    assert "licenses: unknown" in report
-    card = bank_card(merged, "user/bank")
+def test_a_general_adapter_alone_can_be_published(lone: Bank) -> None:
+    assert (len(lone), lone.verify()) == (0, [])
+    assert "a general adapter for" in repr(lone)
+    card = bank_card(lone, "user/bank")
     assert "lists every source with its commit and license" in card
     assert "skipped" not in card
     with pytest.raises(BankError, match="no adapters besides the general one, expected at least 3"):
-        fit_bank(merged)
+        fit_bank(lone)
 
 
 @pytest.mark.parametrize(

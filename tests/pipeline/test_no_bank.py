@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +243,6 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     assert planned.to_dict()["bank"] is None
     assert len(planned.to_pandas()) == 0
     assert "<table>" in planned._repr_html_()
-    assert pickle.loads(pickle.dumps(planned)).provenance() == planned.provenance()
     advice = advise(planned, Session(base=bases["Llama"]))
     assert advice == "--fit 48 takes at most about 0 s on this CPU"
     tokens = (planned.profile.input.total + planned.profile.output.total) / 64

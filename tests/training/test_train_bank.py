@@ -21,7 +21,7 @@ from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.bank.test_build_executors import Cluster, needs_dask
 from tests.cli.conftest import EVERY_LINE
-from tests.conftest import Account, Shell, tree
+from tests.conftest import Account, Built, Shell, tree
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -271,6 +271,15 @@ def test_a_base_model_beyond_memory_is_an_error_before_it_is_loaded(
         train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank")
 
 
+def test_no_adapter_that_was_built_is_dropped(base: Path, bank: Built, tmp_path: Path) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 2)
+    built = shutil.copytree(bank.folder, tmp_path / "built")
+    before = tree(built)
+    with pytest.raises(BankError, match=r"a bank that would lose 4 adapters, such as .*--e0"):
+        train(base, tasks, built)
+    assert tree(built) == before
+
+
 def test_no_usable_task_is_an_error(base: Path, tmp_path: Path) -> None:
     tiny.write_task(tmp_path / "tasks", "empty", [])
     with pytest.raises(BankError, match="the only entry cannot be used"):
@@ -354,8 +363,7 @@ def test_a_bank_of_the_general_adapter_is_trained_published_and_extended(
     cli("generate", "--dataset", new, "--bank", "bank", "-o", "adapter", "--no-fit")
     assert (tmp_path / "adapter" / WEIGHTS_FILE).exists()
     cli("bank", "push", "bank", f"{user.name}/lone", "--private", token=user.token)
-    cli("bank", "pull", f"{user.name}/lone", "-o", "pulled", token=user.token)
-    assert cli("bank", "verify", "pulled").code == 0
+    cli("plan", "--dataset", new, "--bank", f"{user.name}/lone", token=user.token)
     general = Bank(tmp_path / "bank").index.general
     assert cli(*command, "--json").json["adapters"] == 3
     assert Bank(tmp_path / "bank").index.general == general

@@ -28,6 +28,8 @@ _UNSEEN = 1e-4
 class States:
     """What the last down-projection and the final norm see where output tokens are predicted.
 
+    On the CPU: what is computed from them needs float64, which mps lacks.
+
     Attributes:
         inputs: (n, in) inputs x of the down-projection.
         sums: (n, d) inputs z of the final norm: the sum of all layers' outputs, with that of the
@@ -68,14 +70,15 @@ def measure_prior(
     gates = _regress(inputs, weights, torch.stack([first, 1 - first], 1))
     epsilon = getattr(decoder.norm, "variance_epsilon", 1e-6)
     inverse = (states.square().mean(1) + epsilon).rsqrt()
-    scale = float(1 / (inverse * weights).sum())
-    vectors = model.get_output_embeddings().weight.float() * decoder.norm.weight.float()
+    scale = 1 / (inverse * weights).sum()
+    weight, norm = model.get_output_embeddings().weight, decoder.norm.weight
+    vectors = weight.cpu().float() * norm.cpu().float()
     directions = _main_directions(vectors)
     return OutputPrior(
         projection,
-        (vectors @ directions.T).cpu().numpy(),
-        (directions * scale).cpu().numpy(),
-        gates.T.float().cpu().numpy().copy(),
+        (vectors @ directions.T).numpy(),
+        (directions * scale).numpy(),
+        gates.T.float().numpy().copy(),
         np.stack([_background(tasks, part, len(vectors)) for part in (0, 1)]),
     )
 
@@ -154,7 +157,7 @@ def collect_states(
                 token_losses(model, packed)
             at = torch.tensor(packed.predicting)
             for values in kept:
-                values[-1] = values[-1][at]
+                values[-1] = values[-1][at].cpu()
     return States(*map(torch.cat, kept))
 
 

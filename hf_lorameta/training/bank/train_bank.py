@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.build import BankFacts, Outcome, finish_bank, locked_folder
+from hf_lorameta.bank.build import (
+    BankFacts,
+    Outcome,
+    adapters_in,
+    finish_bank,
+    locked_folder,
+    refuse_to_drop,
+)
 from hf_lorameta.bank.index import (
+    GENERAL,
     TOKENIZER_FILE,
     GeneralEntry,
     OutputPriorEntry,
@@ -88,12 +96,15 @@ def train_bank(
 
     Raises:
         UsageError: the base model does not fit in memory, or cannot be trained here.
-        BankError: no task is usable, the disk is too full, the folder cannot be written, or another
-            build is running in it.
+        BankError: no task is usable, the disk is too full, the folder holds adapters that were not
+            trained there, it cannot be written, or another build is running in it.
     """
     settings, machine = settings or Settings(), machine or Machine()
     plan, layout = check_base(base.folder, settings, machine)
+    trained = {GENERAL, *(task.entry_name for task in tasks)}
     with locked_folder(folder):
+        others = [name for name in adapters_in(folder) if name not in trained]
+        refuse_to_drop(folder, [name for name in others if read_log(folder, name) is None])
         tokenizer = folder / TOKENIZER_FILE
         write_atomically(tokenizer, read_tokenizer(base.folder))
         machine = replace(machine, dtype=plan.dtype)
