@@ -147,6 +147,7 @@ def is_significant(gains: Array) -> bool:
         gains: (R,) in any unit.
 
     Example:
+        >>> import numpy as np
         >>> is_significant(np.array([1.0, 1.2, 0.8])), is_significant(np.array([3.0, -1.0, -1.0]))
         (True, False)
     """
