@@ -249,15 +249,15 @@ class Recipe(MethodSettings):
         default=None,
         ge=8,
         le=4096,
-        description="Train the adapter further on this many rows, e.g. 16 or 200, stopping when "
-        "the loss on held-out rows stops improving (extra: eval).",
+        description="Train the adapter further on this many rows, e.g. 16 or 200, up to the "
+        "step after which the outputs of held-out rows are most probable (extra: eval).",
     )
     check: int | None = Field(
         default=None,
         ge=4,
         le=4096,
         description="Score the adapter on this many other rows, e.g. 16, and scale it down until "
-        "it is not worse than the base model (extra: eval). By default, 16 rows are only "
+        "its loss is no higher than the base model's (extra: eval). By default, 16 rows are only "
         "scored, if the base model is on this machine and small.",
     )
 

@@ -63,7 +63,7 @@ def verdict_of(check: Check | None, doubts: Sequence[str] = ()) -> Verdict:
         doubts = [*doubts, f"{_ALIKE}."]
     reason = " ".join([f"Right answers on {check.rows} rows: {counts}.", *doubts])
     if not max(adapter, best):
-        return Verdict("unsure", "Unsure: no answer is right word for word", reason)
+        return Verdict("unsure", "Unsure: no answer is right", reason)
     margin = _margin(check.rows)
     if best >= adapter + margin:
         return Verdict("unlikely", f"Unlikely to help: more answers are right with {name}", reason)

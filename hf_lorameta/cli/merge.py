@@ -39,6 +39,9 @@ def merge(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the merged adapter.")],
     overwrite: OverwriteFlag = False,
+    repo_id: Annotated[
+        str | None, typer.Option(help="Repo that it will be published to, for the card.")
+    ] = None,
     combine: Annotated[
         CombinerName, typer.Option(help="exact: the best rank-r approximation of the weighted sum.")
     ] = "exact",
@@ -70,9 +73,9 @@ def merge(
     require_free_target(output, overwrite)
     with stage_bars(quiet) as progress:
         merged = plan_merge(weights, recipe, bank=bank, hub=Hub(token), progress=progress)
-        folder = merged.save_pretrained(output, overwrite=overwrite, export=export)
+        folder = merged.save_pretrained(output, overwrite=overwrite, export=export, repo_id=repo_id)
     log(quiet, f"Merged {merged.summary}")
-    log(quiet, f"To publish: {push_command(folder)}")
+    log(quiet, f"To publish: {push_command(folder, repo_id)}")
     data: dict[str, Any] = {
         "folder": str(folder),
         "modules": len(merged.layout),

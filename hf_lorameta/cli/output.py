@@ -80,14 +80,15 @@ class LogHandler(logging.Handler):
             _print_above_bars(printable(record.getMessage()))
 
 
-def push_command(folder: Path) -> str:
+def push_command(folder: Path, repo_id: str | None = None) -> str:
     """Return the command that publishes a folder.
 
     Example:
         >>> push_command(Path("my adapter"))
         "hf-lorameta push --from 'my adapter' --repo-id user/name"
     """
-    return f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id user/name"
+    repo_id = repo_id or "user/name"
+    return f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {shlex.quote(repo_id)}"
 
 
 def report_pull_request(create_pr: bool, url: str) -> None:

@@ -150,7 +150,10 @@ def follow(job: Any, token: Token = None) -> Iterator[str]:
         yield from huggingface_hub.fetch_job_logs(**of_job, follow=True)
         status = huggingface_hub.inspect_job(**of_job).status
     except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        raise failure(f"the log of job {job.id}", error) from None
+        raise HubError(
+            f"the log of job {job.id} broke off: {first_line(error)}; the job goes on",
+            hint=f"see {job.url}; to stop it: hf jobs cancel {job.id}",
+        ) from None
     if status.stage != "COMPLETED":
         reason = f": {status.message}" if status.message else ""
         raise HubError(f"the job ended as {status.stage}{reason}", hint=f"see {job.url}")

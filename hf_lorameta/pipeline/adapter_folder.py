@@ -74,6 +74,11 @@ def locate_adapter(
     folder = Path(name).expanduser()
     if folder.is_dir() and str(name):
         return folder
+    if folder.is_file():
+        raise AdapterError(
+            f"{name} is a file, expected the folder of an adapter",
+            hint="name the folder, which holds adapter_config.json",
+        )
     if len(folder.parts) != 2 or folder.is_absolute():
         raise AdapterError(
             f"{str(name) or 'an empty name'} is neither a folder nor a Hub id of the form "

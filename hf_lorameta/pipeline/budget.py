@@ -224,7 +224,8 @@ def training_seconds(
 
     A pass takes two operations per parameter and token. A layer of width h has about 12 h²
     parameters; the logits, of output tokens only, take h for each word of the vocabulary. Training
-    that stops early takes half of it or less, and so do rows that share most of their tokens.
+    on few rows that stops early takes half of it or less, and so do rows that share most of their
+    tokens.
 
     Args:
         plan: of the dataset.
@@ -302,7 +303,7 @@ def forward_passes(rows: int, seed: int = 0, depth: Depth | None = None) -> tupl
 
     Example:
         >>> forward_passes(16)
-        (2192.0, 2192.0)
+        (2176.0, 2176.0)
     """
     depth = depth or depth_of_training(rows)
     of = work(rows, depth, seed)

@@ -200,7 +200,7 @@ def _fit_warnings(fit: Training, *, trained: bool) -> Iterator[str]:
     if fit.end < fit.base and not trained:
         yield (
             f"On {fit.held_out} rows that it was not fitted on, the adapter is worse than the base "
-            f"model: an output token has a probability of {fit.end:.2f} and {fit.base:.2f}. Train "
+            f"model: an output token has a probability of {fit.end:.3f} and {fit.base:.3f}. Train "
             "it, or fit it on more rows."
         )
 

@@ -312,10 +312,10 @@ def _check_message(check: Check, seconds: float) -> str:
 
 def _training_messages(trying: str, done: str, training: Training) -> Iterator[str]:
     where = f"the mean probability of an output token of {training.held_out} held-out rows"
-    before = f"{where} is {training.base:.2f} with the base model, {training.start:.2f} before"
+    before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
     if training.steps:
         steps = plural(training.steps, "step")
-        yield f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.2f} after"
+        yield f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.3f} after"
     else:
         yield (
             f"{trying} on {training.rows} rows did not help, so the adapter stays as it was: "

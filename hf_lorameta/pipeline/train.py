@@ -99,8 +99,8 @@ def train_adapter(
     if training.end < training.base:
         raise AdapterError(
             f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
-            f"the base model: an output token has a probability of {training.end:.2f} and "
-            f"{training.base:.2f}",
+            f"the base model: an output token has a probability of {training.end:.3f} and "
+            f"{training.base:.3f}",
             hint=[
                 "train on more rows",
                 Option("bank", change="name another"),

@@ -273,8 +273,8 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
     return Improvement(
         Adapter(result.name, generation).save(job),
         f"Trained on {training.rows} of your rows{ended}. On held-out rows an output token now has "
-        f"a probability of {training.end:.2f}; before it was {training.start:.2f}, with the base "
-        f"model it is {training.base:.2f}",
+        f"a probability of {training.end:.3f}; before it was {training.start:.3f}, with the base "
+        f"model it is {training.base:.3f}",
     )
 
 

@@ -111,9 +111,9 @@ def continue_training(
     training = Training(
         rows=trained_on,
         held_out=sum(len(held_out) for _, held_out in parts),
-        base=1 - search.base_loss,
-        start=1 - search.mean(search.start),
-        end=1 - (search.loss if helps else search.mean(search.start)),
+        base=max(1 - search.base_loss, 0.0),  # infinity if it is not a number
+        start=max(1 - search.mean(search.start), 0.0),
+        end=max(1 - (search.loss if helps else search.mean(search.start)), 0.0),
         steps=taken.best_step if helps else 0,
         interrupted=interrupted,
         other_outputs=len(rows.outputs),

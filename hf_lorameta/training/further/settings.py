@@ -107,11 +107,11 @@ def work(rows: int, depth: Depth, seed: int) -> Work:
 
     Example:
         >>> work(16, depth_of_training(16), seed=0), work(128, depth_of_training(128), seed=0)
-        (Work(trained=576, scored=176, passed=32), Work(trained=384, scored=224, passed=160))
+        (Work(trained=576, scored=160, passed=32), Work(trained=384, scored=192, passed=160))
     """
     settings, held_out = settings_for(rows, depth, 1, 1, seed), held_out_rows(rows) or rows
     runs = 1 if held_out < rows else FOLDS + 1
-    measurements = math.ceil(settings.steps / settings.evaluate_every) + 3  # base, start, half way
+    measurements = math.ceil(settings.steps / settings.evaluate_every) + 2  # base, start
     trained = runs * settings.steps * settings.rows
     return Work(trained, measurements * held_out, rows + held_out)
 
