@@ -69,7 +69,8 @@ def adapter_on_hub(hub: Hub, adapter: str, revision: str | None, base_model: str
     stated, path = license_of(card, repo.license), inside + WEIGHTS_FILE
     cached = try_to_load_from_cache(repo.repo_id, path, revision=repo.sha)
     weights = hub.download(repo, path)
-    temporary = not inside and not isinstance(cached, str)
+    alike = sum(blob == repo.blobs.get(path) for blob in repo.blobs.values()) > 1
+    temporary = not inside and not alike and not isinstance(cached, str)
     return AdapterSource(repo.sha, stated, repo.private, config, weights, temporary)
 
 

@@ -95,7 +95,8 @@ def fetch_adapters(
 
     A folder that was uploaded as it is has no shards, and its adapters are fetched one by one. A
     shard is fetched whole, and split, if most of it is wanted; else adapters are read from it. One
-    that lies in the folder, as the client of the Hub downloads it, is split and deleted.
+    that lies in the folder, as the client of the Hub downloads it, is split and deleted, also where
+    the folder has adapters of an earlier revision.
 
     Args:
         files: of the bank.
@@ -107,7 +108,8 @@ def fetch_adapters(
         IntegrityError: an adapter differs from the index.
         HubError: the repo is missing or cannot be reached.
     """
-    missing = [name for name in wanted if not files.has(adapter_path(name))]
+    local = files.remote is None and any(files.folder.glob("adapters/*.records"))
+    missing = [name for name in wanted if local or not files.has(adapter_path(name))]
     size = _shard_adapters(entries) if missing else 0
     if not size:
         return
@@ -141,12 +143,13 @@ def _split(
     files: BankFiles, shard: AdapterShard, wanted: Collection[str], done: Callable[[], None]
 ) -> None:
     """Store all adapters of a shard as files, and delete it; call `done` after each wanted one."""
-    done_with, path = not files.has(shard.name), files.path(shard.name)
+    local = files.has(shard.name)
+    done_with, path = not local, files.path(shard.name)
     try:
         if path.stat().st_size != shard.size:
             raise files.differs(f"{path} has {path.stat().st_size} bytes, expected {shard.size}")
         for entry in shard.entries:
-            if not files.has(adapter_path(entry.name)):
+            if local or not files.has(adapter_path(entry.name)):
                 content = read_range(path, *shard.bounds(entry))
                 files.store(adapter_path(entry.name), content, entry.sha256)
             if entry.name in wanted:

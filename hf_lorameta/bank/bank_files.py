@@ -72,7 +72,11 @@ class BankFiles:
         if self.remote is not None:
             return self.remote
         if name == INDEX_FILE:
-            raise BankError(f"{self.folder} holds no bank", hint=NAME_HINT)
+            raise BankError(
+                f"{self.folder} is not the folder of a bank",
+                hint="hf download user/bank --repo-type dataset --local-dir DIR makes one of a "
+                "bank on the Hub",
+            )
         raise BankError(
             f"{self.folder} holds no {name}",
             hint="copy the whole folder again, or rebuild it with hf-lorameta bank build",
@@ -114,7 +118,7 @@ class BankFiles:
 
     def differs(self, message: str) -> IntegrityError:
         """Return the error for a file of the folder that is not as the index says."""
-        return IntegrityError(message, hint="build or download the bank again")
+        return IntegrityError(message, hint="delete it, and build or download the bank again")
 
     def _wrong_in_repo(self, name: str) -> IntegrityError:
         return IntegrityError(

@@ -11,10 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.bank.adapter_repo import (
-    adapter_in_folder,
-    adapter_on_hub,
-)
+from hf_lorameta.bank.adapter_repo import AdapterSource, adapter_in_folder, adapter_on_hub
 from hf_lorameta.bank.arrays import load_arrays, to_record
 from hf_lorameta.bank.bank_files import delete_download
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
@@ -25,7 +22,7 @@ from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTabl
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import digest_of
-from hf_lorameta.errors import AdapterError
+from hf_lorameta.errors import AdapterError, ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.hub.client import Hub
@@ -49,7 +46,6 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
     Raises:
         LoraMetaError: the entry cannot be used.
     """
-    weights = job.folder / adapter_path(entry.name)
     key = {
         "entry": entry.model_dump(),
         "base_model": job.base_model,
@@ -64,6 +60,28 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         source = adapter_in_folder(Path(entry.adapter), job.base_model)
     else:
         source = adapter_on_hub(job.hub, entry.adapter, entry.revision, job.base_model)
+    try:
+        result = _store(entry, job, source, key)
+    except (ConnectionLostError, OSError, MemoryError):
+        raise  # the next build does not fetch the weights again
+    except Exception:
+        _discard(source)
+        raise
+    _discard(source)
+    return result
+
+
+def _discard(source: AdapterSource) -> None:
+    """Delete the weights of an adapter if they were fetched for it alone."""
+    if source.temporary:
+        delete_download(source.weights)
+
+
+def _store(
+    entry: BankEntry, job: BuildJob, source: AdapterSource, key: Mapping[str, object]
+) -> IndexEntry:
+    """Check an adapter, count the tokens of its dataset, and store both."""
+    weights = job.folder / adapter_path(entry.name)
     config, file = source.config, AdapterFile(source.weights)
     if file.rank != config.rank:
         raise AdapterError(
@@ -105,8 +123,6 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         sha256=sha256(weights),
     )
     store_entry(job.folder, result, profile, key)
-    if source.temporary:
-        delete_download(source.weights)
     return result
 
 

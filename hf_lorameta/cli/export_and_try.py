@@ -46,7 +46,7 @@ def export(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Write any PEFT LoRA adapter as GGUF, for llama.cpp and Ollama (extra: gguf)."""
+    """Write a plain LoRA adapter of PEFT as GGUF, for llama.cpp and Ollama (extra: gguf)."""
     from hf_lorameta.environment import require_extra
     from hf_lorameta.formats.gguf_adapter import export as write
     from hf_lorameta.formats.lora_file import check_adapter

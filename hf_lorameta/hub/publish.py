@@ -12,7 +12,7 @@ from typing import Any
 
 import huggingface_hub as hfh
 
-from hf_lorameta.errors import ConflictError, HubError
+from hf_lorameta.errors import ConflictError, HubError, Option
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import ForbiddenError, lost, translated
 from hf_lorameta.hub.repo import PinnedRepo
@@ -128,6 +128,13 @@ def commit(
         except RuntimeError as error:  # the upload of a file failed
             cause = error.__cause__
             raise cause or lost(parent.repo_id, "an upload failed") from None
+        except KeyError:  # the answer names no pull request, or no commit
+            if not create_pr:
+                raise
+            raise HubError(
+                f"this server opened no pull request; it may have committed to {parent.repo_id}",
+                hint=[Option("create_pr", change="leave out"), "look at the repo"],
+            ) from None
         except ValueError as error:
             if type(error) is not ValueError:
                 raise

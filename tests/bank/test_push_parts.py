@@ -143,6 +143,11 @@ def test_shards_of_a_downloaded_folder_are_split(
     expected = tree(many.folder)
     assert {name: raw for name, raw in tree(bank.folder).items() if name in expected} == expected
     assert not list(adapters.glob("*.records"))
+    (bank.folder / adapter_path(entries[3].name)).write_bytes(b"of an earlier revision")
+    again = downloaded(repo, tmp_path / "b")
+    again.adapters(entries[3:4])
+    assert again.verify() == []
+    assert not list(adapters.glob("*.records"))
     (bank.folder / adapter_path(entries[7].name)).unlink()
     with pytest.raises(BankError, match=r"holds no adapters/o--07\.safetensors"):
         Bank(bank.folder).adapters()

@@ -182,7 +182,9 @@ def test_a_server_that_ignores_create_pr_is_an_error(
     cli(*push_args, token=user.token)
     again = (*push_args, "--create-pr", "--rank", 1)
     cli.hub.add_fault(Fault("omit", names=("create_pr",), path=COMMIT, in_request=True))
-    assert "does not answer like the Hub" in cli(*again, token=user.token, code=6).err
+    refused = cli(*again, token=user.token, code=6).err
+    assert f"opened no pull request; it may have committed to {user.name}/a" in refused
+    assert "leave out --create-pr" in refused
     same = cli(*again, token=user.token)
     assert "no pull request was opened" in same.err
 

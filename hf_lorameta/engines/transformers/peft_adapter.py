@@ -115,7 +115,7 @@ def _factors(model: Any) -> "dict[str, Factors] | None":
 
 
 def _checked_tensor_names(folder: Path, base_model: str) -> set[str]:
-    """Check an adapter's files and base model id; return the names of its tensors."""
+    """Check an adapter's files, base model id and values; return the names of its tensors."""
     from safetensors import SafetensorError, safe_open
 
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -129,9 +129,13 @@ def _checked_tensor_names(folder: Path, base_model: str) -> set[str]:
         raise AdapterError(f"the adapter in {folder} is for {base}, expected {base_model}")
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-            return set(file.keys())
+            names = set(file.keys())
+            broken = [name for name in names if not file.get_tensor(name).isfinite().all()]
     except SafetensorError as error:
         raise AdapterError(f"{folder / WEIGHTS_FILE}: {first_line(error)[:300]}") from None
+    if broken:
+        raise AdapterError(f"{folder}: {min(broken)} has NaN or infinite values")
+    return names
 
 
 def _check_fit(wrapped: Any, folder: Path, names: set[str]) -> None:
