@@ -210,7 +210,9 @@ class FewRows:
         drawn = draw_rows(Recipe(train=rows), read(task, "train"))
         settings = settings_for(len(drawn.train), depth_of_training(0), 576, 16, 0)
         steps = max(settings.steps, PEFT_STEPS)  # 64 were worse for PEFT
-        settings = replace(settings, targets=targets, lr=lr, steps=steps, evaluate_every=steps // 8)
+        settings = replace(
+            settings, targets=targets, lr=lr, steps=steps, evaluate_every=steps // 8, patience=3
+        )
         torch.manual_seed(0)
         training = PeftTraining(evaluator.model, settings)
         try:

@@ -1,7 +1,8 @@
 """What ``--fit`` and ``--train`` are compared with: a LoRA trained from zero by PEFT.
 
-`PeftTraining` gets the same rows, steps, batches, schedule and rule for the number of steps as
-`hf_lorameta.training.further.few_rows`; only the start, the engine and the learning rate differ.
+`PeftTraining` gets the same rows, steps, batches and schedule as
+`hf_lorameta.training.further.few_rows`; the start, the engine and the learning rate differ, and the
+loss of the held-out rows decides how many steps are taken.
 `train_by_trainer` does what people do who have all rows: transformers' Trainer for three epochs.
 """
 
