@@ -6,6 +6,7 @@ so that a later build does not read it again. Until then, weights stay in the cl
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,21 +61,14 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         source = adapter_in_folder(Path(entry.adapter), job.base_model)
     else:
         source = adapter_on_hub(job.hub, entry.adapter, entry.revision, job.base_model)
-    try:
-        result = _store(entry, job, source, key)
-    except (ConnectionLostError, OSError, MemoryError):
-        raise  # the next build does not fetch the weights again
-    except Exception:
-        _discard(source)
-        raise
-    _discard(source)
-    return result
-
-
-def _discard(source: AdapterSource) -> None:
-    """Delete the weights of an adapter if they were fetched for it alone."""
-    if source.temporary:
-        delete_download(source.weights)
+    with ExitStack() as afterwards:
+        if source.temporary:
+            afterwards.callback(delete_download, source.weights)
+        try:
+            return _store(entry, job, source, key)
+        except (KeyboardInterrupt, ConnectionLostError, OSError, MemoryError):
+            afterwards.pop_all()  # the next build does not fetch the weights again
+            raise
 
 
 def _store(

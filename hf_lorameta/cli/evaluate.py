@@ -14,7 +14,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, warn
+from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars
 from hf_lorameta.errors import Option, UsageError
 
 
@@ -100,10 +100,6 @@ def evaluate(
             repos=repos, progress=progress, config=config, split=split,
             revision=revision, columns=columns or None,
         )  # fmt: skip
-        for message in prepared.messages:
-            log(quiet, message)
-        for warning in prepared.warnings:
-            warn(warning)
         with open_evaluator(prepared.adapters, base, engine, token) as evaluator:
             report = prepared.compare(
                 evaluator,

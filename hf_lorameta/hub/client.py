@@ -35,7 +35,6 @@ from hf_lorameta.hub.repo_info import (
 )
 
 T = TypeVar("T")
-_HUB = "https://huggingface.co"
 _SEARCH_RESULTS = 8
 
 
@@ -59,7 +58,7 @@ class Hub:
     @property
     def is_official(self) -> bool:
         """Whether the server is huggingface.co, and not one with the same API."""
-        return bool(constants.ENDPOINT == _HUB)
+        return self._connection.is_hub
 
     def __repr__(self) -> str:
         return f"Hub({constants.ENDPOINT})"

@@ -101,10 +101,6 @@ def evaluate(
             names, dataset, hub, max_rows=max_rows, shots=shots, named=bool(base or model),
             progress=show, **reading,
         )  # fmt: skip
-        for message in prepared.messages:
-            logger.info(message)
-        for warning in prepared.warnings:
-            logger.warning(warning)
         own = model and TorchEvaluator.of_model(*model)
         with own or open_evaluator(prepared.adapters, base, token=token) as evaluator:
             return prepared.compare(evaluator, generate=generate, row_progress=show)
@@ -118,16 +114,12 @@ class Evaluation(NamedTuple):
         dataset: that the rows are of.
         rows: to score.
         shots: examples for the few-shot prompt.
-        messages: what is read, scored and left out, as sentences.
-        warnings: adapters that are missing, and why rows may not be new to the others.
     """
 
     adapters: "AdaptersToEvaluate"
     dataset: Dataset
     rows: Sequence[Row]
     shots: Sequence[Row]
-    messages: tuple[str, ...]
-    warnings: tuple[str, ...]
 
     def compare(self, evaluator: Evaluator, **options: Any) -> Report:
         """Score the base model, each adapter and the few-shot prompt, with options of `compare`."""
@@ -148,6 +140,9 @@ def prepare_evaluation(
     **reading: Unpack[ReadingOptions],
 ) -> Evaluation:
     """Find adapters, open the dataset to score them on, and draw its rows.
+
+    What is read, scored and left out is logged, and as warnings which adapters are missing and why
+    rows may not be new to the others.
 
     Args:
         names: of adapters, see `locate_adapters`.
@@ -175,16 +170,17 @@ def prepare_evaluation(
     opened = open_to_evaluate(dataset, provenance, hub, **reading)
     chosen = rows_to_evaluate(opened, adapters.provenances, max_rows, shots, hub, progress)
     rows, examples, skipped, warnings = chosen
-    messages = [f"Read {opened.columns}{opened.of_split}"]
+    logger.info("Read %s%s", opened.columns, opened.of_split)
     if skipped:
         was = adapter_was(adapters.provenances)
-        messages.append(f"Skipping {skipped} rows that {was} fitted, trained or checked on")
+        logger.info("Skipping %d rows that %s fitted, trained or checked on", skipped, was)
     if fewer := chosen.fewer_than(max_rows):
-        messages.append(fewer)
+        logger.info(fewer)
     base_model = adapters.base.base_model or "the base model"
-    messages.append(f"Scoring {len(rows)} rows{opened.of_split} with {base_model}")
-    missing = [f"not scored: {error}" for error in adapters.missing]
-    return Evaluation(adapters, opened, rows, examples, tuple(messages), (*missing, *warnings))
+    logger.info("Scoring %d rows%s with %s", len(rows), opened.of_split, base_model)
+    for warning in (*(f"not scored: {error}" for error in adapters.missing), *warnings):
+        logger.warning(warning)
+    return Evaluation(adapters, opened, rows, examples)
 
 
 @contextmanager

@@ -108,12 +108,13 @@ def continue_training(
         if interrupted and not helps:
             raise KeyboardInterrupt
         adapter = trainer.slots.factors(taken.best[0] if helps else trainer.initial)
+    start = _probability(search.mean(search.start))
     training = Training(
         rows=trained_on,
         held_out=sum(len(held_out) for _, held_out in parts),
-        base=max(1 - search.base_loss, 0.0),  # infinity if it is not a number
-        start=max(1 - search.mean(search.start), 0.0),
-        end=max(1 - (search.loss if helps else search.mean(search.start)), 0.0),
+        base=_probability(search.base_loss),
+        start=start,
+        end=_probability(search.loss) if helps else start,
         steps=taken.best_step if helps else 0,
         interrupted=interrupted,
         other_outputs=len(rows.outputs),
@@ -133,6 +134,11 @@ def _run(
     """Return the training of an adapter on each list of rows, measured together."""
     orders = [batches(of_slot, settings, rows.outputs) for of_slot in train]
     return Run("few rows", zip(*orders, strict=True), held_out, steps, by_probability=True)
+
+
+def _probability(loss: float) -> float:
+    """Return the probability of a run's `loss`, which is infinite where it is not a number."""
+    return max(1 - loss, 0.0)
 
 
 def _helps(search: Run) -> bool:
