@@ -1,5 +1,6 @@
 """The bank of a running Space: opened in the background, checked, and shared by all requests."""
 
+import logging
 import shutil
 import threading
 from functools import lru_cache
@@ -8,21 +9,27 @@ from typing import Literal
 
 from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.geometry import BankMap, bank_map
+from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import (
     ConnectionLostError,
     IntegrityError,
     LoraMetaError,
     MissingExtraError,
 )
+from hf_lorameta.hub.base_model import find_at_hand, locate
 from hf_lorameta.pipeline.evaluate import Trial
 from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
 from work.jobs import Job, SpaceError, known_error
 
+logger = logging.getLogger(__name__)
+
 State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
 _WAIT_SECONDS = 0.2
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
+_MOST_PARAMETERS = 1e9
+"""Of a base model that is fetched to improve adapters; a larger one takes too long on two cores."""
 _FOR_OWNER = "The owner of this Space can fix this in its variables."
 
 
@@ -108,6 +115,7 @@ class BankLoader:
         except Exception as error:  # noqa: BLE001 - plans still work; generating raises it again
             self.problem = str(known_error(error))
             self.state = "damaged" if isinstance(error, IntegrityError) else "incomplete"
+        fetch_base_model(bank)
 
     def _open(self) -> Bank:
         settings = self._settings
@@ -154,6 +162,22 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
         return None, "The Hub did not respond, so the file of the base model is missing here."
     except LoraMetaError:
         return None, f"This machine has no small file of the base model, {base_model}."
+
+
+def fetch_base_model(bank: Bank) -> None:
+    """Fetch the base model's weights, so that adapters can be improved, if it is not a large one.
+
+    Where they cannot be had, the page does not offer to improve adapters.
+    """
+    index, (layers, width) = bank.index, bank.layers_and_width
+    if 12 * layers * width**2 + index.vocab_size * width > _MOST_PARAMETERS:
+        return
+    try:
+        require_eval()
+        if find_at_hand(index.base_model, index.base_revision) is None:
+            locate(index.base_model, index.base_revision)
+    except LoraMetaError as error:
+        logger.warning("adapters cannot be improved here: %s", error)
 
 
 def _downloaded_bytes(bank: Bank) -> int:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from huggingface_hub import constants
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
@@ -30,11 +31,14 @@ from hf_lorameta.errors import (
     Option,
     UsageError,
 )
+from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.evaluate import Trial
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import Recipe
+from tests.hub.conftest import use_endpoint
 from tests.space import readers
+from tests.support.fault_hub import FaultHub
 from tests.support.running_space import SPACE
 
 sys.path.insert(0, str(SPACE))
@@ -46,7 +50,7 @@ try:
     from views import result as result_view
     from views.blocks import note, progress_html
     from work import jobs, planning, reader_process
-    from work.bank_loader import BankLoader
+    from work.bank_loader import BankLoader, fetch_base_model
     from work.planning import (
         DatasetRequest,
         RequestError,
@@ -363,6 +367,31 @@ def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
     assert (loader.gguf, loader.no_model) == (tmp_path, "")
     assert settings.base_gguf(chosen, Bank.embedded().index.base_model) == tmp_path
     assert len(fetched) == 1
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="adapters are improved with torch")
+@pytest.mark.parametrize(
+    ("base", "width", "fetched"),
+    [("org/base", 64, True), ("org/base", 6144, False), ("org/none", 64, False)],
+)
+def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
+    base: str,
+    width: int,
+    fetched: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    index = SimpleNamespace(base_model=base, base_revision=None, vocab_size=100)
+    bank: Any = SimpleNamespace(index=index, layers_and_width=(4, width))
+    with FaultHub() as hub:
+        hub.create_repo("org/base")
+        hub.commit("org/base", {"config.json": b"{}", "model.safetensors": b"weights"})
+        use_endpoint(monkeypatch, hub.url)
+        fetch_base_model(bank)
+        assert (find_at_hand(base) is not None) == fetched
+    assert ("cannot be improved" in caplog.text) == (base == "org/none")
 
 
 def test_a_fresh_copy_fetches_a_small_file_of_the_base_model(
