@@ -14,7 +14,7 @@ from work import trying
 from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
 from work.planning import PlanResult
-from work.visit import MAKE_AGAIN, READ_AGAIN, Line, Visit, known
+from work.visit import Line, Visit, known
 
 
 class Shown(NamedTuple):
@@ -44,7 +44,7 @@ class AdapterActions(Actions):
             visit.report = None
 
         def work(job: Job) -> None:
-            result = known(visit.plan_result, READ_AGAIN)
+            result = known(visit.plan_result)
             adapter = visit.draft or make_adapter(result, job)
             how = self.how_shown(result, profile)
             job.show(lambda: self.show_result(visit, result, adapter, how))
@@ -88,7 +88,7 @@ class AdapterActions(Actions):
 
     def _begin_test(self, visit: Visit, *, asked: bool) -> Updates:
         def work(job: Job) -> None:
-            result = known(visit.plan_result, READ_AGAIN)
+            result = known(visit.plan_result)
             adapter = visit.adapter or visit.draft or make_adapter(result, job)
             report = trying.test(adapter, self.bank_loader.gguf, result, job, asked=asked)
 
@@ -146,7 +146,7 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            request = known(visit.request, READ_AGAIN)
+            request = known(visit.request)
             published = publish(result, adapter, destination, credential, job)
             usage = view.usage_markdown(result, request, published.repo_id, self.settings)
             shown = render("result.published", published=published)
@@ -172,7 +172,7 @@ class AdapterActions(Actions):
         c, rows = self.components, len(trying.testable_rows(result)[1])
         visit.adapter, visit.results = adapter, visit.results + 1
         name, private = view.proposed_name(result, how.user), result.plan.private
-        request, folder = known(visit.request, READ_AGAIN), f"./{adapter.archive.stem}"
+        request, folder = known(visit.request), f"./{adapter.archive.stem}"
         base_model = self.bank_loader.bank.index.base_model
         return (
             dict.fromkeys((c.stale, c.answers, c.report, c.improved, c.saved), "")
@@ -227,4 +227,4 @@ class AdapterActions(Actions):
 
 
 def _made(visit: Visit) -> tuple[PlanResult, Adapter]:
-    return known(visit.plan_result, READ_AGAIN), known(visit.adapter, MAKE_AGAIN)
+    return known(visit.plan_result), known(visit.adapter)

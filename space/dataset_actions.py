@@ -33,7 +33,7 @@ from work.planning import (
     with_prompt,
 )
 from work.reader_process import read
-from work.visit import READ_AGAIN, Visit, known
+from work.visit import Visit, known
 
 _QUESTION = note(
     "info",
@@ -84,8 +84,8 @@ class DatasetActions(Actions):
             return self.nothing(visit)
         visit.forget_plan()
         try:
-            request = known(visit.request, READ_AGAIN)
-            preview = known(visit.source, READ_AGAIN).preview
+            request = known(visit.request)
+            preview = known(visit.source).preview
             config, split = values.get("config", preview.config), values.get("split", preview.split)
             if (config, split) != (preview.config, preview.split):
                 split = split if config == preview.config else None
@@ -110,8 +110,8 @@ class DatasetActions(Actions):
         if not visit.accept(number):
             return self.nothing(visit)
         try:
-            request = known(visit.request, READ_AGAIN)
-            shown = _shown_prompt(known(visit.plan_result, READ_AGAIN), request)
+            request = known(visit.request)
+            shown = _shown_prompt(known(visit.plan_result), request)
             chosen = (request.instruction or "", request.template or "")
             given = [
                 kept if text == proposed else text
@@ -165,11 +165,11 @@ class DatasetActions(Actions):
         results = AdapterActions(c, self.bank_loader, self.settings)
 
         def work(job: Job) -> None:
-            result, request = known(visit.plan_result, READ_AGAIN), known(visit.request, READ_AGAIN)
+            result, request = known(visit.plan_result), known(visit.request)
             how, adapter = results.how_shown(result, profile), visit.adapter
 
             def show() -> Updates:
-                source = known(visit.source, READ_AGAIN)
+                source = known(visit.source)
                 updates = {c.columns_form: columns_form(source, visit.dataset_number, request)}
                 updates |= self._show_plan(visit, result, request)
                 if adapter:
@@ -191,7 +191,7 @@ class DatasetActions(Actions):
 
     def _read(self, visit: Visit, token: gr.OAuthToken | None) -> Updates:
         """Read what the dataset offers, unless that is known; plan if its columns are clear."""
-        request, source = known(visit.request, READ_AGAIN), visit.source
+        request, source = known(visit.request), visit.source
         credential = credential_of(token, self.settings)
 
         def work(job: Job) -> None:

@@ -16,7 +16,7 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
-from limits.places import Place
+from limits.places import note_caller
 from limits.uploads import used
 from settings import Settings, line_limits
 from views.blocks import advice, message_of
@@ -180,8 +180,8 @@ class Endpoints:
     @contextmanager
     def _job(self) -> Iterator[Job]:
         """Run a job that ends if the caller leaves; convert an error to one that Gradio sends."""
-        place, job = Place.current(), Job(self._settings.time_limit)
-        job.address, job.wanted = place.address, place.wanted
+        job = Job(self._settings.time_limit)
+        note_caller(job)
         try:
             yield job
         except Canceled:

@@ -1,12 +1,12 @@
 """Step 2 as HTML: whether an adapter helps, the details of the plan, and a map of the bank."""
 
 import math
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.geometry import FAR_RATIO, BankMap
 from hf_lorameta.cards.verdict import Verdict
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
@@ -18,7 +18,6 @@ from views.blocks import readable_name, render, shortened
 NEIGHBORS = 5
 LARGE_SHARE = 0.1
 BARS = 10
-HUB = "https://huggingface.co"
 WIDTH, HEIGHT, MARGIN = 520, 400, 30
 LABELED = 3
 _COUNTING = Verdict(
@@ -45,106 +44,38 @@ def similar_html(plan: Plan) -> str:
     large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
     return render(
         "plan.similar",
-        shares=[readable_name(n) for n in large[:3]],
-        licenses=sorted({n.license or "not stated" for n in large[:3]}),
+        shares=large[:3],
+        licenses=sorted({n.license or "not stated" for n in neighbors}),
         points=_nearest(plan),
         plan=plan,
     )
 
 
-def _nearest(plan: Plan) -> list[tuple[str, float]]:
+def _nearest(plan: Plan) -> list[tuple[IndexEntry, float]]:
     """Return the most similar datasets and their places from similar (0) to far (100)."""
     nearest = plan.distances.argsort(kind="stable")[:NEIGHBORS]
     typical = plan.nearest_in_bank
     end = max(float(plan.distances[nearest[-1]]), 0 if math.isnan(typical) else FAR_RATIO * typical)
     entries = plan.bank.index.entries
-    return [
-        (readable_name(entries[i]), 100 * float(plan.distances[i]) / end if end > 0 else 0)
-        for i in nearest
-    ]
+    return [(entries[i], 100 * float(plan.distances[i]) / end if end > 0 else 0) for i in nearest]
 
 
 # --- details ------------------------------------------------------------------------------------
 
 
-class Bar(NamedTuple):
-    """The share of a dataset of the bank in the adapter.
-
-    Attributes:
-        dataset: id.
-        name: readable name.
-        url: page of the dataset; empty if the bank is not on the Hub.
-        coefficient: its share.
-        width: of the bar, in percent of the longest.
-        distance: in digits.
-    """
-
-    dataset: str
-    name: str
-    url: str
-    coefficient: float
-    width: float
-    distance: str
-
-
 def details_html(plan: Plan) -> str:
-    """Return the figures and bars of a plan."""
-    bars = _bars(plan)
-    if not bars:
+    """Return what an adapter is made of, and how it is computed."""
+    neighbors = plan.neighbors()
+    if not neighbors:
         return similar_html(plan)
     return similar_html(plan) + render(
         "plan.details",
-        tiles=_tiles(plan),
-        bars=bars[:BARS],
-        rest=bars[BARS:],
+        bars=neighbors[:BARS],
+        rest=neighbors[BARS:],
+        largest=max(abs(n.coefficient) for n in neighbors) or 1.0,
+        linked=plan.bank.index.published,
         method=_method(plan),
     )
-
-
-def _tiles(plan: Plan) -> list[tuple[str, str, str]]:
-    """Return figures: what each is, its value, and a note."""
-    tokens = plan.profile.input.total + plan.profile.output.total
-    shares = f"weighted as if {plan.effective_number:.0f} had equal shares"
-    return [
-        ("Similarity", *_nearness(float(plan.distances.min()), plan.nearest_in_bank)),
-        ("Adapters used", f"{len(plan.neighbors())}", shares),
-        ("Licenses", *_licenses(plan)),
-        ("Read from your data", plan.profile.rows_read, f"{tokens:,} tokens"),
-    ]
-
-
-def _nearness(nearest: float, median_in_bank: float) -> tuple[str, str]:
-    if not (math.isfinite(median_in_bank) and median_in_bank > 0):
-        return _number(nearest), "distance to the nearest one"
-    ratio = nearest / median_in_bank
-    word = "similar" if ratio <= 1 else "loosely related" if ratio <= FAR_RATIO else "far"
-    return word, f"nearest at {ratio:.1f}× the usual distance inside the bank"
-
-
-def _licenses(plan: Plan) -> tuple[str, str]:
-    """Return the licenses of the adapters used, and of the base model."""
-    counts = Counter(n.license or "not stated" for n in plan.neighbors()).most_common()
-    base = f"base model: {plan.bank.index.base_license or 'not stated'}"
-    if len(counts) == 1:
-        return counts[0][0], base
-    listed = ", ".join(f"{name} ({count})" for name, count in counts[:4])
-    return f"{len(counts)} kinds", f"{listed}; {base}"
-
-
-def _bars(plan: Plan) -> list[Bar]:
-    neighbors, linked = plan.neighbors(), plan.bank.index.published
-    largest = max((abs(n.coefficient) for n in neighbors), default=0) or 1.0
-    return [
-        Bar(
-            n.dataset,
-            readable_name(n),
-            f"{HUB}/datasets/{n.dataset}" if linked else "",
-            n.coefficient,
-            100 * abs(n.coefficient) / largest,
-            _number(n.distance),
-        )
-        for n in neighbors
-    ]
 
 
 def _method(plan: Plan) -> str:
@@ -166,10 +97,6 @@ def _method(plan: Plan) -> str:
     if plan.scale != 1:
         text += f" Your outputs are long, so all of this is scaled by {plan.scale:.2f}."
     return text
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 # --- map ----------------------------------------------------------------------------------------
@@ -197,7 +124,7 @@ def map_html(plan: Plan, bank_map: BankMap | None) -> str:
     pixels = _to_pixels(np.vstack([bank_map.points, bank_map.place(plan.distances)]))
     points, yours = pixels[:-1], pixels[-1]
     nearest = [int(i) for i in np.argsort(plan.distances, kind="stable")[:LABELED]]
-    names = [readable_name(entry) for entry in plan.bank.index.entries]
+    names = [readable_name(entry.dataset, entry.title) for entry in plan.bank.index.entries]
     shares = plan.coefficients[: len(plan.bank)]
     dots = [
         Dot(points[i], 4 + 16 * min(abs(shares[i]), 1) ** 0.5, names[i], shares[i], i in nearest)

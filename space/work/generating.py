@@ -13,7 +13,6 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
-    Target,
     default_repo_id,
     publish_folder,
     refuse_overwrite,
@@ -190,14 +189,10 @@ def publish(
         folder = Path(scratch) / "adapter"
         shutil.copytree(adapter.folder, folder)
         adapter.write_texts(folder, repo_id)
-        return _publish(folder, target, adapter.seconds, hub, job)
-
-
-def _publish(folder: Path, target: Target, seconds: float, hub: Hub, job: Job) -> Published:
-    job.report("Saving to the Hub; this can no longer be canceled")
-    job.commit()
-    url = publish_folder(folder, target, hub)
-    return Published(url, target.repo_id, target.private, seconds)
+        job.report("Saving to the Hub; this can no longer be canceled")
+        job.commit()
+        url = publish_folder(folder, target, hub)
+    return Published(url, target.repo_id, target.private, adapter.seconds)
 
 
 def target_name(result: PlanResult, destination: Destination, user: str) -> str:

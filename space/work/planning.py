@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample
@@ -54,10 +54,6 @@ MAX_CHARACTERS = 10_000_000
 
 class RequestError(SpaceError):
     """The visitor's input is invalid; the message says what is expected."""
-
-
-class TemplateError(RequestError):
-    """The form of the prompt does not fit the columns."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +108,8 @@ def with_prompt(request: DatasetRequest, instruction: str, template: str) -> Dat
     """Return a request for other prompts; an empty text leaves the choice to the program.
 
     Raises:
-        RequestError: a text is too long, or rows with an instruction get another one.
-        TemplateError: the template does not fit the columns.
+        RequestError: a text is too long, rows with an instruction get another one, or the template
+            does not fit the columns.
     """
     request = replace(
         request,
@@ -128,7 +124,7 @@ def with_prompt(request: DatasetRequest, instruction: str, template: str) -> Dat
         try:
             formed.with_prompt(None, None if request.template == CHAT else request.template)
         except UsageError as error:
-            raise TemplateError(str(error), hint=TEMPLATE_HINT) from None
+            raise RequestError(str(error), hint=TEMPLATE_HINT) from None
     return request
 
 
@@ -288,34 +284,30 @@ def make_plan(
     if request.template == CHAT:
         request = replace(request, template=Session(bank, token=credential).chat_form)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    how = HowToRead(recipe, limits, token_counting(bank), in_form_of(bank))
-    reading, samples = read(job, _read, request, credential, how)
+    how = (recipe, limits, token_counting(bank), in_form_of(bank))
+    reading, samples = read(job, _read, request, credential, *how)
     return PlanResult(plan_from_reading(reading, bank), samples, request.name)
 
 
-class HowToRead(NamedTuple):
-    """What decides how rows are read and counted; can be pickled."""
-
-    recipe: Recipe
-    limits: ReadingLimits
-    counting: TokenCounting
-    in_form: Callable[[Dataset], Dataset]
-
-
 def _read(
-    request: DatasetRequest, credential: Credential, how: HowToRead
+    request: DatasetRequest,
+    credential: Credential,
+    recipe: Recipe,
+    limits: ReadingLimits,
+    counting: TokenCounting,
+    in_form: Callable[[Dataset], Dataset],
 ) -> tuple[Reading, list[tuple[str, str]]]:
     """Return the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
     with hidden_path(request):
         named = request.file or request.dataset or ""
         options = {name: getattr(request, name) for name in CHOICES}
-        opened = how.in_form(open_dataset(named, Hub(credential), **options, limits=how.limits))
+        opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))
         sample = RowSample(SAMPLES, "samples")
 
         def rows() -> Iterator[tuple[str, str]]:
             return sample.of(report_rows(opened.rows()))
 
-        reading = read_dataset(replace(opened, rows=rows), how.recipe, how.counting)
+        reading = read_dataset(replace(opened, rows=rows), recipe, counting)
         samples = [
             (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
             for prompt, output in sample.rows

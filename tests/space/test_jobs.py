@@ -76,7 +76,7 @@ def test_of_many_steps_with_one_text_a_few_are_yielded() -> None:
 
 
 def test_a_job_ends_at_its_time_limit() -> None:
-    with pytest.raises(jobs.TimeLimitError, match="longer than 1 s"):
+    with pytest.raises(jobs.SpaceError, match="longer than 1 s"):
         list(jobs.Job(0.6).run(forever))
 
 

@@ -33,7 +33,7 @@ finally:
 
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.preview import Preview
-from hf_lorameta.errors import LoraMetaError, UsageError
+from hf_lorameta.errors import LoraMetaError, RecipeError, UsageError
 
 MB = 1_000_000
 
@@ -478,7 +478,7 @@ def test_columns_are_bounded_before_they_are_parsed(monkeypatch: pytest.MonkeyPa
      ("temperature", float("nan"))],
 )  # fmt: skip
 def test_a_number_has_to_be_finite(name: str, value: Any) -> None:
-    with pytest.raises(RequestError, match="must be a "):
+    with pytest.raises(RecipeError, match=rf"^{name} "):
         inputs.recipe_of(**{name: value})
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
@@ -51,7 +50,6 @@ try:
         DatasetRequest,
         RequestError,
         Source,
-        TemplateError,
         read_source,
         validated,
     )
@@ -109,7 +107,7 @@ def test_a_path_of_this_machine_is_not_an_uploaded_file() -> None:
 
 @pytest.mark.parametrize(
     ("values", "problem"),
-    [({"rank": "many"}, "Rank must be a whole number"), ({"rank": "0"}, "rank must be greater"),
+    [({"rank": "many"}, "rank must be a valid integer"), ({"rank": "0"}, "rank must be greater"),
      ({"temperature": "-1"}, "temperature must be greater"), ({"metric": "x"}, "metric must be")],
 )  # fmt: skip
 def test_an_invalid_option_is_named(values: dict[str, str], problem: str) -> None:
@@ -175,7 +173,7 @@ def test_a_form_of_the_prompt_that_does_not_fit_is_explained(
 ) -> None:
     for fitting in ("", "chat", "Q: {prompt}"):
         planning.with_prompt(OF_FORM, instruction, fitting)
-    with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
+    with pytest.raises(RequestError, match=re.escape(problem)) as caught:
         planning.with_prompt(OF_FORM, instruction, template)
     shown = blocks.error_html(caught.value)
     assert f"The template &#x27;{template}&#x27;" in shown
@@ -226,9 +224,9 @@ def test_samples_are_drawn_over_a_dataset_that_is_sorted(
 
 
 def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
-    with pytest.raises(jobs.TimeLimitError):
+    with pytest.raises(jobs.SpaceError, match="longer than 1 s"):
         reader_process.read(jobs.Job(1.0), readers.hang)
-    with pytest.raises(reader_process.ReaderError, match="reader process ended"):
+    with pytest.raises(jobs.SpaceError, match="reader process ended"):
         reader_process.read(jobs.Job(60), readers.die)
 
 
@@ -283,7 +281,6 @@ def test_settings_are_read_from_variables() -> None:
     [
         ({}, "local"),
         ({"GRADIO_SERVER_NAME": "0.0.0.0"}, "none"),
-        ({"GRADIO_SHARE": "True"}, "none"),
     ],
 )
 def test_others_do_not_act_with_the_token_of_this_machine(
@@ -578,8 +575,8 @@ def test_try_takes_the_input_alone(guest_book: Plan) -> None:
     ],
 )
 def test_names_are_readable(dataset: str, name: str) -> None:
-    assert blocks.readable_name(SimpleNamespace(dataset=dataset, title=None)) == name
-    assert blocks.readable_name(SimpleNamespace(dataset=dataset, title="A title")) == "A title"
+    assert blocks.readable_name(dataset, None) == name
+    assert blocks.readable_name(dataset, "A title") == "A title"
 
 
 def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:

@@ -113,7 +113,7 @@ def test_roles_and_options_that_do_not_fit(visitor: Visitor, user: Account) -> N
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
     visitor.open_section("Options")
     for label, value, message in (
-        ("Use only the k", "many", "whole number"),
+        ("Use only the k", "many", "valid integer"),
         ("Temperature", "-1", "greater than 0"),
         ("Rank of the adapter", "100000", "ank must be"),
     ):

@@ -52,7 +52,7 @@ def test_signed_out_verdict_adapter_download_and_options(
     top = page.locator(".lm-bars .lm-bar").nth(1)
     best = plan["neighbors"][0]
     expect(top.locator("b")).to_have_text(f"{100 * best['coefficient']:.1f} %")
-    expect(page.locator(".lm-tiles")).to_contain_text("180 rows")
+    expect(page.locator("#lm-figures")).to_contain_text("180 rows")
     expect(page.locator("#lm-map circle")).to_have_count(len(Bank.embedded()))
     visitor.open_section("Another base model")
     code = page.locator("#lm-other-base code", has_text="hf-lorameta generate").inner_text()
@@ -113,7 +113,7 @@ def options_gray_out_the_result_and_invalid_ones_stop_the_button(page: Any) -> N
     expect(page.locator("#lm-stale")).to_contain_text("The options have changed")
     box.fill("many")
     box.press("Tab")
-    page.locator("#lm-option-error", has_text="must be a whole number").wait_for()
+    page.locator("#lm-option-error", has_text="must be a valid integer").wait_for()
     expect(page.locator("#lm-make")).to_be_disabled()
     box.fill("")
     box.press("Tab")
