@@ -368,7 +368,6 @@ EVENT: Any = SimpleNamespace(_data={}, target=None)
         (AdapterActions, "make", [None]),
         (AdapterActions, "try_out", ["prompt"]),
         (AdapterActions, "test", []),
-        (AdapterActions, "improve", [None]),
         (AdapterActions, "save", ["name", "public", False, EVENT, None]),
     ],
 )
@@ -441,30 +440,6 @@ def test_requests_are_answered_while_changed_options_are_planned_for(
     page = DatasetActions(COMPONENTS, BANK, Settings()).change_options(visit, *options)
     assert visit.plan_result is (later if replaced else replanned)
     assert ("verdict" in page) is not replaced
-
-
-def test_requests_are_answered_while_the_base_model_is_looked_for(
-    visit: Visit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free: list[bool] = []
-
-    def how(*_: object) -> str:
-        free.append(is_free(visit.lock))
-        return "anyhow"
-
-    def show(self: object, visit: Visit, *details: object) -> jobs.Updates:
-        assert details[-1] == "anyhow"
-        return {"result": 7}
-
-    monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(AdapterActions, "how_shown", how)
-    monkeypatch.setattr(AdapterActions, "show_result", show)
-    visit.plan_result = PLAN
-    actions = AdapterActions(COMPONENTS, BANK, Settings())
-    page = actions.make(visit, 1, None)
-    page |= shown(actions.run(visit, "adapter"))
-    assert page["result"] == 7
-    assert free == [True]
 
 
 def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
