@@ -124,35 +124,27 @@ class DatasetActions(Actions):
         visit.request = request
         return self._read(visit, token)
 
+    @in_turn
     def change_options(self, visit: Visit, *values: str | None) -> Updates:
         """Plan with another recipe, without reading the dataset again."""
         c, problem = self.components, ""
-        recipe: Recipe | None = None
-        updates: Updates = {}
+        recipe, before = None, visit.plan_result
+        after = before
         try:
             recipe = recipe_of(**dict(zip(OPTIONS, values, strict=True)))
-        except LoraMetaError as error:
-            problem = error_html(error)
-        with visit.lock:  # a plan that is shown from now on has these options
-            if recipe is not None and recipe == visit.recipe:  # shown, not chosen
+            if recipe == visit.recipe:  # shown, not chosen
                 return {c.visit: visit, c.option_error: ""}
-            visit.recipe, before = recipe, visit.plan_result
-        if before is not None:
-            after = before
-            try:
-                after = with_recipe(before, recipe) if recipe else before
-            except LoraMetaError as error:
-                recipe, problem = None, error_html(error)
-            updates = self._verdict(after)
-            with visit.lock:
-                if visit.plan_result is not before:  # planned again or dropped meanwhile
-                    return {c.visit: visit, c.option_error: problem}
-                visit.recipe, visit.plan_result = recipe, after
-                if after is not before:
-                    visit.draft = None
-                    visit.report = visit.report if visit.adapter else None
-                visit.drop_task()  # nothing is being planned, but perhaps made
-                updates = self.idle(visit) | updates
+            after = with_recipe(before, recipe) if before else None
+        except LoraMetaError as error:
+            recipe, problem = None, error_html(error)
+        visit.recipe, visit.plan_result = recipe, after
+        updates: Updates = {}
+        if after is not None:
+            if after is not before:
+                visit.draft = None
+                visit.report = visit.report if visit.adapter else None
+            visit.drop_task()  # nothing is being planned, but perhaps made
+            updates = self.idle(visit) | self._verdict(after)
         updates |= {c.visit: visit, c.option_error: problem}
         if visit.adapter is not None:
             old = gr.Column(visible=True, elem_classes=["lm-step", "lm-old"])

@@ -73,7 +73,7 @@ class Visit:
         filled: what answers have put into fields.
         counting: whether the page says that right answers are being counted.
         key: with which a later page of the same browser tab, after signing in, takes over.
-        lock: held while a request is answered and while a result is shown, for milliseconds, so
+        lock: held while a request is answered and while a result is shown, so
             that a Cancel finds either all of a request or nothing of it.
     """
 

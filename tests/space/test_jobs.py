@@ -24,7 +24,6 @@ try:
     from actions import Actions
     from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
-    from forms.inputs import OPTIONS
     from settings import Settings
     from work import jobs, trying
     from work.planning import DatasetRequest
@@ -399,47 +398,6 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
     cancel[0].join()
     assert visit.canceled
     assert visit.task is None
-
-
-def is_free(lock: Any) -> bool:
-    """Whether another thread could hold a lock."""
-    taken: list[bool] = []
-
-    def take() -> None:
-        taken.append(lock.acquire(blocking=False))
-        if taken[0]:
-            lock.release()
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    thread.join()
-    return taken[0]
-
-
-@pytest.mark.parametrize("replaced", [False, True])
-def test_requests_are_answered_while_changed_options_are_planned_for(
-    visit: Visit, replaced: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    later: Any = object()
-    replanned: Any = object()
-    visit.plan_result = PLAN
-
-    def replan(*_: object) -> Any:
-        assert is_free(visit.lock)
-        if replaced:
-            visit.plan_result = later
-        return replanned
-
-    def verdict(*_: object) -> jobs.Updates:
-        assert is_free(visit.lock)
-        return {"verdict": "new"}
-
-    monkeypatch.setattr(dataset_actions, "with_recipe", replan)
-    monkeypatch.setattr(DatasetActions, "_verdict", verdict)
-    options = [None] * (len(OPTIONS) - 1) + ["8"]
-    page = DatasetActions(COMPONENTS, BANK, Settings()).change_options(visit, *options)
-    assert visit.plan_result is (later if replaced else replanned)
-    assert ("verdict" in page) is not replaced
 
 
 def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
