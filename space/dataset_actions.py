@@ -12,7 +12,8 @@ import gradio as gr
 from actions import Actions, in_turn
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
-from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded_file
+from forms.inputs import OPTIONS, credential_of, recipe_of, uploaded_file
+from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
 from limits.uploads import used
@@ -278,4 +279,4 @@ def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
     if values.get("file"):
         return DatasetRequest(file=uploaded_file(str(values["file"])))
     named: dict[str, Any] = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
-    return DatasetRequest(**named | {"columns": columns_of(named["columns"])})
+    return DatasetRequest(**named | {"columns": as_columns(named["columns"] or None)})

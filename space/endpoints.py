@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of
+from forms.inputs import OPTIONS, credential_of, recipe_of
 from hf_lorameta import errors
+from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
@@ -169,7 +170,7 @@ class Endpoints:
     def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
         kept = used(named["file"] or "")
-        request = DatasetRequest(**named | {"columns": columns_of(inputs["columns"])})
+        request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
         result = make_plan(
             self._bank_loader, request, recipe, self._settings.max_rows, credential, job

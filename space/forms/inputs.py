@@ -1,11 +1,9 @@
-"""Convert the inputs of the page and of the endpoints to a credential, columns and a recipe."""
+"""Convert the inputs of the page and of the endpoints to a credential, a recipe and a file."""
 
 from pathlib import Path
 
 import gradio as gr
 
-from hf_lorameta.data.columns.columns import MAX_CHARACTERS, MAX_COLUMNS, Columns, parse_columns
-from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import Recipe
 from limits.uploads import is_upload
 from settings import MOCK_TOKEN, Settings
@@ -36,21 +34,6 @@ def recipe_of(**options: str | float | None) -> Recipe:
     """
     given = {name: v.strip() if isinstance(v, str) else v for name, v in options.items()}
     return Recipe.of(**{name: value for name, value in given.items() if value not in (None, "")})
-
-
-def columns_of(text: str) -> Columns | None:
-    """Read columns as ``input=question,output=answer``; None if the text is empty.
-
-    Raises:
-        RequestError: the text has another form, or is too long.
-    """
-    try:
-        return parse_columns(text) if text else None
-    except UsageError:
-        raise RequestError(
-            "The columns have to be of the form input=question,output=answer, at most "
-            f"{MAX_COLUMNS} of them in {MAX_CHARACTERS:,} characters"
-        ) from None
 
 
 def uploaded_file(path: str) -> str:

@@ -8,18 +8,13 @@ from typing import Literal
 
 from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.geometry import BankMap, bank_map
-from hf_lorameta.errors import (
-    ConnectionLostError,
-    IntegrityError,
-    LoraMetaError,
-    MissingExtraError,
-)
+from hf_lorameta.errors import ConnectionLostError, LoraMetaError, MissingExtraError
 from hf_lorameta.pipeline.evaluate import Trial
 from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
 from work.jobs import Job, SpaceError, known_error
 
-State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
+State = Literal["opening", "drawing", "checking", "ready", "failed", "unverified"]
 _WAIT_SECONDS = 0.2
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
@@ -107,7 +102,7 @@ class BankLoader:
             self._verify(bank)
         except Exception as error:  # noqa: BLE001 - plans still work; generating raises it again
             self.problem = str(known_error(error))
-            self.state = "damaged" if isinstance(error, IntegrityError) else "incomplete"
+            self.state = "unverified"
 
     def _open(self) -> Bank:
         settings = self._settings

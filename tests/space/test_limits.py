@@ -5,7 +5,6 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,7 @@ try:
     from limits.places import FairQueue
     from limits.requests import BODY_BYTES, BURST, CROWDED, PER_SECOND, Bucket, VisitorLimits
     from work import generating, jobs, planning, trying
-    from work.planning import DatasetRequest, RequestError, Source, validated
+    from work.planning import DatasetRequest, RequestError, Source
 finally:
     sys.path.remove(str(SPACE))
 
@@ -450,13 +449,6 @@ def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:
 # --- inputs -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["instruction", "template"])
-def test_texts_of_a_request_are_bounded(name: str) -> None:
-    long: Any = {name: "a" * 4001}
-    with pytest.raises(RequestError, match="is longer than"):
-        validated(replace(DatasetRequest("user/name"), **long))
-
-
 def test_a_prompt_is_bounded_before_it_is_looked_at() -> None:
     with pytest.raises(RequestError, match="template is longer than 4,000"):
         planning.with_prompt(DatasetRequest("user/name"), "", "{" * 4001)
@@ -465,8 +457,6 @@ def test_a_prompt_is_bounded_before_it_is_looked_at() -> None:
 def test_columns_are_bounded_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_lorameta.data.columns import columns
 
-    with pytest.raises(RequestError, match="at most 100 of them in 10,000 characters"):
-        inputs.columns_of("input=a," * 101)
     monkeypatch.setattr(columns, "_PART", None)
     with pytest.raises(UsageError, match="got 1,100,000 characters"):
         columns.parse_columns("input=text," * 100_000)
