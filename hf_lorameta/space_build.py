@@ -76,7 +76,7 @@ def build_space(
     files = pages | package
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
-        opened = _published(bank, base, revision, hub or Hub())
+        opened = open_bank(Bank.from_hub(bank, revision=revision, hub=hub), base)
         files |= _for_bank(files["README.md"], opened)
     elif revision is not None:
         raise UsageError(
@@ -238,12 +238,6 @@ def _embedded(base: str) -> Bank:
     if bank is None:
         raise UsageError(f"this package has no bank for {base}", hint=Option("bank", "user/bank"))
     return bank
-
-
-def _published(bank: str, base: str | None, revision: str | None, hub: Hub) -> Bank:
-    """Open a bank on the Hub at a commit."""
-    pinned = hub.resolve(bank, "dataset", revision)
-    return open_bank(bank, base, revision=pinned.sha, hub=hub)
 
 
 def _for_bank(readme: bytes, bank: Bank) -> dict[str, bytes]:

@@ -116,11 +116,10 @@ class Components:
             self.other_base = _markdown("lm-other-base")
 
     def _build_options(self, default: Recipe) -> None:
-        unknown = self._settings.bank is not None and not self._bank_loader.opened
-        neural = unknown or self._bank_loader.has_neural()
-        rules = {k: rule for k, rule in COEFFICIENT_RULES.items() if neural or k != "neural"}
         self.metric = _choice("How datasets are compared", METRICS, default.metric)
-        self.coefficients = _choice("How similarity becomes weight", rules, default.coefficients)
+        self.coefficients = _choice(
+            "How similarity becomes weight", COEFFICIENT_RULES, default.coefficients
+        )
         self.combine = _choice("How adapters are added", COMBINERS, default.combine)
         with gr.Row():
             self.top_k = gr.Textbox(

@@ -78,13 +78,6 @@ class BankLoader:
             raise SpaceError(self.problem or "The bank is still being opened", hint=_FOR_OWNER)
         return self._bank
 
-    def has_neural(self) -> bool:
-        """Return whether the bank holds a fitted neural coefficient rule."""
-        try:
-            return bool(self.bank.neural())
-        except LoraMetaError:
-            return False
-
     def _map(self, metric: str) -> BankMap | None:
         return None if self.bank.is_large or not len(self.bank) else bank_map(self.bank, metric)
 
