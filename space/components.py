@@ -108,7 +108,7 @@ class Components:
             self.use_prompt = gr.Button("Use this prompt", elem_id="lm-use-prompt")
             self.prompt_error = _html("lm-prompt-error")
         with gr.Accordion("Details", open=False):
-            self.details, self.map = _html("lm-figures"), _html("lm-map")
+            self.details = _html("lm-figures")
         with gr.Accordion("Options", open=False):
             self._build_options(Recipe())
             self.option_error = _html("lm-option-error")

@@ -18,7 +18,7 @@ from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetErro
 from hf_lorameta.recipe import Recipe
 from limits.uploads import used
 from views.blocks import error_html, note, render
-from views.plan import details_html, map_html, verdict_html
+from views.plan import details_html, verdict_html
 from views.result import other_base_markdown
 from work.jobs import Job, Updates
 from work.planning import (
@@ -196,7 +196,6 @@ class DatasetActions(Actions):
                 recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
                 result = make_plan(self.bank_loader, asked, recipe, max_rows, credential, job)
                 result = with_recipe(result, visit.recipe or recipe)  # changed meanwhile?
-                self.bank_loader.map(result.plan.recipe.metric)  # drawn once
                 job.show(lambda: self._show_plan(visit, result, asked))
 
         c = self.components
@@ -224,11 +223,7 @@ class DatasetActions(Actions):
 
     def _verdict(self, result: PlanResult) -> Updates:
         c, plan = self.components, result.plan
-        return {
-            c.verdict: verdict_html(plan, result.name),
-            c.details: details_html(plan),
-            c.map: map_html(plan, self.bank_loader.map(plan.recipe.metric)),
-        }
+        return {c.verdict: verdict_html(plan, result.name), c.details: details_html(plan)}
 
     def _no_plan(self) -> Updates:
         c, hidden = self.components, gr.Column(visible=False)

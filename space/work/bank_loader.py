@@ -2,19 +2,16 @@
 
 import shutil
 import threading
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from hf_lorameta.bank.bank import EMBEDDED, Bank
-from hf_lorameta.bank.geometry import BankMap, bank_map
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, MissingExtraError
 from hf_lorameta.pipeline.evaluate import Trial
-from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
 from work.jobs import Job, SpaceError, known_error
 
-State = Literal["opening", "drawing", "checking", "ready", "failed", "unverified"]
+State = Literal["opening", "checking", "ready", "failed", "unverified"]
 _WAIT_SECONDS = 0.2
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
@@ -31,7 +28,6 @@ class BankLoader:
         state: what the loader is doing, or how it ended.
         verified: number of adapters downloaded and verified.
         problem: why the bank cannot be used; empty if it can.
-        map: returns the bank's map for the name of a metric.
         gguf: the base model for llama.cpp; None if it cannot be run here, or not yet.
         no_model: why it cannot be run here; empty if it can.
     """
@@ -42,7 +38,6 @@ class BankLoader:
         self.problem = ""
         self.gguf: Path | None = None
         self.no_model = "The file of the base model is still being fetched."
-        self.map = lru_cache(maxsize=None)(self._map)
         self._settings = settings
         self._bank: Bank | None = None
         self._opened = threading.Event()
@@ -77,9 +72,6 @@ class BankLoader:
         if self._bank is None:
             raise SpaceError(self.problem or "The bank is still being opened", hint=_FOR_OWNER)
         return self._bank
-
-    def _map(self, metric: str) -> BankMap | None:
-        return None if self.bank.is_large or not len(self.bank) else bank_map(self.bank, metric)
 
     def _load(self) -> None:
         try:
@@ -119,9 +111,7 @@ class BankLoader:
         return bank
 
     def _verify(self, bank: Bank) -> None:
-        """Draw the map, then download every adapter and verify its checksum."""
-        self.state = "drawing"
-        self.map(Recipe().metric)
+        """Download every adapter and verify its checksum."""
         self.state = "checking"
         _ = bank.basis  # shared factors of a pack
         bank.adapters(bank.index.adapters, self._count)

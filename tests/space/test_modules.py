@@ -16,7 +16,6 @@ import pytest
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.geometry import BankMap, bank_map
 from hf_lorameta.data.columns.columns import parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -78,11 +77,6 @@ def bank_loader() -> BankLoader:
 @pytest.fixture(scope="module")
 def guest_book() -> Plan:
     return plan(TRAIN)
-
-
-@pytest.fixture(scope="module")
-def guest_map(guest_book: Plan) -> BankMap:
-    return bank_map(guest_book.bank, guest_book.recipe.metric)
 
 
 # --- requests -----------------------------------------------------------------------------------
@@ -384,12 +378,11 @@ def renamed(plan: Plan, name: str, title: str | None) -> Plan:
 
 
 @pytest.mark.parametrize("title", [None, NASTY])
-def test_all_views_escape_names(guest_book: Plan, guest_map: BankMap, title: str | None) -> None:
+def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
     bad = renamed(guest_book, f"user/{NASTY}", title)
     pages = [
         plan_view.details_html(bad),
         plan_view.verdict_html(bad, NASTY),
-        plan_view.map_html(bad, guest_map),
         result_view.answers_html(NASTY, NASTY, NASTY, NASTY),
         result_view.report_html(report_of(NASTY)),
         note("error", NASTY, [NASTY]),
@@ -408,7 +401,6 @@ def test_a_plan_with_a_general_adapter_alone_states_its_licenses() -> None:
     assert "Licenses of these: Apache-2.0, " in page
     assert "scaled by 0.50" in page
     assert "adapters" not in page
-    assert plan_view.map_html(alone, None) == ""
 
 
 def test_progress_is_a_percentage_beside_the_number_of_adapters() -> None:
@@ -423,16 +415,6 @@ def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> No
     c = [n.coefficient for n in guest_book.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.06) for x in c]
     assert page.count("lm-negative") == sum(x < 0 for x in c)
-
-
-def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan, guest_map: BankMap) -> None:
-    page = plan_view.map_html(guest_book, guest_map)
-    circles = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', page)
-    assert len(circles) == len(guest_book.bank)
-    for x, y in circles:
-        assert 0 < float(x) < plan_view.WIDTH
-        assert 0 < float(y) < plan_view.HEIGHT
-    assert "your dataset" in page
 
 
 def test_a_pack_states_how_much_it_retains(monkeypatch: pytest.MonkeyPatch) -> None:

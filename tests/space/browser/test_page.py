@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from tests.conftest import Account, Shell, Web
@@ -53,7 +52,6 @@ def test_signed_out_verdict_adapter_download_and_options(
     best = plan["neighbors"][0]
     expect(top.locator("b")).to_have_text(f"{100 * best['coefficient']:.1f} %")
     expect(page.locator("#lm-figures")).to_contain_text("180 rows")
-    expect(page.locator("#lm-map circle")).to_have_count(len(Bank.embedded()))
     visitor.open_section("Another base model")
     code = page.locator("#lm-other-base code", has_text="hf-lorameta generate").inner_text()
     command = shlex.split(code.splitlines()[-1])
