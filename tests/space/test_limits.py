@@ -61,41 +61,6 @@ def test_requests_are_refilled_as_time_passes() -> None:
     assert [bucket.take(1.0) for _ in range(PER_SECOND + 1)] == [True] * PER_SECOND + [False]
 
 
-def test_when_many_requests_are_open_each_address_may_have_one() -> None:
-    statuses: list[int] = []
-
-    async def visit() -> None:
-        go_on = asyncio.Event()
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            await go_on.wait()
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-
-        limits = VisitorLimits(app, on_hub=False)
-
-        async def ask(address: str) -> None:
-            async def receive() -> dict[str, Any]:
-                return {"type": "http.request"}
-
-            async def send(message: Any) -> None:
-                statuses.append(message.get("status", 0))
-
-            await limits({**scope(address), "method": "GET", "path": "/"}, receive, send)
-
-        async with asyncio.TaskGroup() as group:
-            for number in range(CROWDED):
-                group.create_task(ask(f"a{number // 2}"))
-            await asyncio.sleep(0)
-            await ask("a0")
-            assert statuses[:1] == [429]
-            group.create_task(ask("b"))
-            await asyncio.sleep(0)
-            go_on.set()
-
-    asyncio.run(visit())
-    assert statuses.count(200) == CROWDED + 1
-
-
 class Server:
     """`VisitorLimits` around an app that answers 200 to every request, once `go_on` is set.
 
@@ -118,7 +83,12 @@ class Server:
         await send({"type": "http.response.body", "body": b""})
 
     async def ask(
-        self, path: str, *parts: bytes, pause: float = 0, headers: dict[str, str] | None = None
+        self,
+        path: str,
+        *parts: bytes,
+        address: str = "a",
+        pause: float = 0,
+        headers: dict[str, str] | None = None,
     ) -> int:
         """Send a request with a body in parts, seconds apart; return the status."""
         statuses: list[int] = []
@@ -134,7 +104,7 @@ class Server:
 
         fields = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
         method = "POST" if parts else "GET"
-        asked = {**scope("a"), "headers": fields, "method": method, "path": path}
+        asked = {**scope(address), "headers": fields, "method": method, "path": path}
         await self._limits(asked, receive, send)
         return statuses[0]
 
@@ -211,6 +181,23 @@ def test_a_request_names_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.touch()
     few, many = ([{"path": str(path)}] * number for number in (10, 11))
     assert statuses_of([json.dumps(few).encode(), json.dumps(many).encode()]) == [200, 400]
+
+
+def test_when_many_requests_are_open_each_address_may_have_one() -> None:
+    async def visit() -> tuple[int, list[int]]:
+        server = Server()
+        server.go_on.clear()
+        async with asyncio.TaskGroup() as group:
+            ask = lambda address: group.create_task(server.ask("/", address=address))  # noqa: E731
+            others = [ask(f"a{number // 2}") for number in range(CROWDED)]
+            await asyncio.sleep(0.1)
+            refused = await server.ask("/", address="a0")
+            others.append(ask("b"))
+            await asyncio.sleep(0.1)
+            server.go_on.set()
+        return refused, [task.result() for task in others]
+
+    assert asyncio.run(visit()) == (429, [200] * (CROWDED + 1))
 
 
 def test_an_upload_without_a_length_that_counts_is_refused() -> None:
