@@ -7,6 +7,7 @@ import gradio as gr
 from actions import Actions, in_turn
 from forms.inputs import credential_of
 from hf_lorameta.pipeline.automatic import NO_BASE
+from hf_lorameta.pipeline.publish import default_repo_id
 from views import result as view
 from views.blocks import render
 from work import trying
@@ -132,7 +133,6 @@ class AdapterActions(Actions):
         c, rows = self.components, len(trying.testable_rows(result)[1])
         user, no_model = profile.username if profile else None, self.bank_loader.no_model
         visit.adapter, visit.results = adapter, visit.results + 1
-        name, private = view.proposed_name(result, user), result.plan.private
         request, folder = known(visit.request), f"./{adapter.archive.stem}"
         base_model = self.bank_loader.bank.index.base_model
         return (
@@ -154,8 +154,8 @@ class AdapterActions(Actions):
             | self.fill(
                 visit,
                 prompt=view.example_input(result),
-                repo_id=name,
-                visibility="private" if private else "public",
+                repo_id=default_repo_id(user, result.name, base_model) if user else "",
+                visibility="private" if result.plan.private else "public",
                 overwrite=False,
             )
             | self._show_report(visit, result)

@@ -136,25 +136,17 @@ def _trial(
     asked: bool = True,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Iterator[Trial]:
+    """Run the base model, once no other job has one in memory; count how long this one has it."""
     folder = adapter.folder  # what is converted is deleted with the adapter
     base_model = adapter.plan.bank.index.base_model
-    with (
-        _turn(job, asked=asked),
-        Trial(folder, base_model, gguf, folder.parent, max_new_tokens) as trial,
-    ):
-        job.check()
-        yield trial
-
-
-@contextmanager
-def _turn(job: Job, *, asked: bool = True) -> Iterator[None]:
-    """Wait until no other job has a base model in memory; count how long this one has it."""
     _TIME[asked].check(job.address)
     with _MODEL.turn(job, asked=asked):
         start = time.monotonic()
         try:
             job.report("Loading the base model")
-            yield
+            with Trial(folder, base_model, gguf, folder.parent, max_new_tokens) as trial:
+                job.check()
+                yield trial
         finally:
             _TIME[asked].add(job.address, time.monotonic() - start)
 
