@@ -31,7 +31,6 @@ from work.planning import (
     make_plan,
     read_source,
     validated,
-    with_prompt,
 )
 from work.reader_process import read
 from work.visit import Visit, known
@@ -118,7 +117,7 @@ class DatasetActions(Actions):
                 kept if text == proposed else text
                 for text, proposed, kept in zip((instruction, template), shown, chosen, strict=True)
             ]
-            request = with_prompt(request, *given)
+            request = validated(replace(request, instruction=given[0].strip(), template=given[1]))
         except LoraMetaError as error:
             return self.idle(visit) | {self.components.prompt_error: error_html(error)}
         visit.forget_plan()

@@ -80,8 +80,9 @@ def advice(error: LoraMetaError) -> list[str]:
     """Return what a visitor can do; words among a library error's advice are for a terminal."""
     if isinstance(error, SpaceError):
         return [error.hint] * bool(error.hint)
-    options = (part.name for part in error.advice if isinstance(part, Option))
-    if places := [_PLACES[name] for name in options if name in _PLACES]:
+    options = [part for part in error.advice if isinstance(part, Option)]
+    named = [part.name for part in options if part.change != "leave out"]
+    if places := [_PLACES[name] for name in named if name in _PLACES]:
         return places
     if type(error) is LoraMetaError:
         return [TRY_AGAIN]

@@ -436,11 +436,6 @@ def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:
 # --- inputs -------------------------------------------------------------------------------------
 
 
-def test_a_prompt_is_bounded_before_it_is_looked_at() -> None:
-    with pytest.raises(RequestError, match="template is longer than 4,000"):
-        planning.with_prompt(DatasetRequest("user/name"), "", "{" * 4001)
-
-
 def test_columns_are_bounded_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_lorameta.data.columns import columns
 

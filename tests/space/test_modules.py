@@ -147,10 +147,14 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
 OF_FORM = DatasetRequest("user/name", columns=parse_columns("input=q,output=a"))
 
 
+def with_prompt(instruction: str, template: str) -> DatasetRequest:
+    return validated(replace(OF_FORM, instruction=instruction, template=template))
+
+
 def test_a_prompt_is_cleaned_and_an_empty_one_left_to_the_program() -> None:
-    written = planning.with_prompt(OF_FORM, " Name it. ", "{instruction} \\text\r\n{input}")
+    written = with_prompt("Name it.", "{instruction} \\text\r\n{input}")
     assert (written.instruction, written.template) == ("Name it.", "{instruction} \\text\n{input}")
-    empty = planning.with_prompt(written, " ", "")
+    empty = with_prompt(" ", "")
     assert (empty.instruction, empty.template) == (None, None)
 
 
@@ -166,12 +170,12 @@ def test_a_form_of_the_prompt_that_does_not_fit_is_explained(
     template: str, instruction: str, problem: str
 ) -> None:
     for fitting in ("", "chat", "Q: {prompt}"):
-        planning.with_prompt(OF_FORM, instruction, fitting)
-    with pytest.raises(RequestError, match=re.escape(problem)) as caught:
-        planning.with_prompt(OF_FORM, instruction, template)
+        with_prompt(instruction, fitting)
+    with pytest.raises(UsageError, match=re.escape(problem)) as caught:
+        with_prompt(instruction, template)
     shown = blocks.error_html(caught.value)
     assert f"The template &#x27;{template}&#x27;" in shown
-    assert "Write {input} where the text of a row belongs" in shown
+    assert "into its field under “Prompt”" in shown
 
 
 def test_of_other_columns_a_prompt_that_does_not_fit_is_left_out() -> None:
