@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from hf_lorameta.bank.bank import EMBEDDED, Bank
-from hf_lorameta.errors import ConnectionLostError, LoraMetaError, MissingExtraError
+from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.evaluate import Trial
 from settings import Settings, base_gguf
-from work.jobs import Job, SpaceError, known_error
+from work.jobs import Job, SpaceError, known_error, logger
 
 State = Literal["opening", "checking", "ready", "failed", "unverified"]
 _WAIT_SECONDS = 0.2
@@ -126,12 +126,9 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
     base_model = bank.index.base_model
     try:
         return Trial.require(base_model, base_gguf(settings, base_model)), ""
-    except MissingExtraError:
-        return None, "A package that runs the base model is not installed on this machine."
-    except ConnectionLostError:
-        return None, "The Hub did not respond, so the file of the base model is missing here."
-    except LoraMetaError:
-        return None, f"This machine has no small file of the base model, {base_model}."
+    except LoraMetaError as error:
+        logger.warning("adapters cannot be tried or tested: %s", error)
+        return None, "The base model cannot be run on this machine."
 
 
 def _downloaded_bytes(bank: Bank) -> int:

@@ -21,13 +21,8 @@ from hf_lorameta.pipeline.publish import (
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.tables import plural
 from limits.hourly import ADAPTERS
-from work.jobs import Job, SpaceError
+from work.jobs import Job
 from work.planning import NAME_CHARACTERS, REPO_ID, Credential, PlanResult, RequestError
-
-_SIGN_IN = (
-    "Use the button at the top. This Space asks only for permission to create repos and to write "
-    "to the repos it created."
-)
 
 
 class Adapter:
@@ -160,11 +155,9 @@ def publish(
         job: canceled until the commit begins.
 
     Raises:
-        SpaceError: the visitor is signed out.
+        AuthError: the visitor is signed out.
         LoraMetaError: as `resolve_target`, `publish_folder` and `combine` raise.
     """
-    if credential is False:
-        raise SpaceError("Publishing needs an account: sign in first", hint=_SIGN_IN)
     hub = Hub(credential)
     repo_id = target_name(result, destination, hub.user())
     job.report("Checking the repo")
