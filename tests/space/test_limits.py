@@ -188,7 +188,10 @@ def test_when_many_requests_are_open_each_address_may_have_one() -> None:
         server = Server()
         server.go_on.clear()
         async with asyncio.TaskGroup() as group:
-            ask = lambda address: group.create_task(server.ask("/", address=address))  # noqa: E731
+
+            def ask(address: str) -> asyncio.Task[int]:
+                return group.create_task(server.ask("/", address=address))
+
             others = [ask(f"a{number // 2}") for number in range(CROWDED)]
             await asyncio.sleep(0.1)
             refused = await server.ask("/", address="a0")
