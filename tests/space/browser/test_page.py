@@ -366,8 +366,6 @@ def test_lora_the_method_the_endpoints_and_the_tool_are_explained_in_place(
     expect(page.locator(".lm-how li:visible")).to_have_count(5)
     paper = page.get_by_role("link", name="arXiv 2507.01806")
     assert paper.get_attribute("href") == "https://arxiv.org/abs/2507.01806"
-    if missing("mcp"):
-        return
     page.get_by_role("button", name="Use via API").click()
     panel = page.get_by_role("dialog")
     expect(panel).to_contain_text("1 Available MCP Tools")
