@@ -7,10 +7,7 @@ import gradio as gr
 
 from forms.html_forms import data_form, dataset_search
 from forms.inputs import OPTIONS
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.recipe import REGISTRIES, Recipe
 from settings import Settings
 from views.blocks import render
 from work.bank_loader import BankLoader
@@ -110,25 +107,21 @@ class Components:
         with gr.Accordion("Details", open=False):
             self.details = _html("lm-figures")
         with gr.Accordion("Options", open=False):
-            self._build_options(Recipe())
+            self._build_options()
             self.option_error = _html("lm-option-error")
         with gr.Accordion("Another base model", open=False):
             self.other_base = _markdown("lm-other-base")
 
-    def _build_options(self, default: Recipe) -> None:
-        self.metric = _choice("How datasets are compared", METRICS, default.metric)
-        self.coefficients = _choice(
-            "How similarity becomes weight", COEFFICIENT_RULES, default.coefficients
-        )
-        self.combine = _choice("How adapters are added", COMBINERS, default.combine)
+    def _build_options(self) -> None:
+        self.metric = _choice("How datasets are compared", "metric")
+        self.coefficients = _choice("How similarity becomes weight", "coefficients")
+        self.combine = _choice("How adapters are added", "combine")
         with gr.Row():
             self.top_k = gr.Textbox(
                 "", label="Use only the k most similar (empty: all)", max_length=9
             )
             self.temperature = gr.Textbox(
-                f"{default.temperature:g}",
-                label="Temperature (below 1: fewer adapters)",
-                max_length=9,
+                "1", label="Temperature (below 1: fewer adapters)", max_length=9
             )
             self.rank = gr.Textbox("", label="Rank of the adapter (empty: the usual)", max_length=9)
 
@@ -197,7 +190,8 @@ def _markdown(elem_id: str, value: str = "") -> gr.Markdown:
     return gr.Markdown(value, latex_delimiters=[], elem_id=elem_id, elem_classes="lm-text")
 
 
-def _choice(label: str, table: Any, chosen: str) -> gr.Radio:
-    """Return a choice between the entries of a table, by their titles."""
-    choices = [(entry.title[:1].upper() + entry.title[1:], key) for key, entry in table.items()]
-    return gr.Radio(choices, value=chosen, label=label)
+def _choice(label: str, name: str) -> gr.Radio:
+    """Return a choice between the methods of a field of the recipe, by their titles."""
+    methods = REGISTRIES[name].items()
+    choices = [(method.title[:1].upper() + method.title[1:], key) for key, method in methods]
+    return gr.Radio(choices, value=getattr(Recipe(), name), label=label)

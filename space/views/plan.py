@@ -5,10 +5,8 @@ import math
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.cards.verdict import Verdict
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.recipe import REGISTRIES
 from views.blocks import render
 
 NEIGHBORS = 5
@@ -70,8 +68,7 @@ def details_html(plan: Plan) -> str:
 def _method(plan: Plan) -> str:
     """Return how the plan was computed, in words."""
     recipe = plan.recipe
-    rule, combiner = COEFFICIENT_RULES[recipe.coefficients], COMBINERS[recipe.combine]
-    parts = [METRICS[recipe.metric].title, rule.title, combiner.title]
+    parts = [methods[getattr(recipe, name)].title for name, methods in REGISTRIES.items()]
     if recipe.top_k:
         parts.append(f"top {recipe.top_k}")
     if recipe.temperature != 1:
