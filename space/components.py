@@ -121,7 +121,9 @@ class Components:
                 "", label="Use only the k most similar (empty: all)", max_length=9
             )
             self.temperature = gr.Textbox(
-                "1", label="Temperature (below 1: fewer adapters)", max_length=9
+                f"{Recipe().temperature:g}",
+                label="Temperature (below 1: fewer adapters)",
+                max_length=9,
             )
             self.rank = gr.Textbox("", label="Rank of the adapter (empty: the usual)", max_length=9)
 
