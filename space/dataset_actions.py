@@ -194,7 +194,6 @@ class DatasetActions(Actions):
             if asked.columns:
                 recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
                 result = make_plan(self.bank_loader, asked, recipe, max_rows, credential, job)
-                result = with_recipe(result, visit.recipe or recipe)  # changed meanwhile?
                 job.show(lambda: self._show_plan(visit, result, asked))
 
         c = self.components
