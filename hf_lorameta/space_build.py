@@ -84,7 +84,7 @@ def build_space(
         )
     elif base is not None:
         files |= _for_bank(files["README.md"], _embedded(base))
-    files = {WHEEL: _wheel(pages, package)} | files  # first, since it marks a folder as a build
+    files = {WHEEL: _wheel(pages, package)} | files  # first: it marks a folder as a build
     _clear(folder, files)
     for name, content in files.items():
         path = folder / name
@@ -203,7 +203,7 @@ def _clear(folder: Path, files: Iterable[str]) -> None:
         UsageError: it holds files, and not those of a build.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not any(folder.glob(f"{_PACKAGE.name}-*.whl")):
+    if not (any(folder.glob(f"{_PACKAGE.name}-*.whl")) and (folder / PAGE).exists()):
         refuse_other_files(folder, (path.name for path in folder.iterdir()))
     for path in folder.iterdir():
         if _is_of_build(path.name, files):
