@@ -1,6 +1,7 @@
-"""Actions that make, try, test and save an adapter."""
+"""Actions that make, try, test, improve and save an adapter."""
 
 from os import environ
+from typing import NamedTuple
 
 import gradio as gr
 
@@ -15,6 +16,18 @@ from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
 from work.planning import PlanResult
 from work.visit import Line, Visit, known
+
+
+class Shown(NamedTuple):
+    """What decides how a result is shown.
+
+    Attributes:
+        user: who is signed in; None if nobody is.
+        improvable: whether the adapter can be trained further here.
+    """
+
+    user: str | None
+    improvable: bool
 
 
 class AdapterActions(Actions):
@@ -32,7 +45,8 @@ class AdapterActions(Actions):
         def work(job: Job) -> None:
             result = known(visit.plan_result)
             adapter = visit.draft or make_adapter(result, job)
-            job.show(lambda: self.show_result(visit, result, adapter, profile))
+            how = self.how_shown(result, profile)
+            job.show(lambda: self.show_result(visit, result, adapter, how))
 
         c = self.components
         started = self.begin(visit, "adapter", work, c.problem, restores=True)
@@ -90,6 +104,28 @@ class AdapterActions(Actions):
         return begun | self.verdict(visit, counting=True)
 
     @in_turn
+    def improve(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
+        """Train the adapter further; it replaces the result if it is better on held-out rows."""
+        c = self.components
+
+        def work(job: Job) -> None:
+            result, adapter = _made(visit)
+            improvement = trying.improve(adapter, result, self.bank_loader.bank, job)
+            trained, how = improvement.adapter, self.how_shown(result, profile)
+
+            def show() -> Updates:
+                if trained is None:
+                    return {}
+                visit.report = None
+                return self.show_result(visit, result, trained, how)
+
+            job.show(lambda: show() | {c.improved: view.improved_html(improvement)})
+
+        if not visit.accept(number):
+            return self.nothing(visit)
+        return self.begin(visit, "model", work, c.improved)
+
+    @in_turn
     def save(
         self,
         visit: Visit,
@@ -122,21 +158,23 @@ class AdapterActions(Actions):
 
     # --- showing --------------------------------------------------------------------------------
 
+    def how_shown(self, result: PlanResult, profile: gr.OAuthProfile | None) -> Shown:
+        """Return what decides how a result is shown; takes a moment."""
+        loader = self.bank_loader
+        improvable = trying.can_improve(result, loader.bank, self.settings.time_limit)
+        return Shown(profile.username if profile else None, improvable)
+
     def show_result(
-        self,
-        visit: Visit,
-        result: PlanResult,
-        adapter: Adapter,
-        profile: gr.OAuthProfile | None,
+        self, visit: Visit, result: PlanResult, adapter: Adapter, how: Shown
     ) -> Updates:
         """Show an adapter, and what can be done with it."""
         c, rows = self.components, len(trying.testable_rows(result)[1])
-        user, no_model = profile.username if profile else None, self.bank_loader.no_model
+        user, no_model = how.user, self.bank_loader.no_model
         visit.adapter, visit.results = adapter, visit.results + 1
         request, folder = known(visit.request), f"./{adapter.archive.stem}"
         base_model = self.bank_loader.bank.index.base_model
         return (
-            dict.fromkeys((c.stale, c.answers, c.report, c.saved), "")
+            dict.fromkeys((c.stale, c.answers, c.report, c.improved, c.saved), "")
             | {
                 c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
                 c.heading: render(
@@ -146,6 +184,7 @@ class AdapterActions(Actions):
                 c.try_form: gr.Column(visible=not no_model),
                 c.test_form: gr.Column(visible=not no_model),
                 c.test_text: render("result.test", rows=rows),
+                c.improve_form: gr.Column(visible=how.improvable),
                 c.sign_in_to_save: gr.HTML(visible=user is None),
                 c.save_form: gr.Column(visible=user is not None),
                 c.ask_again: gr.Column(visible=False),

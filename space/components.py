@@ -10,6 +10,7 @@ from forms.inputs import OPTIONS
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from settings import Settings
 from views.blocks import render
+from views.result import improve_text
 from work.bank_loader import BankLoader
 from work.planning import TEXT_CHARACTERS
 from work.trying import PROMPT_CHARACTERS
@@ -146,6 +147,10 @@ class Components:
             self.test_text = gr.HTML(padding=False)
             self.test = gr.Button("Count right answers")
         self.report = _html("lm-report")
+        with gr.Column(visible=False, elem_id="lm-improve") as self.improve_form:
+            gr.HTML(improve_text(), padding=False)
+            self.improve = gr.Button("Improve")
+        self.improved = _html("lm-improved")
         with gr.Accordion("Use it: Transformers, llama.cpp, Ollama", open=False):
             self.usage = _markdown("lm-usage")
         with gr.Accordion("Model card", open=False, elem_id="lm-card-box"):

@@ -158,13 +158,14 @@ class DatasetActions(Actions):
 
         def work(job: Job) -> None:
             result, request = known(visit.plan_result), known(visit.request)
+            how, adapter = results.how_shown(result, profile), visit.adapter
 
             def show() -> Updates:
                 source = known(visit.source)
                 updates = {c.columns_form: columns_form(source, visit.dataset_number, request)}
                 updates |= self._show_plan(visit, result, request)
-                if visit.adapter:
-                    updates |= results.show_result(visit, result, visit.adapter, profile)
+                if adapter:
+                    updates |= results.show_result(visit, result, adapter, how)
                 return updates | self._options(visit)
 
             job.show(show)

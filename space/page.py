@@ -75,6 +75,7 @@ class Wiring:
         self._test_after(self._request(c.make.click, adapter.make, "adapter"))
         self._request(c.compare.click, adapter.try_out, "model", [c.prompt])
         self._request(c.test.click, adapter.test, "model")
+        self._test_after(self._request(c.improve.click, adapter.improve, "model"))
         for button in (c.save, c.save_anyway):
             target = [c.repo_id, c.visibility, c.overwrite]
             self._request(button.click, adapter.save, "adapter", target)

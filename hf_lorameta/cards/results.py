@@ -25,6 +25,7 @@ class Training:
         used_rows: number of rows that were trained on or held out.
         layers: number of layers trained, the upper ones; 0 if all were.
         outputs: how many different outputs the `used_rows` have.
+        given_rows: whether they were drawn by the caller, in a way that the recipe does not state.
     """
 
     rows: int
@@ -39,6 +40,7 @@ class Training:
     used_rows: int = 0
     layers: int = 0
     outputs: int = 0
+    given_rows: bool = False
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision or with other columns.
+        revision or with other columns, or the rows trained on were not drawn by the recipe.
 
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
@@ -175,6 +175,9 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     stored = provenance["dataset"]
     read = dataset.columns.model_dump(exclude_none=True)
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
+        return None
+    steps = (provenance.get(step) or {} for step in ("fit", "training"))
+    if any(step.get("given_rows", False) for step in steps):
         return None
     return draw_rows(recipe, pool_of(_adapted_rows(provenance, dataset), recipe)).used
 

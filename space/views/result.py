@@ -12,14 +12,12 @@ from hf_lorameta.pipeline.plan import Plan
 from settings import Settings, install_command
 from views.blocks import note, render
 from work.planning import DatasetRequest, PlanResult
-from work.trying import title
+from work.trying import TRAINING_ROWS, Improvement, title
 
 _SHORT = 300
 """Characters of an input that is shown in code."""
 _SHOWN = 3
 """Rows whose answers are shown."""
-_TRAINING_ROWS = 100
-"""In commands. On 64 and more, training takes less time than on 16, without cross-validation."""
 
 
 def answers_html(base: str, adapter: str, expected: str, text: str) -> str:
@@ -48,6 +46,16 @@ def report_html(report: Report) -> str:
     """Return all answers to some rows."""
     titles = {method: title(method).capitalize() for method in report.scores}
     return render("result.report", samples=report.samples[:_SHOWN], titles=titles)
+
+
+def improved_html(improvement: Improvement) -> str:
+    """Return what the training brought."""
+    return note("info", f"{improvement.message}.")
+
+
+def improve_text() -> str:
+    """Return what training the adapter further does."""
+    return render("result.improve", rows=TRAINING_ROWS)
 
 
 def no_model_html(reason: str) -> str:
@@ -124,7 +132,7 @@ def usage_markdown(
             f"ollama run my-adapter {shlex.quote(text)}",
         ),
         ("#### Train it further on your rows, on your own machine", ""),
-        ("bash", f"{train}\n{request.command('--train', str(_TRAINING_ROWS), '-o', 'my-adapter')}"),
+        ("bash", f"{train}\n{request.command('--train', str(TRAINING_ROWS), '-o', 'my-adapter')}"),
     ]
     return "\n\n".join(_fenced(code, head) if code else head for head, code in parts)
 
@@ -139,7 +147,7 @@ def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings)
     """
     if plan.dataset.prompts_only:
         return render("result.no_other_base", plan=plan)
-    amount = ("--fit", FIT_ROWS) if holds_labels(plan) else ("--train", _TRAINING_ROWS)
+    amount = ("--fit", FIT_ROWS) if holds_labels(plan) else ("--train", TRAINING_ROWS)
     options = ("--base", "org/model", *map(str, amount))
     install = install_command("eval", settings)
     on_jobs = request.command(*options, "--on", "jobs", verb="push")

@@ -55,6 +55,11 @@ class Adapter:
         """Duration of the combination."""
         return self.generation.seconds
 
+    @property
+    def trained(self) -> bool:
+        """Whether it was fitted, or trained further."""
+        return bool(self.plan.fit or self.plan.training)
+
     def save(self, job: Job) -> "Adapter":
         """Write the files that ``hf-lorameta generate`` writes, and their zip, or nothing."""
         job.report("Saving and validating the adapter")

@@ -71,6 +71,11 @@ class Job:
         self._reported = ("", 0.0)
         self._deadline = time.monotonic() + time_limit
 
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the time limit passes."""
+        return self._deadline - time.monotonic()
+
     def cancel(self) -> None:
         """End the work at its next check, unless it was committed."""
         with self._lock:

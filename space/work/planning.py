@@ -45,9 +45,9 @@ NAME_CHARACTERS = 200
 """Of a configuration, a split or a repo id."""
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 SAMPLES = 120
-"""Rows kept for the visitor, to try and test the adapter on."""
+"""Rows kept for the visitor, to try and test the adapter on, and to train it on."""
 SAMPLE_CHARACTERS = 4000
-"""Of an input and an output."""
+"""Of an input and an output; more than training reads."""
 MAX_CHARACTERS = 10_000_000
 """Characters read from a dataset at most; counting their tokens takes about 6 s of computing."""
 

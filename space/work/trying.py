@@ -1,14 +1,29 @@
-"""Try and test an adapter on the visitor's rows, where this machine can: through llama.cpp."""
+"""Try, test and improve an adapter on the visitor's rows, where this machine can.
+
+Trying and testing go through llama.cpp, without torch; training needs torch and the base model.
+"""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.counts.sample import draw_stratified
 from hf_lorameta.engines.scoring import MAX_NEW_TOKENS, Report
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.pipeline.budget import (
+    measure_operations,
+    obstacle_to_training,
+    possibilities,
+    recipe_within,
+)
 from hf_lorameta.pipeline.evaluate import Trial, check_of
+from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.rows import draw_rows
+from hf_lorameta.pipeline.session import Session
 from limits.hourly import model_time
 from work.generating import Adapter
 from work.jobs import Canceled, Job
@@ -17,6 +32,7 @@ from work.planning import PlanResult, RequestError
 TEST_ROWS = 16
 SHOTS = 3
 MIN_TEST_ROWS = 4
+MIN_TRAINING_ROWS = 8
 _BEYOND = 8
 """Tokens of an answer that are read beyond the length of any output."""
 TEST_CHARACTERS = 1000
@@ -27,6 +43,10 @@ _METHODS = {
     "generated": "adapter",
     f"{SHOTS}-shot": "base with 3 examples",
 }
+TRAINING_ROWS = 100
+"""At most. On 64 and more, training takes less time than on 16, without cross-validation."""
+_TIME_SHARE = 0.9
+"""Share of the time limit after which the training ends with its best result."""
 PROMPT_CHARACTERS = 20_000
 """Of a prompt that is tried; the base model reads the last thousand tokens of it."""
 _WAIT_SECONDS = 0.2
@@ -67,12 +87,25 @@ class _Model:
 _MODEL = _Model()
 
 
+def rows_to_test(result: PlanResult) -> list[tuple[str, str]]:
+    """Return the rows for the prompt and the test; none if they are too few.
+
+    They are at most half of the samples, so that the others can be trained on, or all if half of
+    them are too few.
+    """
+    samples, least = result.samples, SHOTS + MIN_TEST_ROWS
+    half = len(samples) // 2 if len(samples) >= least + MIN_TRAINING_ROWS else len(samples)
+    if half < least:
+        return []
+    return draw_stratified(samples, min(half, SHOTS + TEST_ROWS), seed=0)
+
+
 def testable_rows(result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return the examples of the prompt, and the rows to test on; both empty if there are few."""
-    if len(result.samples) < SHOTS + MIN_TEST_ROWS:
-        return [], []
-    drawn = draw_stratified(result.samples, min(len(result.samples), SHOTS + TEST_ROWS), seed=0)
-    rows = [(prompt[-TEST_CHARACTERS:], output[:TEST_CHARACTERS]) for prompt, output in drawn]
+    rows = [
+        (prompt[-TEST_CHARACTERS:], output[:TEST_CHARACTERS])
+        for prompt, output in rows_to_test(result)
+    ]
     return rows[:SHOTS], rows[SHOTS:]
 
 
@@ -136,17 +169,25 @@ def _trial(
     asked: bool = True,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Iterator[Trial]:
-    """Run the base model, once no other job has one in memory; count how long this one has it."""
     folder = adapter.folder  # what is converted is deleted with the adapter
     base_model = adapter.plan.bank.index.base_model
+    with (
+        _turn(job, asked=asked),
+        Trial(folder, base_model, gguf, folder.parent, max_new_tokens) as trial,
+    ):
+        job.check()
+        yield trial
+
+
+@contextmanager
+def _turn(job: Job, *, asked: bool = True) -> Iterator[None]:
+    """Wait until no other job has a base model in memory; count how long this one has it."""
     _TIME[asked].check(job.address)
     with _MODEL.turn(job, asked=asked):
         start = time.monotonic()
         try:
             job.report("Loading the base model")
-            with Trial(folder, base_model, gguf, folder.parent, max_new_tokens) as trial:
-                job.check()
-                yield trial
+            yield
         finally:
             _TIME[asked].add(job.address, time.monotonic() - start)
 
@@ -154,3 +195,98 @@ def _trial(
 def title(method: str) -> str:
     """Return the readable name of a method of a report."""
     return _METHODS.get(method, method)
+
+
+# --- training further ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """What the training brought.
+
+    Attributes:
+        adapter: the trained adapter; None if it is not better on held-out rows.
+        message: one sentence.
+    """
+
+    adapter: Adapter | None
+    message: str
+
+
+_NO_HELP = Improvement(None, "No training step helped on held-out rows: the adapter stays")
+
+
+def rows_to_train(result: PlanResult) -> list[tuple[str, str]]:
+    """Return the rows to train on: some of those that the adapter is not tested on."""
+    tested = set(rows_to_test(result))
+    return [row for row in result.samples if row not in tested][:TRAINING_ROWS]
+
+
+def can_improve(result: PlanResult, bank: Bank, time_limit: float) -> bool:
+    """Whether training is possible here, and on some rows ends within a time by an estimate."""
+    rows = rows_to_train(result)
+    with Session(bank, token=False) as session:
+        if obstacle_to_training(result.plan, rows, session):
+            return False
+    speed, most = measure_operations(), _TIME_SHARE * time_limit
+    return any(one.seconds <= most for one in possibilities(result.plan, rows, speed))
+
+
+def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Improvement:
+    """Train on `rows_to_train`, or fewer if they take too long; some are held out.
+
+    A training that takes longer than estimated ends in time, with its best result.
+
+    Args:
+        adapter: as it was made.
+        result: its plan and rows.
+        bank: the bank.
+        job: shows the progress; canceled between two steps.
+
+    Raises:
+        LoraMetaError: the base model cannot be loaded or trained.
+    """
+    rows = rows_to_train(result)
+    with _turn(job), Session(bank, token=False) as session:
+        start, most = time.monotonic(), _TIME_SHARE * job.seconds_left
+        choice = recipe_within(result.plan, rows, session, most)
+        job.check()
+        if not choice.seconds:
+            return Improvement(None, "The time is too short here to train the adapter: it stays")
+        planned = replace(result.plan, recipe=choice.recipe)
+        show = _ending(job.report, start + most)
+        try:
+            generation = make_adapter(planned, draw_rows(choice.recipe, rows), session, show)
+        except KeyboardInterrupt:
+            return _NO_HELP
+        except AdapterError:
+            return Improvement(None, "Training did not make the adapter better than the base model")
+    field = "training" if generation.plan.training else "fit"
+    training = getattr(generation.plan, field)
+    if training is None or not training.steps:
+        return _NO_HELP
+    given = replace(training, given_rows=True)
+    generation = replace(
+        generation, plan=replace(generation.plan, **{field: given}), seconds=adapter.seconds
+    )
+    ended = " until the time was over" if training.interrupted else ""
+    return Improvement(
+        Adapter(result.name, generation).save(job),
+        f"Trained on {training.rows} of your rows{ended}. On held-out rows an output token now has "
+        f"a probability of {training.end:.3f}; before it was {training.start:.3f}, with the base "
+        f"model it is {training.base:.3f}",
+    )
+
+
+def _ending(report: Callable[[str, int, int], None], deadline: float) -> Callable[..., None]:
+    """Return a function that shows progress, and interrupts a training after a deadline.
+
+    As with Ctrl-C, the training then ends with its best result.
+    """
+
+    def show(stage: str, done: int = 0, total: int = 0) -> None:
+        report(stage, done, total)
+        if time.monotonic() > deadline:
+            raise KeyboardInterrupt
+
+    return show

@@ -11,6 +11,7 @@ from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.data.sources import reading_limits
+from hf_lorameta.pipeline.adapter_folder import generated_parts
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import draw_rows, rows_used
@@ -65,6 +66,9 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     drawn = draw_rows(reading.recipe, reading.pool)
     assert all([drawn.train, drawn.outputs])
     assert set(used or ()) == set(drawn.used)
+    for step in ("fit", "training"):
+        [given] = generated_parts(provenance | {step: {"given_rows": True}})
+        assert rows_used(given, open_dataset(path)) is None
 
 
 def test_a_text_that_is_cut_is_counted_and_said(

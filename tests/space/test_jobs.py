@@ -367,6 +367,7 @@ EVENT: Any = SimpleNamespace(_data={}, target=None)
         (AdapterActions, "make", [None]),
         (AdapterActions, "try_out", ["prompt"]),
         (AdapterActions, "test", []),
+        (AdapterActions, "improve", [None]),
         (AdapterActions, "save", ["name", "public", False, EVENT, None]),
     ],
 )
@@ -398,6 +399,45 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
     cancel[0].join()
     assert visit.canceled
     assert visit.task is None
+
+
+def is_free(lock: Any) -> bool:
+    """Whether another thread could hold a lock."""
+    taken: list[bool] = []
+
+    def take() -> None:
+        taken.append(lock.acquire(blocking=False))
+        if taken[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return taken[0]
+
+
+def test_requests_are_answered_while_the_base_model_is_looked_for(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def how(*_: object) -> str:
+        free.append(is_free(visit.lock))
+        return "anyhow"
+
+    def show(self: object, visit: Visit, *details: object) -> jobs.Updates:
+        assert details[-1] == "anyhow"
+        return {"result": 7}
+
+    monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(AdapterActions, "how_shown", how)
+    monkeypatch.setattr(AdapterActions, "show_result", show)
+    visit.plan_result = PLAN
+    actions = AdapterActions(COMPONENTS, BANK, Settings())
+    page = actions.make(visit, 1, None)
+    page |= shown(actions.run(visit, "adapter"))
+    assert page["result"] == 7
+    assert free == [True]
 
 
 def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(

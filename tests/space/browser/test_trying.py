@@ -28,7 +28,7 @@ try:
 finally:
     sys.path.remove(str(SPACE))
 
-ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:7]
+ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:15]
 """The shortest, of which 4 are tested."""
 
 WITHOUT_TORCH = """
@@ -80,6 +80,7 @@ def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_co
     expect(page.get_by_label("Input", exact=True)).to_have_value("It is")
     expect(page.locator("#lm-answers")).not_to_contain_text("Answers to: It is")
     expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
+    expect(page.locator("#lm-improve")).to_be_hidden()
     visitor.open_section("Use it")
     expect(page.locator("#lm-usage")).to_contain_text("--train 100")
 

@@ -1,0 +1,244 @@
+"""Training an adapter further in the Space, with a tiny base model."""
+
+import json
+import math
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.fast_training import fast_training
+from tests.support.running_space import SPACE
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from hf_lorameta import Plan, plan  # noqa: E402 - they import torch
+from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
+from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
+from hf_lorameta.hub.client import Hub  # noqa: E402
+from hf_lorameta.pipeline import budget  # noqa: E402
+from hf_lorameta.pipeline.publish import Target  # noqa: E402
+from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
+from hf_lorameta.types import Row  # noqa: E402
+
+sys.path.insert(0, str(SPACE))
+try:
+    from views import result as result_view
+    from work import generating, jobs, trying
+    from work.planning import PlanResult, RequestError
+finally:
+    sys.path.remove(str(SPACE))
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return tiny.write_bank(tmp_path_factory.mktemp)
+
+
+@pytest.fixture
+def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
+    """A plan for a topic that the bank does not have."""
+    fast_training(monkeypatch.setattr, steps=12, patience=2)
+    rows = tiny.rows(3)
+    return PlanResult(
+        plan(rows, bank, Recipe(rank=4)), [(row["input"], row["output"]) for row in rows], "topic3"
+    )
+
+
+@pytest.fixture
+def adapter(result: PlanResult) -> Iterator[generating.Adapter]:
+    made = generating.make_adapter(result, jobs.Job(120))
+    yield made
+    made.discard()
+
+
+def test_training_gives_another_adapter_whose_card_says_trained(
+    result: PlanResult, adapter: generating.Adapter, bank: Bank
+) -> None:
+    assert trying.can_improve(result, bank, 120)
+    job = jobs.Job(120)
+    improved = trying.improve(adapter, result, bank, job)
+    assert improved.adapter is not None
+    assert improved.adapter.trained
+    assert not adapter.trained
+    rows = len(trying.rows_to_train(result))
+    assert f"Trained on {rows} rows" in improved.adapter.read("README.md")
+    assert "It trains on other rows of the dataset" in improved.adapter.read("README.md")
+    assert "Trained on" not in adapter.read("README.md")
+    folders = adapter.folder, improved.adapter.folder
+    first, second = ((folder / WEIGHTS).read_bytes() for folder in folders)
+    assert first != second
+    provenance = json.loads(improved.adapter.read("recipe.json"))
+    assert provenance["training"]["given_rows"]
+    assert f"Trained on {rows} of your rows" in result_view.improved_html(improved)
+
+
+def test_a_fit_is_offered_and_made_where_a_training_takes_too_long(
+    result: PlanResult,
+    adapter: generating.Adapter,
+    bank: Bank,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def only_fits(plan: Plan, pool: Sequence[Row], speed: float) -> list[budget.Possible]:
+        return [budget.Possible(16, 10.0, "fit", 16), budget.Possible(32, 1e4, "train", 16)]
+
+    monkeypatch.setattr(budget, "possibilities", only_fits)
+    monkeypatch.setattr(trying, "possibilities", only_fits)
+    assert trying.can_improve(result, bank, 120)
+    improved = trying.improve(adapter, result, bank, jobs.Job(120))
+    assert improved.adapter is not None
+    assert improved.adapter.trained
+    assert json.loads(improved.adapter.read("recipe.json"))["fit"]["given_rows"]
+    assert "Fitted on 16 rows" in improved.adapter.read("README.md")
+
+
+@pytest.mark.parametrize(
+    ("samples", "tested", "trained"),
+    [(120, 19, 100), (30, 15, 15), (15, 7, 8), (14, 14, 0), (6, 0, 6)],
+)
+def test_the_adapter_is_not_tested_on_rows_that_it_was_trained_on(
+    result: PlanResult, samples: int, tested: int, trained: int
+) -> None:
+    rows = [(f"Question {i}?", "yes" if i < samples // 2 else "no") for i in range(samples)]
+    drawn = replace(result, samples=rows)
+    to_test = {row for part in trying.testable_rows(drawn) for row in part}
+    to_train = {*trying.rows_to_train(drawn)}
+    assert (len(to_test), len(to_train)) == (tested, trained)
+    assert not to_test & to_train
+    assert {output for _, output in to_train} == ({"yes", "no"} if trained else set())
+
+
+def test_a_training_without_gain_leaves_the_adapter(
+    result: PlanResult,
+    adapter: generating.Adapter,
+    bank: Bank,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fast_training(monkeypatch.setattr, steps=4, lr=1e-9, warmup=1, evaluate_every=2)
+    improved = trying.improve(adapter, result, bank, jobs.Job(120))
+    assert improved.adapter is None
+    assert "the adapter stays" in result_view.improved_html(improved)
+
+
+def test_a_canceled_training_leaves_nothing(
+    result: PlanResult,
+    adapter: generating.Adapter,
+    bank: Bank,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    job = jobs.Job(120)
+    report = job.report
+
+    def cancel_in_training(text: str, done: int = 0, total: int = 0) -> None:
+        if text.startswith("Training") and done == 2:
+            job.cancel()
+        report(text, done, total)
+
+    monkeypatch.setattr(job, "report", cancel_in_training)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(jobs.Canceled):
+        trying.improve(adapter, result, bank, job)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_is_offered_only_where_it_is_possible_in_time(
+    result: PlanResult, adapter: generating.Adapter, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not trying.can_improve(result, bank, 1e-6)
+    job = jobs.Job(120)
+    job.time_limit = 1e-6
+    monkeypatch.setattr(jobs.Job, "seconds_left", 1e-6)
+    improved = trying.improve(adapter, result, bank, job)
+    assert improved.adapter is None
+    assert "too short" in improved.message
+    few = PlanResult(result.plan, result.samples[:5], "few")
+    assert not trying.can_improve(few, bank, 120)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert not trying.can_improve(result, bank, 120)
+
+
+@pytest.mark.parametrize(("step", "helped"), [(9, True), (0, False)])
+def test_a_training_that_takes_longer_than_estimated_ends_with_its_best_result(
+    step: int,
+    helped: bool,
+    result: PlanResult,
+    adapter: generating.Adapter,
+    bank: Bank,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending = trying._ending
+
+    def late(report: Callable[..., None], deadline: float) -> Callable[..., None]:
+        def show(stage: str, done: int = 0, total: int = 0) -> None:
+            over = stage.startswith("Training") and done >= step
+            ending(report, 0 if over else math.inf)(stage, done, total)
+
+        return show
+
+    monkeypatch.setattr(trying, "_ending", late)
+    improved = trying.improve(adapter, result, bank, jobs.Job(120))
+    assert (improved.adapter is not None) == helped
+    if improved.adapter:
+        assert "until the time was over" in improved.message
+        assert "until it was interrupted" in improved.adapter.read("README.md")
+    else:
+        assert "No training step helped" in improved.message
+
+
+@pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])
+def test_no_public_repo_is_named_after_a_private_dataset(
+    name: str, result: PlanResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generating, "default_repo_id", lambda *_: "ann/data-base-lorameta")
+    private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
+    hidden = replace(result, plan=private)
+    with pytest.raises(RequestError, match="would reveal its name"):
+        generating.target_name(hidden, generating.Destination(name, False), "ann")
+    for destination in (generating.Destination(name), generating.Destination("other", False)):
+        assert generating.target_name(hidden, destination, "ann").startswith("ann/")
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
+    tested: bool, result: PlanResult, adapter: generating.Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: dict[str, bytes] = {}
+
+    def upload(folder: Path, *_: object) -> str:
+        published.update({path.name: path.read_bytes() for path in folder.iterdir()})
+        return "https://hub/ann/x"
+
+    marked = (adapter.folder / WEIGHTS).read_bytes() + b"trained"
+    (adapter.folder / WEIGHTS).write_bytes(marked)
+    if tested:
+        right = RightAnswers(most_frequent=7, base=2, end=12)
+        adapter.add_check(Check(16, 2.0, 1.0, 1.0, 1, right=right))
+        assert json.loads(adapter.read("recipe.json"))["check"]["right"]["end"] == 12
+        with zipfile.ZipFile(adapter.archive) as opened:
+            assert opened.read("README.md").decode() == adapter.read("README.md")
+    before = {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
+    target = Target("ann/x", None, True, False, ())
+    monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
+    monkeypatch.setattr(generating, "refuse_overwrite", lambda _: None)
+    monkeypatch.setattr(generating, "publish_folder", upload)
+    monkeypatch.setattr(Hub, "user", lambda self: "ann")
+    destination, job = generating.Destination("ann/x"), jobs.Job(60)
+    done = generating.publish(result, adapter, destination, "hf_token", job)
+    assert done == generating.Published("https://hub/ann/x", "ann/x", True, adapter.seconds)
+    card = published.pop("README.md").decode()
+    assert "path/to/this/folder" in before.pop("README.md").decode()
+    assert "path/to/this/folder" not in card
+    assert "ann/x" in card
+    assert ("## Checked on 16 rows" in card) is tested
+    assert ("Likely to help" in card) is tested
+    assert published == before
+    assert "path/to/this/folder" in adapter.read("README.md"), "of the download"
