@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import RepoCard
@@ -28,16 +28,13 @@ from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.files import refuse_other_files, write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
-from hf_lorameta.hub.repo import PinnedRepo, check_visibility
+from hf_lorameta.hub.repo import check_visibility
 
 DEFAULTS_FILE = "defaults.json"
-FILES_FILE = "files.json"
-"""Lists the files of a build, so that a later one replaces just these."""
 PAGE = "app.py"
 WHEEL = f"hf_lorameta-{__version__}-py3-none-any.whl"
 _PACKAGE = Path(__file__).parent
 _SHIPPED = "_space"
-_LEFT_BY_RUNNING = {"__pycache__", ".gradio"}
 _CAPPED = {"pydantic": "pydantic>=2.9,<=2.12.5"}
 """Requirements that Gradio's extra ``mcp`` caps, whatever version is installed here."""
 
@@ -67,7 +64,8 @@ def build_space(
     """Write the folder of a Space; return the names of its files.
 
     Args:
-        folder: new, empty, or written by an earlier call, whose files are replaced.
+        folder: new, empty, or written by an earlier call, whose folders and files are replaced;
+            others in it are kept.
         bank: dataset repo of the bank or pack that the Space uses; None is the bank in this
             package for `base`.
         base: Hub id of the base model; None is that of the bank, or of the default one.
@@ -78,7 +76,7 @@ def build_space(
     files = pages | package
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
-        opened = _published(bank, base, revision, hub or Hub())
+        opened = open_bank(Bank.from_hub(bank, revision=revision, hub=hub), base)
         files |= _for_bank(files["README.md"], opened)
     elif revision is not None:
         raise UsageError(
@@ -86,16 +84,13 @@ def build_space(
         )
     elif base is not None:
         files |= _for_bank(files["README.md"], _embedded(base))
-    earlier = _earlier_build(folder)
-    files[WHEEL] = _wheel(pages, package)  # last, since it takes seconds
-    names = {*files, FILES_FILE}
-    write_atomically(folder / FILES_FILE, _listing(earlier | names))  # if what follows breaks off
-    _remove(folder, earlier - names)
-    for name, content in (files | {FILES_FILE: _listing(names)}).items():
+    files = {WHEEL: _wheel(pages, package)} | files  # first: it marks a folder as a build
+    _clear(folder, files)
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-    return tuple(sorted(names))
+    return tuple(sorted(files))
 
 
 def deploy_space(
@@ -104,7 +99,7 @@ def deploy_space(
     bank: str | None = None,
     base: str | None = None,
     revision: str | None = None,
-    private: bool | None = None,
+    private: bool = False,
     hub: Hub | None = None,
 ) -> Deployment:
     """Publish a Space in one commit, a new one on hardware that the account may use.
@@ -112,9 +107,9 @@ def deploy_space(
     Other arguments are those of `build_space`.
 
     Args:
-        repo_id: ``user/space``; an existing Space gets the new files, loses those of its earlier
-            build that are no more, and keeps its variables and all other files.
-        private: visibility of a new Space; None is public. True refuses an existing public one.
+        repo_id: ``user/space``; an existing Space gets the new files, loses others in the folders
+            of a build, and keeps its variables and all other files.
+        private: whether a new Space is private; an existing public one is then refused.
     """
     hub = hub or Hub()
     hub.check_token()
@@ -127,12 +122,12 @@ def deploy_space(
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
         folder = Path(scratch)
         files = build_space(folder, bank=bank, base=base, revision=revision, hub=hub)
-        earlier = _earlier_deployment(existing, hub) if existing else set()
+        present = set(existing.files) - set(files) if existing else set()
         url = hub.publish(
-            Upload(folder, delete=sorted(earlier - set(files))),
+            Upload(folder, delete=sorted(name for name in present if _is_of_build(name, files))),
             repo_id,
             message="The Space of hf-lorameta",
-            private=bool(private) if existing is None else existing.private,
+            private=private if existing is None else existing.private,
             parent=existing,
             repo_type="space",
             hardware=hardware,
@@ -160,8 +155,12 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
     for name, content in _files_in(_PACKAGE):
         if not name.startswith(f"{_SHIPPED}/"):
             yield f"{_PACKAGE.name}/{name}", content
-    metadata = _distribution().read_text("METADATA") or ""
-    yield f"{_PACKAGE.name}-{__version__}.dist-info/METADATA", metadata.encode()
+    yield f"{_PACKAGE.name}-{__version__}.dist-info/METADATA", _metadata("METADATA")
+
+
+def _metadata(name: str) -> bytes:
+    """Return a file of the metadata of the installed package."""
+    return (importlib.metadata.distribution(DISTRIBUTION).read_text(name) or "").encode()
 
 
 def _wheel(pages: Mapping[str, bytes], package: Mapping[str, bytes]) -> bytes:
@@ -171,9 +170,7 @@ def _wheel(pages: Mapping[str, bytes], package: Mapping[str, bytes]) -> bytes:
     files |= package
     tag = "Wheel-Version: 1.0\nGenerator: hf-lorameta\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{info}/WHEEL"] = tag.encode()
-    files[f"{info}/entry_points.txt"] = (
-        _distribution().read_text("entry_points.txt") or ""
-    ).encode()
+    files[f"{info}/entry_points.txt"] = _metadata("entry_points.txt")
     listed = [f"{name},{_record_hash(content)},{len(content)}" for name, content in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*listed, f"{info}/RECORD,,", ""]).encode()
     buffer = io.BytesIO()
@@ -199,62 +196,25 @@ def _files_in(folder: Path) -> Iterator[tuple[str, bytes]]:
 # --- earlier builds -----------------------------------------------------------------------------
 
 
-def _listing(names: Iterable[str]) -> bytes:
-    return (json.dumps({"files": sorted(names)}, indent=0) + "\n").encode()
-
-
-def _listed(text: bytes) -> set[str]:
-    """Return the files that an earlier build lists, all inside its folder; none if it is broken."""
-    try:
-        paths = map(PurePosixPath, json.loads(text)["files"])
-        return {str(p) for p in paths if not p.is_absolute() and ".." not in p.parts}
-    except (ValueError, TypeError, KeyError):
-        return set()
-
-
-def _earlier_deployment(repo: PinnedRepo, hub: Hub) -> set[str]:
-    """Return the files of a Space's earlier build that it still has."""
-    if FILES_FILE not in repo.files:
-        return set()
-    return _listed(hub.download(repo, FILES_FILE).read_bytes()) & set(repo.files)
-
-
-def _earlier_build(folder: Path) -> set[str]:
-    """Create the folder, or return the files that an earlier build put there.
+def _clear(folder: Path, files: Iterable[str]) -> None:
+    """Create the folder, or remove what an earlier build put there.
 
     Raises:
-        UsageError: it cannot be used, or holds other files.
+        UsageError: it holds files, and not those of a build.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        listing = folder / FILES_FILE
-        earlier = _listed(listing.read_bytes()) if listing.exists() else set()
-        refuse_other_files(folder, _others(folder, earlier))
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be used: {error.strerror}") from None
-    return earlier
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (any(folder.glob(f"{_PACKAGE.name}-*.whl")) and (folder / PAGE).exists()):
+        refuse_other_files(folder, (path.name for path in folder.iterdir()))
+    for path in folder.iterdir():
+        if _is_of_build(path.name, files):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _others(folder: Path, ours: set[str]) -> Iterator[str]:
-    """Yield the files in a folder that are not ours; of folders that are not, only the name."""
-    folders = {name.partition("/")[0] for name in ours}
-    for top in folder.iterdir():
-        if top.name in folders and top.is_dir():
-            inside = (path.relative_to(folder) for path in top.rglob("*") if not path.is_dir())
-            paths = (path for path in inside if not _LEFT_BY_RUNNING.intersection(path.parts))
-            yield from {path.as_posix() for path in paths} - ours
-        elif top.name not in ours | _LEFT_BY_RUNNING:
-            yield top.name
-
-
-def _remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove files of an earlier build, and the folders that then are empty."""
-    for path in (folder / name for name in names):
-        path.unlink(missing_ok=True)
-        for parent in path.parents[: len(path.relative_to(folder).parts) - 1]:
-            shutil.rmtree(parent / "__pycache__", ignore_errors=True)
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
+def _is_of_build(name: str, files: Iterable[str]) -> bool:
+    """Whether a name is in a folder of this build, or that of an earlier wheel or default bank."""
+    top = name.partition("/")[0]
+    ours = {DEFAULTS_FILE, *(file.partition("/")[0] for file in files)}
+    return top in ours or top.startswith(f"{_PACKAGE.name}-")
 
 
 # --- their content ------------------------------------------------------------------------------
@@ -263,8 +223,9 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 def _requirements(text: str) -> str:
     """Return the pages' requirements and this package's, pinned to the installed versions."""
     own = [line for line in text.splitlines() if line and not line.startswith("#")]
-    needed = [_pinned(line) for line in _distribution().requires or () if "extra ==" not in line]
-    return "\n".join([*own, *sorted(needed)]) + "\n"
+    needed = importlib.metadata.requires(DISTRIBUTION) or ()
+    pinned = sorted(_pinned(line) for line in needed if "extra ==" not in line)
+    return "\n".join([*own, *pinned]) + "\n"
 
 
 def _pinned(requirement: str) -> str:
@@ -279,12 +240,6 @@ def _embedded(base: str) -> Bank:
     return bank
 
 
-def _published(bank: str, base: str | None, revision: str | None, hub: Hub) -> Bank:
-    """Open a bank on the Hub at a commit."""
-    pinned = hub.resolve(bank, "dataset", revision)
-    return open_bank(bank, base, revision=pinned.sha, hub=hub)
-
-
 def _for_bank(readme: bytes, bank: Bank) -> dict[str, bytes]:
     """Return the files that make a bank the default, and name it in the metadata."""
     base_model = bank.index.base_model
@@ -296,17 +251,3 @@ def _for_bank(readme: bytes, bank: Bank) -> dict[str, bytes]:
         card.data["datasets"] = [bank.id]
     texts = {"README.md": str(card), DEFAULTS_FILE: json.dumps(defaults, indent=1) + "\n"}
     return {name: text.encode() for name, text in texts.items()}
-
-
-def _distribution() -> importlib.metadata.Distribution:
-    try:
-        found = importlib.metadata.distribution(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        found = None
-    if found is None or found.version != __version__:
-        raise UsageError(
-            f"{DISTRIBUTION} {__version__} is not installed as a package, so its requirements are "
-            "not known",
-            hint=f"install it first: {pip_install('-e', '.')}",
-        )
-    return found

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import gradio as gr
 
 from components import Components
-from limits.places import Place
+from limits.places import note_caller
 from settings import Settings
 from views.blocks import error_html, note, progress_html
 from views.plan import verdict_html
@@ -77,8 +77,7 @@ class Actions:
         if task is None:
             yield self.settle(visit)
             return
-        place = Place.current()
-        task.job.address, task.job.wanted = place.address, place.wanted
+        note_caller(task.job)
         updates: Updates = {}
         try:
             yield self._running(visit)

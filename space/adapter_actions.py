@@ -8,13 +8,14 @@ import gradio as gr
 from actions import Actions, in_turn
 from forms.inputs import credential_of
 from hf_lorameta.pipeline.automatic import NO_BASE
+from hf_lorameta.pipeline.publish import default_repo_id
 from views import result as view
 from views.blocks import render
 from work import trying
 from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
 from work.planning import PlanResult
-from work.visit import MAKE_AGAIN, READ_AGAIN, Line, Visit, known
+from work.visit import Line, Visit, known
 
 
 class Shown(NamedTuple):
@@ -22,12 +23,10 @@ class Shown(NamedTuple):
 
     Attributes:
         user: who is signed in; None if nobody is.
-        no_model: why the base model cannot be run here; empty if it can.
         improvable: whether the adapter can be trained further here.
     """
 
     user: str | None
-    no_model: str
     improvable: bool
 
 
@@ -44,7 +43,7 @@ class AdapterActions(Actions):
             visit.report = None
 
         def work(job: Job) -> None:
-            result = known(visit.plan_result, READ_AGAIN)
+            result = known(visit.plan_result)
             adapter = visit.draft or make_adapter(result, job)
             how = self.how_shown(result, profile)
             job.show(lambda: self.show_result(visit, result, adapter, how))
@@ -88,7 +87,7 @@ class AdapterActions(Actions):
 
     def _begin_test(self, visit: Visit, *, asked: bool) -> Updates:
         def work(job: Job) -> None:
-            result = known(visit.plan_result, READ_AGAIN)
+            result = known(visit.plan_result)
             adapter = visit.adapter or visit.draft or make_adapter(result, job)
             report = trying.test(adapter, self.bank_loader.gguf, result, job, asked=asked)
 
@@ -146,7 +145,7 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            request = known(visit.request, READ_AGAIN)
+            request = known(visit.request)
             published = publish(result, adapter, destination, credential, job)
             usage = view.usage_markdown(result, request, published.repo_id, self.settings)
             shown = render("result.published", published=published)
@@ -163,16 +162,16 @@ class AdapterActions(Actions):
         """Return what decides how a result is shown; takes a moment."""
         loader = self.bank_loader
         improvable = trying.can_improve(result, loader.bank, self.settings.time_limit)
-        return Shown(profile.username if profile else None, loader.no_model, improvable)
+        return Shown(profile.username if profile else None, improvable)
 
     def show_result(
         self, visit: Visit, result: PlanResult, adapter: Adapter, how: Shown
     ) -> Updates:
         """Show an adapter, and what can be done with it."""
         c, rows = self.components, len(trying.testable_rows(result)[1])
+        user, no_model = how.user, self.bank_loader.no_model
         visit.adapter, visit.results = adapter, visit.results + 1
-        name, private = view.proposed_name(result, how.user), result.plan.private
-        request, folder = known(visit.request, READ_AGAIN), f"./{adapter.archive.stem}"
+        request, folder = known(visit.request), f"./{adapter.archive.stem}"
         base_model = self.bank_loader.bank.index.base_model
         return (
             dict.fromkeys((c.stale, c.answers, c.report, c.improved, c.saved), "")
@@ -181,21 +180,21 @@ class AdapterActions(Actions):
                 c.heading: render(
                     "result.heading", adapter=adapter, number=visit.results, base_model=base_model
                 ),
-                c.no_model: view.no_model_html(how.no_model) if how.no_model else "",
-                c.try_form: gr.Column(visible=not how.no_model),
-                c.test_form: gr.Column(visible=not how.no_model),
+                c.no_model: view.no_model_html(no_model) if no_model else "",
+                c.try_form: gr.Column(visible=not no_model),
+                c.test_form: gr.Column(visible=not no_model),
                 c.test_text: render("result.test", rows=rows),
                 c.improve_form: gr.Column(visible=how.improvable),
-                c.sign_in_to_save: gr.HTML(visible=how.user is None),
-                c.save_form: gr.Column(visible=how.user is not None),
+                c.sign_in_to_save: gr.HTML(visible=user is None),
+                c.save_form: gr.Column(visible=user is not None),
                 c.ask_again: gr.Column(visible=False),
                 c.usage: view.usage_markdown(result, request, folder, self.settings),
             }
             | self.fill(
                 visit,
                 prompt=view.example_input(result),
-                repo_id=name,
-                visibility="private" if private else "public",
+                repo_id=default_repo_id(user, result.name, base_model) if user else "",
+                visibility="private" if result.plan.private else "public",
                 overwrite=False,
             )
             | self._show_report(visit, result)
@@ -227,4 +226,4 @@ class AdapterActions(Actions):
 
 
 def _made(visit: Visit) -> tuple[PlanResult, Adapter]:
-    return known(visit.plan_result, READ_AGAIN), known(visit.adapter, MAKE_AGAIN)
+    return known(visit.plan_result), known(visit.adapter)

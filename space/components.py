@@ -7,10 +7,7 @@ import gradio as gr
 
 from forms.html_forms import data_form, dataset_search
 from forms.inputs import OPTIONS
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.recipe import REGISTRIES, Recipe
 from settings import Settings
 from views.blocks import render
 from views.result import improve_text
@@ -109,26 +106,23 @@ class Components:
             self.use_prompt = gr.Button("Use this prompt", elem_id="lm-use-prompt")
             self.prompt_error = _html("lm-prompt-error")
         with gr.Accordion("Details", open=False):
-            self.details, self.map = _html("lm-figures"), _html("lm-map")
+            self.details = _html("lm-figures")
         with gr.Accordion("Options", open=False):
-            self._build_options(Recipe())
+            self._build_options()
             self.option_error = _html("lm-option-error")
         with gr.Accordion("Another base model", open=False):
             self.other_base = _markdown("lm-other-base")
 
-    def _build_options(self, default: Recipe) -> None:
-        unknown = self._settings.bank is not None and not self._bank_loader.opened
-        neural = unknown or self._bank_loader.has_neural()
-        rules = {k: rule for k, rule in COEFFICIENT_RULES.items() if neural or k != "neural"}
-        self.metric = _choice("How datasets are compared", METRICS, default.metric)
-        self.coefficients = _choice("How similarity becomes weight", rules, default.coefficients)
-        self.combine = _choice("How adapters are added", COMBINERS, default.combine)
+    def _build_options(self) -> None:
+        self.metric = _choice("How datasets are compared", "metric")
+        self.coefficients = _choice("How similarity becomes weight", "coefficients")
+        self.combine = _choice("How adapters are added", "combine")
         with gr.Row():
             self.top_k = gr.Textbox(
                 "", label="Use only the k most similar (empty: all)", max_length=9
             )
             self.temperature = gr.Textbox(
-                f"{default.temperature:g}",
+                f"{Recipe().temperature:g}",
                 label="Temperature (below 1: fewer adapters)",
                 max_length=9,
             )
@@ -203,7 +197,8 @@ def _markdown(elem_id: str, value: str = "") -> gr.Markdown:
     return gr.Markdown(value, latex_delimiters=[], elem_id=elem_id, elem_classes="lm-text")
 
 
-def _choice(label: str, table: Any, chosen: str) -> gr.Radio:
-    """Return a choice between the entries of a table, by their titles."""
-    choices = [(entry.title[:1].upper() + entry.title[1:], key) for key, entry in table.items()]
-    return gr.Radio(choices, value=chosen, label=label)
+def _choice(label: str, name: str) -> gr.Radio:
+    """Return a choice between the methods of a field of the recipe, by their titles."""
+    methods = REGISTRIES[name].items()
+    choices = [(method.title[:1].upper() + method.title[1:], key) for key, method in methods]
+    return gr.Radio(choices, value=getattr(Recipe(), name), label=label)

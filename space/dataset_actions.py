@@ -12,12 +12,13 @@ import gradio as gr
 from actions import Actions, in_turn
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
-from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of, uploaded_file
+from forms.inputs import OPTIONS, credential_of, recipe_of, uploaded_file
+from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
 from limits.uploads import used
 from views.blocks import error_html, note, render
-from views.plan import details_html, map_html, verdict_html
+from views.plan import details_html, verdict_html
 from views.result import other_base_markdown
 from work.jobs import Job, Updates
 from work.planning import (
@@ -30,10 +31,9 @@ from work.planning import (
     make_plan,
     read_source,
     validated,
-    with_prompt,
 )
 from work.reader_process import read
-from work.visit import READ_AGAIN, Visit, known
+from work.visit import Visit, known
 
 _QUESTION = note(
     "info",
@@ -84,8 +84,8 @@ class DatasetActions(Actions):
             return self.nothing(visit)
         visit.forget_plan()
         try:
-            request = known(visit.request, READ_AGAIN)
-            preview = known(visit.source, READ_AGAIN).preview
+            request = known(visit.request)
+            preview = known(visit.source).preview
             config, split = values.get("config", preview.config), values.get("split", preview.split)
             if (config, split) != (preview.config, preview.split):
                 split = split if config == preview.config else None
@@ -110,49 +110,41 @@ class DatasetActions(Actions):
         if not visit.accept(number):
             return self.nothing(visit)
         try:
-            request = known(visit.request, READ_AGAIN)
-            shown = _shown_prompt(known(visit.plan_result, READ_AGAIN), request)
+            request = known(visit.request)
+            shown = _shown_prompt(known(visit.plan_result), request)
             chosen = (request.instruction or "", request.template or "")
             given = [
                 kept if text == proposed else text
                 for text, proposed, kept in zip((instruction, template), shown, chosen, strict=True)
             ]
-            request = with_prompt(request, *given)
+            request = validated(replace(request, instruction=given[0].strip(), template=given[1]))
         except LoraMetaError as error:
             return self.idle(visit) | {self.components.prompt_error: error_html(error)}
         visit.forget_plan()
         visit.request = request
         return self._read(visit, token)
 
+    @in_turn
     def change_options(self, visit: Visit, *values: str | None) -> Updates:
         """Plan with another recipe, without reading the dataset again."""
         c, problem = self.components, ""
-        recipe: Recipe | None = None
-        updates: Updates = {}
+        recipe, before = None, visit.plan_result
+        after = before
         try:
             recipe = recipe_of(**dict(zip(OPTIONS, values, strict=True)))
-        except LoraMetaError as error:
-            problem = error_html(error)
-        with visit.lock:  # a plan that is shown from now on has these options
-            if recipe is not None and recipe == visit.recipe:  # shown, not chosen
+            if recipe == visit.recipe:  # shown, not chosen
                 return {c.visit: visit, c.option_error: ""}
-            visit.recipe, before = recipe, visit.plan_result
-        if before is not None:
-            after = before
-            try:
-                after = with_recipe(before, recipe) if recipe else before
-            except LoraMetaError as error:
-                recipe, problem = None, error_html(error)
-            updates = self._verdict(after)
-            with visit.lock:
-                if visit.plan_result is not before:  # planned again or dropped meanwhile
-                    return {c.visit: visit, c.option_error: problem}
-                visit.recipe, visit.plan_result = recipe, after
-                if after is not before:
-                    visit.draft = None
-                    visit.report = visit.report if visit.adapter else None
-                visit.drop_task()  # nothing is being planned, but perhaps made
-                updates = self.idle(visit) | updates
+            after = with_recipe(before, recipe) if before else None
+        except LoraMetaError as error:
+            recipe, problem = None, error_html(error)
+        visit.recipe, visit.plan_result = recipe, after
+        updates: Updates = {}
+        if after is not None:
+            if after is not before:
+                visit.draft = None
+                visit.report = visit.report if visit.adapter else None
+            visit.drop_task()  # nothing is being planned, but perhaps made
+            updates = self.idle(visit) | self._verdict(after)
         updates |= {c.visit: visit, c.option_error: problem}
         if visit.adapter is not None:
             old = gr.Column(visible=True, elem_classes=["lm-step", "lm-old"])
@@ -165,11 +157,11 @@ class DatasetActions(Actions):
         results = AdapterActions(c, self.bank_loader, self.settings)
 
         def work(job: Job) -> None:
-            result, request = known(visit.plan_result, READ_AGAIN), known(visit.request, READ_AGAIN)
+            result, request = known(visit.plan_result), known(visit.request)
             how, adapter = results.how_shown(result, profile), visit.adapter
 
             def show() -> Updates:
-                source = known(visit.source, READ_AGAIN)
+                source = known(visit.source)
                 updates = {c.columns_form: columns_form(source, visit.dataset_number, request)}
                 updates |= self._show_plan(visit, result, request)
                 if adapter:
@@ -191,7 +183,7 @@ class DatasetActions(Actions):
 
     def _read(self, visit: Visit, token: gr.OAuthToken | None) -> Updates:
         """Read what the dataset offers, unless that is known; plan if its columns are clear."""
-        request, source = known(visit.request, READ_AGAIN), visit.source
+        request, source = known(visit.request), visit.source
         credential = credential_of(token, self.settings)
 
         def work(job: Job) -> None:
@@ -203,8 +195,6 @@ class DatasetActions(Actions):
             if asked.columns:
                 recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
                 result = make_plan(self.bank_loader, asked, recipe, max_rows, credential, job)
-                result = with_recipe(result, visit.recipe or recipe)  # changed meanwhile?
-                self.bank_loader.map(result.plan.recipe.metric)  # drawn once
                 job.show(lambda: self._show_plan(visit, result, asked))
 
         c = self.components
@@ -232,11 +222,7 @@ class DatasetActions(Actions):
 
     def _verdict(self, result: PlanResult) -> Updates:
         c, plan = self.components, result.plan
-        return {
-            c.verdict: verdict_html(plan, result.name),
-            c.details: details_html(plan),
-            c.map: map_html(plan, self.bank_loader.map(plan.recipe.metric)),
-        }
+        return {c.verdict: verdict_html(plan, result.name), c.details: details_html(plan)}
 
     def _no_plan(self) -> Updates:
         c, hidden = self.components, gr.Column(visible=False)
@@ -287,4 +273,4 @@ def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
     if values.get("file"):
         return DatasetRequest(file=uploaded_file(str(values["file"])))
     named: dict[str, Any] = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
-    return DatasetRequest(**named | {"columns": columns_of(named["columns"])})
+    return DatasetRequest(**named | {"columns": as_columns(named["columns"] or None)})

@@ -9,14 +9,12 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of
+from forms.inputs import OPTIONS, credential_of, recipe_of
 from hf_lorameta import errors
+from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import LoraMetaError, Option
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.recipe import Recipe
-from limits.places import Place
+from hf_lorameta.recipe import REGISTRIES, Recipe
+from limits.places import note_caller
 from limits.uploads import used
 from settings import Settings, line_limits
 from views.blocks import advice, message_of
@@ -53,20 +51,16 @@ def add_endpoints(bank_loader: BankLoader, settings: Settings) -> None:
 def _inputs() -> dict[str, Any]:
     """Return a widget for each input of all endpoints; its value is the default."""
     default = Recipe()
-    tables: dict[str, Any] = {
-        "metric": METRICS, "coefficients": COEFFICIENT_RULES, "combine": COMBINERS
-    }  # fmt: skip
-    numbers = {"top_k": 0, "temperature": default.temperature, "rank": 0}
     inputs: dict[str, Any] = {
         "dataset": gr.Textbox("", label="dataset"),
         "file": gr.File(label="file", file_types=list(FILE_TYPES)),
     }
     for name in CHOICES:
         inputs[name] = gr.Textbox("", label=name)
-    for name, table in tables.items():
+    for name, table in REGISTRIES.items():
         inputs[name] = gr.Dropdown(list(table), value=getattr(default, name), label=name)
-    for name, value in numbers.items():
-        inputs[name] = gr.Number(value, label=name)
+    for name in ("top_k", "temperature", "rank"):
+        inputs[name] = gr.Number(getattr(default, name) or 0, label=name)
     return inputs
 
 
@@ -169,7 +163,7 @@ class Endpoints:
     def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
         kept = used(named["file"] or "")
-        request = DatasetRequest(**named | {"columns": columns_of(inputs["columns"])})
+        request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
         result = make_plan(
             self._bank_loader, request, recipe, self._settings.max_rows, credential, job
@@ -180,8 +174,8 @@ class Endpoints:
     @contextmanager
     def _job(self) -> Iterator[Job]:
         """Run a job that ends if the caller leaves; convert an error to one that Gradio sends."""
-        place, job = Place.current(), Job(self._settings.time_limit)
-        job.address, job.wanted = place.address, place.wanted
+        job = Job(self._settings.time_limit)
+        note_caller(job)
         try:
             yield job
         except Canceled:

@@ -132,7 +132,7 @@ def _show_state(blocks: Any, c: Components, bank_loader: BankLoader, settings: S
         return account_html(profile, settings)
 
     def show_bank() -> tuple[str, gr.Timer]:
-        final = bank_loader.state in ("ready", "failed", "damaged", "incomplete")
+        final = bank_loader.state in ("ready", "failed", "unverified")
         return bank_html(bank_loader, settings), gr.Timer(active=not final)
 
     blocks.load(show_account, None, c.account, **_PRIVATE)

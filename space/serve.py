@@ -16,7 +16,7 @@ from limits.places import FairQueue
 from limits.requests import VisitorLimits
 from limits.uploads import UPLOADS
 from page import build_page
-from settings import Settings, shares
+from settings import Settings
 from work.bank_loader import BankLoader
 
 FOLDER = Path(__file__).parent
@@ -74,7 +74,7 @@ def serve(settings: Settings) -> None:
     limits = Middleware(VisitorLimits, on_hub=settings.space_id is not None)
     blocks.launch(
         theme=THEME,
-        share=shares(),  # by itself, Gradio also does so in notebooks
+        share=False,  # others would act with this machine's token; Gradio shares in notebooks
         css_paths=FOLDER / "style.css",
         js=(FOLDER / "page.js").read_text(encoding="utf-8"),
         footer_links=["api"],
@@ -82,7 +82,7 @@ def serve(settings: Settings) -> None:
         ssr_mode=False,
         max_file_size=max_upload,
         app_kwargs={"middleware": [Middleware(_SecurityHeaders), limits]},
-        mcp_server=importlib.util.find_spec("mcp") is not None,
+        mcp_server=True,
         prevent_thread_lock=True,
     )
     _set_up_mcp(blocks.mcp_server_obj)
@@ -91,8 +91,6 @@ def serve(settings: Settings) -> None:
 
 def _set_up_mcp(server: Any) -> None:
     """Offer only the read-only endpoint as an MCP tool, and answer JSON, not Python's repr."""
-    if server is None:
-        return
     server.tool_to_endpoint = {
         tool: endpoint
         for tool, endpoint in server.tool_to_endpoint.items()

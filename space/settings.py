@@ -133,19 +133,12 @@ def _positive_int(name: str, value: str) -> int:
     return int(value)
 
 
-def shares(variables: Mapping[str, str] = os.environ) -> bool:
-    """Whether Gradio gives the page a public address."""
-    return variables.get("GRADIO_SHARE", "").lower() == "true"
-
-
 def _sign_in(variables: Mapping[str, str]) -> str:
     """Return which sign-in works here: Gradio fails to start with a button that cannot work."""
     if variables.get("SPACE_ID"):
         return "oauth" if variables.get("OAUTH_CLIENT_ID") else "none"
     if variables.get("GRADIO_SERVER_NAME", LOOPBACK[0]) not in LOOPBACK:
         return "none"  # other people would act with this machine's token
-    if shares(variables):
-        return "none"
     try:
         Hub().user()
     except LoraMetaError:

@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from hf_lorameta import space_build
-from hf_lorameta.cli.app import app
 from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
@@ -108,29 +107,13 @@ def test_an_earlier_build_is_replaced_with_all_its_files(
     for made in (built, folder):
         build_space(made)
     files = relative_files(folder)
-    listing = folder / "files.json"
-    old = ["pages/removed.py", "hf_lorameta/removed.py", "../outside.txt"]
-    listing.write_text(json.dumps({"files": [*files, *old]}))
-    for name in (*old, "pages/__pycache__/removed.pyc"):
+    for name in ("views/removed.py", "hf_lorameta/a/removed.py", "hf_lorameta-0.0.1-x.whl"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("of an earlier version")
+    (folder / "thesis.txt").write_text("mine")
     build_space(folder)
-    assert relative_files(folder) == files
+    assert relative_files(folder) == files | {"thesis.txt"}
     assert all((folder / name).read_bytes() == (built / name).read_bytes() for name in files)
-    assert not (folder / "pages").exists()
-    assert (tmp_path / "outside.txt").exists()
-
-
-@pytest.mark.parametrize("name", ["thesis.txt", "hf_lorameta/mine.py", "views/mine/page.html"])
-def test_other_files_in_the_folder_are_refused_and_kept(built: Path, name: str) -> None:
-    before = relative_files(built)
-    path = built / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("mine")
-    with pytest.raises(UsageError, match=f"holds other files .{name}"):
-        build_space(built)
-    assert relative_files(built) == before | {name}
-    path.unlink()
 
 
 def test_a_folder_with_a_page_of_somebody_else_is_refused(tmp_path: Path) -> None:
@@ -154,10 +137,8 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     view = cli.hub.repo(repo, repo_type="space")
     assert view is not None
     assert (view.private, view.hardware) == (False, "zero-a10g")
-    old = {"hf_lorameta/removed.py": b"", "pages/removed.py": b"", "defaults.json": b"{}"}
-    listing = json.dumps({"files": [*({*files} - {".gitattributes"}), *old, "gone.py"]}).encode()
-    more = {"files.json": listing, "thesis.txt": b"mine"}
-    cli.hub.commit(repo, old | more, repo_type="space")
+    old = {"hf_lorameta/removed.py": b"", "views/removed.py": b"", "defaults.json": b"{}"}
+    cli.hub.commit(repo, old | {"thesis.txt": b"mine"}, repo_type="space")
     commits = len(cli.hub.commits(repo, repo_type="space"))
     assert "Hardware" not in deploy(token=user.token).err
     assert set(cli.hub.files(repo, repo_type="space")) == {*files, "thesis.txt"}
@@ -275,10 +256,6 @@ def environment_without_this_package(folder: Path) -> Path:
     )
     assert imported.returncode, "the checkout is importable, so the test proves nothing"
     return python
-
-
-def test_the_cli_has_the_space_commands() -> None:
-    assert "space" in {group.name for group in app.registered_groups}
 
 
 def test_the_wheel_of_a_space_holds_the_package_its_pages_and_a_record(built: Path) -> None:

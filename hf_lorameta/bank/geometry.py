@@ -1,23 +1,11 @@
-"""Distances among the datasets of a bank: what is near and far, and a two-dimensional map.
-
-The map is classical multidimensional scaling [1] of up to 64 landmark datasets. All other datasets,
-and new ones, are placed by their distances to the landmarks [2]; the distances of a plan suffice.
-
-References:
-    [1] Torgerson, Multidimensional scaling: I. Theory and method, Psychometrika 17, 1952.
-    [2] de Silva, Tenenbaum, Sparse multidimensional scaling using landmark points, Stanford, 2004.
-"""
+"""Distances among the datasets of a bank: what is near and what is far."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.large_profiles import CANDIDATES, LargeProfiles
 from hf_lorameta.data.counts.profile import ProfileTable
-from hf_lorameta.errors import BankError
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, between, distances, stored_name
 from hf_lorameta.types import Array
 
@@ -25,8 +13,6 @@ FAR_RATIO = 1.5
 """A nearest distance above this many times the bank's typical one is called far."""
 _MAX_SAMPLED = 32
 _MAX_OTHERS = 64
-LANDMARKS = 64
-"""Maximum number of landmark datasets."""
 
 
 def bank_distances(profiles: ProfileTable, vocab_size: int) -> dict[str, Array]:
@@ -99,93 +85,3 @@ def sampled_distances(
 def _evenly_spaced(number: int, most: int) -> list[int]:
     spaced = np.unique(np.linspace(0, number - 1, most).round().astype(int))
     return [int(i) for i in spaced]
-
-
-# --- the map --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class BankMap:
-    """Positions of a bank's datasets in the plane.
-
-    Attributes:
-        points: (N, 2) float64 in the order of the bank, centered on the landmarks.
-        landmarks: (L,) indices of the landmark datasets.
-        squares: (L,) mean squared distance from each landmark to all landmarks.
-        axes: (2, L) linear map from centered squared distances to the plane.
-        share: fraction of the landmarks' variance that the plane shows, in [0, 1].
-    """
-
-    points: Array
-    landmarks: NDArray[np.intp]
-    squares: Array
-    axes: Array
-    share: float
-
-    def place(self, d: Array) -> Array:
-        """Return the position of a dataset.
-
-        Args:
-            d: (N,) distances to every dataset of the bank, in the metric of the map.
-
-        Returns:
-            (2,) float64; for a dataset of the bank, its own point.
-
-        Raises:
-            BankError: `d` has another shape.
-        """
-        if d.shape != (len(self.points),):
-            raise BankError(f"{d.shape} distances, expected ({len(self.points)},)")
-        return np.asarray(self.axes @ (self.squares - d[self.landmarks]))
-
-
-def bank_map(bank: Bank, metric: str) -> BankMap:
-    """Compute the map of a bank from its profiles.
-
-    A distance is taken as a *squared* length: the 1-d Wasserstein distance, JS and MMD are of
-    negative type, so that their square roots are distances in a Euclidean space. KL is symmetrized.
-
-    Args:
-        bank: the bank.
-        metric: a key of `hf_lorameta.method.metrics.METRICS`.
-
-    Raises:
-        BankError: the bank holds no datasets.
-        RecipeError: the metric is unknown.
-
-    Example:
-        >>> bank_map(Bank.from_pretrained(), "js").points.shape
-        (121, 2)
-    """
-    if not len(bank):
-        raise BankError(f"{bank.id} holds no datasets to compare")
-    landmarks = np.unique(np.linspace(0, len(bank) - 1, LANDMARKS).round().astype(np.intp))
-    size = bank.index.vocab_size
-    rows = [distances(bank.profiles[int(i)], bank.profiles, size, metric) for i in landmarks]
-    return from_distances(np.stack(rows), landmarks)
-
-
-def from_distances(D: Array, landmarks: NDArray[np.intp]) -> BankMap:
-    """Compute the map from distances (L, N) of L landmarks to all N datasets.
-
-    Example:
-        >>> x = np.array([0.0, 1.0, 3.0])
-        >>> bank_map = from_distances((x[:, None] - x) ** 2, np.arange(3))
-        >>> bank_map.points[:, 0].round(3).tolist()
-        [-1.333, -0.333, 1.667]
-    """
-    among = D[:, landmarks]
-    among = (among + among.T) / 2
-    squares = among.mean(axis=0)
-    centered = -0.5 * (among - squares[:, None] - squares[None, :] + among.mean())
-    values, vectors = np.linalg.eigh(centered)
-    values = np.clip(values[::-1], 0, None)
-    axes = np.zeros((2, len(landmarks)))
-    for k in range(min(2, len(landmarks))):
-        if values[k] > 1e-12 * max(values[0], 1e-300):
-            vector = vectors[:, -1 - k]
-            sign = 1.0 if vector[np.argmax(np.abs(vector))] > 0 else -1.0
-            axes[k] = sign * vector / (2 * np.sqrt(values[k]))
-    share = float(values[:2].sum() / values.sum()) if values.sum() else 1.0
-    points = (axes @ (squares[:, None] - D)).T
-    return BankMap(points, landmarks, squares, axes, share)

@@ -38,7 +38,10 @@ ROLES = {
 SHOWN_COLUMNS = 200
 """Columns of a dataset that its form shows, and those beyond that have a role."""
 _SEVERAL = ("input", "choices")
-_NEEDED = "Choose which column the model is given (input) and which it should answer (output)"
+_NEEDED = (
+    "Choose which column the model is given (input) and which it should answer (output), or one of "
+    "chats, which holds both"
+)
 
 
 def data_form(max_upload_mb: int) -> str:
@@ -134,20 +137,11 @@ def columns_from_form(
             chosen.setdefault(role, []).append(path if role == known_role else name)
     if sum(map(len, chosen.values())) > MAX_COLUMNS:
         raise RequestError(f"At most {MAX_COLUMNS} columns can have a role")
-    if not chosen.keys() & {"input", "output", "messages"}:
-        raise RequestError(_NEEDED)
-    if "messages" in chosen and not chosen.keys() <= {"messages", "instruction"}:
-        raise RequestError(
-            "A column of chats already holds inputs and outputs: ignore the others, except for "
-            "one with system prompts, which is an instruction"
-        )
     roles = {r: tuple(listed) if r in _SEVERAL else listed[0] for r, listed in chosen.items()}
     try:
         return check_columns(Columns.model_validate(roles))
     except UsageError:
-        raise RequestError(
-            "These roles do not go together: expected an input and an output"
-        ) from None
+        raise RequestError(_NEEDED) from None
 
 
 def _roles(columns: Columns | None, names: Sequence[str]) -> dict[str, tuple[str, str]]:

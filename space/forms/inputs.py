@@ -1,17 +1,9 @@
-"""Convert the inputs of the page and of the endpoints to a credential, columns and a recipe."""
+"""Convert the inputs of the page and of the endpoints to a credential, a recipe and a file."""
 
-import math
 from pathlib import Path
 
 import gradio as gr
 
-from hf_lorameta.data.columns.columns import (
-    MAX_CHARACTERS,
-    MAX_COLUMNS,
-    Columns,
-    parse_columns,
-)
-from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import Recipe
 from limits.uploads import is_upload
 from settings import MOCK_TOKEN, Settings
@@ -19,7 +11,6 @@ from work.planning import Credential, RequestError
 
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
 """Options of the recipe on the page and of the endpoints."""
-_NUMBERS: dict[str, type[int] | type[float]] = {"top_k": int, "temperature": float, "rank": int}
 
 
 def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Credential:
@@ -39,43 +30,10 @@ def recipe_of(**options: str | float | None) -> Recipe:
     """Build a recipe from `OPTIONS`; None or an empty text keeps the default.
 
     Raises:
-        RequestError: a text is not a number.
-        RecipeError: an option is out of range.
+        RecipeError: an option is not a number, or out of range.
     """
-    values = {name: _number(name, given) for name, given in options.items()}
-    return Recipe.of(**{name: value for name, value in values.items() if value is not None})
-
-
-def _number(name: str, given: str | float | None) -> str | float | None:
-    """Return the number of a numeric option, the text of another; None for an empty text."""
-    text = str("" if given is None else given).strip()
-    kind = _NUMBERS.get(name)
-    if kind is None or not text:
-        return text or None
-    try:
-        number = kind(text.replace(",", ".") if isinstance(given, str) else given or 0)
-        if math.isfinite(number):
-            return number
-        raise ValueError
-    except (ValueError, OverflowError):  # there is no infinite integer
-        expected = "a whole number" if kind is int else "a number"
-        title = name.replace("_", " ").capitalize()
-        raise RequestError(f"{title} must be {expected}, not {text[:20]!r}") from None
-
-
-def columns_of(text: str) -> Columns | None:
-    """Read columns as ``input=question,output=answer``; None if the text is empty.
-
-    Raises:
-        RequestError: the text has another form, or is too long.
-    """
-    try:
-        return parse_columns(text) if text else None
-    except UsageError:
-        raise RequestError(
-            "The columns have to be of the form input=question,output=answer, at most "
-            f"{MAX_COLUMNS} of them in {MAX_CHARACTERS:,} characters"
-        ) from None
+    given = {name: v.strip() if isinstance(v, str) else v for name, v in options.items()}
+    return Recipe.of(**{name: value for name, value in given.items() if value not in (None, "")})
 
 
 def uploaded_file(path: str) -> str:

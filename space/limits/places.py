@@ -8,7 +8,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from gradio.context import LocalContext
@@ -17,6 +16,7 @@ from gradio.route_utils import get_fn
 from gradio.utils import LRUCache
 
 from limits.addresses import address_of
+from work.jobs import Job
 
 _READING = ("plan", "api-plan")
 """Lines whose requests mostly wait for another server."""
@@ -140,32 +140,14 @@ class FairQueue(Queue):
             yield from job or ()
 
 
-@dataclass(frozen=True)
-class Place:
-    """The place of the request that is being answered.
-
-    Attributes:
-        event: Gradio's; None outside the queue, where a caller always waits.
-    """
-
-    event: Event | None = None
-
-    @staticmethod
-    def current() -> "Place":
-        """Return the place of the request that this thread answers."""
-        blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-        if blocks is None or event_id is None:
-            return Place()
-        return Place(blocks._queue.event_ids_to_events.get(event_id))
-
-    @property
-    def address(self) -> str:
-        """Of the visitor."""
-        return _address(self.event) if self.event else ""
-
-    def wanted(self) -> bool:
-        """Whether the visitor still waits for the answer."""
-        return self.event is None or self.event.alive
+def note_caller(job: Job) -> None:
+    """Tell a job who waits in the queue for what this thread answers, and whether they still do."""
+    blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    if blocks is None or event_id is None:  # outside the queue, where a caller always waits
+        return
+    event = blocks._queue.event_ids_to_events.get(event_id)
+    if event is not None:
+        job.address, job.wanted = _address(event), lambda: event.alive
 
 
 def _address(event: Event) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -80,8 +80,9 @@ def advice(error: LoraMetaError) -> list[str]:
     """Return what a visitor can do; words among a library error's advice are for a terminal."""
     if isinstance(error, SpaceError):
         return [error.hint] * bool(error.hint)
-    options = (part.name for part in error.advice if isinstance(part, Option))
-    if places := [_PLACES[name] for name in options if name in _PLACES]:
+    options = [part for part in error.advice if isinstance(part, Option)]
+    named = [part.name for part in options if part.change != "leave out"]
+    if places := [_PLACES[name] for name in named if name in _PLACES]:
         return places
     if type(error) is LoraMetaError:
         return [TRY_AGAIN]
@@ -109,32 +110,24 @@ _PREFIX = re.compile(r"^(?:\w+?__)?(?:task\d+_)?")
 _LONGEST = 60
 
 
-class Named(Protocol):
-    """An entry of a bank, or a neighbor of a plan."""
-
-    @property
-    def dataset(self) -> str: ...  # noqa: D102
-    @property
-    def title(self) -> str | None: ...  # noqa: D102
-
-
-def readable_name(entry: Named) -> str:
+def readable_name(dataset: str, title: str | None) -> str:
     """Return the title that the bank states for a dataset, else its id in words.
 
     Example:
-        >>> from types import SimpleNamespace as Entry
-        >>> dataset = "local/sni__task875_emotion_classification"
-        >>> readable_name(Entry(dataset=dataset, title=None))
+        >>> readable_name("local/sni__task875_emotion_classification", None)
         'Emotion classification'
-        >>> readable_name(Entry(dataset=dataset, title="Emotion (emotion of a message)"))
+        >>> readable_name("local/sni__task875_emotion", "Emotion (emotion of a message)")
         'Emotion (emotion of a message)'
     """
-    name = entry.title
-    if not name:
-        stem = _PREFIX.sub("", entry.dataset.rpartition("/")[2])
-        words = " ".join(re.split(r"[_\W]+", stem)).strip() or entry.dataset
-        name = words[:1].upper() + words[1:]
-    return shortened(name, _LONGEST)
+    if not title:
+        stem = _PREFIX.sub("", dataset.rpartition("/")[2])
+        words = " ".join(re.split(r"[_\W]+", stem)).strip() or dataset
+        title = words[:1].upper() + words[1:]
+    return shortened(title, _LONGEST)
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def shortened(text: str, length: int) -> str:
@@ -145,3 +138,6 @@ def shortened(text: str, length: int) -> str:
         ('a long…', 'short')
     """
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+_TEMPLATES.filters |= {"readable": readable_name, "digits": _digits}

@@ -11,7 +11,6 @@ from hf_lorameta.pipeline.budget import FIT_ROWS, holds_labels
 from hf_lorameta.pipeline.plan import Plan
 from settings import Settings, install_command
 from views.blocks import note, render
-from work.generating import Destination, target_name
 from work.planning import DatasetRequest, PlanResult
 from work.trying import TRAINING_ROWS, Improvement, title
 
@@ -62,12 +61,6 @@ def improve_text() -> str:
 def no_model_html(reason: str) -> str:
     """Say why the adapter cannot be tried here, and where to find how to try it elsewhere."""
     return note("info", reason, ["“Use it” below has the commands to try it on your own machine."])
-
-
-def proposed_name(plan_result: PlanResult, user: str | None) -> str:
-    """Return the name of the repo that the form proposes; empty for a visitor without account."""
-    private = Destination(private=plan_result.plan.private)
-    return target_name(plan_result, private, user) if user else ""
 
 
 # --- inputs -------------------------------------------------------------------------------------

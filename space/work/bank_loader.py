@@ -1,30 +1,19 @@
 """The bank of a running Space: opened in the background, checked, and shared by all requests."""
 
-import logging
 import shutil
 import threading
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from hf_lorameta.bank.bank import EMBEDDED, Bank
-from hf_lorameta.bank.geometry import BankMap, bank_map
 from hf_lorameta.engines.transformers.evaluator import require_eval
-from hf_lorameta.errors import (
-    ConnectionLostError,
-    IntegrityError,
-    LoraMetaError,
-    MissingExtraError,
-)
+from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.base_model import find_at_hand, locate
 from hf_lorameta.pipeline.evaluate import Trial
-from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
-from work.jobs import Job, SpaceError, known_error
+from work.jobs import Job, SpaceError, known_error, logger
 
-logger = logging.getLogger(__name__)
-
-State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
+State = Literal["opening", "checking", "ready", "failed", "unverified"]
 _WAIT_SECONDS = 0.2
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
@@ -43,7 +32,6 @@ class BankLoader:
         state: what the loader is doing, or how it ended.
         verified: number of adapters downloaded and verified.
         problem: why the bank cannot be used; empty if it can.
-        map: returns the bank's map for the name of a metric.
         gguf: the base model for llama.cpp; None if it cannot be run here, or not yet.
         no_model: why it cannot be run here; empty if it can.
     """
@@ -54,7 +42,6 @@ class BankLoader:
         self.problem = ""
         self.gguf: Path | None = None
         self.no_model = "The file of the base model is still being fetched."
-        self.map = lru_cache(maxsize=None)(self._map)
         self._settings = settings
         self._bank: Bank | None = None
         self._opened = threading.Event()
@@ -90,16 +77,6 @@ class BankLoader:
             raise SpaceError(self.problem or "The bank is still being opened", hint=_FOR_OWNER)
         return self._bank
 
-    def has_neural(self) -> bool:
-        """Return whether the bank holds a fitted neural coefficient rule."""
-        try:
-            return bool(self.bank.neural())
-        except LoraMetaError:
-            return False
-
-    def _map(self, metric: str) -> BankMap | None:
-        return None if self.bank.is_large or not len(self.bank) else bank_map(self.bank, metric)
-
     def _load(self) -> None:
         try:
             self._bank = bank = self._open()
@@ -114,7 +91,7 @@ class BankLoader:
             self._verify(bank)
         except Exception as error:  # noqa: BLE001 - plans still work; generating raises it again
             self.problem = str(known_error(error))
-            self.state = "damaged" if isinstance(error, IntegrityError) else "incomplete"
+            self.state = "unverified"
         fetch_base_model(bank)
 
     def _open(self) -> Bank:
@@ -139,9 +116,7 @@ class BankLoader:
         return bank
 
     def _verify(self, bank: Bank) -> None:
-        """Draw the map, then download every adapter and verify its checksum."""
-        self.state = "drawing"
-        self.map(Recipe().metric)
+        """Download every adapter and verify its checksum."""
         self.state = "checking"
         _ = bank.basis  # shared factors of a pack
         bank.adapters(bank.index.adapters, self._count)
@@ -156,12 +131,9 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
     base_model = bank.index.base_model
     try:
         return Trial.require(base_model, base_gguf(settings, base_model)), ""
-    except MissingExtraError:
-        return None, "A package that runs the base model is not installed on this machine."
-    except ConnectionLostError:
-        return None, "The Hub did not respond, so the file of the base model is missing here."
-    except LoraMetaError:
-        return None, f"This machine has no small file of the base model, {base_model}."
+    except LoraMetaError as error:
+        logger.warning("adapters cannot be tried or tested: %s", error)
+        return None, "The base model cannot be run on this machine."
 
 
 def fetch_base_model(bank: Bank) -> None:

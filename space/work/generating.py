@@ -13,7 +13,6 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
-    Target,
     default_repo_id,
     publish_folder,
     refuse_overwrite,
@@ -22,13 +21,8 @@ from hf_lorameta.pipeline.publish import (
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.tables import plural
 from limits.hourly import ADAPTERS
-from work.jobs import Job, SpaceError
+from work.jobs import Job
 from work.planning import NAME_CHARACTERS, REPO_ID, Credential, PlanResult, RequestError
-
-_SIGN_IN = (
-    "Use the button at the top. This Space asks only for permission to create repos and to write "
-    "to the repos it created."
-)
 
 
 class Adapter:
@@ -92,12 +86,10 @@ class Adapter:
             (folder / name).write_text(text, encoding="utf-8", newline="")
 
     def _write_archive(self) -> None:
-        """Write the zip file; the same files give the same bytes."""
-        with zipfile.ZipFile(self.archive, "w", zipfile.ZIP_STORED) as opened:
+        """Write the zip file, without compression, which takes longer and saves little."""
+        with zipfile.ZipFile(self.archive, "w") as opened:
             for path in sorted(self.folder.iterdir()):
-                info = zipfile.ZipInfo(path.name)  # has a fixed date
-                info.external_attr = 0o644 << 16
-                opened.writestr(info, path.read_bytes())
+                opened.write(path, path.name)
 
     def read(self, name: str) -> str:
         """Return the text of a file of the adapter."""
@@ -168,11 +160,9 @@ def publish(
         job: canceled until the commit begins.
 
     Raises:
-        SpaceError: the visitor is signed out.
+        AuthError: the visitor is signed out.
         LoraMetaError: as `resolve_target`, `publish_folder` and `combine` raise.
     """
-    if credential is False:
-        raise SpaceError("Publishing needs an account: sign in first", hint=_SIGN_IN)
     hub = Hub(credential)
     repo_id = target_name(result, destination, hub.user())
     job.report("Checking the repo")
@@ -190,14 +180,10 @@ def publish(
         folder = Path(scratch) / "adapter"
         shutil.copytree(adapter.folder, folder)
         adapter.write_texts(folder, repo_id)
-        return _publish(folder, target, adapter.seconds, hub, job)
-
-
-def _publish(folder: Path, target: Target, seconds: float, hub: Hub, job: Job) -> Published:
-    job.report("Saving to the Hub; this can no longer be canceled")
-    job.commit()
-    url = publish_folder(folder, target, hub)
-    return Published(url, target.repo_id, target.private, seconds)
+        job.report("Saving to the Hub; this can no longer be canceled")
+        job.commit()
+        url = publish_folder(folder, target, hub)
+    return Published(url, target.repo_id, target.private, adapter.seconds)
 
 
 def target_name(result: PlanResult, destination: Destination, user: str) -> str:

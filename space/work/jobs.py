@@ -29,10 +29,6 @@ class SpaceError(LoraMetaError):
     """An error of the Space itself; its advice is for visitors of the page."""
 
 
-class TimeLimitError(SpaceError):
-    """A request took longer than the Space allows."""
-
-
 class Canceled(Exception):  # noqa: N818 - a request of the user, not an error
     """Ends the work of a canceled job."""
 
@@ -73,11 +69,7 @@ class Job:
         self._lock = threading.RLock()  # `commit` checks, which may cancel
         self._news: queue.SimpleQueue[Step | Show | Exception | None] = queue.SimpleQueue()
         self._reported = ("", 0.0)
-        self.start_clock()
-
-    def start_clock(self) -> None:
-        """Start the time limit."""
-        self._deadline = time.monotonic() + self.time_limit
+        self._deadline = time.monotonic() + time_limit
 
     @property
     def seconds_left(self) -> float:
@@ -110,13 +102,13 @@ class Job:
 
         Raises:
             Canceled: `cancel` was called, or the visitor has left.
-            TimeLimitError: the time limit has passed.
+            SpaceError: the time limit has passed.
         """
         self._cancel_if_unwanted()
         if self.canceled:
             raise Canceled
         if time.monotonic() > self._deadline:
-            raise TimeLimitError(
+            raise SpaceError(
                 f"The request took longer than {self.time_limit:.0f} s, the limit of this Space",
                 hint="Use a smaller dataset or file, or run hf-lorameta on your own machine.",
             )
@@ -142,10 +134,9 @@ class Job:
 
         Raises:
             Canceled: the job was canceled.
-            LoraMetaError: raised by the work.
-            TimeLimitError: the time limit has passed.
+            LoraMetaError: raised by the work, or the time limit has passed.
         """
-        self.start_clock()
+        self._deadline = time.monotonic() + self.time_limit
 
         def body() -> None:
             try:

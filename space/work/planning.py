@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample
@@ -19,7 +19,7 @@ from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
-from hf_lorameta.errors import LoraMetaError, UsageError
+from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
@@ -54,10 +54,6 @@ MAX_CHARACTERS = 10_000_000
 
 class RequestError(SpaceError):
     """The visitor's input is invalid; the message says what is expected."""
-
-
-class TemplateError(RequestError):
-    """The form of the prompt does not fit the columns."""
 
 
 @dataclass(frozen=True)
@@ -102,44 +98,12 @@ class DatasetRequest:
         return shlex.join([*words, *options])
 
 
-TEMPLATE_HINT = (
-    "Write {input} where the text of a row belongs, and {instruction} where its instruction "
-    "belongs, if it has one."
-)
-
-
-def with_prompt(request: DatasetRequest, instruction: str, template: str) -> DatasetRequest:
-    """Return a request for other prompts; an empty text leaves the choice to the program.
-
-    Raises:
-        RequestError: a text is too long, or rows with an instruction get another one.
-        TemplateError: the template does not fit the columns.
-    """
-    request = replace(
-        request,
-        instruction=prompt_text(instruction.strip(), "instruction"),
-        template=prompt_text(template, "template"),
-    )
-    if request.columns:
-        try:
-            formed = request.columns.with_prompt(request.instruction, None)
-        except UsageError as error:
-            raise RequestError(str(error), hint="Leave the instruction empty.") from None
-        try:
-            formed.with_prompt(None, None if request.template == CHAT else request.template)
-        except UsageError as error:
-            raise TemplateError(str(error), hint=TEMPLATE_HINT) from None
-    return request
-
-
 def fitting(request: DatasetRequest) -> DatasetRequest:
-    """Return a request whose prompts fit its columns; what does not fit is left out."""
-    for prompt in ((request.instruction, request.template), (request.instruction, None)):
-        try:
-            return with_prompt(request, *(text or "" for text in prompt))
-        except RequestError:
-            continue
-    return replace(request, instruction=None, template=None)
+    """Return a request whose prompt fits its columns; one that does not is left out."""
+    try:
+        return validated(request)
+    except LoraMetaError:
+        return replace(request, instruction=None, template=None)
 
 
 def validated(request: DatasetRequest) -> DatasetRequest:
@@ -147,10 +111,14 @@ def validated(request: DatasetRequest) -> DatasetRequest:
 
     Raises:
         RequestError: no dataset is named, the id or file type is invalid, or a text is too long.
+        UsageError: rows with an instruction get another one, or the template does not fit the
+            columns.
     """
     instruction = prompt_text(request.instruction, "instruction")
     template = prompt_text(request.template, "template")
     request = replace(request, instruction=instruction, template=template)
+    if request.columns:
+        request.columns.with_prompt(instruction, None if template == CHAT else template)
     if request.file:
         if Path(request.file).suffix.lower() not in FILE_TYPES:
             raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")
@@ -288,34 +256,30 @@ def make_plan(
     if request.template == CHAT:
         request = replace(request, template=Session(bank, token=credential).chat_form)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    how = HowToRead(recipe, limits, token_counting(bank), in_form_of(bank))
-    reading, samples = read(job, _read, request, credential, how)
+    how = (recipe, limits, token_counting(bank), in_form_of(bank))
+    reading, samples = read(job, _read, request, credential, *how)
     return PlanResult(plan_from_reading(reading, bank), samples, request.name)
 
 
-class HowToRead(NamedTuple):
-    """What decides how rows are read and counted; can be pickled."""
-
-    recipe: Recipe
-    limits: ReadingLimits
-    counting: TokenCounting
-    in_form: Callable[[Dataset], Dataset]
-
-
 def _read(
-    request: DatasetRequest, credential: Credential, how: HowToRead
+    request: DatasetRequest,
+    credential: Credential,
+    recipe: Recipe,
+    limits: ReadingLimits,
+    counting: TokenCounting,
+    in_form: Callable[[Dataset], Dataset],
 ) -> tuple[Reading, list[tuple[str, str]]]:
     """Return the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
     with hidden_path(request):
         named = request.file or request.dataset or ""
         options = {name: getattr(request, name) for name in CHOICES}
-        opened = how.in_form(open_dataset(named, Hub(credential), **options, limits=how.limits))
+        opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))
         sample = RowSample(SAMPLES, "samples")
 
         def rows() -> Iterator[tuple[str, str]]:
             return sample.of(report_rows(opened.rows()))
 
-        reading = read_dataset(replace(opened, rows=rows), how.recipe, how.counting)
+        reading = read_dataset(replace(opened, rows=rows), recipe, counting)
         samples = [
             (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
             for prompt, output in sample.rows

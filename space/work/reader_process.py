@@ -49,10 +49,6 @@ logger = logging.getLogger("space")
 _connection: Connection | None = None  # in a reader: to the server
 
 
-class ReaderError(SpaceError):
-    """The reader process failed unexpectedly."""
-
-
 def start_forkserver() -> None:
     """Start the process that readers are forked from, with the slow imports done.
 
@@ -82,7 +78,7 @@ def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
         DatasetTooLargeError: the result is above `MESSAGE_BYTES`, or the process needed more than
             `MEMORY_BYTES` or was killed.
         LoraMetaError: raised by the function.
-        ReaderError: anything else failed.
+        SpaceError: anything else failed.
     """
     receiver, sender = _CONTEXT.Pipe(duplex=False)
     scratch = tempfile.mkdtemp(prefix="reader-")  # a process that is killed deletes no files
@@ -129,8 +125,8 @@ def _receive_result(
         job.report(value)
 
 
-def _failed(message: str) -> ReaderError:
-    return ReaderError(message, hint="Check the file or the repo on the Hub.")
+def _failed(message: str) -> SpaceError:
+    return SpaceError(message, hint="Check the file or the repo on the Hub.")
 
 
 def _early_end(process: multiprocessing.process.BaseProcess) -> LoraMetaError:

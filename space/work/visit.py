@@ -19,7 +19,6 @@ from work.generating import Adapter
 from work.jobs import Job
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
-READ_AGAIN, MAKE_AGAIN = "read the dataset again", "make the adapter again"
 _RESUMED = (
     "request", "upload", "source", "recipe", "plan_result", "draft", "adapter", "report", "results"
 )  # fmt: skip
@@ -74,7 +73,7 @@ class Visit:
         filled: what answers have put into fields.
         counting: whether the page says that right answers are being counted.
         key: with which a later page of the same browser tab, after signing in, takes over.
-        lock: held while a request is answered and while a result is shown, for milliseconds, so
+        lock: held while a request is answered and while a result is shown, so
             that a Cancel finds either all of a request or nothing of it.
     """
 
@@ -184,12 +183,12 @@ _VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()
 """Visits by their keys, as long as Gradio keeps them: an hour."""
 
 
-def known(value: T | None, remedy: str) -> T:
+def known(value: T | None) -> T:
     """Return a part of a visit.
 
     Raises:
         RequestError: it is missing, since the state of the page was dropped.
     """
     if value is None:
-        raise RequestError(f"This page was idle for an hour: {remedy}")
+        raise RequestError("This page was idle for an hour: read the dataset again")
     return value

@@ -16,7 +16,6 @@ from hf_lorameta.bank.arrays import from_record, load_arrays, save_arrays, to_re
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import clean_up
 from hf_lorameta.bank.entries import EntryTable, to_lines
-from hf_lorameta.bank.geometry import bank_map
 from hf_lorameta.bank.index import TOKENIZER_FILE, Index, IndexEntry
 from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.manifest import Manifest, load
@@ -251,7 +250,7 @@ def test_what_needs_all_distances_is_refused(large: Bank, recipe: Recipe, needs:
 
 def test_comparing_all_datasets_is_refused(large: Bank) -> None:
     with pytest.raises(BankError, match="compares all 26 datasets of local bank with each other"):
-        bank_map(large, "js-task")
+        _ = large.profiles
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hf_lorameta.cards import gguf_usage
 from hf_lorameta.cards.model_card import render_card
+from hf_lorameta.data.columns.columns import Columns
 from tests.cards.examples import PLAIN, section
 
 
@@ -23,6 +24,11 @@ def test_gguf_usage_quotes_names_for_shell_and_python() -> None:
     assert "llama serve -m base.gguf --lora adapter.gguf" in usage
     assert "llama-server -m base.gguf --lora adapter.gguf" in usage
     assert "Usage without a GPU" not in render_card(PLAIN, name)
+
+
+def test_modelfile_passes_prompts_on_if_their_form_reads_as_a_template() -> None:
+    columns = Columns(input="text", template="{{ .System }} {input}")
+    assert '\nTEMPLATE """{{ .Prompt }}"""\n' in gguf_usage.render_modelfile("org/x", columns)
 
 
 def test_modelfile_keeps_the_base_model_name_in_its_comment() -> None:

@@ -14,6 +14,7 @@ from hf_lorameta.bank.geometry import bank_distances
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.profile import ProfileTable, profile_rows
+from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, RuleInputs, apply_rule
 from hf_lorameta.method.metrics import METRICS
@@ -103,6 +104,14 @@ def test_a_bank_with_a_dataset_of_plain_text_has_distances_of_inputs() -> None:
 def test_the_papers_metrics_also_compare_prompts_with_inputs_only(prompts: Plan) -> None:
     other = prompts.with_recipe(Recipe(metric="js", coefficients="normalized"))
     np.testing.assert_allclose(other.distances, prompts.distances)
+
+
+def test_with_recipe_does_not_read_the_dataset_again(embedded: Bank) -> None:
+    first = plan(TRAIN_FILE, embedded, Recipe(metric="js"))
+    second = first.with_recipe(Recipe(metric="wd", top_k=3))
+    expected = plan(TRAIN_FILE, embedded, Recipe(metric="wd", top_k=3))
+    assert second.to_dict() == expected.to_dict()
+    assert second.profile is first.profile
 
 
 def test_text_without_inputs_is_compared_with_outputs(tmp_path: Path, embedded: Bank) -> None:

@@ -265,7 +265,6 @@ def test_a_program_that_asks_for_ten_things_gets_what_the_cli_gives(
 # --- MCP and privacy ----------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(bool(missing("mcp")), reason=missing("mcp"))
 def test_plan_is_the_only_mcp_tool_and_answers_json(
     web: Web, call: Callable[..., Any], user: Account
 ) -> None:

@@ -18,7 +18,6 @@ from huggingface_hub import constants
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.geometry import BankMap, bank_map
 from hf_lorameta.data.columns.columns import parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -55,7 +54,6 @@ try:
         DatasetRequest,
         RequestError,
         Source,
-        TemplateError,
         read_source,
         validated,
     )
@@ -86,11 +84,6 @@ def guest_book() -> Plan:
     return plan(TRAIN)
 
 
-@pytest.fixture(scope="module")
-def guest_map(guest_book: Plan) -> BankMap:
-    return bank_map(guest_book.bank, guest_book.recipe.metric)
-
-
 # --- requests -----------------------------------------------------------------------------------
 
 
@@ -113,7 +106,7 @@ def test_a_path_of_this_machine_is_not_an_uploaded_file() -> None:
 
 @pytest.mark.parametrize(
     ("values", "problem"),
-    [({"rank": "many"}, "Rank must be a whole number"), ({"rank": "0"}, "rank must be greater"),
+    [({"rank": "many"}, "rank must be a valid integer"), ({"rank": "0"}, "rank must be greater"),
      ({"temperature": "-1"}, "temperature must be greater"), ({"metric": "x"}, "metric must be")],
 )  # fmt: skip
 def test_an_invalid_option_is_named(values: dict[str, str], problem: str) -> None:
@@ -159,10 +152,14 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
 OF_FORM = DatasetRequest("user/name", columns=parse_columns("input=q,output=a"))
 
 
+def with_prompt(instruction: str, template: str) -> DatasetRequest:
+    return validated(replace(OF_FORM, instruction=instruction, template=template))
+
+
 def test_a_prompt_is_cleaned_and_an_empty_one_left_to_the_program() -> None:
-    written = planning.with_prompt(OF_FORM, " Name it. ", "{instruction} \\text\r\n{input}")
+    written = with_prompt("Name it.", "{instruction} \\text\r\n{input}")
     assert (written.instruction, written.template) == ("Name it.", "{instruction} \\text\n{input}")
-    empty = planning.with_prompt(written, " ", "")
+    empty = with_prompt(" ", "")
     assert (empty.instruction, empty.template) == (None, None)
 
 
@@ -178,12 +175,12 @@ def test_a_form_of_the_prompt_that_does_not_fit_is_explained(
     template: str, instruction: str, problem: str
 ) -> None:
     for fitting in ("", "chat", "Q: {prompt}"):
-        planning.with_prompt(OF_FORM, instruction, fitting)
-    with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
-        planning.with_prompt(OF_FORM, instruction, template)
+        with_prompt(instruction, fitting)
+    with pytest.raises(UsageError, match=re.escape(problem)) as caught:
+        with_prompt(instruction, template)
     shown = blocks.error_html(caught.value)
     assert f"The template &#x27;{template}&#x27;" in shown
-    assert "Write {input} where the text of a row belongs" in shown
+    assert "into its field under “Prompt”" in shown
 
 
 def test_of_other_columns_a_prompt_that_does_not_fit_is_left_out() -> None:
@@ -230,9 +227,9 @@ def test_samples_are_drawn_over_a_dataset_that_is_sorted(
 
 
 def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
-    with pytest.raises(jobs.TimeLimitError):
+    with pytest.raises(jobs.SpaceError, match="longer than 1 s"):
         reader_process.read(jobs.Job(1.0), readers.hang)
-    with pytest.raises(reader_process.ReaderError, match="reader process ended"):
+    with pytest.raises(jobs.SpaceError, match="reader process ended"):
         reader_process.read(jobs.Job(60), readers.die)
 
 
@@ -287,7 +284,6 @@ def test_settings_are_read_from_variables() -> None:
     [
         ({}, "local"),
         ({"GRADIO_SERVER_NAME": "0.0.0.0"}, "none"),
-        ({"GRADIO_SHARE": "True"}, "none"),
     ],
 )
 def test_others_do_not_act_with_the_token_of_this_machine(
@@ -328,23 +324,16 @@ def test_an_unexpected_error_of_the_bank_is_shown(monkeypatch: pytest.MonkeyPatc
     assert "Something went wrong" in shown
 
 
-@pytest.mark.parametrize(
-    ("error", "state"),
-    [(IntegrityError("e1: checksum differs"), "damaged"), (OSError(28, "full"), "incomplete")],
-)
-def test_a_bank_whose_files_cannot_be_verified_is_not_called_damaged(
-    error: Exception, state: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bank_whose_files_cannot_be_verified_still_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     def verify(self: BankLoader, bank: Bank) -> None:
-        raise error
+        raise IntegrityError("e1: checksum differs")
 
     monkeypatch.setattr(BankLoader, "_verify", verify)
     loader = BankLoader(settings.Settings())
     loader._load()
-    assert loader.state == state
-    assert loader.bank, "plans still work"
+    assert loader.bank
     shown = blocks.render("page.bank", loader=loader, built_in=True)
-    assert f": {loader.problem}" in shown
+    assert "not all files could be verified: e1: checksum differs" in shown
 
 
 def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
@@ -423,12 +412,11 @@ def renamed(plan: Plan, name: str, title: str | None) -> Plan:
 
 
 @pytest.mark.parametrize("title", [None, NASTY])
-def test_all_views_escape_names(guest_book: Plan, guest_map: BankMap, title: str | None) -> None:
+def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
     bad = renamed(guest_book, f"user/{NASTY}", title)
     pages = [
         plan_view.details_html(bad),
         plan_view.verdict_html(bad, NASTY),
-        plan_view.map_html(bad, guest_map),
         result_view.answers_html(NASTY, NASTY, NASTY, NASTY),
         result_view.report_html(report_of(NASTY)),
         note("error", NASTY, [NASTY]),
@@ -447,7 +435,6 @@ def test_a_plan_with_a_general_adapter_alone_states_its_licenses() -> None:
     assert "Licenses of these: Apache-2.0, " in page
     assert "scaled by 0.50" in page
     assert "adapters" not in page
-    assert plan_view.map_html(alone, None) == ""
 
 
 def test_progress_is_a_percentage_beside_the_number_of_adapters() -> None:
@@ -462,16 +449,6 @@ def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> No
     c = [n.coefficient for n in guest_book.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.06) for x in c]
     assert page.count("lm-negative") == sum(x < 0 for x in c)
-
-
-def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan, guest_map: BankMap) -> None:
-    page = plan_view.map_html(guest_book, guest_map)
-    circles = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', page)
-    assert len(circles) == len(guest_book.bank)
-    for x, y in circles:
-        assert 0 < float(x) < plan_view.WIDTH
-        assert 0 < float(y) < plan_view.HEIGHT
-    assert "your dataset" in page
 
 
 def test_a_pack_states_how_much_it_retains(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -504,6 +481,8 @@ def test_the_code_to_use_an_adapter_runs_as_it_is(guest_book: Plan, tmp_path: Pa
     compile(program, "program", "exec")
     assert f"prompt = {json.dumps(prompt)}\n" in program
     commands = [code for kind, code in blocks_of if kind == "bash"]
+    modelfile = next(code for code in commands if '\nTEMPLATE """Sort it.\n' in code)
+    assert "\nEOF\nollama create" in modelfile
     for code in commands:
         subprocess.run(["bash", "-n", "-c", code], check=True)
     lines = [line for code in commands for line in code.splitlines()]
@@ -553,26 +532,6 @@ def test_a_space_on_the_hub_names_the_wheel_that_it_ships(
     assert settings.install_command("gguf", settings.Settings()) == in_a_clone
 
 
-@pytest.mark.parametrize(
-    ("template", "shown"),
-    [
-        (None, "{{ .Prompt }}"),
-        ("<u>{prompt}<m>", "<u>{{ .Prompt }}<m>"),
-        ("{input} =>", "{{ .Prompt }} =>"),
-        ("{{ .System }} {input}", "{{ .Prompt }}"),
-    ],
-)
-def test_the_modelfile_has_the_form_of_the_prompt(
-    guest_book: Plan, template: str | None, shown: str
-) -> None:
-    columns = guest_book.dataset.columns.with_prompt(None, template)
-    of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
-    result = planning.PlanResult(of, [], "x")
-    page = result_view.usage_markdown(result, REQUEST, "user/adapter", settings.Settings())
-    assert f'\nTEMPLATE """{shown}"""\n' in page
-    assert "\nEOF\nollama create" in page
-
-
 def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not() -> None:
     answers = [("no", "no"), ("yes", "yes"), ("Yes", "yes"), ("maybe", "yes")]
     samples = tuple(
@@ -607,8 +566,8 @@ def test_try_takes_the_input_alone(guest_book: Plan) -> None:
     ],
 )
 def test_names_are_readable(dataset: str, name: str) -> None:
-    assert blocks.readable_name(SimpleNamespace(dataset=dataset, title=None)) == name
-    assert blocks.readable_name(SimpleNamespace(dataset=dataset, title="A title")) == "A title"
+    assert blocks.readable_name(dataset, None) == name
+    assert blocks.readable_name(dataset, "A title") == "A title"
 
 
 def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:

@@ -19,7 +19,7 @@ OWNER = "ann"
 NEAR, FAR = f"{OWNER}/guestbook-notes", f"{OWNER}/csv-of-numbers"
 UNKNOWN_COLUMNS = f"{OWNER}/two-columns"
 MODEL_MS = 1_200_000
-"""How long running or training the base model may take."""
+"""How long running the base model may take."""
 PHONE: dict[str, Any] = {"width": 360, "height": 780}
 LOOKS = {"light": None, "dark": None, "phone": PHONE}
 """Of a state that takes long to reach, with the size of the window if it changes."""
@@ -146,21 +146,13 @@ def shoot_result(camera: Camera, visitor: Visitor) -> None:
 
 
 def shoot_test(camera: Camera, visitor: Visitor) -> None:
-    """Trying, testing and training, on a machine that can run the base model."""
+    """Trying and testing, on a machine that can run the base model."""
     page = visitor.page
     page.get_by_role("button", name="Compare the answers").click()
     page.locator(".lm-pair").wait_for(timeout=MODEL_MS)
     page.get_by_role("button", name="Count right answers").click()
     page.locator("#lm-report .lm-sample").first.wait_for(timeout=MODEL_MS)
     camera.shoot_looks(page, "tested")
-    improve = page.get_by_role("button", name="Improve", exact=True)
-    if improve.count():
-        improve.click()
-        page.locator("#lm-work .lm-progress").wait_for()
-        camera.shoot(page, "improving", full_page=False, wait_ms=0)
-        ended = "#lm-improved [role=note], #lm-improved [role=alert]"
-        page.locator(ended).first.wait_for(timeout=MODEL_MS)
-        camera.shoot_looks(page, "improved")
 
 
 def shoot_unlikely(camera: Camera, visitor: Visitor) -> None:

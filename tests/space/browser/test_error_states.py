@@ -94,9 +94,7 @@ def test_roles_and_options_that_do_not_fit(visitor: Visitor, user: Account) -> N
     expect(visitor, "#lm-status", "Choose which column")
     page.get_by_label("Role of left").select_option("messages")
     page.get_by_label("Role of right").select_option("input")
-    expect(visitor, "#lm-status", "already holds inputs and outputs")
-    page.get_by_label("Role of left").select_option("choices")
-    expect(visitor, "#lm-status", "do not go together")
+    expect(visitor, "#lm-status", "or one of chats, which holds both")
     page.get_by_label("Role of left").select_option("input")
     page.get_by_label("Role of right").select_option("output")
     page.locator("[data-link*='output%3Dright']").wait_for(state="attached")
@@ -113,7 +111,7 @@ def test_roles_and_options_that_do_not_fit(visitor: Visitor, user: Account) -> N
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
     visitor.open_section("Options")
     for label, value, message in (
-        ("Use only the k", "many", "whole number"),
+        ("Use only the k", "many", "valid integer"),
         ("Temperature", "-1", "greater than 0"),
         ("Rank of the adapter", "100000", "ank must be"),
     ):

@@ -141,5 +141,5 @@ def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
     gguf, reason = find_model(Bank.embedded(), settings.Settings())
     assert gguf is None
     page = result_view.no_model_html(reason)
-    assert "is not installed on this machine" in page
+    assert "The base model cannot be run on this machine" in page
     assert "“Use it” below has the commands" in page

@@ -150,20 +150,6 @@ def test_a_caller_who_leaves_gives_up_the_place(visitor: Caller, slow: str, user
     assert not second.is_alive()
 
 
-def test_those_who_read_slow_sources_leave_a_place(
-    space: RunningSpace, visitor: Caller, slow: str, user: Account
-) -> None:
-    book = user.dataset("book", {"train.jsonl": TRAIN})
-    with (
-        Caller(space, "203.0.113.3").stream(dataset=slow),
-        Caller(space, "203.0.113.4").stream(dataset=slow),
-    ):
-        third = threading.Thread(target=lambda: visitor.plan(dataset=book))
-        third.start()  # two run at once, and both would do so until the end of time
-        third.join(WAIT_SECONDS)
-        assert not third.is_alive()
-
-
 @pytest.mark.skipif(NO_BROWSER != "", reason=NO_BROWSER)
 def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_many(
     space: RunningSpace, chromium: Any, cli: Shell, user: Account
