@@ -211,7 +211,7 @@ class Bank:
             return adapters
         spaces = zip(self.layout, packing.spaces, strict=True)
         values = sum(m.in_features * R_a + m.out_features * R_b for m, (R_a, R_b) in spaces)
-        return adapters + (4 if packing.dtype == "f32" else 2) * values
+        return adapters + 2 * values
 
     @property
     def layout(self) -> Layout:

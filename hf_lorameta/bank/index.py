@@ -47,9 +47,6 @@ _SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.records")
 _ENTRIES = re.compile(r"entries-[0-9a-f]{16}\.jsonl")
 _SKETCHES = re.compile(r"sketches-(\d{6,})\.safetensors")
 
-PackDtype = Literal["bf16", "int8", "f32"]
-"""Storage type of a pack's small factors."""
-
 
 class Packing(Stored):
     """Format of a pack, what it retains of the updates, and its source.
@@ -58,7 +55,7 @@ class Packing(Stored):
     rounding included.
     """
 
-    dtype: PackDtype  # of the small factors
+    dtype: Literal["int8"] = "int8"  # of the small factors
     spaces: tuple[tuple[int, int], ...]  # (R_a, R_b) of every module, in the order of the layout
     retained: tuple[float, ...]  # by module
     retained_whole: float  # over all modules

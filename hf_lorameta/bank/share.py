@@ -233,7 +233,7 @@ def _staged(folder: Path, files: Sequence[PushedFile]) -> Iterator[Mapping[str, 
         yield staged
         return
     scratch = folder / ".push"
-    with locked_scratch(scratch, folder, "pushed", scratch, "copy the bank to another disk"):
+    with locked_scratch(scratch, scratch, "copy the bank to another disk"):
         for number, file in enumerate(shards):
             staged[file.path] = scratch / str(number)
             with staged[file.path].open("wb") as target:

@@ -73,7 +73,7 @@ def _skipped(found: Sequence[tuple[str, str]]) -> list[str]:
 def _packing(packing: "Packing") -> list[str]:
     sides = [size for space in packing.spaces for size in space]
     return [
-        f"pack: {packing.dtype}, {min(sides)} to {max(sides)} basis vectors per side, retains "
+        f"pack: {min(sides)} to {max(sides)} basis vectors per side, retains "
         f"{packing.retained_whole:.2%} of the updates' energy "
         f"({packing.retained_least:.2%} for the adapter that lost most)"
     ]

@@ -229,7 +229,7 @@ def test_factors_are_averaged_without_the_output_prior(
 
 
 def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
-    packed = pack(bank, tmp_path / "pack", retention=1.0, dtype="f32")
+    packed = pack(bank, tmp_path / "pack", retention=1.0)
     assert packed.verify() == []
     assert packed.index.general is not None
     assert len(packed) == len(bank)
@@ -238,7 +238,8 @@ def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
         combine_adapters(plan(new, bank), no_progress),
         strict=True,
     ):
-        np.testing.assert_allclose(ours[1] @ ours[0], theirs[1] @ theirs[0], atol=1e-4)
+        exact = theirs[1] @ theirs[0]
+        assert np.linalg.norm(ours[1] @ ours[0] - exact) < 0.02 * np.linalg.norm(exact)
 
 
 def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:
