@@ -272,7 +272,6 @@ class Bank:
         """The profiles of a large bank, with their sketches."""
         sketches = Sketches(load_arrays(self.verified_file(sketches_file(len(self)))))
         sketches.check(len(self))
-        self._files.save_checksums()  # hashing them takes a noticeable part of a plan
         return LargeProfiles(self._files.read, self.index.files, sketches, self.index.vocab_size)
 
     @property
@@ -349,7 +348,6 @@ class Bank:
             for file in pool.map(self.adapter, entries):
                 files.append(file)
                 progress(len(files), len(entries))
-        self._files.save_checksums()
         return files
 
     def verify(self, progress: Progress = no_progress) -> list[str]:
