@@ -280,8 +280,8 @@ def search(
 @app.command(epilog="Example: hf-lorameta bank fit my-bank")
 def fit(
     folder: FolderArgument,
-    hidden: Annotated[int, typer.Option(help="Width of the network; the paper uses 4000.")] = 256,
-    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 40,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the network; paper: 4000.")] = 256,
+    steps: Annotated[int, typer.Option(min=0, help="Optimizer steps.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the initial weights.")] = 0,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
