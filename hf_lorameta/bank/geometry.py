@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.large_profiles import CANDIDATES, LargeProfiles
 from hf_lorameta.data.counts.profile import ProfileTable
-from hf_lorameta.errors import BankError
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, between, distances, stored_name
 from hf_lorameta.types import Array
 
@@ -130,12 +129,7 @@ class BankMap:
 
         Returns:
             (2,) float64; for a dataset of the bank, its own point.
-
-        Raises:
-            BankError: `d` has another shape.
         """
-        if d.shape != (len(self.points),):
-            raise BankError(f"{d.shape} distances, expected ({len(self.points)},)")
         return np.asarray(self.axes @ (self.squares - d[self.landmarks]))
 
 
@@ -146,23 +140,17 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
     negative type, so that their square roots are distances in a Euclidean space. KL is symmetrized.
 
     Args:
-        bank: the bank.
+        bank: with datasets, and not large.
         metric: a key of `hf_lorameta.method.metrics.METRICS`.
-
-    Raises:
-        BankError: the bank holds no datasets.
-        RecipeError: the metric is unknown.
 
     Example:
         >>> bank_map(Bank.from_pretrained(), "js").points.shape
         (121, 2)
     """
-    if not len(bank):
-        raise BankError(f"{bank.id} holds no datasets to compare")
-    landmarks = np.unique(np.linspace(0, len(bank) - 1, LANDMARKS).round().astype(np.intp))
+    landmarks = _evenly_spaced(len(bank), LANDMARKS)
     size = bank.index.vocab_size
-    rows = [distances(bank.profiles[int(i)], bank.profiles, size, metric) for i in landmarks]
-    return from_distances(np.stack(rows), landmarks)
+    rows = [distances(bank.profiles[i], bank.profiles, size, metric) for i in landmarks]
+    return from_distances(np.stack(rows), np.array(landmarks))
 
 
 def from_distances(D: Array, landmarks: NDArray[np.intp]) -> BankMap:

@@ -9,7 +9,6 @@ from hf_lorameta import plan
 from hf_lorameta.bank import geometry
 from hf_lorameta.bank.geometry import bank_map, from_distances
 from hf_lorameta.demo.run import DATA_FOLDER
-from hf_lorameta.errors import BankError
 from hf_lorameta.method.metrics import METRICS
 from tests.support.plain_bank import plain_bank
 
@@ -68,12 +67,6 @@ def test_equal_datasets_share_a_point_and_two_datasets_form_a_line() -> None:
     two = from_distances(np.array([[0.0, 4.0], [4.0, 0.0]]), np.arange(2))
     assert abs(two.points[0, 0] - two.points[1, 0]) == pytest.approx(2)
     assert np.allclose(two.points[:, 1], 0)
-
-
-def test_a_wrong_number_of_distances_is_refused() -> None:
-    result = bank_map(plain_bank(), "js")
-    with pytest.raises(BankError, match=r"expected \(26,\)"):
-        result.place(np.zeros(3))
 
 
 def test_with_recipe_does_not_read_the_dataset_again() -> None:

@@ -311,7 +311,7 @@ def test_small_factors_of_another_type_are_refused(tmp_path: Path) -> None:
     [
         ({"schema_version": 1}, "schema version 2"),
         ({"packing": None}, "unexpected file"),
-        ({"schema_version": 3}, "schema version 3"),
+        ({"schema_version": 3}, "schema_version: must be 1 or 2"),
         ({"spaces": []}, "a retained share"),
         ({"spaces": [[4, 4], [4, 99]]}, "expected at most"),
         ({"spaces": [[0, 4], [4, 4]]}, "expected at most"),
