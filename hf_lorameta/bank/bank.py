@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.bank.adapter_shards import fetch_adapters
 from hf_lorameta.bank.arrays import load_arrays, prior_from_arrays
-from hf_lorameta.bank.bank_files import NAME_HINT, BankFiles, Remote
+from hf_lorameta.bank.bank_files import BankFiles, Remote
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -140,7 +140,8 @@ class Bank:
             return cls(folder)
         if len(folder.parts) != 2 or folder.is_absolute():
             raise BankError(
-                f"{name} is neither a folder nor a Hub id of the form user/bank", hint=NAME_HINT
+                f"{name} is neither a folder nor a Hub id of the form user/bank",
+                hint=f"name a folder with {INDEX_FILE}, or the Hub id of a bank",
             )
         return cls.from_hub(str(name), revision=revision, hub=hub)
 

@@ -4,14 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_lorameta.bank.index import INDEX_FILE
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.safetensors import read_range
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
-
-NAME_HINT = f"name a folder with {INDEX_FILE}, or the Hub id of a bank"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     if target.exists():
         raise UsageError(f"{target} exists", hint="name a new folder")
-    scratch = target.resolve().with_name(f".{target.name}.partial")
+    scratch = target.resolve().with_name(f".{target.name}.new")
     with locked_scratch(scratch, target, "name another folder"):
         folder = scratch / "fresh"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
