@@ -1,6 +1,5 @@
 """The repo or folder of an adapter: its files, its config and its card."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from hf_lorameta.hub.repo import PinnedRepo, card_license
 _MAX_BYTES = 1 << 20
 """Of a config or a card."""
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
-_PART = re.compile(r"adapter_model-\d+-of-\d+\.safetensors")
 _CARD_FILE = "README.md"
 
 
@@ -136,8 +134,6 @@ def check_files(files: tuple[str, ...]) -> None:
     reason = "no weights"
     if folders:
         reason = f"adapters in folders, which a manifest can name, such as {folders[0]}"
-    elif any(_PART.fullmatch(name) for name in files):
-        reason = "weights in several files"
     elif pickles:
         reason = f"only a pickle ({pickles[0]}), which can run code"
     raise AdapterError(f"{reason}, expected {WEIGHTS_FILE}")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.bank.adapter_shards import fetch_adapters
 from hf_lorameta.bank.arrays import load_arrays, prior_from_arrays
-from hf_lorameta.bank.bank_files import NAME_HINT, BankFiles, Remote
+from hf_lorameta.bank.bank_files import BankFiles, Remote
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -140,7 +140,8 @@ class Bank:
             return cls(folder)
         if len(folder.parts) != 2 or folder.is_absolute():
             raise BankError(
-                f"{name} is neither a folder nor a Hub id of the form user/bank", hint=NAME_HINT
+                f"{name} is neither a folder nor a Hub id of the form user/bank",
+                hint=f"name a folder with {INDEX_FILE}, or the Hub id of a bank",
             )
         return cls.from_hub(str(name), revision=revision, hub=hub)
 
@@ -211,7 +212,7 @@ class Bank:
             return adapters
         spaces = zip(self.layout, packing.spaces, strict=True)
         values = sum(m.in_features * R_a + m.out_features * R_b for m, (R_a, R_b) in spaces)
-        return adapters + (4 if packing.dtype == "f32" else 2) * values
+        return adapters + 2 * values
 
     @property
     def layout(self) -> Layout:
@@ -272,7 +273,6 @@ class Bank:
         """The profiles of a large bank, with their sketches."""
         sketches = Sketches(load_arrays(self.verified_file(sketches_file(len(self)))))
         sketches.check(len(self))
-        self._files.save_checksums()  # hashing them takes a noticeable part of a plan
         return LargeProfiles(self._files.read, self.index.files, sketches, self.index.vocab_size)
 
     @property
@@ -349,7 +349,6 @@ class Bank:
             for file in pool.map(self.adapter, entries):
                 files.append(file)
                 progress(len(files), len(entries))
-        self._files.save_checksums()
         return files
 
     def verify(self, progress: Progress = no_progress) -> list[str]:

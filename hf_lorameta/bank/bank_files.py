@@ -1,23 +1,14 @@
 """The files of a bank: in its folder, or fetched from its repo when needed, and verified."""
 
 import hashlib
-import json
-import logging
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_lorameta.bank.index import INDEX_FILE, WORK_FOLDER
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.safetensors import read_range
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
-
-NAME_HINT = f"name a folder with {INDEX_FILE}, or the Hub id of a bank"
-_CHECKSUMS_FILE = f"{WORK_FOLDER}/seen.json"
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class BankFiles:
 
     def __init__(self, folder: Path, id: str, remote: Remote | None) -> None:
         self.folder, self.id, self.remote = folder, id, remote
-        self._checksums = ChecksumCache(folder / _CHECKSUMS_FILE)
+        self._seen: dict[str, tuple[int, int, str]] = {}  # of verified files, by name
 
     def has(self, name: str) -> bool:
         """Whether a file need not be fetched."""
@@ -71,27 +62,27 @@ class BankFiles:
     def _source(self, name: str) -> Remote:
         if self.remote is not None:
             return self.remote
-        if name == INDEX_FILE:
-            raise BankError(
-                f"{self.folder} is not the folder of a bank",
-                hint="hf download user/bank --repo-type dataset --local-dir DIR makes one of a "
-                "bank on the Hub",
-            )
         raise BankError(
-            f"{self.folder} holds no {name}",
-            hint="copy the whole folder again, or rebuild it with hf-lorameta bank build",
+            f"{self.folder} is not the folder of a bank: it holds no {name}",
+            hint="name one that holds a whole bank, or get it again: hf download user/bank "
+            "--repo-type dataset --local-dir DIR",
         )
 
     def verified(self, name: str, digest: str | None) -> Path:
         """Return the path of a file; if its digest is another, delete it if it was fetched.
+
+        A file is hashed again only if its size or modification time has changed.
 
         Raises:
             BankError: it is missing.
             IntegrityError: its digest is another.
         """
         local, path = self.has(name), self.path(name)
-        if self._checksums.verify(name, path, digest):
-            return path
+        if digest is not None:
+            stamp = _stamp(path, digest)
+            if self._seen.get(name) == stamp or sha256(path) == digest:
+                self._seen[name] = stamp
+                return path
         if local:
             raise self.differs(f"{path}: checksum differs from the index")
         delete_download(path)
@@ -109,12 +100,7 @@ class BankFiles:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-        self._checksums.record(name, path, digest)
-
-    def save_checksums(self) -> None:
-        """Store which files were verified, in a folder where the bank was built."""
-        if self.has(WORK_FOLDER):
-            self._checksums.save()
+        self._seen[name] = _stamp(path, digest)
 
     def differs(self, message: str) -> IntegrityError:
         """Return the error for a file of the folder that is not as the index says."""
@@ -127,69 +113,13 @@ class BankFiles:
         )
 
 
+def _stamp(path: Path, digest: str) -> tuple[int, int, str]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, digest
+
+
 def delete_download(path: Path) -> None:
     """Delete a file that was fetched; in the Hub cache, its path is a link."""
     target = path.resolve()
     path.unlink()
     target.unlink(missing_ok=True)
-
-
-# --- checksums ------------------------------------------------------------------------------------
-
-
-class ChecksumCache:
-    """Verified SHA-256 digests in a JSON file, which need not exist. Threads may share one.
-
-    A file whose size and modification time have not changed is taken as unchanged, as Git and make
-    do; ``bank verify`` computes every digest again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._entries = _read_checksums(path)
-        self._changed = False
-
-    def verify(self, name: str, path: Path, digest: str | None) -> bool:
-        """Return whether a file, `name` in the cache, has this SHA-256; None never matches."""
-        if digest is None:
-            return False
-        with self._lock:
-            if self._entries.get(name) == _stamp(path, digest):
-                return True
-        if sha256(path) != digest:
-            return False
-        self.record(name, path, digest)
-        return True
-
-    def record(self, name: str, path: Path, digest: str) -> None:
-        """Add a file whose digest has just been computed."""
-        with self._lock:
-            self._entries[name] = _stamp(path, digest)
-            self._changed = True
-
-    def save(self) -> None:
-        """Write the cache if it has changed; log the failure if its folder is not writable."""
-        with self._lock:
-            if not self._changed:
-                return
-            content = json.dumps(self._entries, indent=0, sort_keys=True).encode()
-            self._changed = False
-        try:
-            self._path.parent.mkdir(exist_ok=True)
-            write_atomically(self._path, content)
-        except OSError as error:
-            logger.debug("checksums will be computed again next time: %s", error.strerror)
-
-
-def _stamp(path: Path, digest: str) -> list[int | str]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, digest]
-
-
-def _read_checksums(path: Path) -> dict[str, list[int | str]]:
-    try:
-        stored = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return stored if isinstance(stored, dict) else {}

@@ -100,8 +100,7 @@ def build_bank(
 
     Raises:
         BankError: no entry is usable, there is no tokenizer, the folder holds adapters that are
-            not in the manifest, another build is running in it, it cannot be written, or the
-            workers of the executor died.
+            not in the manifest, another build is running in it, or it cannot be written.
     """
     hub = hub or Hub()
     base = None
@@ -201,13 +200,8 @@ def _outcomes(
             error: LoraMetaError | None = None
             try:
                 outcomes[entry.name] = future.result()
-            except (OSError, MemoryError):
+            except (OSError, MemoryError, BrokenExecutor):
                 raise  # a fault of this machine, not of the entry
-            except BrokenExecutor as problem:
-                raise BankError(
-                    f"the workers of the executor died ({type(problem).__name__})",
-                    hint="run the build again; finished entries are kept",
-                ) from None
             except Exception as problem:  # noqa: BLE001 - none ends the build
                 error = _as_known_error(problem)
                 outcomes[entry.name] = skip(entry, _reason(entry, error))
@@ -285,10 +279,8 @@ def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], facts: BankFacts)
             skipped.append(skip(outcome, OTHER_MODULES))
     if not entries and (skipped or facts.general is None):
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
-        number = len(skipped)
         raise BankError(
-            f"{'the only entry cannot' if number == 1 else f'none of {number} entries can'} be "
-            f"used: {reasons}",
+            f"no entry can be used: {reasons}",
             hint="fix the causes above, then run the same command again",
         )
     vocabulary = vocab_size(folder / TOKENIZER_FILE)

@@ -68,8 +68,7 @@ def discover(
 ) -> Discovery:
     """Write a manifest of the Hub's adapters of a base model that name the dataset they learned.
 
-    Beside ``NAME.yaml``, ``NAME.left-out.tsv`` lists the other adapters, each with the reason. No
-    manifest is written if no adapter can be used.
+    No manifest is written if no adapter can be used.
 
     Args:
         base_model: Hub id.
@@ -99,21 +98,10 @@ def discover(
     with writing(output, UsageError, "name another file"):
         checked = _check_all(listed, Checker(hub, base_model), checks, workers, progress)
         discovery = Discovery(base_model, tuple(checked), more)
-        write_atomically(left_out_path(output), _left_out_table(discovery).encode())
         if discovery.entries:
             write_atomically(output, _manifest_text(discovery).encode())
         checks.unlink(missing_ok=True)
     return discovery
-
-
-def left_out_path(output: Path) -> Path:
-    """Return where the adapters that are left out are listed.
-
-    Example:
-        >>> left_out_path(Path("a/qwen.yaml")).name
-        'qwen.left-out.tsv'
-    """
-    return output.with_suffix(".left-out.tsv")
 
 
 def _check_all(
@@ -166,15 +154,6 @@ def _finished(checks: Path, base_model: str) -> dict[tuple[str, str], Checked]:
                     checked = Checked(**record["checked"])
                     done[checked.adapter, record["sha"]] = checked
     return done
-
-
-def _left_out_table(discovery: Discovery) -> str:
-    lines = ["adapter\treason\tdetail"]
-    lines += [
-        "\t".join([adapter.adapter, adapter.reason, " ".join(adapter.detail.split())])
-        for adapter in discovery.left_out
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _manifest_text(discovery: Discovery) -> str:

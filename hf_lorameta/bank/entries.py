@@ -47,12 +47,13 @@ class Stored(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
     )
-    left_out_if_none: ClassVar[tuple[str, ...]] = ()
+    left_out_if_unset: ClassVar[tuple[str, ...]] = ()
 
     @model_serializer(mode="wrap")
     def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = serialize(self)
-        return {k: v for k, v in content.items() if v is not None or k not in self.left_out_if_none}
+        unset = [name for name in self.left_out_if_unset if content[name] in (None, {})]
+        return {name: value for name, value in content.items() if name not in unset}
 
 
 class IndexEntry(Stored):
@@ -90,7 +91,7 @@ class IndexEntry(Stored):
     norm: float | None = None
     size: int = Field(ge=0)
     sha256: str
-    left_out_if_none = ("source", "source_revision", "title", "norm")
+    left_out_if_unset = ("source", "source_revision", "title", "norm")
 
 
 # --- the entries of a large bank ------------------------------------------------------------------
@@ -134,13 +135,6 @@ class EntryTable(Sequence[IndexEntry]):
 
     def __iter__(self) -> Iterator[IndexEntry]:
         return map(self._parse, range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def names(self) -> list[str]:
         """Return the names of all entries, in order."""

@@ -14,6 +14,7 @@ from hf_lorameta.errors import AdapterError, BankError
 from hf_lorameta.files import sha256
 from hf_lorameta.method.metrics import METRICS, between
 from hf_lorameta.method.neural import FitReport, fit_neural, gram
+from hf_lorameta.tables import plural
 from hf_lorameta.types import FloatArray, StageProgress, no_progress
 
 
@@ -36,10 +37,10 @@ def fit_bank(
         AdapterError: the adapters differ in rank.
     """
     bank.require_local()
-    if not len(bank):
+    if len(bank) < 3:
         raise BankError(
-            f"{bank.id} holds no adapters besides the general one, expected at least 3 to fit the "
-            "rule neural"
+            f"{bank.id} holds {plural(len(bank), 'adapter')} of single tasks, expected at least 3 "
+            "to fit the rule neural"
         )
     profiles = bank.profiles  # raises now, rather than after the Gram matrix
     progress("Gram matrix", 0, 1)

@@ -1,7 +1,6 @@
 """The index of a bank, ``bank.json``: its entries with commits and checksums, and its settings."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +17,6 @@ EMBEDDED_BANK = "embedded bank"
 """`Bank.id` of the bank that comes with the package."""
 NO_BANK = "none"
 """`Bank.id` where no bank is used, and the name that asks for that."""
-SCHEMA_VERSIONS = (1, 2)
-"""1 is a bank, 2 a pack, which readers of version 1 must refuse."""
 
 INDEX_FILE = "bank.json"
 PROFILES_FILE = "profiles.safetensors"
@@ -41,14 +38,9 @@ Chosen on what all distances cost: the 10⁶ of 1,000 entries take 90 s of CPU, 
 entry; twice the entries take four times as long.
 """
 
-_OPTIONAL = ("packing", "general", "output_prior", "median_distances")
-_OF_GENERAL = ("output_length", "end", "template")
 _SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.records")
 _ENTRIES = re.compile(r"entries-[0-9a-f]{16}\.jsonl")
 _SKETCHES = re.compile(r"sketches-(\d{6,})\.safetensors")
-
-PackDtype = Literal["bf16", "int8", "f32"]
-"""Storage type of a pack's small factors."""
 
 
 class Packing(Stored):
@@ -58,7 +50,7 @@ class Packing(Stored):
     rounding included.
     """
 
-    dtype: PackDtype  # of the small factors
+    dtype: Literal["int8"] = "int8"  # of the small factors
     spaces: tuple[tuple[int, int], ...]  # (R_a, R_b) of every module, in the order of the layout
     retained: tuple[float, ...]  # by module
     retained_whole: float  # over all modules
@@ -110,6 +102,7 @@ class GeneralEntry(Stored):
     output_length: float | None = None
     end: int | None = None
     template: str | None = None
+    left_out_if_unset = ("output_length", "end", "template")
 
 
 class OutputPriorEntry(Stored):
@@ -135,7 +128,7 @@ class Skipped(Stored):
 class Index(Stored):
     """Content of ``bank.json``."""
 
-    schema_version: Literal[1, 2] = 1
+    schema_version: Literal[1, 2] = 1  # 1 is a bank, 2 a pack
     base_model: str
     base_revision: str | None  # commit at build time; None if the repo was not visible
     base_license: str | None
@@ -153,6 +146,7 @@ class Index(Stored):
     packing: Packing | None = None  # None for a bank
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
+    left_out_if_unset = ("packing", "general", "output_prior", "median_distances")
 
     @field_serializer("entries")
     def _all_entries(self, entries: Sequence[IndexEntry]) -> tuple[IndexEntry, ...]:
@@ -216,11 +210,8 @@ class Index(Stored):
 
     def to_bytes(self) -> bytes:
         """Return the canonical content of ``bank.json``."""
-        unset: dict[str, Any] = {name: True for name in _OPTIONAL if not getattr(self, name)}
-        if self.general:
-            unset["general"] = {n for n in _OF_GENERAL if getattr(self.general, n) is None}
         listed = self.model_copy(update={"entries": ()}) if self.is_large else self
-        return (listed.model_dump_json(exclude=unset, by_alias=True, indent=1) + "\n").encode()
+        return (listed.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 
 class _WithGeneral(Sequence[IndexEntry | GeneralEntry]):
@@ -306,27 +297,15 @@ def parse_index(raw: bytes, folder: Path) -> Index:
     try:
         index = Index.model_validate_json(raw)
     except ValidationError as error:
-        _check_version(raw, folder)
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise BankError(f"{path}: {field}: {problem_of(first['msg'])}") from None
+        raise BankError(
+            f"{path}: {field}: {problem_of(first['msg'])}",
+            hint="upgrade hf-lorameta, or build the bank again",
+        ) from None
     for problem in _problems(index):
         raise BankError(f"{path}: {problem}")
     return index
-
-
-def _check_version(raw: bytes, folder: Path) -> None:
-    """Raise BankError if an index that is not valid is no JSON object or of another version."""
-    try:
-        version = json.loads(raw).get("schema_version")
-    except (ValueError, AttributeError, RecursionError):
-        raise BankError(f"{folder / INDEX_FILE} is not a JSON object") from None
-    if version not in SCHEMA_VERSIONS:
-        raise BankError(
-            f"{folder} has schema version {version!r}, expected "
-            f"{' or '.join(map(str, SCHEMA_VERSIONS))}",
-            hint="upgrade hf-lorameta, or build the bank again",
-        )
 
 
 def _problems(index: Index) -> Iterator[str]:

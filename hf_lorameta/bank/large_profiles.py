@@ -13,7 +13,7 @@ References:
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.bank.arrays import from_record, to_record
+from hf_lorameta.bank.arrays import from_record
 from hf_lorameta.bank.index import shard_file, shards
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile, ProfileTable
 from hf_lorameta.errors import BankError, IntegrityError
@@ -61,16 +61,12 @@ class Sketches:
     Example:
         >>> one = [Histogram.from_dense(row) for row in np.eye(3, dtype=int)]
         >>> a, b, c = (Profile(one[0], one[i], 1, one[0]) for i in range(3))
-        >>> Sketches.from_profiles([c, b, a]).nearest(a, 1)
+        >>> from hf_lorameta.bank.arrays import to_record
+        >>> Sketches.from_records((x, to_record(x)) for x in (c, b, a)).nearest(a, 1)
         array([2])
     """
 
     arrays: dict[str, NDArray[Any]]
-
-    @classmethod
-    def from_profiles(cls, profiles: Iterable[Profile]) -> "Sketches":
-        """Compute the sketches of profiles, one at a time."""
-        return cls.from_records((profile, to_record(profile)) for profile in profiles)
 
     @classmethod
     def from_records(cls, profiles: Iterable[tuple[Profile, bytes]]) -> "Sketches":
@@ -200,32 +196,21 @@ class LargeProfiles:
             IntegrityError: a profile is damaged.
         """
         wanted = [int(i) for i in indices]
-        table = ProfileTable.from_profiles(self._read_all(wanted))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            table = ProfileTable.from_profiles(list(pool.map(self._read, wanted)))
         table.check(self._vocab_size)
         return table
 
-    def _read_all(self, indices: Sequence[int]) -> list[Profile]:
-        if len(indices) < 2:  # no threads for one
-            return [self._read(i) for i in indices]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(self._read, indices))
-
     def _read(self, index: int) -> Profile:
-        if not 0 <= index < len(self):
-            raise IndexError(f"profile {index} of {len(self)}")
         first, end = next((s for s in self._shards if s[0] <= index < s[1]), (0, 0))
         name = shard_file(first, end)
         start, stop = (int(b) for b in self._bounds[index : index + 2] - self._bounds[first])
         try:
             raw = self._read_range(name, start, stop)
-            damaged = hashlib.sha256(raw).digest() != self._digest(index)
-            if not damaged:
+            if hashlib.sha256(raw).digest() == self.sketches.arrays["sha256"][index].tobytes():
                 return from_record(raw, name)
         except BankError as error:
             raise IntegrityError(f"{error}", hint=_HINT) from None
         raise IntegrityError(
             f"{name}: the profile of entry {index} differs from its digest", hint=_HINT
         )
-
-    def _digest(self, index: int) -> bytes:
-        return bytes(self.sketches.arrays["sha256"][index])

@@ -13,14 +13,13 @@ from hf_lorameta.files import writing
 
 
 @contextmanager
-def new_folder(target: Path, done: str) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """Provide a folder for a new bank beside its target, which it becomes at the end.
 
     Its parent is a scratch folder, which may hold files of a run that was killed.
 
     Args:
         target: must not exist yet.
-        done: what happens to the folder, such as ``packed``, for messages.
 
     Raises:
         UsageError: the target exists.
@@ -28,8 +27,8 @@ def new_folder(target: Path, done: str) -> Iterator[Path]:
     """
     if target.exists():
         raise UsageError(f"{target} exists", hint="name a new folder")
-    scratch = target.resolve().with_name(f".{target.name}.{done}")
-    with locked_scratch(scratch, target, done, target, "name another folder"):
+    scratch = target.resolve().with_name(f".{target.name}.new")
+    with locked_scratch(scratch, target, "name another folder"):
         folder = scratch / "fresh"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         (folder / "adapters").mkdir(parents=True)
@@ -39,22 +38,18 @@ def new_folder(target: Path, done: str) -> Iterator[Path]:
 
 
 @contextmanager
-def locked_scratch(
-    scratch: Path, of: Path, done: str, written: Path, otherwise: str
-) -> Iterator[None]:
+def locked_scratch(scratch: Path, target: Path, otherwise: str) -> Iterator[None]:
     """Create a scratch folder that one command uses at a time; it is deleted afterwards.
 
     Args:
         scratch: may hold files of a run that was killed.
-        of: the folder that something is done to, for messages.
-        done: what that is, such as ``packed``.
-        written: what cannot be written if the disk is full.
-        otherwise: what to do then.
+        target: what is written, for messages.
+        otherwise: what to do if it cannot be written.
 
     Raises:
         BankError: another command uses it, the disk is full, or it cannot be written.
     """
-    with writing(written, BankError, otherwise):
+    with writing(target, BankError, otherwise):
         scratch.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(scratch / "lock", timeout=0):
@@ -63,4 +58,4 @@ def locked_scratch(
                 finally:  # kill -9 leaves the folder
                     shutil.rmtree(scratch, ignore_errors=True)
         except Timeout:
-            raise BankError(f"{of} is being {done} by another command") from None
+            raise BankError(f"another command is writing {target}", hint="wait for it") from None

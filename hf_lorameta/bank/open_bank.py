@@ -89,7 +89,9 @@ def _bank_for(
     bank: Bank | str | Path | None, base: str | Path | None, revision: str | None, hub: Hub
 ) -> Bank | None:
     """Open the bank for a base model; None if none is named and there is none."""
-    opened = _opened(bank, revision, hub)
+    opened = bank
+    if not isinstance(opened, Bank):
+        opened = Bank.from_pretrained(opened, revision=revision, hub=hub)
     if base is None or _is_same(opened.index.base_model, base):
         return opened
     if bank is None:
@@ -97,12 +99,6 @@ def _bank_for(
     raise BankError(
         f"{opened.id} is a bank for {opened.index.base_model}, expected one for {base}",
         hint=[Option(name, change="leave out") for name in ("base", "bank")],
-    )
-
-
-def _opened(bank: Bank | str | Path | None, revision: str | None, hub: Hub) -> Bank:
-    return (
-        bank if isinstance(bank, Bank) else Bank.from_pretrained(bank, revision=revision, hub=hub)
     )
 
 

@@ -9,8 +9,8 @@ factors a (r, R_a) and b (R_b, r) with ``A ≈ a V`` and ``B ≈ U b``, so that
 Since U and V are orthonormal, norm and singular values of the sum are those of the small matrix in
 the middle: adapters can be combined through (a, b) as through (A, B).
 
-Small factors are a LoRA file of modules with R_a inputs and R_b outputs, in bfloat16, in float32,
-or in int8 with one float32 scale per rank.
+Small factors are a LoRA file of modules with R_a inputs and R_b outputs, in int8 with one float32
+scale per rank. The bases are in bfloat16.
 
 References:
     [1] Brüel-Gabrielsson et al., Compress then Serve, arXiv 2407.00066, 2024.
@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.bank.index import PackDtype
 from hf_lorameta.errors import AdapterError, IntegrityError
 from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_file import AdapterFile, ParsedHeader, cache_headers
@@ -36,8 +35,6 @@ from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout
 from hf_lorameta.formats.safetensors import DTYPES, TensorInfo
 from hf_lorameta.types import FactorPair, FloatArray
 
-_CODES = {"bf16": "BF16", "int8": "I8", "f32": "F32"}
-_TORCH_DTYPES = {"bf16": "bfloat16", "f32": "float32"}
 _SIZES: Mapping[str, np.dtype[Any]] = DTYPES | {"I8": np.dtype(np.int8)}
 _MAX_CACHED_BYTES = 2 << 20  # of a file; most files of small factors are tiny
 
@@ -68,41 +65,36 @@ def dequantize(integers: NDArray[np.int8], scales: FloatArray, axis: int) -> Flo
     return np.asarray(integers * np.expand_dims(scales, 1 - axis), np.float32)
 
 
-def encode(values: NDArray[Any], factor: Factor, dtype: PackDtype) -> bytes:
-    """Return the stored bytes of a (r, R_a) or b (R_b, r); those of int8 scales follow."""
-    if dtype != "int8":
-        return safetensors.narrow(values, _TORCH_DTYPES[dtype])
+def encode(values: FloatArray, factor: Factor) -> bytes:
+    """Return the stored bytes of a (r, R_a) or b (R_b, r): the integers, then the scales."""
     integers, scales = quantize(values, FACTORS.index(factor))
     return integers.tobytes() + scales.astype("<f4").tobytes()
 
 
-def decode(raw: bytes, shape: tuple[int, int], factor: Factor, dtype: PackDtype) -> FloatArray:
+def decode(raw: bytes, shape: tuple[int, ...], factor: Factor) -> FloatArray:
     """Return the values that a reader of the pack gets from the bytes of `encode`."""
-    if dtype != "int8":
-        return safetensors.widen(raw, TensorInfo(_CODES[dtype], shape, 0, len(raw)))
     size = math.prod(shape)
     integers = np.frombuffer(raw[:size], np.int8).reshape(shape)
     scales = np.frombuffer(raw[size:], "<f4").astype(np.float32)
     return dequantize(integers, scales, FACTORS.index(factor))
 
 
-def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
+def small_header(layout: Layout, rank: int) -> bytes:
     """Return the header of a file of small factors, whose encoded bytes follow, A before B."""
-    tensors: list[tuple[str, str, tuple[int, ...]]] = []
+    return safetensors.build_header(_small_tensors(layout, rank), _SIZES)[0]
+
+
+def _small_tensors(layout: Layout, rank: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     for module in layout:
         for factor in FACTORS:
-            name = tensor_name(module.name, factor)
-            tensors.append((name, _CODES[dtype], module.shape(factor, rank)))
-            if dtype == "int8":
-                tensors.append((scales_name(module.name, factor), "F32", (rank,)))
-    return safetensors.build_header(tensors, _SIZES)[0]
+            yield tensor_name(module.name, factor), "I8", module.shape(factor, rank)
+            yield scales_name(module.name, factor), "F32", (rank,)
 
 
-def basis_header(layout: Layout, small: Layout, dtype: PackDtype) -> bytes:
+def basis_header(layout: Layout, small: Layout) -> bytes:
     """Return the header of a pack's basis file; the bytes of V and U of each module follow."""
-    code = _CODES[basis_dtype(dtype)]
-    tensors = ((name, code, shape) for name, shape in _basis_shapes(layout, small))
-    return safetensors.build_header(tensors, _SIZES)[0]
+    tensors = ((name, "BF16", shape) for name, shape in _basis_shapes(layout, small))
+    return safetensors.build_header(tensors)[0]
 
 
 def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -111,28 +103,14 @@ def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[in
         yield f"{module.name}.B", (module.out_features, space.out_features)
 
 
-def basis_dtype(dtype: PackDtype) -> PackDtype:
-    """Return the storage type of a pack's bases: ``f32`` in an ``f32`` pack, else ``bf16``."""
-    return "f32" if dtype == "f32" else "bf16"
-
-
 @cache_headers
 def _parsed(head: bytes, size: int) -> ParsedHeader:
-    """Parse a header of small factors and check that every int8 tensor has its scales."""
+    """Parse a header of small factors and check that each has its scales."""
     infos = safetensors.read_header(lambda start, stop: head[start:stop], size, _SIZES)
-    scales = {name: info for name, info in infos.items() if name.endswith(".scales")}
-    layout, rank = read_layout({n: info for n, info in infos.items() if n not in scales})
-    names = [(module.name, factor) for module in layout for factor in FACTORS]
-    codes = {infos[tensor_name(*name)].dtype for name in names}
-    if len(codes) > 1 or not codes <= set(_CODES.values()):
-        expected_codes = ", ".join(_CODES.values())
-        raise AdapterError(
-            f"factors are {sorted(codes)}, expected all to be one of {expected_codes}"
-        )
-    scaled = names if codes == {_CODES["int8"]} else []
-    expected = {scales_name(*name): ("F32", (rank,)) for name in scaled}
-    if {name: info[:2] for name, info in scales.items()} != expected:
-        raise AdapterError("expected scales for every int8 tensor, and for no other")
+    layout, rank = read_layout({n: i for n, i in infos.items() if not n.endswith(".scales")})
+    found = {(name, info.dtype, info.shape) for name, info in infos.items()}
+    if found != set(_small_tensors(layout, rank)):
+        raise AdapterError("expected factors in int8, each with its scales")
     return MappingProxyType(infos), layout, rank
 
 
@@ -150,55 +128,39 @@ class PackedFile(AdapterFile):
         return self.path.read_bytes() if small else None
 
     def _read(self, start: int, stop: int) -> bytes:
-        if self._raw is None:
-            return super()._read(start, stop)
-        if stop > len(self._raw):
-            raise AdapterError(f"{self.path} ended at byte {len(self._raw)}, expected {stop}")
-        return self._raw[start:stop]
+        raw = self._raw
+        return super()._read(start, stop) if raw is None else raw[start:stop]
 
     def tensor(self, module: str, factor: Factor) -> FloatArray:
         """Return a small factor as float32: a is (r, R_a), b is (R_b, r)."""
-        info = self.tensor_infos[tensor_name(module, factor)]
-        raw = self._read(info.start, info.stop)
-        if info.dtype != "I8":
-            return safetensors.widen(raw, info)
-        scales = self.tensor_infos[scales_name(module, factor)]
-        integers = np.frombuffer(raw, np.int8).reshape(info.shape)
-        values = safetensors.widen(self._read(scales.start, scales.stop), scales)
-        return dequantize(integers, values, FACTORS.index(factor))
+        integers, scales = self._infos(module, factor)
+        raw = self._read(integers.start, integers.stop) + self._read(scales.start, scales.stop)
+        return decode(raw, integers.shape, factor)
+
+    def _infos(self, module: str, factor: Factor) -> tuple[TensorInfo, TensorInfo]:
+        """Return where the integers and the scales of a small factor are."""
+        names = tensor_name(module, factor), scales_name(module, factor)
+        return self.tensor_infos[names[0]], self.tensor_infos[names[1]]
 
     def stack_alike(
         self, files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray
     ) -> bool:
         """Stack all files at once, if all are cached and have the same header."""
-        cached = [file._raw for file in files if isinstance(file, PackedFile)]
-        if None in cached or not all(file.tensor_infos is self.tensor_infos for file in files):
+        raws = [file._raw for file in files if isinstance(file, PackedFile)]
+        if None in raws or not all(file.tensor_infos is self.tensor_infos for file in files):
             return False
-        names = [tensor_name(module, factor) for factor in FACTORS]
-        names += [scales_name(module, factor) for factor in FACTORS]
-        infos = [self.tensor_infos[name] for name in names if name in self.tensor_infos]
-        start, stop = min(info.start for info in infos), max(info.stop for info in infos)
-        joined = b"".join([memoryview(raw)[start:stop] for raw in cached if raw is not None])
-        rows = np.frombuffer(joined, np.uint8).reshape(len(files), stop - start)
-        parts = [rows[:, info.start - start : info.stop - start] for info in infos]
-        (rank, R_a), (R_b, _) = infos[0].shape, infos[1].shape
-        a, b = A.reshape(-1, rank, R_a), B.reshape(R_b, -1, rank).transpose(1, 0, 2)
-        for axis, (target, raw) in enumerate(zip((a, b), parts, strict=False)):
-            _widen_rows(raw, parts[2 + axis] if len(parts) > 2 else None, axis, target)
+
+        def joined(info: TensorInfo, dtype: str) -> NDArray[Any]:
+            parts = [memoryview(raw)[info.start : info.stop] for raw in raws if raw is not None]
+            return np.frombuffer(b"".join(parts), dtype).reshape(len(files), *info.shape)
+
+        a, b = A.reshape(len(files), self.rank, -1), B.reshape(len(B), len(files), self.rank)
+        targets = a, b.transpose(1, 0, 2)
+        for factor, axis, target in zip(FACTORS, (2, 1), targets, strict=True):
+            integers, scales = self._infos(module, factor)
+            target[:] = joined(integers, "i1")
+            target *= np.expand_dims(joined(scales, "<f4"), axis)
         return True
-
-
-def _widen_rows(
-    raw: NDArray[np.uint8], scales: NDArray[np.uint8] | None, axis: int, target: FloatArray
-) -> None:
-    """Convert the bytes of one factor of N files, (N, size), to float32, (N, …)."""
-    if scales is not None:
-        target[:] = raw.view(np.int8).reshape(target.shape)
-        target *= np.expand_dims(scales.view("<f4"), 2 - axis)
-    elif raw[0].size == 4 * target[0].size:
-        target[:] = raw.view("<f4").reshape(target.shape)
-    else:
-        safetensors.widen_into(raw.view("<u2").reshape(target.shape), target)
 
 
 class Basis:

@@ -6,7 +6,6 @@ the bank that it held before. Only while more files are replaced than fit into t
 all profiles of 100,000 adapters, does it hold no index, and so no bank.
 """
 
-import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCardData
 
-from hf_lorameta.bank.adapter_shards import AdapterShard, adapter_shards, is_shard
+from hf_lorameta.bank.adapter_shards import adapter_shards, is_shard
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
     BASIS_FILE,
@@ -31,6 +30,7 @@ from hf_lorameta.hub.licenses import combined_license
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility, is_repo_id
 from hf_lorameta.hub.repo_info import BANK_TAG
+from hf_lorameta.tables import plural
 from hf_lorameta.types import StageProgress, no_progress
 
 COMMIT_FILES = 99
@@ -52,12 +52,6 @@ class PushedFile:
 
     path: str
     parts: tuple[Path, ...]
-
-    @classmethod
-    def of_shard(cls, shard: AdapterShard, folder: Path) -> "PushedFile":
-        """Return the file of some adapters in a folder."""
-        parts = (folder / adapter_path(entry.name) for entry in shard.entries)
-        return cls(shard.name, tuple(parts))
 
     @property
     def size(self) -> int:
@@ -142,7 +136,10 @@ def _pushed_files(bank: Bank) -> list[PushedFile]:
     if index.general:
         names.append(adapter_path(index.general.name))
     files = [PushedFile(name, (folder / name,)) for name in names]
-    return files + [PushedFile.of_shard(shard, folder) for shard in shards]
+    for shard in shards:
+        parts = (folder / adapter_path(entry.name) for entry in shard.entries)
+        files.append(PushedFile(shard.name, tuple(parts)))
+    return files
 
 
 def _bank_files(repo: PinnedRepo) -> set[str]:
@@ -233,7 +230,7 @@ def _staged(folder: Path, files: Sequence[PushedFile]) -> Iterator[Mapping[str, 
         yield staged
         return
     scratch = folder / ".push"
-    with locked_scratch(scratch, folder, "pushed", scratch, "copy the bank to another disk"):
+    with locked_scratch(scratch, scratch, "copy the bank to another disk"):
         for number, file in enumerate(shards):
             staged[file.path] = scratch / str(number)
             with staged[file.path].open("wb") as target:
@@ -244,21 +241,10 @@ def _staged(folder: Path, files: Sequence[PushedFile]) -> Iterator[Mapping[str, 
 # --- the card -------------------------------------------------------------------------------------
 
 
-def _license(stated: str | None) -> str:
-    """Return a stated license without what would end inline code, or its line.
-
-    Example:
-        >>> _license("public domain (waiver)"), _license("mit` <b>"), _license(None)
-        ('public domain (waiver)', 'mit b', 'unknown')
-    """
-    words = re.findall(r"[A-Za-z0-9.+()/_-]+", stated or "")
-    return " ".join(words)[:100] or "unknown"
-
-
-def _metadata(bank: Bank, stated: list[str | None]) -> DatasetCardData:
+def _metadata(bank: Bank) -> DatasetCardData:
     """Return the metadata by which `hf_lorameta.hub.client.Hub.banks_for` finds a bank."""
     index = bank.index
-    license_id, license_name = combined_license([index.base_license, *stated])
+    license_id, license_name = combined_license([index.base_license, *index.licenses])
     return DatasetCardData(
         base_model=index.base_model if is_repo_id(index.base_model) else None,
         license=license_id,
@@ -271,40 +257,22 @@ def _metadata(bank: Bank, stated: list[str | None]) -> DatasetCardData:
 def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
     index = bank.index
-    stated = index.licenses
-    licenses = sorted({f"`{_license(name)}`" for name in stated})
-    listing = index.entries_file if index.is_large else INDEX_FILE
-    content = "every adapter with the token histogram of the dataset it was trained on (no text)"
-    title = f"A bank of {len(bank)} LoRA adapters"
-    if not len(bank):
-        title = "A bank of a general LoRA adapter"
-        content = "one adapter, trained on many datasets together"
-    stating = "commit, checksum and license" if len(bank) else "commit and license"
-    skipped = ""
-    if len(bank) or index.skipped:
-        skipped = (
-            f", and `{INDEX_FILE}` the {len(index.skipped)} entries that were skipped, with the "
-            "reasons"
-        )
+    adapters = plural(len(bank), "LoRA adapter") if len(bank) else "a general LoRA adapter"
     packed = ""
     if packing := index.packing:
-        source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
-        if packing.source_id:
-            source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
         packed = (
-            f"It is a pack, written by `hf-lorameta bank pack` from {source}: its adapters share "
-            f"one basis per module (`{BASIS_FILE}`), which retains {packing.retained_whole:.1%} of "
-            f"the energy of their updates, and {packing.retained_least:.1%} for the adapter that "
-            "lost most.\n"
+            f"It is a pack: its adapters share one basis per module, which retains "
+            f"{packing.retained_whole:.1%} of the energy of their updates, and "
+            f"{packing.retained_least:.1%} for the adapter that lost most.\n"
         )
     return f"""---
-{_metadata(bank, stated).to_yaml()}
+{_metadata(bank).to_yaml()}
 ---
 
-# {title} for `{index.base_model}`
+# A bank of {adapters} for `{index.base_model}`
 
-Made with hf-lorameta: {content}. `{listing}` lists every source with its {stating}
-({", ".join(licenses)}){skipped}.
+Made with hf-lorameta. `hf-lorameta bank list {repo_id}` lists every adapter with its sources,
+commits and license, and what was skipped. Of the datasets, it holds token counts and no text.
 {packed}
 ```
 hf-lorameta push --dataset user/dataset --bank {repo_id}

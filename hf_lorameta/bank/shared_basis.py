@@ -100,8 +100,6 @@ def find_basis(
     dim = (reader.module.in_features, reader.module.out_features)[side]
     span = min(dim, reader.rank)
     limit = span if max_size is None else min(span, max_size)
-    if retention is None and reader.rank <= limit and dim > reader.rank:
-        return _span(reader, side)
     if dim <= _MAX_EXACT_DIM or 2 * limit > dim:
         return _truncate(*_exact(reader, side, dim), limit, retention)
     size = limit if retention is None else min(limit, _INITIAL_SIZE)
@@ -123,13 +121,6 @@ def _truncate(
     enough = total * (1 - (1 - retention) / 2 * 0.99)
     needed = int(np.searchsorted(np.cumsum(energies), enough)) + 1
     return vectors[:, : min(limit, needed)]
-
-
-def _span(reader: ModuleReader, side: int) -> Array:
-    """Return a basis of the span of all unweighted rows."""
-    chunks = [c.A if side == 0 else c.B.transpose(0, 2, 1) for c in reader.chunks()]
-    rows = np.concatenate([c.reshape(-1, c.shape[-1]) for c in chunks])
-    return np.asarray(np.linalg.qr(rows.T.astype(np.float64))[0])
 
 
 def _exact(reader: ModuleReader, side: int, dim: int) -> tuple[Array, Array, float]:

@@ -73,7 +73,7 @@ def _skipped(found: Sequence[tuple[str, str]]) -> list[str]:
 def _packing(packing: "Packing") -> list[str]:
     sides = [size for space in packing.spaces for size in space]
     return [
-        f"pack: {packing.dtype}, {min(sides)} to {max(sides)} basis vectors per side, retains "
+        f"pack: {min(sides)} to {max(sides)} basis vectors per side, retains "
         f"{packing.retained_whole:.2%} of the updates' energy "
         f"({packing.retained_least:.2%} for the adapter that lost most)"
     ]
@@ -89,8 +89,6 @@ def pack_report(pack: "Bank", size_before: int) -> str:
 
 def discovery_report(found: "Discovery", output: Path) -> str:
     """How many adapters can be used, why others cannot, and what to do next."""
-    from hf_lorameta.bank.discover import left_out_path
-
     entries = found.entries
     datasets = {entry["dataset"] for entry in entries}
     unlicensed = sum("license" not in entry for entry in entries)
@@ -100,7 +98,7 @@ def discovery_report(found: "Discovery", output: Path) -> str:
     ]
     if found.left_out:
         head = ["left out", "adapters", "such as"]
-        lines += ["", table(head, found.reasons()), "", f"all of them: {left_out_path(output)}"]
+        lines += ["", table(head, found.reasons()), "", "all of them, with details: add --json"]
     if found.more:
         lines.append("the Hub lists more adapters: raise --limit to look at them")
     if entries:

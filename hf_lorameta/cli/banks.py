@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -190,17 +190,13 @@ def pack(
     folder: FolderArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the pack.")],
     basis: Annotated[
-        int | None, typer.Option(help="At most this many basis vectors on each side of a module.")
+        int | None,
+        typer.Option(min=1, help="At most this many basis vectors on each side of a module."),
     ] = None,
     retention: Annotated[
         float | None,
-        typer.Option(
-            help="Share of each module's energy to keep. Default: 0.98.", show_default=False
-        ),
+        typer.Option(min=0, max=1, help="Share of each module's energy to keep. Default: 0.98."),
     ] = None,
-    dtype: Annotated[
-        Literal["bf16", "int8", "f32"], typer.Option(help="Dtype of the packed factors.")
-    ] = "bf16",
     token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -212,9 +208,8 @@ def pack(
     bank = Bank.from_pretrained(folder, token=token)
     with stage_bars(quiet) as stage:
         packed = pack(
-            bank, output, basis=basis, retention=retention, dtype=dtype,
-            progress=partial(stage, "Packing"),
-        )  # fmt: skip
+            bank, output, basis=basis, retention=retention, progress=partial(stage, "Packing")
+        )
     packing = packed.index.packing
     assert packing is not None
     content = packing.model_dump(mode="json") | {"before": bank.size, "after": packed.size}
@@ -285,8 +280,8 @@ def search(
 @app.command(epilog="Example: hf-lorameta bank fit my-bank")
 def fit(
     folder: FolderArgument,
-    hidden: Annotated[int, typer.Option(help="Width of the network; the paper uses 4000.")] = 256,
-    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 40,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the network; paper: 4000.")] = 256,
+    steps: Annotated[int, typer.Option(min=0, help="Optimizer steps.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the initial weights.")] = 0,
     json: JsonFlag = False,
     quiet: QuietFlag = False,

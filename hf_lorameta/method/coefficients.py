@@ -13,14 +13,14 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.errors import BankError, RecipeError
 from hf_lorameta.method import PAPER
-from hf_lorameta.method.neural_model import FIT_HINT, NeuralModel
+from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.types import Array
 
 KERNEL_WIDTH = 2.0
@@ -48,48 +48,23 @@ def standardize(distances: Array) -> Array:
 
     Distances that are all equal, up to rounding, become zeros.
 
-    Raises:
-        BankError: there is no distance, or one is not finite.
-
     Example:
         >>> standardize(np.array([1.0, 3.0, 5.0])).round(4)
         array([-1.2247,  0.    ,  1.2247])
         >>> standardize(np.array([2.0, 2.0]))
         array([0., 0.])
     """
-    d = _validated(distances)
-    largest = np.abs(d).max()
-    if not largest:
-        return np.zeros_like(d)
-    centered = d / largest
-    centered -= centered.mean()
-    deviation = centered.std()
-    return np.zeros_like(d) if deviation <= 8 * np.finfo(np.float64).eps else centered / deviation
-
-
-def _validated(distances: Array) -> Array:
     d = np.asarray(distances, np.float64)
-    if d.ndim != 1 or not d.size:
-        raise BankError(
-            f"distances have shape {d.shape}, expected one for each adapter of the bank"
-        )
-    invalid = np.flatnonzero(~np.isfinite(d))
-    if invalid.size:
-        raise BankError(
-            f"distance {invalid[0]} of {d.size} is {d[invalid[0]]}, expected a finite number"
-        )
-    return d
+    centered = d - d.mean()
+    rounding = 8 * np.finfo(np.float64).eps * np.abs(d).max()
+    return np.zeros_like(d) if d.std() <= rounding else centered / d.std()
 
 
 # --- the rules -----------------------------------------------------------------------------------
 
 
-def _no_bank_distances() -> Array:
-    raise BankError("the rule kernel needs the distances inside the bank")
-
-
-def _no_model() -> NeuralModel:
-    raise BankError("the bank has no fitted network for the rule neural", hint=FIT_HINT)
+def _not_given() -> Any:
+    raise BankError("the coefficient rule needs more than the distances")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,23 +79,14 @@ class RuleInputs:
         general: whether the bank has a general adapter, which takes what a rule leaves of one.
         median: of the distances inside the bank, if these are among candidates of it only; None is
             that of `bank_distances`.
-
-    Raises:
-        BankError: there is no distance, or one is not finite.
-        RecipeError: the temperature is not positive.
     """
 
     distances: Array
     temperature: float = 1.0
-    bank_distances: Callable[[], Array] = _no_bank_distances
-    model: Callable[[], NeuralModel] = _no_model
+    bank_distances: Callable[[], Array] = _not_given
+    model: Callable[[], NeuralModel] = _not_given
     general: bool = False
     median: float | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "distances", _validated(self.distances))
-        if not (np.isfinite(self.temperature) and self.temperature > 0):
-            raise RecipeError(f"temperature is {self.temperature}, expected a positive number")
 
 
 def attentional(inputs: RuleInputs) -> Array:
@@ -179,25 +145,18 @@ def kernel(inputs: RuleInputs) -> Array:
     datasets count. Some coefficients may be slightly negative. In a large bank, the N adapters are
     the candidates.
 
-    Raises:
-        BankError: the distances inside the bank are missing, not (N, N) or not finite.
-
     Example:
         >>> D = np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]])
         >>> kernel(RuleInputs(np.array([0.5, 0.5, 0.2]), bank_distances=lambda: D)).round(3)
         array([0.19 , 0.19 , 0.619])
     """
     d, D = inputs.distances, np.asarray(inputs.bank_distances(), np.float64)
-    if D.shape != (d.size, d.size):
-        raise BankError(f"distances in the bank have shape {D.shape}, expected {(d.size, d.size)}")
-    if not np.isfinite(D).all():
-        raise BankError("a distance in the bank is not finite")
     others = D[~np.eye(d.size, dtype=bool)]
     median = inputs.median
     if median is None:
         median = float(np.median(others)) if others.size else None
     width = 1.0 if median is None else inputs.temperature * KERNEL_WIDTH * median
-    if not width > 0:
+    if width == 0:
         return np.full(d.size, 1 / d.size)
     with np.errstate(over="ignore", under="ignore"):  # infinitely many widths away: exp(−∞) is 0
         K, k = np.exp(-(D + D.T) / (2 * width)), np.exp(-d / width)
@@ -252,18 +211,13 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Array:
         (N,) coefficients; with a general adapter (N + 1,), of which the last is the rest to one.
 
     Raises:
-        RecipeError: the rule is unknown, or as for `top_k`.
+        RecipeError: as for `top_k`.
         BankError: the rule needs something that the bank lacks.
 
     Example:
         >>> apply_rule("attentional", RuleInputs(np.array([0.0, 1.0, 9.0])), k=1)
         array([1., 0., 0.])
     """
-    if name not in COEFFICIENT_RULES:
-        raise RecipeError(
-            f"no coefficient rule is called {name!r}, expected one of "
-            f"{', '.join(COEFFICIENT_RULES)}"
-        )
     weights = COEFFICIENT_RULES[name].function(inputs)
     if k is not None and weights.any():
         weights = weights.sum() * top_k(weights, k)
@@ -279,14 +233,12 @@ def top_k(weights: Array, k: int) -> Array:
     """Keep the k weights of largest magnitude, scaled to sum to one; of equal ones, the first.
 
     Raises:
-        RecipeError: k is below 1, or the remaining weights do not sum to a positive number.
+        RecipeError: the remaining weights do not sum to a positive number.
 
     Example:
         >>> top_k(np.array([0.2, 0.4, 0.2, 0.2]), 2).round(4)
         array([0.3333, 0.6667, 0.    , 0.    ])
     """
-    if k < 1:
-        raise RecipeError(f"top_k is {k}, expected at least 1")
     weights = np.asarray(weights, np.float64)
     largest = largest_indices(weights, k)
     if weights[largest].sum() <= 0:
@@ -315,10 +267,5 @@ def effective_number(weights: Array) -> float:
         >>> effective_number(np.array([0.5, 0.5, 0.0])), effective_number(np.zeros(2))
         (2.0, 0.0)
     """
-    magnitude = np.abs(np.asarray(weights, np.float64))
-    largest = magnitude.max(initial=0.0)
-    if not largest:
-        return 0.0
-    with np.errstate(under="ignore"):
-        magnitude = magnitude / largest
-        return float(magnitude.sum() ** 2 / (magnitude**2).sum())
+    total = np.abs(weights).sum()
+    return float(total**2 / np.square(weights).sum()) if total else 0.0

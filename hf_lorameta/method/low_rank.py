@@ -23,6 +23,14 @@ class LowRankSum(NamedTuple):
     B: FloatArray
     weights: Array
 
+    @classmethod
+    def of_matrix(cls, matrix: FloatArray) -> "LowRankSum":
+        """Return a full matrix (out_features, in_features) as a product with the identity."""
+        rows, columns = matrix.shape
+        identity = np.eye(min(rows, columns), dtype=np.float32)
+        A, B = (matrix, identity) if rows <= columns else (identity, matrix)
+        return cls(A, B, np.ones(len(identity)))
+
     @property
     def shape(self) -> tuple[int, int]:
         """(out_features, in_features)."""
@@ -60,26 +68,6 @@ class LowRankSum(NamedTuple):
             yield self.B[:, part], column[part], self.A[part]
 
 
-class DenseMatrix(NamedTuple):
-    """The matrix ``M = values`` (out_features, in_features)."""
-
-    values: FloatArray
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(out_features, in_features)."""
-        return self.values.shape[0], self.values.shape[1]
-
-    def apply(self, X: Array) -> Array:
-        """M X, in float32."""
-        return (self.values @ X.astype(np.float32)).astype(np.float64)
-
-    @property
-    def T(self) -> "DenseMatrix":  # noqa: N802 - numpy's name
-        """Mᵀ."""
-        return DenseMatrix(self.values.T)
-
-
 def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
     """Compute the k ≤ rank largest singular values of a sum: U (out, k), s (k,), V (in, k).
 
@@ -93,39 +81,12 @@ def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
         >>> truncated_svd(LowRankSum(A, B, np.array([1.0, 0.5])), 1)[1].round(4)
         array([2.])
     """
-    iterate = len(update.A) > _MAX_DIRECT_RANK and iterates(update.shape, rank)
-    return _without_noise(*(_krylov if iterate else _direct)(update, rank))
-
-
-def iterates(shape: tuple[int, int], rank: int) -> bool:
-    """Return whether the largest singular values of a full matrix are faster found by iteration.
-
-    The iteration stops once a step adds less than 1e-6 of the squared norm. It needs room for eight
-    steps: one or two may miss most of it.
-    """
-    smaller, larger = sorted(shape)
-    return larger > _MAX_DIRECT_RANK and 8 * (rank + _OVERSAMPLING) <= smaller
-
-
-def dense_svd(matrix: FloatArray, rank: int) -> tuple[Array, Array, Array]:
-    """Compute the same of a matrix (out, in), by iteration if it is large.
-
-    Raises:
-        AdapterError: a value is not finite.
-
-    Example:
-        >>> dense_svd(np.diag([1, 4]).astype(np.float32), 1)[1].round(4)
-        array([4.])
-    """
-    if iterates(matrix.shape, rank):
-        return _without_noise(*_krylov(DenseMatrix(matrix), rank))
-    U, s, Vt = _svd(matrix.astype(np.float64))
-    return _without_noise(U[:, :rank], s[:rank], Vt[:rank].T)
-
-
-def _without_noise(U: Array, s: Array, V: Array) -> tuple[Array, Array, Array]:
-    """Leave out singular values at the level of rounding."""
-    k = int((s > s[0] * np.finfo(np.float64).eps * max(len(U), len(V))).sum())
+    smaller, larger = sorted(update.shape)
+    large = min(len(update.A), larger) > _MAX_DIRECT_RANK
+    # the iteration needs room for eight steps: one or two may miss most of the squared norm
+    iterate = large and 8 * (rank + _OVERSAMPLING) <= smaller
+    U, s, V = (_krylov if iterate else _direct)(update, rank)
+    k = int((s > s[0] * np.finfo(np.float64).eps * max(update.shape)).sum())
     return U[:, :k], s[:k], V[:, :k]
 
 
@@ -145,7 +106,7 @@ def _direct(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
     return Q @ Wt[:rank].T, s[:rank], V[:, :rank]
 
 
-def _krylov(update: LowRankSum | DenseMatrix, rank: int) -> tuple[Array, Array, Array]:
+def _krylov(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
     """Project M on span{X, MᵀMX, (MᵀM)²X, ...}, X random with a fixed seed."""
     rows, columns = update.shape
     width = rank + _OVERSAMPLING

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import AdapterError, BankError, Option, RecipeError
+from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.method import PAPER
-from hf_lorameta.method.low_rank import LowRankSum, dense_svd, finite, truncated_svd
+from hf_lorameta.method.low_rank import LowRankSum, finite, truncated_svd
 from hf_lorameta.types import Array, FactorPair, FloatArray
 
 Factors = Sequence[FloatArray]
@@ -82,8 +82,6 @@ def factors(
 
     Raises:
         RecipeError: ranks differ, or `rank` is another one.
-        BankError: there is no adapter.
-        AdapterError: shapes or lengths do not match.
 
     Example:
         >>> I = np.eye(2, dtype=np.float32)
@@ -91,7 +89,6 @@ def factors(
         >>> A[0, 0], B[0, 0]
         (np.float32(0.5), np.float32(2.0))
     """
-    _check_factors(As, Bs, weights, scalings)
     if rank not in (None, own := shared_rank(map(len, As))):
         raise RecipeError(
             f"the adapters have rank {own}, which cannot give rank {rank}",
@@ -133,9 +130,7 @@ def exact(
         A (rank, in_features) and B (out_features, rank), float32, to be used with scaling 1.
 
     Raises:
-        RecipeError: the rank is below 1.
-        BankError: there is no adapter.
-        AdapterError: shapes or lengths do not match, or a value is not finite.
+        AdapterError: a value is not finite.
 
     Example:
         >>> A = np.array([[1, 0], [0, 1]], np.float32)
@@ -144,8 +139,7 @@ def exact(
         >>> (b @ a).round(4).tolist()
         [[4.0, 0.0], [0.0, 0.0]]
     """
-    _check_factors(As, Bs, weights, scalings)
-    rank = _result_rank(rank, sum(map(len, As)))
+    rank = rank or min(DEFAULT_RANK, sum(map(len, As)))
     cs = _products(weights, scalings)
     if not cs.any():
         shape_A, shape_B = (rank, As[0].shape[1]), (Bs[0].shape[0], rank)
@@ -190,9 +184,7 @@ def sparse(
         A (rank, in_features) and B (out_features, rank), float32, to be used with scaling 1.
 
     Raises:
-        RecipeError: the rank is below 1.
-        BankError: there is no adapter.
-        AdapterError: shapes or lengths do not match, or a value is not finite.
+        AdapterError: a value is not finite.
 
     Example:
         >>> I = np.eye(2, dtype=np.float32)
@@ -201,9 +193,8 @@ def sparse(
         >>> (B @ A).round(4).tolist()
         [[4.0, 0.0], [0.0, 6.0]]
     """
-    _check_factors(As, Bs, weights, scalings)
     shape = Bs[0].shape[0], As[0].shape[-1]
-    rank = _result_rank(rank, min(shape))
+    rank = rank or min(DEFAULT_RANK, *shape)
     c = np.asarray(weights, np.float32)
     others = c[: len(c) - start]
     origin = _update(As[-1], Bs[-1], scalings[-1]) if start else np.zeros((), np.float32)
@@ -215,7 +206,7 @@ def sparse(
         counts += np.abs(c[i]) * (kept != 0)
     merged = np.divide(total, counts, out=np.zeros_like(total), where=counts > 0)
     merged = np.abs(others).sum() * merged + c.sum() * origin
-    return _balanced(*dense_svd(merged, rank), rank)
+    return _balanced(*truncated_svd(LowRankSum.of_matrix(merged), rank), rank)
 
 
 class Combiner(NamedTuple):
@@ -273,31 +264,6 @@ def _stack(As: Factors, Bs: Factors, cs: NDArray[np.float64]) -> LowRankSum:
         return LowRankSum(As.array, Bs.array, np.repeat(cs, [len(A) for A in As]))
     A, B = (np.concatenate([M[i] for i in active], axis) for axis, M in enumerate((As, Bs)))
     return LowRankSum(A, B, np.repeat(cs[active], [len(As[i]) for i in active]))
-
-
-def _check_factors(As: Factors, Bs: Factors, weights: Weights, scalings: Weights) -> None:
-    """Check that all lora_A (r_i, in) and lora_B (out, r_i) belong to one module."""
-    lengths = [len(sequence) for sequence in (As, Bs, weights, scalings)]
-    if len(set(lengths)) > 1:
-        raise AdapterError(
-            f"{lengths} lora_A, lora_B, weights and scalings, expected the same number of each"
-        )
-    if not lengths[0]:
-        raise BankError("there is no adapter to combine")
-    for A, B in zip(As, Bs, strict=True):
-        expected = (Bs[0].shape[0], len(A)), (len(A), As[0].shape[-1])
-        if (B.shape, A.shape) != expected:
-            raise AdapterError(
-                f"lora_B {B.shape} and lora_A {A.shape}, expected {expected[0]} and {expected[1]}"
-            )
-
-
-def _result_rank(rank: int | None, largest: int) -> int:
-    """Return the rank asked for; None is 16, or the largest possible if that is less."""
-    rank = min(DEFAULT_RANK, largest) if rank is None else rank
-    if rank < 1:
-        raise RecipeError(f"rank is {rank}, expected at least 1")
-    return rank
 
 
 def _balanced(U: Array, s: Array, V: Array, rank: int) -> FactorPair:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from hf_lorameta.errors import BankError
 from hf_lorameta.types import Array
 
-FIT_HINT = "hf-lorameta bank fit DIR"
 _LAYER_NORM_EPS = 1e-5
 
 
@@ -50,7 +49,7 @@ class NeuralModel:
         """Build a network from arrays as `to_arrays` returns them.
 
         Raises:
-            BankError: a name is missing or unknown, a shape is wrong, or a value is not finite.
+            BankError: a name is missing or unknown, or a shape is wrong.
         """
         hidden = np.size(arrays.get("0.bias", ()))
         expected = cls.shapes(hidden)
@@ -60,10 +59,8 @@ class NeuralModel:
                 raise BankError(
                     f"the bank's neural model: {name} has shape {got.get(name)}, "
                     f"expected {expected.get(name)} at width {hidden}",
-                    hint=FIT_HINT,
+                    hint="hf-lorameta bank fit DIR",
                 )
-            if not np.isfinite(arrays[name]).all():
-                raise BankError(f"the bank's neural model: {name} is not finite", hint=FIT_HINT)
         return cls({name: np.array(arrays[name], np.float32) for name in expected})
 
     def to_arrays(self) -> dict[str, NDArray[np.float32]]:

@@ -23,17 +23,6 @@ from tests.conftest import Account, Built, Shell, touched, tree
 from tests.support.fault_hub import Fault
 
 WEIGHTS, ROWS = "adapter_model.safetensors", "train.jsonl"
-PROCESS_POOL = """
-import multiprocessing, sys
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-from hf_lorameta.bank import build, manifest
-
-if __name__ == "__main__":
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        build.build_bank(manifest.load(Path(sys.argv[1])), Path(sys.argv[2]), executor=pool)
-"""
 SEQUENTIAL = """
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -56,39 +45,11 @@ needs_dask = pytest.mark.skipif(
 )
 
 
-def start_pool(cli: Shell, bank: Built, folder: Path) -> "subprocess.Popen[str]":
-    """Start a program that builds the bank into ``folder / "b"``."""
-    manifest, path = bank.owner.manifest(folder / "m.yaml"), folder / "build.py"
-    path.write_text(PROCESS_POOL)
-    command = [sys.executable, str(path), str(manifest), str(folder / "b")]
-    env = cli.env() | {"USE_TORCH": "0"}
-    return subprocess.Popen(command, env=env, cwd=folder, stderr=subprocess.PIPE, text=True)
-
-
 def test_an_executor_that_can_only_submit_builds_the_same_bytes(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     bank.owner.manifest(tmp_path / "m.yaml")
     cli(before=SEQUENTIAL)
-    assert tree(tmp_path / "b") == tree(bank.folder)
-
-
-def test_dead_workers_fail_a_build_of_processes_which_then_builds_the_same_bytes(
-    cli: Shell, bank: Built, tmp_path: Path
-) -> None:
-    slow = bank.owner.entries[1]["adapter"]
-    cli.hub.add_fault(Fault("delay", path=f"^/{slow}/resolve/.*{WEIGHTS}", seconds=30, times=1))
-    build = start_pool(cli, bank, tmp_path)
-    await_request(cli, lambda: build.poll() is not None, slow, WEIGHTS)
-    for pid in worker_pids(build.pid):
-        os.kill(pid, signal.SIGKILL)
-    stderr = build.communicate(timeout=60)[1]
-    assert build.returncode != 0
-    assert "the workers of the executor died" in stderr
-    assert not (tmp_path / "b/bank.json").exists()
-    again = start_pool(cli, bank, tmp_path)
-    stderr = again.communicate()[1]
-    assert again.returncode == 0, stderr
     assert tree(tmp_path / "b") == tree(bank.folder)
 
 
@@ -99,13 +60,6 @@ def await_request(cli: Shell, ended: Callable[[], bool], *parts: str) -> None:
         assert not ended(), "the build ended first"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def worker_pids(pid: int) -> list[int]:
-    """Workers of the spawning `ProcessPoolExecutor` in a process."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-    return [child for child, command in commands.items() if b"spawn_main" in command]
 
 
 def test_a_job_is_pickled_without_the_token() -> None:

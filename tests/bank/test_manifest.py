@@ -210,9 +210,8 @@ def test_columns_lists_its_names_in_order() -> None:
         ("a: \ud800\n", "m.yaml: not valid YAML: "),
         ("? [a, b]\n: c\n", "m.yaml:1: not valid YAML: found unhashable key"),
         # aliases
-        ("a: &x [*x]\n", "m.yaml: YAML aliases (&, *) are not allowed"),
-        (HEAD + ENTRY + "    split: &s x\n    config: *s\n", "m.yaml: YAML aliases"),
-        ("a: &a {b: 1}\n<<: *a\n", "m.yaml: YAML aliases (&, *) are not allowed"),
+        ("a: &x [*x]\n", "m.yaml: version: is missing"),
+        (HEAD + "  &x\n  - *x\n", "m.yaml: entries.0: must be a valid dictionary"),
     ],
 )  # fmt: skip
 def test_errors_name_file_and_field(text: str, expected: str) -> None:
@@ -238,24 +237,17 @@ def test_invalid_repo_ids_are_refused(field: str, bad: str) -> None:
         BankEntry(**entry)
 
 
-@pytest.mark.parametrize(
-    "bad", ["../x", "a..b", "a--b", "/abs", "-x", "", "a b", "x\\n", "a;b", "@"]
-)
-@pytest.mark.parametrize("field", ["revision", "dataset_revision"])
-def test_invalid_revisions_are_refused(field: str, bad: str) -> None:
-    text = HEAD + ENTRY + f'    {field}: "{bad}"\n'
-    assert error_of(text).startswith(f"m.yaml: entries.0.{field}: ")
-
-
 @pytest.mark.parametrize("good", ["a/b", "A-b.c_d/E.f-g_h", "a/b_", "0/1", "a.b/c"])
 def test_valid_repo_ids_are_accepted(good: str) -> None:
     assert BankEntry(adapter=good, dataset=good).adapter == good
 
 
-def test_yaml_alias_expansion_is_refused_quickly() -> None:
+@pytest.mark.parametrize("name", ["version", "base_model", "entries", "defaults", "x"])
+def test_aliases_that_expand_to_billions_of_values_are_refused_quickly(name: str) -> None:
     laughs = "\n".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]" for i in range(40))
     started = time.monotonic()
-    assert "YAML aliases" in error_of(f"a0: &a0 lol\n{laughs}\n")
+    assert error_of(f"a0: &a0 lol\n{laughs}\n{name}: *a40\n").startswith("m.yaml: ")
+    assert error_of(HEAD + ENTRY + f"    a0: &a0 lol\n{laughs}\n".replace("\na", "\n    a"))
     assert time.monotonic() - started < 2
 
 
@@ -283,11 +275,10 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         file = tmp_path / path
         if content is not None:
             file.write_bytes(content)
-        message = "cannot be read" if content else "no such file"
-        with pytest.raises(ManifestError, match=message) as raised:
+        with pytest.raises(ManifestError, match="cannot be read") as raised:
             load(file)
         assert str(raised.value).startswith(f"{file}: ")
-    with pytest.raises(ManifestError, match="is a folder"):
+    with pytest.raises(ManifestError, match="cannot be read"):
         load(tmp_path)
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hf_lorameta import Generation, Recipe
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.fit_neural_rule import weight_blocks
-from hf_lorameta.bank.index import Index, IndexEntry, PackDtype, adapter_path
+from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
 from hf_lorameta.bank.pack import pack
-from hf_lorameta.bank.pack_format import PackedFile, dequantize, encode, quantize, small_header
+from hf_lorameta.bank.pack_format import PackedFile, dequantize, quantize, small_header
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError
@@ -106,19 +106,16 @@ def data(tmp_path: Path) -> Path:
 
 
 @settings(max_examples=24)
-@given(
-    number=st.integers(1, 5), rank=st.integers(1, 4), seed=st.integers(0, 99),
-    dtype=st.sampled_from(["f32", "bf16", "int8"]),
-)  # fmt: skip
-def test_nothing_is_lost_at_full_span(
-    number: int, rank: int, seed: int, dtype: PackDtype, tmp_path_factory: pytest.TempPathFactory
+@given(number=st.integers(1, 5), rank=st.integers(1, 4), seed=st.integers(0, 99))
+def test_only_rounding_is_lost_at_full_span(
+    number: int, rank: int, seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     scratch = tmp_path_factory.mktemp("full")
     bank = make_bank(scratch / "bank", random_pairs(number, rank, seed))
-    packed_bank = pack(bank, scratch / "pack", basis=1000, dtype=dtype)
+    packed_bank = pack(bank, scratch / "pack", basis=1000)
     assert [m.in_features for m in packed_bank.stored_layout] == [min(40, number * rank)] * 2
     before, after = updates(bank), updates(packed_bank)
-    close = {"f32": 3e-6, "bf16": 2e-2, "int8": 4e-2}[dtype]
+    close = 2e-2
     assert np.linalg.norm(before - after) < close * np.linalg.norm(before)
     # the others choose entries in the model's own coordinates: `pipeline.combine_entries`
     for name in (name for name, row in merging.COMBINERS.items() if not row.entrywise):
@@ -140,15 +137,12 @@ def combined(bank: Bank, name: str, weights: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
 @pytest.mark.parametrize("side", [40, 2400])
-def test_stated_retention_equals_the_measured_one(
-    dtype: PackDtype, side: int, tmp_path: Path
-) -> None:
+def test_stated_retention_equals_the_measured_one(side: int, tmp_path: Path) -> None:
     """With exact eigenvectors (side 40) and with the range finder (side 2400)."""
     layout = (Module("h.0.q", side, 24), Module("h.1.v", side, 12))
     bank = make_bank(tmp_path / "bank", random_pairs(9, 4, layout=layout), layout)
-    packed_bank = pack(bank, tmp_path / "pack", basis=10, dtype=dtype)
+    packed_bank = pack(bank, tmp_path / "pack", basis=10)
     packing = packed_bank.index.packing
     assert packing
     before, after = updates(bank), updates(packed_bank)
@@ -166,14 +160,14 @@ def test_a_low_dimensional_shared_space_is_found(tmp_path: Path) -> None:
     """30 adapters of rank 4 in a space of 6 dimensions need 6 dimensions."""
     layout = (Module("h.0.q", 1600, 1300),)
     bank = make_bank(tmp_path / "bank", random_pairs(30, 4, shared=6, layout=layout), layout)
-    packed_bank = pack(bank, tmp_path / "pack", retention=0.9999, dtype="f32")
+    packed_bank = pack(bank, tmp_path / "pack", retention=0.9999)
     assert packed_bank.index.packing
     assert packed_bank.index.packing.spaces == ((6, 6),)
-    assert packed_bank.index.packing.retained_whole > 0.99999
+    assert packed_bank.index.packing.retained_whole > 0.9999
     assert packed_bank.size < bank.size / 10
     V, U = packed_bank.basis.module("h.0.q")  # type: ignore[union-attr]
-    assert np.allclose(V @ V.T, np.eye(6), atol=1e-5)
-    assert np.allclose(U.T @ U, np.eye(6), atol=1e-5)
+    assert np.allclose(V @ V.T, np.eye(6), atol=2e-3)  # in bfloat16
+    assert np.allclose(U.T @ U, np.eye(6), atol=2e-3)
 
 
 def test_the_basis_is_close_to_optimal(tmp_path: Path) -> None:
@@ -182,7 +176,7 @@ def test_the_basis_is_close_to_optimal(tmp_path: Path) -> None:
     decay = (0.9 ** np.arange(1500)).astype(np.float32)
     pairs = [[(A * decay, B)] for ((A, B),) in random_pairs(40, 4, layout=layout)]
     bank = make_bank(tmp_path / "bank", pairs, layout)
-    packed_bank = pack(bank, tmp_path / "pack", basis=12, dtype="f32")
+    packed_bank = pack(bank, tmp_path / "pack", basis=12)
     stacked = updates(bank).reshape(-1, 1500)
     values = np.square(np.linalg.svd(stacked, compute_uv=False))
     side = values[:12].sum() / values.sum()
@@ -194,9 +188,9 @@ def test_the_basis_is_close_to_optimal(tmp_path: Path) -> None:
 def test_the_given_retention_is_reached_in_every_module(retention: float, tmp_path: Path) -> None:
     layout = (Module("h.0.q", 1100, 24), Module("h.1.v", 1100, 12))
     bank = make_bank(tmp_path / "bank", random_pairs(40, 4, layout=layout), layout)
-    packed_bank = pack(bank, tmp_path / "pack", retention=retention, dtype="f32").index.packing
+    packed_bank = pack(bank, tmp_path / "pack", retention=retention).index.packing
     assert packed_bank
-    assert min(packed_bank.retained) >= retention - 1e-9 - (1e-5 if retention == 1 else 0)
+    assert min(packed_bank.retained) >= retention - 2e-4  # for rounding
     assert retention >= 0.99 or max(a for a, _ in packed_bank.spaces) < 160
 
 
@@ -211,8 +205,8 @@ def test_basis_limits_retention(tmp_path: Path) -> None:
 def test_adapters_of_different_ranks_are_packed(tmp_path: Path) -> None:
     pairs = [*random_pairs(2, 2), *random_pairs(2, 3, 1), *random_pairs(1, 2, 2)]
     bank = make_bank(tmp_path / "bank", pairs)
-    packed_bank = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
-    assert np.allclose(updates(bank), updates(packed_bank), atol=1e-5)
+    packed_bank = pack(bank, tmp_path / "pack", basis=1000)
+    assert np.allclose(updates(bank), updates(packed_bank), atol=2e-2)
     assert [file.rank for file in packed_bank.adapters()] == [2, 2, 3, 3, 2]
 
 
@@ -236,20 +230,19 @@ def test_int8_error_is_at_most_half_a_step(seed: int, axis: int) -> None:
 
 def test_packs_keep_inner_products_for_the_neural_rule(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(4, 3))
-    packed_bank = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
+    packed_bank = pack(bank, tmp_path / "pack", basis=1000)
     grams = [sum(b.astype(np.float64) @ b.T for b in weight_blocks(x)) for x in (bank, packed_bank)]
-    assert np.allclose(grams[0], grams[1], rtol=1e-5, atol=1e-5)
+    assert np.allclose(grams[0], grams[1], rtol=1e-2, atol=1e-1)
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
-def test_packing_twice_gives_the_same_bytes(dtype: PackDtype, tmp_path: Path) -> None:
+def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     layout = (Module("h.0.q", 1100, 24), Module("h.1.v", 1100, 1040))
     bank = make_bank(tmp_path / "bank", random_pairs(12, 4, layout=layout), layout)
     for name in ("a", "b"):
-        pack(bank, tmp_path / name, basis=6, dtype=dtype)
+        pack(bank, tmp_path / name, basis=6)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     assert Bank(tmp_path / "a").verify() == []
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
@@ -264,42 +257,22 @@ def test_size_is_the_sum_of_the_file_sizes(tmp_path: Path) -> None:
     assert 0 <= sum(p.stat().st_size for p in files) - packed_bank.size < 2000  # the basis' header
 
 
-def test_invalid_sources_targets_and_settings_are_refused(tmp_path: Path) -> None:
+def test_invalid_sources_and_targets_are_refused(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(2, 2))
     packed_bank = pack(bank, tmp_path / "pack", basis=4)
     with pytest.raises(UsageError, match="exists"):
         pack(bank, tmp_path / "pack")
     with pytest.raises(BankError, match="pack already"):
         pack(packed_bank, tmp_path / "again")
-    for bad in ({"basis": 0}, {"retention": 0.0}, {"retention": 1.1}):
-        with pytest.raises(UsageError, match="expected"):
-            pack(bank, tmp_path / "x", **bad)
     path = tmp_path / "bank" / adapter_path("a0")
-    nan = [[(np.full_like(A, np.nan), B) for A, B in random_pairs(1, 2)[0]]][0]
-    path.write_bytes(_raw(nan))
+    path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes())
     with pytest.raises(IntegrityError):
         pack(Bank(tmp_path / "bank"), tmp_path / "x")
     assert {p.name for p in tmp_path.iterdir()} == {"bank", "pack"}
 
 
-def _raw(pairs: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
-    header = small_header(WIDE, 2, "f32")
-    parts = [encode(x, f, "f32") for pair in pairs for x, f in zip(pair, "AB", strict=True)]  # type: ignore[arg-type]
-    return header + b"".join(parts)
-
-
-def test_small_factors_are_a_lora_file(tmp_path: Path) -> None:
-    """In f32, its bytes are those of an adapter of the same shape."""
-    pairs = random_pairs(1, 2)[0]
-    write_tensors(tmp_path / "a", WIDE, 2, "float32", pairs)
-    (tmp_path / "b").write_bytes(_raw(pairs))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert AdapterFile(tmp_path / "a").layout == PackedFile(tmp_path / "b").layout
-
-
-@pytest.mark.parametrize("file_type", [AdapterFile, PackedFile])
 def test_threads_share_the_parsed_header_of_equal_files(
-    file_type: type[AdapterFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_header = safetensors_module.read_header
 
@@ -311,12 +284,12 @@ def test_threads_share_the_parsed_header_of_equal_files(
     # a shape that no other test has, so that its header is not cached yet
     write_tensors(tmp_path / "a", WIDE, 7, "float32", random_pairs(1, 7)[0])
     with ThreadPoolExecutor(4) as pool:
-        files = list(pool.map(file_type, [tmp_path / "a"] * 4))
+        files = list(pool.map(AdapterFile, [tmp_path / "a"] * 4))
     assert len({id(file.tensor_infos) for file in files}) == 1
 
 
-def test_int8_tensors_without_scales_are_refused(tmp_path: Path) -> None:
-    raw = small_header(WIDE[:1], 2, "int8")
+def test_small_factors_without_scales_are_refused(tmp_path: Path) -> None:
+    raw = small_header(WIDE[:1], 2)
     header = json.loads(raw[8:])
     name = "base_model.model.h.0.q.lora_A.scales"
     header["base_model.model.h.0.q.lora_A.x.scales"] = header.pop(name)
@@ -327,9 +300,9 @@ def test_int8_tensors_without_scales_are_refused(tmp_path: Path) -> None:
         PackedFile(tmp_path / "a")
 
 
-def test_factors_of_a_pack_have_one_of_its_types(tmp_path: Path) -> None:
+def test_small_factors_of_another_type_are_refused(tmp_path: Path) -> None:
     write_tensors(tmp_path / "a", WIDE, 6, "float16", random_pairs(1, 6)[0])
-    with pytest.raises(AdapterError, match="expected all to be one of BF16, I8, F32"):
+    with pytest.raises(AdapterError, match="expected factors in int8"):
         PackedFile(tmp_path / "a")
 
 
@@ -338,11 +311,11 @@ def test_factors_of_a_pack_have_one_of_its_types(tmp_path: Path) -> None:
     [
         ({"schema_version": 1}, "schema version 2"),
         ({"packing": None}, "unexpected file"),
-        ({"schema_version": 3}, "schema version 3"),
+        ({"schema_version": 3}, "schema_version: must be 1 or 2"),
         ({"spaces": []}, "a retained share"),
         ({"spaces": [[4, 4], [4, 99]]}, "expected at most"),
         ({"spaces": [[0, 4], [4, 4]]}, "expected at most"),
-        ({"dtype": "f64"}, "dtype"),
+        ({"dtype": "bf16"}, "dtype"),
         ({"retained": ["x"]}, "retained"),
         ({"strange": 1}, "strange"),
     ],
@@ -387,7 +360,7 @@ def test_a_basis_of_other_shapes_is_refused(tmp_path: Path) -> None:
 
 def test_an_adapter_from_a_pack_is_close_to_one_from_its_bank(tmp_path: Path, data: Path) -> None:
     bank = plain_bank()
-    packed_bank = pack(bank, tmp_path / "pack", basis=104, dtype="bf16")
+    packed_bank = pack(bank, tmp_path / "pack", basis=104)
     sums = []
     for b in (bank, packed_bank):
         generation = generate(data, b, Recipe())
@@ -409,10 +382,10 @@ def test_a_pack_is_listed_pushed_and_used(
 ) -> None:
     out = cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 6, "-q").out
     assert "of the updates' energy" in out
-    report = cli("bank", "pack", bank.folder, "-o", "small", "--dtype", "int8", "--json", "-q").json
+    report = cli("bank", "pack", bank.folder, "-o", "small", "--json", "-q").json
     assert report["after"] == Bank(tmp_path / "small").size
     assert min(report["retained"]) >= 0.97
-    assert "pack: bf16" in cli("bank", "list", "pack").out
+    assert "pack: 4 to 6 basis vectors" in cli("bank", "list", "pack").out
     assert cli("bank", "verify", "pack", "--json").json == {"problems": []}
     repo = f"{user.name}/pack"
     cli("bank", "push", "pack", repo, token=user.token)

@@ -288,7 +288,7 @@ def test_profiles_of_a_large_bank_are_read_from_their_shards(
 ) -> None:
     pushed_large(10)
     opened = Bank.from_hub(repo, hub=hub)
-    assert opened.index.entries == many.index.entries
+    assert list(opened.index.entries) == list(many.index.entries)
     profiles = opened.stored_profiles
     cli.hub.clear_requests()
     found = profiles.take([3, 25])
@@ -333,7 +333,7 @@ def test_two_pushes_of_one_folder_at_once_are_refused(hub: Hub, many: Bank, repo
     (many.folder / ".push").mkdir()
     with (
         FileLock(many.folder / ".push/lock"),
-        pytest.raises(BankError, match="is being pushed by another command"),
+        pytest.raises(BankError, match=r"another command is writing .*push"),
     ):
         push_bank(many.folder, repo, hub=hub)
     push_bank(many.folder, repo, hub=hub)

@@ -19,14 +19,14 @@ import numpy as np
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.manifest import parse
-from hf_lorameta.bank.pack_format import PackedFile, small_header
+from hf_lorameta.bank.pack_format import PackedFile
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.layouts import find_columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.formats.lora_file import AdapterFile
+from hf_lorameta.formats.lora_file import AdapterFile, canonical_header
 from hf_lorameta.formats.lora_layout import Module, read_layout
 from hf_lorameta.formats.peft_config import read_config, write_config
 from hf_lorameta.formats.safetensors import read_header
@@ -88,7 +88,7 @@ def mutate_json(rng: random.Random, value: Any) -> Any:
 
 
 def _header() -> tuple[dict[str, Any], bytes]:
-    raw = small_header(LAYOUT, 2, "f32")
+    raw = canonical_header(LAYOUT, 2, "float32")[0]
     header = json.loads(raw[8:])
     size = max(v["data_offsets"][1] for k, v in header.items() if k[0] != "_")
     return header, b"\0" * size
@@ -163,7 +163,7 @@ def packs(number: int) -> Result:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "pack")
         bank = make_bank(Path(scratch, "bank"), random_pairs(2, 2))
-        pack(bank, folder, basis=3, dtype="int8")
+        pack(bank, folder, basis=3)
         index = json.loads((folder / "bank.json").read_bytes())
         small = folder / "adapters" / "a0.safetensors"
         raw, mutated = small.read_bytes(), Path(scratch, "mutated")

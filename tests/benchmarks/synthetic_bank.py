@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
-from hf_lorameta.bank.bank_files import ChecksumCache
 from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     WORK_FOLDER,
@@ -78,7 +77,6 @@ def write_bank(folder: Path, shape: Shape, seed: int = 0) -> Bank:
     index = index_of(folder, "mistralai/Mistral-7B-Instruct-v0.2", shape.layout, entries,
                      profiles(shape.adapters, VOCAB, seed))  # fmt: skip
     write_index(folder, index)
-    _save_checksums(folder, entries)
     return Bank(folder)
 
 
@@ -98,14 +96,6 @@ def index_of(
         files=stored.files | {TOKENIZER_FILE: sha256(folder / TOKENIZER_FILE)},
         typical_distances=stored.typical_distances, median_distances=stored.median_distances,
     )  # fmt: skip
-
-
-def _save_checksums(folder: Path, entries: tuple[IndexEntry, ...]) -> None:
-    """Save checksums as `bank build` does, so that the files are not hashed again."""
-    checksums = ChecksumCache(folder / WORK_FOLDER / "seen.json")
-    for entry in entries:
-        checksums.record(adapter_path(entry.name), folder / adapter_path(entry.name), entry.sha256)
-    checksums.save()
 
 
 def _space(rng: np.random.Generator, shared: int, dim: int) -> FloatArray:

@@ -73,7 +73,7 @@ def test_the_manifest_pins_adapters_and_datasets_and_can_be_built(
     assert "2 state no license" in done.out
     cli("bank", "build", "m.yaml", "-o", "b")
     assert {e["adapter"] for e in cli("bank", "list", "b", "--json").json["entries"]} == set(wanted)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "m.left-out.tsv", "m.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "m.yaml"]
 
 
 def card(**fields: Any) -> bytes:
@@ -134,9 +134,7 @@ def test_adapters_in_folders_are_found_with_datasets_and_licenses_of_their_own_c
     assert limited["more"]
 
 
-def test_each_adapter_that_is_left_out_has_its_reason(
-    cli: Shell, publisher: Publisher, tmp_path: Path
-) -> None:
+def test_each_adapter_that_is_left_out_has_its_reason(cli: Shell, publisher: Publisher) -> None:
     user, base = publisher.user, publisher.base
     plain = adapter_files(base=base)
     gated = user.dataset("gated", {"train.jsonl": rows(0)}, gated=True)
@@ -178,10 +176,6 @@ def test_each_adapter_that_is_left_out_has_its_reason(
     details = {left["adapter"]: left["detail"] for left in found["left_out"]}
     assert "o/a, o/b" in details[f"{user.name}/two"]
     assert "org/z" in details[f"{user.name}/other-base"]
-    table = (tmp_path / "m.left-out.tsv").read_text().splitlines()
-    listed = [line.split("\t") for line in table]
-    assert listed[0] == ["adapter", "reason", "detail"]
-    assert {line[0]: line[1] for line in listed[1:]} == expected
     assert touched(cli.hub, WEIGHTS_FILE) == []  # the build checks weights
     for name in ("no-data", "two"):  # the list says enough
         assert touched(cli.hub, f"/{user.name}/{name}") == []

@@ -13,7 +13,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, wasserstein_distance
 
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
-from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
+from hf_lorameta.errors import BankError
 from hf_lorameta.method import metrics
 from hf_lorameta.method.metrics import METRICS, between, distances, js, kl, mmd, wasserstein
 from hf_lorameta.method.token_counts import SMOOTHING, Counts, QueryCounts
@@ -330,25 +330,3 @@ def test_between_refuses_a_bank_in_which_every_dataset_lacks_the_part() -> None:
     bank = ProfileTable.from_profiles([profile([0, 0, 0], [1, 1, 1])]).only("input")
     with pytest.raises(BankError, match="no dataset of the bank has the texts"):
         between(bank, 3, "js-io")
-
-
-def test_an_unknown_metric_lists_the_known_ones() -> None:
-    with pytest.raises(
-        RecipeError, match="'cosine', expected one of wd, kl, js, mmd, js-io, js-task"
-    ):
-        distances(profile([1]), ProfileTable.from_profiles([profile([1])]), 1, "cosine")
-
-
-def test_an_empty_bank_is_refused() -> None:
-    with pytest.raises(BankError, match="no dataset"):
-        distances(profile([1]), ProfileTable.from_profiles([]), 1, "js")
-
-
-def test_ids_outside_the_vocabulary_are_refused() -> None:
-    with pytest.raises(BankError, match="token id 2, expected below 2"):
-        distances(profile([1]), ProfileTable.from_profiles([profile([0, 0, 1])]), 2, "js")
-
-
-def test_a_profile_without_a_token_is_refused() -> None:
-    with pytest.raises(EmptyDatasetError):
-        distances(profile([0]), ProfileTable.from_profiles([profile([1])]), 1, "js")

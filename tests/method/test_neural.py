@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hf_lorameta.environment import install_hint
-from hf_lorameta.errors import BankError, MissingExtraError, RecipeError
+from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.method import neural as neural_module
 from hf_lorameta.method.coefficients import RuleInputs, neural, normalized
 from hf_lorameta.method.neural import FitReport, _split, fit_neural, gram
@@ -44,13 +44,6 @@ def test_the_gram_matrix_of_blocks_is_that_of_all_columns(monkeypatch: pytest.Mo
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     assert got.dtype == np.float64
     np.testing.assert_array_equal(got, got.T)
-
-
-def test_blocks_of_different_height_are_refused() -> None:
-    with pytest.raises(BankError, match="no adapter"):
-        gram([])
-    with pytest.raises(BankError, match=r"shape \(3, 2\), expected \(2, m\)"):
-        gram([np.ones((2, 2), np.float32), np.ones((3, 2), np.float32)])
 
 
 # --- the loss ------------------------------------------------------------------------------------
@@ -180,43 +173,6 @@ def test_a_fifth_is_held_out(n: int, held_out: int) -> None:
 
 
 # --- errors ---------------------------------------------------------------------------------------
-
-
-def test_a_bank_of_two_is_refused() -> None:
-    with pytest.raises(BankError, match="holds 2 adapters, expected at least 3"):
-        fit_neural(np.zeros((2, 2)), np.eye(2))
-
-
-def test_shapes_that_differ_are_refused() -> None:
-    with pytest.raises(BankError, match=r"distances \(3, 3\) and Gram matrix \(4, 4\)"):
-        fit_neural(np.zeros((3, 3)), np.eye(4))
-
-
-def test_values_that_are_not_finite_are_refused() -> None:
-    wrong = np.eye(3)
-    wrong[1, 2] = np.nan
-    with pytest.raises(BankError, match="the distance of 1 and 2 is nan"):
-        fit_neural(wrong, np.eye(3))
-    with pytest.raises(BankError, match="the Gram matrix's entry of 1 and 2 is nan"):
-        fit_neural(np.eye(3), wrong)
-
-
-def test_adapters_that_are_all_zero_are_refused() -> None:
-    with pytest.raises(BankError, match="every adapter of the bank is zero"):
-        fit_neural(np.zeros((3, 3)), np.zeros((3, 3)))
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"hidden": 0},
-        {"steps": -1},
-    ],
-)
-def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
-    (name,) = setting
-    with pytest.raises(RecipeError, match=name):
-        fit_neural(np.zeros((3, 3)), np.eye(3), **setting)  # type: ignore[arg-type]
 
 
 def test_missing_torch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,9 +177,8 @@ def test_a_general_adapter_alone_can_be_published(lone: Bank) -> None:
     assert (len(lone), lone.verify()) == (0, [])
     assert "a general adapter for" in repr(lone)
     card = bank_card(lone, "user/bank")
-    assert "lists every source with its commit and license" in card
-    assert "skipped" not in card
-    with pytest.raises(BankError, match="no adapters besides the general one, expected at least 3"):
+    assert "# A bank of a general LoRA adapter for `" in card
+    with pytest.raises(BankError, match="holds 0 adapters of single tasks, expected at least 3"):
         fit_bank(lone)
 
 
@@ -229,7 +228,7 @@ def test_factors_are_averaged_without_the_output_prior(
 
 
 def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
-    packed = pack(bank, tmp_path / "pack", retention=1.0, dtype="f32")
+    packed = pack(bank, tmp_path / "pack", retention=1.0)
     assert packed.verify() == []
     assert packed.index.general is not None
     assert len(packed) == len(bank)
@@ -238,7 +237,8 @@ def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
         combine_adapters(plan(new, bank), no_progress),
         strict=True,
     ):
-        np.testing.assert_allclose(ours[1] @ ours[0], theirs[1] @ theirs[0], atol=1e-4)
+        exact = theirs[1] @ theirs[0]
+        assert np.linalg.norm(ours[1] @ ours[0] - exact) < 0.02 * np.linalg.norm(exact)
 
 
 def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:

@@ -282,7 +282,7 @@ def test_no_adapter_that_was_built_is_dropped(base: Path, bank: Built, tmp_path:
 
 def test_no_usable_task_is_an_error(base: Path, tmp_path: Path) -> None:
     tiny.write_task(tmp_path / "tasks", "empty", [])
-    with pytest.raises(BankError, match="the only entry cannot be used"):
+    with pytest.raises(BankError, match="no entry can be used"):
         train(base, tmp_path / "tasks", tmp_path / "bank")
 
 
