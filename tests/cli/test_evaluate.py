@@ -235,15 +235,6 @@ def test_several_adapters_are_in_one_table_under_their_names(cli: Shell, two: Pu
     assert "| b " in table
 
 
-def test_a_mixture_is_an_adapter_too_and_its_parts_are_named(
-    cli: Shell, two: Published, bank: Built
-) -> None:
-    generate = ("generate", two.dataset, "--bank", bank.folder, "--emit", "mixture")
-    cli(*generate, "-o", "mixture")
-    refused = cli("evaluate", "b", "mixture", before=fake_evaluator(), code=5).err
-    assert "name one of the adapters in it, such as mixture/experts/" in refused
-
-
 def test_scores_of_several_adapters_go_to_the_card_of_each_without_the_others(
     cli: Shell, two: Published, user: Account, tmp_path: Path
 ) -> None:
