@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.demo import TRAIN_FILE
-from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
 from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.environment import cache_dir, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
@@ -45,7 +44,7 @@ def run_demo(say: Callable[[str], None], *, max_rows: int = 100) -> dict[str, An
 
     Returns:
         ``url`` of the adapter, ``seconds`` of generating it, ``files`` in its repo, ``scores`` by
-        method (None without an engine or the base model), ``missing`` (lines on what to install),
+        method (None without torch or the base model), ``missing`` (lines on what to install),
         ``try`` (a command that prompts the adapter), and ``summary``, a text.
     """
     require_extra("starlette", "uvicorn", extra="demo")
@@ -143,30 +142,16 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Score the adapter beside the base model and a 3-shot prompt."""
     try:
-        engine = _engine_options(base_model)
+        require_extra("torch", "transformers", "peft", "rouge_score")
+        base = str(locate(base_model))
     except LoraMetaError as error:
         lines = [f"Not evaluated: {error}.", f"To see scores: {error.hint}"]
         if isinstance(error, MissingExtraError):
             lines[1] += ", then run hf-lorameta demo again."
         return {"scores": None, "missing": lines, "summary": "\n".join(lines)}
-    command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, *engine]
+    command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", base]
     report = _run([*command, "--max-rows", str(max_rows)], environment, say)
     return {"scores": report["scores"], "missing": [], "summary": _summary(report)}
-
-
-def _engine_options(base_model: str) -> list[str]:
-    """Return options of ``evaluate``: for transformers if it is installed, else for llama.cpp.
-
-    If neither is available, the error is that of transformers.
-    """
-    try:
-        require_extra("torch", "transformers", "peft", "rouge_score")
-        return ["--base", str(locate(base_model))]
-    except MissingExtraError:
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise
-    require_extra("rouge_score", "gguf", extra="gguf")
-    return ["--engine", "llama.cpp", "--base", str(base_gguf(base_model))]
 
 
 def _summary(report: dict[str, Any]) -> str:
