@@ -31,7 +31,7 @@ from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import fit_adapter
-from tests.benchmarks.measurements import Clock
+from tests.benchmarks.measurements import Clock, peak_memory
 from tests.benchmarks.random_models import CONFIGS, bank_shape, random_model, word_tokenizer
 from tests.benchmarks.synthetic_bank import write_bank
 from tests.benchmarks.tables import markdown_table
@@ -63,7 +63,7 @@ def timed(run: Callable[[], Any]) -> Figures:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     with Clock() as clock:
         run()
-    return {name: clock.figures[name] for name in ("seconds", "cpu", "peak")}
+    return {"seconds": clock.seconds, "cpu": clock.cpu, "peak": peak_memory()}
 
 
 class Measurements:
@@ -131,10 +131,10 @@ def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     torch.set_num_threads(options.threads)
     if options.slow_bfloat16:
         torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
-    folder = options.folder / f"{options.size}-{options.layers or 'all'}-layers"
+    folder = options.folder / options.size
     if not (folder / "bank.json").exists():
-        write_bank(folder, bank_shape(options.size, options.layers, options.adapters))
-    model = random_model(options.size, options.layers, options.dtype)
+        write_bank(folder, bank_shape(options.size))
+    model = random_model(options.size)
     tokenizer = word_tokenizer(CONFIGS[options.size]["vocab_size"])
     with Session(Bank(folder), model=(model, tokenizer)) as session:
         recipe = Recipe(fit=ROWS, train=ROWS)
@@ -152,10 +152,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=CONFIGS, default="1b")
-    parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--adapters", type=int, default=8, help="of the bank")
-    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--slow-bfloat16",
