@@ -43,9 +43,9 @@ def run_demo(say: Callable[[str], None], *, max_rows: int = 100) -> dict[str, An
         max_rows: score at most this many.
 
     Returns:
-        ``url`` of the adapter, ``seconds`` of generating it, ``files`` in its repo, ``scores`` by
-        method (None without torch or the base model), ``missing`` (lines on what to install),
-        ``try`` (a command that prompts the adapter), and ``summary``, a text.
+        ``url`` of the adapter, ``seconds`` of generating it, ``scores`` by method (None without
+        torch or the base model), ``try`` (a command that prompts the adapter), and ``summary``, a
+        text.
     """
     require_extra("starlette", "uvicorn", extra="demo")
     from hf_lorameta.localhub import LocalHub
@@ -66,8 +66,6 @@ def run_demo(say: Callable[[str], None], *, max_rows: int = 100) -> dict[str, An
         result = {
             "url": pushed["url"],
             "seconds": pushed["seconds"],
-            "files": hub.files(ADAPTER_REPO),
-            "coefficients": len(inspected["coefficients"]),
             "try": _try_command(save_adapter(hub)),
         }
         result |= _evaluate(inspected["base_model_name_or_path"], max_rows, visitor, say)
@@ -148,10 +146,10 @@ def _evaluate(
         lines = [f"Not evaluated: {error}.", f"To see scores: {error.hint}"]
         if isinstance(error, MissingExtraError):
             lines[1] += ", then run hf-lorameta demo again."
-        return {"scores": None, "missing": lines, "summary": "\n".join(lines)}
+        return {"scores": None, "summary": "\n".join(lines)}
     command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", base]
     report = _run([*command, "--max-rows", str(max_rows)], environment, say)
-    return {"scores": report["scores"], "missing": [], "summary": _summary(report)}
+    return {"scores": report["scores"], "summary": _summary(report)}
 
 
 def _summary(report: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ def test_missing_packages_are_reported_with_the_command_that_installs_them(
     )
     result = run._evaluate("org/base", 48, {}, print)
     assert result["scores"] is None
-    assert result["missing"] == [
+    assert result["summary"].splitlines() == [
         "Not evaluated: torch is not installed.",
         f"To see scores: {install_hint('eval')}, then run hf-lorameta demo again.",
     ]
