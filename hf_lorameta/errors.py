@@ -105,10 +105,6 @@ def in_words(advice: Sequence[Advice], spell: Callable[[Option], str]) -> str:
     return ", or ".join(part if isinstance(part, str) else spell(part) for part in advice)
 
 
-def _is_for_commands(part: Advice) -> bool:
-    return isinstance(part, Option) and part.name in _NOT_IN_PYTHON
-
-
 class LoraMetaError(Exception):
     """Base class of this package's errors.
 
@@ -130,7 +126,7 @@ class LoraMetaError(Exception):
     def advise(self, *more: Advice) -> None:
         """Add alternatives to the advice."""
         self.advice += tuple(filter(None, more))
-        known = [part for part in self.advice if not _is_for_commands(part)]
+        known = [p for p in self.advice if isinstance(p, str) or p.name not in _NOT_IN_PYTHON]
         self.__notes__ = [in_words(known, in_python)] if known else []
 
     @property

@@ -139,7 +139,8 @@ class Request:
             self.template and from_option(self.template),
             self.instruction and from_option(self.instruction),
         )
-        left_out = _read_names(self.general_without) if self.general_without else set()
+        names = self.general_without.read_text("utf-8") if self.general_without else ""
+        left_out = set(names.split())
         return tuple(dataclasses.replace(t, general=t.name not in left_out) for t in found)
 
 
@@ -205,14 +206,6 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
         )
     url = push_bank(bank.folder, request.push_to, hub=hub) if request.push_to else None
     _show(bank, url, request.json)
-
-
-def _read_names(path: Path) -> set[str]:
-    """Return the names in a file, which white space separates."""
-    try:
-        return set(path.read_text("utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
 
 
 def _show(bank: "Bank", url: str | None, json: bool) -> None:

@@ -1,6 +1,5 @@
 """The command that runs every step on this machine."""
 
-import sys
 from functools import partial
 from typing import Annotated
 
@@ -17,15 +16,7 @@ def demo(
     quiet: QuietFlag = False,
 ) -> None:
     """Run every step on this machine: a loopback Hub, the embedded bank, push, evaluate."""
-    from tqdm import tqdm
+    from hf_lorameta.demo.run import run_demo
 
-    from hf_lorameta.demo.run import Console, run_demo
-
-    hidden = quiet or not sys.stderr.isatty()
-    with tqdm(bar_format="{desc}", leave=False, disable=hidden) as line:
-        console = Console(
-            say=partial(log, False),
-            progress=lambda step, seconds: line.set_description_str(f"{step}: {seconds:.0f} s"),
-        )
-        report = run_demo(None if quiet else console, max_rows=max_rows)
+    report = run_demo(partial(log, quiet), max_rows=max_rows)
     emit(json, report, lambda: str(report["summary"]))

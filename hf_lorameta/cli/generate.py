@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.plan import Plan
-    from hf_lorameta.pipeline.publish import Target
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.pipeline.session import Session
 
@@ -185,7 +183,7 @@ def push(
             create_pr=create_pr,
             hub=session.hub,
         )
-        if not (overwrite or _agrees(target)):
+        if not overwrite:
             refuse_overwrite(target)
         if on:
             bank, token, seconds = session.bank, request.token, request.seconds or 0.0
@@ -315,14 +313,6 @@ def _default_name(request: Request, session: "Session") -> str:
 
     base_model = session.bank.index.base_model
     return default_repo_id(session.hub.user(), str(request.dataset), base_model)
-
-
-def _agrees(target: "Target") -> bool:
-    """Ask on a terminal whether to replace the repo's files; elsewhere the answer is no."""
-    if not target.replaces or target.create_pr or not sys.stdin.isatty():
-        return False
-    names = ", ".join(target.replaces)
-    return typer.confirm(f"{target.repo_id} already holds {names}. Replace?", abort=True, err=True)
 
 
 def _describe(plan: "Plan", advice: str | None) -> str:

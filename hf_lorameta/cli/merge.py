@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from hf_lorameta import recipe as recipes
 from hf_lorameta.cli.options import (
@@ -18,8 +19,6 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log, push_command, stage_bars
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.recipe import MergeRecipe
-
-_SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
 @example(
@@ -123,10 +122,7 @@ def parse_size(text: str) -> int:
         >>> parse_size("2MB"), parse_size("1.5 kB"), parse_size("1000")
         (2000000, 1500, 1000)
     """
-    number, unit = text.strip(), 1
-    if number[-2:].lower() in _SIZES:
-        number, unit = number[:-2], _SIZES[number[-2:].lower()]
     try:
-        return int(float(number) * unit)
-    except (ValueError, OverflowError):
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
         raise UsageError(f"{text} is not a size", hint=Option("max_size", "2MB")) from None

@@ -96,7 +96,7 @@ ExportOption = Annotated[
 ]
 OverwriteFlag = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace an existing adapter without asking."),
+    typer.Option("--overwrite", help="Replace an existing adapter."),
 ]
 EngineOption = Annotated[
     Literal["transformers", "llama.cpp"],

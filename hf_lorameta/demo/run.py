@@ -11,19 +11,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.demo import TRAIN_FILE
-from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
 from hf_lorameta.engines.scoring import Report, Sample, Scores
-from hf_lorameta.environment import cache_dir, each_second, install_hint, require_extra
+from hf_lorameta.environment import cache_dir, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
@@ -36,62 +32,43 @@ DATA_FOLDER = TRAIN_FILE.parent
 BANK_REPO = "lorameta/smollm2-demo-bank"
 DATASET_REPO = "newcomer/guestbook-sentiment"
 ADAPTER_REPO = "newcomer/guestbook-adapter"
-_FIRST_ROWS = 4
-"""Rows scored before all others, for a first result within a minute."""
 _SAMPLES = 3
 
 
-@dataclass(frozen=True)
-class Console:
-    """Functions that show what the demo does."""
+def run_demo(say: Callable[[str], None], *, max_rows: int = 100) -> dict[str, Any]:
+    """Run the demo.
 
-    say: Callable[[str], None]
-    progress: Callable[[str, float], None]  # called every second with a step and its seconds so far
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Report the progress of the code in the ``with`` block from a thread."""
-        start = time.monotonic()
-        self.progress(name, 0.0)
-        with each_second(lambda: self.progress(name, time.monotonic() - start)):
-            yield
-
-
-def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str, Any]:
-    """Run the demo; with a console, also score a few rows for a first result.
+    Args:
+        say: shows what the demo does.
+        max_rows: score at most this many.
 
     Returns:
-        ``url`` of the adapter, ``seconds`` of generating it, ``files`` in its repo, ``scores`` by
-        method (None without an engine or the base model), ``missing`` (lines on what to install),
-        ``try`` (a command that prompts the adapter), and ``summary``, a text.
+        ``url`` of the adapter, ``seconds`` of generating it, ``scores`` by method (None without
+        torch or the base model), ``try`` (a command that prompts the adapter), and ``summary``, a
+        text.
     """
     require_extra("starlette", "uvicorn", extra="demo")
     from hf_lorameta.localhub import LocalHub
 
-    first_rows = _FIRST_ROWS if console else 0
-    console = console or Console(lambda message: None, lambda step, seconds: None)
     with tempfile.TemporaryDirectory(prefix="lorameta-demo-") as scratch, LocalHub() as hub:
         token = seed(hub)
-        console.say(f"A Hub for this demo runs on {hub.url} until the demo ends.")
+        say(f"A Hub for this demo runs on {hub.url} until the demo ends.")
         owner = _environment(hub, Path(scratch) / "owner", token)
         visitor = _environment(hub, Path(scratch) / "visitor", None)
 
         command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO]
         command += ["--no-fit", "--no-check"]  # a fit of these rows does not help, and takes time
-        pushed = _run([*command, "--repo-id", ADAPTER_REPO], owner, console)
-        console.say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
-        inspected = _run(["inspect", ADAPTER_REPO], visitor, console)
+        pushed = _run([*command, "--repo-id", ADAPTER_REPO], owner, say)
+        say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
+        inspected = _run(["inspect", ADAPTER_REPO], visitor, say)
         nearest = (f"{c['title']} {c['coefficient']:.1%}" for c in inspected["coefficients"][:3])
-        console.say(f"Its recipe is public; the largest coefficients: {', '.join(nearest)}")
+        say(f"Its recipe is public; the largest coefficients: {', '.join(nearest)}")
         result = {
             "url": pushed["url"],
             "seconds": pushed["seconds"],
-            "files": hub.files(ADAPTER_REPO),
-            "coefficients": len(inspected["coefficients"]),
             "try": _try_command(save_adapter(hub)),
         }
-        base_model = inspected["base_model_name_or_path"]
-        result |= _evaluate(base_model, first_rows, max_rows, visitor, console)
+        result |= _evaluate(inspected["base_model_name_or_path"], max_rows, visitor, say)
     invitation = "Try the adapter on notes of your own (llama.cpp, on this CPU):"
     lines = [result["summary"], "", invitation]
     if importlib.util.find_spec("xllamacpp") is None:
@@ -134,21 +111,22 @@ def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, st
     return hub.env(token, home=home) | {"HF_LORAMETA_CACHE": str(cache_dir())}
 
 
-def _run(arguments: list[str], environment: dict[str, str], console: Console) -> dict[str, Any]:
+def _run(
+    arguments: list[str], environment: dict[str, str], say: Callable[[str], None]
+) -> dict[str, Any]:
     """Run a command of this package, show its messages, and return its JSON."""
+    say(f"\n$ hf-lorameta {shlex.join(arguments)}")
     command = [sys.executable, "-m", "hf_lorameta", *arguments, "--json"]
     messages = []
     with (
-        console.step(arguments[0]),
         tempfile.TemporaryFile("w+", encoding="utf-8") as output,
         subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.PIPE, encoding="utf-8"
         ) as process,
     ):
-        console.say(f"\n$ hf-lorameta {shlex.join(arguments)}")
         for line in process.stderr or ():
             messages.append(line)
-            console.say(f"  {line.rstrip()}")
+            say(f"  {line.rstrip()}")
         if process.wait():
             text = "".join(messages).strip()
             raise LoraMetaError(f"{arguments[0]} failed: {text[-1000:]}")
@@ -158,39 +136,20 @@ def _run(arguments: list[str], environment: dict[str, str], console: Console) ->
 
 
 def _evaluate(
-    base_model: str, first_rows: int, max_rows: int, environment: dict[str, str], console: Console
+    base_model: str, max_rows: int, environment: dict[str, str], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Score the adapter, and before that, for a first result, on `first_rows` rows."""
+    """Score the adapter beside the base model and a 3-shot prompt."""
     try:
-        with console.step("loading the base model"):
-            engine = _engine_options(base_model)
+        require_extra("torch", "transformers", "peft", "rouge_score")
+        base = str(locate(base_model))
     except LoraMetaError as error:
         lines = [f"Not evaluated: {error}.", f"To see scores: {error.hint}"]
         if isinstance(error, MissingExtraError):
             lines[1] += ", then run hf-lorameta demo again."
-        return {"scores": None, "missing": lines, "summary": "\n".join(lines)}
-    command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, *engine]
-    if 0 < first_rows < max_rows:
-        few = ["--max-rows", str(first_rows), "--shots", "0"]
-        console.say(_summary(_run([*command, *few], environment, console)))
-        console.say("\nNext: more rows, and a 3-shot prompt to compare with.")
-    report = _run([*command, "--max-rows", str(max_rows)], environment, console)
-    return {"scores": report["scores"], "missing": [], "summary": _summary(report)}
-
-
-def _engine_options(base_model: str) -> list[str]:
-    """Return options of ``evaluate``: for transformers if it is installed, else for llama.cpp.
-
-    If neither is available, the error is that of transformers.
-    """
-    try:
-        require_extra("torch", "transformers", "peft", "rouge_score")
-        return ["--base", str(locate(base_model))]
-    except MissingExtraError:
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise
-    require_extra("rouge_score", "gguf", extra="gguf")
-    return ["--engine", "llama.cpp", "--base", str(base_gguf(base_model))]
+        return {"scores": None, "summary": "\n".join(lines)}
+    command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", base]
+    report = _run([*command, "--max-rows", str(max_rows)], environment, say)
+    return {"scores": report["scores"], "summary": _summary(report)}
 
 
 def _summary(report: dict[str, Any]) -> str:

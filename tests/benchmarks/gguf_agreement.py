@@ -2,9 +2,8 @@
 
 8 adapters of ``../shared``, 20 test rows of each one's own task. Reports the mean and the largest
 absolute difference of the reference tokens' log-probabilities between the engines, and the share of
-equal greedy continuations of 24 tokens: for the base model, with the adapter, and with the adapter
-exported without the permutation of q and k; with both engines on the same float32 weights, and with
-the 4-bit base model in llama.cpp.
+equal greedy continuations of 24 tokens, for the base model and with the adapter: with both engines
+on the same float32 weights, and with the 4-bit base model in llama.cpp.
 """
 
 import argparse
@@ -24,7 +23,6 @@ from tests.support.engine_fixtures import (
     PeftEngine,
     dequantized,
     packaged,
-    without_permutation,
 )
 
 HEAD = ("base in llama.cpp", "adapter", "mean abs Δ logprob", "largest", "greedy equal")
@@ -53,8 +51,6 @@ def main() -> None:
             with EnginePair(peft, base, list(rows), scratch, exact) as pair:
                 lines.append(cells(title, "none", compare(pair, False)))
                 lines.append(cells(title, "exported", compare(pair, True)))
-            with without_permutation(), EnginePair(peft, base, list(rows), scratch, exact) as pair:
-                lines.append(cells(title, "exported without the permutation", compare(pair, True)))
     print(markdown_table(HEAD, lines, right=(2, 3, 4)))
 
 

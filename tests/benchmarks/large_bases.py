@@ -7,9 +7,7 @@ takes 14.5 GB of it. A bank of random adapters for q, k and v is written to FOLD
 on rows of 100 tokens: an instruction of 20 that all share, and 14 of output.
 
 Parts: ``forward`` scores 16 rows, ``fit`` is all of ``--fit 16``, ``train`` a step of
-``--train 16`` (two adapters, 8 rows each), ``check`` all of ``--check 16``, ``budget`` the time
-that ``--budget`` expects of ``--train 16`` at most; ``train16`` is a whole run. Peak memory
-includes the base model.
+``--train 16`` (two adapters, 8 rows each). Peak memory includes the base model.
 """
 
 import argparse
@@ -26,15 +24,14 @@ import numpy as np
 
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.pipeline.budget import recipe_within
 from hf_lorameta.pipeline.generate import prepare
-from hf_lorameta.pipeline.make import check_adapter, make_adapter
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.train import fit_adapter, train_adapter
-from tests.benchmarks.measurements import Clock
+from hf_lorameta.pipeline.train import fit_adapter
+from tests.benchmarks.measurements import Clock, peak_memory
 from tests.benchmarks.random_models import CONFIGS, bank_shape, random_model, word_tokenizer
 from tests.benchmarks.synthetic_bank import write_bank
 from tests.benchmarks.tables import markdown_table
@@ -66,7 +63,7 @@ def timed(run: Callable[[], Any]) -> Figures:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     with Clock() as clock:
         run()
-    return {name: clock.figures[name] for name in ("seconds", "cpu", "peak")}
+    return {"seconds": clock.seconds, "cpu": clock.cpu, "peak": peak_memory()}
 
 
 class Measurements:
@@ -74,7 +71,7 @@ class Measurements:
 
     Args:
         session: with the base model.
-        plan: of random rows, with `fit`, `train` and `check`.
+        plan: of random rows, with `fit` and `train`.
         drawn: its labeled rows.
 
     Attributes:
@@ -90,9 +87,6 @@ class Measurements:
             "forward": self._forward,
             "fit": self._fit,
             "train": self._training_step,
-            "check": self._check,
-            "budget": self._budget,
-            "train16": self._whole_training,
         }
 
     def _forward(self) -> Figures:
@@ -120,26 +114,6 @@ class Measurements:
             next(steps)  # the first also measures the start
             return timed(lambda: next(steps))
 
-    def _check(self) -> Figures:
-        generation = make_adapter(replace(self._plan, recipe=Recipe()), session=self._session)
-        return timed(lambda: check_adapter(generation, self._drawn, self._evaluator))
-
-    def _budget(self) -> Figures:
-        plan = replace(self._plan, recipe=Recipe())
-        rows = self._drawn.train[:ROWS]
-        return {"seconds": recipe_within(plan, rows, self._session, 1e9).seconds}
-
-    def _whole_training(self) -> Figures:
-        generation, evaluator = self._generation(), self._session.evaluator
-        steps: list[int] = []
-
-        def progress(done: int, total: int, loss: float) -> None:
-            steps.append(done)
-
-        rows = self._drawn
-        figures = timed(lambda: train_adapter(generation, rows, evaluator, losses=progress))
-        return figures | {"steps": len(steps)}
-
     def _generation(self) -> Generation:
         """Return the adapter as it is generated."""
         plan = replace(self._plan, recipe=Recipe())
@@ -147,7 +121,7 @@ class Measurements:
         return replace(generation, plan=replace(generation.plan, recipe=self._plan.recipe))
 
 
-PARTS = ("forward", "fit", "train", "check", "budget", "train16")
+PARTS = ("forward", "fit", "train")
 
 
 def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
@@ -157,13 +131,13 @@ def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     torch.set_num_threads(options.threads)
     if options.slow_bfloat16:
         torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
-    folder = options.folder / f"{options.size}-{options.layers or 'all'}-layers"
+    folder = options.folder / options.size
     if not (folder / "bank.json").exists():
-        write_bank(folder, bank_shape(options.size, options.layers, options.adapters))
-    model = random_model(options.size, options.layers, options.dtype)
+        write_bank(folder, bank_shape(options.size))
+    model = random_model(options.size)
     tokenizer = word_tokenizer(CONFIGS[options.size]["vocab_size"])
     with Session(Bank(folder), model=(model, tokenizer)) as session:
-        recipe = Recipe(fit=ROWS, train=ROWS, check=ROWS)
+        recipe = Recipe(fit=ROWS, train=ROWS)
         dataset = session.open_dataset(random_rows(4 * ROWS))
         prepared = prepare(dataset, session, recipe)
         measurements = Measurements(session, prepared.plan, prepared.rows)
@@ -178,10 +152,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=CONFIGS, default="1b")
-    parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:5])
-    parser.add_argument("--adapters", type=int, default=8, help="of the bank")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--slow-bfloat16",
@@ -194,11 +165,9 @@ def main() -> None:
     for part, figures in measure(options):
         load = round(os.getloadavg()[0], 1)
         print(json.dumps({"part": part, **figures, "load": load}), file=sys.stderr, flush=True)
-        cells = (f"{figures[name]:.1f}" if name in figures else "" for name in ("seconds", "cpu"))
-        peak = f"{figures['peak'] / 1024:.1f}" if "peak" in figures else ""
-        rows.append([part, *cells, peak, str(figures.get("steps", ""))])
-    head = ["part", "seconds", "CPU seconds", "peak GB", "steps"]
-    print(markdown_table(head, rows, right=range(1, 5)))
+        cells = (f"{figures[name]:.1f}" for name in ("seconds", "cpu"))
+        rows.append([part, *cells, f"{figures['peak'] / 1024:.1f}"])
+    print(markdown_table(["part", "seconds", "CPU s", "peak GB"], rows, right=range(1, 4)))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
-
-Figures = dict[str, Any]
 
 
 def peak_memory() -> float:
@@ -14,20 +11,12 @@ def peak_memory() -> float:
 
 
 class Clock:
-    """Wall time, CPU time and peak memory of a block of code."""
+    """Wall time and CPU time of a block of code, in seconds."""
 
     def __enter__(self) -> "Clock":
-        self._start, self._cpu, self._before = (
-            time.perf_counter(),
-            time.process_time(),
-            peak_memory(),
-        )
+        self._start, self._cpu = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._start
         self.cpu = time.process_time() - self._cpu
-        self.figures: Figures = {
-            "seconds": self.seconds, "cpu": self.cpu, "peak": peak_memory(),
-            "above": peak_memory() - self._before,
-        }  # fmt: skip

@@ -1,8 +1,9 @@
 """Run the tests of huggingface_hub against `tests.support.full_hub.FullHub`; print what passes.
 
 The tests are those of the installed version. They are downloaded with its source distribution and
-nothing of them is kept. Tests of the production Hub, of Xet storage and of services that the
-loopback Hub does not have are out of scope, and so are tests whose files are not distributed.
+nothing of them is kept. Tests of the production Hub, of Xet storage and of what the loopback Hub
+does not have, since no command uses it, are out of scope, and so are tests whose files are not
+distributed.
 """
 
 import argparse
@@ -30,12 +31,14 @@ FILES = {
     "file_system": "test_hf_file_system.py",
     "hub_mixin": "test_hub_mixin.py",
     "scheduler": "test_commit_scheduler.py",
-    "discussions": "test_cli_discussions.py",
     "cache_layout": "test_cache_layout.py",
 }
 OUT_OF_SCOPE = re.compile(
     "Bucket|bucket|Collection|Webhook|AccessRequest|Inference|Paper|SpaceAPI|Sandbox|Kernel|"
-    "UserApi|whoami_with_passing_token|Largefiles|PermanentlyDeleteLFS|resource_group|private_by_default|xet"
+    "UserApi|whoami_with_passing_token|Largefiles|PermanentlyDeleteLFS|resource_group|private_by_default|xet|"
+    "Discussion|Activity|ListGitCommits|DeleteFolder|[Ss]quash|delete_branch|delete_tag|invalid_tag|gitignore|"
+    "branch_from_revision|against_branch|empty_commit_on_pr|push_and_create_pr|without_existing_files|"
+    "copy_is_identical|commit_to_repo_in_background|modified_time|no_detail_then_with_detail|sync_local_folder"
 )
 CONFTEST = Path(__file__).with_name("official_hub_conftest.py")
 PACKAGES = ("pytest-mock", "jedi", "parso")  # that the tests import

@@ -30,22 +30,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
 """The shapes of Llama-3.2-1B and of Mistral-7B-v0.2, and a small one for tests."""
 
 
-def random_model(size: str, layers: int | None = None, dtype: str = "bfloat16") -> Any:
-    """Return a causal LM of transformers with random frozen weights.
+def random_model(size: str) -> Any:
+    """Return a causal LM of transformers with random frozen weights in bfloat16.
 
     Args:
         size: a key of `CONFIGS`.
-        layers: number of layers; None is that of the shape.
-        dtype: torch name.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(
-        **CONFIGS[size] | ({"num_hidden_layers": layers} if layers else {})
-    )
+    config = AutoConfig.for_model(**CONFIGS[size])
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     pool = torch.from_numpy(np.random.default_rng(0).standard_normal(_POOL, np.float32))
     pool = pool.mul_(config.initializer_range).to(model.dtype)
     model.to_empty(device="cpu")
@@ -75,13 +71,13 @@ def word_tokenizer(vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
 
 
-def bank_shape(size: str, layers: int | None = None, adapters: int = 8) -> Shape:
-    """Return the shape of a bank of adapters for a random model."""
+def bank_shape(size: str) -> Shape:
+    """Return the shape of a bank of eight adapters for a random model."""
     config = CONFIGS[size]
     return Shape(
-        layers=layers or config["num_hidden_layers"],
+        layers=config["num_hidden_layers"],
         hidden=config["hidden_size"],
         narrow=config["num_key_value_heads"] * config["head_dim"],
-        adapters=adapters,
+        adapters=8,
         shared=32,
     )

@@ -19,7 +19,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import count
+from functools import partial
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -142,6 +143,18 @@ class Attacker:
                 await action()
 
         await asyncio.gather(*(one() for _ in range(at_once)))
+
+    async def each(
+        self, values: Iterable[Any], action: Callable[[Any], Awaitable[Any]], at_once: int
+    ) -> None:
+        """Repeat an action with values, over and over."""
+        endless = cycle(values)
+        await self.repeat(lambda: action(next(endless)), at_once)
+
+    async def join(self, session: str) -> None:
+        """Ask for a place in the page's line."""
+        body = {"fn_index": self.event("run"), "session_hash": session, "data": [None]}
+        await self.post("/queue/join", body)
 
     async def upload(self, content: bytes, name: str = "rows.csv", **how: Any) -> str:
         """Upload a file; return its path on the server, empty if it was refused."""
@@ -269,18 +282,17 @@ async def deep_and_long(a: Attacker) -> None:
     deep = b'{"fn_index":1,"session_hash":"s","data":[' + b"[" * 900 + b"]" * 900 + b"]}"
     digits = b'{"fn_index":1,"session_hash":"s","data":[' + b"9" * 290_000 + b"]}"
     floats = digits.replace(b"[9", b"[9.")
-    bodies = iter([deep, digits, floats] * MOST)
-    await a.repeat(lambda: a.send("POST", f"{API}/queue/join", next(bodies)), 8)
+    await a.each([deep, digits, floats], partial(a.send, "POST", f"{API}/queue/join"), 8)
 
 
 @attack("wrong numbers of events and triggers")
 async def wrong_numbers(a: Attacker) -> None:
     wrong = [-1, 1e9, 10**18, "1", None, {"a": 1}, [], True, 1.5]
-    bodies = iter([
+    bodies = [
         {"fn_index": fn, "trigger_id": trigger, "session_hash": "s", "data": [None]}
         for fn in wrong for trigger in wrong
-    ] * 40)  # fmt: skip
-    await a.repeat(lambda: a.post("/queue/join", next(bodies)), 8)
+    ]  # fmt: skip
+    await a.each(bodies, partial(a.post, "/queue/join"), 8)
 
 
 @attack("addresses in X-Forwarded-For, 8 kB of them, and odd hosts")
@@ -292,8 +304,7 @@ async def odd_headers(a: Attacker) -> None:
         {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "a" * 24,
          "Sec-WebSocket-Version": "13"},
     ]  # fmt: skip
-    headers = iter(odd * MOST)
-    await a.repeat(lambda: a.send("GET", "/config", headers=next(headers)), 8)
+    await a.each(odd, lambda headers: a.send("GET", "/config", headers=headers), 8)
 
 
 # --- sessions and streams -----------------------------------------------------------------------
@@ -301,31 +312,19 @@ async def odd_headers(a: Attacker) -> None:
 
 @attack("as many sessions as requests")
 async def many_sessions(a: Attacker) -> None:
-    fn = a.event("run")
-
-    async def join() -> None:
-        await a.post("/queue/join", {"fn_index": fn, "session_hash": a.name(), "data": [None]})
-
-    await a.repeat(join, 8)
+    await a.repeat(lambda: a.join(a.name()), 8)
 
 
 @attack("names of sessions of 250 kB")
 async def long_sessions(a: Attacker) -> None:
-    fn = a.event("run")
-
-    async def join() -> None:
-        name = a.name() + "a" * 250_000
-        await a.post("/queue/join", {"fn_index": fn, "session_hash": name, "data": [None]})
-
-    await a.repeat(join, 8)
+    await a.repeat(lambda: a.join(a.name() + "a" * 250_000), 8)
 
 
 @attack("64 streams of results that nobody reads")
 async def unread_streams(a: Attacker) -> None:
-    fn = a.event("run")
     for _ in range(64):
         name = a.name()
-        await a.post("/queue/join", {"fn_index": fn, "session_hash": name, "data": [None]})
+        await a.join(name)
         await a.begin("GET", f"{API}/queue/data?session_hash={name}")
 
 
@@ -417,16 +416,14 @@ async def near_boundaries(a: Attacker) -> None:
 @attack("an upload with a header of 9 MB, or 2,000 headers")
 async def long_headers(a: Attacker) -> None:
     headers = (b"X: " + b"a" * 9 * MB + b"\r\n", b"X: a\r\n" * 2000)
-    bodies = iter([form("rows.csv", b"a", header) + b"--b--\r\n" for header in headers] * MOST)
-    await a.repeat(lambda: a.send("POST", f"{API}/upload", next(bodies), kind=FORM), 2)
+    bodies = [form("rows.csv", b"a", header) + b"--b--\r\n" for header in headers]
+    await a.each(bodies, partial(a.send, "POST", f"{API}/upload", kind=FORM), 2)
 
 
 @attack("odd names of files")
 async def odd_names(a: Attacker) -> None:
-    names = iter(
-        ["..", "a" * 5000, "../../../../etc/x", "\\x00.csv", "%00", ".", "/", "ü" * 300] * 99
-    )
-    await a.repeat(lambda: a.upload(b"a,b\n", next(names)), 2)
+    names = ["..", "a" * 5000, "../../../../etc/x", "\\x00.csv", "%00", ".", "/", "ü" * 300]
+    await a.each(names, partial(a.upload, b"a,b\n"), 2)
 
 
 @attack("2,000 references to one upload")
@@ -441,11 +438,11 @@ async def many_references(a: Attacker) -> None:
 @attack("files outside the folder of uploads")
 async def paths(a: Attacker) -> None:
     path = await a.upload(b"input,output\na,b\n")
-    names = iter([
+    names = [
         "/etc/passwd", "../../etc/passwd", "/proc/self/environ", "app.py", "defaults.json",
         f"{path}/../../../space.log", f"{path}%00", "a" * 7000, "/dev/zero", "/proc/self/fd/0",
-    ] * 300)  # fmt: skip
-    await a.repeat(lambda: a.send("GET", f"{API}/file={next(names)}"), 16)
+    ]  # fmt: skip
+    await a.each(names, lambda name: a.send("GET", f"{API}/file={name}"), 16)
 
 
 @attack("200 downloads of the largest script at once")
@@ -477,11 +474,8 @@ async def unread_downloads(a: Attacker) -> None:
 
 @attack("8 pages and configurations at once")
 async def pages(a: Attacker) -> None:
-    routes = iter(
-        ["/", "/config", f"{API}/info", f"{API}/info?page=", "/config?page=", "/?x=1"] * MOST
-    )
-    compressed = {"Accept-Encoding": "br"}
-    await a.repeat(lambda: a.send("GET", next(routes), headers=compressed), 8)
+    routes = ["/", "/config", f"{API}/info", f"{API}/info?page=", "/config?page=", "/?x=1"]
+    await a.each(routes, partial(a.send, "GET", headers={"Accept-Encoding": "br"}), 8)
 
 
 @attack("20 plans at once")
@@ -500,8 +494,7 @@ async def mcp_headers(a: Attacker) -> None:
         {"Upgrade": "h2c"}, {"X-Gradio-Server": "http://203.0.113.9"}, {"Range": "bytes=0-0"},
         {"Expect": "100-continue"}, {"X-Forwarded-Host": "203.0.113.9"},
     ]  # fmt: skip
-    headers = iter(odd * MOST)
-    await a.repeat(lambda: a.mcp({"dataset": SMALL}, headers=next(headers)), 16)
+    await a.each(odd, lambda headers: a.mcp({"dataset": SMALL}, headers=headers), 16)
 
 
 @attack("MCP calls with a file in their text")
@@ -524,14 +517,13 @@ async def searches(a: Attacker) -> None:
 
 @attack("special tokens, fields of Python and 40 times the input in the prompt")
 async def prompts(a: Attacker) -> None:
-    prompt = [
+    odd = [
         {"template": "{input.__class__.__init__.__globals__}{input}"},
         {"template": "{input}" * 570}, {"template": "{prompt}" * 500},
         {"instruction": "<|im_end|>" * 399, "template": "chat"},
         {"instruction": "<|im_end|>" * 200 + "\u0301" * 2000},
     ]  # fmt: skip
-    prompts = iter(prompt * MOST)
-    await a.repeat(lambda: a.plan(dataset=SMALL, **next(prompts)), 8)
+    await a.each(odd, lambda prompt: a.plan(dataset=SMALL, **prompt), 8)
 
 
 @attack("names of datasets that take long to check")
@@ -540,8 +532,7 @@ async def dataset_names(a: Attacker) -> None:
         "a/" + "." * 200_000, "https://huggingface.co/datasets/" + "/" * 200_000,
         "a" * 200_000 + "/", "%" * 200_000, "\u0301" * 60_000,
     ]  # fmt: skip
-    names = iter(long * MOST)
-    await a.repeat(lambda: a.plan(dataset=next(names)), 8)
+    await a.each(long, lambda name: a.plan(dataset=name), 8)
 
 
 @attack("options changed 8 at once")

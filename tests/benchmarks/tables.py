@@ -1,6 +1,21 @@
-"""Tables of measurements."""
+"""Scores that are computed once, and tables of measurements."""
 
-from collections.abc import Collection, Iterable, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_lorameta.files import write_atomically
+
+
+def stored(path: Path, compute: Callable[[], object]) -> Any:
+    """Return the JSON value in a file, computed if the file is not there.
+
+    So a command resumes where it stopped, and several processes may share its work.
+    """
+    if not path.exists():
+        write_atomically(path, json.dumps(compute()).encode())
+    return json.loads(path.read_bytes())
 
 
 def markdown_table(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import fault_injection, fuzz
+from tests.benchmarks import fuzz
 from tests.benchmarks.fault_cases import FaultCases
-from tests.benchmarks.fault_injection import TOKENS, Suite, table
+from tests.benchmarks.fault_injection import TOKENS, rows_of, table
 from tests.benchmarks.fault_scenarios import ROOT, Case, Tally, World
 
 FAMILIES = ("cuts", "truncations", "error_bursts", "outages", "flipped_bits", "repo_changes",
@@ -59,35 +59,14 @@ def test_failures_and_leaks_are_detected(cases: FaultCases) -> None:
     (world.disk / "work/kept").unlink()
 
 
-class FakeWorker:
-    """Replaces the worker process."""
-
-    done: list[str]
-
-    def case(self, case: Case) -> Tally:
-        self.done.append(case.key)
-        return Tally(1, 1, 0, ["failure"] if case.key == "b" and len(self.done) < 3 else [], 2)
-
-    def close(self) -> None:
-        pass
-
-
-def test_interrupted_run_resumes_and_repeats_failures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    FakeWorker.done = []
-    monkeypatch.setattr(fault_injection, "Worker", FakeWorker)
-    cases = [Case(row, key, "kill", {}) for row, key in ("xa", "xb", "yc")]
-    Suite(tmp_path, cases[:2]).run(1)
-    with (tmp_path / "outcomes.jsonl").open("a") as file:
-        file.write('{"y | c": {"ru')  # interrupted here
-        file.write("\n")
-    suite = Suite(tmp_path, cases)
-    suite.run(1)
-    assert FakeWorker.done == ["a", "b", "b", "c"]
-    assert list(suite.rows()) == ["x", "y", TOKENS]
-    assert "| x | 2 | 2 | 0 | 0 |" in table(suite.rows())
-    assert f"| {TOKENS} | 6 | 6 | 0 | 0 |" in table(suite.rows())
+def test_outcomes_are_added_up_by_row() -> None:
+    rows = rows_of([
+        ("x", Tally(1, 1, 0, [], 2)), ("x", Tally(1, 0, 1, [], 2)), ("y", Tally(1, 0, 0, ["b"], 2)),
+    ])  # fmt: skip
+    assert list(rows) == ["x", "y", TOKENS]
+    assert "| x | 2 | 1 | 1 | 0 |" in table(rows)
+    assert "| y | 1 | 0 | 0 | 1 |" in table(rows)
+    assert f"| {TOKENS} | 6 | 6 | 0 | 0 |" in table(rows)
 
 
 def test_invalid_inputs_raise_only_package_errors() -> None:

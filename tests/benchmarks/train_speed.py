@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.everyday import read
 from tests.benchmarks.measurements import Clock, peak_memory
+from tests.benchmarks.peft_training import padded
 from tests.benchmarks.tables import markdown_table
-from tests.support.shared_data import BASE_MODEL, SHARED
+from tests.support.shared_data import BASE_MODEL
 
 TASKS = ("intent_snips", "nli_med", "title_poetry", "acceptability_blimp", "slots_snips",
          "commonsense_comve_a", "topic_medabstracts", "trivia_mc")  # fmt: skip
@@ -29,12 +31,6 @@ ROWS, RANK, LR = 8, 16, 1e-3
 TARGETS = ("q_proj", "k_proj", "v_proj")
 
 Figures = dict[str, Any]
-
-
-def read_rows(task: str) -> list[tuple[str, str]]:
-    """Return the training rows of a task."""
-    lines = (SHARED / "everyday" / f"{task}.train.jsonl").read_text("utf-8").splitlines()
-    return [(row["input"], row["output"]) for row in map(json.loads, lines)]
 
 
 def measure_ours(tasks: Sequence[str], steps: int, threads: int, at_once: int) -> Figures:
@@ -55,7 +51,7 @@ def measure_ours(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
         rank=RANK, alpha=2 * RANK, targets=TARGETS, steps=steps, rows=ROWS, lr=LR, warmup=2,
         evaluate_every=steps,
     )  # fmt: skip
-    encoded = [evaluator.encode(read_rows(task)) for task in tasks]
+    encoded = [evaluator.encode(read(task, "train")) for task in tasks]
     plan = DevicePlan(workers=threads, pass_tokens=512)
     layout = find_layout(evaluator.model, TARGETS)
     rows = [
@@ -79,20 +75,7 @@ def measure_peft(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
 
     torch.set_num_threads(threads)
     evaluator = TorchEvaluator(locate(BASE_MODEL), "float32", 512)
-    encoded = [evaluator.encode(read_rows(task))[:-1] for task in tasks]
-
-    def collate(rows: list[Any]) -> dict[str, Any]:
-        width = max(len(prompt) + len(output) for prompt, output in rows)
-        batch = {name: torch.zeros(len(rows), width, dtype=torch.long)
-                 for name in ("input_ids", "attention_mask", "labels")}  # fmt: skip
-        batch["labels"] -= 100
-        for index, (prompt, output) in enumerate(rows):
-            length = len(prompt) + len(output)
-            batch["input_ids"][index, :length] = torch.tensor([*prompt, *output])
-            batch["attention_mask"][index, :length] = 1
-            batch["labels"][index, len(prompt) : length] = torch.tensor(output)
-        return batch
-
+    encoded = [evaluator.encode(read(task, "train"))[:-1] for task in tasks]
     seconds = cpu = 0.0
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -106,7 +89,7 @@ def measure_peft(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
             )
             model = get_peft_model(evaluator.model, config)
             trainer = Trainer(
-                model=model, args=arguments, train_dataset=of_task, data_collator=collate
+                model=model, args=arguments, train_dataset=of_task, data_collator=padded
             )
             with Clock() as clock:
                 trainer.train()

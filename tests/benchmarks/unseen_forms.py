@@ -1,6 +1,6 @@
 """How good the default is in forms of prompts that it knows, and in others.
 
-``python -m tests.benchmarks.unseen_forms FOLDER`` scores the tasks of `tests.benchmarks.growth` in
+``python -m tests.benchmarks.unseen_forms FOLDER`` scores the tasks of ``report_on.txt`` in
 the forms that they have, and in forms of other people's making, which no adapter was trained on.
 The base model and the 3-shot prompt get the prompts as they are, the default gets them in the form
 that it chooses for such a dataset. Adapters of a task's source are left out of the bank. Scores are
@@ -9,25 +9,35 @@ losses and right greedy answers, word for word.
 Every score is saved in FOLDER at once, so the command resumes where it stopped.
 """
 
-import json
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from hf_lorameta import open_dataset, plan
+from hf_lorameta import Bank, open_dataset, plan
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt import fill
 from hf_lorameta.engines.interfaces import RowScores
-from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.training.bank.forms import split_instruction
 from hf_lorameta.types import FactorPair, Row, no_progress
-from tests.benchmarks.growth import HEAD, ROWS, SHOTS, Growth, cells, drawn, parse_arguments, read
-from tests.benchmarks.tables import markdown_table
+from tests.benchmarks.everyday import (
+    GAINS,
+    REPORT_ON,
+    ROWS,
+    SHOTS,
+    Everyday,
+    drawn,
+    gains,
+    read,
+)
+from tests.benchmarks.tables import markdown_table, stored
+from tests.support import shared_data
 
 FORMS = ("known", "unseen")
 METHODS = ("base", "3-shot", "default", "general")
@@ -57,16 +67,13 @@ UNSEEN = (
 """One for each task; no other part of the project knows them."""
 
 
-class UnseenForms(Growth):
+class UnseenForms(Everyday):
     """Losses and right answers by task, form and method, saved in a folder."""
 
     def scores(self, task: str, form: str, method: str) -> RowScores:
         """Return the scores of a method, computed once."""
         path = self.folder / f"{task} {form} {method}.json"
-        if not path.exists():
-            scored = self._score(task, form, method)
-            write_atomically(path, json.dumps(scored).encode())
-        return RowScores(*json.loads(path.read_bytes()))
+        return RowScores(*stored(path, lambda: self._score(task, form, method)))
 
     def _score(self, task: str, form: str, method: str) -> RowScores:
         train, test = in_unseen_form(task) if form == "unseen" else both(task)
@@ -108,17 +115,25 @@ def in_unseen_form(task: str) -> tuple[list[Row], list[Row]]:
 
 
 def main() -> None:
-    folder, bank, tasks, dtype = parse_arguments(__doc__)
-    bench = UnseenForms(folder, bank, dtype)
-    rows = []
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--bank", help="default: the embedded bank")
+    parser.add_argument("--tasks", type=Path, default=REPORT_ON)
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    shared_data.require()
+    bench = UnseenForms(options.folder, Bank.from_pretrained(options.bank), options.dtype)
+    tasks, rows = options.tasks.read_text("utf-8").split(), []
     for form in FORMS:
         found = [[bench.scores(task, form, method) for method in METHODS] for task in tasks]
         losses = {m: np.array([row[i].loss for row in found]) for i, m in enumerate(METHODS)}
         for i, method in enumerate(METHODS):
             right = np.mean([row[i].right / ROWS for row in found])
-            rows.append([form, *[method, *cells(losses, method)], f"{right:.2f}"])
-    text = markdown_table(("form", *HEAD, "right answers"), rows, right=range(2, 7))
-    (folder / "unseen_forms.md").write_text(text + "\n", encoding="utf-8")
+            cells = gains(losses["base"], losses["3-shot"], losses[method])
+            rows.append([form, method, *cells, f"{right:.2f}"])
+    head = ("form", "method", *GAINS, "right answers")
+    text = markdown_table(head, rows, right=range(2, 7))
+    (options.folder / "unseen_forms.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

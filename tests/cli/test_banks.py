@@ -28,7 +28,6 @@ from tests.conftest import (
     touched,
     tree,
 )
-from tests.hub.test_faults import NO_WAIT
 from tests.support.fault_hub import Fault
 
 WEIGHTS = WEIGHTS_FILE
@@ -330,27 +329,6 @@ def test_another_tokenizer_recomputes_the_profiles(
     cli("bank", "build", other, "-o", tmp_path / "b")
     cli("bank", "build", other, "-o", tmp_path / "fresh")
     assert tree(tmp_path / "b") == tree(tmp_path / "fresh")
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault("status", status=429, retry_after=0, times=3),
-        Fault("status", status=503, times=2),
-        Fault("cut", path="resolve/.*safetensors", after_bytes=100, times=1),
-    ],
-    ids=["429", "503", "cut"],
-)
-def test_a_build_retries_after_transient_errors(
-    cli: Shell, bank: Built, tmp_path: Path, fault: Fault
-) -> None:
-    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
-    cli.hub.add_fault(fault)
-    two = bank.owner.entries[:2]
-    manifest = bank.owner.manifest(tmp_path / "m", two)
-    cli("bank", "build", manifest, "-o", tmp_path / "b", before=NO_WAIT)
-    assert fault.times == 0
-    assert not cli("bank", "list", tmp_path / "b", "--json").json["skipped"]
 
 
 def test_a_killed_build_resumes_with_the_unfinished_entry(

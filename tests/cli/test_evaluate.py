@@ -235,15 +235,6 @@ def test_several_adapters_are_in_one_table_under_their_names(cli: Shell, two: Pu
     assert "| b " in table
 
 
-def test_a_mixture_is_an_adapter_too_and_its_parts_are_named(
-    cli: Shell, two: Published, bank: Built
-) -> None:
-    generate = ("generate", two.dataset, "--bank", bank.folder, "--emit", "mixture")
-    cli(*generate, "-o", "mixture")
-    refused = cli("evaluate", "b", "mixture", before=fake_evaluator(), code=5).err
-    assert "name one of the adapters in it, such as mixture/experts/" in refused
-
-
 def test_scores_of_several_adapters_go_to_the_card_of_each_without_the_others(
     cli: Shell, two: Published, user: Account, tmp_path: Path
 ) -> None:
@@ -288,26 +279,10 @@ def test_rows_that_a_part_of_a_merge_was_fitted_on_are_not_scored(
     assert "merge" in json.loads((tmp_path / "twice" / RECIPE_FILE).read_bytes())
 
 
-def test_a_missing_one_of_several_adapters_is_reported_and_the_others_are_scored(
-    cli: Shell, two: Published
-) -> None:
-    command = ("evaluate", two.repo, "no-such", "b", "-d", two.dataset)
-    done = cli(*command, before=fake_evaluator(), code=5)
-    assert "Warning: not scored: no-such is neither a folder nor a Hub id" in done.err
-    assert "| b " in done.out
-    assert "no-such" not in done.out
-    repo = f"{two.repo}-missing"
-    assert "not scored" in cli("evaluate", repo, "b", before=fake_evaluator(), code=6).err
-    cli("evaluate", "no-such", "nor-this", "-d", two.dataset, code=5)
-
-
-def test_a_card_gets_its_scores_although_another_repo_holds_no_adapter(
-    cli: Shell, two: Published, user: Account
-) -> None:
-    bare = user.adapter("bare", {"README.md": b""})
-    command = ("evaluate", bare, two.repo, "--save-card", "--json")
-    done = cli(*command, token=user.token, before=fake_evaluator(), code=5)
-    assert done.json["cards"] == {two.repo: f"{cli.hub.url}/{two.repo}"}
+def test_a_missing_one_of_several_adapters_is_an_error(cli: Shell, two: Published) -> None:
+    missing = cli("evaluate", two.repo, "no-such", "b", "-d", two.dataset, code=5).err
+    assert "no-such is neither a folder nor a Hub id" in missing
+    cli("evaluate", f"{two.repo}-missing", "b", code=6)
 
 
 def test_adapters_that_cannot_be_in_one_table_are_refused(

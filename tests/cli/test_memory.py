@@ -1,22 +1,15 @@
 """Peak memory of ``generate`` and ``merge`` on adapters that are larger than it."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import safetensors.numpy
 
-from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
-from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.data.counts.profile import Histogram, Profile, ProfileTable
-from hf_lorameta.files import sha256
-from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Module
-from tests.conftest import BASE, Shell, adapter_files, tokenizer_json
+from tests.benchmarks.synthetic_bank import Shape, write_bank
+from tests.conftest import Shell, adapter_files
 
 # ru_maxrss of a child counts its parent's memory at the fork; VmHWM does not
 PRINT_PEAK = """
@@ -30,51 +23,14 @@ main(sys.argv[1:])
 """
 
 
-def large_bank(folder: Path, count: int, megabytes: int) -> Path:
-    """Write a bank of adapters of the given size; all but four are hard links."""
-    width, rank = 4096, 2
-    modules = megabytes * 1_000_000 // (2 * width * rank * 2)
-    layout = tuple(Module(f"model.layers.{i}.q_proj", width, width) for i in range(modules))
-    (folder / "adapters").mkdir(parents=True)
-    (folder / "tokenizer.json").write_bytes(tokenizer_json())
-    rng = np.random.default_rng(0)
-    entries = []
-    for i in range(count):
-        path = folder / adapter_path(f"o--{i}")
-        if i < 4:
-            block = rng.normal(0, 0.01, (width, rank)).astype(np.float32)
-            pairs = ((block.T, block) for _ in layout)
-            write_tensors(path, layout, rank, "bfloat16", pairs)
-        else:
-            os.link(folder / adapter_path(f"o--{i % 4}"), path)
-        entries.append(IndexEntry(
-            name=f"o--{i}", adapter=f"o/{i}", adapter_revision="0" * 40, dataset=f"o/{i}",
-            dataset_revision="0" * 40, config=None, split="train", columns=Columns(output="text"),
-            license="mit", rank=rank, scaling=1.0, rows=9, size=path.stat().st_size,
-            sha256=sha256(path),
-        ))  # fmt: skip
-    counts = [np.bincount([1 + i % 16], minlength=18) for i in range(count)]
-    histograms = [Histogram.from_dense(c.astype(np.int64)) for c in counts]
-    table = ProfileTable.from_profiles([Profile(h, h, 9) for h in histograms])
-    (folder / "profiles.safetensors").write_bytes(safetensors.numpy.save(table.arrays))
-    names = ("profiles.safetensors", "tokenizer.json")
-    index = Index(
-        base_model=BASE, base_revision=None, base_license=None, vocab_size=18, published=False,
-        layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
-        entries=tuple(entries), skipped=(), typical_distances={},
-        files={name: sha256(folder / name) for name in names},
-    )  # fmt: skip
-    (folder / "bank.json").write_bytes(index.to_bytes())
-    return folder
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.slow
 @pytest.mark.parametrize("combiner", ["factors", "exact"])
 def test_memory_does_not_grow_with_the_bank(
     cli: Shell, data: Path, tmp_path: Path, combiner: str
 ) -> None:
-    folder = large_bank(tmp_path / "bank", 20, 20)
+    folder = tmp_path / "bank"
+    write_bank(folder, Shape(layers=204, narrow=4096, rank=2, adapters=20, shared=4))
     size = sum(p.stat().st_size for p in (folder / "adapters").iterdir())
     assert size > 390e6
     generate = ["generate", "-d", str(data), "-q", "--bank", str(folder)]

@@ -1,6 +1,5 @@
 """The choices of the command line are the methods of the registries."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,6 @@ from hf_lorameta.recipe import REGISTRIES, Recipe
 from tests.conftest import Built, Shell
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("command", ["plan", "generate", "push"])
-def test_choices_are_the_methods_of_the_registries(cli: Shell, command: str) -> None:
-    text = cli(command, "--help").out
-    for field, registry in REGISTRIES.items():
-        (choices,) = re.findall(rf"--{field} +[<[]([^]>]*)", text)  # brackets depend on typer
-        assert choices.split("|") == list(registry)
 
 
 @pytest.mark.parametrize("command", ["plan", "generate", "push"])
@@ -52,27 +43,9 @@ def test_options_that_a_command_lacks_are_not_advised(arguments: str, hint: str)
 @pytest.mark.parametrize("field", REGISTRIES)
 def test_an_unknown_method_is_refused_with_the_choices(cli: Shell, field: str) -> None:
     message = cli("plan", "-d", "rows.jsonl", f"--{field}", "unknown", code=2).err
-    assert f"--{field}" in message
-    assert "unknown" in message
-    assert f"Error: Invalid value for '--{field}': 'unknown' is not one of " in message
-    for name in REGISTRIES[field]:
-        assert name in message
-
-
-def test_a_value_of_another_type_is_refused_in_words(cli: Shell) -> None:
-    for command in (
-        ("plan", "-d", "rows.jsonl", "--fit", "x"),
-        ("bank", "fit", "a", "--steps", "x"),
-    ):
-        message = cli(*command, code=2).err
-        assert f"Invalid value for '{command[-2]}': must be a valid integer" in message
-
-
-@pytest.mark.parametrize("name", ["plan", "generate", "push"])
-def test_commands_share_the_options_of_a_request(name: str) -> None:
-    shared = {p.name: p.opts for p in COMMANDS["plan"].params}
-    own = {p.name: p.opts for p in COMMANDS[name].params}
-    assert shared.items() <= own.items()
+    assert f"Error: Invalid value for '--{field}': " in message
+    names = ", ".join(f"'{name}'" for name in REGISTRIES[field])
+    assert f"'unknown' is not one of {names}" in message
 
 
 def test_every_command_that_reads_the_hub_has_a_token_option() -> None:

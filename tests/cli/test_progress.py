@@ -69,7 +69,7 @@ FAKE_DEMO = """
 import sys
 from hf_lorameta.demo import run
 sys.executable = {script!r}
-run.run_demo = lambda console, max_rows: run._run(["evaluate"], {{}}, console)
+run.run_demo = lambda say, max_rows: run._run(["evaluate"], {{}}, say)
 """
 GENERATE = "generate {data} --bank {bank} -o a"
 COMMANDS = {

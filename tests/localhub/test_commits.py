@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import (
     CommitOperationAdd,
-    CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
     constants,
@@ -64,37 +63,23 @@ def add(path: str, data: bytes) -> CommitOperationAdd:
     return CommitOperationAdd(path, data)
 
 
-def test_one_commit_adds_copies_and_deletes(hub: FaultHub, api: HfApi) -> None:
-    hub.commit(REPO, {"old": b"1", "dir/a": b"1", "dir/b": b"1", "w.safetensors": b"w"})
+def test_one_commit_adds_and_deletes(hub: FaultHub, api: HfApi) -> None:
+    hub.commit(REPO, {"old": b"1", "w.safetensors": b"w"})
     new = api.create_commit(
         REPO,
-        operations=[
-            add("new.txt", b"new"),
-            CommitOperationCopy("w.safetensors", "copy.safetensors"),
-            CommitOperationDelete("old"),
-            CommitOperationDelete("dir/"),
-        ],
+        operations=[add("new.txt", b"new"), CommitOperationDelete("old")],
         commit_message="all at once",
         commit_description="why",
     )
-    files = set(hub.files(REPO))
-    assert files == {".gitattributes", "new.txt", "w.safetensors", "copy.safetensors"}
+    assert set(hub.files(REPO)) == {".gitattributes", "new.txt", "w.safetensors"}
     newest = hub.commits(REPO)[0]
     assert (newest.sha, newest.title, newest.message) == (new.oid, "all at once", "why")
     assert newest.author == "alice"
-    assert hub.read(REPO, "copy.safetensors") == b"w"
 
 
 def test_deleting_a_missing_file_is_entry_not_found(api: HfApi) -> None:
     with pytest.raises(EntryNotFoundError, match="A file with this name doesn't exist"):
         api.delete_file("none", REPO)
-
-
-def test_a_folder_is_deleted_although_it_is_named_like_a_file(hub: FaultHub, api: HfApi) -> None:
-    hub.commit(REPO, {"a.txt": b"a", "x/b": b"b"})
-    deletion = CommitOperationDelete("x", is_folder=False)
-    api.create_commit(REPO, [deletion], commit_message="delete x")
-    assert set(hub.files(REPO)) == {".gitattributes", "a.txt"}
 
 
 def test_unknown_branch_is_404(api: HfApi) -> None:
@@ -277,13 +262,13 @@ def test_a_pull_request_is_for_a_branch(hub: FaultHub, bob: HfApi) -> None:
 
 
 def test_a_refused_commit_opens_no_pull_request(
-    api: HfApi, bob: HfApi, monkeypatch: pytest.MonkeyPatch
+    hub: FaultHub, bob: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HfApi, "_validate_yaml", lambda *_, **__: None)  # the client asks first
     card = add("README.md", b"---\nlicense: [\n---\n")
     with pytest.raises(HfHubHTTPError):
         bob.create_commit(REPO, operations=[card], commit_message="bad", create_pr=True)
-    assert list(api.get_repo_discussions(REPO)) == []
+    assert list(hub.repo(REPO).refs) == ["main"]  # type: ignore[union-attr]
 
 
 # ---- Git LFS
@@ -355,13 +340,11 @@ def test_concurrent_uploads_are_all_committed(hub: FaultHub, api: HfApi) -> None
 def test_listing_succeeds_while_repos_are_created(hub: FaultHub, api: HfApi) -> None:
     def make(number: int) -> None:
         hub.create_repo(f"alice/n{number}")
-        api.create_pull_request(REPO, title=f"pull {number}")
 
     with ThreadPoolExecutor(6) as pool:
         created = pool.map(make, range(20))
         for _ in range(15):
             list(api.list_models())
-            api.list_repo_refs(REPO, include_pull_requests=True)
         list(created)
     assert len(list(api.list_models())) == 21
 

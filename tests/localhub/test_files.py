@@ -101,7 +101,7 @@ def test_repo_without_a_namespace_can_be_read(hub: FaultHub) -> None:
     "revision", ["main", "refs%2Fpr%2F1", "refs/pr/1", "dev%2Fx", "v1", "refs%2Fheads%2Fmain"]
 )
 def test_revision_in_path_may_be_percent_encoded(hub: FaultHub, api: HfApi, revision: str) -> None:
-    api.create_pull_request(REPO, title="some")
+    api.upload_file(path_or_fileobj=b"1", path_in_repo="new", repo_id=REPO, create_pr=True)
     api.create_branch(REPO, branch="dev/x")
     api.create_tag(REPO, tag="v1")
     for at in (revision, head_sha(hub)):

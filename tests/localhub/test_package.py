@@ -25,7 +25,7 @@ def test_import_names_the_missing_module_and_its_extra(module: str) -> None:
 def test_demo_names_the_missing_module_and_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match="uvicorn is not installed") as caught:
-        run_demo()
+        run_demo(print)
     assert "[demo]" in caught.value.hint
 
 

@@ -153,11 +153,13 @@ def test_info_at_branch_tag_sha_and_pull_request(hub: FaultHub, api: HfApi) -> N
     api.create_tag("alice/m", tag="v1/rc")
     api.create_branch("alice/m", branch="dev/x")
     second = hub.commit("alice/m", {"a": b"2"})
-    pull = api.create_pull_request("alice/m", title="later")
+    pull = api.upload_file(
+        path_or_fileobj=b"3", path_in_repo="a", repo_id="alice/m", create_pr=True
+    )
     for revision, sha in (("v1/rc", first), ("dev/x", first), (first, first), ("main", second)):
         assert api.model_info("alice/m", revision=revision).sha == sha
-    assert pull.git_reference == "refs/pr/1"
-    assert api.model_info("alice/m", revision="refs/pr/1").sha == second
+    assert pull.pr_revision == "refs/pr/1"
+    assert api.model_info("alice/m", revision="refs/pr/1").sha == pull.oid
 
 
 @pytest.mark.parametrize("revision", ["nope", "refs/convert/parquet", "0" * 40])

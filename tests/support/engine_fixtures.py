@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import ml_dtypes
 import numpy as np
@@ -22,7 +21,6 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.errors import NotFoundError
 from hf_lorameta.formats import gguf_adapter
-from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
@@ -77,13 +75,6 @@ def embedded_adapter(index: int, folder: Path) -> Path:
     (folder / CONFIG_FILE).write_bytes(config)
     (folder / WEIGHTS_FILE).write_bytes(file.path.read_bytes())
     return folder
-
-
-@contextmanager
-def without_permutation() -> Iterator[None]:
-    """Export adapters with the rows of q and k in the order of transformers."""
-    with mock.patch.object(BaseArchitecture, "permuted_heads", return_value=None):
-        yield
 
 
 @dataclass(frozen=True)

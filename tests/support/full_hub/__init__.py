@@ -1,4 +1,4 @@
-"""The loopback Hub with more of the Hub's API: what only clients' own tests and ours need."""
+"""The loopback Hub with more of the Hub's API: what our commands and tests use."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,9 @@ from hf_lorameta.localhub.history import Commit, now
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.server import ROUTES, HubApp
 from hf_lorameta.localhub.state import token_digest
-from tests.support.full_hub import card_rules, details, listing, whole_repos
+from tests.support.full_hub import card_rules, commits, details, listing
 from tests.support.full_hub import settings as repo_settings
 from tests.support.full_hub.calls import FullCall
-from tests.support.full_hub.discussions import Discussions
 from tests.support.full_hub.errors import LocalHubError
 from tests.support.full_hub.jobs import Jobs
 from tests.support.full_hub.moves import Moves
@@ -26,7 +25,7 @@ __all__ = ["FullHub", "LocalHubError"]
 
 
 class FullHub(LocalHub):
-    """A `LocalHub` that validates cards, with settings, discussions, moved repos, jobs and more.
+    """A `LocalHub` that validates cards, with pull requests, gated and moved repos, and jobs.
 
     Args:
         always_lfs: ask every client to upload large files to Git LFS. By default only those started
@@ -44,8 +43,7 @@ class FullHub(LocalHub):
         routes = [
             *self.jobs.routes,
             *Moves().routes,
-            *Discussions().routes,
-            *whole_repos.ROUTES,
+            *commits.ROUTES,
             *card_rules.ROUTES,
             *repo_settings.ROUTES,
             *details.ROUTES,

@@ -4,10 +4,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import http_errors
+from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Route
 from tests.support.full_hub.calls import FullCall
-from tests.support.full_hub.state import FullRepo, FullState
-from tests.support.full_hub.whole_repos import check_target
+from tests.support.full_hub.state import FullRepo, FullState, check_repo_id
 
 
 class Moves:
@@ -26,7 +26,7 @@ class Moves:
         repo_type, target = str(call.json.get("type") or "model"), str(call.json.get("toRepo", ""))
         call.params |= {"kind": f"{repo_type}s", "repo": str(call.json.get("fromRepo", ""))}
         repo = call.writable_repo()
-        check_target(call, repo.type, target)
+        _check_target(call, repo.type, target)
         self._hub = call.hub
         self._former[repo.type, repo.id] = call.hub.repos.pop((repo.type, repo.id))
         repo.id = target
@@ -65,3 +65,12 @@ class _FormerId(Route):
             return None
         repo_type = (params["kind"] or "models").removesuffix("s")
         return params if self._moves.has_left(repo_type, params["repo"]) else None
+
+
+def _check_target(call: FullCall, repo_type: str, repo_id: str) -> None:
+    """Refuse to move a repo where the caller may not create one, or where there is one."""
+    check_repo_id(repo_id)
+    if not call.writer.owns(repo_id.rpartition("/")[0]):
+        raise HTTPError(403, f"You don't have the rights to create a {repo_type} {repo_id}")
+    if call.hub.find(repo_type, repo_id) is not None:
+        raise HTTPError(409, f"A {repo_type} repository called {repo_id} already exists")

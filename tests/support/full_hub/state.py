@@ -41,7 +41,6 @@ class FullRepo(Repo):
     sdk: str | None = None  # of a Space
     hardware: str | None = None  # that was asked for a Space
     tags: dict[str, str] = field(default_factory=dict)  # name -> SHA
-    discussions: int = 0  # how many, and pull requests, which are numbered together
     proposers: dict[str, str] = field(default_factory=dict)  # refs/pr/N -> user who opened it
     granted: set[str] = field(default_factory=set)  # users with access to a gated repo
 
@@ -62,15 +61,13 @@ class FullRepo(Repo):
 
     def open_pull_request(self, base: Commit, author: str) -> str:
         """Open a pull request that starts at a commit, and return its ``refs/pr/N``."""
-        self.discussions += 1
-        ref = f"refs/pr/{self.discussions}"
+        ref = f"refs/pr/{len(self.proposers) + 1}"
         self.refs[ref] = base.sha
         self.proposers[ref] = author
         return ref
 
     def withdraw_pull_request(self, ref: str) -> None:
         """Undo the last `open_pull_request`."""
-        self.discussions -= 1
         del self.refs[ref], self.proposers[ref]
 
     def log(self, commit: Commit) -> Iterator[Commit]:
@@ -95,10 +92,6 @@ class FullState(HubState):
     def __init__(self, always_lfs: bool, page_size: int) -> None:
         super().__init__()
         self.always_lfs, self.page_size = always_lfs, page_size
-
-    def has_user(self, name: str) -> bool:
-        """Return whether there is a user of this name."""
-        return any(account.name == name for account in self.tokens.values())
 
     def add_account(self, account: Account, token: str | None) -> str:
         """Add a user, or another token of one with organizations of both, and return the token."""

@@ -1,0 +1,52 @@
+"""Commits that delete files, and those that open a pull request."""
+
+import json
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from hf_lorameta.localhub import http_errors, routes_write
+from hf_lorameta.localhub.history import Changes
+from hf_lorameta.localhub.routes_write import Operation
+from hf_lorameta.localhub.routing import Route
+from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.state import FullRepo
+
+
+def _delete_file(call: FullCall, repo: FullRepo, path: str, value: dict[str, Any]) -> Changes:
+    head = call.commit_of(repo)
+    if path not in head.tree:
+        message = f"A file with this name doesn't exist: {path}"
+        raise http_errors.entry_not_found(path, head.sha, message)
+    return {path: None}
+
+
+_OPERATIONS: dict[str, Operation] = {**routes_write.OPERATIONS, "deletedFile": _delete_file}
+
+
+def commit(call: FullCall) -> Response:
+    """Commit to a branch or pull request, or to a new pull request."""
+    repo = call.writable_repo()
+    if not call.flag("create_pr"):
+        return routes_write.commit(call, _OPERATIONS)
+    ref = call.params["rev"] = _open_pull_request(call, repo)
+    try:
+        answer = routes_write.commit(call, _OPERATIONS)
+    except Exception:  # a refused commit opens no pull request
+        repo.withdraw_pull_request(ref)
+        raise
+    url = f"{call.hub.page_url(repo)}/discussions/{ref.rpartition('/')[2]}"
+    return JSONResponse(json.loads(bytes(answer.body)) | {"pullRequestUrl": url})
+
+
+def _open_pull_request(call: FullCall, repo: FullRepo) -> str:
+    """Open a pull request from the parent that the commit states, or from its branch."""
+    branch, header = call.params["rev"], json.loads(call.body.partition(b"\n")[0])["value"]
+    if branch not in repo.branches:
+        raise http_errors.revision_not_found(branch)
+    return repo.open_pull_request(
+        repo.resolve(header.get("parentCommit") or branch), call.writer.name
+    )
+
+
+ROUTES = [Route("POST", "api/{kind}/{repo}/commit/{rev}", commit)]
