@@ -10,6 +10,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from hf_lorameta._version import __version__
 from hf_lorameta.cli import banks, demo, evaluate, export_and_try, generate, inspect, merge, space
@@ -21,14 +22,28 @@ from hf_lorameta.errors import (
     as_flag,
     command_line,
     in_words,
+    problem_of,
 )
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
 """Commands that read a dataset, so that one with another option can be proposed."""
 
 
+class _Group(TyperGroup):
+    """The commands, whose errors about options are in the words of our own errors."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = problem_of(error.message)
+            raise
+
+
 app = typer.Typer(
     name="hf-lorameta",
+    cls=_Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
