@@ -46,6 +46,19 @@ class Scores:
     rows: int
 
 
+class RowScores(NamedTuple):
+    """Scores of rows in a check of an adapter.
+
+    Attributes:
+        loss: mean over all output tokens, in nats.
+        right: number of rows whose output is the greedy answer but for case, and for space at its
+            ends.
+    """
+
+    loss: float
+    right: int
+
+
 @dataclass(frozen=True)
 class Sample:
     """One test row: its input, its output as the reference, and the answer of every method."""

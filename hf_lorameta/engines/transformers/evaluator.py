@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.interfaces import RowScores, all_alike, known_answer
-from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
+from hf_lorameta.engines.scoring import RowScores, Scores, StepCounter, Tokens
 from hf_lorameta.engines.transformers.dtype import dtype_named, require_memory, suited_dtype
 from hf_lorameta.engines.transformers.packing import Parts, Slice, using
 from hf_lorameta.engines.transformers.peft_adapter import attached, load_in_slots
@@ -305,12 +304,11 @@ class TorchEvaluator(scoring.Evaluator):
 
         with applied(self.model, layout, pairs):
             [losses] = self.row_losses(rows, done=done)
-        ends, found = self.answer_ends, list(zip(rows, losses.likeliest, strict=True))
         right = sum(
-            self._same(best[:-1], row.output[:-1]) and best[-1] in ends for row, best in found
+            self._same(best[:-1], row.output[:-1]) and best[-1] in self.answer_ends
+            for row, best in zip(rows, losses.likeliest, strict=True)
         )
-        known = [known_answer(best, row.output, ends) for row, best in found]
-        return RowScores(losses.per_token, right, all_alike(known, [row.output for row in rows]))
+        return RowScores(losses.per_token, right)
 
     def _same(self, answer: Sequence[int], output: Sequence[int]) -> bool:
         """Whether the tokens are of one text; neither case nor ends count."""
