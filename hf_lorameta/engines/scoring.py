@@ -257,33 +257,8 @@ class Evaluator(Protocol):
 
         Raises:
             EmptyDatasetError: no rows.
-            AdapterError: the adapter is broken, for another base model, or does not fit it.
+            AdapterError: the adapter is broken, or does not fit the base model.
         """
-
-    def evaluate_adapters(
-        self,
-        rows: Sequence[Row],
-        adapters: Mapping[str, Path],
-        generate: bool = True,
-        progress: StageProgress = no_progress,
-    ) -> dict[str, tuple[Scores, list[str]]]:
-        """Return what `evaluate` returns for each adapter, on the same rows.
-
-        Here one adapter after another. An engine may compute them together; apart from rounding,
-        the results do not depend on which adapters are scored together.
-
-        Args:
-            adapters: method to folder of a PEFT adapter.
-            progress: called with (what is scored, steps done, total).
-
-        Raises:
-            EmptyDatasetError: no rows.
-            AdapterError: as `evaluate` raises.
-        """
-        return {
-            method: self.evaluate(rows, folder, (), generate, partial(progress, method))
-            for method, folder in adapters.items()
-        }
 
 
 def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
@@ -355,17 +330,11 @@ def compare(
         methods[f"{len(shots)}-shot"] = (rows, None, shots)
     if in_chat := chat_rows(evaluator, rows):
         methods[CHAT_METHOD] = (in_chat, None, ())
-    several = {method: folder for method, folder in adapters.items() if folder is not None}
-    together: dict[str, tuple[Scores, list[str]]] = {}
     scores, answers = {}, {}
     for method, (asked, adapter, examples) in methods.items():
-        if len(several) > 1 and method in several:
-            together = together or evaluator.evaluate_adapters(rows, several, generate, in_rows)
-            scores[method], answers[method] = together[method]
-        else:
-            scores[method], answers[method] = evaluator.evaluate(
-                asked, adapter, examples, generate, partial(in_rows, method)
-            )
+        scores[method], answers[method] = evaluator.evaluate(
+            asked, adapter, examples, generate, partial(in_rows, method)
+        )
         progress(method, scores[method])
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})

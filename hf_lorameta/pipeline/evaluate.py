@@ -206,13 +206,13 @@ def open_evaluator(
     if engine == "llama.cpp":
         gguf = find_base_gguf(name, Path(base) if base else None)
         folders = list(adapters.folders.values())
-        with LlamaCppEvaluator(gguf, folders, base_model=name) as evaluator:
+        with LlamaCppEvaluator(gguf, folders) as evaluator:
             yield evaluator
     else:
         require_eval()
         revision = None if base else adapters.base.revision
         path = locate(str(base or name), revision, token)
-        yield TorchEvaluator(path, base_model=name)
+        yield TorchEvaluator(path)
 
 
 # --- the adapters ---------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ class Trial:
         gguf = self.require(base_model, base_gguf)
         self._folder = folder
         self._evaluator = LlamaCppEvaluator(
-            gguf, [folder], base_model=base_model, cache=cache, max_new_tokens=max_new_tokens
+            gguf, [folder], cache=cache, max_new_tokens=max_new_tokens
         )
 
     @staticmethod

@@ -163,11 +163,8 @@ def test_evaluator_scores_equal_the_engines_log_probabilities(
 def test_adapters_and_files_that_do_not_fit_the_base_model_raise(
     base: Path, folders: list[Path], tmp_path: Path
 ) -> None:
-    from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
     from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf, base_gguf
 
-    with pytest.raises(AdapterError, match=r"is for .*SmolLM2.*, expected org/other"):
-        LlamaCppEvaluator(base, folders, base_model="org/other")
     with pytest.raises(NotFoundError, match="needs a GGUF of org/other") as caught:
         base_gguf("org/other")
     assert "--base FILE" in caught.value.hint
@@ -214,10 +211,6 @@ def test_files_that_cannot_be_loaded_raise(base: Path, files: list[Path], tmp_pa
     half.write_bytes(base.read_bytes()[: 20 << 20])
     with pytest.raises(UsageError, match=r"cannot load .*half.gguf"):
         LlamaCpp(half)
-    with pytest.raises(UsageError, match="is not a model but 'adapter'"):
-        LlamaCpp(files[0])
-    with pytest.raises(AdapterError, match="not a GGUF LoRA adapter"):
-        LlamaCpp(base, [base])
     with pytest.raises(NotFoundError, match="No such file"):
         LlamaCpp(tmp_path / "none.gguf")
     half.write_bytes(b"no model at all")
@@ -233,10 +226,7 @@ def test_adapters_that_do_not_fit_raise(base: Path, tmp_path: Path) -> None:
     narrow = gguf_adapter.export(other, tmp_path / "narrow.gguf", config())
     with pytest.raises(UsageError, match=r"cannot load .* with .*narrow\.gguf") as caught:
         LlamaCpp(base, [narrow])
-    assert "check that the adapter is for this base model" in caught.value.hint
-    qwen = gguf_adapter.export(other, tmp_path / "qwen.gguf", config("qwen2"))
-    with pytest.raises(AdapterError, match=r"is for qwen2, .* is llama"):
-        LlamaCpp(base, [qwen])
+    assert "check that adapters are for this base model" in caught.value.hint
 
 
 def test_missing_llama_cpp_raises(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,7 @@ from hf_lorameta.engines import scoring
 from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf
 from hf_lorameta.engines.llama_cpp.server import LlamaCpp
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.formats.lora_file import check_adapter
+from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.types import Progress, Row, no_progress
 
 
@@ -25,7 +24,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.
-        AdapterError: an adapter is broken, or for another base model.
+        AdapterError: an adapter is broken, or does not fit the base model.
         UsageError: the base model cannot be loaded, or not with these adapters, or its architecture
             is not supported.
     """
@@ -37,14 +36,9 @@ class LlamaCppEvaluator(scoring.Evaluator):
         *,
         max_length: int = scoring.MAX_LENGTH,
         max_new_tokens: int = scoring.MAX_NEW_TOKENS,
-        base_model: str = "",
         cache: Path | None = None,
     ) -> None:
         require_extra("rouge_score", extra="gguf")
-        for folder in adapters:
-            own = check_adapter(folder)[0].base_model
-            if base_model and own.lower() not in ("", base_model.lower()):
-                raise AdapterError(f"{folder} is for {own}, expected {base_model}")
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         self._indices = {folder: index for index, folder in enumerate(adapters)}
         files = [adapter_gguf(folder, base, cache) for folder in adapters]
