@@ -248,20 +248,6 @@ def test_jobs_of_an_executor_give_the_same_bank(base: Path, tmp_path: Path) -> N
 # --- errors -------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_an_error_before_work_starts(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = count_steps(monkeypatch)
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    monkeypatch.setattr(train_bank, "train_general", None)
-    for general_steps in (0, 3):
-        settings = Settings(**SETTINGS.to_dict() | {"general_steps": general_steps})
-        with pytest.raises(BankError, match=r"3 adapters need 1 MB, 0 MB are free"):
-            train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank", settings=settings)
-    assert steps == []
-
-
 def test_a_base_model_beyond_memory_is_an_error_before_it_is_loaded(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
