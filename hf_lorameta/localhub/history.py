@@ -36,8 +36,12 @@ class Entry:
 
     sha256: str  # key of the contents in `HubState.blobs`
     size: int
-    oid: str  # git id of the file, or of its pointer file if `lfs`
-    lfs: bool
+    oid: str  # git id of the file
+
+
+def git_oid(data: bytes) -> str:
+    """Return the id that git gives to a file with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 Tree = Mapping[str, Entry]
@@ -67,7 +71,6 @@ class Repo:
     created: str = field(default_factory=now)
     refs: dict[str, str] = field(default_factory=dict)  # branch -> SHA
     commits: dict[str, Commit] = field(default_factory=dict)
-    objects: set[str] = field(default_factory=set, compare=False)  # SHA-256 of uploads to LFS
 
     @property
     def namespace(self) -> str:

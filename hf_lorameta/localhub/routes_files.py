@@ -1,15 +1,13 @@
-"""Routes for the content of files: downloads, and downloads and uploads in Git LFS."""
+"""The route for downloads."""
 
-import hashlib
 import mimetypes
 import re
-from typing import Any
 from urllib.parse import quote
 
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import Response
 
 from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.history import Commit, Entry, Repo
+from hf_lorameta.localhub.history import Commit, Entry
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -17,17 +15,9 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 def resolve(call: Call) -> Response:
-    """Return a file, or for a file in Git LFS a redirect to storage."""
+    """Return a file."""
     commit, path, entry = locate(call)
-    if not entry.lfs:
-        return serve(call, entry.sha256, headers_of(path, entry.oid, commit.sha))
-    link = call.hub.link(f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
-    headers = {
-        "X-Repo-Commit": commit.sha,
-        "X-Linked-Size": str(entry.size),
-        "X-Linked-ETag": f'"{entry.sha256}"',
-    }
-    return RedirectResponse(link, 302, headers)
+    return serve(call, entry.sha256, headers_of(path, entry.oid, commit.sha))
 
 
 def locate(call: Call) -> tuple[Commit, str, Entry]:
@@ -50,12 +40,6 @@ def headers_of(path: str, etag: str, commit: str) -> dict[str, str]:
         "Content-Disposition": disposition,
         "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
     }
-
-
-def storage(call: Call) -> Response:
-    """Return a file in Git LFS, whose digest is known to those who can see its repo."""
-    sha256 = call.params["sha256"]
-    return serve(call, sha256, headers_of(call.query("name"), sha256, call.query("commit")))
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -91,64 +75,6 @@ def serve(call: Call, sha256: str, headers: dict[str, str]) -> Response:
     return Response(body, 206 if part else 200, headers)
 
 
-# ---- uploads to Git LFS
-
-
-def batch(call: Call) -> Response:
-    """Return for each object where to upload it, unless it is stored already."""
-    repo = call.writable_repo()
-    objects = [_upload(call, repo, item) for item in call.json.get("objects", [])]
-    return JSONResponse({"objects": objects})
-
-
-def _upload(call: Call, repo: Repo, item: dict[str, Any]) -> dict[str, Any]:
-    oid, size = str(item["oid"]), int(item["size"])
-    if call.hub.has_object(repo, oid):
-        return {"oid": oid, "size": size}
-
-    def link(path: str) -> dict[str, str]:
-        params = {"type": repo.type, "id": repo.id, "size": str(size)}
-        return {"href": call.hub.link(f"/_lfs/{oid}{path}", **params)}
-
-    actions = {"upload": link(""), "verify": link("/verify")}
-    return {"oid": oid, "size": size, "actions": actions}
-
-
-def put_object(call: Call) -> Response:
-    """Receive an object; 400 unless it has the announced size and SHA-256."""
-    repo, size = _target(call)
-    sha256 = call.params["sha256"]
-    received = hashlib.sha256(call.body).hexdigest()
-    if (received, len(call.body)) != (sha256, size):
-        message = "The uploaded object is not the one announced"
-        detail = f"got {len(call.body)} bytes {received}, expected {size} bytes {sha256}"
-        raise HTTPError(400, f"{message}: {detail}")
-    call.hub.blobs[sha256] = call.body
-    repo.objects.add(sha256)
-    return Response()
-
-
-def verify(call: Call) -> Response:
-    """Return 200 if the object was uploaded."""
-    repo, _ = _target(call)
-    sha256 = call.params["sha256"]
-    if not call.hub.has_object(repo, sha256):
-        raise HTTPError(404, f"Object {sha256} was not uploaded")
-    return JSONResponse({})
-
-
-def _target(call: Call) -> tuple[Repo, int]:
-    """Return the repo and the size of the object that a link was created for."""
-    repo = call.hub.repos.get((call.query("type"), call.query("id")))
-    if repo is None:
-        raise http_errors.repo_not_found(anonymous=False)
-    return repo, call.query_int("size", 0)
-
-
 ROUTES = [
     Route("GET", "{kind?}/{repo}/resolve/{rev}/{path*}", resolve),
-    Route("GET", "_lfs/{sha256}", storage),
-    Route("POST", "{kind?}/{repo}[.]git/info/lfs/objects/batch", batch),
-    Route("PUT", "_lfs/{sha256}", put_object),
-    Route("POST", "_lfs/{sha256}/verify", verify),
 ]

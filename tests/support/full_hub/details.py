@@ -1,5 +1,6 @@
 """Routes for the history of a repo and of its files, pointers of Git LFS, and ignored files."""
 
+import base64
 import fnmatch
 import json
 from typing import Any
@@ -7,12 +8,12 @@ from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import routes_read, routes_write
-from hf_lorameta.localhub.history import Commit
+from hf_lorameta.localhub import routes_read
+from hf_lorameta.localhub.history import Commit, git_oid
 from hf_lorameta.localhub.routes_files import headers_of, locate, serve
 from hf_lorameta.localhub.routing import Route
-from hf_lorameta.localhub.uploads import git_oid, lfs_pointer
 from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.lfs_rules import LfsEntry, add_lfs, is_lfs, lfs_pointer
 from tests.support.full_hub.listing import page_of
 from tests.support.full_hub.state import FullRepo
 from tests.support.full_hub.trees import differences
@@ -48,16 +49,16 @@ def tree(call: FullCall) -> Response:
     answer = routes_read.tree(call)
     items, headers = page_of(call, json.loads(bytes(answer.body)), call.hub.page_size)
     headers["X-Repo-Commit"] = answer.headers["X-Repo-Commit"]
+    add_lfs(items, call.commit_of(call.visible_repo()).tree, "oid")
     return JSONResponse(_expanded(call, items) if call.flag("expand") else items, headers=headers)
 
 
 def paths_info(call: FullCall) -> Response:
     """Return the named files; with ``expand``, also the last commit of each."""
-    answer = routes_read.paths_info(call)
+    items = json.loads(bytes(routes_read.paths_info(call).body))
+    add_lfs(items, call.commit_of(call.visible_repo()).tree, "oid")
     form = parse_qs(call.body.decode("utf-8", "replace"))
-    if form.get("expand") != ["true"]:
-        return answer
-    return JSONResponse(_expanded(call, json.loads(bytes(answer.body))))
+    return JSONResponse(_expanded(call, items) if form.get("expand") == ["true"] else items)
 
 
 def _expanded(call: FullCall, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,25 +87,28 @@ def raw(call: FullCall) -> Response:
     """Return a file as stored in git: for a file in Git LFS, its pointer file."""
     commit, path, entry = locate(call)
     headers = headers_of(path, entry.oid, commit.sha)
-    if entry.lfs:
+    if isinstance(entry, LfsEntry):
         return Response(lfs_pointer(entry.sha256, entry.size), headers=headers)
     return serve(call, entry.sha256, headers)
 
 
 def preupload(call: FullCall) -> Response:
-    """Return for each file how to upload it, and whether ``.gitignore`` excludes it."""
-    answer = json.loads(bytes(routes_write.preupload(call).body))
-    held = call.commit_of(call.visible_repo()).tree
-    rules = call.json.get("gitIgnore", call.hub.text(held, ".gitignore")) or ""
+    """Return for each file how to upload it, its current id, and whether it is ignored."""
+    head = call.commit_of(call.writable_repo())
+    attributes = call.hub.text(head.tree, ".gitattributes") or ""
+    rules = call.json.get("gitIgnore", call.hub.text(head.tree, ".gitignore")) or ""
     # a client with hf_xet would upload to Xet storage, without a fallback to Git LFS
     allow_lfs = call.hub.always_lfs or LFS_ORIGIN in call.request.headers.get("user-agent", "")
-    for file in answer["files"]:
-        file["shouldIgnore"] = is_ignored(file["path"], rules)
-        if not allow_lfs and file["uploadMode"] == "lfs":
-            file["uploadMode"] = "regular"
-            if "oid" in file:
-                file["oid"] = git_oid(call.hub.blobs[held[file["path"]].sha256])
-    return JSONResponse(answer)
+    files = []
+    for file in call.json.get("files", []):
+        path, sample = str(file["path"]), base64.b64decode(file.get("sample", ""))
+        lfs = allow_lfs and is_lfs(path, int(file["size"]), sample, attributes)
+        mode = "lfs" if lfs else "regular"
+        item = {"path": path, "uploadMode": mode, "shouldIgnore": is_ignored(path, rules)}
+        if entry := head.tree.get(path):  # the git id of the file, even if the tree has a pointer
+            item["oid"] = entry.sha256 if lfs else git_oid(call.hub.blobs[entry.sha256])
+        files.append(item)
+    return JSONResponse({"files": files, "commitOid": head.sha})
 
 
 def is_ignored(path: str, rules: str) -> bool:

@@ -11,9 +11,9 @@ from hf_lorameta.localhub import http_errors, routes_write
 from hf_lorameta.localhub.history import Commit, now
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Route
-from hf_lorameta.localhub.uploads import lfs_pointer
 from tests.support.full_hub import operations
 from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.lfs_rules import LfsEntry, lfs_pointer
 from tests.support.full_hub.state import FullRepo
 from tests.support.full_hub.trees import differences
 
@@ -266,6 +266,6 @@ def _lines(call: FullCall, commit: Commit, path: str) -> list[str]:
     entry = commit.tree.get(path)
     if entry is None:
         return []
-    if entry.lfs or entry.size > _MAX_DIFF_SIZE:
+    if isinstance(entry, LfsEntry) or entry.size > _MAX_DIFF_SIZE:
         return lfs_pointer(entry.sha256, entry.size).decode().splitlines()
     return call.hub.blobs[entry.sha256].decode("utf-8", "replace").splitlines()

@@ -1,4 +1,4 @@
-"""Operations of commits that only this Hub has: copies and deletions."""
+"""Operations of commits that only this Hub has: copies, deletions and pointers of Git LFS."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.history import Changes
 from hf_lorameta.localhub.routes_write import OPERATIONS, Operation
 from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.lfs import commit_pointer
 from tests.support.full_hub.state import FullRepo
 
 
@@ -37,6 +38,7 @@ def _deleted(call: FullCall, repo: FullRepo, path: str, kind: str) -> Changes:
 
 ALL: dict[str, Operation] = {
     **OPERATIONS,
+    "lfsFile": commit_pointer,
     "copyFile": _copy_file,
     "deletedFile": _delete_file,
     "deletedFolder": _delete_folder,

@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.history import Changes, Commit, Repo
+from hf_lorameta.localhub.history import Changes, Commit, Entry, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.state import HubState, User, token_digest
 from tests.support.full_hub import card_rules
 from tests.support.full_hub.errors import LocalHubError
+from tests.support.full_hub.lfs_rules import GITATTRIBUTES, LfsEntry, entry_for
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _SHA = re.compile(r"[0-9a-f]{40}")
@@ -44,6 +46,7 @@ class FullRepo(Repo):
     discussions: int = 0  # how many, and pull requests, which are numbered together
     proposers: dict[str, str] = field(default_factory=dict)  # refs/pr/N -> user who opened it
     granted: set[str] = field(default_factory=set)  # users with access to a gated repo
+    objects: set[str] = field(default_factory=set, compare=False)  # SHA-256 of uploads to LFS
 
     @property
     def branches(self) -> dict[str, str]:
@@ -127,7 +130,7 @@ class FullState(HubState):
 
     def first_files(self, repo: Repo) -> dict[str, bytes]:
         """Return the files of a new repo; the card of a Space states its SDK."""
-        files, sdk = super().first_files(repo), getattr(repo, "sdk", None)
+        files, sdk = {".gitattributes": GITATTRIBUTES}, getattr(repo, "sdk", None)
         if sdk:
             title = repo.id.rpartition("/")[2]
             files["README.md"] = f"---\ntitle: {title}\nsdk: {sdk}\n---\n".encode()
@@ -145,7 +148,25 @@ class FullState(HubState):
         card = self.text(changes, "README.md")
         if card is not None:
             card_rules.validate(card, repo.type)
-        return super().commit(repo, revision, changes, parent=parent, **text)
+        commit = super().commit(repo, revision, changes, parent=parent, **text)
+        self.repos[repo.type, repo.id].objects.update(
+            entry.sha256 for entry in changes.values() if isinstance(entry, LfsEntry)
+        )
+        return commit
+
+    def store(self, path: str, data: bytes) -> Entry:
+        """Store a file and return the entry for committing it at `path`."""
+        entry = entry_for(path, data)
+        self.blobs[entry.sha256] = data
+        return entry
+
+    def has_object(self, repo: FullRepo, sha256: str) -> bool:
+        """Return whether a file was uploaded to the Git LFS storage of a repo."""
+        return sha256 in repo.objects and sha256 in self.blobs
+
+    def link(self, path: str, **params: str) -> str:
+        """Return a link to storage, which needs no token, as on a CDN."""
+        return f"{self.url}{path}?{urlencode(params)}"
 
 
 def check_repo_id(repo_id: str) -> None:
