@@ -14,12 +14,7 @@ from hf_lorameta.localhub.routing import Call, Route
 
 def whoami(call: Call) -> Response:
     """Return the user that the token belongs to."""
-    user = call.user
-    token = {"displayName": "localhub", "role": "write", "createdAt": user.created}
-    auth = {"type": "access_token", "accessToken": token}
-    return JSONResponse(
-        {"type": "user", "id": object_id(user.name), "name": user.name, "auth": auth}
-    )
+    return JSONResponse({"type": "user", "name": call.user.name})
 
 
 def repo_info(call: Call) -> Response:

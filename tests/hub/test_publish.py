@@ -123,7 +123,7 @@ def test_a_card_that_the_hub_refuses_is_named(
     assert cli.hub.read(f"{user.name}/files", "a.txt") == b"old"
 
 
-def test_a_refused_namespace_is_answered_with_one_that_works(
+def test_a_refused_namespace_is_an_error_with_the_hubs_reason(
     cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...]
 ) -> None:
     other = bank.owner.name
@@ -132,7 +132,7 @@ def test_a_refused_namespace_is_answered_with_one_that_works(
         ("bank", "push", bank.folder, f"{other}/new"),
     ):
         refused = cli(*command, token=user.token, code=6).err
-        assert f"such as {user.name}/new" in refused
+        assert f'the namespace "{other}"' in refused
         assert "--create-pr" not in refused
     existing = user.adapter("theirs")
     stranger = cli.hub.add_user(f"{user.name}-x")

@@ -85,8 +85,8 @@ def _last_commits(repo: FullRepo, commit: Commit) -> dict[str, Commit]:
 
 def raw(call: FullCall) -> Response:
     """Return a file as stored in git: for a file in Git LFS, its pointer file."""
-    commit, path, entry = locate(call)
-    headers = headers_of(path, entry.oid, commit.sha)
+    commit, entry = locate(call)
+    headers = headers_of(entry.oid, commit.sha)
     if isinstance(entry, LfsEntry):
         return Response(lfs_pointer(entry.sha256, entry.size), headers=headers)
     return serve(call, entry.sha256, headers)

@@ -17,10 +17,10 @@ from tests.support.full_hub.state import FullRepo
 
 def resolve(call: FullCall) -> Response:
     """Return a file, or for a file in Git LFS a redirect to storage."""
-    commit, path, entry = locate(call)
+    commit, entry = locate(call)
     if not isinstance(entry, LfsEntry):
         return routes_files.resolve(call)
-    link = call.hub.link(f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
+    link = call.hub.link(f"/_lfs/{entry.sha256}", commit=commit.sha)
     headers = {
         "X-Repo-Commit": commit.sha,
         "X-Linked-Size": str(entry.size),
@@ -32,7 +32,7 @@ def resolve(call: FullCall) -> Response:
 def storage(call: FullCall) -> Response:
     """Return a file in Git LFS, whose digest is known to those who can see its repo."""
     sha256 = call.params["sha256"]
-    return serve(call, sha256, headers_of(call.query("name"), sha256, call.query("commit")))
+    return serve(call, sha256, headers_of(sha256, call.query("commit")))
 
 
 def xet_token(call: FullCall) -> Response:
