@@ -57,7 +57,6 @@ class Log:
         loss: the same with the adapter.
         steps: steps taken.
         best_step: the step whose state is the adapter.
-        seconds: the task's share of the time.
     """
 
     task: str
@@ -67,7 +66,6 @@ class Log:
     loss: float
     steps: int
     best_step: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,7 @@ def store_adapter(
     write_tensors(weights, layout, settings.rank, "bfloat16", factors)
     log = Log(
         task.name, opened.profile.rows, len(opened.rows.held_out), run.base_loss, run.loss,
-        run.step, run.best_step, round(run.seconds, 1),
+        run.step, run.best_step,
     )  # fmt: skip
     write_atomically(_log_path(job.folder, task.entry_name), json.dumps(asdict(log)).encode())
     entry = IndexEntry(
