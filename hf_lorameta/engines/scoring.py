@@ -4,7 +4,6 @@
 with it.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,8 +22,6 @@ MAX_NEW_TOKENS = 64
 """Tokens of an answer that is generated."""
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
-PROGRESS_DELAY = 2.0
-"""Seconds before the progress of an evaluation is reported."""
 
 
 @dataclass(frozen=True)
@@ -219,17 +216,15 @@ def stripped(answer: str, first_line: bool) -> str:
 
 
 class StepCounter:
-    """Counts steps, and reports them once `PROGRESS_DELAY` has passed."""
+    """Counts steps and reports them."""
 
     def __init__(self, total: int, progress: Progress) -> None:
-        self._total, self._progress = total, progress
-        self._done, self._start = 0, time.monotonic()
+        self._total, self._progress, self._done = total, progress, 0
 
     def advance(self, steps: int) -> None:
         """Add finished steps."""
         self._done += steps
-        if time.monotonic() - self._start >= PROGRESS_DELAY:
-            self._progress(self._done, self._total)
+        self._progress(self._done, self._total)
 
 
 class Evaluator(Protocol):
@@ -252,8 +247,7 @@ class Evaluator(Protocol):
             adapter: folder of a PEFT adapter; None is the base model itself.
             shots: rows that are put before every prompt.
             generate: generate answers; otherwise only the loss is computed.
-            progress: called from two seconds after the start on. A step is the loss or the answer
-                of one row.
+            progress: called with (steps done, total). A step is the loss or the answer of one row.
 
         Raises:
             EmptyDatasetError: no rows.

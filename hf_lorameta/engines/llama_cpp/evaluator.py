@@ -40,7 +40,8 @@ class LlamaCppEvaluator(scoring.Evaluator):
     ) -> None:
         require_extra("rouge_score", extra="gguf")
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
-        self._indices = {folder: index for index, folder in enumerate(adapters)}
+        self._indices: dict[Path | None, int | None] = {None: None}
+        self._indices |= {folder: index for index, folder in enumerate(adapters)}
         files = [adapter_gguf(folder, base, cache) for folder in adapters]
         self._engine = LlamaCpp(base, files, context=max_length)
 
@@ -65,13 +66,11 @@ class LlamaCppEvaluator(scoring.Evaluator):
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
 
         Raises:
-            UsageError: the adapter is not one of this evaluator's, or an output is too long.
+            UsageError: an output is too long.
             LoraMetaError: the server failed.
         """
         scoring.check_rows(rows)
-        if adapter is not None and adapter not in self._indices:
-            raise UsageError(f"{adapter} is not one of the loaded adapters")
-        index = None if adapter is None else self._indices[adapter]
+        index = self._indices[adapter]
         first_line = scoring.single_line(rows)
         steps = scoring.StepCounter(len(rows) * (1 + generate), progress)
         total, count, outputs = 0.0, 0, []
@@ -86,9 +85,8 @@ class LlamaCppEvaluator(scoring.Evaluator):
 
     def answer(self, prompt: str, adapter: Path | None = None) -> str:
         """Return the greedy answer to a prompt, of the base model or with one of the adapters."""
-        index = None if adapter is None else self._indices[adapter]
         row = _encode(self._engine, (prompt, ""))
-        return self._answer(row, index, first_line=False)
+        return self._answer(row, self._indices[adapter], first_line=False)
 
     def _answer(self, row: scoring.Tokens, index: int | None, first_line: bool) -> str:
         length = self.max_length - self.max_new_tokens

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.scoring import RowScores, Scores, StepCounter, Tokens
-from hf_lorameta.engines.transformers.dtype import dtype_named, require_memory, suited_dtype
+from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
@@ -56,8 +56,7 @@ class TorchEvaluator(scoring.Evaluator):
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the folder holds no loadable model.
-        UsageError: the dtype is unknown, the weights do not fit into memory, or the tokenizer has
-            no end token.
+        UsageError: the weights do not fit into memory, or the tokenizer has no end token.
     """
 
     def __init__(
@@ -337,11 +336,10 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch_dtype = dtype_named(dtype)
     load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
     try:
         model, found = load_model(
-            folder, dtype=torch_dtype, local_files_only=True, output_loading_info=True
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
         tokenizer = load_tokenizer(folder, local_files_only=True)
     except (OSError, ValueError, SafetensorError, ImportError, RuntimeError) as error:

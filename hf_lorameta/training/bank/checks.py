@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.bank.no_bank import base_license
-from hf_lorameta.engines.transformers.dtype import dtype_named, parameters
+from hf_lorameta.engines.transformers.dtype import parameters
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import (
     BankError,
@@ -70,7 +70,7 @@ def check_base(folder: Path, settings: Settings, machine: Machine) -> "DevicePla
     """Return how to train a base model, checked from its configuration alone.
 
     Raises:
-        UsageError: it cannot be trained or does not fit in memory, or the dtype does not exist.
+        UsageError: it cannot be trained, or does not fit in memory.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -89,7 +89,7 @@ def check_base(folder: Path, settings: Settings, machine: Machine) -> "DevicePla
     check_row_attention(model)
     layout = find_layout(model, settings.targets)
     device = find_device()
-    dtype = dtype_named(machine.dtype or find_dtype(device, folder))
+    dtype: torch.dtype = getattr(torch, machine.dtype or find_dtype(device, folder))
     return plan_device(
         config, layout, settings.rank, machine.at_once, device=device, dtype=dtype,
         weights=dtype.itemsize * parameters(folder),
