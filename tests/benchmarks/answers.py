@@ -144,7 +144,8 @@ class Answers:
         known = evaluator.encode(train.head(count))
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            cpu = train_by_trainer(evaluator.model, evaluator.base_model, known, folder)
+            base = self._session.bank.index.base_model
+            cpu = train_by_trainer(evaluator.model, base, known, folder)
             return self._score(rows, (), folder) | {"cpu": cpu}
 
     def _states(self, rows: Sequence[Row]) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_a_requested_visibility_that_differs_is_a_conflict() -> None:
     with pytest.raises(ConflictError, match="a/b exists and is public, but private was requested"):
         check_visibility(PUBLIC, private=True)
     with pytest.raises(ConflictError, match="a/b exists and is private, but public was requested"):
-        check_visibility(PRIVATE, private=False, hint="name another with --repo-id")
+        check_visibility(PRIVATE, private=False)
 
 
 def test_a_private_source_needs_consent_to_become_public() -> None:
