@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,13 +263,19 @@ def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, Ou
 
 
 def training_log(bank: Bank) -> list[dict[str, Any]]:
-    """Return the log of a trained bank: a `Log` per entry, and the reason of each skipped task."""
+    """Return the log of a trained bank, a line per task.
+
+    Of an entry: ``task``, its name; ``rows`` with an output, and how many were ``held_out``; the
+    mean cross entropy on those, of the base model, ``base_loss``, and with the adapter, ``loss``,
+    in nats per token; ``steps`` taken; and ``best_step``, whose state is the adapter. Of others:
+    ``task`` and ``skipped``, the reason.
+    """
     logs = [read_log(bank.folder, entry.name) for entry in bank.index.entries]
     skipped = [
         {"task": skip.adapter.rpartition("/")[2], "skipped": skip.reason}
         for skip in bank.index.skipped
     ]
-    return [*(asdict(log) for log in logs if log), *skipped]
+    return [*filter(None, logs), *skipped]
 
 
 def _write_log(bank: Bank) -> None:
