@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 
 from hf_lorameta.localhub import http_errors
 
-REPO_TYPES = ("model", "dataset", "space")
-
 
 class _Clock:
     """Return the time as ``2026-11-24T16:37:00.123Z``. Each call returns a later time."""
@@ -66,7 +64,7 @@ class Repo:
     """A model, dataset or Space repo."""
 
     id: str  # namespace/name
-    type: str  # one of REPO_TYPES
+    type: str  # model, dataset or space
     private: bool = False
     created: str = field(default_factory=now)
     refs: dict[str, str] = field(default_factory=dict)  # branch -> SHA

@@ -5,8 +5,7 @@ import secrets
 import threading
 from dataclasses import dataclass
 
-from hf_lorameta.localhub import cards
-from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Entry, Repo, git_oid
+from hf_lorameta.localhub.history import Changes, Commit, Entry, Repo, git_oid
 from hf_lorameta.localhub.http_errors import HTTPError
 
 
@@ -59,9 +58,6 @@ class HubState:
 
     def create(self, repo: Repo, author: str) -> None:
         """Add a repo with its first commit."""
-        if repo.type not in REPO_TYPES:
-            message = f"Invalid repo type: {repo.type}, expected one of {REPO_TYPES}"
-            raise HTTPError(400, message)
         if self.find(repo.type, repo.id):
             message = f"You already created this {repo.type} repo: {repo.id}"
             raise HTTPError(409, message, body={"url": self.page_url(repo)})
@@ -103,11 +99,9 @@ class HubState:
         return entry
 
     def text(self, files: Changes, path: str) -> str | None:
-        """Return a small text file; None if it is missing or larger than ``cards.SIZE_LIMIT``."""
+        """Return a text file; None if it is missing."""
         entry = files.get(path)
-        if entry is None or entry.size > cards.SIZE_LIMIT:
-            return None
-        return self.blobs[entry.sha256].decode("utf-8", "replace")
+        return entry and self.blobs[entry.sha256].decode("utf-8", "replace")
 
 
 def token_digest(token: str) -> str:
