@@ -63,10 +63,11 @@ def test_exported_adapter_gives_the_log_probabilities_of_peft(kind: str, tmp_pat
     assert again.read_bytes() == path.read_bytes()
     with mock.patch.object(BaseArchitecture, "row_order", return_value=None):
         wrong = export(tmp_path / "a", tmp_path / "c.gguf", config, "f32")
-    with LlamaCpp(base, [path, wrong], context=64) as engine:
+    with LlamaCpp(base, [path, wrong], context=64, exact=True) as engine:
         found = {i: engine.logprobs(TOKENS[:PROMPT], TOKENS[PROMPT:], i) for i in (None, 0, 1)}
-    for i in (None, 0):  # llama.cpp keeps keys and values in float16
-        np.testing.assert_allclose(found[i], expected[i], atol=0.01)
+    tolerance = 0.01 if "Gemma" in kind else 1e-3  # ggml computes GELU in float16
+    for i in (None, 0):
+        np.testing.assert_allclose(found[i], expected[i], atol=tolerance)
     assert abs(expected[0] - expected[None]).mean() > 0.2  # the adapter matters
     mistaken = abs(np.array(found[1]) - expected[0]).mean() > 0.05
     assert mistaken == (kind in REORDERED)

@@ -32,6 +32,8 @@ class LlamaCpp:
         base: GGUF in any quantization.
         adapters: GGUF LoRA adapters for it; calls name them by their index in this sequence.
         context: maximum tokens of prompt and answer together.
+        exact: keep keys and values in float32, without flash attention, to compare numbers with
+            another engine.
 
     Raises:
         MissingExtraError: llama.cpp is not installed.
@@ -39,7 +41,9 @@ class LlamaCpp:
         UsageError: llama.cpp cannot load the base model, or not with these adapters.
     """
 
-    def __init__(self, base: Path, adapters: Sequence[Path] = (), *, context: int = 2048) -> None:
+    def __init__(
+        self, base: Path, adapters: Sequence[Path] = (), *, context: int = 2048, exact: bool = False
+    ) -> None:
         require_extra("xllamacpp", extra="gguf")
         import xllamacpp
 
@@ -54,6 +58,10 @@ class LlamaCpp:
         threads = int(os.environ.get("LLAMA_ARG_THREADS", "0"))  # as llama.cpp's commands read it
         if threads > 0:
             params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        if exact:
+            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+            off = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            params.flash_attn_type = off
         try:
             self._server: Any = xllamacpp.Server(params)
         except RuntimeError:  # its message gives no reason
