@@ -65,7 +65,7 @@ def commit(call: Call, operations: Mapping[str, Operation] | None = None) -> Res
     for key, value in values:
         if key != "header":
             operation = (operations or OPERATIONS)[key]
-            changes = {**changes, **operation(call, repo, _path(value), value)}
+            changes = {**changes, **operation(call, repo, str(value.get("path", "")), value)}
     new = call.hub.commit(
         repo,
         call.params["rev"],
@@ -77,14 +77,6 @@ def commit(call: Call, operations: Mapping[str, Operation] | None = None) -> Res
     )
     url = f"{call.hub.page_url(repo)}/commit/{new.sha}"
     return JSONResponse({"success": True, "hookOutput": "", "commitOid": new.sha, "commitUrl": url})
-
-
-def _path(value: dict[str, Any]) -> str:
-    path = str(value.get("path", ""))
-    parts = path.rstrip("/").split("/")
-    if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
-        raise HTTPError(422, f"Invalid path in repo: {path!r}")
-    return path
 
 
 def _file(call: Call, repo: Repo, path: str, value: dict[str, Any]) -> Changes:

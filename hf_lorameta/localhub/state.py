@@ -56,18 +56,13 @@ class HubState:
         prefix = "" if repo.type == "model" else f"{repo.type}s/"
         return f"{self.url}/{prefix}{repo.id}"
 
-    def create(self, repo: Repo, author: str) -> None:
+    def create(self, repo: Repo, author: str, files: Changes | None = None) -> None:
         """Add a repo with its first commit."""
         if self.find(repo.type, repo.id):
             message = f"You already created this {repo.type} repo: {repo.id}"
             raise HTTPError(409, message, body={"url": self.page_url(repo)})
-        changes = {path: self.store(path, data) for path, data in self.first_files(repo).items()}
-        repo.add_commit("main", changes, "initial commit", "", author)
+        repo.add_commit("main", files or {}, "initial commit", "", author)
         self.repos[repo.type, repo.id] = repo
-
-    def first_files(self, repo: Repo) -> dict[str, bytes]:
-        """Return the files of a new repo: none."""
-        return {}
 
     def find(self, repo_type: str, repo_id: str) -> Repo | None:
         """Return the repo of an id; None if there is none."""
@@ -101,7 +96,7 @@ class HubState:
     def text(self, files: Changes, path: str) -> str | None:
         """Return a text file; None if it is missing."""
         entry = files.get(path)
-        return entry and self.blobs[entry.sha256].decode("utf-8", "replace")
+        return None if entry is None else self.blobs[entry.sha256].decode("utf-8", "replace")
 
 
 def token_digest(token: str) -> str:

@@ -123,28 +123,29 @@ class FullState(HubState):
         alike = (r for r in self.repos.values() if r.type == repo_type and r.id.lower() == lower)
         return exact or next(alike, None)
 
-    def create(self, repo: Repo, author: str) -> None:
-        """Add a repo whose name the Hub accepts."""
+    def create(self, repo: Repo, author: str, files: Changes | None = None) -> None:
+        """Add a repo whose name the Hub accepts; the card of a Space states its SDK."""
         check_repo_id(repo.id)
-        super().create(repo, author)
-
-    def first_files(self, repo: Repo) -> dict[str, bytes]:
-        """Return the files of a new repo; the card of a Space states its SDK."""
-        files, sdk = {".gitattributes": GITATTRIBUTES}, getattr(repo, "sdk", None)
+        contents, sdk = {".gitattributes": GITATTRIBUTES}, getattr(repo, "sdk", None)
         if sdk:
             title = repo.id.rpartition("/")[2]
-            files["README.md"] = f"---\ntitle: {title}\nsdk: {sdk}\n---\n".encode()
-        return files
+            contents["README.md"] = f"---\ntitle: {title}\nsdk: {sdk}\n---\n".encode()
+        own = {path: self.store(path, data) for path, data in contents.items()}
+        super().create(repo, author, {**own, **(files or {})})
 
     def commit(
         self, repo: Repo, revision: str, changes: Changes, *, parent: str | None = None, **text: Any
     ) -> Commit:
-        """Commit to a branch or pull request, unless the Hub refuses the parent or the card."""
+        """Commit to a branch or pull request, unless the Hub refuses parent, paths or card."""
         if revision not in repo.refs:
             repo.resolve(revision)  # raises RevisionNotFound
             raise HTTPError(400, f"{revision} is not a branch: cannot commit to it")
         if parent is not None and not _SHA.fullmatch(parent):
             raise HTTPError(400, "The parent commit must be a full commit sha")
+        for path in changes:
+            parts = path.split("/")
+            if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
+                raise HTTPError(422, f"Invalid path in repo: {path!r}")
         card = self.text(changes, "README.md")
         if card is not None:
             card_rules.validate(card, repo.type)
