@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import EmptyDatasetError, Option, UnlabeledDatasetError
 from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
@@ -244,13 +243,13 @@ class Evaluator(Protocol):
         """Return scores and answers, in the order of the rows, of a base model with an adapter.
 
         Args:
+            rows: at least one.
             adapter: folder of a PEFT adapter; None is the base model itself.
             shots: rows that are put before every prompt.
             generate: generate answers; otherwise only the loss is computed.
             progress: called with (steps done, total). A step is the loss or the answer of one row.
 
         Raises:
-            EmptyDatasetError: no rows.
             AdapterError: the adapter is broken, or does not fit the base model.
         """
 
@@ -265,21 +264,6 @@ def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
         return []
     prompts = [(model.chat_prompt(text), output) for text, output in rows]
     return [(prompt, output) for prompt, output in prompts if prompt is not None]
-
-
-def check_rows(rows: Sequence[Row]) -> None:
-    """Raise `EmptyDatasetError` if there is no row."""
-    if not rows:
-        raise EmptyDatasetError("no test rows to evaluate on", hint=Option("split", "NAME"))
-
-
-def no_outputs_error(rows: int) -> UnlabeledDatasetError:
-    """Return the error of a number of rows without a single output."""
-    return UnlabeledDatasetError(
-        f"{'the only row has no' if rows == 1 else f'none of {rows:,} rows has an'} output to "
-        "compare answers with",
-        hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
-    )
 
 
 def compare(
@@ -298,6 +282,8 @@ def compare(
     prompt as the message of a user. It is often the stronger base.
 
     Args:
+        evaluator: the base model.
+        rows: to score, at least one.
         adapters: method to adapter folder; None is the base model itself. The usual names are
             base and generated.
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
@@ -307,12 +293,8 @@ def compare(
             whose answer is not generated yet counts half.
 
     Raises:
-        EmptyDatasetError: no rows.
-        UnlabeledDatasetError: no row has an output.
         AdapterError: an adapter cannot be loaded.
     """
-    if rows and not any(output.strip() for _, output in rows):
-        raise no_outputs_error(len(rows))
 
     def in_rows(method: str, done: int, total: int) -> None:
         row_progress(method, done * len(rows) // total, len(rows))

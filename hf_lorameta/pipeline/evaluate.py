@@ -398,7 +398,6 @@ class Trial:
 
         Raises:
             UsageError: an output is too long for the context.
-            UnlabeledDatasetError: no row has an output.
         """
         methods = {"base": None, "generated": self._folder}
         return compare(

@@ -197,7 +197,7 @@ def ranked(
 ) -> list[str]:
     """Return for each row the label with the highest probability."""
     asked = [(text, label) for text, _ in rows for label in labels]
-    with attached(evaluator.model, adapter, ""):
+    with attached(evaluator.model, adapter):
         losses = evaluator.row_losses(evaluator.encode(asked))
     chosen = np.array(losses.sums).reshape(len(rows), len(labels)).argmin(axis=1)
     return [labels[index] for index in chosen]

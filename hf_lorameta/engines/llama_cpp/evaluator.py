@@ -69,7 +69,6 @@ class LlamaCppEvaluator(scoring.Evaluator):
             UsageError: an output is too long.
             LoraMetaError: the server failed.
         """
-        scoring.check_rows(rows)
         index = self._indices[adapter]
         first_line = scoring.single_line(rows)
         steps = scoring.StepCounter(len(rows) * (1 + generate), progress)

@@ -94,12 +94,6 @@ class LlamaCpp:
         self.start: list[int] = self.tokenize("", special=True)
         """Tokens that the tokenizer prepends to a text, possibly none."""
 
-    def __enter__(self) -> "LlamaCpp":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Stop the server and free its memory."""
         self._client.close()

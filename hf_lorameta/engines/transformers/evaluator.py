@@ -142,7 +142,6 @@ class TorchEvaluator(scoring.Evaluator):
         progress: Progress = no_progress,
     ) -> tuple[Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
-        scoring.check_rows(rows)
         steps = StepCounter(len(rows) * (1 + generate), progress)
         with quiet_transformers(), attached(self.model, adapter):
             losses = self.row_losses(self.encode(rows, shots), done=steps.advance)
