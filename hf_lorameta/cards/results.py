@@ -53,8 +53,6 @@ class RightAnswers:
         end: by the adapter, after scaling.
         chat: by the base model with its own chat template; None if it has none.
         prompt: by the base model with a prompt of examples; None if there were no other rows.
-        alike: whether the adapter's answers all begin alike, as far as it is known, while outputs
-            differ: each is the start of another.
     """
 
     most_frequent: int
@@ -62,7 +60,6 @@ class RightAnswers:
     end: int
     chat: int | None = None
     prompt: int | None = None
-    alike: bool = False
 
 
 @dataclass(frozen=True)

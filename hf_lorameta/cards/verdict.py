@@ -6,8 +6,6 @@ from typing import Literal, NamedTuple
 
 from hf_lorameta.cards.results import Check, RightAnswers
 
-_ALIKE = "Its answers all begin alike: it may say the same whatever the input"
-
 
 class Verdict(NamedTuple):
     """What to expect of an adapter.
@@ -59,8 +57,6 @@ def verdict_of(check: Check | None, doubts: Sequence[str] = ()) -> Verdict:
     adapter, others = check.right.end, _others(check.right, check.shots)
     name, best = max(others.items(), key=lambda item: item[1])
     counts = ", ".join(f"{n} {count}" for n, count in {"the adapter": adapter, **others}.items())
-    if check.right.alike:
-        doubts = [*doubts, f"{_ALIKE}."]
     reason = " ".join([f"Right answers on {check.rows} rows: {counts}.", *doubts])
     if not max(adapter, best):
         return Verdict("unsure", "Unsure: no answer is right", reason)

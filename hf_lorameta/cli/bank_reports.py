@@ -50,13 +50,12 @@ def training_report(bank: "Bank", lines: Sequence[dict[str, Any]], url: str | No
         lines: of `hf_lorameta.training.bank.train_bank.training_log`.
         url: of the bank's repo, if it was published.
     """
-    head = ["task", "rows", "base loss", "trained", "steps", "seconds"]
+    head = ["task", "rows", "base loss", "trained", "steps"]
     rows = [
-        [t["task"], t["rows"], f"{t['base_loss']:.3f}", f"{t['loss']:.3f}", t["steps"],
-         f"{t['seconds']:.0f}"]
+        [t["task"], t["rows"], f"{t['base_loss']:.3f}", f"{t['loss']:.3f}", t["steps"]]
         for t in lines
         if "skipped" not in t
-    ]  # fmt: skip
+    ]
     text = [
         f"{contents(bank)} for {bank.index.base_model}",
         *(["", table(head, rows)] if rows else []),

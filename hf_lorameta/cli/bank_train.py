@@ -84,7 +84,7 @@ class Request:
     instruction: InstructionOption = None
     template: TemplateOption = None
     dtype: Annotated[
-        str | None,
+        Literal["bfloat16", "float16", "float32"] | None,
         typer.Option(
             help="Dtype of the base model. Default: depends on the device.", show_default=False
         ),

@@ -4,7 +4,6 @@
 with it.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import EmptyDatasetError, Option, UnlabeledDatasetError
 from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
@@ -23,8 +21,6 @@ MAX_NEW_TOKENS = 64
 """Tokens of an answer that is generated."""
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
-PROGRESS_DELAY = 2.0
-"""Seconds before the progress of an evaluation is reported."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,19 @@ class Scores:
     exact_match: float | None
     contains: float | None
     rows: int
+
+
+class RowScores(NamedTuple):
+    """Scores of rows in a check of an adapter.
+
+    Attributes:
+        loss: mean over all output tokens, in nats.
+        right: number of rows whose output is the greedy answer but for case, and for space at its
+            ends.
+    """
+
+    loss: float
+    right: int
 
 
 @dataclass(frozen=True)
@@ -206,17 +215,15 @@ def stripped(answer: str, first_line: bool) -> str:
 
 
 class StepCounter:
-    """Counts steps, and reports them once `PROGRESS_DELAY` has passed."""
+    """Counts steps and reports them."""
 
     def __init__(self, total: int, progress: Progress) -> None:
-        self._total, self._progress = total, progress
-        self._done, self._start = 0, time.monotonic()
+        self._total, self._progress, self._done = total, progress, 0
 
     def advance(self, steps: int) -> None:
         """Add finished steps."""
         self._done += steps
-        if time.monotonic() - self._start >= PROGRESS_DELAY:
-            self._progress(self._done, self._total)
+        self._progress(self._done, self._total)
 
 
 class Evaluator(Protocol):
@@ -236,41 +243,15 @@ class Evaluator(Protocol):
         """Return scores and answers, in the order of the rows, of a base model with an adapter.
 
         Args:
+            rows: at least one.
             adapter: folder of a PEFT adapter; None is the base model itself.
             shots: rows that are put before every prompt.
             generate: generate answers; otherwise only the loss is computed.
-            progress: called from two seconds after the start on. A step is the loss or the answer
-                of one row.
+            progress: called with (steps done, total). A step is the loss or the answer of one row.
 
         Raises:
-            EmptyDatasetError: no rows.
-            AdapterError: the adapter is broken, for another base model, or does not fit it.
+            AdapterError: the adapter is broken, or does not fit the base model.
         """
-
-    def evaluate_adapters(
-        self,
-        rows: Sequence[Row],
-        adapters: Mapping[str, Path],
-        generate: bool = True,
-        progress: StageProgress = no_progress,
-    ) -> dict[str, tuple[Scores, list[str]]]:
-        """Return what `evaluate` returns for each adapter, on the same rows.
-
-        Here one adapter after another. An engine may compute them together; apart from rounding,
-        the results do not depend on which adapters are scored together.
-
-        Args:
-            adapters: method to folder of a PEFT adapter.
-            progress: called with (what is scored, steps done, total).
-
-        Raises:
-            EmptyDatasetError: no rows.
-            AdapterError: as `evaluate` raises.
-        """
-        return {
-            method: self.evaluate(rows, folder, (), generate, partial(progress, method))
-            for method, folder in adapters.items()
-        }
 
 
 def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
@@ -283,21 +264,6 @@ def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
         return []
     prompts = [(model.chat_prompt(text), output) for text, output in rows]
     return [(prompt, output) for prompt, output in prompts if prompt is not None]
-
-
-def check_rows(rows: Sequence[Row]) -> None:
-    """Raise `EmptyDatasetError` if there is no row."""
-    if not rows:
-        raise EmptyDatasetError("no test rows to evaluate on", hint=Option("split", "NAME"))
-
-
-def no_outputs_error(rows: int) -> UnlabeledDatasetError:
-    """Return the error of a number of rows without a single output."""
-    return UnlabeledDatasetError(
-        f"{'the only row has no' if rows == 1 else f'none of {rows:,} rows has an'} output to "
-        "compare answers with",
-        hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
-    )
 
 
 def compare(
@@ -316,6 +282,8 @@ def compare(
     prompt as the message of a user. It is often the stronger base.
 
     Args:
+        evaluator: the base model.
+        rows: to score, at least one.
         adapters: method to adapter folder; None is the base model itself. The usual names are
             base and generated.
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
@@ -325,12 +293,8 @@ def compare(
             whose answer is not generated yet counts half.
 
     Raises:
-        EmptyDatasetError: no rows.
-        UnlabeledDatasetError: no row has an output.
         AdapterError: an adapter cannot be loaded.
     """
-    if rows and not any(output.strip() for _, output in rows):
-        raise no_outputs_error(len(rows))
 
     def in_rows(method: str, done: int, total: int) -> None:
         row_progress(method, done * len(rows) // total, len(rows))
@@ -342,17 +306,11 @@ def compare(
         methods[f"{len(shots)}-shot"] = (rows, None, shots)
     if in_chat := chat_rows(evaluator, rows):
         methods[CHAT_METHOD] = (in_chat, None, ())
-    several = {method: folder for method, folder in adapters.items() if folder is not None}
-    together: dict[str, tuple[Scores, list[str]]] = {}
     scores, answers = {}, {}
     for method, (asked, adapter, examples) in methods.items():
-        if len(several) > 1 and method in several:
-            together = together or evaluator.evaluate_adapters(rows, several, generate, in_rows)
-            scores[method], answers[method] = together[method]
-        else:
-            scores[method], answers[method] = evaluator.evaluate(
-                asked, adapter, examples, generate, partial(in_rows, method)
-            )
+        scores[method], answers[method] = evaluator.evaluate(
+            asked, adapter, examples, generate, partial(in_rows, method)
+        )
         progress(method, scores[method])
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})

@@ -89,10 +89,6 @@ def local_path(base_model: str) -> Path | None:
     return path if path.is_dir() or (path.suffix == ".gguf" and path.is_file()) else None
 
 
-def _as_folder(path: Path) -> Path:
-    return path if path.is_dir() else dequantized(path)
-
-
 def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
     """Return the folder, or the GGUF, that `locate` uses if it need not download.
 
@@ -164,7 +160,7 @@ def base_file(base_model: str, name: str, revision: str | None = None, token: To
     Errors are those of `locate`; `NotFoundError` also if there is no such file.
     """
     if path := local_path(base_model):
-        folder = _as_folder(path)
+        folder = path if path.is_dir() else dequantized(path)
         if not (folder / name).is_file():
             raise NotFoundError(f"{path} has no {name}")
         return folder / name

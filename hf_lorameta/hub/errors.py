@@ -34,14 +34,6 @@ class DamagedError(httpx2.RemoteProtocolError):
     """The digest of a downloaded file differs from the one on the Hub; the message is its path."""
 
 
-def damaged_error(what: str, path: str) -> errors.ConnectionLostError:
-    """Return the error for a file whose digest is wrong."""
-    return errors.ConnectionLostError(
-        f"{what}: {path} was damaged in transfer: its checksum differs from the one on the Hub",
-        hint=_RERUN_HINT,
-    )
-
-
 def unexpected_answer(what: str, problem: str) -> errors.HubError:
     """Return the error for an answer that the Hub does not give."""
     return errors.HubError(
@@ -112,7 +104,11 @@ def translate(
         case hf.HfHubHTTPError():
             return _http_error(what, error)
         case DamagedError():
-            return damaged_error(what, str(error))
+            return errors.ConnectionLostError(
+                f"{what}: {error} was damaged in transfer: its checksum differs from the one on "
+                "the Hub",
+                hint=_RERUN_HINT,
+            )
         case httpx2.HTTPError():
             return lost(what, type(error).__name__)
     return None

@@ -14,7 +14,7 @@ import huggingface_hub as hfh
 
 from hf_lorameta.errors import ConflictError, HubError, Option
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import ForbiddenError, lost, translated
+from hf_lorameta.hub.errors import lost, translated
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
 
@@ -52,21 +52,17 @@ def create_repo(
     hardware: str | None = None,
 ) -> PinnedRepo:
     """Create a repo and return it; see `hf_lorameta.hub.client.Hub.publish`."""
-    try:
-        with translated(repo_id):
-            connection.retries.when_allowed(
+    with translated(repo_id):
+        connection.retries.when_allowed(
+            repo_id,
+            lambda: connection.api.create_repo(
                 repo_id,
-                lambda: connection.api.create_repo(
-                    repo_id,
-                    repo_type=repo_type,
-                    private=private,
-                    space_sdk="gradio" if repo_type == "space" else None,
-                    space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
-                ),
-            )
-    except ForbiddenError as error:
-        error.hint = _writable_hint(connection, repo_id) or error.hint
-        raise
+                repo_type=repo_type,
+                private=private,
+                space_sdk="gradio" if repo_type == "space" else None,
+                space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
+            ),
+        )
     created = connection.retries(
         repo_id, lambda: fetch_repo(connection, repo_id, repo_type, None, blobs=False)
     )
@@ -82,18 +78,6 @@ def require_private(repo: PinnedRepo, state: str) -> None:
             f"{repo.repo_id} {state}, although private was requested; nothing was uploaded",
             hint="make the repo private or delete it, then run the command again",
         )
-
-
-def _writable_hint(connection: Connection, repo_id: str) -> str:
-    """Name a repo that the account can write to; empty if it is `repo_id` or not known."""
-    try:
-        user = connection.retries("your account", connection.api.whoami).get("name")
-    except HubError:
-        return ""
-    namespace, _, name = repo_id.rpartition("/")
-    if not user or user == namespace:
-        return ""
-    return f"name a repo of your own, such as {user}/{name}, or use a token that may write there"
 
 
 # --- commits ------------------------------------------------------------------------------------

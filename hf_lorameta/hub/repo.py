@@ -106,7 +106,6 @@ def check_visibility(
     *,
     source_private: bool = False,
     source: str = "a dataset or adapter that it is made from is private",
-    hint: str | Option = "name another repo",
 ) -> None:
     """Raise ConflictError if a repo's visibility is not as requested or exposes private content.
 
@@ -117,16 +116,15 @@ def check_visibility(
         private: requested visibility; None keeps the repo's own.
         source_private: whether what is published derives from private repos or files.
         source: clause that says what is private, for the message.
-        hint: how to choose another target.
     """
     if private is not None and private != existing.private:
         actual, requested = ("private", "public") if existing.private else ("public", "private")
         raise ConflictError(
             f"{existing.repo_id} exists and is {actual}, but {requested} was requested",
-            hint=["change the visibility in the repo's settings on the Hub", hint],
+            hint=["change the visibility in the repo's settings on the Hub", "name another repo"],
         )
     if private is None and source_private and not existing.private:
         raise ConflictError(
             f"{existing.repo_id} is public, but {source}",
-            hint=[Option("private", False), hint],
+            hint=[Option("private", False), "name another repo"],
         )

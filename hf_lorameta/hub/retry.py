@@ -12,8 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import httpx2
@@ -114,9 +112,5 @@ def _requested_wait(error: Exception) -> float | None:
     retry_after = headers.get("Retry-After", "").strip()
     if retry_after.isdecimal():
         return float(retry_after) + _MARGIN_SECONDS
-    if retry_after:
-        with suppress(ValueError):  # neither seconds nor a date
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-            return max(seconds, 0.0) + _MARGIN_SECONDS
     limit = parse_ratelimit_headers(headers)
     return limit.reset_in_seconds + _MARGIN_SECONDS if limit and not limit.remaining else None

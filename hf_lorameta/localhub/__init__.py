@@ -10,14 +10,6 @@ Example:
 See README.md in this folder.
 """
 
-import importlib.util
-import sys
-
-for _module in ("starlette", "uvicorn"):
-    if importlib.util.find_spec(_module) is None:
-        _install = f"{sys.executable} -m pip install 'hf-lorameta[demo]'"
-        raise ModuleNotFoundError(f"{_module} is not installed: {_install}", name=_module)
-
-from hf_lorameta.localhub.server import LocalHub  # noqa: E402
+from hf_lorameta.localhub.server import LocalHub
 
 __all__ = ["LocalHub"]

@@ -5,8 +5,6 @@ from typing import Any
 
 import yaml
 
-SIZE_LIMIT = 5 << 20  # larger READMEs are not parsed
-
 _BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 

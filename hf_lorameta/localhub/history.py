@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 
 from hf_lorameta.localhub import http_errors
 
-REPO_TYPES = ("model", "dataset", "space")
-
 
 class _Clock:
     """Return the time as ``2026-11-24T16:37:00.123Z``. Each call returns a later time."""
@@ -36,8 +34,12 @@ class Entry:
 
     sha256: str  # key of the contents in `HubState.blobs`
     size: int
-    oid: str  # git id of the file, or of its pointer file if `lfs`
-    lfs: bool
+    oid: str  # git id of the file
+
+
+def git_oid(data: bytes) -> str:
+    """Return the id that git gives to a file with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 Tree = Mapping[str, Entry]
@@ -62,12 +64,11 @@ class Repo:
     """A model, dataset or Space repo."""
 
     id: str  # namespace/name
-    type: str  # one of REPO_TYPES
+    type: str  # model, dataset or space
     private: bool = False
     created: str = field(default_factory=now)
     refs: dict[str, str] = field(default_factory=dict)  # branch -> SHA
     commits: dict[str, Commit] = field(default_factory=dict)
-    objects: set[str] = field(default_factory=set, compare=False)  # SHA-256 of uploads to LFS
 
     @property
     def namespace(self) -> str:

@@ -9,19 +9,12 @@ from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import cards, http_errors
 from hf_lorameta.localhub.history import Commit, Entry, Repo
-from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
-from hf_lorameta.localhub.uploads import lfs_pointer
 
 
 def whoami(call: Call) -> Response:
     """Return the user that the token belongs to."""
-    user = call.user
-    token = {"displayName": "localhub", "role": "write", "createdAt": user.created}
-    auth = {"type": "access_token", "accessToken": token}
-    return JSONResponse(
-        {"type": "user", "id": object_id(user.name), "name": user.name, "auth": auth}
-    )
+    return JSONResponse({"type": "user", "name": call.user.name})
 
 
 def repo_info(call: Call) -> Response:
@@ -59,11 +52,6 @@ def locate(call: Call) -> tuple[Repo, Commit]:
     return repo, call.commit_of(repo)
 
 
-def xet_token(call: Call) -> Response:
-    """Refuse a token for Xet storage."""
-    raise HTTPError(404, "This hub has no Xet storage; set HF_HUB_DISABLE_XET=1 for this upload")
-
-
 # ---- JSON in the format of the Hub's API
 
 
@@ -92,15 +80,7 @@ def info_of(call: Call, repo: Repo, commit: Commit) -> dict[str, Any]:
 def _sibling(path: str, entry: Entry, blobs: bool) -> dict[str, Any]:
     if not blobs:
         return {"rfilename": path}
-    return {"rfilename": path, "size": entry.size, "blobId": entry.oid, **_lfs(entry, "sha256")}
-
-
-def _lfs(entry: Entry, digest_name: str) -> dict[str, Any]:
-    if not entry.lfs:
-        return {}
-    pointer_size = len(lfs_pointer(entry.sha256, entry.size))
-    fields = {digest_name: entry.sha256, "size": entry.size, "pointerSize": pointer_size}
-    return {"lfs": fields}
+    return {"rfilename": path, "size": entry.size, "blobId": entry.oid}
 
 
 def _tree_item(path: str, entry: Entry | None) -> dict[str, Any]:
@@ -108,8 +88,7 @@ def _tree_item(path: str, entry: Entry | None) -> dict[str, Any]:
     if entry is None:
         oid = hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()
         return {"type": "directory", "oid": oid, "size": 0, "path": path}
-    item = {"type": "file", "oid": entry.oid, "size": entry.size, "path": path}
-    return item | _lfs(entry, "oid")
+    return {"type": "file", "oid": entry.oid, "size": entry.size, "path": path}
 
 
 def _folders(commit: Commit) -> set[str]:
@@ -124,5 +103,4 @@ ROUTES = [
     Route("GET", "api/{kind}/{repo}/revision/{rev}", repo_info),
     Route("GET", "api/{kind}/{repo}/tree/{rev}/{path*}", tree),
     Route("POST", "api/{kind}/{repo}/paths-info/{rev}", paths_info),
-    Route("GET", "api/{kind}/{repo}/xet-(?:read|write)-token/{rev}", xet_token),
 ]

@@ -7,7 +7,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import uploads
 from hf_lorameta.localhub.history import Changes, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
@@ -47,16 +46,11 @@ def validate_yaml(call: Call) -> Response:
 def preupload(call: Call) -> Response:
     """Return for each file how to upload it, and its current id in the repo."""
     commit = call.commit_of(call.writable_repo())
-    attributes = call.hub.text(commit.tree, ".gitattributes") or ""
     files = []
     for file in call.json.get("files", []):
-        path, sample = str(file["path"]), base64.b64decode(file.get("sample", ""))
-        lfs = uploads.is_lfs(path, int(file["size"]), sample, attributes)
-        mode = "lfs" if lfs else "regular"
-        item = {"path": path, "uploadMode": mode, "shouldIgnore": False}
-        entry = commit.tree.get(path)
-        if entry is not None:  # the git id is that of the file, even if the tree has a pointer
-            item["oid"] = entry.sha256 if lfs else uploads.git_oid(call.hub.blobs[entry.sha256])
+        item = {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+        if entry := commit.tree.get(file["path"]):
+            item["oid"] = entry.oid
         files.append(item)
     return JSONResponse({"files": files, "commitOid": commit.sha})
 
@@ -71,7 +65,7 @@ def commit(call: Call, operations: Mapping[str, Operation] | None = None) -> Res
     for key, value in values:
         if key != "header":
             operation = (operations or OPERATIONS)[key]
-            changes = {**changes, **operation(call, repo, _path(value), value)}
+            changes = {**changes, **operation(call, repo, str(value.get("path", "")), value)}
     new = call.hub.commit(
         repo,
         call.params["rev"],
@@ -85,27 +79,11 @@ def commit(call: Call, operations: Mapping[str, Operation] | None = None) -> Res
     return JSONResponse({"success": True, "hookOutput": "", "commitOid": new.sha, "commitUrl": url})
 
 
-def _path(value: dict[str, Any]) -> str:
-    path = str(value.get("path", ""))
-    parts = path.rstrip("/").split("/")
-    if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
-        raise HTTPError(422, f"Invalid path in repo: {path!r}")
-    return path
-
-
 def _file(call: Call, repo: Repo, path: str, value: dict[str, Any]) -> Changes:
     return {path: call.hub.store(path, base64.b64decode(value["content"], validate=True))}
 
 
-def _lfs_file(call: Call, repo: Repo, path: str, value: dict[str, Any]) -> Changes:
-    sha256 = str(value.get("oid", ""))
-    if not call.hub.has_object(repo, sha256):
-        message = "LFS pointer pointed to a file that does not exist"
-        raise HTTPError(400, f"{message}: {path} ({sha256})")
-    return {path: uploads.lfs_entry(sha256, len(call.hub.blobs[sha256]))}
-
-
-OPERATIONS: dict[str, Operation] = {"file": _file, "lfsFile": _lfs_file}
+OPERATIONS: dict[str, Operation] = {"file": _file}
 
 ROUTES = [
     Route("POST", "api/repos/create", create_repo),

@@ -87,11 +87,6 @@ class Call:
         """Return a query parameter; empty if it is missing."""
         return self.request.query_params.get(name, "")
 
-    def query_int(self, name: str, default: int) -> int:
-        """Return a query parameter as a number; `default` if it is missing or not a number."""
-        text = self.query(name)
-        return int(text) if text.isdigit() else default
-
     def flag(self, name: str) -> bool:
         """Return whether a query parameter is set to a true value."""
         return self.query(name).lower() in ("1", "true")

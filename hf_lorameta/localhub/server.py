@@ -89,7 +89,7 @@ class LocalHub:
     # ---- repos
 
     def create_repo(self, repo_id: str, repo_type: str = "model") -> None:
-        """Create a repo, which contains ``.gitattributes`` as on the Hub."""
+        """Create a repo without files."""
         with self._hub.lock:
             repo = Repo(repo_id, repo_type)
             self._hub.create(repo, repo.namespace)
@@ -121,8 +121,6 @@ class LocalHub:
     def env(self, token: str | None = None, *, home: Path) -> dict[str, str]:
         """Return this process's environment, with Hugging Face settings that use this hub.
 
-        Without ``HF_HUB_DISABLE_XET``, uploads of large files would go to Xet servers.
-
         Args:
             token: token of a user; None for anonymous.
             home: folder for caches and settings (``HF_HOME``).
@@ -134,7 +132,6 @@ class LocalHub:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-            "HF_HUB_DISABLE_XET": "1",
             "NO_PROXY": f"{HOST},localhost",
             "no_proxy": f"{HOST},localhost",
         }

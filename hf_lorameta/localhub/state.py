@@ -4,12 +4,9 @@ import hashlib
 import secrets
 import threading
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
-from hf_lorameta.localhub import cards
-from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Entry, Repo
+from hf_lorameta.localhub.history import Changes, Commit, Entry, Repo, git_oid
 from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.uploads import GITATTRIBUTES, entry_for
 
 
 @dataclass(frozen=True)
@@ -59,21 +56,13 @@ class HubState:
         prefix = "" if repo.type == "model" else f"{repo.type}s/"
         return f"{self.url}/{prefix}{repo.id}"
 
-    def create(self, repo: Repo, author: str) -> None:
+    def create(self, repo: Repo, author: str, files: Changes | None = None) -> None:
         """Add a repo with its first commit."""
-        if repo.type not in REPO_TYPES:
-            message = f"Invalid repo type: {repo.type}, expected one of {REPO_TYPES}"
-            raise HTTPError(400, message)
         if self.find(repo.type, repo.id):
             message = f"You already created this {repo.type} repo: {repo.id}"
             raise HTTPError(409, message, body={"url": self.page_url(repo)})
-        changes = {path: self.store(path, data) for path, data in self.first_files(repo).items()}
-        repo.add_commit("main", changes, "initial commit", "", author)
+        repo.add_commit("main", files or {}, "initial commit", "", author)
         self.repos[repo.type, repo.id] = repo
-
-    def first_files(self, repo: Repo) -> dict[str, bytes]:
-        """Return the files of a new repo."""
-        return {".gitattributes": GITATTRIBUTES}
 
     def find(self, repo_type: str, repo_id: str) -> Repo | None:
         """Return the repo of an id; None if there is none."""
@@ -94,34 +83,20 @@ class HubState:
         if parent not in (None, repo.refs[revision]):
             message = "The branch was updated since you opened this page."
             raise HTTPError(412, f"{message} Please refresh and try again.")
-        commit = repo.add_commit(revision, changes, title, message, author)
-        repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
-        return commit
+        return repo.add_commit(revision, changes, title, message, author)
 
     # ---- files
 
     def store(self, path: str, data: bytes) -> Entry:
         """Store a file and return the entry for committing it at `path`."""
-        entry = entry_for(path, data)
+        entry = Entry(hashlib.sha256(data).hexdigest(), len(data), git_oid(data))
         self.blobs[entry.sha256] = data
         return entry
 
-    def has_object(self, repo: Repo, sha256: str) -> bool:
-        """Return whether a file was uploaded to the Git LFS storage of a repo."""
-        return sha256 in repo.objects and sha256 in self.blobs
-
     def text(self, files: Changes, path: str) -> str | None:
-        """Return a small text file; None if it is missing or larger than ``cards.SIZE_LIMIT``."""
+        """Return a text file; None if it is missing."""
         entry = files.get(path)
-        if entry is None or entry.size > cards.SIZE_LIMIT:
-            return None
-        return self.blobs[entry.sha256].decode("utf-8", "replace")
-
-    # ---- storage
-
-    def link(self, path: str, **params: str) -> str:
-        """Return a link to storage, which needs no token, as on a CDN."""
-        return f"{self.url}{path}?{urlencode(params)}"
+        return None if entry is None else self.blobs[entry.sha256].decode("utf-8", "replace")
 
 
 def token_digest(token: str) -> str:

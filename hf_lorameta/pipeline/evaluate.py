@@ -13,7 +13,6 @@ from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
-from hf_lorameta.engines.interfaces import all_alike
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
 from hf_lorameta.engines.scoring import (
@@ -23,6 +22,7 @@ from hf_lorameta.engines.scoring import (
     Report,
     Scores,
     compare,
+    folded,
 )
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.environment import require_extra
@@ -205,13 +205,13 @@ def open_evaluator(
     if engine == "llama.cpp":
         gguf = find_base_gguf(name, Path(base) if base else None)
         folders = list(adapters.folders.values())
-        with LlamaCppEvaluator(gguf, folders, base_model=name) as evaluator:
+        with LlamaCppEvaluator(gguf, folders) as evaluator:
             yield evaluator
     else:
         require_eval()
         revision = None if base else adapters.base.revision
         path = locate(str(base or name), revision, token)
-        yield TorchEvaluator(path, base_model=name)
+        yield TorchEvaluator(path)
 
 
 # --- the adapters ---------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ class Trial:
         gguf = self.require(base_model, base_gguf)
         self._folder = folder
         self._evaluator = LlamaCppEvaluator(
-            gguf, [folder], base_model=base_model, cache=cache, max_new_tokens=max_new_tokens
+            gguf, [folder], cache=cache, max_new_tokens=max_new_tokens
         )
 
     @staticmethod
@@ -382,7 +382,6 @@ class Trial:
 
         Raises:
             UsageError: an output is too long for the context.
-            UnlabeledDatasetError: no row has an output.
         """
         methods = {"base": None, "generated": self._folder}
         return compare(
@@ -398,18 +397,17 @@ def check_of(report: Report, shots: int) -> Check:
         >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
         >>> samples = [Sample("a", out, {"base": "b", "generated": out}) for out in "bc"]
         >>> check_of(Report(scores, tuple(samples)), 0).right
-        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None, alike=False)
+        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None)
     """
     base, adapter = report.scores["base"], report.scores[ONLY]
     chat, prompt = report.scores.get(CHAT_METHOD), report.scores.get(f"{shots}-shot")
-    outputs = [sample.reference.strip() for sample in report.samples]
+    outputs = Counter(folded(sample.reference) for sample in report.samples)
     right = RightAnswers(
-        most_frequent=Counter(outputs).most_common(1)[0][1],
+        most_frequent=outputs.most_common(1)[0][1],
         base=_right(base) or 0,
         end=_right(adapter) or 0,
         chat=_right(chat),
         prompt=_right(prompt),
-        alike=all_alike([sample.outputs[ONLY].strip() for sample in report.samples], outputs),
     )
     return Check(
         adapter.rows, base.loss, adapter.loss, adapter.loss, 1.0, chat.loss if chat else None,

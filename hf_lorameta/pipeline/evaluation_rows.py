@@ -17,13 +17,13 @@ from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import is_folder, split_names
 from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.split_names import split_name
-from hf_lorameta.engines.scoring import no_outputs_error
 from hf_lorameta.errors import (
     ColumnsError,
     DatasetError,
     EmptyDatasetError,
     Option,
     RecipeError,
+    UnlabeledDatasetError,
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
@@ -233,5 +233,8 @@ def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> tuple[list[
     sample = RowSample(max(POOL_ROWS, count), f"{_SEED} score")
     read = sample.draw_from(others())
     if read and not sample.rows:
-        raise no_outputs_error(read)
+        raise UnlabeledDatasetError(
+            f"no output to compare answers with in {plural(read, 'row')}",
+            hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
+        )
     return draw_stratified(sample.rows, count, _SEED), len(found)

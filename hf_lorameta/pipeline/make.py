@@ -14,8 +14,7 @@ import numpy as np
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.cards.results import Check, RightAnswers
-from hf_lorameta.engines.interfaces import RowScores
-from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
+from hf_lorameta.engines.scoring import RowScores, Tokens, chat_rows, folded, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option
 from hf_lorameta.formats.lora_layout import Layout
@@ -230,11 +229,10 @@ def check_adapter(
             scale, end = 0.0, base
             break
         end = _score(evaluator, tokens, layout, _scaled(generation, scale))
-    most_frequent = Counter(output for _, output in rows.check).most_common(1)[0][1]
+    most_frequent = Counter(folded(output) for _, output in rows.check).most_common(1)[0][1]
     right = RightAnswers(
-        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right,
-        end.alike,
-    )  # fmt: skip
+        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right
+    )
     check = Check(
         len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
         prompt and prompt.loss, len(shots), right,

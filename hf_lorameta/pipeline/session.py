@@ -121,7 +121,7 @@ class Session:
                 error.advice = tuple(part for part in error.advice if part != LOCAL_HINT)
                 error.advise(f"fetch it where the Hub answers: hf download {index.base_model}")
             raise
-        return TorchEvaluator(folder, base_model=index.base_model)
+        return TorchEvaluator(folder)
 
     @cached_property
     def chat_form(self) -> str:

@@ -106,9 +106,8 @@ class LoraSlots:
         self.steps[slot] += 1
         gradient, values = self.gradients[slot], self.parameters[slot]
         first, second = (moment[slot] for moment in self.moments)
-        if self._clip < math.inf:
-            norm = torch.linalg.vector_norm(gradient)
-            gradient.mul_((self._clip / (norm + 1e-6)).clamp(max=1.0))
+        norm = torch.linalg.vector_norm(gradient)
+        gradient.mul_((self._clip / (norm + 1e-6)).clamp(max=1.0))
         first.lerp_(gradient, 1 - _BETAS[0])
         second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
         scales = [1 - beta ** self.steps[slot] for beta in _BETAS]

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Self
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses, count_tokens
+from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses
 from hf_lorameta.engines.transformers.packing import Pass, using_row_attention
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
@@ -30,7 +30,7 @@ from hf_lorameta.types import FactorPair
 
 CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints."""
-_KEPT = ("step", "best_step", "misses", "base_loss", "loss", "seconds")
+_KEPT = ("step", "best_step", "misses", "base_loss", "loss")
 """What a checkpoint stores of a run."""
 
 
@@ -61,7 +61,6 @@ class Run:
         best_step: the step after which they were lowest; 0 if none lowered the loss.
         best: parameters of the slots, (slots, P), after that step.
         misses: measurements since then.
-        seconds: the run's share of the time spent.
     """
 
     name: str
@@ -79,7 +78,6 @@ class Run:
     best_step: int = field(default=0, init=False)
     best: torch.Tensor = field(init=False)
     misses: int = field(default=0, init=False)
-    seconds: float = field(default=0.0, init=False)
 
     def mean(self, losses: RowLosses) -> float:
         """Return what decides of losses; infinity if it is not a number: worse than any other."""
@@ -211,8 +209,7 @@ class Trainer:
 
     def _step(self) -> None:
         """Take one step of every run."""
-        batches = {run: next(run.batches) for run in self._runs}
-        rows = self._by_slot(batches)
+        rows = self._by_slot({run: next(run.batches) for run in self._runs})
         totals = {slot: sum(len(row.output) for row in of) for slot, of in rows.items()}
         copies = any(run.copies for run in self._runs)
         count = sum(map(len, rows.values()))
@@ -222,22 +219,20 @@ class Trainer:
                 return [1 / (count * size) for size in packed.by_row for _ in range(size)]
             return [1 / totals[slot] for slot, n in packed.outputs.items() for _ in range(n)]
 
-        with _timed(batches):
-            self._runner.backward(rows, weights)
-            for run, slots in self._runs.items():
-                lr = self._settings.learning_rate(run.step)
-                if run.copies:
-                    self.slots.update_together(lr)
-                else:
-                    for slot in slots:
-                        self.slots.update(slot, lr)
-                run.step += 1
+        self._runner.backward(rows, weights)
+        for run, slots in self._runs.items():
+            lr = self._settings.learning_rate(run.step)
+            if run.copies:
+                self.slots.update_together(lr)
+            else:
+                for slot in slots:
+                    self.slots.update(slot, lr)
+            run.step += 1
 
     def _measure(self, runs: Sequence[Run], adapters: bool = True) -> dict[Run, RowLosses]:
         """Return the losses of the held-out rows of runs."""
-        rows = {run: run.held_out for run in runs}
-        with _timed(rows):
-            found = self._runner.losses(self._by_slot(rows), adapters)
+        rows = self._by_slot({run: run.held_out for run in runs})
+        found = self._runner.losses(rows, adapters)
         return {run: _joined(found[s] for s in self._runs[run] if s in found) for run in runs}
 
     def _by_slot(
@@ -298,14 +293,3 @@ class Trainer:
 def _joined(parts: Iterable[RowLosses]) -> RowLosses:
     """Return the losses of the rows of several slots."""
     return RowLosses(*(list(chain.from_iterable(field)) for field in zip(*parts, strict=True)))
-
-
-@contextmanager
-def _timed(rows: Mapping[Run, Sequence[Sequence[Tokens]]]) -> Iterator[None]:
-    """Divide the time of a computation among runs by their tokens."""
-    start = time.perf_counter()
-    yield
-    seconds = time.perf_counter() - start
-    tokens = {run: sum(map(count_tokens, by_slot)) for run, by_slot in rows.items()}
-    for run, count in tokens.items():
-        run.seconds += seconds * count / sum(tokens.values())

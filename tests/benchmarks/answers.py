@@ -140,7 +140,8 @@ class Answers:
         known = evaluator.encode(train.head(count))
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            cpu = train_by_trainer(evaluator.model, evaluator.base_model, known, folder)
+            base = self._session.bank.index.base_model
+            cpu = train_by_trainer(evaluator.model, base, known, folder)
             return self._score(rows, (), folder) | {"cpu": cpu}
 
     def _states(self, rows: Sequence[Row]) -> np.ndarray:
@@ -192,8 +193,8 @@ def ranked(
 ) -> list[str]:
     """Return for each row the label with the highest probability."""
     asked = [(text, label) for text, _ in rows for label in labels]
-    with attached(evaluator.model, adapter, ""):
-        [losses] = evaluator.row_losses(evaluator.encode(asked))
+    with attached(evaluator.model, adapter):
+        losses = evaluator.row_losses(evaluator.encode(asked))
     chosen = np.array(losses.sums).reshape(len(rows), len(labels)).argmin(axis=1)
     return [labels[index] for index in chosen]
 

@@ -20,7 +20,7 @@ import numpy as np
 from hf_lorameta import Bank, open_dataset, plan
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt import fill
-from hf_lorameta.engines.interfaces import RowScores
+from hf_lorameta.engines.scoring import RowScores
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.make import combine_adapters

@@ -10,7 +10,6 @@ from hf_lorameta import Plan, Recipe, plan
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.cards.verdict import verdict_of
-from hf_lorameta.engines.interfaces import all_alike
 from hf_lorameta.pipeline.make import make_adapter
 
 RIGHT = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
@@ -54,15 +53,6 @@ def test_nothing_is_promised_where_nothing_was_counted_or_something_is_in_doubt(
     assert doubted.level == "unsure"
     assert "the adapter 12" in doubted.reason
     assert "images" in doubted.reason
-    alike = verdict_of(check(alike=True))
-    assert alike.level == "unsure"
-    assert "answers all begin alike" in alike.reason
-
-
-def test_answers_are_alike_if_none_contradicts_another_and_outputs_differ() -> None:
-    assert all_alike([[5, 6], [5], [5, 6]], [[5], [7], [5]])
-    assert not all_alike([[5, 6], [5, 7]], [[5], [7]])
-    assert all_alike([[], []], [[5], [7]]), "all are empty"
 
 
 IMAGE = {"bytes": b"", "path": "a.png"}

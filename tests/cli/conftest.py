@@ -20,19 +20,18 @@ from hf_lorameta.pipeline import evaluate
 from hf_lorameta.engines.scoring import Scores
 
 class FakeEvaluator:
+    def __init__(self):
+        self.adapters = []
+
     def chat_prompt(self, text):
         return None
 
     def evaluate(self, rows, adapter=None, shots=(), generate=True, progress=None):
         {meanwhile}
-        loss = 0.5 if adapter else 1.0 if shots else 2.0
+        if adapter:
+            self.adapters.append(adapter)
+        loss = 0.5 ** len(self.adapters) if adapter else 1.0 if shots else 2.0
         return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]
-
-    def evaluate_adapters(self, rows, adapters, generate=True, progress=None):
-        return {{
-            name: (Scores(1 / n, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows])
-            for n, name in enumerate(adapters, 3)
-        }}
 
 evaluate.open_evaluator = contextlib.contextmanager(lambda *args: iter([FakeEvaluator()]))
 """

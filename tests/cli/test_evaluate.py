@@ -224,14 +224,14 @@ def test_several_adapters_are_in_one_table_under_their_names(cli: Shell, two: Pu
     repo, dataset = two
     result = cli("evaluate", repo, "b", "--json", before=fake_evaluator()).json
     losses = {name: scores["loss"] for name, scores in result["scores"].items()}
-    assert losses == {"base": 2.0, repo: 1 / 3, "b": 1 / 4, "3-shot": 1.0}
+    assert losses == {"base": 2.0, repo: 0.5, "b": 0.25, "3-shot": 1.0}
     assert set(result["samples"][0]["outputs"]) == set(losses)
     assert set(result) == {"scores", "samples"}
     config = json.loads((cli.cwd / "b" / CONFIG_FILE).read_bytes())
     config["base_model_name_or_path"] = BASE.upper()  # ids of the Hub ignore case
     (cli.cwd / "b" / CONFIG_FILE).write_text(json.dumps(config))
     table = cli("evaluate", repo, "b", "-d", dataset, before=fake_evaluator()).out
-    assert f"| {repo} | 0.333 |" in table
+    assert f"| {repo} | 0.500 |" in table
     assert "| b " in table
 
 
@@ -243,7 +243,7 @@ def test_scores_of_several_adapters_go_to_the_card_of_each_without_the_others(
     cards = cli(*command, token=user.token, before=fake_evaluator()).json["cards"]
     assert cards == {repo: f"{cli.hub.url}/{repo}", "b": "b/README.md"}
     for text, loss in (
-        (card_text(cli, repo), 1 / 3),
+        (card_text(cli, repo), 0.5),
         ((tmp_path / "b" / "README.md").read_text(), 1 / 4),
     ):
         assert card_scores(text)["loss"] == pytest.approx(loss)

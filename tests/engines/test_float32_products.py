@@ -44,7 +44,7 @@ Pair = tuple[TorchEvaluator, TorchEvaluator]
 def test_losses_and_answers_agree(pair: Pair) -> None:
     results: list[Any] = []
     for evaluator in pair:
-        [losses] = evaluator.row_losses(evaluator.encode(ROWS))
+        losses = evaluator.row_losses(evaluator.encode(ROWS))
         results.append((losses.sums, evaluator.evaluate(ROWS)[1]))
     (sums, answers), expected = results
     np.testing.assert_allclose(sums, expected[0], atol=1e-4)

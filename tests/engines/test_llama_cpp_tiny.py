@@ -1,6 +1,7 @@
 """llama.cpp with tiny random models: exported adapters against PEFT, long rows, and failures."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -63,7 +64,7 @@ def test_exported_adapter_gives_the_log_probabilities_of_peft(kind: str, tmp_pat
     assert again.read_bytes() == path.read_bytes()
     with mock.patch.object(BaseArchitecture, "row_order", return_value=None):
         wrong = export(tmp_path / "a", tmp_path / "c.gguf", config, "f32")
-    with LlamaCpp(base, [path, wrong], context=64, exact=True) as engine:
+    with closing(LlamaCpp(base, [path, wrong], context=64, exact=True)) as engine:
         found = {i: engine.logprobs(TOKENS[:PROMPT], TOKENS[PROMPT:], i) for i in (None, 0, 1)}
     tolerance = 0.01 if "Gemma" in kind else 1e-3  # ggml computes GELU in float16
     for i in (None, 0):

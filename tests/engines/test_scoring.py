@@ -11,12 +11,10 @@ from hf_lorameta.engines.scoring import (
     Report,
     Sample,
     Scores,
-    StepCounter,
     chat_rows,
     compare,
     score,
 )
-from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.types import Progress, Row, no_progress
 
 
@@ -91,26 +89,6 @@ def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> No
     model.chat_template = "<user>{}<model>"
     assert chat_rows(model, [("a", "b")]) == [("<user>a<model>", "b")]
     assert chat_rows(model, [("<user>a<model>", "b"), ("<user>c<model>", "d")]) == []
-
-
-def test_compare_rejects_rows_without_outputs() -> None:
-    with pytest.raises(UnlabeledDatasetError, match="none of 2 rows has an output"):
-        compare(TwoStepsPerRow(), [("a", ""), ("b", " ")], {"base": None})
-
-
-def test_progress_is_reported_after_a_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 10.0
-    monkeypatch.setattr("hf_lorameta.engines.scoring.time.monotonic", lambda: now)
-    reports: list[tuple[int, int]] = []
-    steps = StepCounter(6, lambda done, total: reports.append((done, total)))
-    steps.advance(1)
-    now = 11.9
-    steps.advance(2)
-    assert reports == []
-    now = 12.0
-    steps.advance(2)
-    steps.advance(1)
-    assert reports == [(5, 6), (6, 6)]
 
 
 def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:

@@ -19,7 +19,6 @@ from hf_lorameta.engines.transformers.dtype import suited_dtype
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, _batches
 from hf_lorameta.errors import (
     AdapterError,
-    EmptyDatasetError,
     NotFoundError,
     UsageError,
 )
@@ -118,7 +117,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluator(base: Path) -> TorchEvaluator:
-    return TorchEvaluator(base, "float32", batch_tokens=64, max_new_tokens=6, base_model="o/base")
+    return TorchEvaluator(base, "float32", batch_tokens=64, max_new_tokens=6)
 
 
 class Naive:
@@ -220,11 +219,6 @@ def test_truncation_keeps_the_start_token(base: Path, tmp_path: Path) -> None:
     assert starting._encode(("", "y")) == plain._encode(("", "y"))
     prompt = starting._encode(row).truncated_prompt(6, starting.start_tokens)
     assert prompt == [0, *plain._encode(row).prompt[-5:]]
-
-
-def test_no_rows_raise(evaluator: TorchEvaluator) -> None:
-    with pytest.raises(EmptyDatasetError, match="no test rows"):
-        evaluator.evaluate([])
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -392,27 +386,12 @@ def test_adapters_of_another_base_model_raise(
     assert_as_before(evaluator, before, modules)
 
 
-def test_adapter_that_names_another_base_model_raises(
-    base: Path, evaluator: TorchEvaluator, tmp_path: Path
-) -> None:
-    other = save_adapter(tmp_path / "a", base="o/other")
-    with pytest.raises(AdapterError, match=r"is for o/other, expected o/base"):
-        evaluator.evaluate(ROWS, other)
-    assert TorchEvaluator(base, "float32").evaluate(ROWS, other, generate=False)
-
-
 def test_broken_adapters_raise(evaluator: TorchEvaluator, adapter: Path, tmp_path: Path) -> None:
     broken = tmp_path / "a"
     broken.mkdir()
-    with pytest.raises(AdapterError, match=r"holds no adapter_config.json"):
-        evaluator.evaluate(ROWS, broken)
-    (broken / "adapter_config.json").write_text("[]")
-    (broken / "adapter_model.bin").write_bytes(b"a pickle")
-    with pytest.raises(AdapterError, match=r"holds no adapter_model.safetensors"):
+    with pytest.raises(AdapterError, match=r"adapter_model.safetensors: "):
         evaluator.evaluate(ROWS, broken)
     (broken / "adapter_model.safetensors").write_bytes(b"too short")
-    with pytest.raises(AdapterError, match="not a JSON object"):
-        evaluator.evaluate(ROWS, broken)
     config = json.loads((adapter / "adapter_config.json").read_text())
     (broken / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(AdapterError, match=r"adapter_model.safetensors: "):
@@ -428,12 +407,7 @@ def test_broken_adapters_raise(evaluator: TorchEvaluator, adapter: Path, tmp_pat
 
 
 def test_base_models_that_cannot_be_loaded_raise(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="dtype is 'nn'"):
-        TorchEvaluator(base, "nn")
-    with pytest.raises(UsageError, match="absent: no such folder") as caught:
-        TorchEvaluator(tmp_path / "absent")
-    assert "config.json" in caught.value.hint
-    with pytest.raises(NotFoundError, match=r"holds no config\.json"):
+    with pytest.raises(NotFoundError, match=r"cannot load .*config\.json"):
         TorchEvaluator(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(NotFoundError, match="transformers cannot load a model"):
@@ -623,10 +597,7 @@ def test_compare_reports_every_method(evaluator: TorchEvaluator, adapter: Path) 
     assert losses.scores["base"].rouge_l is None
 
 
-def test_progress_counts_losses_and_answers(
-    evaluator: TorchEvaluator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hf_lorameta.engines.scoring.PROGRESS_DELAY", 0.0)
+def test_progress_counts_losses_and_answers(evaluator: TorchEvaluator) -> None:
     steps: list[tuple[int, int]] = []
     evaluator.evaluate(ROWS, progress=lambda *step: steps.append(step))
     done = [step for step, _ in steps]
@@ -650,7 +621,7 @@ def test_trained_adapter_is_far_better_than_the_base_model() -> None:
     task = "ni1__task018_mctaco_temporal_reasoning_presence"
     known = json.loads((shared_data.BANK / task / "result.json").read_text(encoding="utf-8"))
     rows = shared_data.rows(task, "test")[:12]
-    real = TorchEvaluator(locate(SMOLLM2), base_model=SMOLLM2)
+    real = TorchEvaluator(locate(SMOLLM2))
     base, _ = real.evaluate(rows, generate=False)
     trained, outputs = real.evaluate(rows, shared_data.BANK / task)
     assert base.loss == pytest.approx(known["base_nll"], rel=0.1)

@@ -56,7 +56,7 @@ def test_a_requested_visibility_that_differs_is_a_conflict() -> None:
     with pytest.raises(ConflictError, match="a/b exists and is public, but private was requested"):
         check_visibility(PUBLIC, private=True)
     with pytest.raises(ConflictError, match="a/b exists and is private, but public was requested"):
-        check_visibility(PRIVATE, private=False, hint="name another with --repo-id")
+        check_visibility(PRIVATE, private=False)
 
 
 def test_a_private_source_needs_consent_to_become_public() -> None:
@@ -123,7 +123,7 @@ def test_a_card_that_the_hub_refuses_is_named(
     assert cli.hub.read(f"{user.name}/files", "a.txt") == b"old"
 
 
-def test_a_refused_namespace_is_answered_with_one_that_works(
+def test_a_refused_namespace_is_an_error_with_the_hubs_reason(
     cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...]
 ) -> None:
     other = bank.owner.name
@@ -132,7 +132,7 @@ def test_a_refused_namespace_is_answered_with_one_that_works(
         ("bank", "push", bank.folder, f"{other}/new"),
     ):
         refused = cli(*command, token=user.token, code=6).err
-        assert f"such as {user.name}/new" in refused
+        assert f'the namespace "{other}"' in refused
         assert "--create-pr" not in refused
     existing = user.adapter("theirs")
     stranger = cli.hub.add_user(f"{user.name}-x")

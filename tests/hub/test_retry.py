@@ -1,7 +1,6 @@
 """The retry policy: numbers of requests and waits, by a fake clock."""
 
 from collections.abc import Callable, Iterator
-from email.utils import formatdate
 
 import httpx2
 import pytest
@@ -100,15 +99,6 @@ def test_retry_after_is_honored(server: FaultHub, repo: PinnedRepo, clock: FakeC
     Hub().resolve(REPO, "model")
     assert clock.waits == [40.5, 40.5]
     assert len(server.requests) == 3
-
-
-def test_a_date_in_retry_after_is_waited_for(
-    server: FaultHub, repo: PinnedRepo, clock: FakeClock
-) -> None:
-    for date in (formatdate(60, usegmt=True), formatdate(30, usegmt=True), "soon"):
-        server.add_fault(Fault("status", status=429, times=1, retry_after=date))
-    Hub().resolve(REPO, "model")
-    assert clock.waits == [60.5, 0.5, 4]  # the second date is past, the last is none
 
 
 def test_retry_after_beyond_the_budget_is_an_error_that_says_when(

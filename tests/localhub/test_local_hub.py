@@ -36,15 +36,6 @@ USES: dict[str, Callable[[HfApi], object]] = {
         path_or_fileobj=b"y", path_in_repo="a.txt", repo_id=SECRET
     ),
     "commit without asking": post_commit,
-    "Git LFS": lambda api: (
-        get_session()
-        .post(
-            f"{api.endpoint}/{SECRET}.git/info/lfs/objects/batch",
-            json={"operation": "upload", "objects": [{"oid": "0" * 64, "size": 1}]},
-            headers=headers(api),
-        )
-        .raise_for_status()
-    ),
 }
 
 
@@ -79,7 +70,7 @@ def test_a_private_repo_does_not_exist_for_others(hub: LocalHub, alice: HfApi, u
 def test_its_owner_reads_a_private_repo(alice: HfApi, tmp_path: Path) -> None:
     path = alice.hf_hub_download(SECRET, "a.txt", cache_dir=tmp_path)
     assert Path(path).read_bytes() == b"x"
-    assert [item.path for item in alice.list_repo_tree(SECRET)] == [".gitattributes", "a.txt"]
+    assert [item.path for item in alice.list_repo_tree(SECRET)] == ["a.txt"]
 
 
 def test_only_its_owner_writes_to_a_public_repo(hub: LocalHub) -> None:
@@ -109,7 +100,7 @@ def test_a_folder_is_uploaded_and_a_commit_needs_the_newest_parent(
     hub.upload_folder("alice/data", tmp_path, repo_type="dataset")
     api = client(hub, hub.add_user("alice"))
     head = api.dataset_info("alice/data")
-    assert [file.rfilename for file in head.siblings or ()] == [".gitattributes", "d/a.txt"]
+    assert [file.rfilename for file in head.siblings or ()] == ["d/a.txt"]
 
     def commit(data: bytes) -> None:
         change = [CommitOperationAdd("d/a.txt", data)]

@@ -12,16 +12,6 @@ from hf_lorameta.demo.run import run_demo
 from hf_lorameta.errors import MissingExtraError
 
 
-@pytest.mark.parametrize("module", ["starlette", "uvicorn"])
-def test_import_names_the_missing_module_and_its_extra(module: str) -> None:
-    code = f"import sys; sys.modules[{module!r}] = None; import hf_lorameta.localhub"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"ModuleNotFoundError: {module} is not installed: {sys.executable}")
-    assert last.endswith("'hf-lorameta[demo]'")
-
-
 def test_demo_names_the_missing_module_and_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match="uvicorn is not installed") as caught:

@@ -79,8 +79,6 @@ def test_created_space_has_its_sdk(api: HfApi) -> None:
 def test_invalid_names_are_rejected(hub: FaultHub) -> None:
     with pytest.raises(LocalHubError, match="Invalid repo name"):
         hub.create_repo("a/b/c")
-    with pytest.raises(LocalHubError, match="repo type"):
-        hub.create_repo("a/b", repo_type="kernel")
 
 
 def test_listing_filters_by_tag_author_and_search(hub: FaultHub, api: HfApi) -> None:

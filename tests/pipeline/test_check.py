@@ -12,8 +12,7 @@ import pytest
 
 from hf_lorameta import Generation, Recipe, open_dataset
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.engines.interfaces import RowScores
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.scoring import RowScores, Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
 from hf_lorameta.pipeline.generate import Prepared, prepare
 from hf_lorameta.pipeline.make import make_adapter

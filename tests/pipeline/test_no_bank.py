@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
     assert "weights were dequantized from a GGUF file" in card
     assert str(tmp_path) not in card
     row = [104, 105]
-    with LlamaCpp(file, [folder / GGUF_FILE], context=64, exact=True) as engine:
+    with closing(LlamaCpp(file, [folder / GGUF_FILE], context=64, exact=True)) as engine:
         alone, found = (engine.logprobs(row, [256], i)[0] for i in (None, 0))
     changed = peft.PeftModel.from_pretrained(model, folder)
     logits = changed(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]

@@ -45,7 +45,7 @@ class Fault:
     method: str = ".*"  # regular expression for the complete method
     times: int | None = None  # number of requests to affect; None for all
     status: int = 503
-    retry_after: int | str | None = None  # seconds or a date, for Retry-After of `status`
+    retry_after: int | None = None  # seconds, for Retry-After of `status`
     after_bytes: int = 0
     bits: int = 0xFF
     in_request: bool = False  # cut, corrupt or omit in the request instead of the response

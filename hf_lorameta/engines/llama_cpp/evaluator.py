@@ -11,8 +11,7 @@ from hf_lorameta.engines import scoring
 from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf
 from hf_lorameta.engines.llama_cpp.server import LlamaCpp
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.formats.lora_file import check_adapter
+from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.types import Progress, Row, no_progress
 
 
@@ -25,7 +24,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.
-        AdapterError: an adapter is broken, or for another base model.
+        AdapterError: an adapter is broken, or does not fit the base model.
         UsageError: the base model cannot be loaded, or not with these adapters, or its architecture
             is not supported.
     """
@@ -37,16 +36,12 @@ class LlamaCppEvaluator(scoring.Evaluator):
         *,
         max_length: int = scoring.MAX_LENGTH,
         max_new_tokens: int = scoring.MAX_NEW_TOKENS,
-        base_model: str = "",
         cache: Path | None = None,
     ) -> None:
         require_extra("rouge_score", extra="gguf")
-        for folder in adapters:
-            own = check_adapter(folder)[0].base_model
-            if base_model and own.lower() not in ("", base_model.lower()):
-                raise AdapterError(f"{folder} is for {own}, expected {base_model}")
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
-        self._indices = {folder: index for index, folder in enumerate(adapters)}
+        self._indices: dict[Path | None, int | None] = {None: None}
+        self._indices |= {folder: index for index, folder in enumerate(adapters)}
         files = [adapter_gguf(folder, base, cache) for folder in adapters]
         self._engine = LlamaCpp(base, files, context=max_length)
 
@@ -71,13 +66,10 @@ class LlamaCppEvaluator(scoring.Evaluator):
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
 
         Raises:
-            UsageError: the adapter is not one of this evaluator's, or an output is too long.
+            UsageError: an output is too long.
             LoraMetaError: the server failed.
         """
-        scoring.check_rows(rows)
-        if adapter is not None and adapter not in self._indices:
-            raise UsageError(f"{adapter} is not one of the loaded adapters")
-        index = None if adapter is None else self._indices[adapter]
+        index = self._indices[adapter]
         first_line = scoring.single_line(rows)
         steps = scoring.StepCounter(len(rows) * (1 + generate), progress)
         total, count, outputs = 0.0, 0, []
@@ -92,9 +84,8 @@ class LlamaCppEvaluator(scoring.Evaluator):
 
     def answer(self, prompt: str, adapter: Path | None = None) -> str:
         """Return the greedy answer to a prompt, of the base model or with one of the adapters."""
-        index = None if adapter is None else self._indices[adapter]
         row = _encode(self._engine, (prompt, ""))
-        return self._answer(row, index, first_line=False)
+        return self._answer(row, self._indices[adapter], first_line=False)
 
     def _answer(self, row: scoring.Tokens, index: int | None, first_line: bool) -> str:
         length = self.max_length - self.max_new_tokens

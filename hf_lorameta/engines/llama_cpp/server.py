@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 
 from hf_lorameta.environment import install_hint, require_extra
-from hf_lorameta.errors import AdapterError, Advice, LoraMetaError, Option, UsageError
+from hf_lorameta.errors import LoraMetaError, Option, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 
 TIMEOUT = 600.0
@@ -37,9 +37,8 @@ class LlamaCpp:
 
     Raises:
         MissingExtraError: llama.cpp is not installed.
-        NotFoundError: a file is missing or not a GGUF.
+        NotFoundError: the base model is missing or not a GGUF.
         UsageError: llama.cpp cannot load the base model, or not with these adapters.
-        AdapterError: an adapter is for another architecture.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class LlamaCpp:
         require_extra("xllamacpp", extra="gguf")
         import xllamacpp
 
-        metadata, key = _check_files(base, adapters), secrets.token_hex(16)
+        metadata, key = read_metadata(base), secrets.token_hex(16)
         params = xllamacpp.CommonParams()
         params.model.path = str(base)
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(p), 1.0) for p in adapters]
@@ -66,7 +65,13 @@ class LlamaCpp:
         try:
             self._server: Any = xllamacpp.Server(params)
         except RuntimeError:  # its message gives no reason
-            raise _cannot_load(base, adapters) from None
+            raise UsageError(
+                f"llama.cpp cannot load {' with '.join(map(str, (base, *adapters)))}",
+                hint=[
+                    Option("base", change="name another"),
+                    "check that adapters are for this base model, and that memory is free",
+                ],
+            ) from None
         self._adapters = len(adapters)
         self.context = context
         self._client = httpx2.Client(
@@ -88,12 +93,6 @@ class LlamaCpp:
         self._has_chat_template = "tokenizer.chat_template" in metadata
         self.start: list[int] = self.tokenize("", special=True)
         """Tokens that the tokenizer prepends to a text, possibly none."""
-
-    def __enter__(self) -> "LlamaCpp":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop the server and free its memory."""
@@ -202,30 +201,3 @@ def _status_error(response: httpx2.Response) -> LoraMetaError:
     except (ValueError, KeyError, TypeError):
         message = response.text
     return LoraMetaError(f"llama.cpp answered {response.status_code}: {message[:300]}")
-
-
-def _check_files(base: Path, adapters: Sequence[Path]) -> dict[str, Any]:
-    """Check what the files contain; return the metadata of the base model."""
-    metadata = read_metadata(base)
-    architecture = metadata.get("general.architecture")
-    if metadata.get("general.type", "model") != "model":
-        raise UsageError(f"{base} is not a model but {metadata['general.type']!r}")
-    for path in adapters:
-        own = read_metadata(path)
-        if own.get("adapter.type") != "lora":
-            raise AdapterError(f"{path} is not a GGUF LoRA adapter")
-        if own.get("general.architecture") != architecture:
-            raise AdapterError(
-                f"{path} is for {own.get('general.architecture')}, {base} is {architecture}"
-            )
-    return metadata
-
-
-def _cannot_load(base: Path, adapters: Sequence[Path]) -> UsageError:
-    hint: list[Advice] = [Option("base", change="name another")]
-    if not adapters:
-        return UsageError(f"llama.cpp cannot load {base}", hint=hint)
-    return UsageError(
-        f"llama.cpp cannot load {base} with {', '.join(map(str, adapters))}",
-        hint=[*hint, "check that the adapter is for this base model, and that memory is free"],
-    )

@@ -32,20 +32,6 @@ def suited_dtype(folder: Path) -> str:
     return "float32" if 0 < needed <= available_memory() / 2 else "bfloat16"
 
 
-def dtype_named(name: str) -> "torch.dtype":
-    """Return a dtype of floating point by its torch name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    import torch
-
-    known = getattr(torch, name, None)
-    if not (isinstance(known, torch.dtype) and known.is_floating_point):
-        raise UsageError(f"dtype is {name!r}, expected bfloat16, float16, float32 or float64")
-    return known
-
-
 def require_memory(folder: Path, dtype: str) -> None:
     """Refuse a model whose weights do not fit into memory, before they are read.
 

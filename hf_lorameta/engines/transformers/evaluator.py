@@ -8,30 +8,21 @@ tokenizer's end token. The loss covers the tokens of all outputs, end tokens inc
 decoded greedily, and end after their first line unless a reference has several.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.interfaces import RowScores, all_alike, known_answer
-from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
-from hf_lorameta.engines.transformers.dtype import dtype_named, require_memory, suited_dtype
-from hf_lorameta.engines.transformers.packing import Parts, Slice, using
-from hf_lorameta.engines.transformers.peft_adapter import attached, load_in_slots
+from hf_lorameta.engines.scoring import RowScores, Scores, StepCounter, Tokens
+from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
+from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
-from hf_lorameta.types import FactorPair, Progress, Row, StageProgress, no_progress
-
-MODEL_CONFIG_FILE = "config.json"
-_SHARED_BATCHES = 4
-"""Several adapters generate answers in batches this many times as large as those of one.
-
-With ``batch_tokens`` of 4,096, their keys and values take 750 MB of SmolLM2-135M in float32.
-"""
+from hf_lorameta.types import FactorPair, Progress, Row, no_progress
 
 _OTHER_WEIGHTS = (
     "name a causal language model with all weights in bfloat16, float16 or float32; if it is "
@@ -61,13 +52,11 @@ class TorchEvaluator(scoring.Evaluator):
         max_length: maximum tokens of prompt and answer together; longer prompts lose their
             beginning, outputs are never truncated.
         max_new_tokens: maximum tokens of an answer.
-        base_model: id that adapters must name as their base model; "" accepts any.
 
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the folder holds no loadable model.
-        UsageError: there is no such folder, the dtype is unknown, the weights do not fit into
-            memory, or the tokenizer has no end token.
+        UsageError: the weights do not fit into memory, or the tokenizer has no end token.
     """
 
     def __init__(
@@ -78,13 +67,11 @@ class TorchEvaluator(scoring.Evaluator):
         max_length: int = scoring.MAX_LENGTH,
         *,
         max_new_tokens: int = scoring.MAX_NEW_TOKENS,
-        base_model: str = "",
     ) -> None:
         require_eval()
-        self.batch_tokens, self.base_model = batch_tokens, base_model
+        self.batch_tokens = batch_tokens
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         folder = Path(base_path)
-        _check_folder(folder)
         found = dtype == "auto"
         dtype = suited_dtype(folder) if found else dtype
         require_memory(folder, dtype)
@@ -111,7 +98,7 @@ class TorchEvaluator(scoring.Evaluator):
         config, training = model.generation_config, model.training
         trained = [p for p in model.parameters() if p.requires_grad]
         evaluator = cls.__new__(cls)
-        evaluator.batch_tokens, evaluator.base_model = 4096, ""
+        evaluator.batch_tokens = 4096
         evaluator.max_length = scoring.MAX_LENGTH
         evaluator.max_new_tokens = scoring.MAX_NEW_TOKENS
         undo: Callable[[], None] = lambda: None  # noqa: E731
@@ -155,55 +142,11 @@ class TorchEvaluator(scoring.Evaluator):
         progress: Progress = no_progress,
     ) -> tuple[Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
-        scoring.check_rows(rows)
         steps = StepCounter(len(rows) * (1 + generate), progress)
-        with quiet_transformers(), attached(self.model, adapter, self.base_model):
-            [scored] = self._scored(rows, shots, generate, steps, 1)
-        return scored
-
-    def evaluate_adapters(
-        self,
-        rows: Sequence[Row],
-        adapters: Mapping[str, Path],
-        generate: bool = True,
-        progress: StageProgress = no_progress,
-    ) -> dict[str, tuple[Scores, list[str]]]:
-        """See `hf_lorameta.engines.scoring.Evaluator.evaluate_adapters`."""
-        from hf_lorameta.engines.transformers.lora_layer import in_slots
-
-        scoring.check_rows(rows)
-        count = len(adapters)
-        total = count * len(rows) * (1 + generate)
-        steps = StepCounter(total, partial(progress, f"{count} adapters"))
-        with quiet_transformers():
-            loaded = load_in_slots(self.model, list(adapters.values()), self.base_model)
-            if loaded is None:
-                return super().evaluate_adapters(rows, adapters, generate, progress)
-            with in_slots(self.model, loaded):
-                scored = self._scored(rows, (), generate, steps, count)
-        return dict(zip(adapters, scored, strict=True))
-
-    def _scored(
-        self,
-        rows: Sequence[Row],
-        shots: Sequence[Row],
-        generate: bool,
-        steps: StepCounter,
-        adapters: int,
-    ) -> list[tuple[Scores, list[str]]]:
-        """Return the scores and answers with each of the adapters in slots, or the only one.
-
-        Answers are generated for the rows of all adapters at a time, where those of one would wait
-        for memory and not for arithmetic.
-        """
-        found = self.row_losses(self.encode(rows, shots), adapters, done=steps.advance)
-        losses = [losses.per_token for losses in found]
-        no_answers: list[list[str]] = [[] for _ in losses]
-        answers = self._answers(rows, shots, steps, adapters) if generate else no_answers
-        return [
-            (scoring.score(loss, rows, outputs), outputs)
-            for loss, outputs in zip(losses, answers, strict=True)
-        ]
+        with quiet_transformers(), attached(self.model, adapter):
+            losses = self.row_losses(self.encode(rows, shots), done=steps.advance)
+            answers = self._answers(rows, shots, steps) if generate else []
+        return scoring.score(losses.per_token, rows, answers), answers
 
     def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
         prompt = scoring.prompt_text(row[0], shots)
@@ -260,16 +203,12 @@ class TorchEvaluator(scoring.Evaluator):
         ]
 
     def row_losses(
-        self,
-        rows: Sequence[Tokens],
-        adapters: int = 1,
-        done: Callable[[int], None] = no_progress,
-    ) -> "list[RowLosses]":
-        """Compute the losses of rows with each of the adapters in slots, or the only one.
+        self, rows: Sequence[Tokens], done: Callable[[int], None] = no_progress
+    ) -> "RowLosses":
+        """Compute the losses of rows.
 
         Args:
-            rows: the same for all adapters.
-            adapters: number of slots.
+            rows: to score.
             done: called with the number of rows of each pass that is finished.
         """
         import torch
@@ -280,8 +219,7 @@ class TorchEvaluator(scoring.Evaluator):
         workers = min(torch.get_num_threads(), self.batch_tokens // max(budget, 1))
         with rows_apart(self.model):
             runner = PassRunner(self.model, workers, budget)
-            found = runner.losses(dict.fromkeys(range(adapters), rows), done=done)
-        return [found[slot] for slot in range(adapters)]
+            return runner.losses({0: rows}, done=done)[0]
 
     def score(
         self,
@@ -304,13 +242,12 @@ class TorchEvaluator(scoring.Evaluator):
         from hf_lorameta.engines.transformers.lora_layer import applied
 
         with applied(self.model, layout, pairs):
-            [losses] = self.row_losses(rows, done=done)
-        ends, found = self.answer_ends, list(zip(rows, losses.likeliest, strict=True))
+            losses = self.row_losses(rows, done=done)
         right = sum(
-            self._same(best[:-1], row.output[:-1]) and best[-1] in ends for row, best in found
+            self._same(best[:-1], row.output[:-1]) and best[-1] in self.answer_ends
+            for row, best in zip(rows, losses.likeliest, strict=True)
         )
-        known = [known_answer(best, row.output, ends) for row, best in found]
-        return RowScores(losses.per_token, right, all_alike(known, [row.output for row in rows]))
+        return RowScores(losses.per_token, right)
 
     def _same(self, answer: Sequence[int], output: Sequence[int]) -> bool:
         """Whether the tokens are of one text; neither case nor ends count."""
@@ -319,29 +256,22 @@ class TorchEvaluator(scoring.Evaluator):
 
     # --- answers ---
 
-    def _answers(
-        self, rows: Sequence[Row], shots: Sequence[Row], steps: StepCounter, adapters: int = 1
-    ) -> list[list[str]]:
-        """Return the answers to all rows with each of the adapters in slots, or the only one."""
+    def _answers(self, rows: Sequence[Row], shots: Sequence[Row], steps: StepCounter) -> list[str]:
+        """Return the answers to all rows."""
         first_line = scoring.single_line(rows)
         length = self.max_length - self.max_new_tokens
         prompts = [
             self._encode(row, shots).truncated_prompt(length, self.start_tokens) for row in rows
         ]
-        answers = [[""] * len(prompts) for _ in range(adapters)]
+        answers = [""] * len(prompts)
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
-        budget = self.batch_tokens if adapters == 1 else _SHARED_BATCHES * self.batch_tokens
-        for batch in _batches(lengths, budget // adapters):
-            size = len(batch)
-            slices = tuple(Slice(k, k * size, (k + 1) * size) for k in range(adapters))
-            with using(Parts(slices)):
-                generated = self._generate([prompts[i] for i in batch] * adapters, first_line)
+        for batch in _batches(lengths, self.batch_tokens):
+            generated = self._generate([prompts[i] for i in batch], first_line)
             texts = self._tokenizer.batch_decode(
                 generated, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
-            for place, text in enumerate(texts):
-                slot, index = divmod(place, size)
-                answers[slot][batch[index]] = scoring.stripped(text, first_line)
+            for index, text in zip(batch, texts, strict=True):
+                answers[index] = scoring.stripped(text, first_line)
             steps.advance(len(texts))
         return answers
 
@@ -401,24 +331,14 @@ def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor"
     return pad_left(rows, padding_value=pad), pad_left([torch.ones_like(row) for row in rows])
 
 
-def _check_folder(folder: Path) -> None:
-    hint = f"name a folder with {MODEL_CONFIG_FILE}"
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "no such folder"
-        raise UsageError(f"{folder}: {problem}", hint=hint)
-    if not (folder / MODEL_CONFIG_FILE).is_file():
-        raise NotFoundError(f"{folder} holds no {MODEL_CONFIG_FILE}", hint=hint)
-
-
 def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch_dtype = dtype_named(dtype)
     load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
     try:
         model, found = load_model(
-            folder, dtype=torch_dtype, local_files_only=True, output_loading_info=True
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
         tokenizer = load_tokenizer(folder, local_files_only=True)
     except (OSError, ValueError, SafetensorError, ImportError, RuntimeError) as error:

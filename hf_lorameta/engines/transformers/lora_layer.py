@@ -36,7 +36,7 @@ def in_slots(
 
     Args:
         model: of transformers, with frozen weights.
-        adapters: by module and slot. Ranks may differ, and a slot may lack modules.
+        adapters: by module and slot.
         gradients: buffers of the same shapes, which the backward pass adds to; None if the adapters
             are finished.
         scaling: s.
@@ -101,16 +101,6 @@ class SlotLinear(torch.nn.Module):
         # an input that requires a gradient, so that autograd calls `backward`
         self._anchor = torch.zeros((), requires_grad=bool(gradients))
 
-    def slices(self, tokens: int) -> tuple[Slice, ...]:
-        """Return the tokens of the slots that have an adapter; a sequence of a batch has many."""
-        slices = current_parts().slices
-        length = tokens // slices[-1].stop if slices else 0
-        return tuple(
-            Slice(slot, start * length, stop * length)
-            for slot, start, stop in slices
-            if slot in self.factors
-        )
-
     def stacked(self, dtype: torch.dtype) -> Factors:
         """Return the factors of all slots side by side: A (Σr, in) and B (out, Σr)."""
         pairs = self.factors.values()
@@ -127,9 +117,8 @@ class SlotLinear(torch.nn.Module):
         """Return y (R, T, out) of x (R, T, in)."""
         flat, base = x.reshape(-1, x.shape[-1]), self.base
         apply: Any = _SlotFunction.apply
-        y: torch.Tensor = apply(
-            flat, base.weight, base.bias, self._anchor, self, self.slices(len(flat))
-        )
+        slices = current_parts().slices
+        y: torch.Tensor = apply(flat, base.weight, base.bias, self._anchor, self, slices)
         return y.view(*x.shape[:-1], -1)
 
 

@@ -62,7 +62,7 @@ class Parts(NamedTuple):
     """How the tokens of a forward pass are divided.
 
     Attributes:
-        slices: among slots; of a batch they count its sequences. None applies no adapter.
+        slices: among slots; none applies no adapter.
         segments: among rows; none stands for a single row.
     """
 

@@ -1,14 +1,13 @@
-"""Checks before a training: the base model, memory and the disk."""
+"""Checks before a training: the base model and memory."""
 
 import hashlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.bank.no_bank import base_license
-from hf_lorameta.engines.transformers.dtype import dtype_named, parameters
+from hf_lorameta.engines.transformers.dtype import parameters
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import (
     BankError,
@@ -16,7 +15,6 @@ from hf_lorameta.errors import (
     Option,
     first_line,
 )
-from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate, pinned_base
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import quiet_transformers
@@ -68,11 +66,11 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def check_base(folder: Path, settings: Settings, machine: Machine) -> tuple["DevicePlan", Layout]:
-    """Check from its configuration alone that a base model can be trained and fits in memory.
+def check_base(folder: Path, settings: Settings, machine: Machine) -> "DevicePlan":
+    """Return how to train a base model, checked from its configuration alone.
 
     Raises:
-        UsageError: it does not, or the dtype does not exist.
+        UsageError: it cannot be trained, or does not fit in memory.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -91,26 +89,12 @@ def check_base(folder: Path, settings: Settings, machine: Machine) -> tuple["Dev
     check_row_attention(model)
     layout = find_layout(model, settings.targets)
     device = find_device()
-    dtype = dtype_named(machine.dtype or find_dtype(device, folder))
-    plan = plan_device(
+    dtype: torch.dtype = getattr(torch, machine.dtype or find_dtype(device, folder))
+    return plan_device(
         config, layout, settings.rank, machine.at_once, device=device, dtype=dtype,
         weights=dtype.itemsize * parameters(folder),
         hint=["choose a smaller base model", Option("at_once", 1)],
     )  # fmt: skip
-    return plan, layout
-
-
-def check_disk(folder: Path, layout: Layout, settings: Settings, tasks: int, at_once: int) -> None:
-    """Check that the adapters, in bfloat16, and the states of unfinished tasks fit on the disk."""
-    values = settings.rank * sum(m.in_features + m.out_features for m in layout)
-    needed = values * (2 * tasks + 16 * min(at_once, tasks)) + (1 << 20)
-    free = shutil.disk_usage(folder).free
-    if tasks and needed > free:
-        raise BankError(
-            f"{tasks} adapters need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free in "
-            f"{folder}",
-            hint=["free some space", "name another folder", Option("rank", change="lower")],
-        )
 
 
 def read_tokenizer(folder: Path) -> bytes:

@@ -206,4 +206,4 @@ def finished_prior(job: TrainingJob, general: GeneralEntry) -> OutputPriorEntry 
 def general_factors(folder: Path) -> list[FactorPair]:
     """Return the factors of the general adapter that is stored in a bank's folder."""
     file = AdapterFile(folder / adapter_path(GENERAL))
-    return [(file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in file.layout]
+    return [file.factors(module.name) for module in file.layout]

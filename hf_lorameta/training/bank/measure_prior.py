@@ -20,6 +20,8 @@ from hf_lorameta.types import FactorPair, FloatArray, Progress, no_progress
 _DIMENSIONS = 256
 _ROWS = 8
 _GATE_RIDGE = 1e-2
+_FIRST, _LATER = slice(0, 1), slice(1, None)
+"""Parts of an output that have a background distribution each."""
 _UNSEEN = 1e-4
 """Share of a background distribution that tokens share which no output has."""
 
@@ -79,7 +81,7 @@ def measure_prior(
         (vectors @ directions.T).numpy(),
         (directions * scale).numpy(),
         gates.T.float().numpy().copy(),
-        np.stack([_background(tasks, part, len(vectors)) for part in (0, 1)]),
+        np.stack([_background(tasks, part, len(vectors)) for part in (_FIRST, _LATER)]),
     )
 
 
@@ -178,16 +180,12 @@ def _main_directions(vectors: torch.Tensor) -> torch.Tensor:
     return directions[:, -_DIMENSIONS:].T.float()
 
 
-def _background(tasks: Sequence[TaskRows], part: int, size: int) -> FloatArray:
-    """Return the mean over tasks of the distribution of first (0) or later (1) output tokens."""
+def _background(tasks: Sequence[TaskRows], part: slice, size: int) -> FloatArray:
+    """Return the mean over tasks of the distribution of a part of the output tokens."""
     total = np.zeros(size)
     for task in tasks:
-        counts = np.bincount(_tokens(task.train, part), minlength=size)
+        tokens = [token for row in task.train for token in row.output[part]]
+        counts = np.bincount(tokens, minlength=size)
         total += counts / max(counts.sum(), 1)
     total += _UNSEEN * total.sum() / size + np.finfo(np.float32).tiny
     return np.asarray(total / total.sum(), np.float32)
-
-
-def _tokens(rows: Sequence[Tokens], part: int) -> list[int]:
-    parts = (slice(0, 1), slice(1, None))
-    return [token for row in rows for token in row.output[parts[part]]]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,31 +43,6 @@ if TYPE_CHECKING:
 _FORMAT = 3
 """Version of the training; adapters of another version are trained again."""
 _LEAST_ROWS = 8
-
-
-@dataclass(frozen=True)
-class Log:
-    """What training a task took and brought.
-
-    Attributes:
-        task: its name.
-        rows: rows with an output.
-        held_out: number of held-out rows.
-        base_loss: mean cross entropy of the base model on the held-out rows, in nats per token.
-        loss: the same with the adapter.
-        steps: steps taken.
-        best_step: the step whose state is the adapter.
-        seconds: the task's share of the time.
-    """
-
-    task: str
-    rows: int
-    held_out: int
-    base_loss: float
-    loss: float
-    steps: int
-    best_step: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -235,11 +210,11 @@ def store_adapter(
         return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
     weights = job.folder / adapter_path(task.entry_name)
     write_tensors(weights, layout, settings.rank, "bfloat16", factors)
-    log = Log(
-        task.name, opened.profile.rows, len(opened.rows.held_out), run.base_loss, run.loss,
-        run.step, run.best_step, round(run.seconds, 1),
-    )  # fmt: skip
-    write_atomically(_log_path(job.folder, task.entry_name), json.dumps(asdict(log)).encode())
+    log = {
+        "task": task.name, "rows": opened.profile.rows, "held_out": len(opened.rows.held_out),
+        "base_loss": run.base_loss, "loss": run.loss, "steps": run.step, "best_step": run.best_step,
+    }  # fmt: skip
+    write_atomically(_log_path(job.folder, task.entry_name), json.dumps(log).encode())
     entry = IndexEntry(
         name=task.entry_name,
         adapter=task.adapter,
@@ -297,9 +272,10 @@ def _log_path(folder: Path, name: str) -> Path:
     return folder / WORK_FOLDER / f"{name}.log.json"
 
 
-def read_log(folder: Path, name: str) -> Log | None:
-    """Return the log of an entry; None if it has none that can be read."""
+def read_log(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return the log of an entry, a line of `training_log`; None if it has none."""
     try:
-        return Log(**json.loads(_log_path(folder, name).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        log: dict[str, Any] = json.loads(_log_path(folder, name).read_bytes())
+        return log
+    except (OSError, ValueError):
         return None

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import quiet_transformers
-from hf_lorameta.training.bank.checks import Base, check_base, check_disk, read_tokenizer
+from hf_lorameta.training.bank.checks import Base, check_base, read_tokenizer
 from hf_lorameta.training.bank.general import (
     finished_general,
     finished_prior,
@@ -96,11 +96,11 @@ def train_bank(
 
     Raises:
         UsageError: the base model does not fit in memory, or cannot be trained here.
-        BankError: no task is usable, the disk is too full, the folder holds adapters that were not
-            trained there, it cannot be written, or another build is running in it.
+        BankError: no task is usable, the folder holds adapters that were not trained there, it
+            cannot be written, or another build is running in it.
     """
     settings, machine = settings or Settings(), machine or Machine()
-    plan, layout = check_base(base.folder, settings, machine)
+    plan = check_base(base.folder, settings, machine)
     trained = {GENERAL, *(task.entry_name for task in tasks)}
     with locked_folder(folder):
         others = [name for name in adapters_in(folder) if name not in trained]
@@ -113,9 +113,8 @@ def train_bank(
             folder, hub or Hub(), base, sha256(tokenizer), settings, machine, chat=chat
         )
         tasks = in_chat_form(tasks, base.folder, tokenizer)
-        if job.settings.general_steps_for(len(_of_general(tasks))) and not finished_general(job):
-            check_disk(folder, layout, settings, len(tasks), plan.at_once)
-        general, output_prior = _general(_of_general(tasks), job, plan, progress)
+        of_general = [task for task in tasks if task.general]
+        general, output_prior = _general(of_general, job, plan, progress)
         if settings.general_only:
             if general is None:
                 raise BankError("a general adapter needs at least 2 tasks that can be read")
@@ -126,7 +125,6 @@ def train_bank(
         waiting = [task for task in tasks if task.entry_name not in outcomes]
         if outcomes:
             logger.info("%d of %d tasks are finished already", len(outcomes), len(tasks))
-        check_disk(folder, layout, settings, len(waiting), plan.at_once)
         results = (
             _train_elsewhere(waiting, job, plan.at_once, executor, progress)
             if executor
@@ -181,16 +179,11 @@ def train_tasks(
         for run, ended in trainer.train(runs()):
             steps[run.name] = most if ended else run.step
             progress(_STAGE, sum(steps.values()), most * len(tasks))
-            yield from _drained(skipped)
             if ended:
                 finished, factors = opened.pop(run.name), trainer.slots.factors(run.best[0])
                 yield finished.task, store_adapter(finished, run, factors, job, layout)
                 trainer.discard_checkpoint(run)
-        yield from _drained(skipped)
-
-
-def _of_general(tasks: Sequence[Task]) -> list[Task]:
-    return [task for task in tasks if task.general]
+    yield from skipped
 
 
 def _general(
@@ -224,11 +217,6 @@ def _load(job: TrainingJob, plan: "DevicePlan") -> Loaded:
     if model.device.type == "cpu":
         evaluator.suit_to_cpu()
     return Loaded(evaluator, find_layout(model, job.settings.targets), plan)
-
-
-def _drained(items: list[tuple[Task, Outcome]]) -> Iterator[tuple[Task, Outcome]]:
-    while items:
-        yield items.pop(0)
 
 
 def _skipped(task: Task, error: Exception) -> Skipped:
@@ -267,7 +255,7 @@ def _train_elsewhere(
 
 def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, Outcome]]:
     base = locate(job.base.name, job.base.revision, job.hub.token)
-    plan, _ = check_base(base, job.settings, job.machine)
+    plan = check_base(base, job.settings, job.machine)
     return list(train_tasks(tasks, job, plan))
 
 
@@ -275,13 +263,19 @@ def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, Ou
 
 
 def training_log(bank: Bank) -> list[dict[str, Any]]:
-    """Return the log of a trained bank: a `Log` per entry, and the reason of each skipped task."""
+    """Return the log of a trained bank, a line per task.
+
+    Of an entry: ``task``, its name; ``rows`` with an output, and how many were ``held_out``; the
+    mean cross entropy on those, of the base model, ``base_loss``, and with the adapter, ``loss``,
+    in nats per token; ``steps`` taken; and ``best_step``, whose state is the adapter. Of others:
+    ``task`` and ``skipped``, the reason.
+    """
     logs = [read_log(bank.folder, entry.name) for entry in bank.index.entries]
     skipped = [
         {"task": skip.adapter.rpartition("/")[2], "skipped": skip.reason}
         for skip in bank.index.skipped
     ]
-    return [*(asdict(log) for log in logs if log), *skipped]
+    return [*filter(None, logs), *skipped]
 
 
 def _write_log(bank: Bank) -> None:

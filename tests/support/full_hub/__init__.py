@@ -13,7 +13,7 @@ from hf_lorameta.localhub.history import Commit, now
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.server import ROUTES, HubApp
 from hf_lorameta.localhub.state import token_digest
-from tests.support.full_hub import card_rules, commits, details, listing
+from tests.support.full_hub import card_rules, commits, details, lfs, listing
 from tests.support.full_hub import settings as repo_settings
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.errors import LocalHubError
@@ -48,6 +48,7 @@ class FullHub(LocalHub):
             *repo_settings.ROUTES,
             *details.ROUTES,
             *listing.ROUTES,
+            *lfs.ROUTES,
             *ROUTES,
         ]
         self._hub = FullState(always_lfs, page_size)
@@ -89,9 +90,9 @@ class FullHub(LocalHub):
             self._repo(repo_id, repo_type).granted.add(user)
 
     def env(self, token: str | None = None, *, home: Path) -> dict[str, str]:
-        """Return the environment of a client, by which this hub knows that it has no Xet."""
-        origin = {"HF_HUB_USER_AGENT_ORIGIN": details.LFS_ORIGIN}
-        return super().env(token, home=home) | origin
+        """Return the environment of a client without Xet, by which this hub knows that."""
+        without = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_USER_AGENT_ORIGIN": details.LFS_ORIGIN}
+        return super().env(token, home=home) | without
 
     # ---- repos
 

@@ -72,6 +72,11 @@ class FullCall(Call):
         hardware = self.json.get("hardware")
         return FullRepo(repo_id, repo_type, private, sdk=sdk, hardware=hardware)
 
+    def query_int(self, name: str, default: int) -> int:
+        """Return a query parameter as a number; `default` if it is missing or not a number."""
+        text = self.query(name)
+        return int(text) if text.isdigit() else default
+
     def query_list(self, name: str) -> list[str]:
         """Return all values of a query parameter named `name` or ``name[]``."""
         params = self.request.query_params

@@ -1,4 +1,4 @@
-"""Commits that delete files, and those that open a pull request."""
+"""Commits with files in Git LFS or deleted ones, and those that open a pull request."""
 
 import json
 from typing import Any
@@ -10,6 +10,7 @@ from hf_lorameta.localhub.history import Changes
 from hf_lorameta.localhub.routes_write import Operation
 from hf_lorameta.localhub.routing import Route
 from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.lfs import commit_pointer
 from tests.support.full_hub.state import FullRepo
 
 
@@ -21,7 +22,11 @@ def _delete_file(call: FullCall, repo: FullRepo, path: str, value: dict[str, Any
     return {path: None}
 
 
-_OPERATIONS: dict[str, Operation] = {**routes_write.OPERATIONS, "deletedFile": _delete_file}
+_OPERATIONS: dict[str, Operation] = {
+    **routes_write.OPERATIONS,
+    "lfsFile": commit_pointer,
+    "deletedFile": _delete_file,
+}
 
 
 def commit(call: FullCall) -> Response:

@@ -1,13 +1,15 @@
 """Routes for folders of several pages, for clients that upload, and for what clients report."""
 
+import base64
 import json
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import routes_read, routes_write
+from hf_lorameta.localhub import routes_read
+from hf_lorameta.localhub.history import git_oid
 from hf_lorameta.localhub.routing import Route
-from hf_lorameta.localhub.uploads import git_oid
 from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.lfs_rules import add_lfs, is_lfs
 from tests.support.full_hub.listing import page_of
 
 LFS_ORIGIN = "localhub-classic"
@@ -19,21 +21,32 @@ def tree(call: FullCall) -> Response:
     answer = routes_read.tree(call)
     items, headers = page_of(call, json.loads(bytes(answer.body)), call.hub.page_size)
     headers["X-Repo-Commit"] = answer.headers["X-Repo-Commit"]
+    add_lfs(items, call.commit_of(call.visible_repo()).tree, "oid")
     return JSONResponse(items, headers=headers)
 
 
+def paths_info(call: FullCall) -> Response:
+    """Return the named files."""
+    items = json.loads(bytes(routes_read.paths_info(call).body))
+    add_lfs(items, call.commit_of(call.visible_repo()).tree, "oid")
+    return JSONResponse(items)
+
+
 def preupload(call: FullCall) -> Response:
-    """Return for each file how to upload it."""
-    answer = json.loads(bytes(routes_write.preupload(call).body))
-    held = call.commit_of(call.visible_repo()).tree
+    """Return for each file how to upload it, and its current id."""
+    head = call.commit_of(call.writable_repo())
+    attributes = call.hub.text(head.tree, ".gitattributes") or ""
     # a client with hf_xet would upload to Xet storage, without a fallback to Git LFS
     allow_lfs = call.hub.always_lfs or LFS_ORIGIN in call.request.headers.get("user-agent", "")
-    for file in answer["files"]:
-        if not allow_lfs and file["uploadMode"] == "lfs":
-            file["uploadMode"] = "regular"
-            if "oid" in file:
-                file["oid"] = git_oid(call.hub.blobs[held[file["path"]].sha256])
-    return JSONResponse(answer)
+    files = []
+    for file in call.json.get("files", []):
+        path, sample = str(file["path"]), base64.b64decode(file.get("sample", ""))
+        lfs = allow_lfs and is_lfs(path, int(file["size"]), sample, attributes)
+        item = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
+        if entry := head.tree.get(path):  # the git id of the file, even if the tree has a pointer
+            item["oid"] = entry.sha256 if lfs else git_oid(call.hub.blobs[entry.sha256])
+        files.append(item)
+    return JSONResponse({"files": files, "commitOid": head.sha})
 
 
 def telemetry(call: FullCall) -> Response:
@@ -48,6 +61,7 @@ def agent_harnesses(call: FullCall) -> Response:
 
 ROUTES = [
     Route("GET", "api/{kind}/{repo}/tree/{rev}/{path*}", tree),
+    Route("POST", "api/{kind}/{repo}/paths-info/{rev}", paths_info),
     Route("POST", "api/{kind}/{repo}/preupload/{rev}", preupload),
     Route("GET", "api/telemetry/{path*}", telemetry),
     Route("GET", "api/agent-harnesses", agent_harnesses),

@@ -9,6 +9,7 @@ from hf_lorameta.localhub.history import Commit
 from hf_lorameta.localhub.routing import Route
 from tests.support.full_hub import cards
 from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.lfs_rules import add_lfs
 from tests.support.full_hub.state import FullRepo
 
 T = TypeVar("T")
@@ -95,6 +96,8 @@ def repo_info(call: FullCall) -> Response:
 def _info(call: FullCall, repo: FullRepo, commit: Commit) -> dict[str, Any]:
     """Return all fields of a repo's info at a commit."""
     info = routes_read.info_of(call, repo, commit)
+    if call.flag("blobs"):
+        add_lfs(info["siblings"], commit.tree, "sha256")
     card, paths = info["cardData"], commit.tree.keys()
     info |= {
         "author": repo.namespace or None,

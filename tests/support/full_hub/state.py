@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.history import Changes, Commit, Repo
+from hf_lorameta.localhub.history import Changes, Commit, Entry, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.state import HubState, User, token_digest
 from tests.support.full_hub import card_rules
 from tests.support.full_hub.errors import LocalHubError
+from tests.support.full_hub.lfs_rules import GITATTRIBUTES, LfsEntry, entry_for
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _SHA = re.compile(r"[0-9a-f]{40}")
@@ -43,6 +45,7 @@ class FullRepo(Repo):
     tags: dict[str, str] = field(default_factory=dict)  # name -> SHA
     proposers: dict[str, str] = field(default_factory=dict)  # refs/pr/N -> user who opened it
     granted: set[str] = field(default_factory=set)  # users with access to a gated repo
+    objects: set[str] = field(default_factory=set, compare=False)  # SHA-256 of uploads to LFS
 
     @property
     def branches(self) -> dict[str, str]:
@@ -113,32 +116,51 @@ class FullState(HubState):
         alike = (r for r in self.repos.values() if r.type == repo_type and r.id.lower() == lower)
         return exact or next(alike, None)
 
-    def create(self, repo: Repo, author: str) -> None:
-        """Add a repo whose name the Hub accepts."""
+    def create(self, repo: Repo, author: str, files: Changes | None = None) -> None:
+        """Add a repo whose name the Hub accepts; the card of a Space states its SDK."""
         check_repo_id(repo.id)
-        super().create(repo, author)
-
-    def first_files(self, repo: Repo) -> dict[str, bytes]:
-        """Return the files of a new repo; the card of a Space states its SDK."""
-        files, sdk = super().first_files(repo), getattr(repo, "sdk", None)
+        contents, sdk = {".gitattributes": GITATTRIBUTES}, getattr(repo, "sdk", None)
         if sdk:
             title = repo.id.rpartition("/")[2]
-            files["README.md"] = f"---\ntitle: {title}\nsdk: {sdk}\n---\n".encode()
-        return files
+            contents["README.md"] = f"---\ntitle: {title}\nsdk: {sdk}\n---\n".encode()
+        own = {path: self.store(path, data) for path, data in contents.items()}
+        super().create(repo, author, {**own, **(files or {})})
 
     def commit(
         self, repo: Repo, revision: str, changes: Changes, *, parent: str | None = None, **text: Any
     ) -> Commit:
-        """Commit to a branch or pull request, unless the Hub refuses the parent or the card."""
+        """Commit to a branch or pull request, unless the Hub refuses parent, paths or card."""
         if revision not in repo.refs:
             repo.resolve(revision)  # raises RevisionNotFound
             raise HTTPError(400, f"{revision} is not a branch: cannot commit to it")
         if parent is not None and not _SHA.fullmatch(parent):
             raise HTTPError(400, "The parent commit must be a full commit sha")
+        for path in changes:
+            parts = path.split("/")
+            if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
+                raise HTTPError(422, f"Invalid path in repo: {path!r}")
         card = self.text(changes, "README.md")
         if card is not None:
             card_rules.validate(card, repo.type)
-        return super().commit(repo, revision, changes, parent=parent, **text)
+        commit = super().commit(repo, revision, changes, parent=parent, **text)
+        self.repos[repo.type, repo.id].objects.update(
+            entry.sha256 for entry in changes.values() if isinstance(entry, LfsEntry)
+        )
+        return commit
+
+    def store(self, path: str, data: bytes) -> Entry:
+        """Store a file and return the entry for committing it at `path`."""
+        entry = entry_for(path, data)
+        self.blobs[entry.sha256] = data
+        return entry
+
+    def has_object(self, repo: FullRepo, sha256: str) -> bool:
+        """Return whether a file was uploaded to the Git LFS storage of a repo."""
+        return sha256 in repo.objects and sha256 in self.blobs
+
+    def link(self, path: str, **params: str) -> str:
+        """Return a link to storage, which needs no token, as on a CDN."""
+        return f"{self.url}{path}?{urlencode(params)}"
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -3,8 +3,14 @@
 import fnmatch
 import hashlib
 from pathlib import PurePosixPath
+from typing import Any
 
-from hf_lorameta.localhub.history import Entry
+from hf_lorameta.localhub.history import Entry, Tree, git_oid
+
+
+class LfsEntry(Entry):
+    """A file in Git LFS; `oid` is the git id of its pointer file."""
+
 
 REGULAR_LIMIT = 10 << 20  # larger files always go to Git LFS
 SAMPLE_SIZE = 512
@@ -39,12 +45,12 @@ def entry_for(path: str, data: bytes) -> Entry:
     """Return the entry for committing a file at `path`."""
     if is_lfs(path, len(data), data[:SAMPLE_SIZE]):
         return lfs_entry(hashlib.sha256(data).hexdigest(), len(data))
-    return Entry(hashlib.sha256(data).hexdigest(), len(data), git_oid(data), lfs=False)
+    return Entry(hashlib.sha256(data).hexdigest(), len(data), git_oid(data))
 
 
-def lfs_entry(sha256: str, size: int) -> Entry:
+def lfs_entry(sha256: str, size: int) -> "LfsEntry":
     """Return the entry of a file in Git LFS; its git id is the id of the pointer file."""
-    return Entry(sha256, size, git_oid(lfs_pointer(sha256, size)), lfs=True)
+    return LfsEntry(sha256, size, git_oid(lfs_pointer(sha256, size)))
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
@@ -53,6 +59,13 @@ def lfs_pointer(sha256: str, size: int) -> bytes:
     return f"{version}\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
-def git_oid(data: bytes) -> str:
-    """Return the id that git gives to a file with these bytes."""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+def add_lfs(items: list[dict[str, Any]], tree: Tree, digest: str) -> None:
+    """Add to files in the format of the API what it states of those in Git LFS.
+
+    `digest` is the name of their SHA-256 there.
+    """
+    for item in items:
+        entry = tree.get(item.get("path") or item["rfilename"])
+        if isinstance(entry, LfsEntry):
+            pointer_size = len(lfs_pointer(entry.sha256, entry.size))
+            item["lfs"] = {digest: entry.sha256, "size": entry.size, "pointerSize": pointer_size}
