@@ -77,8 +77,7 @@ def evaluate(
 ) -> None:
     """Score base model, adapters and few-shot prompt on test rows (extra: eval or gguf).
 
-    Columns, configuration and revision come from the adapters' recipes unless they are given. If
-    one of several adapters is missing, the others are scored, and the command ends with its error.
+    Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
     from hf_lorameta.cards.scores_section import MeasuredScores
     from hf_lorameta.hub.client import Hub
@@ -107,19 +106,17 @@ def evaluate(
                 row_progress=progress,
                 progress=lambda method, scores: log(quiet, f"  {method}: loss {scores.loss:.3f}"),
             )
-    result, located = report.to_dict(), prepared.adapters
+    result, folders = report.to_dict(), prepared.adapters.folders
     try:
         if save_card:
             scores = result["scores"]
             measured = MeasuredScores(prepared.dataset, len(prepared.rows), engine, scores)
             cards = {}
-            for (name, folder), repo in zip(located.folders.items(), located.repos, strict=True):
-                own = measured.of(name, located.folders)
+            for (name, folder), repo in zip(folders.items(), repos, strict=True):
+                own = measured.of(name, folders)
                 cards[name] = save_scores(folder, own, repo, hub=hub, create_pr=create_pr)
                 report_pull_request(create_pr, cards[name])
                 log(quiet, f"The scores are on the card: {cards[name]}")
             result |= {"cards": cards} if len(adapters) > 1 else {"card": cards[ONLY]}
     finally:  # print the scores even if a card could not be written
         emit(json, result, report.table)
-    if located.missing:
-        raise located.missing[0]

@@ -111,7 +111,7 @@ def try_(
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
-    from hf_lorameta.pipeline.evaluate import Trial
+    from hf_lorameta.pipeline.trial import Trial
 
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))

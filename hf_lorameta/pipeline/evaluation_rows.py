@@ -29,7 +29,6 @@ from hf_lorameta.errors import (
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.rows import POOL_ROWS, is_adapted, rows_used
-from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 READ_ROWS = 50_000
@@ -53,18 +52,6 @@ class RowsToEvaluate(NamedTuple):
     shots: list[Row]
     skipped: int
     warnings: tuple[str, ...]
-
-    def fewer_than(self, count: int) -> str:
-        """Say why there are fewer rows than were asked for; empty if there are not.
-
-        Example:
-            >>> RowsToEvaluate([("1+1=", "2")], [], 0, ()).fewer_than(2)
-            '1 row instead of 2: no other different ones with an output were found'
-        """
-        if len(self.rows) >= count:
-            return ""
-        rows = plural(len(self.rows), "row")
-        return f"{rows} instead of {count}: no other different ones with an output were found"
 
 
 def open_to_evaluate(
@@ -151,9 +138,7 @@ def rows_to_evaluate(
     drawn, skipped = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
-        problem = (
-            f"{adapter_was(provenances)} fitted, trained or checked on every row of this dataset"
-        )
+        problem = "every row of this dataset was fitted, trained or checked on"
         if examples:
             problem = f"the {len(examples)} rows are used as examples, and none is left to score"
         raise EmptyDatasetError(
@@ -164,11 +149,6 @@ def rows_to_evaluate(
         examples = _draw(train, shots, {*rows, *_used(provenances, train)[0]})[0]
     warnings = dict.fromkeys(_warnings(provenances, dataset, identified))
     return RowsToEvaluate(rows, examples, skipped, tuple(warnings))
-
-
-def adapter_was(provenances: Sequence[object]) -> str:
-    """Return the beginning of a sentence about the adapters with these provenances."""
-    return "the adapter was" if len(provenances) == 1 else "the adapters were"
 
 
 def _used(
@@ -191,12 +171,11 @@ def _warnings(
     provenances: Sequence[Mapping[str, Any]], dataset: Dataset, identified: Sequence[bool]
 ) -> Iterator[str]:
     """Yield why the rows to score may not be new to the adapters."""
-    who = "the adapter" if len(provenances) == 1 else "an adapter"
     for provenance, known in zip(provenances, identified, strict=True):
         if not is_adapted(provenance, dataset):
             continue
         split = f"split {provenance['dataset']['split']}" if dataset.named_split else "this dataset"
-        warning = f"{who} was generated for {split}: its rows are not new to it"
+        warning = f"an adapter was generated for {split}: its rows are not new to it"
         if not known:
             warning += ", and those that it was fitted, trained or checked on are among them"
         yield warning

@@ -14,7 +14,7 @@ from hf_lorameta.errors import (
     LoraMetaError,
     MissingExtraError,
 )
-from hf_lorameta.pipeline.evaluate import Trial
+from hf_lorameta.pipeline.trial import Trial
 from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
 from work.jobs import Job, SpaceError, known_error

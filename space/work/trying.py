@@ -20,10 +20,10 @@ from hf_lorameta.pipeline.budget import (
     possibilities,
     recipe_within,
 )
-from hf_lorameta.pipeline.evaluate import Trial, check_of
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.trial import Trial, check_of
 from limits.hourly import model_time
 from work.generating import Adapter
 from work.jobs import Canceled, Job
@@ -126,8 +126,9 @@ def answers(adapter: Adapter, gguf: Path | None, text: str, job: Job) -> tuple[s
     prompt = adapter.plan.dataset.columns.prompt_of(text)
     with _trial(adapter, gguf, job) as trial:
         job.report("Waiting for both answers")
-        both = trial.answers(prompt, check=job.check)
-        return both.base, both.adapter
+        base = trial.answer(prompt, adapted=False)
+        job.check()
+        return base, trial.answer(prompt)
 
 
 def test(

@@ -237,7 +237,7 @@ def test_try_refuses_an_invalid_template_or_base_model(
 
 
 FAKE = """
-import hf_lorameta.pipeline.evaluate as module
+import hf_lorameta.pipeline.trial as module
 class Fake:
     def __init__(self, *_, **__): pass
     def __enter__(self): return self

@@ -31,8 +31,8 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.evaluate import Trial
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.trial import Trial
 from hf_lorameta.recipe import Recipe
 from tests.space import readers
 from tests.support.running_space import SPACE
