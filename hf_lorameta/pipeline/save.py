@@ -27,9 +27,9 @@ from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
     Export,
+    new_folder,
     read_adapter,
     require_free_target,
-    write_folder,
 )
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
@@ -115,16 +115,13 @@ class SavableAdapter(ABC):
         target = Path(folder).resolve()
         require_free_target(target, overwrite)
         base_config = self._export_config(export, token)
-
-        def write_and_check(new: Path) -> None:
+        with new_folder(target) as new:
             texts = self._write(new, repo_id, exported=base_config is not None)
             for name, text in texts.items():
                 (new / name).write_bytes(text.encode())
             read_adapter(new).require_provenance()
             if base_config is not None:
                 gguf_adapter.export(new, new / GGUF_FILE, base_config)
-
-        write_folder(target, write_and_check)
         return Path(folder)
 
     def push_to_hub(

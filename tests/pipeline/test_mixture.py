@@ -236,10 +236,12 @@ def test_the_same_plan_gives_the_same_bytes_and_replaces_only_what_it_may(
         mixture.save_pretrained(second, overwrite=True)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"adapters": [{"name": ".."}], "shared": null}'])
-def test_a_damaged_routing_file_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / ROUTING_FILE).write_text(content)
-    with pytest.raises(AdapterError, match="lists no adapters, or is damaged"):
+def test_a_mixture_without_its_adapters_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ROUTING_FILE).write_text("{}")
+    with pytest.raises(AdapterError, match="no adapters in experts"):
+        read_adapter(tmp_path)
+    (tmp_path / EXPERTS / "a").mkdir(parents=True)
+    with pytest.raises(AdapterError, match="has no adapter_config"):
         read_adapter(tmp_path)
 
 
