@@ -139,7 +139,7 @@ def test_coefficients_that_do_not_enter_give_no_warning_of_a_copy() -> None:
 def test_no_advice_proposes_to_train_or_check_a_mixture(bank: Bank, new: Path) -> None:
     far = replace(planned(new, bank, emit="mixture"), distances=np.full(4, 1e3))
     texts = [*far.warnings, str(advise(far, Session(bank)))]
-    assert any("It may be worse than the base model" in text for text in texts)
+    assert any("compare it with the base model" in text for text in texts)
     assert not any("--check" in text for text in texts)
     assert "a mixture is not trained" in str(advise(far, Session(bank)))
 
