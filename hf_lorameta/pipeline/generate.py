@@ -235,7 +235,7 @@ def _read_and_draw(
         return prepared._replace(reasons=(*prepared.reasons, *missing))
     choice = recipe_within(plan, pool, session, budget, may_fit=wanted.fit)
     recipe = choice.recipe
-    if recipe.rows_asked and (recipe.max_rows is not None or len(pool) > pool_size(recipe)):
+    if recipe.rows_asked and len(pool) > pool_size(recipe):
         pool = pool_of(dataset.rows(), recipe)  # the one that this recipe draws from
     return Prepared(replace(plan, recipe=recipe), draw_rows(recipe, pool), choice.reasons)
 

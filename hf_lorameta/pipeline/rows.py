@@ -142,10 +142,9 @@ def row_sample(recipe: Recipe, size: int) -> RowSample:
 
 
 def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
-    """Return the pool of a recipe, of the rows that it reads, or of more if they are fewer."""
-    size = pool_size(recipe)
-    sample = row_sample(recipe, size)
-    sample.draw_from(islice(rows, recipe.max_rows and max(recipe.max_rows, size)))
+    """Return the pool of a recipe, of the rows that it reads."""
+    sample = row_sample(recipe, pool_size(recipe))
+    sample.draw_from(islice(rows, recipe.max_rows))
     return tuple(sample.rows)
 
 

@@ -125,7 +125,7 @@ def test_push_adds_and_deletes_exports_in_one_commit(
     refused = cli(*command, "--rank", 1, token=user.token, code=6).err
     assert "adapter.gguf" in refused
     dry_run = cli(*command, "--rank", 1, "--overwrite", "--dry-run", token=user.token)
-    assert "Files of the replaced adapter that would be deleted: Modelfile, adapter.gguf" in dry_run.err
+    assert "adapter that would be deleted: Modelfile, adapter.gguf" in dry_run.err
     assert set(EXPORTS) <= set(cli.hub.files(repo))
     done = cli(*command, "--rank", 1, "--overwrite", "--json", token=user.token)
     assert done.json["deleted"] == sorted(EXPORTS)
