@@ -117,10 +117,9 @@ def _require_update(generation: Generation) -> None:
 def _check(
     generation: Generation, rows: Rows, session: Session, progress: StageProgress
 ) -> Generation:
-    title, started = f"Checking {len(rows.check)} rows", time.perf_counter()
+    title = f"Checking {len(rows.check)} rows"
     progress(title, 0, len(rows.check))
-    generation = check_adapter(generation, rows, session.evaluator, partial(progress, title))
-    return replace(generation, check_seconds=time.perf_counter() - started)
+    return check_adapter(generation, rows, session.evaluator, partial(progress, title))
 
 
 def _check_if_possible(
@@ -236,8 +235,8 @@ def check_adapter(
         end.alike,
     )  # fmt: skip
     check = Check(
-        len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
-        prompt and prompt.loss, len(shots), right,
+        len(tokens), base.loss, start.loss, end.loss, scale, right, chat and chat.loss,
+        prompt and prompt.loss, len(shots),
     )  # fmt: skip
     plan = replace(plan, coefficients=scale * plan.coefficients, check=check)
     return replace(generation, plan=plan, pairs=_scaled(generation, scale))

@@ -19,7 +19,6 @@ from hf_lorameta.cards.verdict import Verdict, verdict_of
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
-from hf_lorameta.environment import require_extra
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import effective_number
 from hf_lorameta.pipeline.coefficients import (
@@ -67,8 +66,6 @@ class Plan:
         >>> plan = hf_lorameta.plan(TRAIN_FILE)
         >>> plan.neighbors()[0].adapter
         'local/targetsentiment_newsmtsc'
-        >>> len(plan.to_pandas().columns)
-        5
     """
 
     bank: Bank
@@ -171,7 +168,10 @@ class Plan:
         return tuple(plan_warnings(self))
 
     def neighbors(self) -> tuple[WeightedAdapter, ...]:
-        """Return the adapters that take part, by descending coefficient."""
+        """Return the adapters that take part, by descending coefficient.
+
+        ``pandas.DataFrame(plan.neighbors())`` is a table of them.
+        """
         result = []
         for i in self.active_indices:
             if i >= len(self.bank):
@@ -238,19 +238,6 @@ class Plan:
         title = "".join(repr(self).splitlines()[:2])
         verdict = f"<p>{escape(str(self.verdict))}</p>"
         return f"<p>{escape(title)}</p>{verdict}<table>{head}{rows}</table><ul>{notes}</ul>"
-
-    def to_pandas(self) -> Any:
-        """Return the adapters that take part as a `pandas.DataFrame`, one row each.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        require_extra("pandas", extra="eval")
-        import pandas as pd
-
-        names = ("dataset", "adapter", "distance", "coefficient", "license")
-        rows = [{name: getattr(n, name) for name in names} for n in self.neighbors()]
-        return pd.DataFrame(rows, columns=list(names))
 
     # --- output ---------------------------------------------------------------------------------
 

@@ -224,15 +224,12 @@ class Generation(PlannedAdapter):
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
         seconds: wall time of combining, without that of fetching the adapters.
-        check_seconds: wall time of the check, if there was one, with that of loading the base
-            model where nothing needed it before.
     """
 
     layout: Layout
     rank: int
     pairs: tuple[FactorPair, ...]
     seconds: float
-    check_seconds: float = 0.0
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
@@ -292,19 +289,16 @@ def _messages(generation: Generation) -> Iterator[str]:
     if plan.training:
         yield from _training_messages("Training", "Trained", plan.training)
     if check := plan.check:
-        yield _check_message(check, generation.check_seconds)
+        yield _check_message(check)
 
 
-def _check_message(check: Check, seconds: float) -> str:
+def _check_message(check: Check) -> str:
     """State the losses of a check."""
-    where = f"Checked on {check.rows} other rows in {seconds:.0f} s"
-    with_chat, with_prompt = "with its chat template", f"with a {check.shots}-shot prompt"
-    chat = "" if check.chat is None else f", {with_chat} {check.chat:.3f}"
-    prompt = "" if check.prompt is None else f", {with_prompt} {check.prompt:.3f}"
-    return (
-        f"{where}: loss of the base model {check.base:.3f}{chat}{prompt}, of this adapter "
-        f"{check.end:.3f}"
-    )
+    chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
+    few_shot = f", with a {check.shots}-shot prompt"
+    prompt = "" if check.prompt is None else f"{few_shot} {check.prompt:.3f}"
+    losses = f"base model {check.base:.3f}{chat}{prompt}, of this adapter {check.end:.3f}"
+    return f"Checked on {check.rows} other rows: loss of the {losses}"
 
 
 def _training_messages(trying: str, done: str, training: Training) -> Iterator[str]:

@@ -115,4 +115,4 @@ def check_of(report: Report, shots: int) -> Check:
     losses = {method: scores.loss for method, scores in report.scores.items()}
     base, end, rows = losses["base"], losses[ONLY], len(report.samples)
     chat, prompt = losses.get(CHAT_METHOD), losses.get(f"{shots}-shot")
-    return Check(rows, base, end, end, 1.0, chat, prompt, shots, counted)
+    return Check(rows, base, end, end, 1.0, counted, chat, prompt, shots)

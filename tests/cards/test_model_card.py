@@ -21,6 +21,7 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
     PLAIN,
+    RIGHT,
     datasets_of,
     many,
     metadata,
@@ -201,8 +202,8 @@ def test_card_of_an_adapter_that_was_fitted_and_trained_says_both_in_this_order(
     ("check", "unknown"),
     [
         (None, "the base model, the nearest source adapter or a few-shot prompt"),
-        (Check(8, 2.5, 0.5, 0.5, 1.0), "the nearest source adapter or a few-shot prompt"),
-        (Check(8, 2.5, 0.5, 0.5, 1.0, prompt=0.7, shots=3), "the nearest source adapter"),
+        (Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT), "the nearest source adapter or a few-shot prompt"),
+        (Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT, prompt=0.7, shots=3), "the nearest source adapter"),
     ],
 )
 def test_card_says_what_the_adapter_was_not_compared_with(
@@ -319,7 +320,7 @@ def test_card_describes_the_distance_to_the_nearest_dataset(
     assert "`bank/task-1`" in text
     assert expected in " ".join(text.split())
     assert "![Bar chart of the coefficients](neighbors.svg)" in text
-    checked = replace(facts, check=Check(8, 2.5, 0.5, 0.5, 1.0))
+    checked = replace(facts, check=Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT))
     assert "Expect little" not in render_card(checked, None)
 
 

@@ -19,6 +19,7 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES, RuleInputs, apply
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline import read
 from hf_lorameta.pipeline.make import make_adapter
+from tests.cards.examples import RIGHT
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
@@ -170,7 +171,7 @@ def test_little_is_expected_of_a_far_dataset_unless_losses_are_measured(
     ratio = near.distances.min() / near.nearest_in_bank
     for times, is_far in ((1.4, False), (1.6, True)):
         far = replace(near, distances=near.distances * times / ratio)
-        check = Check(16, base=3.0, start=2.5, end=2.5, scale=1.0)
+        check = Check(16, base=3.0, start=2.5, end=2.5, scale=1.0, right=RIGHT)
         for of, little in (
             (far, is_far),
             (replace(far, recipe=Recipe(check=16)), False),
@@ -196,7 +197,7 @@ def test_a_check_warns_of_an_adapter_that_is_worse_than_the_base_model(
     tmp_path: Path, embedded: Bank, end: float, worse_than: str | None
 ) -> None:
     result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
-    check = Check(16, base=3.0, start=end, end=end, scale=1.0, chat=2.5)
+    check = Check(16, base=3.0, start=end, end=end, scale=1.0, right=RIGHT, chat=2.5)
     warnings = [w for w in replace(result, check=check).warnings if "do not use it" in w]
     assert bool(warnings) == bool(worse_than)
     assert all(f"worse than {worse_than}: do not use it" in warning for warning in warnings)
