@@ -331,7 +331,7 @@ def test_entries_of_a_pack_are_merged_in_full_coordinates(tmp_path: Path) -> Non
     bank = Bank.embedded()
     names = {"general": 1.0, bank.index.entries[3].adapter: -0.5}
     merging = merge(names, MergeRecipe(rank=32))
-    module = next(merging.modules())
+    module = merging.combined(0)
     basis = bank.basis
     assert basis is not None
     general = bank.index.general
