@@ -43,11 +43,10 @@ def test_bank_adapter_card_and_evaluate_have_the_form_of_the_chat_template(
     dataset = user.dataset("words", {"train.jsonl": rows(1), "test.jsonl": rows(1, 9)})
     command = ("generate", "-d", dataset, "--bank", chat_bank)
     made = cli(*command, "--template", "chat", "-o", "a", "--export", "gguf")
-    assert "choose the template chat" not in made.err
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
     assert recipe["dataset"]["columns"]["template"] == FORM
     card = (tmp_path / "a" / CARD_FILE).read_text()
-    assert "\nprompt = f'<|user|>\\n{text}<|end|>\\n<|model|>\\n'\n" in card
+    assert "\nprompt = '<|user|>\\nthe input of a row<|end|>\\n<|model|>\\n'\n" in card
     assert "prompt = '<|user|>\\nsay " in card
     assert "without the base model's chat template" not in card
     modelfile = (tmp_path / "a" / MODELFILE).read_text()
@@ -55,7 +54,6 @@ def test_bank_adapter_card_and_evaluate_have_the_form_of_the_chat_template(
     scored = cli("evaluate", "a", "--json", "--shots", 0, before=fake_evaluator())
     assert json.loads(scored.out)["samples"][0]["input"].startswith(f"{START}say ")
     plain = cli(*command, "--template", "{prompt}", "-o", "plain").err
-    assert "choose the template chat" in plain
 
 
 def test_a_bank_in_chats_has_prompts_put_into_its_chat_format(
@@ -64,7 +62,6 @@ def test_a_bank_in_chats_has_prompts_put_into_its_chat_format(
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
     made = cli("generate", "rows.jsonl", "--bank", chat_bank, "-o", "a")
     assert "put into the chat format that the bank's adapters know" in made.err
-    assert "choose the template chat" not in made.err
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
     assert recipe["dataset"]["columns"]["template"] == FORM
 
