@@ -68,7 +68,6 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         combiner=COMBINERS[card.recipe.combine].title,
         licenses=_count_licenses(card),
         unknown_license=not all((card.base_license, *source_licenses(card))),
-        warnings=_warnings(card),
         reproduce_command=_reproduce_lines(card),
         prompt_code=Markdown(prompt_code(card.dataset.columns)),
         example=_example(card),
@@ -83,8 +82,12 @@ def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -
     return adapter_metadata(
         card.base_model,
         license_of(card, repo_id),
-        ("lora", "hf-lorameta"),
-        (*method, *(("mixture", "arxiv:2405.11157") if card.routing else ())),
+        (
+            "lora",
+            "hf-lorameta",
+            *method,
+            *(("mixture", "arxiv:2405.11157") if card.routing else ()),
+        ),
         list(dict.fromkeys([*own, *source_datasets])),
     )
 
@@ -93,10 +96,9 @@ def adapter_metadata(
     base_model: str,
     stated_license: tuple[str, str | None, str | None],
     tags: Sequence[str],
-    last_tags: Sequence[str] = (),
     datasets: Sequence[str] = (),
 ) -> ModelCardData:
-    """Return an adapter's metadata; the tag of its base model is between `tags` and `last_tags`."""
+    """Return an adapter's metadata; the last tag is that of its base model."""
     base = base_model if is_hub_id(base_model) else None
     license_id, license_name, license_link = stated_license
     return ModelCardData(
@@ -108,7 +110,7 @@ def adapter_metadata(
         license_name=license_name,
         license_link=license_link,
         pipeline_tag="text-generation",
-        tags=[*tags, *([f"base_model:adapter:{base}"] if base else []), *last_tags],
+        tags=[*tags, *([f"base_model:adapter:{base}"] if base else [])],
     )
 
 
@@ -135,12 +137,6 @@ def _count_licenses(card: CardData) -> list[tuple[str | None, int]]:
 def _example(card: CardData) -> Markdown | None:
     """Return the example as code; None for a dataset that is not public."""
     return example_code(card.example) if card.example and card.public_dataset else None
-
-
-def _warnings(card: CardData) -> list[str]:
-    if card.dataset.id and card.dataset.private:
-        return [text.replace(card.dataset.id, "the dataset") for text in card.warnings]
-    return list(card.warnings)
 
 
 # --- code and commands --------------------------------------------------------------------------

@@ -290,7 +290,7 @@ def locate_adapters(
 # --- scores on the card ---------------------------------------------------------------------------
 
 
-def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> PinnedRepo | None:
+def resolve_card_repo(name: str, hub: Hub) -> PinnedRepo | None:
     """Check that an adapter's card can be written, before the adapter is scored.
 
     Returns:
@@ -299,14 +299,8 @@ def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Pinned
     Raises:
         AuthError: no valid token.
         NotFoundError: no such repo.
-        UsageError: a pull request to a folder.
     """
     if Path(name).expanduser().is_dir():
-        if create_pr:
-            raise UsageError(
-                f"{name} is a folder, so there is nothing to open a pull request on",
-                hint=[Option("create_pr", change="leave out"), "name a repo"],
-            )
         return None
     hub.check_token()
     return hub.resolve(name, "model")

@@ -17,7 +17,6 @@ from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
     PLAIN,
@@ -46,11 +45,6 @@ def test_card_parses_and_its_metadata_is_valid_for_the_hub() -> None:
     text = render_card(PLAIN, "me/questions-lora")
     assert str(ModelCard(text)) == text
     assert hub_rules.check(text, "model") == ([], [])
-
-
-def test_card_data_needs_a_neighbor() -> None:
-    with pytest.raises(LoraMetaError, match="at least one adapter used, got none"):
-        replace(PLAIN, neighbors=())
 
 
 TRAINED = Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24)
@@ -254,14 +248,12 @@ def test_local_dataset_is_not_named() -> None:
 
 
 def test_private_dataset_is_not_named() -> None:
-    warnings = ("me/questions has few rows",)
-    facts = of_dataset(replace(PLAIN, warnings=warnings, fit=FIT), private=True)
+    facts = of_dataset(replace(PLAIN, fit=FIT), private=True)
     text = render_card(facts, "me/lora") + render_chart(facts)
     assert "me/questions" not in text
     assert "d" * 40 not in text
     assert "`main`" not in text
     assert "a private dataset" in text
-    assert "- the dataset has few rows" in text
     assert metadata(text).eval_results is None
 
 

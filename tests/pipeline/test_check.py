@@ -164,9 +164,7 @@ def test_too_few_rows_are_refused_before_the_base_model_runs(data: Path) -> None
 
     with pytest.raises(EmptyDatasetError) as error:
         made(data, Unused(1), fit=38, check=36)
-    assert str(error.value) == (
-        "4 labeled rows left to fit on besides 36 to check on, expected at least 8"
-    )
+    assert str(error.value) == "4 labeled rows left to fit on, expected at least 8"
     assert "leave out --fit, or lower --check" in error.value.hint
 
 
