@@ -66,11 +66,11 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         metric=METRICS[card.recipe.metric].title,
         coefficient_rule=COEFFICIENT_RULES[card.recipe.coefficients].title,
         combiner=COMBINERS[card.recipe.combine].title,
-        licenses=_count_licenses(card),
+        licenses=Counter(source_licenses(card)).most_common(),
         unknown_license=not all((card.base_license, *source_licenses(card))),
         reproduce_command=_reproduce_lines(card),
         prompt_code=Markdown(prompt_code(card.dataset.columns)),
-        example=_example(card),
+        example=example_code(card.example) if card.example and card.public_dataset else None,
     )
     return str(ModelCard(text))
 
@@ -126,17 +126,6 @@ def _relative_distance(card: CardData) -> float | None:
     """Return the distance to the nearest dataset as a multiple of the bank's median one."""
     median = card.nearest_in_bank
     return card.nearest.distance / median if math.isfinite(median) and median > 0 else None
-
-
-def _count_licenses(card: CardData) -> list[tuple[str | None, int]]:
-    """Return each license of the adapters used with its number of adapters, the commonest first."""
-    counts = Counter(name or None for name in source_licenses(card))
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
-
-
-def _example(card: CardData) -> Markdown | None:
-    """Return the example as code; None for a dataset that is not public."""
-    return example_code(card.example) if card.example and card.public_dataset else None
 
 
 # --- code and commands --------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def _read_and_draw(
         collect = pool_size(recipe.model_copy(update={"train": ROWS[-1]}))
     elif any(done := possible(wanted, recipe, dataset, session)):
         collect = POOL_ROWS
-    reading = read_dataset(dataset, recipe, token_counting(bank), bank.encode, collect=collect)
+    reading = read_dataset(dataset, recipe, token_counting(bank), collect=collect)
     plan, pool = plan_from_reading(reading, bank), reading.pool
     if budget is None:
         prepared = _prepared(plan, pool, done)

@@ -135,11 +135,7 @@ class Merge(SavableAdapter):
     progress: StageProgress | None = None
 
     def __repr__(self) -> str:
-        terms = " + ".join(
-            f"{weight:g} · {source.name}"
-            for weight, source in zip(self.weights, self.sources, strict=True)
-        )
-        return f"Merge({terms}; {len(self.layout)} modules of rank {self.rank})"
+        return f"Merge({self.summary})"
 
     @property
     def summary(self) -> str:

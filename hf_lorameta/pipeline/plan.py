@@ -364,8 +364,7 @@ def plan(
         opened = session.open_dataset(dataset, **reading)
         refuse_without_adapters(session.bank, recipe, opened)
         opened = with_progress(opened, show)
-        counting = token_counting(session.bank)
-        read = read_dataset(opened, recipe, counting, session.bank.encode)
+        read = read_dataset(opened, recipe, token_counting(session.bank))
         return plan_from_reading(read, session.bank)
 
 

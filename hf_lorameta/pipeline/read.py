@@ -20,7 +20,7 @@ from hf_lorameta.data.sources.reading_limits import is_cut
 from hf_lorameta.errors import Option, UnlabeledDatasetError
 from hf_lorameta.pipeline.rows import pool_size, row_sample
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Encode, Row
+from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,6 @@ def read_dataset(
     dataset: Dataset,
     recipe: Recipe,
     counting: TokenCounting,
-    encode: Encode | None = None,
     *,
     collect: int = 0,
 ) -> Reading:
@@ -88,7 +87,6 @@ def read_dataset(
         dataset: an opened dataset.
         recipe: the settings.
         counting: what to count, see `token_counting`.
-        encode: the bank's tokenizer; None loads it.
         collect: size of the pool, at most, for more than the recipe asks for.
 
     Raises:
@@ -96,7 +94,7 @@ def read_dataset(
         DatasetError: the dataset cannot be read as labeled rows.
     """
     require_outputs(dataset, recipe)
-    encode = encode or load_encode(counting.tokenizer)
+    encode = load_encode(counting.tokenizer)
     size = max(collect, pool_size(recipe) if recipe.rows_asked else 0)
     rows, sample = _RowsToCount(dataset, recipe.max_rows), row_sample(recipe, size)
     counter = None

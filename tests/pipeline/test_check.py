@@ -71,7 +71,7 @@ def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
 
 def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
     bank, recipe = plain_bank(), Recipe.of(**settings)
-    return read_dataset(open_dataset(data), recipe, token_counting(bank), bank.encode).pool
+    return read_dataset(open_dataset(data), recipe, token_counting(bank)).pool
 
 
 def test_a_row_counts_as_checked_when_all_methods_have_scored_it(data: Path) -> None:
