@@ -29,11 +29,7 @@ EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
 
 EXPERTS, SHARED = "experts", "shared"
 """Folders of a mixture: one with a folder for each adapter, and that of what all of them share."""
-ROUTING_FILE = "routing.json"
-"""A folder that has it is a mixture: it has adapters in folders instead of PEFT's two files."""
-_MIXTURE_FILE = re.compile(
-    rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})|{ROUTING_FILE}"
-)
+_MIXTURE_FILE = re.compile(rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})")
 
 Export = Literal["gguf"]
 _SCRATCH, _OTHER_FOLDER = ".lorameta-", "name another folder"
@@ -110,9 +106,10 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
         HubError: the Hub cannot be reached.
     """
     names = [file for file in FILES if file in repo.files]
-    if ROUTING_FILE in repo.files:
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in names]
+    if missing and RECIPE_FILE in names:  # of a mixture
         names += [file for file in repo.files if _MIXTURE_FILE.fullmatch(file)]
-    elif missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in names]:
+    if missing and not any("/" in name for name in names):
         raise AdapterError(
             f"{repo.repo_id} lacks {' and '.join(missing)}, so its adapter cannot be read",
             hint="name a repo with a PEFT adapter; PEFT saves one from a pickle as safetensors",
@@ -302,9 +299,7 @@ def _check_provenance(provenance: Any, coefficients: Any) -> None:
 
 def _adapter_folders(folder: Path) -> list[Path]:
     """Return the folder itself, or those of a mixture's adapters."""
-    if not (folder / ROUTING_FILE).exists():
+    experts = sorted((folder / EXPERTS).glob("*"))
+    if not experts or (folder / CONFIG_FILE).exists():
         return [folder]
-    found = [*sorted((folder / EXPERTS).glob("*")), *folder.glob(SHARED)]
-    if not found:
-        raise AdapterError(f"{folder} has {ROUTING_FILE}, but no adapters in {EXPERTS}")
-    return found
+    return [*experts, *folder.glob(SHARED)]
