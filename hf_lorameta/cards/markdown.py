@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.tables import plural
 
@@ -111,6 +112,9 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals |= {
+        "gguf_file": GGUF_FILE, "base_file": BASE_FILE, "modelfile": MODELFILE,
+    }  # fmt: skip
     environment.filters |= {
         "code": code,
         "license": _license,

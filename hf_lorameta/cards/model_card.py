@@ -17,7 +17,7 @@ from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
-from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, ollama_name
+from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.licenses import license_of, source_licenses
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id, render, shell
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
@@ -54,9 +54,6 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         vllm_command=_vllm_command(card, repo_id, name or "my-adapter"),
         folder=name or "my-adapter",
         ollama_name=ollama_name(name or "my-adapter"),
-        gguf_file=GGUF_FILE,
-        base_file=BASE_FILE,
-        modelfile=MODELFILE,
         chart_file=CHART_FILE,
         relative_distance=_relative_distance(card) if card.neighbors else None,
         far_ratio=FAR_RATIO,

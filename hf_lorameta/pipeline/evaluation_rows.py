@@ -131,7 +131,7 @@ def rows_to_evaluate(
         HubError: the dataset cannot be read.
     """
     dataset = with_progress(dataset, progress)
-    used, identified = _used(provenances, dataset)
+    used, warnings = _used(provenances, dataset)
     train = _train_split(dataset, hub) if shots else None
     train = train and with_progress(train, progress)
     own = 0 if train else shots
@@ -147,38 +147,29 @@ def rows_to_evaluate(
         )
     if train:
         examples = _draw(train, shots, {*rows, *_used(provenances, train)[0]})[0]
-    warnings = dict.fromkeys(_warnings(provenances, dataset, identified))
-    return RowsToEvaluate(rows, examples, skipped, tuple(warnings))
+    return RowsToEvaluate(rows, examples, skipped, warnings)
 
 
 def _used(
     provenances: Sequence[Mapping[str, Any]], dataset: Dataset
-) -> tuple[set[Row], list[bool]]:
-    """Return the rows that adapters used, and for each adapter whether they can be identified."""
+) -> tuple[set[Row], tuple[str, ...]]:
+    """Return the rows that adapters used, and why others may not be new to the adapters."""
     used: set[Row] = set()
-    identified = []
+    warnings: dict[str, None] = {}
     for provenance in provenances:
         try:
             own = rows_used(provenance, dataset)
         except RecipeError:  # of another version
             own = None
         used |= set(own or ())
-        identified.append(own is not None)
-    return used, identified
-
-
-def _warnings(
-    provenances: Sequence[Mapping[str, Any]], dataset: Dataset, identified: Sequence[bool]
-) -> Iterator[str]:
-    """Yield why the rows to score may not be new to the adapters."""
-    for provenance, known in zip(provenances, identified, strict=True):
-        if not is_adapted(provenance, dataset):
-            continue
-        split = f"split {provenance['dataset']['split']}" if dataset.named_split else "this dataset"
-        warning = f"an adapter was generated for {split}: its rows are not new to it"
-        if not known:
-            warning += ", and those that it was fitted, trained or checked on are among them"
-        yield warning
+        if is_adapted(provenance, dataset):
+            stored = provenance["dataset"]["split"]
+            split = f"split {stored}" if dataset.named_split else "this dataset"
+            warning = f"an adapter was generated for {split}: its rows are not new to it"
+            if own is None:
+                warning += ", and those that it was fitted, trained or checked on are among them"
+            warnings[warning] = None
+    return used, tuple(warnings)
 
 
 def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:

@@ -85,7 +85,10 @@ def make_adapter(
         generation = _check(generation, rows, session, progress)
         _require_gain(generation.plan)
     elif rows.check:
-        generation = _check_if_possible(generation, rows, session, progress)
+        try:
+            generation = _check(generation, rows, session, progress)
+        except LoraMetaError as error:  # a check that nobody asked for never costs the adapter
+            logger.warning("The adapter was not checked: %s", error)
     return generation
 
 
@@ -120,17 +123,6 @@ def _check(
     title = f"Checking {len(rows.check)} rows"
     progress(title, 0, len(rows.check))
     return check_adapter(generation, rows, session.evaluator, partial(progress, title))
-
-
-def _check_if_possible(
-    generation: Generation, rows: Rows, session: Session, progress: StageProgress
-) -> Generation:
-    """Check an adapter though its recipe does not ask for it, which never costs the adapter."""
-    try:
-        return _check(generation, rows, session, progress)
-    except LoraMetaError as error:
-        logger.warning("The adapter was not checked: %s", error)
-        return generation
 
 
 # --- combine --------------------------------------------------------------------------------------
