@@ -22,7 +22,6 @@ from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import effective_number
 from hf_lorameta.pipeline.coefficients import (
-    Comparison,
     choose_coefficients,
     compare_with_bank,
     scale_for,
@@ -143,16 +142,12 @@ class Plan:
         return prior.factors(self.output_counts) if prior else None
 
     @property
-    def _comparison(self) -> Comparison:
-        return compare_with_bank(self.bank, self.profile, self.recipe.metric)
-
-    @property
     def nearest_in_bank(self) -> float:
         """Median distance from a bank dataset to its nearest other; NaN for a bank of one.
 
         For a dataset without outputs, the distance between inputs.
         """
-        return self._comparison.typical_nearest()
+        return compare_with_bank(self.bank, self.profile, self.recipe.metric).typical_nearest()
 
     @property
     def verdict(self) -> Verdict:
