@@ -8,6 +8,7 @@ import re
 import shlex
 import unicodedata
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def prose(value: str) -> Markdown:
     """
     text = re.sub(r"([\\`*\[\]{}|~#$!])", r"\\\1", clean(value))
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = escape(text, quote=False)
     start = r"^([-+=]|\d+(?=[.)](\s|$)))"
     return Markdown(re.sub(start, lambda m: f"&#{ord(m[0][0])};{m[0][1:]}", text))
 

@@ -138,11 +138,9 @@ def rows_to_evaluate(
     drawn, skipped = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
-        problem = "every row of this dataset was fitted, trained or checked on"
-        if examples:
-            problem = f"the {len(examples)} rows are used as examples, and none is left to score"
         raise EmptyDatasetError(
-            problem if used or examples else "there are no rows to score",
+            f"no row is left to score: {skipped} were fitted, trained or checked on, and "
+            f"{len(examples)} are examples",
             hint=["name a file with rows that it has not seen", Option("split", "NAME")],
         )
     if train:
