@@ -1,7 +1,6 @@
 """Save and publish adapters: what a generation, a merge and a mixture have in common."""
 
 import json
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
 from hf_lorameta.cards.results import Check, Training
-from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import require_extra
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
@@ -262,22 +260,6 @@ class Generation(PlannedAdapter):
         """
         card = replace(self.plan.card_data(self.rank), gguf=exported)
         return self._text_files(self.plan.provenance() | {"rank": self.rank}, card, repo_id)
-
-    def evaluate(self, dataset: Any = None, **options: Any) -> Report:
-        """Score base model, this adapter and a few-shot prompt on rows it was not fitted on.
-
-        Args:
-            dataset: None is the public dataset that it was generated for.
-            options: those of `hf_lorameta.pipeline.evaluate.evaluate`.
-
-        Raises:
-            LoraMetaError: as that function raises.
-        """
-        from hf_lorameta.pipeline.evaluate import evaluate
-
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = self.save_pretrained(Path(scratch) / "adapter")
-            return evaluate(folder, dataset, **options)
 
 
 def _messages(generation: Generation) -> Iterator[str]:

@@ -206,7 +206,9 @@ def test_a_mixture_shows_its_own_bars(
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank: Bank) -> None:
+def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
+    tiny_bank: Bank, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = tiny_bank.index.base_model
@@ -222,7 +224,8 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank:
     assert fitted
     assert same.plan.fit
     assert fitted.start == pytest.approx(same.plan.fit.start, abs=0.05)  # another dtype
-    report = generation.evaluate(lines, shots=2, generate=False, model=loaded)
+    folder = generation.save_pretrained(tmp_path / "adapter")
+    report = hf_lorameta.evaluate(folder, lines, shots=2, generate=False, model=loaded)
     assert list(report.scores) == ["base", "generated", "2-shot"]
     assert generation.plan.check
     assert generation.plan.check.end <= generation.plan.check.base
@@ -235,7 +238,7 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank:
     assert set(after) == set(before)
     assert all(bool((after[k] == v).all()) for k, v in before.items())
     with pytest.raises(UsageError, match="names no public dataset"):
-        generation.evaluate(model=loaded)
+        hf_lorameta.evaluate(folder, model=loaded)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
