@@ -117,7 +117,7 @@ def mixture(size: int, **changes: Any) -> CardData:
 def test_card_of_a_mixture_lists_every_adapter_and_loads_it() -> None:
     text = render_card(mixture(25), "me/mix")
     assert hub_rules.check(text, "model") == ([], [])
-    assert metadata_fields(text)["tags"][-2:] == ["mixture", "arxiv:2405.11157"]
+    assert {"mixture", "arxiv:2405.11157"} <= set(metadata_fields(text)["tags"])
     assert len(rows_of(section(text, "Source adapters"))) == 2 + 25
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     compile(code, "card", "exec")
