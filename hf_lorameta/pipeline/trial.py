@@ -1,22 +1,37 @@
-"""An adapter in llama.cpp, without torch: its answers to prompts, and its scores on rows."""
+"""Try an adapter in llama.cpp, without torch, and count its right answers."""
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.engines.interfaces import all_alike
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
-from hf_lorameta.engines.scoring import CHAT_METHOD, MAX_NEW_TOKENS, Report, compare
+from hf_lorameta.engines.scoring import CHAT_METHOD, MAX_NEW_TOKENS, Report
 from hf_lorameta.environment import require_extra
 from hf_lorameta.pipeline.evaluate import ONLY
-from hf_lorameta.types import Row, StageProgress, no_progress
 
 
-class Trial:
-    """A base model in llama.cpp with one adapter loaded. A context manager.
+def require_llama(base_model: str, base_gguf: Path | None = None) -> Path:
+    """Return the GGUF of a base model, checking that everything a trial needs is there.
+
+    Raises:
+        MissingExtraError: the extra ``gguf``, or the package with the base model, is missing.
+        NotFoundError: a GGUF of this base model has to be named.
+        UsageError: the file does not exist.
+    """
+    require_extra("xllamacpp", "gguf", "rouge_score", "scipy", extra="gguf")
+    return find_base_gguf(base_model, base_gguf)
+
+
+def open_trial(
+    folder: Path,
+    base_model: str,
+    base_gguf: Path | None = None,
+    cache: Path | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> LlamaCppEvaluator:
+    """Load a base model in llama.cpp with one adapter.
 
     Args:
         folder: the adapter.
@@ -26,74 +41,21 @@ class Trial:
         max_new_tokens: of an answer.
 
     Raises:
-        LoraMetaError: as `require` raises; or the adapter does not fit the base model.
+        LoraMetaError: as `require_llama` raises; or the adapter does not fit the base model.
     """
-
-    def __init__(
-        self,
-        folder: Path,
-        base_model: str,
-        base_gguf: Path | None = None,
-        cache: Path | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-    ) -> None:
-        gguf = self.require(base_model, base_gguf)
-        self._folder = folder
-        self._evaluator = LlamaCppEvaluator(
-            gguf, [folder], base_model=base_model, cache=cache, max_new_tokens=max_new_tokens
-        )
-
-    @staticmethod
-    def require(base_model: str, base_gguf: Path | None = None) -> Path:
-        """Return the GGUF of the base model, checking that everything a trial needs is there.
-
-        Raises:
-            MissingExtraError: the extra ``gguf``, or the package with the base model, is missing.
-            NotFoundError: a GGUF of this base model has to be named.
-            UsageError: the file does not exist.
-        """
-        require_extra("xllamacpp", "gguf", "rouge_score", "scipy", extra="gguf")
-        return find_base_gguf(base_model, base_gguf)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._evaluator.__exit__(*exception)
-
-    def answer(self, prompt: str, *, adapted: bool = True) -> str:
-        """Return the greedy answer to a prompt, with the adapter or of the base model."""
-        return self._evaluator.answer(prompt, self._folder if adapted else None)
-
-    def evaluate(
-        self,
-        rows: Sequence[Row],
-        shots: Sequence[Row] = (),
-        progress: StageProgress = no_progress,
-    ) -> Report:
-        """Score the base model, a few-shot prompt and the adapter on rows.
-
-        Args:
-            rows: to score on.
-            shots: other rows of the same dataset, put before every prompt as examples.
-            progress: called with (method, done, total).
-
-        Returns:
-            Scores of the methods ``base``, ``generated`` and, with shots, for example ``3-shot``,
-            with all rows and their answers.
-
-        Raises:
-            UsageError: an output is too long for the context.
-            UnlabeledDatasetError: no row has an output.
-        """
-        methods = {"base": None, ONLY: self._folder}
-        return compare(
-            self._evaluator, rows, methods, shots, samples=len(rows), row_progress=progress
-        )
+    return LlamaCppEvaluator(
+        require_llama(base_model, base_gguf),
+        [folder],
+        base_model=base_model,
+        cache=cache,
+        max_new_tokens=max_new_tokens,
+    )
 
 
 def check_of(report: Report, shots: int) -> Check:
-    """Return the check of an adapter that `Trial.evaluate` has scored with this many examples.
+    """Return the check of an adapter, of a report on it alone with this many examples.
+
+    All of the report's rows are among its samples.
 
     Example:
         >>> from hf_lorameta.engines.scoring import Sample, Scores

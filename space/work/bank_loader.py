@@ -14,7 +14,7 @@ from hf_lorameta.errors import (
     LoraMetaError,
     MissingExtraError,
 )
-from hf_lorameta.pipeline.trial import Trial
+from hf_lorameta.pipeline.trial import require_llama
 from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
 from work.jobs import Job, SpaceError, known_error
@@ -147,7 +147,7 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
     """Return the file of the bank's base model for llama.cpp, or why it cannot be run here."""
     base_model = bank.index.base_model
     try:
-        return Trial.require(base_model, base_gguf(settings, base_model)), ""
+        return require_llama(base_model, base_gguf(settings, base_model)), ""
     except MissingExtraError:
         return None, "A package that runs the base model is not installed on this machine."
     except ConnectionLostError:

@@ -242,12 +242,12 @@ class Fake:
     def __init__(self, *_, **__): pass
     def __enter__(self): return self
     def __exit__(self, *_): pass
-    def answer(self, prompt, adapted=True): return {answer}
-module.Trial = Fake
+    def answer(self, prompt, adapter=None): return {answer}
+module.open_trial = Fake
 import io, sys
 sys.stdin = io.StringIO("two\\nlines\\n")
 """
-ECHO = FAKE.format(answer="prompt if adapted else 'base'")
+ECHO = FAKE.format(answer="prompt if adapter else 'base'")
 SILENT = FAKE.format(answer="''")
 
 
