@@ -8,7 +8,6 @@ from hf_lorameta.cards.markdown import is_hub_id
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
@@ -92,10 +91,6 @@ class CardData:
     scale: float = 1.0  # factor of all coefficients
     example: Row | None = None  # a row of a public dataset
     routing: Routing | None = None  # of a mixture
-
-    def __post_init__(self) -> None:
-        if self.has_bank and not self.neighbors and self.general is None:
-            raise LoraMetaError("a card needs at least one adapter used, got none")
 
     @property
     def has_bank(self) -> bool:

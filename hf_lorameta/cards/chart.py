@@ -6,6 +6,7 @@ the same bytes.
 
 import textwrap
 import unicodedata
+from html import escape
 
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.cards.markdown import clean, number
@@ -111,4 +112,4 @@ def _cells(name: str) -> float:
 
 
 def _xml(value: str) -> str:
-    return clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escape(clean(value), quote=False)

@@ -8,9 +8,11 @@ import re
 import shlex
 import unicodedata
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.tables import plural
 
@@ -48,7 +50,7 @@ def prose(value: str) -> Markdown:
     """
     text = re.sub(r"([\\`*\[\]{}|~#$!])", r"\\\1", clean(value))
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = escape(text, quote=False)
     start = r"^([-+=]|\d+(?=[.)](\s|$)))"
     return Markdown(re.sub(start, lambda m: f"&#{ord(m[0][0])};{m[0][1:]}", text))
 
@@ -111,6 +113,9 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals |= {
+        "gguf_file": GGUF_FILE, "base_file": BASE_FILE, "modelfile": MODELFILE,
+    }  # fmt: skip
     environment.filters |= {
         "code": code,
         "license": _license,

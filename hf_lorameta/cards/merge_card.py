@@ -5,7 +5,6 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.cards.licenses import common_license
 from hf_lorameta.cards.markdown import Markdown, clean, render
 from hf_lorameta.cards.model_card import adapter_metadata
@@ -48,9 +47,6 @@ def render_merge_card(
         kept=provenance["kept"],
         library=provenance["library"],
         gguf=gguf,
-        gguf_file=GGUF_FILE,
-        base_file=BASE_FILE,
-        modelfile=MODELFILE,
         unknown_license=not all(stated),
     )
     return str(ModelCard(text))

@@ -17,7 +17,7 @@ from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
-from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, ollama_name
+from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.licenses import license_of, source_licenses
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id, render, shell
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
@@ -54,9 +54,6 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         vllm_command=_vllm_command(card, repo_id, name or "my-adapter"),
         folder=name or "my-adapter",
         ollama_name=ollama_name(name or "my-adapter"),
-        gguf_file=GGUF_FILE,
-        base_file=BASE_FILE,
-        modelfile=MODELFILE,
         chart_file=CHART_FILE,
         relative_distance=_relative_distance(card) if card.neighbors else None,
         far_ratio=FAR_RATIO,
@@ -66,12 +63,11 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         metric=METRICS[card.recipe.metric].title,
         coefficient_rule=COEFFICIENT_RULES[card.recipe.coefficients].title,
         combiner=COMBINERS[card.recipe.combine].title,
-        licenses=_count_licenses(card),
+        licenses=Counter(source_licenses(card)).most_common(),
         unknown_license=not all((card.base_license, *source_licenses(card))),
-        warnings=_warnings(card),
         reproduce_command=_reproduce_lines(card),
         prompt_code=Markdown(prompt_code(card.dataset.columns)),
-        example=_example(card),
+        example=example_code(card.example) if card.example and card.public_dataset else None,
     )
     return str(ModelCard(text))
 
@@ -83,8 +79,12 @@ def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -
     return adapter_metadata(
         card.base_model,
         license_of(card, repo_id),
-        ("lora", "hf-lorameta"),
-        (*method, *(("mixture", "arxiv:2405.11157") if card.routing else ())),
+        (
+            "lora",
+            "hf-lorameta",
+            *method,
+            *(("mixture", "arxiv:2405.11157") if card.routing else ()),
+        ),
         list(dict.fromkeys([*own, *source_datasets])),
     )
 
@@ -93,10 +93,9 @@ def adapter_metadata(
     base_model: str,
     stated_license: tuple[str, str | None, str | None],
     tags: Sequence[str],
-    last_tags: Sequence[str] = (),
     datasets: Sequence[str] = (),
 ) -> ModelCardData:
-    """Return an adapter's metadata; the tag of its base model is between `tags` and `last_tags`."""
+    """Return an adapter's metadata; the last tag is that of its base model."""
     base = base_model if is_hub_id(base_model) else None
     license_id, license_name, license_link = stated_license
     return ModelCardData(
@@ -108,7 +107,7 @@ def adapter_metadata(
         license_name=license_name,
         license_link=license_link,
         pipeline_tag="text-generation",
-        tags=[*tags, *([f"base_model:adapter:{base}"] if base else []), *last_tags],
+        tags=[*tags, *([f"base_model:adapter:{base}"] if base else [])],
     )
 
 
@@ -124,23 +123,6 @@ def _relative_distance(card: CardData) -> float | None:
     """Return the distance to the nearest dataset as a multiple of the bank's median one."""
     median = card.nearest_in_bank
     return card.nearest.distance / median if math.isfinite(median) and median > 0 else None
-
-
-def _count_licenses(card: CardData) -> list[tuple[str | None, int]]:
-    """Return each license of the adapters used with its number of adapters, the commonest first."""
-    counts = Counter(name or None for name in source_licenses(card))
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
-
-
-def _example(card: CardData) -> Markdown | None:
-    """Return the example as code; None for a dataset that is not public."""
-    return example_code(card.example) if card.example and card.public_dataset else None
-
-
-def _warnings(card: CardData) -> list[str]:
-    if card.dataset.id and card.dataset.private:
-        return [text.replace(card.dataset.id, "the dataset") for text in card.warnings]
-    return list(card.warnings)
 
 
 # --- code and commands --------------------------------------------------------------------------

@@ -12,55 +12,32 @@ EXAMPLE_CHARACTERS = 800
 
 
 def prompt_code(columns: Columns) -> str:
-    """Return code that assigns ``prompt`` from the parts of a row.
+    """Return code that assigns ``prompt``, with words in the place of what a row holds.
 
     Example:
         >>> print(prompt_code(Columns(instruction="instruction", input="input", output="output")))
-        instruction, text = 'the instruction of a row', 'the input of a row'
-        prompt = f'{instruction}\\n\\nInput: {text}\\nOutput:'
+        prompt = 'the instruction of a row\\n\\nInput: the input of a row\\nOutput:'
         >>> print(prompt_code(Columns(input=("context", "question"), output="answer")))
         prompt = 'Context: …\\nQuestion: …'
         >>> print(prompt_code(Columns(messages="messages")))
-        turns = ["a question", "its answer", "the next question"]  # without the names of the roles
-        prompt = "\\n\\n".join(turns)
+        prompt = 'a question\\n\\nits answer\\n\\nthe next question'
     """
-    lines, text = [], repr(_input(columns))
-    if columns.messages:
-        first = '"the system prompt", ' if columns.instruction else ""
-        lines = [
-            f'turns = [{first}"a question", "its answer", "the next question"]'
-            "  # without the names of the roles"
-        ]
-        text = '"\\n\\n".join(turns)'
-    given = {}
-    if columns.instruction_of_input or columns.instruction_text:
-        given["instruction"] = repr(columns.instruction_text or "the instruction of a row")
-    if columns.input or columns.messages or not given:
-        given["text"] = text
-    # stand-ins that no template holds, as its braces are escaped
-    instruction, stand_in = "\0i" * ("instruction" in given), "\0t" * ("text" in given)
-    template = join_instruction(instruction, stand_in, columns.template)
-    if template == stand_in:
-        return "\n".join([*lines, f"prompt = {text}"])
-    lines.append(f"{', '.join(given)} = {', '.join(given.values())}")
-    return "\n".join([*lines, f"prompt = {_f_string(template)}"])
+    instruction = columns.instruction_text or ""
+    if columns.instruction_of_input and not instruction:
+        instruction = "the instruction of a row"
+    text = _input(columns) or ("" if instruction else "the beginning of a text")
+    return f"prompt = {join_instruction(instruction, text, columns.template)!r}"
 
 
 def _input(columns: Columns) -> str:
-    """Return the form of a row's input, with the labels of several ones and the choices."""
+    """Return the form of a row's input: turns, or the labels of several columns and the choices."""
+    if columns.messages:
+        system = ["the system prompt"] if columns.instruction else []
+        return "\n\n".join([*system, "a question", "its answer", "the next question"])
     names = columns.named("input")
-    if not names:
-        return "the beginning of a text"
-    form = join_inputs(names, ["…"] * len(names) if names[1:] else ["the input of a row"])
+    form = join_inputs(names, ["the input of a row"] if len(names) == 1 else ["…"] * len(names))
     choices = show_choices(["a choice", "another choice"])
     return f"{form}\n{choices}" if columns.choices else form
-
-
-def _f_string(template: str) -> str:
-    """Return code of a template with stand-ins for instruction and text."""
-    for text, code in (("{", "{{"), ("}", "}}"), ("\0i", "{instruction}"), ("\0t", "{text}")):
-        template = template.replace(text, code)
-    return f"f{template!r}"
 
 
 def example_code(row: Row) -> Markdown:

@@ -73,10 +73,10 @@ class Check:
         start: loss of the generated adapter; `end`: after scaling.
         scale: factor of its coefficients: 1 if unchanged, 0 if every tested scale was worse than
             the base model.
+        right: the right answers.
         chat: loss of the base model with its own chat template; None if it has none.
         prompt: loss of the base model with a prompt of examples; None if there were no other rows.
         shots: number of examples.
-        right: the right answers.
     """
 
     rows: int
@@ -84,7 +84,7 @@ class Check:
     start: float
     end: float
     scale: float
+    right: RightAnswers
     chat: float | None = None
     prompt: float | None = None
     shots: int = 0
-    right: RightAnswers | None = None

@@ -52,7 +52,7 @@ def verdict_of(check: Check | None, doubts: Sequence[str] = ()) -> Verdict:
         >>> verdict_of(None).title
         'Unsure: its answers were not counted'
     """
-    if check is None or check.right is None:
+    if check is None:
         return NOT_COUNTED._replace(reason=" ".join([*doubts, NOT_COUNTED.reason]))
     adapter, others = check.right.end, _others(check.right, check.shots)
     name, best = max(others.items(), key=lambda item: item[1])

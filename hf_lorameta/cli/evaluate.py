@@ -92,7 +92,7 @@ def evaluate(
     if create_pr and not save_card:
         raise UsageError("a pull request needs scores for the card", hint=Option("save_card"))
     hub = Hub(token)
-    repos = [resolve_card_repo(n, hub=hub, create_pr=create_pr) for n in adapters if save_card]
+    repos = [resolve_card_repo(name, hub) for name in adapters if save_card]
     with stage_bars(quiet) as progress:
         prepared = prepare_evaluation(
             adapters, dataset, hub, max_rows=max_rows, shots=shots, named=base is not None,

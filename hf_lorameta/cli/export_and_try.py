@@ -111,7 +111,7 @@ def try_(
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
-    from hf_lorameta.pipeline.evaluate import Trial
+    from hf_lorameta.pipeline.trial import open_trial
 
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))
@@ -122,7 +122,7 @@ def try_(
     else:
         fill = partial(from_option(template).replace, "{}")
     log(quiet, f"Loading {base or base_model}")
-    with Trial(folder, base_model, base, max_new_tokens=max_tokens) as trial:
+    with open_trial(folder, base_model, base, max_new_tokens=max_tokens) as trial:
         asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
         if prompt is None and json:
             asked = [sys.stdin.read()]
@@ -130,11 +130,11 @@ def try_(
             log(quiet, "Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
         for text in asked:
             data = {"prompt": fill(text.rstrip("\n") if prompt is None else text)}
-            data["answer"] = shown = trial.answer(data["prompt"])
+            data["answer"] = shown = trial.answer(data["prompt"], folder)
             if not shown:
                 log(quiet, _NO_ANSWER)
             if compare:
-                data["base"] = trial.answer(data["prompt"], adapted=False)
+                data["base"] = trial.answer(data["prompt"])
                 shown = f"adapter: {shown}\nbase:    {data['base']}"
             emit(json, data, partial(str, shown))
 

@@ -207,7 +207,7 @@ def push(
         url = None
         if not dry_run:
             with preserve_on_failure(folder, target):
-                url = publish_folder(folder, target, session.hub, deleted)
+                url = publish_folder(folder, target, session.hub)
     if deleted:
         are = "would be" if url is None else "are"
         log(quiet, f"Files of the replaced adapter that {are} deleted: {', '.join(deleted)}")

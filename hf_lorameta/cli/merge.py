@@ -62,7 +62,6 @@ def merge(
     quiet: QuietFlag = False,
 ) -> None:
     """Merge LoRA adapters by weight, without the base model; prints the folder."""
-    from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import require_free_target
     from hf_lorameta.pipeline.merge import merge as plan_merge
 
@@ -71,7 +70,7 @@ def merge(
     recipe = MergeRecipe.of(combine=combine, rank=rank, max_size=size, dtype=dtype)
     require_free_target(output, overwrite)
     with stage_bars(quiet) as progress:
-        merged = plan_merge(weights, recipe, bank=bank, hub=Hub(token), progress=progress)
+        merged = plan_merge(weights, recipe, bank=bank, token=token, progress=progress)
         folder = merged.save_pretrained(output, overwrite=overwrite, export=export, repo_id=repo_id)
     log(quiet, f"Merged {merged.summary}")
     log(quiet, f"To publish: {push_command(folder, repo_id)}")

@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any, Literal
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.files import refuse_other_files, write_hint
+from hf_lorameta.files import refuse_other_files, writing
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 
 RECIPE_FILE = "recipe.json"
 COEFFICIENTS_FILE = "coefficients.json"
@@ -29,14 +29,10 @@ EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
 
 EXPERTS, SHARED = "experts", "shared"
 """Folders of a mixture: one with a folder for each adapter, and that of what all of them share."""
-ROUTING_FILE = "routing.json"
-"""A folder that has it is a mixture: it has adapters in folders instead of PEFT's two files."""
-_MIXTURE_FILE = re.compile(
-    rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})|{ROUTING_FILE}"
-)
+_MIXTURE_FILE = re.compile(rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})")
 
 Export = Literal["gguf"]
-_SCRATCH = ".lorameta-"
+_SCRATCH, _OTHER_FOLDER = ".lorameta-", "name another folder"
 
 
 def is_own_file(name: str) -> bool:
@@ -74,12 +70,7 @@ def locate_adapter(
     folder = Path(name).expanduser()
     if folder.is_dir() and str(name):
         return folder
-    if folder.is_file():
-        raise AdapterError(
-            f"{name} is a file, expected the folder of an adapter",
-            hint="name the folder, which holds adapter_config.json",
-        )
-    if len(folder.parts) != 2 or folder.is_absolute():
+    if folder.exists() or not is_repo_id(str(name)):
         raise AdapterError(
             f"{str(name) or 'an empty name'} is neither a folder nor a Hub id of the form "
             "user/adapter",
@@ -115,9 +106,10 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
         HubError: the Hub cannot be reached.
     """
     names = [file for file in FILES if file in repo.files]
-    if ROUTING_FILE in repo.files:
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in names]
+    if missing and RECIPE_FILE in names:  # of a mixture
         names += [file for file in repo.files if _MIXTURE_FILE.fullmatch(file)]
-    elif missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in names]:
+    if missing and not any("/" in name for name in names):
         raise AdapterError(
             f"{repo.repo_id} lacks {' and '.join(missing)}, so its adapter cannot be read",
             hint="name a repo with a PEFT adapter; PEFT saves one from a pickle as safetensors",
@@ -126,23 +118,21 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
     return next(path.parent for file, path in paths.items() if "/" not in file)
 
 
-def write_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder completely or not at all, replacing an existing one.
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Provide an empty folder that becomes the target at the end, which replaces an existing one.
 
-    Args:
-        target: the folder.
-        write: writes the files into the empty folder that it is given.
+    If the block raises, nothing changes.
 
     Raises:
         AdapterError: the disk is full, or the folder cannot be written.
     """
-    try:
+    with writing(target, AdapterError, _OTHER_FOLDER):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=target.parent) as scratch:
-            new = Path(scratch) / "new"
+            new, replaced = Path(scratch) / "new", Path(scratch) / "replaced"
             new.mkdir()
-            write(new)
-            replaced = Path(scratch) / "replaced"
+            yield new
             try:
                 if target.exists():
                     target.rename(replaced)
@@ -151,8 +141,6 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
                 if replaced.exists() and not target.exists():
                     replaced.rename(target)
                 raise
-    except OSError as error:
-        raise _not_written(target, error) from None
 
 
 def require_free_target(folder: Path, overwrite: bool) -> None:
@@ -163,11 +151,13 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
             false.
         AdapterError: no folder can be created there.
     """
-    _check_writable(folder)
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    with writing(folder, AdapterError, _OTHER_FOLDER):
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent).cleanup()
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"{folder} is a file, expected a folder", hint="name another folder")
+        raise UsageError(f"{folder} is a file, expected a folder", hint=_OTHER_FOLDER)
     names = {path.name for path in folder.iterdir()} - {EXPERTS, SHARED}
     for part in (EXPERTS, SHARED):
         inside = (path for path in (folder / part).rglob("*") if path.is_file())
@@ -175,22 +165,6 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
     refuse_other_files(folder, (name for name in names if not is_own_file(name)))
     if names and not overwrite:
         raise UsageError(f"{folder} already holds an adapter", hint=Option("overwrite", True))
-
-
-def _check_writable(target: Path) -> None:
-    """Raise AdapterError unless a folder can be created beside `target`, or in a parent folder."""
-    parent = next(path for path in target.absolute().parents if path.exists())
-    try:
-        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent).cleanup()
-    except OSError as error:
-        raise _not_written(target, error) from None
-
-
-def _not_written(target: Path, error: OSError) -> AdapterError:
-    return AdapterError(
-        f"{target} could not be written: {error.strerror}",
-        hint=write_hint(error, target, "name another folder"),
-    )
 
 
 @dataclass(frozen=True)
@@ -325,14 +299,7 @@ def _check_provenance(provenance: Any, coefficients: Any) -> None:
 
 def _adapter_folders(folder: Path) -> list[Path]:
     """Return the folder itself, or those of a mixture's adapters."""
-    if not (folder / ROUTING_FILE).exists():
+    experts = sorted((folder / EXPERTS).glob("*"))
+    if not experts or (folder / CONFIG_FILE).exists():
         return [folder]
-    try:
-        routing = json.loads((folder / ROUTING_FILE).read_bytes())
-        names = [str(adapter["name"]) for adapter in routing["adapters"]]
-        shared = [folder / SHARED] if routing["shared"] else []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        names, shared = [], []
-    if not names or any(Path(name).name != name or name in ("", "..") for name in names):
-        raise AdapterError(f"{folder / ROUTING_FILE} lists no adapters, or is damaged")
-    return [*(folder / EXPERTS / name for name in names), *shared]
+    return [*experts, *folder.glob(SHARED)]

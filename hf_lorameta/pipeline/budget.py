@@ -12,7 +12,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import (
     EmptyDatasetError,
     LoraMetaError,
@@ -114,12 +113,6 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
             hint=[leave_out, Option("emit", change="leave out")],
         )
     return seconds
-
-
-def most_rows(recipe: Recipe, dataset: DatasetInfo) -> Recipe:
-    """Return a recipe that asks for all rows that a budget may choose."""
-    asked = {} if dataset.prompts_only else {"train": ROWS[-1]}
-    return recipe.model_copy(update=asked)
 
 
 def recipe_within(

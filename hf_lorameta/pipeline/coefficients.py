@@ -158,11 +158,6 @@ class Comparison(NamedTuple):
     chosen: NDArray[np.intp] | None = None
 
     @property
-    def complete(self) -> bool:
-        """Whether no part of the texts is left out."""
-        return self.part is None
-
-    @property
     def name(self) -> str:
         """Name under which the bank stores distances of these parts."""
         return metrics.stored_name(self.metric, self.part)
@@ -190,7 +185,7 @@ class Comparison(NamedTuple):
 
     def typical_nearest(self) -> float:
         """Return the median distance from a bank dataset to its nearest other; NaN if N < 2."""
-        if self.complete or self.bank.is_large:
+        if self.part is None or self.bank.is_large:
             return self.bank.index.typical_distances.get(self.name, float("nan"))
         if len(self.bank) < 2:
             return float("nan")

@@ -3,29 +3,18 @@
 import logging
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
-from hf_lorameta.engines.scoring import (
-    CHAT_METHOD,
-    MAX_NEW_TOKENS,
-    Evaluator,
-    Report,
-    Scores,
-    compare,
-    folded,
-)
+from hf_lorameta.engines.scoring import CHAT_METHOD, Evaluator, Report, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
-from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import folder_config
@@ -41,10 +30,11 @@ from hf_lorameta.pipeline.adapter_folder import (
     read_adapter,
     read_provenance,
 )
-from hf_lorameta.pipeline.evaluation_rows import adapter_was, open_to_evaluate, rows_to_evaluate
+from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.publish import suggest_pr
 from hf_lorameta.pipeline.session import LoadedModel
+from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -109,7 +99,7 @@ class Evaluation(NamedTuple):
     """Adapters, and the rows to score them on.
 
     Attributes:
-        adapters: that were found.
+        adapters: to score.
         dataset: that the rows are of.
         rows: to score.
         shots: examples for the few-shot prompt.
@@ -167,14 +157,15 @@ def prepare_evaluation(
         read_adapter(folder).require_provenance()
     provenance = adapters.provenance_for(dataset)
     opened = open_to_evaluate(dataset, provenance, hub, **reading)
-    chosen = rows_to_evaluate(opened, adapters.provenances, max_rows, shots, hub, progress)
-    rows, examples, skipped, warnings = chosen
+    rows, examples, skipped, warnings = rows_to_evaluate(
+        opened, adapters.provenances, max_rows, shots, hub, progress
+    )
     logger.info("Read %s%s", opened.columns, opened.of_split)
     if skipped:
-        was = adapter_was(adapters.provenances)
-        logger.info("Skipping %d rows that %s fitted, trained or checked on", skipped, was)
-    if fewer := chosen.fewer_than(max_rows):
-        logger.info(fewer)
+        logger.info("Skipping %d rows that were fitted, trained or checked on", skipped)
+    if len(rows) < max_rows:
+        found = plural(len(rows), "row")
+        logger.info("Only %s instead of %d: the dataset has no other ones", found, max_rows)
     base_model = adapters.base.base_model or "the base model"
     logger.info("Scoring %d rows%s with %s", len(rows), opened.of_split, base_model)
     for warning in warnings:
@@ -266,8 +257,7 @@ def locate_adapters(
     Raises:
         UsageError: no adapter is named, or one twice, or like another method.
         AdapterError: an adapter is missing or broken, or for another base model than the first.
-        NotFoundError: a repo is missing.
-        HubError: the Hub cannot be reached.
+        HubError: a repo is missing, or the Hub cannot be reached.
     """
     if not names:
         raise UsageError("no adapter is named", hint="name a folder or a Hub id")
@@ -277,153 +267,30 @@ def locate_adapters(
             raise UsageError(f"{label} is named twice", hint="name each adapter once")
         if _OTHER_METHODS.fullmatch(label):
             raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
-    folders, configs = dict[str, Path](), list[LoraConfig]()
-    for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True):
-        folder = locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
-        folders[label] = folder
-        with naming(str(name)):
-            configs.append(folder_config(folder, patterns=True))
-    stated = [i for i, config in enumerate(configs) if config.base_model]
-    first = stated[0] if stated else 0
-    for i in stated:
-        if configs[i].base_model.lower() != configs[first].base_model.lower():
+    commits = [repo.sha if repo else None for repo in repos] or [None] * len(names)
+    located = zip(names, commits, strict=True)
+    folders = [locate_adapter(name, revision=commit, hub=hub) for name, commit in located]
+    configs = {}
+    for name, folder in zip(map(str, names), folders, strict=True):
+        with naming(name):
+            configs[name] = folder_config(folder, patterns=True)
+    stated = {name: config for name, config in configs.items() if config.base_model}
+    first, base = next(iter((stated or configs).items()))
+    for name, config in stated.items():
+        if config.base_model.lower() != base.base_model.lower():
             raise AdapterError(
-                f"{names[i]} is for {configs[i].base_model}, and {names[first]} for "
-                f"{configs[first].base_model}",
+                f"{name} is for {config.base_model}, and {first} for {base.base_model}",
                 hint="score adapters of one base model at a time",
             )
-    saved = (read_provenance(folder)[0] for folder in folders.values())
+    saved = (read_provenance(folder)[0] for folder in folders)
     parts = tuple(part for provenance in saved for part in generated_parts(provenance))
-    return AdaptersToEvaluate(folders, configs[first], parts)
-
-
-# --- through llama.cpp, without torch -------------------------------------------------------------
-
-
-class Answers(NamedTuple):
-    """What the base model answers to a prompt, alone and with the adapter."""
-
-    base: str
-    adapter: str
-
-
-class Trial:
-    """A base model in llama.cpp with one adapter loaded. A context manager.
-
-    Args:
-        folder: the adapter.
-        base_model: the model that it is for.
-        base_gguf: GGUF of that model; None finds it.
-        cache: folder for the adapter as GGUF; None is the cache of this package, which keeps it.
-        max_new_tokens: of an answer.
-
-    Raises:
-        LoraMetaError: as `require` raises; or the adapter does not fit the base model.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        base_model: str,
-        base_gguf: Path | None = None,
-        cache: Path | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-    ) -> None:
-        gguf = self.require(base_model, base_gguf)
-        self._folder = folder
-        self._evaluator = LlamaCppEvaluator(
-            gguf, [folder], cache=cache, max_new_tokens=max_new_tokens
-        )
-
-    @staticmethod
-    def require(base_model: str, base_gguf: Path | None = None) -> Path:
-        """Return the GGUF of the base model, checking that everything a trial needs is there.
-
-        Raises:
-            MissingExtraError: the extra ``gguf``, or the package with the base model, is missing.
-            NotFoundError: a GGUF of this base model has to be named.
-            UsageError: the file does not exist.
-        """
-        require_extra("xllamacpp", "gguf", "rouge_score", "scipy", extra="gguf")
-        return find_base_gguf(base_model, base_gguf)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._evaluator.__exit__(*exception)
-
-    def answers(self, prompt: str, check: Callable[[], None] = no_progress) -> Answers:
-        """Return the answers to a prompt; between the two, `check` may raise to end this."""
-        base = self.answer(prompt, adapted=False)
-        check()
-        return Answers(base, self.answer(prompt))
-
-    def answer(self, prompt: str, *, adapted: bool = True) -> str:
-        """Return the greedy answer to a prompt, with the adapter or of the base model."""
-        return self._evaluator.answer(prompt, self._folder if adapted else None)
-
-    def evaluate(
-        self,
-        rows: Sequence[Row],
-        shots: Sequence[Row] = (),
-        progress: StageProgress = no_progress,
-    ) -> Report:
-        """Score the base model, a few-shot prompt and the adapter on rows.
-
-        Args:
-            rows: to score on.
-            shots: other rows of the same dataset, put before every prompt as examples.
-            progress: called with (method, done, total).
-
-        Returns:
-            Scores of the methods ``base``, ``generated`` and, with shots, for example ``3-shot``,
-            with all rows and their answers.
-
-        Raises:
-            UsageError: an output is too long for the context.
-        """
-        methods = {"base": None, "generated": self._folder}
-        return compare(
-            self._evaluator, rows, methods, shots, samples=len(rows), row_progress=progress
-        )
-
-
-def check_of(report: Report, shots: int) -> Check:
-    """Return the check of an adapter that `Trial.evaluate` has scored with this many examples.
-
-    Example:
-        >>> from hf_lorameta.engines.scoring import Sample, Scores
-        >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
-        >>> samples = [Sample("a", out, {"base": "b", "generated": out}) for out in "bc"]
-        >>> check_of(Report(scores, tuple(samples)), 0).right
-        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None)
-    """
-    base, adapter = report.scores["base"], report.scores[ONLY]
-    chat, prompt = report.scores.get(CHAT_METHOD), report.scores.get(f"{shots}-shot")
-    outputs = Counter(folded(sample.reference) for sample in report.samples)
-    right = RightAnswers(
-        most_frequent=outputs.most_common(1)[0][1],
-        base=_right(base) or 0,
-        end=_right(adapter) or 0,
-        chat=_right(chat),
-        prompt=_right(prompt),
-    )
-    return Check(
-        adapter.rows, base.loss, adapter.loss, adapter.loss, 1.0, chat.loss if chat else None,
-        prompt.loss if prompt else None, shots, right,
-    )  # fmt: skip
-
-
-def _right(scores: Scores | None) -> int | None:
-    share = scores.exact_match if scores else None
-    return None if scores is None or share is None else round(share * scores.rows)
+    return AdaptersToEvaluate(dict(zip(labels, folders, strict=True)), base, parts)
 
 
 # --- scores on the card ---------------------------------------------------------------------------
 
 
-def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> PinnedRepo | None:
+def resolve_card_repo(name: str, hub: Hub) -> PinnedRepo | None:
     """Check that an adapter's card can be written, before the adapter is scored.
 
     Returns:
@@ -432,14 +299,8 @@ def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Pinned
     Raises:
         AuthError: no valid token.
         NotFoundError: no such repo.
-        UsageError: a pull request to a folder.
     """
     if Path(name).expanduser().is_dir():
-        if create_pr:
-            raise UsageError(
-                f"{name} is a folder, so there is nothing to open a pull request on",
-                hint=[Option("create_pr", change="leave out"), "name a repo"],
-            )
         return None
     hub.check_token()
     return hub.resolve(name, "model")

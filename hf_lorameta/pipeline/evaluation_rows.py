@@ -54,18 +54,6 @@ class RowsToEvaluate(NamedTuple):
     skipped: int
     warnings: tuple[str, ...]
 
-    def fewer_than(self, count: int) -> str:
-        """Say why there are fewer rows than were asked for; empty if there are not.
-
-        Example:
-            >>> RowsToEvaluate([("1+1=", "2")], [], 0, ()).fewer_than(2)
-            '1 row instead of 2: no other different ones with an output were found'
-        """
-        if len(self.rows) >= count:
-            return ""
-        rows = plural(len(self.rows), "row")
-        return f"{rows} instead of {count}: no other different ones with an output were found"
-
 
 def open_to_evaluate(
     name: Any,
@@ -144,62 +132,43 @@ def rows_to_evaluate(
         HubError: the dataset cannot be read.
     """
     dataset = with_progress(dataset, progress)
-    used, identified = _used(provenances, dataset)
+    used, warnings = _used(provenances, dataset)
     train = _train_split(dataset, hub) if shots else None
     train = train and with_progress(train, progress)
     own = 0 if train else shots
     drawn, skipped = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
-        problem = (
-            f"{adapter_was(provenances)} fitted, trained or checked on every row of this dataset"
-        )
-        if examples:
-            problem = f"the {len(examples)} rows are used as examples, and none is left to score"
         raise EmptyDatasetError(
-            problem if used or examples else "there are no rows to score",
+            f"no row is left to score: {skipped} were fitted, trained or checked on, and "
+            f"{len(examples)} are examples",
             hint=["name a file with rows that it has not seen", Option("split", "NAME")],
         )
     if train:
         examples = _draw(train, shots, {*rows, *_used(provenances, train)[0]})[0]
-    warnings = dict.fromkeys(_warnings(provenances, dataset, identified))
-    return RowsToEvaluate(rows, examples, skipped, tuple(warnings))
-
-
-def adapter_was(provenances: Sequence[object]) -> str:
-    """Return the beginning of a sentence about the adapters with these provenances."""
-    return "the adapter was" if len(provenances) == 1 else "the adapters were"
+    return RowsToEvaluate(rows, examples, skipped, warnings)
 
 
 def _used(
     provenances: Sequence[Mapping[str, Any]], dataset: Dataset
-) -> tuple[set[Row], list[bool]]:
-    """Return the rows that adapters used, and for each adapter whether they can be identified."""
+) -> tuple[set[Row], tuple[str, ...]]:
+    """Return the rows that adapters used, and why others may not be new to the adapters."""
     used: set[Row] = set()
-    identified = []
+    warnings: dict[str, None] = {}
     for provenance in provenances:
         try:
             own = rows_used(provenance, dataset)
         except RecipeError:  # of another version
             own = None
         used |= set(own or ())
-        identified.append(own is not None)
-    return used, identified
-
-
-def _warnings(
-    provenances: Sequence[Mapping[str, Any]], dataset: Dataset, identified: Sequence[bool]
-) -> Iterator[str]:
-    """Yield why the rows to score may not be new to the adapters."""
-    who = "the adapter" if len(provenances) == 1 else "an adapter"
-    for provenance, known in zip(provenances, identified, strict=True):
-        if not is_adapted(provenance, dataset):
-            continue
-        split = f"split {provenance['dataset']['split']}" if dataset.named_split else "this dataset"
-        warning = f"{who} was generated for {split}: its rows are not new to it"
-        if not known:
-            warning += ", and those that it was fitted, trained or checked on are among them"
-        yield warning
+        if is_adapted(provenance, dataset):
+            stored = provenance["dataset"]["split"]
+            split = f"split {stored}" if dataset.named_split else "this dataset"
+            warning = f"an adapter was generated for {split}: its rows are not new to it"
+            if own is None:
+                warning += ", and those that it was fitted, trained or checked on are among them"
+            warnings[warning] = None
+    return used, tuple(warnings)
 
 
 def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:

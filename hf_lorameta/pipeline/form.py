@@ -39,21 +39,15 @@ def expects_instructions(bank: Bank) -> bool:
 
 
 def chat_format(bank: Bank) -> str | None:
-    """Return the chat template of the general adapter, or of most bank datasets; None without."""
+    """Return the chat template of the general adapter, or of most bank datasets; None without.
+
+    It goes around whole prompts, so it has ``{prompt}`` and more.
+    """
     general = bank.index.general
-    if not len(bank) or (general and general.template):
-        return general.template if general else None
+    if general and general.template:
+        return general.template
     compared = bank.index.entries[:: max(1, len(bank) // _COMPARED)]
     templates = Counter(entry.columns.template for entry in compared)
     template, count = max(templates.items(), key=lambda item: item[1], default=(None, 0))
-    return template if is_chat(template) and count > len(compared) / 2 else None
-
-
-def is_chat(template: str | None) -> bool:
-    """Whether a template is that of a chat format, which goes around whole prompts.
-
-    Example:
-        >>> is_chat("<user>{prompt}<assistant>"), is_chat("{input}\\nOutput:"), is_chat("{prompt}")
-        (True, False, False)
-    """
-    return template is not None and PROMPT in template and template != PROMPT
+    is_chat = template is not None and PROMPT in template and template != PROMPT
+    return template if is_chat and count > len(compared) / 2 else None

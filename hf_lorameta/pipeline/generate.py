@@ -12,9 +12,9 @@ from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.automatic import NOTHING, Automatic, obstacle_to_running, possible
 from hf_lorameta.pipeline.budget import (
+    ROWS,
     budget_seconds,
     holds_labels,
-    most_rows,
     recipe_within,
     rows_to_fit,
 )
@@ -23,7 +23,15 @@ from hf_lorameta.pipeline.mixture import Mixture, refuse_mixture
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import read_dataset, token_counting
-from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_ROWS, Rows, draw_rows, pool_of, pool_size
+from hf_lorameta.pipeline.rows import (
+    CHECK_ROWS,
+    MIN_ROWS,
+    POOL_ROWS,
+    Rows,
+    draw_rows,
+    pool_of,
+    pool_size,
+)
 from hf_lorameta.pipeline.save import Generation, export_config
 from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.pipeline.without_bank import refuse_without_adapters
@@ -218,16 +226,13 @@ def prepare(
 def _read_and_draw(
     dataset: Dataset, session: Session, recipe: Recipe, budget: float | None, wanted: Automatic
 ) -> Prepared:
-    bank, asked, done = session.bank, recipe, NOTHING
+    bank, done, collect = session.bank, NOTHING, 0
     refuse_without_adapters(bank, recipe, dataset)
     if budget is not None:
-        asked = most_rows(recipe, dataset)
-    else:
-        done = possible(wanted, recipe, dataset, session)
-        if any(done):
-            asked = recipe.model_copy(update={"check": CHECK_ROWS})
-    collect = pool_size(asked) if asked.rows_asked else 0
-    reading = read_dataset(dataset, recipe, token_counting(bank), bank.encode, collect=collect)
+        collect = pool_size(recipe.model_copy(update={"train": ROWS[-1]}))
+    elif any(done := possible(wanted, recipe, dataset, session)):
+        collect = POOL_ROWS
+    reading = read_dataset(dataset, recipe, token_counting(bank), collect=collect)
     plan, pool = plan_from_reading(reading, bank), reading.pool
     if budget is None:
         prepared = _prepared(plan, pool, done)
@@ -235,7 +240,7 @@ def _read_and_draw(
         return prepared._replace(reasons=(*prepared.reasons, *missing))
     choice = recipe_within(plan, pool, session, budget, may_fit=wanted.fit)
     recipe = choice.recipe
-    if recipe.rows_asked and (recipe.max_rows is not None or len(pool) > pool_size(recipe)):
+    if recipe.rows_asked and len(pool) > pool_size(recipe):
         pool = pool_of(dataset.rows(), recipe)  # the one that this recipe draws from
     return Prepared(replace(plan, recipe=recipe), draw_rows(recipe, pool), choice.reasons)
 

@@ -84,7 +84,10 @@ def make_adapter(
         generation = _check(generation, rows, session, progress)
         _require_gain(generation.plan)
     elif rows.check:
-        generation = _check_if_possible(generation, rows, session, progress)
+        try:
+            generation = _check(generation, rows, session, progress)
+        except LoraMetaError as error:  # a check that nobody asked for never costs the adapter
+            logger.warning("The adapter was not checked: %s", error)
     return generation
 
 
@@ -116,21 +119,9 @@ def _require_update(generation: Generation) -> None:
 def _check(
     generation: Generation, rows: Rows, session: Session, progress: StageProgress
 ) -> Generation:
-    title, started = f"Checking {len(rows.check)} rows", time.perf_counter()
+    title = f"Checking {len(rows.check)} rows"
     progress(title, 0, len(rows.check))
-    generation = check_adapter(generation, rows, session.evaluator, partial(progress, title))
-    return replace(generation, check_seconds=time.perf_counter() - started)
-
-
-def _check_if_possible(
-    generation: Generation, rows: Rows, session: Session, progress: StageProgress
-) -> Generation:
-    """Check an adapter though its recipe does not ask for it, which never costs the adapter."""
-    try:
-        return _check(generation, rows, session, progress)
-    except LoraMetaError as error:
-        logger.warning("The adapter was not checked: %s", error)
-        return generation
+    return check_adapter(generation, rows, session.evaluator, partial(progress, title))
 
 
 # --- combine --------------------------------------------------------------------------------------
@@ -234,8 +225,8 @@ def check_adapter(
         most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right
     )
     check = Check(
-        len(tokens), base.loss, start.loss, end.loss, scale, chat and chat.loss,
-        prompt and prompt.loss, len(shots), right,
+        len(tokens), base.loss, start.loss, end.loss, scale, right, chat and chat.loss,
+        prompt and prompt.loss, len(shots),
     )  # fmt: skip
     plan = replace(plan, coefficients=scale * plan.coefficients, check=check)
     return replace(generation, plan=plan, pairs=_scaled(generation, scale))

@@ -49,7 +49,6 @@ def merge(
     *,
     bank: Bank | str | Path | None = None,
     token: Token = None,
-    hub: Hub | None = None,
     progress: StageProgress | None = None,
 ) -> "Merge":
     """Open the adapters of a merge, check that they fit, and choose the rank.
@@ -64,7 +63,6 @@ def merge(
         recipe: None is ``MergeRecipe()``, the best approximation of the weighted sum.
         bank: where entries are looked up; None is the default bank.
         token: of the Hub; None uses the saved one.
-        hub: client to use instead of one with `token`.
         progress: called after each module while the result is saved; None shows bars.
 
     Raises:
@@ -79,7 +77,7 @@ def merge(
         >>> merge({"general": 1.0, "local--acceptability_blimp": -0.5}).summary
         '2 adapters for HuggingFaceTB/SmolLM2-135M-Instruct: 90 modules of rank 16'
     """
-    recipe, hub = recipe or MergeRecipe(), hub or Hub(token)
+    recipe, hub = recipe or MergeRecipe(), Hub(token)
     weights = {str(name): float(weight) for name, weight in adapters.items()}
     if not any(weights.values()) or not all(map(math.isfinite, weights.values())):
         given = ", ".join(f"{weight:g}" for weight in weights.values())
@@ -137,11 +135,7 @@ class Merge(SavableAdapter):
     progress: StageProgress | None = None
 
     def __repr__(self) -> str:
-        terms = " + ".join(
-            f"{weight:g} · {source.name}"
-            for weight, source in zip(self.weights, self.sources, strict=True)
-        )
-        return f"Merge({terms}; {len(self.layout)} modules of rank {self.rank})"
+        return f"Merge({self.summary})"
 
     @property
     def summary(self) -> str:
@@ -179,20 +173,13 @@ class Merge(SavableAdapter):
         """Whether a part of the merge has an instruction made from rows that are not public."""
         return any(holds_proposed_instruction(source.generated) for source in self.sources)
 
-    def modules(self) -> Iterator[MergedModule]:
-        """Combine and yield module after module.
+    def combined(self, number: int) -> MergedModule:
+        """Combine the module of this number in the layout.
 
         Raises:
             AdapterError: an adapter has NaN or infinite values.
             RecipeError: the combiner cannot combine these ranks.
         """
-        number = len(self.layout)
-        with bars_unless(self.progress) as show:
-            for done, module in enumerate(in_modules(self._combine, number, _AT_ONCE), 1):
-                yield module
-                show("Merging", done, number)
-
-    def _combine(self, number: int) -> MergedModule:
         module = self.layout[number]
         present = [i for i, source in enumerate(self.sources) if module in source.layout]
         As, Bs, scalings = zip(*(self.sources[i].read(module.name) for i in present), strict=True)
@@ -211,9 +198,12 @@ class Merge(SavableAdapter):
 
         def pairs() -> Iterator[FactorPair]:
             nonlocal kept, total
-            for module in self.modules():
-                kept, total = kept + module.kept, total + module.total
-                yield module.A, module.B
+            with bars_unless(self.progress) as show:
+                merged = in_modules(self.combined, len(self.layout), _AT_ONCE)
+                for done, module in enumerate(merged, 1):
+                    kept, total = kept + module.kept, total + module.total
+                    yield module.A, module.B
+                    show("Merging", done, len(self.layout))
 
         write_tensors(folder / WEIGHTS_FILE, self.layout, self.rank, self.recipe.dtype, pairs())
         config = write_config(

@@ -10,12 +10,11 @@ alone. All are multiplied by the plan's `scale`, as its coefficients are.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hf_lorameta._version import __version__
 from hf_lorameta.bank.index import IndexEntry
 from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.errors import BankError, Option, UsageError
@@ -26,12 +25,11 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.merging import exact
 from hf_lorameta.pipeline.adapter_folder import (
     EXPERTS,
-    ROUTING_FILE,
     SHARED,
     Export,
 )
 from hf_lorameta.pipeline.progress import bars_unless
-from hf_lorameta.pipeline.save import PlannedAdapter, as_json
+from hf_lorameta.pipeline.save import PlannedAdapter
 from hf_lorameta.types import FactorPair, StageProgress
 
 ROUTED = 3
@@ -57,9 +55,8 @@ class Mixture(PlannedAdapter):
     """The adapters of a plan with positive coefficients, ready to be saved or published.
 
     The weights are read when it is saved, one adapter at a time. In place of PEFT's two files, the
-    folder has ``experts``, with an adapter in each of its folders; ``shared``, with the output
-    prior, which is added to the base model once; and ``routing.json``. There is no GGUF of a
-    mixture.
+    folder has ``experts``, with an adapter in each of its folders, and ``shared``, with the output
+    prior, which is added to the base model once. There is no GGUF of a mixture.
 
     Attributes:
         plan: its recipe's ``emit`` is ``mixture``.
@@ -142,8 +139,7 @@ class Mixture(PlannedAdapter):
             self._write_adapter(folder / SHARED, plan.layout[-1:], [pair])
         card = self._card_data(shared=prior is not None)
         provenance = plan.provenance() | {"rank": self.rank, "general_coefficient": card.general}
-        routing = {ROUTING_FILE: as_json(self._routing(card)) + "\n"}
-        return self._text_files(provenance, card, repo_id) | routing
+        return self._text_files(provenance, card, repo_id)
 
     def _write_adapter(self, folder: Path, layout: Layout, pairs: list[FactorPair]) -> None:
         index, rank = self.plan.bank.index, len(pairs[0][0])
@@ -160,22 +156,3 @@ class Mixture(PlannedAdapter):
         data = self.plan.card_data(self.rank)
         members = tuple(n for n in data.neighbors if n.coefficient > 0)
         return replace(data, neighbors=members, general=general, routing=routing)
-
-    def _routing(self, card: CardData) -> dict[str, Any]:
-        """Return the content of ``routing.json``."""
-        index, routing = self.plan.bank.index, card.routing
-        assert routing is not None
-        return {
-            "schema_version": 1,
-            "library": f"hf-lorameta {__version__}",
-            "base_model": {"id": index.base_model, "revision": index.base_revision},
-            "rank": self.rank,
-            "router": {"method": "arrow", "top_k": routing.top_k, "temperature": 1.0},
-            "shared": routing.shared,
-            "adapters": [
-                {"name": entry.name, "path": path, **neighbor.to_dict()}
-                for entry, path, neighbor in zip(
-                    self.entries, routing.paths, card.neighbors, strict=True
-                )
-            ],
-        }

@@ -19,11 +19,9 @@ from hf_lorameta.cards.verdict import Verdict, verdict_of
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
-from hf_lorameta.environment import require_extra
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import effective_number
 from hf_lorameta.pipeline.coefficients import (
-    Comparison,
     choose_coefficients,
     compare_with_bank,
     scale_for,
@@ -67,8 +65,6 @@ class Plan:
         >>> plan = hf_lorameta.plan(TRAIN_FILE)
         >>> plan.neighbors()[0].adapter
         'local/targetsentiment_newsmtsc'
-        >>> len(plan.to_pandas().columns)
-        5
     """
 
     bank: Bank
@@ -146,16 +142,12 @@ class Plan:
         return prior.factors(self.output_counts) if prior else None
 
     @property
-    def _comparison(self) -> Comparison:
-        return compare_with_bank(self.bank, self.profile, self.recipe.metric)
-
-    @property
     def nearest_in_bank(self) -> float:
         """Median distance from a bank dataset to its nearest other; NaN for a bank of one.
 
         For a dataset without outputs, the distance between inputs.
         """
-        return self._comparison.typical_nearest()
+        return compare_with_bank(self.bank, self.profile, self.recipe.metric).typical_nearest()
 
     @property
     def verdict(self) -> Verdict:
@@ -171,7 +163,10 @@ class Plan:
         return tuple(plan_warnings(self))
 
     def neighbors(self) -> tuple[WeightedAdapter, ...]:
-        """Return the adapters that take part, by descending coefficient."""
+        """Return the adapters that take part, by descending coefficient.
+
+        ``pandas.DataFrame(plan.neighbors())`` is a table of them.
+        """
         result = []
         for i in self.active_indices:
             if i >= len(self.bank):
@@ -238,19 +233,6 @@ class Plan:
         title = "".join(repr(self).splitlines()[:2])
         verdict = f"<p>{escape(str(self.verdict))}</p>"
         return f"<p>{escape(title)}</p>{verdict}<table>{head}{rows}</table><ul>{notes}</ul>"
-
-    def to_pandas(self) -> Any:
-        """Return the adapters that take part as a `pandas.DataFrame`, one row each.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        require_extra("pandas", extra="eval")
-        import pandas as pd
-
-        names = ("dataset", "adapter", "distance", "coefficient", "license")
-        rows = [{name: getattr(n, name) for name in names} for n in self.neighbors()]
-        return pd.DataFrame(rows, columns=list(names))
 
     # --- output ---------------------------------------------------------------------------------
 
@@ -377,8 +359,7 @@ def plan(
         opened = session.open_dataset(dataset, **reading)
         refuse_without_adapters(session.bank, recipe, opened)
         opened = with_progress(opened, show)
-        counting = token_counting(session.bank)
-        read = read_dataset(opened, recipe, counting, session.bank.encode)
+        read = read_dataset(opened, recipe, token_counting(session.bank))
         return plan_from_reading(read, session.bank)
 
 

@@ -13,16 +13,12 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.instructions import shares_instruction, states_task
 from hf_lorameta.data.prompt_form import TEXT
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
-from hf_lorameta.pipeline.form import chat_format, expects_instructions, is_chat
+from hf_lorameta.pipeline.form import expects_instructions
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Array
 
 FEW_ROWS = 20
-LOST_WITHOUT_OUTPUTS = 0.08
-"""How much less an adapter gains over the base model if the dataset's outputs are not known: mean
-loss 2.067 instead of 1.877, base model 4.216, on 28 datasets of new sources
-(`tests.benchmarks.few_rows`, methods "default" and "unlabeled")."""
 LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
 
@@ -80,14 +76,13 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
         total = plan.profile.rows + plan.profile.left_out
         yield f"{plan.profile.left_out} of {total} rows have no output and were left out."
     if plan.profile.cut:
-        rows = "1 row" if plan.profile.cut == 1 else f"{plan.profile.cut:,} rows"
+        rows = plural(plan.profile.cut, "row")
         yield f"{rows} held a text above the limit of characters: only its beginning was counted."
     if lacks_instruction(plan):
         yield (
             "The inputs contain no instruction, unlike those of most bank datasets: the adapter "
             "may not know what to do with them. State the task as an instruction."
         )
-    yield from _form_warnings(plan)
     yield from _loss_warnings(plan)
     neighbors = plan.neighbors()
     if len(neighbors) > 1 and plan.effective_number < 1.2 and not plan.recipe.is_mixture:
@@ -111,26 +106,8 @@ def lacks_instruction(plan: PlanLike) -> bool:
     return not states and expects_instructions(plan.bank)
 
 
-def _form_warnings(plan: PlanLike) -> Iterator[str]:
-    """Warn if prompts are in a chat format, unlike those of most bank datasets, or vice versa."""
-    own = is_chat(plan.dataset.columns.template)
-    if own == (chat_format(plan.bank) is not None):
-        return
-    known = "most bank datasets" if len(plan.bank) else "the general adapter"
-    if not own:
-        yield (
-            f"The prompts of {known} are in a chat format, unlike these: choose the template chat."
-        )
-    else:
-        yield (
-            f"The prompts are in a chat format, unlike those of {known}: adapters of a bank "
-            "trained in this format would fit better."
-        )
-
-
 def _distance_warnings(plan: PlanLike) -> Iterator[str]:
-    recipe = plan.recipe
-    measured = any((plan.fit, plan.training, plan.check, recipe.rows_asked))
+    measured = any((plan.fit, plan.training, plan.check, plan.recipe.rows_asked))
     nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
     if nearest > FAR_RATIO * typical:
         yield (
@@ -139,16 +116,9 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
         )
         if not measured:
             yield (
-                "Expect little from this adapter. It may be worse than the base model: "
-                f"{_way_out(recipe)}."
+                "Expect little from this adapter: compare it with the base model on labeled rows "
+                "before you use it."
             )
-
-
-def _way_out(recipe: Recipe) -> str:
-    """Say what can be done about an adapter that may be of little use."""
-    if recipe.is_mixture:
-        return "compare it with the base model, or train a merged adapter on 16 rows instead"
-    return "improve it by training it on 16 rows, or check it on 16"
 
 
 def _loss_warnings(plan: PlanLike) -> Iterator[str]:
@@ -178,15 +148,9 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         )
     if check and check.scale == 1 and check.end > min(check.base, check.chat or math.inf):
         chat = " with its own chat template" if check.base >= check.end else ""
-        better_in_chat = check.chat is not None and check.chat < check.base
-        otherwise = (
-            "use the base model with its own chat template"  # at no scale the adapter is as good
-            if better_in_chat
-            else "let a check on 16 rows scale it down"
-        )
         yield (
             f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
-            f"as it is. Train it further, for example for 5 minutes, or {otherwise}."
+            "as it is. Train it further, for example for 5 minutes."
         )
 
 
@@ -211,8 +175,7 @@ def _no_outputs_warning(plan: PlanLike) -> str:
     if len(plan.bank):
         text = (
             "The dataset has no outputs: only inputs were compared, which makes the coefficients "
-            "less reliable. On 28 datasets of new sources, adapters of the default bank gained "
-            f"{LOST_WITHOUT_OUTPUTS:.0%} less that way."
+            "less reliable."
         )
     if not is_scaled_by_length(plan.bank, plan.recipe):
         return text

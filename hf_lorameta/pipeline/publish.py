@@ -13,12 +13,11 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import (
     AdapterError,
@@ -28,13 +27,12 @@ from hf_lorameta.errors import (
     Option,
     UsageError,
 )
+from hf_lorameta.files import writing
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
-    COEFFICIENTS_FILE,
-    EXPORTS,
     RECIPE_FILE,
     is_adapter_file,
     is_own_file,
@@ -164,16 +162,15 @@ def refuse_overwrite(target: Target) -> None:
         )
 
 
-def publish_folder(
-    folder: Path, target: Target, hub: Hub, delete: Sequence[str] | None = None
-) -> str:
+def publish_folder(folder: Path, target: Target, hub: Hub) -> str:
     """Read a finished folder back, publish it in one commit, and return the URL.
+
+    What `stale_files` lists is deleted.
 
     Args:
         folder: the adapter.
         target: of `resolve_target`.
         hub: client.
-        delete: files of the replaced adapter; None is what `stale_files` lists.
 
     Raises:
         AdapterError: the folder is not a complete generated adapter.
@@ -186,7 +183,7 @@ def publish_folder(
             Upload(
                 folder,
                 only=[name for name in _files(folder) if is_own_file(name)],
-                delete=stale_files(folder, target) if delete is None else delete,
+                delete=stale_files(folder, target),
             ),
             target.repo_id,
             message=f"LoRA adapter for {base_model}",
@@ -212,16 +209,14 @@ def suggest_pr(existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
 
 
 def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
-    """List the replaced adapter's files that the new one lacks and that would be misleading.
+    """List the files of the adapter to be replaced that the new one lacks, which would mislead.
 
-    A ``Modelfile`` without a GGUF next to it was not written by this package and is not listed.
+    In a repo without a recipe, these are the weights and their config alone: others may be somebody
+    else's.
     """
-    existing = set(target.existing.files if target.existing else ())
-    stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
-    if RECIPE_FILE in existing:
-        stale += (COEFFICIENTS_FILE, CHART_FILE)
-    stale += tuple(sorted(filter(is_adapter_file, existing)))  # one of the two is a mixture
-    return tuple(name for name in stale if name in existing and not (folder / name).exists())
+    existing = target.existing.files if target.existing else ()
+    is_stale = is_own_file if RECIPE_FILE in existing else is_adapter_file
+    return tuple(n for n in sorted(existing) if is_stale(n) and not (folder / n).exists())
 
 
 @contextmanager
@@ -269,11 +264,6 @@ def staging_folder(repo_id: str) -> Path:
         AdapterError: no folder can be created there.
     """
     parent = _staging_root()
-    try:
+    with writing(parent, AdapterError, "set HF_LORAMETA_CACHE or HF_HOME to another folder"):
         parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AdapterError(
-            f"{parent} cannot be used: {error.strerror}",
-            hint="set HF_LORAMETA_CACHE or HF_HOME to a writable folder with free space",
-        ) from None
     return parent / f"{repo_id.replace('/', '--')}-{secrets.token_hex(4)}"

@@ -6,7 +6,7 @@ It needs no bank, only the tokenizer of one, so it can run in a process of its o
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
@@ -20,7 +20,7 @@ from hf_lorameta.data.sources.reading_limits import is_cut
 from hf_lorameta.errors import Option, UnlabeledDatasetError
 from hf_lorameta.pipeline.rows import pool_size, row_sample
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Encode, Row
+from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,6 @@ def read_dataset(
     dataset: Dataset,
     recipe: Recipe,
     counting: TokenCounting,
-    encode: Encode | None = None,
     *,
     collect: int = 0,
 ) -> Reading:
@@ -88,7 +87,6 @@ def read_dataset(
         dataset: an opened dataset.
         recipe: the settings.
         counting: what to count, see `token_counting`.
-        encode: the bank's tokenizer; None loads it.
         collect: size of the pool, at most, for more than the recipe asks for.
 
     Raises:
@@ -96,14 +94,14 @@ def read_dataset(
         DatasetError: the dataset cannot be read as labeled rows.
     """
     require_outputs(dataset, recipe)
-    encode = encode or load_encode(counting.tokenizer)
+    encode = load_encode(counting.tokenizer)
     size = max(collect, pool_size(recipe) if recipe.rows_asked else 0)
-    rows = _RowsToCount(dataset, recipe, size)
+    rows, sample = _RowsToCount(dataset, recipe.max_rows), row_sample(recipe, size)
     counter = None
     if counting.end is not None:
         counter = OutputCounter(encode, counting.vocab_size, counting.end)
     profile = profile_rows(
-        rows,
+        sample.of(rows) if size else rows,
         encode,
         counting.vocab_size,
         labeled_only=not dataset.prompts_only,
@@ -122,7 +120,7 @@ def read_dataset(
         profile,
         counter.counts if counter and profile.output.total else None,
         rows.example if dataset.public else None,
-        tuple(rows.pool()),
+        tuple(sample.rows),
     )
 
 
@@ -140,12 +138,11 @@ def require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
 
 
 class _RowsToCount:
-    """Yields the rows of a dataset until one of its limits is reached, and samples them.
+    """Yields the rows of a dataset until one of its limits is reached.
 
     Args:
         dataset: an opened dataset.
-        recipe: its `max_rows` and `seed` count.
-        size: of the pool; 0 for none.
+        most: rows to read, at most; None are all.
 
     Attributes:
         count: number of rows so far.
@@ -154,19 +151,13 @@ class _RowsToCount:
         example: the first row that suits a card.
     """
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, size: int) -> None:
-        self._rows, self._limits, self._most = dataset.rows(), dataset.limits, recipe.max_rows
-        self._size, self._sample = size, row_sample(recipe, size)
-        self._over: list[Row] = []  # the row at which a limit was found to be reached
+    def __init__(self, dataset: Dataset, most: int | None) -> None:
+        self._rows, self._limits = islice(dataset.rows(), most), dataset.limits
         self.count = self.cut = 0
         self.reached = False
         self.example: Row | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        within = islice(self._within_limits(), self._most)
-        return self._sample.of(within) if self._size else within
-
-    def _within_limits(self) -> Iterator[Row]:
         limits, characters = self._limits, 0
         for row in self._rows:
             full = characters >= limits.characters
@@ -174,7 +165,6 @@ class _RowsToCount:
                 if full:
                     logger.warning(_FULL, f"{self.count:,}", f"{characters:,}")
                 self.reached = True
-                self._over = [row]
                 return
             self.count += 1
             self.cut += any(map(is_cut, row))
@@ -182,13 +172,3 @@ class _RowsToCount:
             if self.example is None and is_example(row):
                 self.example = row
             yield row
-
-    def pool(self) -> list[Row]:
-        """Return the pool, of the rows that were counted and, if they are fewer, of more rows.
-
-        The recipe alone decides it, so that the rows can be drawn again: limits do not count.
-        """
-        if self._size and (self.reached or self._most is not None):
-            more = chain(self._over, self._rows)
-            self._sample.draw_from(islice(more, max(self._size - self.count, 0)))
-        return self._sample.rows

@@ -101,15 +101,11 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to fit or to train on.
     """
     least = {"fit": MIN_TRAINING_ROWS, "train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
-    drawn = {"fit": rows.fit, "train": rows.train, "check": rows.check}
-    asked = recipe.rows_asked
-    for name in asked:
-        if len(drawn[name]) < least[name]:
-            others = {other: count for other, count in asked.items() if other != name}
-            besides = " and ".join(f"{count} to {other} on" for other, count in others.items())
+    for name in recipe.rows_asked:
+        if (drawn := len(getattr(rows, name))) < least[name]:
+            others = [other for other in recipe.rows_asked if other != name]
             raise EmptyDatasetError(
-                f"{len(drawn[name])} labeled rows left to {name} on{besides and ' besides '}"
-                f"{besides}, expected at least {least[name]}",
+                f"{drawn} labeled rows left to {name} on, expected at least {least[name]}",
                 hint=[
                     Option(name, change="leave out"),
                     *(Option(other, change="lower") for other in others),
@@ -142,10 +138,9 @@ def row_sample(recipe: Recipe, size: int) -> RowSample:
 
 
 def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
-    """Return the pool of a recipe, of the rows that it reads, or of more if they are fewer."""
-    size = pool_size(recipe)
-    sample = row_sample(recipe, size)
-    sample.draw_from(islice(rows, recipe.max_rows and max(recipe.max_rows, size)))
+    """Return the pool of a recipe, of the rows that it reads."""
+    sample = row_sample(recipe, pool_size(recipe))
+    sample.draw_from(islice(rows, recipe.max_rows))
     return tuple(sample.rows)
 
 

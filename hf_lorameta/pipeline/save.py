@@ -1,7 +1,6 @@
 """Save and publish adapters: what a generation, a merge and a mixture have in common."""
 
 import json
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
 from hf_lorameta.cards.results import Check, Training
-from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import require_extra
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
@@ -27,9 +25,9 @@ from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
     Export,
+    new_folder,
     read_adapter,
     require_free_target,
-    write_folder,
 )
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
@@ -115,16 +113,13 @@ class SavableAdapter(ABC):
         target = Path(folder).resolve()
         require_free_target(target, overwrite)
         base_config = self._export_config(export, token)
-
-        def write_and_check(new: Path) -> None:
+        with new_folder(target) as new:
             texts = self._write(new, repo_id, exported=base_config is not None)
             for name, text in texts.items():
                 (new / name).write_bytes(text.encode())
             read_adapter(new).require_provenance()
             if base_config is not None:
                 gguf_adapter.export(new, new / GGUF_FILE, base_config)
-
-        write_folder(target, write_and_check)
         return Path(folder)
 
     def push_to_hub(
@@ -227,15 +222,12 @@ class Generation(PlannedAdapter):
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
         seconds: wall time of combining, without that of fetching the adapters.
-        check_seconds: wall time of the check, if there was one, with that of loading the base
-            model where nothing needed it before.
     """
 
     layout: Layout
     rank: int
     pairs: tuple[FactorPair, ...]
     seconds: float
-    check_seconds: float = 0.0
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
@@ -269,58 +261,36 @@ class Generation(PlannedAdapter):
         card = replace(self.plan.card_data(self.rank), gguf=exported)
         return self._text_files(self.plan.provenance() | {"rank": self.rank}, card, repo_id)
 
-    def evaluate(self, dataset: Any = None, **options: Any) -> Report:
-        """Score base model, this adapter and a few-shot prompt on rows it was not fitted on.
-
-        Args:
-            dataset: None is the public dataset that it was generated for.
-            options: those of `hf_lorameta.pipeline.evaluate.evaluate`.
-
-        Raises:
-            LoraMetaError: as that function raises.
-        """
-        from hf_lorameta.pipeline.evaluate import evaluate
-
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = self.save_pretrained(Path(scratch) / "adapter")
-            return evaluate(folder, dataset, **options)
-
 
 def _messages(generation: Generation) -> Iterator[str]:
     plan = generation.plan
     if count := len(plan.neighbors()):
         yield f"Combined {plural(count, 'adapter')} in {generation.seconds:.1f} s"
     if plan.fit:
-        yield from _training_messages("Fitting", "Fitted", plan.fit)
+        yield _training_message("Fitted", plan.fit)
     if plan.training:
-        yield from _training_messages("Training", "Trained", plan.training)
+        yield _training_message("Trained", plan.training)
     if check := plan.check:
-        yield _check_message(check, generation.check_seconds)
+        yield _check_message(check)
 
 
-def _check_message(check: Check, seconds: float) -> str:
+def _check_message(check: Check) -> str:
     """State the losses of a check."""
-    where = f"Checked on {check.rows} other rows in {seconds:.0f} s"
-    with_chat, with_prompt = "with its chat template", f"with a {check.shots}-shot prompt"
-    chat = "" if check.chat is None else f", {with_chat} {check.chat:.3f}"
-    prompt = "" if check.prompt is None else f", {with_prompt} {check.prompt:.3f}"
+    chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
+    few_shot = f", with a {check.shots}-shot prompt"
+    prompt = "" if check.prompt is None else f"{few_shot} {check.prompt:.3f}"
+    losses = f"base model {check.base:.3f}{chat}{prompt}, of this adapter {check.end:.3f}"
+    return f"Checked on {check.rows} other rows: loss of the {losses}"
+
+
+def _training_message(done: str, training: Training) -> str:
+    """State the probabilities before and after a training; without a step they are the same."""
+    steps = plural(training.steps, "step") if training.steps else "no step, since none helped"
     return (
-        f"{where}: loss of the base model {check.base:.3f}{chat}{prompt}, of this adapter "
-        f"{check.end:.3f}"
+        f"{done} on {training.rows} rows for {steps}: the mean probability of an output token of "
+        f"{training.held_out} held-out rows is {training.base:.3f} with the base model, "
+        f"{training.start:.3f} before, {training.end:.3f} after"
     )
-
-
-def _training_messages(trying: str, done: str, training: Training) -> Iterator[str]:
-    where = f"the mean probability of an output token of {training.held_out} held-out rows"
-    before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
-    if training.steps:
-        steps = plural(training.steps, "step")
-        yield f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.3f} after"
-    else:
-        yield (
-            f"{trying} on {training.rows} rows did not help, so the adapter stays as it was: "
-            f"{before}"
-        )
 
 
 # --- export and JSON ------------------------------------------------------------------------------

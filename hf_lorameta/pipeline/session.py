@@ -38,7 +38,7 @@ class Session:
         model: the base model and its tokenizer; None loads it if it is needed.
 
     Raises:
-        UsageError: a model without its tokenizer, or a bank of another type.
+        UsageError: a model without its tokenizer.
 
     Example:
         >>> with Session() as session:
@@ -59,12 +59,6 @@ class Session:
         if model is not None and not isinstance(model, tuple):
             raise UsageError(
                 "a loaded model needs its tokenizer", hint="give a pair: (model, tokenizer)"
-            )
-        if not isinstance(bank, Bank | str | Path | None):
-            kind = type(bank).__name__
-            raise UsageError(
-                f"a {kind} was given as the bank, expected an opened bank, a folder or a Hub id",
-                hint=f"name the argument: {kind.lower()}=…",
             )
         self._bank, self._base = bank, base
         self._revisions = {"revision": bank_revision, "base_revision": base_revision}

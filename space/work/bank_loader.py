@@ -9,7 +9,7 @@ from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.base_model import find_at_hand, locate
-from hf_lorameta.pipeline.evaluate import Trial
+from hf_lorameta.pipeline.trial import require_llama
 from settings import Settings, base_gguf
 from work.jobs import Job, SpaceError, known_error, logger
 
@@ -130,7 +130,7 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
     """Return the file of the bank's base model for llama.cpp, or why it cannot be run here."""
     base_model = bank.index.base_model
     try:
-        return Trial.require(base_model, base_gguf(settings, base_model)), ""
+        return require_llama(base_model, base_gguf(settings, base_model)), ""
     except LoraMetaError as error:
         logger.warning("adapters cannot be tried or tested: %s", error)
         return None, "The base model cannot be run on this machine."

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.counts.sample import draw_stratified
-from hf_lorameta.engines.scoring import MAX_NEW_TOKENS, Report
+from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
+from hf_lorameta.engines.scoring import MAX_NEW_TOKENS, Report, compare
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import (
     measure_operations,
@@ -20,10 +21,11 @@ from hf_lorameta.pipeline.budget import (
     possibilities,
     recipe_within,
 )
-from hf_lorameta.pipeline.evaluate import Trial, check_of
+from hf_lorameta.pipeline.evaluate import ONLY
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.trial import check_of, open_trial
 from limits.hourly import model_time
 from work.generating import Adapter
 from work.jobs import Canceled, Job
@@ -126,8 +128,9 @@ def answers(adapter: Adapter, gguf: Path | None, text: str, job: Job) -> tuple[s
     prompt = adapter.plan.dataset.columns.prompt_of(text)
     with _trial(adapter, gguf, job) as trial:
         job.report("Waiting for both answers")
-        both = trial.answers(prompt, check=job.check)
-        return both.base, both.adapter
+        base = trial.answer(prompt)
+        job.check()
+        return base, trial.answer(prompt, adapter.folder)
 
 
 def test(
@@ -154,7 +157,8 @@ def test(
     longest = min(MAX_NEW_TOKENS, max(len(output) for _, output in rows) + _BEYOND)
     with _trial(adapter, gguf, job, asked=asked, max_new_tokens=longest) as trial:
         job.report("Counting right answers")
-        report = trial.evaluate(rows, shots, show)
+        methods = {"base": None, ONLY: adapter.folder}
+        report = compare(trial, rows, methods, shots, samples=len(rows), row_progress=show)
     job.check()
     adapter.add_check(check_of(report, len(shots)))
     return report
@@ -168,12 +172,12 @@ def _trial(
     *,
     asked: bool = True,
     max_new_tokens: int = MAX_NEW_TOKENS,
-) -> Iterator[Trial]:
+) -> Iterator[LlamaCppEvaluator]:
     folder = adapter.folder  # what is converted is deleted with the adapter
     base_model = adapter.plan.bank.index.base_model
     with (
         _turn(job, asked=asked),
-        Trial(folder, base_model, gguf, folder.parent, max_new_tokens) as trial,
+        open_trial(folder, base_model, gguf, folder.parent, max_new_tokens) as trial,
     ):
         job.check()
         yield trial

@@ -126,7 +126,7 @@ class Answers:
 
         started = time.process_time()
         recipe, bank = Recipe(fit=count), self._session.bank
-        read = read_dataset(train, recipe, token_counting(bank), bank.encode)
+        read = read_dataset(train, recipe, token_counting(bank))
         known = draw_rows(recipe, read.pool).fit
         model = make_pipeline(StandardScaler(), LogisticRegressionCV(cv=4, max_iter=1000))
         model.fit(self._states(known), [output for _, output in known])
@@ -158,7 +158,7 @@ class Answers:
         bank, session = self._session.bank, self._session
         session.evaluator.model  # noqa: B018 - loads it
         started = time.process_time()
-        read = read_dataset(dataset, recipe, token_counting(bank), bank.encode)
+        read = read_dataset(dataset, recipe, token_counting(bank))
         planned = plan_from_reading(read, bank)
         rows = draw_rows(planned.recipe, read.pool)
         generation = make_adapter(planned, rows, session)

@@ -7,10 +7,12 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
+from hf_lorameta.cards.results import RightAnswers
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.recipe import Recipe
 
+RIGHT = RightAnswers(most_frequent=7, base=2, end=12)
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -70,7 +70,7 @@ def test_known_licenses_equal_those_the_loopback_hub_accepts() -> None:
 def test_card_counts_licenses_and_explains_unknown_ones() -> None:
     text = section(render_card(licensed("mit", "mit", None, "mit", "x|y"), None), "Licenses")
     assert "- Base model: `mit`\n" in text
-    assert "- Source adapters: `mit` (2), <code>x&#124;y</code> (1), unknown (1)\n" in text
+    assert "- Source adapters: `mit` (2), unknown (1), <code>x&#124;y</code> (1)\n" in text
     assert "Unknown means" in text
     assert "Unknown means" not in render_card(PLAIN, None)
 

@@ -17,10 +17,10 @@ from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
     PLAIN,
+    RIGHT,
     datasets_of,
     many,
     metadata,
@@ -45,11 +45,6 @@ def test_card_parses_and_its_metadata_is_valid_for_the_hub() -> None:
     text = render_card(PLAIN, "me/questions-lora")
     assert str(ModelCard(text)) == text
     assert hub_rules.check(text, "model") == ([], [])
-
-
-def test_card_data_needs_a_neighbor() -> None:
-    with pytest.raises(LoraMetaError, match="at least one adapter used, got none"):
-        replace(PLAIN, neighbors=())
 
 
 TRAINED = Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24)
@@ -122,7 +117,7 @@ def mixture(size: int, **changes: Any) -> CardData:
 def test_card_of_a_mixture_lists_every_adapter_and_loads_it() -> None:
     text = render_card(mixture(25), "me/mix")
     assert hub_rules.check(text, "model") == ([], [])
-    assert metadata_fields(text)["tags"][-2:] == ["mixture", "arxiv:2405.11157"]
+    assert {"mixture", "arxiv:2405.11157"} <= set(metadata_fields(text)["tags"])
     assert len(rows_of(section(text, "Source adapters"))) == 2 + 25
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     compile(code, "card", "exec")
@@ -201,8 +196,8 @@ def test_card_of_an_adapter_that_was_fitted_and_trained_says_both_in_this_order(
     ("check", "unknown"),
     [
         (None, "the base model, the nearest source adapter or a few-shot prompt"),
-        (Check(8, 2.5, 0.5, 0.5, 1.0), "the nearest source adapter or a few-shot prompt"),
-        (Check(8, 2.5, 0.5, 0.5, 1.0, prompt=0.7, shots=3), "the nearest source adapter"),
+        (Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT), "the nearest source adapter or a few-shot prompt"),
+        (Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT, prompt=0.7, shots=3), "the nearest source adapter"),
     ],
 )
 def test_card_says_what_the_adapter_was_not_compared_with(
@@ -253,14 +248,12 @@ def test_local_dataset_is_not_named() -> None:
 
 
 def test_private_dataset_is_not_named() -> None:
-    warnings = ("me/questions has few rows",)
-    facts = of_dataset(replace(PLAIN, warnings=warnings, fit=FIT), private=True)
+    facts = of_dataset(replace(PLAIN, fit=FIT), private=True)
     text = render_card(facts, "me/lora") + render_chart(facts)
     assert "me/questions" not in text
     assert "d" * 40 not in text
     assert "`main`" not in text
     assert "a private dataset" in text
-    assert "- the dataset has few rows" in text
     assert metadata(text).eval_results is None
 
 
@@ -319,7 +312,7 @@ def test_card_describes_the_distance_to_the_nearest_dataset(
     assert "`bank/task-1`" in text
     assert expected in " ".join(text.split())
     assert "![Bar chart of the coefficients](neighbors.svg)" in text
-    checked = replace(facts, check=Check(8, 2.5, 0.5, 0.5, 1.0))
+    checked = replace(facts, check=Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT))
     assert "Expect little" not in render_card(checked, None)
 
 

@@ -117,7 +117,7 @@ def test_push_adds_and_deletes_exports_in_one_commit(
     before = {"mine.txt": b"mine", "Modelfile": b"FROM my-own"}
     cli.hub.create_repo(repo)
     cli.hub.commit(repo, dict(before))
-    cli(*command, "--overwrite", token=user.token)  # a Modelfile without a GGUF is the user's own
+    cli(*command, "--overwrite", token=user.token)  # without a recipe, it is the user's own
     assert cli.hub.read(repo, "Modelfile") == b"FROM my-own"
     count = len(cli.hub.commits(repo))
     cli(*command, "--overwrite", "--export", "gguf", token=user.token)
@@ -127,10 +127,10 @@ def test_push_adds_and_deletes_exports_in_one_commit(
     refused = cli(*command, "--rank", 1, token=user.token, code=6).err
     assert "adapter.gguf" in refused
     dry_run = cli(*command, "--rank", 1, "--overwrite", "--dry-run", token=user.token)
-    assert "Files of the replaced adapter that would be deleted: adapter.gguf" in dry_run.err
+    assert "adapter that would be deleted: Modelfile, adapter.gguf" in dry_run.err
     assert set(EXPORTS) <= set(cli.hub.files(repo))
     done = cli(*command, "--rank", 1, "--overwrite", "--json", token=user.token)
-    assert done.json["deleted"] == list(EXPORTS)
+    assert done.json["deleted"] == sorted(EXPORTS)
     assert "Files of the replaced adapter that are deleted" in done.err
     assert not set(EXPORTS) & set(cli.hub.files(repo))
     assert "mine.txt" in cli.hub.files(repo)
@@ -239,17 +239,17 @@ def test_try_refuses_an_invalid_template_or_base_model(
 
 
 FAKE = """
-import hf_lorameta.pipeline.evaluate as module
+import hf_lorameta.pipeline.trial as module
 class Fake:
     def __init__(self, *_, **__): pass
     def __enter__(self): return self
     def __exit__(self, *_): pass
-    def answer(self, prompt, adapted=True): return {answer}
-module.Trial = Fake
+    def answer(self, prompt, adapter=None): return {answer}
+module.open_trial = Fake
 import io, sys
 sys.stdin = io.StringIO("two\\nlines\\n")
 """
-ECHO = FAKE.format(answer="prompt if adapted else 'base'")
+ECHO = FAKE.format(answer="prompt if adapter else 'base'")
 SILENT = FAKE.format(answer="''")
 
 

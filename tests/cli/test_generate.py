@@ -145,7 +145,7 @@ def test_an_adapter_worse_than_the_base_model_is_scaled_down(
     generate = ("generate", *plan_args, "--check", 8)
     good = cli(*generate, "-o", "good", before=fake_runner(best=0.5))
     losses = (
-        r"^Checked on 8 other rows in \d+ s: loss of the base model 1.000, with a 3-shot prompt "
+        r"^Checked on 8 other rows: loss of the base model 1.000, with a 3-shot prompt "
         r"1.000, of this adapter 0\.\d+$"
     )
     assert re.search(losses, good.err, re.MULTILINE)

@@ -12,10 +12,10 @@ from tests.support.shell import NO_PACKAGE
 
 FAKE_LLAMA = """
 from hf_lorameta.errors import UsageError
-from hf_lorameta.pipeline.evaluate import Trial
+from hf_lorameta.pipeline import trial
 def require(name, path):
     raise UsageError(f"located the adapter of {name}")
-Trial.require = staticmethod(require)
+trial.require_llama = require
 """
 
 

@@ -242,7 +242,6 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     )
     assert planned.neighbors() == ()
     assert planned.to_dict()["bank"] is None
-    assert len(planned.to_pandas()) == 0
     assert "<table>" in planned._repr_html_()
     advice = advise(planned, Session(base=bases["Llama"]))
     assert advice == "--fit 48 takes at most about 0 s on this CPU"

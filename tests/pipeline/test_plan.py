@@ -18,8 +18,9 @@ from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, RuleInputs, apply_rule
 from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.pipeline import plan_warnings, read
+from hf_lorameta.pipeline import read
 from hf_lorameta.pipeline.make import make_adapter
+from tests.cards.examples import RIGHT
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
@@ -149,9 +150,7 @@ def test_nearer_datasets_come_first_with_every_metric_and_rule(
 # --- warnings ------------------------------------------------------------------------------------
 
 
-def test_plan_and_card_warn_about_missing_outputs(
-    prompts: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_and_card_warn_about_missing_outputs(prompts: Plan, tmp_path: Path) -> None:
     warning = "The dataset has no outputs: only inputs were compared"
     assert any(text.startswith(warning) for text in prompts.warnings)
     assert not any("only text" in text for text in prompts.warnings)
@@ -162,8 +161,6 @@ def test_plan_and_card_warn_about_missing_outputs(
     assert warning in card.split("## Warnings")[1]
     assert "--columns input=prompt" in card
     assert "When did it happen" not in card
-    monkeypatch.setattr(plan_warnings, "LOST_WITHOUT_OUTPUTS", 0.25)
-    assert any("gained 25% less" in text for text in prompts.warnings)
 
 
 def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown(
@@ -183,7 +180,7 @@ def test_little_is_expected_of_a_far_dataset_unless_losses_are_measured(
     ratio = near.distances.min() / near.nearest_in_bank
     for times, is_far in ((1.4, False), (1.6, True)):
         far = replace(near, distances=near.distances * times / ratio)
-        check = Check(16, base=3.0, start=2.5, end=2.5, scale=1.0)
+        check = Check(16, base=3.0, start=2.5, end=2.5, scale=1.0, right=RIGHT)
         for of, little in (
             (far, is_far),
             (replace(far, recipe=Recipe(check=16)), False),
@@ -202,16 +199,17 @@ def test_rows_held_out_count_among_those_asked_for(tmp_path: Path, embedded: Ban
 
 
 @pytest.mark.parametrize(
-    ("chat", "way_out"),
-    [(None, "let a check on 16 rows scale it down"), (2.5, "use the base model with its own chat")],
+    ("end", "worse_than"),
+    [(3.5, "the base model"), (2.8, "the base model with its own chat template"), (2.2, None)],
 )
-def test_a_way_out_of_a_bad_check_is_one_that_works(
-    tmp_path: Path, embedded: Bank, chat: float | None, way_out: str
+def test_a_check_warns_of_an_adapter_that_is_worse_than_the_base_model(
+    tmp_path: Path, embedded: Bank, end: float, worse_than: str | None
 ) -> None:
     result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
-    check = Check(16, base=3.0, start=3.5, end=3.5, scale=1.0, chat=chat)
-    warning = next(w for w in replace(result, check=check).warnings if "do not use it" in w)
-    assert f"Train it further, for example for 5 minutes, or {way_out}" in warning
+    check = Check(16, base=3.0, start=end, end=end, scale=1.0, right=RIGHT, chat=2.5)
+    warnings = [w for w in replace(result, check=check).warnings if "do not use it" in w]
+    assert bool(warnings) == bool(worse_than)
+    assert all(f"worse than {worse_than}: do not use it" in warning for warning in warnings)
 
 
 # --- refusals ------------------------------------------------------------------------------------

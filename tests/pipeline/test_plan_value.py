@@ -12,6 +12,7 @@ from hf_lorameta.cards.results import Check
 from hf_lorameta.cli.generate import _describe
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import make_adapter
+from tests.cards.examples import RIGHT
 from tests.support.plain_bank import plain_bank
 
 
@@ -37,7 +38,7 @@ def test_an_adapter_of_a_private_bank_is_private(
 
 
 def test_a_loss_that_is_not_finite_is_null_in_json(result: Plan) -> None:
-    check = Check(16, 5.0, math.inf, 2.0, 0.5, chat=math.nan)
+    check = Check(16, 5.0, math.inf, 2.0, 0.5, RIGHT, chat=math.nan)
     stored = replace(result, check=check).provenance()["check"]
     assert [stored[name] for name in ("start", "chat", "end")] == [None, None, 2.0]
 
@@ -70,9 +71,3 @@ def test_a_dataset_is_named_by_its_title_if_the_bank_states_one() -> None:
     for text in (str(planned), planned._repr_html_(), _describe(planned, None)):
         assert text.index(first.title) < text.index(str(second.title))
         assert first.dataset not in text
-
-
-def test_neighbors_as_a_data_frame(result: Plan) -> None:
-    frame = result.to_pandas()
-    assert list(frame.columns) == ["dataset", "adapter", "distance", "coefficient", "license"]
-    assert frame["coefficient"].tolist() == [n.coefficient for n in result.neighbors()]

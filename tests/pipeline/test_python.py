@@ -50,12 +50,6 @@ def test_an_empty_name_of_a_dataset_is_refused_and_an_empty_split_is_none() -> N
     assert hf_lorameta.open_dataset(LINES, split="").split == "train"
 
 
-def test_a_recipe_in_the_place_of_the_bank_is_named_as_the_mistake() -> None:
-    with pytest.raises(UsageError, match="a Recipe was given as the bank") as error:
-        hf_lorameta.generate(LINES, Recipe(top_k=2))  # type: ignore[arg-type]
-    assert error.value.hint == "name the argument: recipe=…"
-
-
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
 def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path) -> None:
     path, bank = tmp_path / "rows.jsonl", plain_bank()
@@ -212,7 +206,9 @@ def test_a_mixture_shows_its_own_bars(
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank: Bank) -> None:
+def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
+    tiny_bank: Bank, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = tiny_bank.index.base_model
@@ -228,7 +224,8 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank:
     assert fitted
     assert same.plan.fit
     assert fitted.start == pytest.approx(same.plan.fit.start, abs=0.05)  # another dtype
-    report = generation.evaluate(lines, shots=2, generate=False, model=loaded)
+    folder = generation.save_pretrained(tmp_path / "adapter")
+    report = hf_lorameta.evaluate(folder, lines, shots=2, generate=False, model=loaded)
     assert list(report.scores) == ["base", "generated", "2-shot"]
     assert generation.plan.check
     assert generation.plan.check.end <= generation.plan.check.base
@@ -241,7 +238,7 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(tiny_bank:
     assert set(after) == set(before)
     assert all(bool((after[k] == v).all()) for k, v in before.items())
     with pytest.raises(UsageError, match="names no public dataset"):
-        generation.evaluate(model=loaded)
+        hf_lorameta.evaluate(folder, model=loaded)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

@@ -49,7 +49,7 @@ def test_reading_stops_at_a_limit_which_the_recipe_states(
     assert plan_from_reading(again, bank).to_dict() == plan_from_reading(reading, bank).to_dict()
 
 
-@pytest.mark.parametrize("recipe", [Recipe(train=8), Recipe(train=8, max_rows=10)])
+@pytest.mark.parametrize("recipe", [Recipe(train=8), Recipe(train=8, max_rows=50)])
 def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     tmp_path: Path, recipe: Recipe
 ) -> None:
@@ -58,9 +58,9 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     path = tmp_path / "rows.jsonl"
     rows = [{"input": f"question {i:03}", "output": f"{i:03}"} for i in range(100)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    opened = open_dataset(path, limits=ReadingLimits(characters=15 * 20))
+    opened = open_dataset(path, limits=ReadingLimits(characters=15 * 60))
     reading = read_dataset(opened, recipe, token_counting(bank))
-    assert reading.recipe.max_rows == (recipe.max_rows or 20)
+    assert reading.recipe.max_rows == (recipe.max_rows or 60)
     provenance = plan_from_reading(reading, bank).provenance()
     used = rows_used(provenance, open_dataset(path))
     drawn = draw_rows(reading.recipe, reading.pool)

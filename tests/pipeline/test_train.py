@@ -180,7 +180,7 @@ def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
     assert [len(part) for part in drawn] == [8, 24, 8]  # rows to check on are kept
     assert sorted(row for part in drawn for row in part) == sorted(pool)
     recipe = Recipe(fit=16, train=16, check=8)
-    with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on besides 16 to fi"):
+    with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on, expected"):
         require_rows(draw_rows(recipe, pool[:30]), recipe)
 
 

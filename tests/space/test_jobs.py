@@ -463,14 +463,14 @@ def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
         def __exit__(self, *_: object) -> None:
             loaded.pop()
 
-        def answers(self, prompt: str, check: Callable[[], None]) -> Any:
-            return SimpleNamespace(base=prompt, adapter=prompt)
+        def answer(self, prompt: str, adapter: object = None) -> str:
+            return prompt
 
     def work(job: jobs.Job) -> None:
         both = trying.answers(adapter, None, "prompt", job)
         job.show(lambda: {"answers": both})
 
-    monkeypatch.setattr(trying, "Trial", Trial)
+    monkeypatch.setattr(trying, "open_trial", Trial)
     for _ in range(5):
         job = jobs.Job(60)
         running = job.run(work)

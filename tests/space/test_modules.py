@@ -32,7 +32,6 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.evaluate import Trial
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import Recipe
 from tests.hub.conftest import use_endpoint
@@ -348,7 +347,7 @@ def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
     monkeypatch.setattr(Hub, "resolve", lambda hub, name, *_, **__: name)
     monkeypatch.setattr(Hub, "download", download)
     chosen = settings.Settings(base_gguf="user/repo/q4/model.gguf")
-    monkeypatch.setattr(Trial, "require", lambda base, path: path)
+    monkeypatch.setattr("work.bank_loader.require_llama", lambda base, path: path)
     loader = BankLoader(chosen)
     assert "still being fetched" in loader.no_model
     loader._load()
