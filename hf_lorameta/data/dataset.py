@@ -14,13 +14,7 @@ from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.doubts import doubts
-from hf_lorameta.data.sources.files import (
-    FORMATS,
-    find_files,
-    how_to_read,
-    is_local,
-    open_files,
-)
+from hf_lorameta.data.sources.files import FORMATS, is_local, open_files
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
@@ -40,7 +34,7 @@ class DatasetInfo:
         id: Hub id; None for a local file, whose path stays private.
         revision: commit hash, or ``sha256:…`` of a local file.
         config: configuration, None if the dataset has none.
-        split: name of the split.
+        split: name of the split; rows that are in none, as those of a file, count as train.
         columns: the columns read as input and output.
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
@@ -86,8 +80,6 @@ class Dataset(DatasetInfo):
         notes: what to know about how it is read, one sentence each, without its text.
         limits: how much a plan counts.
         total: returns the number of rows if it is known without reading them, else None.
-        named_split: whether `split` was named, by the dataset or by the caller. Rows that are in no
-            split, as those of a file, count as train.
         with_prompt: returns the dataset with an instruction and a template around every row, see
             `Columns.with_prompt`.
     """
@@ -101,12 +93,6 @@ class Dataset(DatasetInfo):
     notes: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
     total: Callable[[], int | None] = lambda: None
-    named_split: bool = True
-
-    @property
-    def of_split(self) -> str:
-        """The split for a message, such as `` of split train``; empty if the rows are in none."""
-        return f" of split {self.split}" if self.named_split else ""
 
     @property
     def info(self) -> DatasetInfo:
@@ -219,7 +205,6 @@ def as_dataset(
         notes=(*raw.notes, *notes),
         limits=limits,
         total=raw.total,
-        named_split=raw.named_split,
     )
 
 
@@ -285,12 +270,10 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         raise UsageError(
             "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
         )
-    if "://" in str(name):
-        raise _url_error(str(name))
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
-        return open_files(find_files(name), split)
+        return open_files(name, split)
     if is_folder(name):
         if revision:
             raise UsageError(f"{name} is a folder: it has no revision")
@@ -299,16 +282,11 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         repo = hub.resolve(str(name), "dataset", revision)
         return open_repo(hub, repo, config, split)
     if Path(name).exists():
-        endings = ", ".join(sorted(FORMATS))
-        raise DatasetError(f"{name} does not end in {endings}", hint=how_to_read(Path(name)))
+        raise DatasetError(
+            f"{name} does not end in {', '.join(sorted(FORMATS))}",
+            hint="convert it, or add .txt to its name if each line is a text",
+        )
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint="hf-lorameta plan --dataset user/name",
     )
-
-
-def _url_error(url: str) -> DatasetError:
-    """Return the error for a URL, which proposes the id in that of a Hub dataset."""
-    repo_id = "/".join(url.partition("/datasets/")[2].split("?")[0].split("/")[:2])
-    hint = f"hf-lorameta plan {repo_id}" if is_repo_id(repo_id) else "download it and name the file"
-    return DatasetError(f"{url} is a URL, expected a Hub id or a file", hint=hint)

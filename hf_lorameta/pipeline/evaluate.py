@@ -170,14 +170,14 @@ def prepare_evaluation(
     opened = open_to_evaluate(dataset, provenance, hub, **reading)
     chosen = rows_to_evaluate(opened, adapters.provenances, max_rows, shots, hub, progress)
     rows, examples, skipped, warnings = chosen
-    logger.info("Read %s%s", opened.columns, opened.of_split)
+    logger.info("Read %s of split %s", opened.columns, opened.split)
     if skipped:
         was = adapter_was(adapters.provenances)
         logger.info("Skipping %d rows that %s fitted, trained or checked on", skipped, was)
     if fewer := chosen.fewer_than(max_rows):
         logger.info(fewer)
     base_model = adapters.base.base_model or "the base model"
-    logger.info("Scoring %d rows%s with %s", len(rows), opened.of_split, base_model)
+    logger.info("Scoring %d rows of split %s with %s", len(rows), opened.split, base_model)
     for warning in (*(f"not scored: {error}" for error in adapters.missing), *warnings):
         logger.warning(warning)
     return Evaluation(adapters, opened, rows, examples)

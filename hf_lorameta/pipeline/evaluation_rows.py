@@ -195,8 +195,8 @@ def _warnings(
     for provenance, known in zip(provenances, identified, strict=True):
         if not is_adapted(provenance, dataset):
             continue
-        split = f"split {provenance['dataset']['split']}" if dataset.named_split else "this dataset"
-        warning = f"{who} was generated for {split}: its rows are not new to it"
+        split = provenance["dataset"]["split"]
+        warning = f"{who} was generated for split {split}: its rows are not new to it"
         if not known:
             warning += ", and those that it was fitted, trained or checked on are among them"
         yield warning

@@ -45,7 +45,6 @@ class RawDataset:
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
     total: Callable[[], int | None] = lambda: None  # number of rows, see `row_total`
-    named_split: bool = True  # False: `split` is train since nobody named one
     repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
     revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
 
@@ -69,7 +68,6 @@ def read_builder(
     name: str,
     split: str,
     guard: Guard,
-    part: str | None = None,
 ) -> RawDataset:
     """Read a split of a `datasets` builder with the encoding, separator and header of its files.
 
@@ -81,12 +79,11 @@ def read_builder(
         name: of the dataset, for messages.
         split: name of a split, or a slice.
         guard: for errors of reading.
-        part: the builder's name of the split, if it is another.
 
     Raises:
         DatasetError: the files cannot be read; further errors are those of `guard`.
     """
-    config, part = builder.config, part or split_name(split)
+    config, part = builder.config, split_name(split)
     urls = [str(url) for url in config.data_files[part]]
     is_csv = hasattr(config, "sep")
     notes: list[str] = []
