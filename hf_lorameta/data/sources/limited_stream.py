@@ -93,7 +93,22 @@ def text_stream(builder: Any, split: str) -> Any:
 
     Columns of media are not decoded, since they may name files of this machine or other hosts.
     """
-    return _without_decoding(builder.as_streaming_dataset(split))
+    from datasets.features.features import _visit
+
+    stream = builder.as_streaming_dataset(split)
+    if not stream.features:
+        return stream
+    features = deepcopy(stream.features)
+    _visit(features, _disable_decoding)
+    return stream.cast(features)
+
+
+def _disable_decoding(feature: Any) -> None:
+    """Switch off the decoding of an image, a sound and so on, one of `datasets` features."""
+    from datasets import Json
+
+    if hasattr(feature, "decode") and not isinstance(feature, Json):
+        feature.decode = False
 
 
 def _measured(read: Callable[..., Tables], name: str) -> Callable[..., Any]:
@@ -235,30 +250,6 @@ class _ParquetReader:
         if group.num_rows and mean > reading_limits.MAX_ROW_BYTES:
             raise row_too_large(self._name, mean)
         return int(min(max(_BATCH_BYTES // max(size, 1), 1), _BATCH_ROWS))
-
-
-def _without_decoding(stream: Any) -> Any:
-    if not stream.features:
-        return stream
-    features = deepcopy(stream.features)
-    _disable_decoding(features)
-    return stream.cast(features)
-
-
-def _disable_decoding(feature: Any) -> None:
-    """Switch off the decoding of images, audio and so on in a tree of `datasets` features."""
-    from datasets import Json
-
-    if isinstance(feature, dict):
-        children = list(feature.values())
-    elif isinstance(feature, (list, tuple)):
-        children = list(feature)
-    else:
-        children = [feature.feature] if hasattr(feature, "feature") else []
-    for child in children:
-        _disable_decoding(child)
-    if hasattr(feature, "decode") and not isinstance(feature, Json):
-        feature.decode = False
 
 
 # --- the number of rows ---------------------------------------------------------------------------
