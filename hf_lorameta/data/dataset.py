@@ -7,9 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from hf_lorameta.data.columns.cells import value_at
 from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, require_columns
-from hf_lorameta.data.columns.conversations import unread_field
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
@@ -79,7 +77,7 @@ class Dataset(DatasetInfo):
         unread: columns that are not read, without ids.
         notes: what to know about how it is read, one sentence each, without its text.
         limits: how much a plan counts.
-        total: returns the number of rows if it is known without reading them, else None.
+        total: number of rows; None if it is not known without reading them.
         with_prompt: returns the dataset with an instruction and a template around every row, see
             `Columns.with_prompt`.
     """
@@ -92,7 +90,7 @@ class Dataset(DatasetInfo):
     unread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
-    total: Callable[[], int | None] = lambda: None
+    total: int | None = None
 
     @property
     def info(self) -> DatasetInfo:
@@ -230,9 +228,6 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from class names")
-    fields = (unread_field(value_at(row, columns.messages or "")) for row in raw.sample)
-    if unread := next(filter(None, fields), None):
-        notes.append(f"The turns hold {unread}, which is not read")
     if several := sum(map(reader.several_outputs, raw.sample)):
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})
         notes.append(

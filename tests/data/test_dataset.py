@@ -281,8 +281,9 @@ def test_a_field_beside_others_with_texts_is_asked_for(tmp_path: Path) -> None:
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(ColumnsError, match="intent, slots") as caught:
         list(open_dataset(path).rows())
-    assert caught.value.columns == Columns(input="input", output="output.intent")
-    assert list(open_dataset(path, columns=caught.value.columns).rows()) == [("Book it.", "book")]
+    assert "output.intent" in caught.value.hint
+    columns = Columns(input="input", output="output.intent")
+    assert list(open_dataset(path, columns=columns).rows()) == [("Book it.", "book")]
 
 
 def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
     Raises:
         DatasetError: another type of rows, no such split, or it cannot be read.
         EmptyDatasetError: no rows.
-        UsageError: as `pick_split` raises.
 
     Example:
         >>> raw = rows_in_memory([{"prompt": "1+1=", "completion": 2}])
@@ -69,7 +68,7 @@ def listed_rows(rows: Sequence[Mapping[Any, Any]], split: str) -> RawDataset:
     names = dict.fromkeys(str(column) for row in chosen for column in row)
     return RawDataset(
         list(names), {}, None, split, partial(read, chosen), partial(read, rows),
-        tuple(read(chosen[:SAMPLE_ROWS])), total=lambda: len(chosen),
+        tuple(read(chosen[:SAMPLE_ROWS])), total=len(chosen),
     )  # fmt: skip
 
 

@@ -18,7 +18,6 @@ from hf_lorameta.data.sources.text_formats import (
     header_note,
     lacks_header,
     name_columns,
-    quote_of,
     separator_of,
 )
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
@@ -44,7 +43,7 @@ class RawDataset:
     whole: Callable[[], Iterator[dict[str, Any]]]  # as `rows`, of the whole split
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
-    total: Callable[[], int | None] = lambda: None  # number of rows, see `row_total`
+    total: int | None = None  # number of rows, if it is known without reading them
     repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
     revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
 
@@ -108,9 +107,7 @@ def read_builder(
         if config.sep == SEPARATORS[0]:
             with guard(), unpacked(builder, urls[0]) as file:
                 start = file.read(START)
-            encoding = config.encoding or UTF8
-            config.sep = separator_of(start, encoding)
-            config.quotechar = quote_of(start, encoding, config.sep)
+            config.sep = separator_of(start, config.encoding or UTF8)
     try:
         raw = read()
     except DatasetError as error:
@@ -127,7 +124,7 @@ def read_builder(
         name_columns(builder, len(raw.columns))
         notes.append(header_note(name, len(raw.columns)))
         raw = read()
-    return replace(raw, notes=tuple(notes), total=partial(row_total, builder, split))
+    return replace(raw, notes=tuple(notes), total=row_total(builder, split))
 
 
 def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
