@@ -95,14 +95,14 @@ def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
             tensors.append((name, _CODES[dtype], module.shape(factor, rank)))
             if dtype == "int8":
                 tensors.append((scales_name(module.name, factor), "F32", (rank,)))
-    return safetensors.build_header(tensors, _SIZES)[0]
+    return safetensors.build_header(tensors, _SIZES)
 
 
 def basis_header(layout: Layout, small: Layout, dtype: PackDtype) -> bytes:
     """Return the header of a pack's basis file; the bytes of V and U of each module follow."""
     code = _CODES[basis_dtype(dtype)]
     tensors = ((name, code, shape) for name, shape in _basis_shapes(layout, small))
-    return safetensors.build_header(tensors, _SIZES)[0]
+    return safetensors.build_header(tensors, _SIZES)
 
 
 def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -167,13 +167,14 @@ class PackedFile(AdapterFile):
         values = safetensors.widen(self._read(scales.start, scales.stop), scales)
         return dequantize(integers, values, FACTORS.index(factor))
 
-    def stack_alike(
+    def stack(
         self, files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray
-    ) -> bool:
+    ) -> None:
         """Stack all files at once, if all are cached and have the same header."""
         cached = [file._raw for file in files if isinstance(file, PackedFile)]
         if None in cached or not all(file.tensor_infos is self.tensor_infos for file in files):
-            return False
+            super().stack(files, module, A, B)
+            return
         names = [tensor_name(module, factor) for factor in FACTORS]
         names += [scales_name(module, factor) for factor in FACTORS]
         infos = [self.tensor_infos[name] for name in names if name in self.tensor_infos]
@@ -185,7 +186,6 @@ class PackedFile(AdapterFile):
         a, b = A.reshape(-1, rank, R_a), B.reshape(R_b, -1, rank).transpose(1, 0, 2)
         for axis, (target, raw) in enumerate(zip((a, b), parts, strict=False)):
             _widen_rows(raw, parts[2 + axis] if len(parts) > 2 else None, axis, target)
-        return True
 
 
 def _widen_rows(

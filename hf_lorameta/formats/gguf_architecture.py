@@ -74,8 +74,12 @@ class BaseArchitecture(NamedTuple):
         tied = next((text[key] for key in ("tie_word_embeddings", "tie_embedding") if key in text),
                     name in _TIED)  # fmt: skip
         heads = _rotary_heads(text) if name in _PERMUTED else {}
-        value_heads = _value_heads(text) if name == "qwen35" else None
-        return cls(name, _count(text, "num_hidden_layers"), bool(tied), heads, value_heads)
+        layers, value_heads = _count(text, "num_hidden_layers"), None
+        if name == "qwen35":
+            keys = ("linear_num_key_heads", "linear_num_value_heads", "linear_value_head_dim")
+            groups, values, size = (_count(text, key) for key in keys)
+            value_heads = groups, values, size
+        return cls(name, layers, bool(tied), heads, value_heads)
 
     def text_name(self, module: str) -> str:
         """Return a module's name as in the text model alone."""
@@ -142,17 +146,6 @@ def _rotary_heads(config: Mapping[str, Any]) -> dict[str, int]:
     heads = _count(config, "num_attention_heads")
     grouped = bool(config.get("num_key_value_heads"))
     return {"q_proj": heads, "k_proj": _count(config, "num_key_value_heads") if grouped else heads}
-
-
-def _value_heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    groups = _count(config, "linear_num_key_heads")
-    heads = _count(config, "linear_num_value_heads")
-    if heads % groups:
-        raise AdapterError(
-            f"the base's config.json has {heads} linear_num_value_heads, expected a multiple of "
-            f"{groups}"
-        )
-    return groups, heads, _count(config, "linear_value_head_dim")
 
 
 def _count(config: Mapping[str, Any], key: str) -> int:
