@@ -178,8 +178,7 @@ def as_dataset(
         require_columns(columns, raw.columns)
         columns = columns.with_prompt(instruction, template)
         reader = RowReader(raw, columns)
-        first_rows, notes = _first_rows(raw, reader)
-        found = doubts(raw.sample, first_rows, _blank_inputs(raw, reader))
+        first_rows, notes, found = _first_rows(raw, reader)
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
@@ -206,20 +205,21 @@ def as_dataset(
     )
 
 
-def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str]]:
-    """Return the rows of the sample as they are read, and what to know about how.
+def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str], list[str]]:
+    """Return the rows of the sample as they are read, what to know about how, and doubts.
 
     Raises:
-        EmptyDatasetError: rows have outputs, and their inputs are blank.
+        EmptyDatasetError: all inputs are blank.
     """
     columns = reader.columns
     sample = [row for row in raw.sample if not reader.is_bad(row)] or raw.sample
     rows = [reader.read(row) for row in sample]
+    blank = 0
     if columns.input or columns.messages:
-        labeled = [source for source, row in zip(sample, rows, strict=True) if row[1].strip()]
-        if labeled and not any(map(reader.has_input, labeled)):
+        blank = sum(not reader.has_input(row) for row in sample)
+        if blank == len(sample):
             raise EmptyDatasetError(
-                f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
+                f"the inputs of the first {blank} rows are blank, as {columns} reads them",
                 hint="name columns with texts",
             )
     notes = []
@@ -234,15 +234,7 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str
             f"{several} of the first {len(rows)} rows hold several outputs: the first of each is "
             f"read. To join them, read the columns {joined}"
         )
-    return [row for row in rows if row[1]] or rows, notes
-
-
-def _blank_inputs(raw: RawDataset, reader: RowReader) -> int:
-    """Return how many rows of the sample have columns of an input, and none of it filled."""
-    columns = reader.columns
-    if not (columns.input or columns.messages):
-        return 0
-    return sum(not reader.has_input(row) for row in raw.sample)
+    return [row for row in rows if row[1]] or rows, notes, list(doubts(raw.sample, rows, blank))
 
 
 def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:

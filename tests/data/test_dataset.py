@@ -290,7 +290,7 @@ def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_pat
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)
     (tmp_path / "dd.jsonl").mkdir()
-    assert "is a folder" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
+    assert "no such file" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
     assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
     assert "--dataset" in cli("plan", "--bank", bank.folder, code=2).err
 
@@ -386,8 +386,8 @@ def test_class_labels_are_converted_to_names(cli: Shell, bank: Built, user: Acco
 
 def test_a_private_dataset_is_previewed_with_a_token(cli: Shell, user: Account) -> None:
     repo = user.dataset("d", {"train.jsonl": rows(0)}, private=True)
-    code = "from hf_lorameta.data.preview import preview; "
-    code += f"print(preview({repo!r}, token={user.token!r}).names); raise SystemExit(0)"
+    code = "from hf_lorameta.data.preview import preview; from hf_lorameta.hub.client import Hub; "
+    code += f"print(preview({repo!r}, Hub({user.token!r})).names); raise SystemExit(0)"
     assert cli(before=code).out == "['input', 'output']\n"
 
 

@@ -270,12 +270,13 @@ class ProfileTable:
             fits = indptr.size == len(self) + 1 and ids.size == counts.size
             if not fits or indptr[0] != 0 or indptr[-1] != ids.size or (np.diff(indptr) < 0).any():
                 raise IntegrityError(f"the arrays of the {part} profiles are inconsistent")
-            if ids.size and not (ids.min() >= 0 and ids.max() < size and counts.min() > 0):
-                raise IntegrityError(f"the {part} profiles contain ids or counts out of range")
             rising = np.append(ids[1:] > ids[:-1], True)
             rising[indptr[1:] - 1] = True  # the last id of each profile
-            if not rising.all():
-                raise IntegrityError(f"the {part} profiles contain ids that do not ascend")
+            valid = (ids >= 0).all() and (ids < size).all() and (counts > 0).all() and rising.all()
+            if not valid:
+                raise IntegrityError(
+                    f"the {part} profiles contain ids or counts out of order or range"
+                )
 
     def histograms(self, half: Half, rows: slice) -> list[Histogram]:
         """Return one histogram of each profile in a slice, as views of the arrays."""

@@ -69,8 +69,8 @@ def check_card(repo_id: str, path: Path) -> None:
             raise _outside(repo_id, named)
 
 
-def check_builder(repo: PinnedRepo, builder: Any, folder: Path | None = None) -> None:
-    """Check what `datasets` made of a repo, or of a folder: the format, and each data file.
+def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:
+    """Check what `datasets` made of a repo, or of the folder `source`: the format and each file.
 
     Raises:
         DatasetError: a format that is not in `FORMATS`, or a file outside the repo.
@@ -81,7 +81,8 @@ def check_builder(repo: PinnedRepo, builder: Any, folder: Path | None = None) ->
             f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(FORMATS)}",
             hint="choose a text dataset",
         )
-    root = f"{folder}/" if folder else f"hf://datasets/{repo.repo_id}@{repo.sha}/"
+    hub = f"hf://datasets/{repo.repo_id}@{repo.sha}"
+    root = f"{source if isinstance(source, Path) else hub}/"
     for files in builder.config.data_files.values():
         for file in map(str, files):
             if not file.startswith(root) or not is_inside(file.removeprefix(root)):

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
+from hf_lorameta.data.sources.limited_stream import unpacked
 from hf_lorameta.data.sources.memory import listed_rows
-from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, read_builder
+from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import pick_split, split_name
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError
@@ -24,7 +24,6 @@ FORMATS = {
 }  # fmt: skip
 """Endings of files, each with the name of its reader in `datasets`."""
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
-_NAME_ANOTHER = "name a file, or a Hub id: user/name"
 
 
 def is_local(name: str | Path) -> bool:
@@ -59,12 +58,8 @@ def find_files(name: str | Path) -> list[Path]:
     files = [path]
     if _wild(str(name)):
         files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    if not files:
-        raise DatasetError(f"{name}: no file matches", hint=_NAME_ANOTHER)
-    for path in files:
-        if not path.is_file():
-            problem = " is a folder" if path.is_dir() else ": no such file"
-            raise DatasetError(f"{path}{problem}", hint=_NAME_ANOTHER)
+    if not files or not all(map(Path.is_file, files)):
+        raise DatasetError(f"{name}: no such file", hint="name a file, or a Hub id: user/name")
     return files
 
 
@@ -92,7 +87,7 @@ def open_files(name: str | Path, split: str | None) -> RawDataset:
 
 def _rows_in_object(path: Path) -> dict[str, Rows]:
     """Return the lists of rows in a JSON file that is one object, see `rows_by_key`."""
-    with reading(str(path)), _open(path) as file:
+    with reading(str(path)), unpacked(str(path)) as file:
         return rows_by_key(file) if ending(path) == ".json" else {}
 
 
@@ -106,25 +101,15 @@ def _open_object(name: str, lists: dict[str, Rows], split: str | None) -> RawDat
 
 
 def _open_rows(name: str | Path, files: Sequence[Path], split: str | None) -> RawDataset:
-    import datasets
-
     first, guard = files[0], partial(_reading_files, name, files)
     form = FORMATS.get(ending(first), "text")
     with guard():
-        prepare_datasets()
-        builder = datasets.load_dataset_builder(
+        builder = prepared_datasets().load_dataset_builder(
             form,
             data_files={"train": [glob.escape(str(path)) for path in files]},
             **({"sep": "\t"} if ending(first) == ".tsv" else {}),
         )
     return read_builder(builder, first.name, pick_split(first.name, ["train"], split), guard)
-
-
-def _open(path: Path) -> IO[bytes]:
-    import fsspec
-
-    file: IO[bytes] = fsspec.open(str(path), "rb", compression="infer").open()
-    return file
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -156,7 +141,7 @@ def _malformed_line(path: Path) -> int | None:
     if ending(path) not in (".jsonl", ".ndjson"):
         return None
     try:
-        with _open(path) as file:
+        with unpacked(str(path)) as file:
             return next((number for number, line in enumerate(file, 1) if not _is_json(line)), None)
     except (OSError, EOFError):
         return None

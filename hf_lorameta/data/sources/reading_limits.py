@@ -48,11 +48,8 @@ def is_cut(text: str) -> bool:
     return len(text) >= MAX_TEXT
 
 
-def row_too_large(name: str, size: int | None) -> DatasetError:
-    """Return the error for a row of `size` bytes; None if it was not read to its end."""
-    most = MAX_ROW_BYTES / 1e6
-    found = f"more than {most:,.0f} MB" if size is None else f"{size / 1e6:,.0f} MB"
+def row_too_large(name: str) -> DatasetError:
+    """Return the error for a row of more than `MAX_ROW_BYTES`."""
     return DatasetTooLargeError(
-        f"{name} has a row of {found}, and rows of up to {most:,.0f} MB are read",
-        hint="split the row",
+        f"{name} has a row of more than {MAX_ROW_BYTES / 1e6:,.0f} MB", hint="split the row"
     )

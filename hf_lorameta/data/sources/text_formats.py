@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from hf_lorameta.tables import plural
-
 SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
 UTF8, WESTERN = "utf-8", "cp1252"
@@ -98,14 +96,6 @@ def _is_western(data: bytes, encoding: str) -> bool:
     return rare is not None and not _SYMBOL.search(data.decode(WESTERN))
 
 
-def encoding_note(name: str, encoding: str) -> str:
-    """Return what to tell the user about a guessed encoding."""
-    return (
-        f"{name} is not UTF-8: it is read as {encoding}. If its text looks wrong, save it as "
-        "UTF-8: iconv -f ENCODING -t UTF-8"
-    )
-
-
 def _telling_lines(data: bytes) -> bytes:
     """Return whole lines from the first one that is not ASCII."""
     first = _NOT_ASCII.search(data)
@@ -159,18 +149,6 @@ def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> boo
     if any(map(_is_value, *zip(*columns, strict=True))):
         return True
     return all(_is_number(name) or _is_sentence(name, values) for name, values in columns)
-
-
-def name_columns(builder: Any, count: int) -> None:
-    """Make a CSV builder of `datasets` read the first line as a row, and name the columns."""
-    builder.config.header = None
-    builder.config.names = [f"column_{i}" for i in range(1, count + 1)]
-
-
-def header_note(name: str, count: int) -> str:
-    """Return what to tell the user about a file without a header."""
-    names = "column_1" if count == 1 else f"column_1 {'and' if count == 2 else 'to'} column_{count}"
-    return f"{name} has no header line: {plural(count, 'column')} named {names}"
 
 
 def _is_value(name: str, values: Sequence[Any]) -> bool:
