@@ -35,8 +35,8 @@ _TIED = frozenset({"smollm3", "gemma2", "gemma3", "gemma4", "lfm2"})
 """Whose output layer has the embedding's weights if config.json does not say."""
 _PERMUTED = frozenset({"llama", "smollm3"})
 """Whose q and k are reordered, because llama.cpp rotates neighboring rows."""
-_UNUSED = {"gemma4": frozenset({"per_layer_model_projection"})}
-"""Modules whose adapters llama.cpp loads and does not apply."""
+UNUSED = {("gemma4", "per_layer_model_projection")}
+"""Architectures and modules whose adapters llama.cpp loads and does not apply."""
 _TEXT_PREFIXES = {"model.language_model.": "model.", "language_model.": ""}
 """How the names of a text model begin inside a model of texts and images, and alone."""
 
@@ -88,21 +88,13 @@ class BaseArchitecture(NamedTuple):
                 return replacement + module.removeprefix(prefix)
         return module
 
-    def is_unused(self, module: str) -> bool:
-        """Whether llama.cpp would load an adapter of this module without applying it."""
-        return _leaf(module) in _UNUSED.get(self.name, ())
-
-    def permuted_heads(self, module: str) -> int | None:
-        """Return the heads by which `permute` reorders a module's lora_B: q and k of llama."""
-        return self.heads.get(_leaf(module))
-
     def row_order(self, module: Module) -> Order | None:
         """Return which row of lora_B llama.cpp has in each place; None if each is where it was.
 
         Raises:
             AdapterError: the rows do not divide into the base model's heads.
         """
-        heads = self.permuted_heads(module.name)
+        heads = self.heads.get(_leaf(module.name))
         if heads is not None:
             if module.out_features % (2 * heads):
                 raise _misfit(module, module.out_features, "rows", heads)

@@ -144,7 +144,7 @@ def test_unlabeled_rows_are_counted_if_allowed() -> None:
             np.array([0, 0, 4], np.uint8),
             "input profiles contain ids or counts",
         ),
-        ("rows", [1.0, 1.0], "must be one-dimensional and of integers"),
+        ("rows", [1.0, 1.0], "expected one-dimensional ones of integers"),
     ],
 )
 def test_check_rejects_damaged_arrays(name: str, values: Any, message: str) -> None:

@@ -82,7 +82,7 @@ def embedded_adapter(index: int, folder: Path) -> Path:
 @contextmanager
 def without_permutation() -> Iterator[None]:
     """Export adapters with the rows of q and k in the order of transformers."""
-    with mock.patch.object(BaseArchitecture, "permuted_heads", return_value=None):
+    with mock.patch.object(BaseArchitecture, "row_order", return_value=None):
         yield
 
 

@@ -256,13 +256,13 @@ class ProfileTable:
     def check(self, vocab_size: int) -> None:
         """Raise `IntegrityError` if a stored array is missing, of another type, or inconsistent."""
         names = {"rows", *(f"{p}.{k}" for p in _HALVES for k in _KINDS)}
-        if set(self.arrays) != names:
+        flat = all(a.ndim == 1 and a.dtype.kind in "iu" for a in self.arrays.values())
+        if set(self.arrays) != names or not flat:
             raise IntegrityError(
-                f"profiles have the arrays {sorted(self.arrays)}, expected {sorted(names)}",
+                f"profiles have the arrays {sorted(self.arrays)}, expected one-dimensional ones of "
+                f"integers, {sorted(names)}",
                 hint="build the bank again: hf-lorameta bank build",
             )
-        if any(a.ndim != 1 or a.dtype.kind not in "iu" for a in self.arrays.values()):
-            raise IntegrityError("the arrays of profiles must be one-dimensional and of integers")
         for part in _HALVES:
             size = LENGTHS if part == "lengths" else vocab_size
             ids, counts, indptr = (self.arrays[f"{part}.{kind}"] for kind in _KINDS)

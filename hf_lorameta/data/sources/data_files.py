@@ -64,7 +64,8 @@ def check_card(repo_id: str, path: Path) -> None:
         configs = hfh.DatasetCard(text).data.get("configs")
     else:
         configs = (yaml.safe_load(text) or {}).get("configs")
-    for named in _named_files(configs):
+    configs = [config for config in configs or () if isinstance(config, Mapping)]
+    for named in _paths([[one.get("data_files"), one.get("data_dir")] for one in configs]):
         if not is_inside(named):
             raise _outside(repo_id, named)
 
@@ -96,15 +97,8 @@ def _outside(repo_id: str, named: str) -> DatasetError:
     )
 
 
-def _named_files(value: object) -> Iterator[str]:
-    """Yield the strings in ``data_files`` and ``data_dir`` of a card's configurations."""
-    for config in value if isinstance(value, list) else ():
-        if isinstance(config, Mapping):
-            for field in ("data_files", "data_dir"):
-                yield from _paths(config.get(field))
-
-
 def _paths(value: object) -> Iterator[str]:
+    """Yield the strings in a value of a card."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

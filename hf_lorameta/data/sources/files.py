@@ -4,7 +4,7 @@ import glob
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -140,16 +140,10 @@ def _malformed_line(path: Path) -> int | None:
     """Return the number, from 1, of the first line of a JSON lines file that is not JSON."""
     if ending(path) not in (".jsonl", ".ndjson"):
         return None
-    try:
-        with unpacked(str(path)) as file:
-            return next((number for number, line in enumerate(file, 1) if not _is_json(line)), None)
-    except (OSError, EOFError):
-        return None
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line.decode("utf-8-sig").strip() or "null")
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
-        return False
-    return True
+    with suppress(OSError, EOFError), unpacked(str(path)) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                json.loads(line.decode("utf-8-sig").strip() or "null")
+            except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
+                return number
+    return None

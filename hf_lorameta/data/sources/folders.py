@@ -66,10 +66,9 @@ def _resolved(name: str | Path) -> Path:
 
 def _as_repo(name: str | Path) -> RepoFiles:
     folder = _resolved(name)
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     files = sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.is_file() and not _is_hidden(path.relative_to(folder).parent)
+        path for path in found if not any(part.startswith(".") for part in path.parent.parts)
     )
     data = [path for path in files if is_data_file(path.name)]
     if not data:
@@ -82,10 +81,6 @@ def _as_repo(name: str | Path) -> RepoFiles:
     sha = hashlib.sha256(f"{content}\n{names}".encode()).hexdigest()
     repo = PinnedRepo(str(name), "dataset", sha, private=True, files=tuple(map(str, files)))
     return RepoFiles(repo, folder)
-
-
-def _is_hidden(folder: Path) -> bool:
-    return any(part.startswith(".") for part in folder.parts)
 
 
 def _saved_splits(folder: Path) -> dict[str, list[str]]:
