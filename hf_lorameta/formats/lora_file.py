@@ -179,6 +179,8 @@ def folder_config(folder: Path, *, patterns: bool = False) -> LoraConfig:
     try:
         return parse_config(path.read_bytes(), path, patterns=patterns)
     except OSError:
+        inside = sorted(path.parent for path in folder.glob(f"*/*/{CONFIG_FILE}"))
+        one = f"name one of the adapters in it, such as {inside[0]}" if inside else ""
         raise AdapterError(
-            f"{folder} has no {CONFIG_FILE}", hint="name a folder with a PEFT adapter"
+            f"{folder} has no {CONFIG_FILE}", hint=one or "name a folder with a PEFT adapter"
         ) from None
