@@ -6,7 +6,6 @@ import numpy as np
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import GeneralEntry, IndexEntry
-from hf_lorameta.formats.lora_file import stack_into
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.types import FactorPair, FloatArray
 
@@ -45,5 +44,5 @@ class AdapterStack:
         split, end = rank * module.in_features, self.size(module)
         A = buffer[:split].reshape(rank, module.in_features)
         B = buffer[split:end].reshape(module.out_features, rank)
-        stack_into(self._files, module.name, A, B)
+        self._files[0].stack(self._files, module.name, A, B)
         return A, B

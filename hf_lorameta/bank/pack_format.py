@@ -81,7 +81,7 @@ def decode(raw: bytes, shape: tuple[int, ...], factor: Factor) -> FloatArray:
 
 def small_header(layout: Layout, rank: int) -> bytes:
     """Return the header of a file of small factors, whose encoded bytes follow, A before B."""
-    return safetensors.build_header(_small_tensors(layout, rank), _SIZES)[0]
+    return safetensors.build_header(_small_tensors(layout, rank), _SIZES)
 
 
 def _small_tensors(layout: Layout, rank: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -94,7 +94,7 @@ def _small_tensors(layout: Layout, rank: int) -> Iterator[tuple[str, str, tuple[
 def basis_header(layout: Layout, small: Layout) -> bytes:
     """Return the header of a pack's basis file; the bytes of V and U of each module follow."""
     tensors = ((name, "BF16", shape) for name, shape in _basis_shapes(layout, small))
-    return safetensors.build_header(tensors)[0]
+    return safetensors.build_header(tensors, _SIZES)
 
 
 def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -142,13 +142,14 @@ class PackedFile(AdapterFile):
         names = tensor_name(module, factor), scales_name(module, factor)
         return self.tensor_infos[names[0]], self.tensor_infos[names[1]]
 
-    def stack_alike(
+    def stack(
         self, files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray
-    ) -> bool:
+    ) -> None:
         """Stack all files at once, if all are cached and have the same header."""
         raws = [file._raw for file in files if isinstance(file, PackedFile)]
         if None in raws or not all(file.tensor_infos is self.tensor_infos for file in files):
-            return False
+            super().stack(files, module, A, B)
+            return
 
         def joined(info: TensorInfo, dtype: str) -> NDArray[Any]:
             parts = [memoryview(raw)[info.start : info.stop] for raw in raws if raw is not None]
@@ -160,7 +161,6 @@ class PackedFile(AdapterFile):
             integers, scales = self._infos(module, factor)
             target[:] = joined(integers, "i1")
             target *= np.expand_dims(joined(scales, "<f4"), axis)
-        return True
 
 
 class Basis:

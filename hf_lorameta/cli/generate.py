@@ -272,7 +272,7 @@ def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
     from hf_lorameta.cli.bank_reports import about, contents
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
-    logger.info("Reading %s%s%s", dataset.columns, dataset.of_split, unread)
+    logger.info("Reading %s of split %s%s", dataset.columns, dataset.split, unread)
     for note in dataset.notes:
         logger.info("Note: %s", note)
     source = "none, only" if isinstance(bank, NoBank) else f"{bank.id}, {contents(bank)} for"

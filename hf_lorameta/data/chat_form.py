@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta.data.counts.tokenizer import load_tokenizer
+from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.errors import HubError, NotFoundError, Option, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub.base_model import base_file, read_object
@@ -17,7 +19,6 @@ from hf_lorameta.hub.repo import Token
 
 CHAT = "chat"
 """The template that stands for the base model's own chat template."""
-_PROMPT = "{prompt}"
 _CONFIG_FILE, _TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
 
 
@@ -39,9 +40,9 @@ def chat_form(
     source, config = _chat_template(base_model, revision, token)
     texts = {name: _text(config.get(name)) for name in ("bos_token", "eos_token")}
     rendered = _render(source, base_model, texts)
-    if rendered.count(_PROMPT) != 1:
+    if rendered.count(PROMPT) != 1:
         raise UsageError(f"the chat template of {base_model} does not show a message as it is")
-    starts = bool(_start_tokens(tokenizer))
+    starts = bool(load_tokenizer(tokenizer).encode("").ids)
     return rendered.removeprefix(texts["bos_token"]) if starts else rendered
 
 
@@ -81,7 +82,7 @@ def _render(source: str, base_model: str, texts: dict[str, str]) -> str:
     environment.globals["raise_exception"] = _refuse
     try:
         return environment.from_string(source).render(
-            messages=[{"role": "user", "content": _PROMPT}], add_generation_prompt=True, **texts
+            messages=[{"role": "user", "content": PROMPT}], add_generation_prompt=True, **texts
         )
     except (TemplateError, TypeError, ValueError) as error:
         raise UsageError(
@@ -95,10 +96,3 @@ def _refuse(message: str) -> None:
 
 def _text(value: Any) -> str:
     return str(value.get("content", "") if isinstance(value, dict) else value or "")
-
-
-def _start_tokens(tokenizer: Path) -> list[int]:
-    from tokenizers import Tokenizer
-
-    ids: list[int] = Tokenizer.from_file(str(tokenizer)).encode("").ids
-    return ids

@@ -7,20 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from hf_lorameta.data.columns.cells import value_at
 from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, require_columns
-from hf_lorameta.data.columns.conversations import unread_field
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.doubts import doubts
-from hf_lorameta.data.sources.files import (
-    FORMATS,
-    find_files,
-    how_to_read,
-    is_local,
-    open_files,
-)
+from hf_lorameta.data.sources.files import FORMATS, is_local, open_files
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
@@ -40,7 +32,7 @@ class DatasetInfo:
         id: Hub id; None for a local file, whose path stays private.
         revision: commit hash, or ``sha256:…`` of a local file.
         config: configuration, None if the dataset has none.
-        split: name of the split.
+        split: name of the split; rows that are in none, as those of a file, count as train.
         columns: the columns read as input and output.
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
@@ -85,9 +77,7 @@ class Dataset(DatasetInfo):
         unread: columns that are not read, without ids.
         notes: what to know about how it is read, one sentence each, without its text.
         limits: how much a plan counts.
-        total: returns the number of rows if it is known without reading them, else None.
-        named_split: whether `split` was named, by the dataset or by the caller. Rows that are in no
-            split, as those of a file, count as train.
+        total: number of rows; None if it is not known without reading them.
         with_prompt: returns the dataset with an instruction and a template around every row, see
             `Columns.with_prompt`.
     """
@@ -100,13 +90,7 @@ class Dataset(DatasetInfo):
     unread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
-    total: Callable[[], int | None] = lambda: None
-    named_split: bool = True
-
-    @property
-    def of_split(self) -> str:
-        """The split for a message, such as `` of split train``; empty if the rows are in none."""
-        return f" of split {self.split}" if self.named_split else ""
+    total: int | None = None
 
     @property
     def info(self) -> DatasetInfo:
@@ -194,8 +178,7 @@ def as_dataset(
         require_columns(columns, raw.columns)
         columns = columns.with_prompt(instruction, template)
         reader = RowReader(raw, columns)
-        first_rows, notes = _first_rows(raw, reader)
-        found = doubts(raw.sample, first_rows, _blank_inputs(raw, reader))
+        first_rows, notes, found = _first_rows(raw, reader)
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
@@ -219,24 +202,24 @@ def as_dataset(
         notes=(*raw.notes, *notes),
         limits=limits,
         total=raw.total,
-        named_split=raw.named_split,
     )
 
 
-def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str]]:
-    """Return the rows of the sample as they are read, and what to know about how.
+def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str], list[str]]:
+    """Return the rows of the sample as they are read, what to know about how, and doubts.
 
     Raises:
-        EmptyDatasetError: rows have outputs, and their inputs are blank.
+        EmptyDatasetError: all inputs are blank.
     """
     columns = reader.columns
     sample = [row for row in raw.sample if not reader.is_bad(row)] or raw.sample
     rows = [reader.read(row) for row in sample]
+    blank = 0
     if columns.input or columns.messages:
-        labeled = [source for source, row in zip(sample, rows, strict=True) if row[1].strip()]
-        if labeled and not any(map(reader.has_input, labeled)):
+        blank = sum(not reader.has_input(row) for row in sample)
+        if blank == len(sample):
             raise EmptyDatasetError(
-                f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
+                f"the inputs of the first {blank} rows are blank, as {columns} reads them",
                 hint="name columns with texts",
             )
     notes = []
@@ -245,24 +228,13 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from class names")
-    fields = (unread_field(value_at(row, columns.messages or "")) for row in raw.sample)
-    if unread := next(filter(None, fields), None):
-        notes.append(f"The turns hold {unread}, which is not read")
     if several := sum(map(reader.several_outputs, raw.sample)):
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})
         notes.append(
             f"{several} of the first {len(rows)} rows hold several outputs: the first of each is "
             f"read. To join them, read the columns {joined}"
         )
-    return [row for row in rows if row[1]] or rows, notes
-
-
-def _blank_inputs(raw: RawDataset, reader: RowReader) -> int:
-    """Return how many rows of the sample have columns of an input, and none of it filled."""
-    columns = reader.columns
-    if not (columns.input or columns.messages):
-        return 0
-    return sum(not reader.has_input(row) for row in raw.sample)
+    return [row for row in rows if row[1]] or rows, notes, list(doubts(raw.sample, rows, blank))
 
 
 def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
@@ -285,12 +257,10 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         raise UsageError(
             "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
         )
-    if "://" in str(name):
-        raise _url_error(str(name))
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
-        return open_files(find_files(name), split)
+        return open_files(name, split)
     if is_folder(name):
         if revision:
             raise UsageError(f"{name} is a folder: it has no revision")
@@ -299,16 +269,11 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         repo = hub.resolve(str(name), "dataset", revision)
         return open_repo(hub, repo, config, split)
     if Path(name).exists():
-        endings = ", ".join(sorted(FORMATS))
-        raise DatasetError(f"{name} does not end in {endings}", hint=how_to_read(Path(name)))
+        raise DatasetError(
+            f"{name} does not end in {', '.join(sorted(FORMATS))}",
+            hint="convert it, or add .txt to its name if each line is a text",
+        )
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint="hf-lorameta plan --dataset user/name",
     )
-
-
-def _url_error(url: str) -> DatasetError:
-    """Return the error for a URL, which proposes the id in that of a Hub dataset."""
-    repo_id = "/".join(url.partition("/datasets/")[2].split("?")[0].split("/")[:2])
-    hint = f"hf-lorameta plan {repo_id}" if is_repo_id(repo_id) else "download it and name the file"
-    return DatasetError(f"{url} is a URL, expected a Hub id or a file", hint=hint)

@@ -28,7 +28,7 @@ def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row], blank: int) ->
         yield "The dataset holds images, which are not read."
     if blank:
         yield f"Of the first {len(rows)} inputs, {blank} are blank."
-    outputs = [output.strip() for _, output in rows]
+    outputs = [output.strip() for _, output in rows if output.strip()]
     different = len(outputs) >= _LEAST and len(set(outputs)) == len(outputs)
     if different and all(map(_NUMBER.fullmatch, outputs)):
         yield "The outputs are all different numbers, which such small models rarely compute."

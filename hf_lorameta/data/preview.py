@@ -38,21 +38,15 @@ class Preview:
 
 
 def preview(
-    name: str | Path,
-    hub: Hub | None = None,
-    *,
-    config: str | None = None,
-    split: str | None = None,
-    token: str | None = None,
+    name: str | Path, hub: Hub, *, config: str | None = None, split: str | None = None
 ) -> Preview:
     """Read the first rows of a dataset and look for its input and output columns.
 
     Args:
         name: Hub id or local file, see `hf_lorameta.open_dataset`.
-        hub: connection to the Hub; None creates one with `token`.
+        hub: connection to the Hub.
         config: configuration of a Hub dataset.
         split: None is train, or the only one.
-        token: for private and gated repos; None uses the saved one.
 
     Raises:
         DatasetError: no such file, config or split, or it cannot be read.
@@ -61,11 +55,11 @@ def preview(
 
     Example:
         >>> from hf_lorameta.demo import TRAIN_FILE
-        >>> found = preview(TRAIN_FILE)
+        >>> found = preview(TRAIN_FILE, Hub())
         >>> found.names, found.columns.output, len(found.rows)
         (['input', 'output'], 'output', 3)
     """
-    raw = open_rows(name, hub or Hub(token), {"config": config, "split": split})
+    raw = open_rows(name, hub, {"config": config, "split": split})
     columns: Columns | None
     problem: DatasetError | None = None
     try:

@@ -4,10 +4,8 @@ Adapters of a bank were trained on prompts that say what to do and end in a cue,
 ``Output:``. For other prompts they hardly give a right answer, see ``tests/benchmarks/README.md``.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from operator import itemgetter
 
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.instructions import propose_instruction, states_task
@@ -63,22 +61,9 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
         instruction = propose_instruction(dataset)
         template = None if instruction else TEXT
     formed = dataset.with_prompt(instruction, chat or template)
-    notes = (*_notes(instruction, template, chat), *_mixed(prompts))
+    notes = _notes(instruction, template, chat)
     proposed = instruction is not None and not dataset.public
     return replace(formed, notes=(*formed.notes, *notes), proposed=proposed)
-
-
-def _mixed(prompts: Sequence[str]) -> Iterator[str]:
-    """Name the rows that end in a cue, if the others do not."""
-    last = [prompt.rstrip().rpartition("\n") for prompt in prompts]
-    cues = [line.strip() if before and _is_cue(line.strip()) else "" for before, _, line in last]
-    cue, count = max(Counter(filter(None, cues)).items(), key=itemgetter(1), default=("", 0))
-    if 1 < count < len(prompts):
-        rows = [str(number) for number, found in enumerate(cues, 1) if found == cue]
-        yield (
-            f"The prompts are of several forms: of the first {len(prompts)} rows, "
-            f"{', '.join(rows)} end in a cue and the others do not. Give all the same form"
-        )
 
 
 def _notes(instruction: str | None, template: str | None, chat: str | None) -> Iterator[str]:
@@ -116,8 +101,4 @@ def share_cue(prompts: Sequence[str]) -> bool:
     """
     _, end = shared_ends([prompt.rstrip() for prompt in prompts])
     line = end.rpartition("\n")[2].strip()
-    return len(set(prompts)) > 1 and _is_cue(line)
-
-
-def _is_cue(line: str) -> bool:
-    return 0 < len(line) <= _CUE and line[-1] in _CUE_ENDS
+    return len(set(prompts)) > 1 and 0 < len(line) <= _CUE and line[-1] in _CUE_ENDS

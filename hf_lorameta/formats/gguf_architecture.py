@@ -35,8 +35,8 @@ _TIED = frozenset({"smollm3", "gemma2", "gemma3", "gemma4", "lfm2"})
 """Whose output layer has the embedding's weights if config.json does not say."""
 _PERMUTED = frozenset({"llama", "smollm3"})
 """Whose q and k are reordered, because llama.cpp rotates neighboring rows."""
-_UNUSED = {"gemma4": frozenset({"per_layer_model_projection"})}
-"""Modules whose adapters llama.cpp loads and does not apply."""
+UNUSED = {("gemma4", "per_layer_model_projection")}
+"""Architectures and modules whose adapters llama.cpp loads and does not apply."""
 _TEXT_PREFIXES = {"model.language_model.": "model.", "language_model.": ""}
 """How the names of a text model begin inside a model of texts and images, and alone."""
 
@@ -74,8 +74,12 @@ class BaseArchitecture(NamedTuple):
         tied = next((text[key] for key in ("tie_word_embeddings", "tie_embedding") if key in text),
                     name in _TIED)  # fmt: skip
         heads = _rotary_heads(text) if name in _PERMUTED else {}
-        value_heads = _value_heads(text) if name == "qwen35" else None
-        return cls(name, _count(text, "num_hidden_layers"), bool(tied), heads, value_heads)
+        layers, value_heads = _count(text, "num_hidden_layers"), None
+        if name == "qwen35":
+            keys = ("linear_num_key_heads", "linear_num_value_heads", "linear_value_head_dim")
+            groups, values, size = (_count(text, key) for key in keys)
+            value_heads = groups, values, size
+        return cls(name, layers, bool(tied), heads, value_heads)
 
     def text_name(self, module: str) -> str:
         """Return a module's name as in the text model alone."""
@@ -84,21 +88,13 @@ class BaseArchitecture(NamedTuple):
                 return replacement + module.removeprefix(prefix)
         return module
 
-    def is_unused(self, module: str) -> bool:
-        """Whether llama.cpp would load an adapter of this module without applying it."""
-        return _leaf(module) in _UNUSED.get(self.name, ())
-
-    def permuted_heads(self, module: str) -> int | None:
-        """Return the heads by which `permute` reorders a module's lora_B: q and k of llama."""
-        return self.heads.get(_leaf(module))
-
     def row_order(self, module: Module) -> Order | None:
         """Return which row of lora_B llama.cpp has in each place; None if each is where it was.
 
         Raises:
             AdapterError: the rows do not divide into the base model's heads.
         """
-        heads = self.permuted_heads(module.name)
+        heads = self.heads.get(_leaf(module.name))
         if heads is not None:
             if module.out_features % (2 * heads):
                 raise _misfit(module, module.out_features, "rows", heads)
@@ -142,17 +138,6 @@ def _rotary_heads(config: Mapping[str, Any]) -> dict[str, int]:
     heads = _count(config, "num_attention_heads")
     grouped = bool(config.get("num_key_value_heads"))
     return {"q_proj": heads, "k_proj": _count(config, "num_key_value_heads") if grouped else heads}
-
-
-def _value_heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    groups = _count(config, "linear_num_key_heads")
-    heads = _count(config, "linear_num_value_heads")
-    if heads % groups:
-        raise AdapterError(
-            f"the base's config.json has {heads} linear_num_value_heads, expected a multiple of "
-            f"{groups}"
-        )
-    return groups, heads, _count(config, "linear_value_head_dim")
 
 
 def _count(config: Mapping[str, Any], key: str) -> int:

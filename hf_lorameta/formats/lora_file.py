@@ -21,7 +21,6 @@ from hf_lorameta.formats.safetensors import CODES, DTYPES, TensorInfo
 from hf_lorameta.types import FactorPair, FloatArray
 
 WEIGHTS_FILE = "adapter_model.safetensors"
-_PICKLES = ("adapter_model.bin", "adapter_model.pt")
 
 ParsedHeader = tuple[Mapping[str, TensorInfo], Layout, int]
 """Tensor infos, layout and rank."""
@@ -100,30 +99,15 @@ class AdapterFile:
             )
         return values
 
-    def stack_alike(
+    def stack(
         self, files: Sequence["AdapterFile"], module: str, A: FloatArray, B: FloatArray
-    ) -> bool:
-        """Do the work of `stack_into` and return True, if a subclass has a faster method."""
-        return False
-
-
-def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray) -> None:
-    """Fill A (Σr, in_features) and B (out_features, Σr) with one module, one file after another."""
-    if files[0].stack_alike(files, module, A, B):
-        return
-    start = 0
-    for file in files:
-        part = slice(start, start + file.rank)
-        start = part.stop
-        a, b = (file.tensor_infos[tensor_name(module, factor)] for factor in FACTORS)
-        adjacent = (a.dtype, b.dtype, a.stop) == ("BF16", "BF16", b.start)
-        if type(file) is not AdapterFile or not adjacent:
+    ) -> None:
+        """Fill A (Σr, in_features) and B (out_features, Σr) with one module of files like this."""
+        start = 0
+        for file in files:
+            part = slice(start, start + file.rank)
+            start = part.stop
             A[part], B[:, part] = file.factors(module)
-            continue
-        bits = np.frombuffer(file._read(a.start, b.stop), np.uint16)
-        split = (a.stop - a.start) // 2
-        safetensors.widen_into(bits[:split].reshape(a.shape), A[part])
-        safetensors.widen_into(bits[split:].reshape(b.shape), B[:, part])
 
 
 def write_tensors(
@@ -134,7 +118,7 @@ def write_tensors(
     pairs: Iterable[FactorPair],
 ) -> None:
     """Write (lora_A, lora_B) of each module of a layout with `atomic_file`, in a torch dtype."""
-    header = canonical_header(layout, rank, dtype)[0]
+    header = canonical_header(layout, rank, dtype)
     with atomic_file(path) as file:
         file.write(header)
         for module, pair in zip(layout, pairs, strict=True):
@@ -145,8 +129,8 @@ def write_tensors(
                 file.write(_narrow_finite(values, dtype, name))
 
 
-def canonical_header(layout: Layout, rank: int, dtype: str) -> tuple[bytes, dict[str, TensorInfo]]:
-    """Return the header of a file that `write_tensors` writes, and the tensors' infos."""
+def canonical_header(layout: Layout, rank: int, dtype: str) -> bytes:
+    """Return the header of a file that `write_tensors` writes."""
     return safetensors.build_header(
         (tensor_name(module.name, factor), CODES[dtype], module.shape(factor, rank))
         for module in layout
@@ -178,15 +162,10 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
 def open_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     """Open an adapter folder as `check_adapter` does, without reading the weights."""
     config = folder_config(folder)
-    pickles = [name for name in _PICKLES if (folder / name).exists()]
-    if pickles and not (folder / WEIGHTS_FILE).exists():
-        raise AdapterError(
-            f"{pickles[0]} is a pickle, which can run code: expected {WEIGHTS_FILE}",
-            hint="load the adapter with PEFT and save it again",
-        )
     if not (folder / WEIGHTS_FILE).exists():
         raise AdapterError(
-            f"{folder} has no {WEIGHTS_FILE}", hint="name a folder with a PEFT adapter"
+            f"{folder} has no {WEIGHTS_FILE}",
+            hint=["name a folder with a PEFT adapter", "load it with PEFT and save it again"],
         )
     weights = AdapterFile(folder / WEIGHTS_FILE)
     if weights.rank != config.rank:
@@ -195,7 +174,7 @@ def open_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
 
 
 def folder_config(folder: Path, *, patterns: bool = False) -> LoraConfig:
-    """Read the config in an adapter's folder, see `hf_lorameta.formats.peft_config.read_config`."""
+    """Read the config in an adapter's folder, as `parse_config` does."""
     path = folder / CONFIG_FILE
     try:
         return parse_config(path.read_bytes(), path, patterns=patterns)

@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout
@@ -31,30 +30,25 @@ class LoraConfig(NamedTuple):
 
 
 def parse_config(raw: bytes, name: object = CONFIG_FILE, *, patterns: bool = False) -> LoraConfig:
-    """Parse, check and read an ``adapter_config.json``, called `name` in messages."""
-    try:
-        config = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise AdapterError(f"{name} is not JSON") from None
-    return read_config(config, patterns=patterns)
-
-
-def read_config(config: Mapping[str, Any], *, patterns: bool = False) -> LoraConfig:
-    """Check a parsed ``adapter_config.json`` and read it.
+    """Check an ``adapter_config.json`` and read it.
 
     Args:
-        config: the parsed file.
+        raw: content of the file.
+        name: of the file, for messages.
         patterns: accept ``rank_pattern`` and ``alpha_pattern``, which only PEFT applies.
 
     Raises:
         AdapterError: it is not a plain LoRA, or a value is out of range or of the wrong type.
 
     Example:
-        >>> read_config({"peft_type": "LORA", "base_model_name_or_path": "o/m", "r": 4,
-        ...              "lora_alpha": 8, "use_rslora": True}).scaling
+        >>> parse_config(b'{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true}')[2]
         4.0
     """
-    if not isinstance(config, Mapping):
+    try:
+        config = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise AdapterError(f"{name} is not JSON") from None
+    if not isinstance(config, dict):
         raise AdapterError(f"{CONFIG_FILE} is not a JSON object")
     if config.get("peft_type") != "LORA":
         raise AdapterError(
@@ -76,12 +70,9 @@ def read_config(config: Mapping[str, Any], *, patterns: bool = False) -> LoraCon
         raise AdapterError(f"r is {rank!r}, expected an integer from 1 to 4096")
     if not isinstance(alpha, (int, float)) or not 0 < alpha < 1e6:
         raise AdapterError(f"lora_alpha is {alpha!r}, expected a positive number below 1e6")
-    revision = config.get("revision")
-    if not isinstance(revision, str | None):
-        raise AdapterError(f"revision is {revision!r}, expected a string or null")
-    task_type = config.get("task_type")
-    if not isinstance(task_type, str | None):
-        raise AdapterError(f"task_type is {task_type!r}, expected a string or null")
+    revision, task_type = texts = [config.get(key) for key in ("revision", "task_type")]
+    if not all(isinstance(value, str | None) for value in texts):
+        raise AdapterError(f"revision and task_type are {texts}, expected strings or null")
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     base_model = str(config.get("base_model_name_or_path") or "")
     return LoraConfig(base_model, rank, scaling, revision or None, task_type)

@@ -44,29 +44,24 @@ class TensorInfo(NamedTuple):
 def build_header(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
     dtypes: Mapping[str, np.dtype[Any]] = DTYPES,
-) -> tuple[bytes, dict[str, TensorInfo]]:
+) -> bytes:
     """Build the header of a file that holds tensors (name, dtype code, shape) one after another.
 
-    Returns:
-        The header's bytes, padded so that the data is aligned to 8 bytes, and the tensors' infos.
+    It is padded so that the data is aligned to 8 bytes.
 
     Example:
-        >>> header, infos = build_header([("x", "BF16", (2, 3)), ("y", "F32", (1,))])
-        >>> infos["y"].start - len(header), infos["y"].stop - len(header)
-        (12, 16)
+        >>> header = build_header([("x", "BF16", (2, 3)), ("y", "F32", (1,))])
+        >>> read_header(lambda start, stop: header[start:stop], len(header) + 16)["y"].shape
+        (1,)
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offsets: dict[str, TensorInfo] = {}
     stop = 0
     for name, code, shape in tensors:
         start, stop = stop, stop + math.prod(shape) * dtypes[code].itemsize
         header[name] = {"dtype": code, "shape": shape, "data_offsets": (start, stop)}
-        offsets[name] = TensorInfo(code, shape, start, stop)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    data = 8 + len(text)
-    infos = {n: TensorInfo(c, s, data + i, data + j) for n, (c, s, i, j) in offsets.items()}
-    return struct.pack("<Q", len(text)) + text, infos
+    return struct.pack("<Q", len(text)) + text
 
 
 def read_header(

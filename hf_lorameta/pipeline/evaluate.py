@@ -160,14 +160,14 @@ def prepare_evaluation(
     rows, examples, skipped, warnings = rows_to_evaluate(
         opened, adapters.provenances, max_rows, shots, hub, progress
     )
-    logger.info("Read %s%s", opened.columns, opened.of_split)
+    logger.info("Read %s of split %s", opened.columns, opened.split)
     if skipped:
         logger.info("Skipping %d rows that were fitted, trained or checked on", skipped)
     if len(rows) < max_rows:
         found = plural(len(rows), "row")
         logger.info("Only %s instead of %d: the dataset has no other ones", found, max_rows)
     base_model = adapters.base.base_model or "the base model"
-    logger.info("Scoring %d rows%s with %s", len(rows), opened.of_split, base_model)
+    logger.info("Scoring %d rows of split %s with %s", len(rows), opened.split, base_model)
     for warning in warnings:
         logger.warning(warning)
     return Evaluation(adapters, opened, rows, examples)

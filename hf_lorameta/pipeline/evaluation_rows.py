@@ -163,8 +163,7 @@ def _used(
         used |= set(own or ())
         if is_adapted(provenance, dataset):
             stored = provenance["dataset"]["split"]
-            split = f"split {stored}" if dataset.named_split else "this dataset"
-            warning = f"an adapter was generated for {split}: its rows are not new to it"
+            warning = f"an adapter was generated for split {stored}: its rows are not new to it"
             if own is None:
                 warning += ", and those that it was fitted, trained or checked on are among them"
             warnings[warning] = None

@@ -276,7 +276,7 @@ def _rank_within(max_size: int, dtype: str, layout: Layout, most: int) -> int:
     of_rank = width * sum(module.in_features + module.out_features for module in layout)
 
     def size(rank: int) -> int:
-        header, _ = canonical_header(layout, rank, dtype)
+        header = canonical_header(layout, rank, dtype)
         return len(header) + rank * of_rank
 
     rank = min(most, max_size // of_rank)

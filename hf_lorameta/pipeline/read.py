@@ -109,7 +109,7 @@ def read_dataset(
     )
     profile = replace(profile, cut=rows.cut)
     if rows.reached or rows.count == recipe.max_rows:
-        total = dataset.total() or 0
+        total = dataset.total or 0
         more = total if total > rows.count else None
         profile = replace(profile, ended_early=rows.reached or total != rows.count, total=more)
     if rows.reached:

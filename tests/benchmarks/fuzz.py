@@ -28,7 +28,7 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.formats.lora_file import AdapterFile, canonical_header
 from hf_lorameta.formats.lora_layout import Module, read_layout
-from hf_lorameta.formats.peft_config import read_config, write_config
+from hf_lorameta.formats.peft_config import parse_config, write_config
 from hf_lorameta.formats.safetensors import read_header
 
 CAP_MB = 64
@@ -88,7 +88,7 @@ def mutate_json(rng: random.Random, value: Any) -> Any:
 
 
 def _header() -> tuple[dict[str, Any], bytes]:
-    raw = canonical_header(LAYOUT, 2, "float32")[0]
+    raw = canonical_header(LAYOUT, 2, "float32")
     header = json.loads(raw[8:])
     size = max(v["data_offsets"][1] for k, v in header.items() if k[0] != "_")
     return header, b"\0" * size
@@ -116,7 +116,7 @@ def configs(number: int) -> Result:
     """``adapter_config.json``."""
     good = json.loads(write_config("o/m", LAYOUT, 2))
     good |= {"use_dora": False, "rank_pattern": {}, "bias": "none", "init_lora_weights": True}
-    return _run(number, lambda rng: read_config(mutate_json(rng, good)))
+    return _run(number, lambda rng: parse_config(json.dumps(mutate_json(rng, good)).encode()))
 
 
 def manifests(number: int) -> Result:

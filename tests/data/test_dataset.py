@@ -228,13 +228,10 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("rows.doc", "hello", "does not end in"),
         ("empty.jsonl", "", "no rows"),
         ("empty.csv", "", "empty.csv has no rows"),
-        ("strings.jsonl", '"a"\n"b"\n', "the rows are not objects"),
+        ("strings.jsonl", '"a"\n"b"\n', "check that it is a well-formed .jsonl file"),
         ("head.csv", "input,output\n", "no rows"),
         ("bad.json", "{{{", "cannot be read"),
         ("bad.parquet", "PAR1", "check that it is a well-formed .parquet file"),
-        ("numbers.json", "[1, 2, 3]", "the rows are not objects"),
-        ("numbers.jsonl", "1\n2\n", "the rows are not objects"),
-        ("lists.json", "[[1, 2], [3, 4]]", "the rows are not objects"),
         ("late.jsonl", '{"input": "a", "output": "b"}\n' * 9 + "{oops", "cannot be read: line 10 "),
         ("binary.jsonl", "\x00\x01\x02", "cannot be read: line 1 "),
         ("deep.jsonl", '{"input": "a", "output": "b"}\n' + "[" * 200_000, "line 2 "),
@@ -278,27 +275,22 @@ def test_a_dataset_in_the_cache_is_read_without_the_hub(
     assert "is not in the cache" in other
 
 
-def test_urls_propose_a_dataset_to_read(cli: Shell) -> None:
-    url = "https://huggingface.co/datasets/user/name/viewer?row=1"
-    assert "hf-lorameta plan user/name\n" in cli("plan", "-d", url, code=3).err
-    assert "is a URL" in cli("plan", "-d", "https://example.com/a.csv", code=3).err
-
-
 def test_a_field_beside_others_with_texts_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     row = {"input": "Book it.", "output": {"intent": "book", "slots": {"city": "Rome"}}}
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(ColumnsError, match="intent, slots") as caught:
         list(open_dataset(path).rows())
-    assert caught.value.columns == Columns(input="input", output="output.intent")
-    assert list(open_dataset(path, columns=caught.value.columns).rows()) == [("Book it.", "book")]
+    assert "output.intent" in caught.value.hint
+    columns = Columns(input="input", output="output.intent")
+    assert list(open_dataset(path, columns=columns).rows()) == [("Book it.", "book")]
 
 
 def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)
     (tmp_path / "dd.jsonl").mkdir()
-    assert "is a folder" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
+    assert "no such file" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
     assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
     assert "--dataset" in cli("plan", "--bank", bank.folder, code=2).err
 
@@ -394,8 +386,8 @@ def test_class_labels_are_converted_to_names(cli: Shell, bank: Built, user: Acco
 
 def test_a_private_dataset_is_previewed_with_a_token(cli: Shell, user: Account) -> None:
     repo = user.dataset("d", {"train.jsonl": rows(0)}, private=True)
-    code = "from hf_lorameta.data.preview import preview; "
-    code += f"print(preview({repo!r}, token={user.token!r}).names); raise SystemExit(0)"
+    code = "from hf_lorameta.data.preview import preview; from hf_lorameta.hub.client import Hub; "
+    code += f"print(preview({repo!r}, Hub({user.token!r})).names); raise SystemExit(0)"
     assert cli(before=code).out == "['input', 'output']\n"
 
 

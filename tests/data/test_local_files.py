@@ -15,7 +15,7 @@ import pytest
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.json_objects import rows_by_key
 from hf_lorameta.data.sources.text_formats import guess_encoding
-from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256
 
 PAIRS = [(f"question {i}, or so; café", f"answer {i}") for i in range(20)]
@@ -107,47 +107,10 @@ def test_keys_of_a_json_object_need_not_be_names_of_splits(tmp_path: Path) -> No
         assert list(open_dataset(path, split=key).rows()) == [("a", "b")] * count
 
 
-def test_several_json_objects_are_read_as_one_dataset(tmp_path: Path) -> None:
-    names = ("a.json", "b.json")
-    halves = dict(zip(names, (PAIRS[:12], PAIRS[12:]), strict=True))
-    name = f"{tmp_path}/*.json"
-    for name_, pairs in halves.items():
-        questions, answers = zip(*pairs, strict=True)
-        columns = {"question": questions, "answer": answers}
-        (tmp_path / name_).write_text(json.dumps(columns))
-    dataset = open_dataset(name)
-    assert list(dataset.rows()) == PAIRS
-    assert "Each file is one object: it is read as 20 rows" in dataset.notes
-    rows = {k: [{"input": q, "output": a} for q, a in pairs] for k, pairs in halves.items()}
-    (tmp_path / "b.json").write_text(json.dumps({"test": rows["b.json"]}))
-    with pytest.raises(DatasetError, match="in different forms"):
-        open_dataset(name)
-    (tmp_path / "a.json").write_text(json.dumps({"train": rows["a.json"]}))
-    with pytest.raises(DatasetError, match="in different forms"):
-        open_dataset(name)
-    (tmp_path / "a.json").write_text(json.dumps({"test": rows["a.json"]}))
-    assert list(open_dataset(name).rows()) == PAIRS
-    (tmp_path / "a.json").write_text(json.dumps(rows["a.json"]))
-    with pytest.raises(DatasetError, match="in different forms"):
-        open_dataset(name)
-
-
 def test_json_lines_are_told_by_their_first_two_lines() -> None:
     file = io.BytesIO(LINES)
     assert rows_by_key(file) == {}
     assert file.tell() == len(b"".join(LINES.splitlines(keepends=True)[:2]))
-
-
-def test_a_file_is_in_no_split_unless_it_holds_several(tmp_path: Path) -> None:
-    rows = [{"input": "a", "output": "b"}]
-    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]))
-    (tmp_path / "splits.json").write_text(json.dumps({"train": rows, "test": rows}))
-    assert open_dataset(tmp_path / "rows.jsonl").of_split == ""
-    opened = open_dataset(tmp_path / "rows.jsonl", split="")
-    assert (opened.split, opened.named_split) == ("train", False)
-    assert open_dataset(tmp_path / "rows.jsonl", split="train[:1]").of_split.endswith("train[:1]")
-    assert open_dataset(tmp_path / "splits.json", split="test").of_split == " of split test"
-    assert open_dataset(rows).of_split == ""
 
 
 def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
@@ -158,7 +121,7 @@ def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
     by_glob = open_dataset(f"{tmp_path}/*.jsonl")
     assert list(by_glob.rows()) == PAIRS
     assert by_glob.revision != open_dataset(tmp_path / "a.jsonl").revision
-    with pytest.raises(DatasetError, match="no file matches"):
+    with pytest.raises(DatasetError, match="no such file"):
         open_dataset(f"{tmp_path}/*.csv")
 
 
@@ -169,7 +132,7 @@ def test_of_several_files_the_malformed_one_is_named(tmp_path: Path) -> None:
         list(open_dataset(f"{tmp_path}/*.jsonl").rows())
     for name, content in (("a.csv", csv_of(",")), ("b.csv", 'question,answer\n"a')):
         (tmp_path / name).write_text(content)
-    with pytest.raises(DatasetError, match=r"a\.csv or another of the 2 files cannot be read"):
+    with pytest.raises(DatasetError, match=r"\*\.csv cannot be read"):
         list(open_dataset(f"{tmp_path}/*.csv").rows())
 
 
@@ -197,15 +160,12 @@ def test_a_slice_of_a_split_is_read_and_recorded(tmp_path: Path) -> None:
         assert (list(dataset.rows()), dataset.split) == (expected, split)
     with pytest.raises(EmptyDatasetError):
         open_dataset(path, split="train[50:]")
-    for split in ("train[:10%]", "train[-5:]"):
-        with pytest.raises(UsageError) as caught:
+    for split in ("train[:10%]", "train[-5:]", "test[:5]"):
+        with pytest.raises(DatasetError, match="has no split"):
             open_dataset(path, split=split)
-        assert "train[:1000]" in caught.value.hint
-    with pytest.raises(DatasetError, match="no split 'test"):
-        open_dataset(path, split="test[:5]")
 
 
-# --- single words, other endings, and quotation marks -------------------------------------------
+# --- single words and separators ------------------------------------------------------------------
 
 
 def test_a_file_of_single_words_is_asked_about(tmp_path: Path) -> None:
@@ -215,31 +175,6 @@ def test_a_file_of_single_words_is_asked_about(tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "words.txt", columns=error.value.columns).head(1) == [
         ("", "rain")
     ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "hint"),
-    [
-        ("train.label", b"DESC:manner How?\n", "cp train.label train.label.txt"),
-        ("my rows.xlsx", b"PK\x00", "pandas.read_excel"),
-        ("rows.bin", b"\x00\x01", "name a file, or a Hub id"),
-    ],
-)
-def test_other_endings_are_answered_with_a_conversion(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, hint: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DatasetError, match="does not end in") as error:
-        open_dataset(name)
-    assert hint in error.value.hint
-
-
-@pytest.mark.parametrize("plain", [0, 6])
-def test_single_quotation_marks_of_a_csv_file_are_recognized(tmp_path: Path, plain: int) -> None:
-    rows = "so good,pos\n" * plain + "'so, good',pos\n'it, bad',neg\n" * 12
-    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
-    assert ("it, bad", "neg") in list(open_dataset(tmp_path / "rows.csv").rows())
 
 
 def test_separators_in_texts_without_quotation_marks_are_refused(tmp_path: Path) -> None:

@@ -34,8 +34,6 @@ def test_what_save_to_disk_wrote_is_read_with_its_class_names(saved: Path) -> No
         assert list(dataset.rows())[:2] == [("so good", "pos"), ("so bad", "neg")]
     assert split_names(saved / "both") == ["train", "validation"]
     assert open_dataset(saved / "both", split="validation").head(9) == [("so bad", "neg")]
-    with pytest.raises(UsageError, match="has no configurations"):
-        open_dataset(saved / "one", config="other")
 
 
 def test_the_revision_is_that_of_the_files(tmp_path: Path) -> None:

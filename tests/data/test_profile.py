@@ -129,10 +129,10 @@ def test_unlabeled_rows_are_counted_if_allowed() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("input.ids", [1, 0, 1, 3], "the input profiles contain ids that do not ascend"),
-        ("input.ids", [0, 0, 1, 3], "the input profiles contain ids that do not ascend"),
-        ("input.ids", [0, 1, 1, 99], "the input profiles contain ids or counts out of range"),
-        ("input.counts", [1, 1, 0, 1], "the input profiles contain ids or counts out of range"),
+        ("input.ids", [1, 0, 1, 3], "the input profiles contain ids or counts out of order"),
+        ("input.ids", [0, 0, 1, 3], "the input profiles contain ids or counts out of order"),
+        ("input.ids", [0, 1, 1, 99], "the input profiles contain ids or counts out of order"),
+        ("input.counts", [1, 1, 0, 1], "the input profiles contain ids or counts out of order"),
         ("input.indptr", [0, 2, 5], "input profiles are inconsistent"),
         (
             "input.indptr",
@@ -142,9 +142,9 @@ def test_unlabeled_rows_are_counted_if_allowed() -> None:
         (
             "input.indptr",
             np.array([0, 0, 4], np.uint8),
-            "input profiles contain ids that do not",
+            "input profiles contain ids or counts",
         ),
-        ("rows", [1.0, 1.0], "must be one-dimensional and of integers"),
+        ("rows", [1.0, 1.0], "expected one-dimensional ones of integers"),
     ],
 )
 def test_check_rejects_damaged_arrays(name: str, values: Any, message: str) -> None:

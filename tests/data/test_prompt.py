@@ -120,15 +120,6 @@ def test_prompts_with_a_cue_stay_as_they_are(shape: str) -> None:
     assert formed(prompts) == prompts[0]["input"]
 
 
-def test_prompts_of_several_forms_are_named() -> None:
-    def shaped(i: int) -> str:
-        return f"Say it.\n{text(i)}\nAnswer:" if i in (1, 3) else text(i)
-
-    rows = as_rows(input=shaped, output=label)
-    [note] = [n for n in with_known_form(open_dataset(rows)).notes if "several forms" in n]
-    assert ", 2, 4 end in a cue and the others do not" in note
-
-
 def test_questions_get_a_cue() -> None:
     questions = as_rows(question=text, answer=lambda i: text(i, 5))
     assert formed(questions) == f"Question: {text(0)}\nAnswer:"

@@ -49,4 +49,4 @@ def test_the_number_of_rows_in_memory_is_known(bank: Built, tmp_path: Path) -> N
 
     assert described(LINES) == "first 7 of 24 rows"
     assert described(lines) == "first 7 rows"  # a file states no number
-    assert open_dataset(LINES, split="train[20:]").total() == 4
+    assert open_dataset(LINES, split="train[20:]").total == 4

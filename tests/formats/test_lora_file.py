@@ -362,17 +362,6 @@ def test_valid_folder_passes_the_check(folder: Path) -> None:
     assert (config.base_model, config.scaling, weights.rank) == ("o/m", 1.0, RANK)
 
 
-def test_pickle_without_safetensors_is_refused(folder: Path) -> None:
-    for name in ("adapter_model.bin", "adapter_model.pt"):
-        (folder / name).write_bytes(b"\x80\x04.")
-        check_adapter(folder)  # ignored if there are safetensors
-        (folder / WEIGHTS_FILE).rename(folder / "aside")
-        with pytest.raises(AdapterError, match=f"{name} is a pickle, which can run code"):
-            check_adapter(folder)
-        (folder / "aside").rename(folder / WEIGHTS_FILE)
-        (folder / name).unlink()
-
-
 def test_missing_file_is_named(folder: Path) -> None:
     (folder / WEIGHTS_FILE).unlink()
     with pytest.raises(AdapterError, match=f"has no {WEIGHTS_FILE}"):

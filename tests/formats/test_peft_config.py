@@ -8,10 +8,14 @@ import pytest
 
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Module
-from hf_lorameta.formats.peft_config import LoraConfig, read_config, write_config
+from hf_lorameta.formats.peft_config import LoraConfig, parse_config, write_config
 from tests.formats.samples import LAYOUT, RANK
 
 PLAIN = {"peft_type": "LORA", "base_model_name_or_path": "o/m", "r": RANK, "lora_alpha": 4}
+
+
+def read_config(config: Any, *, patterns: bool = False) -> LoraConfig:
+    return parse_config(json.dumps(config).encode(), patterns=patterns)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +67,8 @@ def test_scaling_is_read(changes: dict[str, Any], scaling: float | None) -> None
         ({"lora_alpha": math.nan}, "lora_alpha is nan"),
         ({"lora_alpha": math.inf}, "lora_alpha is inf"),
         ({"lora_alpha": "16"}, "lora_alpha is '16'"),
-        ({"revision": 1}, "revision is 1, expected a string or null"),
-        ({"task_type": 1}, "task_type is 1, expected a string or null"),
+        ({"revision": 1}, "revision and task_type are [1, None], expected strings or null"),
+        ({"task_type": 1}, "revision and task_type are [None, 1], expected strings or null"),
     ],
 )
 def test_config_that_is_not_a_plain_lora_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -90,9 +94,7 @@ def test_revision_is_read(changes: dict[str, Any], revision: str | None) -> None
 
 def test_written_config_has_scaling_one_and_the_revision() -> None:
     written = write_config("o/m", LAYOUT, RANK, "abc")
-    assert read_config(json.loads(written)) == LoraConfig(
-        "o/m", RANK, 1.0, "abc", task_type="CAUSAL_LM"
-    )
+    assert parse_config(written) == LoraConfig("o/m", RANK, 1.0, "abc", task_type="CAUSAL_LM")
     assert written == write_config("o/m", LAYOUT, RANK, "abc")
     config = json.loads(written)
     assert (config["revision"], config["use_rslora"], config["modules_to_save"]) == (

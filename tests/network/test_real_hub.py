@@ -12,7 +12,7 @@ import pytest
 from hf_lorameta import open_dataset
 from hf_lorameta.bank.manifest import BankEntry, load
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.formats.peft_config import CONFIG_FILE, read_config
+from hf_lorameta.formats.peft_config import CONFIG_FILE, parse_config
 from hf_lorameta.hub.client import Hub
 
 pytestmark = pytest.mark.network
@@ -47,7 +47,7 @@ def test_adapter_config_and_safetensors_header_are_read(hub: Hub, entry: BankEnt
     repo = hub.resolve(entry.adapter, "model", blobs=True)
     assert len(repo.sha) == 40
     config = hub.download(repo, CONFIG_FILE).read_bytes()
-    assert read_config(json.loads(config)).rank == 16
+    assert parse_config(config).rank == 16
     length = int.from_bytes(hub.read_range(repo, WEIGHTS_FILE, 0, 8), "little")
     header = json.loads(hub.read_range(repo, WEIGHTS_FILE, 8, 8 + length))
     assert any(name.endswith("lora_A.weight") for name in header)

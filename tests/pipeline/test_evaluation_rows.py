@@ -87,7 +87,7 @@ def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_t
     provenance, used = adapted_to(dataset)
     chosen = scored_on(dataset, provenance)
     [warning] = chosen.warnings
-    assert warning == "an adapter was generated for this dataset: its rows are not new to it"
+    assert warning == "an adapter was generated for split train: its rows are not new to it"
     assert (len(chosen.rows), chosen.skipped) == (ROWS - len(used), len(used))
     provenance["recipe"]["check"] = ROWS
     with pytest.raises(EmptyDatasetError, match=f"{ROWS} were fitted, trained or checked"):

@@ -91,11 +91,8 @@ def serve(in_one_process):
                 os._exit(run(request))
             serve(in_one_process=True)
             os._exit(0)
-        if "args" in request:
-            answer(child)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if "args" in request:
-            answer(code)
+        answer(child)
+        answer(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 serve(in_one_process=False)
 """
@@ -189,13 +186,18 @@ class Shell:
     def in_one_process(self) -> Iterator[None]:
         """Run the commands of a ``with`` block in one process, in a third of the time.
 
-        They share what a process remembers, and run one after another, without a token.
+        They share what a process remembers, and run one after another, without a token. An answer
+        is awaited before the first command and after the last one, since parent and child read the
+        same pipe, each with a buffer.
         """
+        assert self._parent.stdout
         self._send({})
+        self._parent.stdout.readline()
         try:
             yield
         finally:
             self._send({})
+            self._parent.stdout.readline()
 
     @staticmethod
     def _check_messages(done: Done, token: str | None) -> Done:

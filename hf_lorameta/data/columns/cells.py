@@ -158,11 +158,11 @@ def _only_text(value: Mapping[str, Any], path: str) -> str | None:
         return texts[0]
     if not filled:
         return None
-    error = ColumnsError(
-        f"column {path} contains a dict with the fields {', '.join(map(str, value))}, expected text"
+    fields = ", ".join(map(str, value))
+    raise ColumnsError(
+        f"column {path} contains a dict with the fields {fields}, expected text",
+        hint=f"name a field of it, such as {path}.{(texts or filled)[0]}",
     )
-    error.field = path, f"{path}.{(texts or filled)[0]}"
-    raise error
 
 
 def _is_text(value: Any) -> bool:

@@ -1,8 +1,7 @@
 """Which columns of a dataset are read as input and output, and the text put around them."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -27,7 +26,6 @@ _SEVERAL = ("input", "choices")
 _EXAMPLE = Option("columns", "input=question,output=answer")
 _LISTED = 100
 """Columns of a dataset that a message names."""
-_OF_CLOSE_NAMES = 200  # columns among which one with a similar name is looked for
 _PART = re.compile(rf"(?:^|,)\s*({'|'.join(ROLES)})\s*=")
 
 
@@ -157,7 +155,6 @@ def parse_columns(text: str) -> Columns:
     """
     _check_size(0, len(text))
     start, *parts = _PART.split(text)
-    _check_size(len(parts) // 2, len(text))
     given: dict[str, list[str]] = {}
     for role, name in zip(parts[::2], parts[1::2], strict=True):
         given.setdefault(role, []).append(name)
@@ -265,31 +262,10 @@ def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]]
 
 
 def require_columns(columns: Columns, names: Collection[str]) -> None:
-    """Raise `ColumnsError` if a dataset with columns `names` lacks one of the columns to read.
-
-    Its proposal reads columns with similar names, if there are any.
-    """
+    """Raise `ColumnsError` if a dataset with columns `names` lacks one of the columns to read."""
     missing = [name for name in columns.names() if split_path(name, names) is None]
-    if not missing:
-        return
-    error = ColumnsError(f"no column {', '.join(missing)}; all columns: {all_of(names)}")
-    others = [name for name in names if name not in columns.names()]
-    similar = {name: _similar(name, others) for name in missing}
-    if all(similar.values()):
-        error.columns = columns.renamed(lambda name: similar.get(name, name))
-        error.advise(Option("columns", str(error.columns)))
-    else:
-        error.advise(Option("columns", "input=COLUMN,output=COLUMN"))
-    raise error
-
-
-def _similar(path: str, names: Sequence[str]) -> str:
-    """Return a path with the most similar column of `names` for its own; empty if none is similar.
-
-    Example:
-        >>> _similar("anser.text", ["id", "answers"]), _similar("x", ["id", "answers"])
-        ('answers.text', '')
-    """
-    column, dot, fields = path.partition(".")
-    close = get_close_matches(column, names[:_OF_CLOSE_NAMES], 1)
-    return f"{close[0]}{dot}{fields}" if close else ""
+    if missing:
+        raise ColumnsError(
+            f"no column {', '.join(missing)}; all columns: {all_of(names)}",
+            hint=Option("columns", "input=COLUMN,output=COLUMN"),
+        )

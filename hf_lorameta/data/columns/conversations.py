@@ -14,7 +14,6 @@ from hf_lorameta.types import Row
 
 _ROLE_KEYS = ("role", "from", "speaker", "user", "author")
 _TEXT_KEYS = ("content", "value", "text", "message", "utterance", "parts")
-_THOUGHTS = ("thinking", "reasoning", "reasoning_content")
 _ANSWERERS = {
     "assistant", "gpt", "model", "bot", "chatgpt", "chatbot", "ai", "agent", "function_call",
     "function-call", "tool_call",
@@ -81,18 +80,6 @@ def conversation_row(value: object) -> Row | None:
 def conversation_text(value: Sequence[Any]) -> str:
     """Return all turns as one text."""
     return "\n\n".join(text for _, text in _turns(value))
-
-
-def unread_field(value: object) -> str | None:
-    """Return the field of the turns that holds a model's thoughts, which are not read, if any.
-
-    Example:
-        >>> unread_field([{"role": "assistant", "content": "4", "thinking": "2 + 2 is 4."}])
-        'thinking'
-    """
-    listed = value if isinstance(value, (list, tuple)) else ()
-    turns = [turn for turn in listed if isinstance(turn, Mapping)]
-    return next((key for key in _THOUGHTS if any(turn.get(key) for turn in turns)), None)
 
 
 def _turns(value: Sequence[Any]) -> Iterator[Turn]:

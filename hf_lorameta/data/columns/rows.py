@@ -23,7 +23,6 @@ from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import cut
-from hf_lorameta.errors import ColumnsError, Option
 from hf_lorameta.types import Row
 
 
@@ -78,16 +77,6 @@ class RowReader:
 
     def read(self, row: Mapping[str, Any]) -> Row:
         """Return a row as text; both are empty if it should hold a conversation and does not."""
-        try:
-            return self._read(row)
-        except ColumnsError as error:
-            if error.field:
-                path, field = error.field
-                error.columns = self.columns.renamed(lambda p: field if p == path else p)
-                error.advise(Option("columns", str(error.columns)))
-            raise
-
-    def _read(self, row: Mapping[str, Any]) -> Row:
         columns = self.columns
         parts = self._parts(row)
         if parts is None:

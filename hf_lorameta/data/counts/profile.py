@@ -256,13 +256,13 @@ class ProfileTable:
     def check(self, vocab_size: int) -> None:
         """Raise `IntegrityError` if a stored array is missing, of another type, or inconsistent."""
         names = {"rows", *(f"{p}.{k}" for p in _HALVES for k in _KINDS)}
-        if set(self.arrays) != names:
+        flat = all(a.ndim == 1 and a.dtype.kind in "iu" for a in self.arrays.values())
+        if set(self.arrays) != names or not flat:
             raise IntegrityError(
-                f"profiles have the arrays {sorted(self.arrays)}, expected {sorted(names)}",
+                f"profiles have the arrays {sorted(self.arrays)}, expected one-dimensional ones of "
+                f"integers, {sorted(names)}",
                 hint="build the bank again: hf-lorameta bank build",
             )
-        if any(a.ndim != 1 or a.dtype.kind not in "iu" for a in self.arrays.values()):
-            raise IntegrityError("the arrays of profiles must be one-dimensional and of integers")
         for part in _HALVES:
             size = LENGTHS if part == "lengths" else vocab_size
             ids, counts, indptr = (self.arrays[f"{part}.{kind}"] for kind in _KINDS)
@@ -270,12 +270,13 @@ class ProfileTable:
             fits = indptr.size == len(self) + 1 and ids.size == counts.size
             if not fits or indptr[0] != 0 or indptr[-1] != ids.size or (np.diff(indptr) < 0).any():
                 raise IntegrityError(f"the arrays of the {part} profiles are inconsistent")
-            if ids.size and not (ids.min() >= 0 and ids.max() < size and counts.min() > 0):
-                raise IntegrityError(f"the {part} profiles contain ids or counts out of range")
             rising = np.append(ids[1:] > ids[:-1], True)
             rising[indptr[1:] - 1] = True  # the last id of each profile
-            if not rising.all():
-                raise IntegrityError(f"the {part} profiles contain ids that do not ascend")
+            valid = (ids >= 0).all() and (ids < size).all() and (counts > 0).all() and rising.all()
+            if not valid:
+                raise IntegrityError(
+                    f"the {part} profiles contain ids or counts out of order or range"
+                )
 
     def histograms(self, half: Half, rows: slice) -> list[Histogram]:
         """Return one histogram of each profile in a slice, as views of the arrays."""

@@ -10,13 +10,13 @@ from hf_lorameta.types import Encode
 
 def load_encode(path: Path) -> Encode:
     """Return a function from texts to token ids, without special tokens, truncation or padding."""
-    tokenizer = _load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
     return lambda texts: [
         e.ids for e in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     ]
 
 
-def _load_tokenizer(path: Path) -> Any:
+def load_tokenizer(path: Path) -> Any:
     """Return a tokenizer, shared and thus not to be changed; a bank asks for it many times."""
     try:
         return _parsed(path, path.stat().st_mtime_ns)
@@ -36,5 +36,5 @@ def _parsed(path: Path, modified: int) -> Any:
 
 def vocab_size(path: Path) -> int:
     """Return the largest token id plus one."""
-    vocabulary = _load_tokenizer(path).get_vocab(with_added_tokens=True)
+    vocabulary = load_tokenizer(path).get_vocab(with_added_tokens=True)
     return 1 + max(vocabulary.values(), default=0)

@@ -64,13 +64,14 @@ def check_card(repo_id: str, path: Path) -> None:
         configs = hfh.DatasetCard(text).data.get("configs")
     else:
         configs = (yaml.safe_load(text) or {}).get("configs")
-    for named in _named_files(configs):
+    configs = [config for config in configs or () if isinstance(config, Mapping)]
+    for named in _paths([[one.get("data_files"), one.get("data_dir")] for one in configs]):
         if not is_inside(named):
             raise _outside(repo_id, named)
 
 
-def check_builder(repo: PinnedRepo, builder: Any, folder: Path | None = None) -> None:
-    """Check what `datasets` made of a repo, or of a folder: the format, and each data file.
+def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:
+    """Check what `datasets` made of a repo, or of the folder `source`: the format and each file.
 
     Raises:
         DatasetError: a format that is not in `FORMATS`, or a file outside the repo.
@@ -81,7 +82,8 @@ def check_builder(repo: PinnedRepo, builder: Any, folder: Path | None = None) ->
             f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(FORMATS)}",
             hint="choose a text dataset",
         )
-    root = f"{folder}/" if folder else f"hf://datasets/{repo.repo_id}@{repo.sha}/"
+    hub = f"hf://datasets/{repo.repo_id}@{repo.sha}"
+    root = f"{source if isinstance(source, Path) else hub}/"
     for files in builder.config.data_files.values():
         for file in map(str, files):
             if not file.startswith(root) or not is_inside(file.removeprefix(root)):
@@ -95,15 +97,8 @@ def _outside(repo_id: str, named: str) -> DatasetError:
     )
 
 
-def _named_files(value: object) -> Iterator[str]:
-    """Yield the strings in ``data_files`` and ``data_dir`` of a card's configurations."""
-    for config in value if isinstance(value, list) else ():
-        if isinstance(config, Mapping):
-            for field in ("data_files", "data_dir"):
-                yield from _paths(config.get(field))
-
-
 def _paths(value: object) -> Iterator[str]:
+    """Yield the strings in a value of a card."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

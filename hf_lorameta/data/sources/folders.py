@@ -9,7 +9,7 @@ from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file
 from hf_lorameta.data.sources.files import digest
 from hf_lorameta.data.sources.hub_repos import RepoFiles, list_choices, open_split
 from hf_lorameta.data.sources.raw_dataset import RawDataset
-from hf_lorameta.errors import EmptyDatasetError, UsageError
+from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 
 _SAVED = ("state.json", "dataset_dict.json")
@@ -34,13 +34,9 @@ def open_folder(
     Raises:
         EmptyDatasetError: no data files, or no rows.
         DatasetError: no such configuration or split, or it cannot be read.
-        UsageError: a configuration of a folder that ``save_to_disk`` wrote.
     """
     files = _as_repo(name)
-    saved = _saved_splits(_resolved(name))
-    if saved and config:
-        raise UsageError(f"{name} was written by save_to_disk: it has no configurations")
-    raw = open_split(files, config, split, saved)
+    raw = open_split(files, config, split, _saved_splits(_resolved(name)))
     return replace(raw, revision=f"sha256:{files.repo.sha}")
 
 
@@ -70,10 +66,9 @@ def _resolved(name: str | Path) -> Path:
 
 def _as_repo(name: str | Path) -> RepoFiles:
     folder = _resolved(name)
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     files = sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.is_file() and not _is_hidden(path.relative_to(folder).parent)
+        path for path in found if not any(part.startswith(".") for part in path.parent.parts)
     )
     data = [path for path in files if is_data_file(path.name)]
     if not data:
@@ -85,11 +80,7 @@ def _as_repo(name: str | Path) -> RepoFiles:
     content = digest([folder / path for path in [*cards, *data]])
     sha = hashlib.sha256(f"{content}\n{names}".encode()).hexdigest()
     repo = PinnedRepo(str(name), "dataset", sha, private=True, files=tuple(map(str, files)))
-    return RepoFiles(repo, folder=folder)
-
-
-def _is_hidden(folder: Path) -> bool:
-    return any(part.startswith(".") for part in folder.parts)
+    return RepoFiles(repo, folder)
 
 
 def _saved_splits(folder: Path) -> dict[str, list[str]]:

@@ -1,9 +1,4 @@
-"""Read dataset repos with `datasets`: configurations, splits and streams of rows.
-
-`datasets` retries by itself. Its requests go through `huggingface_hub`, which retries five times
-within 23 s; the further retries that `datasets` adds around those, up to 20 min per read, are
-switched off for the whole process, as its progress bars are.
-"""
+"""Read dataset repos with `datasets`: configurations, splits and streams of rows."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -13,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import huggingface_hub as hfh
 from huggingface_hub.constants import is_offline_mode
 
 from hf_lorameta.data.sources.data_files import (
@@ -22,7 +16,7 @@ from hf_lorameta.data.sources.data_files import (
     check_card,
     is_data_file,
 )
-from hf_lorameta.data.sources.raw_dataset import RawDataset, prepare_datasets, read_builder
+from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import pick_split
 from hf_lorameta.errors import (
@@ -34,18 +28,9 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import PinnedRepo, Token
+from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import snapshot_folder
 from hf_lorameta.hub.retry import Retries
-
-_SINGLE_ATTEMPT = {
-    "STREAMING_OPEN_MAX_RETRIES": 1,  # the number of attempts
-    "STREAMING_OPEN_RETRY_INTERVAL": 0,  # slept after the last attempt, too
-    "STREAMING_READ_MAX_RETRIES": 1,
-    "STREAMING_READ_RETRY_INTERVAL": 0,
-    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
-    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 0,
-}
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,20 +42,18 @@ class RepoFiles:
 
     Attributes:
         repo: the repo; of a folder, its path, digest and files.
-        token: for the Hub; None for the saved one, False for none.
-        folder: to read instead of the Hub.
+        source: the Hub, or the folder.
     """
 
     repo: PinnedRepo
-    token: Token = None
-    folder: Path | None = None
+    source: Hub | Path
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of functions of `datasets`."""
-        if self.folder:
-            return {"path": str(self.folder)}
-        return {"path": self.repo.repo_id, "revision": self.repo.sha, "token": self.token}
+        if isinstance(self.source, Path):
+            return {"path": str(self.source)}
+        return {"path": self.repo.repo_id, "revision": self.repo.sha, "token": self.source.token}
 
     def check_cards(self) -> None:
         """Check the data files that the cards name, before `datasets` looks for them.
@@ -78,19 +61,12 @@ class RepoFiles:
         Raises:
             DatasetError: a card names a path outside the repo, or a URL.
         """
+        repo, source = self.repo, self.source
         for name in CARD_FILES:
-            if name in self.repo.files:
-                path = self.folder / name if self.folder else self._download(name)
+            if name in repo.files:
+                path = source / name if isinstance(source, Path) else source.download(repo, name)
                 if path.exists():  # the cache may have one of them only
-                    check_card(self.repo.repo_id, path)
-
-    def _download(self, name: str) -> Path:
-        repo, token = self.repo, self.token
-        return Path(
-            hfh.hf_hub_download(
-                repo.repo_id, name, repo_type="dataset", revision=repo.sha, token=token
-            )
-        )
+                    check_card(repo.repo_id, path)
 
 
 def repo_choices(
@@ -118,20 +94,20 @@ def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
     """
     if is_offline_mode():
         try:
-            return read(RepoFiles(repo, folder=snapshot_folder(repo)))
+            return read(RepoFiles(repo, snapshot_folder(repo)))
         except EmptyDatasetError:
             raise ConnectionLostError(
                 f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
                 hint=["unset HF_HUB_OFFLINE", f"hf download --repo-type dataset {repo.repo_id}"],
             ) from None
     try:
-        return read(RepoFiles(repo, hub.token))
+        return read(RepoFiles(repo, hub))
     except (AuthError, GatedError, ConnectionLostError, UsageError):
         raise
     except LoraMetaError:
         if hub.is_official or not any(map(is_data_file, repo.files)):
             raise
-    return read(RepoFiles(repo, folder=_downloaded(hub, repo)))
+    return read(RepoFiles(repo, _downloaded(hub, repo)))
 
 
 def _downloaded(hub: Hub, repo: PinnedRepo) -> Path:
@@ -149,23 +125,13 @@ def _downloaded(hub: Hub, repo: PinnedRepo) -> Path:
     return copy.parents[path.count("/")]
 
 
-def _datasets() -> Any:
-    """Return the library `datasets`, without its retries and progress bars."""
-    import datasets
-
-    prepare_datasets()
-    for name, value in _SINGLE_ATTEMPT.items():
-        setattr(datasets.config, name, value)
-    return datasets
-
-
 def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str], list[str]]:
     """List the configurations of a dataset repo or of a folder, and the splits of one.
 
     Without `config`, the splits are those of the default configuration; if there is none, no
     splits are listed.
     """
-    datasets = _datasets()
+    datasets = prepared_datasets()
     with _opening(files):
         files.check_cards()
         configs = Retries().when_allowed(
@@ -189,14 +155,14 @@ def open_split(
     Without `config`, it is the only configuration or the one named default; for `split`, see
     `pick_split`. `data_files` are those of each split that are read; None finds them.
     """
-    datasets, name = _datasets(), files.repo.repo_id
+    datasets, name = prepared_datasets(), files.repo.repo_id
     options = files.arguments | ({"data_files": data_files} if data_files else {})
     with _opening(files):
         files.check_cards()
         builder = Retries().when_allowed(
             name, lambda: datasets.load_dataset_builder(name=config, **options)
         )
-        check_builder(files.repo, builder, files.folder)
+        check_builder(files.repo, builder, files.source)
     split = pick_split(name, list(map(str, builder.config.data_files)), split)
     return read_builder(builder, name, split, partial(reading, name))
 
@@ -204,7 +170,7 @@ def open_split(
 @contextmanager
 def _opening(files: RepoFiles) -> Iterator[None]:
     repo_id = files.repo.repo_id
-    if not files.folder and Path(repo_id).exists():
+    if isinstance(files.source, Hub) and Path(repo_id).exists():
         raise UsageError(
             f"a local folder is named {repo_id} and would be read instead of the Hub repo",
             hint=f"run the command in another folder, or name the local one: ./{repo_id}",

@@ -4,7 +4,6 @@ import json
 from typing import IO, Any
 
 _START = 64
-_SPEAKERS = ({"role", "content"}, {"from", "value"})
 
 Rows = list[dict[str, Any]]
 
@@ -13,8 +12,7 @@ def rows_by_key(file: IO[bytes]) -> dict[str, Rows]:
     """Return the lists of rows in a file that is one JSON object; none if it is not.
 
     An object that holds columns, or rows by their ids, has one list, whose key is empty. Columns
-    are lists of the same length, or, as pandas writes them, values by the row's number. A list of
-    turns is part of a row, and is not one of rows.
+    are lists of the same length, or, as pandas writes them, values by the row's number.
 
     Example:
         >>> import io
@@ -28,11 +26,12 @@ def rows_by_key(file: IO[bytes]) -> dict[str, Rows]:
         {'': [{'q': 'a'}, {'q': 'b'}]}
         >>> rows_by_key(io.BytesIO(b'{"data": [{"text": "a"}]}\\n{"data": []}'))
         {}
-        >>> rows_by_key(io.BytesIO(b'{"messages": [{"role": "user", "content": "a"}]}'))
-        {}
     """
     found = _object(file)
-    lists = {key: value for key, value in found.items() if _is_rows(value)}
+    lists = {
+        key: value for key, value in found.items()
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
+    }  # fmt: skip
     if lists:
         return lists
     rows = _transposed(found)
@@ -71,10 +70,3 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found
-
-
-def _is_rows(value: Any) -> bool:
-    if not isinstance(value, list) or not value:
-        return False
-    return all(isinstance(row, dict) and not any(turn <= set(row) for turn in _SPEAKERS)
-               for row in value)  # fmt: skip

@@ -8,14 +8,16 @@ A line of JSON is measured while it is read, since parsing a long one takes most
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from copy import deepcopy
+from io import BufferedReader
 from types import FunctionType
 from typing import IO, Any
 
 from hf_lorameta.data.sources import reading_limits
 from hf_lorameta.data.sources.reading_limits import row_too_large
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
+from hf_lorameta.hub.repo import Token
 
 _BATCH_BYTES = 256 << 20
 _BATCH_ROWS = 1024
@@ -37,15 +39,15 @@ def open_file(builder: Any, path: str) -> Any:
     return xopen(path, "rb", download_config=download)
 
 
-@contextmanager
-def unpacked(builder: Any, path: str) -> Iterator[IO[bytes]]:
-    """Open a file of a `datasets` builder without its compression, if its name states one."""
-    from fsspec.compression import compr
-    from fsspec.core import get_compression
+def unpacked(path: str, token: Token = None) -> AbstractContextManager[IO[bytes]]:
+    """Open a local file, or one of the Hub, without its compression, if its name states one."""
+    import fsspec
 
-    compression = get_compression(path, "infer")
-    with open_file(builder, path) as file:
-        yield compr[compression](file, mode="rb") if compression else file
+    options = {"token": token} if "://" in path else {}
+    opened: AbstractContextManager[IO[bytes]] = fsspec.open(
+        path, "rb", compression="infer", **options
+    )
+    return opened
 
 
 def limit_rows(builder: Any, name: str) -> None:
@@ -93,7 +95,22 @@ def text_stream(builder: Any, split: str) -> Any:
 
     Columns of media are not decoded, since they may name files of this machine or other hosts.
     """
-    return _without_decoding(builder.as_streaming_dataset(split))
+    from datasets.features.features import _visit
+
+    stream = builder.as_streaming_dataset(split)
+    if not stream.features:
+        return stream
+    features = deepcopy(stream.features)
+    _visit(features, _disable_decoding)
+    return stream.cast(features)
+
+
+def _disable_decoding(feature: Any) -> None:
+    """Switch off the decoding of an image, a sound and so on, one of `datasets` features."""
+    from datasets import Json
+
+    if hasattr(feature, "decode") and not isinstance(feature, Json):
+        feature.decode = False
 
 
 def _measured(read: Callable[..., Tables], name: str) -> Callable[..., Any]:
@@ -133,41 +150,22 @@ def limit_lines(file: Any, name: str) -> Any:
         b'{}\\n'
         >>> file.readline()
         Traceback (most recent call last):
-        hf_lorameta.errors.DatasetTooLargeError: rows.jsonl has a row of more than 32 MB, ...
+        hf_lorameta.errors.DatasetTooLargeError: rows.jsonl has a row of more than 32 MB
     """
-    read_line = _line_reader(file)
+    from fsspec.spec import AbstractBufferedFile
+
+    if isinstance(file, AbstractBufferedFile):  # whose `readline` takes no size
+        file = BufferedReader(file, _BLOCK)
+    read_line = file.readline
 
     def limited() -> Any:
         line = read_line(reading_limits.MAX_ROW_BYTES + 1)
         if len(line) > reading_limits.MAX_ROW_BYTES:
-            raise row_too_large(name, None)
+            raise row_too_large(name)
         return line
 
     file.readline = limited
     return file
-
-
-def _line_reader(file: Any) -> Callable[[int], Any]:
-    """Return a function that reads a line, or so many bytes of a longer one."""
-    from fsspec.spec import AbstractBufferedFile
-
-    if not isinstance(file, AbstractBufferedFile):
-        return file.readline  # type: ignore[no-any-return]
-
-    def read_line(size: int) -> bytes:  # `readline` of fsspec takes no size
-        line = b""
-        while len(line) < size:
-            start = file.tell()
-            block: bytes = file.read(_BLOCK)
-            if end := block.find(b"\n") + 1:
-                file.seek(start + end)
-                return line + block[:end]
-            if not block:
-                break
-            line += block
-        return line
-
-    return read_line
 
 
 def check_row_sizes(table: Any, name: str) -> None:
@@ -178,12 +176,12 @@ def check_row_sizes(table: Any, name: str) -> None:
         >>> table = pyarrow.table({"a": ["x", "y" * 33_000_000]})
         >>> check_row_sizes(table, "rows.csv")
         Traceback (most recent call last):
-        hf_lorameta.errors.DatasetTooLargeError: rows.csv has a row of 33 MB, ...
+        hf_lorameta.errors.DatasetTooLargeError: rows.csv has a row of more than 32 MB
     """
     if table.nbytes <= reading_limits.MAX_ROW_BYTES:
         return
     if table.num_rows == 1:
-        raise row_too_large(name, table.nbytes)
+        raise row_too_large(name)
     half = table.num_rows // 2
     check_row_sizes(table.slice(0, half), name)
     check_row_sizes(table.slice(half), name)
@@ -206,23 +204,16 @@ class _ParquetReader:
         import pyarrow
         import pyarrow.parquet as parquet
 
-        config, opened = self._builder.config, parquet.ParquetFile(file)
-        expression = config.filters
-        if isinstance(expression, list):
-            expression = parquet.filters_to_expression(expression)
+        opened = parquet.ParquetFile(file)
         for group in range(opened.num_row_groups) if groups is None else groups:
             batches = opened.iter_batches(
                 self._batch_rows(opened.metadata.row_group(group)),
                 row_groups=[group],
-                columns=config.columns if expression is None else None,
+                columns=self._builder.config.columns,
                 use_threads=False,  # the file is a Python object, and may be closed early
             )
             for batch in batches:
-                table = pyarrow.Table.from_batches([batch])
-                if expression is not None:
-                    table = table.filter(expression)
-                    table = table.select(config.columns or table.column_names)
-                yield self._builder._cast_table(table)
+                yield self._builder._cast_table(pyarrow.Table.from_batches([batch]))
 
     def _batch_rows(self, group: Any) -> int:
         """Return how many rows to decode at once.
@@ -233,32 +224,8 @@ class _ParquetReader:
         size = sum(column.total_uncompressed_size for column in columns)
         mean = size // max(group.num_rows, 1)
         if group.num_rows and mean > reading_limits.MAX_ROW_BYTES:
-            raise row_too_large(self._name, mean)
+            raise row_too_large(self._name)
         return int(min(max(_BATCH_BYTES // max(size, 1), 1), _BATCH_ROWS))
-
-
-def _without_decoding(stream: Any) -> Any:
-    if not stream.features:
-        return stream
-    features = deepcopy(stream.features)
-    _disable_decoding(features)
-    return stream.cast(features)
-
-
-def _disable_decoding(feature: Any) -> None:
-    """Switch off the decoding of images, audio and so on in a tree of `datasets` features."""
-    from datasets import Json
-
-    if isinstance(feature, dict):
-        children = list(feature.values())
-    elif isinstance(feature, (list, tuple)):
-        children = list(feature)
-    else:
-        children = [feature.feature] if hasattr(feature, "feature") else []
-    for child in children:
-        _disable_decoding(child)
-    if hasattr(feature, "decode") and not isinstance(feature, Json):
-        feature.decode = False
 
 
 # --- the number of rows ---------------------------------------------------------------------------

@@ -24,7 +24,6 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
     Raises:
         DatasetError: another type of rows, no such split, or it cannot be read.
         EmptyDatasetError: no rows.
-        UsageError: as `pick_split` raises.
 
     Example:
         >>> raw = rows_in_memory([{"prompt": "1+1=", "completion": 2}])
@@ -50,17 +49,26 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
             f"a dataset of type {type(rows).__name__} cannot be read",
             hint="give a Hub id, a file, a list of dictionaries, a DataFrame or a datasets.Dataset",
         )
-    chosen = rows[slice(*slice_bounds(split or own))]
+    return listed_rows(rows, split or own)
+
+
+def listed_rows(rows: Sequence[Mapping[Any, Any]], split: str) -> RawDataset:
+    """Return the rows of a split, or of a slice of one, that holds a list of rows.
+
+    Raises:
+        EmptyDatasetError: no rows.
+    """
+    chosen = rows[slice(*slice_bounds(split))]
     if not chosen:
-        raise EmptyDatasetError(f"{_NAME} has no rows" + (f" in {split}" if split else ""))
+        raise EmptyDatasetError(f"the split {split} has no rows")
 
     def read(rows: Sequence[Mapping[Any, Any]]) -> Iterator[dict[str, Any]]:
         return ({str(name): _plain(value) for name, value in row.items()} for row in rows)
 
     names = dict.fromkeys(str(column) for row in chosen for column in row)
     return RawDataset(
-        list(names), {}, None, split or own, partial(read, chosen), partial(read, rows),
-        tuple(read(chosen[:SAMPLE_ROWS])), total=lambda: len(chosen), named_split=bool(split),
+        list(names), {}, None, split, partial(read, chosen), partial(read, rows),
+        tuple(read(chosen[:SAMPLE_ROWS])), total=len(chosen),
     )  # fmt: skip
 
 

@@ -13,12 +13,8 @@ from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
     START,
     UTF8,
-    encoding_note,
     encoding_of,
-    header_note,
     lacks_header,
-    name_columns,
-    quote_of,
     separator_of,
 )
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
@@ -28,6 +24,20 @@ SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
+SETTINGS = {
+    "HF_UPDATE_DOWNLOAD_COUNTS": False,
+    "STREAMING_OPEN_MAX_RETRIES": 1,  # the number of attempts
+    "STREAMING_OPEN_RETRY_INTERVAL": 0,  # slept after the last attempt, too
+    "STREAMING_READ_MAX_RETRIES": 1,
+    "STREAMING_READ_RETRY_INTERVAL": 0,
+    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
+    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 0,
+}
+"""Settings of `datasets`.
+
+Its requests go through `huggingface_hub`, which retries five times within 23 s; the further retries
+that `datasets` adds around those, up to 20 min per read, are switched off for the whole process.
+"""
 Guard: TypeAlias = Callable[[], AbstractContextManager[None]]
 """Makes a context that translates the errors of reading rows."""
 
@@ -44,14 +54,13 @@ class RawDataset:
     whole: Callable[[], Iterator[dict[str, Any]]]  # as `rows`, of the whole split
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
-    total: Callable[[], int | None] = lambda: None  # number of rows, see `row_total`
-    named_split: bool = True  # False: `split` is train since nobody named one
+    total: int | None = None  # number of rows, if it is known without reading them
     repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
     revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
 
 
-def prepare_datasets() -> None:
-    """Show no progress bars of `datasets`, count no uses, and let threads open datasets at once.
+def prepared_datasets() -> Any:
+    """Return the library `datasets`: no bars, no retries, no counts of uses, and fit for threads.
 
     To count uses, it sends a name to Amazon S3, for up to 3 s, or 5 s where no name is resolved.
     Its bars share a lock. Where there is none, tqdm makes one for a call and deletes it afterwards,
@@ -60,8 +69,10 @@ def prepare_datasets() -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     datasets.utils.tqdm.get_lock()
+    for name, value in SETTINGS.items():
+        setattr(datasets.config, name, value)
+    return datasets
 
 
 def read_builder(
@@ -69,7 +80,6 @@ def read_builder(
     name: str,
     split: str,
     guard: Guard,
-    part: str | None = None,
 ) -> RawDataset:
     """Read a split of a `datasets` builder with the encoding, separator and header of its files.
 
@@ -81,12 +91,11 @@ def read_builder(
         name: of the dataset, for messages.
         split: name of a split, or a slice.
         guard: for errors of reading.
-        part: the builder's name of the split, if it is another.
 
     Raises:
         DatasetError: the files cannot be read; further errors are those of `guard`.
     """
-    config, part = builder.config, part or split_name(split)
+    config, part = builder.config, split_name(split)
     urls = [str(url) for url in config.data_files[part]]
     is_csv = hasattr(config, "sep")
     notes: list[str] = []
@@ -101,7 +110,10 @@ def read_builder(
             encoding = _encoding_of_files(builder, urls)
         if encoding != UTF8:
             config.encoding = encoding
-            notes.append(encoding_note(name, encoding))
+            notes.append(
+                f"{name} is not UTF-8: it is read as {encoding}. If its text looks wrong, save it "
+                "as UTF-8: iconv -f ENCODING -t UTF-8"
+            )
 
     limit_rows(builder, name)
     if hasattr(config, "encoding") and "://" not in urls[0]:
@@ -109,11 +121,9 @@ def read_builder(
     if is_csv:
         _keep_texts(config)
         if config.sep == SEPARATORS[0]:
-            with guard(), unpacked(builder, urls[0]) as file:
+            with guard(), unpacked(urls[0], builder.token) as file:
                 start = file.read(START)
-            encoding = config.encoding or UTF8
-            config.sep = separator_of(start, encoding)
-            config.quotechar = quote_of(start, encoding, config.sep)
+            config.sep = separator_of(start, config.encoding or UTF8)
     try:
         raw = read()
     except DatasetError as error:
@@ -127,16 +137,16 @@ def read_builder(
             hint='put texts that contain the separator in double quotes: "so, good",positive',
         )
     if is_csv and lacks_header(raw.columns, raw.sample):
-        name_columns(builder, len(raw.columns))
-        notes.append(header_note(name, len(raw.columns)))
+        config.header, config.names = None, [f"column_{i + 1}" for i in range(len(raw.columns))]
+        notes.append(f"{name} has no header line: its columns are column_1, column_2, …")
         raw = read()
-    return replace(raw, notes=tuple(notes), total=partial(row_total, builder, split))
+    return replace(raw, notes=tuple(notes), total=row_total(builder, split))
 
 
 def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
     """Return the encoding of the first file that is not UTF-8."""
     for url in urls:
-        with unpacked(builder, url) as file:
+        with unpacked(url, builder.token) as file:
             if (encoding := encoding_of(file)) != UTF8:
                 return encoding
     return UTF8

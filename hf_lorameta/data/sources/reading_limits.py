@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, UsageError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError
 
 MAX_TEXT = 1_000_000
 """Characters of one text, such as an input or an output; longer ones are cut to their beginning."""
@@ -20,19 +20,10 @@ class ReadingLimits:
     Attributes:
         characters: of all texts; after the row that reaches them, reading stops.
         rows: None is any number.
-
-    Raises:
-        UsageError: a limit below 1.
     """
 
     characters: int = 1_000_000_000
     rows: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("characters", "rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"the limit {name} must be at least 1, got {value}")
 
 
 DEFAULT_LIMITS = ReadingLimits()
@@ -48,11 +39,8 @@ def is_cut(text: str) -> bool:
     return len(text) >= MAX_TEXT
 
 
-def row_too_large(name: str, size: int | None) -> DatasetError:
-    """Return the error for a row of `size` bytes; None if it was not read to its end."""
-    most = MAX_ROW_BYTES / 1e6
-    found = f"more than {most:,.0f} MB" if size is None else f"{size / 1e6:,.0f} MB"
+def row_too_large(name: str) -> DatasetError:
+    """Return the error for a row of more than `MAX_ROW_BYTES`."""
     return DatasetTooLargeError(
-        f"{name} has a row of {found}, and rows of up to {most:,.0f} MB are read",
-        hint="split the row",
+        f"{name} has a row of more than {MAX_ROW_BYTES / 1e6:,.0f} MB", hint="split the row"
     )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hf_lorameta.errors import DatasetError, Option, UsageError
+from hf_lorameta.errors import DatasetError, Option
 
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
@@ -39,8 +39,7 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
     A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is.
 
     Raises:
-        DatasetError: there is no such split.
-        UsageError: a slice is in percent, or counts from the end.
+        DatasetError: there is no such split, or a slice is not in numbers of rows.
 
     Example:
         >>> pick_split("o/d", ["test", "train"], None)
@@ -50,12 +49,6 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
         return "train" if "train" in splits else splits[0]
     if requested and split_name(requested) in splits:
         return requested
-    if requested and requested.partition("[")[0] in splits:
-        part = requested.partition("[")[0]
-        raise UsageError(
-            f"the split {requested}: expected numbers of rows from the beginning",
-            hint=Option("split", f"{part}[:1000]"),
-        )
     problem = f"has no split {requested!r}" if requested else "has no split named train"
     likely = next((split for split in splits if split.startswith("train")), splits[0])
     option = Option("split", likely)

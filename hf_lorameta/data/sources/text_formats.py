@@ -6,12 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from hf_lorameta.tables import plural
-
 SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
-QUOTES = "\"'"
-"""Quotation marks of CSV files."""
 UTF8, WESTERN = "utf-8", "cp1252"
 _CANDIDATES = (
     WESTERN, "cp1251", "cp1250", "cp1254", "cp1253", "cp1256", "cp1255", "koi8_r",
@@ -22,9 +18,8 @@ CENTRAL = "cp1250"
 _RARE, _SYMBOL = re.compile("[ĺĹŕŔ]"), re.compile(r"\w[¹¾³£¥¯¼¿]\w")
 _GUESSED_BYTES = 1 << 16
 START = 1 << 16
-"""Bytes of a CSV file that show its form."""
+"""Bytes of a CSV file that show its separator."""
 _CHUNK = 1 << 20
-_ROWS = 200
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
 _NUMBERS = re.compile(r"\d{1,3}([,;|/ ]\d{1,3})*")
@@ -101,14 +96,6 @@ def _is_western(data: bytes, encoding: str) -> bool:
     return rare is not None and not _SYMBOL.search(data.decode(WESTERN))
 
 
-def encoding_note(name: str, encoding: str) -> str:
-    """Return what to tell the user about a guessed encoding."""
-    return (
-        f"{name} is not UTF-8: it is read as {encoding}. If its text looks wrong, save it as "
-        "UTF-8: iconv -f ENCODING -t UTF-8"
-    )
-
-
 def _telling_lines(data: bytes) -> bytes:
     """Return whole lines from the first one that is not ASCII."""
     first = _NOT_ASCII.search(data)
@@ -135,33 +122,9 @@ def separator_of(start: bytes, encoding: str) -> str:
         >>> separator_of(b"question, if any;answer;source", "utf-8")
         ';'
     """
-    lines = _lines(start, encoding) or [""]
+    lines = start.decode(encoding, "ignore").lstrip("\ufeff").splitlines() or [""]
     counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in SEPARATORS}
     return max(SEPARATORS, key=lambda mark: counts[mark])
-
-
-def quote_of(start: bytes, encoding: str, separator: str) -> str:
-    """Return the quotation mark of a CSV file: the one with which all rows have as many fields.
-
-    Args:
-        start: its first bytes, up to `START`.
-        encoding: of the file.
-        separator: of its fields.
-
-    Example:
-        >>> quote_of(b"text,label\\n'So, good.',pos\\n'It is bad',neg", "utf-8", ",")
-        "'"
-    """
-    lines = _lines(start, encoding)[: _ROWS if len(start) < START else -1]
-    for mark in QUOTES:
-        rows = csv.reader(lines[:_ROWS], delimiter=separator, quotechar=mark)
-        if len({len(row) for row in rows if row}) == 1:
-            return mark
-    return QUOTES[0]
-
-
-def _lines(start: bytes, encoding: str) -> list[str]:
-    return start.decode(encoding, "ignore").lstrip("\ufeff").splitlines()
 
 
 def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -186,18 +149,6 @@ def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> boo
     if any(map(_is_value, *zip(*columns, strict=True))):
         return True
     return all(_is_number(name) or _is_sentence(name, values) for name, values in columns)
-
-
-def name_columns(builder: Any, count: int) -> None:
-    """Make a CSV builder of `datasets` read the first line as a row, and name the columns."""
-    builder.config.header = None
-    builder.config.names = [f"column_{i}" for i in range(1, count + 1)]
-
-
-def header_note(name: str, count: int) -> str:
-    """Return what to tell the user about a file without a header."""
-    names = "column_1" if count == 1 else f"column_1 {'and' if count == 2 else 'to'} column_{count}"
-    return f"{name} has no header line: {plural(count, 'column')} named {names}"
 
 
 def _is_value(name: str, values: Sequence[Any]) -> bool:
