@@ -202,7 +202,7 @@ def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> tuple[list[
     read = sample.draw_from(others())
     if read and not sample.rows:
         raise UnlabeledDatasetError(
-            f"no output to compare answers with in {plural(read, 'row')}",
+            f"none of {plural(read, 'row')} has an output to compare with",
             hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
         )
     return draw_stratified(sample.rows, count, _SEED), len(found)

@@ -32,7 +32,7 @@ def refuse_without_adapters(bank: Bank, recipe: Recipe, dataset: DatasetInfo) ->
         raise UnlabeledDatasetError(
             f"no bank is used for {bank.index.base_model}, so its adapter has to learn from "
             "labeled rows, and the dataset has no outputs",
-            hint=[Option("columns", "input=COLUMN,output=COLUMN"), *_named(bank)],
+            hint=[Option("columns", "input=COLUMN,output=COLUMN"), *_named(bank), _train(bank)],
         )
 
 
@@ -51,7 +51,7 @@ def require_source(bank: Bank, recipe: Recipe) -> None:
     raise UsageError(
         f"no bank is used for {bank.index.base_model}, so its adapter has to be fitted or trained "
         "on labeled rows",
-        hint=[Option("train", 100), Option("fit", 300), *_named(bank)],
+        hint=[Option("train", 100), Option("fit", 300), *_named(bank), _train(bank)],
     )
 
 
@@ -60,3 +60,11 @@ def _named(bank: Bank) -> list[str | Option]:
     if not isinstance(bank, NoBank):
         return ["name another bank"]
     return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
+
+
+def _train(bank: NoBank) -> str:
+    base = bank.index.base_model
+    return (
+        "train a bank on datasets of your own, which takes hours: hf-lorameta bank train TASKS "
+        f"-o my-bank --base {base} --dry-run says how many"
+    )
