@@ -176,11 +176,13 @@ class Possible(NamedTuple):
 def possibilities(plan: Plan, pool: Sequence[Row], speed: float) -> list[Possible]:
     """Return what a time may be spent on: a fit, where that is possible and not asked for, too.
 
-    More rows are worth more than more layers, unless they are fewer than twice as many.
+    For labels, more rows are worth more than more layers, unless they are fewer than twice as many.
+    For texts, any training is worth more than a fit.
     """
     available = _left(len(pool), plan.recipe)
     counts = {min(rows, available) for rows in ROWS}
-    options = [Possible(2 * n, training_seconds(plan, n, speed), "train", n) for n in counts]
+    more = 0 if holds_labels(plan) else MOST_FITTED
+    options = [Possible(2 * n + more, training_seconds(plan, n, speed), "train", n) for n in counts]
     if plan.recipe.fit is None and plan.output_counts is not None:
         options += [
             Possible(n, training_seconds(plan, n, speed, FIT), "fit", n)

@@ -46,10 +46,12 @@ def session(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Session:
     return Session(bank)
 
 
-def write(folder: Path, number: int, output: bool = True) -> Path:
+def write(folder: Path, number: int, output: bool = True, labels: int | None = None) -> Path:
     path = folder / "rows.jsonl"
     rows = [
-        {"input": f"question {i}"} | ({"output": f"{i}"} if output else {}) for i in range(number)
+        {"input": f"question {i}"}
+        | ({"output": f"number {i % (labels or number)}"} if output else {})
+        for i in range(number)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -93,12 +95,21 @@ def test_the_time_of_the_fit_is_left_to_it(tmp_path: Path, session: Session) -> 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "field", "rows"), [(20, "fit", 16), (300, "fit", 256), (600, "train", 128)]
+    ("labels", "seconds", "field", "rows"),
+    [
+        (2, 20, "fit", 16),
+        (2, 300, "fit", 256),
+        (2, 600, "train", 128),
+        (None, 20, "fit", 16),
+        (None, 70, "train", 16),
+        (None, 300, "train", 64),
+    ],
 )
-def test_rows_are_fitted_on_where_fewer_than_half_as_many_can_be_trained_on(
+def test_many_labels_are_fitted_rather_than_few_trained_on_and_texts_only_where_no_training_fits(
     tmp_path: Path,
     session: Session,
     monkeypatch: pytest.MonkeyPatch,
+    labels: int | None,
     seconds: float,
     field: str,
     rows: int,
@@ -107,7 +118,7 @@ def test_rows_are_fitted_on_where_fewer_than_half_as_many_can_be_trained_on(
         return rows * (1 if depth == FIT else 4)
 
     monkeypatch.setattr(budget, "training_seconds", estimate)
-    path = write(tmp_path, 256)
+    path = write(tmp_path, 256, labels=labels)
     with Session(Bank.embedded()) as counting:
         dataset, recipe = open_dataset(path), Recipe()
         chosen, _, [reason, *_] = prepare(
