@@ -93,6 +93,6 @@ def test_without_the_hub_the_cache_is_used(cli: Shell, published: Published) -> 
     for revision in ("main", commit, commit[:8]):
         at = cli("inspect", published.repo, "--revision", revision, "--json", before=OFFLINE)
         assert at.json == contents
-    assert "not a valid repo id" in cli("inspect", "a b/c", before=OFFLINE, code=2).err
+    assert "neither a folder nor a Hub id" in cli("inspect", "a b/c", before=OFFLINE, code=5).err
     message = cli("inspect", "user/other", before=OFFLINE, code=6).err
     assert "user/other is not in the cache, and HF_HUB_OFFLINE is set" in message
