@@ -52,7 +52,7 @@ class Stored(BaseModel):
     @model_serializer(mode="wrap")
     def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = serialize(self)
-        unset = [name for name in self.left_out_if_unset if content[name] in (None, {})]
+        unset = [name for name in self.left_out_if_unset if content.get(name) in (None, {})]
         return {name: value for name, value in content.items() if name not in unset}
 
 

@@ -260,8 +260,11 @@ def bank_card(bank: Bank, repo_id: str) -> str:
     adapters = plural(len(bank), "LoRA adapter") if len(bank) else "a general LoRA adapter"
     packed = ""
     if packing := index.packing:
+        source = f"a bank whose `{INDEX_FILE}` has the SHA-256 `{packing.source}`"
+        if packing.source_id:
+            source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
         packed = (
-            f"It is a pack: its adapters share one basis per module, which retains "
+            f"It is a pack, made from {source}: its adapters share one basis per module, which retains "
             f"{packing.retained_whole:.1%} of the energy of their updates, and "
             f"{packing.retained_least:.1%} for the adapter that lost most.\n"
         )

@@ -117,7 +117,7 @@ def test_every_command_sends_the_token(cli: Shell, private: Private, case: Case)
 
 def test_bank_build_sends_the_token(cli: Shell, private: Private) -> None:
     build = ("bank", "build", private.manifest, "-o", "out", "--debug")
-    assert "none of 4" in cli(*build, code=4).err
+    assert "no entry can be used" in cli(*build, code=4).err
     done = cli(*build, "--token", private.token)
     assert len(cli("bank", "list", "out", "--json").json["entries"]) == 4
     assert private.token not in done.out + done.err

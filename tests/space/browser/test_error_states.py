@@ -20,7 +20,7 @@ ODD = lines([{"left": f"a {i}", "right": f"b {i}"} for i in range(12)])
 FILES = {
     "broken.parquet": (b"PAR1 no", "cannot be read"),
     "broken.jsonl": (b'{"input": "q", "output": "a"}\n{"input": \n', "line 2 is not"),
-    "numbers.json": (b"[1, 2, 3]", "rows are not objects"),
+    "number.json": (b"5", "cannot be read"),
     "nothing.csv": (b"", "has no rows"),
     "heads.csv": (b"input,output\n", "no rows"),
     "blank.jsonl": (lines([{"input": "q", "output": ""}] * 12), "has an output"),
