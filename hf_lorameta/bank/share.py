@@ -264,8 +264,8 @@ def bank_card(bank: Bank, repo_id: str) -> str:
         if packing.source_id:
             source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
         packed = (
-            f"It is a pack, made from {source}: its adapters share one basis per module, which retains "
-            f"{packing.retained_whole:.1%} of the energy of their updates, and "
+            f"It is a pack, made from {source}: its adapters share one basis per module, which "
+            f"retains {packing.retained_whole:.1%} of the energy of their updates, and "
             f"{packing.retained_least:.1%} for the adapter that lost most.\n"
         )
     return f"""---
