@@ -139,9 +139,17 @@ class Request:
             self.template and from_option(self.template),
             self.instruction and from_option(self.instruction),
         )
-        names = self.general_without.read_text("utf-8") if self.general_without else ""
+        names = _read_text(self.general_without) if self.general_without else ""
         left_out = set(names.split())
         return tuple(dataclasses.replace(t, general=t.name not in left_out) for t in found)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "name a text file with the names of tasks"
+        raise UsageError(f"{path} cannot be read: {error}", hint=hint) from None
 
 
 def _parameters() -> list[inspect.Parameter]:

@@ -92,7 +92,8 @@ def evaluate(
     if create_pr and not save_card:
         raise UsageError("a pull request needs scores for the card", hint=Option("save_card"))
     hub = Hub(token)
-    repos = [resolve_card_repo(name, hub) for name in adapters if save_card]
+    named = adapters if save_card else []
+    repos = [resolve_card_repo(name, hub=hub, create_pr=create_pr) for name in named]
     with stage_bars(quiet) as progress:
         prepared = prepare_evaluation(
             adapters, dataset, hub, max_rows=max_rows, shots=shots, named=base is not None,

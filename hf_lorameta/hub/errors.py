@@ -169,7 +169,7 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     if status == 403:
         return ForbiddenError(
             f"{what}: this account or token lacks the permission ({message or 'forbidden'})",
-            hint="use a token with write access to it",
+            hint=["use a token with write access to it", "name a repo of your own"],
         )
     if status in (404, 410):  # the Hub sends a code that tells what is missing, others may not
         return _not_found(f"{what} {requested}")

@@ -231,6 +231,8 @@ def read_adapter(folder: Path) -> SavedAdapter:
     """
     (config, weights), *_ = (check_adapter(path) for path in _adapter_folders(folder))
     provenance, coefficients = read_provenance(folder)
+    if (experts := len(_experts(folder))) and provenance and experts != len(coefficients):
+        raise AdapterError(f"{folder / EXPERTS} has {experts} adapters, not {len(coefficients)}")
     dtypes = tuple(sorted(weights.dtypes))
     return SavedAdapter(folder, config, len(weights.layout), dtypes, provenance, coefficients)
 
@@ -299,7 +301,12 @@ def _check_provenance(provenance: Any, coefficients: Any) -> None:
 
 def _adapter_folders(folder: Path) -> list[Path]:
     """Return the folder itself, or those of a mixture's adapters."""
-    experts = sorted((folder / EXPERTS).glob("*"))
-    if not experts or (folder / CONFIG_FILE).exists():
-        return [folder]
-    return [*experts, *folder.glob(SHARED)]
+    experts = _experts(folder)
+    return [*experts, *folder.glob(SHARED)] if experts else [folder]
+
+
+def _experts(folder: Path) -> list[Path]:
+    """Return the folders of a mixture's single adapters; none for any other adapter."""
+    if (folder / CONFIG_FILE).exists():
+        return []
+    return sorted(path for path in (folder / EXPERTS).glob("*") if path.is_dir())

@@ -47,6 +47,8 @@ FIT_ROWS = 300
 """Rows to fit on, at most, unless a recipe says how many."""
 _LEAST_FITTED = 48
 """Fewer rows are not fitted on unasked; `CHECK_ROWS` more are to check on."""
+LEAST_UNASKED = _LEAST_FITTED + CHECK_ROWS
+"""Different labeled rows that a dataset has to have for both."""
 _MOST_OPERATIONS = 3e13
 """Of a fit unasked: a minute or two on two cores."""
 _LABEL_NOVELTY, _MOST_LABELS = 0.1, 32

@@ -34,7 +34,6 @@ from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evalu
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.publish import suggest_pr
 from hf_lorameta.pipeline.session import LoadedModel
-from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -164,8 +163,8 @@ def prepare_evaluation(
     if skipped:
         logger.info("Skipping %d rows that were fitted, trained or checked on", skipped)
     if len(rows) < max_rows:
-        found = plural(len(rows), "row")
-        logger.info("Only %s instead of %d: the dataset has no other ones", found, max_rows)
+        besides = f", besides the {shots} examples of a prompt" if examples else ""
+        logger.info("The dataset has no more rows to score%s", besides)
     base_model = adapters.base.base_model or "the base model"
     logger.info("Scoring %d rows of split %s with %s", len(rows), opened.split, base_model)
     for warning in warnings:
@@ -290,7 +289,7 @@ def locate_adapters(
 # --- scores on the card ---------------------------------------------------------------------------
 
 
-def resolve_card_repo(name: str, hub: Hub) -> PinnedRepo | None:
+def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> PinnedRepo | None:
     """Check that an adapter's card can be written, before the adapter is scored.
 
     Returns:
@@ -299,8 +298,14 @@ def resolve_card_repo(name: str, hub: Hub) -> PinnedRepo | None:
     Raises:
         AuthError: no valid token.
         NotFoundError: no such repo.
+        UsageError: a pull request to a folder.
     """
     if Path(name).expanduser().is_dir():
+        if create_pr:
+            raise UsageError(
+                f"{name} is a folder, so there is nothing to open a pull request on",
+                hint=[Option("create_pr", change="leave out"), "name a repo"],
+            )
         return None
     hub.check_token()
     return hub.resolve(name, "model")

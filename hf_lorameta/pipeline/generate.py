@@ -12,6 +12,7 @@ from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.automatic import NOTHING, Automatic, obstacle_to_running, possible
 from hf_lorameta.pipeline.budget import (
+    LEAST_UNASKED,
     ROWS,
     budget_seconds,
     holds_labels,
@@ -270,6 +271,11 @@ def _prepared(plan: Plan, pool: Sequence[Row], wanted: Automatic) -> Prepared:
         reasons = (
             f"The adapter will be fitted on {count} labeled rows, since the outputs are labels and "
             "the base model is on this machine",
+        )
+    elif wanted.fit and differ and holds_labels(plan) and len(pool) < LEAST_UNASKED:
+        reasons = (
+            f"Not fitted on the {len(pool)} labeled rows, without which the adapter rarely gives "
+            f"the right label: fewer than {LEAST_UNASKED} are only fitted on if asked for",
         )
     rows = draw_rows(plan.recipe, pool)
     if not wanted.check:

@@ -64,7 +64,7 @@ class Source:
 
 
 def open_sources(names: Sequence[str], hub: Hub, bank: Callable[[], Bank]) -> list[Source]:
-    """Find adapters by name.
+    """Find adapters by name, where several from folders are numbered.
 
     Args:
         names: each a folder; a Hub id, ``user/adapter`` or ``user/adapter@revision``; or the name
@@ -77,7 +77,11 @@ def open_sources(names: Sequence[str], hub: Hub, bank: Callable[[], Bank]) -> li
         AdapterError: one is damaged, or no plain LoRA of one rank.
         HubError: a repo does not exist or the Hub cannot be reached.
     """
-    return [_open_source(name, hub, bank) for name in names]
+    sources = [_open_source(name, hub, bank) for name in names]
+    local = [i for i, source in enumerate(sources) if source.name == LOCAL]
+    for number, i in enumerate(local if len(local) > 1 else (), 1):
+        sources[i] = replace(sources[i], name=f"{LOCAL} {number}")
+    return sources
 
 
 def _open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:

@@ -116,8 +116,8 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
         )
         if not measured:
             yield (
-                "Expect little from this adapter: compare it with the base model on labeled rows "
-                "before you use it."
+                "Expect little from this adapter: train it on labeled rows, or compare it with the "
+                "base model on them before you use it."
             )
 
 
@@ -134,7 +134,7 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         if rows and requested and rows < requested:
             yield (
                 f"{done} on {rows} labeled rows, not {requested}: the "
-                "dataset has no more distinct ones."
+                "dataset has no more distinct ones, or no more were read."
             )
     if stopped := plan.interrupted:
         yield (
@@ -150,7 +150,8 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         chat = " with its own chat template" if check.base >= check.end else ""
         yield (
             f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
-            "as it is. Train it further, for example for 5 minutes."
+            "as it is. Train it further, for example for 5 minutes, or let a check on 16 rows "
+            "scale it down."
         )
 
 

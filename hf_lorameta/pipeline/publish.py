@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import (
     AdapterError,
@@ -33,6 +34,8 @@ from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
+    COEFFICIENTS_FILE,
+    EXPORTS,
     RECIPE_FILE,
     is_adapter_file,
     is_own_file,
@@ -209,14 +212,16 @@ def suggest_pr(existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
 
 
 def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
-    """List the files of the adapter to be replaced that the new one lacks, which would mislead.
+    """List the replaced adapter's files that the new one lacks and that would be misleading.
 
-    In a repo without a recipe, these are the weights and their config alone: others may be somebody
-    else's.
+    A ``Modelfile`` without a GGUF next to it was not written by this package and is not listed.
     """
-    existing = target.existing.files if target.existing else ()
-    is_stale = is_own_file if RECIPE_FILE in existing else is_adapter_file
-    return tuple(n for n in sorted(existing) if is_stale(n) and not (folder / n).exists())
+    existing = set(target.existing.files if target.existing else ())
+    stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
+    if RECIPE_FILE in existing:
+        stale += (COEFFICIENTS_FILE, CHART_FILE)
+    stale += tuple(sorted(filter(is_adapter_file, existing)))  # one of the two is a mixture
+    return tuple(name for name in stale if name in existing and not (folder / name).exists())
 
 
 @contextmanager

@@ -267,9 +267,9 @@ def _messages(generation: Generation) -> Iterator[str]:
     if count := len(plan.neighbors()):
         yield f"Combined {plural(count, 'adapter')} in {generation.seconds:.1f} s"
     if plan.fit:
-        yield _training_message("Fitted", plan.fit)
+        yield _training_message("Fitting", "Fitted", plan.fit)
     if plan.training:
-        yield _training_message("Trained", plan.training)
+        yield _training_message("Training", "Trained", plan.training)
     if check := plan.check:
         yield _check_message(check)
 
@@ -283,14 +283,15 @@ def _check_message(check: Check) -> str:
     return f"Checked on {check.rows} other rows: loss of the {losses}"
 
 
-def _training_message(done: str, training: Training) -> str:
-    """State the probabilities before and after a training; without a step they are the same."""
-    steps = plural(training.steps, "step") if training.steps else "no step, since none helped"
-    return (
-        f"{done} on {training.rows} rows for {steps}: the mean probability of an output token of "
-        f"{training.held_out} held-out rows is {training.base:.3f} with the base model, "
-        f"{training.start:.3f} before, {training.end:.3f} after"
-    )
+def _training_message(trying: str, done: str, training: Training) -> str:
+    """State the probabilities before a training, and after it if a step helped."""
+    where = f"the mean probability of an output token of {training.held_out} held-out rows"
+    before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
+    if not training.steps:
+        kept = "did not help, so the adapter stays as it was"
+        return f"{trying} on {training.rows} rows {kept}: {before}"
+    steps = plural(training.steps, "step")
+    return f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.3f} after"
 
 
 # --- export and JSON ------------------------------------------------------------------------------

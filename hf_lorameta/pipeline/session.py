@@ -60,6 +60,12 @@ class Session:
             raise UsageError(
                 "a loaded model needs its tokenizer", hint="give a pair: (model, tokenizer)"
             )
+        if not isinstance(bank, Bank | str | Path | None):
+            kind = type(bank).__name__
+            raise UsageError(
+                f"a {kind} was given as the bank, expected an opened bank, a folder or a Hub id",
+                hint=f"name the argument: {kind.lower()}=…",
+            )
         self._bank, self._base = bank, base
         self._revisions = {"revision": bank_revision, "base_revision": base_revision}
         self._token, self._model = token, model

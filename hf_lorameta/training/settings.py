@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import Option, UsageError
 
 _GENERAL_STEPS_PER_TASK, _GENERAL_STEPS, _GENERAL_MEASUREMENTS = 5, 1000, 8
 
@@ -75,6 +75,12 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}, expected a positive number")
+        if self.general_only and self.general_steps == 0:
+            hint = Option("general_steps", change="leave out")
+            raise UsageError("neither the general adapter nor others would be trained", hint=hint)
+        if not self.targets:
+            hint = Option("targets", "q_proj,k_proj,v_proj")
+            raise UsageError("no target modules are named", hint=hint)
 
     @property
     def scaling(self) -> float:

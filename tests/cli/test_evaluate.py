@@ -144,7 +144,7 @@ def test_columns_and_split_come_from_the_adapters_recipe(
     cli(*generate, "--bank", bank.folder, "-o", "a")
     messages = cli("evaluate", "a", before=fake_evaluator()).err
     assert "Scoring 30 rows of split validation" in messages
-    assert "Only 30 rows instead of 100" in messages
+    assert "The dataset has no more rows to score" in messages
     few = cli("evaluate", "a", "--max-rows", 30, "--shots", 0, before=fake_evaluator()).err
     assert "instead of" not in few
     assert "Warning" not in messages

@@ -130,6 +130,22 @@ def test_many_labels_are_fitted_rather_than_few_trained_on_and_texts_only_where_
     assert reason.startswith(f"{'Fitting' if field == 'fit' else 'Training'} on {rows} rows: at")
 
 
+@pytest.mark.parametrize(("rows", "fitted"), [(63, None), (64, 48)])
+def test_labels_of_too_few_rows_are_not_fitted_on_which_is_said(
+    tmp_path: Path,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+    fitted: int | None,
+) -> None:
+    monkeypatch.delenv(automatic.NO_BASE, raising=False)
+    path = write(tmp_path, rows, labels=2)
+    with Session(Bank.embedded()) as counting:
+        plan, _, [reason] = prepare(open_dataset(path), counting, Recipe(), wanted=Automatic())
+    assert plan.recipe.fit == fitted
+    assert ("fewer than 64 are only fitted on if asked for" in reason) == (fitted is None)
+
+
 def test_a_fit_takes_less_time_than_a_training(bank: Bank) -> None:
     of_rows = plan([{"input": "a question of some words", "output": "1"}] * 30, bank)
     fit, training = (training_seconds(of_rows, 300, 1e9, depth) for depth in (FIT, None))

@@ -124,7 +124,7 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     assert fit is not None
     assert (fit.steps, fit.end) == (0, fit.start)
     assert again.pairs == fitted.pairs
-    assert "for no step, since none helped: the mean" in again.messages[1]
+    assert "did not help, so the adapter stays as it was: the mean" in again.messages[1]
 
 
 def test_outputs_that_say_nothing_of_the_inputs_are_warned_of(

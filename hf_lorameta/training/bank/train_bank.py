@@ -117,7 +117,10 @@ def train_bank(
         general, output_prior = _general(of_general, job, plan, progress)
         if settings.general_only:
             if general is None:
-                raise BankError("a general adapter needs at least 2 tasks that can be read")
+                raise BankError(
+                    "a general adapter needs at least 2 tasks that can be read",
+                    hint="name more tasks",
+                )
             tasks = []
         job = replace(job, general=general.sha256 if general else None)
         finished = {task.entry_name: finished_adapter(task, job) for task in tasks}
