@@ -237,6 +237,15 @@ def test_invalid_repo_ids_are_refused(field: str, bad: str) -> None:
         BankEntry(**entry)
 
 
+@pytest.mark.parametrize(
+    "bad", ["../x", "a..b", "a--b", "/abs", "-x", "", "a b", "x\\n", "a;b", "@"]
+)
+@pytest.mark.parametrize("field", ["revision", "dataset_revision"])
+def test_invalid_revisions_are_refused(field: str, bad: str) -> None:
+    text = HEAD + ENTRY + f'    {field}: "{bad}"\n'
+    assert error_of(text).startswith(f"m.yaml: entries.0.{field}: ")
+
+
 @pytest.mark.parametrize("good", ["a/b", "A-b.c_d/E.f-g_h", "a/b_", "0/1", "a.b/c"])
 def test_valid_repo_ids_are_accepted(good: str) -> None:
     assert BankEntry(adapter=good, dataset=good).adapter == good
