@@ -275,6 +275,11 @@ def test_deep_nesting_neither_crashes_nor_hangs(text: str) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_long_value_is_cut_in_its_error() -> None:
+    long = "[" * 5 + ", ".join(["[" + ", ".join(["abcdefgh"] * 6) + "]"] * 6) + "]" * 5
+    assert len(error_of(f"version: {long}\n").partition(", got ")[2]) == 80
+
+
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     for path, content in (
         ("none.yaml", None),
