@@ -174,7 +174,13 @@ class DatasetError(LoraMetaError):
 
 
 class ColumnsError(DatasetError):
-    """The columns match no known layout, or several."""
+    """The columns match no known layout, or several.
+
+    Attributes:
+        field: path of a column with several fields, and path of the field to propose instead.
+    """
+
+    field: tuple[str, str] | None = None
 
 
 class DatasetTooLargeError(DatasetError):

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_lorameta.bank.index import INDEX_FILE
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.safetensors import read_range
@@ -62,10 +63,11 @@ class BankFiles:
     def _source(self, name: str) -> Remote:
         if self.remote is not None:
             return self.remote
+        problem = "is not the folder of a bank" if name == INDEX_FILE else f"holds no {name}"
         raise BankError(
-            f"{self.folder} is not the folder of a bank: it holds no {name}",
-            hint="name one that holds a whole bank, or get it again: hf download user/bank "
-            "--repo-type dataset --local-dir DIR",
+            f"{self.folder} {problem}",
+            hint="get a whole bank: hf download user/bank --repo-type dataset --local-dir DIR, or "
+            "build it again with hf-lorameta bank build",
         )
 
     def verified(self, name: str, digest: str | None) -> Path:

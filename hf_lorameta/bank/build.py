@@ -100,7 +100,8 @@ def build_bank(
 
     Raises:
         BankError: no entry is usable, there is no tokenizer, the folder holds adapters that are
-            not in the manifest, another build is running in it, or it cannot be written.
+            not in the manifest, another build is running in it, it cannot be written, or the
+            workers of the executor died.
     """
     hub = hub or Hub()
     base = None
@@ -200,8 +201,13 @@ def _outcomes(
             error: LoraMetaError | None = None
             try:
                 outcomes[entry.name] = future.result()
-            except (OSError, MemoryError, BrokenExecutor):
+            except (OSError, MemoryError):
                 raise  # a fault of this machine, not of the entry
+            except BrokenExecutor as problem:
+                raise BankError(
+                    f"the workers of the executor died ({type(problem).__name__})",
+                    hint="run the build again; finished entries are kept",
+                ) from None
             except Exception as problem:  # noqa: BLE001 - none ends the build
                 error = _as_known_error(problem)
                 outcomes[entry.name] = skip(entry, _reason(entry, error))

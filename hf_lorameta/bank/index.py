@@ -300,8 +300,10 @@ def parse_index(raw: bytes, folder: Path) -> Index:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BankError(
-            f"{path}: {field}: {problem_of(first['msg'])}",
-            hint="upgrade hf-lorameta, or build the bank again",
+            ": ".join(filter(None, (str(path), field, problem_of(first["msg"])))),
+            hint="pack it again: hf-lorameta bank pack"
+            if field == "packing.dtype"
+            else "upgrade hf-lorameta, or build the bank again",
         ) from None
     for problem in _problems(index):
         raise BankError(f"{path}: {problem}")

@@ -94,6 +94,10 @@ _Adapter = Annotated[
     str,
     _valid(f"{_ID} or namespace/name/folder, or a path such as ./lora", is_path, is_adapter_id),
 ]
+_REVISION = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][A-Za-z0-9._/-]*")
+_Revision = Annotated[
+    str, _valid("a commit, branch or tag", lambda v: bool(_REVISION.fullmatch(v)))
+]
 
 
 class Defaults(Stored):
@@ -112,8 +116,8 @@ class BankEntry(Defaults):
 
     adapter: _Adapter
     dataset: HubIdOrPath
-    revision: str | None = None
-    dataset_revision: str | None = None
+    revision: _Revision | None = None
+    dataset_revision: _Revision | None = None
     left_out_if_unset = ("instruction", "template")
 
     @field_validator("columns")
@@ -272,7 +276,7 @@ def _syntax_error(error: yaml.YAMLError, source: str) -> ManifestError:
 def _field_error(error: ValidationError, source: str) -> ManifestError:
     first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"])) or "manifest"
-    problem = f"{problem_of(first['msg'])}, got {reprlib.repr(first['input'])}"
+    problem = f"{problem_of(first['msg'])}, got {reprlib.repr(first['input'])[:80]}"
     problem = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(
         first["type"], problem
     )

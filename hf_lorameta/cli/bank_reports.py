@@ -97,7 +97,12 @@ def discovery_report(found: "Discovery", output: Path) -> str:
     ]
     if found.left_out:
         head = ["left out", "adapters", "such as"]
-        lines += ["", table(head, found.reasons()), "", "all of them, with details: add --json"]
+        lines += [
+            "",
+            table(head, found.reasons()),
+            "",
+            "all of them, with details: run it again with --json and another -o",
+        ]
     if found.more:
         lines.append("the Hub lists more adapters: raise --limit to look at them")
     if entries:

@@ -195,7 +195,7 @@ def pack(
     ] = None,
     retention: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of each module's energy to keep. Default: 0.98."),
+        typer.Option(min=0.01, max=1, help="Share of each module's energy to keep. Default: 0.98."),
     ] = None,
     token: TokenOption = None,
     json: JsonFlag = False,

@@ -18,6 +18,7 @@ from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
+from hf_lorameta.data.sources.text_formats import START
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
@@ -209,7 +210,7 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str
     """Return the rows of the sample as they are read, what to know about how, and doubts.
 
     Raises:
-        EmptyDatasetError: all inputs are blank.
+        EmptyDatasetError: rows have outputs, and their inputs are blank.
     """
     columns = reader.columns
     sample = [row for row in raw.sample if not reader.is_bad(row)] or raw.sample
@@ -217,9 +218,10 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str
     blank = 0
     if columns.input or columns.messages:
         blank = sum(not reader.has_input(row) for row in sample)
-        if blank == len(sample):
+        labeled = [source for source, row in zip(sample, rows, strict=True) if row[1].strip()]
+        if labeled and not any(map(reader.has_input, labeled)):
             raise EmptyDatasetError(
-                f"the inputs of the first {blank} rows are blank, as {columns} reads them",
+                f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
                 hint="name columns with texts",
             )
     notes = []
@@ -268,12 +270,20 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
         return open_repo(hub, repo, config, split)
-    if Path(name).exists():
+    if (path := Path(name)).exists():
         raise DatasetError(
             f"{name} does not end in {', '.join(sorted(FORMATS))}",
-            hint="convert it, or add .txt to its name if each line is a text",
+            hint="convert it" + ", or add .txt to its name if each line is a text" * _is_text(path),
         )
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint="hf-lorameta plan --dataset user/name",
     )
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file may hold text: its first bytes hold no NUL."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"\0" not in file.read(START)

@@ -78,6 +78,11 @@ class BaseArchitecture(NamedTuple):
         if name == "qwen35":
             keys = ("linear_num_key_heads", "linear_num_value_heads", "linear_value_head_dim")
             groups, values, size = (_count(text, key) for key in keys)
+            if values % groups:
+                raise AdapterError(
+                    f"the base's config.json has {values} linear_num_value_heads, expected a "
+                    f"multiple of {groups}"
+                )
             value_heads = groups, values, size
         return cls(name, layers, bool(tied), heads, value_heads)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import BankError
 from hf_lorameta.method.coefficients import softmin, standardize
 from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.types import Array, Progress, no_progress
@@ -94,6 +95,7 @@ def fit_neural(
 
     Raises:
         MissingExtraError: torch is not installed.
+        BankError: a value is not finite, or every adapter is zero.
 
     Example:
         >>> X = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], np.float32)
@@ -106,6 +108,12 @@ def fit_neural(
     import torch
 
     distances, G = np.asarray(distances, np.float64), np.asarray(gram, np.float64)
+    if not (np.isfinite(distances).all() and np.isfinite(G).all()):
+        raise BankError(
+            "the bank's distances or adapters are not finite: the rule cannot be fitted"
+        )
+    if not G.diagonal().mean() > 0:
+        raise BankError("every adapter of the bank is zero: there is nothing to predict")
     G = G / G.diagonal().mean()
     X = _standardized(distances)
     train, held_out = _split(len(G), seed)

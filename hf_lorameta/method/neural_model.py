@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hf_lorameta.errors import BankError
 from hf_lorameta.types import Array
 
+_FIT_HINT = "hf-lorameta bank fit DIR"
 _LAYER_NORM_EPS = 1e-5
 
 
@@ -49,7 +50,7 @@ class NeuralModel:
         """Build a network from arrays as `to_arrays` returns them.
 
         Raises:
-            BankError: a name is missing or unknown, or a shape is wrong.
+            BankError: a name is missing or unknown, a shape is wrong, or a value is not finite.
         """
         hidden = np.size(arrays.get("0.bias", ()))
         expected = cls.shapes(hidden)
@@ -59,8 +60,10 @@ class NeuralModel:
                 raise BankError(
                     f"the bank's neural model: {name} has shape {got.get(name)}, "
                     f"expected {expected.get(name)} at width {hidden}",
-                    hint="hf-lorameta bank fit DIR",
+                    hint=_FIT_HINT,
                 )
+            if not np.isfinite(arrays[name]).all():
+                raise BankError(f"the bank's neural model: {name} is not finite", hint=_FIT_HINT)
         return cls({name: np.array(arrays[name], np.float32) for name in expected})
 
     def to_arrays(self) -> dict[str, NDArray[np.float32]]:

@@ -40,6 +40,24 @@ class Sequential(Executor):
 build.build_bank(manifest.load(Path("m.yaml")), Path("b"), executor=Sequential())
 raise SystemExit(0)
 """
+DEAD = """
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from hf_lorameta.bank import build, manifest
+
+class Dead(Executor):
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        future.set_exception(BrokenProcessPool("a worker was killed"))
+        return future
+
+try:
+    build.build_bank(manifest.load(Path("m.yaml")), Path("b"), executor=Dead())
+except build.BankError as error:
+    print(error, error.hint)
+raise SystemExit(0)
+"""
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="distributed is not installed"
 )
@@ -51,6 +69,13 @@ def test_an_executor_that_can_only_submit_builds_the_same_bytes(
     bank.owner.manifest(tmp_path / "m.yaml")
     cli(before=SEQUENTIAL)
     assert tree(tmp_path / "b") == tree(bank.folder)
+
+
+def test_dead_workers_fail_a_build(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    bank.owner.manifest(tmp_path / "m.yaml")
+    said = cli(before=DEAD).out
+    assert "the workers of the executor died (BrokenProcessPool) run the build again" in said
+    assert not (tmp_path / "b/bank.json").exists()
 
 
 def await_request(cli: Shell, ended: Callable[[], bool], *parts: str) -> None:

@@ -237,6 +237,15 @@ def test_invalid_repo_ids_are_refused(field: str, bad: str) -> None:
         BankEntry(**entry)
 
 
+@pytest.mark.parametrize(
+    "bad", ["../x", "a..b", "a--b", "/abs", "-x", "", "a b", "x\\n", "a;b", "@"]
+)
+@pytest.mark.parametrize("field", ["revision", "dataset_revision"])
+def test_invalid_revisions_are_refused(field: str, bad: str) -> None:
+    text = HEAD + ENTRY + f'    {field}: "{bad}"\n'
+    assert error_of(text).startswith(f"m.yaml: entries.0.{field}: ")
+
+
 @pytest.mark.parametrize("good", ["a/b", "A-b.c_d/E.f-g_h", "a/b_", "0/1", "a.b/c"])
 def test_valid_repo_ids_are_accepted(good: str) -> None:
     assert BankEntry(adapter=good, dataset=good).adapter == good
@@ -264,6 +273,11 @@ def test_deep_nesting_neither_crashes_nor_hangs(text: str) -> None:
     started = time.monotonic()
     assert error_of(text).startswith("m.yaml:")
     assert time.monotonic() - started < 5
+
+
+def test_a_long_value_is_cut_in_its_error() -> None:
+    long = "[" * 5 + ", ".join(["[" + ", ".join(["abcdefgh"] * 6) + "]"] * 6) + "]" * 5
+    assert len(error_of(f"version: {long}\n").partition(", got ")[2]) == 80
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:

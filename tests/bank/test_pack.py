@@ -315,7 +315,7 @@ def test_small_factors_of_another_type_are_refused(tmp_path: Path) -> None:
         ({"spaces": []}, "a retained share"),
         ({"spaces": [[4, 4], [4, 99]]}, "expected at most"),
         ({"spaces": [[0, 4], [4, 4]]}, "expected at most"),
-        ({"dtype": "bf16"}, "dtype"),
+        ({"dtype": "bf16"}, "packing.dtype"),
         ({"retained": ["x"]}, "retained"),
         ({"strange": 1}, "strange"),
     ],
@@ -331,8 +331,9 @@ def test_an_index_with_inconsistent_packing_is_refused(
     if not outer:
         index["packing"] |= change
     path.write_text(json.dumps(index))
-    with pytest.raises(BankError, match=message):
+    with pytest.raises(BankError, match=message) as caught:
         Bank(tmp_path / "pack")
+    assert ("bank pack" in caught.value.hint) == ("dtype" in change)
 
 
 def test_a_basis_of_other_shapes_is_refused(tmp_path: Path) -> None:
@@ -382,6 +383,7 @@ def test_a_pack_is_listed_pushed_and_used(
 ) -> None:
     out = cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 6, "-q").out
     assert "of the updates' energy" in out
+    cli("bank", "pack", bank.folder, "-o", "none", "--retention", 0, code=2)
     report = cli("bank", "pack", bank.folder, "-o", "small", "--json", "-q").json
     assert report["after"] == Bank(tmp_path / "small").size
     assert min(report["retained"]) >= 0.97

@@ -378,9 +378,11 @@ def test_verify_names_the_file_with_a_flipped_bit(cli: Shell, bank: Built, tmp_p
     assert "tokenizer.json: missing" in cli("bank", "verify", copy, code=4).out
     (copy / "bank.json").write_text("[]")
     cli("bank", "verify", copy, code=4)
+    (copy / "bank.json").write_text("{")
+    assert "bank.json: Invalid JSON" in cli("bank", "list", copy, code=4).err
     (copy / "bank.json").write_text('{"schema_version": 99}')
     assert "schema_version: must be 1 or 2" in cli("bank", "list", copy, code=4).err
-    cli("bank", "list", tmp_path, code=4)
+    assert "is not the folder of a bank\n" in cli("bank", "list", tmp_path, code=4).err
     cli("bank", "list", "no/such", code=6)
     cli("bank", "list", "/no/such/folder", code=4)
 

@@ -167,6 +167,9 @@ def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
             open_dataset([row] * 3, **options)
     asked = pair | {"instruction": "What is it?"}
     assert open_dataset([asked]).head(1) == [("What is it?\n\nInput:  \nOutput:", "A cat.")]
+    unlabeled = [{"input": f"question {i}", "output": ""} for i in range(5)]
+    with pytest.raises(EmptyDatasetError, match="inputs of the first 3 rows are blank"):
+        open_dataset([*unlabeled, *[pair] * 3])
     assert open_dataset([pair, pair | {"input": "a"}]).head(1) == [(" ", "A cat.")]
     rows = [("q", "a"), ("q", " \n"), ("q", "")]
     profile = profile_rows(rows, lambda texts: [[0] * len(text) for text in texts], 1)
@@ -228,7 +231,7 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("rows.doc", "hello", "does not end in"),
         ("empty.jsonl", "", "no rows"),
         ("empty.csv", "", "empty.csv has no rows"),
-        ("strings.jsonl", '"a"\n"b"\n', "check that it is a well-formed .jsonl file"),
+        ("strings.jsonl", '"a"\n"b"\n', "each row an object, such as"),
         ("head.csv", "input,output\n", "no rows"),
         ("bad.json", "{{{", "cannot be read"),
         ("bad.parquet", "PAR1", "check that it is a well-formed .parquet file"),
@@ -281,16 +284,16 @@ def test_a_field_beside_others_with_texts_is_asked_for(tmp_path: Path) -> None:
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(ColumnsError, match="intent, slots") as caught:
         list(open_dataset(path).rows())
-    assert "output.intent" in caught.value.hint
-    columns = Columns(input="input", output="output.intent")
-    assert list(open_dataset(path, columns=columns).rows()) == [("Book it.", "book")]
+    assert caught.value.columns == Columns(input="input", output="output.intent")
+    assert caught.value.hint == "add --columns input=input,output=output.intent"
+    assert list(open_dataset(path, columns=caught.value.columns).rows()) == [("Book it.", "book")]
 
 
 def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)
     (tmp_path / "dd.jsonl").mkdir()
-    assert "no such file" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
+    assert "is no file" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
     assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
     assert "--dataset" in cli("plan", "--bank", bank.folder, code=2).err
 

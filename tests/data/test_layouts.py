@@ -393,3 +393,19 @@ def test_a_misspelled_column_is_answered_with_all_columns() -> None:
     rows = [{"text": "It rains.", "label": "bad"}]
     with pytest.raises(ColumnsError, match="no column txt; all columns: text, label"):
         open_dataset(rows, columns="input=txt,output=label")
+    with pytest.raises(ColumnsError) as caught:
+        open_dataset(rows, columns="input=text,output=lable")
+    assert caught.value.hint == "add --columns input=text,output=COLUMN"
+
+
+@pytest.mark.parametrize(
+    "columns", [("input", "language"), ("question", "difficulty"), ("prompt", "subject")]
+)
+def test_inputs_beside_another_column_than_an_id_are_asked_about(columns: tuple[str, str]) -> None:
+    rows = [{name: f"{name} {i % 2}" for name in columns} for i in range(4)]
+    with pytest.raises(UnlabeledDatasetError, match="no outputs") as caught:
+        open_dataset(rows)
+    assert f"input={columns[0]},output=COLUMN" in caught.value.hint
+    assert (
+        open_dataset([{"id": i, "input": f"text {i}"} for i in range(4)]).columns.input == "input"
+    )

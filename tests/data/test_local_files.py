@@ -107,6 +107,40 @@ def test_keys_of_a_json_object_need_not_be_names_of_splits(tmp_path: Path) -> No
         assert list(open_dataset(path, split=key).rows()) == [("a", "b")] * count
 
 
+def test_several_json_files_that_are_one_object_each_are_refused(tmp_path: Path) -> None:
+    for name, pair in zip("ab", PAIRS, strict=False):
+        rows = [{"input": pair[0], "output": pair[1]}] * 3
+        (tmp_path / f"{name}.json").write_text(json.dumps({"data": rows}))
+    with pytest.raises(DatasetError, match=r"a\.json is one object that holds rows") as caught:
+        open_dataset(f"{tmp_path}/*.json")
+    assert "JSON lines" in caught.value.hint
+    for name, pair in zip("ab", PAIRS, strict=False):  # one row each
+        (tmp_path / f"{name}.json").write_text(json.dumps({"input": pair[0], "output": pair[1]}))
+    assert list(open_dataset(f"{tmp_path}/*.json").rows()) == PAIRS[:2]
+
+
+@pytest.mark.parametrize("more", [{}, {"id": 1}])
+def test_a_json_object_with_a_list_of_turns_is_one_chat(
+    tmp_path: Path, more: dict[str, int]
+) -> None:
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    (tmp_path / "chat.json").write_text(json.dumps(more | {"conversations": turns}, indent=1))
+    assert list(open_dataset(tmp_path / "chat.json").rows()) == [("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says_txt"),
+    [("train.label", b"DESC:manner How?\n", True), ("my rows.xlsx", b"PK\x00", False)],
+)
+def test_only_text_is_to_be_named_txt(
+    tmp_path: Path, name: str, content: bytes, says_txt: bool
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match="does not end in") as error:
+        open_dataset(str(tmp_path / name))
+    assert (".txt to its name" in error.value.hint) == says_txt
+
+
 def test_json_lines_are_told_by_their_first_two_lines() -> None:
     file = io.BytesIO(LINES)
     assert rows_by_key(file) == {}
@@ -160,9 +194,14 @@ def test_a_slice_of_a_split_is_read_and_recorded(tmp_path: Path) -> None:
         assert (list(dataset.rows()), dataset.split) == (expected, split)
     with pytest.raises(EmptyDatasetError):
         open_dataset(path, split="train[50:]")
+    with pytest.raises(EmptyDatasetError) as empty:
+        open_dataset([{"input": "a", "output": "b"}], split="train[50:]")
+    assert empty.value.hint == "name another --split"
     for split in ("train[:10%]", "train[-5:]", "test[:5]"):
-        with pytest.raises(DatasetError, match="has no split"):
+        with pytest.raises(DatasetError, match="has no split") as caught:
             open_dataset(path, split=split)
+        part = split.partition("[")[0]
+        assert ("train[:1000]" in caught.value.hint) == (part == "train")
 
 
 # --- single words and separators ------------------------------------------------------------------

@@ -231,6 +231,7 @@ def test_base_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"linear_num_value_heads": 5}, "5 linear_num_value_heads, expected a multiple of 2"),
         ({"linear_num_value_heads": 8}, "24 rows, which do not divide into 8 heads"),
         ({"linear_num_key_heads": None}, "linear_num_key_heads None"),
     ],

@@ -225,6 +225,7 @@ def test_a_stored_network_can_be_loaded() -> None:
         ({"3.weight": np.zeros((8, 7))}, r"3.weight has shape \(8, 7\), expected \(8, 8\)"),
         ({"0.bias": np.zeros(3)}, r"expected \(3"),
         ({"7.weight": np.zeros(1)}, r"7.weight has shape \(1,\), expected None"),
+        ({"6.bias": np.array([np.nan])}, "6.bias is not finite"),
         ({"0.bias": np.zeros(0)}, "width 0"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hf_lorameta.environment import install_hint
-from hf_lorameta.errors import MissingExtraError
+from hf_lorameta.errors import BankError, MissingExtraError
 from hf_lorameta.method import neural as neural_module
 from hf_lorameta.method.coefficients import RuleInputs, neural, normalized
 from hf_lorameta.method.neural import FitReport, _split, fit_neural, gram
@@ -173,6 +173,19 @@ def test_a_fifth_is_held_out(n: int, held_out: int) -> None:
 
 
 # --- errors ---------------------------------------------------------------------------------------
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    wrong = np.eye(3)
+    wrong[1, 2] = np.nan
+    for arguments in ((wrong, np.eye(3)), (np.eye(3), wrong)):
+        with pytest.raises(BankError, match="not finite"):
+            fit_neural(*arguments)
+
+
+def test_adapters_that_are_all_zero_are_refused() -> None:
+    with pytest.raises(BankError, match="every adapter of the bank is zero"):
+        fit_neural(np.zeros((3, 3)), np.zeros((3, 3)))
 
 
 def test_missing_torch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,10 +159,9 @@ def _only_text(value: Mapping[str, Any], path: str) -> str | None:
     if not filled:
         return None
     fields = ", ".join(map(str, value))
-    raise ColumnsError(
-        f"column {path} contains a dict with the fields {fields}, expected text",
-        hint=f"name a field of it, such as {path}.{(texts or filled)[0]}",
-    )
+    error = ColumnsError(f"column {path} contains a dict with the fields {fields}, expected text")
+    error.field = path, f"{path}.{(texts or filled)[0]}"
+    raise error
 
 
 def _is_text(value: Any) -> bool:

@@ -267,5 +267,5 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
     if missing:
         raise ColumnsError(
             f"no column {', '.join(missing)}; all columns: {all_of(names)}",
-            hint=Option("columns", "input=COLUMN,output=COLUMN"),
+            hint=Option("columns", str(columns.renamed(lambda n: "COLUMN" if n in missing else n))),
         )

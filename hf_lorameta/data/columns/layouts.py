@@ -326,7 +326,7 @@ def _inputs_only(table: TableView) -> Columns | None:
     inputs = sorted(table.named(known.INPUTS))
     if not inputs or table.named((*known.OUTPUTS, "text")):
         return None
-    keys = {normalized(n) for n in table.names if not table.is_about(n)}
+    keys = {normalized(n) for n in table.names if not _is_id(n)}
     for layout in INPUT_LAYOUTS:
         if set(layout.names()) == keys and not table.labels:
             return layout.renamed(table.by_key.__getitem__)
@@ -339,6 +339,10 @@ def _inputs_only(table: TableView) -> Columns | None:
     problem = f"the dataset has inputs ({held}) and no outputs"
     advice = f"name the output column: {alone},output=COLUMN"
     raise unclear(table, problem, alone, advice=advice, kind=UnlabeledDatasetError)
+
+
+def _is_id(name: str) -> bool:
+    return normalized(name) in {"id", "idx", "index", "uid", "uuid"}
 
 
 RULES: tuple[Callable[[TableView], Columns | None], ...] = (

@@ -23,6 +23,7 @@ from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import cut
+from hf_lorameta.errors import ColumnsError, Option
 from hf_lorameta.types import Row
 
 
@@ -78,7 +79,14 @@ class RowReader:
     def read(self, row: Mapping[str, Any]) -> Row:
         """Return a row as text; both are empty if it should hold a conversation and does not."""
         columns = self.columns
-        parts = self._parts(row)
+        try:
+            parts = self._parts(row)
+        except ColumnsError as error:
+            if error.field:
+                path, field = error.field
+                error.columns = columns.renamed(lambda name: field if name == path else name)
+                error.advise(Option("columns", str(error.columns)))
+            raise
         if parts is None:
             return "", ""
         instruction, text, output = parts

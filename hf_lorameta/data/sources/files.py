@@ -59,7 +59,8 @@ def find_files(name: str | Path) -> list[Path]:
     if _wild(str(name)):
         files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     if not files or not all(map(Path.is_file, files)):
-        raise DatasetError(f"{name}: no such file", hint="name a file, or a Hub id: user/name")
+        problem = " is no file" if path.is_dir() else ": no such file"
+        raise DatasetError(f"{name}{problem}", hint="name a file, or a Hub id: user/name")
     return files
 
 
@@ -77,10 +78,16 @@ def open_files(name: str | Path, split: str | None) -> RawDataset:
     """Open the files that a name stands for, see `find_files`, as one stream of rows.
 
     Raises:
-        DatasetError: a file is missing or cannot be read, or there is no such split.
+        DatasetError: a file is missing or cannot be read, there is no such split, or one of several
+            files is one object that holds rows.
     """
     files = find_files(name)
     lists = _rows_in_object(files[0]) if len(files) == 1 else {}
+    if len(files) > 1 and (one := next(filter(_rows_in_object, files), None)):
+        raise DatasetError(
+            f"{one} is one object that holds rows, which is read of a single file only",
+            hint="name one file, or write JSON lines: an object for each row",
+        )
     raw = _open_object(files[0].name, lists, split) if lists else _open_rows(name, files, split)
     return replace(raw, revision=f"sha256:{digest(files)}")
 
@@ -131,7 +138,10 @@ def _reading_files(name: str | Path, files: Sequence[Path]) -> Iterator[None]:
                     hint="correct that line: each line must be one JSON object",
                 ) from None
         if type(error) is DatasetError:
-            hint = f"check that it is a well-formed {ending(files[0])} file"
+            form = ending(files[0])
+            hint = f"check that it is a well-formed {form} file"
+            if FORMATS.get(form) == "json":
+                hint += ', each row an object, such as {"input": "…", "output": "…"}'
             raise DatasetError(str(error), hint=hint) from None
         raise
 

@@ -4,6 +4,7 @@ import json
 from typing import IO, Any
 
 _START = 64
+_SPEAKERS = ({"role", "content"}, {"from", "value"})
 
 Rows = list[dict[str, Any]]
 
@@ -12,7 +13,8 @@ def rows_by_key(file: IO[bytes]) -> dict[str, Rows]:
     """Return the lists of rows in a file that is one JSON object; none if it is not.
 
     An object that holds columns, or rows by their ids, has one list, whose key is empty. Columns
-    are lists of the same length, or, as pandas writes them, values by the row's number.
+    are lists of the same length, or, as pandas writes them, values by the row's number. A list of
+    turns is part of a row, and is not one of rows.
 
     Example:
         >>> import io
@@ -26,6 +28,8 @@ def rows_by_key(file: IO[bytes]) -> dict[str, Rows]:
         {'': [{'q': 'a'}, {'q': 'b'}]}
         >>> rows_by_key(io.BytesIO(b'{"data": [{"text": "a"}]}\\n{"data": []}'))
         {}
+        >>> rows_by_key(io.BytesIO(b'{"messages": [{"role": "user", "content": "a"}]}'))
+        {}
     """
     found = _object(file)
     lists = {
@@ -33,7 +37,10 @@ def rows_by_key(file: IO[bytes]) -> dict[str, Rows]:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
     }  # fmt: skip
     if lists:
-        return lists
+        return {
+            key: rows for key, rows in lists.items()
+            if not any(turn <= set(row) for turn in _SPEAKERS for row in rows)
+        }  # fmt: skip
     rows = _transposed(found)
     return {"": rows} if len(rows) > 1 else {}
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 from hf_lorameta.data.sources import reading_limits
 from hf_lorameta.data.sources.reading_limits import row_too_large
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
+from hf_lorameta.errors import DatasetError, Option
 from hf_lorameta.hub.repo import Token
 
 _BATCH_BYTES = 256 << 20
@@ -56,12 +57,20 @@ def limit_rows(builder: Any, name: str) -> None:
     Args:
         builder: a `datasets.DatasetBuilder` of text files.
         name: of the dataset, for messages.
+
+    Raises:
+        DatasetError: a configuration in the dataset's card filters the rows of Parquet files.
     """
     kind = builder.__module__.rpartition(".")[2]
     if kind in _CHUNKS:
         builder.config.chunksize = min(builder.config.chunksize, _CHUNKS[kind])
     read = builder._generate_tables
     if kind == "parquet":
+        if builder.config.filters is not None:
+            raise DatasetError(
+                f"the card of {name} filters the rows of a configuration, which is not supported",
+                hint=Option("config", change="name another"),
+            )
         read = _ParquetReader(builder, name).tables
     if kind == "json":
         read = _with_limited_lines(read, name)

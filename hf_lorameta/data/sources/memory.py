@@ -8,7 +8,7 @@ from typing import Any
 from hf_lorameta.data.sources.raw_dataset import SAMPLE_ROWS, RawDataset, raw_dataset
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import pick_split, slice_bounds, split_name
-from hf_lorameta.errors import DatasetError, EmptyDatasetError
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
 
 _NAME = "the dataset"
 
@@ -60,7 +60,8 @@ def listed_rows(rows: Sequence[Mapping[Any, Any]], split: str) -> RawDataset:
     """
     chosen = rows[slice(*slice_bounds(split))]
     if not chosen:
-        raise EmptyDatasetError(f"the split {split} has no rows")
+        hint = Option("split", change="name another") if "[" in split else ()
+        raise EmptyDatasetError(f"the split {split} has no rows", hint=hint)
 
     def read(rows: Sequence[Mapping[Any, Any]]) -> Iterator[dict[str, Any]]:
         return ({str(name): _plain(value) for name, value in row.items()} for row in rows)

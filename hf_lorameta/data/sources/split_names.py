@@ -51,7 +51,8 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
         return requested
     problem = f"has no split {requested!r}" if requested else "has no split named train"
     likely = next((split for split in splits if split.startswith("train")), splits[0])
-    option = Option("split", likely)
+    part = (requested or "").partition("[")[0]
+    option = Option("split", f"{part}[:1000]" if part in splits else likely)
     error = DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=option)
     error.option = option
     raise error
