@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_lorameta import space_build
+from hf_lorameta import __version__, space_build
 from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
@@ -107,8 +107,8 @@ def test_an_earlier_build_is_replaced_with_all_its_files(
     for made in (built, folder):
         build_space(made)
     files = relative_files(folder)
-    earlier = "views/removed.py", "hf_lorameta/a/removed.py", "hf_lorameta-0.0.1-x.whl", "files.json"
-    for name in earlier:
+    removed = ("views/removed.py", "hf_lorameta/a/removed.py")
+    for name in (*removed, "hf_lorameta-0.0.1-x.whl", "files.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("of an earlier version")
     (folder / "thesis.txt").write_text("mine")
@@ -171,7 +171,7 @@ def test_a_link_in_a_build_is_deleted_and_not_what_it_points_to(
 
 
 @pytest.mark.parametrize(
-    ("name", "version"), [("not-installed-here", space_build.__version__), ("hf-lorameta", "0.0")]
+    ("name", "version"), [("not-installed-here", __version__), ("hf-lorameta", "0.0")]
 )
 def test_a_package_that_is_not_installed_is_to_be_installed(
     name: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
