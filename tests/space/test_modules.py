@@ -360,11 +360,18 @@ def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
 @pytest.mark.skipif(find_spec("torch") is None, reason="adapters are improved with torch")
 @pytest.mark.parametrize(
     ("base", "width", "fetched"),
-    [("org/base", 64, True), ("org/base", 6144, False), ("org/none", 64, False)],
+    [
+        ("org/base", 64, True),
+        ("org/base", 6144, False),
+        ("org/base", 2400, False),  # needs 1.1 GB, and half of it is free besides the spare space
+        ("org/base", None, False),
+        ("org/secret", 64, False),
+        ("org/none", 64, False),
+    ],
 )
 def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
     base: str,
-    width: int,
+    width: int | None,
     fetched: bool,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -372,10 +379,16 @@ def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     index = SimpleNamespace(base_model=base, base_revision=None, vocab_size=100)
-    bank: Any = SimpleNamespace(index=index, layers_and_width=(4, width))
+    bank: Any = SimpleNamespace(index=index, folder=tmp_path)
+    config = {"num_hidden_layers": 4, "hidden_size": width}
+    files = {"config.json": json.dumps(config).encode(), "model.safetensors": b"weights"}
+    free = SimpleNamespace(free=(4 << 30) + 500_000_000)
+    monkeypatch.setattr("work.bank_loader.shutil.disk_usage", lambda _: free)
     with FaultHub() as hub:
-        hub.create_repo("org/base")
-        hub.commit("org/base", {"config.json": b"{}", "model.safetensors": b"weights"})
+        monkeypatch.setenv("HF_TOKEN", hub.add_user("org"))  # of the Space, not of a visitor
+        for repo in ("org/base", "org/secret"):
+            hub.create_repo(repo, private=repo == "org/secret")
+            hub.commit(repo, files)
         use_endpoint(monkeypatch, hub.url)
         fetch_base_model(bank)
         assert (find_at_hand(base) is not None) == fetched
