@@ -118,6 +118,10 @@ def test_empty_options_keep_the_defaults() -> None:
     assert inputs.recipe_of(rank=None, top_k=None, temperature=1.0, metric="") == Recipe()
 
 
+def test_a_temperature_may_have_a_decimal_comma() -> None:
+    assert inputs.recipe_of(temperature=" 0,5 ") == Recipe(temperature=0.5)
+
+
 def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
     columns = parse_columns("input=my text,output=label")
     request = DatasetRequest(
@@ -392,7 +396,7 @@ def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
         use_endpoint(monkeypatch, hub.url)
         fetch_base_model(bank)
         assert (find_at_hand(base) is not None) == fetched
-    assert ("cannot be improved" in caplog.text) == (base == "org/none")
+    assert ("cannot be improved" in caplog.text) == (base != "org/base")
 
 
 def test_a_fresh_copy_fetches_a_small_file_of_the_base_model(
@@ -591,6 +595,10 @@ def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:
         parse_columns("instruction=task,input=q,output=a").with_prompt("Say it.", None)
     shown = blocks.message_of(caught.value)
     assert shown == "A fixed instruction is for rows without one, but column task has theirs"
+    assert blocks.advice(caught.value) == ["Leave the instruction empty."]
+    with pytest.raises(UsageError) as caught:
+        inputs.recipe_of(top_k="1,5")
+    assert blocks.message_of(caught.value).startswith("Top k must be a valid integer")
 
 
 def test_an_option_in_the_advice_is_named_as_on_the_page() -> None:
