@@ -64,8 +64,8 @@ def build_space(
     """Write the folder of a Space; return the names of its files.
 
     Args:
-        folder: new, empty, or written by an earlier call, whose folders and files are replaced;
-            others in it are kept.
+        folder: new, empty, or written by an earlier call, whose files are replaced; what else is
+            in the folders of a build is deleted, and other files are kept.
         bank: dataset repo of the bank or pack that the Space uses; None is the bank in this
             package for `base`.
         base: Hub id of the base model; None is that of the bank, or of the default one.
@@ -84,7 +84,7 @@ def build_space(
         )
     elif base is not None:
         files |= _for_bank(files["README.md"], _embedded(base))
-    files = {WHEEL: _wheel(pages, package)} | files  # first: it marks a folder as a build
+    files = {WHEEL: _wheel(pages, package)} | files  # first, since it marks a folder as a build
     _clear(folder, files)
     for name, content in files.items():
         path = folder / name
@@ -107,8 +107,9 @@ def deploy_space(
     Other arguments are those of `build_space`.
 
     Args:
-        repo_id: ``user/space``; an existing Space gets the new files, loses others in the folders
-            of a build, and keeps its variables and all other files.
+        repo_id: ``user/space``; an existing Space gets the new files, and keeps its variables and
+            other files; if it is an earlier build, what else is in the folders of a build is
+            deleted.
         private: whether a new Space is private; an existing public one is then refused.
     """
     hub = hub or Hub()
@@ -122,9 +123,10 @@ def deploy_space(
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
         folder = Path(scratch)
         files = build_space(folder, bank=bank, base=base, revision=revision, hub=hub)
-        present = set(existing.files) - set(files) if existing else set()
+        present = sorted(existing.files) if existing else []
+        old = [name for name in present if name not in files and _is_of_build(name, files)]
         url = hub.publish(
-            Upload(folder, delete=sorted(name for name in present if _is_of_build(name, files))),
+            Upload(folder, delete=old if any(map(_is_wheel, present)) else ()),
             repo_id,
             message="The Space of hf-lorameta",
             private=private if existing is None else existing.private,
@@ -160,7 +162,7 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
 
 def _metadata(name: str) -> bytes:
     """Return a file of the metadata of the installed package."""
-    return (importlib.metadata.distribution(DISTRIBUTION).read_text(name) or "").encode()
+    return (_distribution().read_text(name) or "").encode()
 
 
 def _wheel(pages: Mapping[str, bytes], package: Mapping[str, bytes]) -> bytes:
@@ -203,17 +205,23 @@ def _clear(folder: Path, files: Iterable[str]) -> None:
         UsageError: it holds files, and not those of a build.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not (any(folder.glob(f"{_PACKAGE.name}-*.whl")) and (folder / PAGE).exists()):
-        refuse_other_files(folder, (path.name for path in folder.iterdir()))
-    for path in folder.iterdir():
+    present = sorted(folder.iterdir(), key=lambda path: _is_wheel(path.name))  # wheels last
+    if not any(_is_wheel(path.name) for path in present):
+        refuse_other_files(folder, (path.name for path in present))
+    for path in present:
         if _is_of_build(path.name, files):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _is_wheel(name: str) -> bool:
+    """Whether a file in a folder or a Space says that it is a build."""
+    return name.startswith(f"{_PACKAGE.name}-") and name.endswith(".whl")
 
 
 def _is_of_build(name: str, files: Iterable[str]) -> bool:
-    """Whether a name is in a folder of this build, or that of an earlier wheel or default bank."""
+    """Whether a name is in a folder of this build, or that of a file only earlier ones have."""
     top = name.partition("/")[0]
-    ours = {DEFAULTS_FILE, *(file.partition("/")[0] for file in files)}
+    ours = {DEFAULTS_FILE, "files.json", *(file.partition("/")[0] for file in files)}
     return top in ours or top.startswith(f"{_PACKAGE.name}-")
 
 
@@ -223,7 +231,7 @@ def _is_of_build(name: str, files: Iterable[str]) -> bool:
 def _requirements(text: str) -> str:
     """Return the pages' requirements and this package's, pinned to the installed versions."""
     own = [line for line in text.splitlines() if line and not line.startswith("#")]
-    needed = importlib.metadata.requires(DISTRIBUTION) or ()
+    needed = _distribution().requires or ()
     pinned = sorted(_pinned(line) for line in needed if "extra ==" not in line)
     return "\n".join([*own, *pinned]) + "\n"
 
@@ -251,3 +259,18 @@ def _for_bank(readme: bytes, bank: Bank) -> dict[str, bytes]:
         card.data["datasets"] = [bank.id]
     texts = {"README.md": str(card), DEFAULTS_FILE: json.dumps(defaults, indent=1) + "\n"}
     return {name: text.encode() for name, text in texts.items()}
+
+
+def _distribution() -> importlib.metadata.Distribution:
+    """Return the installed package; `UsageError` if only its files are there."""
+    try:
+        found = importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    if found is None or found.version != __version__:
+        raise UsageError(
+            f"{DISTRIBUTION} {__version__} is not installed as a package, so its requirements are "
+            "not known",
+            hint=pip_install("-e", "."),
+        )
+    return found

@@ -38,9 +38,9 @@ class AdapterActions(Actions):
         """Make the adapter of the plan, or show the one that was made to test it."""
         if not visit.accept(number):
             return self.nothing(visit)
+        if visit.draft is None or visit.adapter not in (None, visit.draft):
+            visit.report = None  # it is not of the adapter that will be shown
         visit.adapter = None
-        if visit.draft is None:
-            visit.report = None
 
         def work(job: Job) -> None:
             result = known(visit.plan_result)
@@ -184,7 +184,7 @@ class AdapterActions(Actions):
                 c.try_form: gr.Column(visible=not no_model),
                 c.test_form: gr.Column(visible=not no_model),
                 c.test_text: render("result.test", rows=rows),
-                c.improve_form: gr.Column(visible=how.improvable),
+                c.improve_form: gr.Column(visible=how.improvable and not adapter.trained),
                 c.sign_in_to_save: gr.HTML(visible=user is None),
                 c.save_form: gr.Column(visible=user is not None),
                 c.ask_again: gr.Column(visible=False),

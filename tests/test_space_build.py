@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_lorameta import space_build
+from hf_lorameta import __version__, space_build
 from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
@@ -107,7 +107,8 @@ def test_an_earlier_build_is_replaced_with_all_its_files(
     for made in (built, folder):
         build_space(made)
     files = relative_files(folder)
-    for name in ("views/removed.py", "hf_lorameta/a/removed.py", "hf_lorameta-0.0.1-x.whl"):
+    removed = ("views/removed.py", "hf_lorameta/a/removed.py")
+    for name in (*removed, "hf_lorameta-0.0.1-x.whl", "files.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("of an earlier version")
     (folder / "thesis.txt").write_text("mine")
@@ -121,6 +122,66 @@ def test_a_folder_with_a_page_of_somebody_else_is_refused(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=r"holds other files .app\.py"):
         build_space(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
+
+
+@pytest.mark.parametrize("breaks_at", [1, 3])
+def test_a_build_that_breaks_off_can_be_repeated(
+    breaks_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_build, "_package_files", lambda: iter(()))
+    files = build_space(tmp_path)
+    written: list[Path] = []
+
+    def write(path: Path, content: bytes) -> None:
+        written.append(path)
+        if len(written) > breaks_at:
+            raise OSError("no space left")
+        path.write_bytes(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(space_build, "write_atomically", write)
+        with pytest.raises(OSError, match="no space left"):
+            build_space(tmp_path)
+    assert relative_files(tmp_path) < set(files)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(OSError, match="cannot delete"):
+            build_space(tmp_path)
+    build_space(tmp_path)
+    assert relative_files(tmp_path) == set(files)
+
+
+def fail(path: Path) -> None:
+    raise OSError(f"cannot delete {path}")
+
+
+def test_a_link_in_a_build_is_deleted_and_not_what_it_points_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_build, "_package_files", lambda: iter(()))
+    folder, mine = tmp_path / "built", tmp_path / "mine"
+    files = build_space(folder)
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    (folder / "views").rename(tmp_path / "elsewhere")
+    (folder / "views").symlink_to(mine)
+    build_space(folder)
+    assert relative_files(folder) == set(files)
+    assert relative_files(mine) == {"thesis.txt"}
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("not-installed-here", __version__), ("hf-lorameta", "0.0")]
+)
+def test_a_package_that_is_not_installed_is_to_be_installed(
+    name: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_build, "DISTRIBUTION", name)
+    monkeypatch.setattr(space_build, "__version__", version)
+    with pytest.raises(UsageError, match=f"{version} is not installed as a package") as caught:
+        build_space(tmp_path / "page")
+    assert caught.value.hint.endswith("-e .")
+    assert not (tmp_path / "page").exists()
 
 
 # --- the commands -------------------------------------------------------------------------------
@@ -146,6 +207,19 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     deploy(code=6)  # without a token
     refused = deploy("--private", token=user.token, code=6).err
     assert f"{repo} exists and is public, but private was requested" in refused
+
+
+def test_deploy_keeps_all_files_of_a_space_that_is_no_build(cli: Shell, user: Account) -> None:
+    repo = f"{user.name}/mine"
+    cli.hub.create_repo(repo, repo_type="space")
+    mine = {"app.py": b"mine", "views/mine.py": b"", "defaults.json": b"{}", "files.json": b"{}"}
+    cli.hub.commit(repo, mine, repo_type="space")
+    cli("space", "deploy", "--repo", repo, token=user.token, before=ONE_FILE)
+    files = set(cli.hub.files(repo, repo_type="space"))
+    assert files > {*mine, WHEEL}
+    cli("space", "deploy", "--repo", repo, token=user.token, before=ONE_FILE)
+    gone = files - set(cli.hub.files(repo, repo_type="space"))
+    assert gone == {*mine} - {"app.py"}
 
 
 def test_a_paid_plan_allows_a_cpu(cli: Shell) -> None:

@@ -33,7 +33,10 @@ def build(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Write the folder of a Space: its pages, this package, pinned requirements."""
+    """Write the folder of a Space: its pages, this package, pinned requirements.
+
+    An earlier build there is replaced: what else is in the folders of a build is deleted.
+    """
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import build_space
 
@@ -54,7 +57,10 @@ def deploy(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Publish the Space in one commit; prints its URL."""
+    """Publish the Space in one commit; prints its URL.
+
+    An earlier build there is replaced: what else is in the folders of a build is deleted.
+    """
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import deploy_space
 

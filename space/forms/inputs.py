@@ -29,10 +29,14 @@ def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Credential
 def recipe_of(**options: str | float | None) -> Recipe:
     """Build a recipe from `OPTIONS`; None or an empty text keeps the default.
 
+    The temperature may have a decimal comma.
+
     Raises:
         RecipeError: an option is not a number, or out of range.
     """
     given = {name: v.strip() if isinstance(v, str) else v for name, v in options.items()}
+    if isinstance(temperature := given.get("temperature"), str):
+        given["temperature"] = temperature.replace(",", ".")
     return Recipe.of(**{name: value for name, value in given.items() if value not in (None, "")})
 
 

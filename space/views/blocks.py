@@ -69,11 +69,12 @@ _ADVICE: dict[type[LoraMetaError], str] = {
 _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",
+    "no instruction": "Leave the instruction empty.",
     "instruction": "Write the instruction into its field under “Prompt”.",
     "template": "Write the form into its field under “Prompt”: {input} and {instruction} where "
     "they belong, or the word chat.",
 }
-"""Where the page has an option that an error advises to change, unless its class says so."""
+"""Where the page has an option that an error advises to change, or to leave out."""
 
 
 def advice(error: LoraMetaError) -> list[str]:
@@ -81,7 +82,7 @@ def advice(error: LoraMetaError) -> list[str]:
     if isinstance(error, SpaceError):
         return [error.hint] * bool(error.hint)
     options = [part for part in error.advice if isinstance(part, Option)]
-    named = [part.name for part in options if part.change != "leave out"]
+    named = [f"{'no ' if part.change == 'leave out' else ''}{part.name}" for part in options]
     if places := [_PLACES[name] for name in named if name in _PLACES]:
         return places
     if type(error) is LoraMetaError:
@@ -96,6 +97,8 @@ def message_of(error: LoraMetaError) -> str:
     message = str(error).strip() or "Something went wrong that should not"
     first = message.partition(" ")[0]
     named = "/" in first or "." in first.rstrip(".")
+    if first == "top_k":
+        message = message.replace("_", " ", 1)
     return message if named else message[:1].upper() + message[1:]
 
 

@@ -1,5 +1,6 @@
 """The bank of a running Space: opened in the background, checked, and shared by all requests."""
 
+import math
 import shutil
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Literal
 from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.hub.base_model import find_at_hand, locate
+from hf_lorameta.hub.base_model import config_json, find_at_hand, layers_and_width, locate
 from hf_lorameta.pipeline.trial import require_llama
 from settings import Settings, base_gguf
 from work.jobs import Job, SpaceError, known_error, logger
@@ -139,15 +140,20 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
 def fetch_base_model(bank: Bank) -> None:
     """Fetch the base model's weights, so that adapters can be improved, if it is not a large one.
 
-    Where they cannot be had, the page does not offer to improve adapters.
+    Visitors never act with the Space's token, so it is not used. Where the weights cannot be had,
+    the page does not offer to improve adapters.
     """
-    index, (layers, width) = bank.index, bank.layers_and_width
-    if 12 * layers * width**2 + index.vocab_size * width > _MOST_PARAMETERS:
-        return
+    index = bank.index
+    base = index.base_model, index.base_revision
     try:
         require_eval()
-        if find_at_hand(index.base_model, index.base_revision) is None:
-            locate(index.base_model, index.base_revision)
+        if find_at_hand(*base) is not None:
+            return
+        layers, width = layers_and_width(config_json(*base, False)) or (math.inf, 1)
+        parameters = 12 * layers * width**2 + index.vocab_size * width
+        free = shutil.disk_usage(bank.folder).free
+        if parameters <= min(_MOST_PARAMETERS, (free - _SPARE_BYTES) / 4):  # 4 bytes for each
+            locate(*base, False)
     except LoraMetaError as error:
         logger.warning("adapters cannot be improved here: %s", error)
 

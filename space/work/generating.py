@@ -21,7 +21,7 @@ from hf_lorameta.pipeline.publish import (
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.tables import plural
 from limits.hourly import ADAPTERS
-from work.jobs import Job
+from work.jobs import Job, SpaceError
 from work.planning import NAME_CHARACTERS, REPO_ID, Credential, PlanResult, RequestError
 
 
@@ -160,9 +160,13 @@ def publish(
         job: canceled until the commit begins.
 
     Raises:
-        AuthError: the visitor is signed out.
+        SpaceError: the visitor is signed out.
         LoraMetaError: as `resolve_target`, `publish_folder` and `combine` raise.
     """
+    if credential is False:
+        raise SpaceError(
+            "Saving needs an account: sign in first", hint="Use the button at the top."
+        )
     hub = Hub(credential)
     repo_id = target_name(result, destination, hub.user())
     job.report("Checking the repo")

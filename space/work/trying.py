@@ -26,7 +26,7 @@ from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.trial import check_of, open_trial
-from limits.hourly import model_time
+from limits.hourly import ADAPTERS, model_time
 from work.generating import Adapter
 from work.jobs import Canceled, Job
 from work.planning import PlanResult, RequestError
@@ -217,7 +217,7 @@ class Improvement:
     message: str
 
 
-_NO_HELP = Improvement(None, "No training step helped on held-out rows: the adapter stays")
+_TOO_SHORT = Improvement(None, "The time is too short here to train the adapter: it stays")
 
 
 def rows_to_train(result: PlanResult) -> list[tuple[str, str]]:
@@ -249,26 +249,28 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
 
     Raises:
         LoraMetaError: the base model cannot be loaded or trained.
+        SpaceError: the visitor has made as many adapters as one may.
     """
+    ADAPTERS.check(job.address)
     rows = rows_to_train(result)
     with _turn(job), Session(bank, token=False) as session:
         start, most = time.monotonic(), _TIME_SHARE * job.seconds_left
         choice = recipe_within(result.plan, rows, session, most)
         job.check()
         if not choice.seconds:
-            return Improvement(None, "The time is too short here to train the adapter: it stays")
+            return _TOO_SHORT
         planned = replace(result.plan, recipe=choice.recipe)
         show = _ending(job.report, start + most)
         try:
             generation = make_adapter(planned, draw_rows(choice.recipe, rows), session, show)
-        except KeyboardInterrupt:
-            return _NO_HELP
+        except KeyboardInterrupt:  # before a step helped
+            return _TOO_SHORT
         except AdapterError:
             return Improvement(None, "Training did not make the adapter better than the base model")
     field = "training" if generation.plan.training else "fit"
     training = getattr(generation.plan, field)
     if training is None or not training.steps:
-        return _NO_HELP
+        return Improvement(None, "No training step helped on held-out rows: the adapter stays")
     given = replace(training, given_rows=True)
     generation = replace(
         generation, plan=replace(generation.plan, **{field: given}), seconds=adapter.seconds

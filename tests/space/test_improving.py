@@ -29,6 +29,7 @@ from hf_lorameta.types import Row  # noqa: E402
 
 sys.path.insert(0, str(SPACE))
 try:
+    from limits.hourly import HourlyShare
     from views import result as result_view
     from work import generating, jobs, trying
     from work.planning import PlanResult, RequestError
@@ -125,6 +126,7 @@ def test_a_training_without_gain_leaves_the_adapter(
     fast_training(monkeypatch.setattr, steps=4, lr=1e-9, warmup=1, evaluate_every=2)
     improved = trying.improve(adapter, result, bank, jobs.Job(120))
     assert improved.adapter is None
+    assert "No training step helped" in improved.message
     assert "the adapter stays" in result_view.improved_html(improved)
 
 
@@ -191,7 +193,24 @@ def test_a_training_that_takes_longer_than_estimated_ends_with_its_best_result(
         assert "until the time was over" in improved.message
         assert "until it was interrupted" in improved.adapter.read("README.md")
     else:
-        assert "No training step helped" in improved.message
+        assert "too short" in improved.message
+
+
+def test_a_visitor_who_has_made_enough_adapters_trains_none(
+    result: PlanResult, adapter: generating.Adapter, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = HourlyShare(10, "made adapters of 10 bytes")
+    share.add("", 10)
+    monkeypatch.setattr(trying, "ADAPTERS", share)
+    with pytest.raises(jobs.SpaceError, match="made adapters of 10 bytes within an hour"):
+        trying.improve(adapter, result, bank, jobs.Job(120))
+
+
+def test_saving_after_the_sign_in_has_ended_asks_to_sign_in(
+    result: PlanResult, adapter: generating.Adapter
+) -> None:
+    with pytest.raises(jobs.SpaceError, match="Saving needs an account: sign in first"):
+        generating.publish(result, adapter, generating.Destination(), False, jobs.Job(60))
 
 
 @pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])

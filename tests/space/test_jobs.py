@@ -4,12 +4,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hf_lorameta import plan
 from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
+from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.automatic import NO_BASE
 from tests.support.running_space import SPACE, missing
@@ -26,7 +29,7 @@ try:
     from dataset_actions import DatasetActions
     from settings import Settings
     from work import jobs, trying
-    from work.planning import DatasetRequest
+    from work.planning import DatasetRequest, PlanResult
     from work.visit import Visit
 finally:
     sys.path.remove(str(SPACE))
@@ -438,6 +441,34 @@ def test_requests_are_answered_while_the_base_model_is_looked_for(
     page |= shown(actions.run(visit, "adapter"))
     assert page["result"] == 7
     assert free == [True]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_adapter_that_was_trained_is_not_offered_to_be_trained_again(
+    visit: Visit, trained: bool
+) -> None:
+    result = PlanResult(plan(DATA_FOLDER / "train.jsonl"), [], "book")
+    loader: Any = SimpleNamespace(bank=result.plan.bank, no_model="")
+    adapter: Any = SimpleNamespace(
+        archive=Path("book.zip"), trained=trained, seconds=1.0, plan=result.plan, read=str
+    )
+    visit.request = DatasetRequest("u/d")
+    page = AdapterActions(COMPONENTS, loader, Settings())
+    shown = page.show_result(visit, result, adapter, adapter_actions.Shown(None, improvable=True))
+    assert is_visible(shown["improve_form"]) is not trained
+
+
+@pytest.mark.parametrize(("of_draft", "kept"), [(True, True), (False, False)])
+def test_beside_the_adapter_that_was_tested_first_no_report_of_a_trained_one_is_shown(
+    visit: Visit, of_draft: bool, kept: bool
+) -> None:
+    tested, trained = plan_with(NOT_COUNTED), plan_with(NOT_COUNTED)
+    trained.name = "trained"
+    report: Any = "a report"
+    visit.plan_result, visit.draft, visit.report = PLAN, tested, report
+    visit.adapter = tested if of_draft else trained
+    AdapterActions(COMPONENTS, BANK, Settings()).make(visit, 1, None)
+    assert (visit.report == report) == kept
 
 
 def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(

@@ -118,6 +118,10 @@ def test_empty_options_keep_the_defaults() -> None:
     assert inputs.recipe_of(rank=None, top_k=None, temperature=1.0, metric="") == Recipe()
 
 
+def test_a_temperature_may_have_a_decimal_comma() -> None:
+    assert inputs.recipe_of(temperature=" 0,5 ") == Recipe(temperature=0.5)
+
+
 def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
     columns = parse_columns("input=my text,output=label")
     request = DatasetRequest(
@@ -360,11 +364,18 @@ def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
 @pytest.mark.skipif(find_spec("torch") is None, reason="adapters are improved with torch")
 @pytest.mark.parametrize(
     ("base", "width", "fetched"),
-    [("org/base", 64, True), ("org/base", 6144, False), ("org/none", 64, False)],
+    [
+        ("org/base", 64, True),
+        ("org/base", 6144, False),
+        ("org/base", 2400, False),  # needs 1.1 GB, and half of it is free besides the spare space
+        ("org/base", None, False),
+        ("org/secret", 64, False),
+        ("org/none", 64, False),
+    ],
 )
 def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
     base: str,
-    width: int,
+    width: int | None,
     fetched: bool,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -372,14 +383,20 @@ def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     index = SimpleNamespace(base_model=base, base_revision=None, vocab_size=100)
-    bank: Any = SimpleNamespace(index=index, layers_and_width=(4, width))
+    bank: Any = SimpleNamespace(index=index, folder=tmp_path)
+    config = {"num_hidden_layers": 4, "hidden_size": width}
+    files = {"config.json": json.dumps(config).encode(), "model.safetensors": b"weights"}
+    free = SimpleNamespace(free=(4 << 30) + 500_000_000)
+    monkeypatch.setattr("work.bank_loader.shutil.disk_usage", lambda _: free)
     with FaultHub() as hub:
-        hub.create_repo("org/base")
-        hub.commit("org/base", {"config.json": b"{}", "model.safetensors": b"weights"})
+        monkeypatch.setenv("HF_TOKEN", hub.add_user("org"))  # of the Space, not of a visitor
+        for repo in ("org/base", "org/secret"):
+            hub.create_repo(repo, private=repo == "org/secret")
+            hub.commit(repo, files)
         use_endpoint(monkeypatch, hub.url)
         fetch_base_model(bank)
         assert (find_at_hand(base) is not None) == fetched
-    assert ("cannot be improved" in caplog.text) == (base == "org/none")
+    assert ("cannot be improved" in caplog.text) == (base != "org/base")
 
 
 def test_a_fresh_copy_fetches_a_small_file_of_the_base_model(
@@ -578,6 +595,10 @@ def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:
         parse_columns("instruction=task,input=q,output=a").with_prompt("Say it.", None)
     shown = blocks.message_of(caught.value)
     assert shown == "A fixed instruction is for rows without one, but column task has theirs"
+    assert blocks.advice(caught.value) == ["Leave the instruction empty."]
+    with pytest.raises(UsageError) as caught:
+        inputs.recipe_of(top_k="1,5")
+    assert blocks.message_of(caught.value).startswith("Top k must be a valid integer")
 
 
 def test_an_option_in_the_advice_is_named_as_on_the_page() -> None:
