@@ -117,7 +117,7 @@ def test_push_adds_and_deletes_exports_in_one_commit(
     before = {"mine.txt": b"mine", "Modelfile": b"FROM my-own"}
     cli.hub.create_repo(repo)
     cli.hub.commit(repo, dict(before))
-    cli(*command, "--overwrite", token=user.token)  # without a recipe, it is the user's own
+    cli(*command, "--overwrite", token=user.token)  # a Modelfile without a GGUF is the user's own
     assert cli.hub.read(repo, "Modelfile") == b"FROM my-own"
     count = len(cli.hub.commits(repo))
     cli(*command, "--overwrite", "--export", "gguf", token=user.token)
@@ -127,10 +127,10 @@ def test_push_adds_and_deletes_exports_in_one_commit(
     refused = cli(*command, "--rank", 1, token=user.token, code=6).err
     assert "adapter.gguf" in refused
     dry_run = cli(*command, "--rank", 1, "--overwrite", "--dry-run", token=user.token)
-    assert "adapter that would be deleted: Modelfile, adapter.gguf" in dry_run.err
+    assert "Files of the replaced adapter that would be deleted: adapter.gguf" in dry_run.err
     assert set(EXPORTS) <= set(cli.hub.files(repo))
     done = cli(*command, "--rank", 1, "--overwrite", "--json", token=user.token)
-    assert done.json["deleted"] == sorted(EXPORTS)
+    assert done.json["deleted"] == list(EXPORTS)
     assert "Files of the replaced adapter that are deleted" in done.err
     assert not set(EXPORTS) & set(cli.hub.files(repo))
     assert "mine.txt" in cli.hub.files(repo)
