@@ -39,7 +39,7 @@ _TRAINED, _SCORED = 3.5, 1.0
 
 Training takes 3, forward and backward, and about half a pass for the factors of all projections.
 """
-_TIMED_ROWS, _TIMED_OPERATIONS = 8, 3e11
+_TIMED_ROWS, _TIMED_OPERATIONS = 8, 1e12
 """Rows whose pass is timed, at most those of a training step, and their operations."""
 _CHECKED = 8
 """Cost of a row to check on, in forward passes: three methods, one with examples in its prompt."""
