@@ -50,6 +50,12 @@ def test_an_empty_name_of_a_dataset_is_refused_and_an_empty_split_is_none() -> N
     assert hf_lorameta.open_dataset(LINES, split="").split == "train"
 
 
+def test_a_recipe_in_the_place_of_the_bank_is_named_as_the_mistake() -> None:
+    with pytest.raises(UsageError, match="a Recipe was given as the bank") as error:
+        hf_lorameta.generate(LINES, Recipe(top_k=2))  # type: ignore[arg-type]
+    assert error.value.hint == "name the argument: recipe=…"
+
+
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
 def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path) -> None:
     path, bank = tmp_path / "rows.jsonl", plain_bank()

@@ -505,6 +505,12 @@ def test_an_interrupted_general_training_continues_exactly(
     assert resumed.index == whole.index
 
 
+@pytest.mark.parametrize("changes", [{"general_only": True, "general_steps": 0}, {"targets": ()}])
+def test_settings_that_would_train_nothing_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"no target modules|neither the general adapter"):
+        Settings(**changes)
+
+
 @needs_dask
 @pytest.mark.slow
 def test_dask_workers_train_the_same_bank(
