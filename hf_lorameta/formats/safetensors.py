@@ -154,11 +154,6 @@ def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     return np.frombuffer(raw, DTYPES[info.dtype]).reshape(info.shape).astype(np.float32)
 
 
-def widen_into(bits: NDArray[np.uint16], target: FloatArray) -> None:
-    """Convert the bits of bfloat16 values to float32, into an array of the same shape."""
-    np.left_shift(bits, 16, out=target.view(np.uint32), dtype=np.uint32, casting="unsafe")
-
-
 def narrow(array: NDArray[Any], dtype: str) -> bytes:
     """Round float values to a torch dtype name, to nearest even, and return their bytes."""
     with np.errstate(over="ignore", invalid="ignore"):

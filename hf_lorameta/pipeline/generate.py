@@ -265,14 +265,14 @@ def _missing_fit(plan: Plan, session: Session) -> Iterator[str]:
 def _prepared(plan: Plan, pool: Sequence[Row], wanted: Automatic) -> Prepared:
     """Draw the rows of a plan's recipe, and those of what is wanted besides."""
     reasons: tuple[str, ...] = ()
-    differ = len({output for _, output in pool}) > 1
-    if wanted.fit and differ and (count := rows_to_fit(plan, len(pool))):
+    may_fit = wanted.fit and len({output for _, output in pool}) > 1 and holds_labels(plan)
+    if may_fit and (count := rows_to_fit(plan, len(pool))):
         plan = replace(plan, recipe=plan.recipe.model_copy(update={"fit": count}))
         reasons = (
             f"The adapter will be fitted on {count} labeled rows, since the outputs are labels and "
             "the base model is on this machine",
         )
-    elif wanted.fit and differ and holds_labels(plan) and len(pool) < LEAST_UNASKED:
+    elif may_fit and len(pool) < LEAST_UNASKED:
         reasons = (
             f"Not fitted on the {len(pool)} labeled rows, without which the adapter rarely gives "
             f"the right label: fewer than {LEAST_UNASKED} are only fitted on if asked for",

@@ -259,7 +259,7 @@ def report(scores: FewRows, tasks: Sequence[str], methods: Sequence[str], name: 
     """Score tasks, print a table, and write it into the folder of the scores."""
     results: dict[str, list[Result]] = {}
     for task in tasks:
-        for method in ("base", "3-shot", *methods):
+        for method in dict.fromkeys(("base", "3-shot", *methods)):  # each once
             results.setdefault(method, []).append(scores.result(task, method))
         print(task, {m: round(r[-1]["loss"], 3) for m, r in results.items()}, flush=True)
     rows = [(method, *cells(results, method)) for method in results]
