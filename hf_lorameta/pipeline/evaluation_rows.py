@@ -14,8 +14,6 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.sources.files import is_local
-from hf_lorameta.data.sources.folders import is_folder, split_names
-from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.split_names import split_name
 from hf_lorameta.errors import (
     ColumnsError,
@@ -88,7 +86,7 @@ def open_to_evaluate(
         if str(name) == adapted.get("id"):
             reading["config"] = reading.get("config") or adapted["config"]
             reading["revision"] = reading.get("revision") or adapted["revision"]
-        reading["split"] = reading.get("split") or _test_split(name, hub, reading)
+        reading["split"] = reading.get("split") or TEST_SPLITS
     if reading.get("columns") is None and adapted.get("columns"):
         try:
             columns = Columns.model_validate(adapted["columns"])
@@ -96,15 +94,6 @@ def open_to_evaluate(
         except (ColumnsError, ValueError):
             pass  # another dataset, with columns of its own
     return open_dataset(name, hub, **reading)
-
-
-def _test_split(name: str | Path, hub: Hub, reading: ReadingOptions) -> str | None:
-    if is_folder(name):
-        splits = split_names(name, reading.get("config"))
-    else:
-        repo = hub.resolve(str(name), "dataset", reading.get("revision"))
-        splits = repo_choices(hub, repo, reading.get("config"))[1]
-    return next((split for split in TEST_SPLITS if split in splits), None)
 
 
 def rows_to_evaluate(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file
 from hf_lorameta.data.sources.files import digest
-from hf_lorameta.data.sources.hub_repos import RepoFiles, list_choices, open_split
+from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
 from hf_lorameta.data.sources.raw_dataset import RawDataset
+from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 
@@ -25,7 +26,7 @@ def is_folder(name: str | Path) -> bool:
 def open_folder(
     name: str | Path,
     config: str | None = None,
-    split: str | None = None,
+    split: Splits = None,
 ) -> RawDataset:
     """Open one split of a folder, whose card and file names state configurations and splits.
 
@@ -38,16 +39,6 @@ def open_folder(
     files = _as_repo(name)
     raw = open_split(files, config, split, _saved_splits(_resolved(name)))
     return replace(raw, revision=f"sha256:{files.repo.sha}")
-
-
-def split_names(name: str | Path, config: str | None = None) -> list[str]:
-    """Return the splits of a folder; of a configuration if it has several.
-
-    Raises:
-        DatasetError: no such configuration, or its files cannot be read.
-    """
-    files = _as_repo(name)
-    return list(_saved_splits(_resolved(name))) or list_choices(files, config)[1]
 
 
 def digest_of(path: Path) -> str:

@@ -18,7 +18,7 @@ from hf_lorameta.data.sources.data_files import (
 )
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.split_names import pick_split
+from hf_lorameta.data.sources.split_names import Splits, pick_split
 from hf_lorameta.errors import (
     AuthError,
     ConnectionLostError,
@@ -80,7 +80,7 @@ def open_repo(
     hub: Hub,
     repo: PinnedRepo,
     config: str | None = None,
-    split: str | None = None,
+    split: Splits = None,
 ) -> RawDataset:
     """Open one split of a dataset repo as a stream of rows; see `open_split`."""
     raw = _read(hub, repo, partial(open_split, config=config, split=split))
@@ -147,7 +147,7 @@ def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str]
 def open_split(
     files: RepoFiles,
     config: str | None = None,
-    split: str | None = None,
+    split: Splits = None,
     data_files: dict[str, list[str]] | None = None,
 ) -> RawDataset:
     """Open one split of a dataset repo or of a folder as a stream.

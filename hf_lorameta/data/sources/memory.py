@@ -7,13 +7,13 @@ from typing import Any
 
 from hf_lorameta.data.sources.raw_dataset import SAMPLE_ROWS, RawDataset, raw_dataset
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.split_names import pick_split, slice_bounds, split_name
+from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
 
 _NAME = "the dataset"
 
 
-def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
+def rows_in_memory(rows: Any, split: Splits = None) -> RawDataset:
     """Return one split of a dataset that is in memory.
 
     Args:
@@ -33,23 +33,23 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # of pandas
         rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
     if isinstance(rows, Mapping) and rows and all(hasattr(s, "features") for s in rows.values()):
-        split = pick_split(_NAME, [str(name) for name in rows], split)
-        rows, own = rows[split_name(split)], split
+        own = picked = pick_split(_NAME, [str(name) for name in rows], split)
+        rows = rows[split_name(own)]
     else:
         own = str(getattr(rows, "split", None) or "train")
-        split = split and pick_split(_NAME, [own.partition("[")[0]], split)
+        picked = pick_split(_NAME, [own.partition("[")[0]], split) if split else ""
     if hasattr(rows, "features"):  # of the library `datasets`; `own` may be a slice that it holds
         rows = rows.with_format(None)  # not of arrays or tensors
-        if split and hasattr(rows, "to_iterable_dataset"):  # whose slices may end past its end
+        if picked and hasattr(rows, "to_iterable_dataset"):  # whose slices may end past its end
             rows = rows.to_iterable_dataset()
-        raw = raw_dataset(rows, split or "train", partial(reading, _NAME))
-        return replace(raw, split=split or own)
+        raw = raw_dataset(rows, picked or "train", partial(reading, _NAME))
+        return replace(raw, split=picked or own)
     if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
         raise DatasetError(
             f"a dataset of type {type(rows).__name__} cannot be read",
             hint="give a Hub id, a file, a list of dictionaries, a DataFrame or a datasets.Dataset",
         )
-    return listed_rows(rows, split or own)
+    return listed_rows(rows, picked or own)
 
 
 def listed_rows(rows: Sequence[Mapping[Any, Any]], split: str) -> RawDataset:

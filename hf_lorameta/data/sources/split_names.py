@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from hf_lorameta.errors import DatasetError, Option
 
+Splits: TypeAlias = str | Sequence[str] | None
+"""A split; several, of which the first one that exists is read; None is train, or the only one."""
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
@@ -33,7 +36,7 @@ def slice_bounds(split: str) -> tuple[int, int | None]:
     return start, max(int(found["stop"]), start) if found["stop"] else None
 
 
-def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
+def pick_split(name: str, splits: Sequence[str], requested: Splits) -> str:
     """Return the requested split, else train, else the only one.
 
     A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is.
@@ -44,7 +47,11 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
     Example:
         >>> pick_split("o/d", ["test", "train"], None)
         'train'
+        >>> pick_split("o/d", ["dev", "test", "train"], ["test", "validation"])
+        'test'
     """
+    if requested and not isinstance(requested, str):
+        requested = next(filter(splits.__contains__, requested), None)
     if not requested and ("train" in splits or len(splits) == 1):
         return "train" if "train" in splits else splits[0]
     if requested and split_name(requested) in splits:
