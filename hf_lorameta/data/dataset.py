@@ -12,13 +12,13 @@ from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.doubts import doubts
-from hf_lorameta.data.sources.files import FORMATS, is_local, open_files
+from hf_lorameta.data.sources.files import FORMATS, is_local, open_files, other_name
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
-from hf_lorameta.data.sources.text_formats import START
+from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
@@ -108,7 +108,8 @@ class ReadingOptions(TypedDict, total=False):
 
     Attributes:
         config: configuration of a Hub dataset.
-        split: None is train, or the only one; a slice is ``train[:1000]``.
+        split: None is train, or the only one; a slice is ``train[:1000]``. Of several, the first
+            one that exists.
         revision: branch, tag or commit of a Hub dataset.
         columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them,
             see `hf_lorameta.data.columns.layouts.find_columns`.
@@ -118,7 +119,7 @@ class ReadingOptions(TypedDict, total=False):
     """
 
     config: str | None
-    split: str | None
+    split: Splits
     revision: str | None
     columns: ColumnsLike | None
     instruction: str | None
@@ -173,13 +174,18 @@ def as_dataset(
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Choose the columns of opened rows; arguments and errors are those of `open_dataset`."""
-    table, repo = TableView(raw.columns, raw.labels, raw.sample), raw.repo
+    table, repo, named = TableView(raw.columns, raw.labels, raw.sample), raw.repo, bool(columns)
     try:
         columns = columns or find_columns(table)
         require_columns(columns, raw.columns)
         columns = columns.with_prompt(instruction, template)
         reader = RowReader(raw, columns)
         first_rows, notes, found = _first_rows(raw, reader)
+        if not named and columns.names() == [columns.output]:
+            notes.append(
+                f"Column {columns.output} is read as output, without inputs. If it holds inputs, "
+                f"read the columns input={columns.output}"
+            )
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
@@ -273,17 +279,9 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     if (path := Path(name)).exists():
         raise DatasetError(
             f"{name} does not end in {', '.join(sorted(FORMATS))}",
-            hint="convert it" + ", or add .txt to its name if each line is a text" * _is_text(path),
+            hint=["convert it", "add .txt to its name if each line is a text"],
         )
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",
-        hint="hf-lorameta plan --dataset user/name",
+        hint=other_name(path),
     )
-
-
-def _is_text(path: Path) -> bool:
-    """Whether a file may hold text: its first bytes hold no NUL."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return b"\0" not in file.read(START)

@@ -128,17 +128,45 @@ def test_a_json_object_with_a_list_of_turns_is_one_chat(
     assert list(open_dataset(tmp_path / "chat.json").rows()) == [("a", "b")]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "says_txt"),
-    [("train.label", b"DESC:manner How?\n", True), ("my rows.xlsx", b"PK\x00", False)],
-)
-def test_only_text_is_to_be_named_txt(
-    tmp_path: Path, name: str, content: bytes, says_txt: bool
-) -> None:
-    (tmp_path / name).write_bytes(content)
+def test_a_file_of_text_with_another_ending_is_to_be_named_txt(tmp_path: Path) -> None:
+    (tmp_path / "train.label").write_text("DESC:manner How?\n")
     with pytest.raises(DatasetError, match="does not end in") as error:
-        open_dataset(str(tmp_path / name))
-    assert (".txt to its name" in error.value.hint) == says_txt
+        open_dataset(str(tmp_path / "train.label"))
+    assert ".txt to its name" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["row.jsonl", "rows.jsnl", "Rows.json"])
+def test_a_file_with_a_similar_name_is_proposed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(LINES)
+    (tmp_path / "README.md").write_text("# Rows\n")
+    with pytest.raises(DatasetError) as error:
+        open_dataset(tmp_path / name)
+    assert f"name {tmp_path / 'rows.jsonl'}, or a Hub id" in error.value.hint
+
+
+def test_the_only_column_of_a_file_may_hold_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "mails.jsonl"
+    path.write_text("".join(json.dumps({"mail": f"Dear {q}"}) + "\n" for q, _ in PAIRS))
+    dataset = open_dataset(path)
+    assert dataset.head(1) == [("", f"Dear {PAIRS[0][0]}")]
+    assert "read the columns input=mail" in " ".join(dataset.notes)
+    named = open_dataset(path, columns="input=mail")
+    assert named.head(1) == [(f"Dear {PAIRS[0][0]}", "")]
+    assert not any("columns" in note for note in named.notes)
+    assert not any("columns" in note for note in open_dataset(path, columns="output=mail").notes)
+
+
+@pytest.mark.parametrize("lines", ["null\n{}\n", "{}\nnull", "null\r\n\nnull\n{}\nnull"])
+def test_null_lines_are_rows_without_an_output(tmp_path: Path, lines: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines.replace("{}", json.dumps({"input": "a", "output": "b"})), newline="")
+    rows = list(open_dataset(path).rows())
+    assert (rows.count(("a", "b")), rows.count(("", ""))) == (1, lines.count("null"))
+    (tmp_path / "rows.json").write_text('[null, {"input": "a", "output": "b"}]')
+    assert list(open_dataset(tmp_path / "rows.json").rows()) == [("", ""), ("a", "b")]
+    path.write_text("null\n" * 3)
+    with pytest.raises(EmptyDatasetError):
+        open_dataset(path)
 
 
 def test_json_lines_are_told_by_their_first_two_lines() -> None:

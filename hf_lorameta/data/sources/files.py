@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hf_lorameta.data.sources.limited_stream import unpacked
 from hf_lorameta.data.sources.memory import listed_rows
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.split_names import pick_split, split_name
+from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError
 from hf_lorameta.files import sha256
 
@@ -60,8 +61,21 @@ def find_files(name: str | Path) -> list[Path]:
         files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     if not files or not all(map(Path.is_file, files)):
         problem = " is no file" if path.is_dir() else ": no such file"
-        raise DatasetError(f"{name}{problem}", hint="name a file, or a Hub id: user/name")
+        raise DatasetError(f"{name}{problem}", hint=other_name(path))
     return files
+
+
+def other_name(path: Path) -> list[str]:
+    """Return what to name instead of a file that does not exist: one named similarly, or another.
+
+    Example:
+        >>> other_name(Path("no/such/folder/rows.jsonl"))
+        ['name another file', 'a Hub id: user/name']
+    """
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = [other.name for other in beside if ending(other) in FORMATS]
+    similar = [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1)]
+    return [*(similar or ["name another file"]), "a Hub id: user/name"]
 
 
 def _wild(text: str) -> bool:
@@ -74,7 +88,7 @@ def digest(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
-def open_files(name: str | Path, split: str | None) -> RawDataset:
+def open_files(name: str | Path, split: Splits) -> RawDataset:
     """Open the files that a name stands for, see `find_files`, as one stream of rows.
 
     Raises:
@@ -98,7 +112,7 @@ def _rows_in_object(path: Path) -> dict[str, Rows]:
         return rows_by_key(file) if ending(path) == ".json" else {}
 
 
-def _open_object(name: str, lists: dict[str, Rows], split: str | None) -> RawDataset:
+def _open_object(name: str, lists: dict[str, Rows], split: Splits) -> RawDataset:
     """Open one of the lists of rows in a JSON file; of several, the keys are the splits."""
     split = pick_split(name, list(lists) if len(lists) > 1 else ["train"], split)
     key = split_name(split) if len(lists) > 1 else next(iter(lists))
@@ -107,7 +121,7 @@ def _open_object(name: str, lists: dict[str, Rows], split: str | None) -> RawDat
     return replace(listed_rows(rows, split), notes=(f"{name} is one object: {read}",))
 
 
-def _open_rows(name: str | Path, files: Sequence[Path], split: str | None) -> RawDataset:
+def _open_rows(name: str | Path, files: Sequence[Path], split: Splits) -> RawDataset:
     first, guard = files[0], partial(_reading_files, name, files)
     form = FORMATS.get(ending(first), "text")
     with guard():

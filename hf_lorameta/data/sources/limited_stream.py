@@ -7,11 +7,12 @@ A line of JSON is measured while it is read, since parsing a long one takes most
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from io import BufferedReader
-from types import FunctionType
+from io import BufferedReader, BytesIO
+from types import FunctionType, SimpleNamespace
 from typing import IO, Any
 
 from hf_lorameta.data.sources import reading_limits
@@ -25,6 +26,7 @@ _BATCH_ROWS = 1024
 _BLOCK = 1 << 16
 _CHUNKS = {"csv": 1000, "json": 10 << 20, "text": 10 << 20}  # rows, bytes, bytes
 
+_NULL = re.compile(rb"^null(?=\s*$)", re.MULTILINE)
 _DIFFER = "%s: rows differ in their columns; those of the first rows are read: %s"
 
 logger = logging.getLogger(__name__)
@@ -132,18 +134,36 @@ def _measured(read: Callable[..., Tables], name: str) -> Callable[..., Any]:
 
 
 def _with_limited_lines(read: Any, name: str) -> Callable[..., Tables]:
-    """Return a method of a builder that opens files whose lines are limited.
+    """Return a method of a builder that reads lines within the limit, also if they are ``null``.
 
     `datasets` replaces ``open`` in the builder's module, so it is looked up at each call.
     """
 
     def tables(*args: Any, **kwargs: Any) -> Tables:
         function = read.__func__
-        names = function.__globals__
-        opener = names.get("open", open)
-        limited = names | {"open": lambda *a, **k: limit_lines(opener(*a, **k), name)}
-        copy = FunctionType(function.__code__, limited, argdefs=function.__defaults__)
+        names = dict(function.__globals__)
+        opener, arrow = names.get("open", open), names["paj"]
+        names["open"] = lambda *a, **k: limit_lines(opener(*a, **k), name)
+        names["paj"] = SimpleNamespace(
+            **vars(arrow) | {"read_json": _without_null(arrow.read_json)}
+        )
+        copy = FunctionType(function.__code__, names, argdefs=function.__defaults__)
         return copy(read.__self__, *args, **kwargs)  # type: ignore[no-any-return]
+
+    return tables
+
+
+def _without_null(read_json: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a reader of JSON lines that takes ``null`` for an object without fields.
+
+    That of `pyarrow` crashes where a block starts with it.
+    """
+
+    def tables(file: BytesIO, **options: Any) -> Any:
+        lines = file.getvalue()
+        if lines.startswith(b"null") or b"\nnull" in lines:
+            lines = _NULL.sub(b"{}", lines)
+        return read_json(BytesIO(lines), **options)
 
     return tables
 
