@@ -1,6 +1,7 @@
 """Open a dataset, of the Hub, of local files or in memory, as a stream of (input, output) rows."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
@@ -11,7 +12,6 @@ from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, r
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
-from hf_lorameta.data.doubts import doubts
 from hf_lorameta.data.sources.files import FORMATS, is_local, open_files, other_name
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
@@ -23,6 +23,10 @@ from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageErr
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.types import Row
+
+_NUMBER = re.compile(r"[-+−$€]?\d[\d.,\s]*%?")
+_LEAST = 4
+"""Rows whose outputs are compared, at least."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class DatasetInfo:
         gated: whether access to the dataset has to be asked for.
         proposed: whether an instruction that was made from rows that are not public is put before
             them; it may name their classes.
-        doubts: why inputs may not hold what an answer needs, see `hf_lorameta.data.doubts`.
+        doubts: why inputs may not hold what an answer needs, see `doubts`.
     """
 
     id: str | None
@@ -285,3 +289,32 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint=other_name(path),
     )
+
+
+def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row], blank: int) -> Iterator[str]:
+    """Yield why a model of texts may not be able to answer from the inputs, without their text.
+
+    Args:
+        raw: the first rows as the files have them.
+        rows: the same rows as they are read.
+        blank: how many of them have a blank input.
+
+    Example:
+        >>> rows = [(f"{n} + {n} =", f"{2 * n}") for n in range(4)]
+        >>> list(doubts([], rows, 0))
+        ['The outputs are all different numbers, which such small models rarely compute.']
+    """
+    if any(_is_image(value) for row in raw for value in row.values()):
+        yield "The dataset holds images, which are not read."
+    if blank:
+        yield f"Of the first {len(rows)} inputs, {blank} are blank."
+    outputs = [output.strip() for _, output in rows if output.strip()]
+    different = len(outputs) >= _LEAST and len(set(outputs)) == len(outputs)
+    if different and all(map(_NUMBER.fullmatch, outputs)):
+        yield "The outputs are all different numbers, which such small models rarely compute."
+
+
+def _is_image(value: object) -> bool:
+    """Whether a value is an image: of the library `datasets`, not decoded, or of PIL."""
+    stored = isinstance(value, Mapping) and {"bytes", "path"} <= value.keys()
+    return stored or type(value).__module__.partition(".")[0] == "PIL"

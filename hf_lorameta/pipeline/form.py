@@ -6,9 +6,8 @@ from functools import partial
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset
-from hf_lorameta.data.instructions import shares_instruction
 from hf_lorameta.data.prompt import PROMPT
-from hf_lorameta.data.prompt_form import with_known_form
+from hf_lorameta.data.prompt_form import shares_instruction, with_known_form
 
 _COMPARED = 50
 """Datasets of a bank that are looked at, at most."""

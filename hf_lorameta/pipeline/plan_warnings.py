@@ -10,8 +10,7 @@ from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.data.instructions import shares_instruction, states_task
-from hf_lorameta.data.prompt_form import TEXT
+from hf_lorameta.data.prompt_form import TEXT, shares_instruction, states_task
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.form import expects_instructions
 from hf_lorameta.recipe import Recipe

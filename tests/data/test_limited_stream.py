@@ -196,6 +196,7 @@ def test_the_private_parts_of_datasets_that_are_replaced_are_as_expected() -> No
         assert list(signature(builder._cast_table).parameters)[:2] == ["self", "pa_table"]
     assert list(signature(Parquet._generate_tables).parameters)[1:] == ["files", "row_groups_list"]
     assert "open" in Json._generate_tables.__code__.co_names  # looked up in its module
+    assert "paj" in Json._generate_tables.__code__.co_names
     assert Json._generate_tables.__closure__ is None
     assert file_utils.config is config  # read at each attempt
     for name in raw_dataset.SETTINGS:

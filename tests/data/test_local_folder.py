@@ -6,7 +6,6 @@ import datasets
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.data.sources.folders import split_names
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from tests.conftest import Account, Built, Shell, rows
 
@@ -32,8 +31,8 @@ def test_what_save_to_disk_wrote_is_read_with_its_class_names(saved: Path) -> No
         dataset = open_dataset(saved / name)
         assert (dataset.split, dataset.private, dataset.id) == ("train", True, None)
         assert list(dataset.rows())[:2] == [("so good", "pos"), ("so bad", "neg")]
-    assert split_names(saved / "both") == ["train", "validation"]
-    assert open_dataset(saved / "both", split="validation").head(9) == [("so bad", "neg")]
+    for split in ("validation", ["test", "validation"]):
+        assert open_dataset(saved / "both", split=split).head(9) == [("so bad", "neg")]
 
 
 def test_the_revision_is_that_of_the_files(tmp_path: Path) -> None:

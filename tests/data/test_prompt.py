@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from hf_lorameta import generate
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.data.instructions import propose_instruction, states_task
 from hf_lorameta.data.prompt import as_option, from_option
-from hf_lorameta.data.prompt_form import with_known_form
+from hf_lorameta.data.prompt_form import propose_instruction, states_task, with_known_form
 from hf_lorameta.errors import UsageError
 from tests.conftest import Account, Built, Shell
 from tests.data.shapes import text

@@ -16,7 +16,7 @@ from hf_lorameta.data.sources.memory import listed_rows
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError
+from hf_lorameta.errors import DatasetError
 from hf_lorameta.files import sha256
 
 FORMATS = {
@@ -142,22 +142,20 @@ def _reading_files(name: str | Path, files: Sequence[Path]) -> Iterator[None]:
     try:
         with reading(str(name)):
             yield
-    except DatasetTooLargeError:
-        raise
     except DatasetError as error:
+        if type(error) is not DatasetError:
+            raise
         for path in files:
             if line := _malformed_line(path):
                 raise DatasetError(
                     f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
                     hint="correct that line: each line must be one JSON object",
                 ) from None
-        if type(error) is DatasetError:
-            form = ending(files[0])
-            hint = f"check that it is a well-formed {form} file"
-            if FORMATS.get(form) == "json":
-                hint += ', each row an object, such as {"input": "…", "output": "…"}'
-            raise DatasetError(str(error), hint=hint) from None
-        raise
+        form = ending(files[0])
+        hint = f"check that it is a well-formed {form} file"
+        if FORMATS.get(form) == "json":
+            hint += ', each row an object, such as {"input": "…", "output": "…"}'
+        raise DatasetError(str(error), hint=hint) from None
 
 
 def _malformed_line(path: Path) -> int | None:

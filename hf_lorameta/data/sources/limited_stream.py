@@ -33,20 +33,11 @@ logger = logging.getLogger(__name__)
 Tables = Iterator[tuple[Any, Any]]
 
 
-def open_file(builder: Any, path: str) -> Any:
-    """Open a file of a `datasets` builder, as it is stored, with the builder's token."""
-    from datasets import DownloadConfig
-    from datasets.utils.file_utils import xopen
-
-    download = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
-    return xopen(path, "rb", download_config=download)
-
-
 def unpacked(path: str, token: Token = None) -> AbstractContextManager[IO[bytes]]:
     """Open a local file, or one of the Hub, without its compression, if its name states one."""
     import fsspec
 
-    options = {"token": token} if "://" in path else {}
+    options = {"hf": {"token": token}} if "://" in path else {}
     opened: AbstractContextManager[IO[bytes]] = fsspec.open(
         path, "rb", compression="infer", **options
     )
@@ -225,7 +216,7 @@ class _ParquetReader:
     def tables(self, files: list[str], row_groups_list: list[Any]) -> Tables:
         """Yield tables; has the arguments of the builder's own method."""
         for number, (path, groups) in enumerate(zip(files, row_groups_list, strict=True)):
-            with open_file(self._builder, path) as file:
+            with unpacked(path, self._builder.token) as file:
                 for count, table in enumerate(self._of_file(file, groups)):
                     yield (number, count), table
 
