@@ -281,8 +281,6 @@ def _named_output(table: TableView) -> Columns | None:
 
 def _plain_text(table: TableView) -> Columns | None:
     """Text without inputs: a column named text, or the only column that can be read."""
-    if table.labels:
-        return None
     named = None if table.named(known.OUTPUTS) else table.by_key.get("text")
     only = table.usable[0] if len(table.usable) == 1 else None
     text = named or (only if only and table.kind(only) == "text" else None)

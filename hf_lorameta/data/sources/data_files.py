@@ -5,8 +5,7 @@ The card of a repo may name any path or URL as data files (``configs: - data_fil
 can see. Only relative paths are accepted here.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,18 +13,16 @@ from urllib.parse import urlsplit
 import huggingface_hub as hfh
 import yaml
 
+from hf_lorameta.data.columns.cells import texts_in
+from hf_lorameta.data.sources.files import FORMATS, ending
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
-FORMATS = ("arrow", "csv", "json", "parquet", "text")
+_BUILDERS = ("arrow", "csv", "json", "parquet", "text")
 """The formats of `datasets` that are read; others may refer to other files."""
 
 CARD_FILES = ("README.md", ".huggingface.yaml")
 """The files of a repo whose metadata may name data files."""
-
-_DATA_FILE = re.compile(
-    r".*\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|txt|zip)(\.(gz|bz2|xz|zst))?", re.IGNORECASE
-)
 
 
 def is_data_file(path: str) -> bool:
@@ -35,7 +32,7 @@ def is_data_file(path: str) -> bool:
         >>> is_data_file("data/Train.CSV"), is_data_file("rows.jsonl.gz"), is_data_file("README.md")
         (True, True, False)
     """
-    return _DATA_FILE.fullmatch(path) is not None
+    return ending(Path(path)) in {*FORMATS, ".arrow", ".zip"}
 
 
 def is_inside(pattern: str) -> bool:
@@ -65,7 +62,7 @@ def check_card(repo_id: str, path: Path) -> None:
     else:
         configs = (yaml.safe_load(text) or {}).get("configs")
     configs = [config for config in configs or () if isinstance(config, Mapping)]
-    for named in _paths([[one.get("data_files"), one.get("data_dir")] for one in configs]):
+    for named in texts_in([[one.get("data_files"), one.get("data_dir")] for one in configs]):
         if not is_inside(named):
             raise _outside(repo_id, named)
 
@@ -74,12 +71,12 @@ def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:
     """Check what `datasets` made of a repo, or of the folder `source`: the format and each file.
 
     Raises:
-        DatasetError: a format that is not in `FORMATS`, or a file outside the repo.
+        DatasetError: a format that is not in `_BUILDERS`, or a file outside the repo.
     """
     kind = builder.__module__.rpartition(".")[2]
-    if kind not in FORMATS:
+    if kind not in _BUILDERS:
         raise DatasetError(
-            f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(FORMATS)}",
+            f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(_BUILDERS)}",
             hint="choose a text dataset",
         )
     hub = f"hf://datasets/{repo.repo_id}@{repo.sha}"
@@ -95,14 +92,3 @@ def _outside(repo_id: str, named: str) -> DatasetError:
         f"{repo_id} names a data file outside its repo: {sanitize(named)}",
         hint="choose a dataset whose data files are in its own repo",
     )
-
-
-def _paths(value: object) -> Iterator[str]:
-    """Yield the strings in a value of a card."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _paths(list(value.values()))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _paths(item)
