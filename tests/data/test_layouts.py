@@ -194,6 +194,8 @@ READ = [
      "input=question,output=cop,choices=opa,choices=opb"),
     ({"context": "a", "question": "b", "answerA": "c", "answerB": "d", "label": 1},
      "input=context,input=question,output=label,choices=answerA,choices=answerB"),
+    ({"question": "a", "options": "b", "answer": "c"},
+     "input=question,input=options,output=answer"),
     ({"question": "a", "options": ["A)1", "B)2"], "rationale": "d", "correct": "A"},
      "input=question,output=correct,choices=options"),
     # chats and preferences

@@ -31,7 +31,7 @@ def test_what_save_to_disk_wrote_is_read_with_its_class_names(saved: Path) -> No
         dataset = open_dataset(saved / name)
         assert (dataset.split, dataset.private, dataset.id) == ("train", True, None)
         assert list(dataset.rows())[:2] == [("so good", "pos"), ("so bad", "neg")]
-    for split in ("validation", ["test", "validation"]):
+    for split in ("validation", ("test", "validation")):
         assert open_dataset(saved / "both", split=split).head(9) == [("so bad", "neg")]
 
 

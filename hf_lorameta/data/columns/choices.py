@@ -45,7 +45,7 @@ def _written_choices(table: TableView, right: str) -> Columns | None:
     """Choices within one text, of which a letter or number is right."""
     written = [n for n in table.named(("options", "choices")) if table.kind(n) == "text"]
     inputs = input_columns(table, {right, *written})
-    if written and inputs and table.repeats(right):
+    if written and inputs:
         return Columns(input=(*inputs, written[0]), output=right)
     return None
 

@@ -18,7 +18,7 @@ from hf_lorameta.data.sources.files import FORMATS, ending
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
-_BUILDERS = ("arrow", "csv", "json", "parquet", "text")
+_KINDS = ("arrow", "csv", "json", "parquet", "text")
 """The formats of `datasets` that are read; others may refer to other files."""
 
 CARD_FILES = ("README.md", ".huggingface.yaml")
@@ -71,12 +71,12 @@ def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:
     """Check what `datasets` made of a repo, or of the folder `source`: the format and each file.
 
     Raises:
-        DatasetError: a format that is not in `_BUILDERS`, or a file outside the repo.
+        DatasetError: a format that is not in `_KINDS`, or a file outside the repo.
     """
     kind = builder.__module__.rpartition(".")[2]
-    if kind not in _BUILDERS:
+    if kind not in _KINDS:
         raise DatasetError(
-            f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(_BUILDERS)}",
+            f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(_KINDS)}",
             hint="choose a text dataset",
         )
     hub = f"hf://datasets/{repo.repo_id}@{repo.sha}"

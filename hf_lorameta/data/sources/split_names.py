@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from hf_lorameta.errors import DatasetError, Option
 
-Splits: TypeAlias = str | Sequence[str] | None
+Splits: TypeAlias = str | tuple[str, ...] | None
 """A split; several, of which the first one that exists is read; None is train, or the only one."""
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
@@ -47,10 +47,10 @@ def pick_split(name: str, splits: Sequence[str], requested: Splits) -> str:
     Example:
         >>> pick_split("o/d", ["test", "train"], None)
         'train'
-        >>> pick_split("o/d", ["dev", "test", "train"], ["test", "validation"])
+        >>> pick_split("o/d", ["dev", "test", "train"], ("test", "validation"))
         'test'
     """
-    if requested and not isinstance(requested, str):
+    if isinstance(requested, tuple):
         requested = next(filter(splits.__contains__, requested), None)
     if not requested and ("train" in splits or len(splits) == 1):
         return "train" if "train" in splits else splits[0]
