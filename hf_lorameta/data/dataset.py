@@ -178,18 +178,13 @@ def as_dataset(
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Choose the columns of opened rows; arguments and errors are those of `open_dataset`."""
-    table, repo, named = TableView(raw.columns, raw.labels, raw.sample), raw.repo, bool(columns)
+    table, repo = TableView(raw.columns, raw.labels, raw.sample), raw.repo
     try:
         columns = columns or find_columns(table)
         require_columns(columns, raw.columns)
         columns = columns.with_prompt(instruction, template)
         reader = RowReader(raw, columns)
         first_rows, notes, found = _first_rows(raw, reader)
-        if not named and columns.names() == [columns.output]:
-            notes.append(
-                f"Column {columns.output} is read as output, without inputs. If it holds inputs, "
-                f"read the columns input={columns.output}"
-            )
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import shlex
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from hf_lorameta.data.sources.json_objects import rows_by_key
 from hf_lorameta.data.sources.text_formats import guess_encoding
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256
+from tests.conftest import Built, Shell
 
 PAIRS = [(f"question {i}, or so; café", f"answer {i}") for i in range(20)]
 LINES = b"".join(json.dumps({"input": q, "output": a}).encode() + b"\n" for q, a in PAIRS)
@@ -144,16 +146,14 @@ def test_a_file_with_a_similar_name_is_proposed(tmp_path: Path, name: str) -> No
     assert f"name {tmp_path / 'rows.jsonl'}, or a Hub id" in error.value.hint
 
 
-def test_the_only_column_of_a_file_may_hold_inputs(tmp_path: Path) -> None:
-    path = tmp_path / "mails.jsonl"
-    path.write_text("".join(json.dumps({"mail": f"Dear {q}"}) + "\n" for q, _ in PAIRS))
-    dataset = open_dataset(path)
-    assert dataset.head(1) == [("", f"Dear {PAIRS[0][0]}")]
-    assert "read the columns input=mail" in " ".join(dataset.notes)
-    named = open_dataset(path, columns="input=mail")
-    assert named.head(1) == [(f"Dear {PAIRS[0][0]}", "")]
-    assert not any("columns" in note for note in named.notes)
-    assert not any("columns" in note for note in open_dataset(path, columns="output=mail").notes)
+def test_the_only_column_of_a_file_may_hold_inputs(cli: Shell, bank: Built) -> None:
+    path = cli.cwd / "mails.jsonl"
+    path.write_text("".join(json.dumps({"my mail": f"Dear {q}"}) + "\n" for q, _ in PAIRS))
+    plan = ("plan", "-d", path, "--bank", bank.folder)
+    as_input = "--columns 'input=my mail'"
+    assert f"for inputs, add {as_input}" in cli(*plan).err
+    assert "The dataset has no outputs" in cli(*plan, *shlex.split(as_input)).err
+    assert as_input not in cli(*plan, "--columns", "output=my mail").err
 
 
 @pytest.mark.parametrize("lines", ["null\n{}\n", "{}\nnull", "null\r\n\nnull\n{}\nnull"])
