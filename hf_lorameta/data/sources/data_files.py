@@ -5,7 +5,7 @@ The card of a repo may name any path or URL as data files (``configs: - data_fil
 can see. Only relative paths are accepted here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import huggingface_hub as hfh
 import yaml
 
-from hf_lorameta.data.columns.cells import texts_in
 from hf_lorameta.data.sources.files import FORMATS, ending
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
@@ -62,7 +61,7 @@ def check_card(repo_id: str, path: Path) -> None:
     else:
         configs = (yaml.safe_load(text) or {}).get("configs")
     configs = [config for config in configs or () if isinstance(config, Mapping)]
-    for named in texts_in([[one.get("data_files"), one.get("data_dir")] for one in configs]):
+    for named in _paths([[one.get("data_files"), one.get("data_dir")] for one in configs]):
         if not is_inside(named):
             raise _outside(repo_id, named)
 
@@ -92,3 +91,14 @@ def _outside(repo_id: str, named: str) -> DatasetError:
         f"{repo_id} names a data file outside its repo: {sanitize(named)}",
         hint="choose a dataset whose data files are in its own repo",
     )
+
+
+def _paths(value: object) -> Iterator[str]:
+    """Yield the strings in a value of a card."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _paths(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _paths(item)
