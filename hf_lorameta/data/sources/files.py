@@ -70,12 +70,12 @@ def other_name(path: Path) -> list[str]:
 
     Example:
         >>> other_name(Path("no/such/folder/rows.jsonl"))
-        ['name another file', 'a Hub id: user/name']
+        ['name a file', 'a Hub id: user/name']
     """
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
     names = [other.name for other in beside if ending(other) in FORMATS]
     similar = [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1)]
-    return [*(similar or ["name another file"]), "a Hub id: user/name"]
+    return [*(similar or ["name a file"]), "a Hub id: user/name"]
 
 
 def _wild(text: str) -> bool:
