@@ -113,7 +113,13 @@ def dequantized(gguf: Path) -> Path:
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
             minutes = max(round(status.st_size / _BYTES_A_MINUTE), 1)
-            logger.warning("dequantizing %s once, which takes about %d min", gguf.name, minutes)
+            logger.warning(
+                "%s: dequantizing its weights in %s once, which takes about %d min; results differ "
+                "a little from those of unquantized weights",
+                gguf.name,
+                target,
+                minutes,
+            )
             with _time_shown(f"Dequantizing {gguf.name}"):
                 _convert(gguf, partial)
             partial.rename(target)
