@@ -184,12 +184,12 @@ class Hub(Connection):
         cached = hfh.try_to_load_from_cache(
             repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
         )
-        if isinstance(cached, str) and (blob is None or not blob.digest or _is(Path(cached), blob)):
+        if isinstance(cached, str) and (blob is None or blob.matches(Path(cached))):
             return Path(cached)
 
         def fetch() -> Path:
             downloaded = self._download_once(repo, path)
-            if blob and not _is(downloaded, blob):
+            if blob and not blob.matches(downloaded):
                 blob_file = downloaded.resolve()  # the target of the link in the cache
                 downloaded.unlink()
                 blob_file.unlink(missing_ok=True)
@@ -295,11 +295,6 @@ class Hub(Connection):
 
 
 # --- digests --------------------------------------------------------------------------------------
-
-
-def _is(path: Path, blob: Blob) -> bool:
-    with path.open("rb") as file:
-        return blob.matches(file)
 
 
 def _blob(repo: PinnedRepo, path: str) -> Blob:

@@ -53,7 +53,6 @@ class LocalHub:
             lifespan="off",
             log_config=None,
             log_level="critical",
-            server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
         )
