@@ -76,7 +76,7 @@ class Repo:
         tree = {path: entry for path, entry in merged.items() if entry is not None}
         if head and tree == before:
             return head
-        parent, date = head and head.sha, now()
+        parent, date = head.sha if head else None, now()
         identity = [self.type, self.id, parent, title, date, len(self.commits)]
         files = sorted((path, entry.oid) for path, entry in tree.items())
         sha = hashlib.sha1(json.dumps([identity, files]).encode(), usedforsecurity=False)

@@ -75,7 +75,7 @@ def test_missing_packages_are_reported_with_the_command_that_installs_them(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "torch" else find(name, *a)
     )
-    result = run._evaluate("org/base", 48, dict)
+    result = run._evaluate("org/base", 48, lambda command: {})
     assert result["scores"] is None
     assert result["summary"].splitlines() == [
         "Not evaluated: torch is not installed.",
