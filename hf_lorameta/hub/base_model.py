@@ -113,11 +113,9 @@ def size_at_hand(base_model: str, revision: str | None = None) -> int | None:
         >>> size_at_hand("no/such-model")
     """
     found = find_at_hand(base_model, revision)
-    if found is None:
-        return None
-    if found.suffix == ".gguf":
+    if found and found.suffix == ".gguf":
         config = base_config(read_metadata(found))
-    elif (found / _CONFIG_FILE).is_file():
+    elif found and (found / _CONFIG_FILE).is_file():
         config = read_object(found / _CONFIG_FILE, base_model)
     else:
         return None
