@@ -1,12 +1,9 @@
-"""The cache folder, the optional dependencies with the commands that install them, and a timer."""
+"""The cache folder, and the optional dependencies with the commands that install them."""
 
 import importlib.util
 import json
 import shlex
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from os import environ
 from pathlib import Path
@@ -52,10 +49,10 @@ def install_hint(extra: str) -> str:
     It names the source of this installation (Git commit, URL or folder), so that the command keeps
     the installed code; otherwise the project's repository, otherwise the package's name.
     """
-    origin = _origin()
+    origin, repository = _sources()
     if origin.get("dir_info", {}).get("editable"):
         return pip_install("-e", f"{unquote(urlsplit(origin['url']).path)}[{extra}]")
-    url = _pip_url(origin) if origin else _repository()
+    url = _pip_url(origin) if origin else repository
     requirement = f"{DISTRIBUTION}[{extra}]"
     return pip_install(f"{requirement} @ {url}" if url else requirement)
 
@@ -67,20 +64,25 @@ def remote_requirement(extra: str) -> str | None:
     None if there is neither: by its name alone, the other machine would install whatever package
     PyPI has under it.
     """
-    origin = _origin()
+    origin, repository = _sources()
     local = not origin or origin["url"].startswith("file:")
-    url = _repository() if local else _pip_url(origin)
+    url = repository if local else _pip_url(origin)
     return f"{DISTRIBUTION}[{extra}] @ {url}" if url else None
 
 
-def _origin() -> dict[str, Any]:
-    """Return the ``direct_url.json`` of this installation (PEP 610), empty if it has none."""
+def _sources() -> tuple[dict[str, Any], str]:
+    """Return the ``direct_url.json`` of this installation (PEP 610), and the project's repository.
+
+    The second is pip's URL of the Git repository. What is not stated is empty.
+    """
     try:
-        text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-    except metadata.PackageNotFoundError:
-        return {}
-    origin: dict[str, Any] = json.loads(text or "{}")
-    return origin
+        installed = metadata.distribution(DISTRIBUTION)
+    except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
+        return {}, ""
+    stated = installed.metadata.get_all("Project-URL") or ()
+    urls = dict(entry.split(", ", 1) for entry in stated)
+    repository = f"git+{urls['Repository']}" if "Repository" in urls else ""
+    return json.loads(installed.read_text("direct_url.json") or "{}"), repository
 
 
 def pip_install(*arguments: str) -> str:
@@ -104,34 +106,3 @@ def _pip_url(origin: dict[str, Any]) -> str:
         url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
     subdirectory = origin.get("subdirectory")
     return f"{url}#subdirectory={subdirectory}" if subdirectory else url
-
-
-def _repository() -> str:
-    """Return pip's URL of the project's Git repository, empty if the metadata states none yet."""
-    try:
-        stated = metadata.distribution(DISTRIBUTION).metadata
-    except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
-        return ""
-    for entry in stated.get_all("Project-URL") or ():
-        label, _, url = entry.partition(", ")
-        if label == "Repository" and "/OWNER/" not in url:
-            return f"git+{url}"
-    return ""
-
-
-@contextmanager
-def each_second(call: Callable[[], object]) -> Iterator[None]:
-    """Call a function from a thread, each second that the ``with`` block takes."""
-    finished = threading.Event()
-
-    def repeat() -> None:
-        while not finished.wait(1.0):
-            call()
-
-    thread = threading.Thread(target=repeat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()

@@ -134,11 +134,6 @@ class LoraMetaError(Exception):
         """The advice as the command line spells it; empty if there is none."""
         return in_words(self.advice, command_line)
 
-    @hint.setter
-    def hint(self, words: str) -> None:
-        self.advice = ()
-        self.advise(words)
-
     def __reduce__(self) -> tuple[object, tuple[object, ...], dict[str, str]]:
         # keeps `hint` when an error crosses a process boundary (executors, Dask)
         return (type(self), self.args, vars(self))

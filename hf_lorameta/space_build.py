@@ -113,7 +113,7 @@ def deploy_space(
         private: whether a new Space is private; an existing public one is then refused.
     """
     hub = hub or Hub()
-    hub.check_token()
+    hub.account()  # is there a valid token?
     existing = hub.existing(repo_id, "space")
     hardware = why = None
     if existing is not None:

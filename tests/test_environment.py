@@ -63,7 +63,6 @@ def test_hint_names_the_source_of_the_installation(
     [
         (REPOSITORY, "hf-lorameta[gguf] @ git+https://x.org/y"),
         ("Project-URL: Homepage, https://x.org\n", "hf-lorameta[gguf]"),
-        ("Project-URL: Repository, https://github.com/OWNER/y\n", "hf-lorameta[gguf]"),
         ("", "hf-lorameta[gguf]"),
     ],
 )

@@ -106,7 +106,7 @@ def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[in
 @cache_headers
 def _parsed(head: bytes, size: int) -> ParsedHeader:
     """Parse a header of small factors and check that each has its scales."""
-    infos = safetensors.read_header(lambda start, stop: head[start:stop], size, _SIZES)
+    infos = safetensors.parse_header(head, size, _SIZES)
     layout, rank = read_layout({n: i for n, i in infos.items() if not n.endswith(".scales")})
     found = {(name, info.dtype, info.shape) for name, info in infos.items()}
     if found != set(_small_tensors(layout, rank)):
@@ -169,7 +169,8 @@ class Basis:
     def __init__(self, path: Path, layout: Layout, small: Layout) -> None:
         self._read = partial(safetensors.read_range, path, error=IntegrityError)
         try:
-            self._infos = safetensors.read_header(self._read, path.stat().st_size)
+            size = path.stat().st_size
+            self._infos = safetensors.parse_header(safetensors.read_header(self._read, size), size)
         except AdapterError as error:
             raise IntegrityError(f"{path}: {error}") from None
         expected = dict(_basis_shapes(layout, small))

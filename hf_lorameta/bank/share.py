@@ -104,7 +104,7 @@ def push_bank(
             f"{folder} is not complete: {problems[0]}", hint="build or download the bank again"
         )
     hub = hub or Hub()
-    hub.check_token()
+    hub.account()  # is there a valid token?
     existing = hub.existing(repo_id, "dataset", blobs=True)
     private_entries = bank.index.private_parts
     if existing is not None:

@@ -18,5 +18,5 @@ def demo(
     """Run every step on this machine: a loopback Hub, the embedded bank, push, evaluate."""
     from hf_lorameta.demo.run import run_demo
 
-    report = run_demo(partial(log, quiet), max_rows=max_rows)
+    report = run_demo(partial(log, quiet), max_rows=max_rows, quiet=quiet)
     emit(json, report, lambda: str(report["summary"]))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,15 @@ ADAPTER_REPO = "newcomer/guestbook-adapter"
 _SAMPLES = 3
 
 
-def run_demo(say: Callable[[str], None], *, max_rows: int = 100) -> dict[str, Any]:
+def run_demo(
+    say: Callable[[str], None], *, max_rows: int = 100, quiet: bool = False
+) -> dict[str, Any]:
     """Run the demo.
 
     Args:
         say: shows what the demo does.
         max_rows: score at most this many.
+        quiet: whether the commands show no messages either, except errors.
 
     Returns:
         ``url`` of the adapter, ``seconds`` of generating it, ``scores`` by method (None without
@@ -53,14 +57,15 @@ def run_demo(say: Callable[[str], None], *, max_rows: int = 100) -> dict[str, An
     with tempfile.TemporaryDirectory(prefix="lorameta-demo-") as scratch, LocalHub() as hub:
         token = seed(hub)
         say(f"A Hub for this demo runs on {hub.url} until the demo ends.")
+        run = partial(_run, say=say, quiet=quiet)
         owner = _environment(hub, Path(scratch) / "owner", token)
         visitor = _environment(hub, Path(scratch) / "visitor", None)
 
         command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO]
         command += ["--no-fit", "--no-check"]  # a fit of these rows does not help, and takes time
-        pushed = _run([*command, "--repo-id", ADAPTER_REPO], owner, say)
+        pushed = run([*command, "--repo-id", ADAPTER_REPO], owner)
         say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
-        inspected = _run(["inspect", ADAPTER_REPO], visitor, say)
+        inspected = run(["inspect", ADAPTER_REPO], visitor)
         nearest = (f"{c['title']} {c['coefficient']:.1%}" for c in inspected["coefficients"][:3])
         say(f"Its recipe is public; the largest coefficients: {', '.join(nearest)}")
         result = {
@@ -68,7 +73,9 @@ def run_demo(say: Callable[[str], None], *, max_rows: int = 100) -> dict[str, An
             "seconds": pushed["seconds"],
             "try": _try_command(save_adapter(hub)),
         }
-        result |= _evaluate(inspected["base_model_name_or_path"], max_rows, visitor, say)
+        result |= _evaluate(
+            inspected["base_model_name_or_path"], max_rows, partial(run, environment=visitor)
+        )
     invitation = "Try the adapter on notes of your own (llama.cpp, on this CPU):"
     lines = [result["summary"], "", invitation]
     if importlib.util.find_spec("xllamacpp") is None:
@@ -112,31 +119,20 @@ def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, st
 
 
 def _run(
-    arguments: list[str], environment: dict[str, str], say: Callable[[str], None]
+    arguments: list[str], environment: dict[str, str], say: Callable[[str], None], quiet: bool
 ) -> dict[str, Any]:
-    """Run a command of this package, show its messages, and return its JSON."""
+    """Run a command of this package, which shows its messages, and return its JSON."""
     say(f"\n$ hf-lorameta {shlex.join(arguments)}")
     command = [sys.executable, "-m", "hf_lorameta", *arguments, "--json"]
-    messages = []
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as output,
-        subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.PIPE, encoding="utf-8"
-        ) as process,
-    ):
-        for line in process.stderr or ():
-            messages.append(line)
-            say(f"  {line.rstrip()}")
-        if process.wait():
-            text = "".join(messages).strip()
-            raise LoraMetaError(f"{arguments[0]} failed: {text[-1000:]}")
-        output.seek(0)
-        result: dict[str, Any] = json.load(output)
-    return result
+    command += ["--quiet"] if quiet else []
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise LoraMetaError(f"the demo ended: {arguments[0]} failed, see above")
+    return dict(json.loads(done.stdout))
 
 
 def _evaluate(
-    base_model: str, max_rows: int, environment: dict[str, str], say: Callable[[str], None]
+    base_model: str, max_rows: int, run: Callable[[list[str]], dict[str, Any]]
 ) -> dict[str, Any]:
     """Score the adapter beside the base model and a 3-shot prompt."""
     try:
@@ -148,7 +144,7 @@ def _evaluate(
             lines[1] += ", then run hf-lorameta demo again."
         return {"scores": None, "summary": "\n".join(lines)}
     command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", base]
-    report = _run([*command, "--max-rows", str(max_rows)], environment, say)
+    report = run([*command, "--max-rows", str(max_rows)])
     return {"scores": report["scores"], "summary": _summary(report)}
 
 

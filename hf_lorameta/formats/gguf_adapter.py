@@ -6,13 +6,11 @@ names come from the `gguf` package.
 Format: https://github.com/ggml-org/llama.cpp/blob/master/convert_lora_to_gguf.py
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_lorameta.environment import pip_install, require_extra
 from hf_lorameta.errors import AdapterError, MissingExtraError, Option
@@ -32,7 +30,7 @@ def export(
 ) -> Path:
     """Write the PEFT adapter in a folder as a GGUF LoRA adapter, and return the target.
 
-    Tensors are written one at a time, with `atomic_file`. The same inputs give the same bytes.
+    It is written with `atomic_file`. The same inputs give the same bytes.
 
     Raises:
         AdapterError: the adapter is broken, or does not fit the base model's modules or heads.
@@ -41,6 +39,7 @@ def export(
         MissingExtraError: the package `gguf` is not installed.
     """
     base = BaseArchitecture.from_config(base_config)
+    require_extra("gguf", extra="gguf")
     config, weights = check_adapter(folder)
     names = tensor_names(weights.layout, base)
     with writing(target, AdapterError, "name another target"), atomic_file(target) as file:
@@ -73,20 +72,14 @@ def tensor_names(layout: Layout, base: BaseArchitecture) -> dict[str, str]:
 
 def _name_map(base: BaseArchitecture) -> Any:
     """Return llama.cpp's names of a model's weights by transformers' names."""
-    gguf = _import_gguf()
+    import gguf
+
     architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
     if base.name not in architectures:
         raise MissingExtraError(
             f"the installed gguf package does not know {base.name}", hint=pip_install("-U", "gguf")
         )
     return gguf.get_tensor_name_map(architectures[base.name], base.layers)
-
-
-def _import_gguf() -> Any:
-    require_extra("gguf", extra="gguf")
-    import gguf
-
-    return gguf
 
 
 def _write(
@@ -97,7 +90,9 @@ def _write(
     names: Mapping[str, str],
     dtype: Dtype,
 ) -> None:
-    writer = _import_gguf().GGUFWriter(path, base.name)
+    import gguf
+
+    writer = gguf.GGUFWriter(path, base.name)
     writer.add_type("adapter")
     writer.add_file_type({"f32": 0, "f16": 1}[dtype])
     if config.base_model:
@@ -107,25 +102,6 @@ def _write(
     # llama.cpp multiplies by alpha / rank and knows no other scaling
     alpha = config.scaling * config.rank
     writer.add_float32("adapter.lora.alpha", alpha)
-    numpy_dtype = _DTYPES[dtype]
-    for module in weights.layout:
-        for factor in FACTORS:
-            name = f"{names[module.name]}.lora_{factor.lower()}"
-            shape = module.shape(factor, config.rank)
-            writer.add_tensor_info(
-                name, shape, numpy_dtype, math.prod(shape) * numpy_dtype.itemsize
-            )
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for values in _tensors(weights, base, dtype):
-            writer.write_tensor_data(values)
-    finally:
-        writer.close()
-
-
-def _tensors(weights: AdapterFile, base: BaseArchitecture, dtype: Dtype) -> Iterator[NDArray[Any]]:
     for module in weights.layout:
         rows, columns = base.row_order(module), base.column_order(module)
         for factor in FACTORS:
@@ -141,4 +117,10 @@ def _tensors(weights: AdapterFile, base: BaseArchitecture, dtype: Dtype) -> Iter
                     f"{module.name} has values beyond float16's 65504",
                     hint="export it as float32: hf-lorameta export ADAPTER --dtype f32 -o FILE",
                 )
-            yield narrowed
+            writer.add_tensor(f"{names[module.name]}.lora_{factor.lower()}", narrowed)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()

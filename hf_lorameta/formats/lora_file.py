@@ -43,7 +43,7 @@ def cache_headers(parse: Callable[[bytes, int], ParsedHeader]) -> Callable[..., 
 
 @cache_headers
 def _parsed(header: bytes, size: int) -> ParsedHeader:
-    infos = safetensors.read_header(lambda start, stop: header[start:stop], size)
+    infos = safetensors.parse_header(header, size)
     return MappingProxyType(infos), *read_layout(infos)
 
 
@@ -68,7 +68,7 @@ class AdapterFile:
         self.path = path
         try:
             size = path.stat().st_size
-            header = safetensors.read_header_bytes(self._read, size)
+            header = safetensors.read_header(self._read, size)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
         self.tensor_infos, self.layout, self.rank = self._parse(header, size)

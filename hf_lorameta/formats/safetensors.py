@@ -51,7 +51,7 @@ def build_header(
 
     Example:
         >>> header = build_header([("x", "BF16", (2, 3)), ("y", "F32", (1,))])
-        >>> read_header(lambda start, stop: header[start:stop], len(header) + 16)["y"].shape
+        >>> parse_header(header, len(header) + 16)["y"].shape
         (1,)
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -64,16 +64,11 @@ def build_header(
     return struct.pack("<Q", len(text)) + text
 
 
-def read_header(
-    read: Read, size: int, dtypes: Mapping[str, np.dtype[Any]] = DTYPES
-) -> dict[str, TensorInfo]:
-    """Parse and check a safetensors header, without reading beyond it.
-
-    No memory is allocated for sizes that a header merely claims. The tensors' infos are returned
-    in the order of the data.
+def read_header(read: Read, size: int) -> bytes:
+    """Return a file's bytes up to the end of its header, without reading beyond it.
 
     Raises:
-        AdapterError: the header is malformed, or its tensors do not fill the file without overlap.
+        AdapterError: the file is too short, or claims a longer header.
     """
     if size < 8:
         raise AdapterError(f"{size} bytes are too few for a safetensors file")
@@ -84,9 +79,23 @@ def read_header(
             f"the safetensors header claims {length} bytes, expected at most {limit} in a file of "
             f"{size}"
         )
-    data = 8 + length
+    return read(0, 8 + length)
+
+
+def parse_header(
+    head: bytes, size: int, dtypes: Mapping[str, np.dtype[Any]] = DTYPES
+) -> dict[str, TensorInfo]:
+    """Parse and check what `read_header` returned for a file of `size` bytes.
+
+    No memory is allocated for sizes that a header merely claims. The tensors' infos are returned
+    in the order of the data.
+
+    Raises:
+        AdapterError: the header is malformed, or its tensors do not fill the file without overlap.
+    """
+    data = len(head)
     try:
-        header = json.loads(read(8, data))
+        header = json.loads(head[8:])
     except (ValueError, RecursionError):
         raise AdapterError("the safetensors header is not JSON") from None
     if not isinstance(header, dict):
@@ -136,14 +145,6 @@ def read_range(
     if len(raw) != stop - start:
         raise error(f"{path} ended at byte {start + len(raw)}, expected {stop}")
     return raw
-
-
-def read_header_bytes(read: Read, size: int) -> bytes:
-    """Return a file's first bytes up to the end of its header, unchecked."""
-    if size < 8:
-        return b""
-    (length,) = struct.unpack("<Q", read(0, 8))
-    return read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES))
 
 
 def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:

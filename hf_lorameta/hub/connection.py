@@ -31,7 +31,7 @@ class Connection:
         retries: the retries of all requests, which share one time budget.
     """
 
-    token: Token = field(repr=False)
+    token: Token = field(default=None, repr=False)
     timeout: float = max(30.0, constants.HF_HUB_DOWNLOAD_TIMEOUT)
     retries: Retries = field(default_factory=Retries, repr=False)
 
@@ -41,8 +41,8 @@ class Connection:
         return hfh.HfApi(token=self.token, **_LIBRARY)
 
     @property
-    def is_hub(self) -> bool:
-        """Whether the server is the Hub itself, which has Xet storage."""
+    def is_official(self) -> bool:
+        """Whether the server is huggingface.co, which has Xet storage, and not one like it."""
         return bool(constants.ENDPOINT == _HUB)
 
     @property

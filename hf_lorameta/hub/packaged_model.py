@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from hf_lorameta.environment import cache_dir, each_second, pip_install, require_extra
+from hf_lorameta.environment import cache_dir, pip_install, require_extra
 from hf_lorameta.errors import HubError, MissingExtraError, NotFoundError, first_line
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
@@ -113,7 +113,13 @@ def dequantized(gguf: Path) -> Path:
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
             minutes = max(round(status.st_size / _BYTES_A_MINUTE), 1)
-            logger.warning("dequantizing %s once, which takes about %d min", gguf.name, minutes)
+            logger.warning(
+                "%s: dequantizing its weights in %s once, which takes about %d min; results differ "
+                "a little from those of unquantized weights",
+                gguf.name,
+                target,
+                minutes,
+            )
             with _time_shown(f"Dequantizing {gguf.name}"):
                 _convert(gguf, partial)
             partial.rename(target)
@@ -129,13 +135,22 @@ def _time_shown(title: str) -> Iterator[None]:
     from tqdm.auto import tqdm
 
     interval = 1.0 if sys.stderr.isatty() else 10.0
-    with (
-        tqdm(
-            desc=title, bar_format="{desc}: {elapsed}", delay=2.0, mininterval=interval, leave=False
-        ) as bar,
-        each_second(bar.update),
-    ):
-        yield
+    finished = threading.Event()
+    with tqdm(
+        desc=title, bar_format="{desc}: {elapsed}", delay=2.0, mininterval=interval, leave=False
+    ) as bar:
+
+        def repeat() -> None:
+            while not finished.wait(1.0):
+                bar.update()
+
+        thread = threading.Thread(target=repeat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
 
 
 @cache

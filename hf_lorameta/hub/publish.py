@@ -94,7 +94,7 @@ def commit(
         HubError: the server refused.
     """
     with translated(parent.repo_id), ExitStack() as opened:
-        operations: list[Any] = _additions(upload, None if connection.is_hub else opened)
+        operations: list[Any] = _additions(upload, None if connection.is_official else opened)
         operations += [hfh.CommitOperationDelete(path) for path in upload.delete]
         try:
             return connection.retries.when_allowed(
@@ -106,7 +106,7 @@ def commit(
                     repo_type=parent.repo_type,
                     parent_commit=parent.sha,
                     create_pr=create_pr,
-                    num_threads=_THREADS if connection.is_hub else 1,  # equal files share one
+                    num_threads=_THREADS if connection.is_official else 1,  # equal files share one
                 ),
             )
         except RuntimeError as error:  # the upload of a file failed

@@ -4,7 +4,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazy re-export
@@ -13,7 +14,6 @@ from hf_lorameta.errors import ConflictError, Option
 
 Token = str | Literal[False] | None
 """A token, None for the saved one, False for none."""
-_CHUNK_BYTES = 1 << 20
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
@@ -62,13 +62,12 @@ class Blob:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
-    def matches(self, file: BinaryIO) -> bool:
-        """Return whether an open file has this content, or this size if there is no digest."""
-        hasher, size = self.hasher(), 0
-        while chunk := file.read(_CHUNK_BYTES):
-            hasher.update(chunk)
-            size += len(chunk)
-        return size == self.size and self.digest in (None, hasher.hexdigest())
+    def matches(self, path: Path) -> bool:
+        """Return whether a file has this content, or this size if there is no digest."""
+        if self.digest is None or path.stat().st_size != self.size:
+            return path.stat().st_size == self.size
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, self.hasher).hexdigest() == self.digest
 
 
 def blob_of(file: Any) -> Blob | None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub import errors as hf
+from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from hf_lorameta.errors import ConnectionLostError
@@ -69,15 +68,14 @@ def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRep
     Raises:
         ConnectionLostError: the cache has no file of this repo and revision.
     """
-    try:
-        snapshot = snapshot_download(
-            repo_id, repo_type=repo_type, revision=revision, local_files_only=True
-        )
-        folder: Path | None = Path(snapshot)
-    except hf.LocalEntryNotFoundError:
-        # files that were fetched by their commit, as this package does, leave no branch there, and
-        # some of a repo's files are no complete snapshot
-        folder = _newest_snapshot(repo_id, repo_type, "" if revision == "main" else revision or "")
+    snapshots = _snapshots(repo_id, repo_type)
+    branch = snapshots.with_name("refs") / (revision or "main")
+    if branch.is_file():
+        commit = branch.read_text().strip()
+    else:  # files that were fetched by their commit, as this package does, leave no branch there
+        commit = "" if revision in (None, "main") else revision
+    found = snapshots.glob(f"{commit}*")
+    folder = max(found, key=lambda folder: folder.stat().st_mtime, default=None)
     if folder is None:
         at = f" at {revision}" if revision else ""
         raise ConnectionLostError(
@@ -92,12 +90,6 @@ def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRep
 def snapshot_folder(repo: PinnedRepo) -> Path:
     """Return the folder in the cache that holds the files of a repo at its commit."""
     return _snapshots(repo.repo_id, repo.repo_type) / repo.sha
-
-
-def _newest_snapshot(repo_id: str, repo_type: str, commit: str) -> Path | None:
-    """Return the newest folder with files of a commit whose id begins so."""
-    found = _snapshots(repo_id, repo_type).glob(f"{commit}*")
-    return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
 
 
 def _snapshots(repo_id: str, repo_type: str) -> Path:

@@ -11,10 +11,8 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.history import Commit, Repo
-from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.state import HubState, User
+from hf_lorameta.localhub.errors import HTTPError, repo_not_found
+from hf_lorameta.localhub.state import Commit, HubState, Repo, User
 
 
 @dataclass
@@ -55,12 +53,8 @@ class Call:
         """Return the repo in the path, which must be visible to the caller."""
         repo = self.hub.find(self.repo_type, self.params["repo"])
         if repo is None or not self.can_see(repo):
-            raise http_errors.repo_not_found(anonymous=self.caller is None)
+            raise repo_not_found(anonymous=self.caller is None)
         return repo
-
-    def readable_repo(self) -> Repo:
-        """Return the repo in the path, whose files the caller must be allowed to read."""
-        return self.visible_repo()
 
     def writable_repo(self) -> Repo:
         """Return the repo in the path, to which the caller must be allowed to write."""
@@ -69,10 +63,6 @@ class Call:
             raise HTTPError(403, "Forbidden: you have no rights to write to this repository.")
         return repo
 
-    def new_repo(self, repo_type: str, repo_id: str, private: bool) -> Repo:
-        """Return a repo as the body describes it, which is not on the hub yet."""
-        return Repo(repo_id, repo_type, private)
-
     def commit_of(self, repo: Repo) -> Commit:
         """Return the commit in the path; ``main`` if the path has no revision."""
         return repo.resolve(self.params.get("rev", "main"))
@@ -80,8 +70,7 @@ class Call:
     @cached_property
     def json(self) -> dict[str, Any]:
         """The body, which must be a JSON object or empty."""
-        content: dict[str, Any] = json.loads(self.body or b"{}")
-        return content
+        return dict(json.loads(self.body or b"{}"))
 
     def query(self, name: str) -> str:
         """Return a query parameter; empty if it is missing."""

@@ -17,14 +17,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hf_lorameta.localhub import routes_files, routes_read, routes_write
-from hf_lorameta.localhub.history import Repo, Tree, now
-from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import ROUTES
 from hf_lorameta.localhub.routing import Call, Route
-from hf_lorameta.localhub.state import HubState, User
+from hf_lorameta.localhub.state import HubState, Repo, Tree, User
 
 HOST = "127.0.0.1"
-ROUTES = (*routes_read.ROUTES, *routes_write.ROUTES, *routes_files.ROUTES)
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +53,6 @@ class LocalHub:
             lifespan="off",
             log_config=None,
             log_level="critical",
-            server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
         )
@@ -84,15 +81,14 @@ class LocalHub:
     def add_user(self, name: str) -> str:
         """Add a user and return a token."""
         with self._hub.lock:
-            return self._hub.add_user(User(name, now()))
+            return self._hub.add_user(User(name))
 
     # ---- repos
 
     def create_repo(self, repo_id: str, repo_type: str = "model") -> None:
         """Create a repo without files."""
         with self._hub.lock:
-            repo = Repo(repo_id, repo_type)
-            self._hub.create(repo, repo.namespace)
+            self._hub.create(Repo(repo_id, repo_type))
 
     def upload_folder(self, repo_id: str, folder: Path, repo_type: str = "model") -> None:
         """Commit all files in a folder."""
@@ -101,7 +97,7 @@ class LocalHub:
         with self._hub.lock:
             repo = self._hub.repos[repo_type, repo_id]
             changes = {path: self._hub.store(path, data) for path, data in files.items()}
-            self._hub.commit(repo, "main", changes, title="Upload folder", author=repo.namespace)
+            self._hub.commit(repo, "main", changes, "Upload folder")
 
     def files(self, repo_id: str) -> dict[str, int]:
         """Return path and size of all files of a model."""

@@ -307,7 +307,7 @@ def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Pinned
                 hint=[Option("create_pr", change="leave out"), "name a repo"],
             )
         return None
-    hub.check_token()
+    hub.account()  # is there a valid token?
     return hub.resolve(name, "model")
 
 

@@ -133,7 +133,7 @@ def resolve_target(
             "dataset that is not: it is private, gated or a local file",
             hint=Option("instruction", "Classify the text.", "generate with"),
         )
-    hub.check_token()
+    hub.account()  # is there a valid token?
     existing = hub.existing(repo_id)
     dataset_private |= proposed
     if existing is None:

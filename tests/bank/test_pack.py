@@ -274,13 +274,13 @@ def test_invalid_sources_and_targets_are_refused(tmp_path: Path) -> None:
 def test_threads_share_the_parsed_header_of_equal_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_header = safetensors_module.read_header
+    parse_header = safetensors_module.parse_header
 
-    def slow_read_header(*args: Any) -> Any:
+    def slow_parse(*args: Any) -> Any:
         time.sleep(0.05)
-        return read_header(*args)
+        return parse_header(*args)
 
-    monkeypatch.setattr(safetensors_module, "read_header", slow_read_header)
+    monkeypatch.setattr(safetensors_module, "parse_header", slow_parse)
     # a shape that no other test has, so that its header is not cached yet
     write_tensors(tmp_path / "a", WIDE, 7, "float32", random_pairs(1, 7)[0])
     with ThreadPoolExecutor(4) as pool:

@@ -12,18 +12,26 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import LocalHub
 
 
-def test_run_shows_the_messages_of_a_command_and_returns_its_json() -> None:
-    messages: list[str] = []
+@pytest.mark.parametrize("quiet", [False, True])
+def test_run_shows_the_messages_of_a_command_and_returns_its_json(
+    capfd: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    said: list[str] = []
     plan = ["plan", "--dataset", str(run.DATA_FOLDER / "train.jsonl")]
-    result = run._run(plan, {}, messages.append)
+    result = run._run(plan, {}, said.append, quiet)
     assert result["recipe"]["metric"]
-    assert messages[0].startswith("\n$ hf-lorameta plan --dataset ")
-    assert any(f"{len(Bank.embedded())} adapters" in message for message in messages[1:])
+    assert said == [f"\n$ hf-lorameta plan --dataset {plan[-1]}"]
+    shown = capfd.readouterr()
+    assert (f"{len(Bank.embedded())} adapters" in shown.err) == (not quiet)
+    assert shown.out == ""
 
 
-def test_run_raises_with_the_messages_of_a_failed_command() -> None:
-    with pytest.raises(LoraMetaError, match=r"inspect failed: .*no-such-adapter"):
-        run._run(["inspect", "no-such-adapter"], {}, print)
+def test_run_raises_after_the_messages_of_a_failed_command(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(LoraMetaError, match="inspect failed, see above"):
+        run._run(["inspect", "no-such-adapter"], {}, print, quiet=True)
+    assert "no-such-adapter" in capfd.readouterr().err
 
 
 def test_commands_share_the_cache_and_nothing_else_of_the_users_hub(
@@ -67,7 +75,7 @@ def test_missing_packages_are_reported_with_the_command_that_installs_them(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "torch" else find(name, *a)
     )
-    result = run._evaluate("org/base", 48, {}, print)
+    result = run._evaluate("org/base", 48, lambda command: {})
     assert result["scores"] is None
     assert result["summary"].splitlines() == [
         "Not evaluated: torch is not installed.",

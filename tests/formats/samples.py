@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from hf_lorameta.formats.lora_layout import FACTORS, Layout, Module, tensor_name
-from hf_lorameta.formats.safetensors import Read
+from hf_lorameta.formats.safetensors import TensorInfo, parse_header, read_header
 
 TORCH_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 LAYOUT: Layout = tuple(
@@ -40,8 +40,10 @@ def by_name(layout: Layout, pairs: Iterable[Any]) -> dict[str, Any]:
     }
 
 
-def reader(content: bytes) -> Read:
-    return lambda start, stop: content[start:stop]
+def parse(content: bytes) -> dict[str, TensorInfo]:
+    """The checked header of a safetensors file."""
+    head = read_header(lambda start, stop: content[start:stop], len(content))
+    return parse_header(head, len(content))
 
 
 def raw_file(header: Any, data: bytes = b"") -> bytes:
@@ -50,7 +52,7 @@ def raw_file(header: Any, data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-def parse_header(content: bytes) -> dict[str, Any]:
+def raw_header(content: bytes) -> dict[str, Any]:
     """The header of a safetensors file, unchecked."""
     (length,) = struct.unpack("<Q", content[:8])
     header: dict[str, Any] = json.loads(content[8 : 8 + length])

@@ -34,9 +34,9 @@ from tests.formats.samples import (
     TORCH_DTYPES,
     A,
     by_name,
-    parse_header,
     random_pairs,
     raw_file,
+    raw_header,
 )
 
 
@@ -138,10 +138,10 @@ def test_a_rewritten_file_keeps_every_tensor(source: str, target: str, tmp_path:
     path, out = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     save_file(tensors, path)
     content = path.read_bytes()
-    names = [n for n in parse_header(content) if n[0] != "_"]
+    names = [n for n in raw_header(content) if n[0] != "_"]
     assert names == sorted(names)  # safetensors' own order puts layer 10 before layer 2
     rewrite(path, out, target)
-    names = [n for n in parse_header(out.read_bytes()) if n[0] != "_"]
+    names = [n for n in raw_header(out.read_bytes()) if n[0] != "_"]
     assert names == list(by_name(LAYOUT, random_pairs(LAYOUT, RANK)))
     opened = AdapterFile(out)
     assert opened.layout == LAYOUT
@@ -328,7 +328,7 @@ def mutants(content: bytes, count: int) -> Iterator[bytes]:
                     mutant[at : at + rng.choice((0, 1))] = bytes([rng.randrange(256)])
             yield bytes(mutant)
             continue
-        header = parse_header(content)
+        header = raw_header(content)
         for _ in range(rng.randint(1, 3)):
             name = rng.choice(list(header))
             value, choice = header[name], rng.random()

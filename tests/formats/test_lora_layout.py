@@ -10,16 +10,15 @@ from hf_lorameta.formats.lora_layout import (
     read_layout,
     tensor_name,
 )
-from hf_lorameta.formats.safetensors import read_header
-from tests.formats.samples import VALID, A, B, header_entry, is_plain, raw_file, reader
+from tests.formats.samples import VALID, A, B, header_entry, is_plain, parse, raw_file
 
 
-def parse(content: bytes) -> tuple[Layout, int]:
-    return read_layout(read_header(reader(content), len(content)))
+def layout_of(content: bytes) -> tuple[Layout, int]:
+    return read_layout(parse(content))
 
 
 def test_layout_and_rank_are_read_from_the_shapes() -> None:
-    assert parse(raw_file(VALID, bytes(20))) == ((Module("h.0.q", 2, 3),), 1)
+    assert layout_of(raw_file(VALID, bytes(20))) == ((Module("h.0.q", 2, 3),), 1)
 
 
 def test_canonical_order_compares_layers_as_numbers() -> None:
@@ -70,7 +69,7 @@ def test_canonical_order_compares_layers_as_numbers() -> None:
 )
 def test_file_that_is_not_a_plain_lora_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(AdapterError, match=message):
-        parse(content)
+        layout_of(content)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +81,7 @@ def test_file_that_is_not_a_plain_lora_is_refused(content: bytes, message: str) 
 )
 def test_what_peft_saves_beside_the_factors_is_explained(tensor: str, hint: str) -> None:
     with pytest.raises(AdapterError) as raised:
-        parse(raw_file(VALID | {tensor: header_entry([3, 1], 20, 32)}, bytes(32)))
+        layout_of(raw_file(VALID | {tensor: header_entry([3, 1], 20, 32)}, bytes(32)))
     assert hint in str(raised.value.hint)
 
 
@@ -93,5 +92,5 @@ def test_names_from_files_are_escaped_in_messages(name: str) -> None:
         raw_file({tensor_name(f"h.{name}", "A").replace("\n", ""): VALID[A]}, bytes(8)),
     ):
         with pytest.raises(AdapterError) as caught:
-            parse(content)
+            layout_of(content)
         assert is_plain(str(caught.value))

@@ -10,7 +10,13 @@ import pytest
 from safetensors import safe_open
 
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.formats.safetensors import TensorInfo, build_header, narrow, read_header, widen
+from hf_lorameta.formats.safetensors import (
+    TensorInfo,
+    build_header,
+    narrow,
+    read_header,
+    widen,
+)
 from tests.formats.samples import (
     TORCH_DTYPES,
     VALID,
@@ -18,14 +24,9 @@ from tests.formats.samples import (
     B,
     header_entry,
     is_plain,
+    parse,
     raw_file,
-    reader,
 )
-
-
-def parse(content: bytes) -> dict[str, TensorInfo]:
-    return read_header(reader(content), len(content))
-
 
 # --- conversions --------------------------------------------------------------------------------
 

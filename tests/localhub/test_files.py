@@ -11,8 +11,8 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundErr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.routes_files import byte_range
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import byte_range
 from tests.support.fault_hub import Fault, FaultHub
 from tests.support.full_hub import LocalHubError
 

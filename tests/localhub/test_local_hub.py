@@ -26,7 +26,6 @@ def post_commit(api: HfApi) -> None:
 USES: dict[str, Callable[[HfApi], object]] = {
     "info": lambda api: api.model_info(SECRET),
     "tree": lambda api: list(api.list_repo_tree(SECRET)),
-    "paths-info": lambda api: api.get_paths_info(SECRET, ["a.txt"]),
     "file": lambda api: (
         get_session()
         .get(f"{api.endpoint}/{SECRET}/resolve/main/a.txt", headers=headers(api))

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.errors import HTTPError
 from tests.support.full_hub import FullHub, LocalHubError
 
 FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "callback", "omit"]

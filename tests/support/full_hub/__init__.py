@@ -9,10 +9,10 @@ from typing import Literal
 from starlette.types import ASGIApp
 
 from hf_lorameta.localhub import LocalHub
-from hf_lorameta.localhub.history import Commit, now
-from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.server import ROUTES, HubApp
-from hf_lorameta.localhub.state import token_digest
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import ROUTES
+from hf_lorameta.localhub.server import HubApp
+from hf_lorameta.localhub.state import Commit, token_digest
 from tests.support.full_hub import card_rules, commits, details, lfs, listing
 from tests.support.full_hub import settings as repo_settings
 from tests.support.full_hub.calls import FullCall
@@ -77,7 +77,7 @@ class FullHub(LocalHub):
             LocalHubError: unknown role, or the token is in use.
         """
         with self._hub.lock:
-            return self._hub.add_account(Account(name, now(), role, tuple(orgs), pro), token)
+            return self._hub.add_account(Account(name, role, tuple(orgs), pro), token)
 
     def revoke(self, token: str) -> None:
         """Revoke a token: requests with it get 401."""
@@ -107,7 +107,7 @@ class FullHub(LocalHub):
         gated = "auto" if gated is True else gated
         with self._access():
             repo = FullRepo(repo_id, repo_type, private, gated=gated)
-            self._hub.create(repo, repo.namespace or "localhub")
+            self._hub.create(repo)
             return repo.sha
 
     def commit(
@@ -136,8 +136,7 @@ class FullHub(LocalHub):
                 path: None if content is None else self._hub.store(path, content)
                 for path, content in contents.items()
             }
-            author = repo.namespace or "localhub"
-            return self._hub.commit(repo, revision, changes, title=message, author=author).sha
+            return self._hub.commit(repo, revision, changes, message).sha
 
     def repo(self, repo_id: str, repo_type: str = "model") -> FullRepo | None:
         """Return a copy of the state of a repo, or None if it does not exist."""

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.errors import HTTPError
 from hf_lorameta.localhub.routing import Call
-from tests.support.full_hub.cards import SDKS
 from tests.support.full_hub.errors import gated_repo
 from tests.support.full_hub.state import Account, FullRepo, FullState
 
@@ -62,15 +61,6 @@ class FullCall(Call):
         if path.endswith(".git/info/lfs/objects/batch"):
             return "ref" not in self.json
         return self.flag("create_pr") and ("/commit/" in path or "/preupload/" in path)
-
-    def new_repo(self, repo_type: str, repo_id: str, private: bool) -> FullRepo:
-        """Return a repo as the body describes it; a Space must state its SDK."""
-        assert self.writer
-        sdk = self.json.get("sdk")
-        if repo_type == "space" and sdk not in SDKS:
-            raise HTTPError(400, f'"sdk" must be one of {", ".join(SDKS)}')
-        hardware = self.json.get("hardware")
-        return FullRepo(repo_id, repo_type, private, sdk=sdk, hardware=hardware)
 
     def query_int(self, name: str, default: int) -> int:
         """Return a query parameter as a number; `default` if it is missing or not a number."""

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub.cards import parse
-from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import parse_card
 from hf_lorameta.localhub.routing import Call, Route
 from tests.support.full_hub.cards import SDKS, as_list
 
@@ -34,7 +34,7 @@ LICENSES = frozenset(_LICENSE_NAMES.split())
 def check(text: str, repo_type: str) -> tuple[list[str], list[str]]:
     """Validate a README as the Hub does. Return (errors, warnings)."""
     try:
-        data = parse(text)
+        data = parse_card(text)
     except yaml.YAMLError as error:
         return [f"Invalid YAML: {' '.join(str(error).split())}"], []
     if data is None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import http_errors, routes_write
-from hf_lorameta.localhub.history import Changes
-from hf_lorameta.localhub.routes_write import Operation
+from hf_lorameta.localhub import errors, routes
+from hf_lorameta.localhub.routes import Operation
 from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import Changes
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.lfs import commit_pointer
 from tests.support.full_hub.state import FullRepo
@@ -18,12 +18,12 @@ def _delete_file(call: FullCall, repo: FullRepo, path: str, value: dict[str, Any
     head = call.commit_of(repo)
     if path not in head.tree:
         message = f"A file with this name doesn't exist: {path}"
-        raise http_errors.entry_not_found(path, head.sha, message)
+        raise errors.entry_not_found(path, head.sha, message)
     return {path: None}
 
 
 _OPERATIONS: dict[str, Operation] = {
-    **routes_write.OPERATIONS,
+    **routes.OPERATIONS,
     "lfsFile": commit_pointer,
     "deletedFile": _delete_file,
 }
@@ -33,10 +33,10 @@ def commit(call: FullCall) -> Response:
     """Commit to a branch or pull request, or to a new pull request."""
     repo = call.writable_repo()
     if not call.flag("create_pr"):
-        return routes_write.commit(call, _OPERATIONS)
+        return routes.commit(call, _OPERATIONS)
     ref = call.params["rev"] = _open_pull_request(call, repo)
     try:
-        answer = routes_write.commit(call, _OPERATIONS)
+        answer = routes.commit(call, _OPERATIONS)
     except Exception:  # a refused commit opens no pull request
         repo.withdraw_pull_request(ref)
         raise
@@ -48,7 +48,7 @@ def _open_pull_request(call: FullCall, repo: FullRepo) -> str:
     """Open a pull request from the parent that the commit states, or from its branch."""
     branch, header = call.params["rev"], json.loads(call.body.partition(b"\n")[0])["value"]
     if branch not in repo.branches:
-        raise http_errors.revision_not_found(branch)
+        raise errors.revision_not_found(branch)
     return repo.open_pull_request(
         repo.resolve(header.get("parentCommit") or branch), call.writer.name
     )

@@ -2,12 +2,13 @@
 
 import base64
 import json
+from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import routes_read
-from hf_lorameta.localhub.history import git_oid
+from hf_lorameta.localhub import routes
 from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import git_oid
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.lfs_rules import add_lfs, is_lfs
 from tests.support.full_hub.listing import page_of
@@ -18,7 +19,7 @@ LFS_ORIGIN = "localhub-classic"
 
 def tree(call: FullCall) -> Response:
     """Return a page of a folder."""
-    answer = routes_read.tree(call)
+    answer = routes.tree(call)
     items, headers = page_of(call, json.loads(bytes(answer.body)), call.hub.page_size)
     headers["X-Repo-Commit"] = answer.headers["X-Repo-Commit"]
     add_lfs(items, call.commit_of(call.visible_repo()).tree, "oid")
@@ -26,9 +27,13 @@ def tree(call: FullCall) -> Response:
 
 
 def paths_info(call: FullCall) -> Response:
-    """Return the named files."""
-    items = json.loads(bytes(routes_read.paths_info(call).body))
-    add_lfs(items, call.commit_of(call.visible_repo()).tree, "oid")
+    """Return the files and folders named in the body, except those that do not exist."""
+    commit = call.commit_of(call.visible_repo())
+    form = parse_qs(call.body.decode("utf-8", "replace"))
+    paths = [path.strip("/") for path in form.get("paths", [])]
+    known = routes.folders(commit) | commit.tree.keys()
+    items = [routes.tree_item(path, commit.tree.get(path)) for path in paths if path in known]
+    add_lfs(items, commit.tree, "oid")
     return JSONResponse(items)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from hf_lorameta.localhub.history import now
-from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.errors import HTTPError
 from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import now
 from tests.support.full_hub.calls import FullCall
 
 _SOURCE = str(Path(__file__).parents[3])

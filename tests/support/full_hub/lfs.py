@@ -5,11 +5,10 @@ from typing import Any
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from hf_lorameta.localhub import http_errors, routes_files
-from hf_lorameta.localhub.history import Changes
-from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.routes_files import headers_of, locate, serve
+from hf_lorameta.localhub import routes
+from hf_lorameta.localhub.errors import HTTPError, repo_not_found
 from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import Changes
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.lfs_rules import LfsEntry, lfs_entry
 from tests.support.full_hub.state import FullRepo
@@ -17,10 +16,11 @@ from tests.support.full_hub.state import FullRepo
 
 def resolve(call: FullCall) -> Response:
     """Return a file, or for a file in Git LFS a redirect to storage."""
-    commit, entry = locate(call)
+    commit, path = call.commit_of(call.readable_repo()), call.params["path"]
+    entry = commit.tree.get(path)
     if not isinstance(entry, LfsEntry):
-        return routes_files.resolve(call)
-    path = call.params["path"]  # for the faults of tests
+        return routes.resolve(call)
+    # the path is for the faults of tests
     link = call.hub.link(f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
     headers = {
         "X-Repo-Commit": commit.sha,
@@ -33,7 +33,7 @@ def resolve(call: FullCall) -> Response:
 def storage(call: FullCall) -> Response:
     """Return a file in Git LFS, whose digest is known to those who can see its repo."""
     sha256 = call.params["sha256"]
-    return serve(call, sha256, headers_of(sha256, call.query("commit")))
+    return routes.serve(call, sha256, sha256, call.query("commit"))
 
 
 def xet_token(call: FullCall) -> Response:
@@ -88,7 +88,7 @@ def _target(call: FullCall) -> tuple[FullRepo, int]:
     """Return the repo and the size of the object that a link was created for."""
     repo = call.hub.repos.get((call.query("type"), call.query("id")))
     if repo is None:
-        raise http_errors.repo_not_found(anonymous=False)
+        raise repo_not_found(anonymous=False)
     return repo, call.query_int("size", 0)
 
 

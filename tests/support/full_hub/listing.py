@@ -4,9 +4,9 @@ from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import routes_read
-from hf_lorameta.localhub.history import Commit
+from hf_lorameta.localhub import routes
 from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import Commit
 from tests.support.full_hub import cards
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.lfs_rules import add_lfs
@@ -32,7 +32,7 @@ def whoami(call: FullCall) -> Response:
 def _account(name: str, kind: str, email: str | None) -> dict[str, Any]:
     return {
         "type": kind,
-        "id": routes_read.object_id(name),
+        "id": routes.object_id(name),
         "name": name,
         "fullname": name,
         "email": email,
@@ -95,7 +95,7 @@ def repo_info(call: FullCall) -> Response:
 
 def _info(call: FullCall, repo: FullRepo, commit: Commit) -> dict[str, Any]:
     """Return all fields of a repo's info at a commit."""
-    info = routes_read.info_of(call, repo, commit)
+    info = routes.info_of(call, repo, commit)
     if call.flag("blobs"):
         add_lfs(info["siblings"], commit.tree, "sha256")
     card, paths = info["cardData"], commit.tree.keys()

@@ -3,8 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.http_errors import HTTPError
+from hf_lorameta.localhub.errors import HTTPError, repo_not_found
 from hf_lorameta.localhub.routing import Route
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.state import FullRepo, FullState, check_repo_id
@@ -42,7 +41,7 @@ class Moves:
         """Redirect a request for a former id."""
         repo = self._former[call.repo_type, call.params["repo"]]
         if not call.can_see(repo):
-            raise http_errors.repo_not_found(anonymous=call.caller is None)
+            raise repo_not_found(anonymous=call.caller is None)
         path = call.request.scope["raw_path"].decode("ascii")
         url = path.replace(call.params["repo"], repo.id, 1)
         query = call.request.scope["query_string"].decode("ascii")

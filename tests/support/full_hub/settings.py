@@ -1,11 +1,13 @@
-"""Routes for access to a repo, its visibility, its deletion, and new branches and tags."""
+"""Routes for new repos, branches and tags, and for access to a repo, its visibility, deletion."""
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.routes_write import is_private, repo_in_body
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import created, is_private, repo_in_body
 from hf_lorameta.localhub.routing import Route
 from tests.support.full_hub.calls import FullCall
+from tests.support.full_hub.cards import SDKS
+from tests.support.full_hub.state import FullRepo
 
 
 def auth_check(call: FullCall) -> Response:
@@ -14,9 +16,20 @@ def auth_check(call: FullCall) -> Response:
     return JSONResponse({})
 
 
+def create_repo(call: FullCall) -> Response:
+    """Create a repo; a Space must state its SDK."""
+    repo_type, repo_id = repo_in_body(call)
+    sdk, hardware = call.json.get("sdk"), call.json.get("hardware")
+    if repo_type == "space" and sdk not in SDKS:
+        raise HTTPError(400, f'"sdk" must be one of {", ".join(SDKS)}')
+    assert call.writer
+    repo = FullRepo(repo_id, repo_type, is_private(call), sdk=sdk, hardware=hardware)
+    return created(call, repo)
+
+
 def delete_repo(call: FullCall) -> Response:
     """Delete a repo."""
-    repo_type, _, call.params["repo"] = repo_in_body(call)
+    repo_type, call.params["repo"] = repo_in_body(call)
     call.params["kind"] = f"{repo_type}s"
     repo = call.writable_repo()
     del call.hub.repos[repo.type, repo.id]
@@ -52,6 +65,7 @@ def create_tag(call: FullCall) -> Response:
 
 
 ROUTES = [
+    Route("POST", "api/repos/create", create_repo),
     Route("GET", "api/{kind}/{repo}/auth-check", auth_check),
     Route("DELETE", "api/repos/delete", delete_repo),
     Route("PUT", "api/{kind}/{repo}/settings", update_settings),

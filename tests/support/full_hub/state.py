@@ -3,13 +3,20 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlencode
 
-from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.history import Changes, Commit, Entry, Repo
-from hf_lorameta.localhub.http_errors import HTTPError
-from hf_lorameta.localhub.state import HubState, User, token_digest
+from hf_lorameta.localhub.errors import HTTPError, revision_not_found
+from hf_lorameta.localhub.state import (
+    Changes,
+    Commit,
+    Entry,
+    HubState,
+    Repo,
+    User,
+    now,
+    token_digest,
+)
 from tests.support.full_hub import card_rules
 from tests.support.full_hub.errors import LocalHubError
 from tests.support.full_hub.lfs_rules import GITATTRIBUTES, LfsEntry, entry_for
@@ -29,6 +36,7 @@ class Account(User):
     role: str = "write"
     orgs: tuple[str, ...] = ()
     pro: bool = False  # has a paid plan
+    created: str = field(default_factory=now)
 
     def owns(self, namespace: str) -> bool:
         """Return whether `namespace` is the user or one of the user's organizations."""
@@ -48,6 +56,11 @@ class FullRepo(Repo):
     objects: set[str] = field(default_factory=set, compare=False)  # SHA-256 of uploads to LFS
 
     @property
+    def sha(self) -> str:
+        """The head of ``main``."""
+        return self.refs["main"]
+
+    @property
     def branches(self) -> dict[str, str]:
         """Branch names to commit SHAs."""
         return {name: sha for name, sha in self.refs.items() if not name.startswith("refs/")}
@@ -60,7 +73,7 @@ class FullRepo(Repo):
             matches = [known for known in self.commits if known.startswith(sha)]
             if len(matches) == 1:
                 return self.commits[matches[0]]
-        raise http_errors.revision_not_found(revision)
+        raise revision_not_found(revision)
 
     def open_pull_request(self, base: Commit, author: str) -> str:
         """Open a pull request that starts at a commit, and return its ``refs/pr/N``."""
@@ -116,7 +129,7 @@ class FullState(HubState):
         alike = (r for r in self.repos.values() if r.type == repo_type and r.id.lower() == lower)
         return exact or next(alike, None)
 
-    def create(self, repo: Repo, author: str, files: Changes | None = None) -> None:
+    def create(self, repo: Repo, files: Changes | None = None) -> None:
         """Add a repo whose name the Hub accepts; the card of a Space states its SDK."""
         check_repo_id(repo.id)
         contents, sdk = {".gitattributes": GITATTRIBUTES}, getattr(repo, "sdk", None)
@@ -124,10 +137,10 @@ class FullState(HubState):
             title = repo.id.rpartition("/")[2]
             contents["README.md"] = f"---\ntitle: {title}\nsdk: {sdk}\n---\n".encode()
         own = {path: self.store(path, data) for path, data in contents.items()}
-        super().create(repo, author, {**own, **(files or {})})
+        super().create(repo, {**own, **(files or {})})
 
     def commit(
-        self, repo: Repo, revision: str, changes: Changes, *, parent: str | None = None, **text: Any
+        self, repo: Repo, revision: str, changes: Changes, title: str, parent: str | None = None
     ) -> Commit:
         """Commit to a branch or pull request, unless the Hub refuses parent, paths or card."""
         if revision not in repo.refs:
@@ -142,7 +155,7 @@ class FullState(HubState):
         card = self.text(changes, "README.md")
         if card is not None:
             card_rules.validate(card, repo.type)
-        commit = super().commit(repo, revision, changes, parent=parent, **text)
+        commit = super().commit(repo, revision, changes, title, parent)
         self.repos[repo.type, repo.id].objects.update(
             entry.sha256 for entry in changes.values() if isinstance(entry, LfsEntry)
         )

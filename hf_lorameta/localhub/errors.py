@@ -4,7 +4,6 @@ Status codes, ``X-Error-Code`` and wording follow the Hub, because its clients m
 """
 
 from typing import Any
-from urllib.parse import quote
 
 from starlette.responses import JSONResponse
 
@@ -25,9 +24,7 @@ class HTTPError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        one_line = " ".join(message.split())
-        if not one_line.isascii():
-            one_line = quote(one_line, safe=" ,.:;/'\"()[]{}=<>")
+        one_line = " ".join(message.encode("ascii", "replace").decode().split())
         headers = {**(headers or {}), "X-Error-Message": one_line}
         if code:
             headers["X-Error-Code"] = code
