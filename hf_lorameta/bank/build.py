@@ -12,8 +12,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
 from hf_lorameta.bank.index import (
@@ -30,6 +28,7 @@ from hf_lorameta.bank.index import (
     adapter_path,
     write_index,
 )
+from hf_lorameta.bank.locked import locked
 from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.bank.outliers import outliers
 from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
@@ -42,7 +41,7 @@ from hf_lorameta.errors import (
     LoraMetaError,
     NotFoundError,
 )
-from hf_lorameta.files import sha256, write_atomically, writing
+from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
@@ -136,16 +135,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
             hint="extend the bank it was packed from, then run: hf-lorameta bank pack",
         )
     again = "run the same command again; finished entries are kept"
-    with writing(folder, BankError, again):
-        for path in (folder / "adapters", folder / WORK_FOLDER):
-            path.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
-                yield
-        except Timeout:
-            raise BankError(
-                f"another build is running in {folder}", hint="wait for it, or name another folder"
-            ) from None
+    with locked(folder / WORK_FOLDER, folder, again):
+        (folder / "adapters").mkdir(exist_ok=True)
+        yield
 
 
 def adapters_in(folder: Path) -> list[str]:

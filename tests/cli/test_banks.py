@@ -346,7 +346,7 @@ def test_a_killed_build_resumes_with_the_unfinished_entry(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     concurrent = cli("bank", "build", manifest, "-o", target, code=4)
-    assert "another build is running" in concurrent.err
+    assert "another command is writing" in concurrent.err
     build.send_signal(signal.SIGKILL)
     build.communicate()
     assert not (target / "bank.json").exists()
