@@ -125,25 +125,21 @@ class Bank:
             'HuggingFaceTB/SmolLM2-135M-Instruct'
         """
         name = name or os.environ.get(BANK_VARIABLE) or None
-        if name is None and revision is None:
-            return cls.embedded()
-        if name is None:
+        folder = Path(name).expanduser() if name else None
+        if revision is not None and (folder is None or folder.is_dir()):
             raise UsageError(
-                f"the bank in this package has no revision {revision}",
-                hint=Option("bank", "user/bank"),
+                f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
             )
-        hub = hub or Hub(token)
-        folder = Path(name).expanduser()
+        if folder is None:
+            return cls.embedded()
         if folder.is_dir():
-            if revision is not None:
-                raise UsageError(f"{name} is a folder, which has no revision {revision}")
             return cls(folder)
         if len(folder.parts) != 2 or folder.is_absolute():
             raise BankError(
                 f"{name} is neither a folder nor a Hub id of the form user/bank",
                 hint=f"name a folder with {INDEX_FILE}, or the Hub id of a bank",
             )
-        return cls.from_hub(str(name), revision=revision, hub=hub)
+        return cls.from_hub(str(name), revision=revision, hub=hub or Hub(token))
 
     @classmethod
     def embedded(cls, base_model: str = SMOLLM2) -> "Bank":
