@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import fields, replace
 from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import (
     OTHER_MODULES,
-    BankFacts,
-    EntryProgress,
     Outcome,
     build_entries,
     clean_up,
@@ -34,7 +31,7 @@ from hf_lorameta.bank.store_profiles import extend_profiles
 from hf_lorameta.errors import BankError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.types import no_progress
+from hf_lorameta.types import StageProgress, no_progress
 
 _COMPARED = 1000
 """Entries of a bank whose updates are compared with those of new ones: enough for a median."""
@@ -47,7 +44,7 @@ def add_entries(
     hub: Hub | None = None,
     executor: Executor | int = 8,
     keep_outliers: bool = False,
-    progress: EntryProgress = no_progress,
+    progress: StageProgress = no_progress,
 ) -> Bank:
     """Add the entries of a manifest to a local bank, and return it with them.
 
@@ -62,7 +59,7 @@ def add_entries(
         hub: client; None makes one.
         executor: as for `hf_lorameta.bank.build.build_bank`.
         keep_outliers: as for `hf_lorameta.bank.build.build_bank`.
-        progress: called after each new entry with its adapter, and its error if it was skipped.
+        progress: called after each new entry with (stage, done, total).
 
     Raises:
         BankError: the bank is for another base model, a pack, fetched from the Hub or being built.
@@ -84,16 +81,14 @@ def add_entries(
         outcomes = build_entries(new, job, index.base_revision, executor, progress)
         if not keep_outliers:
             outcomes = without_outliers(outcomes, index.entries[:_COMPARED])
+        outcomes = {name: _if_alike(bank, outcome) for name, outcome in outcomes.items()}
         published = index.published and manifest.is_published
         if bank.is_large:
             return _extend(bank, outcomes, published)
         _keep_profiles(bank)
-        names = [field.name for field in fields(BankFacts)]
-        facts = BankFacts(**{name: getattr(index, name) for name in names})
-        facts = replace(facts, published=published)
         kept: dict[str, Outcome] = {e.name: e for e in (*index.entries, *_entries(outcomes))}
         kept |= {f"skipped/{i}": one for i, one in enumerate(_skipped(index, outcomes))}
-        return finish_bank(folder, kept, facts)
+        return finish_bank(folder, kept, index.model_copy(update={"published": published}))
 
 
 def _entries(outcomes: Mapping[str, Outcome]) -> list[IndexEntry]:
@@ -126,7 +121,6 @@ def _keep_profiles(bank: Bank) -> None:
 def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Bank:
     """Append entries to a large bank."""
     index, folder = bank.index, bank.folder
-    outcomes = {name: _if_alike(bank, outcome) for name, outcome in outcomes.items()}
     entries = _entries(outcomes)
     changes: dict[str, Any] = {"skipped": tuple(_skipped(index, outcomes))}
     if entries:

@@ -148,6 +148,22 @@ class Index(Stored):
     output_prior: OutputPriorEntry | None = None
     left_out_if_unset = ("packing", "general", "output_prior", "median_distances")
 
+    @classmethod
+    def empty(
+        cls,
+        base_model: str,
+        revision: str | None,
+        license: str | None,
+        vocab_size: int,
+        **facts: Any,
+    ) -> "Index":
+        """Return the index of a bank that holds no entries yet; `facts` are other fields."""
+        return cls(
+            base_model=base_model, base_revision=revision, base_license=license,
+            vocab_size=vocab_size, layout=(), entries=(), skipped=(), files={},
+            **{"published": False} | facts,
+        )  # fmt: skip
+
     @field_serializer("entries")
     def _all_entries(self, entries: Sequence[IndexEntry]) -> tuple[IndexEntry, ...]:
         return tuple(entries)
@@ -174,9 +190,19 @@ class Index(Stored):
         return self.model_copy(update={"entries": entries})
 
     @property
-    def adapters(self) -> "Sequence[IndexEntry | GeneralEntry]":
+    def adapters(self) -> tuple[IndexEntry | GeneralEntry, ...]:
         """The entries, and after them the general adapter if there is one."""
-        return _WithGeneral(self.entries, self.general) if self.general else self.entries
+        return (*self.entries, self.general) if self.general else tuple(self.entries)
+
+    @property
+    def number(self) -> int:
+        """Number of adapters, the general one included."""
+        return len(self.entries) + (self.general is not None)
+
+    def chosen(self, positions: Iterable[int]) -> list[IndexEntry | GeneralEntry]:
+        """Return some of the `adapters`; other entries of a large bank are not parsed."""
+        entries, last = self.entries, [self.general] if self.general else []
+        return [entries[i] if i < len(entries) else last[i - len(entries)] for i in positions]
 
     @property
     def digests(self) -> dict[str, str]:
@@ -212,26 +238,6 @@ class Index(Stored):
         """Return the canonical content of ``bank.json``."""
         listed = self.model_copy(update={"entries": ()}) if self.is_large else self
         return (listed.model_dump_json(by_alias=True, indent=1) + "\n").encode()
-
-
-class _WithGeneral(Sequence[IndexEntry | GeneralEntry]):
-    """Entries and the general adapter."""
-
-    def __init__(self, entries: Sequence[IndexEntry], general: GeneralEntry) -> None:
-        self._entries, self._general = entries, general
-
-    def __len__(self) -> int:
-        return len(self._entries) + 1
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
-        position = range(len(self))[index]
-        return self._entries[position] if position < len(self._entries) else self._general
-
-    def __iter__(self) -> Iterator[IndexEntry | GeneralEntry]:
-        yield from self._entries
-        yield self._general
 
 
 def adapter_path(name: str) -> str:

@@ -39,7 +39,7 @@ _MAX_NAME, _MAX_ADAPTER = 90, 200
 EXAMPLE = Path(__file__).with_name("manifest_example.yaml")
 """A valid manifest, with an entry of the Hub and a local one."""
 _INVALID_VALUE = (ValueError, KeyError, AttributeError, RecursionError)
-"""What YAML raises at 2024-99-99, at ``!!int x``, at text that is not UTF-8, and if it is nested."""
+"""What YAML raises at 2024-99-99, at ``!!int x``, and at text that is nested or not UTF-8."""
 _HINT = f"see {EXAMPLE} for a valid manifest"
 
 
@@ -231,7 +231,7 @@ def parse(text: str, source: str = "manifest") -> Manifest:
         'o/d'
         >>> parse(one + "\\nrank: 3", "m.yaml")
         Traceback (most recent call last):
-        hf_lorameta.errors.ManifestError: m.yaml: rank: unknown key, known are version, base_model, ...
+        hf_lorameta.errors.ManifestError: m.yaml: rank: unknown key, known are version, ...
     """
     try:
         data = yaml.load(text, Loader=_Loader)

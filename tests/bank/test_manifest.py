@@ -163,7 +163,7 @@ def test_columns_lists_its_names_in_order() -> None:
             "defaults:\n  splits: x\n" + HEAD + ENTRY,
             "m.yaml: defaults.splits: unknown key, known are config, split",
         ),
-        (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml: columns: unknown key, known are version"),
+        (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml: columns: unknown key, known are"),
         # missing
         ("base_model: o/m\nentries:\n" + ENTRY, "m.yaml: version: is missing"),
         ("version: 1\nbase_model: o/m\n", "m.yaml: entries: is missing"),
