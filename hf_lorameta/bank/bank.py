@@ -90,7 +90,7 @@ class Bank:
         self.folder = folder
         self.id = id
         self.revision = revision
-        self._files = BankFiles(folder, id, remote)
+        self._files = BankFiles(folder, remote)
         self._raw_index = self._files.path(INDEX_FILE).read_bytes()
         self.index = parse_index(self._raw_index, folder)
         if self.is_large:

@@ -31,6 +31,8 @@ WORK_FOLDER = ".build"
 SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, OUTPUT_PRIOR_FILE)
 """The files of any bank that ``Index.files`` may list."""
 
+FAR_RATIO = 1.5
+"""A nearest distance above this many times the bank's typical one is called far."""
 LARGE = 1_000
 """Banks of more entries are built with sketches and shards of profiles instead of distances.
 
