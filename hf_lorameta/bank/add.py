@@ -9,22 +9,23 @@ from hf_lorameta.bank.build import (
     OTHER_MODULES,
     Outcome,
     build_entries,
-    clean_up,
     finish_bank,
     locked_folder,
     skip,
     without_outliers,
+    write_bank,
 )
-from hf_lorameta.bank.entries import extended
 from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
 from hf_lorameta.bank.index import (
     GENERAL,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
+    EntryTable,
     Index,
     IndexEntry,
     Skipped,
     adapter_path,
+    to_lines,
 )
 from hf_lorameta.bank.manifest import Manifest
 from hf_lorameta.bank.store_profiles import extend_profiles
@@ -121,6 +122,7 @@ def _keep_profiles(bank: Bank) -> None:
 def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Bank:
     """Append entries to a large bank."""
     index, folder = bank.index, bank.folder
+    assert isinstance(index.entries, EntryTable)
     entries = _entries(outcomes)
     changes: dict[str, Any] = {"skipped": tuple(_skipped(index, outcomes))}
     if entries:
@@ -130,9 +132,7 @@ def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Ban
         others = {name: index.files[name] for name in kept if name in index.files}
         changes |= stored._asdict() | {
             "files": stored.files | others,
-            "entries": extended(index.entries, entries),
+            "entries": EntryTable(index.entries.lines + to_lines(entries)),
             "published": published,
         }
-    bank.update_index(**changes)  # opening the bank again would take seconds
-    clean_up(folder, bank.index)
-    return bank
+    return write_bank(folder, index.model_copy(update=changes))

@@ -60,7 +60,6 @@ EMBEDDED = {
 """Folders of the banks in this package by their base models; the first is the default."""
 
 _OPENING_THREADS = 4
-_OF_FILES = ("profiles", "large_profiles", "distances", "output_prior")
 
 
 class Bank:
@@ -316,8 +315,9 @@ class Bank:
 
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetched first if needed; of a pack, its small factors."""
-        if isinstance(entry, IndexEntry):
-            fetch_adapters(self._files, self.index.entries, [entry.name])
+        return self.adapters([entry])[0]
+
+    def _open(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         path = self._files.verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
         if file.layout != self.stored_layout or file.rank != entry.rank:
@@ -338,11 +338,11 @@ class Bank:
         names = [entry.name for entry in entries if isinstance(entry, IndexEntry)]
         fetched = count(1)
         fetch_adapters(
-            self._files, self.index.entries, names, lambda: progress(next(fetched), len(entries))
+            self._files, self.index, names, lambda: progress(next(fetched), len(entries))
         )
         files: list[AdapterFile] = []
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
-            for file in pool.map(self.adapter, entries):
+            for file in pool.map(self._open, entries):
                 files.append(file)
                 progress(len(files), len(entries))
         return files
@@ -370,7 +370,7 @@ class Bank:
 
     def split_shards(self) -> None:
         """Store each adapter of a shard, which a downloaded folder may hold, as a file."""
-        fetch_adapters(self._files, self.index.entries, self.index.names())
+        fetch_adapters(self._files, self.index, self.index.names())
 
     def require_local(self) -> None:
         """Raise `BankError` if the bank is on the Hub: its commit states its content."""
@@ -382,8 +382,6 @@ class Bank:
         self.split_shards()
 
     def update_index(self, **changes: object) -> None:
-        """Replace fields of the index, in memory and in ``bank.json``."""
+        """Replace fields of the index, in memory and in ``bank.json``, but nothing read before."""
         self.index = write_index(self.folder, self.index.model_copy(update=changes))
         self._raw_index = self.index.to_bytes()
-        for name in _OF_FILES:  # they may be others now
-            self.__dict__.pop(name, None)

@@ -262,7 +262,12 @@ def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], start: Index) -> 
         "skipped": tuple(skipped),
         "files": stored.files | {name: sha256(folder / name) for name in files},
     }
-    clean_up(folder, write_index(folder, start.model_copy(update=changes)))
+    return write_bank(folder, start.model_copy(update=changes))
+
+
+def write_bank(folder: Path, index: Index) -> Bank:
+    """Write the index of a bank whose other files are written, and delete what it does not list."""
+    clean_up(folder, write_index(folder, index))
     return Bank(folder)
 
 
@@ -289,14 +294,15 @@ def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layou
 
 def _tokenizer(manifest: Manifest, hub: Hub) -> bytes:
     """Fetch the tokenizer, or take the embedded bank's of the same model."""
+    name = manifest.tokenizer or manifest.base_model
     try:
-        repo = hub.resolve(manifest.tokenizer_repo, "model", blobs=True)
+        repo = hub.resolve(name, "model", blobs=True)
         return hub.download(repo, TOKENIZER_FILE).read_bytes()
     except HubError as error:
         embedded = Bank.embedded()
-        if embedded.index.base_model == manifest.tokenizer_repo:
+        if embedded.index.base_model == name:
             return embedded.verified_file(TOKENIZER_FILE).read_bytes()
         raise BankError(
-            f"no tokenizer.json in {manifest.tokenizer_repo}: {error}",
+            f"no tokenizer.json in {name}: {error}",
             hint="name another repo in the manifest's `tokenizer`",
         ) from None

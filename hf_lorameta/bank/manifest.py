@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
-from hf_lorameta.bank.entries import Stored
+from hf_lorameta.bank.index import Stored
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError, first_line, problem_of
@@ -196,11 +196,6 @@ class Manifest(Stored):
         """Whether all entries are on the public Hub, so that cards may link to them."""
         local = any(is_path(e.adapter) or is_path(e.dataset) for e in self.entries)
         return self.published and not local
-
-    @property
-    def tokenizer_repo(self) -> str:
-        """Repo that ``tokenizer.json`` is read from."""
-        return self.tokenizer or self.base_model
 
 
 _MODELS: dict[tuple[int | str, ...], type[BaseModel]] = {

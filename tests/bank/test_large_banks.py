@@ -15,8 +15,7 @@ from hf_lorameta.bank.add import add_entries
 from hf_lorameta.bank.arrays import from_record, load_arrays, save_arrays, to_record
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import clean_up
-from hf_lorameta.bank.entries import EntryTable, to_lines
-from hf_lorameta.bank.index import TOKENIZER_FILE, Index, IndexEntry
+from hf_lorameta.bank.index import TOKENIZER_FILE, EntryTable, Index, IndexEntry, to_lines
 from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.pack import pack
@@ -214,7 +213,7 @@ def test_private_entries_are_counted_without_parsing(large: Bank) -> None:
     [
         (b'"rank":', b'"rink":', r"entries-\w+\.jsonl, line 1: rank: Field required"),
         (b'{"name":"', b'{"name":"../', "line 1: name: '../.*' is not a file name"),
-        (b'{"name":', b'{"name"', "line 1: : Invalid JSON"),
+        (b'{"name":', b'{"name"', "line 1: Invalid JSON"),
         (b'{"name":', b'{"nome":', "line 1: name: Field required"),
         (b'"size":', b'"size":-', "line 1: size: must be greater than or equal to 0"),
     ],

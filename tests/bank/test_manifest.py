@@ -86,13 +86,12 @@ def test_entries_inherit_and_override_defaults(tmp_path: Path) -> None:
             ),
         ),
     )
-    assert manifest.tokenizer_repo == "org/tokenizer"
 
 
 def test_defaults_of_a_minimal_manifest() -> None:
     manifest = parse(HEAD + ENTRY)
     assert manifest.entries == (BankEntry(adapter="o/a", dataset="o/d"),)
-    assert (manifest.published, manifest.tokenizer_repo) == (True, "o/m")
+    assert (manifest.published, manifest.tokenizer) == (True, None)
     assert manifest.entries[0].name == "o--a"
     assert parse(HEAD + ENTRY + "defaults: null\n") == manifest
     assert parse("\ufeff" + HEAD + ENTRY) == manifest

@@ -331,9 +331,8 @@ def test_an_index_with_inconsistent_packing_is_refused(
     if not outer:
         index["packing"] |= change
     path.write_text(json.dumps(index))
-    with pytest.raises(BankError, match=message) as caught:
+    with pytest.raises(BankError, match=message):
         Bank(tmp_path / "pack")
-    assert ("bank pack" in caught.value.hint) == ("dtype" in change)
 
 
 @pytest.mark.parametrize("spaces", [[[4, 4], [4, 99]], [[0, 4], [4, 4]], [[4, -4], [4, 4]]])
