@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from itertools import chain
 from typing import Any
 
 from hf_lorameta.bank.bank import Bank
@@ -9,13 +10,12 @@ from hf_lorameta.bank.build import (
     OTHER_MODULES,
     Outcome,
     build_entries,
-    finish_bank,
     locked_folder,
     skip,
     without_outliers,
     write_bank,
 )
-from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
+from hf_lorameta.bank.entry import BuildJob, has_profile, stored_profile
 from hf_lorameta.bank.index import (
     GENERAL,
     OUTPUT_PRIOR_FILE,
@@ -28,7 +28,8 @@ from hf_lorameta.bank.index import (
     to_lines,
 )
 from hf_lorameta.bank.manifest import Manifest
-from hf_lorameta.bank.store_profiles import extend_profiles
+from hf_lorameta.bank.store_profiles import extend_profiles, store_profiles
+from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.errors import BankError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.hub.client import Hub
@@ -83,13 +84,7 @@ def add_entries(
         if not keep_outliers:
             outcomes = without_outliers(outcomes, index.entries[:_COMPARED])
         outcomes = {name: _if_alike(bank, outcome) for name, outcome in outcomes.items()}
-        published = index.published and manifest.is_published
-        if bank.is_large:
-            return _extend(bank, outcomes, published)
-        _keep_profiles(bank)
-        kept: dict[str, Outcome] = {e.name: e for e in (*index.entries, *_entries(outcomes))}
-        kept |= {f"skipped/{i}": one for i, one in enumerate(_skipped(index, outcomes))}
-        return finish_bank(folder, kept, index.model_copy(update={"published": published}))
+        return _extend(bank, outcomes, index.published and manifest.is_published)
 
 
 def _entries(outcomes: Mapping[str, Outcome]) -> list[IndexEntry]:
@@ -112,27 +107,29 @@ def _if_alike(bank: Bank, outcome: Outcome) -> Outcome:
     return outcome if layout == bank.layout else skip(outcome, OTHER_MODULES)
 
 
-def _keep_profiles(bank: Bank) -> None:
-    """Store the profiles of a bank where a build expects them, if they are not there."""
-    for i, entry in enumerate(bank.index.entries):
-        if not has_profile(bank.folder, entry.name):
-            store_entry(bank.folder, entry, bank.profiles[i], {})
-
-
 def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Bank:
-    """Append entries to a large bank."""
-    index, folder = bank.index, bank.folder
-    assert isinstance(index.entries, EntryTable)
-    entries = _entries(outcomes)
+    """Append entries to a bank."""
+    index, folder, entries = bank.index, bank.folder, _entries(outcomes)
     changes: dict[str, Any] = {"skipped": tuple(_skipped(index, outcomes))}
     if entries:
         profiles = [stored_profile(folder, entry.name) for entry in entries]
-        stored = extend_profiles(folder, bank.large_profiles, index, profiles)
+        if isinstance(index.entries, EntryTable):
+            stored = extend_profiles(folder, bank.large_profiles, index, profiles)
+            changes["entries"] = EntryTable(index.entries.lines + to_lines(entries))
+        else:
+            changes["entries"] = all_entries = (*index.entries, *entries)
+            held = (_profile(bank, number) for number in range(len(bank)))
+            stored = store_profiles(
+                folder, chain(held, profiles), len(all_entries), index.vocab_size
+            )
         kept = (TOKENIZER_FILE, OUTPUT_PRIOR_FILE)
         others = {name: index.files[name] for name in kept if name in index.files}
-        changes |= stored._asdict() | {
-            "files": stored.files | others,
-            "entries": EntryTable(index.entries.lines + to_lines(entries)),
-            "published": published,
-        }
+        changes |= stored._asdict() | {"files": stored.files | others, "published": published}
     return write_bank(folder, index.model_copy(update=changes))
+
+
+def _profile(bank: Bank, number: int) -> Profile:
+    """Return a profile of a bank, from its build if it left one: an addition can be killed."""
+    name = bank.index.entries[number].name
+    has_own = has_profile(bank.folder, name)
+    return stored_profile(bank.folder, name) if has_own else bank.profiles[number]
