@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import metadata_load, try_to_load_from_cache
+from huggingface_hub import metadata_load
 
 from hf_lorameta.bank.manifest import repo_and_folder
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, open_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, card_license
@@ -31,17 +31,14 @@ class AdapterSource:
         license: on its card, if it states one; of a folder in a repo, else on that of the repo.
         private: whether it is in a private repo; of a folder, the manifest decides.
         config: its config, which is that of a plain LoRA.
-        weights: the file of its weights.
-        temporary: whether that file need not stay in the cache, where it was not before. Equal
-            files in folders of one repo are one file there, so that those stay.
+        weights: the file of its weights, of the rank that the config states.
     """
 
     revision: str
     license: str | None
     private: bool
     config: LoraConfig
-    weights: Path
-    temporary: bool = False
+    weights: AdapterFile
 
 
 def adapter_on_hub(hub: Hub, adapter: str, revision: str | None, base_model: str) -> AdapterSource:
@@ -61,34 +58,23 @@ def adapter_on_hub(hub: Hub, adapter: str, revision: str | None, base_model: str
     repo = hub.resolve(repo_id, "model", revision, blobs=True)
     inside = f"{folder}/" if folder else ""
     check_files(tuple(n.removeprefix(inside) for n in repo.files if n.startswith(inside)))
-    config = fetch_config(hub, repo, inside)
-    check_base_model(config, base_model)
+    check_base_model(fetch_config(hub, repo, inside), base_model)
     card = card_beside(hub, repo, inside) if inside else {}
-    stated, path = license_of(card, repo.license), inside + WEIGHTS_FILE
-    cached = try_to_load_from_cache(repo.repo_id, path, revision=repo.sha)
-    weights = hub.download(repo, path)
-    alike = sum(blob == repo.blobs.get(path) for blob in repo.blobs.values()) > 1
-    temporary = not inside and not alike and not isinstance(cached, str)
-    return AdapterSource(repo.sha, stated, repo.private, config, weights, temporary)
+    weights = hub.download(repo, inside + WEIGHTS_FILE)
+    stated = license_of(card, repo.license)
+    return AdapterSource(repo.sha, stated, repo.private, *open_adapter(weights.parent))
 
 
 def adapter_in_folder(folder: Path, base_model: str) -> AdapterSource:
     """Find an adapter in a folder with `CONFIG_FILE` and `WEIGHTS_FILE`.
 
     Raises:
-        AdapterError: there is no such folder, it holds no plain LoRA of the base model, or no
-            weights that can be read.
+        AdapterError: the folder holds no plain LoRA of the base model, or no weights that can be
+            read.
     """
-    if not folder.is_dir():
-        raise AdapterError(f"{folder}: no such folder")
-    check_files(tuple(path.name for path in folder.iterdir()))
-    weights = folder / WEIGHTS_FILE
-    try:
-        config = parse_config((folder / CONFIG_FILE).read_bytes())
-    except OSError as error:
-        raise AdapterError(f"{folder / CONFIG_FILE}: {error.strerror}") from None
+    config, weights = open_adapter(folder)
     check_base_model(config, base_model)
-    revision = f"sha256:{sha256(weights)}"
+    revision = f"sha256:{sha256(weights.path)}"
     return AdapterSource(revision, stated_license(folder), False, config, weights)
 
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hf_lorameta.bank.bank_files import BankFiles, delete_download
-from hf_lorameta.bank.entries import EntryTable
-from hf_lorameta.bank.index import IndexEntry, adapter_path
+from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
 from hf_lorameta.formats.safetensors import read_range
 
 SHARD_ADAPTERS = 128
@@ -87,7 +86,7 @@ def is_shard(name: str) -> bool:
 
 def fetch_adapters(
     files: BankFiles,
-    entries: Sequence[IndexEntry],
+    index: Index,
     wanted: Collection[str],
     done: Callable[[], None] = lambda: None,
 ) -> None:
@@ -100,7 +99,7 @@ def fetch_adapters(
 
     Args:
         files: of the bank.
-        entries: all of the bank.
+        index: of the bank.
         wanted: names of entries.
         done: called after each adapter.
 
@@ -109,18 +108,19 @@ def fetch_adapters(
         HubError: the repo is missing or cannot be reached.
     """
     local = files.remote is None and any(files.folder.glob("adapters/*.records"))
-    missing = [name for name in wanted if local or not files.has(adapter_path(name))]
-    size = _shard_adapters(entries) if missing else 0
+    listed = frozenset(files.remote.repo.files if files.remote else ())
+    absent = (name for name in wanted if local or not files.has(adapter_path(name)))
+    missing = [name for name in absent if adapter_path(name) not in listed]
+    size = _shard_adapters(index.entries) if missing else 0
     if not size:
         return
-    listed = frozenset(files.remote.repo.files if files.remote else ())
-    missing = [name for name in missing if adapter_path(name) not in listed]
+    positions = {name: position for position, name in enumerate(index.names())}
     starts: dict[int, set[str]] = {}
-    for name, position in _positions(entries, missing).items():
-        starts.setdefault(position // size * size, set()).add(name)
+    for name in missing:
+        starts.setdefault(positions[name] // size * size, set()).add(name)
     single: list[tuple[AdapterShard, IndexEntry]] = []
     for start, names in sorted(starts.items()):
-        shard = _shard(entries, start, size)
+        shard = _shard(index.entries, start, size)
         chosen = [entry for entry in shard.entries if entry.name in names]
         most = 2 * sum(entry.size for entry in chosen) > shard.size
         if files.has(shard.name) or (files.remote and most):
@@ -130,13 +130,6 @@ def fetch_adapters(
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(partial(_read_one, files), single):
             done()
-
-
-def _positions(entries: Sequence[IndexEntry], names: Collection[str]) -> dict[str, int]:
-    if isinstance(entries, EntryTable):
-        return {name: entries.position(name) for name in names}
-    positions = {entry.name: position for position, entry in enumerate(entries)}
-    return {name: positions[name] for name in names}
 
 
 def _split(

@@ -2,39 +2,38 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import fields, replace
+from itertools import chain
 from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import (
     OTHER_MODULES,
-    BankFacts,
-    EntryProgress,
     Outcome,
     build_entries,
-    clean_up,
-    finish_bank,
     locked_folder,
     skip,
     without_outliers,
+    write_bank,
 )
-from hf_lorameta.bank.entries import extended
-from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
+from hf_lorameta.bank.entry import BuildJob, has_profile, stored_profile
 from hf_lorameta.bank.index import (
     GENERAL,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
+    EntryTable,
     Index,
     IndexEntry,
     Skipped,
     adapter_path,
+    to_lines,
 )
 from hf_lorameta.bank.manifest import Manifest
-from hf_lorameta.bank.store_profiles import extend_profiles
+from hf_lorameta.bank.store_profiles import extend_profiles, store_profiles
+from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.errors import BankError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.types import no_progress
+from hf_lorameta.types import StageProgress, no_progress
 
 _COMPARED = 1000
 """Entries of a bank whose updates are compared with those of new ones: enough for a median."""
@@ -47,7 +46,7 @@ def add_entries(
     hub: Hub | None = None,
     executor: Executor | int = 8,
     keep_outliers: bool = False,
-    progress: EntryProgress = no_progress,
+    progress: StageProgress = no_progress,
 ) -> Bank:
     """Add the entries of a manifest to a local bank, and return it with them.
 
@@ -62,7 +61,7 @@ def add_entries(
         hub: client; None makes one.
         executor: as for `hf_lorameta.bank.build.build_bank`.
         keep_outliers: as for `hf_lorameta.bank.build.build_bank`.
-        progress: called after each new entry with its adapter, and its error if it was skipped.
+        progress: called after each new entry with (stage, done, total).
 
     Raises:
         BankError: the bank is for another base model, a pack, fetched from the Hub or being built.
@@ -84,16 +83,8 @@ def add_entries(
         outcomes = build_entries(new, job, index.base_revision, executor, progress)
         if not keep_outliers:
             outcomes = without_outliers(outcomes, index.entries[:_COMPARED])
-        published = index.published and manifest.is_published
-        if bank.is_large:
-            return _extend(bank, outcomes, published)
-        _keep_profiles(bank)
-        names = [field.name for field in fields(BankFacts)]
-        facts = BankFacts(**{name: getattr(index, name) for name in names})
-        facts = replace(facts, published=published)
-        kept: dict[str, Outcome] = {e.name: e for e in (*index.entries, *_entries(outcomes))}
-        kept |= {f"skipped/{i}": one for i, one in enumerate(_skipped(index, outcomes))}
-        return finish_bank(folder, kept, facts)
+        outcomes = {name: _if_alike(bank, outcome) for name, outcome in outcomes.items()}
+        return _extend(bank, outcomes, index.published and manifest.is_published)
 
 
 def _entries(outcomes: Mapping[str, Outcome]) -> list[IndexEntry]:
@@ -116,29 +107,29 @@ def _if_alike(bank: Bank, outcome: Outcome) -> Outcome:
     return outcome if layout == bank.layout else skip(outcome, OTHER_MODULES)
 
 
-def _keep_profiles(bank: Bank) -> None:
-    """Store the profiles of a bank where a build expects them, if they are not there."""
-    for i, entry in enumerate(bank.index.entries):
-        if not has_profile(bank.folder, entry.name):
-            store_entry(bank.folder, entry, bank.profiles[i], {})
-
-
 def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Bank:
-    """Append entries to a large bank."""
-    index, folder = bank.index, bank.folder
-    outcomes = {name: _if_alike(bank, outcome) for name, outcome in outcomes.items()}
-    entries = _entries(outcomes)
+    """Append entries to a bank."""
+    index, folder, entries = bank.index, bank.folder, _entries(outcomes)
     changes: dict[str, Any] = {"skipped": tuple(_skipped(index, outcomes))}
     if entries:
         profiles = [stored_profile(folder, entry.name) for entry in entries]
-        stored = extend_profiles(folder, bank.large_profiles, index, profiles)
+        if isinstance(index.entries, EntryTable):
+            stored = extend_profiles(folder, bank.large_profiles, index, profiles)
+            changes["entries"] = EntryTable(index.entries.lines + to_lines(entries))
+        else:
+            changes["entries"] = all_entries = (*index.entries, *entries)
+            held = (_profile(bank, number) for number in range(len(bank)))
+            stored = store_profiles(
+                folder, chain(held, profiles), len(all_entries), index.vocab_size
+            )
         kept = (TOKENIZER_FILE, OUTPUT_PRIOR_FILE)
         others = {name: index.files[name] for name in kept if name in index.files}
-        changes |= stored._asdict() | {
-            "files": stored.files | others,
-            "entries": extended(index.entries, entries),
-            "published": published,
-        }
-    bank.update_index(**changes)  # opening the bank again would take seconds
-    clean_up(folder, bank.index)
-    return bank
+        changes |= stored._asdict() | {"files": stored.files | others, "published": published}
+    return write_bank(folder, index.model_copy(update=changes))
+
+
+def _profile(bank: Bank, number: int) -> Profile:
+    """Return a profile of a bank, from its build if it left one: an addition can be killed."""
+    name = bank.index.entries[number].name
+    has_own = has_profile(bank.folder, name)
+    return stored_profile(bank.folder, name) if has_own else bank.profiles[number]

@@ -60,7 +60,6 @@ EMBEDDED = {
 """Folders of the banks in this package by their base models; the first is the default."""
 
 _OPENING_THREADS = 4
-_OF_FILES = ("profiles", "large_profiles", "distances", "output_prior")
 
 
 class Bank:
@@ -90,7 +89,7 @@ class Bank:
         self.folder = folder
         self.id = id
         self.revision = revision
-        self._files = BankFiles(folder, id, remote)
+        self._files = BankFiles(folder, remote)
         self._raw_index = self._files.path(INDEX_FILE).read_bytes()
         self.index = parse_index(self._raw_index, folder)
         if self.is_large:
@@ -125,25 +124,21 @@ class Bank:
             'HuggingFaceTB/SmolLM2-135M-Instruct'
         """
         name = name or os.environ.get(BANK_VARIABLE) or None
-        if name is None and revision is None:
-            return cls.embedded()
-        if name is None:
+        folder = Path(name).expanduser() if name else None
+        if revision is not None and (folder is None or folder.is_dir()):
             raise UsageError(
-                f"the bank in this package has no revision {revision}",
-                hint=Option("bank", "user/bank"),
+                f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
             )
-        hub = hub or Hub(token)
-        folder = Path(name).expanduser()
+        if folder is None:
+            return cls.embedded()
         if folder.is_dir():
-            if revision is not None:
-                raise UsageError(f"{name} is a folder, which has no revision {revision}")
             return cls(folder)
         if len(folder.parts) != 2 or folder.is_absolute():
             raise BankError(
                 f"{name} is neither a folder nor a Hub id of the form user/bank",
                 hint=f"name a folder with {INDEX_FILE}, or the Hub id of a bank",
             )
-        return cls.from_hub(str(name), revision=revision, hub=hub)
+        return cls.from_hub(str(name), revision=revision, hub=hub or Hub(token))
 
     @classmethod
     def embedded(cls, base_model: str = SMOLLM2) -> "Bank":
@@ -320,8 +315,9 @@ class Bank:
 
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetched first if needed; of a pack, its small factors."""
-        if isinstance(entry, IndexEntry):
-            fetch_adapters(self._files, self.index.entries, [entry.name])
+        return self.adapters([entry])[0]
+
+    def _open(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         path = self._files.verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
         if file.layout != self.stored_layout or file.rank != entry.rank:
@@ -342,11 +338,11 @@ class Bank:
         names = [entry.name for entry in entries if isinstance(entry, IndexEntry)]
         fetched = count(1)
         fetch_adapters(
-            self._files, self.index.entries, names, lambda: progress(next(fetched), len(entries))
+            self._files, self.index, names, lambda: progress(next(fetched), len(entries))
         )
         files: list[AdapterFile] = []
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
-            for file in pool.map(self.adapter, entries):
+            for file in pool.map(self._open, entries):
                 files.append(file)
                 progress(len(files), len(entries))
         return files
@@ -374,7 +370,7 @@ class Bank:
 
     def split_shards(self) -> None:
         """Store each adapter of a shard, which a downloaded folder may hold, as a file."""
-        fetch_adapters(self._files, self.index.entries, self.index.names())
+        fetch_adapters(self._files, self.index, self.index.names())
 
     def require_local(self) -> None:
         """Raise `BankError` if the bank is on the Hub: its commit states its content."""
@@ -386,8 +382,6 @@ class Bank:
         self.split_shards()
 
     def update_index(self, **changes: object) -> None:
-        """Replace fields of the index, in memory and in ``bank.json``."""
+        """Replace fields of the index, in memory and in ``bank.json``, but nothing read before."""
         self.index = write_index(self.folder, self.index.model_copy(update=changes))
         self._raw_index = self.index.to_bytes()
-        for name in _OF_FILES:  # they may be others now
-            self.__dict__.pop(name, None)

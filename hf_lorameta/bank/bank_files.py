@@ -30,12 +30,11 @@ class BankFiles:
 
     Args:
         folder: of the bank.
-        id: of the bank, for messages.
         remote: where files that the folder lacks are fetched from; None if it lacks none.
     """
 
-    def __init__(self, folder: Path, id: str, remote: Remote | None) -> None:
-        self.folder, self.id, self.remote = folder, id, remote
+    def __init__(self, folder: Path, remote: Remote | None = None) -> None:
+        self.folder, self.remote = folder, remote
         self._seen: dict[str, tuple[int, int, str]] = {}  # of verified files, by name
 
     def has(self, name: str) -> bool:
@@ -85,10 +84,9 @@ class BankFiles:
             if self._seen.get(name) == stamp or sha256(path) == digest:
                 self._seen[name] = stamp
                 return path
-        if local:
-            raise self.differs(f"{path}: checksum differs from the index")
-        delete_download(path)
-        raise self._wrong_in_repo(name)
+        if not local:
+            delete_download(path)
+        raise self.differs(f"{path}: checksum differs from the index")
 
     def store(self, name: str, content: bytes, digest: str) -> None:
         """Write a file that was fetched as a part of another, unless its digest is wrong.
@@ -96,22 +94,19 @@ class BankFiles:
         Raises:
             IntegrityError: its digest is another.
         """
-        if hashlib.sha256(content).hexdigest() != digest:
-            wrong = self._wrong_in_repo(name)
-            raise wrong if self.remote else self.differs(str(wrong))
         path = self.folder / name
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise self.differs(f"{path}: checksum differs from the index")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         self._seen[name] = _stamp(path, digest)
 
     def differs(self, message: str) -> IntegrityError:
-        """Return the error for a file of the folder that is not as the index says."""
-        return IntegrityError(message, hint="delete it, and build or download the bank again")
-
-    def _wrong_in_repo(self, name: str) -> IntegrityError:
+        """Return the error for a file that is not as the index says."""
         return IntegrityError(
-            f"{name} of {self.id}: checksum differs from the index",
-            hint=f"download it again; if that does not help, report it to the owner of {self.id}",
+            message,
+            hint="delete it, and build or download the bank again; if that does not help, report "
+            "it to the bank's owner",
         )
 
 

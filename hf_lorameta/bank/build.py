@@ -6,13 +6,10 @@ index is written last, in the manifest's order: the same sources give the same b
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
@@ -22,14 +19,13 @@ from hf_lorameta.bank.index import (
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
-    GeneralEntry,
     Index,
     IndexEntry,
-    OutputPriorEntry,
     Skipped,
     adapter_path,
     write_index,
 )
+from hf_lorameta.bank.locked import locked
 from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.bank.outliers import outliers
 from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
@@ -42,41 +38,18 @@ from hf_lorameta.errors import (
     LoraMetaError,
     NotFoundError,
 )
-from hf_lorameta.files import sha256, write_atomically, writing
+from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.tables import plural
-from hf_lorameta.types import no_progress
+from hf_lorameta.types import StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
-EntryProgress = Callable[[str, LoraMetaError | None], None]
-"""Called with the adapter of an entry, and its error if it was skipped."""
 Outcome = IndexEntry | Skipped
 
 OTHER_MODULES = "adapts other modules or shapes than most of the bank"
-
-
-@dataclass(frozen=True)
-class BankFacts:
-    """What the index of a bank states besides its entries.
-
-    Attributes:
-        base_model: Hub id.
-        base_revision: commit of the base model, if known.
-        base_license: license that the base model's card states.
-        published: whether the entries are on the public Hub.
-        general: the general adapter, whose weights are in the folder.
-        output_prior: the output prior, whose file is in the folder.
-    """
-
-    base_model: str
-    base_revision: str | None
-    base_license: str | None
-    published: bool
-    general: GeneralEntry | None = None
-    output_prior: OutputPriorEntry | None = None
 
 
 def build_bank(
@@ -86,7 +59,7 @@ def build_bank(
     hub: Hub | None = None,
     executor: Executor | int = 8,
     keep_outliers: bool = False,
-    progress: EntryProgress = no_progress,
+    progress: StageProgress = no_progress,
 ) -> Bank:
     """Build a bank from the Hub; an existing one is resumed, or extended by a longer manifest.
 
@@ -96,7 +69,7 @@ def build_bank(
             which use their own.
         keep_outliers: do not skip adapters whose updates are unusually large, see
             `hf_lorameta.bank.outliers`.
-        progress: called after each entry with its adapter, and its error if it was skipped.
+        progress: called after each entry with (stage, done, total).
 
     Raises:
         BankError: no entry is usable, there is no tokenizer, the folder holds adapters that are
@@ -118,9 +91,11 @@ def build_bank(
         outcomes = build_entries(manifest.entries, job, revision, executor, progress)
         if not keep_outliers:
             outcomes = without_outliers(outcomes)
-        license = base.license if base else None
-        facts = BankFacts(manifest.base_model, revision, license, manifest.is_published)
-        return finish_bank(folder, outcomes, facts)
+        license, published = base.license if base else None, manifest.is_published
+        start = Index.empty(
+            manifest.base_model, revision, license, job.vocab_size, published=published
+        )
+        return finish_bank(folder, outcomes, start)
 
 
 @contextmanager
@@ -136,16 +111,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
             hint="extend the bank it was packed from, then run: hf-lorameta bank pack",
         )
     again = "run the same command again; finished entries are kept"
-    with writing(folder, BankError, again):
-        for path in (folder / "adapters", folder / WORK_FOLDER):
-            path.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
-                yield
-        except Timeout:
-            raise BankError(
-                f"another build is running in {folder}", hint="wait for it, or name another folder"
-            ) from None
+    with locked(folder / WORK_FOLDER, folder, again):
+        (folder / "adapters").mkdir(exist_ok=True)
+        yield
 
 
 def adapters_in(folder: Path) -> list[str]:
@@ -172,7 +140,7 @@ def build_entries(
     job: BuildJob,
     revision: str | None,
     executor: Executor | int,
-    progress: EntryProgress,
+    progress: StageProgress,
 ) -> dict[str, Outcome]:
     """Build every entry and return the outcomes by entry name, in the manifest's order.
 
@@ -191,14 +159,13 @@ def _outcomes(
     entries: Sequence[BankEntry],
     job: BuildJob,
     executor: Executor,
-    progress: EntryProgress,
+    progress: StageProgress,
 ) -> dict[str, Outcome]:
     futures = {executor.submit(build_entry, entry, job): entry for entry in entries}
     outcomes: dict[str, Outcome] = {}
     try:
-        for future in as_completed(futures):
+        for done, future in enumerate(as_completed(futures), 1):
             entry = futures[future]
-            error: LoraMetaError | None = None
             try:
                 outcomes[entry.name] = future.result()
             except (OSError, MemoryError):
@@ -209,25 +176,21 @@ def _outcomes(
                     hint="run the build again; finished entries are kept",
                 ) from None
             except Exception as problem:  # noqa: BLE001 - none ends the build
-                error = _as_known_error(problem)
-                outcomes[entry.name] = skip(entry, _reason(entry, error))
-            progress(entry.adapter_id, error)
+                skipped = skip(entry, _reason(entry, problem))
+                logger.info("skipped %s: %s", skipped.adapter, skipped.reason)
+                outcomes[entry.name] = skipped
+            progress("Reading entries", done, len(futures))
     finally:
         for future in futures:
             future.cancel()
     return {entry.name: outcomes[entry.name] for entry in entries}
 
 
-def _as_known_error(error: Exception) -> LoraMetaError:
-    """Return an error that states why an entry is skipped; no exception ends the build."""
-    if isinstance(error, LoraMetaError):
-        return error
-    logger.warning("an entry failed with an unexpected error", exc_info=error)
-    return LoraMetaError(f"unexpected {type(error).__name__}")
-
-
-def _reason(entry: BankEntry, error: LoraMetaError) -> str:
+def _reason(entry: BankEntry, error: Exception) -> str:
     """Return why an entry is skipped, without paths."""
+    if not isinstance(error, LoraMetaError):
+        logger.warning("an entry failed with an unexpected error", exc_info=error)
+        return f"unexpected {type(error).__name__}"
     retry = " (run the build again to retry)" if isinstance(error, ConnectionLostError) else ""
     reason = str(error).replace(entry.adapter, entry.adapter_id)
     return reason.replace(entry.dataset, entry.dataset_id) + retry
@@ -259,21 +222,22 @@ def without_outliers(
     return kept
 
 
-def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], facts: BankFacts) -> Bank:
+def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], start: Index) -> Bank:
     """Write profiles, distances and the index of a bank whose entries are finished.
 
     Args:
         folder: of the bank; holds ``tokenizer.json`` and the files of the entries.
         outcomes: entries and skipped ones by name, in the order of the index; none if the general
             adapter is the only one.
-        facts: what else the index states.
+        start: what else the index states; the files of its general adapter and its output prior
+            are in the folder.
 
     Raises:
         BankError: no entry can be used.
     """
     layout, deviating = _common_layout(folder, outcomes)
-    if facts.general and not outcomes:
-        layout = AdapterFile(folder / adapter_path(facts.general.name)).layout
+    if start.general and not outcomes:
+        layout = AdapterFile(folder / adapter_path(start.general.name)).layout
     entries: list[IndexEntry] = []
     skipped: list[Skipped] = []
     for outcome in outcomes.values():
@@ -283,26 +247,26 @@ def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], facts: BankFacts)
             entries.append(outcome)
         else:
             skipped.append(skip(outcome, OTHER_MODULES))
-    if not entries and (skipped or facts.general is None):
+    if not entries and (skipped or start.general is None):
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
         raise BankError(
             f"no entry can be used: {reasons}",
             hint="fix the causes above, then run the same command again",
         )
-    vocabulary = vocab_size(folder / TOKENIZER_FILE)
     profiles = (stored_profile(folder, entry.name) for entry in entries)
-    stored = store_profiles(folder, profiles, len(entries), vocabulary)
-    files = [TOKENIZER_FILE, *([OUTPUT_PRIOR_FILE] if facts.output_prior else [])]
-    index = Index(
-        **vars(facts),
-        vocab_size=vocabulary,
-        layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
-        entries=tuple(entries),
-        skipped=tuple(skipped),
-        files=stored.files | {name: sha256(folder / name) for name in files},
-        typical_distances=stored.typical_distances,
-        median_distances=stored.median_distances,
-    )
+    stored = store_profiles(folder, profiles, len(entries), start.vocab_size)
+    files = [TOKENIZER_FILE, *([OUTPUT_PRIOR_FILE] if start.output_prior else [])]
+    changes = stored._asdict() | {
+        "layout": tuple((m.name, m.in_features, m.out_features) for m in layout),
+        "entries": tuple(entries),
+        "skipped": tuple(skipped),
+        "files": stored.files | {name: sha256(folder / name) for name in files},
+    }
+    return write_bank(folder, start.model_copy(update=changes))
+
+
+def write_bank(folder: Path, index: Index) -> Bank:
+    """Write the index of a bank whose other files are written, and delete what it does not list."""
     clean_up(folder, write_index(folder, index))
     return Bank(folder)
 
@@ -330,14 +294,15 @@ def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layou
 
 def _tokenizer(manifest: Manifest, hub: Hub) -> bytes:
     """Fetch the tokenizer, or take the embedded bank's of the same model."""
+    name = manifest.tokenizer or manifest.base_model
     try:
-        repo = hub.resolve(manifest.tokenizer_repo, "model", blobs=True)
+        repo = hub.resolve(name, "model", blobs=True)
         return hub.download(repo, TOKENIZER_FILE).read_bytes()
     except HubError as error:
         embedded = Bank.embedded()
-        if embedded.index.base_model == manifest.tokenizer_repo:
+        if embedded.index.base_model == name:
             return embedded.verified_file(TOKENIZER_FILE).read_bytes()
         raise BankError(
-            f"no tokenizer.json in {manifest.tokenizer_repo}: {error}",
+            f"no tokenizer.json in {name}: {error}",
             hint="name another repo in the manifest's `tokenizer`",
         ) from None

@@ -1,20 +1,18 @@
 """Build one entry of a bank: copy the adapter's weights, count the dataset's tokens.
 
 An entry is an independent task. It leaves a record in the bank's work folder when it is finished,
-so that a later build does not read it again. Until then, weights stay in the client's cache.
+so that a later build does not read it again.
 """
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.bank.adapter_repo import AdapterSource, adapter_in_folder, adapter_on_hub
+from hf_lorameta.bank.adapter_repo import adapter_in_folder, adapter_on_hub
 from hf_lorameta.bank.arrays import load_arrays, to_record
-from hf_lorameta.bank.bank_files import delete_download
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
 from hf_lorameta.bank.outliers import update_norm
@@ -23,7 +21,7 @@ from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTabl
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import digest_of
-from hf_lorameta.errors import AdapterError, ConnectionLostError
+from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.hub.client import Hub
@@ -61,26 +59,7 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         source = adapter_in_folder(Path(entry.adapter), job.base_model)
     else:
         source = adapter_on_hub(job.hub, entry.adapter, entry.revision, job.base_model)
-    with ExitStack() as afterwards:
-        if source.temporary:
-            afterwards.callback(delete_download, source.weights)
-        try:
-            return _store(entry, job, source, key)
-        except (KeyboardInterrupt, ConnectionLostError, OSError, MemoryError):
-            afterwards.pop_all()  # the next build does not fetch the weights again
-            raise
-
-
-def _store(
-    entry: BankEntry, job: BuildJob, source: AdapterSource, key: Mapping[str, object]
-) -> IndexEntry:
-    """Check an adapter, count the tokens of its dataset, and store both."""
-    weights = job.folder / adapter_path(entry.name)
-    config, file = source.config, AdapterFile(source.weights)
-    if file.rank != config.rank:
-        raise AdapterError(
-            f"the config states rank {config.rank}, the weights have rank {file.rank}"
-        )
+    weights, config, file = job.folder / adapter_path(entry.name), source.config, source.weights
     dataset = open_dataset(
         entry.dataset,
         job.hub,

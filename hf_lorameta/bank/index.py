@@ -4,12 +4,21 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    model_serializer,
+)
+from pydantic_core import from_json
 
-from hf_lorameta.bank.entries import EntryTable, FileName, Stored, to_lines
-from hf_lorameta.bank.entries import IndexEntry as IndexEntry
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import BankError, IntegrityError, problem_of
 from hf_lorameta.files import write_atomically
 
@@ -31,6 +40,8 @@ WORK_FOLDER = ".build"
 SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, OUTPUT_PRIOR_FILE)
 """The files of any bank that ``Index.files`` may list."""
 
+FAR_RATIO = 1.5
+"""A nearest distance above this many times the bank's typical one is called far."""
 LARGE = 1_000
 """Banks of more entries are built with sketches and shards of profiles instead of distances.
 
@@ -38,9 +49,75 @@ Chosen on what all distances cost: the 10⁶ of 1,000 entries take 90 s of CPU, 
 entry; twice the entries take four times as long.
 """
 
+_MAX_NAME_BYTES = 220
+_PRIVATE = re.compile(rb'"private":true')  # in a string, quotes are escaped
 _SHARD = re.compile(r"profiles-(\d{6,})-(\d{6,})\.records")
 _ENTRIES = re.compile(r"entries-[0-9a-f]{16}\.jsonl")
 _SKETCHES = re.compile(r"sketches-(\d{6,})\.safetensors")
+
+
+def _file_name(name: str) -> str:
+    plain = Path(name).name == name and not name.startswith(".") and "\0" not in name
+    if not plain or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
+        raise ValueError(f"{name[:80]!r} is not a file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+"""The name of a file without its folder, so that an index names no file outside its bank."""
+
+
+class Stored(BaseModel):
+    """A part of an index: it cannot be changed, and holds no unknown fields."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+    )
+    left_out_if_unset: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        unset = [name for name in self.left_out_if_unset if content.get(name) in (None, {})]
+        return {name: value for name, value in content.items() if name not in unset}
+
+
+class IndexEntry(Stored):
+    """One adapter of a bank and its dataset, both at the commit they were read at.
+
+    Attributes:
+        name: file name without suffix, see `BankEntry.name`.
+        license: license of the adapter; None if its repo states none.
+        scaling: factor of B·A.
+        rows: number of rows in the profile.
+        private: the adapter or its dataset was private at build time.
+        source: where the dataset's rows come from, a URL or a name, if it differs from `dataset`.
+        source_revision: commit of the source.
+        title: readable name of the dataset, if its id is not one.
+        norm: of the adapter's update, see `hf_lorameta.bank.outliers`; None if it was not computed.
+        size: bytes of the weights file, whose digest is `sha256`.
+    """
+
+    name: FileName
+    adapter: str
+    adapter_revision: str
+    dataset: str
+    dataset_revision: str
+    config: str | None
+    split: str
+    columns: Columns
+    license: str | None
+    rank: int
+    scaling: float
+    rows: int
+    private: bool = False
+    source: str | None = None
+    source_revision: str | None = None
+    title: str | None = None
+    norm: float | None = None
+    size: int = Field(ge=0)
+    sha256: str
+    left_out_if_unset = ("source", "source_revision", "title", "norm")
 
 
 class Packing(Stored):
@@ -148,6 +225,22 @@ class Index(Stored):
     output_prior: OutputPriorEntry | None = None
     left_out_if_unset = ("packing", "general", "output_prior", "median_distances")
 
+    @classmethod
+    def empty(
+        cls,
+        base_model: str,
+        revision: str | None,
+        license: str | None,
+        vocab_size: int,
+        **facts: Any,
+    ) -> "Index":
+        """Return the index of a bank that holds no entries yet; `facts` are other fields."""
+        return cls(
+            base_model=base_model, base_revision=revision, base_license=license,
+            vocab_size=vocab_size, layout=(), entries=(), skipped=(), files={},
+            **{"published": False} | facts,
+        )  # fmt: skip
+
     @field_serializer("entries")
     def _all_entries(self, entries: Sequence[IndexEntry]) -> tuple[IndexEntry, ...]:
         return tuple(entries)
@@ -174,9 +267,19 @@ class Index(Stored):
         return self.model_copy(update={"entries": entries})
 
     @property
-    def adapters(self) -> "Sequence[IndexEntry | GeneralEntry]":
+    def adapters(self) -> tuple[IndexEntry | GeneralEntry, ...]:
         """The entries, and after them the general adapter if there is one."""
-        return _WithGeneral(self.entries, self.general) if self.general else self.entries
+        return (*self.entries, self.general) if self.general else tuple(self.entries)
+
+    @property
+    def number(self) -> int:
+        """Number of adapters, the general one included."""
+        return len(self.entries) + (self.general is not None)
+
+    def chosen(self, positions: Iterable[int]) -> list[IndexEntry | GeneralEntry]:
+        """Return some of the `adapters`; other entries of a large bank are not parsed."""
+        entries, last = self.entries, [self.general] if self.general else []
+        return [entries[i] if i < len(entries) else last[i - len(entries)] for i in positions]
 
     @property
     def digests(self) -> dict[str, str]:
@@ -214,29 +317,82 @@ class Index(Stored):
         return (listed.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 
-class _WithGeneral(Sequence[IndexEntry | GeneralEntry]):
-    """Entries and the general adapter."""
+def adapter_path(name: str) -> str:
+    """Return the path of an entry's weights in a bank."""
+    return f"adapters/{name}.safetensors"
 
-    def __init__(self, entries: Sequence[IndexEntry], general: GeneralEntry) -> None:
-        self._entries, self._general = entries, general
+
+# --- the entries of a large bank ------------------------------------------------------------------
+
+
+class EntryTable(Sequence[IndexEntry]):
+    """Entries, a line of JSON each, which is parsed when it is asked for.
+
+    Parsing all of 100,000 takes seconds, and a plan needs few. Lines are in the form that
+    `to_lines` writes, so that private ones are found without parsing.
+
+    Args:
+        lines: their lines.
+        name: of the file, for messages.
+
+    Raises:
+        BankError: an entry that is asked for is not valid.
+
+    Example:
+        >>> from hf_lorameta import Bank
+        >>> few = Bank.from_pretrained().index.entries[:3]
+        >>> table = EntryTable(to_lines(few))
+        >>> len(table), table[-1] == few[2], table.names() == [entry.name for entry in few]
+        (3, True, True)
+    """
+
+    def __init__(self, lines: bytes, name: str = "entries") -> None:
+        self.lines = lines
+        self._name = name
+        self._lines = lines.splitlines()
 
     def __len__(self) -> int:
-        return len(self._entries) + 1
+        return len(self._lines)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        position = range(len(self))[index]
-        return self._entries[position] if position < len(self._entries) else self._general
+        return self._parse(range(len(self))[index])
 
-    def __iter__(self) -> Iterator[IndexEntry | GeneralEntry]:
-        yield from self._entries
-        yield self._general
+    def names(self) -> list[str]:
+        """Return the names of all entries, in order."""
+        return [self._stored_name(i) for i in range(len(self))]
+
+    @property
+    def private(self) -> int:
+        """The number of private entries."""
+        return len(_PRIVATE.findall(self.lines))
+
+    def _stored_name(self, position: int) -> str:
+        try:
+            return str(from_json(self._lines[position])["name"])
+        except (ValueError, KeyError, TypeError):
+            raise self._invalid(position, "expected an entry") from None
+
+    def _parse(self, position: int) -> IndexEntry:
+        try:
+            return IndexEntry.model_validate_json(self._lines[position])
+        except ValidationError as error:
+            raise self._invalid(position, _first_problem(error)) from None
+
+    def _invalid(self, position: int, problem: str) -> BankError:
+        return BankError(f"{self._name}, line {position + 1}: {problem}")
 
 
-def adapter_path(name: str) -> str:
-    """Return the path of an entry's weights in a bank."""
-    return f"adapters/{name}.safetensors"
+def to_lines(entries: Iterable[IndexEntry]) -> bytes:
+    """Return the lines of entries."""
+    return b"".join(entry.model_dump_json(by_alias=True).encode() + b"\n" for entry in entries)
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Return the field of the first error, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    return ": ".join([".".join(map(str, first["loc"])), problem_of(first["msg"])]).lstrip(": ")
 
 
 # --- files of large banks: none is ever changed, since its name states what it holds --------------
@@ -297,13 +453,9 @@ def parse_index(raw: bytes, folder: Path) -> Index:
     try:
         index = Index.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
         raise BankError(
-            ": ".join(filter(None, (str(path), field, problem_of(first["msg"])))),
-            hint="pack it again: hf-lorameta bank pack"
-            if field == "packing.dtype"
-            else "upgrade hf-lorameta, or build the bank again",
+            f"{path}: {_first_problem(error)}",
+            hint="upgrade hf-lorameta, or build or pack the bank again",
         ) from None
     for problem in _problems(index):
         raise BankError(f"{path}: {problem}")
@@ -324,13 +476,5 @@ def _problems(index: Index) -> Iterator[str]:
     unexpected = set(index.files) - expected
     if unexpected:
         yield f"unexpected file {min(unexpected)[:80]!r}"
-    packing, layout = index.packing, index.layout
-    if (packing is not None) != (index.schema_version == 2):
-        yield "`packing` belongs to schema version 2 and to no other"
-    if packing is None:
-        return
-    if not len(packing.spaces) == len(packing.retained) == len(layout):
-        yield f"expected a space and a retained share for each of {len(layout)} modules"
-    for (a, b), (_, inputs, outputs) in zip(packing.spaces, layout, strict=True):
-        if not (1 <= a <= inputs and 1 <= b <= outputs):
-            yield f"a space of {a} and {b} dimensions, expected at most {inputs} and {outputs}"
+    if index.packing and len(index.packing.spaces) != len(index.layout):
+        yield f"expected a space for each of {len(index.layout)} modules"

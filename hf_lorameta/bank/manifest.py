@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
-from hf_lorameta.bank.entries import Stored
+from hf_lorameta.bank.index import Stored
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError, first_line, problem_of
@@ -38,6 +38,8 @@ _FOLDER = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][
 _MAX_NAME, _MAX_ADAPTER = 90, 200
 EXAMPLE = Path(__file__).with_name("manifest_example.yaml")
 """A valid manifest, with an entry of the Hub and a local one."""
+_INVALID_VALUE = (ValueError, KeyError, AttributeError, RecursionError)
+"""What YAML raises at 2024-99-99, at ``!!int x``, and at text that is nested or not UTF-8."""
 _HINT = f"see {EXAMPLE} for a valid manifest"
 
 
@@ -195,10 +197,11 @@ class Manifest(Stored):
         local = any(is_path(e.adapter) or is_path(e.dataset) for e in self.entries)
         return self.published and not local
 
-    @property
-    def tokenizer_repo(self) -> str:
-        """Repo that ``tokenizer.json`` is read from."""
-        return self.tokenizer or self.base_model
+
+_MODELS: dict[tuple[int | str, ...], type[BaseModel]] = {
+    (): Manifest, ("defaults",): Defaults, ("columns",): Columns,
+}  # fmt: skip
+"""By the field that they are the value of; those in a list are entries."""
 
 
 def load(path: Path) -> Manifest:
@@ -223,16 +226,12 @@ def parse(text: str, source: str = "manifest") -> Manifest:
         'o/d'
         >>> parse(one + "\\nrank: 3", "m.yaml")
         Traceback (most recent call last):
-        hf_lorameta.errors.ManifestError: m.yaml: rank: unknown key
+        hf_lorameta.errors.ManifestError: m.yaml: rank: unknown key, known are version, ...
     """
     try:
         data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, *_INVALID_VALUE) as error:
         raise _syntax_error(error, source) from None
-    except (ValueError, KeyError, AttributeError) as error:  # 2024-99-99, `!!int x`, not UTF-8
-        raise ManifestError(f"{source}: not valid YAML: {first_line(error)}", hint=_HINT) from None
-    except RecursionError:
-        raise ManifestError(f"{source}: nested too deeply", hint=_HINT) from None
     if not isinstance(data, dict):
         raise ManifestError(f"{source}: expected a mapping with entries", hint=_HINT)
     try:
@@ -266,10 +265,10 @@ def _with_defaults(data: dict[Any, Any]) -> dict[Any, Any]:
     return data | {"entries": merged, "defaults": defaults}
 
 
-def _syntax_error(error: yaml.YAMLError, source: str) -> ManifestError:
+def _syntax_error(error: Exception, source: str) -> ManifestError:
     mark = getattr(error, "problem_mark", None)
     where = f"{source}:{mark.line + 1}" if mark else source
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    problem = getattr(error, "problem", None) or first_line(error)
     return ManifestError(f"{where}: not valid YAML: {problem}", hint=_HINT)
 
 
@@ -277,9 +276,11 @@ def _field_error(error: ValidationError, source: str) -> ManifestError:
     first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"])) or "manifest"
     problem = f"{problem_of(first['msg'])}, got {reprlib.repr(first['input'])[:80]}"
-    problem = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(
-        first["type"], problem
-    )
+    if first["type"] == "missing":
+        problem = "is missing"
+    elif first["type"] == "extra_forbidden":
+        model = _MODELS.get(first["loc"][-2:-1], BankEntry)
+        problem = f"unknown key, known are {', '.join(model.model_fields)}"
     return ManifestError(f"{source}: {field}: {problem}", hint=_HINT)
 
 

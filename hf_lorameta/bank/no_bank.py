@@ -142,18 +142,9 @@ class NoBank(Bank):
     def __init__(self, base: BaseModel) -> None:
         self.base = base
         self.folder, self.id, self.revision = base.tokenizer.parent, NO_BANK, None
-        self._files = BankFiles(self.folder, NO_BANK, None)
-        self.index = Index(
-            base_model=base.name,
-            base_revision=base.revision,
-            base_license=base.license,
-            vocab_size=vocab_size(base.tokenizer),
-            published=False,
-            layout=(),
-            entries=(),
-            skipped=(),
-            files={},
-        )
+        self._files = BankFiles(self.folder)
+        size = vocab_size(base.tokenizer)
+        self.index = Index.empty(base.name, base.revision, base.license, size)
         self._raw_index = self.index.to_bytes()
 
     def __repr__(self) -> str:

@@ -20,10 +20,10 @@ from hf_lorameta.bank.index import (
     adapter_path,
     write_index,
 )
-from hf_lorameta.bank.new_folder import new_folder
+from hf_lorameta.bank.locked import new_bank_folder
 from hf_lorameta.bank.pack_format import basis_header, decode, encode, small_header
 from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
-from hf_lorameta.errors import BankError
+from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_layout import Module
@@ -70,17 +70,22 @@ def pack(
         progress: called after each module with (done, total).
 
     Raises:
-        UsageError: `target` exists.
+        UsageError: `target` exists, or a limit is out of range.
         BankError: `source` is a pack, or `target` cannot be written.
         AdapterError: an adapter is damaged.
     """
     if basis is None and retention is None:
         retention = DEFAULT_RETENTION
+    if (basis is not None and basis < 1) or (retention is not None and not 0 < retention <= 1):
+        raise UsageError(
+            f"basis={basis} and retention={retention}, expected at least 1, and more than 0 and at "
+            "most 1"
+        )
     if source.index.packing:
         raise BankError(
             f"{source.folder} is a pack already", hint="name the bank that it was packed from"
         )
-    with new_folder(target) as folder:
+    with new_bank_folder(target) as folder:
         _write_pack(source, folder, (basis, retention), progress)
     return Bank(target)
 

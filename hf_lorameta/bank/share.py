@@ -23,7 +23,7 @@ from hf_lorameta.bank.index import (
     adapter_path,
     is_of_large_bank,
 )
-from hf_lorameta.bank.new_folder import locked_scratch
+from hf_lorameta.bank.locked import locked_scratch
 from hf_lorameta.errors import IntegrityError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.licenses import combined_license

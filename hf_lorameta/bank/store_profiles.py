@@ -1,4 +1,4 @@
-"""Store the profiles of a bank, and what plans need to compare a new dataset with them."""
+"""Store the profiles of a bank and the distances among them, which plans compare a dataset with."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hf_lorameta.bank.arrays import save_arrays, to_record
-from hf_lorameta.bank.geometry import bank_distances, sampled_distances, typical_distances
+from hf_lorameta.bank.bank_files import BankFiles
 from hf_lorameta.bank.index import (
     DISTANCES_FILE,
     LARGE,
@@ -19,14 +19,17 @@ from hf_lorameta.bank.index import (
     shards,
     sketches_file,
 )
-from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
+from hf_lorameta.bank.large_profiles import CANDIDATES, LargeProfiles, Sketches
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
-from hf_lorameta.errors import BankError
 from hf_lorameta.files import atomic_file, sha256
-from hf_lorameta.formats.safetensors import read_range
+from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, between, distances, stored_name
+from hf_lorameta.types import Array
 
 SHARD_ENTRIES = 1_000
 """Entries whose profiles are in one file; adding an entry rewrites the last."""
+
+_MAX_SAMPLED = 32
+_MAX_OTHERS = 64
 
 
 class StoredProfiles(NamedTuple):
@@ -109,9 +112,7 @@ def _write_shards(
 def _estimated(
     folder: Path, files: dict[str, str], sketches: Sketches, vocab_size: int
 ) -> StoredProfiles:
-    def read(name: str, start: int, stop: int) -> bytes:
-        return read_range(folder / name, start, stop, BankError)
-
+    read = BankFiles(folder).read
     profiles = LargeProfiles(read, files, sketches, vocab_size)
     return StoredProfiles(files, *sampled_distances(profiles, vocab_size))
 
@@ -126,3 +127,78 @@ def delete_outdated(folder: Path, files: Collection[str]) -> None:
         ours = path.name in (PROFILES_FILE, DISTANCES_FILE) or is_of_large_bank(path.name)
         if ours and path.name not in files:
             path.unlink()
+
+
+# --- distances inside the bank --------------------------------------------------------------------
+
+
+def bank_distances(profiles: ProfileTable, vocab_size: int) -> dict[str, Array]:
+    """Compute the (N, N) distances that the kernel rule needs, in its default metric, by name.
+
+    Those over inputs alone serve datasets without outputs; they are left out if no dataset has
+    inputs.
+    """
+    found = {DEFAULT_METRIC: between(profiles, vocab_size, DEFAULT_METRIC)}
+    inputs = profiles.only("input")
+    if inputs.arrays["input.ids"].size:
+        name = stored_name(DEFAULT_METRIC, "input")
+        found[name] = between(inputs, vocab_size, DEFAULT_METRIC)
+    return found
+
+
+def typical_distances(
+    profiles: ProfileTable, vocab_size: int, computed: Mapping[str, Array]
+) -> dict[str, float]:
+    """Compute the median distance from a bank dataset to its nearest other, by metric.
+
+    The median is over up to 32 evenly spaced datasets; the result is empty if N < 2. `computed`
+    holds (N, N) distances by metric, which are not computed again.
+    """
+    if len(profiles) < 2:
+        return {}
+    sampled = _evenly_spaced(len(profiles), _MAX_SAMPLED)
+
+    def nearest(i: int, metric: str) -> float:
+        D = computed.get(metric)
+        row = distances(profiles[i], profiles, vocab_size, metric) if D is None else D[i]
+        return float(np.delete(row, i).min())
+
+    return {m: float(np.median([nearest(i, m) for i in sampled])) for m in METRICS}
+
+
+def sampled_distances(
+    profiles: LargeProfiles, vocab_size: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Estimate the typical and the median distance inside a large bank, by `metrics.stored_name`.
+
+    Up to 32 evenly spaced datasets are compared with their candidates, among which the nearest one
+    is found, and with 64 evenly spaced ones, over which the median is taken. Distances are those of
+    the default metric, of all texts and of inputs or outputs alone.
+    """
+    typical: dict[str, float] = {}
+    median: dict[str, float] = {}
+    others = _evenly_spaced(len(profiles), _MAX_OTHERS)
+    for part in (None, "input", "output"):
+        nearest: list[float] = []
+        sample: list[float] = []
+        for i in _evenly_spaced(len(profiles), _MAX_SAMPLED):
+            query = profiles.take([i])
+            query = query.only(part) if part else query
+            if not (query[0].input.total or query[0].output.total):
+                continue
+            near = profiles.sketches.nearest(query[0], CANDIDATES + 1).tolist()
+            chosen = [j for j in dict.fromkeys([*others, *near]) if j != i]
+            table = profiles.take(chosen)
+            table = table.only(part) if part else table
+            row = distances(query[0], table, vocab_size, DEFAULT_METRIC)
+            nearest.append(float(row.min()))
+            sample.extend(row[: len(set(others) - {i})].tolist())
+        if nearest:
+            name = stored_name(DEFAULT_METRIC, part)
+            typical[name], median[name] = float(np.median(nearest)), float(np.median(sample))
+    return typical, median
+
+
+def _evenly_spaced(number: int, most: int) -> list[int]:
+    spaced = np.unique(np.linspace(0, number - 1, most).round().astype(int))
+    return [int(i) for i in spaced]

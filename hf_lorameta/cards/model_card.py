@@ -13,8 +13,7 @@ from dataclasses import replace
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from hf_lorameta.bank.geometry import FAR_RATIO
-from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
+from hf_lorameta.bank.index import EMBEDDED_BANK, FAR_RATIO, NO_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name

@@ -1,10 +1,8 @@
 """The commands of ``hf-lorameta bank``: build, inspect, verify and publish banks."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,13 +18,12 @@ from hf_lorameta.cli.options import (
     QuietFlag,
     TokenOption,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars, table
-from hf_lorameta.errors import BankError, IntegrityError, LoraMetaError
+from hf_lorameta.cli.output import emit, stage_bars, table
+from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.build import EntryProgress
 
 
 app = typer.Typer(
@@ -60,30 +57,15 @@ def build(
     from hf_lorameta.bank.manifest import load
     from hf_lorameta.hub.client import Hub
 
-    entries = load(manifest)
     with (
-        _entry_bars(quiet, len(entries.entries)) as progress,
+        stage_bars(quiet) as progress,
         dask_executor(dask) if dask else nullcontext(workers) as executor,
     ):
         bank = build_bank(
-            entries, output.resolve(), hub=Hub(token), executor=executor,
+            load(manifest), output.resolve(), hub=Hub(token), executor=executor,
             keep_outliers=keep_outliers, progress=progress,
         )  # fmt: skip
     _show_list(bank, json)
-
-
-@contextmanager
-def _entry_bars(quiet: bool, total: int) -> "Iterator[EntryProgress]":
-    """Show how many entries were read, and why others were skipped."""
-    done = count(1)
-    with stage_bars(quiet) as stage:
-
-        def progress(name: str, error: LoraMetaError | None) -> None:
-            stage("Reading entries", next(done), total)
-            if error:
-                log(quiet, f"skipped {name}: {error}")
-
-        yield progress
 
 
 @app.command(epilog="Example: hf-lorameta bank add my-bank more.yaml")
@@ -102,15 +84,14 @@ def add(
     from hf_lorameta.bank.manifest import load
     from hf_lorameta.hub.client import Hub
 
-    bank, entries = Bank.from_pretrained(folder), load(manifest)
-    known, skipped = set(bank.index.names()), set(bank.index.skipped)
-    with _entry_bars(quiet, len(entries.entries)) as progress:
+    bank = Bank.from_pretrained(folder)
+    before, skipped = len(bank), set(bank.index.skipped)
+    with stage_bars(quiet) as progress:
         extended = add_entries(
-            entries, bank, hub=Hub(token), executor=workers, keep_outliers=keep_outliers,
+            load(manifest), bank, hub=Hub(token), executor=workers, keep_outliers=keep_outliers,
             progress=progress,
         )  # fmt: skip
-    index = extended.index
-    added = [index.entries[i] for i, name in enumerate(index.names()) if name not in known]
+    added = extended.index.entries[before:]
     content = {
         "adapters": len(extended),
         "added": [entry.model_dump(mode="json", by_alias=True) for entry in added],

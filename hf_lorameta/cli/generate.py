@@ -318,7 +318,7 @@ def _default_name(request: Request, session: "Session") -> str:
 def _describe(plan: "Plan", advice: str | None) -> str:
     """Format a plan for people, with the advice at the end, if any."""
     ending = [] if advice is None else [f"advice: {advice}"]
-    if not plan.bank.index.adapters:
+    if not plan.bank.index.number:
         start = f"the adapter starts from {plan.bank.index.base_model} alone"
         return "\n".join([f"{plan.profile.rows_read}; no bank: {start}", *ending])
     neighbors = plan.neighbors()

@@ -40,7 +40,7 @@ def advise(plan: Plan, session: Session, *, may_fit: bool = True) -> str | None:
     recipe, rows = plan.recipe, plan.profile.rows
     if recipe.rows_asked:
         return None
-    without = "use the default" if plan.bank.index.adapters else "name a bank"
+    without = "use the default" if plan.bank.index.number else "name a bank"
     if recipe.is_mixture:
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:

@@ -93,8 +93,8 @@ def make_adapter(
 
 def _fetch_adapters(plan: Plan, progress: StageProgress) -> None:
     """Fetch and verify the plan's adapters; opening them again takes no time."""
-    adapters = plan.bank.index.adapters
-    entries = [adapters[i] for i in plan.active_indices if i < len(adapters)]
+    index = plan.bank.index
+    entries = index.chosen(i for i in plan.active_indices if i < index.number)
     plan.bank.adapters(entries, partial(progress, "Reading adapters"))
 
 
@@ -143,13 +143,13 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         HubError: an adapter cannot be fetched.
     """
     bank, layout, rank = plan.bank, plan.bank.layout, plan.recipe.rank
-    combiner, adapters = COMBINERS[plan.recipe.combine], bank.index.adapters
-    active = [i for i in plan.active_indices if i < len(adapters)]
+    combiner = COMBINERS[plan.recipe.combine]
+    active = [i for i in plan.active_indices if i < bank.index.number]
     options = {}
     if combiner.entrywise and bank.index.general:
         active = [i for i in active if i < len(bank)] + [len(bank)]
         options = {"start": True}
-    stack = AdapterStack(bank, [adapters[i] for i in active])
+    stack = AdapterStack(bank, bank.index.chosen(active))
     coefficients = plan.coefficients[active]
     size = max(map(stack.size, bank.stored_layout))
     workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))

@@ -88,7 +88,7 @@ class Plan:
         That of the output prior, if it takes part, is the last.
         """
         active = np.flatnonzero(self.coefficients)
-        is_prior = active == len(self.bank.index.adapters)
+        is_prior = active == self.bank.index.number
         order = np.lexsort((-self.coefficients[active], is_prior))
         return [int(i) for i in active[order]]
 
@@ -106,7 +106,7 @@ class Plan:
     @property
     def output_strength(self) -> float | None:
         """Coefficient of the output prior; None if it does not take part."""
-        size = len(self.bank.index.adapters)
+        size = self.bank.index.number
         return float(self.coefficients[size]) if len(self.coefficients) > size else None
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.geometry import FAR_RATIO
+from hf_lorameta.bank.index import FAR_RATIO
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.profile import Profile

@@ -117,7 +117,7 @@ class Session:
         try:
             folder = locate(index.base_model, index.base_revision, self._token)
         except HubError as error:
-            if index.adapters:  # the bank is for the model of this name, not for one in a folder
+            if index.number:  # the bank is for the model of this name, not for one in a folder
                 error.advice = tuple(part for part in error.advice if part != LOCAL_HINT)
                 error.advise(f"fetch it where the Hub answers: hf download {index.base_model}")
             raise

@@ -2,8 +2,7 @@
 
 import math
 
-from hf_lorameta.bank.entries import IndexEntry
-from hf_lorameta.bank.geometry import FAR_RATIO
+from hf_lorameta.bank.index import FAR_RATIO, IndexEntry
 from hf_lorameta.cards.verdict import Verdict
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import REGISTRIES

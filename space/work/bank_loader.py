@@ -112,7 +112,7 @@ class BankLoader:
                 f"The bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
             )
         bank.encode(["ready"])  # loads the tokenizer now rather than in a request
-        if not bank.index.adapters:
+        if not bank.index.number:
             raise SpaceError("The bank contains no adapters")
         return bank
 

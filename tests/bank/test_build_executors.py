@@ -164,7 +164,7 @@ def test_dask_builds_the_same_bytes_after_a_worker_is_killed_that_profiled_rows(
 ) -> None:
     manifest = bank.owner.manifest(tmp_path / "m.yaml")
     slow = bank.owner.entries[1]["adapter"]
-    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights of other builds
     cli.hub.add_fault(Fault("delay", path=f"/{slow}/resolve/.*{ROWS}", seconds=30, times=1))
     command = ("bank", "build", manifest, "-o", "b", "--dask", cluster.address)
     with ThreadPoolExecutor(1) as pool:

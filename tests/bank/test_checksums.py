@@ -32,7 +32,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_a_file_is_hashed_once_and_after_it_has_changed(file: Path, hashed: list[Path]) -> None:
-    files, digest = BankFiles(file.parent, "bank", None), sha256(file)
+    files, digest = BankFiles(file.parent), sha256(file)
     for _ in range(2):
         assert files.verified("weights", digest) == file
     assert hashed == [file]
@@ -46,7 +46,7 @@ def test_a_file_is_hashed_once_and_after_it_has_changed(file: Path, hashed: list
 
 
 def test_a_stored_file_is_not_hashed_again(file: Path, hashed: list[Path]) -> None:
-    files, digest = BankFiles(file.parent, "bank", None), sha256(file)
+    files, digest = BankFiles(file.parent), sha256(file)
     files.store("copy", b"content", digest)
     assert files.verified("copy", digest).read_bytes() == b"content"
     assert hashed == []
@@ -54,7 +54,7 @@ def test_a_stored_file_is_not_hashed_again(file: Path, hashed: list[Path]) -> No
 
 @pytest.mark.parametrize("digest", ["0" * 64, "", None])
 def test_a_wrong_digest_is_never_taken(file: Path, digest: str | None) -> None:
-    files = BankFiles(file.parent, "bank", None)
+    files = BankFiles(file.parent)
     files.verified("weights", sha256(file))
     for _ in range(2):
         with pytest.raises(IntegrityError):

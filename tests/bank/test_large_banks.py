@@ -15,8 +15,7 @@ from hf_lorameta.bank.add import add_entries
 from hf_lorameta.bank.arrays import from_record, load_arrays, save_arrays, to_record
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import clean_up
-from hf_lorameta.bank.entries import EntryTable, to_lines
-from hf_lorameta.bank.index import TOKENIZER_FILE, Index, IndexEntry
+from hf_lorameta.bank.index import TOKENIZER_FILE, EntryTable, Index, IndexEntry, to_lines
 from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.pack import pack
@@ -214,7 +213,7 @@ def test_private_entries_are_counted_without_parsing(large: Bank) -> None:
     [
         (b'"rank":', b'"rink":', r"entries-\w+\.jsonl, line 1: rank: Field required"),
         (b'{"name":"', b'{"name":"../', "line 1: name: '../.*' is not a file name"),
-        (b'{"name":', b'{"name"', "line 1: : Invalid JSON"),
+        (b'{"name":', b'{"name"', "line 1: Invalid JSON"),
         (b'{"name":', b'{"nome":', "line 1: name: Field required"),
         (b'"size":', b'"size":-', "line 1: size: must be greater than or equal to 0"),
     ],
@@ -372,7 +371,7 @@ def manifest_of(folder: Path, *names: str, **config: Any) -> Manifest:
         (folder / name).mkdir(parents=True)
         for file, content in adapter_files(seed=100 + seed, **config).items():
             (folder / name / file).write_bytes(content)
-        (folder / f"{name}.jsonl").write_bytes(rows(seed))
+        (folder / f"{name}.jsonl").write_bytes(rows(seed % 4))
         entries.append({"adapter": f"./{name}", "dataset": f"./{name}.jsonl", "license": "mit"})
     path = folder / "more.json"
     path.write_text(json.dumps({"version": 1, "base_model": BASE, "entries": entries}))
@@ -429,17 +428,17 @@ def test_adding_reports_what_it_leaves_out(bank: Built, tmp_path: Path, sizes: S
     sizes(large=2, shard=3)
     large = enlarged(bank.folder, tmp_path / "b")
     entries = large.index.entries
-    outcomes: list[tuple[str, str]] = []
+    steps: list[tuple[str, int, int]] = []
     added = add_entries(
         manifest_of(tmp_path / "new", "a", r=3),
         large,
         executor=1,
-        progress=lambda name, error: outcomes.append((name, str(error))),
+        progress=lambda *step: steps.append(step),
     )
     assert list(added.index.entries) == list(entries)
     assert added.index.skipped[-1].adapter == "local/a"
     assert "rank 3" in added.index.skipped[-1].reason
-    assert outcomes[0][0] == "local/a"
+    assert steps == [("Reading entries", 1, 1)]
 
 
 @pytest.mark.parametrize("limit", [2, 9])
@@ -456,11 +455,15 @@ def test_an_adapter_that_was_skipped_can_be_added_later(
     assert (len(added), added.index.skipped) == (5, ())
 
 
-def test_another_layout_is_not_added(bank: Built, tmp_path: Path, sizes: Sizes) -> None:
-    sizes(large=2, shard=3)
-    large = enlarged(bank.folder, tmp_path / "b")
-    added = add_entries(manifest_of(tmp_path / "new", "a", layout=LAYOUT[:2]), large, executor=1)
-    assert len(added) == 4
+@pytest.mark.parametrize("limit", [2, 99])
+def test_another_layout_is_not_added(bank: Built, tmp_path: Path, sizes: Sizes, limit: int) -> None:
+    sizes(large=limit, shard=3)
+    before = enlarged(bank.folder, tmp_path / "b")
+    kept = list(before.index.entries)
+    more = manifest_of(tmp_path / "new", *"abcde", layout=LAYOUT[:2])  # more than the bank holds
+    added = add_entries(more, before, executor=1)
+    assert list(added.index.entries) == kept
+    assert len(added.index.skipped) == 5
     assert "other modules or shapes" in added.index.skipped[-1].reason
 
 

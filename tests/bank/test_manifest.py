@@ -86,13 +86,12 @@ def test_entries_inherit_and_override_defaults(tmp_path: Path) -> None:
             ),
         ),
     )
-    assert manifest.tokenizer_repo == "org/tokenizer"
 
 
 def test_defaults_of_a_minimal_manifest() -> None:
     manifest = parse(HEAD + ENTRY)
     assert manifest.entries == (BankEntry(adapter="o/a", dataset="o/d"),)
-    assert (manifest.published, manifest.tokenizer_repo) == (True, "o/m")
+    assert (manifest.published, manifest.tokenizer) == (True, None)
     assert manifest.entries[0].name == "o--a"
     assert parse(HEAD + ENTRY + "defaults: null\n") == manifest
     assert parse("\ufeff" + HEAD + ENTRY) == manifest
@@ -153,17 +152,17 @@ def test_columns_lists_its_names_in_order() -> None:
         (HEAD + ENTRY + "rank: 3\n", "m.yaml: rank: unknown key"),
         (
             HEAD + ENTRY + "    datset: o/x\n",
-            "m.yaml: entries.0.datset: unknown key",
+            "m.yaml: entries.0.datset: unknown key, known are config, split",
         ),
         (
             HEAD + ENTRY + "    columns:\n      output: a\n      label: b\n",
-            "m.yaml: entries.0.columns.label: unknown key",
+            "m.yaml: entries.0.columns.label: unknown key, known are input, output",
         ),
         (
             "defaults:\n  splits: x\n" + HEAD + ENTRY,
-            "m.yaml: defaults.splits: unknown key",
+            "m.yaml: defaults.splits: unknown key, known are config, split",
         ),
-        (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml: columns: unknown key"),
+        (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml: columns: unknown key, known are"),
         # missing
         ("base_model: o/m\nentries:\n" + ENTRY, "m.yaml: version: is missing"),
         ("version: 1\nbase_model: o/m\n", "m.yaml: entries: is missing"),

@@ -20,11 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
-from hf_lorameta.bank.build import BankFacts, finish_bank
+from hf_lorameta.bank.build import finish_bank
 from hf_lorameta.bank.entry import store_entry
 from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     WORK_FOLDER,
+    Index,
     IndexEntry,
     adapter_path,
     write_index,
@@ -64,8 +65,8 @@ def write_large(folder: Path, number: int, weights: Bank, build: bool = False) -
         for entry, profile in zip(entries, mixed(number), strict=True):
             store_entry(folder, entry, profile, {})
         started, cpu = time.perf_counter(), time.process_time()
-        facts = BankFacts(shared_data.BASE_MODEL, None, None, False)
-        finish_bank(folder, {entry.name: entry for entry in entries}, facts)
+        start = Index.empty(shared_data.BASE_MODEL, None, None, VOCAB)
+        finish_bank(folder, {entry.name: entry for entry in entries}, start)
         print(number, "built", time.perf_counter() - started, time.process_time() - cpu)
     else:
         found = index_of(folder, shared_data.BASE_MODEL, SHAPE.layout, entries, mixed(number))

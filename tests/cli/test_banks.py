@@ -335,7 +335,7 @@ def test_a_killed_build_resumes_with_the_unfinished_entry(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
-    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights of other builds
     last = bank.owner.entries[-1]["adapter"]
     cli.hub.add_fault(Fault("delay", path=f"{last}/resolve/.*{WEIGHTS}", seconds=20))
     build = cli.start("bank", "build", manifest, "-o", target)
@@ -346,7 +346,7 @@ def test_a_killed_build_resumes_with_the_unfinished_entry(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     concurrent = cli("bank", "build", manifest, "-o", target, code=4)
-    assert "another build is running" in concurrent.err
+    assert "another command is writing" in concurrent.err
     build.send_signal(signal.SIGKILL)
     build.communicate()
     assert not (target / "bank.json").exists()

@@ -239,7 +239,7 @@ def test_a_damaged_adapter_is_skipped_and_built_on_the_next_run(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     manifest = bank.owner.manifest(tmp_path / "m.yaml")
-    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights of other builds
     cli.hub.add_fault(flipped("^/_lfs/.*adapter_model", after_bytes=1000, method="GET", times=6))
     build = ("bank", "build", manifest, "-o", "b", "--json")
     (skipped,) = cli(*build, "--workers", 1, before=NO_WAIT).json["skipped"]
@@ -358,7 +358,7 @@ def test_unwritable_targets_are_errors(
 
 def test_a_killed_build_fetches_no_weights_twice(cli: Shell, bank: Built, tmp_path: Path) -> None:
     manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
-    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights that a killed build left
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights of other builds
     cli.hub.add_fault(Fault("delay", path="/datasets/.*/resolve/", seconds=20))
     build = cli.start("bank", "build", manifest, "-o", target)
     name = f"models--{bank.owner.name}--e*/snapshots/*/{WEIGHTS_FILE}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
-from hf_lorameta.bank.geometry import bank_distances
+from hf_lorameta.bank.store_profiles import bank_distances
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.profile import ProfileTable, profile_rows

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import (
-    BankFacts,
     Outcome,
     adapters_in,
     finish_bank,
@@ -26,9 +25,11 @@ from hf_lorameta.bank.index import (
     GENERAL,
     TOKENIZER_FILE,
     GeneralEntry,
+    Index,
     OutputPriorEntry,
     Skipped,
 )
+from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.files import sha256, write_atomically
@@ -135,8 +136,11 @@ def train_bank(
         )
         outcomes |= {task.entry_name: outcome for task, outcome in results}
         ordered = {task.entry_name: outcomes[task.entry_name] for task in tasks}
-        facts = BankFacts(base.name, base.revision, base.license, False, general, output_prior)
-        bank = finish_bank(folder, ordered, facts)
+        start = Index.empty(
+            base.name, base.revision, base.license, vocab_size(tokenizer),
+            general=general, output_prior=output_prior,
+        )  # fmt: skip
+        bank = finish_bank(folder, ordered, start)
         _write_log(bank)
         return bank
 

@@ -1,4 +1,4 @@
-"""Write the folder of a bank completely or not at all."""
+"""Write the folder of a bank: one command at a time, and a new one completely or not at all."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,13 +7,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hf_lorameta.bank.index import WORK_FOLDER
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import writing
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_bank_folder(target: Path) -> Iterator[Path]:
     """Provide a folder for a new bank beside its target, which it becomes at the end.
 
     Its parent is a scratch folder, which may hold files of a run that was killed.
@@ -32,7 +31,6 @@ def new_folder(target: Path) -> Iterator[Path]:
         folder = scratch / "fresh"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         (folder / "adapters").mkdir(parents=True)
-        (folder / WORK_FOLDER).mkdir()
         yield folder
         folder.rename(target)
 
@@ -49,13 +47,22 @@ def locked_scratch(scratch: Path, target: Path, otherwise: str) -> Iterator[None
     Raises:
         BankError: another command uses it, the disk is full, or it cannot be written.
     """
-    with writing(target, BankError, otherwise):
-        scratch.mkdir(parents=True, exist_ok=True)
+    with locked(scratch, target, otherwise):
         try:
-            with FileLock(scratch / "lock", timeout=0):
-                try:
-                    yield
-                finally:  # kill -9 leaves the folder
-                    shutil.rmtree(scratch, ignore_errors=True)
+            yield
+        finally:  # kill -9 leaves the folder
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path, target: Path, otherwise: str) -> Iterator[None]:
+    """Create a folder and lock it while a command writes `target`; see `locked_scratch`."""
+    with writing(target, BankError, otherwise):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / "lock", timeout=0):
+                yield
         except Timeout:
-            raise BankError(f"another command is writing {target}", hint="wait for it") from None
+            raise BankError(
+                f"another command is writing {target}", hint="wait for it, or name another folder"
+            ) from None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.bank.candidates import Checker
+from hf_lorameta.bank.discover import Checker
 from hf_lorameta.errors import AuthError, LoraMetaError
 from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.repo_info import ListedAdapter
