@@ -194,7 +194,8 @@ class DatasetActions(Actions):
                 job.show(lambda: self._show_source(visit, found, asked))
             if asked.columns:
                 recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
-                result = make_plan(self.bank_loader, asked, recipe, max_rows, credential, job)
+                bank = self.bank_loader.bank
+                result = make_plan(bank, asked, recipe, max_rows, credential, job)
                 job.show(lambda: self._show_plan(visit, result, asked))
 
         c = self.components

@@ -37,7 +37,7 @@ def build_page(settings: Settings, bank_loader: BankLoader) -> Any:
         components = Components(settings, bank_loader)
         Wiring(components, bank_loader, settings).connect()
         _show_state(blocks, components, bank_loader, settings)
-        add_endpoints(bank_loader, settings)
+        add_endpoints(bank_loader.bank, settings)
     for event in blocks.fns.values():
         if event.api_name == "_check_login_status":  # of gr.LoginButton
             event.api_visibility = "private"
@@ -126,14 +126,14 @@ class Wiring:
 
 
 def _show_state(blocks: Any, c: Components, bank_loader: BankLoader, settings: Settings) -> None:
-    """Show who is signed in, and the bank's state until it is final."""
+    """Show who is signed in, and the bank's state until it is checked."""
 
     def show_account(profile: gr.OAuthProfile | None) -> str:
         return account_html(profile, settings)
 
     def show_bank() -> tuple[str, gr.Timer]:
-        final = bank_loader.state in ("ready", "failed", "unverified")
-        return bank_html(bank_loader, settings), gr.Timer(active=not final)
+        checking = bank_loader.state == "checking"
+        return bank_html(bank_loader, settings), gr.Timer(active=checking)
 
     blocks.load(show_account, None, c.account, **_PRIVATE)
     gr.on([blocks.load, c.bank_timer.tick], show_bank, None, [c.bank, c.bank_timer], **_PRIVATE)

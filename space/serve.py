@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from endpoints import MCP_TOOL
+from hf_lorameta.errors import LoraMetaError
 from limits.places import FairQueue
 from limits.requests import VisitorLimits
 from limits.uploads import UPLOADS
@@ -65,8 +66,16 @@ if importlib.util.find_spec("spaces"):  # installed on the Hub
 
 
 def serve(settings: Settings) -> None:
-    """Serve the page until the process ends."""
-    blocks = build_page(settings, BankLoader(settings).start())
+    """Serve the page until the process ends.
+
+    Raises:
+        SystemExit: the bank cannot be used.
+    """
+    try:
+        bank_loader = BankLoader(settings).start()
+    except LoraMetaError as error:
+        raise SystemExit(f"The bank of this Space cannot be used: {error}") from None
+    blocks = build_page(settings, bank_loader)
     blocks.queue(api_open=False, default_concurrency_limit=8)
     blocks._queue = FairQueue(settings.queue, blocks._queue)
     max_upload = settings.max_upload_mb * 1_000_000

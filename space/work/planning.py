@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.dataset import Dataset, open_dataset
@@ -26,7 +27,6 @@ from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from work.bank_loader import BankLoader
 from work.jobs import Job, SpaceError
 from work.reader_process import read, report_rows
 
@@ -229,7 +229,7 @@ class PlanResult:
 
 
 def make_plan(
-    bank_loader: BankLoader,
+    bank: Bank,
     request: DatasetRequest,
     recipe: Recipe,
     max_rows: int,
@@ -239,7 +239,7 @@ def make_plan(
     """Read the dataset once, in a process of its own, and plan.
 
     Args:
-        bank_loader: provides the bank.
+        bank: its adapters are combined.
         request: the dataset.
         recipe: settings; the plan's recipe states ``max_rows`` only if a limit was reached.
         max_rows: maximum number of rows to read; of characters, it is `MAX_CHARACTERS`.
@@ -252,7 +252,6 @@ def make_plan(
     """
     job.report("Finding the dataset")
     request = validated(request)
-    bank = bank_loader.wait(job)
     if request.template == CHAT:
         request = replace(request, template=Session(bank, token=credential).chat_form)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)

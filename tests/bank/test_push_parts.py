@@ -278,7 +278,7 @@ def test_a_space_fetches_whole_shards(
     push_bank(many.folder, repo, hub=hub)
     cli.hub.clear_requests()
     loader = BankLoader(Settings(bank=repo))
-    loader._load()
+    loader.load()
     assert (loader.state, loader.verified) == ("ready", SIZE)
     assert len(touched(cli.hub, "/resolve/", ".records")) <= 20  # of 10 shards
 
