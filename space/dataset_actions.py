@@ -12,11 +12,11 @@ import gradio as gr
 from actions import Actions, in_turn
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
-from forms.inputs import OPTIONS, credential_of, recipe_of, uploaded_file
+from forms.inputs import OPTIONS, credential_of, recipe_of
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
-from limits.uploads import used
+from limits.uploads import is_upload, used
 from views.blocks import error_html, note, render
 from views.plan import details_html, verdict_html
 from views.result import other_base_markdown
@@ -26,6 +26,7 @@ from work.planning import (
     CHOICES,
     DatasetRequest,
     PlanResult,
+    RequestError,
     Source,
     fitting,
     make_plan,
@@ -271,7 +272,9 @@ def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
     if values.get("example"):
         folder = importlib.resources.files("hf_lorameta") / "demo" / "data"
         return DatasetRequest(file=str(folder / "train.jsonl"))
-    if values.get("file"):
-        return DatasetRequest(file=uploaded_file(str(values["file"])))
+    if file := str(values.get("file") or ""):
+        if not is_upload(file):
+            raise RequestError("The uploaded file is no longer there: choose it again")
+        return DatasetRequest(file=file)
     named: dict[str, Any] = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
     return DatasetRequest(**named | {"columns": as_columns(named["columns"] or None)})

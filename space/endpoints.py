@@ -14,6 +14,7 @@ from hf_lorameta import errors
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import LoraMetaError, Option
+from hf_lorameta.hub.repo import Token
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from limits.places import note_caller
 from limits.uploads import used
@@ -21,7 +22,7 @@ from settings import Settings, line_limits
 from views.blocks import advice, message_of
 from work.generating import Destination, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
-from work.planning import CHOICES, FILE_TYPES, Credential, DatasetRequest, PlanResult, make_plan
+from work.planning import CHOICES, FILE_TYPES, DatasetRequest, PlanResult, make_plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TEXTS = ("dataset", *CHOICES)
@@ -160,7 +161,7 @@ class Endpoints:
             result = self._plan(inputs, credential, job)
             return asdict(publish(result, None, destination, credential, job))
 
-    def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
+    def _plan(self, inputs: dict[str, Any], credential: Token, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
         kept = used(named["file"] or "")
         request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})

@@ -21,6 +21,7 @@ pytest.importorskip("peft")
 from hf_lorameta import Plan, plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
+from hf_lorameta.errors import UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline import budget  # noqa: E402
 from hf_lorameta.pipeline.publish import Target  # noqa: E402
@@ -30,9 +31,10 @@ from hf_lorameta.types import Row  # noqa: E402
 sys.path.insert(0, str(SPACE))
 try:
     from limits.hourly import HourlyShare
+    from views import blocks
     from views import result as result_view
     from work import generating, jobs, trying
-    from work.planning import PlanResult, RequestError
+    from work.planning import PlanResult
 finally:
     sys.path.remove(str(SPACE))
 
@@ -220,8 +222,9 @@ def test_no_public_repo_is_named_after_a_private_dataset(
     monkeypatch.setattr(generating, "default_repo_id", lambda *_: "ann/data-base-lorameta")
     private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
     hidden = replace(result, plan=private)
-    with pytest.raises(RequestError, match="would reveal its name"):
+    with pytest.raises(UsageError, match="would reveal its name") as caught:
         generating.target_name(hidden, generating.Destination(name, False), "ann")
+    assert blocks.advice(caught.value) == ["Type another name."]
     for destination in (generating.Destination(name), generating.Destination("other", False)):
         assert generating.target_name(hidden, destination, "ann").startswith("ann/")
 

@@ -404,6 +404,13 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
     assert visit.task is None
 
 
+def test_a_path_of_this_machine_is_not_an_uploaded_file(visit: Visit) -> None:
+    event: Any = SimpleNamespace(_data={"file": str(DATA_FOLDER / "train.jsonl")}, target=None)
+    page = DatasetActions(COMPONENTS, BANK, Settings()).choose(visit, 1, event, None, None)
+    assert "The uploaded file is no longer there: choose it again" in page["status"]
+    assert visit.task is None
+
+
 def is_free(lock: Any) -> bool:
     """Whether another thread could hold a lock."""
     taken: list[bool] = []
