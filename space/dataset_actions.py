@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from actions import Actions, in_turn
+from actions import in_turn, last_wins
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
 from forms.inputs import OPTIONS, credential_of, recipe_of
@@ -43,10 +43,10 @@ _QUESTION = note(
 )
 
 
-class DatasetActions(Actions):
-    """Handlers of the forms for the dataset, its columns and the options."""
+class DatasetActions(AdapterActions):
+    """Handlers of the forms for the dataset, its columns and the options, and of the result."""
 
-    @in_turn
+    @last_wins
     def choose(
         self,
         visit: Visit,
@@ -56,8 +56,6 @@ class DatasetActions(Actions):
         token: gr.OAuthToken | None,
     ) -> Updates:
         """Read the dataset that the data form names, and plan for it; or take over a visit."""
-        if not visit.accept(number):
-            return self.nothing(visit)
         values = dict(event._data or {})
         if key := values.get("resume"):
             if visit.resume(str(key)):
@@ -98,7 +96,7 @@ class DatasetActions(Actions):
         visit.request = fitting(replace(request, columns=columns))
         return self._read(visit, token)
 
-    @in_turn
+    @last_wins
     def choose_prompt(
         self,
         visit: Visit,
@@ -108,8 +106,6 @@ class DatasetActions(Actions):
         token: gr.OAuthToken | None,
     ) -> Updates:
         """Plan with another instruction or form of the prompt; what was proposed is no choice."""
-        if not visit.accept(number):
-            return self.nothing(visit)
         try:
             request = known(visit.request)
             shown = _shown_prompt(known(visit.plan_result), request)
@@ -155,18 +151,17 @@ class DatasetActions(Actions):
     def _resume(self, visit: Visit, profile: gr.OAuthProfile | None) -> Updates:
         """Show what was taken over from an earlier page, such as the one before signing in."""
         c = self.components
-        results = AdapterActions(c, self.bank_loader, self.settings)
 
         def work(job: Job) -> None:
             result, request = known(visit.plan_result), known(visit.request)
-            how, adapter = results.how_shown(result, profile), visit.adapter
+            improvable, adapter = self.can_improve(result), visit.adapter
 
             def show() -> Updates:
                 source = known(visit.source)
                 updates = {c.columns_form: columns_form(source, visit.dataset_number, request)}
                 updates |= self._show_plan(visit, result, request)
                 if adapter:
-                    updates |= results.show_result(visit, result, adapter, how)
+                    updates |= self.show_result(visit, result, adapter, profile, improvable)
                 return updates | self._options(visit)
 
             job.show(show)
