@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from components import FILLED, TITLE, Components, account_html, bank_html
+from components import FILLED, TITLE, Components, account_html
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
 from settings import Settings, line_limits
@@ -32,9 +32,13 @@ _PRIVATE: dict[str, Any] = {
 def build_page(settings: Settings, bank_loader: BankLoader) -> Any:
     """Return the `gr.Blocks` of the page and the endpoints."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        components = Components(settings, bank_loader)
+        components = Components(settings, bank_loader.bank)
         Wiring(DatasetActions(components, bank_loader, settings)).connect()
-        _show_state(blocks, components, bank_loader, settings)
+
+        def show_account(profile: gr.OAuthProfile | None) -> str:
+            return account_html(profile, settings)
+
+        blocks.load(show_account, None, components.account, **_PRIVATE)
         add_endpoints(bank_loader.bank, settings)
     for event in blocks.fns.values():
         if event.api_name == "_check_login_status":  # of gr.LoginButton
@@ -117,17 +121,3 @@ class Wiring:
         c = self._components
         begun = event.then(self._actions.test_unasked, c.visit, **self._at_once)
         self._wait_after(begun, "test")
-
-
-def _show_state(blocks: Any, c: Components, bank_loader: BankLoader, settings: Settings) -> None:
-    """Show who is signed in, and the bank's state until it is checked."""
-
-    def show_account(profile: gr.OAuthProfile | None) -> str:
-        return account_html(profile, settings)
-
-    def show_bank() -> tuple[str, gr.Timer]:
-        checking = bank_loader.state == "checking"
-        return bank_html(bank_loader, settings), gr.Timer(active=checking)
-
-    blocks.load(show_account, None, c.account, **_PRIVATE)
-    gr.on([blocks.load, c.bank_timer.tick], show_bank, None, [c.bank, c.bank_timer], **_PRIVATE)

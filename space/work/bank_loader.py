@@ -1,10 +1,9 @@
-"""The bank of a running Space: opened at the start, then checked in the background."""
+"""The bank of a running Space, verified at the start, and its base model."""
 
 import math
 import shutil
 import threading
 from pathlib import Path
-from typing import Literal
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.open_bank import open_bank
@@ -13,7 +12,7 @@ from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.hub.base_model import config_json, find_at_hand, layers_and_width, locate
 from hf_lorameta.pipeline.trial import require_llama
 from settings import Settings, base_gguf
-from work.jobs import known_error, logger
+from work.jobs import logger
 
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
@@ -22,16 +21,13 @@ _MOST_PARAMETERS = 1e9
 
 
 class BankLoader:
-    """Opens the bank, and fetches its adapters and the base model in a thread.
+    """Opens and verifies the bank, and fetches the base model in a thread.
 
     Args:
         settings: name the bank.
 
     Attributes:
-        bank: the bank.
-        state: whether its files are being checked, or how that ended.
-        verified: number of adapters downloaded and verified.
-        problem: why they could not all be verified; empty if they could.
+        bank: the bank; all its files are on this machine.
         gguf: the base model for llama.cpp; None if it cannot be run here, or not yet.
         no_model: why it cannot be run here; empty if it can.
 
@@ -41,39 +37,23 @@ class BankLoader:
 
     def __init__(self, settings: Settings) -> None:
         self.bank = _open(settings)
-        self.state: Literal["checking", "ready", "unverified"] = "checking"
-        self.verified = 0
-        self.problem = ""
         self.gguf: Path | None = None
         self.no_model = "The file of the base model is still being fetched."
         self._settings = settings
 
     def start(self) -> "BankLoader":
         """Start `load` in a thread and return at once."""
-        threading.Thread(target=self.load, name="lorameta-bank", daemon=True).start()
+        threading.Thread(target=self.load, name="lorameta-model", daemon=True).start()
         return self
 
     def load(self) -> None:
-        """Fetch the base model's file, verify the bank, and fetch the base model's weights."""
+        """Fetch the base model's file, and its weights."""
         self.gguf, self.no_model = find_model(self.bank, self._settings)
-        try:
-            self._verify()
-            self.state = "ready"
-        except Exception as error:  # noqa: BLE001 - plans still work; generating raises it again
-            self.problem = str(known_error(error))
-            self.state = "unverified"
         fetch_base_model(self.bank)
-
-    def _verify(self) -> None:
-        """Download every adapter and verify its checksum."""
-        _ = self.bank.basis  # shared factors of a pack
-        self.bank.adapters(self.bank.index.adapters, self._count)
-
-    def _count(self, done: int, total: int) -> None:
-        self.verified = done
 
 
 def _open(settings: Settings) -> Bank:
+    """Return the bank; every adapter is downloaded, and its checksum verified."""
     bank = open_bank(settings.bank, settings.base_model, revision=settings.bank_revision)
     if not bank.index.adapters:
         raise BankError(f"there are no adapters for {bank.index.base_model} in a bank here")
@@ -83,6 +63,8 @@ def _open(settings: Settings) -> Bank:
             f"the bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
         )
     bank.encode(["ready"])  # loads the tokenizer now rather than in a request
+    _ = bank.basis  # shared factors of a pack
+    bank.adapters(bank.index.adapters)
     return bank
 
 

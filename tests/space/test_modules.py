@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +27,6 @@ from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.errors import (
     ColumnsError,
     DatasetTooLargeError,
-    IntegrityError,
     LoraMetaError,
     Option,
     UsageError,
@@ -315,15 +315,14 @@ def test_a_space_does_not_start_with_a_bank_that_cannot_be_used(tmp_path: Path) 
     assert ended.stderr.decode().startswith("The bank of this Space cannot be used: ")
 
 
-def test_a_bank_whose_files_cannot_be_verified_still_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    def verify(self: BankLoader) -> None:
-        raise IntegrityError("e1: checksum differs")
-
-    monkeypatch.setattr(BankLoader, "_verify", verify)
-    loader = BankLoader(settings.Settings())
-    loader.load()
-    shown = blocks.render("page.bank", loader=loader, built_in=True)
-    assert "not all files could be verified: e1: checksum differs" in shown
+def test_a_space_does_not_start_with_a_bank_whose_files_are_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(EMBEDDED_FOLDER, tmp_path / "bank")
+    path = max((tmp_path / "bank" / "adapters").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(LoraMetaError, match="differs from the index"):
+        BankLoader(settings.Settings(bank=str(tmp_path / "bank")))
 
 
 def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
