@@ -39,6 +39,21 @@ def in_turn(answer: F) -> F:
     return cast(F, with_lock)
 
 
+def last_wins(answer: F) -> F:
+    """Decorate a method that answers a request with a number: the last one of a page wins.
+
+    It cancels what runs.
+    """
+
+    @functools.wraps(answer)
+    def accepted(actions: "Actions", visit: Visit, number: int, *values: Any) -> Updates:
+        if not visit.accept(number):
+            return actions.nothing(visit)
+        return answer(actions, visit, number, *values)
+
+    return in_turn(cast(F, accepted))
+
+
 @dataclass(frozen=True)
 class Actions:
     """Base class of event handlers.

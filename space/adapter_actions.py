@@ -1,43 +1,30 @@
 """Actions that make, try, test, improve and save an adapter."""
 
 from os import environ
-from typing import NamedTuple
 
 import gradio as gr
 
-from actions import Actions, in_turn
+from actions import Actions, in_turn, last_wins
 from forms.inputs import credential_of
 from hf_lorameta.pipeline.automatic import NO_BASE
 from hf_lorameta.pipeline.publish import default_repo_id
 from views import result as view
-from views.blocks import render
+from views.blocks import note, render
 from work import trying
 from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
 from work.planning import PlanResult
 from work.visit import Line, Visit, known
 
-
-class Shown(NamedTuple):
-    """What decides how a result is shown.
-
-    Attributes:
-        user: who is signed in; None if nobody is.
-        improvable: whether the adapter can be trained further here.
-    """
-
-    user: str | None
-    improvable: bool
+_ELSEWHERE = "“Use it” below has the commands to try it on your own machine."
 
 
 class AdapterActions(Actions):
     """Handlers of the buttons of the result."""
 
-    @in_turn
+    @last_wins
     def make(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
         """Make the adapter of the plan, or show the one that was made to test it."""
-        if not visit.accept(number):
-            return self.nothing(visit)
         if visit.draft is None or visit.adapter not in (None, visit.draft):
             visit.report = None  # it is not of the adapter that will be shown
         visit.adapter = None
@@ -45,14 +32,14 @@ class AdapterActions(Actions):
         def work(job: Job) -> None:
             result = known(visit.plan_result)
             adapter = visit.draft or make_adapter(result, job)
-            how = self.how_shown(result, profile)
-            job.show(lambda: self.show_result(visit, result, adapter, how))
+            improvable = self.can_improve(result)
+            job.show(lambda: self.show_result(visit, result, adapter, profile, improvable))
 
         c = self.components
         started = self.begin(visit, "adapter", work, c.problem, restores=True)
         return started | {c.result_step: gr.Column(visible=False)}
 
-    @in_turn
+    @last_wins
     def try_out(self, visit: Visit, number: int, text: str) -> Updates:
         """Show the answers of the base model and of the adapter to an input."""
         c = self.components
@@ -64,15 +51,11 @@ class AdapterActions(Actions):
             expected = dict(result.samples).get(prompt, "")
             job.show(lambda: {c.answers: view.answers_html(base, adapted, expected, text)})
 
-        if not visit.accept(number):
-            return self.nothing(visit)
         return self.begin(visit, "model", work, c.answers)
 
-    @in_turn
+    @last_wins
     def test(self, visit: Visit, number: int) -> Updates:
         """Count right answers of base model, few-shot prompt and adapter on rows of the dataset."""
-        if not visit.accept(number):
-            return self.nothing(visit)
         return self._begin_test(visit, asked=True)
 
     @in_turn
@@ -103,29 +86,26 @@ class AdapterActions(Actions):
         begun = self.begin(visit, line, work, self.components.report, asked=asked)
         return begun | self.verdict(visit, counting=True)
 
-    @in_turn
+    @last_wins
     def improve(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
         """Train the adapter further; it replaces the result if it is better on held-out rows."""
         c = self.components
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            improvement = trying.improve(adapter, result, self.bank_loader.bank, job)
-            trained, how = improvement.adapter, self.how_shown(result, profile)
+            trained, message = trying.improve(adapter, result, self.bank_loader.bank, job)
 
             def show() -> Updates:
                 if trained is None:
                     return {}
                 visit.report = None
-                return self.show_result(visit, result, trained, how)
+                return self.show_result(visit, result, trained, profile, improvable=False)
 
-            job.show(lambda: show() | {c.improved: view.improved_html(improvement)})
+            job.show(lambda: show() | {c.improved: note("info", f"{message}.")})
 
-        if not visit.accept(number):
-            return self.nothing(visit)
         return self.begin(visit, "model", work, c.improved)
 
-    @in_turn
+    @last_wins
     def save(
         self,
         visit: Visit,
@@ -141,7 +121,7 @@ class AdapterActions(Actions):
         destination = Destination(repo_id, visibility == "private", overwrite)
         asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
         if visit.plan and visit.plan.verdict.level == "unlikely" and not asked:
-            return {c.ask_again: gr.Column(visible=True), c.saved: ""}
+            return self.idle(visit) | {c.ask_again: gr.Column(visible=True), c.saved: ""}
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
@@ -151,25 +131,26 @@ class AdapterActions(Actions):
             shown = render("result.published", published=published)
             job.show(lambda: {c.saved: shown, c.usage: usage})
 
-        if not visit.accept(number):
-            return self.nothing(visit)
         started = self.begin(visit, "adapter", work, c.saved)
         return started | {c.ask_again: gr.Column(visible=False)}
 
     # --- showing --------------------------------------------------------------------------------
 
-    def how_shown(self, result: PlanResult, profile: gr.OAuthProfile | None) -> Shown:
-        """Return what decides how a result is shown; takes a moment."""
-        loader = self.bank_loader
-        improvable = trying.can_improve(result, loader.bank, self.settings.time_limit)
-        return Shown(profile.username if profile else None, improvable)
+    def can_improve(self, result: PlanResult) -> bool:
+        """Whether an adapter can be trained further here; takes a moment."""
+        return trying.can_improve(result, self.bank_loader.bank, self.settings.time_limit)
 
     def show_result(
-        self, visit: Visit, result: PlanResult, adapter: Adapter, how: Shown
+        self,
+        visit: Visit,
+        result: PlanResult,
+        adapter: Adapter,
+        profile: gr.OAuthProfile | None,
+        improvable: bool,
     ) -> Updates:
         """Show an adapter, and what can be done with it."""
         c, rows = self.components, len(trying.testable_rows(result)[1])
-        user, no_model = how.user, self.bank_loader.no_model
+        user, no_model = profile.username if profile else None, self.bank_loader.no_model
         visit.adapter, visit.results = adapter, visit.results + 1
         request, folder = known(visit.request), f"./{adapter.archive.stem}"
         base_model = self.bank_loader.bank.index.base_model
@@ -180,11 +161,11 @@ class AdapterActions(Actions):
                 c.heading: render(
                     "result.heading", adapter=adapter, number=visit.results, base_model=base_model
                 ),
-                c.no_model: view.no_model_html(no_model) if no_model else "",
+                c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
                 c.try_form: gr.Column(visible=not no_model),
                 c.test_form: gr.Column(visible=not no_model),
                 c.test_text: render("result.test", rows=rows),
-                c.improve_form: gr.Column(visible=how.improvable and not adapter.trained),
+                c.improve_form: gr.Column(visible=improvable and not adapter.trained),
                 c.sign_in_to_save: gr.HTML(visible=user is None),
                 c.save_form: gr.Column(visible=user is not None),
                 c.ask_again: gr.Column(visible=False),

@@ -7,13 +7,12 @@ import gradio as gr
 
 from forms.html_forms import data_form, dataset_search
 from forms.inputs import OPTIONS
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from settings import Settings
 from views.blocks import render
-from views.result import improve_text
-from work.bank_loader import BankLoader
 from work.planning import TEXT_CHARACTERS
-from work.trying import PROMPT_CHARACTERS
+from work.trying import PROMPT_CHARACTERS, TRAINING_ROWS
 from work.visit import Visit
 
 TITLE = "A LoRA adapter for your dataset"
@@ -29,11 +28,11 @@ class Components:
 
     Args:
         settings: limits and sign-in.
-        bank_loader: provides the bank's name and state.
+        bank: that the page names.
     """
 
-    def __init__(self, settings: Settings, bank_loader: BankLoader) -> None:
-        self._settings, self._bank_loader = settings, bank_loader
+    def __init__(self, settings: Settings, bank: Bank) -> None:
+        self._settings, self._bank = settings, bank
         self.visit = gr.State(Visit(), time_to_live=3600)
         self.number = gr.Number(visible=False, precision=0)
         self.filled = gr.JSON(visible="hidden")  # what answers put into the fields `FILLED`
@@ -148,7 +147,7 @@ class Components:
             self.test = gr.Button("Count right answers")
         self.report = _html("lm-report")
         with gr.Column(visible=False, elem_id="lm-improve") as self.improve_form:
-            gr.HTML(improve_text(), padding=False)
+            gr.HTML(render("result.improve", rows=TRAINING_ROWS), padding=False)
             self.improve = gr.Button("Improve")
         self.improved = _html("lm-improved")
         with gr.Accordion("Use it: Transformers, llama.cpp, Ollama", open=False):
@@ -169,18 +168,13 @@ class Components:
             self.save_anyway = gr.Button("Save anyway", elem_id="lm-save-anyway")
 
     def _build_footer(self) -> None:
-        self.bank = _html("lm-bank", bank_html(self._bank_loader, self._settings))
-        self.bank_timer = gr.Timer(1.5, active=False)
-        space_id = self._settings.space_id
+        settings = self._settings
+        gr.HTML(render("page.bank", bank=self._bank, built_in=settings.bank is None), padding=False)
+        space_id = settings.space_id
         with gr.Accordion("Run your own copy, or call this one from a program", open=False):
             _markdown("lm-own", render("page.own_copy", space=space_id or "http://127.0.0.1:7860"))
             if space_id:
                 gr.DuplicateButton("Duplicate this Space", size="sm")
-
-
-def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
-    """Return the bank's name, content and state."""
-    return render("page.bank", loader=bank_loader, built_in=settings.bank is None)
 
 
 def account_html(profile: gr.OAuthProfile | None, settings: Settings) -> str:

@@ -9,14 +9,14 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from actions import Actions, in_turn
+from actions import in_turn, last_wins
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
-from forms.inputs import OPTIONS, credential_of, recipe_of, uploaded_file
+from forms.inputs import OPTIONS, credential_of, recipe_of
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
-from limits.uploads import used
+from limits.uploads import is_upload, used
 from views.blocks import error_html, note, render
 from views.plan import details_html, verdict_html
 from views.result import other_base_markdown
@@ -26,6 +26,7 @@ from work.planning import (
     CHOICES,
     DatasetRequest,
     PlanResult,
+    RequestError,
     Source,
     fitting,
     make_plan,
@@ -42,10 +43,10 @@ _QUESTION = note(
 )
 
 
-class DatasetActions(Actions):
-    """Handlers of the forms for the dataset, its columns and the options."""
+class DatasetActions(AdapterActions):
+    """Handlers of the forms for the dataset, its columns and the options, and of the result."""
 
-    @in_turn
+    @last_wins
     def choose(
         self,
         visit: Visit,
@@ -55,8 +56,6 @@ class DatasetActions(Actions):
         token: gr.OAuthToken | None,
     ) -> Updates:
         """Read the dataset that the data form names, and plan for it; or take over a visit."""
-        if not visit.accept(number):
-            return self.nothing(visit)
         values = dict(event._data or {})
         if key := values.get("resume"):
             if visit.resume(str(key)):
@@ -97,7 +96,7 @@ class DatasetActions(Actions):
         visit.request = fitting(replace(request, columns=columns))
         return self._read(visit, token)
 
-    @in_turn
+    @last_wins
     def choose_prompt(
         self,
         visit: Visit,
@@ -107,8 +106,6 @@ class DatasetActions(Actions):
         token: gr.OAuthToken | None,
     ) -> Updates:
         """Plan with another instruction or form of the prompt; what was proposed is no choice."""
-        if not visit.accept(number):
-            return self.nothing(visit)
         try:
             request = known(visit.request)
             shown = _shown_prompt(known(visit.plan_result), request)
@@ -154,18 +151,17 @@ class DatasetActions(Actions):
     def _resume(self, visit: Visit, profile: gr.OAuthProfile | None) -> Updates:
         """Show what was taken over from an earlier page, such as the one before signing in."""
         c = self.components
-        results = AdapterActions(c, self.bank_loader, self.settings)
 
         def work(job: Job) -> None:
             result, request = known(visit.plan_result), known(visit.request)
-            how, adapter = results.how_shown(result, profile), visit.adapter
+            improvable, adapter = self.can_improve(result), visit.adapter
 
             def show() -> Updates:
                 source = known(visit.source)
                 updates = {c.columns_form: columns_form(source, visit.dataset_number, request)}
                 updates |= self._show_plan(visit, result, request)
                 if adapter:
-                    updates |= results.show_result(visit, result, adapter, how)
+                    updates |= self.show_result(visit, result, adapter, profile, improvable)
                 return updates | self._options(visit)
 
             job.show(show)
@@ -194,7 +190,8 @@ class DatasetActions(Actions):
                 job.show(lambda: self._show_source(visit, found, asked))
             if asked.columns:
                 recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
-                result = make_plan(self.bank_loader, asked, recipe, max_rows, credential, job)
+                bank = self.bank_loader.bank
+                result = make_plan(bank, asked, recipe, max_rows, credential, job)
                 job.show(lambda: self._show_plan(visit, result, asked))
 
         c = self.components
@@ -270,7 +267,9 @@ def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
     if values.get("example"):
         folder = importlib.resources.files("hf_lorameta") / "demo" / "data"
         return DatasetRequest(file=str(folder / "train.jsonl"))
-    if values.get("file"):
-        return DatasetRequest(file=uploaded_file(str(values["file"])))
+    if file := str(values.get("file") or ""):
+        if not is_upload(file):
+            raise RequestError("The uploaded file is no longer there: choose it again")
+        return DatasetRequest(file=file)
     named: dict[str, Any] = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
     return DatasetRequest(**named | {"columns": as_columns(named["columns"] or None)})

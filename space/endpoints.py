@@ -11,17 +11,18 @@ import gradio as gr
 
 from forms.inputs import OPTIONS, credential_of, recipe_of
 from hf_lorameta import errors
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import LoraMetaError, Option
+from hf_lorameta.hub.repo import Token
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from limits.places import note_caller
 from limits.uploads import used
 from settings import Settings, line_limits
 from views.blocks import advice, message_of
-from work.bank_loader import BankLoader
 from work.generating import Destination, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
-from work.planning import CHOICES, FILE_TYPES, Credential, DatasetRequest, PlanResult, make_plan
+from work.planning import CHOICES, FILE_TYPES, DatasetRequest, PlanResult, make_plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TEXTS = ("dataset", *CHOICES)
@@ -29,12 +30,12 @@ _INPUTS = (*_TEXTS, "file", *OPTIONS, "repo_id", "visibility", "overwrite")
 MCP_TOOL = "plan"
 
 
-def add_endpoints(bank_loader: BankLoader, settings: Settings) -> None:
+def add_endpoints(bank: Bank, settings: Settings) -> None:
     """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page.
 
     They wait in lines of their own in Gradio's queue.
     """
-    endpoints = Endpoints(bank_loader, settings)
+    endpoints = Endpoints(bank, settings)
     with gr.Row(visible=False):
         inputs, target = _inputs(), _target()
         result, archive = gr.JSON(label="result"), gr.File(label="adapter")
@@ -87,12 +88,12 @@ class Endpoints:
     """Functions of the endpoints; Gradio shows their docstrings to callers.
 
     Args:
-        bank_loader: provides the bank.
+        bank: its adapters are combined.
         settings: limits.
     """
 
-    def __init__(self, bank_loader: BankLoader, settings: Settings) -> None:
-        self._bank_loader, self._settings = bank_loader, settings
+    def __init__(self, bank: Bank, settings: Settings) -> None:
+        self._bank, self._settings = bank, settings
 
     @_naming_inputs
     def plan(self, oauth_token: gr.OAuthToken | None, **inputs: Any) -> dict[str, Any]:
@@ -160,14 +161,12 @@ class Endpoints:
             result = self._plan(inputs, credential, job)
             return asdict(publish(result, None, destination, credential, job))
 
-    def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
+    def _plan(self, inputs: dict[str, Any], credential: Token, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
         kept = used(named["file"] or "")
         request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
-        result = make_plan(
-            self._bank_loader, request, recipe, self._settings.max_rows, credential, job
-        )
+        result = make_plan(self._bank, request, recipe, self._settings.max_rows, credential, job)
         del kept  # and with it the file
         return result
 

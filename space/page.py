@@ -6,9 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from actions import Actions
-from adapter_actions import AdapterActions
-from components import FILLED, TITLE, Components, account_html, bank_html
+from components import FILLED, TITLE, Components, account_html
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
 from settings import Settings, line_limits
@@ -34,10 +32,14 @@ _PRIVATE: dict[str, Any] = {
 def build_page(settings: Settings, bank_loader: BankLoader) -> Any:
     """Return the `gr.Blocks` of the page and the endpoints."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        components = Components(settings, bank_loader)
-        Wiring(components, bank_loader, settings).connect()
-        _show_state(blocks, components, bank_loader, settings)
-        add_endpoints(bank_loader, settings)
+        components = Components(settings, bank_loader.bank)
+        Wiring(DatasetActions(components, bank_loader, settings)).connect()
+
+        def show_account(profile: gr.OAuthProfile | None) -> str:
+            return account_html(profile, settings)
+
+        blocks.load(show_account, None, components.account, **_PRIVATE)
+        add_endpoints(bank_loader.bank, settings)
     for event in blocks.fns.values():
         if event.api_name == "_check_login_status":  # of gr.LoginButton
             event.api_visibility = "private"
@@ -48,41 +50,37 @@ class Wiring:
     """Connects the widgets with the actions.
 
     Args:
-        components: the widgets.
-        bank_loader: provides the bank.
-        settings: number of adapters that are made at the same time.
+        actions: all of them, and the widgets.
     """
 
-    def __init__(self, components: Components, bank_loader: BankLoader, settings: Settings) -> None:
-        context = (components, bank_loader, settings)
-        self._components, self._lines = components, line_limits(settings)
-        self._actions = Actions(*context)
-        self._dataset, self._adapter = DatasetActions(*context), AdapterActions(*context)
-        self._at_once = _PRIVATE | {"outputs": components.all}
+    def __init__(self, actions: DatasetActions) -> None:
+        self._actions, self._components = actions, actions.components
+        self._lines = line_limits(actions.settings)
+        self._at_once = _PRIVATE | {"outputs": actions.components.all}
 
     def connect(self) -> None:
         """Connect the forms, the options, and the buttons of the bar and of the result."""
-        c, dataset, adapter = self._components, self._dataset, self._adapter
-        self._test_after(self._request(c.data_form.submit, dataset.choose, "plan"))
-        self._test_after(self._request(c.columns_form.submit, dataset.choose_columns, "plan"))
+        c, actions = self._components, self._actions
+        self._test_after(self._request(c.data_form.submit, actions.choose, "plan"))
+        self._test_after(self._request(c.columns_form.submit, actions.choose_columns, "plan"))
         prompt = [c.instruction, c.template]
-        self._test_after(self._request(c.use_prompt.click, dataset.choose_prompt, "plan", prompt))
+        self._test_after(self._request(c.use_prompt.click, actions.choose_prompt, "plan", prompt))
         fields = [getattr(c, name) for name in FILLED]
         c.filled.change(None, [c.filled, *fields], fields, js=_FILL, **_PRIVATE)
         changes = [field.change for field in c.options]
         values = [c.visit, *c.options]
-        gr.on(changes, dataset.change_options, values, **self._at_once, trigger_mode="always_last")
-        self._test_after(self._request(c.make.click, adapter.make, "adapter"))
-        self._request(c.compare.click, adapter.try_out, "model", [c.prompt])
-        self._request(c.test.click, adapter.test, "model")
-        self._test_after(self._request(c.improve.click, adapter.improve, "model"))
+        gr.on(changes, actions.change_options, values, **self._at_once, trigger_mode="always_last")
+        self._test_after(self._request(c.make.click, actions.make, "adapter"))
+        self._request(c.compare.click, actions.try_out, "model", [c.prompt])
+        self._request(c.test.click, actions.test, "model")
+        self._test_after(self._request(c.improve.click, actions.improve, "model"))
         for button in (c.save, c.save_anyway):
             target = [c.repo_id, c.visibility, c.overwrite]
-            self._request(button.click, adapter.save, "adapter", target)
+            self._request(button.click, actions.save, "adapter", target)
         # the last updates of an event may not arrive, if the page's stream of messages was reopened
-        c.run_timer.tick(self._actions.settle, c.visit, **self._at_once)
-        canceled = self._ask(c.cancel.click, self._actions.cancel)
-        canceled.then(self._actions.settle, c.visit, **self._at_once)
+        c.run_timer.tick(actions.settle, c.visit, **self._at_once)
+        canceled = self._ask(c.cancel.click, actions.cancel)
+        canceled.then(actions.settle, c.visit, **self._at_once)
 
     def _ask(self, trigger: Any, action: Callable[..., Updates], inputs: Sequence[Any] = ()) -> Any:
         """Have an action answer at once; requests are numbered in the order of the page."""
@@ -121,19 +119,5 @@ class Wiring:
     def _test_after(self, event: Any) -> None:
         """Count right answers once an event has ended, though nobody asked for it."""
         c = self._components
-        begun = event.then(self._adapter.test_unasked, c.visit, **self._at_once)
+        begun = event.then(self._actions.test_unasked, c.visit, **self._at_once)
         self._wait_after(begun, "test")
-
-
-def _show_state(blocks: Any, c: Components, bank_loader: BankLoader, settings: Settings) -> None:
-    """Show who is signed in, and the bank's state until it is final."""
-
-    def show_account(profile: gr.OAuthProfile | None) -> str:
-        return account_html(profile, settings)
-
-    def show_bank() -> tuple[str, gr.Timer]:
-        final = bank_loader.state in ("ready", "failed", "unverified")
-        return bank_html(bank_loader, settings), gr.Timer(active=not final)
-
-    blocks.load(show_account, None, c.account, **_PRIVATE)
-    gr.on([blocks.load, c.bank_timer.tick], show_bank, None, [c.bank, c.bank_timer], **_PRIVATE)

@@ -12,9 +12,9 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from endpoints import MCP_TOOL
+from hf_lorameta.errors import LoraMetaError
 from limits.places import FairQueue
 from limits.requests import VisitorLimits
-from limits.uploads import UPLOADS
 from page import build_page
 from settings import Settings
 from work.bank_loader import BankLoader
@@ -65,13 +65,21 @@ if importlib.util.find_spec("spaces"):  # installed on the Hub
 
 
 def serve(settings: Settings) -> None:
-    """Serve the page until the process ends."""
-    blocks = build_page(settings, BankLoader(settings).start())
+    """Serve the page until the process ends.
+
+    Raises:
+        SystemExit: the bank cannot be used.
+    """
+    try:
+        bank_loader = BankLoader(settings).start()
+    except LoraMetaError as error:
+        raise SystemExit(f"The bank of this Space cannot be used: {error}") from None
+    blocks = build_page(settings, bank_loader)
     blocks.queue(api_open=False, default_concurrency_limit=8)
     blocks._queue = FairQueue(settings.queue, blocks._queue)
     max_upload = settings.max_upload_mb * 1_000_000
-    UPLOADS.limit(max_upload)
-    limits = Middleware(VisitorLimits, on_hub=settings.space_id is not None)
+    on_hub = settings.space_id is not None
+    limits = Middleware(VisitorLimits, on_hub=on_hub, max_upload=max_upload)
     blocks.launch(
         theme=THEME,
         share=False,  # others would act with this machine's token; Gradio shares in notebooks
@@ -81,7 +89,7 @@ def serve(settings: Settings) -> None:
         run_history=False,
         ssr_mode=False,
         max_file_size=max_upload,
-        app_kwargs={"middleware": [Middleware(_SecurityHeaders), limits]},
+        app_kwargs={"middleware": [Middleware(_security_headers), limits]},
         mcp_server=True,
         prevent_thread_lock=True,
     )
@@ -110,15 +118,10 @@ def _set_up_mcp(server: Any) -> None:
     server.convert_strings_to_filedata = without_files
 
 
-class _SecurityHeaders:
-    """ASGI middleware that adds the security headers to every response."""
+def _security_headers(app: ASGIApp) -> ASGIApp:
+    """Return an app that adds the security headers to every response of an app."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward the request and add the headers to its response."""
-
+    async def with_headers(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -127,4 +130,6 @@ class _SecurityHeaders:
                 headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
             await send(message)
 
-        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+        await app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+    return with_headers

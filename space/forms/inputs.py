@@ -1,19 +1,17 @@
-"""Convert the inputs of the page and of the endpoints to a credential, a recipe and a file."""
-
-from pathlib import Path
+"""Convert the inputs of the page and of the endpoints to a credential and a recipe."""
 
 import gradio as gr
 
+from hf_lorameta.errors import RecipeError
+from hf_lorameta.hub.repo import Token
 from hf_lorameta.recipe import Recipe
-from limits.uploads import is_upload
 from settings import MOCK_TOKEN, Settings
-from work.planning import Credential, RequestError
 
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
 """Options of the recipe on the page and of the endpoints."""
 
 
-def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Credential:
+def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Token:
     """Return the visitor's own token, False without one.
 
     Outside Spaces Gradio mocks the sign-in; its mock token stands for the token saved on this
@@ -29,7 +27,8 @@ def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Credential
 def recipe_of(**options: str | float | None) -> Recipe:
     """Build a recipe from `OPTIONS`; None or an empty text keeps the default.
 
-    The temperature may have a decimal comma.
+    The temperature may have a decimal comma. In a whole number, a point may separate thousands, so
+    it is refused.
 
     Raises:
         RecipeError: an option is not a number, or out of range.
@@ -37,15 +36,7 @@ def recipe_of(**options: str | float | None) -> Recipe:
     given = {name: v.strip() if isinstance(v, str) else v for name, v in options.items()}
     if isinstance(temperature := given.get("temperature"), str):
         given["temperature"] = temperature.replace(",", ".")
+    for name in ("top_k", "rank"):
+        if isinstance(text := given.get(name), str) and "." in text:
+            raise RecipeError(f"{name} must be a valid integer, got {text!r}")
     return Recipe.of(**{name: value for name, value in given.items() if value not in (None, "")})
-
-
-def uploaded_file(path: str) -> str:
-    """Return the path of a file that was uploaded here.
-
-    Raises:
-        RequestError: the path names another file.
-    """
-    if not is_upload(path):
-        raise RequestError("The uploaded file is no longer there: choose it again")
-    return str(Path(path).resolve())

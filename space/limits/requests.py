@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from limits.addresses import note_address
 from limits.routes import Kind, kind_of
-from limits.uploads import UPLOADS, is_upload
+from limits.uploads import Uploads, is_upload
 
 BODY_BYTES = 300_000
 """Of a request that is no upload; the longest columns, instruction and template are a tenth."""
@@ -53,16 +53,7 @@ _NO_JSON = "The request is not JSON."
 
 
 class RefusedError(Exception):
-    """A request is refused.
-
-    Args:
-        status: of the HTTP answer.
-        reason: a sentence for the visitor.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
+    """A request is refused, with a status of HTTP and a sentence for the visitor."""
 
 
 @dataclass
@@ -93,10 +84,11 @@ class VisitorLimits:
     Args:
         app: Gradio's.
         on_hub: whether the Hub's proxy forwards the requests.
+        max_upload: bytes of the largest file that may be uploaded.
     """
 
-    def __init__(self, app: ASGIApp, *, on_hub: bool) -> None:
-        self._app, self._on_hub = app, on_hub
+    def __init__(self, app: ASGIApp, *, on_hub: bool, max_upload: int) -> None:
+        self._app, self._on_hub, self._uploads = app, on_hub, Uploads(max_upload)
         self._buckets: dict[str, Bucket] = {}
         self._open: Counter[tuple[str, Kind]] = Counter()
         self._files: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -116,7 +108,7 @@ class VisitorLimits:
             self._count(address, kind)
             async with self._one_more(address, kind):
                 if kind == "upload":
-                    _count_upload(scope, address)
+                    self._count_upload(scope, address)
                     await self._app(scope, incoming.receive, send)
                 elif scope["method"] == "POST":
                     body = await _body(scope, incoming.receive)
@@ -128,8 +120,10 @@ class VisitorLimits:
                 else:
                     await self._app(scope, receive, send)
         except RefusedError as refused:
-            await incoming.drop()  # most clients read no answer while they still send
-            answer = JSONResponse({"detail": refused.reason}, refused.status)
+            # most clients read no answer while they still send
+            await incoming.drop(max(self._uploads.largest, _DROPPED_BYTES))
+            status, reason = refused.args
+            answer = JSONResponse({"detail": reason}, status)
             await answer(scope, receive, send)
 
     def _count(self, address: str, kind: Kind, cost: int = 1) -> None:
@@ -152,6 +146,14 @@ class VisitorLimits:
         self._sessions[session] = None
         if len(self._sessions) > _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
+
+    def _count_upload(self, scope: Scope, address: str) -> None:
+        """Count an upload by its announced length."""
+        size = _announced(scope)
+        if not size:
+            raise RefusedError(411, "The length of the upload is missing.")
+        if refusal := self._uploads.count(address, size):
+            raise RefusedError(429 if size <= self._uploads.largest else 413, refusal)
 
     @asynccontextmanager
     async def _one_more(self, address: str, kind: Kind) -> AsyncIterator[None]:
@@ -196,9 +198,9 @@ class _Incoming:
         self._ended = not message.get("more_body", False)
         return message
 
-    async def drop(self) -> None:
+    async def drop(self, most: int) -> None:
         """Receive the rest, and forget it; not that of a body that is longer than any here."""
-        dropped, most = 0, max(UPLOADS.largest, _DROPPED_BYTES)
+        dropped = 0
         with suppress(RefusedError):  # too slow
             while not self._ended and dropped < most:
                 dropped += len((await self.receive()).get("body", b""))
@@ -279,16 +281,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return again
-
-
-def _count_upload(scope: Scope, address: str) -> None:
-    """Count an upload by its announced length.
-
-    Raises:
-        RefusedError: it announces none, or is too large.
-    """
-    size = _announced(scope)
-    if not size:
-        raise RefusedError(411, "The length of the upload is missing.")
-    if refusal := UPLOADS.count(address, size):
-        raise RefusedError(429 if size <= UPLOADS.largest else 413, refusal)

@@ -32,15 +32,14 @@ _HEAD = 100_000
 class Uploads:
     """Counts the bytes of uploads by address; thread-safe.
 
+    Args:
+        max_bytes: size of the largest file, which all limits are multiples of.
+
     Attributes:
         largest: bytes of the largest file that may be uploaded, as it is sent.
     """
 
-    def __init__(self, max_bytes: int = 100_000_000) -> None:
-        self.limit(max_bytes)
-
-    def limit(self, max_bytes: int) -> None:
-        """Set the size of the largest file, which all limits are multiples of."""
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self.largest = max_bytes, max_bytes + _HEAD
         most = OF_ADDRESS * max_bytes
         self._of_address = HourlyShare(most, f"uploaded {most // 1_000_000:,} MB")
@@ -108,7 +107,3 @@ def _delete_abandoned(folder: Path) -> None:
         with suppress(OSError):
             if path.is_file() and path.stat().st_mtime < oldest:
                 path.unlink()
-
-
-UPLOADS = Uploads()
-"""Those of this server."""

@@ -1,6 +1,5 @@
 """HTML from the templates, which escape all texts; messages of errors; readable names."""
 
-import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -71,6 +70,7 @@ _PLACES = {
     "split": "Choose another split above the table.",
     "no instruction": "Leave the instruction empty.",
     "instruction": "Write the instruction into its field under “Prompt”.",
+    "repo_id": "Type another name.",
     "template": "Write the form into its field under “Prompt”: {input} and {instruction} where "
     "they belong, or the word chat.",
 }
@@ -105,42 +105,3 @@ def message_of(error: LoraMetaError) -> str:
 def error_html(error: LoraMetaError) -> str:
     """Return a box with the error and the advice."""
     return note("error", message_of(error), advice(error))
-
-
-# --- names --------------------------------------------------------------------------------------
-
-_PREFIX = re.compile(r"^(?:\w+?__)?(?:task\d+_)?")
-_LONGEST = 60
-
-
-def readable_name(dataset: str, title: str | None) -> str:
-    """Return the title that the bank states for a dataset, else its id in words.
-
-    Example:
-        >>> readable_name("local/sni__task875_emotion_classification", None)
-        'Emotion classification'
-        >>> readable_name("local/sni__task875_emotion", "Emotion (emotion of a message)")
-        'Emotion (emotion of a message)'
-    """
-    if not title:
-        stem = _PREFIX.sub("", dataset.rpartition("/")[2])
-        words = " ".join(re.split(r"[_\W]+", stem)).strip() or dataset
-        title = words[:1].upper() + words[1:]
-    return shortened(title, _LONGEST)
-
-
-def _digits(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
-def shortened(text: str, length: int) -> str:
-    """Return at most `length` characters of a text.
-
-    Example:
-        >>> shortened("a long name", 7), shortened("short", 7)
-        ('a long…', 'short')
-    """
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-_TEMPLATES.filters |= {"readable": readable_name, "digits": _digits}

@@ -1,14 +1,10 @@
 """Step 2 as HTML: whether an adapter helps, and the details of the plan."""
 
-import math
-
-from hf_lorameta.bank.index import FAR_RATIO, IndexEntry
 from hf_lorameta.cards.verdict import Verdict
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import REGISTRIES
 from views.blocks import render
 
-NEIGHBORS = 5
 LARGE_SHARE = 0.1
 BARS = 10
 _COUNTING = Verdict(
@@ -24,43 +20,22 @@ def verdict_html(plan: Plan, name: str, *, counting: bool = False) -> str:
     return render("plan.verdict", name=name, found=found, plan=plan)
 
 
-def similar_html(plan: Plan) -> str:
-    """Return what the adapter is made of, the licenses, and the most similar datasets."""
+def details_html(plan: Plan) -> str:
+    """Return what an adapter is made of, the licenses, and how it is computed."""
     neighbors = plan.neighbors()
     if not neighbors:
         licenses = sorted({name or "not stated" for name in plan.bank.index.licenses})
         return render("plan.general", licenses=licenses, plan=plan)
     large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
     return render(
-        "plan.similar",
+        "plan.details",
         shares=large[:3],
         licenses=sorted({n.license or "not stated" for n in neighbors}),
-        points=_nearest(plan),
-        plan=plan,
-    )
-
-
-def _nearest(plan: Plan) -> list[tuple[IndexEntry, float]]:
-    """Return the most similar datasets and their places from similar (0) to far (100)."""
-    nearest = plan.distances.argsort(kind="stable")[:NEIGHBORS]
-    typical = plan.nearest_in_bank
-    end = max(float(plan.distances[nearest[-1]]), 0 if math.isnan(typical) else FAR_RATIO * typical)
-    entries = plan.bank.index.entries
-    return [(entries[i], 100 * float(plan.distances[i]) / end if end > 0 else 0) for i in nearest]
-
-
-def details_html(plan: Plan) -> str:
-    """Return what an adapter is made of, and how it is computed."""
-    neighbors = plan.neighbors()
-    if not neighbors:
-        return similar_html(plan)
-    return similar_html(plan) + render(
-        "plan.details",
         bars=neighbors[:BARS],
         rest=neighbors[BARS:],
         largest=max(abs(n.coefficient) for n in neighbors) or 1.0,
-        linked=plan.bank.index.published,
         method=_method(plan),
+        plan=plan,
     )
 
 

@@ -10,9 +10,9 @@ from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
 from hf_lorameta.pipeline.budget import FIT_ROWS, holds_labels
 from hf_lorameta.pipeline.plan import Plan
 from settings import Settings, install_command
-from views.blocks import note, render
+from views.blocks import render
 from work.planning import DatasetRequest, PlanResult
-from work.trying import TRAINING_ROWS, Improvement, title
+from work.trying import TITLES, TRAINING_ROWS
 
 _SHORT = 300
 """Characters of an input that is shown in code."""
@@ -44,23 +44,8 @@ def best_example(report: Report) -> Sample:
 
 def report_html(report: Report) -> str:
     """Return all answers to some rows."""
-    titles = {method: title(method).capitalize() for method in report.scores}
+    titles = {method: TITLES[method].capitalize() for method in report.scores}
     return render("result.report", samples=report.samples[:_SHOWN], titles=titles)
-
-
-def improved_html(improvement: Improvement) -> str:
-    """Return what the training brought."""
-    return note("info", f"{improvement.message}.")
-
-
-def improve_text() -> str:
-    """Return what training the adapter further does."""
-    return render("result.improve", rows=TRAINING_ROWS)
-
-
-def no_model_html(reason: str) -> str:
-    """Say why the adapter cannot be tried here, and where to find how to try it elsewhere."""
-    return note("info", reason, ["“Use it” below has the commands to try it on your own machine."])
 
 
 # --- inputs -------------------------------------------------------------------------------------

@@ -10,19 +10,21 @@ from pathlib import Path
 
 from hf_lorameta.cards.results import Check
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import Token, is_repo_id
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     default_repo_id,
     publish_folder,
     refuse_overwrite,
+    require_safe_name,
     resolve_target,
 )
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.tables import plural
 from limits.hourly import ADAPTERS
 from work.jobs import Job, SpaceError
-from work.planning import NAME_CHARACTERS, REPO_ID, Credential, PlanResult, RequestError
+from work.planning import PlanResult, RequestError
 
 
 class Adapter:
@@ -147,7 +149,7 @@ def publish(
     result: PlanResult,
     adapter: Adapter | None,
     destination: Destination,
-    credential: Credential,
+    credential: Token,
     job: Job,
 ) -> Published:
     """Check the target, and publish an adapter in one commit.
@@ -194,17 +196,14 @@ def target_name(result: PlanResult, destination: Destination, user: str) -> str:
     """Return the id of the repo to publish to.
 
     Raises:
-        RequestError: the id is invalid, or a public repo would reveal a private dataset's name.
+        RequestError: the id is invalid.
+        UsageError: a public repo would reveal a private dataset's name.
     """
     default = default_repo_id(user, result.name, result.plan.bank.index.base_model)
     name = (destination.repo_id or "").strip() or default
     name = name if "/" in name else f"{user}/{name}"
-    if len(name) > NAME_CHARACTERS or not REPO_ID.fullmatch(name):
+    if not is_repo_id(name):
         raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")
-    exposed = result.plan.dataset.private and destination.private is False
-    if exposed and name.casefold() == default.casefold():  # the page's form proposes it
-        raise RequestError(
-            "The dataset is private, and a public repo named after it would reveal its name: "
-            "type another name"
-        )
+    chosen = None if name.casefold() == default.casefold() else name  # the page proposes it
+    require_safe_name(chosen, result.plan.dataset.private, destination.private)
     return name

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.dataset import Dataset, open_dataset
@@ -21,17 +21,14 @@ from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import Token, is_repo_id
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from work.bank_loader import BankLoader
 from work.jobs import Job, SpaceError
 from work.reader_process import read, report_rows
-
-Credential = str | Literal[False] | None
-"""A visitor's token; False if the visitor is signed out; None for this machine's saved token."""
 
 CHOICES = ("config", "split", "columns", "instruction", "template")
 """What can be chosen about a dataset, by the names that links and the command line share."""
@@ -41,9 +38,6 @@ CHAT = "chat"
 """A template that stands for the base model's own chat template."""
 TEXT_CHARACTERS = 4000
 """Of an instruction or a template."""
-NAME_CHARACTERS = 200
-"""Of a configuration, a split or a repo id."""
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
 SAMPLE_CHARACTERS = 4000
@@ -154,7 +148,7 @@ def _validated_id(text: str) -> str:
     """Return a Hub id, of a link too, that cannot be read as a path or URL on this machine."""
     link = LINK.match(text)
     name = link[1] if link else text.removesuffix("/")
-    if not REPO_ID.fullmatch(name) or ".." in name or "--" in name or len(name) > 96:
+    if not is_repo_id(name):
         raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
     if Path(name).suffix.lower() in FILE_TYPES or Path(name).exists():
         raise RequestError(f"{name!r} looks like a file: upload it instead")
@@ -176,7 +170,7 @@ class Source:
     preview: Preview
 
 
-def read_source(request: DatasetRequest, credential: Credential) -> Source:
+def read_source(request: DatasetRequest, credential: Token) -> Source:
     """Return what a dataset offers.
 
     Where none is requested, the configuration is ``default`` and the split ``train`` if there are
@@ -229,17 +223,17 @@ class PlanResult:
 
 
 def make_plan(
-    bank_loader: BankLoader,
+    bank: Bank,
     request: DatasetRequest,
     recipe: Recipe,
     max_rows: int,
-    credential: Credential,
+    credential: Token,
     job: Job,
 ) -> PlanResult:
     """Read the dataset once, in a process of its own, and plan.
 
     Args:
-        bank_loader: provides the bank.
+        bank: its adapters are combined.
         request: the dataset.
         recipe: settings; the plan's recipe states ``max_rows`` only if a limit was reached.
         max_rows: maximum number of rows to read; of characters, it is `MAX_CHARACTERS`.
@@ -252,7 +246,6 @@ def make_plan(
     """
     job.report("Finding the dataset")
     request = validated(request)
-    bank = bank_loader.wait(job)
     if request.template == CHAT:
         request = replace(request, template=Session(bank, token=credential).chat_form)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
@@ -263,7 +256,7 @@ def make_plan(
 
 def _read(
     request: DatasetRequest,
-    credential: Credential,
+    credential: Token,
     recipe: Recipe,
     limits: ReadingLimits,
     counting: TokenCounting,

@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.counts.sample import draw_stratified
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
-from hf_lorameta.engines.scoring import MAX_NEW_TOKENS, Report, compare
+from hf_lorameta.engines.scoring import CHAT_METHOD, MAX_NEW_TOKENS, Report, compare
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import (
     measure_operations,
@@ -39,12 +39,13 @@ _BEYOND = 8
 """Tokens of an answer that are read beyond the length of any output."""
 TEST_CHARACTERS = 1000
 """Of an input and an output; longer ones take long here."""
-_METHODS = {
+TITLES = {
     "base": "base model",
-    "base-chat": "base model as a chat",
-    "generated": "adapter",
-    f"{SHOTS}-shot": "base with 3 examples",
+    CHAT_METHOD: "base model as a chat",
+    ONLY: "adapter",
+    f"{SHOTS}-shot": f"base with {SHOTS} examples",
 }
+"""Readable names of the methods of a report."""
 TRAINING_ROWS = 100
 """At most. On 64 and more, training takes less time than on 16, without cross-validation."""
 _TIME_SHARE = 0.9
@@ -151,7 +152,7 @@ def test(
     def show(method: str, done: int, total: int) -> None:
         if not asked and _MODEL.waiting:
             raise Canceled
-        job.report(f"Counting right answers: {title(method)}", done, total)
+        job.report(f"Counting right answers: {TITLES[method]}", done, total)
 
     # a right answer has no more tokens than characters; others need not be read to their end
     longest = min(MAX_NEW_TOKENS, max(len(output) for _, output in rows) + _BEYOND)
@@ -196,28 +197,12 @@ def _turn(job: Job, *, asked: bool = True) -> Iterator[None]:
             _TIME[asked].add(job.address, time.monotonic() - start)
 
 
-def title(method: str) -> str:
-    """Return the readable name of a method of a report."""
-    return _METHODS.get(method, method)
-
-
 # --- training further ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Improvement:
-    """What the training brought.
-
-    Attributes:
-        adapter: the trained adapter; None if it is not better on held-out rows.
-        message: one sentence.
-    """
-
-    adapter: Adapter | None
-    message: str
-
-
-_TOO_SHORT = Improvement(None, "The time is too short here to train the adapter: it stays")
+Improvement = tuple[Adapter | None, str]
+"""The trained adapter, None if it is not better on held-out rows, and one sentence about it."""
+_TOO_SHORT: Improvement = (None, "The time is too short here to train the adapter: it stays")
 
 
 def rows_to_train(result: PlanResult) -> list[tuple[str, str]]:
@@ -266,17 +251,17 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
         except KeyboardInterrupt:  # before a step helped
             return _TOO_SHORT
         except AdapterError:
-            return Improvement(None, "Training did not make the adapter better than the base model")
+            return None, "Training did not make the adapter better than the base model"
     field = "training" if generation.plan.training else "fit"
     training = getattr(generation.plan, field)
     if training is None or not training.steps:
-        return Improvement(None, "No training step helped on held-out rows: the adapter stays")
+        return None, "No training step helped on held-out rows: the adapter stays"
     given = replace(training, given_rows=True)
     generation = replace(
         generation, plan=replace(generation.plan, **{field: given}), seconds=adapter.seconds
     )
     ended = " until the time was over" if training.interrupted else ""
-    return Improvement(
+    return (
         Adapter(result.name, generation).save(job),
         f"Trained on {training.rows} of your rows{ended}. On held-out rows an output token now has "
         f"a probability of {training.end:.3f}; before it was {training.start:.3f}, with the base "

@@ -277,10 +277,8 @@ def test_a_space_fetches_whole_shards(
 
     push_bank(many.folder, repo, hub=hub)
     cli.hub.clear_requests()
-    loader = BankLoader(Settings(bank=repo))
-    loader._load()
-    assert (loader.state, loader.verified) == ("ready", SIZE)
-    assert len(touched(cli.hub, "/resolve/", ".records")) <= 20  # of 10 shards
+    BankLoader(Settings(bank=repo))
+    assert 10 <= len(touched(cli.hub, "/resolve/", ".records")) <= 20  # of 10 shards
 
 
 def test_profiles_of_a_large_bank_are_read_from_their_shards(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta import plan
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
@@ -29,6 +30,7 @@ try:
     from dataset_actions import DatasetActions
     from settings import Settings
     from work import jobs, trying
+    from work.bank_loader import find_model
     from work.planning import DatasetRequest, PlanResult
     from work.visit import Visit
 finally:
@@ -404,6 +406,13 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
     assert visit.task is None
 
 
+def test_a_path_of_this_machine_is_not_an_uploaded_file(visit: Visit) -> None:
+    event: Any = SimpleNamespace(_data={"file": str(DATA_FOLDER / "train.jsonl")}, target=None)
+    page = DatasetActions(COMPONENTS, BANK, Settings()).choose(visit, 1, event, None, None)
+    assert "The uploaded file is no longer there: choose it again" in page["status"]
+    assert visit.task is None
+
+
 def is_free(lock: Any) -> bool:
     """Whether another thread could hold a lock."""
     taken: list[bool] = []
@@ -424,16 +433,16 @@ def test_requests_are_answered_while_the_base_model_is_looked_for(
 ) -> None:
     free: list[bool] = []
 
-    def how(*_: object) -> str:
+    def can_improve(*_: object) -> bool:
         free.append(is_free(visit.lock))
-        return "anyhow"
+        return True
 
     def show(self: object, visit: Visit, *details: object) -> jobs.Updates:
-        assert details[-1] == "anyhow"
+        assert details[-1] is True
         return {"result": 7}
 
     monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(AdapterActions, "how_shown", how)
+    monkeypatch.setattr(AdapterActions, "can_improve", can_improve)
     monkeypatch.setattr(AdapterActions, "show_result", show)
     visit.plan_result = PLAN
     actions = AdapterActions(COMPONENTS, BANK, Settings())
@@ -443,19 +452,34 @@ def test_requests_are_answered_while_the_base_model_is_looked_for(
     assert free == [True]
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_an_adapter_that_was_trained_is_not_offered_to_be_trained_again(
-    visit: Visit, trained: bool
-) -> None:
+def shown_adapter(visit: Visit, *, trained: bool = False, no_model: str = "") -> jobs.Updates:
     result = PlanResult(plan(DATA_FOLDER / "train.jsonl"), [], "book")
-    loader: Any = SimpleNamespace(bank=result.plan.bank, no_model="")
+    loader: Any = SimpleNamespace(bank=result.plan.bank, no_model=no_model)
     adapter: Any = SimpleNamespace(
         archive=Path("book.zip"), trained=trained, seconds=1.0, plan=result.plan, read=str
     )
     visit.request = DatasetRequest("u/d")
     page = AdapterActions(COMPONENTS, loader, Settings())
-    shown = page.show_result(visit, result, adapter, adapter_actions.Shown(None, improvable=True))
-    assert is_visible(shown["improve_form"]) is not trained
+    return page.show_result(visit, result, adapter, None, improvable=True)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_adapter_that_was_trained_is_not_offered_to_be_trained_again(
+    visit: Visit, trained: bool
+) -> None:
+    assert is_visible(shown_adapter(visit, trained=trained)["improve_form"]) is not trained
+
+
+def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    gguf, reason = find_model(Bank.embedded(), Settings())
+    assert gguf is None
+    page = shown_adapter(visit, no_model=reason)
+    assert "The base model cannot be run on this machine" in page["no_model"]
+    assert "“Use it” below has the commands" in page["no_model"]
+    assert not is_visible(page["try_form"])
 
 
 @pytest.mark.parametrize(("of_draft", "kept"), [(True, True), (False, False)])
@@ -619,7 +643,7 @@ def test_saving_an_adapter_that_does_not_help_is_asked_twice(untested: Visit) ->
     anyway: Any = SimpleNamespace(target=SimpleNamespace(elem_id="x"), _data=None)
     names: Any = SimpleNamespace(
         save_anyway=anyway.target, **{n: n for n in ("ask_again", "saved", "visit", "progress",
-        "bar", "make", "cancel", "run_timer")}
+        "bar", "make", "cancel", "run_timer", "verdict_step", "details_step", "result_step")}
     )  # fmt: skip
     actions = AdapterActions(names, BANK, Settings())
     asked = actions.save(untested, 1, "name", "public", False, first, None)

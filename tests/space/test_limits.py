@@ -71,7 +71,7 @@ class Server:
     def __init__(self) -> None:
         self.go_on, self.running = asyncio.Event(), 0
         self.go_on.set()
-        self._limits = VisitorLimits(self._app, on_hub=False)
+        self._limits = VisitorLimits(self._app, on_hub=False, max_upload=100 * MB)
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         self.running += 1

