@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.scoring import RowScores, Scores, StepCounter, Tokens
+from hf_lorameta.engines.scoring import RowScores, Scores, Tokens
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
-from hf_lorameta.types import FactorPair, Progress, Row, no_progress
+from hf_lorameta.types import FactorPair, Row, no_progress
 
 _OTHER_WEIGHTS = (
     "name a causal language model with all weights in bfloat16, float16 or float32; if it is "
@@ -139,13 +139,12 @@ class TorchEvaluator(scoring.Evaluator):
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
-        progress: Progress = no_progress,
+        done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
-        steps = StepCounter(len(rows) * (1 + generate), progress)
         with quiet_transformers(), attached(self.model, adapter):
-            losses = self.row_losses(self.encode(rows, shots), done=steps.advance)
-            answers = self._answers(rows, shots, steps) if generate else []
+            losses = self.row_losses(self.encode(rows, shots), done=done)
+            answers = self._answers(rows, shots, done) if generate else []
         return scoring.score(losses.per_token, rows, answers), answers
 
     def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
@@ -256,7 +255,9 @@ class TorchEvaluator(scoring.Evaluator):
 
     # --- answers ---
 
-    def _answers(self, rows: Sequence[Row], shots: Sequence[Row], steps: StepCounter) -> list[str]:
+    def _answers(
+        self, rows: Sequence[Row], shots: Sequence[Row], done: Callable[[int], None]
+    ) -> list[str]:
         """Return the answers to all rows."""
         first_line = scoring.single_line(rows)
         length = self.max_length - self.max_new_tokens
@@ -272,7 +273,7 @@ class TorchEvaluator(scoring.Evaluator):
             )
             for index, text in zip(batch, texts, strict=True):
                 answers[index] = scoring.stripped(text, first_line)
-            steps.advance(len(texts))
+            done(len(texts))
         return answers
 
     def _generate(self, prompts: Sequence[list[int]], first_line: bool) -> list[list[int]]:
