@@ -5,7 +5,6 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from hf_lorameta.cards.licenses import common_license
 from hf_lorameta.cards.markdown import Markdown, clean, render
 from hf_lorameta.cards.model_card import adapter_metadata
 from hf_lorameta.method.merging import COMBINERS
@@ -30,8 +29,8 @@ def render_merge_card(
     repo_id = clean(repo_id or "") or None
     stated = [base_license, *licenses]
     base_model = provenance["base_model"]["id"]
-    found = common_license(stated, base_model, repo_id)
-    metadata = adapter_metadata(base_model, found, ("lora", "merge", "hf-lorameta"))
+    tags = ("lora", "merge", "hf-lorameta")
+    metadata = adapter_metadata(base_model, stated, tags, repo_id=repo_id)
     text = render(
         "merge_card.md.j2",
         metadata=Markdown(metadata.to_yaml()),

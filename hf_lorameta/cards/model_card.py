@@ -18,11 +18,11 @@ from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
-from hf_lorameta.cards.licenses import license_of, source_licenses
-from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id, render, shell
+from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render, shell
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.hub.licenses import SEVERAL, combined_license
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
@@ -63,8 +63,8 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         metric=METRICS[card.recipe.metric].title,
         coefficient_rule=COEFFICIENT_RULES[card.recipe.coefficients].title,
         combiner=COMBINERS[card.recipe.combine].title,
-        licenses=Counter(source_licenses(card)).most_common(),
-        unknown_license=not all((card.base_license, *source_licenses(card))),
+        licenses=Counter(card.source_licenses).most_common(),
+        unknown_license=not all((card.base_license, *card.source_licenses)),
         reproduce_command=_reproduce_lines(card),
         prompt_code=Markdown(prompt_code(card.dataset.columns)),
         example=example_code(card.example) if card.example and card.public_dataset else None,
@@ -78,7 +78,7 @@ def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -
     method = ("arxiv:2507.01806",) if card.neighbors else ()
     return adapter_metadata(
         card.base_model,
-        license_of(card, repo_id),
+        [card.base_license, *card.source_licenses],
         (
             "lora",
             "hf-lorameta",
@@ -86,18 +86,30 @@ def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -
             *(("mixture", "arxiv:2405.11157") if card.routing else ()),
         ),
         list(dict.fromkeys([*own, *source_datasets])),
+        repo_id,
     )
 
 
 def adapter_metadata(
     base_model: str,
-    stated_license: tuple[str, str | None, str | None],
+    licenses: Sequence[str | None],
     tags: Sequence[str],
     datasets: Sequence[str] = (),
+    repo_id: str | None = None,
 ) -> ModelCardData:
-    """Return an adapter's metadata; the last tag is that of its base model."""
+    """Return an adapter's metadata; the last tag is that of its base model.
+
+    The licenses are those of the base model and the adapters used; that of the dataset does not
+    count, since none of it is redistributed. If they have no common license that the Hub knows, its
+    id is ``other``, the name lists each license (``unknown`` if the authors state none) and the
+    link is to the base model. Of more licenses than fit into a name, the link is to the list on the
+    card that is published in `repo_id`.
+    """
     base = base_model if is_hub_id(base_model) else None
-    license_id, license_name, license_link = stated_license
+    license_id, license_name = combined_license(licenses)
+    license_link = hub_url(base) if base and license_name else None
+    if license_name == SEVERAL and repo_id:
+        license_link = f"{hub_url(repo_id)}#licenses"
     return ModelCardData(
         base_model=base,
         base_model_relation="adapter" if base else None,

@@ -11,6 +11,7 @@ References:
     [3] Kish, Survey Sampling, Wiley, 1965.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 
 from hf_lorameta.errors import BankError, RecipeError
 from hf_lorameta.method import PAPER
-from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.types import Array
 
 KERNEL_WIDTH = 2.0
@@ -75,7 +75,7 @@ class RuleInputs:
         distances: (N,) d, from the new dataset to every dataset of the bank.
         temperature: T; the paper has 1.
         bank_distances: returns the (N, N) distances inside the bank.
-        model: returns the bank's fitted network.
+        model: returns the bank's fitted network, which maps (N,) to (N,).
         general: whether the bank has a general adapter, which takes what a rule leaves of one.
         median: of the distances inside the bank, if these are among candidates of it only; None is
             that of `bank_distances`.
@@ -84,7 +84,7 @@ class RuleInputs:
     distances: Array
     temperature: float = 1.0
     bank_distances: Callable[[], Array] = _not_given
-    model: Callable[[], NeuralModel] = _not_given
+    model: Callable[[], Callable[[Array], Array]] = _not_given
     general: bool = False
     median: float | None = None
 
@@ -125,9 +125,7 @@ def neural(inputs: RuleInputs) -> Array:
         BankError: the bank has no fitted network.
 
     Example:
-        >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(2).items()}
-        >>> model = NeuralModel.from_arrays(zeros)
-        >>> neural(RuleInputs(np.array([0.0, 2.0]), model=lambda: model))
+        >>> neural(RuleInputs(np.array([0.0, 2.0]), model=lambda: np.zeros_like))
         array([0.5, 0.5])
     """
     return softmin(inputs.model()(standardize(inputs.distances)), inputs.temperature)
@@ -224,6 +222,33 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Array:
     left = 1 - weights.sum()
     rest = [0.0 if abs(left) < 1e-12 else left] if inputs.general else []  # not rounding errors
     return np.append(weights, rest)
+
+
+# --- the length scale ----------------------------------------------------------------------------
+
+
+def length_scale(length: float, bank_lengths: Array) -> float:
+    """Return the factor of all coefficients for outputs of a mean length.
+
+    An adapter that was trained on short outputs helps with the first tokens of a long output and
+    harms the later ones. All coefficients are therefore multiplied by ``s = min(1, √(l / L))``, l
+    being the geometric mean of the lengths of the bank. How it was chosen:
+    ``hf_lorameta/method/README.md``.
+
+    Args:
+        length: L, in tokens, positive.
+        bank_lengths: mean length of the outputs of every dataset of the bank, in tokens.
+
+    Returns:
+        s, in (0, 1].
+
+    Example:
+        >>> bank = np.array([2, 32])
+        >>> length_scale(4, bank), round(length_scale(32, bank), 3)
+        (1.0, 0.5)
+    """
+    typical = math.exp(float(np.log(bank_lengths).mean()))
+    return min(1.0, math.sqrt(typical / length))
 
 
 # --- selection -----------------------------------------------------------------------------------
