@@ -17,7 +17,7 @@ from hf_lorameta.engines.transformers import (  # noqa: E402 - they import torch
     lora_layer,
     packing,
 )
-from hf_lorameta.engines.transformers.forward import token_losses  # noqa: E402
+from hf_lorameta.engines.transformers.forward import by_row, token_losses  # noqa: E402
 from hf_lorameta.training.lora_slots import LoraSlots  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
 
@@ -80,8 +80,8 @@ def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int
     """Mean losses by slot, after a backward pass of their sum."""
     sums: dict[int, float] = dict.fromkeys(rows, 0.0)
     for packed in passes(rows, budget):
-        parts = torch.split(token_losses(model, packed), list(packed.outputs.values()))
-        for slot, part in zip(packed.outputs, parts, strict=True):
+        parts = by_row(packed, token_losses(model, packed))
+        for slot, part in zip(packed.slots, parts, strict=True):
             mean = part.sum() / sum(len(row.output) for row in rows[slot])
             mean.backward(retain_graph=True)
             sums[slot] += mean.item()
