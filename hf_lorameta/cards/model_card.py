@@ -1,8 +1,8 @@
-"""The model card of an adapter: its metadata and the values for ``model_card.md.j2``.
+"""The model card of an adapter: its metadata and the values for its template.
 
-The card is a pure function of `hf_lorameta.cards.card_data.CardData`, without network or clock: the
-same data give the same bytes. It holds no text of the dataset besides one row of a public one, no
-local path, and no name of a private dataset.
+That of a generated adapter is a pure function of `hf_lorameta.cards.card_data.CardData`, without
+network or clock: the same data give the same bytes. It holds no text of the dataset besides one row
+of a public one, no local path, and no name of a private dataset.
 """
 
 import math
@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -88,6 +89,47 @@ def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -
         list(dict.fromkeys([*own, *source_datasets])),
         repo_id,
     )
+
+
+def render_merge_card(
+    provenance: Mapping[str, Any],
+    base_license: str | None,
+    licenses: Sequence[str | None],
+    repo_id: str | None,
+    gguf: bool,
+) -> str:
+    """Render the README.md of a merged adapter.
+
+    Args:
+        provenance: content of ``recipe.json``.
+        base_license: of the base model; None if its authors state none.
+        licenses: of the adapters, likewise.
+        repo_id: None for a local folder.
+        gguf: whether the adapter is exported as GGUF, too.
+    """
+    repo_id = clean(repo_id or "") or None
+    stated = [base_license, *licenses]
+    base_model = provenance["base_model"]["id"]
+    tags = ("lora", "merge", "hf-lorameta")
+    metadata = adapter_metadata(base_model, stated, tags, repo_id=repo_id)
+    text = render(
+        "merge_card.md.j2",
+        metadata=Markdown(metadata.to_yaml()),
+        title=repo_id.rpartition("/")[2] if repo_id else "Merged LoRA adapter",
+        repo_id=repo_id,
+        base=provenance["base_model"],
+        base_license=base_license,
+        adapters=provenance["adapters"],
+        combine=provenance["merge"]["combine"],
+        combiner=COMBINERS[provenance["merge"]["combine"]].title,
+        settings={k: v for k, v in provenance["merge"].items() if v is not None},
+        rank=provenance["rank"],
+        kept=provenance["kept"],
+        library=provenance["library"],
+        gguf=gguf,
+        unknown_license=not all(stated),
+    )
+    return str(ModelCard(text))
 
 
 def adapter_metadata(

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_lorameta.errors import BankError, RecipeError
 from hf_lorameta.method import PAPER
@@ -265,22 +264,12 @@ def top_k(weights: Array, k: int) -> Array:
         array([0.3333, 0.6667, 0.    , 0.    ])
     """
     weights = np.asarray(weights, np.float64)
-    largest = largest_indices(weights, k)
+    largest = np.argsort(-np.abs(weights), kind="stable")[:k]
     if weights[largest].sum() <= 0:
         raise RecipeError(f"the {k} largest coefficients do not sum to more than 0")
     result = np.zeros_like(weights)
     result[largest] = weights[largest]
     return np.asarray(result / result.sum())
-
-
-def largest_indices(c: Array, count: int) -> NDArray[np.intp]:
-    """Indices of the coefficients of largest magnitude, at most `count`; of equal ones, the first.
-
-    Example:
-        >>> largest_indices(np.array([0.1, -0.5, 0.3]), 2)
-        array([1, 2])
-    """
-    return np.argsort(-np.abs(c), kind="stable")[:count]
 
 
 def effective_number(weights: Array) -> float:

@@ -188,13 +188,6 @@ class TorchEvaluator(scoring.Evaluator):
         lines = (token for token, text in enumerate(texts) if text.lstrip(" ").startswith("\n"))
         return frozenset((*self._end_tokens(), *lines))
 
-    @property
-    def sequence_budget(self) -> int:
-        """Maximum number of tokens of rows in one sequence; 0 if rows cannot share one."""
-        from hf_lorameta.engines.transformers.forward import sequence_budget
-
-        return min(self.batch_tokens, sequence_budget(self.model))
-
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
         return [
@@ -212,9 +205,9 @@ class TorchEvaluator(scoring.Evaluator):
         """
         import torch
 
-        from hf_lorameta.engines.transformers.forward import PassRunner, rows_apart
+        from hf_lorameta.engines.transformers.forward import PassRunner, rows_apart, sequence_budget
 
-        budget = self.sequence_budget
+        budget = min(self.batch_tokens, sequence_budget(self.model))
         workers = min(torch.get_num_threads(), self.batch_tokens // max(budget, 1))
         with rows_apart(self.model):
             runner = PassRunner(self.model, workers, budget)
@@ -240,18 +233,16 @@ class TorchEvaluator(scoring.Evaluator):
         """
         from hf_lorameta.engines.transformers.lora_layer import applied
 
+        def text(output: Sequence[int]) -> str:
+            return scoring.folded(self._tokenizer.decode(output[:-1]))
+
         with applied(self.model, layout, pairs):
             losses = self.row_losses(rows, done=done)
         right = sum(
-            self._same(best[:-1], row.output[:-1]) and best[-1] in self.answer_ends
+            text(best) == text(row.output) and best[-1] in self.answer_ends
             for row, best in zip(rows, losses.likeliest, strict=True)
         )
         return RowScores(losses.per_token, right)
-
-    def _same(self, answer: Sequence[int], output: Sequence[int]) -> bool:
-        """Whether the tokens are of one text; neither case nor ends count."""
-        one, other = (scoring.folded(self._tokenizer.decode(ids)) for ids in (answer, output))
-        return one == other
 
     # --- answers ---
 
