@@ -14,7 +14,6 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from hf_lorameta.engines.transformers import (  # noqa: E402 - they import torch
-    lora_layer,
     packing,
 )
 from hf_lorameta.engines.transformers.forward import by_row, token_losses  # noqa: E402
@@ -118,11 +117,10 @@ def updated(name: str, rows: dict[int, list[Tokens]]) -> tuple[LoraSlots, dict[i
 @pytest.mark.filterwarnings("ignore")  # PEFT warns of tied embeddings
 @pytest.mark.parametrize("name", MODELS)
 def test_an_update_equals_peft_with_torch_adamw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In loops, as on a CPU, and in groups, as on a GPU."""
+    """With attention row by row, as on a CPU, and in groups, as on a GPU."""
     rows = {0: tokens(1, 6), 1: tokens(2, 4, shared=False), 2: tokens(3, 3)}
     ways = [updated(name, rows)]
-    for code in (packing, lora_layer):
-        monkeypatch.setattr(code, "LOOP_DEVICES", frozenset())
+    monkeypatch.setattr(packing, "LOOP_DEVICES", frozenset())
     ways.append(updated(name, rows))
     slots = ways[0][0]
     for slot, of_slot in rows.items():
