@@ -84,8 +84,11 @@ class Report:
     samples: tuple[Sample, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain dicts, tuples, strings and numbers, for JSON."""
-        return asdict(self)
+        """Return plain dicts, lists, strings and numbers, for JSON."""
+        return {
+            "scores": {method: asdict(scores) for method, scores in self.scores.items()},
+            "samples": [asdict(sample) for sample in self.samples],
+        }
 
     def table(self) -> str:
         """Return a Markdown table, readable as plain text too; "–" marks missing scores."""

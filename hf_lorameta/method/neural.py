@@ -188,7 +188,7 @@ def fit_neural(
 
     def losses(score: Callable[[Any], Any]) -> Losses:
         with torch.no_grad():
-            parts = torch.arange(len(X)).split(at_once)
+            parts = torch.split(torch.arange(len(X)), at_once)
             errors = torch.cat([_errors(score, X_, G_, rows) for rows in parts])
         return Losses(float(errors[train].mean()), float(errors[held_out].mean()))
 

@@ -81,7 +81,7 @@ def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int
     for packed in passes(rows, budget):
         parts = by_row(packed, token_losses(model, packed))
         for slot, part in zip(packed.slots, parts, strict=True):
-            mean = part.sum() / sum(len(row.output) for row in rows[slot])
+            mean: Any = part.sum() / sum(len(row.output) for row in rows[slot])
             mean.backward(retain_graph=True)
             sums[slot] += mean.item()
     return sums
