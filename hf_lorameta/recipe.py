@@ -210,7 +210,7 @@ class Recipe(MethodSettings):
             an output prior; 0 leaves it out, as do combiners that are not linear.
         scale: factor of all coefficients. None is 1, but with the rule ``kernel`` and a bank's
             general adapter less for outputs that are longer than the bank's, see
-            `hf_lorameta.method.length_scale`.
+            `hf_lorameta.method.coefficients.length_scale`.
         rank: rank of the result; None is 16, but the bank's own rank for ``factors``.
         dtype: of the tensors written.
         seed: of drawing the rows to fit, train and check on, and of their order; everything else is

@@ -53,7 +53,7 @@ def fit_bank(
         model, reports[metric] = fit_neural(
             D, G, hidden=hidden, steps=steps, seed=seed, progress=partial(progress, row.title)
         )
-        arrays |= {f"{metric}.{name}": array for name, array in model.to_arrays().items()}
+        arrays |= {f"{metric}.{name}": array for name, array in model.arrays.items()}
     path = bank.folder / NEURAL_FILE
     save_arrays(path, arrays)
     bank.update_index(files=bank.index.files | {NEURAL_FILE: sha256(path)})

@@ -123,6 +123,14 @@ class CardData:
         return sum(training.rows for training in self.trainings if training.steps)
 
     @property
+    def source_licenses(self) -> list[str | None]:
+        """The licenses of the adapters used, and of what the general adapter was trained on.
+
+        The general adapter is a part of each other one, so it counts whatever its own coefficient.
+        """
+        return [*(n.license for n in self.neighbors), *self.general_licenses]
+
+    @property
     def nearest(self) -> WeightedAdapter:
         """The adapter whose dataset is nearest; of equals, the one with the larger coefficient."""
         return min(self.neighbors, key=lambda n: n.distance)

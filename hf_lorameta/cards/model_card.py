@@ -1,8 +1,8 @@
-"""The model card of an adapter: its metadata and the values for ``model_card.md.j2``.
+"""The model card of an adapter: its metadata and the values for its template.
 
-The card is a pure function of `hf_lorameta.cards.card_data.CardData`, without network or clock: the
-same data give the same bytes. It holds no text of the dataset besides one row of a public one, no
-local path, and no name of a private dataset.
+That of a generated adapter is a pure function of `hf_lorameta.cards.card_data.CardData`, without
+network or clock: the same data give the same bytes. It holds no text of the dataset besides one row
+of a public one, no local path, and no name of a private dataset.
 """
 
 import math
@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -17,11 +18,11 @@ from hf_lorameta.bank.index import EMBEDDED_BANK, FAR_RATIO, NO_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
-from hf_lorameta.cards.licenses import license_of, source_licenses
-from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id, render, shell
+from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render, shell
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.hub.licenses import SEVERAL, combined_license
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
@@ -62,8 +63,8 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         metric=METRICS[card.recipe.metric].title,
         coefficient_rule=COEFFICIENT_RULES[card.recipe.coefficients].title,
         combiner=COMBINERS[card.recipe.combine].title,
-        licenses=Counter(source_licenses(card)).most_common(),
-        unknown_license=not all((card.base_license, *source_licenses(card))),
+        licenses=Counter(card.source_licenses).most_common(),
+        unknown_license=not all((card.base_license, *card.source_licenses)),
         reproduce_command=_reproduce_lines(card),
         prompt_code=Markdown(prompt_code(card.dataset.columns)),
         example=example_code(card.example) if card.example and card.public_dataset else None,
@@ -77,7 +78,7 @@ def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -
     method = ("arxiv:2507.01806",) if card.neighbors else ()
     return adapter_metadata(
         card.base_model,
-        license_of(card, repo_id),
+        [card.base_license, *card.source_licenses],
         (
             "lora",
             "hf-lorameta",
@@ -85,18 +86,71 @@ def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -
             *(("mixture", "arxiv:2405.11157") if card.routing else ()),
         ),
         list(dict.fromkeys([*own, *source_datasets])),
+        repo_id,
     )
+
+
+def render_merge_card(
+    provenance: Mapping[str, Any],
+    base_license: str | None,
+    licenses: Sequence[str | None],
+    repo_id: str | None,
+    gguf: bool,
+) -> str:
+    """Render the README.md of a merged adapter.
+
+    Args:
+        provenance: content of ``recipe.json``.
+        base_license: of the base model; None if its authors state none.
+        licenses: of the adapters, likewise.
+        repo_id: None for a local folder.
+        gguf: whether the adapter is exported as GGUF, too.
+    """
+    repo_id = clean(repo_id or "") or None
+    stated = [base_license, *licenses]
+    base_model = provenance["base_model"]["id"]
+    tags = ("lora", "merge", "hf-lorameta")
+    metadata = adapter_metadata(base_model, stated, tags, repo_id=repo_id)
+    text = render(
+        "merge_card.md.j2",
+        metadata=Markdown(metadata.to_yaml()),
+        title=repo_id.rpartition("/")[2] if repo_id else "Merged LoRA adapter",
+        repo_id=repo_id,
+        base=provenance["base_model"],
+        base_license=base_license,
+        adapters=provenance["adapters"],
+        combine=provenance["merge"]["combine"],
+        combiner=COMBINERS[provenance["merge"]["combine"]].title,
+        settings={k: v for k, v in provenance["merge"].items() if v is not None},
+        rank=provenance["rank"],
+        kept=provenance["kept"],
+        library=provenance["library"],
+        gguf=gguf,
+        unknown_license=not all(stated),
+    )
+    return str(ModelCard(text))
 
 
 def adapter_metadata(
     base_model: str,
-    stated_license: tuple[str, str | None, str | None],
+    licenses: Sequence[str | None],
     tags: Sequence[str],
     datasets: Sequence[str] = (),
+    repo_id: str | None = None,
 ) -> ModelCardData:
-    """Return an adapter's metadata; the last tag is that of its base model."""
+    """Return an adapter's metadata; the last tag is that of its base model.
+
+    The licenses are those of the base model and the adapters used; that of the dataset does not
+    count, since none of it is redistributed. If they have no common license that the Hub knows, its
+    id is ``other``, the name lists each license (``unknown`` if the authors state none) and the
+    link is to the base model. Of more licenses than fit into a name, the link is to the list on the
+    card that is published in `repo_id`.
+    """
     base = base_model if is_hub_id(base_model) else None
-    license_id, license_name, license_link = stated_license
+    license_id, license_name = combined_license(licenses)
+    license_link = hub_url(base) if base and license_name else None
+    if license_name == SEVERAL and repo_id:
+        license_link = f"{hub_url(repo_id)}#licenses"
     return ModelCardData(
         base_model=base,
         base_model_relation="adapter" if base else None,

@@ -6,14 +6,12 @@ with it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.data.prompt import shared_length
-from hf_lorameta.environment import require_extra
 from hf_lorameta.tables import padded_markdown_table
-from hf_lorameta.types import Progress, Row, StageProgress, no_progress
+from hf_lorameta.types import Row, StageProgress, no_progress
 
 MAX_LENGTH = 1024
 """Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
@@ -163,16 +161,12 @@ class Tokens(NamedTuple):
 def score(loss: float, rows: Sequence[Row], outputs: Sequence[str]) -> Scores:
     """Return the scores of rows with this mean loss and their answers, if any were generated.
 
-    Raises:
-        MissingExtraError: rouge-score is not installed.
-
     Example:
         >>> score(0.5, [("Is it?", "Yes.")], [" yes. "])
         Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1)
     """
     if not outputs:
         return Scores(loss, None, None, None, len(rows))
-    require_extra("rouge_score")
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
@@ -214,18 +208,6 @@ def stripped(answer: str, first_line: bool) -> str:
 # --- comparing methods --------------------------------------------------------------------------
 
 
-class StepCounter:
-    """Counts steps and reports them."""
-
-    def __init__(self, total: int, progress: Progress) -> None:
-        self._total, self._progress, self._done = total, progress, 0
-
-    def advance(self, steps: int) -> None:
-        """Add finished steps."""
-        self._done += steps
-        self._progress(self._done, self._total)
-
-
 class Evaluator(Protocol):
     """A base model that scores rows with and without adapters."""
 
@@ -238,7 +220,7 @@ class Evaluator(Protocol):
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
-        progress: Progress = no_progress,
+        done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
         """Return scores and answers, in the order of the rows, of a base model with an adapter.
 
@@ -247,7 +229,8 @@ class Evaluator(Protocol):
             adapter: folder of a PEFT adapter; None is the base model itself.
             shots: rows that are put before every prompt.
             generate: generate answers; otherwise only the loss is computed.
-            progress: called with (steps done, total). A step is the loss or the answer of one row.
+            done: called with the number of steps that were finished. A step is the loss or the
+                answer of one row.
 
         Raises:
             AdapterError: the adapter is broken, or does not fit the base model.
@@ -296,8 +279,15 @@ def compare(
         AdapterError: an adapter cannot be loaded.
     """
 
-    def in_rows(method: str, done: int, total: int) -> None:
-        row_progress(method, done * len(rows) // total, len(rows))
+    def counting(method: str) -> Callable[[int], None]:
+        steps = 0
+
+        def done(more: int) -> None:
+            nonlocal steps
+            steps += more
+            row_progress(method, steps // (1 + generate), len(rows))
+
+        return done
 
     methods: dict[str, tuple[Sequence[Row], Path | None, Sequence[Row]]] = {
         method: (rows, adapter, ()) for method, adapter in adapters.items()
@@ -309,7 +299,7 @@ def compare(
     scores, answers = {}, {}
     for method, (asked, adapter, examples) in methods.items():
         scores[method], answers[method] = evaluator.evaluate(
-            asked, adapter, examples, generate, partial(in_rows, method)
+            asked, adapter, examples, generate, counting(method)
         )
         progress(method, scores[method])
     listed = (

@@ -11,16 +11,15 @@ References:
     [3] Kish, Survey Sampling, Wiley, 1965.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_lorameta.errors import BankError, RecipeError
 from hf_lorameta.method import PAPER
-from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.types import Array
 
 KERNEL_WIDTH = 2.0
@@ -75,7 +74,7 @@ class RuleInputs:
         distances: (N,) d, from the new dataset to every dataset of the bank.
         temperature: T; the paper has 1.
         bank_distances: returns the (N, N) distances inside the bank.
-        model: returns the bank's fitted network.
+        model: returns the bank's fitted network, which maps (N,) to (N,).
         general: whether the bank has a general adapter, which takes what a rule leaves of one.
         median: of the distances inside the bank, if these are among candidates of it only; None is
             that of `bank_distances`.
@@ -84,7 +83,7 @@ class RuleInputs:
     distances: Array
     temperature: float = 1.0
     bank_distances: Callable[[], Array] = _not_given
-    model: Callable[[], NeuralModel] = _not_given
+    model: Callable[[], Callable[[Array], Array]] = _not_given
     general: bool = False
     median: float | None = None
 
@@ -125,9 +124,7 @@ def neural(inputs: RuleInputs) -> Array:
         BankError: the bank has no fitted network.
 
     Example:
-        >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(2).items()}
-        >>> model = NeuralModel.from_arrays(zeros)
-        >>> neural(RuleInputs(np.array([0.0, 2.0]), model=lambda: model))
+        >>> neural(RuleInputs(np.array([0.0, 2.0]), model=lambda: np.zeros_like))
         array([0.5, 0.5])
     """
     return softmin(inputs.model()(standardize(inputs.distances)), inputs.temperature)
@@ -226,6 +223,33 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Array:
     return np.append(weights, rest)
 
 
+# --- the length scale ----------------------------------------------------------------------------
+
+
+def length_scale(length: float, bank_lengths: Array) -> float:
+    """Return the factor of all coefficients for outputs of a mean length.
+
+    An adapter that was trained on short outputs helps with the first tokens of a long output and
+    harms the later ones. All coefficients are therefore multiplied by ``s = min(1, √(l / L))``, l
+    being the geometric mean of the lengths of the bank. How it was chosen:
+    ``hf_lorameta/method/README.md``.
+
+    Args:
+        length: L, in tokens, positive.
+        bank_lengths: mean length of the outputs of every dataset of the bank, in tokens.
+
+    Returns:
+        s, in (0, 1].
+
+    Example:
+        >>> bank = np.array([2, 32])
+        >>> length_scale(4, bank), round(length_scale(32, bank), 3)
+        (1.0, 0.5)
+    """
+    typical = math.exp(float(np.log(bank_lengths).mean()))
+    return min(1.0, math.sqrt(typical / length))
+
+
 # --- selection -----------------------------------------------------------------------------------
 
 
@@ -240,22 +264,12 @@ def top_k(weights: Array, k: int) -> Array:
         array([0.3333, 0.6667, 0.    , 0.    ])
     """
     weights = np.asarray(weights, np.float64)
-    largest = largest_indices(weights, k)
+    largest = np.argsort(-np.abs(weights), kind="stable")[:k]
     if weights[largest].sum() <= 0:
         raise RecipeError(f"the {k} largest coefficients do not sum to more than 0")
     result = np.zeros_like(weights)
     result[largest] = weights[largest]
     return np.asarray(result / result.sum())
-
-
-def largest_indices(c: Array, count: int) -> NDArray[np.intp]:
-    """Indices of the coefficients of largest magnitude, at most `count`; of equal ones, the first.
-
-    Example:
-        >>> largest_indices(np.array([0.1, -0.5, 0.3]), 2)
-        array([1, 2])
-    """
-    return np.argsort(-np.abs(c), kind="stable")[:count]
 
 
 def effective_number(weights: Array) -> float:

@@ -1,12 +1,12 @@
-"""Training of the network of the rule ``neural`` on a bank.
+"""The network of the rule ``neural``: evaluated without torch, and trained on a bank.
 
 Each dataset of the bank takes the role of the new one: its adapter θ_i is predicted from all
 others, ``Σ_{j≠i} c_j θ_j``, and the network that turns distances into coefficients is trained on
 the squared error in weight space (arXiv 2507.01806). With G = ΘΘᵀ that error is
-``cᵀGc − 2 cᵀG_i + G_ii``, so a step reads no adapter. Needs the extra ``eval`` for torch.
+``cᵀGc − 2 cᵀG_i + G_ii``, so a step reads no adapter. Training needs the extra ``eval``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,13 +15,78 @@ from numpy.typing import NDArray
 
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import BankError
-from hf_lorameta.method.coefficients import softmin, standardize
-from hf_lorameta.method.neural_model import NeuralModel
+from hf_lorameta.method.coefficients import standardize
 from hf_lorameta.types import Array, Progress, no_progress
 
 _COLUMNS = 1 << 14  # columns per product in float32, few enough for its precision
 _PAIRS = 1 << 15  # (dataset, adapter) pairs per forward pass: 32 MB per activation at width 256
 _VALIDATION = 0.2  # share of the datasets that the network is not trained on
+
+_LAYER_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class NeuralModel:
+    """The network g: ℝ → ℝ of the rule ``neural``.
+
+    Linear(1, h), LayerNorm, ReLU, Linear(h, h), LayerNorm, ReLU, Linear(h, 1); arrays have the
+    names they have in that ``torch.nn.Sequential``, and the shapes of `shapes`.
+
+    Example:
+        >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(4).items()}
+        >>> model = NeuralModel.from_arrays(zeros | {"6.bias": np.array([2.5])})
+        >>> model(np.array([-1.0, 1.0])), model.hidden
+        (array([2.5, 2.5]), 4)
+    """
+
+    arrays: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def hidden(self) -> int:
+        """h, the width."""
+        return int(self.arrays["0.bias"].size)
+
+    @staticmethod
+    def shapes(hidden: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the arrays of a network of width `hidden`, by name."""
+        h = hidden
+        weights = {"0": (h, 1), "1": (h,), "3": (h, h), "4": (h,), "6": (1, h)}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, shape in weights.items():
+            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+        return shapes
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "NeuralModel":
+        """Build a network from its arrays.
+
+        Raises:
+            BankError: a name is missing or unknown, a shape is wrong, or a value is not finite.
+        """
+        hidden = np.size(arrays.get("0.bias", ()))
+        fits = hidden and {k: np.shape(v) for k, v in arrays.items()} == cls.shapes(hidden)
+        if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
+            raise BankError(
+                "the arrays of the bank's neural rule are not those of a network",
+                hint="hf-lorameta bank fit DIR",
+            )
+        return cls({name: np.array(array, np.float32) for name, array in arrays.items()})
+
+    def __call__(self, x: Array) -> Array:
+        """Apply g to every entry: (N,) → (N,) float64."""
+        h = self._linear("0", np.asarray(x, np.float64)[:, None])
+        h = self._linear("3", self._normalized_relu("1", h))
+        return self._linear("6", self._normalized_relu("4", h))[:, 0]
+
+    def _linear(self, layer: str, x: Array) -> Array:
+        weight = self.arrays[f"{layer}.weight"].astype(np.float64)
+        return np.asarray(x @ weight.T + self.arrays[f"{layer}.bias"])
+
+    def _normalized_relu(self, layer: str, x: Array) -> Array:
+        x = x - x.mean(axis=1, keepdims=True)
+        x /= np.sqrt((x**2).mean(axis=1, keepdims=True) + _LAYER_NORM_EPS)
+        x = x * self.arrays[f"{layer}.weight"] + self.arrays[f"{layer}.bias"]
+        return np.maximum(x, 0.0, out=x)
 
 
 class Losses(NamedTuple):
@@ -118,26 +183,30 @@ def fit_neural(
     X = _standardized(distances)
     train, held_out = _split(len(G), seed)
 
-    def losses(score: Callable[[Array], Array]) -> Losses:
-        errors = _errors(score, X, G)
+    X_, G_ = torch.tensor(X, dtype=torch.float32), torch.tensor(G)
+    at_once = max(1, _PAIRS // len(X))
+
+    def losses(score: Callable[[Any], Any]) -> Losses:
+        with torch.no_grad():
+            parts = torch.split(torch.arange(len(X)), at_once)
+            errors = torch.cat([_errors(score, X_, G_, rows) for rows in parts])
         return Losses(float(errors[train].mean()), float(errors[held_out].mean()))
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():  # the caller may have disabled it
         torch.manual_seed(seed)
         network = _network(hidden)
-        start = losses(_model(network))
+        start = losses(network)
         optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-        X_, G_ = torch.tensor(X, dtype=torch.float32), torch.tensor(G)
-        at_once = max(1, _PAIRS // len(X))
         for step in range(steps):
             optimizer.zero_grad()
             for first in range(0, train.size, at_once):
                 rows = torch.from_numpy(train[first : first + at_once])
-                (_differentiable_errors(network, X_, G_, rows).sum() / train.size).backward()
+                (_errors(network, X_, G_, rows).sum() / train.size).backward()
             optimizer.step()
             progress(step + 1, steps)
-    model = _model(network)
-    return model, FitReport(start, losses(model), losses(lambda x: x), losses(np.zeros_like))
+    model = NeuralModel.from_arrays({k: v.numpy() for k, v in network.state_dict().items()})
+    ends = losses(network), losses(lambda x: x), losses(torch.zeros_like)
+    return model, FitReport(start, *ends)
 
 
 def _standardized(distances: Array) -> Array:
@@ -155,15 +224,6 @@ def _split(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _errors(score: Callable[[Array], Array], X: Array, G: Array) -> Array:
-    """(N,) errors with softmin weights of scored distances to the others."""
-    errors = np.empty(len(G))
-    for i, row in enumerate(X):
-        c = np.insert(softmin(score(np.delete(row, i))), i, 0.0)
-        errors[i] = c @ G @ c - 2 * c @ G[i] + G[i, i]
-    return errors
-
-
 def _network(hidden: int) -> Any:
     from torch import nn
 
@@ -174,13 +234,9 @@ def _network(hidden: int) -> Any:
     )
 
 
-def _model(network: Any) -> NeuralModel:
-    return NeuralModel.from_arrays({k: v.numpy() for k, v in network.state_dict().items()})
-
-
-def _differentiable_errors(network: Any, X: Any, G: Any, rows: Any) -> Any:
-    """What `_errors` computes, of some datasets, as a tensor."""
-    scores = -network(X[rows].unsqueeze(-1)).squeeze(-1).double()
+def _errors(score: Callable[[Any], Any], X: Any, G: Any, rows: Any) -> Any:
+    """Errors of some datasets, as a tensor, with softmin weights of scored distances to others."""
+    scores = -score(X[rows].unsqueeze(-1)).squeeze(-1).double()
     own = rows.unsqueeze(-1) == rows.new_tensor(range(len(X)))
     c = scores.masked_fill(own, -float("inf")).softmax(dim=1)
     return ((c @ G) * c).sum(1) - 2 * (c * G[rows]).sum(1) + G.diagonal()[rows]

@@ -17,10 +17,10 @@ from hf_lorameta.method.coefficients import (
     COEFFICIENT_RULES,
     RuleInputs,
     apply_rule,
+    length_scale,
 )
-from hf_lorameta.method.length_scale import length_scale
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.neural_model import NeuralModel
+from hf_lorameta.method.neural import NeuralModel
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Array
 

@@ -11,8 +11,7 @@ from typing import Any, Literal, NamedTuple, Unpack
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
-from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
-from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
+from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator, base_gguf
 from hf_lorameta.engines.scoring import CHAT_METHOD, Evaluator, Report, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import AdapterError, Option, UsageError
@@ -193,7 +192,7 @@ def open_evaluator(
     """
     name = adapters.base.base_model
     if engine == "llama.cpp":
-        gguf = find_base_gguf(name, Path(base) if base else None)
+        gguf = base_gguf(name, Path(base) if base else None)
         folders = list(adapters.folders.values())
         with LlamaCppEvaluator(gguf, folders) as evaluator:
             yield evaluator

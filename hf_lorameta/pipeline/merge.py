@@ -17,8 +17,7 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
-from hf_lorameta.cards.merge_card import render_merge_card
-from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.cards.model_card import CARD_FILE, render_merge_card
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonical_header, write_tensors
 from hf_lorameta.formats.lora_layout import Layout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
-from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
+from hf_lorameta.engines.llama_cpp.evaluator import base_gguf as find_base_gguf
 from hf_lorameta.engines.scoring import CHAT_METHOD, MAX_NEW_TOKENS, Report, folded
 from hf_lorameta.environment import require_extra
 from hf_lorameta.pipeline.evaluate import ONLY
@@ -27,7 +27,6 @@ def open_trial(
     folder: Path,
     base_model: str,
     base_gguf: Path | None = None,
-    cache: Path | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> LlamaCppEvaluator:
     """Load a base model in llama.cpp with one adapter.
@@ -36,14 +35,13 @@ def open_trial(
         folder: the adapter.
         base_model: the model that it is for.
         base_gguf: GGUF of that model; None finds it.
-        cache: folder for the adapter as GGUF; None is the cache of this package, which keeps it.
         max_new_tokens: of an answer.
 
     Raises:
         LoraMetaError: as `require_llama` raises; or the adapter does not fit the base model.
     """
     gguf = require_llama(base_model, base_gguf)
-    return LlamaCppEvaluator(gguf, [folder], cache=cache, max_new_tokens=max_new_tokens)
+    return LlamaCppEvaluator(gguf, [folder], max_new_tokens=max_new_tokens)
 
 
 def check_of(report: Report, shots: int) -> Check:

@@ -217,7 +217,8 @@ class Trainer:
         def weights(packed: Pass) -> list[float]:
             if copies:
                 return [1 / (count * size) for size in packed.by_row for _ in range(size)]
-            return [1 / totals[slot] for slot, n in packed.outputs.items() for _ in range(n)]
+            sizes = zip(packed.slots, packed.by_row, strict=True)
+            return [1 / totals[slot] for slot, size in sizes for _ in range(size)]
 
         self._runner.backward(rows, weights)
         for run, slots in self._runs.items():

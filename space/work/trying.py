@@ -174,11 +174,10 @@ def _trial(
     asked: bool = True,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Iterator[LlamaCppEvaluator]:
-    folder = adapter.folder  # what is converted is deleted with the adapter
     base_model = adapter.plan.bank.index.base_model
     with (
         _turn(job, asked=asked),
-        open_trial(folder, base_model, gguf, folder.parent, max_new_tokens) as trial,
+        open_trial(adapter.folder, base_model, gguf, max_new_tokens) as trial,
     ):
         job.check()
         yield trial

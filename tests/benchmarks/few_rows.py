@@ -6,10 +6,9 @@
 (``default+3-shot``), without the output prior (``no-prior``), with the mean of three draws of some
 of the bank's adapters besides the general one (``adapters 50``) and without the dataset's outputs
 (``unlabeled``; ``unlabeled+scale``: with the scale for their length), ``--fit`` and ``--train`` on
-some rows, both also with a bank of random adapters (``random-fit``, ``random-train``), and a LoRA
-that PEFT trains from zero on the same rows (`tests.benchmarks.peft_training`). Scores are losses of
-the reference outputs on 24 test rows, with the CPU seconds; with ``--answers``, greedy answers to
-these rows are scored, too.
+some rows, and a LoRA that PEFT trains from zero on the same rows
+(`tests.benchmarks.peft_training`). Scores are losses of the reference outputs on 24 test rows, with
+the CPU seconds; with ``--answers``, greedy answers to these rows are scored, too.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped; several processes
 may share the work.
@@ -51,7 +50,6 @@ from tests.benchmarks.everyday import (
     read,
 )
 from tests.benchmarks.peft_training import PeftTraining
-from tests.benchmarks.random_bank import random_bank
 from tests.benchmarks.tables import markdown_table, stored
 from tests.support import shared_data
 
@@ -88,7 +86,6 @@ class FewRows(Everyday):
     def _compute(self, task: str, method: str) -> Result:
         name, _, number = method.partition(" ")
         rows, test = ALL if number == "all" else int(number or 0), read(task, "test")[:ROWS]
-        bank = self._random_bank if name.startswith("random") else None
         match name:
             case "base":
                 return self._score_base(test)
@@ -106,10 +103,10 @@ class FewRows(Everyday):
                 return self._few_adapters(task, int(number))
             case "unlabeled" | "unlabeled+scale":
                 return self._unlabeled(task, name.endswith("scale"))
-            case "fit" | "random-fit":
-                return self._fit(task, rows, bank)
-            case "train" | "random-train":
-                return self._train(task, rows, bank)
+            case "fit":
+                return self._fit(task, rows)
+            case "train":
+                return self._train(task, rows)
             case "PEFT":
                 return self._peft(task, rows)
             case "PEFT-all-linear":
@@ -128,20 +125,9 @@ class FewRows(Everyday):
         scores, _ = self.evaluator.evaluate(rows, adapter, shots)
         return {name: getattr(scores, name) for name in ("loss", *ANSWERS)}
 
-    def _plan(
-        self,
-        task: str,
-        bank: Bank | None = None,
-        entries: Sequence[int] | None = None,
-        **settings: Any,
-    ) -> Plan:
+    def _plan(self, task: str, entries: Sequence[int] | None = None, **settings: Any) -> Plan:
         chosen = self.others(task) if entries is None else entries
-        planned = drawn(self.planned(task), chosen, Recipe.of(**settings))
-        return replace(planned, bank=bank or planned.bank)
-
-    @cached_property
-    def _random_bank(self) -> Bank:
-        return random_bank(self.bank, self.folder / "random bank")
+        return drawn(self.planned(task), chosen, Recipe.of(**settings))
 
     def _generation(self, planned: Plan) -> Generation:
         pairs = combine_adapters(planned, no_progress)
@@ -176,16 +162,16 @@ class FewRows(Everyday):
         scale = self.planned(task).scale if scaled else 1.0
         return self._score(task, replace(planned, coefficients=scale * planned.coefficients))
 
-    def _fit(self, task: str, rows: int, bank: Bank | None = None) -> Result:
-        generation = self._generation(self._plan(task, bank, fit=rows))
+    def _fit(self, task: str, rows: int) -> Result:
+        generation = self._generation(self._plan(task, fit=rows))
         labeled = draw_rows(generation.plan.recipe, read(task, "train"))
         started = time.process_time()
         fitted = fit_adapter(generation, labeled, self.evaluator)
         cpu = time.process_time() - started
         return {**self._score(task, fitted), "cpu": cpu}
 
-    def _train(self, task: str, rows: int, bank: Bank | None = None) -> Result:
-        generation = self._generation(self._plan(task, bank, train=rows))
+    def _train(self, task: str, rows: int) -> Result:
+        generation = self._generation(self._plan(task, train=rows))
         started = time.process_time()
         curve: list[tuple[float, float]] = []
         trained = train_adapter(

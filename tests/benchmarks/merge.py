@@ -1,20 +1,17 @@
 """Merging with PEFT compared: ``python -m tests.benchmarks.merge``.
 
-Adapters of ``../shared/bank`` are merged, with one negative weight, by `hf_lorameta.merge`, by
-every kind of PEFT's ``add_weighted_adapter``, and, with ``--mergekit FOLDER``, by mergekit, whose
-commands are in that folder: it merges each adapter into the base model, adds up the models, and
-extracts an adapter from the difference between their sum and the base model. Each merge runs in
-its own process, from opening the adapters to the saved result; mergekit's commands are two more.
+Adapters of ``../shared/bank`` are merged, with one negative weight, by `hf_lorameta.merge` and by
+several kinds of PEFT's ``add_weighted_adapter``. Each merge runs in its own process, from opening
+the adapters to the saved result.
 
 The error is ``‖M − result‖ / ‖M‖`` over all modules, with the dense weighted sum M; ``sparse``
 is meant to be another matrix than M. Memory is the peak of the process less what its
-imports take. PEFT and mergekit load the base model; hf_lorameta does not. Seconds are those of the
+imports take. PEFT loads the base model; hf_lorameta does not. Seconds are those of the
 CPU, which other processes on the machine change little.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -87,36 +84,6 @@ def peft(kind: str, number: int, target: Path) -> dict[str, float]:
     return {"seconds": seconds, "loading": loading, "memory": peak_memory() - before}
 
 
-def mergekit(commands: Path, number: int, target: Path) -> dict[str, float]:
-    from hf_lorameta.hub.base_model import locate
-
-    base, merged = str(locate(shared_data.BASE_MODEL)), target.with_name("merged")
-    models = [
-        {"model": f"{base}+{shared_data.BANK / name}", "parameters": {"weight": weight}}
-        for name, weight in weights(number).items()
-    ]
-    config = {"merge_method": "task_arithmetic", "base_model": base, "models": models}
-    settings = {"dtype": "float32", "parameters": {"normalize": False, "lambda": 1.0}}
-    recipe = target.with_name("recipe.yaml")
-    recipe.write_text(json.dumps(config | settings))
-
-    def run(*command: str | Path) -> resource.struct_rusage:
-        subprocess.run([commands / command[0], *command[1:]], capture_output=True, check=True)
-        return resource.getrusage(resource.RUSAGE_CHILDREN)
-
-    before = run("mergekit-yaml", "--help")
-    cache = target.with_name("cache")
-    run("mergekit-yaml", recipe, merged, "--quiet", "--lora-merge-cache", cache)
-    after = run(
-        "mergekit-extract-lora", "--quiet", "--model", merged, "--base-model", base,
-        "--out-path", target, "--max-rank", str(RANK), "--include-regex", r".*\.[qkv]_proj",
-        "--exclude-regex", r".*(embed_tokens|lm_head|norm)",
-    )  # fmt: skip
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    memory = (after.ru_maxrss - before.ru_maxrss) / 1e3
-    return {"seconds": seconds, "loading": np.nan, "memory": memory}
-
-
 def dense(adapter: Path, module: str) -> np.ndarray:
     """Return the update of an adapter in a module."""
     config, weights = open_adapter(adapter)
@@ -136,12 +103,12 @@ def error(number: int, result: Path) -> float:
     return float(np.sqrt(difference / norm))
 
 
-def measure(tool: str, method: str, number: int, commands: Path | None) -> list[str]:
+def measure(tool: str, method: str, number: int) -> list[str]:
     """Run one merge in its own process; return a row of the table."""
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch, "result")
         command = [sys.executable, "-m", "tests.benchmarks.merge", "--one", tool, method]
-        command += [str(number), str(target), "--mergekit", str(commands)]
+        command += [str(number), str(target)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1][:80]
@@ -150,7 +117,7 @@ def measure(tool: str, method: str, number: int, commands: Path | None) -> list[
         rank = open_adapter(target)[1].rank
         return [
             str(number), tool, f"`{method}`", str(rank), f"{error(number, target):.2g}",
-            f"{figures['seconds']:.2f}", f"{figures['loading']:.2f}".replace("nan", "–"),
+            f"{figures['seconds']:.2f}", f"{figures['loading']:.2f}",
             f"{figures['memory']:.0f}",
         ]  # fmt: skip
 
@@ -158,26 +125,19 @@ def measure(tool: str, method: str, number: int, commands: Path | None) -> list[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--adapters", type=int, nargs="+", default=[2, 8])
-    parser.add_argument("--mergekit", type=Path, help="folder of mergekit's commands")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     shared_data.require()
     if options.one:
         tool, method, number, target = options.one
-        if tool == "mergekit":
-            figures = mergekit(options.mergekit, int(number), Path(target))
-        else:
-            run = ours if tool == "hf_lorameta" else peft
-            figures = run(method, int(number), Path(target))
-        print(json.dumps(figures))
+        run = ours if tool == "hf_lorameta" else peft
+        print(json.dumps(run(method, int(number), Path(target))))
         return
     rows = []
     for number in options.adapters:
         pairs = [("hf_lorameta", m) for m in OURS] + [("PEFT", kind) for kind in PEFT_KINDS]
-        if options.mergekit:
-            pairs.append(("mergekit", "task_arithmetic"))
         for tool, method in pairs:
-            rows.append(measure(tool, method, number, options.mergekit))
+            rows.append(measure(tool, method, number))
             print(*rows[-1], sep="  ", flush=True)
     print("\n" + markdown_table(HEAD, rows, right=(0, 3, 4, 5, 6, 7)))
 

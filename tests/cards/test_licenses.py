@@ -5,11 +5,16 @@ from dataclasses import replace
 import pytest
 
 from hf_lorameta.cards.card_data import CardData
-from hf_lorameta.cards.licenses import license_of
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.hub.licenses import HUB_LICENSES
 from tests.cards.examples import PLAIN, metadata, neighbor, of_dataset, section
 from tests.support.full_hub import card_rules as hub_rules
+
+
+def license_of(card: CardData) -> tuple[object, object, object]:
+    """Return license, name and link in the metadata of a card."""
+    data = metadata(render_card(card, None))
+    return data.license, data.license_name, data.license_link
 
 
 def licensed(base: str | None, *adapters: str | None) -> CardData:
@@ -42,10 +47,7 @@ def test_license_of_a_combination(
     card = licensed(base, *adapters)
     link = None if expected[1] is None else "https://huggingface.co/org/base-7b"
     assert license_of(card) == (*expected, link)
-    text = render_card(card, None)
-    data = metadata(text)
-    assert (data.license, data.license_name, data.license_link) == (*expected, link)
-    assert hub_rules.check(text, "model") == ([], [])
+    assert hub_rules.check(render_card(card, None), "model") == ([], [])
 
 
 def test_many_licenses_are_named_together_with_a_link_to_their_list() -> None:

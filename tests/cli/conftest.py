@@ -26,7 +26,7 @@ class FakeEvaluator:
     def chat_prompt(self, text):
         return None
 
-    def evaluate(self, rows, adapter=None, shots=(), generate=True, progress=None):
+    def evaluate(self, rows, adapter=None, shots=(), generate=True, done=None):
         {meanwhile}
         if adapter:
             self.adapters.append(adapter)

@@ -1,16 +1,14 @@
 """llama.cpp with the real 4-bit base model: numbers, adapters and failures."""
 
-import itertools
 import math
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
-from hf_lorameta.engines.llama_cpp.server import LlamaCpp
+from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator, base_gguf
 from hf_lorameta.engines.scoring import compare
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import (
@@ -51,15 +49,15 @@ def files(folders: list[Path], base: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def engine(base: Path, files: list[Path]) -> Iterator[LlamaCpp]:
-    with closing(LlamaCpp(base, files, context=256)) as running:
+def engine(base: Path, files: list[Path]) -> Iterator[LlamaCppEvaluator]:
+    with LlamaCppEvaluator(base, files, max_length=256) as running:
         yield running
 
 
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def test_tokenizes_like_the_bank(engine: LlamaCpp) -> None:
+def test_tokenizes_like_the_bank(engine: LlamaCppEvaluator) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
@@ -75,7 +73,7 @@ def test_tokenizes_like_the_bank(engine: LlamaCpp) -> None:
     assert tokenizer.id_to_token(engine.end) == "<|im_end|>"
 
 
-def test_probabilities_of_next_tokens_sum_to_at_most_one(engine: LlamaCpp) -> None:
+def test_probabilities_of_next_tokens_sum_to_at_most_one(engine: LlamaCppEvaluator) -> None:
     prompt = engine.tokenize("The capital of France is")
     (likely,) = engine.logprobs(prompt, engine.tokenize(" Paris"))
     others = [engine.logprobs(prompt, [token])[0] for token in (*range(300, 308), engine.end)]
@@ -84,7 +82,9 @@ def test_probabilities_of_next_tokens_sum_to_at_most_one(engine: LlamaCpp) -> No
     assert sum(map(math.exp, [likely, *others])) <= 1
 
 
-def test_tokens_that_end_within_a_character_have_log_probabilities(engine: LlamaCpp) -> None:
+def test_tokens_that_end_within_a_character_have_log_probabilities(
+    engine: LlamaCppEvaluator,
+) -> None:
     prompt, output = engine.tokenize("A smile:"), engine.tokenize(" 🙂 and ☃")
     assert len(output) == 5  # the snowman is three tokens
     found = engine.logprobs(prompt, output)
@@ -92,17 +92,21 @@ def test_tokens_that_end_within_a_character_have_log_probabilities(engine: Llama
     assert all(-60 < score <= 0 for score in found)
 
 
-def test_log_probabilities_do_not_depend_on_the_split_of_a_text(engine: LlamaCpp) -> None:
+def test_log_probabilities_do_not_depend_on_the_split_of_a_text(
+    engine: LlamaCppEvaluator, files: list[Path]
+) -> None:
     text = engine.tokenize("The quick brown fox jumps over the lazy dog")
-    whole = engine.logprobs(text[:2], text[2:], 0)
-    parts = engine.logprobs(text[:2], text[2:5], 0) + engine.logprobs(text[:5], text[5:], 0)
+    whole = engine.logprobs(text[:2], text[2:], files[0])
+    parts = engine.logprobs(text[:2], text[2:5], files[0])
+    parts += engine.logprobs(text[:5], text[5:], files[0])
     assert whole == pytest.approx(parts, abs=0.02)
     assert len(whole) == len(text) - 2
 
 
-def test_answers_are_greedy(engine: LlamaCpp) -> None:
+def test_answers_are_greedy(engine: LlamaCppEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "max_new_tokens", 2)
     prompt = engine.tokenize("The capital of France is")
-    answer = engine.tokenize("".join(engine.answer(prompt, max_tokens=2)))
+    answer = engine.tokenize("".join(engine.continued(prompt)))
     assert len(answer) == 2
     before = list(prompt)
     for token in answer:
@@ -112,18 +116,23 @@ def test_answers_are_greedy(engine: LlamaCpp) -> None:
         before.append(token)
 
 
-def test_each_call_activates_its_own_adapter(engine: LlamaCpp) -> None:
+def test_each_call_activates_its_own_adapter(engine: LlamaCppEvaluator, files: list[Path]) -> None:
     prompt, output = engine.tokenize("Input: it rained.\nOutput:"), engine.tokenize(" yes it did")
-    plain, first, second = (engine.logprobs(prompt, output, index) for index in (None, 0, 1))
+    plain, first, second = (engine.logprobs(prompt, output, path) for path in (None, *files))
     assert plain != pytest.approx(first, abs=0.05)
     assert first != pytest.approx(second, abs=0.05)
     assert engine.logprobs(prompt, output) == pytest.approx(plain, abs=1e-3)
+    with pytest.raises(ValueError, match="is not in list"):
+        engine.logprobs(prompt, output, files[0] / "other")
 
 
-def test_answers_can_be_abandoned(engine: LlamaCpp) -> None:
+def test_answers_can_be_abandoned(
+    engine: LlamaCppEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompt = engine.tokenize("one, two, three,")
-    early = next(piece for piece in engine.answer(prompt, max_tokens=200) if piece)
-    again = "".join(itertools.islice(engine.answer(prompt, max_tokens=5), 50))
+    early = next(piece for piece in engine.continued(prompt) if piece)
+    monkeypatch.setattr(engine, "max_new_tokens", 5)
+    again = "".join(engine.continued(prompt))
     assert again.startswith(early)
 
 
@@ -131,18 +140,14 @@ def test_answers_can_be_abandoned(engine: LlamaCpp) -> None:
 
 
 def test_evaluator_scores_equal_the_engines_log_probabilities(
-    base: Path, folders: list[Path], engine: LlamaCpp
+    base: Path, folders: list[Path], engine: LlamaCppEvaluator, files: list[Path]
 ) -> None:
-    from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
-
     with LlamaCppEvaluator(base, folders[:1], max_new_tokens=4) as evaluator:
         report = compare(evaluator, ROWS, {"base": None, "generated": folders[0]}, shots=ROWS[:1])
         assert list(report.scores) == ["base", "generated", "1-shot", "base-chat"]
-        steps: list[tuple[int, int]] = []
-        bare, outputs = evaluator.evaluate(
-            ROWS, folders[0], generate=False, progress=lambda *step: steps.append(step)
-        )
-        assert steps == [(1, 3), (2, 3), (3, 3)]
+        steps: list[int] = []
+        bare, outputs = evaluator.evaluate(ROWS, folders[0], generate=False, done=steps.append)
+        assert steps == [1, 1, 1]
     assert outputs == []
     assert bare.rouge_l is None
     assert bare.loss == pytest.approx(report.scores["generated"].loss, abs=0.02)
@@ -150,7 +155,7 @@ def test_evaluator_scores_equal_the_engines_log_probabilities(
     for text, output in ROWS:
         prompt = engine.tokenize(text) or engine.first
         answer = engine.tokenize(f" {output}" if text else output)
-        found += engine.logprobs(prompt, [*answer, engine.end], 0)
+        found += engine.logprobs(prompt, [*answer, engine.end], files[0])
     assert bare.loss == pytest.approx(-sum(found) / len(found), abs=0.02)
     assert report.samples[0].outputs["base"].startswith("Paris")
 
@@ -158,59 +163,43 @@ def test_evaluator_scores_equal_the_engines_log_probabilities(
 def test_adapters_and_files_that_do_not_fit_the_base_model_raise(
     base: Path, folders: list[Path], tmp_path: Path
 ) -> None:
-    from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf, base_gguf
-
     with pytest.raises(NotFoundError, match="needs a GGUF of org/other") as caught:
         base_gguf("org/other")
     assert "--base FILE" in caught.value.hint
     with pytest.raises(UsageError, match="no such file"):
         base_gguf("org/other", tmp_path / "none.gguf")
-    with pytest.raises(AdapterError, match=r"lacks adapter_config\.json"):
-        adapter_gguf(tmp_path, base)
-
-
-def test_converted_adapters_are_cached(
-    base: Path, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf
-
-    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path))
-    one = adapter_gguf(folders[0], base)
-    written = one.stat().st_mtime_ns
-    assert adapter_gguf(folders[0], base) == one
-    assert one.stat().st_mtime_ns == written
-    assert adapter_gguf(folders[1], base) != one
-    assert len(list((tmp_path / "gguf").iterdir())) == 2
-    assert adapter_gguf(folders[0], base, tmp_path / "own").parent == tmp_path / "own"
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(AdapterError, match=r"has no adapter_config\.json"):
+            LlamaCppEvaluator(base, [folder])
 
 
 # --- failures -----------------------------------------------------------------------------------
 
 
-def test_requests_without_the_key_are_rejected(engine: LlamaCpp) -> None:
+def test_requests_without_the_key_are_rejected(engine: LlamaCppEvaluator) -> None:
     asked = {"prompt": "x", "n_predict": 1}
     answer = httpx2.post(f"{engine._client.base_url}/completion", json=asked, trust_env=False)
     assert answer.status_code == 401
     assert str(engine._client.base_url).startswith("http://127.0.0.1:")
 
 
-def test_prompt_longer_than_the_context_raises(engine: LlamaCpp) -> None:
+def test_prompt_longer_than_the_context_raises(engine: LlamaCppEvaluator) -> None:
     with pytest.raises(LoraMetaError, match=r"llama\.cpp answered 400"):
         engine.logprobs([28] * 300, [28])
     with pytest.raises(LoraMetaError, match=r"llama\.cpp answered 400"):
-        list(engine.answer([28] * 300))
+        list(engine.continued([28] * 300))
 
 
 def test_files_that_cannot_be_loaded_raise(base: Path, files: list[Path], tmp_path: Path) -> None:
     half = tmp_path / "half.gguf"
     half.write_bytes(base.read_bytes()[: 20 << 20])
     with pytest.raises(UsageError, match=r"cannot load .*half.gguf"):
-        LlamaCpp(half)
+        LlamaCppEvaluator(half)
     with pytest.raises(NotFoundError, match="No such file"):
-        LlamaCpp(tmp_path / "none.gguf")
+        LlamaCppEvaluator(tmp_path / "none.gguf")
     half.write_bytes(b"no model at all")
     with pytest.raises(NotFoundError, match="is not a GGUF"):
-        LlamaCpp(half)
+        LlamaCppEvaluator(half)
 
 
 def test_adapters_that_do_not_fit_raise(base: Path, tmp_path: Path) -> None:
@@ -220,21 +209,23 @@ def test_adapters_that_do_not_fit_raise(base: Path, tmp_path: Path) -> None:
     other = save(tmp_path / "a", layout)
     narrow = gguf_adapter.export(other, tmp_path / "narrow.gguf", config())
     with pytest.raises(UsageError, match=r"cannot load .* with .*narrow\.gguf") as caught:
-        LlamaCpp(base, [narrow])
+        LlamaCppEvaluator(base, [narrow])
     assert "check that adapters are for this base model" in caught.value.hint
 
 
 def test_missing_llama_cpp_raises(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="xllamacpp is not installed") as caught:
-        LlamaCpp(base)
+    with pytest.raises(
+        MissingExtraError, match="xllamacpp, rouge_score are not installed"
+    ) as caught:
+        LlamaCppEvaluator(base)
     assert caught.value.hint == install_hint("gguf")
 
 
 def test_an_answer_without_probabilities_raises(
-    engine: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+    engine: LlamaCppEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = {"content": " a", "completion_probabilities": [{"content": " a", "probs": []}]}
-    monkeypatch.setattr(LlamaCpp, "_post", lambda *_: old)
+    monkeypatch.setattr(LlamaCppEvaluator, "_post", lambda *_: old)
     with pytest.raises(LoraMetaError, match="no log-probability of token 3"):
         engine.logprobs([28], [3])

@@ -1,7 +1,6 @@
 """llama.cpp with tiny random models: exported adapters against PEFT, long rows, and failures."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
-from hf_lorameta.engines.llama_cpp.server import LlamaCpp
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, BaseArchitecture
@@ -55,22 +53,24 @@ def logprobs(model: Any) -> np.ndarray:
 def test_exported_adapter_gives_the_log_probabilities_of_peft(kind: str, tmp_path: Path) -> None:
     model = model_of(kind)
     base = write_gguf(model, tmp_path / "base.gguf")
-    expected: dict[int | None, np.ndarray] = {None: logprobs(model)}
+    expected: dict[Path | None, np.ndarray] = {None: logprobs(model)}
     wrapped = save_adapter(model, tmp_path / "a")
-    expected[0] = logprobs(wrapped)
     config = model.config.to_dict()
     path = export(tmp_path / "a", tmp_path / "a.gguf", config, "f32")
+    expected[path] = logprobs(wrapped)
     again = export(tmp_path / "a", tmp_path / "b.gguf", base_config(read_metadata(base)), "f32")
     assert again.read_bytes() == path.read_bytes()
     with mock.patch.object(BaseArchitecture, "row_order", return_value=None):
         wrong = export(tmp_path / "a", tmp_path / "c.gguf", config, "f32")
-    with closing(LlamaCpp(base, [path, wrong], context=64, exact=True)) as engine:
-        found = {i: engine.logprobs(TOKENS[:PROMPT], TOKENS[PROMPT:], i) for i in (None, 0, 1)}
+    with LlamaCppEvaluator(base, [path, wrong], max_length=64, exact=True) as engine:
+        found = {
+            i: engine.logprobs(TOKENS[:PROMPT], TOKENS[PROMPT:], i) for i in (None, path, wrong)
+        }
     tolerance = 0.01 if "Gemma" in kind else 1e-3  # ggml computes GELU in float16
-    for i in (None, 0):
+    for i in (None, path):
         np.testing.assert_allclose(found[i], expected[i], atol=tolerance)
-    assert abs(expected[0] - expected[None]).mean() > 0.2  # the adapter matters
-    mistaken = abs(np.array(found[1]) - expected[0]).mean() > 0.05
+    assert abs(expected[path] - expected[None]).mean() > 0.2  # the adapter matters
+    mistaken = abs(np.array(found[wrong]) - expected[path]).mean() > 0.05
     assert mistaken == (kind in REORDERED)
 
 
@@ -98,13 +98,15 @@ def test_prompts_are_truncated_and_outputs_are_not(
 ) -> None:
     base = write_gguf(model_of("Llama"), tmp_path / "base.gguf")
     scored: list[tuple[list[int], list[int]]] = []
-    logprobs_of = LlamaCpp.logprobs
+    logprobs_of = LlamaCppEvaluator.logprobs
 
-    def record(self: LlamaCpp, prompt: list[int], output: list[int], adapter: Any = None) -> Any:
+    def record(
+        self: LlamaCppEvaluator, prompt: list[int], output: list[int], adapter: Any = None
+    ) -> Any:
         scored.append((prompt, output))
         return logprobs_of(self, prompt, output, adapter)
 
-    monkeypatch.setattr(LlamaCpp, "logprobs", record)
+    monkeypatch.setattr(LlamaCppEvaluator, "logprobs", record)
     with LlamaCppEvaluator(base, max_length=10, max_new_tokens=2) as evaluator:
         evaluator.evaluate([("a" * 20, "b" * 6), ("a", "b" * 6)], generate=False)
         with pytest.raises(UsageError, match="output has 11 tokens, expected fewer than 10"):

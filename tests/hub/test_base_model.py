@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import Hub
-from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
+from hf_lorameta.engines.llama_cpp.evaluator import base_gguf
 from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,

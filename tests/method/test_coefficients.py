@@ -27,7 +27,7 @@ from hf_lorameta.method.coefficients import (
     standardize,
     top_k,
 )
-from hf_lorameta.method.neural_model import NeuralModel
+from hf_lorameta.method.neural import NeuralModel
 
 Array = NDArray[np.float64]
 RULES = sorted(set(COEFFICIENT_RULES) - {"kernel"})  # those of the paper: on the simplex
@@ -193,7 +193,7 @@ def test_network_agrees_with_torch(torch: Any) -> None:
         *(nn.Linear(h, h), nn.LayerNorm(h), nn.ReLU()),
         nn.Linear(h, 1),
     )
-    state = {name: torch.from_numpy(array) for name, array in MODEL.to_arrays().items()}
+    state = {name: torch.from_numpy(array) for name, array in MODEL.arrays.items()}
     network.load_state_dict(state)  # names and shapes are torch's
     x = np.linspace(-3, 3, 20)
     expected = network.double()(torch.from_numpy(x)[:, None])[:, 0].detach().numpy()
@@ -210,7 +210,7 @@ def test_neural_divides_by_the_temperature_after_the_network() -> None:
 
 
 def test_a_stored_network_can_be_loaded() -> None:
-    arrays = MODEL.to_arrays()
+    arrays = {name: array.copy() for name, array in MODEL.arrays.items()}
     again = NeuralModel.from_arrays(arrays)
     arrays["6.bias"] += 1  # a copy: the models do not change
     x = np.array([-1.0, 0.0, 2.0])
@@ -220,19 +220,21 @@ def test_a_stored_network_can_be_loaded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    "change",
     [
-        ({"3.weight": np.zeros((8, 7))}, r"3.weight has shape \(8, 7\), expected \(8, 8\)"),
-        ({"0.bias": np.zeros(3)}, r"expected \(3"),
-        ({"7.weight": np.zeros(1)}, r"7.weight has shape \(1,\), expected None"),
-        ({"6.bias": np.array([np.nan])}, "6.bias is not finite"),
-        ({"0.bias": np.zeros(0)}, "width 0"),
+        {"3.weight": np.zeros((8, 7))},
+        {"0.bias": np.zeros(3)},
+        {"7.weight": np.zeros(1)},
+        {"6.bias": np.array([np.nan])},
+        {"0.bias": np.zeros(0)},
     ],
 )
-def test_a_stored_network_of_wrong_shape_is_refused(change: dict[str, Array], match: str) -> None:
-    with pytest.raises(BankError, match=match) as caught:
-        NeuralModel.from_arrays({**MODEL.to_arrays(), **change})
+def test_a_stored_network_of_wrong_shape_is_refused(change: dict[str, Array]) -> None:
+    with pytest.raises(BankError, match="not those of a network") as caught:
+        NeuralModel.from_arrays({**MODEL.arrays, **change})
     assert caught.value.hint == "hf-lorameta bank fit DIR"
+    with pytest.raises(BankError, match="not those of a network"):
+        NeuralModel.from_arrays({})
 
 
 # --- kernel --------------------------------------------------------------------------------------

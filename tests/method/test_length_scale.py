@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import gmean
 
-from hf_lorameta.method.length_scale import length_scale
+from hf_lorameta.method.coefficients import length_scale
 
 LENGTHS = st.lists(st.floats(0.5, 1e4), min_size=1, max_size=20)
 

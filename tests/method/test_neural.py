@@ -11,8 +11,7 @@ from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import BankError, MissingExtraError
 from hf_lorameta.method import neural as neural_module
 from hf_lorameta.method.coefficients import RuleInputs, neural, normalized
-from hf_lorameta.method.neural import FitReport, _split, fit_neural, gram
-from hf_lorameta.method.neural_model import NeuralModel
+from hf_lorameta.method.neural import FitReport, NeuralModel, _split, fit_neural, gram
 
 torch = pytest.importorskip("torch")
 
@@ -137,9 +136,9 @@ def test_the_same_seed_gives_the_same_bytes_and_keeps_torchs_random_state() -> N
     second, again = fit_neural(*arguments)
     other, _ = fit_neural(*arguments, seed=1)
     assert report == again
-    for name, array in first.to_arrays().items():
-        assert array.tobytes() == second.to_arrays()[name].tobytes()
-    assert not np.array_equal(first.to_arrays()["3.weight"], other.to_arrays()["3.weight"])
+    for name, array in first.arrays.items():
+        assert array.tobytes() == second.arrays[name].tobytes()
+    assert not np.array_equal(first.arrays["3.weight"], other.arrays["3.weight"])
 
 
 def test_the_number_of_threads_changes_rounding_only() -> None:

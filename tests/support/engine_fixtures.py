@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hf_lorameta.engines.llama_cpp.server import LlamaCpp
+from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.peft_adapter import attached
@@ -162,30 +162,32 @@ class EnginePair:
         scratch: Path,
         exact: bool = True,
     ) -> None:
-        self.peft, self.adapters = peft, list(adapters)
+        self.peft = peft
         config = base_config(read_metadata(base))
         files = [
             gguf_adapter.export(folder, scratch / f"{i}.gguf", config)
             for i, folder in enumerate(adapters)
         ]
-        self.llama = LlamaCpp(base, files, context=1024, exact=exact)
+        self.files: dict[Path, Path] = dict(zip(adapters, files, strict=True))
+        self.llama = LlamaCppEvaluator(base, files, exact=exact)
 
     def __enter__(self) -> "EnginePair":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.llama.close()
+        self.llama.__exit__()
 
     def compare(
         self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
     ) -> Agreement:
         """Score the rows and generate `tokens` tokens with both engines."""
         examples, peft_logprobs, answers = self.peft.run(folder, rows, tokens)
-        index = None if folder is None else self.adapters.index(folder)
+        file = folder and self.files[folder]
+        self.llama.max_new_tokens = tokens
         llama_logprobs, texts = [], []
         for (text, _), row in zip(rows, examples, strict=True):
             assert self.llama.tokenize(text)[: len(row.prompt)] == row.prompt
-            llama_logprobs.append(self.llama.logprobs(row.prompt, row.output, index))
-            texts.append("".join(self.llama.answer(row.prompt, index, max_tokens=tokens)))
+            llama_logprobs.append(self.llama.logprobs(row.prompt, row.output, file))
+            texts.append("".join(self.llama.continued(row.prompt, file)))
         gaps = np.abs(np.concatenate(peft_logprobs) - np.concatenate(llama_logprobs))
         return Agreement(gaps, [a == b for a, b in zip(answers, texts, strict=True)])

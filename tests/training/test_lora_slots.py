@@ -14,10 +14,9 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from hf_lorameta.engines.transformers import (  # noqa: E402 - they import torch
-    lora_layer,
     packing,
 )
-from hf_lorameta.engines.transformers.forward import token_losses  # noqa: E402
+from hf_lorameta.engines.transformers.forward import by_row, token_losses  # noqa: E402
 from hf_lorameta.training.lora_slots import LoraSlots  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
 
@@ -80,9 +79,9 @@ def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int
     """Mean losses by slot, after a backward pass of their sum."""
     sums: dict[int, float] = dict.fromkeys(rows, 0.0)
     for packed in passes(rows, budget):
-        parts = torch.split(token_losses(model, packed), list(packed.outputs.values()))
-        for slot, part in zip(packed.outputs, parts, strict=True):
-            mean = part.sum() / sum(len(row.output) for row in rows[slot])
+        parts = by_row(packed, token_losses(model, packed))
+        for slot, part in zip(packed.slots, parts, strict=True):
+            mean: Any = part.sum() / sum(len(row.output) for row in rows[slot])
             mean.backward(retain_graph=True)
             sums[slot] += mean.item()
     return sums
@@ -118,11 +117,10 @@ def updated(name: str, rows: dict[int, list[Tokens]]) -> tuple[LoraSlots, dict[i
 @pytest.mark.filterwarnings("ignore")  # PEFT warns of tied embeddings
 @pytest.mark.parametrize("name", MODELS)
 def test_an_update_equals_peft_with_torch_adamw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In loops, as on a CPU, and in groups, as on a GPU."""
+    """With attention row by row, as on a CPU, and in groups, as on a GPU."""
     rows = {0: tokens(1, 6), 1: tokens(2, 4, shared=False), 2: tokens(3, 3)}
     ways = [updated(name, rows)]
-    for code in (packing, lora_layer):
-        monkeypatch.setattr(code, "LOOP_DEVICES", frozenset())
+    monkeypatch.setattr(packing, "LOOP_DEVICES", frozenset())
     ways.append(updated(name, rows))
     slots = ways[0][0]
     for slot, of_slot in rows.items():

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +50,18 @@ def require_memory(folder: Path, dtype: str) -> None:
 
 
 def parameters(folder: Path) -> int:
-    """Number of values in a model's safetensors files, from their headers."""
-    return sum(map(_parameters, folder.glob("model*.safetensors")))
+    """Number of values in a model's safetensors files, from their headers.
+
+    Broken files, which loading will report, count for nothing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    for path in folder.glob("model*.safetensors"):
+        with suppress(SafetensorError), safe_open(path, framework="pt") as file:
+            shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
+            count += sum(map(math.prod, shapes))
+    return count
 
 
 @lru_cache(maxsize=1)
@@ -83,18 +94,6 @@ def _product_seconds(dtype: "torch.dtype") -> float:
         torch.nn.functional.linear(x, weight)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def _parameters(path: Path) -> int:
-    """Number of values in a safetensors file; 0 for a broken one, which loading will report."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-    except SafetensorError:
-        return 0
 
 
 def available_memory() -> int:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.scoring import RowScores, Scores, StepCounter, Tokens
+from hf_lorameta.engines.scoring import RowScores, Scores, Tokens
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
-from hf_lorameta.types import FactorPair, Progress, Row, no_progress
+from hf_lorameta.types import FactorPair, Row, no_progress
 
 _OTHER_WEIGHTS = (
     "name a causal language model with all weights in bfloat16, float16 or float32; if it is "
@@ -139,13 +139,12 @@ class TorchEvaluator(scoring.Evaluator):
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
-        progress: Progress = no_progress,
+        done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
-        steps = StepCounter(len(rows) * (1 + generate), progress)
         with quiet_transformers(), attached(self.model, adapter):
-            losses = self.row_losses(self.encode(rows, shots), done=steps.advance)
-            answers = self._answers(rows, shots, steps) if generate else []
+            losses = self.row_losses(self.encode(rows, shots), done=done)
+            answers = self._answers(rows, shots, done) if generate else []
         return scoring.score(losses.per_token, rows, answers), answers
 
     def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
@@ -189,13 +188,6 @@ class TorchEvaluator(scoring.Evaluator):
         lines = (token for token, text in enumerate(texts) if text.lstrip(" ").startswith("\n"))
         return frozenset((*self._end_tokens(), *lines))
 
-    @property
-    def sequence_budget(self) -> int:
-        """Maximum number of tokens of rows in one sequence; 0 if rows cannot share one."""
-        from hf_lorameta.engines.transformers.forward import sequence_budget
-
-        return min(self.batch_tokens, sequence_budget(self.model))
-
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
         return [
@@ -213,9 +205,9 @@ class TorchEvaluator(scoring.Evaluator):
         """
         import torch
 
-        from hf_lorameta.engines.transformers.forward import PassRunner, rows_apart
+        from hf_lorameta.engines.transformers.forward import PassRunner, rows_apart, sequence_budget
 
-        budget = self.sequence_budget
+        budget = min(self.batch_tokens, sequence_budget(self.model))
         workers = min(torch.get_num_threads(), self.batch_tokens // max(budget, 1))
         with rows_apart(self.model):
             runner = PassRunner(self.model, workers, budget)
@@ -241,22 +233,22 @@ class TorchEvaluator(scoring.Evaluator):
         """
         from hf_lorameta.engines.transformers.lora_layer import applied
 
+        def text(output: Sequence[int]) -> str:
+            return scoring.folded(self._tokenizer.decode(output[:-1]))
+
         with applied(self.model, layout, pairs):
             losses = self.row_losses(rows, done=done)
         right = sum(
-            self._same(best[:-1], row.output[:-1]) and best[-1] in self.answer_ends
+            text(best) == text(row.output) and best[-1] in self.answer_ends
             for row, best in zip(rows, losses.likeliest, strict=True)
         )
         return RowScores(losses.per_token, right)
 
-    def _same(self, answer: Sequence[int], output: Sequence[int]) -> bool:
-        """Whether the tokens are of one text; neither case nor ends count."""
-        one, other = (scoring.folded(self._tokenizer.decode(ids)) for ids in (answer, output))
-        return one == other
-
     # --- answers ---
 
-    def _answers(self, rows: Sequence[Row], shots: Sequence[Row], steps: StepCounter) -> list[str]:
+    def _answers(
+        self, rows: Sequence[Row], shots: Sequence[Row], done: Callable[[int], None]
+    ) -> list[str]:
         """Return the answers to all rows."""
         first_line = scoring.single_line(rows)
         length = self.max_length - self.max_new_tokens
@@ -272,7 +264,7 @@ class TorchEvaluator(scoring.Evaluator):
             )
             for index, text in zip(batch, texts, strict=True):
                 answers[index] = scoring.stripped(text, first_line)
-            steps.advance(len(texts))
+            done(len(texts))
         return answers
 
     def _generate(self, prompts: Sequence[list[int]], first_line: bool) -> list[list[int]]:

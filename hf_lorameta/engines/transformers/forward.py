@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -178,11 +177,9 @@ class PassRunner:
                 return [(float(loss.sum()), best.tolist()) for loss, best in of_rows]
 
         def add(packed: Pass, results: list[tuple[float, list[int]]]) -> None:
-            left = iter(results)
-            for slot, count in packed.rows.items():
-                for loss, best in islice(left, count):
-                    sums[slot].append(loss)
-                    found[slot].append(best)
+            for slot, (loss, best) in zip(packed.slots, results, strict=True):
+                sums[slot].append(loss)
+                found[slot].append(best)
             done(len(results))
 
         jobs = [[one] for of_share in self._shared(rows) for one in of_share]

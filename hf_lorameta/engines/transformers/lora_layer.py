@@ -10,13 +10,12 @@ computes ``y = x Wᵀ + s (x A_kᵀ) B_kᵀ``. The product with W is one for all
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
 from typing import Any
 
 import torch
 
 from hf_lorameta.engines.transformers.float32_products import input_gradient, linear
-from hf_lorameta.engines.transformers.packing import LOOP_DEVICES, Slice, current_parts
+from hf_lorameta.engines.transformers.packing import current_parts
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.types import FactorPair
@@ -101,18 +100,6 @@ class SlotLinear(torch.nn.Module):
         # an input that requires a gradient, so that autograd calls `backward`
         self._anchor = torch.zeros((), requires_grad=bool(gradients))
 
-    def stacked(self, dtype: torch.dtype) -> Factors:
-        """Return the factors of all slots side by side: A (Σr, in) and B (out, Σr)."""
-        pairs = self.factors.values()
-        return torch.cat([A for A, _ in pairs]).to(dtype), torch.cat([B for _, B in pairs], 1).to(
-            dtype
-        )
-
-    def mask(self, slices: tuple[Slice, ...], x: torch.Tensor) -> torch.Tensor:
-        """Return the mask that leaves each token (T, in) the ranks of its own slot, times s."""
-        ranks = tuple((slot, len(A)) for slot, (A, _) in self.factors.items())
-        return _mask(slices, ranks, len(x), self.scaling, (x.dtype, x.device))
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return y (R, T, out) of x (R, T, in)."""
         flat, base = x.reshape(-1, x.shape[-1]), self.base
@@ -120,21 +107,6 @@ class SlotLinear(torch.nn.Module):
         slices = current_parts().slices
         y: torch.Tensor = apply(flat, base.weight, base.bias, self._anchor, self, slices)
         return y.view(*x.shape[:-1], -1)
-
-
-@lru_cache(maxsize=4)
-def _mask(
-    slices: tuple[Slice, ...],
-    ranks: tuple[tuple[int, int], ...],
-    tokens: int,
-    scaling: float,
-    like: tuple[torch.dtype, torch.device],
-) -> torch.Tensor:
-    """Return s where a token belongs to the slot of a row of A, else 0: (tokens, Σr)."""
-    parts = {slot: torch.zeros(tokens, rank, dtype=like[0]) for slot, rank in ranks}
-    for slot, start, stop in slices:
-        parts[slot][start:stop] = scaling
-    return torch.cat(list(parts.values()), 1).to(like[1])
 
 
 class _SlotFunction(torch.autograd.Function):
@@ -149,13 +121,9 @@ class _SlotFunction(torch.autograd.Function):
         ctx: Any, x: Any, weight: Any, bias: Any, anchor: Any, layer: Any, slices: Any
     ) -> Any:
         y = linear(x, weight, bias)
-        if x.device.type in LOOP_DEVICES:
-            for slot, start, stop in slices:
-                A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
-                y[start:stop].addmm_(x[start:stop] @ A.T, B.T, alpha=layer.scaling)
-        elif slices:
-            A, B = layer.stacked(x.dtype)
-            y.addmm_((x @ A.T) * layer.mask(slices, x), B.T)
+        for slot, start, stop in slices:
+            A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
+            y[start:stop].addmm_(x[start:stop] @ A.T, B.T, alpha=layer.scaling)
         ctx.save_for_backward(x, weight)
         ctx.layer, ctx.slices = layer, slices
         return y
@@ -164,44 +132,18 @@ class _SlotFunction(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Any) -> Any:
         (x, weight), g = ctx.saved_tensors, outputs[0]
         dx = input_gradient(g, weight) if ctx.needs_input_grad[0] else None
-        add = _add_slot_by_slot if x.device.type in LOOP_DEVICES else _add_together
-        if ctx.slices:
-            add(ctx.layer, ctx.slices, x, g, dx)
+        layer = ctx.layer
+        for slot, start, stop in ctx.slices:
+            A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
+            own, gradient = x[start:stop], g[start:stop]
+            z = gradient @ B
+            if slot in layer.gradients:
+                dA, dB = layer.gradients[slot]
+                _add(dA, z.T, own, layer.scaling)
+                _add(dB, gradient.T, own @ A.T, layer.scaling)
+            if dx is not None:
+                dx[start:stop].addmm_(z, A, alpha=layer.scaling)
         return dx, None, None, None, None, None
-
-
-def _add_slot_by_slot(
-    layer: SlotLinear, slices: Sequence[Slice], x: Any, g: Any, dx: torch.Tensor | None
-) -> None:
-    """Add what the adapters contribute to the gradients: no padding, many small operations."""
-    for slot, start, stop in slices:
-        A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
-        own, gradient = x[start:stop], g[start:stop]
-        z = gradient @ B
-        if slot in layer.gradients:
-            dA, dB = layer.gradients[slot]
-            _add(dA, z.T, own, layer.scaling)
-            _add(dB, gradient.T, own @ A.T, layer.scaling)
-        if dx is not None:
-            dx[start:stop].addmm_(z, A, alpha=layer.scaling)
-
-
-def _add_together(
-    layer: SlotLinear, slices: tuple[Slice, ...], x: Any, g: Any, dx: torch.Tensor | None
-) -> None:
-    """Add what the adapters contribute to the gradients: few large operations, mostly masked."""
-    A, B = layer.stacked(x.dtype)
-    mask = layer.mask(slices, x)
-    z, u = (g @ B) * mask, (x @ A.T) * mask
-    ranks = [len(A) for A, _ in layer.factors.values()]
-    parts = zip((z.T @ x).split(ranks), (g.T @ u).split(ranks, 1), strict=True)
-    for slot, (of_A, of_B) in zip(layer.factors, parts, strict=True):
-        if slot in layer.gradients:
-            dA, dB = layer.gradients[slot]
-            dA.add_(of_A)
-            dB.add_(of_B)
-    if dx is not None:
-        dx.addmm_(z, A)
 
 
 def _add(target: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scaling: float) -> None:

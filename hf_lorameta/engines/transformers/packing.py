@@ -98,8 +98,7 @@ class Pass:
         positions: T positions within their rows.
         predicting: the n tokens, of T, that predict an output token.
         targets: these output tokens.
-        outputs: for each slot in order, how many of the n belong to it.
-        rows: for each slot in order, how many rows it has.
+        slots: for each row in order, the slot of its task.
         by_row: for each row in order, how many of the n belong to it.
         segments: prefixes and rows, in order.
         slices: tokens of each task.
@@ -109,8 +108,7 @@ class Pass:
     positions: list[int]
     predicting: list[int]
     targets: list[int]
-    outputs: dict[int, int]
-    rows: dict[int, int]
+    slots: tuple[int, ...]
     by_row: tuple[int, ...]
     segments: tuple[Segment, ...]
     slices: tuple[Slice, ...]
@@ -191,8 +189,7 @@ def _packed(groups: Mapping[int, Sequence[Tokens]]) -> Pass:
         positions,
         predicting,
         targets=[token for rows in groups.values() for row in rows for token in row.output],
-        outputs={slot: sum(len(row.output) for row in rows) for slot, rows in groups.items()},
-        rows={slot: len(rows) for slot, rows in groups.items()},
+        slots=tuple(slot for slot, rows in groups.items() for _ in rows),
         by_row=tuple(len(row.output) for rows in groups.values() for row in rows),
         segments=tuple(segments),
         slices=tuple(slices),

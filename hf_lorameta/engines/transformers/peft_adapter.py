@@ -24,11 +24,10 @@ def attached(model: Any, adapter: Path | None) -> Iterator[None]:
     if adapter is None:
         yield
         return
-    names = _checked_tensor_names(adapter)
     modules = dict(model.named_modules())
     attributes = set(vars(model))
     try:
-        _attach(model, adapter, names)
+        _attach(model, adapter)
         yield
     finally:
         for name, module in modules.items():
@@ -38,46 +37,32 @@ def attached(model: Any, adapter: Path | None) -> Iterator[None]:
             delattr(model, added)
 
 
-def _attach(model: Any, folder: Path, names: set[str]) -> None:
-    """Attach a PEFT adapter to the model, in place; refuse it if PEFT would ignore some tensors."""
-    from peft import PeftModel
+def _attach(model: Any, folder: Path) -> None:
+    """Attach a PEFT adapter to the model, in place.
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # mismatches raise an error below
-            wrapped = PeftModel.from_pretrained(model, folder)
-    except Exception as error:
-        problem = first_line(error)[:300]
-        raise AdapterError(f"{folder} does not fit the base model: {problem}") from error
-    _check_fit(wrapped, folder, names)
-    model.eval()
-
-
-def _checked_tensor_names(folder: Path) -> set[str]:
-    """Return the names of an adapter's tensors after a check of their values."""
-    from safetensors import SafetensorError, safe_open
+    It is refused if PEFT would ignore some of its tensors or make some up, of which it only warns.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
 
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             names = set(file.keys())
-            broken = [name for name in names if not file.get_tensor(name).isfinite().all()]
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(f"{folder / WEIGHTS_FILE}: {first_line(error)[:300]}") from None
-    if broken:
-        raise AdapterError(f"{folder}: {min(broken)} has NaN or infinite values")
-    return names
-
-
-def _check_fit(wrapped: Any, folder: Path, names: set[str]) -> None:
-    """Raise `AdapterError` unless a `PeftModel` has exactly the adapter's tensors of these names.
-
-    PEFT only warns of tensors that it ignores, and of those that it makes up.
-    """
-    from peft import get_peft_model_state_dict
-
-    expected = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
-    if names != expected:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapped = PeftModel.from_pretrained(model, folder)
+    except Exception as error:
+        problem = first_line(error)[:300]
         raise AdapterError(
-            f"{folder} does not fit the base model: {len(names - expected)} of its tensors are "
-            f"unexpected and {len(expected - names)} are missing, e.g. {min(names ^ expected)}"
+            f"{folder} is broken or does not fit the base model: {problem}"
+        ) from error
+    tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    if names != tensors.keys():
+        raise AdapterError(
+            f"{folder} does not fit the base model: {len(names - tensors.keys())} of its tensors "
+            f"are unexpected and {len(tensors.keys() - names)} are missing, e.g. "
+            f"{min(names ^ tensors.keys())}"
         )
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise AdapterError(f"{folder}: {min(broken)} has NaN or infinite values")
+    model.eval()
