@@ -28,7 +28,7 @@ from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
-from hf_lorameta.training.settings import Machine, Settings
+from hf_lorameta.training.settings import Settings
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -71,16 +71,6 @@ class Request:
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")]
     base: Annotated[str, typer.Option(help="Base model: Hub id or folder.")]
     base_revision: Annotated[str | None, typer.Option(help="Revision of the base model.")] = None
-    at_once: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Tasks trained at once. Default: depends on the device.", show_default=False
-        ),
-    ] = None
-    general_without: Annotated[
-        Path | None,
-        typer.Option(help="File of task names to leave out of the general adapter."),
-    ] = None
     instruction: InstructionOption = None
     template: TemplateOption = None
     dtype: Annotated[
@@ -134,22 +124,11 @@ class Request:
         """Return the tasks that were named."""
         from hf_lorameta.training.bank.tasks import read_tasks
 
-        found = read_tasks(
+        return read_tasks(
             self.tasks,
             self.template and from_option(self.template),
             self.instruction and from_option(self.instruction),
         )
-        names = _read_text(self.general_without) if self.general_without else ""
-        left_out = set(names.split())
-        return tuple(dataclasses.replace(t, general=t.name not in left_out) for t in found)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        hint = "name a text file with the names of tasks"
-        raise UsageError(f"{path} cannot be read: {error}", hint=hint) from None
 
 
 def _parameters() -> list[inspect.Parameter]:
@@ -193,8 +172,11 @@ command = with_parameters(_run, _OPTIONS)
 def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.share import push_bank
+    from hf_lorameta.engines.transformers.evaluator import require_eval
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.training.bank.checks import Base
+
+    require_eval()
+    from hf_lorameta.training.bank.base import Base
     from hf_lorameta.training.bank.train_bank import train_bank
 
     hub = Hub(request.token)
@@ -207,7 +189,7 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
             request.output.resolve(),
             Base.find(request.base, request.base_revision, hub),
             settings,
-            Machine(request.dtype, request.at_once),
+            request.dtype,
             hub=hub,
             executor=executor,
             progress=progress,
@@ -259,8 +241,6 @@ def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings
     base, token = request.base, request.token
     if request.dask:
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
-    if request.general_without:
-        raise UsageError(f"a job cannot access {request.general_without}")
     if not request.dry_run:
         check_job(tasks, base, request.push_to)
     parameters = count_parameters(base, request.base_revision, token)

@@ -140,10 +140,7 @@ def _continue(
     below = [given[module] for module in lower]
     fit = [Option("fit", change="leave out"), Option("no_fit")]
     hint = fit if title == "Fitting" else [Option("train", change="leave out")]
-    machine = plan_device(
-        model.config, layout, generation.rank, FOLDS, device=str(model.device), dtype=model.dtype,
-        first=first, hint=hint,
-    )  # fmt: skip
+    machine = plan_device(model, layout, generation.rank, FOLDS, first=first, hint=hint)
 
     def encode(part: Sequence[Row]) -> list[Tokens]:
         return encode_rows(evaluator, settings.max_length, part)

@@ -131,19 +131,3 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Return for JSON what adapters depend on: a bank of the general one can be extended."""
         return {name: value for name, value in asdict(self).items() if name != "general_only"}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a training should use of a machine; None leaves it to `training.device`.
-
-    The device is cuda, mps or cpu, the first that is there.
-
-    Attributes:
-        dtype: torch name of the base model's dtype; None is what is fast there.
-        at_once: number of tasks in training at a time; None is 4, on cuda 16, or as many as fit in
-            memory.
-    """
-
-    dtype: str | None = None
-    at_once: int | None = None
