@@ -210,11 +210,10 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
     """Print what would be trained on this machine, and how long it takes if that is known."""
     from hf_lorameta.hub.base_model import size_at_hand
     from hf_lorameta.pipeline.budget import measure_operations
-    from hf_lorameta.training.bank.jobs import operations
 
     base, count, general = request.base, len(tasks), settings.general_steps_for(len(tasks))
     size = size_at_hand(base, request.base_revision)
-    seconds = operations(settings, count, size) / measure_operations() if size else None
+    seconds = settings.operations(count, size) / measure_operations() if size else None
     lines = [f"would train for {base}, into {request.output}, where finished tasks are kept:"]
     if general:
         lines.append(f"  a general adapter, {general} steps of {settings.general_rows} rows")
@@ -233,18 +232,21 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
     emit(request.json, data, lambda: "\n".join(lines))
 
 
+# --- as a job -------------------------------------------------------------------------------------
+
+
 def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     """Train as a job, or with ``--dry-run`` only print what it will cost."""
+    from hf_lorameta.hub.base_model import config_json, layers_and_width
     from hf_lorameta.hub.jobs import JobEstimate
-    from hf_lorameta.training.bank.jobs import check_job, count_parameters, operations
 
     base, token = request.base, request.token
     if request.dask:
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
     if not request.dry_run:
-        check_job(tasks, base, request.push_to)
-    parameters = count_parameters(base, request.base_revision, token)
-    work = operations(settings, len(tasks), parameters) if parameters else None
+        _check_job(request, tasks)
+    shape = layers_and_width(config_json(base, request.base_revision, token))
+    work = settings.operations(len(tasks), 12 * shape[0] * shape[1] ** 2) if shape else None
     run_on_jobs(
         ["bank", "train", *request.arguments, "--output", "bank"],
         JobEstimate.of(request.flavor, work, token),
@@ -255,3 +257,17 @@ def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings
         json=request.json,
         with_files=True,
     )
+
+
+def _check_job(request: Request, tasks: "tuple[Task, ...]") -> None:
+    """Raise UsageError if a job could not see tasks or base model, or would lose the bank."""
+    local = next((task.dataset for task in tasks if task.is_local), None)
+    if local:
+        raise UsageError(
+            f"a job cannot access {local}",
+            hint="publish the tasks as datasets on the Hub and name their ids or a manifest",
+        )
+    if Path(request.base).expanduser().exists():
+        raise UsageError(f"a job cannot access the folder {request.base}", hint="name a Hub id")
+    if not request.push_to:
+        raise UsageError("a job's files are lost when it ends", hint=Option("push_to", "user/name"))
