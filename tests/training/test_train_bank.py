@@ -57,8 +57,7 @@ def train(base: Path, tasks: Path, folder: Path, **options: Any) -> Bank:
 
 
 def lines(bank: Bank) -> list[dict[str, Any]]:
-    text = (bank.folder / train_bank.LOG_FILE).read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    return train_bank.training_log(bank)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

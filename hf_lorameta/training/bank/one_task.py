@@ -258,7 +258,7 @@ def _log_path(folder: Path, name: str) -> Path:
 
 
 def read_log(folder: Path, name: str) -> dict[str, Any] | None:
-    """Return the log of an entry, a line of `training_log`; None if it has none."""
+    """Return the log of an entry, as in `training_log`; None if it has none."""
     try:
         log: dict[str, Any] = json.loads(_log_path(folder, name).read_bytes())
         return log

@@ -5,7 +5,6 @@ command does not train it again. The states of unfinished tasks are written once
 that is killed loses the work since then.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
@@ -57,9 +56,6 @@ from hf_lorameta.training.device import AT_ONCE, find_device, find_dtype
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import Run, Trainer
 from hf_lorameta.types import StageProgress, no_progress
-
-LOG_FILE = "training_log.jsonl"
-"""File of a bank with one line per task."""
 
 _STAGE = "Training the adapters"
 
@@ -129,9 +125,7 @@ def train_bank(
         outcomes |= {task.entry_name: outcome for task, outcome in results}
         ordered = {task.entry_name: outcomes[task.entry_name] for task in tasks}
         facts = BankFacts(base.name, base.revision, base.license, False, general, output_prior)
-        bank = finish_bank(folder, ordered, facts)
-        _write_log(bank)
-        return bank
+        return finish_bank(folder, ordered, facts)
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -252,7 +246,7 @@ def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, Ou
 
 
 def training_log(bank: Bank) -> list[dict[str, Any]]:
-    """Return the log of a trained bank, a line per task.
+    """Return the log of a trained bank, an object per task.
 
     Of an entry: ``task``, its name; ``rows`` with an output, and how many were ``held_out``; the
     mean cross entropy on those, of the base model, ``base_loss``, and with the adapter, ``loss``,
@@ -265,8 +259,3 @@ def training_log(bank: Bank) -> list[dict[str, Any]]:
         for skip in bank.index.skipped
     ]
     return [*filter(None, logs), *skipped]
-
-
-def _write_log(bank: Bank) -> None:
-    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in training_log(bank)]
-    write_atomically(bank.folder / LOG_FILE, "".join(lines).encode())
