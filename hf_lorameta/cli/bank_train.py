@@ -184,16 +184,20 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
         stage_bars(request.quiet) as progress,
         dask_executor(request.dask) if request.dask else nullcontext() as executor,
     ):
-        bank = train_bank(
-            tasks,
-            request.output.resolve(),
-            Base.find(request.base, request.base_revision, hub),
-            settings,
-            request.dtype,
-            hub=hub,
-            executor=executor,
-            progress=progress,
-        )
+        try:
+            bank = train_bank(
+                tasks,
+                request.output.resolve(),
+                Base.find(request.base, request.base_revision, hub),
+                settings,
+                request.dtype,
+                hub=hub,
+                executor=executor,
+                progress=progress,
+            )
+        except KeyboardInterrupt as error:
+            error.add_note("Run the same command again to go on: finished tasks are kept")
+            raise
     url = push_bank(bank.folder, request.push_to, hub=hub) if request.push_to else None
     _show(bank, url, request.json)
 

@@ -425,6 +425,20 @@ def test_a_killed_training_resumes(
         assert ours.sha256 == theirs.sha256
 
 
+INTERRUPTED = """
+from hf_lorameta.training import trainer
+def _step(self): raise KeyboardInterrupt
+trainer.Trainer._step = _step
+"""
+
+
+@pytest.mark.usefixtures("model_commands")
+def test_an_interrupted_training_says_how_to_go_on(base: Path, cli: Shell, tmp_path: Path) -> None:
+    command = ("bank", "train", tiny.write_tasks(tmp_path / "tasks"), "-o", "bank", "--base", base)
+    stopped = cli(*command, *OPTIONS, before=INTERRUPTED, code=130)
+    assert "Run the same command again to go on: finished tasks are kept" in stopped.err
+
+
 def test_adapters_start_from_a_general_one_that_later_runs_keep(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
