@@ -56,6 +56,7 @@ def plan_device(
     at_once: int | None = None,
     *,
     first: int = 0,
+    kept: int = 0,
     hint: Sequence[Advice] = (),
 ) -> DevicePlan:
     """Return how to train on the device of a model, after a check that its memory suffices.
@@ -66,12 +67,13 @@ def plan_device(
         rank: r.
         at_once: number of adapters in training at a time; None is as many as the device suits.
         first: index of the first trained layer.
+        kept: bytes of the states that it takes, see `states_below`.
         hint: what to do if memory does not suffice, besides more of it.
 
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.
     """
-    kind, free = model.device.type, _free_memory(model.device)
+    kind, free = model.device.type, _free_memory(model.device) - kept
     slow = kind == "cpu" and is_slow(model.dtype)
     width = 4 if slow else model.dtype.itemsize  # of the values between layers, see `suit_to_cpu`
     workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
@@ -80,10 +82,10 @@ def plan_device(
     tokens = max(min(_PASS_TOKENS[kind], int(free * 0.6 / per_token)), 0)
     count = at_once or max(min(AT_ONCE[kind], int(free * 0.3 / per_adapter)), 1)
     if tokens < 64 or count * per_adapter + tokens * per_token > free:
-        needed = count * per_adapter + 64 * per_token
+        needed = kept + count * per_adapter + 64 * per_token
         raise UsageError(
             f"{count} adapters in training need {needed / 1e9:.1f} GB of memory besides the base "
-            f"model, {free / 1e9:.1f} GB are free on {model.device}",
+            f"model, {(free + kept) / 1e9:.1f} GB are free on {model.device}",
             hint=[*hint, "use a machine with more memory"],
         )
     return DevicePlan(count, workers, tokens)
