@@ -41,7 +41,7 @@ class Settings:
         general_only: whether no other adapter is trained, and no output prior measured.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value that the command has an option for is out of range.
     """
 
     rank: int = 16
@@ -65,18 +65,13 @@ class Settings:
     general_only: bool = False
 
     def __post_init__(self) -> None:
-        least = {"rank": 1, "steps": 1, "rows": 1, "held_out": 1, "evaluate_every": 1,
-                 "patience": 1, "max_length": 8, "max_rows": 8, "seed": 0, "warmup": 0,
-                 "general_rows": 1}  # fmt: skip
+        least = {"rank": 1, "steps": 1, "rows": 1, "max_length": 8, "seed": 0, "general_steps": 0}
         for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise UsageError(f"{name} is {getattr(self, name)}, expected at least {minimum}")
-        if self.general_steps is not None and self.general_steps < 0:
-            raise UsageError(f"general_steps is {self.general_steps}, expected at least 0")
-        for name in ("lr", "general_lr", "clip", "alpha"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} is {value}, expected a positive number")
+            if value is not None and value < minimum:
+                raise UsageError(f"{name} is {value}, expected at least {minimum}")
+        if not self.lr > 0:
+            raise UsageError(f"lr is {self.lr}, expected a positive number")
         if self.general_only and self.general_steps == 0:
             hint = Option("general_steps", change="leave out")
             raise UsageError("neither the general adapter nor others would be trained", hint=hint)

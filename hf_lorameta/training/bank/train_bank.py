@@ -32,7 +32,6 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.training.bank.base import Base, Loaded
 from hf_lorameta.training.bank.general import (
     finished_general,
@@ -162,7 +161,7 @@ def train_tasks(
             else:
                 yield task_run(opened[task.name].rows, job.settings)
 
-    with quiet_transformers(), trainer:
+    with trainer:
         for run, ended in trainer.train(runs()):
             steps[run.name] = most if ended else run.step
             progress(_STAGE, sum(steps.values()), most * len(tasks))
@@ -189,12 +188,11 @@ def _general(
     opened = open_all(tasks, job, loaded.evaluator, progress)
     if len(opened) < 2:
         return general, prior
-    with quiet_transformers():
-        if general is None:
-            general = train_general(opened, job, loaded, progress)
-        if job.settings.general_only:
-            return general, prior
-        return general, store_prior(opened, job, loaded, general, progress)
+    if general is None:
+        general = train_general(opened, job, loaded, progress)
+    if job.settings.general_only:
+        return general, prior
+    return general, store_prior(opened, job, loaded, general, progress)
 
 
 def _read_tokenizer(folder: Path) -> bytes:

@@ -69,9 +69,9 @@ def states_below(
     decoder, seen = model.get_decoder(), list[torch.Tensor]()
     hook = decoder.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
     found, done = dict[tuple[int, ...], torch.Tensor](), 0
-    upper = {index: _Skipped(layer) for index, layer in enumerate(decoder.layers) if index >= first}
+    upper = range(first, len(decoder.layers))
     try:
-        with using_row_attention(model), applied(model, layout, factors), _replaced(model, upper):
+        with using_row_attention(model), applied(model, layout, factors), _skipping(model, upper):
             for packed in passes({0: rows}, pass_tokens):
                 with torch.no_grad():
                     output_logits(model, packed)
@@ -91,10 +91,8 @@ def beginning_at(model: Any, first: int, states: StatesByRow) -> Iterator[None]:
 
     Passes without adapters go through all layers.
     """
-    layers = model.get_decoder().layers
-    lower = {index: _Skipped(layers[index], without_adapters=False) for index in range(first)}
     embeddings = model.get_input_embeddings()
-    with _replaced(model, lower):
+    with _skipping(model, range(first)):
         model.set_input_embeddings(_Known(embeddings, states))
         try:
             yield
@@ -122,28 +120,28 @@ def _rows(
 
 
 @contextmanager
-def _replaced(model: Any, modules: Mapping[int, torch.nn.Module]) -> Iterator[None]:
-    """Replace layers of a model by index, and put them back afterwards."""
+def _skipping(model: Any, indices: range) -> Iterator[None]:
+    """Leave out layers of a model in passes with adapters."""
     layers = model.get_decoder().layers
-    own = {index: layers[index] for index in modules}
-    for index, module in modules.items():
-        layers[index] = module
+    own = {index: layers[index] for index in indices}
+    for index, layer in own.items():
+        layers[index] = _Skipped(layer)
     try:
         yield
     finally:
-        for index, module in own.items():
-            layers[index] = module
+        for index, layer in own.items():
+            layers[index] = layer
 
 
 class _Skipped(torch.nn.Module):
-    """A layer that passes on what it is given: always, or where adapters are applied."""
+    """A layer that passes on what it is given where adapters are applied."""
 
-    def __init__(self, layer: torch.nn.Module, without_adapters: bool = True) -> None:
+    def __init__(self, layer: torch.nn.Module) -> None:
         super().__init__()
-        self._layer, self._without_adapters = layer, without_adapters
+        self._layer = layer
 
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if self._without_adapters or current_parts().slices:
+        if current_parts().slices:
             return states
         result: torch.Tensor = self._layer(states, *args, **kwargs)
         return result
