@@ -34,6 +34,7 @@ from hf_lorameta.engines.transformers.evaluator import (  # noqa: E402 - it impo
 from hf_lorameta.training import device, trainer  # noqa: E402
 from hf_lorameta.training.bank import general as general_adapter  # noqa: E402
 from hf_lorameta.training.bank import train_bank  # noqa: E402
+from hf_lorameta.training.bank.base import Base  # noqa: E402
 from hf_lorameta.training.bank.tasks import Task, read_tasks  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
@@ -484,6 +485,17 @@ def test_adapters_start_from_a_general_one_that_later_runs_keep(
     extended = train(base, tasks, tmp_path / "bank", settings=settings)
     assert extended.index.general == general
     assert len(steps) == settings.steps  # of the new task alone
+
+
+def test_a_finished_bank_of_a_base_model_without_an_output_prior_is_not_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, tasks = tiny.write_base(tmp_path / "base", "Gemma3"), tiny.write_tasks(tmp_path / "tasks")
+    settings = replace(SETTINGS, general_steps=3)
+    first = train(base, tasks, tmp_path / "bank", settings=settings)
+    assert first.index.output_prior is None
+    monkeypatch.setattr(Base, "load", None)
+    assert train(base, tasks, tmp_path / "bank", settings=settings).index == first.index
 
 
 def test_a_private_task_of_the_general_adapter_alone_keeps_a_bank_private(

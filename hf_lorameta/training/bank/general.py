@@ -20,7 +20,8 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, Option
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
-from hf_lorameta.method.output_prior import PLAIN_DECODERS
+from hf_lorameta.hub.base_model import read_object
+from hf_lorameta.method.output_prior import ARCHITECTURES, PLAIN_DECODERS
 from hf_lorameta.training.bank.base import Loaded
 from hf_lorameta.training.bank.measure_prior import measure_prior
 from hf_lorameta.training.bank.one_task import (
@@ -133,6 +134,12 @@ def _general_task(task: Task, license_: str | None) -> GeneralTask:
         source_revision=task.source_revision,
         license=license_now(task, license_),
     )
+
+
+def may_have_prior(job: TrainingJob) -> bool:
+    """Whether the base model can have an output prior, from its configuration alone."""
+    config = read_object(job.base.folder / "config.json", job.base.name)
+    return config.get("model_type") in ARCHITECTURES and "down_proj" not in job.settings.targets
 
 
 def store_prior(

@@ -37,6 +37,7 @@ from hf_lorameta.training.bank.general import (
     finished_general,
     finished_prior,
     general_factors,
+    may_have_prior,
     open_all,
     store_prior,
     train_general,
@@ -179,7 +180,8 @@ def _general(
     steps = job.settings.general_steps_for(len(tasks))
     general = finished_general(job, tasks)
     prior = finished_prior(job, general) if general else None
-    if not steps or (general and (prior or job.settings.general_only)):
+    done = prior or job.settings.general_only or not may_have_prior(job)
+    if not steps or (general and done):
         return general, prior
     if general:  # the prior is measured on the tasks that it was trained on
         names = {task.name for task in general.tasks}
