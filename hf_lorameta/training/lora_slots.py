@@ -55,7 +55,7 @@ class LoraSlots:
         dtype = torch.promote_types(model.dtype, torch.float32)
         self.size = sum(rank * (m.in_features + m.out_features) for m in layout)
         self.vectors = torch.zeros(4, count, self.size, dtype=dtype, device=model.device)
-        self.parameters, self.gradients, *self.moments = self.vectors
+        self.parameters, self.gradients, *self.moments = self.vectors.unbind()
         self.steps = [0] * count
 
     def attached(self) -> AbstractContextManager[None]:

@@ -32,9 +32,9 @@ from hf_lorameta.engines.transformers.evaluator import (  # noqa: E402 - it impo
     TorchEvaluator,
 )
 from hf_lorameta.training import device, trainer  # noqa: E402
-from hf_lorameta.training.bank import general as general_adapter  # noqa: E402
 from hf_lorameta.training.bank import train_bank  # noqa: E402
 from hf_lorameta.training.bank.base import Base  # noqa: E402
+from hf_lorameta.training.bank.measure_prior import measure_prior  # noqa: E402
 from hf_lorameta.training.bank.tasks import Task, read_tasks  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
@@ -449,13 +449,12 @@ def test_adapters_start_from_a_general_one_that_later_runs_keep(
     train(base, tasks, tmp_path / "bank", settings=replace(settings, general_only=True))
     tiny.write_task(tasks, "topic3", tiny.rows(3))  # not one of the general adapter's tasks
     measured: list[str] = []
-    measure = general_adapter.measure_prior
 
     def recorded(model: Any, layout: Any, factors: Any, rows: Any, *others: Any) -> Any:
         measured.extend(of_task.name for of_task in rows)
-        return measure(model, layout, factors, rows, *others)
+        return measure_prior(model, layout, factors, rows, *others)
 
-    monkeypatch.setattr(general_adapter, "measure_prior", recorded)
+    monkeypatch.setattr("hf_lorameta.training.bank.general.measure_prior", recorded)
     bank = train(base, tasks, tmp_path / "bank", settings=settings)
     general, prior = bank.index.general, bank.index.output_prior
     assert general is not None
