@@ -26,9 +26,6 @@ Progress = Callable[[int, int], None]
 StageProgress = Callable[[str, int, int], None]
 """Called with (title of the stage, steps done, all steps, or 0 if their number is not known)."""
 
-LossProgress = Callable[[int, int, float], None]
-"""Called with (steps done, all steps, mean loss of the rows in nats)."""
-
 
 def no_progress(*_: object) -> None:
     """Report nothing: the default of an argument ``progress``."""

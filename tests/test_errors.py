@@ -89,6 +89,6 @@ def test_python_is_advised_no_argument_that_it_lacks() -> None:
     assert missing == errors._NOT_IN_PYTHON
     for name in missing:
         assert not UsageError("x", hint=Option(name)).__notes__
-    both = UsageError("x", hint=[Option("at_once", 1), Option("private", False)])
+    both = UsageError("x", hint=[Option("general_steps", 1), Option("private", False)])
     assert both.__notes__ == ["add private=False"]
-    assert both.hint == "add --at-once 1, or add --public"
+    assert both.hint == "add --general-steps 1, or add --public"

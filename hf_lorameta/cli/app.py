@@ -107,8 +107,10 @@ def main(arguments: list[str] | None = None) -> None:
         hint = _propose_command(error, arguments) or _hint(error, arguments)
         fail(error, str(error), hint, error.exit_code)
     except SystemExit as end:  # typer exits so where a command was interrupted
-        for note in getattr(getattr(end.__context__, "__cause__", None), "__notes__", ()):
-            typer.echo(printable(note), err=True)
+        cause = getattr(end.__context__, "__cause__", None)
+        if isinstance(cause, KeyboardInterrupt):
+            for note in getattr(cause, "__notes__", ["Interrupted"]):
+                typer.echo(printable(note), err=True)
         raise
     except KeyboardInterrupt:
         sys.exit(130)

@@ -28,7 +28,7 @@ from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
-from hf_lorameta.training.settings import Machine, Settings
+from hf_lorameta.training.settings import Settings
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -71,16 +71,6 @@ class Request:
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")]
     base: Annotated[str, typer.Option(help="Base model: Hub id or folder.")]
     base_revision: Annotated[str | None, typer.Option(help="Revision of the base model.")] = None
-    at_once: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Tasks trained at once. Default: depends on the device.", show_default=False
-        ),
-    ] = None
-    general_without: Annotated[
-        Path | None,
-        typer.Option(help="File of task names to leave out of the general adapter."),
-    ] = None
     instruction: InstructionOption = None
     template: TemplateOption = None
     dtype: Annotated[
@@ -134,22 +124,11 @@ class Request:
         """Return the tasks that were named."""
         from hf_lorameta.training.bank.tasks import read_tasks
 
-        found = read_tasks(
+        return read_tasks(
             self.tasks,
             self.template and from_option(self.template),
             self.instruction and from_option(self.instruction),
         )
-        names = _read_text(self.general_without) if self.general_without else ""
-        left_out = set(names.split())
-        return tuple(dataclasses.replace(t, general=t.name not in left_out) for t in found)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        hint = "name a text file with the names of tasks"
-        raise UsageError(f"{path} cannot be read: {error}", hint=hint) from None
 
 
 def _parameters() -> list[inspect.Parameter]:
@@ -193,8 +172,11 @@ command = with_parameters(_run, _OPTIONS)
 def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.share import push_bank
+    from hf_lorameta.engines.transformers.evaluator import require_eval
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.training.bank.checks import Base
+
+    require_eval()
+    from hf_lorameta.training.bank.base import Base
     from hf_lorameta.training.bank.train_bank import train_bank
 
     hub = Hub(request.token)
@@ -202,16 +184,20 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
         stage_bars(request.quiet) as progress,
         dask_executor(request.dask) if request.dask else nullcontext() as executor,
     ):
-        bank = train_bank(
-            tasks,
-            request.output.resolve(),
-            Base.find(request.base, request.base_revision, hub),
-            settings,
-            Machine(request.dtype, request.at_once),
-            hub=hub,
-            executor=executor,
-            progress=progress,
-        )
+        try:
+            bank = train_bank(
+                tasks,
+                request.output.resolve(),
+                Base.find(request.base, request.base_revision, hub),
+                settings,
+                request.dtype,
+                hub=hub,
+                executor=executor,
+                progress=progress,
+            )
+        except KeyboardInterrupt as error:
+            error.add_note("Run the same command again to go on: finished tasks are kept")
+            raise
     url = push_bank(bank.folder, request.push_to, hub=hub) if request.push_to else None
     _show(bank, url, request.json)
 
@@ -228,11 +214,10 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
     """Print what would be trained on this machine, and how long it takes if that is known."""
     from hf_lorameta.hub.base_model import size_at_hand
     from hf_lorameta.pipeline.budget import measure_operations
-    from hf_lorameta.training.bank.jobs import operations
 
     base, count, general = request.base, len(tasks), settings.general_steps_for(len(tasks))
     size = size_at_hand(base, request.base_revision)
-    seconds = operations(settings, count, size) / measure_operations() if size else None
+    seconds = settings.operations(count, size) / measure_operations() if size else None
     lines = [f"would train for {base}, into {request.output}, where finished tasks are kept:"]
     if general:
         lines.append(f"  a general adapter, {general} steps of {settings.general_rows} rows")
@@ -251,20 +236,21 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
     emit(request.json, data, lambda: "\n".join(lines))
 
 
+# --- as a job -------------------------------------------------------------------------------------
+
+
 def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     """Train as a job, or with ``--dry-run`` only print what it will cost."""
+    from hf_lorameta.hub.base_model import config_json, layers_and_width
     from hf_lorameta.hub.jobs import JobEstimate
-    from hf_lorameta.training.bank.jobs import check_job, count_parameters, operations
 
     base, token = request.base, request.token
     if request.dask:
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
-    if request.general_without:
-        raise UsageError(f"a job cannot access {request.general_without}")
     if not request.dry_run:
-        check_job(tasks, base, request.push_to)
-    parameters = count_parameters(base, request.base_revision, token)
-    work = operations(settings, len(tasks), parameters) if parameters else None
+        _check_job(request, tasks)
+    shape = layers_and_width(config_json(base, request.base_revision, token))
+    work = settings.operations(len(tasks), 12 * shape[0] * shape[1] ** 2) if shape else None
     run_on_jobs(
         ["bank", "train", *request.arguments, "--output", "bank"],
         JobEstimate.of(request.flavor, work, token),
@@ -275,3 +261,17 @@ def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings
         json=request.json,
         with_files=True,
     )
+
+
+def _check_job(request: Request, tasks: "tuple[Task, ...]") -> None:
+    """Raise UsageError if a job could not see tasks or base model, or would lose the bank."""
+    local = next((task.dataset for task in tasks if task.is_local), None)
+    if local:
+        raise UsageError(
+            f"a job cannot access {local}",
+            hint="publish the tasks as datasets on the Hub and name their ids or a manifest",
+        )
+    if Path(request.base).expanduser().exists():
+        raise UsageError(f"a job cannot access the folder {request.base}", hint="name a Hub id")
+    if not request.push_to:
+        raise UsageError("a job's files are lost when it ends", hint=Option("push_to", "user/name"))

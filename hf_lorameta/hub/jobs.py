@@ -10,7 +10,7 @@ from huggingface_hub import errors as hf
 from hf_lorameta.environment import DISTRIBUTION, pip_install, remote_requirement
 from hf_lorameta.errors import HubError, UsageError, first_line
 from hf_lorameta.hub.base_model import DOWNLOAD
-from hf_lorameta.hub.errors import translate
+from hf_lorameta.hub.errors import translated
 from hf_lorameta.hub.repo import Token
 
 _TERAFLOPS = {
@@ -74,10 +74,8 @@ def _hourly_price(flavor: str, token: Token = None) -> float | None:
         UsageError: the Hub offers no such hardware.
         HubError: the Hub refused or did not answer.
     """
-    try:
+    with translated("the Hub's list of hardware"):
         listed: Any = huggingface_hub.list_jobs_hardware(token=token)
-    except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        raise failure("the Hub's list of hardware", error) from None
     found = next((item for item in listed if item.name == flavor), None)
     if found is None:
         names = ", ".join(item.name for item in listed)
@@ -117,15 +115,13 @@ def start(
         "timeout": f"{max(int(_MARGIN * 60 * (estimate.hours or _UNKNOWN_HOURS)), 30)}m",
         "token": token,
     }
-    try:
+    with translated("the job was not accepted"):
         if with_files:
             return huggingface_hub.run_uv_job(
                 _COMMAND, script_args=list(arguments), dependencies=[requirement], **settings
             )
         command = ["uv", "run", "--with", requirement, _COMMAND, *arguments]
         return huggingface_hub.run_job(image=_IMAGE, command=command, name=_COMMAND, **settings)
-    except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        raise failure("the job was not accepted", error) from None
 
 
 def _requirement() -> str:
@@ -157,9 +153,3 @@ def follow(job: Any, token: Token = None) -> Iterator[str]:
     if status.stage != "COMPLETED":
         reason = f": {status.message}" if status.message else ""
         raise HubError(f"the job ended as {status.stage}{reason}", hint=f"see {job.url}")
-
-
-def failure(what: str, error: BaseException) -> HubError:
-    """Return our error for one of the Hub's client."""
-    ours = translate(what, error)
-    return ours if isinstance(ours, HubError) else HubError(f"{what}: {first_line(error)}")

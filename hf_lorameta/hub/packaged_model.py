@@ -101,7 +101,7 @@ def dequantized(gguf: Path) -> Path:
         UsageError: it holds an adapter.
     """
     status = gguf.stat()
-    with _time_shown(f"Reading {gguf.name}"):
+    with time_shown(f"Reading {gguf.name}"):
         digest = _digest(gguf, status.st_mtime_ns, status.st_size)
     target = cache_dir() / "base_models" / f"{_name(gguf)}-{digest[:12]}-v{_CONVERSION}"
     if target.is_dir():
@@ -120,14 +120,14 @@ def dequantized(gguf: Path) -> Path:
                 target,
                 minutes,
             )
-            with _time_shown(f"Dequantizing {gguf.name}"):
+            with time_shown(f"Dequantizing {gguf.name}"):
                 _convert(gguf, partial)
             partial.rename(target)
     return target
 
 
 @contextmanager
-def _time_shown(title: str) -> Iterator[None]:
+def time_shown(title: str) -> Iterator[None]:
     """Show the time that the code in the ``with`` block takes: libraries show bars of parts only.
 
     Nothing is shown of the first two seconds.

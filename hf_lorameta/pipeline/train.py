@@ -1,6 +1,7 @@
 """Fit or train a finished adapter on labeled rows of its dataset: the same, of fewer layers."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +19,7 @@ from hf_lorameta.training.further.settings import (
     depth_of_training,
     settings_for,
 )
-from hf_lorameta.types import LossProgress, Row, StageProgress, no_progress
+from hf_lorameta.types import Row, StageProgress, no_progress
 
 
 def require_fittable(evaluator: TorchEvaluator) -> None:
@@ -60,7 +61,7 @@ def fit_adapter(
         UsageError: the base model cannot be trained here, or memory does not suffice.
     """
     generation, fit = _continue(
-        generation, Rows(train=rows.fit), evaluator, FIT, "Fitting", progress, no_progress
+        generation, Rows(train=rows.fit), evaluator, FIT, "Fitting", progress
     )
     return replace(generation, plan=replace(generation.plan, fit=fit))
 
@@ -71,7 +72,6 @@ def train_adapter(
     evaluator: TorchEvaluator,
     *,
     progress: StageProgress = no_progress,
-    losses: LossProgress = no_progress,
 ) -> Generation:
     """Train a finished adapter further on rows: in all layers, or with many rows the upper half.
 
@@ -83,7 +83,6 @@ def train_adapter(
         rows: those to train on, to decide on, and whose outputs take part count.
         evaluator: the base model.
         progress: called with (stage, done, total): rows passed, then steps.
-        losses: called with (step, steps, loss on held-out rows after the best step so far).
 
     Returns:
         The adapter with its plan's `training`.
@@ -93,9 +92,7 @@ def train_adapter(
         AdapterError: on held-out rows the base model is better, before and after the training.
     """
     depth = depth_of_training(len(rows.train))
-    generation, training = _continue(
-        generation, rows, evaluator, depth, "Training", progress, losses
-    )
+    generation, training = _continue(generation, rows, evaluator, depth, "Training", progress)
     if training.end < training.base:
         raise AdapterError(
             f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
@@ -117,16 +114,17 @@ def _continue(
     depth: Depth,
     title: str,
     progress: StageProgress,
-    losses: LossProgress,
 ) -> tuple[Generation, Training]:
     """Train an adapter in all projections of the layers that a depth names."""
+    from hf_lorameta.engines.transformers.forward import count_tokens
     from hf_lorameta.training.bank.one_task import encode_rows
     from hf_lorameta.training.device import plan_device
     from hf_lorameta.training.further.few_rows import FewRows, continue_training
     from hf_lorameta.training.further.upper_layers import (
+        beginning_at,
         divide_layout,
         first_trained_layer,
-        trained_alone,
+        states_below,
     )
     from hf_lorameta.training.target_layers import with_all_projections
 
@@ -138,12 +136,6 @@ def _continue(
     lower, _ = divide_layout(model, generation.layout, first)
     _, layout = divide_layout(model, with_all_projections(model, generation.layout), first)
     below = [given[module] for module in lower]
-    fit = [Option("fit", change="leave out"), Option("no_fit")]
-    hint = fit if title == "Fitting" else [Option("train", change="leave out")]
-    machine = plan_device(
-        model.config, layout, generation.rank, FOLDS, device=str(model.device), dtype=model.dtype,
-        first=first, hint=hint,
-    )  # fmt: skip
 
     def encode(part: Sequence[Row]) -> list[Tokens]:
         return encode_rows(evaluator, settings.max_length, part)
@@ -151,15 +143,25 @@ def _continue(
     few = FewRows(
         encode(rows.train), encode(rows.decide), [row.output for row in encode(rows.outputs)]
     )
-
-    def stepped(step: int, steps: int, loss: float) -> None:
-        progress(f"{title} on {count} rows", step, steps)
-        losses(step, steps, loss)
-
-    every, passing = [*few.train, *few.held_out], partial(progress, f"Running {count} rows")
-    with trained_alone(model, first, lower, below, every, machine.pass_tokens, passing):
-        start = [given.get(module) for module in layout]
-        factors, training = continue_training(model, layout, start, few, settings, machine, stepped)
+    every, start = [*few.train, *few.held_out], [given.get(module) for module in layout]
+    kept = 4 * width * count_tokens(every) if first else 0
+    fit = [Option("fit", change="leave out"), Option("no_fit")]
+    hint = fit if title == "Fitting" else [Option("train", change="leave out")]
+    machine = plan_device(model, layout, generation.rank, FOLDS, first=first, kept=kept, hint=hint)
+    passing = partial(progress, f"Running {count} rows")
+    stepped = partial(progress, f"{title} on {count} rows")
+    upper: AbstractContextManager[None] = nullcontext()
+    try:
+        if first:
+            states = states_below(model, first, lower, below, every, machine.pass_tokens, passing)
+            upper = beginning_at(model, first, states)
+        with upper:
+            factors, training = continue_training(
+                model, layout, start, few, settings, machine, stepped
+            )
+    except KeyboardInterrupt as error:
+        error.add_note(f"{title} was interrupted before a step had helped: no adapter was made")
+        raise
     layers = len(model.get_decoder().layers) - first if first else 0
     outputs = len({output.strip() for _, output in rows.train})
     training = replace(training, layers=layers, outputs=outputs)

@@ -14,7 +14,8 @@ from hf_lorameta.errors import Advice, UsageError
 from hf_lorameta.formats.lora_layout import Layout
 
 _PASS_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 16384}
-_AT_ONCE = {"cpu": 4, "mps": 4, "cuda": 16}
+AT_ONCE = {"cpu": 4, "mps": 4, "cuda": 16}
+"""Tasks in training at a time, if their states fit in memory."""
 _STATES = 5  # parameters, gradients, two moments, and the best state
 
 
@@ -23,15 +24,11 @@ class DevicePlan:
     """How training uses a machine.
 
     Attributes:
-        device: torch name: cuda, mps or cpu.
-        dtype: torch name of the base model's dtype.
         at_once: number of tasks in training at a time.
         workers: threads that compute passes.
         pass_tokens: maximum tokens of a pass.
     """
 
-    device: str = "cpu"
-    dtype: str = "float32"
     at_once: int = 1
     workers: int = 1
     pass_tokens: int = 1024
@@ -48,54 +45,50 @@ def find_dtype(device: str, folder: Path) -> str:
     """Return the dtype for a base model: bfloat16 where the device multiplies it fast."""
     if device == "cpu":
         return suited_dtype(folder)
-    fast = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if fast else "float32"
 
 
 def plan_device(
-    config: Any,
+    model: Any,
     layout: Layout,
     rank: int,
-    at_once: int | None,
+    at_once: int | None = None,
     *,
-    device: str,
-    dtype: torch.dtype,
-    weights: int = 0,
     first: int = 0,
+    kept: int = 0,
     hint: Sequence[Advice] = (),
 ) -> DevicePlan:
-    """Return how to train on a device, after a check that its memory suffices.
+    """Return how to train on the device of a model, after a check that its memory suffices.
 
     Args:
-        config: of the base model, of transformers.
+        model: of transformers, in memory.
         layout: the adapted modules.
         rank: r.
         at_once: number of adapters in training at a time; None is as many as the device suits.
-        device: torch name.
-        dtype: of the base model.
-        weights: bytes of the base model, unless it is in memory already.
         first: index of the first trained layer.
+        kept: bytes of the states that it takes, see `states_below`.
         hint: what to do if memory does not suffice, besides more of it.
 
     Raises:
-        UsageError: base model, adapters and the activations of a pass do not fit in memory.
+        UsageError: adapters and the activations of a pass do not fit in memory.
     """
-    kind, available = torch.device(device).type, _free_memory(device)
-    name, slow = str(dtype).removeprefix("torch."), kind == "cpu" and is_slow(dtype)
-    width = 4 if slow else dtype.itemsize  # of the values between layers, see `suit_to_cpu`
+    kind, free = model.device.type, _free_memory(model.device) - kept
+    slow = kind == "cpu" and is_slow(model.dtype)
+    width = 4 if slow else model.dtype.itemsize  # of the values between layers, see `suit_to_cpu`
     workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
-    per_token = _token_bytes(config.get_text_config(), width, first) * workers
-    per_adapter, free = _state_bytes(layout, rank), available - weights
+    per_token = _token_bytes(model.config.get_text_config(), width, first) * workers
+    per_adapter = _state_bytes(layout, rank)
     tokens = max(min(_PASS_TOKENS[kind], int(free * 0.6 / per_token)), 0)
-    count = at_once or max(min(_AT_ONCE[kind], int(free * 0.3 / per_adapter)), 1)
+    count = at_once or max(min(AT_ONCE[kind], int(free * 0.3 / per_adapter)), 1)
     if tokens < 64 or count * per_adapter + tokens * per_token > free:
-        needed = weights + count * per_adapter + 64 * per_token
+        needed = kept + count * per_adapter + 64 * per_token
         raise UsageError(
-            f"the base model in {name} and {count} adapters in training need {needed / 1e9:.1f} GB "
-            f"of memory, {available / 1e9:.1f} GB are free on {device}",
+            f"{count} adapters in training need {needed / 1e9:.1f} GB of memory besides the base "
+            f"model, {(free + kept) / 1e9:.1f} GB are free on {model.device}",
             hint=[*hint, "use a machine with more memory"],
         )
-    return DevicePlan(device, name, count, workers, tokens)
+    return DevicePlan(count, workers, tokens)
 
 
 def _state_bytes(layout: Layout, rank: int) -> int:
@@ -115,7 +108,7 @@ def _token_bytes(text: Any, width: int, first: int) -> float:
     return float(max(activations, (activations + logits) / (1 + OUTPUT_TOKEN_COST)))
 
 
-def _free_memory(device: str) -> int:
-    if torch.device(device).type == "cuda":
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return available_memory()

@@ -7,7 +7,7 @@ checkpoint are each one operation; A and B of the modules are views of it, on wh
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -34,6 +34,7 @@ class LoraSlots:
         clip: maximum norm of a slot's gradient; infinity does not clip.
 
     Attributes:
+        vectors: (4, K, P), the parameters, the gradients and the two moments of AdamW, as follows.
         parameters: (K, P). P is the concatenation of A (r, in) and B (out, r) of every module.
         gradients: (K, P), which the backward pass adds to.
         moments: two of (K, P), those of AdamW.
@@ -53,10 +54,8 @@ class LoraSlots:
         self._model, self._scaling, self._clip = model, scaling, clip
         dtype = torch.promote_types(model.dtype, torch.float32)
         self.size = sum(rank * (m.in_features + m.out_features) for m in layout)
-        self.parameters, self.gradients, first, second = (
-            torch.zeros(count, self.size, dtype=dtype, device=model.device) for _ in range(4)
-        )
-        self.moments = (first, second)
+        self.vectors = torch.zeros(4, count, self.size, dtype=dtype, device=model.device)
+        self.parameters, self.gradients, *self.moments = self.vectors.unbind()
         self.steps = [0] * count
 
     def attached(self) -> AbstractContextManager[None]:
@@ -83,23 +82,9 @@ class LoraSlots:
 
     def start(self, slot: int, initial: torch.Tensor) -> None:
         """Begin a new adapter, (P,), with a new state of the optimizer."""
+        self.vectors[:, slot] = 0
         self.parameters[slot] = initial
-        for buffer in (self.gradients, *self.moments):
-            buffer[slot] = 0
         self.steps[slot] = 0
-
-    def state(self, slot: int) -> dict[str, torch.Tensor]:
-        """Return a copy of what training has changed, on the CPU."""
-        rows = [self.parameters[slot], *(moment[slot] for moment in self.moments)]
-        names = ("parameters", "first_moment", "second_moment")
-        return {name: row.cpu().clone() for name, row in zip(names, rows, strict=True)}
-
-    def restore(self, slot: int, state: Mapping[str, torch.Tensor], steps: int) -> None:
-        """Continue an adapter from its `state` after a number of steps."""
-        self.start(slot, state["parameters"])
-        self.moments[0][slot] = state["first_moment"]
-        self.moments[1][slot] = state["second_moment"]
-        self.steps[slot] = steps
 
     def update(self, slot: int, lr: float) -> None:
         """Clip a slot's gradient, take a step of AdamW without weight decay, and clear it."""

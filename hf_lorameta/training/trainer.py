@@ -262,7 +262,8 @@ class Trainer:
 
         for run, slots in self._runs.items():
             if path := self._path(run):
-                tensors = self.slots.state(slots[0]) | {"best": run.best.cpu()}
+                vectors = self.slots.vectors[:, slots[0]].contiguous()
+                tensors = {"vectors": vectors, "best": run.best}
                 state = {name: getattr(run, name) for name in _KEPT}
                 content = save(tensors, {"key": run.key, "run": json.dumps(state)})
                 write_atomically(path, content)
@@ -276,16 +277,17 @@ class Trainer:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
-                if metadata.get("key") != run.key:
-                    return False
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                vectors, best = (file.get_tensor(name) for name in ("vectors", "best"))
         except (OSError, SafetensorError):
+            return False
+        if metadata["key"] != run.key:
             return False
         for name, value in json.loads(metadata["run"]).items():
             setattr(run, name, value)
-        run.best = tensors.pop("best").to(self.initial.device)
+        run.best = best.to(self.initial.device)
         for slot in self._runs[run]:
-            self.slots.restore(slot, tensors, run.step)
+            self.slots.vectors[:, slot] = vectors
+            self.slots.steps[slot] = run.step
         for _ in range(run.step):
             next(run.batches)
         return True

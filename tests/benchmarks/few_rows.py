@@ -173,24 +173,14 @@ class FewRows(Everyday):
     def _train(self, task: str, rows: int) -> Result:
         generation = self._generation(self._plan(task, train=rows))
         started = time.process_time()
-        curve: list[tuple[float, float]] = []
-        trained = train_adapter(
-            generation,
-            draw_rows(generation.plan.recipe, read(task, "train")),
-            self.evaluator,
-            losses=lambda step, steps, loss: curve.append((time.process_time() - started, loss)),
-        )
+        labeled = draw_rows(generation.plan.recipe, read(task, "train"))
+        trained = train_adapter(generation, labeled, self.evaluator)
         cpu = time.process_time() - started
         training = trained.plan.training
         assert training is not None
         facts = ("steps", "start", "end")
         result = {**self._score(task, trained), "cpu": cpu}
-        result |= {name: getattr(training, name) for name in facts}
-        if rows == ALL:
-            target = self.result(task, "PEFT all")["end"]
-            reached = [seconds for seconds, loss in curve if loss <= target]
-            result["cpu to PEFT's loss"] = min(reached, default=float("nan"))
-        return result
+        return result | {name: getattr(training, name) for name in facts}
 
     @cached_property
     def _peft_evaluator(self) -> TorchEvaluator:

@@ -106,7 +106,7 @@ class Measurements:
         layout = with_all_projections(model, self._plan.layout)
         width = model.config.hidden_size
         settings = settings_for(ROWS, depth_of_training(ROWS), width, rank, 0)
-        machine = plan_device(model.config, layout, rank, FOLDS, device="cpu", dtype=model.dtype)
+        machine = plan_device(model, layout, rank, FOLDS)
         rows = [self._rows[fold::FOLDS] for fold in range(FOLDS)]
         run = Run("few rows", repeat(rows), [of_fold[:1] for of_fold in rows], settings.steps)
         with Trainer(model, layout, settings, machine, FOLDS) as trainer:

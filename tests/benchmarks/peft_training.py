@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.training.further.few_rows import batches, split, steps_on_all
+from hf_lorameta.training.further.few_rows import batches, split
 from hf_lorameta.training.settings import Settings
 
 _IGNORED = -100
@@ -62,7 +62,7 @@ class PeftTraining:
         steps = min(sums, key=lambda step: (sums[step], step))
         train: Sequence[Tokens] = parts[0][0]
         if len(parts) > 1:
-            train, steps = rows, steps_on_all(steps, len(parts), self._settings)
+            train, steps = rows, min(2 * steps, self._settings.steps)
         self._reset()
         for _ in self._steps(train, steps):
             pass

@@ -94,6 +94,8 @@ adapter_folder.locate_adapter = locate_adapter
 def test_an_interrupted_command_says_how_to_resume(cli: Shell) -> None:
     stopped = cli("inspect", "a", before=INTERRUPTED, code=130)
     assert "resume with: hf-lorameta push --from a" in stopped.err
+    without_note = INTERRUPTED.replace("    error.add_note", "    str")
+    assert cli("inspect", "a", before=without_note, code=130).err == "Interrupted\n"
 
 
 def test_control_characters_of_a_dataset_do_not_reach_the_terminal(cli: Shell) -> None:

@@ -56,14 +56,14 @@ import hf_lorameta.bank.fit_neural_rule as fit
 fit.fit_bank = lambda bank, progress, **_: [progress("wd", i, 3) for i in (0, 1)] and {}
 """
 FAKE_BANK_TRAINING = """
-import hf_lorameta.training.bank.checks as checks
+import hf_lorameta.training.bank.base as found
 import hf_lorameta.training.bank.train_bank as training
 def train_bank(*arguments, progress, **options):
     for stage in ("Training the general adapter", "Training the adapters"):
         progress(stage, 1, 10), progress(stage, 3, 10)
     raise SystemExit
 training.train_bank = train_bank
-checks.Base.find = lambda *arguments: None
+found.Base.find = lambda *arguments: None
 """
 FAKE_DEMO = """
 import sys

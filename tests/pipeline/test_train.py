@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Recipe, generate  # noqa: E402 - they import torch
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.scoring import Tokens  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
@@ -194,6 +194,23 @@ def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
         monkeypatch.setattr("hf_lorameta.pipeline.make.fit_adapter", pytest.fail)
         with pytest.raises(UsageError, match="cannot be trained here: its layers are not all"):
             make_adapter(plan, rows, session)
+
+
+@pytest.mark.parametrize("stage", ["Running 80 rows", "Training on 80 rows"])
+def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(
+    tiny_bank: Bank, tmp_path: Path, stage: str
+) -> None:
+    lines = [{"input": f"say {word} {i}", "output": word} for i in range(20) for word in "abcd"]
+    new = tiny.write_task(tmp_path, "many", lines)
+
+    def interrupted(title: str, done: int, total: int) -> None:
+        if title == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        generate(new, tiny_bank, Recipe(rank=4, train=80), progress=interrupted)
+    [note] = caught.value.__notes__
+    assert note == "Training was interrupted before a step had helped: no adapter was made"
 
 
 def test_an_adapter_worse_than_the_base_model_is_refused(

@@ -47,7 +47,7 @@ def train(
     rows: list[Tokens] = ROWS,
     settings: Settings = SETTINGS,
     start: Factors | None = None,
-    progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+    progress: Callable[[int, int], None] = lambda done, steps: None,
     outputs: Sequence[list[int]] = (),
 ) -> Continued:
     """Train an adapter, by default a random small one, in float64."""
@@ -130,7 +130,7 @@ def _loss(model: object, row: Tokens) -> Any:
 
 def test_with_few_rows_all_are_trained_on_in_the_end(base: Path) -> None:
     seen: list[tuple[int, int]] = []
-    result = train(base, progress=lambda done, steps, loss: seen.append((done, steps)))
+    result = train(base, progress=lambda done, steps: seen.append((done, steps)))
     assert result.training.held_out == len(ROWS)
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
     assert seen[0][1] == 2 * SETTINGS.steps
@@ -214,11 +214,11 @@ def test_rows_with_the_same_output_are_in_both_folds() -> None:
         assert sorted(row.output for row in held_out) == [[1], [2], [3], [4]]
 
 
-def interrupting(stop: int) -> Callable[[int, int, float], None]:
+def interrupting(stop: int) -> Callable[[int, int], None]:
     """Return a progress that interrupts at this call."""
     calls = count(1)
 
-    def progress(done: int, steps: int, loss: float) -> None:
+    def progress(done: int, steps: int) -> None:
         if next(calls) == stop:
             raise KeyboardInterrupt
 

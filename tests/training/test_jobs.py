@@ -15,11 +15,11 @@ from hf_lorameta.cli.app import app
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, UsageError
 from hf_lorameta.hub import base_model
 from hf_lorameta.pipeline import budget
-from hf_lorameta.training.bank import jobs
 from hf_lorameta.training.settings import Settings
 from tests.test_environment import REPOSITORY, install
 
 TOKEN = "hf_secret"
+CONFIG = {"num_hidden_layers": 30, "hidden_size": 576}
 
 
 class Client:
@@ -27,12 +27,10 @@ class Client:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.jobs: list[dict[str, Any]] = []
-        for name in (
-            "run_uv_job", "fetch_job_logs", "inspect_job", "list_jobs_hardware",
-            "get_safetensors_metadata",
-        ):  # fmt: skip
+        for name in ("run_uv_job", "fetch_job_logs", "inspect_job", "list_jobs_hardware"):
             monkeypatch.setattr(huggingface_hub, name, getattr(self, name))
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
+        monkeypatch.setattr(base_model, "config_json", lambda *_: CONFIG)
 
     def run_uv_job(self, script: str, **options: Any) -> Any:
         self.jobs.append({"script": script, **options})
@@ -50,9 +48,6 @@ class Client:
             SimpleNamespace(name="a10g-large", unit_cost_usd=0.025, unit_label="minute"),
             SimpleNamespace(name="new-flavor", unit_cost_usd=0.1, unit_label="minute"),
         ]
-
-    def get_safetensors_metadata(self, repo: str, **_: object) -> Any:
-        return SimpleNamespace(parameter_count={"BF16": 500_000_000})
 
 
 @pytest.fixture
@@ -121,8 +116,7 @@ def test_a_dry_run_without_jobs_says_what_is_trained_here_and_asks_nothing(
     def asked(*_: object, **__: object) -> None:
         raise AssertionError("the Hub was asked")
 
-    for name in ("list_jobs_hardware", "get_safetensors_metadata"):
-        monkeypatch.setattr(huggingface_hub, name, asked)
+    monkeypatch.setattr(huggingface_hub, "list_jobs_hardware", asked)
     command = ("org/one", "org/two", "-o", "bank", "--dry-run", "--steps", "5", "--base")
     code, out, _ = run(*command, "org/base")
     assert code == 0
@@ -137,7 +131,7 @@ def test_a_dry_run_without_jobs_says_what_is_trained_here_and_asks_nothing(
     monkeypatch.setattr(base_model, "read_metadata", lambda path: metadata)
     monkeypatch.setattr(budget, "measure_operations", lambda: 1e12)
     seconds = json.loads(run(*command, "org/base", "--json")[1])["seconds"]
-    expected = jobs.operations(Settings(steps=5), 2, 12 * 30 * 576**2) / 1e12
+    expected = Settings(steps=5).operations(2, 12 * 30 * 576**2) / 1e12
     assert seconds == pytest.approx(expected)
     assert "at most about" in run(*command, "org/base")[1]
 

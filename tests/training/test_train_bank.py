@@ -5,6 +5,7 @@ import math
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,14 @@ from tests.training import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from hf_lorameta.engines.transformers import dtype  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import (  # noqa: E402 - it imports torch
     TorchEvaluator,
 )
 from hf_lorameta.training import device, trainer  # noqa: E402
 from hf_lorameta.training.bank import train_bank  # noqa: E402
+from hf_lorameta.training.bank.base import Base  # noqa: E402
+from hf_lorameta.training.bank.measure_prior import measure_prior  # noqa: E402
 from hf_lorameta.training.bank.tasks import Task, read_tasks  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
@@ -54,8 +58,7 @@ def train(base: Path, tasks: Path, folder: Path, **options: Any) -> Bank:
 
 
 def lines(bank: Bank) -> list[dict[str, Any]]:
-    text = (bank.folder / train_bank.LOG_FILE).read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    return train_bank.training_log(bank)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
@@ -247,13 +250,17 @@ def test_jobs_of_an_executor_give_the_same_bank(base: Path, tmp_path: Path) -> N
 # --- errors -------------------------------------------------------------------------------------
 
 
-def test_a_base_model_beyond_memory_is_an_error_before_it_is_loaded(
+def test_a_training_beyond_memory_is_an_error_as_is_a_base_model_before_it_is_loaded(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks")
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
-    monkeypatch.setattr(train_bank, "TorchEvaluator", None)
     with pytest.raises(UsageError, match="GB are free on cpu"):
-        train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank")
+        train(base, tasks, tmp_path / "bank")
+    monkeypatch.setattr(dtype, "available_memory", lambda: 10_000)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", None)
+    with pytest.raises(UsageError, match=r"the base model needs 0\.0 GB"):
+        train(base, tasks, tmp_path / "bank")
 
 
 def test_no_adapter_that_was_built_is_dropped(base: Path, bank: Built, tmp_path: Path) -> None:
@@ -287,8 +294,9 @@ def test_unknown_targets_are_refused(base: Path, tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 1)
     with pytest.raises(UsageError, match="no linear layers nope"):
         train(base, tasks, tmp_path / "bank", settings=Settings(targets=("nope",)))
-    with pytest.raises(LoraMetaError, match="cannot load a model"):
-        train(tasks, tasks, tmp_path / "bank")
+    with pytest.raises(LoraMetaError, match=r"has no tokenizer\.json, which a bank needs"):
+        train(tasks, tasks, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -381,8 +389,8 @@ def test_hub_datasets_and_manifests_are_tasks(
 KILLED = """
 import os, signal, threading, time
 from pathlib import Path
-from hf_lorameta.training import trainer
-trainer.CHECKPOINT_SECONDS = 0.2; step = trainer.Trainer._step
+from hf_lorameta.training import device, trainer
+device.AT_ONCE["cpu"] = 2; trainer.CHECKPOINT_SECONDS = 0.2; step = trainer.Trainer._step
 def slow(self): time.sleep(0.1); step(self)
 trainer.Trainer._step = slow
 def kill():
@@ -403,8 +411,7 @@ def test_a_killed_training_resumes(
 ) -> None:
     tasks, folder = tiny.write_tasks(tmp_path / "tasks", 4), tmp_path / "bank"
     command = ("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS)
-    options = ("--general-steps", 0, "--at-once", 2)
-    cli(*command, *options, before=KILLED, code=-signal.SIGKILL)
+    cli(*command, "--general-steps", 0, before=KILLED, code=-signal.SIGKILL)
     finished = sorted(path.stem for path in (folder / "adapters").glob("*.safetensors"))
     assert len(finished) == 2
     modified = {name: (folder / adapter_path(name)).stat().st_mtime_ns for name in finished}
@@ -419,15 +426,39 @@ def test_a_killed_training_resumes(
         assert ours.sha256 == theirs.sha256
 
 
+INTERRUPTED = """
+from hf_lorameta.training import trainer
+def _step(self): raise KeyboardInterrupt
+trainer.Trainer._step = _step
+"""
+
+
+@pytest.mark.usefixtures("model_commands")
+def test_an_interrupted_training_says_how_to_go_on(base: Path, cli: Shell, tmp_path: Path) -> None:
+    command = ("bank", "train", tiny.write_tasks(tmp_path / "tasks"), "-o", "bank", "--base", base)
+    stopped = cli(*command, *OPTIONS, before=INTERRUPTED, code=130)
+    assert "Run the same command again to go on: finished tasks are kept" in stopped.err
+
+
 def test_adapters_start_from_a_general_one_that_later_runs_keep(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = tiny.write_tasks(tmp_path / "tasks", 4)
-    settings = Settings(**SETTINGS.to_dict() | {"general_steps": 6, "general_rows": 3})
-    options = {"settings": settings, "without_general": {"topic3"}}
-    bank = train(base, tasks, tmp_path / "bank", **options)
+    tasks = tiny.write_tasks(tmp_path / "tasks", 3)
+    changes: dict[str, Any] = {"general_steps": 6, "general_rows": 3}
+    settings = Settings(**SETTINGS.to_dict() | changes)
+    train(base, tasks, tmp_path / "bank", settings=replace(settings, general_only=True))
+    tiny.write_task(tasks, "topic3", tiny.rows(3))  # not one of the general adapter's tasks
+    measured: list[str] = []
+
+    def recorded(model: Any, layout: Any, factors: Any, rows: Any, *others: Any) -> Any:
+        measured.extend(of_task.name for of_task in rows)
+        return measure_prior(model, layout, factors, rows, *others)
+
+    monkeypatch.setattr("hf_lorameta.training.bank.general.measure_prior", recorded)
+    bank = train(base, tasks, tmp_path / "bank", settings=settings)
     general, prior = bank.index.general, bank.index.output_prior
     assert general is not None
+    assert measured == [f"topic{i}" for i in range(3)]
     assert [task.name for task in general.tasks] == [f"local--topic{i}" for i in range(3)]
     assert bank.verify() == []
     assert len(bank) == 4  # the general adapter is no entry
@@ -443,16 +474,27 @@ def test_adapters_start_from_a_general_one_that_later_runs_keep(
     assert bank.output_prior.backgrounds.sum(1) == pytest.approx([1, 1])
     before = tree(bank.folder)
     steps = count_steps(monkeypatch)
-    assert tree(train(base, tasks, tmp_path / "bank", **options).folder) == before
+    assert tree(train(base, tasks, tmp_path / "bank", settings=settings).folder) == before
     (tasks / "meta.json").write_text('{"topic1": {"license": "MIT"}}')
-    licensed = train(base, tasks, tmp_path / "bank", **options).index.general
+    licensed = train(base, tasks, tmp_path / "bank", settings=settings).index.general
     assert licensed is not None
     assert [task.license for task in licensed.tasks] == [None, "MIT", None]
     (tasks / "meta.json").unlink()
     tiny.write_task(tasks, "topic9", tiny.rows(2))
-    extended = train(base, tasks, tmp_path / "bank", **options)
+    extended = train(base, tasks, tmp_path / "bank", settings=settings)
     assert extended.index.general == general
     assert len(steps) == settings.steps  # of the new task alone
+
+
+def test_a_finished_bank_of_a_base_model_without_an_output_prior_is_not_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, tasks = tiny.write_base(tmp_path / "base", "Gemma3"), tiny.write_tasks(tmp_path / "tasks")
+    settings = replace(SETTINGS, general_steps=3)
+    first = train(base, tasks, tmp_path / "bank", settings=settings)
+    assert first.index.output_prior is None
+    monkeypatch.setattr(Base, "load", None)
+    assert train(base, tasks, tmp_path / "bank", settings=settings).index == first.index
 
 
 def test_a_private_task_of_the_general_adapter_alone_keeps_a_bank_private(

@@ -1,6 +1,5 @@
 """Passes that begin at a layer give the losses and gradients of passes through all layers."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,7 +44,7 @@ def losses_and_gradients(
 
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", ["Llama", "Qwen2", "Qwen3", "Phi3", "SmolLM3", "Gemma2", "Gemma3"])
-def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str, tmp_path: Path) -> None:
+def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str) -> None:
     model = model_of(name)
     layout = find_layout(model, targets_of(name))
     pairs = random_pairs(layout, RANK, scale=0.2)
@@ -55,7 +54,7 @@ def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str, tmp_
     lower, upper = divide_layout(model, layout, first)
     assert len(upper) == 2 * len(lower)
     loss, base, gradients = losses_and_gradients(model, layout, pairs, ROWS[rows])
-    below = states_below(model, first, lower, [by_module[m] for m in lower], ROWS[rows], tmp_path)
+    below = states_below(model, first, lower, [by_module[m] for m in lower], ROWS[rows])
     with beginning_at(model, first, below):
         found = losses_and_gradients(model, upper, [by_module[m] for m in upper], ROWS[rows])
     assert found[0] == pytest.approx(loss, rel=1e-9)
@@ -64,16 +63,6 @@ def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str, tmp_
         for factor, other in zip(expected, given, strict=True):
             torch.testing.assert_close(other, factor, rtol=1e-6, atol=1e-9)
     assert losses_and_gradients(model, layout, pairs, ROWS[rows])[:2] == (loss, base)
-
-
-def test_large_states_are_in_a_file(tmp_path: Path) -> None:
-    model, rows = model_of("Llama"), ROWS["shared"]
-    inside, outside = (
-        states_below(model, 1, (), (), rows, tmp_path, in_memory=limit) for limit in (1 << 20, 0)
-    )
-    assert (tmp_path / "below").stat().st_size == 8 * 32 * sum(map(len, inside))
-    assert inside.keys() == outside.keys()
-    assert all(torch.equal(inside[row], outside[row]) for row in inside)
 
 
 def test_models_whose_layers_share_more_than_states_are_trained_whole() -> None:

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from hf_lorameta import Bank, Generation, Recipe, generate
 from hf_lorameta.engines.scoring import Tokens
@@ -90,16 +90,15 @@ def train_bank(
 ) -> "Bank":
     """Train a bank on the tasks that a path names, in float32 unless `dtype` is given."""
     from hf_lorameta.hub.client import Hub
+    from hf_lorameta.training import device
     from hf_lorameta.training.bank import train_bank as training
-    from hf_lorameta.training.bank.checks import Base
+    from hf_lorameta.training.bank.base import Base
     from hf_lorameta.training.bank.tasks import read_tasks
-    from hf_lorameta.training.settings import Machine
 
-    without = options.pop("without_general", ())
-    machine = Machine(options.pop("dtype", "float32"), options.pop("at_once", None))
-    listed = [replace(task, general=task.name not in without) for task in read_tasks([str(tasks)])]
-    found = Base.find(str(base), None, Hub(False))
-    return training.train_bank(listed, folder, found, settings, machine, **options)
+    hub, listed = Hub(False), read_tasks([str(tasks)])
+    found, dtype = Base.find(str(base), None, hub), options.pop("dtype", "float32")
+    with patch.dict(device.AT_ONCE, cpu=options.pop("at_once", 4)):
+        return training.train_bank(listed, folder, found, settings, dtype, hub=hub, **options)
 
 
 def tokens(topic: int, number: int = 16, shared: bool = True) -> list[Tokens]:

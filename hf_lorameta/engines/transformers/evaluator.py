@@ -21,7 +21,7 @@ from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
+from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers, time_shown
 from hf_lorameta.types import FactorPair, Row, no_progress
 
 _OTHER_WEIGHTS = (
@@ -75,7 +75,7 @@ class TorchEvaluator(scoring.Evaluator):
         found = dtype == "auto"
         dtype = suited_dtype(folder) if found else dtype
         require_memory(folder, dtype)
-        with loading_model():
+        with loading_model(), time_shown("Loading the base model"):
             self._use(*_load(folder, dtype))
         if found:
             self.suit_to_cpu()

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, geometric_mean
-from typing import TYPE_CHECKING
 
 from hf_lorameta.bank.arrays import prior_to_arrays, save_arrays
 from hf_lorameta.bank.entry import read_record, store_record
@@ -21,20 +20,21 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, Option
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
-from hf_lorameta.method.output_prior import PLAIN_DECODERS
+from hf_lorameta.hub.base_model import read_object
+from hf_lorameta.method.output_prior import ARCHITECTURES, PLAIN_DECODERS
+from hf_lorameta.training.bank.base import Loaded
+from hf_lorameta.training.bank.measure_prior import measure_prior
 from hf_lorameta.training.bank.one_task import (
-    Loaded,
     OpenTask,
     TrainingJob,
     digest_of_key,
     license_now,
     open_task,
 )
+from hf_lorameta.training.bank.runs import TaskRows, general_run
 from hf_lorameta.training.bank.tasks import Task
+from hf_lorameta.training.trainer import Trainer
 from hf_lorameta.types import FactorPair, StageProgress
-
-if TYPE_CHECKING:
-    from hf_lorameta.training.bank.runs import TaskRows
 
 _HELD_OUT = 256
 """Held-out rows of all tasks together, about."""
@@ -79,9 +79,6 @@ def train_general(
     Raises:
         BankError: it did not learn.
     """
-    from hf_lorameta.training.bank.runs import general_run
-    from hf_lorameta.training.trainer import Trainer
-
     settings = job.settings.of_general(len(opened))
     tasks, slots = [task.rows for task in opened], loaded.plan.workers
     key = digest_of_key({**job.shared_key(), "rows": [rows.key for rows in tasks]})
@@ -123,7 +120,7 @@ def train_general(
     return entry
 
 
-def _output_length(tasks: Sequence["TaskRows"]) -> float:
+def _output_length(tasks: Sequence[TaskRows]) -> float:
     """Return the geometric mean over tasks of the mean length of their outputs, without the end."""
     means = [fmean(max(len(row.output) - 1, 1) for row in task.train) for task in tasks]
     return geometric_mean(means)
@@ -139,6 +136,12 @@ def _general_task(task: Task, license_: str | None) -> GeneralTask:
     )
 
 
+def may_have_prior(job: TrainingJob) -> bool:
+    """Whether the base model can have an output prior, from its configuration alone."""
+    config = read_object(job.base.folder / "config.json", job.base.name)
+    return config.get("model_type") in ARCHITECTURES and "down_proj" not in job.settings.targets
+
+
 def store_prior(
     opened: Sequence[OpenTask],
     job: TrainingJob,
@@ -147,8 +150,6 @@ def store_prior(
     progress: StageProgress,
 ) -> OutputPriorEntry | None:
     """Measure the output prior and store it; None if the architecture has none."""
-    from hf_lorameta.training.bank.measure_prior import measure_prior
-
     prior = measure_prior(
         loaded.evaluator.model,
         loaded.layout,

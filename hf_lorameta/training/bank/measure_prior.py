@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.forward import token_losses
+from hf_lorameta.engines.transformers.forward import output_logits
 from hf_lorameta.engines.transformers.lora_layer import applied
 from hf_lorameta.engines.transformers.packing import passes, using_row_attention
 from hf_lorameta.formats.lora_layout import Layout, Module
@@ -26,8 +25,7 @@ _UNSEEN = 1e-4
 """Share of a background distribution that tokens share which no output has."""
 
 
-@dataclass(frozen=True, eq=False)
-class States:
+class States(NamedTuple):
     """What the last down-projection and the final norm see where output tokens are predicted.
 
     On the CPU: what is computed from them needs float64, which mps lacks.
@@ -68,11 +66,20 @@ def measure_prior(
     decoder, projection = model.get_decoder(), last_projection(model)
     if projection in layout:
         return None
-    inputs, states, first, weights = _record(model, layout, general, tasks, pass_tokens, progress)
-    gates = _regress(inputs, weights, torch.stack([first, 1 - first], 1))
+    kept, weights, first = list[States](), list[float](), list[float]()
+    for number, task in enumerate(tasks):
+        progress(number, len(tasks))
+        rows = task.train[:_ROWS]
+        kept.append(collect_states(model, layout, general, rows, pass_tokens))
+        of_task = [float(i == 0) for row in rows for i in range(len(row.output))]
+        first += of_task
+        weights += [1 / (len(of_task) * len(tasks))] * len(of_task)
+    inputs, sums = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    by_token, is_first = torch.tensor(weights), torch.tensor(first)  # each task weighs alike
+    gates = _regress(inputs, by_token, torch.stack([is_first, 1 - is_first], 1))
     epsilon = getattr(decoder.norm, "variance_epsilon", 1e-6)
-    inverse = (states.square().mean(1) + epsilon).rsqrt()
-    scale = 1 / (inverse * weights).sum()
+    inverse = (sums.square().mean(1) + epsilon).rsqrt()
+    scale = 1 / (inverse * by_token).sum()
     weight, norm = model.get_output_embeddings().weight, decoder.norm.weight
     vectors = weight.cpu().float() * norm.cpu().float()
     directions = _main_directions(vectors)
@@ -82,38 +89,6 @@ def measure_prior(
         (directions * scale).numpy(),
         gates.T.float().numpy().copy(),
         np.stack([_background(tasks, part, len(vectors)) for part in (_FIRST, _LATER)]),
-    )
-
-
-def _record(
-    model: Any,
-    layout: Layout,
-    general: Sequence[FactorPair],
-    tasks: Sequence[TaskRows],
-    pass_tokens: int,
-    progress: Progress,
-) -> tuple[torch.Tensor, ...]:
-    """Run some rows of each task; return what is seen where output tokens are predicted.
-
-    Returns:
-        Inputs of the projection (n, in), states before the final norm (n, d), whether the token is
-        the first of its output (n,), and weights (n,) that sum to one, equally over the tasks.
-    """
-    kept: list[States] = []
-    first: list[float] = []
-    weights: list[float] = []
-    for number, task in enumerate(tasks):
-        progress(number, len(tasks))
-        rows = task.train[:_ROWS]
-        kept.append(collect_states(model, layout, general, rows, pass_tokens=pass_tokens))
-        count = len(kept[-1].sums)
-        first += [float(i == 0) for row in rows for i in range(len(row.output))]
-        weights += [1 / (count * len(tasks))] * count
-    return (
-        torch.cat([states.inputs for states in kept]),
-        torch.cat([states.sums for states in kept]),
-        torch.tensor(first),
-        torch.tensor(weights),
     )
 
 
@@ -142,25 +117,20 @@ def collect_states(
         rows: each within the model's context.
         pass_tokens: maximum tokens of a pass.
     """
-    decoder = model.get_decoder()
-    kept: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-
-    def keep(values: list[torch.Tensor]) -> Any:
-        return lambda _, inputs: values.append(inputs[0].detach().flatten(0, -2).float())
-
-    seen_by = (model.get_submodule(last_projection(model).name), decoder.norm)
+    watched = (model.get_submodule(last_projection(model).name), model.get_decoder().norm)
+    seen, kept = list[torch.Tensor](), list[list[torch.Tensor]]()
     with ExitStack() as stack:
         stack.enter_context(using_row_attention(model))
         stack.enter_context(applied(model, layout, factors))
-        for module, values in zip(seen_by, kept, strict=True):
-            stack.callback(module.register_forward_pre_hook(keep(values)).remove)
+        for module in watched:
+            hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
+            stack.callback(hook.remove)
         for packed in passes({0: rows}, pass_tokens):
+            seen.clear()
             with torch.no_grad():
-                token_losses(model, packed)
-            at = torch.tensor(packed.predicting)
-            for values in kept:
-                values[-1] = values[-1][at].cpu()
-    return States(*map(torch.cat, kept))
+                output_logits(model, packed)
+            kept.append([values[packed.predicting].float().cpu() for values in seen])
+    return States(*map(torch.cat, zip(*kept, strict=True)))
 
 
 def _regress(x: torch.Tensor, weights: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

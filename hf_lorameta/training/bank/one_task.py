@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from hf_lorameta.bank.build import Outcome
 from hf_lorameta.bank.entry import finished_entry, store_entry
@@ -29,16 +29,13 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.bank.checks import Base
+from hf_lorameta.training.bank.base import Base, Loaded
 from hf_lorameta.training.bank.forms import Forms
+from hf_lorameta.training.bank.runs import TaskRows
 from hf_lorameta.training.bank.tasks import Task
-from hf_lorameta.training.settings import Machine, Settings
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.trainer import Run
 from hf_lorameta.types import FactorPair, Row
-
-if TYPE_CHECKING:
-    from hf_lorameta.training.bank.runs import TaskRows
-    from hf_lorameta.training.device import DevicePlan
-    from hf_lorameta.training.trainer import Run
 
 _FORMAT = 3
 """Version of the training; adapters of another version are trained again."""
@@ -55,7 +52,7 @@ class TrainingJob:
         base: the base model.
         tokenizer: SHA-256 of ``tokenizer.json``.
         settings: of the training.
-        machine: what to use of each machine; its dtype is known.
+        dtype: torch name of the base model's dtype.
         general: SHA-256 of the weights of the general adapter, from which the tasks' adapters
             start; None starts from zero.
         chat: chat template of the base model, with ``{prompt}``; None if rows stay as they are, or
@@ -67,7 +64,7 @@ class TrainingJob:
     base: Base
     tokenizer: str
     settings: Settings
-    machine: Machine
+    dtype: str
     general: str | None = None
     chat: str | None = None
 
@@ -91,7 +88,7 @@ class TrainingJob:
         return {
             "training": _FORMAT,
             "settings": self.settings.to_dict(),
-            "dtype": self.machine.dtype,
+            "dtype": self.dtype,
             "base": self.base.digest,
             "tokenizer": self.tokenizer,
             "chat": self.chat,
@@ -102,19 +99,9 @@ class TrainingJob:
         """Folder in the bank's with records of what is finished, and states of what is not."""
         return self.folder / WORK_FOLDER
 
-
-class Loaded(NamedTuple):
-    """The base model in memory, ready for training.
-
-    Attributes:
-        evaluator: the base model and its tokenizer.
-        layout: the adapted modules.
-        plan: how training uses the machine.
-    """
-
-    evaluator: TorchEvaluator
-    layout: Layout
-    plan: "DevicePlan"
+    def load(self) -> Loaded:
+        """Load the base model, see `Base.load`."""
+        return self.base.load(self.dtype, self.settings, self.hub.token)
 
 
 @dataclass(frozen=True)
@@ -124,7 +111,7 @@ class OpenTask:
     task: Task
     key: Mapping[str, object]
     profile: Profile
-    rows: "TaskRows"
+    rows: TaskRows
     facts: Mapping[str, Any]
 
 
@@ -146,8 +133,6 @@ def open_task(
     Raises:
         LoraMetaError: it cannot be read, or has too few rows with an output.
     """
-    from hf_lorameta.training.bank.runs import TaskRows
-
     settings = job.settings
     key = job.key(task)
     dataset = task.open(job.hub)
@@ -201,7 +186,7 @@ def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> 
 
 
 def store_adapter(
-    opened: OpenTask, run: "Run", factors: Sequence[FactorPair], job: TrainingJob, layout: Layout
+    opened: OpenTask, run: Run, factors: Sequence[FactorPair], job: TrainingJob, layout: Layout
 ) -> Outcome:
     """Write the adapter of a finished run, its log and its record."""
     task, settings = opened.task, job.settings
@@ -273,7 +258,7 @@ def _log_path(folder: Path, name: str) -> Path:
 
 
 def read_log(folder: Path, name: str) -> dict[str, Any] | None:
-    """Return the log of an entry, a line of `training_log`; None if it has none."""
+    """Return the log of an entry, as in `training_log`; None if it has none."""
     try:
         log: dict[str, Any] = json.loads(_log_path(folder, name).read_bytes())
         return log

@@ -42,7 +42,6 @@ class Task:
         source: where the rows come from.
         source_revision: commit of the source.
         title: readable name of the dataset.
-        general: whether the general adapter is trained on it, too.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Task:
     source: str | None = None
     source_revision: str | None = None
     title: str | None = None
-    general: bool = True
 
     @property
     def is_local(self) -> bool:

@@ -5,13 +5,13 @@ command does not train it again. The states of unfinished tasks are written once
 that is killed loses the work since then.
 """
 
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import (
@@ -30,23 +30,20 @@ from hf_lorameta.bank.index import (
     Skipped,
 )
 from hf_lorameta.data.counts.tokenizer import vocab_size
-from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.packaged_model import quiet_transformers
-from hf_lorameta.training.bank.checks import Base, check_base, read_tokenizer
+from hf_lorameta.training.bank.base import Base, Loaded
 from hf_lorameta.training.bank.general import (
     finished_general,
     finished_prior,
     general_factors,
+    may_have_prior,
     open_all,
     store_prior,
     train_general,
 )
 from hf_lorameta.training.bank.one_task import (
-    Loaded,
     OpenTask,
     TrainingJob,
     finished_adapter,
@@ -54,18 +51,13 @@ from hf_lorameta.training.bank.one_task import (
     read_log,
     store_adapter,
 )
+from hf_lorameta.training.bank.runs import task_run
 from hf_lorameta.training.bank.tasks import Task, chat_of, in_chat_form
-from hf_lorameta.training.settings import Machine, Settings
+from hf_lorameta.training.device import AT_ONCE, find_device, find_dtype
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.trainer import Run, Trainer
 from hf_lorameta.types import StageProgress, no_progress
 
-if TYPE_CHECKING:
-    from hf_lorameta.training.device import DevicePlan
-    from hf_lorameta.training.trainer import Run
-
-LOG_FILE = "training_log.jsonl"
-"""File of a bank with one line per task."""
-
-_UNLIMITED = 1 << 30
 _STAGE = "Training the adapters"
 
 logger = logging.getLogger(__name__)
@@ -75,10 +67,10 @@ def train_bank(
     tasks: Sequence[Task],
     folder: Path,
     base: Base,
-    settings: Settings | None = None,
-    machine: Machine | None = None,
+    settings: Settings,
+    dtype: str | None = None,
     *,
-    hub: Hub | None = None,
+    hub: Hub,
     executor: Executor | None = None,
     progress: StageProgress = no_progress,
 ) -> Bank:
@@ -89,33 +81,30 @@ def train_bank(
         folder: of the bank, created if missing.
         base: the base model, from `Base.find`.
         settings: of the training.
-        machine: what to use of this machine, or of those of `executor`.
-        hub: Hub client; None is `Hub()`.
-        executor: trains `at_once` tasks per job on machines that see the folder under the same
-            path; None trains in this process.
+        dtype: torch name of the base model's dtype; None is what is fast on this machine.
+        hub: Hub client.
+        executor: trains groups of tasks on machines that see the folder under the same path; None
+            trains in this process.
         progress: called after each step with (stage, steps taken, all steps).
 
     Raises:
         UsageError: the base model does not fit in memory, or cannot be trained here.
+        NotFoundError: transformers cannot load the base model.
         BankError: no task is usable, the folder holds adapters that were not trained there, it
             cannot be written, or another build is running in it.
     """
-    settings, machine = settings or Settings(), machine or Machine()
-    plan = check_base(base.folder, settings, machine)
+    content, dtype = _read_tokenizer(base.folder), dtype or find_dtype(find_device(), base.folder)
     trained = {GENERAL, *(task.entry_name for task in tasks)}
     with locked_folder(folder):
         others = [name for name in adapters_in(folder) if name not in trained]
         refuse_to_drop(folder, [name for name in others if read_log(folder, name) is None])
         tokenizer = folder / TOKENIZER_FILE
-        write_atomically(tokenizer, read_tokenizer(base.folder))
-        machine = replace(machine, dtype=plan.dtype)
+        write_atomically(tokenizer, content)
         chat = chat_of(base.folder, tokenizer) if settings.forms else None
-        job = TrainingJob(
-            folder, hub or Hub(), base, sha256(tokenizer), settings, machine, chat=chat
-        )
+        job = TrainingJob(folder, hub, base, sha256(tokenizer), settings, dtype, chat=chat)
+        load = cache(job.load)
         tasks = in_chat_form(tasks, base.folder, tokenizer)
-        of_general = [task for task in tasks if task.general]
-        general, output_prior = _general(of_general, job, plan, progress)
+        general, output_prior = _general(tasks, job, load, progress)
         if settings.general_only:
             if general is None:
                 raise BankError(
@@ -130,9 +119,9 @@ def train_bank(
         if outcomes:
             logger.info("%d of %d tasks are finished already", len(outcomes), len(tasks))
         results = (
-            _train_elsewhere(waiting, job, plan.at_once, executor, progress)
+            _train_elsewhere(waiting, job, executor, progress)
             if executor
-            else train_tasks(waiting, job, plan, progress)
+            else train_tasks(waiting, job, load, progress)
         )
         outcomes |= {task.entry_name: outcome for task, outcome in results}
         ordered = {task.entry_name: outcomes[task.entry_name] for task in tasks}
@@ -140,9 +129,7 @@ def train_bank(
             base.name, base.revision, base.license, vocab_size(tokenizer),
             general=general, output_prior=output_prior,
         )  # fmt: skip
-        bank = finish_bank(folder, ordered, start)
-        _write_log(bank)
-        return bank
+        return finish_bank(folder, ordered, start)
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -151,16 +138,13 @@ def train_bank(
 def train_tasks(
     tasks: Sequence[Task],
     job: TrainingJob,
-    plan: "DevicePlan",
+    load: Callable[[], Loaded],
     progress: StageProgress = no_progress,
 ) -> Iterator[tuple[Task, Outcome]]:
     """Train tasks in this process and store their adapters; yield them with their outcomes."""
-    from hf_lorameta.training.bank.runs import task_run
-    from hf_lorameta.training.trainer import Trainer
-
     if not tasks:
         return
-    evaluator, layout, _ = _load(job, plan)
+    evaluator, layout, plan = load()
     trainer = Trainer(
         evaluator.model, layout, job.settings, plan, min(plan.at_once, len(tasks)),
         start=general_factors(job.folder) if job.general else (),
@@ -170,7 +154,7 @@ def train_tasks(
     opened: dict[str, OpenTask] = {}
     most, steps = job.settings.steps, dict.fromkeys((task.name for task in tasks), 0)
 
-    def runs() -> "Iterator[Run]":
+    def runs() -> Iterator[Run]:
         for task in tasks:
             try:
                 opened[task.name] = open_task(task, job, evaluator)
@@ -182,7 +166,7 @@ def train_tasks(
             else:
                 yield task_run(opened[task.name].rows, job.settings)
 
-    with quiet_transformers(), trainer:
+    with trainer:
         for run, ended in trainer.train(runs()):
             steps[run.name] = most if ended else run.step
             progress(_STAGE, sum(steps.values()), most * len(tasks))
@@ -194,36 +178,34 @@ def train_tasks(
 
 
 def _general(
-    tasks: Sequence[Task], job: TrainingJob, plan: "DevicePlan", progress: StageProgress
+    tasks: Sequence[Task], job: TrainingJob, load: Callable[[], Loaded], progress: StageProgress
 ) -> tuple[GeneralEntry | None, OutputPriorEntry | None]:
     """Return the general adapter and the output prior, made in this process where missing."""
     steps = job.settings.general_steps_for(len(tasks))
     general = finished_general(job, tasks)
     prior = finished_prior(job, general) if general else None
-    if not steps or (general and (prior or job.settings.general_only)):
+    done = prior or job.settings.general_only or not may_have_prior(job)
+    if not steps or (general and done):
         return general, prior
-    loaded = _load(job, plan)
+    if general:  # the prior is measured on the tasks that it was trained on
+        names = {task.name for task in general.tasks}
+        tasks = [task for task in tasks if task.entry_name in names]
+    loaded = load()
     opened = open_all(tasks, job, loaded.evaluator, progress)
     if len(opened) < 2:
         return general, prior
-    with quiet_transformers():
-        if general is None:
-            general = train_general(opened, job, loaded, progress)
-        if job.settings.general_only:
-            return general, prior
-        return general, store_prior(opened, job, loaded, general, progress)
+    if general is None:
+        general = train_general(opened, job, loaded, progress)
+    if job.settings.general_only:
+        return general, prior
+    return general, store_prior(opened, job, loaded, general, progress)
 
 
-def _load(job: TrainingJob, plan: "DevicePlan") -> Loaded:
-    """Load the base model on the device, ready for training."""
-    from hf_lorameta.training.target_layers import find_layout
-
-    base = locate(job.base.name, job.base.revision, job.hub.token)
-    evaluator = TorchEvaluator(base, plan.dtype, max_length=_UNLIMITED)
-    model = evaluator.model.to(plan.device)
-    if model.device.type == "cpu":
-        evaluator.suit_to_cpu()
-    return Loaded(evaluator, find_layout(model, job.settings.targets), plan)
+def _read_tokenizer(folder: Path) -> bytes:
+    try:
+        return (folder / TOKENIZER_FILE).read_bytes()
+    except OSError:
+        raise BankError(f"{folder} has no {TOKENIZER_FILE}, which a bank needs") from None
 
 
 def _skipped(task: Task, error: Exception) -> Skipped:
@@ -239,11 +221,11 @@ def _skipped(task: Task, error: Exception) -> Skipped:
 def _train_elsewhere(
     tasks: Sequence[Task],
     job: TrainingJob,
-    at_once: int,
     executor: Executor,
     progress: StageProgress,
 ) -> Iterator[tuple[Task, Outcome]]:
-    """Train `at_once` tasks per job of an executor."""
+    """Train as many tasks per job of an executor as would be trained at once here."""
+    at_once = AT_ONCE[find_device()]
     groups = [tuple(tasks[i : i + at_once]) for i in range(0, len(tasks), at_once)]
     futures = [executor.submit(_train_group, group, job) for group in groups]
     try:
@@ -261,16 +243,14 @@ def _train_elsewhere(
 
 
 def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, Outcome]]:
-    base = locate(job.base.name, job.base.revision, job.hub.token)
-    plan = check_base(base, job.settings, job.machine)
-    return list(train_tasks(tasks, job, plan))
+    return list(train_tasks(tasks, job, job.load))
 
 
 # --- log ------------------------------------------------------------------------------------------
 
 
 def training_log(bank: Bank) -> list[dict[str, Any]]:
-    """Return the log of a trained bank, a line per task.
+    """Return the log of a trained bank, an object per task.
 
     Of an entry: ``task``, its name; ``rows`` with an output, and how many were ``held_out``; the
     mean cross entropy on those, of the base model, ``base_loss``, and with the adapter, ``loss``,
@@ -283,8 +263,3 @@ def training_log(bank: Bank) -> list[dict[str, Any]]:
         for skip in bank.index.skipped
     ]
     return [*filter(None, logs), *skipped]
-
-
-def _write_log(bank: Bank) -> None:
-    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in training_log(bank)]
-    write_atomically(bank.folder / LOG_FILE, "".join(lines).encode())

@@ -25,7 +25,7 @@ from hf_lorameta.training.device import DevicePlan
 from hf_lorameta.training.further.settings import FOLDS, held_out_rows
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import Run, Trainer
-from hf_lorameta.types import Array, FactorPair, LossProgress, no_progress
+from hf_lorameta.types import Array, FactorPair, Progress, no_progress
 
 Fold = tuple[list[Tokens], list[Tokens]]
 """Rows to train on, and held-out rows."""
@@ -64,7 +64,7 @@ def continue_training(
     rows: FewRows,
     settings: Settings,
     plan: DevicePlan,
-    progress: LossProgress = no_progress,
+    progress: Progress = no_progress,
 ) -> Continued:
     """Train an adapter further on a few rows.
 
@@ -78,8 +78,7 @@ def continue_training(
         rows: to train on, and others that take part.
         settings: see `hf_lorameta.training.further.settings.settings_for`.
         plan: how the training uses the machine.
-        progress: called after each step with (steps done, steps expected, loss of the held-out rows
-            after the best step so far).
+        progress: called after each step with (steps done, steps expected).
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
@@ -92,21 +91,19 @@ def continue_training(
     with Trainer(model, layout, settings, plan, FOLDS, start=factors) as trainer:
         try:
             for _ in trainer.train([search]):
-                progress(search.step, settings.steps * len(parts), search.lowest.per_token)
+                progress(search.step, settings.steps * len(parts))
             if len(parts) > 1 and _helps(search):
-                steps = steps_on_all(search.best_step, len(parts), settings)
+                # as many epochs: all rows are twice as many
+                steps = min(2 * search.best_step, settings.steps)
                 on_all = _run([rows.train], (), steps, rows, settings)
                 for _ in trainer.train([on_all]):
-                    done, loss = search.step + on_all.step, search.lowest.per_token
-                    progress(done, search.step + steps, loss)
+                    progress(search.step + on_all.step, search.step + steps)
                 taken, trained_on = on_all, len(rows.train)
         except KeyboardInterrupt:
-            if math.isnan(search.loss):  # nothing was measured yet
+            if math.isnan(search.loss) or not _helps(search):  # NaN: nothing was measured yet
                 raise
             interrupted = True
         helps = _helps(search)
-        if interrupted and not helps:
-            raise KeyboardInterrupt
         adapter = trainer.slots.factors(taken.best[0] if helps else trainer.initial)
     start = _probability(search.mean(search.start))
     training = Training(
@@ -188,22 +185,8 @@ def split(rows: Sequence[Tokens], seed: int, held_out: Sequence[Tokens] = ()) ->
     if count := held_out_rows(len(rows)):
         return [(shuffled[count:], shuffled[:count])]
     shuffled.sort(key=lambda row: tuple(row.output))
-    folds = [shuffled[fold::FOLDS] for fold in range(FOLDS)]
-    return [
-        ([row for other in folds if other is not fold for row in other], fold) for fold in folds
-    ]
-
-
-def steps_on_all(steps: int, folds: int, settings: Settings) -> int:
-    """Return the steps on all rows that are as many epochs as `steps` on all folds but one.
-
-    At most those of the settings.
-
-    Example:
-        >>> [steps_on_all(steps, 2, Settings(steps=24)) for steps in (3, 9, 24)]
-        [6, 18, 24]
-    """
-    return min(round(steps * folds / (folds - 1)), settings.steps)
+    one, other = shuffled[::FOLDS], shuffled[1::FOLDS]
+    return [(other, one), (one, other)]
 
 
 def batches(

@@ -5,12 +5,9 @@ once, its states are kept, and passes with the adapter in training begin at the 
 forward and backward through half of the layers cost half as much, through a fifth a fifth.
 """
 
-import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +24,6 @@ from hf_lorameta.engines.transformers.packing import (
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import PLAIN_DECODERS
 from hf_lorameta.types import FactorPair, Progress, no_progress
-
-IN_MEMORY = 1 << 30
-"""Bytes of a model's states above which they are in a memory-mapped file."""
 
 StatesByRow = Mapping[tuple[int, ...], torch.Tensor]
 """The states (T, d) that the first trained layer takes, by the T tokens of a row."""
@@ -50,54 +44,18 @@ def divide_layout(model: Any, layout: Layout, first: int) -> tuple[Layout, Layou
     return tuple(below), tuple(others)
 
 
-@contextmanager
-def trained_alone(
-    model: Any,
-    first: int,
-    layout: Layout,
-    factors: Sequence[FactorPair],
-    rows: Sequence[Tokens],
-    pass_tokens: int,
-    progress: Progress = no_progress,
-) -> Iterator[None]:
-    """Let passes of rows with adapters begin at the first trained layer, if that is not layer 0.
-
-    Arguments are those of `states_below`. Passes without adapters go through all layers.
-    """
-    if not first:
-        yield
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        states = states_below(
-            model,
-            first,
-            layout,
-            factors,
-            rows,
-            Path(scratch),
-            pass_tokens=pass_tokens,
-            progress=progress,
-        )
-        with beginning_at(model, first, states):
-            yield
-
-
 def states_below(
     model: Any,
     first: int,
     layout: Layout,
     factors: Sequence[FactorPair],
     rows: Sequence[Tokens],
-    folder: Path,
-    *,
     pass_tokens: int = 1024,
-    in_memory: int = IN_MEMORY,
     progress: Progress = no_progress,
 ) -> StatesByRow:
     """Run rows once through the layers below the first trained one.
 
-    Memory: that of a pass, and d values for each token, 1.2 kB in bfloat16 for SmolLM2-135M; above
-    `in_memory` bytes they are in a file.
+    Memory: that of a pass, and d values for each token, 1.2 kB in bfloat16 for SmolLM2-135M.
 
     Args:
         model: a causal LM of transformers with frozen weights; it is the same afterwards.
@@ -105,30 +63,21 @@ def states_below(
         layout: modules of the layers below it that have an adapter.
         factors: A (r, in) and s·B (out, r) of each of them.
         rows: at least one, each within the model's context.
-        folder: for the file, which has to exist as long as the states are used.
         pass_tokens: maximum tokens of a pass.
-        in_memory: bytes that are kept in memory.
         progress: called with (rows done, rows).
     """
     decoder, seen = model.get_decoder(), list[torch.Tensor]()
     hook = decoder.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
-    keys = dict.fromkeys((*row.prompt, *row.output[:-1]) for row in rows)
-    found, kept, start, done = dict[tuple[int, ...], torch.Tensor](), None, 0, 0
-    upper = {index: _Skipped(layer) for index, layer in enumerate(decoder.layers) if index >= first}
+    found, done = dict[tuple[int, ...], torch.Tensor](), 0
+    upper = range(first, len(decoder.layers))
     try:
-        with using_row_attention(model), applied(model, layout, factors), _replaced(model, upper):
+        with using_row_attention(model), applied(model, layout, factors), _skipping(model, upper):
             for packed in passes({0: rows}, pass_tokens):
                 with torch.no_grad():
                     output_logits(model, packed)
                 states = seen.pop()
-                if kept is None:
-                    shape = (sum(map(len, keys)), states.shape[1])
-                    kept = _empty(shape, states.dtype, folder / "below", in_memory)
                 for row, places in _rows(packed.ids, packed.segments):
-                    if row not in found:
-                        found[row] = kept[start : start + len(row)]
-                        found[row][:] = states[places]
-                        start += len(row)
+                    found[row] = states[places].cpu()
                 done += len(packed.by_row)
                 progress(done, len(rows))
     finally:
@@ -142,22 +91,13 @@ def beginning_at(model: Any, first: int, states: StatesByRow) -> Iterator[None]:
 
     Passes without adapters go through all layers.
     """
-    layers = model.get_decoder().layers
-    lower = {index: _Skipped(layers[index], without_adapters=False) for index in range(first)}
     embeddings = model.get_input_embeddings()
-    with _replaced(model, lower):
+    with _skipping(model, range(first)):
         model.set_input_embeddings(_Known(embeddings, states))
         try:
             yield
         finally:
             model.set_input_embeddings(embeddings)
-
-
-def _empty(shape: tuple[int, int], dtype: torch.dtype, path: Path, in_memory: int) -> torch.Tensor:
-    """Return an uninitialized tensor, in a file if it is large."""
-    if math.prod(shape) * dtype.itemsize <= in_memory:
-        return torch.empty(shape, dtype=dtype)
-    return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
 
 
 def _rows(
@@ -180,28 +120,28 @@ def _rows(
 
 
 @contextmanager
-def _replaced(model: Any, modules: Mapping[int, torch.nn.Module]) -> Iterator[None]:
-    """Replace layers of a model by index, and put them back afterwards."""
+def _skipping(model: Any, indices: range) -> Iterator[None]:
+    """Leave out layers of a model in passes with adapters."""
     layers = model.get_decoder().layers
-    own = {index: layers[index] for index in modules}
-    for index, module in modules.items():
-        layers[index] = module
+    own = {index: layers[index] for index in indices}
+    for index, layer in own.items():
+        layers[index] = _Skipped(layer)
     try:
         yield
     finally:
-        for index, module in own.items():
-            layers[index] = module
+        for index, layer in own.items():
+            layers[index] = layer
 
 
 class _Skipped(torch.nn.Module):
-    """A layer that passes on what it is given: always, or where adapters are applied."""
+    """A layer that passes on what it is given where adapters are applied."""
 
-    def __init__(self, layer: torch.nn.Module, without_adapters: bool = True) -> None:
+    def __init__(self, layer: torch.nn.Module) -> None:
         super().__init__()
-        self._layer, self._without_adapters = layer, without_adapters
+        self._layer = layer
 
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if self._without_adapters or current_parts().slices:
+        if current_parts().slices:
             return states
         result: torch.Tensor = self._layer(states, *args, **kwargs)
         return result

@@ -1,4 +1,4 @@
-"""Checks of a base model from its configuration alone."""
+"""The base model of a bank, and how its training uses the machine."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,43 +9,46 @@ from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.settings import Machine, Settings
+from hf_lorameta.training.settings import Settings
 from tests.hub.conftest import isolated_client, use_endpoint
 from tests.support.fault_hub import Fault, FaultHub
+from tests.training import tiny
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
 from hf_lorameta.training import device  # noqa: E402 - imports torch
-from hf_lorameta.training.bank.checks import Base, check_base  # noqa: E402
+from hf_lorameta.training.bank.base import Base  # noqa: E402
 
 client = isolated_client
 """Used by all tests here: empty caches and no network."""
 
 
-def test_base_that_cannot_be_trained_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    transformers.Lfm2Config(
+@pytest.mark.filterwarnings("ignore")
+def test_base_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    config = transformers.Lfm2Config(
         vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, layer_types=["conv", "full_attention"], pad_token_id=0,
-    ).save_pretrained(tmp_path)  # fmt: skip
+        intermediate_size=16,
+    )  # fmt: skip
+    folder = tiny.write_base(tmp_path)
+    transformers.Lfm2ForCausalLM(config).save_pretrained(folder)
+    base = Base.find(str(folder), None, Hub(False))
     with pytest.raises(UsageError, match="Lfm2ForCausalLM"):
-        check_base(tmp_path, Settings(), Machine("float32", 1))
+        base.load("float32", Settings(), False)
 
 
-def test_passes_are_shorter_where_logits_take_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_passes_are_shorter_where_logits_take_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_free_memory", lambda name: 10**9)
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     layout = (Module("q_proj", 8, 8),)
-    tokens = {
-        vocabulary: device.plan_device(
-            transformers.LlamaConfig(vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2,
-                                     intermediate_size=64),
-            layout, 4, None, device="cpu", dtype=torch.float32,
-        ).pass_tokens
-        for vocabulary in (1000, 500_000)
-    }  # fmt: skip
+    tokens = {}
+    for vocabulary in (1000, 500_000):
+        config = transformers.LlamaConfig(
+            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, intermediate_size=64
+        )
+        model = SimpleNamespace(config=config, device=torch.device("cpu"), dtype=torch.float32)
+        tokens[vocabulary] = device.plan_device(model, layout, 4).pass_tokens
     assert tokens[1000] == 1024
     output_tokens = tokens[500_000] / 1.5
     assert 0.5e9 < 12 * 500_000 * output_tokens < 0.6e9

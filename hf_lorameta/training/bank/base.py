@@ -1,0 +1,94 @@
+"""The base model of a bank that is trained: found, and loaded on this machine."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from hf_lorameta.bank.no_bank import base_license
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.packing import check_row_attention
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.hub.base_model import locate, pinned_base
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import Token
+from hf_lorameta.training.device import DevicePlan, find_device, plan_device
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.target_layers import find_layout
+
+_SAMPLE_BYTES = 1 << 16
+_UNLIMITED = 1 << 30
+
+
+class Loaded(NamedTuple):
+    """A base model in memory, ready for training.
+
+    Attributes:
+        evaluator: the base model and its tokenizer.
+        layout: the adapted modules.
+        plan: how training uses the machine.
+    """
+
+    evaluator: TorchEvaluator
+    layout: Layout
+    plan: DevicePlan
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model: its name, folder, commit, license, and a digest of its files."""
+
+    name: str
+    folder: Path
+    revision: str | None
+    license: str | None
+    digest: str
+
+    @classmethod
+    def find(cls, name: str, revision: str | None, hub: Hub) -> "Base":
+        """Find a base model on the Hub, in the cache or in a folder.
+
+        Raises:
+            HubError: it cannot be fetched.
+        """
+        repo = pinned_base(name, revision, hub)
+        sha = repo.sha if repo else None
+        folder = locate(name, revision, hub.token)
+        if folder.parent.name == "snapshots":  # of the cache, which names them by their commits
+            sha = folder.name
+        return cls(name, folder, sha, base_license(name, repo), _digest(folder))
+
+    def load(self, dtype: str, settings: Settings, token: Token) -> Loaded:
+        """Load it on the device of this machine, which may be another one than it was found on.
+
+        Args:
+            dtype: torch name.
+            settings: of the training.
+            token: of the Hub.
+
+        Raises:
+            NotFoundError: transformers cannot load it.
+            UsageError: it cannot be trained, or does not fit in memory.
+        """
+        folder, device = locate(self.name, self.revision, token), find_device()
+        evaluator = TorchEvaluator(folder, dtype, max_length=_UNLIMITED)
+        model = evaluator.model.to(device)
+        check_row_attention(model)
+        layout = find_layout(model, settings.targets)
+        plan = plan_device(model, layout, settings.rank, hint=["choose a smaller base model"])
+        if device == "cpu":
+            evaluator.suit_to_cpu()
+        return Loaded(evaluator, layout, plan)
+
+
+def _digest(folder: Path) -> str:
+    """Return a digest of a model's configuration and of parts of its weights."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("config.json"), *folder.glob("model*.safetensors")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE_BYTES))
+            file.seek(max(size - _SAMPLE_BYTES, 0))
+            digest.update(file.read())
+    return digest.hexdigest()
