@@ -1,10 +1,10 @@
 """What training on rows of a dataset takes, and how many fit into a time."""
 
+import logging
 import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import (
+    BudgetError,
     EmptyDatasetError,
     LoraMetaError,
     Option,
@@ -27,6 +28,8 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import MOST_FITTED, Recipe
 from hf_lorameta.training.further.settings import FIT, Depth, depth_of_training, work
 from hf_lorameta.types import Row
+
+logger = logging.getLogger(__name__)
 
 ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Numbers of rows that are considered."""
@@ -54,21 +57,6 @@ _MOST_OPERATIONS = 3e13
 _LABEL_NOVELTY, _MOST_LABELS = 0.1, 32
 """Outputs are taken for labels if at most this share of them is new, see `OutputCounts`, and they
 begin with at most so many different tokens."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What fits into a time.
-
-    Attributes:
-        recipe: the settings.
-        seconds: estimated time of the fit or training, at most; 0 without one.
-        reasons: why it was chosen and what more time would allow, as sentences for the user.
-    """
-
-    recipe: Recipe
-    seconds: float
-    reasons: tuple[str, ...]
 
 
 def parse_seconds(text: str) -> float:
@@ -119,10 +107,11 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
 
 def recipe_within(
     plan: Plan, pool: Sequence[Row], session: Session, seconds: float, *, may_fit: bool = True
-) -> Choice:
+) -> Recipe:
     """Choose the number of rows that can be trained or fitted on within a time on this machine.
 
-    The base model is loaded, and a pass of some rows is timed; see `training_seconds`.
+    The base model is loaded, and a pass of some rows is timed; see `training_seconds`. What is
+    chosen, and what more time would allow, is logged.
 
     Args:
         plan: its recipe's `train` is replaced, and its `fit` if it is None.
@@ -131,34 +120,41 @@ def recipe_within(
         seconds: for loading the base model, fitting as the recipe says, and training.
         may_fit: whether rows may be fitted on although the recipe does not say so.
 
+    Returns:
+        The plan's recipe with the number of rows.
+
     Raises:
-        LoraMetaError: the base model cannot be loaded.
+        BudgetError: the time is too short.
+        LoraMetaError: nothing can be trained here, see `obstacle_to_training`, or the base model
+            cannot be loaded.
     """
-    recipe = plan.recipe.model_copy(update={"train": None})
     if obstacle := obstacle_to_training(plan, pool, session):
-        advice = f": {obstacle.hint}" if obstacle.hint else ""
-        return Choice(recipe, 0.0, (f"Not trained: {obstacle}{advice}",))
+        obstacle.advise(Option("budget", change="leave out"))
+        raise obstacle
     started = time.perf_counter()
     speed = _operations_of_a_pass(plan, pool, session)
     loading = time.perf_counter() - started
-    fitted = min(recipe.fit or 0, len(pool))
+    fitted = min(plan.recipe.fit or 0, len(pool))
     fitting = training_seconds(plan, fitted, speed, FIT) if fitted else 0.0
     besides = f" besides the fit, {duration(fitting)}" if fitted else ""
     left, options = seconds - loading - fitting, possibilities(plan, pool, speed)
     options = [option for option in options if may_fit or option.field == "train"]
     chosen = max((option for option in options if option.seconds <= left), default=None)
-    reasons = [
-        f"{chosen.title}: at most about {duration(chosen.seconds)}{besides}"
-        if chosen
-        else f"Not trained: {duration(seconds)} is too short{besides}"
-    ]
-    if better := [option for option in options if chosen is None or option > chosen]:
-        more = min(better, key=lambda option: option.seconds)
-        needed = f"a budget of {math.ceil((loading + fitting + more.seconds) / 60)}m"
-        reasons.append(f"{more.title} would take at most about {duration(more.seconds)}: {needed}")
-    asked = {chosen.field: chosen.rows} if chosen else {}
-    recipe = recipe.model_copy(update=asked)
-    return Choice(recipe, chosen.seconds if chosen else 0.0, tuple(reasons))
+    better = [option for option in options if chosen is None or option > chosen]
+    needed = more = ""
+    if better:
+        next_one = min(better, key=lambda option: option.seconds)
+        needed = f"{math.ceil((loading + fitting + next_one.seconds) / 60)}m"
+        more = f"{next_one.title} would take at most about {duration(next_one.seconds)}"
+    if chosen is None:
+        raise BudgetError(
+            f"a budget of {duration(seconds)} is too short{besides}: {more[0].lower()}{more[1:]}",
+            hint=[Option("budget", needed), Option("budget", change="leave out")],
+        )
+    logger.info("%s: at most about %s%s", chosen.title, duration(chosen.seconds), besides)
+    if better:
+        logger.info("%s: --budget %s", more, needed)
+    return plan.recipe.model_copy(update={"train": None, chosen.field: chosen.rows})
 
 
 class Possible(NamedTuple):

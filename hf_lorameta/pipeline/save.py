@@ -33,7 +33,6 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     preserve_on_failure,
     publish_folder,
-    refuse_overwrite,
     resolve_target,
     staging_folder,
 )
@@ -159,10 +158,9 @@ class SavableAdapter(ABC):
             dataset_private=self.private,
             proposed=self.proposed_instruction,
             create_pr=create_pr,
+            overwrite=overwrite,
             hub=hub,
         )
-        if not overwrite:
-            refuse_overwrite(target)
         folder = staging_folder(repo_id)
         self.save_pretrained(folder, repo_id=repo_id, export=export, token=hub.token)
         with preserve_on_failure(folder, target):

@@ -15,7 +15,6 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     default_repo_id,
     publish_folder,
-    refuse_overwrite,
     resolve_target,
 )
 from hf_lorameta.pipeline.save import Generation
@@ -175,10 +174,9 @@ def publish(
         private=destination.private,
         dataset_private=result.plan.private,
         proposed=result.plan.dataset.proposed,
+        overwrite=destination.overwrite,
         hub=hub,
     )
-    if not destination.overwrite:
-        refuse_overwrite(target)
     adapter = adapter or make_adapter(result, job)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"

@@ -22,7 +22,7 @@ from hf_lorameta.errors import (  # noqa: E402
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.pipeline.generate import prepare  # noqa: E402
+from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
@@ -117,7 +117,7 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     data = tiny.write_task(tmp_path, "chance", rows)
     with Session(tiny_bank) as session:
         recipe = Recipe(rank=4, fit=16)
-        plan, drawn, _ = prepare(session.open_dataset(data), session, recipe)
+        plan, drawn = plan_with_rows(session.open_dataset(data), session, recipe)
         fitted = make_adapter(plan, drawn, session)
         again = fit_adapter(fitted, replace(drawn, fit=drawn.fit[:8]), session.evaluator)
     fit = again.plan.fit
@@ -160,7 +160,7 @@ def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
     monkeypatch.setattr("hf_lorameta.pipeline.make.combine_adapters", pytest.fail)
     with Session(tiny_bank) as session:
         session.evaluator.model.config.model_type = "gemma4_text"
-        plan, rows, _ = prepare(session.open_dataset(new), session, Recipe(fit=16))
+        plan, rows = plan_with_rows(session.open_dataset(new), session, Recipe(fit=16))
         with pytest.raises(UsageError, match="upper layers of 'gemma4_text' cannot be fitted"):
             make_adapter(plan, rows, session)
 

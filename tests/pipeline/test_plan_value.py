@@ -9,7 +9,7 @@ import pytest
 from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
 from hf_lorameta.cards.results import Check
-from hf_lorameta.cli.generate import _describe
+from hf_lorameta.cli.adapters import _describe
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import make_adapter
 from tests.cards.examples import RIGHT

@@ -247,7 +247,6 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
     before = {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
     target = Target("ann/x", None, True, False, ())
     monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
-    monkeypatch.setattr(generating, "refuse_overwrite", lambda _: None)
     monkeypatch.setattr(generating, "publish_folder", upload)
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
     destination, job = generating.Destination("ann/x"), jobs.Job(60)
