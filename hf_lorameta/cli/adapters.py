@@ -1,7 +1,6 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,7 +18,6 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import (
     LEGEND,
-    coefficient_table,
     emit,
     log,
     push_command,
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.mixture import Mixture
-    from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.pipeline.session import Session
 
@@ -66,7 +63,8 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
         log(quiet, "plan does not fit, train or check: generate and push do")
-    emit(json, planned.to_dict() | {"advice": advice}, lambda: _describe(planned, advice))
+    ending = "" if advice is None else f"\nadvice: {advice}"
+    emit(json, planned.to_dict() | {"advice": advice}, lambda: f"{planned}{ending}")
     if len(planned.bank):
         log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
 
@@ -300,44 +298,3 @@ def _check_source(
             f"{option} needs --dataset: a finished folder is published unchanged",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",
         )
-
-
-def _describe(plan: "Plan", advice: str | None) -> str:
-    """Format a plan for people, with the advice at the end, if any."""
-    ending = [] if advice is None else [f"advice: {advice}"]
-    if not plan.bank.index.adapters:
-        start = f"the adapter starts from {plan.bank.index.base_model} alone"
-        return "\n".join([f"{plan.profile.rows_read}; no bank: {start}", *ending])
-    neighbors = plan.neighbors()
-    rows = [
-        [n.label, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
-        for n in neighbors
-    ]
-    head = ["bank dataset", "distance", "coefficient", "license"]
-    lines = [plan.profile.rows_read]
-    if neighbors:
-        lines = [
-            coefficient_table(head, rows, [n.coefficient for n in neighbors]),
-            "",
-            f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
-            f"{plan.effective_number:.1f}; nearest bank dataset at distance "
-            f"{plan.distances.min():.4g}, typical within the bank: "
-            f"{_number(plan.nearest_in_bank)}",
-        ]
-    if plan.general_coefficient is not None:
-        besides = ", in addition to its part in each adapter" if neighbors else ""
-        lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}{besides}")
-    if plan.output_strength is not None:
-        lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
-    if plan.scale != 1:
-        lines.append(
-            f"all coefficients are scaled by {plan.scale:.2f}"
-            + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
-            * (plan.recipe.scale is None)
-        )
-    lines.append(str(plan.verdict))
-    return "\n".join([*lines, *ending])
-
-
-def _number(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.4g}"

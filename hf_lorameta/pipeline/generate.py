@@ -1,4 +1,4 @@
-"""Generate an adapter: the steps from a dataset to it, as Python and the command line walk them."""
+"""Plan and generate: the steps from a dataset to an adapter, for Python and the command line."""
 
 import logging
 from collections.abc import Sequence
@@ -113,6 +113,45 @@ def generate(
     return replace(adapter, progress=progress) if isinstance(adapter, Mixture) else adapter
 
 
+def plan(
+    dataset: Any,
+    bank: Bank | str | Path | None = None,
+    recipe: Recipe | None = None,
+    *,
+    base: str | Path | None = None,
+    base_revision: str | None = None,
+    token: str | None = None,
+    progress: StageProgress | None = None,
+    **reading: Unpack[ReadingOptions],
+) -> Plan:
+    """Read a dataset, measure its distances to the bank, and choose coefficients.
+
+    Args:
+        dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
+            or dataset of the library `datasets`.
+        bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
+            another `base` model, if there is none for it, uses none.
+        recipe: None is ``Recipe()``.
+        base: the base model, a Hub id or a folder; None is the bank's.
+        base_revision: branch, tag or commit of a base model without a bank.
+        token: of the Hub; None uses the saved one.
+        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
+        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
+            `hf_lorameta.open_dataset`.
+
+    Raises:
+        DatasetError: the dataset cannot be read as labeled rows.
+        BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
+        UsageError: the base model cannot be used, or a revision is given for that of a bank.
+        HubError: a repo is missing, private or gated, or the Hub cannot be reached.
+    """
+    recipe = recipe or Recipe()
+    opening = Session(bank, base=base, base_revision=base_revision, token=token)
+    with bars_unless(progress) as show, opening as session:
+        opened = with_progress(session.open_dataset(dataset, **reading), show)
+        return _read_and_plan(opened, session.bank, recipe)[0]
+
+
 def require_possible(recipe: Recipe, session: Session, export: Export | None = None) -> None:
     """Refuse what cannot be made here or exported, before any work.
 
@@ -162,14 +201,12 @@ def plan_with_rows(
         BudgetError: the time is too short.
         LoraMetaError: as `hf_lorameta.plan` raises; or a budget cannot be spent here.
     """
-    bank, done, collect = session.bank, NOTHING, 0
-    refuse_without_adapters(bank, recipe, dataset)
+    done, collect = NOTHING, 0
     if budget is not None:
         collect = pool_size(recipe.model_copy(update={"train": ROWS[-1]}))
     elif any(done := possible(wanted, recipe, dataset, session)):
         collect = POOL_ROWS
-    reading = read_dataset(dataset, recipe, token_counting(bank), collect=collect)
-    plan, pool = plan_from_reading(reading, bank), reading.pool
+    plan, pool = _read_and_plan(dataset, session.bank, recipe, collect=collect)
     if budget is not None:
         recipe = recipe_within(plan, pool, session, budget, may_fit=wanted.fit)
         plan = replace(plan, recipe=recipe)
@@ -186,6 +223,15 @@ def plan_with_rows(
     for warning in plan.warnings:
         logger.warning(warning)
     return plan, rows
+
+
+def _read_and_plan(
+    dataset: Dataset, bank: Bank, recipe: Recipe, *, collect: int = 0
+) -> tuple[Plan, tuple[Row, ...]]:
+    """Read a dataset once and plan; return the plan and the pool of rows to draw from."""
+    refuse_without_adapters(bank, recipe, dataset)
+    reading = read_dataset(dataset, recipe, token_counting(bank), collect=collect)
+    return plan_from_reading(reading, bank), reading.pool
 
 
 def _with_fit(plan: Plan, pool: Sequence[Row]) -> Plan:

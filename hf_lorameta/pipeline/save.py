@@ -283,7 +283,7 @@ def _check_message(check: Check) -> str:
 
 def _training_message(trying: str, done: str, training: Training) -> str:
     """State the probabilities before a training, and after it if a step helped."""
-    where = f"the mean probability of an output token of {training.held_out} held-out rows"
+    where = f"the mean probability of an output token of {training.scored_rows}"
     before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
     if not training.steps:
         kept = "did not help, so the adapter stays as it was"

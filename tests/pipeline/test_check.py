@@ -237,7 +237,7 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     losses = [float(loss) for _, _, loss in rows[1:]]
     assert losses == pytest.approx([1, 1, 2.25, 0.0625], rel=0.01)
     assert "was worse than the base model: its coefficients were scaled by 0.5" in text
-    assert "Beyond the few rows above, this adapter was not evaluated" in text
+    assert "Beyond the figures above, this adapter was not evaluated" in text
     assert "--check 16" in text.split("How to reproduce it")[1]
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
     assert recipe["check"]["scale"] == 0.5

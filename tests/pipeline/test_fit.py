@@ -85,7 +85,7 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     assert fitted.messages[0].startswith("Combined 3 adapters in")
     assert fitted.messages[1].startswith(
         f"Fitted on 32 rows for {fit.steps} steps: the mean probability of an output token of 32 "
-        "held-out rows is "
+        "rows that are held out in turn is "
     )
     card = (tmp_path / "fitted" / "README.md").read_text()
     assert "## Fitted on 32 rows" in card
@@ -169,7 +169,7 @@ def test_a_fit_that_is_worse_than_the_base_model_is_warned_of(tiny_bank: Bank, n
     fitted = make(tiny_bank, new, fit=16).plan
     assert fitted.fit is not None
     worse = replace(fitted, fit=replace(fitted.fit, base=2 * fitted.fit.end))
-    message = "On 16 rows that it was not fitted on, the adapter is worse than the base model"
+    message = "On 16 rows that are held out in turn, the adapter is worse than the base model"
     assert [message in " ".join(plan.warnings) for plan in (fitted, worse)] == [False, True]
 
 

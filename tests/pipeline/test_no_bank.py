@@ -236,10 +236,8 @@ def test_a_plan_says_what_it_read_and_how_long_training_takes(
     bases: dict[str, Path], data: Path
 ) -> None:
     planned = plan(data, base=bases["Llama"])
-    assert (
-        repr(planned).splitlines()[0]
-        == f"Plan for a local dataset (64 rows): no bank, from {bases['Llama']} alone"
-    )
+    source = f"no bank, from {bases['Llama']} alone"
+    assert repr(planned).startswith(f"Plan({source} for a local dataset, read with columns=")
     assert planned.neighbors() == ()
     assert planned.to_dict()["bank"] is None
     assert "<table>" in planned._repr_html_()
