@@ -50,7 +50,7 @@ _EFFECTIVE_NUMBER = (
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
-    from hf_lorameta.pipeline.advice import advise
+    from hf_lorameta.pipeline.budget import advise
     from hf_lorameta.pipeline.generate import plan_with_rows
 
     with request.session() as session, stage_bars(quiet) as progress:

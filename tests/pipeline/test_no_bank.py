@@ -36,9 +36,12 @@ from hf_lorameta.errors import (  # noqa: E402
 from hf_lorameta.formats.peft_config import CONFIG_FILE  # noqa: E402
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
-from hf_lorameta.pipeline.advice import advise  # noqa: E402
 from hf_lorameta.pipeline.automatic import NO_BASE  # noqa: E402
-from hf_lorameta.pipeline.budget import forward_passes, training_seconds  # noqa: E402
+from hf_lorameta.pipeline.budget import (  # noqa: E402
+    advise,
+    forward_passes,
+    training_seconds,
+)
 from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 
