@@ -50,14 +50,16 @@ _EFFECTIVE_NUMBER = (
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
+    from hf_lorameta.pipeline.automatic import Automatic
     from hf_lorameta.pipeline.budget import advise
     from hf_lorameta.pipeline.generate import plan_with_rows
 
     with request.session() as session, stage_bars(quiet) as progress:
         dataset = request.open_dataset(session, progress)
         _report_dataset(dataset, session.bank)
-        planned, _ = plan_with_rows(dataset, session, request.recipe, budget=request.seconds)
-        may_fit = not request.no_fit
+        may_fit, seconds = not request.no_fit, request.seconds
+        wanted = Automatic(fit=may_fit and seconds is not None, check=False)
+        planned, _ = plan_with_rows(dataset, session, request.recipe, budget=seconds, wanted=wanted)
         advice = None if request.budget else advise(planned, session, may_fit=may_fit)
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")

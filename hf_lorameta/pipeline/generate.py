@@ -73,8 +73,8 @@ def generate(
         model: the base model in transformers, on the CPU, and its tokenizer; the model is the same
             afterwards. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
-        budget: seconds, or a time such as ``"5m"``, to spend on fitting or training the adapter, if
-            that is possible; see `hf_lorameta.pipeline.budget.recipe_within`.
+        budget: seconds, or a time such as ``"5m"``, to spend on fitting or training the adapter;
+            see `hf_lorameta.pipeline.budget.recipe_within`.
         fit: fit the adapter on up to 300 rows if the outputs are labels and the recipe is one of
             the default method without rows to fit, train or check on; see
             `hf_lorameta.pipeline.automatic`, also for what follows.
