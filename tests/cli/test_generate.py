@@ -63,7 +63,8 @@ generate.recipe_within = recipe_within
 
 def test_a_plan_may_spend_a_budget_as_generate_does(cli: Shell, plan_args: PlanArgs) -> None:
     command = ("plan", *plan_args, "--budget", "1m", "--json")
-    assert cli(*command, before=WITHIN).json["recipe"]["fit"] == 8
+    planned = cli(*command, before=WITHIN).json
+    assert (planned["recipe"]["fit"], planned["advice"]) == (8, None)
     assert cli(*command, "--no-fit", before=WITHIN).json["recipe"]["train"] == 8
 
 
