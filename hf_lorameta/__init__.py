@@ -21,7 +21,7 @@ _MODULES = {
     "generate": "pipeline.generate",
     "merge": "pipeline.merge",
     "open_dataset": "data.dataset",
-    "plan": "pipeline.plan",
+    "plan": "pipeline.generate",
 }
 
 __all__ = [
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from hf_lorameta.engines.scoring import Report
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.evaluate import evaluate
-    from hf_lorameta.pipeline.generate import generate
+    from hf_lorameta.pipeline.generate import generate, plan
     from hf_lorameta.pipeline.merge import Merge, merge
-    from hf_lorameta.pipeline.plan import Plan, plan
+    from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.recipe import MergeRecipe, Recipe
 

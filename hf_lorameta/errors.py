@@ -3,7 +3,8 @@
     LoraMetaError                 exit 1
     ├── UsageError                exit 2   an invalid option, setting or recipe
     │   ├── ManifestError                  bank_manifest.yaml: file and field
-    │   └── RecipeError                    unknown metric, rank out of range, ...
+    │   ├── RecipeError                    unknown metric, rank out of range, ...
+    │   └── BudgetError                    a time that suffices for no training
     ├── DatasetError              exit 3   the user's (or a bank's) dataset
     │   ├── ColumnsError                   the columns match no known layout, or several
     │   ├── DatasetTooLargeError           a row above the limit, or more than the memory holds
@@ -151,6 +152,10 @@ class ManifestError(UsageError):
 
 class RecipeError(UsageError):
     """A recipe names something unknown or combines settings that exclude each other."""
+
+
+class BudgetError(UsageError):
+    """The time does not suffice for fitting or training on any number of rows."""
 
 
 class DatasetError(LoraMetaError):

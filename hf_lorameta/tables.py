@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
+_SHOWN_ADAPTERS = 20
+
 
 def padded_markdown_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
@@ -20,6 +22,39 @@ def padded_markdown_table(
     lines = [pad(head, widths), *(pad(row, widths, right) for row in rows)]
     first, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
     return "\n".join([first, f"|{'|'.join(rule)}|", *rest])
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Format aligned columns, numbers to the right.
+
+    Example:
+        >>> print(table(["name", "n"], [["a", 10], ["long", 2]]))
+        name   n
+        a     10
+        long   2
+    """
+    titles, cells = list(head), [[str(cell) for cell in row] for row in rows]
+    right = {i for i in range(len(titles)) if all(_is_number(row[i]) for row in cells)}
+    widths = column_widths([titles, *cells])
+    return "\n".join("  ".join(pad(row, widths, right)).rstrip() for row in [titles, *cells])
+
+
+def coefficient_table(
+    head: Sequence[str], rows: Sequence[Sequence[object]], coefficients: Sequence[float]
+) -> str:
+    """Format a table of adapters, a row for each of the first 20, a line for all others.
+
+    Example:
+        >>> print(coefficient_table(["adapter"], [["a"]] * 22, [0.02] * 22).splitlines()[-1])
+        … and 2 more, together 4.0%
+    """
+    text = table(head, rows[:_SHOWN_ADAPTERS])
+    rest = coefficients[_SHOWN_ADAPTERS:]
+    return f"{text}\n… and {len(rest)} more, together {sum(rest):.1%}" if rest else text
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").replace("-", "").replace("e", "").replace("%", "").isdecimal()
 
 
 def column_widths(rows: Iterable[Sequence[str]]) -> list[int]:

@@ -42,6 +42,20 @@ class Training:
     outputs: int = 0
     given_rows: bool = False
 
+    @property
+    def scored_rows(self) -> str:
+        """Which rows the probabilities are means over.
+
+        Example:
+            >>> Training(60, 60, 0.1, 0.2, 0.3, steps=4, used_rows=60).scored_rows
+            '60 rows that are held out in turn'
+            >>> Training(200, 50, 0.1, 0.2, 0.3, steps=4, used_rows=250).scored_rows
+            '50 held-out rows'
+        """
+        if self.held_out == self.used_rows:
+            return f"{self.held_out} rows that are held out in turn"
+        return f"{self.held_out} held-out rows"
+
 
 @dataclass(frozen=True)
 class RightAnswers:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from hf_lorameta._version import __version__
-from hf_lorameta.cli import banks, demo, evaluate, export_and_try, generate, inspect, merge, space
+from hf_lorameta.cli import adapters, banks, demo, evaluate, export_and_try, inspect, merge, space
 from hf_lorameta.cli.output import LogHandler, emit_error, printable, show_row
 from hf_lorameta.errors import (
     DatasetError,
@@ -54,7 +54,7 @@ app = typer.Typer(
 app.add_typer(banks.app, name="bank")
 app.add_typer(space.app, name="space")
 commands: tuple[Any, ...] = (
-    generate.plan, generate.generate, generate.push, merge.merge, evaluate.evaluate,
+    adapters.plan, adapters.generate, adapters.push, merge.merge, evaluate.evaluate,
     inspect.inspect, demo.demo, export_and_try.export, export_and_try.try_,
 )  # fmt: skip
 for command in commands:

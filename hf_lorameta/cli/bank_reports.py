@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.cli.output import megabytes, table
-from hf_lorameta.tables import plural
+from hf_lorameta.cli.output import megabytes
+from hf_lorameta.tables import plural, table
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank

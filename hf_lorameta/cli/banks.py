@@ -18,9 +18,9 @@ from hf_lorameta.cli.options import (
     QuietFlag,
     TokenOption,
 )
-from hf_lorameta.cli.output import emit, stage_bars, table
+from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.errors import BankError, IntegrityError
-from hf_lorameta.tables import plural
+from hf_lorameta.tables import plural, table
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank

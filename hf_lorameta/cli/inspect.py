@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
-from hf_lorameta.cli.output import LEGEND, coefficient_table, emit, log, table
+from hf_lorameta.cli.output import LEGEND, emit, log
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.tables import coefficient_table, table
 
 if TYPE_CHECKING:
     from hf_lorameta.pipeline.adapter_folder import SavedAdapter

@@ -67,7 +67,42 @@ def run_on_jobs(
     emit(json, data | {"job": job.url, "url": url}, lambda: url)
 
 
-def push_arguments(
+def push_on_jobs(
+    request: Request,
+    bank: "Bank",
+    dataset: "Dataset",
+    target: "Target",
+    export: "Export | None",
+    *,
+    flavor: str,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Publish the adapter of ``hf-lorameta push`` from a job.
+
+    Args:
+        request: what is to be made.
+        bank: of the request, as `dataset` is.
+        target: the repo.
+        export: as in ``push``.
+        flavor: hardware of the job.
+        dry_run: as for `run_on_jobs`, as `json` is.
+
+    Raises:
+        UsageError: dataset, bank or base model are on this machine; or as `run_on_jobs` raises.
+        HubError: the job was not accepted, or failed.
+    """
+    from hf_lorameta.hub.jobs import JobEstimate
+    from hf_lorameta.pipeline.budget import most_operations
+
+    arguments = _push_arguments(request, bank, dataset, target, export)
+    work, token = most_operations(bank, request.recipe), request.token
+    estimate = JobEstimate.of(flavor, work, token, seconds=request.seconds or 0.0)
+    facts = {"repo_id": target.repo_id, "private": target.private}
+    run_on_jobs(arguments, estimate, target.repo_id, facts, token=token, dry_run=dry_run, json=json)
+
+
+def _push_arguments(
     request: Request, bank: "Bank", dataset: "Dataset", target: "Target", export: "Export | None"
 ) -> list[str]:
     """Return the arguments of ``hf-lorameta`` that publish the same adapter from another machine.

@@ -170,7 +170,7 @@ class Request:
         str | None,
         typer.Option(
             help="Time to spend, e.g. 60s or 5m: trains all or the upper layers on as many rows as "
-            "it allows, if the base model is on this machine."
+            "it allows, with the base model on this machine."
         ),
     ] = None
     token: TokenOption = None

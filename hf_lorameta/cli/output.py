@@ -5,7 +5,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,15 @@ from pathlib import Path
 import typer
 
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.tables import column_widths, pad
 from hf_lorameta.types import StageProgress
 
 _REPORT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 600
-_SHOWN_ADAPTERS = 20
 LEGEND = (
     "distance: how much the tokens of two datasets differ, 0 if not at all; coefficient: the "
     "adapter's factor in the weighted sum"
 )
-"""What the figures of a `coefficient_table` mean."""
+"""What the figures of a `hf_lorameta.tables.coefficient_table` mean."""
 
 
 _result_printed = False
@@ -149,39 +147,6 @@ def _time_left(seconds: float, done: int, left: int) -> str:
         (', about 3 min left', '')
     """
     return f", about {duration(seconds * left / done)} left" if done > 0 and left > 0 else ""
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Format aligned columns, numbers to the right.
-
-    Example:
-        >>> print(table(["name", "n"], [["a", 10], ["long", 2]]))
-        name   n
-        a     10
-        long   2
-    """
-    titles, cells = list(head), [[str(cell) for cell in row] for row in rows]
-    right = {i for i in range(len(titles)) if all(_is_number(row[i]) for row in cells)}
-    widths = column_widths([titles, *cells])
-    return "\n".join("  ".join(pad(row, widths, right)).rstrip() for row in [titles, *cells])
-
-
-def coefficient_table(
-    head: Sequence[str], rows: Sequence[Sequence[object]], coefficients: Sequence[float]
-) -> str:
-    """Format a table of adapters, a row for each of the first 20, a line for all others.
-
-    Example:
-        >>> print(coefficient_table(["adapter"], [["a"]] * 22, [0.02] * 22).splitlines()[-1])
-        … and 2 more, together 4.0%
-    """
-    text = table(head, rows[:_SHOWN_ADAPTERS])
-    rest = coefficients[_SHOWN_ADAPTERS:]
-    return f"{text}\n… and {len(rest)} more, together {sum(rest):.1%}" if rest else text
-
-
-def _is_number(cell: str) -> bool:
-    return cell.replace(".", "").replace("-", "").replace("e", "").replace("%", "").isdecimal()
 
 
 def show_row(row: tuple[str, str]) -> str:

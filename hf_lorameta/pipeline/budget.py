@@ -1,10 +1,10 @@
-"""What training on rows of a dataset takes, and how many fit into a time."""
+"""What training on rows of a dataset takes, how many fit into a time, and what is advised."""
 
+import logging
 import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -13,13 +13,14 @@ from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import (
+    BudgetError,
     EmptyDatasetError,
     LoraMetaError,
     Option,
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.pipeline.automatic import obstacle_to_running
+from hf_lorameta.pipeline.automatic import Automatic, obstacle_to_running, possible
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_TRAINING_ROWS
@@ -27,6 +28,8 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import MOST_FITTED, Recipe
 from hf_lorameta.training.further.settings import FIT, Depth, depth_of_training, work
 from hf_lorameta.types import Row
+
+logger = logging.getLogger(__name__)
 
 ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Numbers of rows that are considered."""
@@ -49,26 +52,13 @@ _LEAST_FITTED = 48
 """Fewer rows are not fitted on unasked; `CHECK_ROWS` more are to check on."""
 LEAST_UNASKED = _LEAST_FITTED + CHECK_ROWS
 """Different labeled rows that a dataset has to have for both."""
+_MOST_ADVISED = 100
+"""Rows to train on that are advised, at most."""
 _MOST_OPERATIONS = 3e13
 """Of a fit unasked: a minute or two on two cores."""
 _LABEL_NOVELTY, _MOST_LABELS = 0.1, 32
 """Outputs are taken for labels if at most this share of them is new, see `OutputCounts`, and they
 begin with at most so many different tokens."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What fits into a time.
-
-    Attributes:
-        recipe: the settings.
-        seconds: estimated time of the fit or training, at most; 0 without one.
-        reasons: why it was chosen and what more time would allow, as sentences for the user.
-    """
-
-    recipe: Recipe
-    seconds: float
-    reasons: tuple[str, ...]
 
 
 def parse_seconds(text: str) -> float:
@@ -119,10 +109,11 @@ def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
 
 def recipe_within(
     plan: Plan, pool: Sequence[Row], session: Session, seconds: float, *, may_fit: bool = True
-) -> Choice:
+) -> Recipe:
     """Choose the number of rows that can be trained or fitted on within a time on this machine.
 
-    The base model is loaded, and a pass of some rows is timed; see `training_seconds`.
+    The base model is loaded, and a pass of some rows is timed; see `training_seconds`. What is
+    chosen, and what more time would allow, is logged.
 
     Args:
         plan: its recipe's `train` is replaced, and its `fit` if it is None.
@@ -131,34 +122,41 @@ def recipe_within(
         seconds: for loading the base model, fitting as the recipe says, and training.
         may_fit: whether rows may be fitted on although the recipe does not say so.
 
+    Returns:
+        The plan's recipe with the number of rows.
+
     Raises:
-        LoraMetaError: the base model cannot be loaded.
+        BudgetError: the time is too short.
+        LoraMetaError: nothing can be trained here, see `obstacle_to_training`, or the base model
+            cannot be loaded.
     """
-    recipe = plan.recipe.model_copy(update={"train": None})
     if obstacle := obstacle_to_training(plan, pool, session):
-        advice = f": {obstacle.hint}" if obstacle.hint else ""
-        return Choice(recipe, 0.0, (f"Not trained: {obstacle}{advice}",))
+        obstacle.advise(Option("budget", change="leave out"))
+        raise obstacle
     started = time.perf_counter()
     speed = _operations_of_a_pass(plan, pool, session)
     loading = time.perf_counter() - started
-    fitted = min(recipe.fit or 0, len(pool))
+    fitted = min(plan.recipe.fit or 0, len(pool))
     fitting = training_seconds(plan, fitted, speed, FIT) if fitted else 0.0
     besides = f" besides the fit, {duration(fitting)}" if fitted else ""
     left, options = seconds - loading - fitting, possibilities(plan, pool, speed)
     options = [option for option in options if may_fit or option.field == "train"]
     chosen = max((option for option in options if option.seconds <= left), default=None)
-    reasons = [
-        f"{chosen.title}: at most about {duration(chosen.seconds)}{besides}"
-        if chosen
-        else f"Not trained: {duration(seconds)} is too short{besides}"
-    ]
-    if better := [option for option in options if chosen is None or option > chosen]:
-        more = min(better, key=lambda option: option.seconds)
-        needed = f"a budget of {math.ceil((loading + fitting + more.seconds) / 60)}m"
-        reasons.append(f"{more.title} would take at most about {duration(more.seconds)}: {needed}")
-    asked = {chosen.field: chosen.rows} if chosen else {}
-    recipe = recipe.model_copy(update=asked)
-    return Choice(recipe, chosen.seconds if chosen else 0.0, tuple(reasons))
+    better = [option for option in options if chosen is None or option > chosen]
+    needed = more = ""
+    if better:
+        next_one = min(better, key=lambda option: option.seconds)
+        needed = f"{math.ceil((loading + fitting + next_one.seconds) / 60)}m"
+        more = f"{next_one.title} would take at most about {duration(next_one.seconds)}"
+    if chosen is None:
+        raise BudgetError(
+            f"a budget of {duration(seconds)} is too short{besides}: {more[0].lower()}{more[1:]}",
+            hint=[Option("budget", needed), Option("budget", change="leave out")],
+        )
+    logger.info("%s: at most about %s%s", chosen.title, duration(chosen.seconds), besides)
+    if better:
+        logger.info("%s: --budget %s", more, needed)
+    return plan.recipe.model_copy(update={"train": None, chosen.field: chosen.rows})
 
 
 class Possible(NamedTuple):
@@ -359,3 +357,46 @@ def most_operations(bank: Bank, recipe: Recipe) -> float:
         fit = of_row * forward_passes(asked["fit"], recipe.seed, FIT)[0]
         operations += fit if recipe.fit else min(fit, _MOST_OPERATIONS)
     return operations
+
+
+# --- the advice at the end of a plan ------------------------------------------------------------
+
+
+def advise(plan: Plan, session: Session, *, may_fit: bool = True) -> str | None:
+    """Say what `hf_lorameta.generate` fits unasked, or recommend to fit or train, and the time.
+
+    The time is `training_seconds` on this machine. The base model need not be here.
+
+    Args:
+        plan: of the dataset.
+        session: of the plan's bank.
+        may_fit: whether rows may be fitted on although the recipe does not say so.
+
+    Returns:
+        The advice; None if the recipe says how many rows to fit, train or check on, or cannot.
+
+    Example:
+        >>> from hf_lorameta import Recipe, plan
+        >>> from hf_lorameta.demo import TRAIN_FILE
+        >>> advise(plan(TRAIN_FILE, recipe=Recipe(emit="mixture")), Session())
+        'use the default: a mixture is not trained'
+    """
+    recipe, rows = plan.recipe, plan.profile.rows
+    if recipe.rows_asked:
+        return None
+    without = "use the default" if plan.bank.index.number else "name a bank"
+    if recipe.is_mixture:
+        return f"{without}: a mixture is not trained"
+    if not plan.profile.output.total:
+        return f"{without}: the dataset has no outputs to train on"
+    if rows < MIN_TRAINING_ROWS:
+        return f"{without}: the rows are too few to train on"
+    count, depth = min(_MOST_ADVISED, rows), None
+    advice = f"--train {count}"
+    if (fitted := min(FIT_ROWS, rows - CHECK_ROWS)) >= MIN_TRAINING_ROWS and holds_labels(plan):
+        count, depth, advice = fitted, FIT, f"--fit {fitted}"
+        unasked = possible(Automatic(may_fit, check=False), recipe, plan.dataset, session).fit
+        if unasked and (automatic := rows_to_fit(plan, rows)):
+            count, advice = automatic, f"use the default: its fit on {automatic} rows with labels"
+    seconds = training_seconds(plan, count, measure_operations(), depth)
+    return f"{advice} takes at most about {duration(seconds)} on this CPU"

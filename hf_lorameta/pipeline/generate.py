@@ -1,10 +1,10 @@
-"""Generate an adapter: the steps from a dataset to it, as Python and the command line walk them."""
+"""Plan and generate: the steps from a dataset to an adapter, for Python and the command line."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
@@ -73,8 +73,8 @@ def generate(
         model: the base model in transformers, on the CPU, and its tokenizer; the model is the same
             afterwards. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
-        budget: seconds, or a time such as ``"5m"``, to spend on fitting or training the adapter, if
-            that is possible; see `hf_lorameta.pipeline.budget.recipe_within`.
+        budget: seconds, or a time such as ``"5m"``, to spend on fitting or training the adapter;
+            see `hf_lorameta.pipeline.budget.recipe_within`.
         fit: fit the adapter on up to 300 rows if the outputs are labels and the recipe is one of
             the default method without rows to fit, train or check on; see
             `hf_lorameta.pipeline.automatic`, also for what follows.
@@ -90,8 +90,8 @@ def generate(
     Raises:
         DatasetError: as `plan` raises.
         BankError: as `plan` raises.
-        UsageError: the budget is no time, or does not go with the recipe; or without a bank, the
-            recipe says neither to fit nor to train; or as `plan` raises.
+        UsageError: the budget is no time, is too short, or does not go with the recipe; or without
+            a bank, the recipe says neither to fit nor to train; or as `plan` raises.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
         KeyboardInterrupt: Ctrl-C, except in a training whose steps have helped: the result is then
             the best adapter until the interruption, with a warning.
@@ -106,11 +106,50 @@ def generate(
     opening = Session(bank, base=base, base_revision=base_revision, token=token, model=model)
     with bars_unless(progress) as show, opening as session:
         require_possible(recipe, session)
-        opened = session.open_dataset(dataset, **reading)
-        opened = with_progress(opened, show)
+        opened = with_progress(session.open_dataset(dataset, **reading), show)
         wanted = Automatic(fit, check)
-        adapter = make(opened, session, recipe, budget=seconds, wanted=wanted, progress=show)
+        plan, rows = plan_with_rows(opened, session, recipe, budget=seconds, wanted=wanted)
+        adapter = carry_out(plan, rows, session, show)
     return replace(adapter, progress=progress) if isinstance(adapter, Mixture) else adapter
+
+
+def plan(
+    dataset: Any,
+    bank: Bank | str | Path | None = None,
+    recipe: Recipe | None = None,
+    *,
+    base: str | Path | None = None,
+    base_revision: str | None = None,
+    token: str | None = None,
+    progress: StageProgress | None = None,
+    **reading: Unpack[ReadingOptions],
+) -> Plan:
+    """Read a dataset, measure its distances to the bank, and choose coefficients.
+
+    Args:
+        dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
+            or dataset of the library `datasets`.
+        bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
+            another `base` model, if there is none for it, uses none.
+        recipe: None is ``Recipe()``.
+        base: the base model, a Hub id or a folder; None is the bank's.
+        base_revision: branch, tag or commit of a base model without a bank.
+        token: of the Hub; None uses the saved one.
+        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
+        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
+            `hf_lorameta.open_dataset`.
+
+    Raises:
+        DatasetError: the dataset cannot be read as labeled rows.
+        BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
+        UsageError: the base model cannot be used, or a revision is given for that of a bank.
+        HubError: a repo is missing, private or gated, or the Hub cannot be reached.
+    """
+    recipe = recipe or Recipe()
+    opening = Session(bank, base=base, base_revision=base_revision, token=token)
+    with bars_unless(progress) as show, opening as session:
+        opened = with_progress(session.open_dataset(dataset, **reading), show)
+        return _read_and_plan(opened, session.bank, recipe)[0]
 
 
 def require_possible(recipe: Recipe, session: Session, export: Export | None = None) -> None:
@@ -134,72 +173,15 @@ def require_possible(recipe: Recipe, session: Session, export: Export | None = N
         export_config(index.base_model, index.base_revision, export, session.hub.token)
 
 
-def make(
+def plan_with_rows(
     dataset: Dataset,
     session: Session,
     recipe: Recipe,
     *,
     budget: float | None = None,
     wanted: Automatic = NOTHING,
-    progress: StageProgress = no_progress,
-) -> Generation | Mixture:
-    """Read a dataset, plan, and make the adapter or choose those of a mixture.
-
-    Losses and warnings are logged. Arguments besides `progress` are those of `prepare`.
-
-    Args:
-        progress: called after each step with (stage, done, total), by a mixture when it is saved.
-
-    Raises:
-        LoraMetaError: as `hf_lorameta.generate` raises.
-    """
-    prepared = prepare(dataset, session, recipe, budget=budget, wanted=wanted)
-    plan = prepared.plan
-    if plan.recipe.is_mixture:
-        mixture = Mixture(plan, progress)
-        logger.info("A mixture of %d adapters of rank %d", len(mixture.entries), mixture.rank)
-        return mixture
-    if prepared.rows.check and plan.recipe.check is None:
-        logger.info(
-            "The adapter will be compared with the base model, %s, and a few-shot prompt on %d "
-            "rows, which may take most of the time: --no-check, in Python check=False, skips it",
-            plan.bank.index.base_model, len(prepared.rows.check),
-        )  # fmt: skip
-    generation = make_adapter(plan, prepared.rows, session, progress)
-    for line in generation.messages:
-        logger.info(line)
-    if generation.plan.check:
-        verdict = generation.plan.verdict
-        logger.log(logging.INFO if verdict.level == "likely" else logging.WARNING, str(verdict))
-    for warning in generation.plan.warnings:
-        if warning not in plan.warnings:
-            logger.warning(warning)
-    return generation
-
-
-class Prepared(NamedTuple):
-    """What `hf_lorameta.pipeline.make.make_adapter` makes an adapter of.
-
-    Attributes:
-        plan: the plan.
-        rows: to fit, train and check on.
-        reasons: why so many rows are fitted or trained on, or none, as sentences for the user.
-    """
-
-    plan: Plan
-    rows: Rows
-    reasons: tuple[str, ...] = ()
-
-
-def prepare(
-    dataset: Dataset,
-    session: Session,
-    recipe: Recipe,
-    *,
-    budget: float | None = None,
-    wanted: Automatic = NOTHING,
-) -> Prepared:
-    """Read a dataset, plan, and draw rows; log what is fitted or trained on, and warnings.
+) -> tuple[Plan, Rows]:
+    """Read a dataset, plan, and draw rows; log what will be fitted or trained on, and warnings.
 
     Args:
         dataset: an opened dataset.
@@ -212,73 +194,117 @@ def prepare(
             makes the same adapter on machines with and without the base model: it is not part of
             it.
 
+    Returns:
+        The plan, and the rows to fit, train and check on.
+
     Raises:
-        LoraMetaError: as `hf_lorameta.plan` raises.
+        BudgetError: the time is too short.
+        LoraMetaError: as `hf_lorameta.plan` raises; or a budget cannot be spent here.
     """
-    prepared = _read_and_draw(dataset, session, recipe, budget, wanted)
-    plan = prepared.plan
-    for reason in prepared.reasons:
-        logger.log(logging.INFO if plan.recipe.rows_asked else logging.WARNING, reason)
-    for warning in plan.warnings:
-        logger.warning(warning)
-    return prepared
-
-
-def _read_and_draw(
-    dataset: Dataset, session: Session, recipe: Recipe, budget: float | None, wanted: Automatic
-) -> Prepared:
-    bank, done, collect = session.bank, NOTHING, 0
-    refuse_without_adapters(bank, recipe, dataset)
+    done, collect = NOTHING, 0
     if budget is not None:
         collect = pool_size(recipe.model_copy(update={"train": ROWS[-1]}))
     elif any(done := possible(wanted, recipe, dataset, session)):
         collect = POOL_ROWS
+    plan, pool = _read_and_plan(dataset, session.bank, recipe, collect=collect)
+    if budget is not None:
+        recipe = recipe_within(plan, pool, session, budget, may_fit=wanted.fit)
+        plan = replace(plan, recipe=recipe)
+        if len(pool) > pool_size(recipe):
+            pool = pool_of(dataset.rows(), recipe)  # the one that this recipe draws from
+    elif done.fit:
+        plan = _with_fit(plan, pool)
+    if wanted.fit:
+        _warn_of_missing_fit(plan, session)
+    rows = draw_rows(plan.recipe, pool)
+    if done.check:
+        checked = draw_rows(plan.recipe.model_copy(update={"check": CHECK_ROWS}), pool)
+        rows = checked if len(checked.check) >= MIN_ROWS else rows
+    for warning in plan.warnings:
+        logger.warning(warning)
+    return plan, rows
+
+
+def _read_and_plan(
+    dataset: Dataset, bank: Bank, recipe: Recipe, *, collect: int = 0
+) -> tuple[Plan, tuple[Row, ...]]:
+    """Read a dataset once and plan; return the plan and the pool of rows to draw from."""
+    refuse_without_adapters(bank, recipe, dataset)
     reading = read_dataset(dataset, recipe, token_counting(bank), collect=collect)
-    plan, pool = plan_from_reading(reading, bank), reading.pool
-    if budget is None:
-        prepared = _prepared(plan, pool, done)
-        missing = _missing_fit(prepared.plan, session) if wanted.fit else ()
-        return prepared._replace(reasons=(*prepared.reasons, *missing))
-    choice = recipe_within(plan, pool, session, budget, may_fit=wanted.fit)
-    recipe = choice.recipe
-    if recipe.rows_asked and len(pool) > pool_size(recipe):
-        pool = pool_of(dataset.rows(), recipe)  # the one that this recipe draws from
-    return Prepared(replace(plan, recipe=recipe), draw_rows(recipe, pool), choice.reasons)
+    return plan_from_reading(reading, bank), reading.pool
 
 
-def _missing_fit(plan: Plan, session: Session) -> Iterator[str]:
+def _with_fit(plan: Plan, pool: Sequence[Row]) -> Plan:
+    """Fit on rows although nobody asked for it, if the outputs are labels and the rows suffice."""
+    if len({output for _, output in pool}) < 2 or not holds_labels(plan):
+        return plan
+    if count := rows_to_fit(plan, len(pool)):
+        logger.info(
+            "The adapter will be fitted on %d labeled rows, since the outputs are labels and the "
+            "base model is on this machine", count,
+        )  # fmt: skip
+        return replace(plan, recipe=plan.recipe.model_copy(update={"fit": count}))
+    if len(pool) < LEAST_UNASKED:
+        logger.warning(
+            "Not fitted on the %d labeled rows, without which the adapter rarely gives the right "
+            "label: fewer than %d are only fitted on if asked for", len(pool), LEAST_UNASKED,
+        )  # fmt: skip
+    return plan
+
+
+def _warn_of_missing_fit(plan: Plan, session: Session) -> None:
     """Say what a plan lacks whose recipe leaves it open whether rows are fitted on."""
     if plan.recipe.rows_asked or not plan.recipe.is_default_method:
         return
     if not len(plan.bank) and plan.bank.index.general:
-        yield (
+        logger.warning(
             "The adapter is the bank's general adapter, the same for every dataset until it is "
             "fitted or trained on labeled rows"
         )
     if holds_labels(plan) and (obstacle := obstacle_to_running(session)):
-        yield (
+        logger.warning(
             "Not fitted on labeled rows, without which the adapter rarely gives the right label: "
-            f"{obstacle}. Next: {obstacle.hint}"
-        )
+            "%s. Next: %s", obstacle, obstacle.hint,
+        )  # fmt: skip
 
 
-def _prepared(plan: Plan, pool: Sequence[Row], wanted: Automatic) -> Prepared:
-    """Draw the rows of a plan's recipe, and those of what is wanted besides."""
-    reasons: tuple[str, ...] = ()
-    may_fit = wanted.fit and len({output for _, output in pool}) > 1 and holds_labels(plan)
-    if may_fit and (count := rows_to_fit(plan, len(pool))):
-        plan = replace(plan, recipe=plan.recipe.model_copy(update={"fit": count}))
-        reasons = (
-            f"The adapter will be fitted on {count} labeled rows, since the outputs are labels and "
-            "the base model is on this machine",
+def carry_out(
+    plan: Plan, rows: Rows, session: Session, progress: StageProgress = no_progress
+) -> Generation | Mixture:
+    """Make the adapter of a plan, or choose those of a mixture; log results and warnings.
+
+    Args:
+        plan: the plan, as `rows` from `plan_with_rows`.
+        rows: to fit, train and check on.
+        session: runs the base model if it is needed.
+        progress: called after each step with (stage, done, total), by a mixture when it is saved.
+
+    Raises:
+        LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
+    """
+    if plan.recipe.is_mixture:
+        mixture = Mixture(plan, progress)
+        logger.info("A mixture of %d adapters of rank %d", len(mixture.entries), mixture.rank)
+        return mixture
+    if rows.check and plan.recipe.check is None:
+        logger.info(
+            "The adapter will be compared with the base model, %s, and a few-shot prompt on %d "
+            "rows, which may take most of the time: --no-check, in Python check=False, skips it",
+            plan.bank.index.base_model, len(rows.check),
+        )  # fmt: skip
+    generation = make_adapter(plan, rows, session, progress)
+    made = generation.plan
+    for line in generation.messages:
+        logger.info(line)
+    if made.check:
+        level = logging.INFO if made.verdict.level == "likely" else logging.WARNING
+        logger.log(level, str(made.verdict))
+    elif made.trainings:
+        logger.info(
+            "Right answers were not counted: --check 16, in Python Recipe(check=16), does so on 16 "
+            "other rows"
         )
-    elif may_fit and len(pool) < LEAST_UNASKED:
-        reasons = (
-            f"Not fitted on the {len(pool)} labeled rows, without which the adapter rarely gives "
-            f"the right label: fewer than {LEAST_UNASKED} are only fitted on if asked for",
-        )
-    rows = draw_rows(plan.recipe, pool)
-    if not wanted.check:
-        return Prepared(plan, rows, reasons)
-    checked = draw_rows(plan.recipe.model_copy(update={"check": CHECK_ROWS}), pool)
-    return Prepared(plan, checked if len(checked.check) >= MIN_ROWS else rows, reasons)
+    for warning in made.warnings:
+        if warning not in plan.warnings:
+            logger.warning(warning)
+    return generation

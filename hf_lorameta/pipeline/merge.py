@@ -4,7 +4,6 @@ The base model is not needed. Modules are read, combined and written two at a ti
 that of two modules, whatever the size of the adapters.
 """
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,8 +35,6 @@ from hf_lorameta.recipe import MAX_RANK, MergeRecipe
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair, FloatArray, StageProgress
 
-logger = logging.getLogger(__name__)
-
 _AT_ONCE = 2
 """Modules in memory."""
 
@@ -52,7 +49,7 @@ def merge(
 ) -> "Merge":
     """Open the adapters of a merge, check that they fit, and choose the rank.
 
-    The weights are read when the result is saved. The warnings of the result are logged.
+    The weights are read when the result is saved.
 
     Args:
         adapters: weights by name; a weight is any number, negative ones subtract. A name is a
@@ -93,10 +90,7 @@ def merge(
     layout = common_layout(names, sources)
     rank = _rank(recipe, sources, layout)
     chosen = tuple(weights[name] for name in names)
-    merged = Merge(tuple(sources), chosen, recipe, layout, rank, hub, progress)
-    for warning in merged.warnings:
-        logger.warning(warning)
-    return merged
+    return Merge(tuple(sources), chosen, recipe, layout, rank, hub, progress)
 
 
 class MergedModule(NamedTuple):
@@ -143,14 +137,6 @@ class Merge(SavableAdapter):
             f"{plural(len(self.sources), 'adapter')} for {self.base_model}: "
             f"{len(self.layout)} modules of rank {self.rank}"
         )
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What may make the result worse, as sentences for the user."""
-        commits = {source.base_revision for source in self.sources} - {None}
-        if len(commits) < 2:
-            return ()
-        return (f"The adapters were trained on different commits of {self.base_model}.",)
 
     @property
     def base_model(self) -> str:

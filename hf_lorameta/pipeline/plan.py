@@ -4,37 +4,41 @@ No adapter weights are read.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from html import escape
-from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import FAR_RATIO
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.cards.verdict import Verdict, verdict_of
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
-from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
+from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.data.prompt_form import TEXT, shares_instruction, states_task
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import effective_number
 from hf_lorameta.pipeline.coefficients import (
     choose_coefficients,
     compare_with_bank,
+    is_scaled_by_length,
     scale_for,
 )
-from hf_lorameta.pipeline.plan_warnings import lacks_instruction, plan_warnings
-from hf_lorameta.pipeline.progress import bars_unless, with_progress
-from hf_lorameta.pipeline.read import Reading, read_dataset, require_outputs, token_counting
-from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.form import expects_instructions
+from hf_lorameta.pipeline.read import Reading, require_outputs
 from hf_lorameta.pipeline.without_bank import refuse_without_adapters
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Array, FactorPair, Row, StageProgress
+from hf_lorameta.tables import coefficient_table, plural
+from hf_lorameta.types import Array, FactorPair, Row
 
-_REPR_ROWS = 5
+_FEW_ROWS = 20
+_LOW_RETENTION = 0.9
+"""Warn about a pack that retains less than this share of the updates' energy."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,14 +157,14 @@ class Plan:
     def verdict(self) -> Verdict:
         """Whether the adapter helps, in right answers if they were counted."""
         doubts = [*self.dataset.doubts]
-        if lacks_instruction(self):
+        if _lacks_instruction(self):
             doubts.append("The inputs do not say what to do, and no instruction was given.")
         return verdict_of(self.check, doubts)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before relying on the result, as sentences."""
-        return tuple(plan_warnings(self))
+        return tuple(_warnings(self))
 
     def neighbors(self) -> tuple[WeightedAdapter, ...]:
         """Return the adapters that take part, by descending coefficient.
@@ -204,23 +208,45 @@ class Plan:
     # --- display --------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        neighbors, number = self.neighbors(), f"effective number {self.effective_number:.1f}"
-        source = f"{len(neighbors)} adapters of {self.bank.id}, {number}"
+        name = self.dataset.id or "a local dataset"
+        source = f"{plural(len(self.neighbors()), 'adapter')} of {self.bank.id}"
         if not len(self.bank):
             general = self.bank.index.general and f"the general adapter of {self.bank.id}"
             source = general or f"no bank, from {self.bank.index.base_model} alone"
-        name = self.dataset.id or "a local dataset"
-        lines = [f"Plan for {name} ({self.profile.rows} rows): {source}"]
-        lines += [f'  read with columns="{self.dataset.columns}"']
-        lines += [
-            f"  {n.coefficient:7.1%}  {n.label}  (distance {n.distance:.4g})"
-            for n in neighbors[:_REPR_ROWS]
-        ]
-        if len(neighbors) > _REPR_ROWS:
-            lines.append(f"  … and {len(neighbors) - _REPR_ROWS} more")
-        if self.check:
-            lines.append(str(self.verdict))
-        return "\n".join(lines)
+        return f'Plan({source} for {name}, read with columns="{self.dataset.columns}")'
+
+    def __str__(self) -> str:
+        """All figures, with a table of the adapters, as ``hf-lorameta plan`` prints them."""
+        read, index, neighbors = self.profile.rows_read, self.bank.index, self.neighbors()
+        if not index.number:
+            return f"{read}; no bank: the adapter starts from {index.base_model} alone"
+        lines = [read]
+        if neighbors:
+            rows = [
+                [n.label, f"{n.distance:.4g}", f"{n.coefficient:.1%}", n.license or "unknown"]
+                for n in neighbors
+            ]
+            head = ["bank dataset", "distance", "coefficient", "license"]
+            typical = self.nearest_in_bank
+            lines = [
+                coefficient_table(head, rows, [n.coefficient for n in neighbors]),
+                "",
+                f"{read}; {plural(len(neighbors), 'adapter')}, effective number "
+                f"{self.effective_number:.1f}; nearest bank dataset at distance "
+                f"{self.distances.min():.4g}, typical within the bank: "
+                f"{'unknown' if math.isnan(typical) else f'{typical:.4g}'}",
+            ]
+        if self.general_coefficient is not None:
+            besides = ", in addition to its part in each adapter" if neighbors else ""
+            lines.append(f"general adapter of the bank: {self.general_coefficient:.1%}{besides}")
+        if self.output_strength is not None:
+            strength = f"{self.output_strength:.2g}"
+            lines.append(f"output prior, from the dataset's output tokens: {strength}")
+        if self.scale != 1:
+            length = f"{self.profile.output_length:.0f} tokens are longer than the bank's"
+            why = "" if self.recipe.scale else f": outputs of {length}"
+            lines.append(f"all coefficients are scaled by {self.scale:.2f}{why}")
+        return "\n".join([*lines, str(self.verdict)])
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -230,9 +256,8 @@ class Plan:
         )
         notes = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
         head = "<tr><th>dataset</th><th>distance</th><th>coefficient</th><th>license</th></tr>"
-        title = "".join(repr(self).splitlines()[:2])
         verdict = f"<p>{escape(str(self.verdict))}</p>"
-        return f"<p>{escape(title)}</p>{verdict}<table>{head}{rows}</table><ul>{notes}</ul>"
+        return f"<p>{escape(repr(self))}</p>{verdict}<table>{head}{rows}</table><ul>{notes}</ul>"
 
     # --- output ---------------------------------------------------------------------------------
 
@@ -321,48 +346,6 @@ def _values(result: Training | Check | None) -> dict[str, Any] | None:
     return {name: finite(value) for name, value in asdict(result).items()} if result else None
 
 
-def plan(
-    dataset: Any,
-    bank: Bank | str | Path | None = None,
-    recipe: Recipe | None = None,
-    *,
-    base: str | Path | None = None,
-    base_revision: str | None = None,
-    token: str | None = None,
-    progress: StageProgress | None = None,
-    **reading: Unpack[ReadingOptions],
-) -> Plan:
-    """Read a dataset, measure its distances to the bank, and choose coefficients.
-
-    Args:
-        dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
-            or dataset of the library `datasets`.
-        bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
-            another `base` model, if there is none for it, uses none.
-        recipe: None is ``Recipe()``.
-        base: the base model, a Hub id or a folder; None is the bank's.
-        base_revision: branch, tag or commit of a base model without a bank.
-        token: of the Hub; None uses the saved one.
-        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
-        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
-            `hf_lorameta.open_dataset`.
-
-    Raises:
-        DatasetError: the dataset cannot be read as labeled rows.
-        BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
-        UsageError: the base model cannot be used, or a revision is given for that of a bank.
-        HubError: a repo is missing, private or gated, or the Hub cannot be reached.
-    """
-    recipe = recipe or Recipe()
-    opening = Session(bank, base=base, base_revision=base_revision, token=token)
-    with bars_unless(progress) as show, opening as session:
-        opened = session.open_dataset(dataset, **reading)
-        refuse_without_adapters(session.bank, recipe, opened)
-        opened = with_progress(opened, show)
-        read = read_dataset(opened, recipe, token_counting(session.bank))
-        return plan_from_reading(read, session.bank)
-
-
 def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
     """Plan an adapter for a dataset that was read.
 
@@ -379,3 +362,141 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
         bank, reading.dataset, reading.recipe, reading.profile, distances, coefficients,
         output_counts=reading.output_counts, example=reading.example,
     )  # fmt: skip
+
+
+# --- what to know before relying on an adapter ----------------------------------------------------
+
+
+def _warnings(plan: Plan) -> Iterator[str]:
+    """Yield the warnings of a plan, as sentences.
+
+    One that was true before the adapter was fitted or trained has the same text afterwards.
+    """
+    if len(plan.distances):
+        yield from _distance_warnings(plan)
+    if plan.bank.index.base_model.endswith(".gguf"):
+        yield (
+            "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
+            "on the original weights."
+        )
+    packing = plan.bank.index.packing
+    if packing and packing.retained_whole < _LOW_RETENTION:
+        yield (
+            f"The bank is a pack that retains {packing.retained_whole:.0%} of its adapters' "
+            "updates: the unpacked bank would make a better adapter."
+        )
+    if len(plan.distances) and plan.profile.rows < _FEW_ROWS:
+        count = "1 row was" if plan.profile.rows == 1 else f"{plan.profile.rows} rows were"
+        yield f"Only {count} read: distances from so few are uncertain."
+    if plan.profile.left_out:
+        total = plan.profile.rows + plan.profile.left_out
+        yield f"{plan.profile.left_out} of {total} rows have no output and were left out."
+    if plan.profile.cut:
+        rows = plural(plan.profile.cut, "row")
+        yield f"{rows} held a text above the limit of characters: only its beginning was counted."
+    if _lacks_instruction(plan):
+        yield (
+            "The inputs contain no instruction, unlike those of most bank datasets: the adapter "
+            "may not know what to do with them. State the task as an instruction."
+        )
+    yield from _loss_warnings(plan)
+    neighbors = plan.neighbors()
+    if len(neighbors) > 1 and plan.effective_number < 1.2 and not plan.recipe.is_mixture:
+        yield "Nearly all weight is on one adapter: the result is close to a copy of it."
+    if plan.dataset.prompts_only:
+        yield _no_outputs_warning(plan)
+    elif plan.dataset.columns.input is None and plan.dataset.columns.messages is None:
+        compared = ": only outputs were compared" if len(plan.distances) else ""
+        yield f"The dataset has no inputs, only text{compared}."
+    if any(n.license is None for n in neighbors):
+        yield "Not all of the adapters used state a license."
+
+
+def _lacks_instruction(plan: Plan) -> bool:
+    """Whether the inputs contain no instruction, unlike those of most bank datasets.
+
+    The form that prompts get where none can be proposed has words that all rows share, too.
+    """
+    shared = plan.dataset.columns.template != TEXT and shares_instruction(plan.profile)
+    states = states_task(plan.dataset) or shared
+    return not states and expects_instructions(plan.bank)
+
+
+def _distance_warnings(plan: Plan) -> Iterator[str]:
+    measured = any((plan.fit, plan.training, plan.check, plan.recipe.rows_asked))
+    nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
+    if nearest > FAR_RATIO * typical:
+        yield (
+            "No dataset in the bank is near this one: the nearest is at distance "
+            f"{nearest:.3g}; within the bank, {typical:.3g} is typical."
+        )
+        if not measured:
+            yield (
+                "Expect little from this adapter: train it on labeled rows, or compare it with the "
+                "base model on them before you use it."
+            )
+
+
+def _loss_warnings(plan: Plan) -> Iterator[str]:
+    if fit := plan.fit:
+        yield from _fit_warnings(fit, trained=plan.training is not None)
+    training, check = plan.training, plan.check
+    used = (
+        ("The adapter was fitted", fit and fit.used_rows, plan.recipe.fit),
+        ("The adapter was trained", training and training.used_rows, plan.recipe.train),
+        ("The adapter was checked", check and check.rows, plan.recipe.check),
+    )
+    for done, rows, requested in used:
+        if rows and requested and rows < requested:
+            yield (
+                f"{done} on {rows} labeled rows, not {requested}: the "
+                "dataset has no more distinct ones, or no more were read."
+            )
+    if stopped := plan.interrupted:
+        yield (
+            f"The training was interrupted after {plural(stopped.steps, 'step')}: this is the "
+            "best adapter until then, and more steps might have made it better."
+        )
+    if check and check.scale < 1:
+        yield (
+            f"On {check.rows} rows this adapter was worse than the base model: its coefficients "
+            f"were scaled by {check.scale:g} until it was not."
+        )
+    if check and check.scale == 1 and check.end > min(check.base, check.chat or math.inf):
+        chat = " with its own chat template" if check.base >= check.end else ""
+        yield (
+            f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
+            "as it is. Train it further (option budget, for example 5m), or let it be scaled down "
+            "(option check, for example 16)."
+        )
+
+
+def _fit_warnings(fit: Training, *, trained: bool) -> Iterator[str]:
+    """Warn if a fit cannot tell inputs apart, or is worse than the base model at the end."""
+    if fit.outputs == 1:
+        yield (
+            f"All {fit.used_rows} rows that the adapter was fitted on have the same output, so it "
+            "cannot have learned which inputs have another one."
+        )
+    if fit.end < fit.base and not trained:
+        yield (
+            f"On {fit.scored_rows}, the adapter is worse than the base model: an output token has "
+            f"a probability of {fit.end:.3f} and {fit.base:.3f}. Train it (option train), or fit "
+            "it on more rows (option fit)."
+        )
+
+
+def _no_outputs_warning(plan: Plan) -> str:
+    """Say what a dataset without outputs costs, and what it leaves to the user."""
+    text = "The dataset has no outputs."
+    if len(plan.bank):
+        text = (
+            "The dataset has no outputs: only inputs were compared, which makes the coefficients "
+            "less reliable."
+        )
+    if not is_scaled_by_length(plan.bank, plan.recipe):
+        return text
+    return (
+        f"{text} For outputs of a sentence or more, choose a scale of 0.5: the length of the "
+        "outputs, which the scale otherwise depends on, is not known."
+    )

@@ -4,9 +4,9 @@ The target repo is resolved before any work is done, and the commit is refused i
 changed since. A repo is created only when the adapter is finished. An existing repo keeps its
 visibility, and its files are replaced only with consent.
 
-The steps, for the command line, the Python API and the Space alike: `resolve_target`,
-`refuse_overwrite` unless there is consent, then the adapter is made and saved, and
-`publish_folder`. Where a user can run a command to resume, that is within `preserve_on_failure`.
+The steps, for the command line, the Python API and the Space alike: `resolve_target`, then the
+adapter is made and saved, and `publish_folder`. Where a user can run a command to resume, that is
+within `preserve_on_failure`.
 """
 
 import re
@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.chart import CHART_FILE
+from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import (
     AdapterError,
@@ -87,18 +89,46 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
     return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
 
 
-def require_safe_name(repo_id: str | None, dataset_private: bool, private: bool | None) -> None:
-    """Refuse to name a public repo after a private dataset; `repo_id` None would.
+def target_for_dataset(
+    dataset: DatasetInfo,
+    bank: Bank,
+    hub: Hub,
+    repo_id: str | None,
+    *,
+    name: str,
+    private: bool | None,
+    create_pr: bool,
+    overwrite: bool,
+) -> Target:
+    """Check, as `resolve_target` does, that an adapter for a dataset can be published.
+
+    Args:
+        dataset: the dataset.
+        bank: the bank.
+        hub: client.
+        repo_id: target; None names it after dataset and base model.
+        name: of the dataset, as the user named it.
+        private: as for `resolve_target`, as `create_pr` and `overwrite` are.
 
     Raises:
-        UsageError: the repo's name would reveal the dataset's.
+        UsageError: the name of a public repo would reveal that of a private dataset.
+        LoraMetaError: as `resolve_target` raises.
     """
-    if repo_id is None and dataset_private and private is False:
+    if repo_id is None and dataset.private and private is False:
         raise UsageError(
             "the dataset is private or a local file, and a public repo named after it would reveal "
             "its name",
             hint=Option("repo_id", "user/name"),
         )
+    return resolve_target(
+        repo_id or default_repo_id(hub.user(), name, bank.index.base_model),
+        private=private,
+        dataset_private=dataset.private or bank.private,
+        proposed=dataset.proposed,
+        create_pr=create_pr,
+        overwrite=overwrite,
+        hub=hub,
+    )
 
 
 def resolve_target(
@@ -108,6 +138,7 @@ def resolve_target(
     dataset_private: bool = False,
     proposed: bool = False,
     create_pr: bool = False,
+    overwrite: bool = False,
     hub: Hub,
 ) -> Target:
     """Check that an adapter can be published to a repo, before any work is done.
@@ -117,13 +148,14 @@ def resolve_target(
         private: the visibility asked for; None decides by `dataset_private` and `proposed`.
         dataset_private: whether the adapter's dataset, or a part of the bank, is private.
         proposed: see `hf_lorameta.data.dataset.DatasetInfo`.
-        create_pr: open a pull request instead of committing.
+        create_pr: open a pull request instead of committing, which needs no consent.
+        overwrite: consent to replace files of an existing repo.
         hub: client.
 
     Raises:
         AuthError: no valid token.
         ConflictError: the existing repo has another visibility than was asked for, or is public
-            while `dataset_private` is true.
+            while `dataset_private` is true; or a commit would replace files without consent.
         UsageError: a pull request to a repo that does not exist, or a public repo for an adapter
             whose proposed instruction may name classes of private data.
     """
@@ -145,24 +177,16 @@ def resolve_target(
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
     check_visibility(existing, private, source_private=dataset_private)
     replaces = tuple(sorted(filter(is_own_file, existing.files)))
-    return Target(repo_id, existing, existing.private, create_pr, replaces)
-
-
-def refuse_overwrite(target: Target) -> None:
-    """Refuse to replace files of an existing repo without consent.
-
-    Raises:
-        ConflictError: a commit would replace files; a pull request only proposes to.
-    """
-    if target.replaces and not target.create_pr:
+    if replaces and not (overwrite or create_pr):
         raise ConflictError(
-            f"{target.repo_id} already holds {', '.join(target.replaces)}",
+            f"{repo_id} already holds {', '.join(replaces)}",
             hint=[
                 Option("overwrite", True),
                 Option("create_pr", True),
                 "name another repo",
             ],
         )
+    return Target(repo_id, existing, existing.private, create_pr, replaces)
 
 
 def publish_folder(folder: Path, target: Target, hub: Hub) -> str:

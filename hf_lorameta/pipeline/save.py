@@ -33,7 +33,6 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     preserve_on_failure,
     publish_folder,
-    refuse_overwrite,
     resolve_target,
     staging_folder,
 )
@@ -159,10 +158,9 @@ class SavableAdapter(ABC):
             dataset_private=self.private,
             proposed=self.proposed_instruction,
             create_pr=create_pr,
+            overwrite=overwrite,
             hub=hub,
         )
-        if not overwrite:
-            refuse_overwrite(target)
         folder = staging_folder(repo_id)
         self.save_pretrained(folder, repo_id=repo_id, export=export, token=hub.token)
         with preserve_on_failure(folder, target):
@@ -285,7 +283,7 @@ def _check_message(check: Check) -> str:
 
 def _training_message(trying: str, done: str, training: Training) -> str:
     """State the probabilities before a training, and after it if a step helped."""
-    where = f"the mean probability of an output token of {training.held_out} held-out rows"
+    where = f"the mean probability of an output token of {training.scored_rows}"
     before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
     if not training.steps:
         kept = "did not help, so the adapter stays as it was"

@@ -95,9 +95,8 @@ def train_adapter(
     generation, training = _continue(generation, rows, evaluator, depth, "Training", progress)
     if training.end < training.base:
         raise AdapterError(
-            f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
-            f"the base model: an output token has a probability of {training.end:.3f} and "
-            f"{training.base:.3f}",
+            f"on {training.scored_rows}, the adapter is worse than the base model: an output token "
+            f"has a probability of {training.end:.3f} and {training.base:.3f}",
             hint=[
                 "train on more rows",
                 Option("bank", change="name another"),

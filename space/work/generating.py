@@ -16,9 +16,7 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     default_repo_id,
     publish_folder,
-    refuse_overwrite,
-    require_safe_name,
-    resolve_target,
+    target_for_dataset,
 )
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.tables import plural
@@ -163,47 +161,44 @@ def publish(
 
     Raises:
         SpaceError: the visitor is signed out.
-        LoraMetaError: as `resolve_target`, `publish_folder` and `combine` raise.
+        LoraMetaError: as `target_for_dataset`, `publish_folder` and `combine` raise.
     """
     if credential is False:
         raise SpaceError(
             "Saving needs an account: sign in first", hint="Use the button at the top."
         )
     hub = Hub(credential)
-    repo_id = target_name(result, destination, hub.user())
     job.report("Checking the repo")
-    target = resolve_target(
-        repo_id,
+    target = target_for_dataset(
+        result.plan.dataset,
+        result.plan.bank,
+        hub,
+        chosen_name(result, destination, hub.user()),
+        name=result.name,
         private=destination.private,
-        dataset_private=result.plan.private,
-        proposed=result.plan.dataset.proposed,
-        hub=hub,
+        create_pr=False,
+        overwrite=destination.overwrite,
     )
-    if not destination.overwrite:
-        refuse_overwrite(target)
     adapter = adapter or make_adapter(result, job)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"
         shutil.copytree(adapter.folder, folder)
-        adapter.write_texts(folder, repo_id)
+        adapter.write_texts(folder, target.repo_id)
         job.report("Saving to the Hub; this can no longer be canceled")
         job.commit()
         url = publish_folder(folder, target, hub)
     return Published(url, target.repo_id, target.private, adapter.seconds)
 
 
-def target_name(result: PlanResult, destination: Destination, user: str) -> str:
-    """Return the id of the repo to publish to.
+def chosen_name(result: PlanResult, destination: Destination, user: str) -> str | None:
+    """Return the id of the repo to publish to; None if it is the one that the page proposes.
 
     Raises:
         RequestError: the id is invalid.
-        UsageError: a public repo would reveal a private dataset's name.
     """
     default = default_repo_id(user, result.name, result.plan.bank.index.base_model)
     name = (destination.repo_id or "").strip() or default
     name = name if "/" in name else f"{user}/{name}"
     if not is_repo_id(name):
         raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")
-    chosen = None if name.casefold() == default.casefold() else name  # the page proposes it
-    require_safe_name(chosen, result.plan.dataset.private, destination.private)
-    return name
+    return None if name.casefold() == default.casefold() else name

@@ -14,7 +14,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.counts.sample import draw_stratified
 from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 from hf_lorameta.engines.scoring import CHAT_METHOD, MAX_NEW_TOKENS, Report, compare
-from hf_lorameta.errors import AdapterError
+from hf_lorameta.errors import AdapterError, BudgetError
 from hf_lorameta.pipeline.budget import (
     measure_operations,
     obstacle_to_training,
@@ -239,14 +239,15 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
     rows = rows_to_train(result)
     with _turn(job), Session(bank, token=False) as session:
         start, most = time.monotonic(), _TIME_SHARE * job.seconds_left
-        choice = recipe_within(result.plan, rows, session, most)
-        job.check()
-        if not choice.seconds:
+        try:
+            recipe = recipe_within(result.plan, rows, session, most)
+        except BudgetError:
             return _TOO_SHORT
-        planned = replace(result.plan, recipe=choice.recipe)
+        job.check()
+        planned = replace(result.plan, recipe=recipe)
         show = _ending(job.report, start + most)
         try:
-            generation = make_adapter(planned, draw_rows(choice.recipe, rows), session, show)
+            generation = make_adapter(planned, draw_rows(recipe, rows), session, show)
         except KeyboardInterrupt:  # before a step helped
             return _TOO_SHORT
         except AdapterError:

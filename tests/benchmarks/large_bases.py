@@ -24,7 +24,7 @@ import numpy as np
 
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.pipeline.generate import prepare
+from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
@@ -139,8 +139,7 @@ def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     with Session(Bank(folder), model=(model, tokenizer)) as session:
         recipe = Recipe(fit=ROWS, train=ROWS)
         dataset = session.open_dataset(random_rows(4 * ROWS))
-        prepared = prepare(dataset, session, recipe)
-        measurements = Measurements(session, prepared.plan, prepared.rows)
+        measurements = Measurements(session, *plan_with_rows(dataset, session, recipe))
         for part in options.parts:
             yield part, measurements.parts[part]()
 

@@ -92,4 +92,5 @@ def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Pa
         assert card.count(f"**{checked.verdict.title}.** {checked.verdict.reason}") == 1
         assert checked.to_dict()["verdict"]["title"] == checked.verdict.title
         assert text in checked._repr_html_().replace("&#x27;", "'").replace("&quot;", '"')
-        assert (text in repr(adapter)) == (text in repr(checked)) == (found is not None)
+        assert text in str(checked)
+        assert (text in repr(adapter)) == (found is not None)

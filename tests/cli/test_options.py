@@ -74,11 +74,12 @@ def test_a_dataset_is_an_argument_or_an_option(cli: Shell, bank: Built, data: Pa
     assert "two datasets" in cli(*plan, data, "-d", "user/other", code=2).err
 
 
-def test_a_plan_within_a_budget_has_no_other_advice(cli: Shell, bank: Built, data: Path) -> None:
+def test_a_plan_within_a_budget_needs_the_base_model(cli: Shell, bank: Built, data: Path) -> None:
     plan = ("plan", "--bank", bank.folder, data)
     assert "advice: " in cli(*plan).out
-    assert "advice: " not in cli(*plan, "--budget", "60s").out
-    assert cli(*plan, "--budget", "60s", "--json").json["advice"] is None
+    refused = cli(*plan, "--budget", "60s", code=6).err
+    assert "base model is not on this machine" in refused
+    assert "or leave out --budget" in refused
 
 
 INTERRUPTED = """

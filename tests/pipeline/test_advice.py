@@ -8,10 +8,14 @@ import pytest
 from hf_lorameta import Recipe, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError
-from hf_lorameta.pipeline import advice, automatic
-from hf_lorameta.pipeline.advice import advise
+from hf_lorameta.pipeline import automatic, budget
 from hf_lorameta.pipeline.automatic import NO_BASE
-from hf_lorameta.pipeline.budget import forward_passes, measure_operations, training_seconds
+from hf_lorameta.pipeline.budget import (
+    advise,
+    forward_passes,
+    measure_operations,
+    training_seconds,
+)
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.session import Session
 from tests.conftest import Shell
@@ -20,7 +24,7 @@ from tests.conftest import Shell
 @pytest.fixture(autouse=True)
 def speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose products take no time."""
-    monkeypatch.setattr(advice, "measure_operations", lambda: 1e15)
+    monkeypatch.setattr(budget, "measure_operations", lambda: 1e15)
 
 
 def of_labels(rows: int) -> Plan:
@@ -46,7 +50,7 @@ def test_training_is_advised_on_as_many_rows_as_there_are_up_to_100(
         of = planned(tmp_path, "yes", rows)
         assert advise(of, Session()) == text
     speed = training_seconds(of, 100, 1.0) / 7200
-    monkeypatch.setattr(advice, "measure_operations", lambda: speed)
+    monkeypatch.setattr(budget, "measure_operations", lambda: speed)
     assert advise(of, Session()) == "--train 100 takes at most about 2.0 h on this CPU"
 
 

@@ -21,7 +21,7 @@ from hf_lorameta.demo import TRAIN_FILE  # noqa: E402
 from hf_lorameta.errors import AuthError, MissingExtraError  # noqa: E402
 from hf_lorameta.pipeline.automatic import NO_BASE, Automatic, possible  # noqa: E402
 from hf_lorameta.pipeline.budget import rows_to_fit, training_seconds  # noqa: E402
-from hf_lorameta.pipeline.generate import prepare  # noqa: E402
+from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
@@ -100,21 +100,22 @@ def test_one_label_is_not_fitted_unasked(
     monkeypatch.delenv(NO_BASE, raising=False)
     lines = [{"input": f"Question {i}?", "output": labels[i % len(labels)]} for i in range(80)]
     with Session() as session:
-        plan, _, _ = prepare(open_dataset(lines), session, Recipe(), wanted=BOTH)
+        plan, _ = plan_with_rows(open_dataset(lines), session, Recipe(), wanted=BOTH)
     assert plan.recipe.fit == fitted
 
 
 def test_it_is_said_why_labels_are_not_fitted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(80)]
     texts = [{"input": f"Q {i}?", "output": f"It was {i**3} or so."} for i in range(80)]
     monkeypatch.setattr("hf_lorameta.pipeline.automatic.find_at_hand", lambda name, revision: None)
 
     def said(rows: Any, wanted: Automatic = BOTH, base: str | None = None, **settings: Any) -> str:
+        caplog.clear()
         with Session(base=base) as session:
-            found = prepare(open_dataset(rows), session, Recipe.of(**settings), wanted=wanted)
-        return " ".join(found.reasons)
+            plan_with_rows(open_dataset(rows), session, Recipe.of(**settings), wanted=wanted)
+        return " ".join(r.getMessage() for r in caplog.records if "itted" in r.getMessage())
 
     assert "rarely gives the right label: the base model is not on this machine" in said(lines)
     assert "Next: hf download HuggingFaceTB/SmolLM2-135M-Instruct" in said(lines)

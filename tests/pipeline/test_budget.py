@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,13 @@ import pytest
 
 from hf_lorameta import Recipe, generate, open_dataset, plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.errors import MissingExtraError, UsageError
+from hf_lorameta.errors import (
+    BudgetError,
+    EmptyDatasetError,
+    LoraMetaError,
+    MissingExtraError,
+    UsageError,
+)
 from hf_lorameta.pipeline import automatic, budget
 from hf_lorameta.pipeline.automatic import Automatic
 from hf_lorameta.pipeline.budget import (
@@ -21,7 +28,7 @@ from hf_lorameta.pipeline.budget import (
     parse_seconds,
     training_seconds,
 )
-from hf_lorameta.pipeline.generate import prepare
+from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
@@ -30,6 +37,7 @@ from tests.support.plain_bank import plain_bank
 
 pytest.importorskip("torch")
 SPEED = 100.0
+Choose = Callable[..., tuple[int | None, str]]
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +65,21 @@ def write(folder: Path, number: int, output: bool = True, labels: int | None = N
     return path
 
 
-def choose(path: Path, session: Session, seconds: float, **settings: int) -> tuple[int | None, str]:
-    recipe = Recipe.of(**settings)
-    plan, _, reasons = prepare(open_dataset(path), session, recipe, budget=seconds)
-    return plan.recipe.train, ". ".join(reasons)
+@pytest.fixture
+def choose(session: Session, caplog: pytest.LogCaptureFixture) -> Choose:
+    """Function that returns the rows to train on within a time, and what is said about it."""
+
+    def run(
+        path: Path, seconds: float, session: Session = session, **settings: int
+    ) -> tuple[int | None, str]:
+        caplog.clear()
+        with caplog.at_level("INFO", "hf_lorameta.pipeline.budget"):
+            opened, recipe = open_dataset(path), Recipe.of(**settings)
+            plan, _ = plan_with_rows(opened, session, recipe, budget=seconds)
+        messages = [r.getMessage() for r in caplog.records if r.name.endswith("budget")]
+        return plan.recipe.train, ". ".join(messages)
+
+    return run
 
 
 def seconds_for(rows: int) -> float:
@@ -73,9 +92,10 @@ def seconds_at(plan: Plan, rows: int, speed: float, depth: Depth | None = None) 
 
 
 @pytest.mark.parametrize("rows", [64, 128, 256])
-def test_the_most_rows_that_fit_are_trained_on(tmp_path: Path, session: Session, rows: int) -> None:
+def test_the_most_rows_that_fit_are_trained_on(tmp_path: Path, choose: Choose, rows: int) -> None:
     path = write(tmp_path, 300)
-    train, reasons = choose(path, session, seconds_for(rows) + 0.5)
+    train, reasons = choose(path, seconds_for(rows) + 0.5)
+    assert train is not None
     assert train in budget.ROWS
     assert seconds_for(train) <= seconds_for(rows) + 0.5
     assert train >= rows
@@ -83,13 +103,15 @@ def test_the_most_rows_that_fit_are_trained_on(tmp_path: Path, session: Session,
     assert "would take at most about" in reasons
 
 
-def test_the_time_of_the_fit_is_left_to_it(tmp_path: Path, session: Session) -> None:
+def test_the_time_of_the_fit_is_left_to_it(tmp_path: Path, choose: Choose) -> None:
     path = write(tmp_path, 300)
     of_fit, enough = 2000 / SPEED, seconds_for(100) + 0.5
-    train, reasons = choose(path, session, enough, fit=200)
-    assert train is None
-    assert reasons.startswith(f"Not trained: {enough:.0f} s is too short besides the fit, 20 s.")
-    train, reasons = choose(path, session, enough + of_fit, fit=200)
+    with pytest.raises(BudgetError) as error:
+        choose(path, enough, fit=200)
+    assert str(error.value).startswith(
+        f"a budget of {enough:.0f} s is too short besides the fit, 20 s: training on 64 rows would"
+    )
+    train, reasons = choose(path, enough + of_fit, fit=200)
     assert train == 100
     assert reasons.endswith("besides the fit, 20 s")
 
@@ -109,6 +131,7 @@ def test_many_labels_are_fitted_rather_than_few_trained_on_and_texts_only_where_
     tmp_path: Path,
     session: Session,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     labels: int | None,
     seconds: float,
     field: str,
@@ -121,13 +144,19 @@ def test_many_labels_are_fitted_rather_than_few_trained_on_and_texts_only_where_
     path = write(tmp_path, 256, labels=labels)
     with Session(Bank.embedded()) as counting:
         dataset, recipe = open_dataset(path), Recipe()
-        chosen, _, [reason, *_] = prepare(
-            dataset, counting, recipe, budget=seconds, wanted=Automatic()
-        )
-        without, _, _ = prepare(dataset, counting, recipe, budget=seconds)
-    assert "fit" not in without.recipe.rows_asked
+        with caplog.at_level("INFO", "hf_lorameta.pipeline.budget"):
+            chosen, _ = plan_with_rows(
+                dataset, counting, recipe, budget=seconds, wanted=Automatic()
+            )
+        if field == "fit" and seconds < 60:
+            with pytest.raises(BudgetError):
+                plan_with_rows(dataset, counting, recipe, budget=seconds)
+        else:
+            without, _ = plan_with_rows(dataset, counting, recipe, budget=seconds)
+            assert "fit" not in without.recipe.rows_asked
     assert chosen.recipe.rows_asked == {field: rows}
-    assert reason.startswith(f"{'Fitting' if field == 'fit' else 'Training'} on {rows} rows: at")
+    said = f"{'Fitting' if field == 'fit' else 'Training'} on {rows} rows: at most about"
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize(("rows", "fitted"), [(63, None), (64, 48)])
@@ -135,15 +164,16 @@ def test_labels_of_too_few_rows_are_not_fitted_on_which_is_said(
     tmp_path: Path,
     session: Session,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     rows: int,
     fitted: int | None,
 ) -> None:
     monkeypatch.delenv(automatic.NO_BASE, raising=False)
     path = write(tmp_path, rows, labels=2)
     with Session(Bank.embedded()) as counting:
-        plan, _, [reason] = prepare(open_dataset(path), counting, Recipe(), wanted=Automatic())
+        plan, _ = plan_with_rows(open_dataset(path), counting, Recipe(), wanted=Automatic())
     assert plan.recipe.fit == fitted
-    assert ("fewer than 64 are only fitted on if asked for" in reason) == (fitted is None)
+    assert ("fewer than 64 are only fitted on if asked for" in caplog.text) == (fitted is None)
 
 
 def test_a_fit_takes_less_time_than_a_training(bank: Bank) -> None:
@@ -154,12 +184,14 @@ def test_a_fit_takes_less_time_than_a_training(bank: Bank) -> None:
 
 
 def test_the_time_that_is_proposed_counts_loading_the_model(
-    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, choose: Choose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, clock = write(tmp_path, 16), count(step=50)
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(budget, "training_seconds", lambda plan, rows, speed: 20.0)
-    assert choose(path, session, 60.0)[1].endswith("at most about 20 s: a budget of 2m")
+    with pytest.raises(BudgetError, match="at most about 20 s") as error:
+        choose(path, 60.0)
+    assert error.value.hint == "add --budget 2m, or leave out --budget"
 
 
 @pytest.mark.parametrize("seconds", [0.0, -5.0, math.nan, math.inf])
@@ -168,17 +200,17 @@ def test_a_budget_is_a_positive_number(seconds: float) -> None:
         budget_seconds(seconds, Recipe())
 
 
-def test_all_rows_are_trained_on_if_there_is_time(tmp_path: Path, session: Session) -> None:
+def test_all_rows_are_trained_on_if_there_is_time(tmp_path: Path, choose: Choose) -> None:
     path = write(tmp_path, 100)
-    assert choose(path, session, 3600.0)[0] == 100
-    train, reasons = choose(path, session, 3600.0, check=10)
+    assert choose(path, 3600.0)[0] == 100
+    train, reasons = choose(path, 3600.0, check=10)
     assert train == 90
     assert "would take" not in reasons
 
 
 def test_the_rows_are_those_that_the_chosen_recipe_draws(tmp_path: Path, session: Session) -> None:
     dataset = open_dataset(write(tmp_path, 1500))
-    plan, rows, _ = prepare(dataset, session, Recipe(check=4), budget=seconds_for(16) + 0.5)
+    plan, rows = plan_with_rows(dataset, session, Recipe(check=4), budget=seconds_for(16) + 0.5)
     assert plan.recipe.train in budget.ROWS
     provenance = {**plan.provenance(), "recipe": plan.recipe.model_dump()}
     assert len(rows.train) == plan.recipe.train
@@ -187,31 +219,34 @@ def test_the_rows_are_those_that_the_chosen_recipe_draws(tmp_path: Path, session
     assert set(rows.used) == set(used)
 
 
-def test_too_little_time_trains_nothing_and_says_what_would_be_needed(
-    tmp_path: Path, session: Session
+def test_too_little_time_is_refused_and_said_is_what_would_be_needed(
+    tmp_path: Path, choose: Choose
 ) -> None:
-    train, reasons = choose(write(tmp_path, 300), session, 1.0)
-    assert train is None
-    assert reasons.startswith("Not trained: 1 s is too short. Training on 64 rows would take at")
+    with pytest.raises(BudgetError) as error:
+        choose(write(tmp_path, 300), 1.0)
+    message = "a budget of 1 s is too short: training on 64 rows would take at most about"
+    assert str(error.value).startswith(message)
+    assert error.value.hint.startswith("add --budget ")
 
 
 def test_obstacles_are_named(
-    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, choose: Choose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write(tmp_path, 300)
-    few = write(tmp_path, 7)
-    assert "7 labeled rows to train on, expected at least 8" in choose(few, session, 60.0)[1]
-    unlabeled = write(tmp_path, 300, output=False)
-    assert choose(unlabeled, session, 60.0) == (None, "Not trained: the dataset has no outputs")
-    path = write(tmp_path, 300)
+    def refused(rows: int, output: bool = True) -> str:
+        with pytest.raises(LoraMetaError) as error:
+            choose(write(tmp_path, rows, output), 60.0)
+        return f"{error.value}: {error.value.hint}"
+
+    assert "7 labeled rows to train on, expected at least 8" in refused(7)
+    assert refused(300, output=False) == "the dataset has no outputs: leave out --budget"
     monkeypatch.setattr(automatic, "find_at_hand", lambda name, revision: None)
-    assert "not on this machine: hf download HuggingFaceTB" in choose(path, session, 60.0)[1]
+    assert "not on this machine: hf download HuggingFaceTB" in refused(300)
 
     def missing() -> None:
         raise MissingExtraError("torch is not installed", hint="pip install torch")
 
     monkeypatch.setattr(automatic, "require_eval", missing)
-    assert "torch is not installed: pip install torch" in choose(path, session, 60.0)[1]
+    assert refused(300) == "torch is not installed: pip install torch, or leave out --budget"
 
 
 def test_the_speed_is_that_of_the_faster_of_two_passes_of_some_rows(
@@ -229,11 +264,11 @@ def test_the_speed_is_that_of_the_faster_of_two_passes_of_some_rows(
 
 
 def test_a_model_in_memory_need_not_be_on_this_machine(
-    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, session: Session, choose: Choose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(automatic, "find_at_hand", lambda name, revision: None)
     with Session(session.bank, model=(object(), object())) as with_model:
-        assert choose(write(tmp_path, 300), with_model, 3600.0)[0] == 300
+        assert choose(write(tmp_path, 300), 3600.0, with_model)[0] == 300
 
 
 @pytest.mark.parametrize("recipe", [Recipe(train=16), Recipe(emit="mixture")])
@@ -242,13 +277,10 @@ def test_a_budget_goes_with_a_recipe_that_leaves_the_rows_to_it(recipe: Recipe) 
         budget_seconds(60.0, recipe)
 
 
-def test_python_is_told_why_a_budget_trained_nothing(
-    bank: Bank, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_adapter_is_made_if_a_budget_can_train_nothing(bank: Bank) -> None:
     rows = [{"input": f"question {i}", "output": f"{i}"} for i in range(3)]
-    made = generate(rows, bank, budget="1m", progress=lambda *step: None)
-    assert made.plan.recipe.train is None
-    assert "Not trained: 3 labeled rows to train on, expected at least 8" in caplog.text
+    with pytest.raises(EmptyDatasetError, match="3 labeled rows to train on, expected at least 8"):
+        generate(rows, bank, budget="1m", progress=lambda *step: None)
 
 
 @pytest.mark.parametrize("text", ["", "0s", "soon", "5x", "-3s", "1e3"])

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Generation, Recipe, open_dataset
+from hf_lorameta import Generation, Plan, Recipe, open_dataset
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.engines.scoring import RowScores, Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
-from hf_lorameta.pipeline.generate import Prepared, prepare
+from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, require_rows, rows_used
@@ -58,13 +58,13 @@ def session_with(runner: FakeBase) -> Session:
     return session
 
 
-def prepared(data: Path, **settings: Any) -> Prepared:
+def prepared(data: Path, **settings: Any) -> tuple[Plan, Rows]:
     recipe = Recipe.of(top_k=3, **settings)
-    return prepare(open_dataset(data), Session(plain_bank()), recipe)
+    return plan_with_rows(open_dataset(data), Session(plain_bank()), recipe)
 
 
 def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
-    plan, rows, _ = prepared(data, **settings)
+    plan, rows = prepared(data, **settings)
     return make_adapter(plan, rows, session_with(runner))
 
 
@@ -74,7 +74,7 @@ def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
 
 
 def test_a_row_counts_as_checked_when_all_methods_have_scored_it(data: Path) -> None:
-    plan, rows, _ = prepared(data, check=12)
+    plan, rows = prepared(data, check=12)
     shown: list[tuple[str, int, int]] = []
     make_adapter(
         plan, rows, session_with(FakeBase(100.0)), lambda *stage: shown.append((*stage, 0, 0)[:3])
@@ -88,7 +88,7 @@ def test_a_row_counts_as_checked_when_all_methods_have_scored_it(data: Path) -> 
 
 @pytest.mark.parametrize("fit", [None, 8, 16])
 def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, fit: int | None) -> None:
-    plan, rows, _ = prepared(data, fit=fit, check=12)
+    plan, rows = prepared(data, fit=fit, check=12)
     assert (len(rows.fit), len(rows.check)) == (fit or 0, 12)
     assert len({*rows.fit, *rows.check}) == len(rows.fit) + len(rows.check)
     assert all(output.strip() for _, output in rows.check)
@@ -112,10 +112,10 @@ def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> 
     labels = ["neg"] * 1500 + ["pos"] * 1500
     lines = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    plan, rows, _ = prepared(path, fit=16, check=16)
+    plan, rows = prepared(path, fit=16, check=16)
     for drawn in (rows.fit, rows.check):
         assert 6 <= sum(output == "neg" for _, output in drawn) <= 10
-    assert rows == prepared(path, fit=16, check=16).rows
+    assert rows == prepared(path, fit=16, check=16)[1]
     assert rows_used(plan.provenance(), open_dataset(path)) == [*rows.fit, *rows.check]
 
 
@@ -123,7 +123,7 @@ def test_a_pool_is_as_large_as_the_rows_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "many.jsonl"
     lines = [{"input": f"review {i}", "output": f"{i}"} for i in range(1300)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = prepared(path, fit=1100, check=100).rows
+    rows = prepared(path, fit=1100, check=100)[1]
     assert (len(rows.fit), len(rows.check)) == (1100, 100)
 
 
@@ -131,17 +131,17 @@ def test_a_row_that_occurs_twice_is_not_both_fitted_and_checked_on(tmp_path: Pat
     path = tmp_path / "twice.jsonl"
     lines = [{"input": f"review {i % 12}", "output": "fine"} for i in range(40)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = prepared(path, fit=8, check=4).rows
+    rows = prepared(path, fit=8, check=4)[1]
     assert len({*rows.fit, *rows.check}) == 12
 
 
 def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path) -> None:
-    plan, rows, _ = prepared(data, fit=8, check=12)
+    plan, rows = prepared(data, fit=8, check=12)
     provenance, same = plan.provenance(), open_dataset(data)
     expected = sorted([*rows.fit, *rows.check])
     assert len(expected) == 20
     assert sorted(rows_used(provenance, same) or ()) == expected
-    assert rows_used(prepared(data).plan.provenance(), same) == []
+    assert rows_used(prepared(data)[0].provenance(), same) == []
     assert rows_used(provenance, replace(same, split="test")) == []
     published: dict[str, Any] = {"private": False, "id": "user/name", "config": same.config}
     provenance["dataset"] |= published
@@ -150,7 +150,7 @@ def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path
 
 
 def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: Path) -> None:
-    provenance = prepared(data, fit=8).plan.provenance()
+    provenance = prepared(data, fit=8)[0].provenance()
     with data.open("a") as file:
         file.write('{"input": "one", "output": "more"}\n')
     assert rows_used(provenance, open_dataset(data)) == []
@@ -168,14 +168,14 @@ def test_too_few_rows_are_refused_before_the_base_model_runs(data: Path) -> None
 
 
 def test_a_recipe_that_needs_rows_is_refused_without_them(data: Path) -> None:
-    plan = prepared(data, fit=8).plan
+    plan = prepared(data, fit=8)[0]
     with pytest.raises(EmptyDatasetError, match="0 labeled rows left to fit on"):
         make_adapter(plan, session=session_with(FakeBase(1)))
     require_rows(Rows(), Recipe())
 
 
 def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(data: Path) -> None:
-    plan, rows, _ = prepared(data)
+    plan, rows = prepared(data)
     plain, runner = make_adapter(plan), FakeBase(1e-6)
     reported = make_adapter(plan, replace(rows, check=(("a", "b"),) * 4), session_with(runner))
     assert reported.plan.check
@@ -193,7 +193,7 @@ def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(da
 def test_a_checked_adapter_is_not_worse_than_the_base(
     data: Path, combine: str, share: float
 ) -> None:
-    plain = make_adapter(prepared(data, combine=combine).plan)
+    plain = make_adapter(prepared(data, combine=combine)[0])
     full = norm(plain.pairs)
     best = share * full
     power = 2 if combine == "factors" else 1  # both A and B are sums
@@ -214,7 +214,7 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
 
 
 def test_fewer_rows_than_asked_for_are_reported(data: Path) -> None:
-    full = norm(make_adapter(prepared(data).plan).pairs)
+    full = norm(make_adapter(prepared(data)[0]).pairs)
     enough = made(data, FakeBase(full), check=8).plan
     assert not any("labeled rows, not" in text for text in enough.warnings)
     plan = made(data, FakeBase(full), check=4000).plan
@@ -224,7 +224,7 @@ def test_fewer_rows_than_asked_for_are_reported(data: Path) -> None:
 
 
 def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
-    full = norm(make_adapter(prepared(data).plan).pairs)
+    full = norm(make_adapter(prepared(data)[0]).pairs)
     text = saved_card(made(data, FakeBase(0.4 * full), check=16), tmp_path / "a")
     section = text.split("## Checked on 16 rows")[1].split("##")[0]
     assert "multiplied by 0.5" in section
@@ -237,7 +237,7 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     losses = [float(loss) for _, _, loss in rows[1:]]
     assert losses == pytest.approx([1, 1, 2.25, 0.0625], rel=0.01)
     assert "was worse than the base model: its coefficients were scaled by 0.5" in text
-    assert "Beyond the few rows above, this adapter was not evaluated" in text
+    assert "Beyond the figures above, this adapter was not evaluated" in text
     assert "--check 16" in text.split("How to reproduce it")[1]
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
     assert recipe["check"]["scale"] == 0.5
@@ -258,12 +258,12 @@ def test_a_loss_that_is_not_a_number_is_worse_than_any(data: Path) -> None:
         def loss(self, tokens: Sequence[Tokens]) -> float:
             return math.nan if self.norm > 0.9 * full else super().loss(tokens)
 
-    full = norm(make_adapter(prepared(data).plan).pairs)
+    full = norm(make_adapter(prepared(data)[0]).pairs)
     check = made(data, Unstable(full), check=8).plan.check
     assert check
     assert (check.start, check.scale) == (math.inf, 0.5)
     assert check.end == pytest.approx(0.25)
-    plan, rows, _ = prepared(data)
+    plan, rows = prepared(data)
     asked = replace(rows, check=(("a", "b"),) * 4)
     reported = make_adapter(plan, asked, session_with(Unstable(full))).plan.check
     assert reported

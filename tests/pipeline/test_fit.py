@@ -22,7 +22,7 @@ from hf_lorameta.errors import (  # noqa: E402
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.pipeline.generate import prepare  # noqa: E402
+from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
@@ -85,7 +85,7 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     assert fitted.messages[0].startswith("Combined 3 adapters in")
     assert fitted.messages[1].startswith(
         f"Fitted on 32 rows for {fit.steps} steps: the mean probability of an output token of 32 "
-        "held-out rows is "
+        "rows that are held out in turn is "
     )
     card = (tmp_path / "fitted" / "README.md").read_text()
     assert "## Fitted on 32 rows" in card
@@ -117,7 +117,7 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     data = tiny.write_task(tmp_path, "chance", rows)
     with Session(tiny_bank) as session:
         recipe = Recipe(rank=4, fit=16)
-        plan, drawn, _ = prepare(session.open_dataset(data), session, recipe)
+        plan, drawn = plan_with_rows(session.open_dataset(data), session, recipe)
         fitted = make_adapter(plan, drawn, session)
         again = fit_adapter(fitted, replace(drawn, fit=drawn.fit[:8]), session.evaluator)
     fit = again.plan.fit
@@ -160,7 +160,7 @@ def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
     monkeypatch.setattr("hf_lorameta.pipeline.make.combine_adapters", pytest.fail)
     with Session(tiny_bank) as session:
         session.evaluator.model.config.model_type = "gemma4_text"
-        plan, rows, _ = prepare(session.open_dataset(new), session, Recipe(fit=16))
+        plan, rows = plan_with_rows(session.open_dataset(new), session, Recipe(fit=16))
         with pytest.raises(UsageError, match="upper layers of 'gemma4_text' cannot be fitted"):
             make_adapter(plan, rows, session)
 
@@ -169,7 +169,7 @@ def test_a_fit_that_is_worse_than_the_base_model_is_warned_of(tiny_bank: Bank, n
     fitted = make(tiny_bank, new, fit=16).plan
     assert fitted.fit is not None
     worse = replace(fitted, fit=replace(fitted.fit, base=2 * fitted.fit.end))
-    message = "On 16 rows that it was not fitted on, the adapter is worse than the base model"
+    message = "On 16 rows that are held out in turn, the adapter is worse than the base model"
     assert [message in " ".join(plan.warnings) for plan in (fitted, worse)] == [False, True]
 
 

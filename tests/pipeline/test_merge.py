@@ -271,15 +271,6 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
         MergeRecipe.of(combine="factors", max_size=1000)
 
 
-def test_adapters_of_different_commits_of_the_base_model_bring_a_warning(
-    save: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    weights = {save("a", revision="1" * 40): 1.0, save("b", revision="2" * 40): 1.0}
-    assert merge(weights).warnings == (caplog.messages[0],)
-    assert "different commits of base/tiny" in caplog.messages[0]
-    assert merge({save("c", revision="1" * 40): 1.0, save("d"): 1.0}).warnings == ()
-
-
 def test_a_merge_without_a_callback_shows_its_progress(
     save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

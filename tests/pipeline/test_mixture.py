@@ -26,7 +26,7 @@ from hf_lorameta.pipeline.adapter_folder import (  # noqa: E402
     EXPERTS,
     read_adapter,
 )
-from hf_lorameta.pipeline.advice import advise  # noqa: E402
+from hf_lorameta.pipeline.budget import advise  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.mixture import ROUTED, Mixture  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402

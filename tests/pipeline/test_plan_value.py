@@ -9,7 +9,6 @@ import pytest
 from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
 from hf_lorameta.cards.results import Check
-from hf_lorameta.cli.generate import _describe
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import make_adapter
 from tests.cards.examples import RIGHT
@@ -43,12 +42,13 @@ def test_a_loss_that_is_not_finite_is_null_in_json(result: Plan) -> None:
     assert [stored[name] for name in ("start", "chat", "end")] == [None, None, 2.0]
 
 
-def test_the_repr_names_the_largest_coefficients(result: Plan) -> None:
-    lines = repr(result).splitlines()
-    assert lines[0].startswith("Plan for a local dataset (40 rows): 26 adapters of local bank")
-    assert lines[1] == '  read with columns="input=input,output=output"'
-    assert result.neighbors()[0].label in lines[2]
-    assert lines[-1] == "  … and 21 more"
+def test_a_plan_is_printed_with_the_largest_coefficients(result: Plan) -> None:
+    read = 'read with columns="input=input,output=output"'
+    assert repr(result) == f"Plan(26 adapters of local bank for a local dataset, {read})"
+    lines = str(result).splitlines()
+    assert lines[1].startswith(result.neighbors()[0].label)
+    assert lines[21].startswith("… and 6 more, together ")
+    assert lines[-1] == str(result.verdict)
 
 
 def test_html_for_notebooks_is_escaped(result: Plan) -> None:
@@ -68,6 +68,6 @@ def test_a_dataset_is_named_by_its_title_if_the_bank_states_one() -> None:
     planned = plan(TRAIN_FILE)
     first, second = planned.neighbors()[:2]
     assert first.title == "NewsMTSC (sentiment about a person)"
-    for text in (str(planned), planned._repr_html_(), _describe(planned, None)):
+    for text in (str(planned), planned._repr_html_()):
         assert text.index(first.title) < text.index(str(second.title))
         assert first.dataset not in text

@@ -18,7 +18,7 @@ from hf_lorameta import Bank, Recipe, generate  # noqa: E402 - they import torch
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.scoring import Tokens  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
-from hf_lorameta.pipeline.generate import prepare  # noqa: E402
+from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, require_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
@@ -189,7 +189,7 @@ def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
 ) -> None:
     with Session(tiny_bank) as session:
         recipe = Recipe(fit=8, train=16)
-        plan, rows, _ = prepare(session.open_dataset(new), session, recipe)
+        plan, rows = plan_with_rows(session.open_dataset(new), session, recipe)
         session.evaluator.model._supports_attention_backend = False
         monkeypatch.setattr("hf_lorameta.pipeline.make.fit_adapter", pytest.fail)
         with pytest.raises(UsageError, match="cannot be trained here: its layers are not all"):

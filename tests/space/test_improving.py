@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -217,16 +218,21 @@ def test_saving_after_the_sign_in_has_ended_asks_to_sign_in(
 
 @pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])
 def test_no_public_repo_is_named_after_a_private_dataset(
-    name: str, result: PlanResult, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    result: PlanResult,
+    adapter: generating.Adapter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(generating, "default_repo_id", lambda *_: "ann/data-base-lorameta")
+    monkeypatch.setattr(generating, "Hub", lambda _: SimpleNamespace(user=lambda: "ann"))
     private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
     hidden = replace(result, plan=private)
     with pytest.raises(UsageError, match="would reveal its name") as caught:
-        generating.target_name(hidden, generating.Destination(name, False), "ann")
+        chosen = generating.Destination(name, False)
+        generating.publish(hidden, adapter, chosen, "token", jobs.Job(60))
     assert blocks.advice(caught.value) == ["Type another name."]
-    for destination in (generating.Destination(name), generating.Destination("other", False)):
-        assert generating.target_name(hidden, destination, "ann").startswith("ann/")
+    other = generating.chosen_name(hidden, generating.Destination("other", False), "ann")
+    assert other == "ann/other"
 
 
 @pytest.mark.parametrize("tested", [False, True])
@@ -250,7 +256,6 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
     before = {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
     target = Target("ann/x", None, True, False, ())
     monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
-    monkeypatch.setattr(generating, "refuse_overwrite", lambda _: None)
     monkeypatch.setattr(generating, "publish_folder", upload)
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
     destination, job = generating.Destination("ann/x"), jobs.Job(60)

@@ -1,7 +1,6 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,7 +18,6 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import (
     LEGEND,
-    coefficient_table,
     emit,
     log,
     push_command,
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.mixture import Mixture
-    from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.pipeline.session import Session
 
@@ -53,20 +50,23 @@ _EFFECTIVE_NUMBER = (
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
-    from hf_lorameta.pipeline.advice import advise
-    from hf_lorameta.pipeline.generate import prepare
+    from hf_lorameta.pipeline.automatic import Automatic
+    from hf_lorameta.pipeline.budget import advise
+    from hf_lorameta.pipeline.generate import plan_with_rows
 
     with request.session() as session, stage_bars(quiet) as progress:
         dataset = request.open_dataset(session, progress)
         _report_dataset(dataset, session.bank)
-        planned = prepare(dataset, session, request.recipe, budget=request.seconds).plan
-        may_fit = not request.no_fit
+        may_fit, seconds = not request.no_fit, request.seconds
+        wanted = Automatic(fit=may_fit and seconds is not None, check=False)
+        planned, _ = plan_with_rows(dataset, session, request.recipe, budget=seconds, wanted=wanted)
         advice = None if request.budget else advise(planned, session, may_fit=may_fit)
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
         log(quiet, "plan does not fit, train or check: generate and push do")
-    emit(json, planned.to_dict() | {"advice": advice}, lambda: _describe(planned, advice))
+    ending = "" if advice is None else f"\nadvice: {advice}"
+    emit(json, planned.to_dict() | {"advice": advice}, lambda: f"{planned}{ending}")
     if len(planned.bank):
         log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
 
@@ -147,59 +147,52 @@ def push(
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
-    from hf_lorameta.cli.on_jobs import push_arguments, run_on_jobs
-    from hf_lorameta.hub.jobs import JobEstimate
+    from hf_lorameta.cli.on_jobs import push_on_jobs
     from hf_lorameta.pipeline.adapter_folder import read_adapter
-    from hf_lorameta.pipeline.budget import most_operations
     from hf_lorameta.pipeline.generate import require_possible
     from hf_lorameta.pipeline.publish import (
         command_to_publish,
         preserve_on_failure,
         publish_folder,
-        refuse_overwrite,
-        require_safe_name,
         resolve_target,
         staging_folder,
         stale_files,
+        target_for_dataset,
     )
 
     _check_source(request, source, repo_id, [("export", export), ("on", on)])
+    consent: dict[str, Any] = {
+        "private": private, "create_pr": create_pr, "overwrite": overwrite,
+    }  # fmt: skip
     adapter: Generation | Mixture | None = None
     with request.session() as session, stage_bars(quiet) as progress:
-        if source is None:
+        if source is not None and repo_id is not None:
+            folder, finished = source, read_adapter(source).require_provenance()
+            target = resolve_target(
+                repo_id,
+                dataset_private=finished.private,
+                proposed=finished.proposed_instruction,
+                hub=session.hub,
+                **consent,
+            )
+        else:
             if not on:
                 require_possible(request.recipe, session, export)
-            dataset = request.open_dataset(session, progress)
-            require_safe_name(repo_id, dataset.private, private)
-            source_private, proposed = dataset.private or session.bank.private, dataset.proposed
-        else:
-            finished = read_adapter(source).require_provenance()
-            source_private, proposed = finished.private, finished.proposed_instruction
-        target = resolve_target(
-            repo_id or _default_name(request, session),
-            private=private,
-            dataset_private=source_private,
-            proposed=proposed,
-            create_pr=create_pr,
-            hub=session.hub,
-        )
-        if not overwrite:
-            refuse_overwrite(target)
-        if on:
-            bank, token, seconds = session.bank, request.token, request.seconds or 0.0
-            arguments = push_arguments(request, bank, dataset, target, export)
-            work = most_operations(bank, request.recipe)
-            estimate = JobEstimate.of(flavor, work, token, seconds=seconds)
-            facts = {"repo_id": target.repo_id, "private": target.private}
-            run_on_jobs(
-                arguments, estimate, target.repo_id, facts, token=token, dry_run=dry_run, json=json
-            )
-            return
-        folder = source or staging_folder(target.repo_id)
-        if source is None:
+            dataset, bank = request.open_dataset(session, progress), session.bank
+            name = str(request.dataset)
+            target = target_for_dataset(dataset, bank, session.hub, repo_id, name=name, **consent)
+            if on:
+                push_on_jobs(
+                    request, bank, dataset, target, export, flavor=flavor, dry_run=dry_run,
+                    json=json,
+                )  # fmt: skip
+                return
             adapter = _make(request, session, dataset, progress)
-            adapter.save_pretrained(
-                folder, repo_id=target.repo_id, export=export, token=session.hub.token
+            folder = adapter.save_pretrained(
+                staging_folder(target.repo_id),
+                repo_id=target.repo_id,
+                export=export,
+                token=session.hub.token,
             )
             command = command_to_publish(folder, target, replace=bool(target.replaces))
             _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
@@ -233,13 +226,14 @@ def _make(
 ) -> "Generation | Mixture":
     """Say what is read, plan, and make the adapter or choose those of a mixture."""
     from hf_lorameta.pipeline.automatic import Automatic
-    from hf_lorameta.pipeline.generate import make
+    from hf_lorameta.pipeline.generate import carry_out, plan_with_rows
 
     _report_dataset(dataset, session.bank)
     wanted = Automatic(fit=not request.no_fit, check=not request.no_check)
-    return make(
-        dataset, session, request.recipe, budget=request.seconds, wanted=wanted, progress=progress
+    plan, rows = plan_with_rows(
+        dataset, session, request.recipe, budget=request.seconds, wanted=wanted
     )
+    return carry_out(plan, rows, session, progress)
 
 
 def _stop_if_interrupted(
@@ -306,51 +300,3 @@ def _check_source(
             f"{option} needs --dataset: a finished folder is published unchanged",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",
         )
-
-
-def _default_name(request: Request, session: "Session") -> str:
-    from hf_lorameta.pipeline.publish import default_repo_id
-
-    base_model = session.bank.index.base_model
-    return default_repo_id(session.hub.user(), str(request.dataset), base_model)
-
-
-def _describe(plan: "Plan", advice: str | None) -> str:
-    """Format a plan for people, with the advice at the end, if any."""
-    ending = [] if advice is None else [f"advice: {advice}"]
-    if not plan.bank.index.number:
-        start = f"the adapter starts from {plan.bank.index.base_model} alone"
-        return "\n".join([f"{plan.profile.rows_read}; no bank: {start}", *ending])
-    neighbors = plan.neighbors()
-    rows = [
-        [n.label, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
-        for n in neighbors
-    ]
-    head = ["bank dataset", "distance", "coefficient", "license"]
-    lines = [plan.profile.rows_read]
-    if neighbors:
-        lines = [
-            coefficient_table(head, rows, [n.coefficient for n in neighbors]),
-            "",
-            f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
-            f"{plan.effective_number:.1f}; nearest bank dataset at distance "
-            f"{plan.distances.min():.4g}, typical within the bank: "
-            f"{_number(plan.nearest_in_bank)}",
-        ]
-    if plan.general_coefficient is not None:
-        besides = ", in addition to its part in each adapter" if neighbors else ""
-        lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}{besides}")
-    if plan.output_strength is not None:
-        lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
-    if plan.scale != 1:
-        lines.append(
-            f"all coefficients are scaled by {plan.scale:.2f}"
-            + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
-            * (plan.recipe.scale is None)
-        )
-    lines.append(str(plan.verdict))
-    return "\n".join([*lines, *ending])
-
-
-def _number(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.4g}"
