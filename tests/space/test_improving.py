@@ -227,8 +227,8 @@ def test_no_public_repo_is_named_after_a_private_dataset(
     monkeypatch.setattr(generating, "Hub", lambda _: SimpleNamespace(user=lambda: "ann"))
     private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
     hidden = replace(result, plan=private)
+    chosen = generating.Destination(name, False)
     with pytest.raises(UsageError, match="would reveal its name") as caught:
-        chosen = generating.Destination(name, False)
         generating.publish(hidden, adapter, chosen, "token", jobs.Job(60))
     assert blocks.advice(caught.value) == ["Type another name."]
     other = generating.chosen_name(hidden, generating.Destination("other", False), "ann")
@@ -255,7 +255,7 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
             assert opened.read("README.md").decode() == adapter.read("README.md")
     before = {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
     target = Target("ann/x", None, True, False, ())
-    monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
+    monkeypatch.setattr(generating, "target_for_dataset", lambda *_, **__: target)
     monkeypatch.setattr(generating, "publish_folder", upload)
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
     destination, job = generating.Destination("ann/x"), jobs.Job(60)
