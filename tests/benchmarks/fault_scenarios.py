@@ -331,7 +331,7 @@ class World:
         repair: Callable[[], object] = lambda: None,
         states: tuple[str, ...] = ("",),
         extra: Mapping[str, bytes] = MappingProxyType({}),
-        inspect: Callable[[Done], object] = lambda disturbed: None,
+        inspect: Callable[[Done, bool], object] = lambda disturbed, succeeded: None,
     ) -> bool:
         """Run a command under faults, and again without them if it reported a problem.
 
@@ -342,7 +342,7 @@ class World:
             repair: undoes other disturbances before the second run.
             states: of the repos; the result must be that of one of them.
             extra: files that the result must contain as well.
-            inspect: called with the outcome of the first run.
+            inspect: called with the outcome of the first run, and whether it succeeded.
 
         Returns:
             Whether the first run succeeded.
@@ -356,9 +356,9 @@ class World:
         self.hub.clear_faults()
         repair()
         expect(struck or not faults, "the fault had no effect")
-        inspect(disturbed)
         skipped = command.startswith("build") and not disturbed.code and self.skipped(name)
         succeeded = disturbed.code == 0 and not skipped
+        inspect(disturbed, succeeded)
         if succeeded:
             self.compare(command, name, disturbed, states, extra)
         else:
@@ -405,20 +405,20 @@ class World:
     def fault(self, command: str, fault: dict[str, Any]) -> bool:
         """Disturb a request."""
         retried = fault["kind"] == "status" and fault["times"] is not None
-        inspect = partial(self._check_waits, fault) if retried else lambda _: None
+        inspect = partial(self._check_waits, fault) if retried else lambda *_: None
         return self.check(command, self.prepare(command), Fault(**fault), inspect=inspect)
 
-    def _check_waits(self, fault: dict[str, Any], disturbed: Done) -> None:
+    def _check_waits(self, fault: dict[str, Any], disturbed: Done, succeeded: bool) -> None:
         """Check that the command waited after every error, at least as long as Retry-After.
 
-        Except after the last error before it gives up, and after the first HEAD of a file, which
-        the client repeats once without waiting.
+        Except after the last error before it gives up or skips an entry, and after the first HEAD
+        of a file, which the client repeats once without waiting.
         """
         least = fault["retry_after"] or 0.1
         struck = sum(r.fault == "status" for r in self.hub.requests)
         waits = sum(seconds >= least for seconds in self.slept())
         expect(
-            waits >= struck - (disturbed.code != 0) - (fault["method"] == "HEAD"),
+            waits >= struck - (not succeeded) - (fault["method"] == "HEAD"),
             f"{struck} errors and waits {self.slept()}, expected {least} each",
         )
 
@@ -560,7 +560,7 @@ class World:
         expect(not _mount("-o", "remount,ro", self.disk), "cannot make the disk read-only")
         repair = partial(_mount, "-o", "remount,rw", self.disk)
 
-        def inspect(disturbed: Done) -> None:
+        def inspect(disturbed: Done, _: bool) -> None:
             reported = any(words in disturbed.err for words in ("could not be", "cannot be"))
             expect(disturbed.code == 0 or reported, disturbed.err[-200:])
 

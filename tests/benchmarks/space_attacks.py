@@ -508,8 +508,11 @@ async def mcp_files(a: Attacker) -> None:
 
 @attack("searches for names")
 async def searches(a: Attacker) -> None:
+    components = a.config["components"]
+    form = next(c["id"] for c in components if "search" in c["props"].get("server_fns", ()))
+
     async def search() -> None:
-        body = {"data": a.name(), "component_id": 8, "session_hash": "s", "fn_name": "search"}
+        body = {"data": a.name(), "component_id": form, "session_hash": "s", "fn_name": "search"}
         await a.post("/component_server", body)
 
     await a.repeat(search, 8)
