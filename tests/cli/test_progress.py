@@ -41,7 +41,7 @@ def test_lines_state_the_time_left(
     assert capsys.readouterr().err.splitlines() == [f"  Fitting: {line}" for line in lines]
 
 
-STEPS = "progress(0, 3); progress(1, 3)"
+STEPS = "done(0); done(2)"
 FAKE_TRAINING = """
 import hf_lorameta.pipeline.make as make
 import hf_lorameta.pipeline.session as session

@@ -78,6 +78,7 @@ def test_a_file_with_a_flipped_bit_is_fetched_again_whatever_states_the_checksum
     cli.hub.add_fault(Fault("corrupt", path=path, method="GET", bits=1, after_bytes=1000, times=1))
     for fault in SERVERS[server]:
         cli.hub.add_fault(fault)
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # of earlier tests
     manifest = bank.owner.manifest(tmp_path / "m.yaml")
     assert cli("bank", "build", manifest, "-o", "b", "--json").json["skipped"] == []
     fetched = [r.path for r in cli.hub.requests if r.method == "GET" and WEIGHTS_FILE in r.path]
