@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from itertools import chain
 from typing import Any
 
 from hf_lorameta.bank.bank import Bank
@@ -15,7 +14,7 @@ from hf_lorameta.bank.build import (
     without_outliers,
     write_bank,
 )
-from hf_lorameta.bank.entry import BuildJob, has_profile, stored_profile
+from hf_lorameta.bank.entry import BuildJob, has_profile, store_entry, stored_profile
 from hf_lorameta.bank.index import (
     GENERAL,
     OUTPUT_PRIOR_FILE,
@@ -29,7 +28,6 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.bank.manifest import Manifest
 from hf_lorameta.bank.store_profiles import extend_profiles, store_profiles
-from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.errors import BankError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.hub.client import Hub
@@ -112,24 +110,27 @@ def _extend(bank: Bank, outcomes: Mapping[str, Outcome], published: bool) -> Ban
     index, folder, entries = bank.index, bank.folder, _entries(outcomes)
     changes: dict[str, Any] = {"skipped": tuple(_skipped(index, outcomes))}
     if entries:
-        profiles = [stored_profile(folder, entry.name) for entry in entries]
         if isinstance(index.entries, EntryTable):
+            profiles = [stored_profile(folder, entry.name) for entry in entries]
             stored = extend_profiles(folder, bank.large_profiles, index, profiles)
             changes["entries"] = EntryTable(index.entries.lines + to_lines(entries))
         else:
+            _keep_profiles(bank)
             changes["entries"] = all_entries = (*index.entries, *entries)
-            held = (_profile(bank, number) for number in range(len(bank)))
-            stored = store_profiles(
-                folder, chain(held, profiles), len(all_entries), index.vocab_size
-            )
+            all_profiles = (stored_profile(folder, entry.name) for entry in all_entries)
+            stored = store_profiles(folder, all_profiles, len(all_entries), index.vocab_size)
         kept = (TOKENIZER_FILE, OUTPUT_PRIOR_FILE)
         others = {name: index.files[name] for name in kept if name in index.files}
         changes |= stored._asdict() | {"files": stored.files | others, "published": published}
     return write_bank(folder, index.model_copy(update=changes))
 
 
-def _profile(bank: Bank, number: int) -> Profile:
-    """Return a profile of a bank, from its build if it left one: an addition can be killed."""
-    name = bank.index.entries[number].name
-    has_own = has_profile(bank.folder, name)
-    return stored_profile(bank.folder, name) if has_own else bank.profiles[number]
+def _keep_profiles(bank: Bank) -> None:
+    """Store the profiles of a downloaded bank where a build stores them.
+
+    An addition overwrites the one file that they are in before it writes the index. If it is killed
+    in between, the next one finds them here.
+    """
+    for number, entry in enumerate(bank.index.entries):
+        if not has_profile(bank.folder, entry.name):
+            store_entry(bank.folder, entry, bank.profiles[number], {})

@@ -54,13 +54,14 @@ def store_profiles(
     if number > LARGE:
         return _estimated(folder, *_write_shards(folder, iter(profiles), {}, []), vocab_size)
     table = ProfileTable.from_profiles(list(profiles))
-    save_arrays(folder / PROFILES_FILE, table.arrays)
-    if not number:
-        return StoredProfiles({PROFILES_FILE: sha256(folder / PROFILES_FILE)}, {}, {})
-    distances = bank_distances(table, vocab_size)
-    save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
-    files = {name: sha256(folder / name) for name in (PROFILES_FILE, DISTANCES_FILE)}
-    return StoredProfiles(files, typical_distances(table, vocab_size, distances), {})
+    distances = bank_distances(table, vocab_size) if number else {}
+    typical = typical_distances(table, vocab_size, distances)
+    stored = {PROFILES_FILE: table.arrays}
+    if number:
+        stored[DISTANCES_FILE] = {k: D.astype(np.float32) for k, D in distances.items()}
+    for name, arrays in stored.items():  # the index that lists them follows at once
+        save_arrays(folder / name, arrays)
+    return StoredProfiles({name: sha256(folder / name) for name in stored}, typical, {})
 
 
 def extend_profiles(

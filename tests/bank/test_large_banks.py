@@ -482,6 +482,24 @@ def test_a_bank_without_records_of_its_build_can_be_added_to(bank: Built, tmp_pa
     assert ProfileTable.from_profiles([profile]).arrays["rows"][0] == source.rows
 
 
+def test_an_interrupted_addition_to_a_downloaded_bank_can_be_repeated(
+    bank: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Bank(shutil.copytree(bank.folder, tmp_path / "copy"))
+    shutil.rmtree(copy.folder / ".build")
+    more = manifest_of(tmp_path / "new", "a")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "to_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            add_entries(more, copy, executor=1)
+    added = add_entries(more, Bank(copy.folder), executor=1)
+    assert (len(added), added.verify()) == (5, [])
+
+
 def test_bank_add_says_what_it_added(cli: Shell, bank: Built, tmp_path: Path) -> None:
     shutil.copytree(bank.folder, tmp_path / "b")
     manifest_of(tmp_path / "new", "a")

@@ -38,6 +38,19 @@ def test_base_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
         base.load("float32", Settings(), False)
 
 
+def test_base_that_does_not_fit_on_a_gpu_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    base = Base.find(str(tiny.write_base(tmp_path)), None, Hub(False))
+    monkeypatch.setattr("hf_lorameta.training.bank.base.find_device", lambda: "cuda")
+    monkeypatch.setattr(transformers.PreTrainedModel, "to", full)
+    with pytest.raises(UsageError, match="does not fit in the memory of cuda"):
+        base.load("float32", Settings(), False)
+
+
 def test_passes_are_shorter_where_logits_take_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_free_memory", lambda name: 10**9)
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)

@@ -15,7 +15,7 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
-from hf_lorameta.errors import BankError, LoraMetaError, UsageError
+from hf_lorameta.errors import BankError, LoraMetaError, NotFoundError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
@@ -495,6 +495,38 @@ def test_a_finished_bank_of_a_base_model_without_an_output_prior_is_not_loaded_a
     assert first.index.output_prior is None
     monkeypatch.setattr(Base, "load", None)
     assert train(base, tasks, tmp_path / "bank", settings=settings).index == first.index
+
+
+def test_the_output_prior_is_measured_on_other_tasks_if_those_of_the_general_adapter_are_gone(
+    base: Path, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, general_steps=3)
+    tasks = tiny.write_tasks(tmp_path / "tasks", 4)
+    others = [tasks.joinpath(f"topic{i}.train.jsonl").rename(tmp_path / f"topic{i}.train.jsonl")
+              for i in (2, 3)]  # fmt: skip
+    folder = tmp_path / "bank"
+    first = train(base, tasks, folder, settings=replace(settings, general_only=True))
+    shutil.rmtree(tasks)
+    tasks.mkdir()
+    for path in others:
+        path.rename(tasks / path.name)
+    bank = train(base, tasks, folder, settings=settings)
+    assert bank.index.general == first.index.general
+    assert bank.index.output_prior is not None
+
+
+def test_a_base_model_that_cannot_be_loaded_leaves_the_bank_of_another_as_it_is(
+    base: Path, tmp_path: Path
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks")
+    bank = train(base, tasks, tmp_path / "bank", settings=SETTINGS)
+    other = shutil.copytree(base, tmp_path / "other")
+    (other / "config.json").unlink()
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"say"', '"tell"'))
+    with pytest.raises(NotFoundError, match="transformers cannot load a model"):
+        train(other, tasks, tmp_path / "bank", settings=SETTINGS)
+    assert bank.verify() == []
 
 
 def test_a_private_task_of_the_general_adapter_alone_keeps_a_bank_private(

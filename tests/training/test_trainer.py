@@ -12,7 +12,10 @@ from tests.training.tiny import exact_norms, tokens, write_base
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.engines.transformers import forward as torch_forward  # noqa: E402 - they import torch
+from safetensors import safe_open  # noqa: E402 - they import torch
+from safetensors.torch import save_file  # noqa: E402
+
+from hf_lorameta.engines.transformers import forward as torch_forward  # noqa: E402
 from hf_lorameta.training import trainer as trainers  # noqa: E402
 from hf_lorameta.training.bank.runs import TaskRows, task_run  # noqa: E402
 from hf_lorameta.training.device import DevicePlan  # noqa: E402
@@ -120,6 +123,23 @@ def test_a_checkpoint_continues_exactly(
         for ours, theirs in zip(result.factors, resumed[name].factors, strict=True):
             assert ours[1].tobytes() == theirs[1].tobytes()
         assert resumed[name].run.loss == result.run.loss
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_used(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(base, TASKS[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers, "CHECKPOINT_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            train(base, TASKS[:1], checkpoints=tmp_path, stop_after=6)
+    [path] = tmp_path.iterdir()
+    with safe_open(path, framework="pt") as file:
+        metadata, vectors = file.metadata(), file.get_tensor("vectors")
+    save_file({"parameters": vectors[0], "best": vectors[1:2].clone()}, path, metadata)
+    again = train(base, TASKS[:1], checkpoints=tmp_path)
+    for name, result in expected.items():
+        assert_same(result, again[name])
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(

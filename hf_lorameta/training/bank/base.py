@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from hf_lorameta.bank.no_bank import base_license
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.packing import check_row_attention
+from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate, pinned_base
 from hf_lorameta.hub.client import Hub
@@ -72,7 +75,13 @@ class Base:
         """
         folder, device = locate(self.name, self.revision, token), find_device()
         evaluator = TorchEvaluator(folder, dtype, max_length=_UNLIMITED)
-        model = evaluator.model.to(device)
+        try:
+            model = evaluator.model.to(device)
+        except torch.OutOfMemoryError:
+            raise UsageError(
+                f"{self.name} does not fit in the memory of {device}",
+                hint=["choose a smaller base model", "use a machine with more memory"],
+            ) from None
         check_row_attention(model)
         layout = find_layout(model, settings.targets)
         plan = plan_device(model, layout, settings.rank, hint=["choose a smaller base model"])

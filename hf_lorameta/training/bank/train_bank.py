@@ -99,10 +99,13 @@ def train_bank(
         others = [name for name in adapters_in(folder) if name not in trained]
         refuse_to_drop(folder, [name for name in others if read_log(folder, name) is None])
         tokenizer = folder / TOKENIZER_FILE
-        write_atomically(tokenizer, content)
-        chat = chat_of(base.folder, tokenizer) if settings.forms else None
-        job = TrainingJob(folder, hub, base, sha256(tokenizer), settings, dtype, chat=chat)
+        job = TrainingJob(folder, hub, base, sha256(base.folder / TOKENIZER_FILE), settings, dtype)
         load = cache(job.load)
+        if not tokenizer.exists() or sha256(tokenizer) != job.tokenizer:
+            load()  # a model that cannot be trained must not change the bank of another
+            write_atomically(tokenizer, content)
+        chat = chat_of(base.folder, tokenizer) if settings.forms else None
+        job = replace(job, chat=chat)
         tasks = in_chat_form(tasks, base.folder, tokenizer)
         general, output_prior = _general(tasks, job, load, progress)
         if settings.general_only:
@@ -184,12 +187,16 @@ def _general(
     steps = job.settings.general_steps_for(len(tasks))
     general = finished_general(job, tasks)
     prior = finished_prior(job, general) if general else None
-    done = prior or job.settings.general_only or not may_have_prior(job)
-    if not steps or (general and done):
+    if not steps:
         return general, prior
-    if general:  # the prior is measured on the tasks that it was trained on
+    if general:
+        if prior or job.settings.general_only or not may_have_prior(job):
+            return general, prior
         names = {task.name for task in general.tasks}
-        tasks = [task for task in tasks if task.entry_name in names]
+        known = [task for task in tasks if task.entry_name in names]
+        # the prior is measured on the tasks that the general adapter was trained on, if they are
+        # still named
+        tasks = known if len(known) > 1 else tasks
     loaded = load()
     opened = open_all(tasks, job, loaded.evaluator, progress)
     if len(opened) < 2:
