@@ -70,9 +70,10 @@ def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRep
     """
     snapshots = _snapshots(repo_id, repo_type)
     branch = snapshots.with_name("refs") / (revision or "main")
-    if branch.is_file():
-        commit = branch.read_text().strip()
-    else:  # files that were fetched by their commit, as this package does, leave no branch there
+    commit = branch.read_text().strip() if branch.is_file() else ""
+    # files that were fetched by their commit, as this package does, leave no branch there, and an
+    # interrupted download leaves one without files
+    if not commit or not (snapshots / commit).is_dir():
         commit = "" if revision in (None, "main") else revision
     found = snapshots.glob(f"{commit}*")
     folder = max(found, key=lambda folder: folder.stat().st_mtime, default=None)

@@ -196,6 +196,8 @@ READ = [
      "input=context,input=question,output=label,choices=answerA,choices=answerB"),
     ({"question": "a", "options": "b", "answer": "c"},
      "input=question,input=options,output=answer"),
+    ({"prompt": "a", "options": "b", "response": "c"},
+     "input=prompt,input=options,output=response"),
     ({"question": "a", "options": ["A)1", "B)2"], "rationale": "d", "correct": "A"},
      "input=question,output=correct,choices=options"),
     # chats and preferences

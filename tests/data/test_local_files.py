@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.sources.files import other_name
 from hf_lorameta.data.sources.json_objects import rows_by_key
 from hf_lorameta.data.sources.text_formats import guess_encoding
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
@@ -156,7 +157,9 @@ def test_the_only_column_of_a_file_may_hold_inputs(cli: Shell, bank: Built) -> N
     assert as_input not in cli(*plan, "--columns", "output=my mail").err
 
 
-@pytest.mark.parametrize("lines", ["null\n{}\n", "{}\nnull", "null\r\n\nnull\n{}\nnull"])
+@pytest.mark.parametrize(
+    "lines", ["null\n{}\n", "{}\nnull", "null\r\n\nnull\n{}\nnull", " null\n{}\n\tnull "]
+)
 def test_null_lines_are_rows_without_an_output(tmp_path: Path, lines: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(lines.replace("{}", json.dumps({"input": "a", "output": "b"})), newline="")
@@ -167,6 +170,30 @@ def test_null_lines_are_rows_without_an_output(tmp_path: Path, lines: str) -> No
     path.write_text("null\n" * 3)
     with pytest.raises(EmptyDatasetError):
         open_dataset(path)
+
+
+@pytest.mark.parametrize("lines", ["nullx\n{}\n", "null,\n", "{}\n null{\n"])
+def test_a_line_that_starts_with_null_and_is_not_json_is_named(tmp_path: Path, lines: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines.replace("{}", json.dumps({"input": "a", "output": "b"})))
+    with pytest.raises(DatasetError, match=r"line \d is not a JSON value"):
+        list(open_dataset(path).rows())
+
+
+def test_null_inside_an_object_of_several_lines_is_a_missing_value(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"output":\nnull,\n"input": "a"}\n{"output": "c", "input": "b"}\n')
+    assert list(open_dataset(path).rows()) == [("a", ""), ("b", "c")]
+
+
+def test_a_folder_that_cannot_be_listed_holds_no_similar_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert other_name(tmp_path / "rows.jsonl") == ["name a file", "a Hub id: user/name"]
 
 
 def test_json_lines_are_told_by_their_first_two_lines() -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -42,6 +43,7 @@ from hf_lorameta.hub.packaged_model import (
     quiet_transformers,
     tokenizer_config,
 )
+from hf_lorameta.hub.repo_info import cached_repo
 from tests.hub.conftest import use_endpoint
 from tests.support import tiny_gguf
 from tests.support.fault_hub import Fault, FaultHub
@@ -146,6 +148,23 @@ def test_the_cache_is_used_when_the_hub_fails(
         hub.add_fault(Fault("status", status=404))
     assert locate(REPO) == folder
     assert config_json(REPO) == {}
+
+
+@pytest.mark.parametrize(
+    ("branch", "chosen"), [(None, "b" * 40), ("a" * 40, "a" * 40), ("c" * 40, "b" * 40)]
+)
+def test_a_branch_whose_download_was_interrupted_does_not_hide_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, branch: str | None, chosen: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "models--o--m"
+    for age, sha in enumerate(("b" * 40, "a" * 40)):
+        (repo / "snapshots" / sha).mkdir(parents=True)
+        os.utime(repo / "snapshots" / sha, (9 - age, 9 - age))
+    if branch:
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_text(branch)
+    assert cached_repo("o/m", "model", None).sha == chosen
 
 
 def test_a_silent_hub_costs_one_timeout(hub: FaultHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,9 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
         else:
             paths = tuple(map(table.text_field, contexts))
             columns = columns.model_copy(update={"input": (*paths, given)})
+    options = [n for n in table.named(known.CHOICES) if n not in read and table.kind(n) == "text"]
+    if columns.instruction is None and options:
+        columns = columns.model_copy(update={"input": (*columns.named("input"), options[0])})
     read = columns.names()
     held = {path.partition(".")[0] for path in read} | set(read)
     unread = [n for n in others if n not in held and not table.is_within(n, read)]

@@ -30,8 +30,11 @@ def is_data_file(path: str) -> bool:
     Example:
         >>> is_data_file("data/Train.CSV"), is_data_file("rows.jsonl.gz"), is_data_file("README.md")
         (True, True, False)
+        >>> is_data_file("rows.csv.zst"), is_data_file("rows.zst")
+        (True, False)
     """
-    return ending(Path(path)) in {*FORMATS, ".arrow", ".zip"}
+    # `datasets` unpacks Zstandard in repos and folders, if its package is installed
+    return ending(Path(path.removesuffix(".zst"))) in {*FORMATS, ".arrow", ".zip"}
 
 
 def is_inside(pattern: str) -> bool:

@@ -72,8 +72,9 @@ def other_name(path: Path) -> list[str]:
         >>> other_name(Path("no/such/folder/rows.jsonl"))
         ['name a file', 'a Hub id: user/name']
     """
-    beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    names = [other.name for other in beside if ending(other) in FORMATS]
+    names: list[str] = []
+    with suppress(OSError):  # no folder, or one that must not be listed
+        names = [other.name for other in path.parent.iterdir() if ending(other) in FORMATS]
     similar = [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1)]
     return [*(similar or ["name a file"]), "a Hub id: user/name"]
 

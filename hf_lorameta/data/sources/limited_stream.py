@@ -26,7 +26,7 @@ _BATCH_ROWS = 1024
 _BLOCK = 1 << 16
 _CHUNKS = {"csv": 1000, "json": 10 << 20, "text": 10 << 20}  # rows, bytes, bytes
 
-_NULL = re.compile(rb"^null(?=\s*$)", re.MULTILINE)
+_NULL = re.compile(rb"\n(?:\xef\xbb\xbf)?[^\S\n]*+null")
 _DIFFER = "%s: rows differ in their columns; those of the first rows are read: %s"
 
 logger = logging.getLogger(__name__)
@@ -147,16 +147,21 @@ def _with_limited_lines(read: Any, name: str) -> Callable[..., Tables]:
 def _without_null(read_json: Callable[..., Any]) -> Callable[..., Any]:
     """Return a reader of JSON lines that takes ``null`` for an object without fields.
 
-    That of `pyarrow` crashes where a block starts with it.
+    That of `pyarrow` crashes where a block starts with it, whatever follows.
     """
 
     def tables(file: BytesIO, **options: Any) -> Any:
-        lines = file.getvalue()
-        if lines.startswith(b"null") or b"\nnull" in lines:
-            lines = _NULL.sub(b"{}", lines)
-        return read_json(BytesIO(lines), **options)
+        lines = _NULL.sub(_as_object, b"\n" + file.getvalue())
+        return read_json(BytesIO(lines[1:]), **options)
 
     return tables
+
+
+def _as_object(null: re.Match[bytes]) -> bytes:
+    """Return ``{}`` for ``null`` that starts a line, unless it is a value in an object or list."""
+    before = null.string[max(null.start() - 16, 0) : null.start()].rstrip()
+    inside = before.endswith((b",", b":", b"["))
+    return null[0] if inside else null[0].replace(b"null", b"{}")
 
 
 def limit_lines(file: Any, name: str) -> Any:
