@@ -12,8 +12,9 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,14 @@ def time_shown(title: str) -> Iterator[None]:
     """
     from tqdm.auto import tqdm
 
-    interval = 1.0 if sys.stderr.isatty() else 10.0
+    terminal = sys.stderr.isatty()
     finished = threading.Event()
     with tqdm(
-        desc=title, bar_format="{desc}: {elapsed}", delay=2.0, mininterval=interval, leave=False
+        desc=title,
+        bar_format="{desc}: {elapsed}",
+        delay=2.0,
+        mininterval=1.0 if terminal else 10.0,
+        leave=not terminal,  # which also ends the line
     ) as bar:
 
         def repeat() -> None:
@@ -170,7 +175,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     source: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     try:
-        with loading_model():
+        with loading_model(), redirect_stderr(StringIO()):  # a bar that cannot be disabled
             model = AutoModelForCausalLM.from_pretrained(
                 str(gguf.parent),
                 **source,
