@@ -562,9 +562,9 @@ def test_dask_workers_train_the_same_bank(
     command = ("bank", "train", tasks, "--base", base, *OPTIONS, "--general-steps", 0)
     cluster = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | {"USE_TORCH": "0"}, workers=1)
     try:
-        done = cli(*command, "--at-once", 1, "-o", "remote", "--dask", cluster.address, "--json")
+        done = cli(*command, "-o", "remote", "--dask", cluster.address, "--json")
     finally:
         cluster.close()
     assert done.json["adapters"] == 3
-    local = train(base, tasks, tmp_path / "local", settings=COMMAND_SETTINGS, at_once=1)
+    local = train(base, tasks, tmp_path / "local", settings=COMMAND_SETTINGS)
     assert Bank(tmp_path / "remote").index == local.index
