@@ -227,8 +227,8 @@ def test_no_public_repo_is_named_after_a_private_dataset(
     monkeypatch.setattr(generating, "Hub", lambda _: SimpleNamespace(user=lambda: "ann"))
     private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
     hidden = replace(result, plan=private)
+    chosen = generating.Destination(name, False)
     with pytest.raises(UsageError, match="would reveal its name") as caught:
-        chosen = generating.Destination(name, False)
         generating.publish(hidden, adapter, chosen, "token", jobs.Job(60))
     assert blocks.advice(caught.value) == ["Type another name."]
     other = generating.chosen_name(hidden, generating.Destination("other", False), "ann")
