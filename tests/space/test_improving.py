@@ -255,7 +255,7 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
             assert opened.read("README.md").decode() == adapter.read("README.md")
     before = {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
     target = Target("ann/x", None, True, False, ())
-    monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
+    monkeypatch.setattr(generating, "target_for_dataset", lambda *_, **__: target)
     monkeypatch.setattr(generating, "publish_folder", upload)
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
     destination, job = generating.Destination("ann/x"), jobs.Job(60)
