@@ -153,6 +153,7 @@ def parse_columns(text: str) -> Columns:
         >>> parse_columns("input=Name, first,input=a=b,output=answers.text").names()
         ['Name, first', 'a=b', 'answers.text']
     """
+    _check_size(0, len(text))
     start, *parts = _PART.split(text)
     given: dict[str, list[str]] = {}
     for role, name in zip(parts[::2], parts[1::2], strict=True):
@@ -192,12 +193,7 @@ def as_columns(columns: ColumnsLike | None) -> Columns | None:
 def check_columns(columns: Columns) -> Columns:
     """Return the columns; raise `UsageError` if they cannot be combined, or are too many."""
     names = columns.names()
-    characters = sum(map(len, names))
-    if len(names) > MAX_COLUMNS or characters > MAX_CHARACTERS:
-        raise UsageError(
-            f"expected at most {MAX_COLUMNS} columns in {MAX_CHARACTERS:,} characters, got "
-            f"{len(names):,} in {characters:,}"
-        )
+    _check_size(len(names), sum(map(len, names)))
     texts = columns.input or columns.output or columns.choices
     if bool(columns.messages) == bool(texts):
         raise UsageError(
@@ -231,6 +227,15 @@ def all_of(names: Collection[str]) -> str:
     """
     shown = ", ".join(islice(names, _LISTED))
     return f"{shown} and {len(names) - _LISTED:,} more" if len(names) > _LISTED else shown
+
+
+def _check_size(names: int, characters: int) -> None:
+    """Raise `UsageError` for more columns than anybody names, before they are looked up."""
+    if names > MAX_COLUMNS or characters > MAX_CHARACTERS:
+        got = f"{names:,} in {characters:,}" if names else f"{characters:,} characters"
+        raise UsageError(
+            f"expected at most {MAX_COLUMNS} columns in {MAX_CHARACTERS:,} characters, got {got}"
+        )
 
 
 def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]] | None:
