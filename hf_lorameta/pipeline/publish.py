@@ -4,9 +4,9 @@ The target repo is resolved before any work is done, and the commit is refused i
 changed since. A repo is created only when the adapter is finished. An existing repo keeps its
 visibility, and its files are replaced only with consent.
 
-The steps, for the command line, the Python API and the Space alike: `resolve_target`, then the
-adapter is made and saved, and `publish_folder`. Where a user can run a command to resume, that is
-within `preserve_on_failure`.
+The steps, for the command line, the Python API and the Space alike: `target_for_dataset`, or
+`resolve_target` for an adapter that is already made; then the adapter is made and saved, and
+`publish_folder`. Where a user can run a command to resume, that is within `preserve_on_failure`.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""HTML from the templates, which escape all texts; messages of errors; readable names."""
+"""HTML from the templates, which escape all texts, and messages of errors."""
 
 from collections.abc import Iterable
 from html import escape

@@ -47,7 +47,7 @@ class BankLoader:
         return self
 
     def load(self) -> None:
-        """Fetch the base model's file, and its weights."""
+        """Fetch the base model's file, and its weights; where that fails, the log says why."""
         self.gguf, self.no_model = find_model(self.bank, self._settings)
         fetch_base_model(self.bank)
 
@@ -73,7 +73,7 @@ def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
     base_model = bank.index.base_model
     try:
         return require_llama(base_model, base_gguf(settings, base_model)), ""
-    except LoraMetaError as error:
+    except (LoraMetaError, OSError) as error:
         logger.warning("adapters cannot be tried or tested: %s", error)
         return None, "The base model cannot be run on this machine."
 
@@ -95,7 +95,7 @@ def fetch_base_model(bank: Bank) -> None:
         free = shutil.disk_usage(bank.folder).free
         if parameters <= min(_MOST_PARAMETERS, (free - _SPARE_BYTES) / 4):  # 4 bytes for each
             locate(*base, False)
-    except LoraMetaError as error:
+    except (LoraMetaError, OSError) as error:
         logger.warning("adapters cannot be improved here: %s", error)
 
 

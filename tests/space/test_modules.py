@@ -385,6 +385,21 @@ def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
     assert ("cannot be improved" in caplog.text) == (base != "org/base")
 
 
+def test_a_page_without_room_for_the_base_model_says_that_it_cannot_be_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("work.bank_loader.base_gguf", full)
+    monkeypatch.setattr("work.bank_loader.find_at_hand", full)
+    monkeypatch.setattr("work.bank_loader.require_eval", lambda: None)
+    loader = BankLoader(settings.Settings())
+    loader.load()
+    assert loader.no_model == "The base model cannot be run on this machine."
+    assert caplog.text.count("No space left on device") == 2
+
+
 def test_a_fresh_copy_fetches_a_small_file_of_the_base_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
