@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
 NOT_COUNTED = Verdict(
     "unsure",
-    "Unsure: its answers were not counted",
+    "Unsure: nobody counted its right answers",
     "Count right answers on some rows before you rely on it.",
 )
 """On an adapter that was not checked."""
@@ -50,7 +50,7 @@ def verdict_of(check: Check | None, doubts: Sequence[str] = ()) -> Verdict:
         >>> verdict_of(check, ["No input says what to do."]).title
         'Unsure, although the adapter answers best'
         >>> verdict_of(None).title
-        'Unsure: its answers were not counted'
+        'Unsure: nobody counted its right answers'
     """
     if check is None:
         return NOT_COUNTED._replace(reason=" ".join([*doubts, NOT_COUNTED.reason]))

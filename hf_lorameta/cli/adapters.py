@@ -60,12 +60,15 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
         may_fit, seconds = not request.no_fit, request.seconds
         wanted = Automatic(fit=may_fit and seconds is not None, check=False)
         planned, _ = plan_with_rows(dataset, session, request.recipe, budget=seconds, wanted=wanted)
-        advice = None if request.budget else advise(planned, session, may_fit=may_fit)
+        advice = advise(planned, session, may_fit=may_fit)
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if planned.recipe.rows_asked:
         log(quiet, "plan does not fit, train or check: generate and push do")
     ending = "" if advice is None else f"\nadvice: {advice}"
+    if request.budget:
+        chosen = " ".join(f"--{name} {rows}" for name, rows in planned.recipe.rows_asked.items())
+        ending = f"\nbudget: {chosen}, within {request.budget}"
     emit(json, planned.to_dict() | {"advice": advice}, lambda: f"{planned}{ending}")
     if len(planned.bank):
         log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")

@@ -57,14 +57,14 @@ def possible(
         return NOTHING
     if not any(wanted) or environ.get(NO_BASE):
         return NOTHING
-    if _missing_extra() or not _is_small(session):
+    if missing_extra() or not _is_small(session):
         return NOTHING
     return wanted._replace(fit=wanted.fit and recipe.is_default_method)
 
 
 def obstacle_to_running(session: Session) -> LoraMetaError | None:
     """Return why the base model cannot be run here, with advice; None if it can."""
-    if missing := _missing_extra():
+    if missing := missing_extra():
         return missing
     name, revision = session.bank.index.base_model, session.bank.index.base_revision
     if session.has_model or find_at_hand(name, revision):
@@ -72,7 +72,8 @@ def obstacle_to_running(session: Session) -> LoraMetaError | None:
     return NotFoundError("the base model is not on this machine", hint=f"hf download {name}")
 
 
-def _missing_extra() -> MissingExtraError | None:
+def missing_extra() -> MissingExtraError | None:
+    """Return the error that the extra ``eval`` is missing, with advice; None if it is installed."""
     try:
         require_eval()
     except MissingExtraError as error:

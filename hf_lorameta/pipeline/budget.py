@@ -20,7 +20,12 @@ from hf_lorameta.errors import (
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.pipeline.automatic import Automatic, obstacle_to_running, possible
+from hf_lorameta.pipeline.automatic import (
+    Automatic,
+    missing_extra,
+    obstacle_to_running,
+    possible,
+)
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_TRAINING_ROWS
@@ -388,7 +393,10 @@ def advise(plan: Plan, session: Session, *, may_fit: bool = True) -> str | None:
     if recipe.is_mixture:
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:
-        return f"{without}: the dataset has no outputs to train on"
+        return (
+            f"{without}: the dataset has no outputs to train on. Where answers are labels, label "
+            f"{LEAST_UNASKED} rows first: without them the adapter rarely gives the right one"
+        )
     if rows < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
     count, depth = min(_MOST_ADVISED, rows), None
@@ -399,4 +407,6 @@ def advise(plan: Plan, session: Session, *, may_fit: bool = True) -> str | None:
         if unasked and (automatic := rows_to_fit(plan, rows)):
             count, advice = automatic, f"use the default: its fit on {automatic} rows with labels"
     seconds = training_seconds(plan, count, measure_operations(), depth)
-    return f"{advice} takes at most about {duration(seconds)} on this CPU"
+    missing = missing_extra()
+    needed = f"; it needs the extra eval: {missing.hint}" if missing else ""
+    return f"{advice} takes at most about {duration(seconds)} on this CPU{needed}"

@@ -241,7 +241,8 @@ def _with_fit(plan: Plan, pool: Sequence[Row]) -> Plan:
     if count := rows_to_fit(plan, len(pool)):
         logger.info(
             "The adapter will be fitted on %d labeled rows, since the outputs are labels and the "
-            "base model is on this machine", count,
+            "base model is on this machine, which may take a minute or two: --no-fit, in Python "
+            "fit=False, skips it", count,
         )  # fmt: skip
         return replace(plan, recipe=plan.recipe.model_copy(update={"fit": count}))
     if len(pool) < LEAST_UNASKED:

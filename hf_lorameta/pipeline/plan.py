@@ -497,6 +497,6 @@ def _no_outputs_warning(plan: Plan) -> str:
     if not is_scaled_by_length(plan.bank, plan.recipe):
         return text
     return (
-        f"{text} For outputs of a sentence or more, choose a scale of 0.5: the length of the "
-        "outputs, which the scale otherwise depends on, is not known."
+        f"{text} For outputs of a sentence or more, lower the scale (option scale, for example "
+        "0.5): the length of the outputs, on which it otherwise depends, is not known."
     )

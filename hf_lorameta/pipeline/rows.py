@@ -6,6 +6,7 @@ are then drawn from the pool, stratified by output. All draws use the recipe's s
 used for two purposes. `rows_used` draws them again, for an adapter that is to be scored.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,6 +20,8 @@ from hf_lorameta.errors import EmptyDatasetError, Option
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.training.further.settings import held_out_rows, other_outputs
 from hf_lorameta.types import Row
+
+logger = logging.getLogger(__name__)
 
 POOL_ROWS = 1000
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
@@ -95,13 +98,13 @@ def draw_rows(recipe: Recipe, pool: Sequence[Row]) -> Rows:
 
 
 def require_rows(rows: Rows, recipe: Recipe) -> None:
-    """Refuse a dataset with too few labeled rows for a recipe.
+    """Refuse a dataset with too few labeled rows for a recipe; log if they are fewer than asked.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to fit or to train on.
     """
     least = {"fit": MIN_TRAINING_ROWS, "train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
-    for name in recipe.rows_asked:
+    for name, asked in recipe.rows_asked.items():
         if (drawn := len(getattr(rows, name))) < least[name]:
             others = [other for other in recipe.rows_asked if other != name]
             raise EmptyDatasetError(
@@ -112,6 +115,8 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
                     "name a dataset with more rows",
                 ],
             )
+        if drawn < asked:
+            logger.info("Only %d labeled rows are left to %s on, not %d", drawn, name, asked)
 
 
 def _share_too_few_outputs(rows: Sequence[Row], others: Sequence[Row]) -> bool:

@@ -152,6 +152,7 @@ def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> N
     assert planned["advice"] is None
     within = cli("plan", labels, "--base", base, "--budget", "10m", before=FAST)
     assert "Training on 64 rows: at most about" in within.err
+    assert within.out.splitlines()[-1] == "budget: --train 64, within 10m"
 
 
 def test_a_budget_too_short_to_train_makes_no_adapter(cli: Shell, base: Path, labels: Path) -> None:

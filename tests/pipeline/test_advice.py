@@ -23,8 +23,9 @@ from tests.conftest import Shell
 
 @pytest.fixture(autouse=True)
 def speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose products take no time."""
+    """A machine whose products take no time, and that has the extra eval."""
     monkeypatch.setattr(budget, "measure_operations", lambda: 1e15)
+    monkeypatch.setattr(automatic, "require_eval", lambda: None)
 
 
 def of_labels(rows: int) -> Plan:
@@ -77,11 +78,11 @@ def test_the_default_is_advised_only_where_it_fits_the_adapter(
     assert str(advise(few, session)).startswith("--fit 34 ")
 
     def missing() -> None:
-        raise MissingExtraError("torch is not installed", hint="")
+        raise MissingExtraError("torch is not installed", hint="pip install torch")
 
     with monkeypatch.context() as patched:
         patched.setattr(automatic, "require_eval", missing)
-        assert advise(of, session) == asked
+        assert advise(of, session) == f"{asked}; it needs the extra eval: pip install torch"
     monkeypatch.setattr(automatic, "_LARGEST", -1)
     assert advise(of, session) == asked
 
@@ -92,7 +93,8 @@ def test_what_the_recipe_says_or_excludes_is_not_advised(recipe: Recipe) -> None
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
-    assert "no outputs" in str(advise(planned(tmp_path, None), Session()))
+    assert "no outputs" in (advice := str(advise(planned(tmp_path, None), Session())))
+    assert "Where answers are labels, label 64 rows first" in advice
     assert "too few" in str(advise(planned(tmp_path, "yes", rows=3), Session()))
 
 

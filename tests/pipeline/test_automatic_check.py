@@ -93,8 +93,13 @@ def test_labels_are_fitted_on_as_many_rows_as_a_minute_or_two_allow(tmp_path: Pa
 
 @pytest.mark.parametrize(("labels", "fitted"), [(("yes", "no"), 64), (("yes",), None)])
 def test_one_label_is_not_fitted_unasked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...], fitted: int | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    labels: tuple[str, ...],
+    fitted: int | None,
 ) -> None:
+    caplog.set_level(logging.INFO, "hf_lorameta")
     find = "hf_lorameta.pipeline.automatic.find_at_hand"
     monkeypatch.setattr(find, lambda name, revision: tmp_path)
     monkeypatch.delenv(NO_BASE, raising=False)
@@ -102,6 +107,7 @@ def test_one_label_is_not_fitted_unasked(
     with Session() as session:
         plan, _ = plan_with_rows(open_dataset(lines), session, Recipe(), wanted=BOTH)
     assert plan.recipe.fit == fitted
+    assert ("--no-fit, in Python fit=False, skips it" in caplog.text) == bool(fitted)
 
 
 def test_it_is_said_why_labels_are_not_fitted(

@@ -167,10 +167,10 @@ def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown(
     tmp_path: Path, prompts: Plan
 ) -> None:
     scaled = plan(write_rows(tmp_path, "prompt"), Bank.embedded())
-    assert "a scale of 0.5" in str(scaled.warnings)
+    assert "option scale, for example 0.5" in str(scaled.warnings)
     others = (Recipe(scale=0.7), Recipe(metric="js", coefficients="normalized"))
     for unscaled in (prompts, *map(scaled.with_recipe, others)):
-        assert "a scale of 0.5" not in str(unscaled.warnings)
+        assert "option scale, for example 0.5" not in str(unscaled.warnings)
 
 
 def test_little_is_expected_of_a_far_dataset_unless_losses_are_measured(

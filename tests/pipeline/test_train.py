@@ -172,13 +172,16 @@ def test_the_same_seed_gives_the_same_adapter(tiny_bank: Bank, new: Path) -> Non
     assert first.plan.training != other.plan.training
 
 
-def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
+def test_rows_to_fit_train_and_check_on_are_disjoint(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hf_lorameta")
     pool = [(f"question {i}", f"{i}") for i in range(40)]
     recipe = Recipe(fit=8, train=100, check=8)
     rows = draw_rows(recipe, pool)
     drawn = [rows.fit, rows.train, rows.check]
     assert [len(part) for part in drawn] == [8, 24, 8]  # rows to check on are kept
     assert sorted(row for part in drawn for row in part) == sorted(pool)
+    require_rows(rows, recipe)
+    assert caplog.messages == ["Only 24 labeled rows are left to train on, not 100"]
     recipe = Recipe(fit=16, train=16, check=8)
     with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on, expected"):
         require_rows(draw_rows(recipe, pool[:30]), recipe)

@@ -44,7 +44,7 @@ def test_signed_out_verdict_adapter_download_and_options(
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
     visitor.plan(repo)
     plan = cli("plan", "-d", repo, "--json").json
-    expect(page.locator("#lm-verdict")).to_contain_text("its answers were not counted")
+    expect(page.locator("#lm-verdict")).to_contain_text("nobody counted its right answers")
     visitor.open_section("Details")
     expect(page.locator("#lm-figures .lm-bars").get_by_role("row")).to_have_count(11)
     expect(page.locator("#lm-figures")).to_contain_text("NewsMTSC (sentiment about a person)")

@@ -99,7 +99,7 @@ def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right
     page.locator("#lm-work [data-progress^='Counting']").wait_for()
     expect(page.locator("#lm-make")).to_be_visible()
     page.locator("#lm-cancel").click()
-    page.locator("#lm-verdict", has_text="answers were not counted").wait_for()
+    page.locator("#lm-verdict", has_text="nobody counted its right answers").wait_for()
     page.locator("#lm-file").set_input_files(path.rename(tmp_path / "again.jsonl"))
     page.locator("#lm-verdict", has_text="Right answers on 4 rows").wait_for()
     visitor.make()
