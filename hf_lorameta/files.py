@@ -1,11 +1,12 @@
-"""Atomic writes, SHA-256 digests of files, and checks of folders to write to."""
+"""Atomic writes, SHA-256 digests of files, similar names, and checks of folders to write to."""
 
 import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from io import BufferedWriter
 from pathlib import Path
 
@@ -16,6 +17,19 @@ def sha256(path: Path) -> str:
     """Return a file's hex digest."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def similar_name(path: Path, fits: Callable[[Path], bool]) -> list[str]:
+    """Return the advice to name what is called similarly in the same folder; empty if nothing is.
+
+    Example:
+        >>> similar_name(Path("no/such/folder/rows.jsonl"), Path.is_file)
+        []
+    """
+    names: list[str] = []
+    with suppress(OSError):  # no folder, or one that must not be listed
+        names = [other.name for other in path.parent.iterdir() if fits(other)]
+    return [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1)]
 
 
 @contextmanager

@@ -85,9 +85,12 @@ class _Settings(BaseModel):
         problem = problem_of(first["msg"])
         if first["type"] == "extra_forbidden":
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
+        limits = first.get("ctx", {})
+        limit = limits.get("ge", limits.get("le"))
+        everything = "hf-lorameta generate --help lists every setting"
         return RecipeError(
             f"{field} {problem}, got {first['input']!r}",
-            hint="hf-lorameta generate --help lists every setting",
+            hint=everything if limit is None else Option(field, limit),
         )
 
     def _check_together(self) -> None:

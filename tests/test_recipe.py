@@ -96,6 +96,18 @@ def test_invalid_settings_are_refused_with_the_name_of_the_field(
     assert raised.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [({"train": 4}, "add --train 8"), ({"rank": MAX_RANK + 1}, f"add --rank {MAX_RANK}")],
+)
+def test_the_advice_for_a_number_out_of_range_is_the_limit(
+    setting: dict[str, int], hint: str
+) -> None:
+    with pytest.raises(RecipeError) as raised:
+        Recipe.of(**setting)
+    assert raised.value.hint == hint
+
+
 def test_the_constructor_refuses_settings_in_the_same_words() -> None:
     with pytest.raises(RecipeError, match="topk is not a setting, expected one of metric, "):
         Recipe(topk=3)  # type: ignore[call-arg]

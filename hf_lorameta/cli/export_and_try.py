@@ -52,6 +52,7 @@ def export(
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.base_model import config_json
     from hf_lorameta.hub.client import Hub
+    from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
 
     output = output or Path(f"{Path(adapter).expanduser().resolve().name}.gguf")
@@ -68,7 +69,9 @@ def export(
         raise UsageError(f"{adapter} does not name its base model", hint=Option("base", "REPO"))
     write(folder, output, config_json(base_model, revision, token), dtype)
     size = output.stat().st_size
-    log(quiet, f"llama.cpp: llama-server -m base.gguf --lora {output}")
+    source = f" (from the Hub: {SMOLLM2_GGUF})" if base_model == SMOLLM2 else ""
+    log(quiet, f"llama.cpp, with {base_model} as base.gguf{source}:")
+    log(quiet, f"llama-server -m base.gguf --lora {output}")
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
     emit(json, data, lambda: str(output))
 
@@ -111,7 +114,7 @@ def try_(
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
-    from hf_lorameta.pipeline.trial import open_trial
+    from hf_lorameta.pipeline.trial import open_trial, require_llama
 
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))
@@ -121,8 +124,9 @@ def try_(
         fill = _recorded_columns(folder).prompt_of
     else:
         fill = partial(from_option(template).replace, "{}")
+    gguf = require_llama(base_model, base)
     log(quiet, f"Loading {base or base_model}")
-    with open_trial(folder, base_model, base, max_new_tokens=max_tokens) as trial:
+    with open_trial(folder, base_model, gguf, max_new_tokens=max_tokens) as trial:
         asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
         if prompt is None and json:
             asked = [sys.stdin.read()]

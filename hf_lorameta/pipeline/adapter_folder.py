@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from typing import Any, Literal
 
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
+from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.files import refuse_other_files, writing
+from hf_lorameta.files import refuse_other_files, similar_name, writing
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
@@ -71,13 +73,21 @@ def locate_adapter(
     if folder.is_dir() and str(name):
         return folder
     if folder.exists() or not is_repo_id(str(name)):
+        data = shlex.quote(str(name)) if is_local(name) else "user/name"
         raise AdapterError(
             f"{str(name) or 'an empty name'} is neither a folder nor a Hub id of the form "
             "user/adapter",
-            hint="hf-lorameta generate --dataset user/name -o my-adapter generates one",
+            hint=similar_adapter(folder)
+            or f"hf-lorameta generate --dataset {data} -o my-adapter generates one",
         )
     hub = hub or Hub()
     return fetch_adapter(hub.resolve(str(name), "model", revision, blobs=True), hub)
+
+
+def similar_adapter(folder: Path) -> list[str]:
+    """Return the advice to name the adapter whose folder is called similarly, if there is one."""
+    own = (CONFIG_FILE, RECIPE_FILE)  # a mixture has the second only
+    return similar_name(folder, lambda path: any((path / name).is_file() for name in own))
 
 
 @contextmanager

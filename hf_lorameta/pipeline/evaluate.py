@@ -162,8 +162,8 @@ def prepare_evaluation(
     if skipped:
         logger.info("Skipping %d rows that were fitted, trained or checked on", skipped)
     if len(rows) < max_rows:
-        besides = f", besides the {shots} examples of a prompt" if examples else ""
-        logger.info("The dataset has no more rows to score%s", besides)
+        others = "; the examples of the prompt are other rows" if examples else ""
+        logger.info("The split has only %d rows to score%s", len(rows), others)
     base_model = adapters.base.base_model or "the base model"
     logger.info("Scoring %d rows of split %s with %s", len(rows), opened.split, base_model)
     for warning in warnings:

@@ -20,6 +20,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     generated_parts,
     naming,
     read_provenance,
+    similar_adapter,
 )
 from hf_lorameta.types import FloatArray
 
@@ -140,7 +141,8 @@ def _from_bank(name: str, bank: Bank) -> Source:
         raise UsageError(
             f"{sanitize(name)} is neither a folder, nor a Hub id of the form user/adapter, nor an "
             f"adapter of the bank {bank.id}",
-            hint="hf-lorameta bank list shows the names of a bank's adapters",
+            hint=similar_adapter(Path(name).expanduser())
+            or "hf-lorameta bank list shows the names of a bank's adapters",
         )
     entry, file = found[0], bank.adapter(found[0])
 

@@ -62,6 +62,8 @@ def _open(settings: Settings) -> Bank:
         raise BankError(
             f"the bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
         )
+    # as a warning, since lower levels are not shown
+    logger.warning("Fetching and verifying the bank %s, %.1f GB", bank.id, bank.size / 1e9)
     bank.encode(["ready"])  # loads the tokenizer now rather than in a request
     _ = bank.basis  # shared factors of a pack
     bank.adapters(bank.index.adapters)

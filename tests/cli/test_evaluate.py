@@ -146,18 +146,18 @@ def test_columns_and_split_come_from_the_adapters_recipe(
     cli(*generate, "--bank", bank.folder, "-o", "a")
     messages = cli("evaluate", "a", before=fake_evaluator()).err
     assert "Scoring 30 rows of split validation" in messages
-    assert "The dataset has no more rows to score" in messages
+    assert "The split has only 30 rows to score\n" in messages
     few = cli("evaluate", "a", "--max-rows", 30, "--shots", 0, before=fake_evaluator()).err
-    assert "instead of" not in few
+    assert "rows to score" not in few
     assert "Warning" not in messages
     messages = cli("evaluate", "a", "--split", "train", "-q", before=fake_evaluator()).err
     assert messages == (
         "Warning: an adapter was generated for split train: its rows are not new to it\n"
     )
     other = user.dataset("other", {"test.jsonl": rows(1)})
-    assert "input=input,output=output" in cli(
-        "evaluate", "a", "-d", other, before=fake_evaluator()
-    ).err  # fmt: skip
+    messages = cli("evaluate", "a", "-d", other, before=fake_evaluator()).err
+    assert "input=input,output=output" in messages
+    assert "rows to score; the examples of the prompt are other rows\n" in messages
 
 
 def test_the_commit_of_the_dataset_comes_from_the_adapters_recipe(

@@ -45,7 +45,7 @@ def test_export_writes_any_peft_adapter_as_gguf(cli: Shell, tmp_path: Path, user
     folder = save(tmp_path / "a")
     exported = cli("export", folder, "-o", "a.gguf")
     assert exported.out == "a.gguf\n"
-    assert "llama-server -m base.gguf --lora a.gguf" in exported.err
+    assert f"{BASE} as base.gguf:\nllama-server -m base.gguf --lora a.gguf\n" in exported.err
     tensors = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
     weights = AdapterFile(folder / WEIGHTS_FILE)
     lora_a = weights.tensor("model.layers.1.self_attn.v_proj", "A")
@@ -245,7 +245,7 @@ class Fake:
     def __enter__(self): return self
     def __exit__(self, *_): pass
     def answer(self, prompt, adapter=None): return {answer}
-module.open_trial = Fake
+module.open_trial, module.require_llama = Fake, lambda *_: None
 import io, sys
 sys.stdin = io.StringIO("two\\nlines\\n")
 """
@@ -271,6 +271,7 @@ def test_try_says_what_to_do_where_the_adapter_answers_nothing(cli: Shell, tmp_p
     assert done.out.strip() == ""
     assert "--template" in done.err
     assert cli(*command, "-q", before=SILENT).err == ""
+    assert "Loading" not in cli(*command, before=NO_GGUF, code=7).err
 
 
 @needs_engine

@@ -94,5 +94,6 @@ def test_without_the_hub_the_cache_is_used(cli: Shell, published: Published) -> 
         at = cli("inspect", published.repo, "--revision", revision, "--json", before=OFFLINE)
         assert at.json == contents
     assert "neither a folder nor a Hub id" in cli("inspect", "a b/c", before=OFFLINE, code=5).err
+    assert "--dataset 'a b.jsonl' -o" in cli("inspect", "a b.jsonl", code=5).err
     message = cli("inspect", "user/other", before=OFFLINE, code=6).err
     assert "user/other is not in the cache, and HF_HUB_OFFLINE is set" in message

@@ -1,13 +1,11 @@
 """The demo's messages and its summary."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.demo import run
-from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import LocalHub
 
@@ -66,18 +64,3 @@ def test_the_summary_shows_first_what_only_the_adapter_answers_right() -> None:
     assert "Scores on 48 held-out rows:" in text
     right, both, wrong = (text.index(f"“a note, {note}”") for note in ("right", "both", "wrong"))
     assert right < text.index("'Yes.'") < text.index("'positive'") < both < wrong
-
-
-def test_missing_packages_are_reported_with_the_command_that_installs_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == "torch" else find(name, *a)
-    )
-    result = run._evaluate("org/base", 48, lambda command: {})
-    assert result["scores"] is None
-    assert result["summary"].splitlines() == [
-        "Not evaluated: torch is not installed.",
-        f"To see scores: {install_hint('eval')}, then run hf-lorameta demo again.",
-    ]

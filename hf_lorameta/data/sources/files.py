@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, 
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.errors import DatasetError
-from hf_lorameta.files import sha256
+from hf_lorameta.files import sha256, similar_name
 
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
@@ -72,10 +71,7 @@ def other_name(path: Path) -> list[str]:
         >>> other_name(Path("no/such/folder/rows.jsonl"))
         ['name a file', 'a Hub id: user/name']
     """
-    names: list[str] = []
-    with suppress(OSError):  # no folder, or one that must not be listed
-        names = [other.name for other in path.parent.iterdir() if ending(other) in FORMATS]
-    similar = [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1)]
+    similar = similar_name(path, lambda other: ending(other) in FORMATS)
     return [*(similar or ["name a file"]), "a Hub id: user/name"]
 
 
