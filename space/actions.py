@@ -95,7 +95,9 @@ class Actions:
         note_caller(task.job)
         updates: Updates = {}
         try:
-            yield self._running(visit)
+            with visit.lock:
+                current = visit.task is task
+            yield self._running(visit) if current else self.nothing(visit)
             for news in task.job.run(task.work):
                 yield self._shown(visit, task, news)
         except Canceled:

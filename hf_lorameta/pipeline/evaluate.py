@@ -33,6 +33,7 @@ from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evalu
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.publish import suggest_pr
 from hf_lorameta.pipeline.session import LoadedModel
+from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -165,7 +166,9 @@ def prepare_evaluation(
         others = "; the examples of the prompt are other rows" if examples else ""
         logger.info("The split has only %d rows to score%s", len(rows), others)
     base_model = adapters.base.base_model or "the base model"
-    logger.info("Scoring %d rows of split %s with %s", len(rows), opened.split, base_model)
+    logger.info(
+        "Scoring %s of split %s with %s", plural(len(rows), "row"), opened.split, base_model
+    )
     for warning in warnings:
         logger.warning(warning)
     return Evaluation(adapters, opened, rows, examples)

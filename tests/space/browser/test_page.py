@@ -304,6 +304,7 @@ def what_is_typed_below_a_result_stays_when_the_next_one_arrives(
         page.get_by_label("Input", exact=True): "my note",
         page.get_by_label("Name", exact=True): "my-name",
     }
+    page.locator("#lm-make").wait_for()
     release = held_requests(page)
     page.locator("#lm-make").click()
     for field, text in own.items():
