@@ -124,7 +124,7 @@ def assert_announced_once(page: Any) -> None:
     page.wait_for_timeout(1000)
     log = page.evaluate("window.log")
     texts = [text for _, text in log]
-    assert sum("Unsure: its answers" in text for text in texts) == 1
+    assert sum("Unsure: nobody counted" in text for text in texts) == 1
     assert sum("Your adapter is ready" in text for text in texts) == 1
     shown = page.evaluate("window.shown")
     assert any("Starting" in text for text in shown)
