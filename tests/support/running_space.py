@@ -62,7 +62,7 @@ class RunningSpace:
         """Return the folders of requests that were not removed."""
         return sorted(path.name for path in self.scratch.glob("*lorameta-*"))
 
-    def settled(self, seconds: float = 60.0) -> list[str]:
+    def settled(self, seconds: float = 180.0) -> list[str]:
         """Return the `leftovers` after finished requests had time to clean up."""
         deadline = time.monotonic() + seconds
         while self.leftovers() and time.monotonic() < deadline:
