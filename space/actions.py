@@ -95,9 +95,7 @@ class Actions:
         note_caller(task.job)
         updates: Updates = {}
         try:
-            with visit.lock:
-                current = visit.task is task
-            yield self._running(visit) if current else self.nothing(visit)
+            yield self._shown(visit, task, lambda: self._running(visit))
             for news in task.job.run(task.work):
                 yield self._shown(visit, task, news)
         except Canceled:

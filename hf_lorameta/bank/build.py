@@ -73,7 +73,7 @@ def build_bank(
 
     Raises:
         BankError: no entry is usable, there is no tokenizer, the folder holds adapters that are
-            not in the manifest, another build is running in it, it cannot be written, or the
+            not in the manifest, another command is writing it, it cannot be written, or the
             workers of the executor died.
     """
     hub = hub or Hub()
@@ -103,7 +103,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Create the folder of a bank and lock it for one build.
 
     Raises:
-        BankError: it holds a pack, cannot be written, or another build is running in it.
+        BankError: it holds a pack, cannot be written, or another command is writing it.
     """
     if (folder / BASIS_FILE).exists():
         raise BankError(

@@ -241,7 +241,7 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 
 def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     """Train as a job, or with ``--dry-run`` only print what it will cost."""
-    from hf_lorameta.hub.base_model import config_json, layers_and_width
+    from hf_lorameta.hub.base_model import config_json, layer_parameters
     from hf_lorameta.hub.jobs import JobEstimate
 
     base, token = request.base, request.token
@@ -249,8 +249,8 @@ def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
     if not request.dry_run:
         _check_job(request, tasks)
-    shape = layers_and_width(config_json(base, request.base_revision, token))
-    work = settings.operations(len(tasks), 12 * shape[0] * shape[1] ** 2) if shape else None
+    size = layer_parameters(config_json(base, request.base_revision, token))
+    work = settings.operations(len(tasks), size) if size else None
     run_on_jobs(
         ["bank", "train", *request.arguments, "--output", "bank"],
         JobEstimate.of(request.flavor, work, token),

@@ -121,6 +121,16 @@ def size_at_hand(base_model: str, revision: str | None = None) -> int | None:
         config = read_object(found / _CONFIG_FILE, base_model)
     else:
         return None
+    return layer_parameters(config)
+
+
+def layer_parameters(config: Mapping[str, Any]) -> int | None:
+    """Return about how many parameters a model's layers have; None if it is not stated.
+
+    Example:
+        >>> layer_parameters({"num_hidden_layers": 30, "hidden_size": 576})
+        119439360
+    """
     shape = layers_and_width(config)
     return 12 * shape[0] * shape[1] ** 2 if shape else None
 

@@ -400,13 +400,8 @@ def test_adding_to_a_large_bank_is_the_same_as_building_a_larger_one(
     assert add_entries(more, added, executor=1).digest == digest
 
 
-def test_an_interrupted_addition_leaves_the_bank_as_it_was(
-    bank: Built, tmp_path: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes(large=2, shard=3)
-    before = enlarged(bank.folder, tmp_path / "b")
-    digest = before.digest
-    more = manifest_of(tmp_path / "new", "a")
+def add_and_die(more: Manifest, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add entries to a bank, and be killed before its index is written."""
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -414,7 +409,17 @@ def test_an_interrupted_addition_leaves_the_bank_as_it_was(
     with monkeypatch.context() as patch:
         patch.setattr(Index, "to_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
-            add_entries(more, before, executor=1)
+            add_entries(more, bank, executor=1)
+
+
+def test_an_interrupted_addition_leaves_the_bank_as_it_was(
+    bank: Built, tmp_path: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes(large=2, shard=3)
+    before = enlarged(bank.folder, tmp_path / "b")
+    digest = before.digest
+    more = manifest_of(tmp_path / "new", "a")
+    add_and_die(more, before, monkeypatch)
     left = Bank(before.folder)
     assert left.digest == digest
     assert left.verify() == []
@@ -488,14 +493,7 @@ def test_an_interrupted_addition_to_a_downloaded_bank_can_be_repeated(
     copy = Bank(shutil.copytree(bank.folder, tmp_path / "copy"))
     shutil.rmtree(copy.folder / ".build")
     more = manifest_of(tmp_path / "new", "a")
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Index, "to_bytes", killed)
-        with pytest.raises(KeyboardInterrupt):
-            add_entries(more, copy, executor=1)
+    add_and_die(more, copy, monkeypatch)
     added = add_entries(more, Bank(copy.folder), executor=1)
     assert (len(added), added.verify()) == (5, [])
 

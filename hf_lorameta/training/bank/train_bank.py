@@ -91,7 +91,7 @@ def train_bank(
         UsageError: the base model does not fit in memory, or cannot be trained here.
         NotFoundError: transformers cannot load the base model.
         BankError: no task is usable, the folder holds adapters that were not trained there, it
-            cannot be written, or another build is running in it.
+            cannot be written, or another command is writing it.
     """
     content, dtype = _read_tokenizer(base.folder), dtype or find_dtype(find_device(), base.folder)
     trained = {GENERAL, *(task.entry_name for task in tasks)}
