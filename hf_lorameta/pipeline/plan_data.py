@@ -1,0 +1,153 @@
+"""The values of a plan, and what follows from them; `hf_lorameta.pipeline.plan` makes one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.cards.card_data import WeightedAdapter
+from hf_lorameta.cards.results import Check, Training
+from hf_lorameta.data.counts.output_counts import OutputCounts
+from hf_lorameta.data.counts.profile import Profile
+from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.method.coefficients import effective_number
+from hf_lorameta.pipeline.coefficients import compare_with_bank, scale_for
+from hf_lorameta.recipe import Recipe
+from hf_lorameta.tables import plural
+from hf_lorameta.types import Array, FactorPair, Row
+
+
+@dataclass(frozen=True, repr=False)
+class PlanData:
+    """Which adapters of a bank are combined for a dataset, and with which coefficients.
+
+    It holds no rows of a dataset that is not public.
+
+    Attributes:
+        bank: the bank, of N adapters; of none if no bank is used.
+        dataset: the dataset that was read.
+        recipe: the settings.
+        profile: of the dataset.
+        distances: (N,) to every bank dataset; of a large bank, infinite to those not compared.
+        coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
+            output prior if it has one; zero for those left out. Those of adapters sum to `scale`,
+            unless they were scaled down.
+        fit: how it was fitted on rows of the dataset, if it was.
+        training: how the adapter was trained on rows of the dataset, if it was.
+        check: how the adapter scored on other rows of the dataset, if it was checked.
+        output_counts: of the dataset, if its outputs are counted.
+        example: a row of a public dataset, for the card; None for a private, gated or local one.
+    """
+
+    bank: Bank
+    dataset: DatasetInfo
+    recipe: Recipe
+    profile: Profile
+    distances: Array
+    coefficients: Array
+    fit: Training | None = None
+    training: Training | None = None
+    check: Check | None = None
+    output_counts: OutputCounts | None = None
+    example: Row | None = None
+
+    @property
+    def active_indices(self) -> list[int]:
+        """Indices of the coefficients that are not zero, by descending coefficient.
+
+        That of the output prior, if it takes part, is the last.
+        """
+        active = np.flatnonzero(self.coefficients)
+        is_prior = active == self.bank.index.number
+        order = np.lexsort((-self.coefficients[active], is_prior))
+        return [int(i) for i in active[order]]
+
+    @property
+    def effective_number(self) -> float:
+        """Effective number of adapters; see `hf_lorameta.method.coefficients.effective_number`."""
+        return effective_number(self.coefficients[: len(self.bank)])
+
+    @property
+    def general_coefficient(self) -> float | None:
+        """Coefficient of the bank's general adapter; None if it has none."""
+        has_one = self.bank.index.general is not None
+        return float(self.coefficients[len(self.bank)]) if has_one else None
+
+    @property
+    def output_strength(self) -> float | None:
+        """Coefficient of the output prior; None if it does not take part."""
+        size = self.bank.index.number
+        return float(self.coefficients[size]) if len(self.coefficients) > size else None
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The fit and the training, as far as there were any."""
+        return tuple(filter(None, (self.fit, self.training)))
+
+    @property
+    def interrupted(self) -> Training | None:
+        """The fit or training that the user ended; None without one."""
+        return next((training for training in self.trainings if training.interrupted), None)
+
+    @property
+    def scale(self) -> float:
+        """Factor by which all coefficients were multiplied."""
+        return scale_for(self.bank, self.recipe, self.profile)
+
+    @property
+    def private(self) -> bool:
+        """Whether the dataset is private, or an adapter or a dataset of the bank."""
+        return self.dataset.private or self.bank.private
+
+    @property
+    def layout(self) -> Layout:
+        """The modules that the adapter changes."""
+        return self.bank.layout if self.output_strength is None else self.bank.adapted_layout
+
+    def output_prior(self) -> FactorPair | None:
+        """Return A (2, in) and B (out, 2) of the output prior; None if it does not take part."""
+        if self.output_strength is None or self.output_counts is None:
+            return None  # before the file is read
+        prior = self.bank.output_prior
+        return prior.factors(self.output_counts) if prior else None
+
+    @property
+    def nearest_in_bank(self) -> float:
+        """Median distance from a bank dataset to its nearest other; NaN for a bank of one.
+
+        For a dataset without outputs, the distance between inputs.
+        """
+        return compare_with_bank(self.bank, self.profile, self.recipe.metric).typical_nearest()
+
+    def neighbors(self) -> tuple[WeightedAdapter, ...]:
+        """Return the adapters that take part, by descending coefficient.
+
+        ``pandas.DataFrame(plan.neighbors())`` is a table of them.
+        """
+        result = []
+        for i in self.active_indices:
+            if i >= len(self.bank):
+                continue
+            entry = self.bank.index.entries[i]
+            result.append(
+                WeightedAdapter(
+                    adapter=entry.adapter,
+                    adapter_revision=entry.adapter_revision,
+                    dataset=entry.dataset,
+                    dataset_revision=entry.dataset_revision,
+                    license=entry.license,
+                    distance=float(self.distances[i]),
+                    coefficient=float(self.coefficients[i]),
+                    title=entry.title,
+                )
+            )
+        return tuple(result)
+
+    def __repr__(self) -> str:
+        name = self.dataset.id or "a local dataset"
+        source = f"{plural(len(self.neighbors()), 'adapter')} of {self.bank.id}"
+        if not len(self.bank):
+            general = self.bank.index.general and f"the general adapter of {self.bank.id}"
+            source = general or f"no bank, from {self.bank.index.base_model} alone"
+        return f'Plan({source} for {name}, read with columns="{self.dataset.columns}")'
