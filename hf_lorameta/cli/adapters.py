@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hf_lorameta.cli.on_jobs import FlavorOption, TimeoutOption, push_on_jobs
 from hf_lorameta.cli.options import (
     ExportOption,
     JsonFlag,
@@ -144,13 +145,13 @@ def push(
             "Hub. With --dry-run, only show the price."
         ),
     ] = None,
-    flavor: Annotated[str, typer.Option(help="Hardware of the job.")] = "cpu-upgrade",
+    flavor: FlavorOption = "cpu-upgrade",
+    timeout: TimeoutOption = 2.0,
     export: ExportOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
-    from hf_lorameta.cli.on_jobs import push_on_jobs
     from hf_lorameta.pipeline.adapter_folder import read_adapter
     from hf_lorameta.pipeline.generate import require_possible
     from hf_lorameta.pipeline.publish import (
@@ -186,8 +187,8 @@ def push(
             target = target_for_dataset(dataset, bank, session.hub, repo_id, name=name, **consent)
             if on:
                 push_on_jobs(
-                    request, bank, dataset, target, export, flavor=flavor, dry_run=dry_run,
-                    json=json,
+                    request, bank, dataset, target, export, flavor=flavor, timeout=timeout,
+                    dry_run=dry_run, json=json,
                 )  # fmt: skip
                 return
             adapter = _make(request, session, dataset, progress)

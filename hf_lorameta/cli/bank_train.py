@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hf_lorameta.cli.bank_reports import training_report
-from hf_lorameta.cli.on_jobs import run_on_jobs
+from hf_lorameta.cli.on_jobs import FlavorOption, TimeoutOption, run_on_jobs
 from hf_lorameta.cli.options import (
     DaskOption,
     InstructionOption,
@@ -26,7 +26,6 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import Option, UsageError
-from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import Settings
 
@@ -50,7 +49,9 @@ _SETTINGS = {
     "seed": "Seed of initialization and order.",
 }
 """The fields of `Settings` that are options, and their help."""
-_NOT_IN_A_JOB = frozenset({"tasks", "output", "on", "flavor", "dry_run", "token", "json", "quiet"})
+_NOT_IN_A_JOB = frozenset(
+    {"tasks", "output", "on", "flavor", "timeout", "dry_run", "token", "json", "quiet"}
+)
 EXAMPLES = """\b
 Examples:
   hf-lorameta bank train tasks/ -o my-bank --base org/model
@@ -84,7 +85,8 @@ class Request:
         Literal["jobs"] | None,
         typer.Option(help="jobs: run on Hugging Face Jobs, which cost money; needs --push-to."),
     ] = None
-    flavor: Annotated[str, typer.Option(help="Hardware of the job.")] = "a10g-large"
+    flavor: FlavorOption = "a10g-large"
+    timeout: TimeoutOption = 24.0
     push_to: Annotated[
         str | None, typer.Option(help="Publish the finished bank as this dataset repo.")
     ] = None
@@ -92,8 +94,7 @@ class Request:
         bool,
         typer.Option(
             "--dry-run",
-            help="Print only what would be trained and the estimated time; with --on jobs, the "
-            "time and cost of the job.",
+            help="Print only what would be trained; with --on jobs, the price of the job.",
         ),
     ] = False
     token: TokenOption = None
@@ -149,7 +150,7 @@ def train(request: Request) -> None:
     """Train a bank for any base model; run it again to resume (extra: eval)."""
     settings, tasks = request.settings, request.read_tasks()
     if request.on:
-        _run_on_jobs(request, tasks, settings)
+        _run_on_jobs(request, tasks)
     elif request.dry_run:
         _describe(request, tasks, settings)
     else:
@@ -211,27 +212,18 @@ def _show(bank: "Bank", url: str | None, json: bool) -> None:
 
 
 def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
-    """Print what would be trained on this machine, and how long it takes if that is known."""
-    from hf_lorameta.hub.base_model import size_at_hand
-    from hf_lorameta.pipeline.budget import measure_operations
-
+    """Print what would be trained on this machine."""
     base, count, general = request.base, len(tasks), settings.general_steps_for(len(tasks))
-    size = size_at_hand(base, request.base_revision)
-    seconds = settings.operations(count, size) / measure_operations() if size else None
     lines = [f"would train for {base}, into {request.output}, where finished tasks are kept:"]
     if general:
         lines.append(f"  a general adapter, {general} steps of {settings.general_rows} rows")
     if not settings.general_only:
         each = f"at most {settings.steps} steps of {settings.rows} rows each"
         lines.append(f"  {plural(count, 'adapter')}, {each}")
-    if seconds:
-        lines.append(f"at most about {duration(seconds)} on this CPU (estimated for short rows)")
-    else:
-        lines.append(f"time unknown: the base model is not on this machine: hf download {base}")
-    lines.append("--on jobs --dry-run: time and cost on Hugging Face Jobs")
+    lines.append("--on jobs --dry-run: the price on Hugging Face Jobs")
     data = {
         "tasks": count, "base_model": base, "folder": str(request.output), "steps": settings.steps,
-        "general_steps": general, "seconds": seconds,
+        "general_steps": general,
     }  # fmt: skip
     emit(request.json, data, lambda: "\n".join(lines))
 
@@ -239,24 +231,19 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 # --- as a job -------------------------------------------------------------------------------------
 
 
-def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
+def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]") -> None:
     """Train as a job, or with ``--dry-run`` only print what it will cost."""
-    from hf_lorameta.hub.base_model import config_json, layer_parameters
-    from hf_lorameta.hub.jobs import JobEstimate
-
-    base, token = request.base, request.token
     if request.dask:
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
     if not request.dry_run:
         _check_job(request, tasks)
-    size = layer_parameters(config_json(base, request.base_revision, token))
-    work = settings.operations(len(tasks), size) if size else None
     run_on_jobs(
         ["bank", "train", *request.arguments, "--output", "bank"],
-        JobEstimate.of(request.flavor, work, token),
         f"datasets/{request.push_to}",
         {"tasks": len(tasks)},
-        token=token,
+        flavor=request.flavor,
+        timeout=request.timeout,
+        token=request.token,
         dry_run=request.dry_run,
         json=request.json,
         with_files=True,

@@ -3,7 +3,9 @@
 import logging
 import shlex
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from hf_lorameta.cli.options import Request
 from hf_lorameta.cli.output import emit
@@ -12,19 +14,24 @@ from hf_lorameta.errors import Option, UsageError
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
-    from hf_lorameta.hub.jobs import JobEstimate
     from hf_lorameta.pipeline.adapter_folder import Export
     from hf_lorameta.pipeline.publish import Target
 
 logger = logging.getLogger(__name__)
 
+FlavorOption = Annotated[str, typer.Option(help="Hardware of the job.")]
+TimeoutOption = Annotated[
+    float, typer.Option(help="Hours after which the job is stopped.", min=0.1)
+]
+
 
 def run_on_jobs(
     arguments: list[str],
-    estimate: "JobEstimate",
     path: str,
     facts: Mapping[str, object],
     *,
+    flavor: str,
+    timeout: float,
     token: str | None,
     dry_run: bool,
     json: bool,
@@ -34,27 +41,34 @@ def run_on_jobs(
 
     Args:
         arguments: of the job, as `token` and `with_files` see `hf_lorameta.hub.jobs.start`.
-        estimate: of its hardware, time and cost.
         path: of the repo that it publishes, in the Hub's URLs.
-        facts: to print in JSON, besides the estimate.
+        facts: to print in JSON, besides the price.
+        flavor: hardware of the job.
+        timeout: hours after which it is stopped.
         dry_run: only print the price and the command.
         json: print JSON.
 
     Raises:
-        UsageError: it is not known from where a job can install this package.
+        UsageError: the Hub offers no such hardware, or it is not known from where a job can
+            install this package.
         HubError: the job was not accepted, or failed.
     """
     from huggingface_hub.constants import ENDPOINT
 
-    from hf_lorameta.hub.jobs import follow, start
+    from hf_lorameta.hub.jobs import follow, hourly_price, start
 
-    data, price = {**facts, **estimate._asdict()}, f"At most, on {estimate}"
+    hourly = hourly_price(flavor, token)
+    most = None if hourly is None else round(timeout * hourly, 3)
+    price = f"{flavor}, for at most {timeout:g} h"
+    if hourly is not None:
+        price += f" at ${hourly:.2f} per hour: at most ${most:.2f}"
+    data = {**facts, "flavor": flavor, "timeout": timeout, "hourly": hourly, "dollars": most}
     if dry_run:
         command = shlex.join(["hf-lorameta", *arguments])
         emit(json, data | {"arguments": arguments}, lambda: f"{price}\nwould run {command}")
         return
     logger.info(price)
-    job = start(arguments, estimate, token, with_files=with_files)
+    job = start(arguments, flavor, timeout, token, with_files=with_files)
     logger.info("Started %s; to stop it: hf jobs cancel %s", job.url, job.id)
     url = f"{ENDPOINT}/{path}"
     try:
@@ -75,6 +89,7 @@ def push_on_jobs(
     export: "Export | None",
     *,
     flavor: str,
+    timeout: float,
     dry_run: bool,
     json: bool,
 ) -> None:
@@ -85,21 +100,23 @@ def push_on_jobs(
         bank: of the request, as `dataset` is.
         target: the repo.
         export: as in ``push``.
-        flavor: hardware of the job.
-        dry_run: as for `run_on_jobs`, as `json` is.
+        flavor: as for `run_on_jobs`, as `timeout`, `dry_run` and `json` are.
 
     Raises:
         UsageError: dataset, bank or base model are on this machine; or as `run_on_jobs` raises.
         HubError: the job was not accepted, or failed.
     """
-    from hf_lorameta.hub.jobs import JobEstimate
-    from hf_lorameta.pipeline.budget import most_operations
-
     arguments = _push_arguments(request, bank, dataset, target, export)
-    work, token = most_operations(bank, request.recipe), request.token
-    estimate = JobEstimate.of(flavor, work, token, seconds=request.seconds or 0.0)
-    facts = {"repo_id": target.repo_id, "private": target.private}
-    run_on_jobs(arguments, estimate, target.repo_id, facts, token=token, dry_run=dry_run, json=json)
+    run_on_jobs(
+        arguments,
+        target.repo_id,
+        {"repo_id": target.repo_id, "private": target.private},
+        flavor=flavor,
+        timeout=timeout,
+        token=request.token,
+        dry_run=dry_run,
+        json=json,
+    )
 
 
 def _push_arguments(

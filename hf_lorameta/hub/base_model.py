@@ -106,35 +106,6 @@ def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
     return locate(base_model, revision) if environ.get(DOWNLOAD) else None
 
 
-def size_at_hand(base_model: str, revision: str | None = None) -> int | None:
-    """Return about how many parameters the layers of a base model have, 12 h² at a width of h.
-
-    None if the model is not on this machine, or its configuration does not state it.
-
-    Example:
-        >>> size_at_hand("no/such-model")
-    """
-    found = find_at_hand(base_model, revision)
-    if found and found.suffix == ".gguf":
-        config = base_config(read_metadata(found))
-    elif found and (found / _CONFIG_FILE).is_file():
-        config = read_object(found / _CONFIG_FILE, base_model)
-    else:
-        return None
-    return layer_parameters(config)
-
-
-def layer_parameters(config: Mapping[str, Any]) -> int | None:
-    """Return about how many parameters a model's layers have; None if it is not stated.
-
-    Example:
-        >>> layer_parameters({"num_hidden_layers": 30, "hidden_size": 576})
-        119439360
-    """
-    shape = layers_and_width(config)
-    return 12 * shape[0] * shape[1] ** 2 if shape else None
-
-
 def layers_and_width(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the number of layers of a model of text and their width; None if it is not stated.
 

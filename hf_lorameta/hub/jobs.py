@@ -1,7 +1,7 @@
 """Commands of this package on Hugging Face Jobs: the price, and a job's start and log."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx2
 import huggingface_hub
@@ -13,61 +13,12 @@ from hf_lorameta.hub.base_model import DOWNLOAD
 from hf_lorameta.hub.errors import translated
 from hf_lorameta.hub.repo import Token
 
-_TERAFLOPS = {
-    "cpu-basic": 0.15, "cpu-upgrade": 0.6, "cpu-performance": 2.4, "cpu-xl": 1.2,
-    "t4-small": 8, "t4-medium": 8, "l4x1": 30, "a10g-small": 30, "a10g-large": 30,
-    "l40sx1": 80, "a100-large": 100, "h200": 250, "rtx-pro-6000": 120,
-}  # fmt: skip
-"""Assumed rates of matrix products in training, a quarter to a third of the devices' peaks; the
-CPUs' from measurements on two cores. Of several GPUs, training uses one."""
-_START_HOURS = 0.1
-_MARGIN = 3
-"""The job's time limit relative to the estimate."""
-_UNKNOWN_HOURS = 8
 _COMMAND = "hf-lorameta"
 _IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
 """With Python and uv; the one that ``hf jobs uv run`` uses as well."""
 
 
-class JobEstimate(NamedTuple):
-    """Estimated time and cost of a job; None is unknown."""
-
-    flavor: str
-    hours: float | None
-    hourly: float | None
-    dollars: float | None
-
-    @classmethod
-    def of(
-        cls, flavor: str, operations: float | None, token: Token = None, *, seconds: float = 0.0
-    ) -> "JobEstimate":
-        """Estimate the time from a number of operations, and the cost from the Hub's list.
-
-        Args:
-            flavor: hardware.
-            operations: of matrix products; None is unknown.
-            token: of the Hub.
-            seconds: time besides these.
-
-        Raises:
-            UsageError: the Hub offers no such hardware.
-            HubError: the Hub refused or did not answer.
-        """
-        hourly, rate = _hourly_price(flavor, token), _TERAFLOPS.get(flavor)
-        hours = dollars = None
-        if rate and operations is not None:
-            hours = round((operations / (rate * 1e12) + seconds) / 3600 + _START_HOURS, 2)
-            dollars = round(hours * hourly, 3) if hourly is not None else None
-        return cls(flavor, hours, hourly, dollars)
-
-    def __str__(self) -> str:
-        hours = "an unknown time" if self.hours is None else f"about {self.hours:.1f} h"
-        dollars = "" if self.dollars is None else f", ${max(self.dollars, 0.01):.2f}"
-        price = "" if self.hourly is None else f" at ${self.hourly:.2f} per hour"
-        return f"{self.flavor}: {hours}{dollars}{price} (estimated)"
-
-
-def _hourly_price(flavor: str, token: Token = None) -> float | None:
+def hourly_price(flavor: str, token: Token = None) -> float | None:
     """Return dollars per hour from the Hub's list, None if it states none.
 
     Raises:
@@ -87,7 +38,8 @@ def _hourly_price(flavor: str, token: Token = None) -> float | None:
 
 def start(
     arguments: Sequence[str],
-    estimate: JobEstimate,
+    flavor: str,
+    hours: float,
     token: Token = None,
     *,
     with_files: bool = False,
@@ -98,7 +50,8 @@ def start(
 
     Args:
         arguments: of the command.
-        estimate: of its hardware and time, three times which is the job's limit.
+        flavor: hardware.
+        hours: after which the Hub stops the job.
         token: of the Hub; None uses the saved one.
         with_files: upload the files that arguments name. Arguments may be no long texts then, which
             the client would take for names of files.
@@ -109,10 +62,10 @@ def start(
     """
     secret, requirement = token or huggingface_hub.get_token(), _requirement()
     settings: dict[str, Any] = {
-        "flavor": estimate.flavor,
+        "flavor": flavor,
         "env": {DOWNLOAD: "1"},  # a job has no base model yet
         "secrets": {"HF_TOKEN": secret} if secret else None,
-        "timeout": f"{max(int(_MARGIN * 60 * (estimate.hours or _UNKNOWN_HOURS)), 30)}m",
+        "timeout": f"{max(round(60 * hours), 1)}m",
         "token": token,
     }
     with translated("the job was not accepted"):

@@ -6,8 +6,6 @@ from typing import Any
 from hf_lorameta.errors import Option, UsageError
 
 _GENERAL_STEPS_PER_TASK, _GENERAL_STEPS, _GENERAL_MEASUREMENTS = 5, 1000, 8
-_ROW_TOKENS = 100
-"""Assumed tokens of a row: everyday tasks have 80 on average."""
 
 
 @dataclass(frozen=True)
@@ -124,22 +122,6 @@ class Settings:
         if self.general_steps is not None:
             return self.general_steps
         return min(_GENERAL_STEPS_PER_TASK * tasks, _GENERAL_STEPS) if tasks > 1 else 0
-
-    def operations(self, tasks: int, parameters: int) -> float:
-        """Return the operations of a bank's training whose tasks never stop early.
-
-        A token costs 4 operations per parameter, forward and backward without gradients of the
-        weights, and the held-out rows 2.
-
-        Example:
-            >>> f"{Settings().operations(tasks=40, parameters=135_000_000):.2g}"
-            '2.1e+15'
-        """
-        trained = self.steps * self.rows * 4
-        measured = (self.steps // self.evaluate_every + 1) * self.held_out * 2
-        single = 0 if self.general_only else tasks * (trained + measured)
-        general = self.general_steps_for(tasks) * self.general_rows * 4
-        return (single + general) * _ROW_TOKENS * parameters
 
     def to_dict(self) -> dict[str, Any]:
         """Return for JSON what adapters depend on: a bank of the general one can be extended."""

@@ -38,12 +38,13 @@ def test_an_adapter_is_made_and_published_from_a_token_alone(
     before = len(cli.hub.jobs.jobs)
     dry = cli(*push, "--dry-run", "--json", token=user.token)
     assert (dry.json["flavor"], dry.json["hourly"]) == ("cpu-upgrade", 0.03)
-    assert 0 < dry.json["dollars"] < 0.01
+    assert (dry.json["timeout"], dry.json["dollars"]) == (2.0, 0.06)
     assert len(cli.hub.jobs.jobs) == before
-    done = cli(*push, "--flavor", "cpu-basic", token=user.token, before=installed)
+    limits = ("--flavor", "cpu-basic", "--timeout", 0.5)
+    done = cli(*push, *limits, token=user.token, before=installed)
     repo = f"{user.name}/labels-tiny-base-lorameta"
     assert done.out == f"{cli.hub.url}/{repo}\n"
-    assert done.err.index("At most, on cpu-basic: about 0.1 h, $0.01") < done.err.index("Started")
+    assert done.err.index("cpu-basic, for at most 0.5 h") < done.err.index("Started")
     assert "  Fitted on" in done.err  # streamed, and without having been asked for
     assert cli.hub.repo(repo).private  # type: ignore[union-attr]
     card = cli.hub.read(repo, "README.md").decode()

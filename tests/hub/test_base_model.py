@@ -34,7 +34,6 @@ from hf_lorameta.hub.base_model import (
     find_at_hand,
     locate,
     pinned_base,
-    size_at_hand,
 )
 from hf_lorameta.hub.packaged_model import (
     SMOLLM2,
@@ -400,7 +399,7 @@ def test_a_gguf_file_is_a_base_model(
     transformers = pytest.importorskip("transformers")
     model = tiny_gguf.model_of(kind)
     file = tiny_gguf.write_gguf(model, tmp_path / "tiny.gguf")
-    assert (size_at_hand(str(file)), find_at_hand(str(file))) == (12 * 4 * 32**2, file)
+    assert find_at_hand(str(file)) == file
     folder = locate(str(file))
     assert f"tiny.gguf: dequantizing its weights in {folder} once" in caplog.text
     caplog.clear()

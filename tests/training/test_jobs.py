@@ -9,17 +9,13 @@ from typing import Any
 import httpx2
 import huggingface_hub
 import pytest
-import typer
 
 from hf_lorameta.cli.app import app
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, UsageError
-from hf_lorameta.hub import base_model
-from hf_lorameta.pipeline import budget
-from hf_lorameta.training.settings import Settings
 from tests.test_environment import REPOSITORY, install
 
 TOKEN = "hf_secret"
-CONFIG = {"num_hidden_layers": 30, "hidden_size": 576}
+TRAIN = ("-o", "x", "--on", "jobs", "--base", "org/base", "--push-to", "user/bank")
 
 
 class Client:
@@ -30,7 +26,6 @@ class Client:
         for name in ("run_uv_job", "fetch_job_logs", "inspect_job", "list_jobs_hardware"):
             monkeypatch.setattr(huggingface_hub, name, getattr(self, name))
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
-        monkeypatch.setattr(base_model, "config_json", lambda *_: CONFIG)
 
     def run_uv_job(self, script: str, **options: Any) -> Any:
         self.jobs.append({"script": script, **options})
@@ -44,9 +39,10 @@ class Client:
         return SimpleNamespace(status=SimpleNamespace(stage="COMPLETED", message=None))
 
     def list_jobs_hardware(self, token: str | None = None) -> list[Any]:
+        prices = {"a10g-large": 0.025, "free": None}
         return [
-            SimpleNamespace(name="a10g-large", unit_cost_usd=0.025, unit_label="minute"),
-            SimpleNamespace(name="new-flavor", unit_cost_usd=0.1, unit_label="minute"),
+            SimpleNamespace(name=name, unit_cost_usd=price, unit_label="minute")
+            for name, price in prices.items()
         ]
 
 
@@ -66,89 +62,50 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_the_cost_is_printed_before_the_same_command_is_submitted(
+def test_the_price_is_printed_before_the_same_command_is_submitted(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hf_lorameta")
-    code, out, err = run(
-        "org/one", "org/two", "-o", "ignored", "--base", "org/base", "--rank", "8", "--on", "jobs",
-        "--push-to", "user/bank", "--template", "chat", "--instruction", "Say.",
-        "--dtype", "float32", "--no-forms", "--general-only",
-    )  # fmt: skip
-    assert code == 0
+    options = {"--rank": "8", "--template": "chat", "--instruction": "Say.", "--dtype": "float32"}
+    given = [word for pair in options.items() for word in pair]
+    flags = ["--no-forms", "--general-only"]
+    code, out, err = run("org/one", "org/two", *TRAIN, "--timeout", "3", *given, *flags)
+    assert (code, out) == (0, "https://huggingface.co/datasets/user/bank\n")
     price, started, line = caplog.messages
-    assert price.startswith("At most, on a10g-large: about")
-    assert "at $1.50 per hour" in price
+    assert price == "a10g-large, for at most 3 h at $1.50 per hour: at most $4.50"
     assert started.startswith("Started https://huggingface.co/jobs/user/1")
-    assert (line, out) == ("  trained", "https://huggingface.co/datasets/user/bank\n")
+    assert line == "  trained"
     [job] = client.jobs
-    words = [word for word in job["script_args"] if word not in ("--no-forms", "--general-only")]
-    assert len(words) == len(job["script_args"]) - 2
-    assert job["script"] == "hf-lorameta"
-    assert words[:4] == ["bank", "train", "org/one", "org/two"]
-    options = dict(zip(words[4::2], words[5::2], strict=True))
-    assert options["--rank"] == "8"
-    assert options["--template"] == "chat"
-    assert options["--instruction"] == "Say."
-    assert options["--dtype"] == "float32"
-    assert options["--push-to"] == "user/bank"
+    assert (job["script"], job["flavor"], job["timeout"]) == ("hf-lorameta", "a10g-large", "180m")
     assert job["dependencies"] == ["hf-lorameta[eval] @ git+https://x.org/y"]
-    assert (job["flavor"], job["secrets"]) == ("a10g-large", {"HF_TOKEN": TOKEN})
-    assert job["timeout"].endswith("m")
+    assert job["secrets"] == {"HF_TOKEN": TOKEN}
+    words = [word for word in job["script_args"] if word not in flags]
+    assert len(words) == len(job["script_args"]) - 2
+    assert words[:4] == ["bank", "train", "org/one", "org/two"]
+    sent = dict(zip(words[4::2], words[5::2], strict=True))
+    assert options.items() <= sent.items()
+    assert sent["--push-to"] == "user/bank"
     assert TOKEN not in out + err + caplog.text + " ".join(words)
-    typer.main.get_command(app)  # the job's command parses
-    assert run(*job["script_args"][2:], "--on", "jobs", "--dry-run")[0] == 0
+    again = run(*job["script_args"][2:], "--on", "jobs", "--dry-run")  # the job's command parses
+    assert (again[0], len(client.jobs)) == (0, 1)
 
 
-def test_a_dry_run_submits_nothing(client: Client) -> None:
-    code, out, err = run(
-        "org/one", "-o", "x", "--base", "org/base", "--on", "jobs", "--dry-run", "--json"
-    )
-    assert code == 0
-    assert '"hourly": 1.5' in out
-    assert err == ""
-    assert client.jobs == []
-
-
-def test_a_dry_run_without_jobs_says_what_is_trained_here_and_asks_nothing(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("flavor", "dollars"), [("a10g-large", 36.0), ("free", None)])
+def test_a_dry_run_states_the_price_alone(
+    client: Client, flavor: str, dollars: float | None
 ) -> None:
-    def asked(*_: object, **__: object) -> None:
-        raise AssertionError("the Hub was asked")
-
-    monkeypatch.setattr(huggingface_hub, "list_jobs_hardware", asked)
-    command = ("org/one", "org/two", "-o", "bank", "--dry-run", "--steps", "5", "--base")
-    code, out, _ = run(*command, "org/base")
-    assert code == 0
-    assert "would train for org/base, into bank" in out
-    assert "a general adapter, 10 steps of 16 rows" in out
-    assert "2 adapters, at most 5 steps of 8 rows each" in out
-    assert "time unknown: the base model is not on this machine" in out
-    assert "a10g" not in out
-    monkeypatch.setattr(base_model, "find_at_hand", lambda *_: Path("base.gguf"))
-    metadata = {"general.architecture": "llama", "llama.block_count": 30}
-    metadata["llama.embedding_length"] = 576
-    monkeypatch.setattr(base_model, "read_metadata", lambda path: metadata)
-    monkeypatch.setattr(budget, "measure_operations", lambda: 1e12)
-    seconds = json.loads(run(*command, "org/base", "--json")[1])["seconds"]
-    expected = Settings(steps=5).operations(2, 12 * 30 * 576**2) / 1e12
-    assert seconds == pytest.approx(expected)
-    assert "at most about" in run(*command, "org/base")[1]
+    options = ("--base", "org/base", "--on", "jobs", "--dry-run", "--json", "--flavor", flavor)
+    code, out, err = run("org/one", "-o", "x", *options)
+    assert (code, err, client.jobs) == (0, "", [])
+    assert json.loads(out)["dollars"] == dollars
 
 
-def test_the_estimate_grows_with_the_work(client: Client) -> None:
-    def estimate(*options: str) -> Any:
-        train = ("-o", "x", "--base", "org/base", "--on", "jobs", "--dry-run", "--json")
-        return json.loads(run(*options, *train)[1])
-
-    one, many = estimate("org/a"), estimate(*(f"org/a{i}" for i in range(101)))
-    assert 0 < one["hours"] < many["hours"]
-    assert many["dollars"] == pytest.approx(many["hours"] * 1.5, abs=0.01)
-    unknown = estimate("org/a", "--flavor", "new-flavor")
-    assert (unknown["hours"], unknown["hourly"], unknown["dollars"]) == (None, 6.0, None)
-
-
-TRAIN = ("-o", "x", "--on", "jobs", "--base", "org/base", "--push-to", "user/bank")
+def test_a_dry_run_without_jobs_says_what_is_trained_here(client: Client) -> None:
+    command = ("org/one", "org/two", "-o", "bank", "--dry-run", "--steps", "5", "--json")
+    planned = json.loads(run(*command, "--base", "org/base")[1])
+    assert planned == {
+        "tasks": 2, "base_model": "org/base", "folder": "bank", "steps": 5, "general_steps": 10,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
