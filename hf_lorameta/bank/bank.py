@@ -26,10 +26,12 @@ from hf_lorameta.bank.index import (
     INDEX_FILE,
     LARGE,
     NEURAL_FILE,
+    NO_BANK,
     OUTPUT_PRIOR_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
     GeneralEntry,
+    Index,
     IndexEntry,
     adapter_path,
     parse_index,
@@ -39,14 +41,15 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile
 from hf_lorameta.data.counts.profile import ProfileTable
-from hf_lorameta.data.counts.tokenizer import load_encode
+from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
 from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
-from hf_lorameta.method.output_prior import OutputPrior
+from hf_lorameta.method.output_prior import PLAIN_DECODERS, OutputPrior
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
@@ -70,6 +73,8 @@ class Bank:
         id: name for cards and recipes: a Hub id, ``embedded bank`` or ``local bank``.
         revision: commit of a bank repo.
         remote: where its files are fetched from; None if all are in the folder.
+        index: None reads ``bank.json``.
+        base: what is known of the base model of a bank without adapters.
 
     Attributes:
         index: content of ``bank.json``.
@@ -85,13 +90,16 @@ class Bank:
         id: str = "local bank",
         revision: str | None = None,
         remote: Remote | None = None,
+        index: Index | None = None,
+        base: BaseModelInfo | None = None,
     ) -> None:
         self.folder = folder
         self.id = id
         self.revision = revision
+        self.base = base
         self._files = BankFiles(folder, remote)
-        self._raw_index = self._files.path(INDEX_FILE).read_bytes()
-        self.index = parse_index(self._raw_index, folder)
+        self._raw_index = index.to_bytes() if index else self._files.path(INDEX_FILE).read_bytes()
+        self.index = index or parse_index(self._raw_index, folder)
         if self.is_large:
             lines = self.verified_file(self.index.entries_file).read_bytes()
             self.index = self.index.with_entries(lines)
@@ -160,11 +168,25 @@ class Bank:
         folder = hub.download(repo, INDEX_FILE).parent
         return cls(folder, id=repo.repo_id, revision=repo.sha, remote=Remote(hub, repo))
 
+    @classmethod
+    def empty(cls, base: BaseModelInfo) -> "Bank":
+        """Return a bank without adapters: what is made with it starts from the base model itself.
+
+        Raises:
+            BankError: the tokenizer of the base model cannot be read.
+        """
+        index = Index.empty(
+            base.name, base.revision, base.license, vocab_size(base.tokenizer),
+            files={TOKENIZER_FILE: sha256(base.tokenizer)},
+        )  # fmt: skip
+        return cls(base.tokenizer.parent, id=NO_BANK, index=index, base=base)
+
     def __len__(self) -> int:
         return len(self.index.entries)
 
     def __repr__(self) -> str:
-        contents = f"{len(self)} adapters" if len(self) else "a general adapter"
+        contents = "a general adapter" if self.index.general else "no adapters"
+        contents = f"{len(self)} adapters" if len(self) else contents
         return f"Bank({self.id}, {contents} for {self.index.base_model})"
 
     @property
@@ -174,30 +196,43 @@ class Bank:
 
     @property
     def reference(self) -> dict[str, str | None] | None:
-        """What names this bank in a recipe: id, commit and the digest of its index."""
+        """What names this bank in a recipe: id, commit and digest of its index; None if empty."""
+        if not self.index.number:
+            return None
         return {"id": self.id, "revision": self.revision, "sha256": self.digest}
 
     @property
     def public_base(self) -> str:
         """Name of the base model for others: no path of this machine."""
-        return self.index.base_model
+        name = self.index.base_model
+        return "path/to/base/model" if Path(name).is_absolute() else name
 
     @property
     def private(self) -> bool:
-        """Whether an adapter or a dataset of the bank is private."""
-        return self.index.private_parts > 0
+        """Whether an adapter or a dataset of the bank is private, or an empty bank's base model."""
+        return self.index.private_parts > 0 or bool(self.base and self.base.private)
 
     @property
     def layers_and_width(self) -> tuple[int, int]:
-        """Number of adapted layers of the base model, and their width."""
+        """Number of adapted layers of the base model, and their width; all if the bank is empty."""
+        if self.base:
+            return self.base.shape
         layers = {n for module in self.layout for n in re.findall(r"\.(\d+)\.", module.name)}
         return len(layers), min(module.in_features for module in self.layout)
 
     @property
     def end_token(self) -> int | None:
-        """Id of the token that ends an output, if output tokens are counted for this bank."""
-        stated = self.index.output_prior or self.index.general
-        return stated.end if stated else None
+        """Id of the token that ends an output, if output tokens are counted for this bank.
+
+        Without adapters, they are if the upper layers of the base model can be fitted.
+        """
+        if self.base is None:
+            stated = self.index.output_prior or self.index.general
+            return stated.end if stated else None
+        ends = self.base.config.get("eos_token_id")
+        first = ends[0] if isinstance(ends, list) and ends else ends
+        fits = self.base.config.get("model_type") in PLAIN_DECODERS
+        return first if fits and isinstance(first, int) and first < self.index.vocab_size else None
 
     @property
     def size(self) -> int:
@@ -257,6 +292,8 @@ class Bank:
                 f"this compares all {len(self):,} datasets of {self.id} with each other, which "
                 f"banks of more than {LARGE:,} are too large for"
             )
+        if not len(self):
+            return ProfileTable.from_profiles([])
         table = ProfileTable(load_arrays(self.verified_file(PROFILES_FILE)))
         table.check(self.index.vocab_size)
         if len(table) != len(self):

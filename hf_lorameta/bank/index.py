@@ -235,10 +235,10 @@ class Index(Stored):
         **facts: Any,
     ) -> "Index":
         """Return the index of a bank that holds no entries yet; `facts` are other fields."""
+        fields: dict[str, Any] = {"published": False, "files": {}} | facts
         return cls(
             base_model=base_model, base_revision=revision, base_license=license,
-            vocab_size=vocab_size, layout=(), entries=(), skipped=(), files={},
-            **{"published": False} | facts,
+            vocab_size=vocab_size, layout=(), entries=(), skipped=(), **fields,
         )  # fmt: skip
 
     @field_serializer("entries")

@@ -1,11 +1,11 @@
-"""Which bank is used: the one that is named, an embedded one for the base model, or none."""
+"""Choose a bank: the one that is named, an embedded one for the base model, or an empty one."""
 
 from pathlib import Path
 
 from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.index import NO_BANK
-from hf_lorameta.bank.no_bank import BaseModel, NoBank
 from hf_lorameta.errors import BankError, Option, UsageError
+from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
 
@@ -21,11 +21,12 @@ def open_bank(
     """Open the bank for a base model.
 
     Args:
-        bank: an opened bank, a folder, a Hub id, or ``none``. None is the default bank, or without
-            its being for the base model the embedded one; if that is for another one, too, none.
+        bank: an opened bank, a folder, a Hub id, or ``none`` for an empty bank. None is the default
+            bank if it fits `base`, else the embedded one for it, else an empty one.
         base: Hub id, folder or GGUF file of the base model; None is that of the bank.
         revision: branch, tag or commit of a bank repo.
-        base_revision: that of the base model, if there is no bank; a bank states its own.
+        base_revision: branch, tag or commit of the base model, if the bank is empty; others state
+            it themselves.
         hub: None makes a client with the saved token.
 
     Raises:
@@ -49,7 +50,7 @@ def open_bank(
         )
     found = None if bank == NO_BANK else _bank_for(bank, base, revision, hub)
     if found is None:
-        return NoBank(BaseModel.find(str(base), hub, base_revision))
+        return Bank.empty(BaseModelInfo.find(str(base), hub, base_revision))
     if base_revision is not None:
         raise UsageError(
             f"{found.id} is for one commit of {found.index.base_model}, and a revision was given",

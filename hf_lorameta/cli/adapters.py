@@ -266,16 +266,15 @@ def _stop_if_interrupted(
 
 def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
     """Say what will be read, and with which bank it is compared."""
-    from hf_lorameta.bank.no_bank import NoBank
     from hf_lorameta.cli.bank_reports import about, contents
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     logger.info("Reading %s of split %s%s", dataset.columns, dataset.split, unread)
     for note in dataset.notes:
         logger.info("Note: %s", note)
-    source = "none, only" if isinstance(bank, NoBank) else f"{bank.id}, {contents(bank)} for"
+    source = f"{bank.id}, {contents(bank)} for" if bank.index.number else "none, only"
     logger.info("Bank: %s %s", source, bank.index.base_model)
-    published = bank.base.banks if isinstance(bank, NoBank) else ()
+    published = bank.base.banks if bank.base else ()
     if published:
         logger.info("Others have published banks for it, which are used only if you name them:")
     for found in published[:3]:

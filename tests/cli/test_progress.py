@@ -63,7 +63,7 @@ def train_bank(*arguments, progress, **options):
         progress(stage, 1, 10), progress(stage, 3, 10)
     raise SystemExit
 training.train_bank = train_bank
-found.Base.find = lambda *arguments: None
+found.TrainingBase.find = lambda *arguments: None
 """
 FAKE_DEMO = """
 import sys

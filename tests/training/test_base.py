@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
 from hf_lorameta.training import device  # noqa: E402 - imports torch
-from hf_lorameta.training.bank.base import Base  # noqa: E402
+from hf_lorameta.training.bank.base import TrainingBase  # noqa: E402
 
 client = isolated_client
 """Used by all tests here: empty caches and no network."""
@@ -33,7 +33,7 @@ def test_base_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     folder = tiny.write_base(tmp_path)
     transformers.Lfm2ForCausalLM(config).save_pretrained(folder)
-    base = Base.find(str(folder), None, Hub(False))
+    base = TrainingBase.find(str(folder), None, Hub(False))
     with pytest.raises(UsageError, match="Lfm2ForCausalLM"):
         base.load("float32", Settings(), False)
 
@@ -44,7 +44,7 @@ def test_base_that_does_not_fit_on_a_gpu_is_refused(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    base = Base.find(str(tiny.write_base(tmp_path)), None, Hub(False))
+    base = TrainingBase.find(str(tiny.write_base(tmp_path)), None, Hub(False))
     monkeypatch.setattr("hf_lorameta.training.bank.base.find_device", lambda: "cuda")
     monkeypatch.setattr(transformers.PreTrainedModel, "to", full)
     with pytest.raises(UsageError, match="does not fit in the memory of cuda"):
@@ -78,14 +78,14 @@ def test_a_model_on_this_machine_is_used_after_one_request_that_fails(
         running.create_repo("alice/base")
         running.commit("alice/base", {"config.json": b"{}", "model.safetensors": b"weights"})
         use_endpoint(monkeypatch, running.url)
-        first = Base.find("alice/base", None, Hub(False))
+        first = TrainingBase.find("alice/base", None, Hub(False))
         assert first.revision == running.commits("alice/base")[0].sha
         running.add_fault(Fault("status", status=503))
         running.clear_requests()
-        again = Base.find("alice/base", None, Hub(False))
+        again = TrainingBase.find("alice/base", None, Hub(False))
         assert (again.folder, again.revision) == (first.folder, first.revision)
         assert len(running.requests) == 2  # for the commit, and for the files
         assert waits == []
         with pytest.raises(ConnectionLostError):
-            Base.find("alice/other", None, Hub(False))
+            TrainingBase.find("alice/other", None, Hub(False))
         assert len(waits) == retry.ATTEMPTS - 1

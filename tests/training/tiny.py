@@ -92,11 +92,11 @@ def train_bank(
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.training import device
     from hf_lorameta.training.bank import train_bank as training
-    from hf_lorameta.training.bank.base import Base
+    from hf_lorameta.training.bank.base import TrainingBase
     from hf_lorameta.training.bank.tasks import read_tasks
 
     hub, listed = Hub(False), read_tasks([str(tasks)])
-    found, dtype = Base.find(str(base), None, hub), options.pop("dtype", "float32")
+    found, dtype = TrainingBase.find(str(base), None, hub), options.pop("dtype", "float32")
     with patch.dict(device.AT_ONCE, cpu=options.pop("at_once", 4)):
         return training.train_bank(listed, folder, found, settings, dtype, hub=hub, **options)
 

@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import torch
 
-from hf_lorameta.bank.no_bank import base_license
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.packing import check_row_attention
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.hub.base_model import locate, pinned_base
+from hf_lorameta.hub.base_model import base_license, cached_commit, locate, pinned_base
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.training.device import DevicePlan, find_device, plan_device
@@ -38,7 +37,7 @@ class Loaded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Base:
+class TrainingBase:
     """A base model: its name, folder, commit, license, and a digest of its files."""
 
     name: str
@@ -48,18 +47,16 @@ class Base:
     digest: str
 
     @classmethod
-    def find(cls, name: str, revision: str | None, hub: Hub) -> "Base":
+    def find(cls, name: str, revision: str | None, hub: Hub) -> "TrainingBase":
         """Find a base model on the Hub, in the cache or in a folder.
 
         Raises:
             HubError: it cannot be fetched.
         """
         repo = pinned_base(name, revision, hub)
-        sha = repo.sha if repo else None
         folder = locate(name, revision, hub.token)
-        if folder.parent.name == "snapshots":  # of the cache, which names them by their commits
-            sha = folder.name
-        return cls(name, folder, sha, base_license(name, repo), _digest(folder))
+        commit = cached_commit(folder) or (repo.sha if repo else None)
+        return cls(name, folder, commit, base_license(name, repo), _digest(folder))
 
     def load(self, dtype: str, settings: Settings, token: Token) -> Loaded:
         """Load it on the device of this machine, which may be another one than it was found on.

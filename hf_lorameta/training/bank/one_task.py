@@ -29,7 +29,7 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.bank.base import Base, Loaded
+from hf_lorameta.training.bank.base import Loaded, TrainingBase
 from hf_lorameta.training.bank.forms import Forms
 from hf_lorameta.training.bank.runs import TaskRows
 from hf_lorameta.training.bank.tasks import Task
@@ -61,7 +61,7 @@ class TrainingJob:
 
     folder: Path
     hub: Hub
-    base: Base
+    base: TrainingBase
     tokenizer: str
     settings: Settings
     dtype: str
@@ -100,7 +100,7 @@ class TrainingJob:
         return self.folder / WORK_FOLDER
 
     def load(self) -> Loaded:
-        """Load the base model, see `Base.load`."""
+        """Load the base model, see `TrainingBase.load`."""
         return self.base.load(self.dtype, self.settings, self.hub.token)
 
 

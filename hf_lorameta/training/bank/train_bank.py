@@ -33,7 +33,7 @@ from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.bank.base import Base, Loaded
+from hf_lorameta.training.bank.base import Loaded, TrainingBase
 from hf_lorameta.training.bank.general import (
     finished_general,
     finished_prior,
@@ -66,7 +66,7 @@ logger = logging.getLogger(__name__)
 def train_bank(
     tasks: Sequence[Task],
     folder: Path,
-    base: Base,
+    base: TrainingBase,
     settings: Settings,
     dtype: str | None = None,
     *,
@@ -79,7 +79,7 @@ def train_bank(
     Args:
         tasks: from `hf_lorameta.training.bank.tasks.read_tasks`.
         folder: of the bank, created if missing.
-        base: the base model, from `Base.find`.
+        base: the base model, from `TrainingBase.find`.
         settings: of the training.
         dtype: torch name of the base model's dtype; None is what is fast on this machine.
         hub: Hub client.

@@ -9,9 +9,9 @@ import pytest
 
 from hf_lorameta.bank.bank import BANK_VARIABLE, Bank
 from hf_lorameta.bank.index import NO_BANK
-from hf_lorameta.bank.no_bank import BaseModel, NoBank
 from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.errors import BankError, GatedError, LoraMetaError, NotFoundError, UsageError
+from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path
 from tests.conftest import Built, Shell, tokenizer_json
@@ -33,8 +33,8 @@ def write_base(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def of_folder(folder: Path) -> NoBank:
-    return NoBank(BaseModel.find(str(folder), Hub(False)))
+def of_folder(folder: Path) -> Bank:
+    return Bank.empty(BaseModelInfo.find(str(folder), Hub(False)))
 
 
 # --- which bank ---------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def test_the_bank_of_the_environment_comes_before_the_embedded_one(
 def test_no_bank_can_be_asked_for(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     bank = open_bank(NO_BANK, base)
-    assert isinstance(bank, NoBank)
+    assert (bank.id, bank.index.number, bank.reference) == (NO_BANK, 0, None)
     assert bank.index.base_model == str(base)
     with pytest.raises(UsageError, match="the base model has to be named") as caught:
         open_bank(NO_BANK, None)
@@ -133,7 +133,7 @@ def test_a_base_model_on_the_hub_is_pinned(
     files = {"config.json": json.dumps(CONFIG).encode(), "tokenizer.json": tokenizer_json()}
     sha = cli.hub.commit(repo, files | {"README.md": b"---\nlicense: mit\n---\n"})
     found = open_bank(None, repo, hub=hub)
-    assert isinstance(found, NoBank)
+    assert not found.index.number
     assert found.public_base == found.index.base_model == repo
     assert (found.index.base_revision, found.index.base_license) == (sha, "mit")
     assert found.private
