@@ -68,7 +68,7 @@ class Components:
         gr.HTML(render("page.header", title=TITLE, paper=PAPER), padding=False)
         with gr.Row(elem_classes="lm-account-row"):
             self.account = _html("lm-account", account_html(None, self._settings))
-            if self._settings.sign_in != "none":
+            if self._settings.sign_in == "oauth":
                 gr.LoginButton(
                     "Sign in with Hugging Face", logout_value="Sign out {}", size="sm", scale=0,
                     min_width=220,
@@ -157,7 +157,8 @@ class Components:
 
     def _build_saving(self) -> None:
         gr.HTML('<h3 class="lm-h3">Save to the Hub</h3>', padding=False)
-        self.sign_in_to_save = gr.HTML(render("page.sign_in_to_save"), padding=False)
+        how = render("page.sign_in_to_save", sign_in=self._settings.sign_in)
+        self.sign_in_to_save = gr.HTML(how, padding=False)
         with gr.Column(visible=False) as self.save_form:
             self.repo_id = gr.Textbox(label="Name", max_length=96, elem_id="lm-repo_id")
             self.visibility = gr.Radio(_VISIBILITY, label="Who sees it", elem_id="lm-visibility")

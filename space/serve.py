@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from endpoints import MCP_TOOL
 from hf_lorameta.errors import LoraMetaError
+from limits.own_machine import OwnMachine
 from limits.places import FairQueue
 from limits.requests import VisitorLimits
 from page import build_page
@@ -79,7 +81,10 @@ def serve(settings: Settings) -> None:
     blocks._queue = FairQueue(settings.queue, blocks._queue)
     max_upload = settings.max_upload_mb * 1_000_000
     on_hub = settings.space_id is not None
-    limits = Middleware(VisitorLimits, on_hub=on_hub, max_upload=max_upload)
+    middleware = [Middleware(_security_headers)]
+    if settings.key:
+        middleware += [Middleware(OwnMachine, key=settings.key, user=settings.user)]
+    middleware += [Middleware(VisitorLimits, on_hub=on_hub, max_upload=max_upload)]
     blocks.launch(
         theme=THEME,
         share=False,  # others would act with this machine's token; Gradio shares in notebooks
@@ -89,11 +94,15 @@ def serve(settings: Settings) -> None:
         run_history=False,
         ssr_mode=False,
         max_file_size=max_upload,
-        app_kwargs={"middleware": [Middleware(_security_headers), limits]},
+        app_kwargs={"middleware": middleware},
         mcp_server=True,
         prevent_thread_lock=True,
     )
     _set_up_mcp(blocks.mcp_server_obj)
+    if settings.key:
+        address = f"{blocks.local_url}{settings.key}/"
+        sys.stdout.write(f"* To save adapters as {settings.user}, open {address}\n")
+        sys.stdout.flush()
     blocks.block_thread()
 
 

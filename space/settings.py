@@ -2,9 +2,10 @@
 
 import json
 import os
+import secrets
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF, packaged_path
 
-MOCK_TOKEN = "mock-oauth-token-for-local-dev"
-"""Token that Gradio's mocked sign-in returns outside Spaces."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -36,6 +35,8 @@ class Settings:
             base model of the bank in the package one from the Hub.
         space_id: ``user/space`` on the Hub; None elsewhere.
         sign_in: ``oauth`` on the Hub, ``local`` with this machine's saved token, or ``none``.
+        user: whose token is saved on this machine, if ``local``.
+        key: which the address of the page holds that may use it; new at every start.
     """
 
     bank: str | None = None
@@ -49,6 +50,8 @@ class Settings:
     base_gguf: str | None = None
     space_id: str | None = None
     sign_in: str = "none"
+    user: str = ""
+    key: str = field(default="", repr=False)
 
 
 def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
@@ -61,11 +64,11 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
     if not chosen or chosen == defaults.get("HF_LORAMETA_BANK"):  # else they pin another bank
         variables = defaults | dict(variables)
     values: dict[str, Any] = {}
-    for field in fields(Settings):
-        name = f"HF_LORAMETA_{field.name.upper()}"
+    for of in fields(Settings):
+        name = f"HF_LORAMETA_{of.name.upper()}"
         if text := variables.get(name, "").strip():
-            values[field.name] = _positive_int(name, text) if field.type is int else text
-    values |= {"space_id": variables.get("SPACE_ID") or None, "sign_in": _sign_in(variables)}
+            values[of.name] = _positive_int(name, text) if of.type is int else text
+    values |= {"space_id": variables.get("SPACE_ID") or None} | _sign_in(variables)
     return Settings(**values)
 
 
@@ -133,14 +136,14 @@ def _positive_int(name: str, value: str) -> int:
     return int(value)
 
 
-def _sign_in(variables: Mapping[str, str]) -> str:
-    """Return which sign-in works here: Gradio fails to start with a button that cannot work."""
+def _sign_in(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return which sign-in works here, and what a local one needs."""
+    none = {"sign_in": "none", "user": "", "key": ""}
     if variables.get("SPACE_ID"):
-        return "oauth" if variables.get("OAUTH_CLIENT_ID") else "none"
+        return none | ({"sign_in": "oauth"} if variables.get("OAUTH_CLIENT_ID") else {})
     if variables.get("GRADIO_SERVER_NAME", LOOPBACK[0]) not in LOOPBACK:
-        return "none"  # other people would act with this machine's token
+        return none  # other people would act with this machine's token
     try:
-        Hub().user()
+        return {"sign_in": "local", "user": Hub().user(), "key": secrets.token_urlsafe(24)}
     except LoraMetaError:
-        return "none"
-    return "local"
+        return none

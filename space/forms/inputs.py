@@ -1,25 +1,26 @@
 """Convert the inputs of the page and of the endpoints to a credential and a recipe."""
 
+from secrets import compare_digest
+
 import gradio as gr
 
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.recipe import Recipe
-from settings import MOCK_TOKEN, Settings
+from settings import Settings
 
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
 """Options of the recipe on the page and of the endpoints."""
 
 
 def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Token:
-    """Return the visitor's own token, False without one.
+    """Return the visitor's own token, False without one, None for the one saved on this machine.
 
-    Outside Spaces Gradio mocks the sign-in; its mock token stands for the token saved on this
-    machine.
+    The page's key stands for that.
     """
     if token is None:
         return False
-    if settings.sign_in == "local" and token.token == MOCK_TOKEN:
+    if settings.key and compare_digest(token.token.encode(), settings.key.encode()):
         return None
     return token.token
 

@@ -38,7 +38,7 @@ def kind_of(scope: Scope) -> Kind | None:
         'request'
         >>> kind_of({"method": "GET", "path": "/gradio_api/deep_link"})
     """
-    path = scope["path"].rstrip("/") or "/"
+    path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
     for kind, methods, pattern in _ROUTES:
         if scope["method"] in methods and pattern.fullmatch(path):
             return kind

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.support.full_hub import FullHub
 
@@ -57,6 +58,13 @@ class RunningSpace:
     log: Path
     process: "subprocess.Popen[bytes]"
     seconds: float
+
+    @property
+    def saving_url(self) -> str:
+        """The URL that is signed in with the token saved on this machine, as the server prints."""
+        printed = re.search(r"To save adapters as \S+, open (\S+)", self.log.read_text())
+        assert printed is not None, "it is printed once the page is served"
+        return printed[1]
 
     def leftovers(self) -> list[str]:
         """Return the folders of requests that were not removed."""
@@ -224,9 +232,9 @@ class Visitor:
         own = (self.url, "data:", "blob:")
         return [url for url in self.requests if not url.startswith(own)]
 
-    def sign_in(self) -> None:
-        """Sign in as Gradio mocks it outside Spaces."""
-        self.page.get_by_role("button", name="Sign in").click()
+    def sign_in(self, space: RunningSpace) -> None:
+        """Open the address that is signed in."""
+        self.page.goto(f"{space.saving_url}?{urlsplit(self.page.url).query}")
         self.page.get_by_text("Signed in as").wait_for()
 
     def enter_dataset(self, dataset: str) -> None:

@@ -13,7 +13,7 @@ from hf_lorameta.demo.run import DATA_FOLDER
 from tests.space.datasets import lines
 from tests.support.full_hub import FullHub
 from tests.support.plain_bank import too_strong_bank
-from tests.support.running_space import Visitor, browser, running_space
+from tests.support.running_space import RunningSpace, Visitor, browser, running_space
 
 OWNER = "ann"
 NEAR, FAR = f"{OWNER}/guestbook-notes", f"{OWNER}/csv-of-numbers"
@@ -116,10 +116,10 @@ def shoot_phone(camera: Camera, phone: Visitor, mode: str) -> None:
     camera.shoot(phone.page, f"phone-result-{mode}")
 
 
-def shoot_result(camera: Camera, visitor: Visitor) -> None:
+def shoot_result(camera: Camera, visitor: Visitor, space: RunningSpace) -> None:
     """Making, trying, testing and saving of a signed-in visitor."""
     page = visitor.page
-    visitor.sign_in()
+    visitor.sign_in(space)
     visitor.plan(NEAR)
     page.locator("#lm-make").click()
     page.locator("#lm-work .lm-progress").wait_for()
@@ -155,10 +155,10 @@ def shoot_test(camera: Camera, visitor: Visitor) -> None:
     camera.shoot_looks(page, "tested")
 
 
-def shoot_unlikely(camera: Camera, visitor: Visitor) -> None:
+def shoot_unlikely(camera: Camera, visitor: Visitor, space: RunningSpace) -> None:
     """Right answers counted unasked, which the adapter has fewer of, and saving it all the same."""
     page = visitor.page
-    visitor.sign_in()
+    visitor.sign_in(space)
     visitor.enter_dataset(NEAR)
     page.locator("#lm-work [data-progress^='Counting']").wait_for()
     camera.shoot_looks(page, "counting")
@@ -191,7 +191,7 @@ def main(folder: Path) -> None:
                 shoot_phone(camera, phone, mode)
                 phone.close()
             visitor = Visitor(chromium, space.url)
-            shoot_result(camera, visitor)
+            shoot_result(camera, visitor, space)
             visitor.close()
         bank = str(too_strong_bank(Path(home) / "bank"))
         with running_space(
@@ -203,7 +203,7 @@ def main(folder: Path) -> None:
             HF_LORAMETA_TIME_LIMIT=limit,
         ) as space:
             visitor = Visitor(chromium, space.url)
-            shoot_unlikely(camera, visitor)
+            shoot_unlikely(camera, visitor, space)
             visitor.close()
     print(*camera.paths, sep="\n")
 

@@ -149,7 +149,7 @@ def test_a_narrow_or_zoomed_page_does_not_scroll_sideways_and_axe_finds_no_barri
         page.set_viewport_size({"width": 1280, "height": 900})
 
     assert [*each_window()]
-    visitor.sign_in()  # first: it would read the dataset before it once more, maybe later
+    visitor.sign_in(web.space)  # first: it would read the dataset before it once more, maybe later
     odd = user.dataset("odd", {"train.jsonl": lines([{"left": "a", "right": "b"}] * 12)})
     visitor.enter_dataset(odd)
     page.get_by_label("Role of left").select_option("input")

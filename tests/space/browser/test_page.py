@@ -209,7 +209,7 @@ def test_the_proposed_instruction_is_filled_in_and_no_choice_until_it_is_changed
 
 
 def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
-    visitor: Visitor, tmp_path: Path
+    visitor: Visitor, web: Web, tmp_path: Path
 ) -> None:
     path, page = tmp_path / "mine.jsonl", visitor.page
     path.write_bytes(TRAIN)
@@ -219,7 +219,7 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     page.keyboard.press("Tab")
     page.wait_for_timeout(1500)
     visitor.make()
-    visitor.sign_in()
+    visitor.sign_in(web.space)
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
     expect(page.locator("#lm-verdict [data-announce^='mine.jsonl']")).to_have_count(1)
     expect(page.locator("#lm-make")).to_have_text("Make again")
@@ -388,7 +388,7 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo(
     repo, page = owned_dataset(web, "guests"), visitor.page
     visitor.plan(repo)
     page.wait_for_url(lambda url: url.endswith(f"?dataset={repo}"))
-    visitor.sign_in()
+    visitor.sign_in(web.space)
     visitor.wait_for_plan(repo)
     visitor.make()
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
@@ -418,8 +418,6 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo(
     what_is_typed_below_a_result_stays_when_the_next_one_arrives(
         visitor, owned_dataset(web, "next")
     )
-    page.get_by_role("button", name="Sign out").click()
-    page.get_by_role("button", name="Sign in").wait_for()
 
 
 STAYS_CANCELED = """() => {
@@ -454,7 +452,7 @@ def test_cancel_saves_nothing_and_a_private_dataset_defaults_to_a_private_repo(
     repo, page = owned_dataset(web, "hidden", private=True), visitor.page
     visitor.enter_dataset(repo)
     visitor.wait_for_error("was not found")
-    visitor.sign_in()
+    visitor.sign_in(web.space)
     visitor.plan(repo)
     visitor.make()
     target = f"{web.owner.name}/hidden-SmolLM2-135M-Instruct-lorameta"

@@ -61,7 +61,7 @@ def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_co
 ) -> None:
     owner, page = web_without_torch.owner, visitor.page
     repo = owner.dataset("notes", {"train.jsonl": b"".join(ROWS)})
-    visitor.sign_in()
+    visitor.sign_in(web_without_torch.space)
     visitor.plan(repo)
     visitor.make()
     page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
