@@ -10,25 +10,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
+from hf_lorameta.bank.entry import BuildJob, build_entry, has_profile, store_entry, stored_profile
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     GENERAL,
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
+    EntryTable,
     Index,
     IndexEntry,
     Skipped,
     adapter_path,
+    to_lines,
     write_index,
 )
 from hf_lorameta.bank.locked import locked
 from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.bank.outliers import outliers
-from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
+from hf_lorameta.bank.store_profiles import delete_outdated, extend_profiles, store_profiles
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.errors import (
@@ -40,7 +43,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
-from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.tables import plural
 from hf_lorameta.types import StageProgress, no_progress
@@ -50,12 +53,15 @@ logger = logging.getLogger(__name__)
 Outcome = IndexEntry | Skipped
 
 OTHER_MODULES = "adapts other modules or shapes than most of the bank"
+_COMPARED = 1000
+"""Entries of a bank whose updates are compared with those of new ones: enough for a median."""
 
 
 def build_bank(
     manifest: Manifest,
     folder: Path,
     *,
+    add: bool = False,
     hub: Hub | None = None,
     executor: Executor | int = 8,
     keep_outliers: bool = False,
@@ -64,6 +70,10 @@ def build_bank(
     """Build a bank from the Hub; an existing one is resumed, or extended by a longer manifest.
 
     Args:
+        add: keep the entries of the bank in the folder as they are, and append those of the
+            manifest that it lacks, by the adapters' ids. Of a large bank, only the last shard of
+            profiles, the sketches and the index are written again. A trained neural rule is
+            dropped, since it depends on the whole bank.
         executor: runs one task per entry, in processes or on machines that see the folder under the
             same path, or a number of threads. The token of `hub` is not sent to other processes,
             which use their own.
@@ -74,28 +84,53 @@ def build_bank(
     Raises:
         BankError: no entry is usable, there is no tokenizer, the folder holds adapters that are
             not in the manifest, another command is writing it, it cannot be written, or the
-            workers of the executor died.
+            workers of the executor died. To add: the folder holds no bank, or one for another base
+            model.
     """
     hub = hub or Hub()
+    with locked_folder(folder):
+        held = _held_bank(folder, manifest) if add else None
+        if held is None:
+            names = {entry.name for entry in manifest.entries}
+            refuse_to_drop(folder, [name for name in adapters_in(folder) if name not in names])
+            start, entries = _new_index(manifest, folder, hub), manifest.entries
+        else:
+            published = held.index.published and manifest.is_published
+            start = held.index.model_copy(update={"published": published})
+            held_names = {name.lower() for name in [*start.names(), GENERAL]}
+            entries = tuple(e for e in manifest.entries if e.name.lower() not in held_names)
+        digest = start.files[TOKENIZER_FILE]
+        job = BuildJob(folder, hub, start.base_model, start.vocab_size, digest)
+        outcomes = build_entries(entries, job, start.base_revision, executor, progress)
+        if not keep_outliers:
+            outcomes = without_outliers(outcomes, start.entries[:_COMPARED])
+        return finish_bank(folder, outcomes, start, held)
+
+
+def _held_bank(folder: Path, manifest: Manifest) -> Bank:
+    """Open the bank that entries are added to."""
+    bank = Bank(folder)
+    if manifest.base_model.lower() != bank.index.base_model.lower():
+        raise BankError(
+            f"the manifest is for {manifest.base_model}, the bank for {bank.index.base_model}",
+            hint="build another bank: hf-lorameta bank build MANIFEST -o DIR",
+        )
+    bank.split_shards()
+    bank.verified_file(TOKENIZER_FILE)
+    return bank
+
+
+def _new_index(manifest: Manifest, folder: Path, hub: Hub) -> Index:
+    """Write the tokenizer of a new bank, and return its index without entries."""
     base = None
     with suppress(NotFoundError):
         base = hub.resolve(manifest.base_model, "model")
-    content = _tokenizer(manifest, hub)
-    listed = {entry.name for entry in manifest.entries}
-    with locked_folder(folder):
-        refuse_to_drop(folder, [name for name in adapters_in(folder) if name not in listed])
-        path = folder / TOKENIZER_FILE
-        write_atomically(path, content)
-        job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path))
-        revision = base.sha if base else None
-        outcomes = build_entries(manifest.entries, job, revision, executor, progress)
-        if not keep_outliers:
-            outcomes = without_outliers(outcomes)
-        license, published = base.license if base else None, manifest.is_published
-        start = Index.empty(
-            manifest.base_model, revision, license, job.vocab_size, published=published
-        )
-        return finish_bank(folder, outcomes, start)
+    path = folder / TOKENIZER_FILE
+    write_atomically(path, _tokenizer(manifest, hub))
+    return Index.empty(
+        manifest.base_model, base.sha if base else None, base.license if base else None,
+        vocab_size(path), files={TOKENIZER_FILE: sha256(path)}, published=manifest.is_published,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -222,7 +257,9 @@ def without_outliers(
     return kept
 
 
-def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], start: Index) -> Bank:
+def finish_bank(
+    folder: Path, outcomes: Mapping[str, Outcome], start: Index, held: Bank | None = None
+) -> Bank:
     """Write profiles, distances and the index of a bank whose entries are finished.
 
     Args:
@@ -231,38 +268,57 @@ def finish_bank(folder: Path, outcomes: Mapping[str, Outcome], start: Index) -> 
             adapter is the only one.
         start: what else the index states; the files of its general adapter and its output prior
             are in the folder.
+        held: the bank that the entries are added to, whose entries `start` holds, too.
 
     Raises:
         BankError: no entry can be used.
     """
-    layout, deviating = _common_layout(folder, outcomes)
-    if start.general and not outcomes:
-        layout = AdapterFile(folder / adapter_path(start.general.name)).layout
-    entries: list[IndexEntry] = []
-    skipped: list[Skipped] = []
-    for outcome in outcomes.values():
-        if isinstance(outcome, Skipped):
-            skipped.append(outcome)
-        elif outcome.name not in deviating:
-            entries.append(outcome)
-        else:
-            skipped.append(skip(outcome, OTHER_MODULES))
-    if not entries and (skipped or start.general is None):
+    layout, deviating = _layout(folder, outcomes, start)
+    found = [
+        skip(one, OTHER_MODULES) if isinstance(one, IndexEntry) and one.name in deviating else one
+        for one in outcomes.values()
+    ]
+    new = [one for one in found if isinstance(one, IndexEntry)]
+    ids = {entry.adapter for entry in new}
+    skipped = [
+        *(one for one in start.skipped if one.adapter not in ids),
+        *(one for one in found if isinstance(one, Skipped)),
+    ]
+    changes: dict[str, Any] = {"skipped": tuple(dict.fromkeys(skipped))}
+    if held and not new:
+        return write_bank(folder, held.index.model_copy(update=changes))
+    if not new and (skipped or start.general is None):
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
         raise BankError(
             f"no entry can be used: {reasons}",
             hint="fix the causes above, then run the same command again",
         )
-    profiles = (stored_profile(folder, entry.name) for entry in entries)
-    stored = store_profiles(folder, profiles, len(entries), start.vocab_size)
-    files = [TOKENIZER_FILE, *([OUTPUT_PRIOR_FILE] if start.output_prior else [])]
-    changes = stored._asdict() | {
-        "layout": tuple((m.name, m.in_features, m.out_features) for m in layout),
-        "entries": tuple(entries),
-        "skipped": tuple(skipped),
-        "files": stored.files | {name: sha256(folder / name) for name in files},
-    }
+    if held and isinstance(start.entries, EntryTable):
+        profiles = [stored_profile(folder, entry.name) for entry in new]
+        stored = extend_profiles(folder, held.large_profiles, start, profiles)
+        changes["entries"] = EntryTable(start.entries.lines + to_lines(new))
+    else:
+        if held:
+            _keep_profiles(held)
+        changes["entries"] = entries = (*start.entries, *new)
+        every = (stored_profile(folder, entry.name) for entry in entries)
+        stored = store_profiles(folder, every, len(entries), start.vocab_size)
+    names = [TOKENIZER_FILE, *([OUTPUT_PRIOR_FILE] if start.output_prior else [])]
+    files = {name: start.files.get(name) or sha256(folder / name) for name in names}
+    changes |= stored._asdict() | {"files": stored.files | files}
+    changes["layout"] = tuple((m.name, m.in_features, m.out_features) for m in layout)
     return write_bank(folder, start.model_copy(update=changes))
+
+
+def _keep_profiles(bank: Bank) -> None:
+    """Store the profiles of a downloaded bank where a build stores them.
+
+    An addition overwrites the one file that they are in before it writes the index. If it is killed
+    in between, the next one finds them here.
+    """
+    for number, entry in enumerate(bank.index.entries):
+        if not has_profile(bank.folder, entry.name):
+            store_entry(bank.folder, entry, bank.profiles[number], {})
 
 
 def write_bank(folder: Path, index: Index) -> Bank:
@@ -279,17 +335,23 @@ def clean_up(folder: Path, index: Index) -> None:
             path.unlink()
 
 
-def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layout, set[str]]:
-    """Return the commonest layout, of several the first, and the names of all other entries."""
+def _layout(folder: Path, outcomes: Mapping[str, Outcome], start: Index) -> tuple[Layout, set[str]]:
+    """Return the layout of a bank, and the names of the entries that have another one.
+
+    It is the one that the bank has already, or the commonest among the entries, of several the
+    first; without entries, that of the general adapter.
+    """
     by_layout: dict[Layout, set[str]] = {}
     for name, outcome in outcomes.items():
         if isinstance(outcome, IndexEntry):
             layout = AdapterFile(folder / adapter_path(name)).layout
             by_layout.setdefault(layout, set()).add(name)
-    if not by_layout:
-        return (), set()
-    common = max(by_layout, key=lambda layout: len(by_layout[layout]))
-    return common, set().union(*by_layout.values()) - by_layout[common]
+    layout = tuple(Module(*module) for module in start.layout)
+    if not layout and by_layout:
+        layout = max(by_layout, key=lambda layout: len(by_layout[layout]))
+    elif not layout and start.general:
+        layout = AdapterFile(folder / adapter_path(start.general.name)).layout
+    return layout, set().union(*(by_layout[one] for one in by_layout if one != layout))
 
 
 def _tokenizer(manifest: Manifest, hub: Hub) -> bytes:

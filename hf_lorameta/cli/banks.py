@@ -79,17 +79,17 @@ def add(
     quiet: QuietFlag = False,
 ) -> None:
     """Add the entries of a manifest to a bank; those that it holds stay as they are."""
-    from hf_lorameta.bank.add import add_entries
     from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.build import build_bank
     from hf_lorameta.bank.manifest import load
     from hf_lorameta.hub.client import Hub
 
-    bank = Bank.from_pretrained(folder)
-    before, skipped = len(bank), set(bank.index.skipped)
+    index = Bank(folder).index
+    before, skipped = len(index.entries), set(index.skipped)
     with stage_bars(quiet) as progress:
-        extended = add_entries(
-            load(manifest), bank, hub=Hub(token), executor=workers, keep_outliers=keep_outliers,
-            progress=progress,
+        extended = build_bank(
+            load(manifest), folder, add=True, hub=Hub(token), executor=workers,
+            keep_outliers=keep_outliers, progress=progress,
         )  # fmt: skip
     added = extended.index.entries[before:]
     content = {

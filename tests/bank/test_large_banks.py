@@ -11,10 +11,9 @@ import pytest
 
 from hf_lorameta import Plan, Recipe, plan
 from hf_lorameta.bank import store_profiles as storing
-from hf_lorameta.bank.add import add_entries
 from hf_lorameta.bank.arrays import from_record, load_arrays, save_arrays, to_record
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.build import clean_up
+from hf_lorameta.bank.build import build_bank, clean_up
 from hf_lorameta.bank.index import TOKENIZER_FILE, EntryTable, Index, IndexEntry, to_lines
 from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.manifest import Manifest, load
@@ -384,12 +383,12 @@ def test_adding_to_a_large_bank_is_the_same_as_building_a_larger_one(
     more = manifest_of(tmp_path / "new", "a", "b")
     sizes(large=4, shard=2)  # the whole bank is built again, since it was small
     small = Bank(shutil.copytree(bank.folder, tmp_path / "built"))
-    built = add_entries(more, small, executor=1)
+    built = build_bank(more, small.folder, add=True, executor=1)
     sizes(large=2, shard=2)
     before = enlarged(bank.folder, tmp_path / "added")
     kept = before.folder / "profiles-000002-000004.records"
     unchanged = kept.stat()
-    added = add_entries(more, before, executor=1)
+    added = build_bank(more, before.folder, add=True, executor=1)
     assert [entry.adapter for entry in added.index.entries[4:]] == ["local/a", "local/b"]
     assert tree(added.folder) == tree(built.folder)
     assert added.verify() == []
@@ -397,7 +396,7 @@ def test_adding_to_a_large_bank_is_the_same_as_building_a_larger_one(
     assert not (added.folder / "sketches-000004.safetensors").exists()
     digest = added.digest
     assert Bank(added.folder).digest == digest
-    assert add_entries(more, added, executor=1).digest == digest
+    assert build_bank(more, added.folder, add=True, executor=1).digest == digest
 
 
 def add_and_die(more: Manifest, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,7 +408,7 @@ def add_and_die(more: Manifest, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(Index, "to_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
-            add_entries(more, bank, executor=1)
+            build_bank(more, bank.folder, add=True, executor=1)
 
 
 def test_an_interrupted_addition_leaves_the_bank_as_it_was(
@@ -424,7 +423,7 @@ def test_an_interrupted_addition_leaves_the_bank_as_it_was(
     assert left.digest == digest
     assert left.verify() == []
     assert len(left.stored_profiles.take(range(4))) == 4
-    added = add_entries(more, left, executor=1)
+    added = build_bank(more, left.folder, add=True, executor=1)
     assert len(added) == 5
     assert added.verify() == []
 
@@ -434,9 +433,10 @@ def test_adding_reports_what_it_leaves_out(bank: Built, tmp_path: Path, sizes: S
     large = enlarged(bank.folder, tmp_path / "b")
     entries = large.index.entries
     steps: list[tuple[str, int, int]] = []
-    added = add_entries(
+    added = build_bank(
         manifest_of(tmp_path / "new", "a", r=3),
-        large,
+        large.folder,
+        add=True,
         executor=1,
         progress=lambda *step: steps.append(step),
     )
@@ -454,10 +454,23 @@ def test_an_adapter_that_was_skipped_can_be_added_later(
     sizes(large=limit, shard=3)
     folder = enlarged(bank.folder, tmp_path / "b").folder
     for _ in range(2):
-        skipping = add_entries(bad, Bank(folder), executor=1)
+        skipping = build_bank(bad, folder, add=True, executor=1)
     assert [skip.adapter for skip in skipping.index.skipped] == ["local/a"]
-    added = add_entries(good, skipping, executor=1)
+    added = build_bank(good, skipping.folder, add=True, executor=1)
     assert (len(added), added.index.skipped) == (5, ())
+
+
+@pytest.mark.parametrize("limit", [2, 99])
+def test_a_later_addition_keeps_an_earlier_one(
+    bank: Built, tmp_path: Path, sizes: Sizes, limit: int
+) -> None:
+    sizes(large=limit, shard=3)
+    before = enlarged(bank.folder, tmp_path / "b")
+    for name in "ab":
+        more = manifest_of(tmp_path / name, name)
+        added = build_bank(more, before.folder, add=True, executor=1)
+    names = [*before.index.names(), "local--a", "local--b"]
+    assert (added.index.names(), added.verify()) == (names, [])
 
 
 @pytest.mark.parametrize("limit", [2, 99])
@@ -466,7 +479,7 @@ def test_another_layout_is_not_added(bank: Built, tmp_path: Path, sizes: Sizes, 
     before = enlarged(bank.folder, tmp_path / "b")
     kept = list(before.index.entries)
     more = manifest_of(tmp_path / "new", *"abcde", layout=LAYOUT[:2])  # more than the bank holds
-    added = add_entries(more, before, executor=1)
+    added = build_bank(more, before.folder, add=True, executor=1)
     assert list(added.index.entries) == kept
     assert len(added.index.skipped) == 5
     assert "other modules or shapes" in added.index.skipped[-1].reason
@@ -475,13 +488,13 @@ def test_another_layout_is_not_added(bank: Built, tmp_path: Path, sizes: Sizes, 
 def test_adapters_for_another_base_model_are_not_added(bank: Built, tmp_path: Path) -> None:
     other = manifest_of(tmp_path / "new", "a").model_copy(update={"base_model": "o/m"})
     with pytest.raises(BankError, match="the manifest is for o/m, the bank for base/tiny"):
-        add_entries(other, Bank(bank.folder), executor=1)
+        build_bank(other, bank.folder, add=True, executor=1)
 
 
 def test_a_bank_without_records_of_its_build_can_be_added_to(bank: Built, tmp_path: Path) -> None:
     copy = Bank(shutil.copytree(bank.folder, tmp_path / "copy"))
     shutil.rmtree(copy.folder / ".build")
-    added = add_entries(manifest_of(tmp_path / "new", "a"), copy, executor=1)
+    added = build_bank(manifest_of(tmp_path / "new", "a"), copy.folder, add=True, executor=1)
     assert len(added) == 5
     profile, source = added.profiles[2], Bank(bank.folder).profiles[2]
     assert ProfileTable.from_profiles([profile]).arrays["rows"][0] == source.rows
@@ -494,7 +507,7 @@ def test_an_interrupted_addition_to_a_downloaded_bank_can_be_repeated(
     shutil.rmtree(copy.folder / ".build")
     more = manifest_of(tmp_path / "new", "a")
     add_and_die(more, copy, monkeypatch)
-    added = add_entries(more, Bank(copy.folder), executor=1)
+    added = build_bank(more, copy.folder, add=True, executor=1)
     assert (len(added), added.verify()) == (5, [])
 
 
