@@ -3,8 +3,8 @@
 The library `datasets` stores one token per process, the last one used (its
 ``extend_module_for_streaming``), so two requests in two threads would read with each other's token.
 Separate processes isolate the tokens. A reader that hangs or crashes on a malformed file can be
-killed, at once if the visitor cancels. Its memory and the size of what it sends are limited, so a
-file cannot exhaust the server.
+killed, at once if the visitor cancels. Its memory, its time, the size of the files that it writes
+and of what it sends are limited, so a dataset cannot exhaust the server.
 """
 
 import logging
@@ -40,7 +40,8 @@ _PRELOADED = (
 )
 _WAIT_SECONDS = 0.2
 MEMORY_BYTES = 1_500_000_000
-"""Memory that a reader may take for a dataset, beyond its libraries."""
+"""Memory that a reader may take for a dataset, beyond its libraries; no file that it writes, such
+as the card of a dataset, may be larger."""
 MESSAGE_BYTES = 32_000_000
 """Largest item that a reader may send to the server."""
 _TOO_LARGE = "The dataset needs more memory than this Space has for reading one"
@@ -174,7 +175,7 @@ def _send_result(
 
 
 def _limit_process(time_limit: float) -> None:
-    """Limit the memory and the computing time of this process, in case the server cannot kill it.
+    """Limit memory, files and computing time of this process, in case the server cannot kill it.
 
     If the machine runs out of memory all the same, Linux is told to end this process first.
     """
@@ -182,6 +183,7 @@ def _limit_process(time_limit: float) -> None:
 
     seconds = int(time_limit * (os.cpu_count() or 1)) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY_BYTES, MEMORY_BYTES))
     statistics = Path("/proc/self/statm")
     if statistics.exists():
         pages = int(statistics.read_text().split()[5])  # data and stack

@@ -394,9 +394,6 @@ CASES = [
     Case("Chinese in GB18030, on the Hub", {"train.csv": "".join(["text,label\n", *(
          f"你好世界今天天气很好 {i},好\n" for i in range(ROWS))]).encode("gb18030")},
          ("你好世界今天天气很好 0", "好"), card="", says=("read as gb18030",)),
-    Case("Parquet files with differing columns", {f"part-{k}.parquet": parquet([{"input": text(i),
-         "output": f"b {i}"} | ({"extra": i} if k else {}) for i in range(k, ROWS, 2)])
-         for k in (0, 1)}, (text(0), "b 0"), says=("rows differ in their columns", )),
     Case("plain text", {"rows.txt": "\n".join(map(text, range(ROWS))).encode()}, ("", text(0))),
     Case("an answer that CSV readers take for missing", {"rows.csv": csv_text(
          [{"question": text(i), "answer": "NA"} for i in range(ROWS)]).encode()}, (text(0), "NA")),

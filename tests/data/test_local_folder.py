@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import EmptyDatasetError, UsageError
 from tests.conftest import Account, Built, Shell, rows
 
 ROWS = [
@@ -74,11 +74,10 @@ def test_a_folder_named_like_a_hub_id_is_read_where_its_path_says_so(
     assert user.name not in card.split("## ")[0]
 
 
-def test_a_configuration_that_filters_rows_is_refused(tmp_path: Path) -> None:
+def test_a_configuration_may_filter_the_rows(tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.parquet")
     card = "---\nconfigs:\n- config_name: default\n  data_files: rows.parquet\n"
     (tmp_path / "README.md").write_text(f"{card}---\n")
     assert len(list(open_dataset(tmp_path).rows())) == len(ROWS)
     (tmp_path / "README.md").write_text(f"{card}  filters: [[label, '>', 0]]\n---\n")
-    with pytest.raises(DatasetError, match="filters the rows of a configuration"):
-        open_dataset(tmp_path)
+    assert {output for _, output in open_dataset(tmp_path).rows()} == {"1"}

@@ -1,10 +1,15 @@
 """What `datasets` and its readers raise becomes a sentence without names of classes."""
 
+from pathlib import Path
+
+import datasets
 import pyarrow
 import pytest
 
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.sources.raw_dataset import SETTINGS
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.errors import DatasetError, EmptyDatasetError
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
 
 
 def test_a_broken_file_is_named_without_the_class_of_the_error() -> None:
@@ -18,3 +23,20 @@ def test_a_broken_file_is_named_without_the_class_of_the_error() -> None:
 def test_an_iterator_that_ends_at_once_has_no_rows() -> None:
     with pytest.raises(EmptyDatasetError, match="user/name has no rows"), reading("user/name"):
         raise RuntimeError("generator raised StopIteration") from StopIteration()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_columns_that_only_later_files_have_are_named(
+    tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    row = {"input": "a", "output": "b"}
+    for name, rows in (("1", [row]), ("2", [row | {"extra": "text of a row"}])):
+        part = datasets.Dataset.from_list(rows)
+        getattr(part, {"jsonl": "to_json"}.get(ending, "to_parquet"))(tmp_path / f"{name}.{ending}")
+    with pytest.raises(ColumnsError, match="later rows have other columns: extra"):
+        list(open_dataset(f"{tmp_path}/*.{ending}").rows())
+    assert capfd.readouterr().err == ""
+
+
+def test_datasets_still_has_the_settings_of_retries() -> None:
+    assert all(isinstance(getattr(datasets.config, name), int) for name in SETTINGS)

@@ -14,6 +14,7 @@ import huggingface_hub as hfh
 import yaml
 
 from hf_lorameta.data.sources.files import FORMATS, ending
+from hf_lorameta.data.sources.raw_dataset import kind_of
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
@@ -75,8 +76,7 @@ def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:
     Raises:
         DatasetError: a format that is not in `_KINDS`, or a file outside the repo.
     """
-    kind = builder.__module__.rpartition(".")[2]
-    if kind not in _KINDS:
+    if (kind := kind_of(builder)) not in _KINDS:
         raise DatasetError(
             f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(_KINDS)}",
             hint="choose a text dataset",

@@ -10,9 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
-from hf_lorameta.data.sources.limited_stream import unpacked
 from hf_lorameta.data.sources.memory import listed_rows
-from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
+from hf_lorameta.data.sources.raw_dataset import (
+    RawDataset,
+    prepared_datasets,
+    read_builder,
+    unpacked,
+)
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.errors import DatasetError

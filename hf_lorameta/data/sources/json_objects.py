@@ -1,6 +1,7 @@
-"""JSON files that are one object: with rows in a list below a key, or with columns."""
+"""JSON files that are one object, with rows in a list below a key or with columns; null rows."""
 
 import json
+from contextlib import suppress
 from typing import IO, Any
 
 _START = 64
@@ -77,3 +78,32 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found
+
+
+def null_row(file: IO[str]) -> int | None:
+    """Return the line, or the item of a list, from 1, where a JSON file has ``null`` for a row.
+
+    `pyarrow` crashes on it, and on other lines that begin so. A null in an object or a list of
+    several lines is a value.
+
+    Returns:
+        None if no row is null.
+
+    Example:
+        >>> from io import StringIO
+        >>> null_row(StringIO('{"a": 1}\\nnull\\n')), null_row(StringIO('[{"a": null}, null]'))
+        (2, 2)
+        >>> null_row(StringIO('{"a":\\nnull,\\n"b": 1}'))
+    """
+    before = ""
+    for number, line in enumerate(file, 1):
+        line = line.removeprefix("\ufeff").strip()
+        if not before and line.startswith("["):
+            with suppress(ValueError, RecursionError):
+                rows = json.loads(line + file.read())
+                return rows.index(None) + 1 if None in rows else None
+            return None
+        if line.startswith("null") and not before.endswith((",", ":", "[")):
+            return number
+        before = line or before
+    return None

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
-from hf_lorameta.data.sources.limited_stream import limit_rows, row_total, text_stream, unpacked
+from hf_lorameta.data.sources.json_objects import null_row
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
@@ -18,10 +19,12 @@ from hf_lorameta.data.sources.text_formats import (
     separator_of,
 )
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
-from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.repo import PinnedRepo, Token
 
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
+_BATCH_ROWS = 1024
+"""Rows of a Parquet file that are decoded at once; `datasets` decodes a whole row group."""
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
 SETTINGS = {
@@ -60,7 +63,9 @@ class RawDataset:
 
 
 def prepared_datasets() -> Any:
-    """Return the library `datasets`: no bars, no retries, no counts of uses, and fit for threads.
+    """Return the library `datasets`: no bars, logs, retries or counts of uses, and fit for threads.
+
+    Its logs of errors may quote rows.
 
     To count uses, it sends a name to Amazon S3, for up to 3 s, or 5 s where no name is resolved.
     Its bars share a lock. Where there is none, tqdm makes one for a call and deletes it afterwards,
@@ -69,6 +74,7 @@ def prepared_datasets() -> Any:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     datasets.utils.tqdm.get_lock()
     for name, value in SETTINGS.items():
         setattr(datasets.config, name, value)
@@ -102,7 +108,7 @@ def read_builder(
 
     def read() -> RawDataset:
         with guard():
-            stream = text_stream(builder, part)
+            stream = _without_decoding(builder.as_streaming_dataset(part))
         return raw_dataset(stream, split, guard)
 
     def set_encoding() -> None:
@@ -115,9 +121,13 @@ def read_builder(
                 "as UTF-8: iconv -f ENCODING -t UTF-8"
             )
 
-    limit_rows(builder, name)
+    if hasattr(config, "batch_size"):
+        config.batch_size = _BATCH_ROWS
     if hasattr(config, "encoding") and "://" not in urls[0]:
         set_encoding()
+    if kind_of(builder) == "json" and "://" not in urls[0]:
+        with guard():
+            _refuse_null(urls, config.encoding)
     if is_csv:
         _keep_texts(config)
         if config.sep == SEPARATORS[0]:
@@ -140,7 +150,68 @@ def read_builder(
         config.header, config.names = None, [f"column_{i + 1}" for i in range(len(raw.columns))]
         notes.append(f"{name} has no header line: its columns are column_1, column_2, …")
         raw = read()
-    return replace(raw, notes=tuple(notes), total=row_total(builder, split))
+    return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
+
+
+def kind_of(builder: Any) -> str:
+    """Return the format that a `datasets.DatasetBuilder` reads, such as ``json``."""
+    return str(builder.__module__).rpartition(".")[2]
+
+
+def unpacked(path: str, token: Token = None) -> AbstractContextManager[IO[bytes]]:
+    """Open a local file, or one of the Hub, without its compression, if its name states one."""
+    import fsspec
+
+    options = {"hf": {"token": token}} if "://" in path else {}
+    opened: AbstractContextManager[IO[bytes]] = fsspec.open(
+        path, "rb", compression="infer", **options
+    )
+    return opened
+
+
+def _without_decoding(stream: Any) -> Any:
+    """Return a stream that leaves images, sounds and other media as they are stored.
+
+    To decode them, `datasets` would open the files of this machine or other hosts that they name.
+    """
+    if not stream.features:
+        return stream
+    features = deepcopy(stream.features)
+    _switch_off_decoding(features)
+    return stream.cast(features)
+
+
+def _switch_off_decoding(feature: Any) -> None:
+    """Switch off decoding in a feature of `datasets`, and in its fields or items."""
+    from datasets import Json
+
+    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
+    for one in filter(None, inner):
+        _switch_off_decoding(one)
+    if hasattr(feature, "decode") and not isinstance(feature, Json):
+        feature.decode = False
+
+
+def _refuse_null(urls: Sequence[str], encoding: str) -> None:
+    import fsspec
+
+    text = {"compression": "infer", "encoding": encoding, "errors": "ignore"}
+    for url in urls:
+        with fsspec.open(url, "rt", **text) as file:
+            if number := null_row(file):
+                raise DatasetError(
+                    f"{url}: line {number} is null, expected an object",
+                    hint="remove it",
+                )
+
+
+def _row_total(builder: Any, split: str) -> int | None:
+    """Return the number of rows of a split or a slice as the card states it; None if not."""
+    stated = (builder.info.splits or {}).get(split_name(split))
+    total = stated.num_examples if stated else None
+    if not isinstance(total, int) or total < 1:
+        return None
+    return len(range(total)[slice(*slice_bounds(split))])
 
 
 def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:

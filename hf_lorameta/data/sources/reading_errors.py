@@ -62,6 +62,11 @@ def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
         return errors.DatasetTooLargeError(
             f"{name} needs more memory to read than is available", hint="split long rows"
         )
+    if differ := _differing_columns(cause):
+        return errors.ColumnsError(
+            f"{name} cannot be read: later rows have other columns: {differ}",
+            hint="give all rows the same columns, or name only files that have the same ones",
+        )
     if ours := translate(name, cause):
         return ours
     if isinstance(cause, (ConnectionError, TimeoutError)):
@@ -76,3 +81,9 @@ def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
             errors.Option("split", change="name another"),
         ],
     )
+
+
+def _differing_columns(error: BaseException) -> str:
+    """Return the columns that only some rows have, from the error of `datasets` about them."""
+    names = (getattr(error, f"{rows}_column_names", ()) for rows in ("table", "requested"))
+    return ", ".join(sorted(set.symmetric_difference(*map(set, names))))
