@@ -36,7 +36,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
-from hf_lorameta.hub.repo_info import ListedAdapter, stated_names
+from hf_lorameta.hub.repo_info import ListedAdapter, list_adapters, stated_names
 from hf_lorameta.types import StageProgress, no_progress
 
 _MAX_UNANSWERED = 3
@@ -122,7 +122,7 @@ def discover(
     hub = hub or Hub()
     base_model = hub.resolve(base_model, "model").repo_id
     listed: list[ListedAdapter] = []
-    for repo in hub.adapters_of(base_model, limit + 1):
+    for repo in list_adapters(hub, base_model, limit + 1):
         listed += adapters_in(repo)
         progress("listing", min(len(listed), limit), limit)
         if len(listed) > limit:

@@ -242,7 +242,7 @@ def _staged(folder: Path, files: Sequence[PushedFile]) -> Iterator[Mapping[str, 
 
 
 def _metadata(bank: Bank) -> DatasetCardData:
-    """Return the metadata by which `hf_lorameta.hub.client.Hub.banks_for` finds a bank."""
+    """Return the metadata by which `hf_lorameta.hub.repo_info.list_banks` finds a bank."""
     index = bank.index
     license_id, license_name = combined_license([index.base_license, *index.licenses])
     return DatasetCardData(

@@ -250,10 +250,11 @@ def search(
 ) -> None:
     """List the banks that others have published for a base model."""
     from hf_lorameta.hub.client import Hub
+    from hf_lorameta.hub.repo_info import list_banks
 
     hub = Hub(token)
     base = hub.resolve(base, "model").repo_id
-    banks = list(hub.banks_for(base))
+    banks = list(list_banks(hub, base))
     found = [asdict(bank) for bank in banks]
     emit(json, {"base_model": base, "banks": found}, lambda: reports.search_report(base, banks))
 

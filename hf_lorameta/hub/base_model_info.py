@@ -17,7 +17,7 @@ from hf_lorameta.hub.base_model import (
 )
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import TOKENIZER
-from hf_lorameta.hub.repo_info import ListedBank
+from hf_lorameta.hub.repo_info import ListedBank, list_banks
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the names of classes end that predict the next token."""
@@ -68,7 +68,7 @@ class BaseModelInfo(NamedTuple):
         banks: tuple[ListedBank, ...] = ()
         if repo is not None:  # the Hub answers
             with suppress(HubError):
-                banks = tuple(hub.banks_for(name))
+                banks = tuple(list_banks(hub, name))
         return cls(
             name,
             cached_commit(tokenizer) or revision,

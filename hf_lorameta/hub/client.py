@@ -6,10 +6,9 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 `huggingface_hub`.
 """
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,12 @@ from huggingface_hub.constants import is_offline_mode
 
 from hf_lorameta.errors import AuthError, NotFoundError, UsageError
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import DamagedError, translated, unexpected_answer
+from hf_lorameta.hub.errors import DamagedError, translated
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
-from hf_lorameta.hub.repo import Blob, PinnedRepo, is_repo_id
-from hf_lorameta.hub.repo_info import (
-    ListedAdapter,
-    ListedBank,
-    cached_repo,
-    fetch_repo,
-    list_adapters,
-    list_banks,
-)
+from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+from hf_lorameta.hub.repo_info import cached_repo, fetch_repo
 
 _SEARCH_RESULTS = 8
-logger = logging.getLogger(__name__)
 
 
 class Hub(Connection):
@@ -97,14 +88,6 @@ class Hub(Connection):
         except NotFoundError:
             return None
 
-    def adapters_of(self, base_model: str, limit: int) -> Iterator[ListedAdapter]:
-        """List adapters of a base model; see `hf_lorameta.hub.repo_info.list_adapters`."""
-        return list_adapters(self, base_model, limit)
-
-    def banks_for(self, base_model: str) -> Iterator[ListedBank]:
-        """List the published banks for a base model; see `hf_lorameta.hub.repo_info.list_banks`."""
-        return list_banks(self, base_model)
-
     def check_access(self, repo: PinnedRepo) -> None:
         """Check that the files of a repo can be read, which a gated one's info does not tell.
 
@@ -122,12 +105,8 @@ class Hub(Connection):
 
         Raises:
             AuthError: there is no token, or it is not valid.
-            HubError: the server does not say whose token it is.
         """
-        name = self.account().get("name")
-        if not name:
-            raise unexpected_answer("your account", "it does not state whose token this is")
-        return str(name)
+        return str(self.account()["name"])
 
     def space_hardware(self, namespace: str) -> tuple[str, str]:
         """Return the hardware that a new Space of an account may use at no cost, and why.
@@ -147,11 +126,15 @@ class Hub(Connection):
         return "cpu-basic", f"the plan of {namespace} is {plan or 'not known'}"
 
     def account(self) -> dict[str, Any]:
-        """Return what the server states about the account that the token belongs to.
+        """Return what the Hub states about the account that the token belongs to, asked once.
 
         Raises:
             AuthError: there is no token, or it is not valid.
         """
+        return self._account
+
+    @cached_property
+    def _account(self) -> dict[str, Any]:
         if self.token is False or not (self.token or hfh.get_token()):
             raise AuthError("no Hub token is saved", hint="hf auth login")
         return self.retries("your account", self.api.whoami)
@@ -180,7 +163,7 @@ class Hub(Connection):
             NotFoundError: no such file.
             ConnectionLostError: the Hub did not answer, or the file was damaged in each transfer.
         """
-        blob = _blob(repo, path) if repo.verify else None
+        blob = repo.blobs.get(path)
         cached = hfh.try_to_load_from_cache(
             repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
         )
@@ -232,10 +215,13 @@ class Hub(Connection):
             endpoint=constants.ENDPOINT,
         )
         # no compression: ranges count the bytes of the file itself
-        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        headers = self.headers(
+            {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        )
 
         def request() -> bytes:
-            response = self.get(url, **headers)
+            response = hfh.get_session().get(url, headers=headers, timeout=self.timeouts)
+            hfh.hf_raise_for_status(response)
             content: bytes = response.content
             if response.status_code == 200:  # the server ignores Range
                 content = content[start:stop]
@@ -292,32 +278,3 @@ class Hub(Connection):
             parent, pr_url = replace(parent, sha=made.oid), made.pr_url
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         return pr_url or f"{constants.ENDPOINT}/{prefix}{repo_id}"
-
-
-# --- digests --------------------------------------------------------------------------------------
-
-
-def _blob(repo: PinnedRepo, path: str) -> Blob:
-    """Return size and digest of a file of a repo that was resolved with ``blobs``.
-
-    Raises:
-        NotFoundError: no such file.
-        HubError: the server states no size.
-    """
-    if path not in repo.blobs:
-        if path not in repo.files:
-            raise NotFoundError(f"{repo.repo_id} has no file {path}")
-        raise unexpected_answer(repo.repo_id, f"it states no size of {path}")
-    if not repo.blobs[path].digest:
-        _warn_unverified(constants.ENDPOINT)
-    return repo.blobs[path]
-
-
-@cache
-def _warn_unverified(endpoint: str) -> None:
-    """Say once that a server gives no checksums."""
-    logger.warning(
-        "%s gives no checksums, so damage in transfer goes unnoticed; files in a bank are "
-        "checked against the bank's own checksums from then on",
-        endpoint,
-    )

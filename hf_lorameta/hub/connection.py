@@ -16,7 +16,6 @@ from hf_lorameta._version import __version__
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.hub.retry import CONNECT_SECONDS, Retries
 
-_HUB = "https://huggingface.co"
 _LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __version__}
 
 
@@ -41,25 +40,10 @@ class Connection:
         return hfh.HfApi(token=self.token, **_LIBRARY)
 
     @property
-    def is_official(self) -> bool:
-        """Whether the server is huggingface.co, which has Xet storage, and not one like it."""
-        return bool(constants.ENDPOINT == _HUB)
-
-    @property
     def timeouts(self) -> Any:
         """The timeouts of a request, for the client of `huggingface_hub` and its session."""
         return httpx2.Timeout(self.timeout, connect=CONNECT_SECONDS)
 
-    def get(self, url: str, **headers: str) -> Any:
-        """Send a GET request and return the response.
-
-        Raises:
-            HfHubHTTPError: the status is one of an error.
-        """
-        response = hfh.get_session().get(
-            url,
-            headers=build_hf_headers(token=self.token, headers=headers, **_LIBRARY),
-            timeout=self.timeouts,
-        )
-        hfh.hf_raise_for_status(response)
-        return response
+    def headers(self, more: dict[str, str]) -> dict[str, str]:
+        """Return the headers of a request that the client of `huggingface_hub` does not send."""
+        return dict(build_hf_headers(token=self.token, headers=more, **_LIBRARY))

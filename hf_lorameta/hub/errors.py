@@ -49,15 +49,12 @@ def unexpected_answer(what: str, problem: str) -> errors.HubError:
 def translated(what: str, revision: str | None = None) -> Iterator[None]:
     """Raise the exceptions of `huggingface_hub` as `translate` returns them.
 
-    Those that its parts raise at an answer that lacks fields, or that is a web page, are errors of
-    ours, too. So the context must not hold more than a call of the client.
+    A web page in place of an answer, such as a proxy's, is an error of ours, too.
     """
     try:
         yield
     except json.JSONDecodeError:
         raise unexpected_answer(what, "the answer is not JSON") from None
-    except (KeyError, TypeError) as error:
-        raise unexpected_answer(what, f"{type(error).__name__} in the answer") from None
     except Exception as error:
         ours = translate(what, error, revision)
         if ours is None:
@@ -173,8 +170,6 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
         )
     if status in (404, 410):  # the Hub sends a code that tells what is missing, others may not
         return _not_found(f"{what} {requested}")
-    if status in (405, 501):
-        return unexpected_answer(what, f"HTTP {status} {requested}")
     if status in (409, 412):
         return errors.ConflictError(
             f"{what} changed in the meantime ({message or status})",

@@ -5,21 +5,17 @@ been made: the command that is run again then finds all files there.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub as hfh
 
-from hf_lorameta.errors import ConflictError, HubError, Option
+from hf_lorameta.errors import ConflictError, HubError
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import lost, translated
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
-
-_THREADS = 5
-"""Files that are uploaded at once; the default of the client."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +89,8 @@ def commit(
         ConnectionLostError: there was no answer; the commit may have been made.
         HubError: the server refused.
     """
-    with translated(parent.repo_id), ExitStack() as opened:
-        operations: list[Any] = _additions(upload, None if connection.is_official else opened)
+    with translated(parent.repo_id):
+        operations: list[Any] = _additions(upload)
         operations += [hfh.CommitOperationDelete(path) for path in upload.delete]
         try:
             return connection.retries.when_allowed(
@@ -106,19 +102,11 @@ def commit(
                     repo_type=parent.repo_type,
                     parent_commit=parent.sha,
                     create_pr=create_pr,
-                    num_threads=_THREADS if connection.is_official else 1,  # equal files share one
                 ),
             )
         except RuntimeError as error:  # the upload of a file failed
             cause = error.__cause__
             raise cause or lost(parent.repo_id, "an upload failed") from None
-        except KeyError:  # the answer names no pull request, or no commit
-            if not create_pr:
-                raise
-            raise HubError(
-                f"this server opened no pull request; it may have committed to {parent.repo_id}",
-                hint=[Option("create_pr", change="leave out"), "look at the repo"],
-            ) from None
         except ValueError as error:
             if type(error) is not ValueError:
                 raise
@@ -127,12 +115,7 @@ def commit(
             raise HubError(f"{parent.repo_id}: {reason}") from None
 
 
-def _additions(upload: Upload, opened: ExitStack | None) -> list[hfh.CommitOperationAdd]:
-    """Return the files to upload: as paths, or if there is a stack, opened.
-
-    The client uploads the large ones of paths to Xet storage, which other servers than the Hub may
-    lack, and those of open files to Git LFS.
-    """
+def _additions(upload: Upload) -> list[hfh.CommitOperationAdd]:
     only = upload.only
     if only is None:
         inside = (path for path in upload.folder.rglob("*") if path.is_file())
@@ -140,10 +123,7 @@ def _additions(upload: Upload, opened: ExitStack | None) -> list[hfh.CommitOpera
     paths = {name: upload.folder / name for name in only} | dict(upload.others)
     if upload.card is not None:
         paths.pop("README.md", None)
-    files: dict[str, Any] = {
-        name: opened.enter_context(path.open("rb")) if opened else path
-        for name, path in paths.items()
-    }
+    files: dict[str, Any] = dict(paths)
     if upload.card is not None:
         files["README.md"] = upload.card.encode()
     return [hfh.CommitOperationAdd(name, content) for name, content in sorted(files.items())]

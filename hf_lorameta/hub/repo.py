@@ -1,7 +1,6 @@
 """Repo ids, repos pinned to a commit, and whether what is published may be seen there."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,6 @@ from hf_lorameta.errors import ConflictError, Option
 
 Token = str | Literal[False] | None
 """A token, None for the saved one, False for none."""
-_SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
 def is_repo_id(text: str) -> bool:
@@ -53,7 +51,7 @@ class Blob:
     """Size in bytes and digest of a file on the Hub."""
 
     size: int
-    digest: str | None  # hexadecimal; None if the server gives none
+    digest: str  # hexadecimal
     large: bool  # the digest is SHA-256 (of git-LFS, Xet), else git's blob id
 
     def hasher(self) -> Any:
@@ -63,25 +61,18 @@ class Blob:
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
     def matches(self, path: Path) -> bool:
-        """Return whether a file has this content, or this size if there is no digest."""
-        if self.digest is None or path.stat().st_size != self.size:
-            return path.stat().st_size == self.size
+        """Return whether a file has this content."""
+        if path.stat().st_size != self.size:
+            return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, self.hasher).hexdigest() == self.digest
 
 
-def blob_of(file: Any) -> Blob | None:
-    """Return size and digest of a file as `huggingface_hub` lists it; None if its size is missing.
-
-    Args:
-        file: a `RepoSibling` of a repo's info, or a `RepoFile` of its tree.
-    """
+def blob_of(file: Any) -> Blob:
+    """Return size and digest of a `huggingface_hub.RepoSibling` that was asked for with them."""
     if file.lfs is not None:  # the git id of a large file is that of its pointer
         return Blob(file.lfs.size, file.lfs.sha256, large=True)
-    if file.size is None:
-        return None
-    stated = isinstance(file.blob_id, str) and _SHA1.fullmatch(file.blob_id)
-    return Blob(file.size, file.blob_id if stated else None, large=False)
+    return Blob(file.size, file.blob_id, large=False)
 
 
 @dataclass(frozen=True)
@@ -95,8 +86,8 @@ class PinnedRepo:
     gated: bool = False
     license: str | None = None  # stated on the repo's card
     files: tuple[str, ...] = ()
-    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)  # by path, if requested
-    verify: bool = False  # whether downloads are compared with the digests of the Hub
+    # by path, if requested: downloads are compared with them
+    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)
 
 
 def check_visibility(

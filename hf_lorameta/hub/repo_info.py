@@ -10,7 +10,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import translated, unexpected_answer
+from hf_lorameta.hub.errors import translated
 from hf_lorameta.hub.repo import PinnedRepo, blob_of, card_license
 
 # --- one repo -----------------------------------------------------------------------------------
@@ -19,24 +19,15 @@ from hf_lorameta.hub.repo import PinnedRepo, blob_of, card_license
 def fetch_repo(
     connection: Connection, repo_id: str, repo_type: str, revision: str | None, *, blobs: bool
 ) -> PinnedRepo:
-    """Ask once for a repo at a revision; see `hf_lorameta.hub.client.Hub.resolve`.
-
-    Where the server states no sizes of files, as hfd does, their tree is listed as well.
-    """
-    api = connection.api
-    info: Any = api.repo_info(
+    """Ask once for a repo at a revision; see `hf_lorameta.hub.client.Hub.resolve`."""
+    info: Any = connection.api.repo_info(
         repo_id,
         repo_type=repo_type,
         revision=revision,
         files_metadata=blobs,
         timeout=connection.timeouts,
     )
-    if not info.sha:
-        raise unexpected_answer(repo_id, "it states no commit")
-    files = {file.rfilename: blob_of(file) for file in info.siblings or ()}
-    if blobs and None in files.values():
-        tree = api.list_repo_tree(info.id, repo_type=repo_type, revision=info.sha, recursive=True)
-        files = {file.path: blob_of(file) for file in tree if hasattr(file, "blob_id")}
+    files = info.siblings or ()
     return PinnedRepo(
         info.id,
         repo_type,
@@ -44,9 +35,8 @@ def fetch_repo(
         private=bool(info.private),
         gated=bool(info.gated),
         license=card_license(_stated(info.card_data)),
-        files=tuple(files),
-        blobs={path: blob for path, blob in files.items() if blob and blobs},
-        verify=blobs,
+        files=tuple(file.rfilename for file in files),
+        blobs={file.rfilename: blob_of(file) for file in files} if blobs else {},
     )
 
 

@@ -60,6 +60,14 @@ def on_request(cli: Shell, part: str, act: Callable[[], object]) -> Iterator[Non
     thread.join()
 
 
+def test_a_web_page_in_place_of_an_answer_is_named(cli: Shell, user: Account) -> None:
+    dataset = user.dataset("d", {"train.jsonl": rows(1)})
+    cli.hub.add_fault(Fault("truncate", path=f"/api/datasets/{dataset}", after_bytes=1))
+    said = cli("plan", "-d", dataset, code=6).err
+    assert "does not answer like the Hub (the answer is not JSON)" in said
+    assert "HF_ENDPOINT" in said
+
+
 # --- accounts -----------------------------------------------------------------------------------
 
 
@@ -88,6 +96,27 @@ def test_tokens_without_the_right_are_refused(
     cli(*push_args[:-2], hidden, token=other, code=6)
     for bad in ("a", "a/b/c", "a/..", "a b/c", "a/" + "x" * 120):
         cli(*push_args[:-2], bad, token=user.token, code=2)
+
+
+def test_a_401_for_a_repo_means_that_it_is_missing(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    info = f"/api/models/{user.name}/a$"
+    cli.hub.add_fault(Fault("status", status=401, path=info, method="GET", times=1))
+    cli(*push_args, token=user.token)
+    assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
+
+
+def test_files_on_another_host_are_fetched_and_sent_without_the_token(
+    cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...]
+) -> None:
+    """Those in Git LFS are; see `tests.support.full_hub.state.FullState.link`."""
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)
+    push = [bank.repo if word == bank.folder else word for word in push_args]
+    cli(*push, token=user.token)
+    stored = [r for r in cli.hub.requests if r.path.startswith("/_lfs/") and r.method != "POST"]
+    assert {"GET", "PUT"} <= {request.method for request in stored}
+    assert not any(request.authenticated for request in stored)
 
 
 def test_a_push_resumes_after_its_token_was_refused(

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import HfApi, ModelInfo
 
 from hf_lorameta import Hub
+from hf_lorameta.hub.repo_info import list_adapters
 from tests.conftest import Account, Built, Shell, rows
 
 
@@ -54,7 +55,7 @@ def test_an_adapter_on_two_pages_is_listed_once(monkeypatch: pytest.MonkeyPatch)
             yield ModelInfo(id=name, sha=sha, cardData=card, siblings=[{"rfilename": "x"}])  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(HfApi, "list_models", list_models)
-    found = list(Hub(False).adapters_of("o/base", 5))
+    found = list(list_adapters(Hub(False), "o/base", 5))
     assert [adapter.repo_id for adapter in found] == ["a", "b", "c"]
     assert (found[0].datasets, found[0].license, found[0].files) == (("o/d",), "mit", ("x",))
     assert requested[0]["filter"] == "base_model:adapter:o/base"

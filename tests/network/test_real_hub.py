@@ -14,6 +14,7 @@ from hf_lorameta.bank.manifest import BankEntry, load
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, parse_config
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo_info import list_adapters
 
 pytestmark = pytest.mark.network
 
@@ -54,7 +55,7 @@ def test_adapter_config_and_safetensors_header_are_read(hub: Hub, entry: BankEnt
 
 
 def test_adapters_of_a_base_model_are_listed(hub: Hub) -> None:
-    listed = list(hub.adapters_of(MANIFEST.base_model, 100))
+    listed = list(list_adapters(hub, MANIFEST.base_model, 100))
     assert len({adapter.repo_id for adapter in listed}) == 100
     assert all(len(adapter.sha) == 40 and adapter.files for adapter in listed)
     assert any(adapter.datasets for adapter in listed)

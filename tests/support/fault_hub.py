@@ -1,7 +1,6 @@
 """A loopback Hub that logs requests and injects faults, which tests control."""
 
 import asyncio
-import json
 import re
 import threading
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hf_lorameta.localhub.errors import HTTPError
 from tests.support.full_hub import FullHub, LocalHubError
 
-FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "callback", "omit"]
+FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "callback"]
 
 _SECRET_PARAMS = {"token", "access_token", "signature"}
 _MESSAGES = {
@@ -35,9 +34,7 @@ class Fault:
     body and close the connection (for HEAD: without a response). ``truncate``: send only
     `after_bytes`, with a matching Content-Length. ``corrupt``: flip `bits` in the byte at
     `after_bytes`. ``delay``: wait `seconds`, then continue. ``callback``: call `callback`, which
-    may use this hub, then continue. ``omit``: leave out the headers and JSON fields in `names`, as
-    a server does that has only a part of the API; with `in_request`, ignore those JSON fields and
-    query parameters of the request.
+    may use this hub, then continue.
     """
 
     kind: FaultKind
@@ -48,10 +45,9 @@ class Fault:
     retry_after: int | None = None  # seconds, for Retry-After of `status`
     after_bytes: int = 0
     bits: int = 0xFF
-    in_request: bool = False  # cut, corrupt or omit in the request instead of the response
+    in_request: bool = False  # cut or corrupt in the request instead of the response
     seconds: float = 0.0
     callback: Callable[[], object] | None = None
-    names: tuple[str, ...] = ()  # what ``omit`` leaves out; names are compared in lower case
     skip: int = 0  # number of matching requests to leave alone first
 
     def __post_init__(self) -> None:
@@ -69,19 +65,6 @@ class Fault:
         if not 0 <= index < len(body):
             return body
         return body[:index] + bytes([body[index] ^ self.bits]) + body[index + 1 :]
-
-    def omits(self, name: str) -> bool:
-        """Return whether ``omit`` leaves a name out."""
-        return name.lower() in {omitted.lower() for omitted in self.names}
-
-    def without_fields(self, body: bytes) -> bytes:
-        """Return a JSON or NDJSON body without the fields in `names`, at any depth."""
-
-        def prune(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            return {name: value for name, value in pairs if not self.omits(name)}
-
-        lines = [json.loads(line, object_pairs_hook=prune) for line in body.splitlines()]
-        return b"\n".join(json.dumps(line).encode() for line in lines)
 
 
 @dataclass
@@ -127,10 +110,6 @@ class FaultMiddleware:
             await Request(scope, channel.receive).body()  # unread, it would break the connection
             await _error_response(fault)(scope, channel.receive, channel.send)
             return
-        if fault is not None and fault.kind == "omit" and fault.in_request:
-            query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-            kept = urlencode([(name, value) for name, value in query if not fault.omits(name)])
-            scope = {**scope, "query_string": kept.encode("latin-1")}
         try:
             await self.app(scope, channel.receive, channel.send)
         except _CutError:
@@ -169,8 +148,6 @@ class _Channel:
     forward_receive: Receive
     forward_send: Send
     fault: Fault | None
-    start: Message | None = None  # of a JSON response that is held back until it is complete
-    held: bytes = b""
 
     def _active(self, *kinds: FaultKind, in_request: bool = False) -> Fault | None:
         fault = self.fault
@@ -180,12 +157,6 @@ class _Channel:
         message = await self.forward_receive()
         if message["type"] != "http.request":
             return message
-        if fault := self._active("omit", in_request=True):
-            body = message.get("body", b"")
-            while message.get("more_body"):
-                message = await self.forward_receive()
-                body += message.get("body", b"")
-            message = {"type": "http.request", "body": fault.without_fields(body)}
         body, offset = message.get("body", b""), self.record.bytes_received
         self.record.bytes_received += len(body)
         if fault := self._active("corrupt", in_request=True):
@@ -205,29 +176,10 @@ class _Channel:
             if (fault := self._active("truncate")) and "content-length" in headers:
                 length = min(int(headers["content-length"]), fault.after_bytes)
                 headers["content-length"] = str(length)
-            if fault := self._active("omit"):
-                for name in filter(fault.omits, list(headers)):
-                    del headers[name]
-                if self.record.path.startswith("/api/") and not is_head:  # these are JSON
-                    self.start = message
-                    return
-        elif message["type"] == "http.response.body" and self.start is not None:
-            await self._send_without_fields(message)
-            return
         elif message["type"] == "http.response.body" and not is_head:
             await self._send_body(message)
             return
         await self.forward_send(message)
-
-    async def _send_without_fields(self, message: Message) -> None:
-        self.held += message.get("body", b"")
-        if message.get("more_body") or self.start is None or self.fault is None:
-            return
-        body = self.fault.without_fields(self.held)
-        MutableHeaders(raw=self.start["headers"])["content-length"] = str(len(body))
-        self.record.bytes_sent += len(body)
-        await self.forward_send(self.start)
-        await self.forward_send({"type": "http.response.body", "body": body})
 
     async def _send_body(self, message: Message) -> None:
         body, offset = message.get("body", b""), self.record.bytes_sent

@@ -1,6 +1,5 @@
 """Read dataset repos with `datasets`: configurations, splits and streams of rows."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,17 +13,13 @@ from hf_lorameta.data.sources.data_files import (
     CARD_FILES,
     check_builder,
     check_card,
-    is_data_file,
 )
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split
 from hf_lorameta.errors import (
-    AuthError,
     ConnectionLostError,
     EmptyDatasetError,
-    GatedError,
-    LoraMetaError,
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
@@ -32,7 +27,6 @@ from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import snapshot_folder
 from hf_lorameta.hub.retry import Retries
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -88,10 +82,7 @@ def open_repo(
 
 
 def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
-    """Read from the repo, or from a copy of its files if the server cannot be streamed from.
-
-    With ``HF_HUB_OFFLINE``, the copy is what is in the client's cache.
-    """
+    """Read from the repo; with ``HF_HUB_OFFLINE``, from what the client's cache has of it."""
     if is_offline_mode():
         try:
             return read(RepoFiles(repo, snapshot_folder(repo)))
@@ -100,29 +91,7 @@ def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
                 f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
                 hint=["unset HF_HUB_OFFLINE", f"hf download --repo-type dataset {repo.repo_id}"],
             ) from None
-    try:
-        return read(RepoFiles(repo, hub))
-    except (AuthError, GatedError, ConnectionLostError, UsageError):
-        raise
-    except LoraMetaError:
-        if hub.is_official or not any(map(is_data_file, repo.files)):
-            raise
-    return read(RepoFiles(repo, _downloaded(hub, repo)))
-
-
-def _downloaded(hub: Hub, repo: PinnedRepo) -> Path:
-    """Download the data files and the cards of a dataset repo; return their folder.
-
-    This is for servers that `datasets` cannot stream from: it takes a folder for missing only if
-    the error has the Hub's code.
-    """
-    paths = [path for path in repo.files if path in CARD_FILES or is_data_file(path)]
-    logger.warning(
-        "%s: this server cannot be streamed from, downloading %d files", repo.repo_id, len(paths)
-    )
-    for path in paths:
-        copy = hub.download(repo, path)
-    return copy.parents[path.count("/")]
+    return read(RepoFiles(repo, hub))
 
 
 def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str], list[str]]:

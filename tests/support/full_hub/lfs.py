@@ -53,11 +53,9 @@ def _upload(call: FullCall, repo: FullRepo, item: dict[str, Any]) -> dict[str, A
     if call.hub.has_object(repo, oid):
         return {"oid": oid, "size": size}
 
-    def link(path: str) -> dict[str, str]:
-        params = {"type": repo.type, "id": repo.id, "size": str(size)}
-        return {"href": call.hub.link(f"/_lfs/{oid}{path}", **params)}
-
-    actions = {"upload": link(""), "verify": link("/verify")}
+    link = call.hub.link(f"/_lfs/{oid}", type=repo.type, id=repo.id, size=str(size))
+    verify = call.hub.url + link[link.index("/_lfs") :].replace("?", "/verify?")
+    actions = {"upload": {"href": link}, "verify": {"href": verify}}
     return {"oid": oid, "size": size, "actions": actions}
 
 

@@ -172,8 +172,8 @@ class FullState(HubState):
         return sha256 in repo.objects and sha256 in self.blobs
 
     def link(self, path: str, **params: str) -> str:
-        """Return a link to storage, which needs no token, as on a CDN."""
-        return f"{self.url}{path}?{urlencode(params)}"
+        """Return a link to storage, which needs no token and is on another host, as a CDN is."""
+        return f"{self.url.replace('127.0.0.1', 'localhost')}{path}?{urlencode(params)}"
 
 
 def check_repo_id(repo_id: str) -> None:
