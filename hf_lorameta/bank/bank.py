@@ -48,17 +48,19 @@ from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
 from hf_lorameta.method.output_prior import PLAIN_DECODERS, OutputPrior
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "demo" / "bank"
+EMBEDDED_FOLDER = TOKENIZER.parent
+"""Folder of the default bank in this package."""
+_QWEN = EMBEDDED_FOLDER.parent / "qwen2.5-coder"
 EMBEDDED = {
     SMOLLM2: EMBEDDED_FOLDER,
-    "Qwen/Qwen2.5-Coder-0.5B-Instruct": Path(__file__).parent / "qwen2.5-coder-0.5b",
-    "Qwen/Qwen2.5-Coder-1.5B-Instruct": Path(__file__).parent / "qwen2.5-coder-1.5b",
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": _QWEN / "0.5b",
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": _QWEN / "1.5b",
 }
 """Folders of the banks in this package by their base models; the first is the default."""
 
@@ -394,8 +396,8 @@ class Bank:
         expected, problems = self.index.digests, []
         for done, (name, digest) in enumerate(sorted(expected.items())):
             progress(done, len(expected))
-            path = self.folder / name
-            if not path.exists():
+            path = self._files.local(name)
+            if path is None:
                 problems.append(f"{name}: missing")
             elif sha256(path) != digest:
                 problems.append(f"{name}: checksum differs from the index")

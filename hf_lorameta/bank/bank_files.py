@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_lorameta.bank.index import INDEX_FILE
+from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.safetensors import read_range
@@ -37,9 +37,17 @@ class BankFiles:
         self.folder, self.remote = folder, remote
         self._seen: dict[str, tuple[int, int, str]] = {}  # of verified files, by name
 
+    def local(self, name: str) -> Path | None:
+        """Return the path of a file that need not be fetched; None if it has to be.
+
+        A tokenizer may be in the folder above, where several banks share it.
+        """
+        folders = [self.folder, self.folder.parent] if name == TOKENIZER_FILE else [self.folder]
+        return next((folder / name for folder in folders if (folder / name).exists()), None)
+
     def has(self, name: str) -> bool:
         """Whether a file need not be fetched."""
-        return (self.folder / name).exists()
+        return self.local(name) is not None
 
     def path(self, name: str) -> Path:
         """Return the path of a file, which is fetched if needed.
@@ -47,8 +55,8 @@ class BankFiles:
         Raises:
             BankError: it is missing.
         """
-        if self.has(name):
-            return self.folder / name
+        if path := self.local(name):
+            return path
         remote = self._source(name)
         return remote.hub.download(remote.repo, name)
 

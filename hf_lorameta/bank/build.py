@@ -6,6 +6,7 @@ index is written last, in the manifest's order: the same sources give the same b
 """
 
 import logging
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext, suppress
@@ -116,7 +117,8 @@ def _held_bank(folder: Path, manifest: Manifest) -> Bank:
             hint="build another bank: hf-lorameta bank build MANIFEST -o DIR",
         )
     bank.split_shards()
-    bank.verified_file(TOKENIZER_FILE)
+    if (tokenizer := bank.verified_file(TOKENIZER_FILE)).parent != folder:
+        shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
     return bank
 
 

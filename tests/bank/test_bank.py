@@ -1,10 +1,14 @@
-"""The index of a bank."""
+"""The banks in this package, and their indexes."""
 
-from hf_lorameta.bank.bank import Bank
+import pytest
+
+from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.index import parse_index
 
 
-def test_the_embedded_index_is_written_as_it_was_read() -> None:
-    bank = Bank.embedded()
+@pytest.mark.parametrize("base", EMBEDDED)
+def test_an_embedded_bank_is_complete_and_its_index_is_written_as_it_was_read(base: str) -> None:
+    bank = Bank.embedded(base)
     raw = (bank.folder / "bank.json").read_bytes()
     assert parse_index(raw, bank.folder).to_bytes() == raw
+    assert (bank.index.base_model, bank.verify()) == (base, [])

@@ -10,9 +10,9 @@ FILE = EMBEDDED_FOLDER.parent / "THIRD_PARTY.md"
 HEAD = ("Task", "Own adapter", "General adapter", "Source", "Commit", "License")
 TEXT = """# Sources of the embedded banks
 
-The adapters in `bank/` were trained for this project, each on rows made from the source named here;
-the general adapter on many tasks together. So were the general adapters in `../bank/qwen*`, whose
-base models are apache-2.0. None of the text is in this package.
+The adapters in `smollm2-135m/` were trained for this project, each on rows made from the source
+named here; the general adapter on many tasks together. So were the general adapters in
+`qwen2.5-coder/`, whose base models are apache-2.0. None of the text is in this package.
 Instructions and prompt forms are ours; rows were selected, shortened and brought into the form of
 input and output. The sources' authors do not endorse the adapters. Base model: {base},
 {license}.
