@@ -25,22 +25,15 @@ GAINS = ("loss", "share of the 3-shot gain", "better than base", "better than 3-
 class Everyday:
     """A bank and its base model, for scores that are saved in a folder."""
 
-    def __init__(
-        self,
-        folder: Path,
-        bank: Bank,
-        dtype: str = "float32",
-        base_model: str = shared_data.BASE_MODEL,
-    ) -> None:
-        self.folder, self.bank = folder, bank
-        self.dtype, self._base_model = dtype, base_model
+    def __init__(self, folder: Path, bank: Bank, dtype: str = "float32") -> None:
+        self.folder, self.bank, self.dtype = folder, bank, dtype
         self._sources = read_sources()
         folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def evaluator(self) -> TorchEvaluator:
         logging.disable(logging.WARNING)
-        return TorchEvaluator(locate(self._base_model), self.dtype)
+        return TorchEvaluator(locate(shared_data.BASE_MODEL), self.dtype)
 
     def others(self, task: str) -> list[int]:
         """Return the indices of the bank's entries of other sources."""

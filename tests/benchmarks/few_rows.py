@@ -231,7 +231,7 @@ def cells(results: dict[str, list[Result]], method: str) -> list[str]:
     ]
 
 
-def report(scores: FewRows, tasks: Sequence[str], methods: Sequence[str], name: str) -> None:
+def report(scores: FewRows, tasks: Sequence[str], methods: Sequence[str]) -> None:
     """Score tasks, print a table, and write it into the folder of the scores."""
     results: dict[str, list[Result]] = {}
     for task in tasks:
@@ -240,7 +240,7 @@ def report(scores: FewRows, tasks: Sequence[str], methods: Sequence[str], name: 
         print(task, {m: round(r[-1]["loss"], 3) for m, r in results.items()}, flush=True)
     rows = [(method, *cells(results, method)) for method in results]
     text = markdown_table(HEAD, rows, right=range(1, len(HEAD)))
-    (scores.folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    (scores.folder / "few_rows.md").write_text(text + "\n", encoding="utf-8")
     print("\n" + text)
 
 
@@ -261,7 +261,7 @@ def main() -> None:
     scores.answers = options.answers
     part, parts = map(int, options.part.split("/"))
     tasks = options.tasks.read_text("utf-8").split()[part - 1 :: parts]
-    report(scores, tasks, options.methods, "few_rows")
+    report(scores, tasks, options.methods)
 
 
 if __name__ == "__main__":
