@@ -164,6 +164,8 @@ class Hub(Connection):
             ConnectionLostError: the Hub did not answer, or the file was damaged in each transfer.
         """
         blob = repo.blobs.get(path)
+        if repo.blobs and not blob:
+            raise NotFoundError(f"{repo.repo_id} has no file {path}")
         cached = hfh.try_to_load_from_cache(
             repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
         )

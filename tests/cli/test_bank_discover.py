@@ -162,13 +162,18 @@ def test_each_adapter_that_is_left_out_has_its_reason(cli: Shell, publisher: Pub
         publisher.adapter("other-base", adapter_files(base="org/z")):
             "config names another base model",
     }  # fmt: skip
-    locked = f"{user.name}/locked"
+    described = card(base_model=base, datasets=publisher.data, library_name="peft")
+    locked, mine = (f"{user.name}/{name}" for name in ("locked", "mine"))
     cli.hub.create_repo(locked, gated=True)
-    files = {"README.md": f"---\nbase_model: {base}\ndatasets: {publisher.data}\n"
-             "library_name: peft\n---\n".encode(), **plain}  # fmt: skip
-    cli.hub.commit(locked, files)
+    cli.hub.create_repo(mine, private=True)
+    for repo in (locked, mine):
+        cli.hub.commit(repo, {"README.md": described, **plain})
     expected[locked] = "gated or removed"
     good = {publisher.adapter(f"good{i}") for i in range(2)}
+    cli.hub.clear_requests()
+    seen = cli("bank", "discover", base, "-o", "n.yaml", "--json", token=user.token).json
+    reasons = {left["adapter"]: left["reason"] for left in seen["left_out"]}
+    assert reasons[mine] == "private"  # although the token sees it
     cli.hub.clear_requests()
     found = cli("bank", "discover", base, "-o", "m.yaml", "--json").json
     assert {entry["adapter"] for entry in found["entries"]} == good
@@ -180,21 +185,6 @@ def test_each_adapter_that_is_left_out_has_its_reason(cli: Shell, publisher: Pub
     for name in ("no-data", "two"):  # the list says enough
         assert touched(cli.hub, f"/{user.name}/{name}") == []
     assert len(touched(cli.hub, "/api/datasets/", publisher.data)) == 1
-
-
-def test_private_adapters_are_left_out_although_the_token_sees_them(
-    cli: Shell, publisher: Publisher
-) -> None:
-    user = publisher.user
-    publisher.adapter("public")
-    mine = f"{user.name}/mine"
-    cli.hub.create_repo(mine, private=True)
-    cli.hub.commit(mine, {"README.md": f"---\nbase_model: {publisher.base}\ndatasets: "
-                          f"{publisher.data}\nlibrary_name: peft\n---\n".encode(),
-                          **adapter_files(base=publisher.base)})  # fmt: skip
-    found = cli("bank", "discover", publisher.base, "-o", "m.yaml", "--json", token=user.token).json
-    assert [left["reason"] for left in found["left_out"]] == ["private"]
-    assert [entry["adapter"] for entry in found["entries"]] == [f"{user.name}/public"]
 
 
 def test_a_killed_command_resumes(cli: Shell, publisher: Publisher, tmp_path: Path) -> None:

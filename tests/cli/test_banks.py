@@ -240,15 +240,6 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
     assert [entry["adapter"] for entry in again.json["added"]] == [poisoned]
 
 
-def test_no_usable_entry_is_an_error(cli: Shell, user: Account, tmp_path: Path) -> None:
-    user.entry("dora", use_dora=True)
-    manifest = user.manifest(tmp_path / "m.yaml")
-    failed = cli("bank", "build", manifest, "-o", tmp_path / "b", code=4)
-    assert "no entry can be used" in failed.err
-    assert "dora" in failed.err.lower()
-    assert not (tmp_path / "b/bank.json").exists()
-
-
 def test_local_adapters_and_datasets_are_entries_that_show_no_path(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
@@ -299,22 +290,25 @@ def with_tokenizer(manifest: Path, repo: str) -> Path:
     return path
 
 
-def test_an_invalid_manifest_tokenizer_or_target_is_refused(
-    cli: Shell, user: Account, tmp_path: Path
-) -> None:
-    user.entry("e")
-    manifest, target = user.manifest(tmp_path / "m.yaml"), tmp_path / "b"
-    cli("bank", "build", tmp_path / "missing.yaml", "-o", target, code=2)
-    (tmp_path / "bad.yaml").write_text("version: 1\nbase_model: o/m\nentries:\n  - adaptr: x\n")
-    error = cli("bank", "build", tmp_path / "bad.yaml", "-o", target, code=2).err
-    assert "bad.yaml: entries.0.adapter: is missing" in error
-    broken = with_tokenizer(manifest, user.adapter("t", {"tokenizer.json": b"{}"}))
-    assert "tokenizer.json" in cli("bank", "build", broken, "-o", target, code=4).err
+def test_what_no_bank_can_be_built_of_is_refused(cli: Shell, user: Account, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    cli("bank", "build", manifest, "-o", tmp_path / "file", code=4)
-    manifest.write_text(manifest.read_text().replace("base/tiny", "base/none"))
-    missing = cli("bank", "build", manifest, "-o", target, code=4).err
-    assert "name another repo in the manifest's `tokenizer`" in missing
+    user.entry("dora", use_dora=True)
+    dora = user.manifest(tmp_path / "dora.yaml").rename(tmp_path / "d.yaml")
+    manifest = user.manifest(tmp_path / "m.yaml", [user.entry("e")])
+    content = manifest.read_text()
+    (tmp_path / "base.yaml").write_text(content.replace("base/tiny", "base/none"))
+    (tmp_path / "bad.yaml").write_text(content.replace('"adapter"', '"adaptr"'))
+    broken = with_tokenizer(manifest, user.adapter("t", {"tokenizer.json": b"{}"}))
+    for path, target, code, message in (
+        (tmp_path / "missing.yaml", "b", 2, "missing.yaml"),
+        (tmp_path / "bad.yaml", "b", 2, "bad.yaml: entries.0.adapter: is missing"),
+        (dora, "b", 4, "no entry can be used"),
+        (broken, "b", 4, "tokenizer.json"),
+        (manifest, "file", 4, "file"),
+        (tmp_path / "base.yaml", "b", 4, "name another repo in the manifest's `tokenizer`"),
+    ):
+        assert message in cli("bank", "build", path, "-o", target, code=code).err
+        assert not (tmp_path / "b/bank.json").exists()
 
 
 def test_another_tokenizer_recomputes_the_profiles(
@@ -376,15 +370,15 @@ def test_verify_names_the_file_with_a_flipped_bit(cli: Shell, bank: Built, tmp_p
         ]
     (copy / "tokenizer.json").unlink()
     assert "tokenizer.json: missing" in cli("bank", "verify", copy, code=4).out
-    (copy / "bank.json").write_text("[]")
-    cli("bank", "verify", copy, code=4)
-    (copy / "bank.json").write_text("{")
-    assert "bank.json: Invalid JSON" in cli("bank", "list", copy, code=4).err
-    (copy / "bank.json").write_text('{"schema_version": 99}')
-    assert "schema_version: must be 1 or 2" in cli("bank", "list", copy, code=4).err
-    assert "is not the folder of a bank\n" in cli("bank", "list", tmp_path, code=4).err
-    cli("bank", "list", "no/such", code=6)
-    cli("bank", "list", "/no/such/folder", code=4)
+    for content, command, message in (
+        ("[]", "verify", "bank.json"),
+        ("{", "list", "bank.json: Invalid JSON"),
+        ('{"schema_version": 99}', "list", "schema_version: must be 1 or 2"),
+    ):
+        (copy / "bank.json").write_text(content)
+        assert message in cli("bank", command, copy, code=4).err
+    for folder, code in ((str(tmp_path), 4), ("/no/such/folder", 4), ("no/such", 6)):
+        cli("bank", "list", folder, code=code)
 
 
 def test_push_publishes_no_other_files_and_keeps_the_visibility(

@@ -169,17 +169,6 @@ def test_the_commit_of_the_dataset_comes_from_the_adapters_recipe(
     assert "Scoring 5 rows" in cli("evaluate", published.repo, *newest, before=fake_evaluator()).err
 
 
-def test_the_test_split_of_a_folder_is_scored(
-    cli: Shell, bank: Built, data: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "mine").mkdir()
-    for name, topic in (("train", 1), ("test", 2)):
-        (tmp_path / "mine" / f"{name}.jsonl").write_bytes(rows(topic))
-    cli("generate", data, "--bank", bank.folder, "-o", "a")
-    scored = cli("evaluate", "a", "-d", "mine", before=fake_evaluator()).err
-    assert "rows of split test" in scored
-
-
 SHOW_ROWS = """
 import collections, sys
 outputs = collections.Counter(output for _, output in rows)
@@ -252,19 +241,7 @@ def test_scores_of_several_adapters_go_to_the_card_of_each_without_the_others(
         assert lines == ["`base`", "`generated`", "`3-shot`"]
 
 
-def test_rows_that_any_of_several_adapters_was_fitted_on_are_not_scored(
-    cli: Shell, two: Published, tmp_path: Path
-) -> None:
-    recipe = json.loads((tmp_path / "b" / RECIPE_FILE).read_bytes())
-    recipe["recipe"]["check"] = 4
-    (tmp_path / "b" / RECIPE_FILE).write_text(json.dumps(recipe))
-    command = ("evaluate", two.repo, "b", "--split", "train", "--shots", 0)
-    messages = cli(*command, before=fake_evaluator()).err
-    assert "Skipping 4 rows that were fitted" in messages
-    assert "Warning: an adapter was generated for split train" in messages
-
-
-def test_rows_that_a_part_of_a_merge_was_fitted_on_are_not_scored(
+def test_rows_that_an_adapter_or_a_part_of_a_merge_was_fitted_on_are_not_scored(
     cli: Shell, two: Published, tmp_path: Path
 ) -> None:
     recipe = json.loads((tmp_path / "b" / RECIPE_FILE).read_bytes())
@@ -272,24 +249,19 @@ def test_rows_that_a_part_of_a_merge_was_fitted_on_are_not_scored(
     (tmp_path / "b" / RECIPE_FILE).write_text(json.dumps(recipe))
     cli("merge", "b:1", "-o", "once")
     cli("merge", "once:0.5", "-o", "twice")
-    command = ("evaluate", "twice", "--split", "train", "--shots", 0)
-    messages = cli(*command, before=fake_evaluator()).err
-    assert "Skipping 4 rows that were fitted" in messages
-    assert "Warning: an adapter was generated for split train" in messages
-    assert "merge" in json.loads((tmp_path / "twice" / RECIPE_FILE).read_bytes())
-
-
-def test_a_missing_one_of_several_adapters_ends_the_command_before_any_is_scored(
-    cli: Shell, two: Published
-) -> None:
-    command = ("evaluate", two.repo, "no-such", "b", "-d", two.dataset)
-    assert "no-such is neither a folder nor a Hub id" in cli(*command, code=5).err
+    for adapters in ((two.repo, "b"), ("twice",)):
+        command = ("evaluate", *adapters, "--split", "train", "--shots", 0)
+        messages = cli(*command, before=fake_evaluator()).err
+        assert "Skipping 4 rows that were fitted" in messages
+        assert "Warning: an adapter was generated for split train" in messages
 
 
 def test_adapters_that_cannot_be_in_one_table_are_refused(
     cli: Shell, two: Published, bank: Built, user: Account, data: Path, tmp_path: Path
 ) -> None:
     evaluate = ("evaluate", "b", "--json")
+    missing = cli("evaluate", two.repo, "no-such", "b", "-d", two.dataset, code=5).err
+    assert "no-such is neither a folder nor a Hub id" in missing
     assert "named twice" in cli(*evaluate, "b", code=2).err
     shutil.copytree(tmp_path / "b", tmp_path / "base")
     assert "./base" in cli(*evaluate, "base", code=2).err

@@ -1,6 +1,5 @@
 """Commands when the Hub, the network, the disk or the process fails."""
 
-import json
 import shlex
 import shutil
 import signal
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, touched, tree
 from tests.support.fault_hub import Fault
@@ -128,22 +126,6 @@ def test_a_push_resumes_after_its_token_was_refused(
     assert "replace or unset HF_TOKEN" in message
     cli.hub.clear_faults()
     assert resume(cli, message, user.token) == f"{cli.hub.url}/{user.name}/a\n"
-
-
-def test_no_token_is_written_to_files_or_urls(
-    cli: Shell, user: Account, push_args: tuple[object, ...]
-) -> None:
-    cli(*push_args, "--debug", token=user.token)
-    cli.hub.add_fault(Fault("status", status=500, path="/commit/"))
-    message = cli(*push_args, "--overwrite", "--rank", 1, "--debug", token=user.token, code=6).err
-    assert "Traceback" in message
-    cli.hub.clear_faults()
-    cli("plan", "-d", f"{user.name}/none", "--debug", token=user.token, code=6)
-    for folder in (cli.home, cli.cwd):
-        for path in folder.rglob("*"):
-            if path.is_file():
-                assert user.token.encode() not in path.read_bytes(), path
-    assert all(user.token not in r.path for r in cli.hub.requests)
 
 
 def test_errors_are_two_lines_and_debug_adds_the_traceback(cli: Shell, bank: Built) -> None:
@@ -371,39 +353,8 @@ def test_a_full_disk_leaves_no_partial_output(
     assert not (tmp_path / "b/bank.json").exists()
 
 
-def test_unwritable_targets_are_errors(
-    cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...], tmp_path: Path
+def test_an_unwritable_cache_is_an_error(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
 ) -> None:
-    generate_args = ("generate", *push_args[1:5], "-o")
-    for place in ("rows.jsonl/a", "/proc/lorameta/a"):
-        assert "could not be written" in cli(*generate_args, place, code=5).err
     cli(*push_args, token=user.token, code=5, HF_LORAMETA_CACHE="/proc/lorameta")
     assert cli.hub.repo(f"{user.name}/a") is None
-    (tmp_path / "rows.jsonl").unlink()
-
-
-# --- a killed build -----------------------------------------------------------------------------
-
-
-def test_a_killed_build_fetches_no_weights_twice(cli: Shell, bank: Built, tmp_path: Path) -> None:
-    manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
-    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights of other builds
-    cli.hub.add_fault(Fault("delay", path="/datasets/.*/resolve/", seconds=20))
-    build = cli.start("bank", "build", manifest, "-o", target)
-    name = f"models--{bank.owner.name}--e*/snapshots/*/{WEIGHTS_FILE}"
-    deadline = time.monotonic() + 60
-    while len(cached := sorted(cli.home.rglob(name))) < 4:
-        assert build.poll() is None, build.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    build.send_signal(signal.SIGKILL)
-    build.communicate()
-    cached[1].write_bytes(cached[1].read_bytes()[:-1])
-
-    cli.hub.clear_faults()
-    cli.hub.clear_requests()
-    cli("bank", "build", manifest, "-o", target)
-    fetched = {p.split("/resolve/")[0] for p in touched(cli.hub, "/resolve/", WEIGHTS_FILE)}
-    assert fetched == {f"/{bank.owner.name}/e1"}  # the one that is damaged
-    index = json.loads((target / "bank.json").read_bytes())
-    assert index == json.loads((bank.folder / "bank.json").read_bytes())
