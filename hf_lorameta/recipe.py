@@ -4,10 +4,11 @@ A `Recipe` is frozen and is stored with its result in ``recipe.json``.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -39,6 +40,12 @@ REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner]] = {
 MOST_FITTED = 2000
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
+
+
+if TYPE_CHECKING:
+    Bytes: TypeAlias = int
+else:
+    Bytes = ByteSize
 
 
 class _Settings(BaseModel):
@@ -105,7 +112,7 @@ class MergeRecipe(_Settings):
         rank: of every module of the result; None is the adapters' largest, or 16 if that is more,
             or the sum of their ranks if that is less.
         max_size: choose the rank instead, the largest at which the weights file has at most so many
-            bytes.
+            bytes; ``2MB`` is read as 2,000,000.
         dtype: of the tensors written.
 
     Example:
@@ -116,7 +123,7 @@ class MergeRecipe(_Settings):
 
     combine: str = "exact"
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
-    max_size: int | None = Field(default=None, ge=1)
+    max_size: Bytes | None = Field(default=None, ge=1)
     dtype: Dtype = "bfloat16"
 
     def _check_together(self) -> None:
@@ -124,7 +131,7 @@ class MergeRecipe(_Settings):
             raise RecipeError("rank and max_size exclude each other", hint="name one of the two")
         if self.combine == "factors" and self.max_size is not None:
             raise RecipeError(
-                "factors keeps the rank of the adapters, so it cannot fit a size",
+                "factors keeps the rank of the adapters, so max_size cannot choose it",
                 hint=Option("combine", "exact"),
             )
 

@@ -1,38 +1,43 @@
-"""The stacked factors of a bank's adapters, read one module after another."""
+"""Some adapters, read and combined one module after another."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.index import GeneralEntry, IndexEntry
-from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.bank.executors import in_modules
+from hf_lorameta.formats.lora_file import AdapterFile
+from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.method.low_rank import LowRankSum
+from hf_lorameta.method.merging import Combiner, Concatenated, Weights
 from hf_lorameta.types import FactorPair, FloatArray
+
+_WORKERS = min(4, os.cpu_count() or 1)
+_MAX_STACKED_BYTES = 560 << 20
+"""Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
 
 
 class AdapterStack:
-    """Some adapters of a bank, read one module at a time into one lora_A and one lora_B.
+    """Some adapters of one base model, read one module at a time into one lora_A and one lora_B.
 
     Args:
-        bank: the bank, which fetches and verifies them.
-        entries: the adapters.
+        files: their weights.
+        scalings: factor of B·A of each.
 
     Attributes:
         ranks: of each adapter.
-        scalings: of each adapter.
     """
 
-    def __init__(self, bank: Bank, entries: Sequence[IndexEntry | GeneralEntry]) -> None:
-        self._files = bank.adapters(entries)
-        self.ranks = [entry.rank for entry in entries]
-        self.scalings = np.array([entry.scaling for entry in entries])
+    def __init__(self, files: Sequence[AdapterFile], scalings: Weights) -> None:
+        self.files, self.scalings = files, np.asarray(scalings)
+        self.ranks = [file.rank for file in files]
 
     def size(self, module: Module) -> int:
         """Number of values in the stacked factors of a module."""
         return sum(self.ranks) * (module.in_features + module.out_features)
 
     def read(self, module: Module, buffer: FloatArray | None = None) -> FactorPair:
-        """Return A (Σr, in) and B (out, Σr) of a module of ``bank.stored_layout``, not yet scaled.
+        """Return A (Σr, in) and B (out, Σr) of a module that all adapters have, not yet scaled.
 
         Args:
             module: with the sizes of the stored factors.
@@ -44,5 +49,68 @@ class AdapterStack:
         split, end = rank * module.in_features, self.size(module)
         A = buffer[:split].reshape(rank, module.in_features)
         B = buffer[split:end].reshape(module.out_features, rank)
-        self._files[0].stack(self._files, module.name, A, B)
+        self.files[0].stack(self.files, module.name, A, B)
         return A, B
+
+    def combine(
+        self,
+        layout: Layout,
+        weights: Weights,
+        combiner: Combiner,
+        rank: int | None = None,
+        *,
+        expand: Callable[[str, FloatArray, FloatArray], FactorPair] | None = None,
+        start: bool = False,
+    ) -> Iterator[FactorPair]:
+        """Yield lora_A and lora_B of each module of the combined adapter, scaling included.
+
+        Modules are read and combined a few at a time. One that an adapter lacks is combined of the
+        others.
+
+        Args:
+            layout: the modules, with the sizes of the stored factors.
+            weights: (N,) coefficients.
+            combiner: see `hf_lorameta.method.merging.COMBINERS`.
+            rank: of the result; None is the combiner's default.
+            expand: maps stored factors to the sizes of the base model, see `Bank.expand`; None if
+                they have these.
+            start: whether the others were trained from the last adapter, for a combiner that is
+                entrywise.
+
+        Raises:
+            RecipeError: the combiner cannot combine these ranks.
+            AdapterError: a value is not finite.
+        """
+        coefficients, options = np.asarray(weights), {"start": True} if start else {}
+        size = max(map(self.size, layout))
+        workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))
+        buffers = [np.empty(size, np.float32) for _ in range(workers)]
+
+        def combined(number: int) -> FactorPair:
+            buffer, module = buffers.pop(), layout[number]
+            part, present = self._having(module)
+            A, B = part.read(module, buffer)
+            if expand and combiner.entrywise:
+                A, B = expand(module.name, A, B)
+            As, Bs = Concatenated(A, part.ranks, 0), Concatenated(B, part.ranks, 1)
+            c = coefficients[present]
+            pair = combiner.function(As, Bs, c, part.scalings, rank, **options)
+            buffers.append(buffer)
+            return expand(module.name, *pair) if expand and not combiner.entrywise else pair
+
+        return in_modules(combined, len(layout), workers)
+
+    def squared_norm(self, layout: Layout, weights: Weights) -> float:
+        """Return ``Σ ‖Σ c_i s_i B_i A_i‖²`` over the modules, of the exact weighted sum."""
+        total = 0.0
+        for module in layout:
+            part, present = self._having(module)
+            scaled = np.asarray(weights)[present] * part.scalings
+            update = LowRankSum(*part.read(module), np.repeat(scaled, part.ranks))
+            total += update.squared_norm()
+        return total
+
+    def _having(self, module: Module) -> tuple["AdapterStack", list[int]]:
+        """Return the adapters that change a module, and their positions."""
+        present = [i for i, file in enumerate(self.files) if file.adapts(module.name)]
+        return AdapterStack([self.files[i] for i in present], self.scalings[present]), present

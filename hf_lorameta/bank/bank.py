@@ -39,7 +39,7 @@ from hf_lorameta.bank.index import (
     write_index,
 )
 from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
-from hf_lorameta.bank.pack_format import Basis, PackedFile
+from hf_lorameta.bank.pack_format import Basis, PackedFile, UnpackedFile
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
 from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
@@ -355,6 +355,11 @@ class Bank:
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetched first if needed; of a pack, its small factors."""
         return self.adapters([entry])[0]
+
+    def unpacked(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
+        """Open one adapter's weights, fetched first if needed, in the base model's sizes."""
+        file = self.adapter(entry)
+        return UnpackedFile(file.path, self.basis, self.layout) if self.basis else file
 
     def _open(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         path = self._files.verified(adapter_path(entry.name), entry.sha256)

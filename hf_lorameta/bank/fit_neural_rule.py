@@ -71,7 +71,7 @@ def weight_blocks(bank: Bank) -> Iterator[FloatArray]:
     number, ranks = len(bank), {entry.rank for entry in bank.index.entries}
     if len(ranks) > 1:
         raise AdapterError("the adapters differ in rank, expected one rank in the bank")
-    stack = AdapterStack(bank, bank.index.entries)
+    stack = AdapterStack(bank.adapters(), [entry.scaling for entry in bank.index.entries])
     for module in bank.stored_layout:
         A, B = stack.read(module)
         yield A.reshape(number, -1)

@@ -163,6 +163,22 @@ class PackedFile(AdapterFile):
             target *= np.expand_dims(joined(scales, "<f4"), axis)
 
 
+class UnpackedFile(PackedFile):
+    """One adapter of a pack, as an `AdapterFile` of the base model's modules."""
+
+    def __init__(self, path: Path, basis: "Basis", layout: Layout) -> None:
+        super().__init__(path)
+        self._basis, self.layout = basis, layout
+
+    def factors(self, module: str) -> FactorPair:
+        """Return lora_A (r, in_features) and lora_B (out_features, r) of a module."""
+        V, U = self._basis.module(module)
+        a, b = super().factors(module)
+        return a @ V, U @ b
+
+    stack = AdapterFile.stack
+
+
 class Basis:
     """The bases of a pack, read one module at a time; `small` has R_a and R_b as sizes."""
 

@@ -93,7 +93,6 @@ def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -
 def render_merge_card(
     provenance: Mapping[str, Any],
     base_license: str | None,
-    licenses: Sequence[str | None],
     repo_id: str | None,
     gguf: bool,
 ) -> str:
@@ -102,12 +101,12 @@ def render_merge_card(
     Args:
         provenance: content of ``recipe.json``.
         base_license: of the base model; None if its authors state none.
-        licenses: of the adapters, likewise.
         repo_id: None for a local folder.
         gguf: whether the adapter is exported as GGUF, too.
     """
     repo_id = clean(repo_id or "") or None
-    stated = [base_license, *licenses]
+    named = (name for row in provenance["adapters"] for name in row["licenses"])
+    stated = [base_license, *(None if name == "unknown" else name for name in named)]
     base_model = provenance["base_model"]["id"]
     tags = ("lora", "merge", "hf-lorameta")
     metadata = adapter_metadata(base_model, stated, tags, repo_id=repo_id)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from hf_lorameta import recipe as recipes
 from hf_lorameta.cli.options import (
@@ -17,8 +16,9 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, log, push_command, stage_bars
-from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import MergeRecipe
+from hf_lorameta.tables import plural
 
 
 @example(
@@ -66,19 +66,19 @@ def merge(
     from hf_lorameta.pipeline.merge import merge as plan_merge
 
     weights = parse_weights(adapters)
-    size = None if max_size is None else parse_size(max_size)
-    recipe = MergeRecipe.of(combine=combine, rank=rank, max_size=size, dtype=dtype)
+    recipe = MergeRecipe.of(combine=combine, rank=rank, max_size=max_size, dtype=dtype)
     require_free_target(output, overwrite)
     with stage_bars(quiet) as progress:
         merged = plan_merge(weights, recipe, bank=bank, token=token, progress=progress)
         folder = merged.save_pretrained(output, overwrite=overwrite, export=export, repo_id=repo_id)
-    log(quiet, f"Merged {merged.summary}")
+    modules = plural(len(merged.layout), "module")
+    log(quiet, f"Merged {plural(len(weights), 'adapter')} into {modules} of rank {merged.rank}")
     log(quiet, f"To publish: {push_command(folder, repo_id)}")
     data: dict[str, Any] = {
         "folder": str(folder),
         "modules": len(merged.layout),
         "rank": merged.rank,
-        "provenance": merged.provenance(),
+        "provenance": merged.provenance,
     }
     emit(json, data, lambda: str(folder))
 
@@ -109,19 +109,3 @@ def parse_weights(arguments: list[str]) -> dict[str, float]:
             raise UsageError(f"{name} is named twice", hint="add up its weights")
         weights[name] = weight
     return weights
-
-
-def parse_size(text: str) -> int:
-    """Read a size such as ``2MB`` or ``500 kB`` as bytes.
-
-    Raises:
-        UsageError: it is not a size.
-
-    Example:
-        >>> parse_size("2MB"), parse_size("1.5 kB"), parse_size("1000")
-        (2000000, 1500, 1000)
-    """
-    try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
-    except ValidationError:
-        raise UsageError(f"{text} is not a size", hint=Option("max_size", "2MB")) from None

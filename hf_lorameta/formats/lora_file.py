@@ -86,6 +86,10 @@ class AdapterFile:
         info = self.tensor_infos[tensor_name(module, factor)]
         return safetensors.widen(self._read(info.start, info.stop), info)
 
+    def adapts(self, module: str) -> bool:
+        """Return whether the adapter changes a module."""
+        return tensor_name(module, "A") in self.tensor_infos
+
     def factors(self, module: str) -> FactorPair:
         """Return lora_A and lora_B of a module, as `tensor` does."""
         return self.tensor(module, "A"), self.tensor(module, "B")

@@ -32,8 +32,8 @@ SPARSE_DENSITY = 0.05
 """Share of each update's entries that `sparse` keeps, as in [4]."""
 
 
-class Stacked(list[FloatArray]):
-    """Views of one array of all lora_A, along axis 0, or of all lora_B, along axis 1.
+class Concatenated(list[FloatArray]):
+    """All lora_A as views of one array, along axis 0, or all lora_B, along axis 1.
 
     `exact` uses that array instead of a copy: twice as fast for 502 adapters, in half the memory.
     """
@@ -260,7 +260,7 @@ def _products(weights: Weights, scalings: Weights) -> NDArray[np.float64]:
 def _stack(As: Factors, Bs: Factors, cs: NDArray[np.float64]) -> LowRankSum:
     """Stack the factors of nonzero weight; all of them if they already are and most count."""
     active = np.flatnonzero(cs).tolist()
-    if isinstance(As, Stacked) and isinstance(Bs, Stacked) and 2 * len(active) >= len(As):
+    if isinstance(As, Concatenated) and isinstance(Bs, Concatenated) and 2 * len(active) >= len(As):
         return LowRankSum(As.array, Bs.array, np.repeat(cs, [len(A) for A in As]))
     A, B = (np.concatenate([M[i] for i in active], axis) for axis, M in enumerate((As, Bs)))
     return LowRankSum(A, B, np.repeat(cs[active], [len(As[i]) for i in active]))

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,13 +11,12 @@ from functools import partial
 import numpy as np
 
 from hf_lorameta.bank.adapter_stack import AdapterStack
-from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.engines.scoring import RowScores, Tokens, chat_rows, folded, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, Stacked, exact
+from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
@@ -30,9 +28,6 @@ from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
 logger = logging.getLogger(__name__)
 
 _MIN_SCALE = 1 / 8
-_WORKERS = min(4, os.cpu_count() or 1)
-_MAX_STACKED_BYTES = 560 << 20
-"""Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
 
 
 def make_adapter(
@@ -142,33 +137,20 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         IntegrityError: an adapter's file is damaged.
         HubError: an adapter cannot be fetched.
     """
-    bank, layout, rank = plan.bank, plan.bank.layout, plan.recipe.rank
-    combiner = COMBINERS[plan.recipe.combine]
+    bank, combiner = plan.bank, COMBINERS[plan.recipe.combine]
     active = [i for i in plan.active_indices if i < bank.index.number]
-    options = {}
-    if combiner.entrywise and bank.index.general:
+    start = combiner.entrywise and bank.index.general is not None
+    if start:
         active = [i for i in active if i < len(bank)] + [len(bank)]
-        options = {"start": True}
-    stack = AdapterStack(bank, bank.index.chosen(active))
-    coefficients = plan.coefficients[active]
-    size = max(map(stack.size, bank.stored_layout))
-    workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))
-    buffers = [np.empty(size, np.float32) for _ in range(workers)]
-
-    def combine(number: int) -> FactorPair:
-        buffer, name = buffers.pop(), layout[number].name
-        A, B = stack.read(bank.stored_layout[number], buffer)
-        if combiner.entrywise:
-            A, B = bank.expand(name, A, B)
-        As, Bs = Stacked(A, stack.ranks, 0), Stacked(B, stack.ranks, 1)
-        pair = combiner.function(As, Bs, coefficients, stack.scalings, rank, **options)
-        buffers.append(buffer)
-        return pair if combiner.entrywise else bank.expand(name, *pair)
-
+    entries = bank.index.chosen(active)
+    stack = AdapterStack(bank.adapters(entries), [entry.scaling for entry in entries])
+    weights = plan.coefficients[active]
     pairs: list[FactorPair] = []
-    for pair in in_modules(combine, len(layout), workers):
+    for pair in stack.combine(
+        bank.stored_layout, weights, combiner, plan.recipe.rank, expand=bank.expand, start=start
+    ):
         pairs.append(pair)
-        progress(len(pairs), len(layout))
+        progress(len(pairs), len(bank.layout))
     if prior := plan.output_prior():
         weight = float(plan.coefficients[-1])
         pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))

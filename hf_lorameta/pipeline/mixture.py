@@ -18,9 +18,8 @@ from threadpoolctl import threadpool_limits
 from hf_lorameta.bank.index import IndexEntry
 from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.errors import BankError, Option, UsageError
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.formats.peft_config import CONFIG_FILE, target_modules, write_config
+from hf_lorameta.formats.peft_config import target_modules
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.merging import exact
 from hf_lorameta.pipeline.adapter_folder import (
@@ -116,9 +115,9 @@ class Mixture(PlannedAdapter):
     def _expert(self, entry: IndexEntry) -> Iterator[FactorPair]:
         """Yield the factors of an adapter, scaling included, module by module."""
         bank = self.plan.bank
-        file, scaling = bank.adapter(entry), entry.scaling * self.plan.scale
+        file, scaling = bank.unpacked(entry), entry.scaling * self.plan.scale
         for module in bank.layout:
-            A, B = bank.expand(module.name, *file.factors(module.name))
+            A, B = file.factors(module.name)
             yield exact([A], [np.float32(scaling) * B], [1.0], [1.0], self.rank)
 
     # --- files ----------------------------------------------------------------------------------
@@ -142,11 +141,8 @@ class Mixture(PlannedAdapter):
         return self._text_files(provenance, card, repo_id)
 
     def _write_adapter(self, folder: Path, layout: Layout, pairs: list[FactorPair]) -> None:
-        index, rank = self.plan.bank.index, len(pairs[0][0])
         folder.mkdir(parents=True)
-        write_tensors(folder / WEIGHTS_FILE, layout, rank, self.plan.recipe.dtype, pairs)
-        config = write_config(index.base_model, layout, rank, index.base_revision)
-        (folder / CONFIG_FILE).write_bytes(config)
+        self._write_weights(folder, layout, self.plan.recipe.dtype, len(pairs[0][0]), pairs)
 
     def _card_data(self, shared: bool) -> CardData:
         """Return the card's data; the general adapter is a part of each adapter."""

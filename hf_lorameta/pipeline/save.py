@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,15 +67,24 @@ class SavableAdapter(ABC):
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         """Write weights and config into an empty folder, and return the text files by name."""
 
-    def _hub(self, token: Token) -> Hub:
-        """Return the client to export and publish with."""
-        return Hub(token)
+    def _write_weights(
+        self,
+        folder: Path,
+        layout: Layout,
+        dtype: str,
+        rank: int,
+        pairs: Iterable[FactorPair],
+        **config: Any,
+    ) -> None:
+        """Write PEFT's two files; `config` is passed to `write_config`."""
+        write_tensors(folder / WEIGHTS_FILE, layout, rank, dtype, pairs)
+        content = write_config(self.base_model, layout, rank, self.base_revision, **config)
+        (folder / CONFIG_FILE).write_bytes(content)
 
     def _export_config(self, export: Export | None, token: Token) -> dict[str, Any] | None:
         """Return the base model's config if it is needed; refuse what cannot be exported."""
         if export is None:
             return None
-        token = self._hub(token).token
         return export_config(self.base_model, self.base_revision, export, token)
 
     def save_pretrained(
@@ -95,7 +104,7 @@ class SavableAdapter(ABC):
             overwrite: replace an adapter that is already there.
             export: ``gguf`` adds the adapter for llama.cpp and Ollama. It needs the base model's
                 config.json, from the Hub or its cache, and the extra ``gguf``.
-            token: of the Hub, for `export`; None uses the saved one, or that of a merge.
+            token: of the Hub, for `export`; None uses the saved one.
 
         Returns:
             The folder: PEFT's two files, ``recipe.json``, the card and, except for a merge,
@@ -140,7 +149,7 @@ class SavableAdapter(ABC):
             create_pr: open a pull request instead of committing.
             overwrite: replace files of the same names in an existing repo.
             export: as in `save_pretrained`.
-            token: of the Hub; None uses the saved one, or that of a merge.
+            token: of the Hub; None uses the saved one.
 
         Returns:
             URL of the repo or of the pull request.
@@ -151,7 +160,7 @@ class SavableAdapter(ABC):
             ConnectionLostError: the connection was lost.
             LoraMetaError: as `save_pretrained` raises.
         """
-        hub = self._hub(token)
+        hub = Hub(token)
         target = resolve_target(
             repo_id,
             private=private,
@@ -241,9 +250,7 @@ class Generation(PlannedAdapter):
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         plan, dtype = self.plan, self.plan.recipe.dtype
-        write_tensors(folder / WEIGHTS_FILE, self.layout, self.rank, dtype, self.pairs)
-        config = write_config(self.base_model, self.layout, self.rank, self.base_revision)
-        (folder / CONFIG_FILE).write_bytes(config)
+        self._write_weights(folder, self.layout, dtype, self.rank, self.pairs)
         texts = self.texts(repo_id, exported=exported)
         if exported:
             texts[MODELFILE] = render_modelfile(self.base_model, plan.dataset.columns)

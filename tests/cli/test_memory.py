@@ -56,7 +56,7 @@ sys.modules["torch"] = sys.modules["transformers"] = sys.modules["peft"] = None
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.slow
-def test_merge_takes_the_memory_of_two_modules_and_no_torch(cli: Shell, tmp_path: Path) -> None:
+def test_merge_takes_the_memory_of_its_result_and_no_torch(cli: Shell, tmp_path: Path) -> None:
     peaks = []
     for modules in (2, 40):
         layout = tuple(Module(f"model.layers.{i}.q_proj", 4096, 4096) for i in range(modules))
@@ -74,5 +74,6 @@ def test_merge_takes_the_memory_of_two_modules_and_no_torch(cli: Shell, tmp_path
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         peaks.append(1024 * int(done.stderr.split()[-2]))
-    assert (tmp_path / "merged" / "adapter_model.safetensors").stat().st_size > 10e6
-    assert peaks[1] - peaks[0] < 10e6
+    size = (tmp_path / "merged" / "adapter_model.safetensors").stat().st_size  # in bfloat16
+    assert size > 10e6
+    assert peaks[1] - peaks[0] < 2.5 * size

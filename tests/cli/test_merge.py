@@ -102,7 +102,7 @@ def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:
         ((a, "-o", "m"), f"hf-lorameta merge {a}:1"),
         ((f"{a}:x", "-o", "m"), f"hf-lorameta merge {a}:1"),
         ((f"{a}:1", f"{a}:2", "-o", "m"), "named twice"),
-        ((f"{a}:1", "-o", "m", "--max-size", "2XB"), "not a size"),
+        ((f"{a}:1", "-o", "m", "--max-size", "2XB"), "max_size"),
         ((f"{a}:1", "-o", "m", "--rank", "x"), "valid integer"),
     ):
         assert message in cli("merge", *arguments, token=user.token, code=2).err

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hf_lorameta.errors import AdapterError, RecipeError
 from hf_lorameta.method import low_rank
 from hf_lorameta.method.low_rank import LowRankSum
-from hf_lorameta.method.merging import COMBINERS, Stacked, exact, factors, sparse
+from hf_lorameta.method.merging import COMBINERS, Concatenated, exact, factors, sparse
 from tests.method.oracles import update
 
 Float32 = NDArray[np.float32]
@@ -312,7 +312,7 @@ def test_factors_in_one_array_give_the_same_adapter(name: str, zeros: int) -> No
     As, Bs, weights, scalings = bank(ranks=(4,) * 4)
     weights[:zeros] = 0
     ranks, function = [4] * 4, COMBINERS[name].function
-    A, B = Stacked(np.concatenate(As), ranks, 0), Stacked(np.concatenate(Bs, 1), ranks, 1)
+    A, B = Concatenated(np.concatenate(As), ranks, 0), Concatenated(np.concatenate(Bs, 1), ranks, 1)
     np.testing.assert_allclose(
         product(function(A, B, weights, scalings, 4)),
         product(function(As, Bs, weights, scalings, 4)),

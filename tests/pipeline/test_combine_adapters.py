@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
+from hf_lorameta.bank import adapter_stack
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.method.merging import SPARSE_DENSITY
-from hf_lorameta.pipeline import make
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import no_progress
 
@@ -32,7 +32,9 @@ def update(bank: Bank, index: int) -> np.ndarray:
 def test_differences_from_the_general_adapter_are_pruned_in_full_coordinates(
     planned: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "in_modules", lambda work, _, threads: in_modules(work, 1, threads))
+    monkeypatch.setattr(
+        adapter_stack, "in_modules", lambda work, _, threads: in_modules(work, 1, threads)
+    )
     (A, B), *_ = combine_adapters(planned, no_progress)
     bank, c = planned.bank, planned.coefficients
     general = update(bank, len(bank))

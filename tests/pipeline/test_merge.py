@@ -1,8 +1,8 @@
 """Merges of adapters that PEFT made, against dense sums and PEFT's own updates."""
 
 import json
-import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ import pytest
 from hf_lorameta import Bank, MergeRecipe, merge
 from hf_lorameta.bank.index import GeneralEntry, IndexEntry
 from hf_lorameta.errors import AdapterError, LoraMetaError, RecipeError, UsageError
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.formats.lora_layout import FACTORS
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.pipeline.adapter_folder import locate_adapter
+from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, locate_adapter
 from tests.conftest import LAYOUT, adapter_files
 from tests.training import tiny
 
@@ -223,35 +222,27 @@ def save(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_an_adapter_that_cannot_be_merged_is_named(save: Callable[..., Path]) -> None:
-    other = save("dora", use_dora=True)
-    with pytest.raises(AdapterError, match=f"^{re.escape(str(other))}: use_dora is set"):
-        merge({save("a"): 1.0, other: 1.0})
+WIDE = tuple(replace(module, out_features=16) for module in LAYOUT)
+REFUSALS: dict[str, tuple[list[float], dict[str, Any], MergeRecipe, type[LoraMetaError], str]] = {
+    "no plain LoRA": ([1, 1], {"use_dora": True}, MergeRecipe(), AdapterError, ".*b: use_dora"),
+    "another base": ([1, 1], {"base": "org/other"}, MergeRecipe(), AdapterError, ".*org/other"),
+    "other sizes": ([1, 1], {"layout": WIDE}, MergeRecipe(), AdapterError, ".*is 16 × 8, in"),
+    "ranks": ([1, 1], {"rank": 3}, MergeRecipe(combine="factors"), RecipeError, ".*rank 2, 3"),
+    "only zeros": ([0, 0], {}, MergeRecipe(), UsageError, "the weights are 0, 0"),
+    "nan": ([1, np.nan], {}, MergeRecipe(), UsageError, "the weights are 1, nan"),
+    "infinite": ([1, np.inf], {}, MergeRecipe(), UsageError, "the weights are 1, inf"),
+}
 
 
-def test_base_models_that_differ_are_refused(save: Callable[..., Path]) -> None:
-    one, other = save("a"), save("b", base="org/other")
-    with pytest.raises(AdapterError, match=r"trained for base/tiny, .*b for org/other"):
-        merge({one: 1.0, other: 1.0})
-
-
-def test_modules_of_other_sizes_are_refused(save: Callable[..., Path]) -> None:
-    wide = tuple(type(m)(m.name, m.in_features, 16) for m in LAYOUT)
-    with pytest.raises(AdapterError, match=r"is 16 × 8 in .* and 8 × 8 in"):
-        merge({save("a"): 1.0, save("b", layout=wide): 1.0})
-
-
-@pytest.mark.parametrize("weights", [[], [0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0]])
-def test_weights_that_cannot_be_used_are_refused(
-    weights: list[float], save: Callable[..., Path]
+@pytest.mark.parametrize("name", list(REFUSALS))
+def test_adapters_and_weights_that_do_not_fit_are_refused(
+    name: str, save: Callable[..., Path]
 ) -> None:
-    with pytest.raises(UsageError, match="expected finite numbers that are not all zero"):
-        merge({save(f"a{i}"): weight for i, weight in enumerate(weights)})
-
-
-def test_factors_of_differing_ranks_are_refused_before_any_work(save: Callable[..., Path]) -> None:
-    with pytest.raises(RecipeError, match="have rank 2, 3, which cannot be averaged"):
-        merge({save("a"): 1.0, save("b", rank=3): 1.0}, MergeRecipe(combine="factors"))
+    (one, other), settings, recipe, error, message = REFUSALS[name]
+    with pytest.raises(error, match=f"^{message}"):
+        merge({save("a"): one, save("b", **settings): other}, recipe)
+    with pytest.raises(UsageError, match="the weights are none"):
+        merge({})
 
 
 @pytest.mark.parametrize("combine", list(COMBINERS))
@@ -266,11 +257,14 @@ def test_values_that_are_not_finite_are_refused_with_their_place(
     assert not (tmp_path / "m").exists()
 
 
-def test_settings_that_exclude_each_other_are_refused() -> None:
-    with pytest.raises(RecipeError, match="exclude each other"):
-        MergeRecipe.of(rank=4, max_size=1000)
-    with pytest.raises(RecipeError, match="factors keeps the rank"):
-        MergeRecipe.of(combine="factors", max_size=1000)
+@pytest.mark.parametrize(
+    "settings",
+    [{"rank": 4, "max_size": 1000}, {"combine": "factors", "max_size": 1000}, {"max_size": "2XB"}],
+)
+def test_settings_that_cannot_be_used_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match="max_size"):
+        MergeRecipe.of(**settings)
+    assert MergeRecipe.of(max_size="2MB").max_size == 2_000_000
 
 
 def test_a_merge_without_a_callback_shows_its_progress(
@@ -314,11 +308,11 @@ def test_the_license_on_a_folders_card_is_stated(
 ) -> None:
     folder = save("a")
     (folder / "README.md").write_text(card)
-    assert merge({folder: 1.0}).provenance()["adapters"][0]["licenses"] == [license_]
+    assert merge({folder: 1.0}).provenance["adapters"][0]["licenses"] == [license_]
 
 
 def test_an_adapter_from_a_folder_is_recorded_without_its_path(save: Callable[..., Path]) -> None:
-    assert merge({save("a"): 1.0}).provenance()["adapters"][0]["adapter"] == "local adapter"
+    assert merge({save("a"): 1.0}).provenance["adapters"][0]["adapter"] == "local adapter"
 
 
 # --- banks --------------------------------------------------------------------------------------
@@ -326,20 +320,19 @@ def test_an_adapter_from_a_folder_is_recorded_without_its_path(save: Callable[..
 
 def test_entries_of_a_pack_are_merged_in_full_coordinates(tmp_path: Path) -> None:
     bank = Bank.embedded()
-    names = {"general": 1.0, bank.index.entries[3].adapter: -0.5}
-    merging = merge(names, MergeRecipe(rank=32))
-    module = merging.combined(0)
-    basis = bank.basis
-    assert basis is not None
-    general = bank.index.general
-    assert general is not None
-    V, U = basis.module(bank.layout[0].name)
+    assert bank.basis is not None
+    assert bank.index.general is not None
+    entries: list[IndexEntry | GeneralEntry] = [bank.index.general, bank.index.entries[3]]
+    module = bank.layout[0].name
+    V, U = bank.basis.module(module)
     expected = np.zeros((len(U), V.shape[1]))
-    entries: list[IndexEntry | GeneralEntry] = [general, bank.index.entries[3]]
-    for (_, weight), entry in zip(names.items(), entries, strict=True):
-        file = bank.adapter(entry)
-        A, B = (file.tensor(bank.layout[0].name, factor) for factor in FACTORS)
+    for weight, entry in zip((1.0, -0.5), entries, strict=True):
+        A, B = bank.adapter(entry).factors(module)
         expected += weight * entry.scaling * (U @ B) @ (A @ V)
-    np.testing.assert_allclose(module.B @ module.A, expected, atol=1e-5)
-    assert module.kept == pytest.approx(module.total)
-    assert [row["weight"] for row in merging.provenance()["adapters"]] == [1.0, -0.5]
+    names = {"general": 1.0, bank.index.entries[3].adapter: -0.5}
+    folder = merge(names, MergeRecipe(rank=32, dtype="float32")).save_pretrained(tmp_path / "m")
+    A, B = AdapterFile(folder / WEIGHTS_FILE).factors(module)
+    np.testing.assert_allclose(B @ A, expected, atol=1e-5)
+    recipe = json.loads((folder / RECIPE_FILE).read_bytes())
+    assert recipe["kept"] == pytest.approx(1)
+    assert [row["weight"] for row in recipe["adapters"]] == [1.0, -0.5]

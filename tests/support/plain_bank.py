@@ -36,10 +36,10 @@ def _write(folder: Path) -> None:
     chosen = np.linspace(0, len(whole) - 1, SIZE).round().astype(int).tolist()
     entries = []
     for entry in (whole.index.entries[i] for i in chosen):
-        path, file = folder / adapter_path(entry.name), whole.adapter(entry)
+        path, file = folder / adapter_path(entry.name), whole.unpacked(entry)
         pairs = []
         for module in whole.layout:
-            A, B = whole.expand(module.name, *file.factors(module.name))
+            A, B = file.factors(module.name)
             pairs.append(exact([A], [B], [1.0], [entry.scaling], RANK))
         write_tensors(path, whole.layout, RANK, "bfloat16", pairs)
         changes = {"rank": RANK, "scaling": 1.0, "size": path.stat().st_size,

@@ -1,0 +1,145 @@
+"""Adapters that a user names: folders, Hub repos, and entries of a bank."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hf_lorameta.bank.adapter_repo import check_base_model, stated_license
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import GeneralEntry
+from hf_lorameta.errors import AdapterError, UsageError, sanitize
+from hf_lorameta.files import sha256
+from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
+from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
+from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import is_repo_id
+from hf_lorameta.pipeline.adapter_folder import (
+    fetch_adapter,
+    generated_parts,
+    naming,
+    read_provenance,
+    similar_adapter,
+)
+
+UNKNOWN = "unknown"
+"""Stands for a license that is not stated."""
+
+
+class NamedAdapter(NamedTuple):
+    """A plain LoRA adapter, found by its name.
+
+    Attributes:
+        config: PEFT's settings.
+        weights: its file, with factors in the sizes of the base model.
+        facts: what ``recipe.json`` says of it: ``adapter``, its public name; ``revision``, its
+            commit; ``sha256`` of the weights; ``licenses``; whether it is ``private`` and whether
+            the name is ``published`` on the Hub; ``generated``, which rows it was made with, see
+            `hf_lorameta.pipeline.adapter_folder.generated_parts`.
+    """
+
+    config: LoraConfig
+    weights: AdapterFile
+    facts: Mapping[str, Any]
+
+
+def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapter:
+    """Find an adapter by name, and check it.
+
+    Args:
+        name: a folder; a Hub id, ``user/adapter`` or ``user/adapter@revision``; or the name of an
+            entry of the bank, ``local/task`` or ``local--task``.
+        hub: client.
+        open_bank: opens the bank, if the name needs it.
+
+    Raises:
+        UsageError: no adapter has that name.
+        AdapterError: it is damaged, or no plain LoRA of one rank.
+        HubError: a repo does not exist or the Hub cannot be reached.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _in_folder(folder, name)
+    repo_id, _, revision = name.partition("@")
+    if not is_repo_id(repo_id) or repo_id.startswith("local/"):
+        return _in_bank(name, open_bank())
+    repo = hub.resolve(repo_id, "model", revision or None, blobs=True)
+    found = _in_folder(fetch_adapter(repo, hub), name)
+    facts = {
+        "adapter": repo.repo_id,
+        "revision": repo.sha,
+        "licenses": [repo.license or UNKNOWN],
+        "private": repo.private,
+        "published": not repo.private,
+    }
+    return found._replace(facts={**found.facts, **facts})
+
+
+def _in_folder(folder: Path, name: str) -> NamedAdapter:
+    with naming(name):
+        config, weights = check_adapter(folder)
+    facts = {
+        "adapter": "local adapter",  # no path
+        "revision": None,
+        "sha256": sha256(weights.path),
+        "licenses": [stated_license(folder) or UNKNOWN],
+        "private": True,
+        "published": False,
+        "generated": generated_parts(read_provenance(folder)[0]),
+    }
+    return NamedAdapter(config, weights, facts)
+
+
+def _in_bank(name: str, bank: Bank) -> NamedAdapter:
+    index = bank.index
+    entries = [entry for entry in index.adapters if entry.name == name]
+    entries += [entry for entry in index.entries if entry.adapter == name]
+    if not entries:
+        raise UsageError(
+            f"{sanitize(name)} is neither a folder, nor a Hub id of the form user/adapter, nor an "
+            f"adapter of the bank {bank.id}",
+            hint=similar_adapter(Path(name).expanduser())
+            or "hf-lorameta bank list shows the names of a bank's adapters",
+        )
+    entry = entries[0]
+    facts: dict[str, Any] = {"sha256": entry.sha256, "generated": ()}
+    if isinstance(entry, GeneralEntry):
+        facts |= {
+            "adapter": f"{bank.id}: {name}",
+            "revision": bank.revision,
+            "licenses": sorted({task.license or UNKNOWN for task in entry.tasks}),
+            "private": False,
+            "published": False,
+        }
+    else:
+        facts |= {
+            "adapter": entry.adapter,
+            "revision": entry.adapter_revision,
+            "licenses": [entry.license or UNKNOWN],
+            "private": entry.private,
+            "published": index.published,
+        }
+    base = index.base_model, entry.rank, entry.scaling, index.base_revision
+    return NamedAdapter(LoraConfig(*base, task_type="CAUSAL_LM"), bank.unpacked(entry), facts)
+
+
+def common_layout(adapters: Mapping[str, NamedAdapter]) -> Layout:
+    """Return all modules that adapters of one base model change, in canonical order.
+
+    Raises:
+        AdapterError: base models differ, or a module has other sizes in another adapter.
+    """
+    known: dict[str, Module] = {}
+    base_model = next(iter(adapters.values())).config.base_model
+    for name, adapter in adapters.items():
+        with naming(name):
+            check_base_model(adapter.config, base_model or f"its id in {CONFIG_FILE}")
+            for module in adapter.weights.layout:
+                other = known.setdefault(module.name, module)
+                if module != other:
+                    raise AdapterError(
+                        f"{sanitize(module.name)} is {module.out_features} × {module.in_features}, "
+                        f"in another adapter {other.out_features} × {other.in_features}",
+                        hint="name adapters of one base model",
+                    )
+    return tuple(sorted(known.values(), key=lambda module: canonical_order(module.name)))
