@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shlex
 import sys
 from importlib import metadata
 from os import environ
@@ -13,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import constants
 
 from hf_lorameta.errors import MissingExtraError
+from hf_lorameta.quoting import shell
 
 DISTRIBUTION = "hf-lorameta"
 
@@ -93,7 +93,7 @@ def pip_install(*arguments: str) -> str:
     pip = [sys.executable, "-m", "pip", "install"]
     if importlib.util.find_spec("pip") is None:
         pip = ["uv", "pip", "install", "--python", sys.executable]
-    return shlex.join([*pip, *arguments])
+    return shell(*pip, *arguments)
 
 
 def _pip_url(origin: dict[str, Any]) -> str:

@@ -34,10 +34,11 @@ Example:
     ['leave out train=, or add rows']
 """
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from hf_lorameta.quoting import python_literal, shell_word
 
 
 def sanitize(name: str) -> str:
@@ -87,7 +88,7 @@ def as_flag(option: Option) -> str:
     name = _OPPOSITES[option.name] if option.value is False else option.name
     flag = f"--{name.replace('_', '-')}"
     has_value = option.value is not None and not isinstance(option.value, bool)
-    return f"{flag} {shlex.quote(str(option.value))}" if has_value else flag
+    return f"{flag} {shell_word(str(option.value))}" if has_value else flag
 
 
 def command_line(option: Option) -> str:
@@ -97,8 +98,8 @@ def command_line(option: Option) -> str:
 
 def in_python(option: Option) -> str:
     """Spell an option as an argument in Python."""
-    value = "" if option.value is None else repr(option.value)
-    return f"{option.change} {option.name}={value}"
+    value = python_literal(option.value) if isinstance(option.value, str) else repr(option.value)
+    return f"{option.change} {option.name}={'' if option.value is None else value}"
 
 
 def in_words(advice: Sequence[Advice], spell: Callable[[Option], str]) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -14,6 +13,7 @@ from hf_lorameta.environment import DISTRIBUTION, remote_requirement
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF, packaged_path
+from hf_lorameta.quoting import shell
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -105,7 +105,7 @@ def install_command(extra: str, settings: Settings) -> str:
         requirement = f"{DISTRIBUTION}[{extra}] @ {url}"
     if requirement is None:
         return f"pip install '.[{extra}]'  # in a clone of {DISTRIBUTION}"
-    return shlex.join(["pip", "install", requirement])
+    return shell("pip", "install", requirement)
 
 
 def line_limits(settings: Settings) -> dict[str, dict[str, Any]]:

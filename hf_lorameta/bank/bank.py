@@ -50,6 +50,7 @@ from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
 from hf_lorameta.method.output_prior import PLAIN_DECODERS, OutputPrior
+from hf_lorameta.quoting import shell
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
@@ -348,7 +349,8 @@ class Bank:
         """Return the arrays of the fitted neural rule; raise `BankError` if there is none."""
         if NEURAL_FILE not in self.index.files:
             raise BankError(
-                f"{self.id} holds no neural rule", hint=f"hf-lorameta bank fit {self.folder}"
+                f"{self.id} holds no neural rule",
+                hint=shell("hf-lorameta", "bank", "fit", str(self.folder)),
             )
         return load_arrays(self.verified_file(NEURAL_FILE))
 
@@ -421,7 +423,8 @@ class Bank:
         if self._files.remote is not None:
             raise BankError(
                 f"{self.id} is on the Hub and cannot be changed here",
-                hint=f"hf download {self.id} --repo-type dataset --local-dir DIR, then name DIR",
+                hint=f"hf download {shell(self.id)} --repo-type dataset --local-dir DIR, then name "
+                "DIR",
             )
         self.split_shards()
 

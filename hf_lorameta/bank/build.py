@@ -46,6 +46,7 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.quoting import shell_word
 from hf_lorameta.tables import plural
 from hf_lorameta.types import StageProgress, no_progress
 
@@ -168,7 +169,10 @@ def refuse_to_drop(folder: Path, names: Sequence[str]) -> None:
         raise BankError(
             f"{folder} holds a bank that would lose {plural(len(names), 'adapter')}, such as "
             f"{names[0]}",
-            hint=["name another folder", f"add to it: hf-lorameta bank add {folder} MANIFEST"],
+            hint=[
+                "name another folder",
+                f"add to it: hf-lorameta bank add {shell_word(str(folder))} MANIFEST",
+            ],
         )
 
 

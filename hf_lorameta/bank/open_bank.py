@@ -8,6 +8,7 @@ from hf_lorameta.errors import BankError, Option, UsageError
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.quoting import shell_word
 
 
 def open_bank(
@@ -70,7 +71,8 @@ def require_bank(bank: str | None, base: str | None, *, hub: Hub | None = None) 
     if found is None:
         raise BankError(
             f"this package has no bank for {base}, expected one of {', '.join(EMBEDDED)}",
-            hint=f"hf-lorameta bank search --base {base} lists those that others have published",
+            hint=f"hf-lorameta bank search --base {shell_word(str(base))} lists those that others "
+            "have published",
         )
     return found
 

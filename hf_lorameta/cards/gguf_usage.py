@@ -31,7 +31,7 @@ def render_modelfile(base_model: str, columns: Columns | None = None) -> str:
     """
     name = " ".join(base_model.split())
     form = columns.prompt_of("\0") if columns else "\0"
-    is_text = not any(mark in form for mark in ("{{", "}}", '"""'))
+    is_text = not any(mark in f'{form}"""'[:-1] for mark in ("{{", "}}", '"""'))
     shown = form.replace("\0", _FIELD) if is_text else _FIELD
     return f'''# {BASE_FILE} is a GGUF of {name}; any quantization will do.
 FROM ./{BASE_FILE}

@@ -3,15 +3,14 @@
 An escaped value starts no markup, ends no table cell and stays on its line.
 """
 
-import json
 import re
-import shlex
 import unicodedata
 from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_lorameta import quoting
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.tables import plural
@@ -123,9 +122,9 @@ def _environment() -> "jinja2.Environment":
         "number": number,
         "option": as_option,
         "plural": plural,
-        "python": _python,
+        "python": lambda value: Markdown(quoting.python_literal(value)),
         "score": _score,
-        "shell": shell,
+        "shell": lambda value: Markdown(quoting.shell_word(value)),
     }
     return environment
 
@@ -138,15 +137,5 @@ def _license(stated: str | None) -> Markdown:
     return code(stated) if stated else Markdown("unknown")
 
 
-def _python(value: str) -> Markdown:
-    """Format text as a Python string literal."""
-    return Markdown(json.dumps(clean(value), ensure_ascii=False))
-
-
 def _score(value: float | None) -> Markdown:
     return Markdown("–") if value is None else number(value)
-
-
-def shell(*arguments: str) -> Markdown:
-    """Quote arguments for a POSIX shell, on one line."""
-    return Markdown(shlex.join(map(clean, arguments)))

@@ -6,7 +6,6 @@ of a public one, no local path, and no name of a private dataset.
 """
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from hf_lorameta.bank.index import EMBEDDED_BANK, FAR_RATIO, NO_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
-from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render, shell
+from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
@@ -27,6 +26,7 @@ from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.quoting import shell, shell_word
 from hf_lorameta.recipe import Recipe
 
 CARD_FILE = "README.md"
@@ -194,9 +194,9 @@ def _vllm_command(card: CardData, repo_id: str | None, folder: str) -> Markdown:
         paths = card.routing.paths
         modules = [f"{path.rpartition('/')[2]}={folder}/{path}" for path in paths]
         arguments += ["--max-loras", str(len(paths)), "--lora-modules", *modules]
-        return shell(*arguments)
+        return Markdown(shell(*arguments))
     variables = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_PLUGINS=lora_hf_hub_resolver")
-    repos = f"VLLM_LORA_RESOLVER_HF_REPO_LIST={shlex.quote(repo_id or '')}"
+    repos = f"VLLM_LORA_RESOLVER_HF_REPO_LIST={shell_word(repo_id or '')}"
     return Markdown(" ".join([*variables, repos, shell(*arguments)]))
 
 
@@ -255,7 +255,7 @@ def generation_options(
 def as_arguments(options: Mapping[str, object]) -> list[str]:
     """Return options as arguments of a command; those without a value are left out."""
     stated = {name: value for name, value in options.items() if value not in (None, "")}
-    return [word for name, value in stated.items() for word in (f"--{name}", clean(str(value)))]
+    return [word for name, value in stated.items() for word in (f"--{name}", str(value))]
 
 
 def _reproduce_lines(card: CardData) -> Markdown:

@@ -5,6 +5,7 @@ from hf_lorameta.data.columns.choices import show_choices
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import join_inputs
 from hf_lorameta.data.prompt import join_instruction
+from hf_lorameta.quoting import python_literal
 from hf_lorameta.types import Row
 
 EXAMPLE_CHARACTERS = 800
@@ -16,17 +17,17 @@ def prompt_code(columns: Columns) -> str:
 
     Example:
         >>> print(prompt_code(Columns(instruction="instruction", input="input", output="output")))
-        prompt = 'the instruction of a row\\n\\nInput: the input of a row\\nOutput:'
+        prompt = "the instruction of a row\\n\\nInput: the input of a row\\nOutput:"
         >>> print(prompt_code(Columns(input=("context", "question"), output="answer")))
-        prompt = 'Context: …\\nQuestion: …'
+        prompt = "Context: …\\nQuestion: …"
         >>> print(prompt_code(Columns(messages="messages")))
-        prompt = 'a question\\n\\nits answer\\n\\nthe next question'
+        prompt = "a question\\n\\nits answer\\n\\nthe next question"
     """
     instruction = columns.instruction_text or ""
     if columns.instruction_of_input and not instruction:
         instruction = "the instruction of a row"
     text = _input(columns) or ("" if instruction else "the beginning of a text")
-    return f"prompt = {join_instruction(instruction, text, columns.template)!r}"
+    return f"prompt = {python_literal(join_instruction(instruction, text, columns.template))}"
 
 
 def _input(columns: Columns) -> str:
@@ -45,11 +46,11 @@ def example_code(row: Row) -> Markdown:
 
     Example:
         >>> print(example_code(("1+1=\\n```", "2\\u202e")))
-        prompt = '1+1=\\n```'
-        answer = '2\\u202e'
+        prompt = "1+1=\\n```"
+        answer = "2\\u202e"
     """
     prompt, answer = row
-    return Markdown(f"prompt = {prompt!r}\nanswer = {answer!r}")
+    return Markdown(f"prompt = {python_literal(prompt)}\nanswer = {python_literal(answer)}")
 
 
 def is_example(row: Row) -> bool:

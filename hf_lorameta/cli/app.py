@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from hf_lorameta.errors import (
     in_words,
     problem_of,
 )
+from hf_lorameta.quoting import shell
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
 """Commands that read a dataset, so that one with another option can be proposed."""
@@ -168,7 +168,7 @@ def _propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
         typer.echo(printable(f"One row as {as_flag(option)} would read it:"), err=True)
         typer.echo(printable(show_row(error.row)), err=True)
     flag = as_flag(option)
-    return f"hf-lorameta {shlex.join(_without(arguments, flag.split()[0], '--token'))} {flag}"
+    return f"hf-lorameta {shell(*_without(arguments, flag.split()[0], '--token'))} {flag}"
 
 
 def _without(arguments: Sequence[str], *options: str) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.cli.output import megabytes
+from hf_lorameta.quoting import shell
 from hf_lorameta.tables import plural, table
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def discovery_report(found: "Discovery", output: Path) -> str:
     if found.more:
         lines.append("the Hub lists more adapters: raise --limit to look at them")
     if entries:
-        lines.append(f"next: hf-lorameta bank build {output} -o my-bank")
+        lines.append(f"next: {shell('hf-lorameta', 'bank', 'build', str(output), '-o', 'my-bank')}")
     return "\n".join(lines)
 
 
@@ -133,5 +134,5 @@ def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
             f"--base {base} --dry-run says how long that takes"
         )
     lines = [f"{bank.repo_id}: {about(bank)}" for bank in banks]
-    command = f"hf-lorameta push DATASET --base {base} --bank {banks[0].repo_id}"
+    command = shell("hf-lorameta", "push", "DATASET", "--base", base, "--bank", banks[0].repo_id)
     return "\n".join([*lines, "", f"use one if you trust its owner: {command}"])

@@ -18,6 +18,7 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import AdapterError, Option, UsageError
+from hf_lorameta.quoting import shell
 
 if TYPE_CHECKING:
     from hf_lorameta.data.columns.columns import Columns
@@ -71,7 +72,7 @@ def export(
     size = output.stat().st_size
     source = f" (from the Hub: {SMOLLM2_GGUF})" if base_model == SMOLLM2 else ""
     log(quiet, f"llama.cpp, with {base_model} as base.gguf{source}:")
-    log(quiet, f"llama-server -m base.gguf --lora {output}")
+    log(quiet, shell("llama-server", "-m", "base.gguf", "--lora", str(output)))
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
     emit(json, data, lambda: str(output))
 

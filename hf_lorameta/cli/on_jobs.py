@@ -1,7 +1,6 @@
 """Commands with ``--on jobs``: the price, the job with its log, and what it published."""
 
 import logging
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from hf_lorameta.cli.options import Request
 from hf_lorameta.cli.output import emit
 from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.quoting import shell
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -64,7 +64,7 @@ def run_on_jobs(
         price += f" at ${hourly:.2f} per hour: at most ${most:.2f}"
     data = {**facts, "flavor": flavor, "timeout": timeout, "hourly": hourly, "dollars": most}
     if dry_run:
-        command = shlex.join(["hf-lorameta", *arguments])
+        command = shell("hf-lorameta", *arguments)
         emit(json, data | {"arguments": arguments}, lambda: f"{price}\nwould run {command}")
         return
     logger.info(price)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 import typer
 
 from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.quoting import shell_word
 from hf_lorameta.types import StageProgress
 
 _REPORT_SECONDS = 10.0
@@ -86,7 +86,7 @@ def push_command(folder: Path, repo_id: str | None = None) -> str:
         "hf-lorameta push --from 'my adapter' --repo-id user/name"
     """
     repo_id = repo_id or "user/name"
-    return f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {shlex.quote(repo_id)}"
+    return f"hf-lorameta push --from {shell_word(str(folder))} --repo-id {shell_word(repo_id)}"
 
 
 def report_pull_request(create_pr: bool, url: str) -> None:

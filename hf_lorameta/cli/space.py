@@ -7,6 +7,7 @@ import typer
 
 from hf_lorameta.cli.options import BankBaseOption, JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, log
+from hf_lorameta.quoting import shell_word
 
 app = typer.Typer(
     help="Build or deploy the web page, a Gradio Space.",
@@ -42,7 +43,10 @@ def build(
 
     log(quiet, "Copying the pages and this package")
     files = build_space(output, bank=bank, base=base, revision=bank_revision, hub=Hub(token))
-    log(quiet, f"Try it: cd {output} && pip install -r requirements.txt && python app.py")
+    log(
+        quiet,
+        f"Try it: cd {shell_word(str(output))} && pip install -r requirements.txt && python app.py",
+    )
     emit(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
 
 

@@ -7,7 +7,6 @@ that anyone can type. The adapter stays in this package's cache, for ``hf-lorame
 
 import importlib.util
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.adapter_folder import FILES
+from hf_lorameta.quoting import shell
 
 if TYPE_CHECKING:
     from hf_lorameta.localhub import LocalHub
@@ -119,7 +119,7 @@ def _try_command(folder: Path) -> str:
     lines = TRAIN_FILE.read_text(encoding="utf-8").splitlines()
     inputs = [json.loads(line)["input"] for line in lines]
     template = "{}".join(shared_ends(inputs)).replace("\n", "\\n")
-    return shlex.join(["hf-lorameta", "try", str(folder), "--template", template])
+    return shell("hf-lorameta", "try", str(folder), "--template", template)
 
 
 def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, str]:
@@ -134,7 +134,7 @@ def _run(
     arguments: list[str], environment: dict[str, str], say: Callable[[str], None], quiet: bool
 ) -> dict[str, Any]:
     """Run a command of this package, which shows its messages, and return its JSON."""
-    say(f"\n$ hf-lorameta {shlex.join(arguments)}")
+    say(f"\n$ hf-lorameta {shell(*arguments)}")
     command = [sys.executable, "-m", "hf_lorameta", *arguments, "--json"]
     command += ["--quiet"] if quiet else []
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)

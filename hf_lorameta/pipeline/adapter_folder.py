@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+from hf_lorameta.quoting import shell_word
 
 RECIPE_FILE = "recipe.json"
 COEFFICIENTS_FILE = "coefficients.json"
@@ -73,7 +73,7 @@ def locate_adapter(
     if folder.is_dir() and str(name):
         return folder
     if folder.exists() or not is_repo_id(str(name)):
-        data = shlex.quote(str(name)) if is_local(name) else "user/name"
+        data = shell_word(str(name)) if is_local(name) else "user/name"
         raise AdapterError(
             f"{str(name) or 'an empty name'} is neither a folder nor a Hub id of the form "
             "user/adapter",

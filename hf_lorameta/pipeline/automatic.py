@@ -14,6 +14,7 @@ from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import LoraMetaError, MissingExtraError, NotFoundError
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.quoting import shell
 from hf_lorameta.recipe import Recipe
 
 NO_BASE = "HF_LORAMETA_NO_BASE"
@@ -69,7 +70,9 @@ def obstacle_to_running(session: Session) -> LoraMetaError | None:
     name, revision = session.bank.index.base_model, session.bank.index.base_revision
     if session.has_model or find_at_hand(name, revision):
         return None
-    return NotFoundError("the base model is not on this machine", hint=f"hf download {name}")
+    return NotFoundError(
+        "the base model is not on this machine", hint=shell("hf", "download", name)
+    )
 
 
 def missing_extra() -> MissingExtraError | None:

@@ -11,7 +11,6 @@ The steps, for the command line, the Python API and the Space alike: `target_for
 
 import re
 import secrets
-import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +42,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     is_own_file,
     read_adapter,
 )
+from hf_lorameta.quoting import shell_word
 
 STAGING_FOLDER = "staging"
 
@@ -279,7 +279,7 @@ def command_to_publish(folder: Path, target: Target, replace: bool) -> str:
         flags += " --create-pr"
     elif replace:
         flags += " --overwrite"
-    return f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}{flags}"
+    return f"hf-lorameta push --from {shell_word(str(folder))} --repo-id {target.repo_id}{flags}"
 
 
 def _staging_root() -> Path:

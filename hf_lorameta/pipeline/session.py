@@ -17,6 +17,7 @@ from hf_lorameta.errors import HubError, UsageError
 from hf_lorameta.hub.base_model import LOCAL_HINT, locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.form import in_form_of
+from hf_lorameta.quoting import shell_word
 
 LoadedModel: TypeAlias = tuple[Any, Any]
 """A causal LM of transformers, on the CPU, and its tokenizer."""
@@ -119,7 +120,9 @@ class Session:
         except HubError as error:
             if index.number:  # the bank is for the model of this name, not for one in a folder
                 error.advice = tuple(part for part in error.advice if part != LOCAL_HINT)
-                error.advise(f"fetch it where the Hub answers: hf download {index.base_model}")
+                error.advise(
+                    f"fetch it where the Hub answers: hf download {shell_word(index.base_model)}"
+                )
             raise
         return TorchEvaluator(folder)
 

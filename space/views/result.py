@@ -1,14 +1,14 @@
 """Step 3: heading, answers, code, also for another base model. All texts are escaped."""
 
-import json
 import re
-import shlex
 
-from hf_lorameta.cards.gguf_usage import BASE_FILE, render_modelfile
+from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, render_modelfile
+from hf_lorameta.cards.markdown import clean
 from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
 from hf_lorameta.pipeline.budget import FIT_ROWS, holds_labels
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.quoting import fenced, python_literal, shell, shell_file
 from settings import Settings, install_command
 from views.blocks import render
 from work.planning import DatasetRequest, PlanResult
@@ -85,41 +85,37 @@ def usage_markdown(
     plan, text = result.plan, example_input(result) or "An input"
     base_model, columns = plan.bank.index.base_model, plan.dataset.columns
     known = base_model == SMOLLM2
-    fetch = f"# {BASE_FILE}: a GGUF of {base_model}, in any quantization"
+    fetch = f"# {BASE_FILE}: a GGUF of {clean(base_model)}, in any quantization"
     if known:
         repo, _, file = SMOLLM2_GGUF.rpartition("/")
         fetch = f"hf download {repo} {file} --local-dir . && mv {file} {BASE_FILE}"
-    folder = shlex.quote(name)
-    unzip = f"unzip {shlex.quote(f'{name[2:]}.zip')} -d {folder}\n" if name.startswith("./") else ""
-    program = render(
-        "result.program",
-        name=name,
-        base_model=base_model,
-        prompt=json.dumps(columns.prompt_of(text), ensure_ascii=False),
-    )
-    export = f"hf-lorameta export {folder} -o adapter.gguf"
+    is_folder = name.startswith("./")
+    unzip = f"{shell('unzip', f'{name[2:]}.zip', '-d', name)}\n" if is_folder else ""
+    texts = {"name": name, "base_model": base_model, "prompt": columns.prompt_of(text)}
+    program = render("result.program", **{key: python_literal(t) for key, t in texts.items()})
+    export = shell("hf-lorameta", "export", name, "-o", GGUF_FILE)
+    end_of_options = ["--"] if text.startswith("-") else []
     install = install_command("gguf", settings)
     train = install_command("eval", settings)
-    modelfile = render_modelfile(base_model, columns)
     parts = [
         ("#### Transformers", ""),
         ("bash", f"{unzip}pip install torch transformers peft"),
         ("python", program),
         ("#### llama.cpp", ""),
         ("bash", f"{install}\n{fetch}"),
-        ("bash", f"hf-lorameta try {folder} --base {BASE_FILE} --prompt {shlex.quote(text)}"),
-        ("bash", f"{export}\nllama serve -m {BASE_FILE} --lora adapter.gguf"),
+        ("bash", shell("hf-lorameta", "try", name, "--base", BASE_FILE, "--prompt", text)),
+        ("bash", f"{export}\nllama serve -m {BASE_FILE} --lora {GGUF_FILE}"),
         ("#### Ollama, after the first lines of llama.cpp", ""),
         (
             "bash",
-            f"{export}\ncat > Modelfile <<'EOF'\n{modelfile}EOF\n"
-            "ollama create my-adapter -f Modelfile\n"
-            f"ollama run my-adapter {shlex.quote(text)}",
+            f"{export}\n{shell_file(render_modelfile(base_model, columns), MODELFILE)}\n"
+            f"ollama create my-adapter -f {MODELFILE}\n"
+            f"{shell('ollama', 'run', 'my-adapter', *end_of_options, text)}",
         ),
         ("#### Train it further on your rows, on your own machine", ""),
         ("bash", f"{train}\n{request.command('--train', str(TRAINING_ROWS), '-o', 'my-adapter')}"),
     ]
-    return "\n\n".join(_fenced(code, head) if code else head for head, code in parts)
+    return "\n\n".join(fenced(code, head) if code else head for head, code in parts)
 
 
 def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings) -> str:
@@ -139,20 +135,9 @@ def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings)
     return render(
         "result.other_base",
         plan=plan,
-        here=_fenced(f"{install}\n{request.command(*options, '-o', 'my-adapter')}", "bash"),
-        on_jobs=_fenced(on_jobs, "bash") if request.dataset else "",
+        here=fenced(f"{install}\n{request.command(*options, '-o', 'my-adapter')}", "bash"),
+        on_jobs=fenced(on_jobs, "bash") if request.dataset else "",
     )
-
-
-def _fenced(code: str, language: str) -> str:
-    """Return a block of code in Markdown, with a fence that the code does not contain.
-
-    Example:
-        >>> _fenced("a", "bash"), _fenced("```", "bash")
-        ('```bash\\na\\n```', '````bash\\n```\\n````')
-    """
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", code)), 3)
-    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def card_body(card: str) -> str:

@@ -5,7 +5,6 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 """
 
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.quoting import shell
 from hf_lorameta.recipe import Recipe
 from work.jobs import Job, SpaceError
 from work.reader_process import read, report_rows
@@ -86,10 +86,12 @@ class DatasetRequest:
 
     def command(self, *options: str, verb: str = "generate") -> str:
         """Return the command that generates an adapter for this dataset in a terminal."""
-        words = ["hf-lorameta", verb, self.name]
-        for name, value in self.chosen.items():
-            words += [f"--{name}", as_option(value)]
-        return shlex.join([*words, *options])
+        name = f"./{self.name}" if self.name.startswith("-") else self.name  # else an option
+        words = ["hf-lorameta", verb, name]
+        for option, value in self.chosen.items():
+            is_prompt = option in ("instruction", "template")
+            words += [f"--{option}", as_option(value) if is_prompt else value]
+        return shell(*words, *options)
 
 
 def fitting(request: DatasetRequest) -> DatasetRequest:

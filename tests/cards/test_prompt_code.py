@@ -68,7 +68,7 @@ def test_an_example_is_two_lines_of_python_whatever_it_holds(row: tuple[str, str
 
 def test_only_the_card_of_a_public_dataset_has_an_example() -> None:
     public = replace(PLAIN, example=("a true\nrow", "its label"))
-    assert "prompt = 'a true\\nrow'\nanswer = 'its label'\n```" in render_card(public, "me/x")
+    assert 'prompt = "a true\\nrow"\nanswer = "its label"\n```' in render_card(public, "me/x")
     for hidden in (of_dataset(public, private=True), of_dataset(public, id=None)):
         assert "a true" not in render_card(hidden, "me/x")
         assert "none of its rows are in this repo" in render_card(hidden, "me/x")

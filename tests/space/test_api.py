@@ -184,7 +184,7 @@ def test_errors_state_cause_and_remedy(
     assert "was not found" in call_error("/plan", dataset=secret, token=other.token)
     message = call_error("/plan", dataset=odd)
     assert "all columns: left, right" in message
-    assert "To go on, add columns='input=" in message
+    assert 'To go on, add columns="input=' in message
     assert "Rank must be" in call_error("/plan", dataset=repo, rank=100_000)
     assert "has no {input} or {prompt}" in call_error("/plan", dataset=repo, template="Say it.")
     assert "Publishing needs an account" in call_error("/push", dataset=repo)

@@ -498,8 +498,6 @@ def test_the_code_to_use_an_adapter_runs_as_it_is(guest_book: Plan, tmp_path: Pa
     compile(program, "program", "exec")
     assert f"prompt = {json.dumps(prompt)}\n" in program
     commands = [code for kind, code in blocks_of if kind == "bash"]
-    modelfile = next(code for code in commands if '\nTEMPLATE """Sort it.\n' in code)
-    assert "\nEOF\nollama create" in modelfile
     for code in commands:
         subprocess.run(["bash", "-n", "-c", code], check=True)
     lines = [line for code in commands for line in code.splitlines()]

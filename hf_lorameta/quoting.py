@@ -1,0 +1,81 @@
+"""Quote texts that others chose in what people paste: shell commands, Python code, Markdown.
+
+Whatever a quoted text holds, it ends neither its quotes nor its block, and arrives unchanged. All
+code that is shown to be pasted is quoted here.
+"""
+
+import json
+import re
+import shlex
+
+_AS_THEY_ARE = " _./:,="
+"""Characters besides letters and digits that are themselves wherever `shell_word` puts them."""
+
+
+def shell_word(text: str) -> str:
+    r"""Return a text as one word for a POSIX shell.
+
+    Where it holds characters that a terminal may obey, such as line breaks or Ctrl-C, all but line
+    breaks at its end are written as octal numbers. A word holds no NUL, so these are left out.
+
+    Example:
+        >>> print(shell_word("it's"))
+        'it'"'"'s'
+        >>> print(shell_word("a\nEOF\n$(date)"))
+        "$(printf 'a\012EOF\012\044\050date\051')"
+    """
+    if text.isprintable():
+        return shlex.quote(text)
+    body = text.replace("\0", "").rstrip("\n")
+    end = text[len(text.rstrip("\n")) :]  # a shell takes it from what `$(…)` prints
+    printed = "".join(c if c.isalnum() or c in _AS_THEY_ARE else _octal(c) for c in body)
+    return f"\"$(printf '{printed}')\"" + (f"'{end}'" if end else "")
+
+
+def shell(*words: str) -> str:
+    """Return a command of words, each quoted as `shell_word` does.
+
+    Example:
+        >>> shell("hf-lorameta", "plan", "--dataset", "my rows.csv")
+        "hf-lorameta plan --dataset 'my rows.csv'"
+    """
+    return " ".join(map(shell_word, words))
+
+
+def shell_file(text: str, name: str) -> str:
+    r"""Return a command that writes a text of lines to a file, one line of it on each line.
+
+    Example:
+        >>> print(shell_file("FROM a\nEOF\n", "Modelfile"))
+        printf '%s\n' \
+            'FROM a' \
+            EOF > Modelfile
+    """
+    lines = map(shell_word, text.removesuffix("\n").split("\n"))
+    return " \\\n    ".join(["printf '%s\\n'", *lines]) + f" > {shell_word(name)}"
+
+
+def python_literal(text: str) -> str:
+    r"""Return a text as a Python string literal on one line.
+
+    Example:
+        >>> print(python_literal('say "hi"\u2028'))
+        "say \"hi\"\u2028"
+    """
+    literal = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in literal)
+
+
+def fenced(code: str, language: str) -> str:
+    r"""Return a block of code in Markdown, with a fence that the code does not contain.
+
+    Example:
+        >>> fenced("a", "bash"), fenced("```", "bash")
+        ('```bash\na\n```', '````bash\n```\n````')
+    """
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", code)), 3)
+    return f"{fence}{language}\n{code}\n{fence}"
+
+
+def _octal(character: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "replace"))

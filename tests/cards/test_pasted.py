@@ -1,0 +1,70 @@
+"""What a card gives people to paste holds hostile values unchanged, and runs nothing of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.bank.index import NO_BANK
+from hf_lorameta.cards.card_data import Routing
+from hf_lorameta.cards.gguf_usage import render_modelfile
+from hf_lorameta.cards.model_card import render_card, reproduce_command
+from hf_lorameta.cards.results import Training
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.prompt import from_option
+from hf_lorameta.quoting import shell
+from hf_lorameta.recipe import Recipe
+from tests.cards.examples import PLAIN, of_dataset
+from tests.support.pasting import HOSTILE, blocks_of, commands_of, strings_of
+
+
+@pytest.mark.parametrize("shell_name", ["sh", "bash"])
+def test_words_arrive_unchanged(shell_name: str, tmp_path: Path) -> None:
+    words = [*HOSTILE, *map("x{}y\n".format, HOSTILE), "", "\n", "\n\na\n\n", "a\0b"]
+    ran = commands_of(shell("hf", *words), shell_name, tmp_path)
+    assert ran == [["hf", *words[:-1], "ab"]]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
+    columns = Columns(
+        input=text, output=text, instruction_text=text, template=f"{{instruction}}{text}{{input}}"
+    )
+    facts = replace(
+        of_dataset(PLAIN, columns=columns, config=text, split=text),
+        base_model=text, base_revision=text, bank_revision=text, gguf=True, example=(text, text),
+    )  # fmt: skip
+    mixture = replace(
+        facts,
+        routing=Routing((f"experts/{text}", "experts/b"), 1, text),
+        recipe=Recipe(emit="mixture", top_k=2),
+    )
+    alone = replace(
+        facts, bank_id=NO_BANK, neighbors=(), bank_size=0, bank_published=False,
+        recipe=Recipe(train=16),
+        training=Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24),
+    )  # fmt: skip
+    for card in (facts, mixture, alone):
+        for repo_id in (None, f"me/{text}"):
+            ran, strings = [], set()
+            for language, code in blocks_of(render_card(card, repo_id)):
+                if language == "python":
+                    strings |= strings_of(code)
+                elif language == "bash":
+                    ran += commands_of(code, "sh", tmp_path)
+            assert text in strings
+            assert reproduce_command(card) in ran
+            given = reproduce_command(card)[2:]
+            assert from_option(given[given.index("--instruction") + 1]) == text
+            assert text in given
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_modelfile_has_the_lines_of_its_own(text: str) -> None:
+    columns = Columns(input="a", output="b", instruction_text=text)
+    comment, _, lines = render_modelfile(text, columns).partition("\n")
+    assert comment.startswith("#")
+    before, template, after = lines.split('"""')
+    assert before == "FROM ./base.gguf\nADAPTER ./adapter.gguf\nTEMPLATE "
+    assert template in (columns.prompt_of("{{ .Prompt }}"), "{{ .Prompt }}")
+    assert [line.split()[0] for line in after.split("\n") if line] == ["PARAMETER"] * 2

@@ -1,0 +1,70 @@
+"""What the page gives people to paste holds hostile values unchanged, and runs nothing of them."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta import plan
+from hf_lorameta.cards.gguf_usage import render_modelfile
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.prompt import from_option
+from hf_lorameta.demo.run import DATA_FOLDER
+from hf_lorameta.pipeline.plan import Plan
+from tests.support.pasting import HOSTILE, blocks_of, commands_of, strings_of
+from tests.support.running_space import SPACE
+
+sys.path.insert(0, str(SPACE))
+try:
+    import settings
+    from views import result as result_view
+    from work.planning import DatasetRequest, PlanResult
+finally:
+    sys.path.remove(str(SPACE))
+
+
+@pytest.fixture(scope="module")
+def guest_book() -> Plan:
+    return plan(DATA_FOLDER / "train.jsonl")
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_all_blocks_of_the_page(text: str, shell: str, guest_book: Plan, tmp_path: Path) -> None:
+    template = f"{{instruction}}{text}{{input}}"
+    columns = Columns(input=text, output=text, instruction_text=text, template=template)
+    of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
+    prompt = columns.prompt_of(text)
+    result = PlanResult(of, [(prompt, "a")], "x")
+    chosen = {"config": text, "split": text, "instruction": text, "template": template}
+    for request in (
+        DatasetRequest("user/data", columns=columns, **chosen),
+        DatasetRequest(file=f"/tmp/{text.replace('/', '')}.csv", columns=columns, **chosen),
+    ):
+        own = settings.Settings(space_id=f"user/{text}")
+        ran, strings = [], set()
+        shown = result_view.usage_markdown(result, request, f"./{text}", own)
+        other = result_view.other_base_markdown(of, request, own)
+        for language, code in blocks_of(f"{shown}\n\n{other}"):
+            if language == "python":
+                strings |= strings_of(code)
+                continue
+            ran += commands_of(code, shell, tmp_path)
+        assert {prompt, f"./{text}"} <= strings
+        assert ["hf-lorameta", "try", f"./{text}", "--base", "base.gguf", "--prompt", text] in ran
+        assert [c[-1] for c in ran if c[:2] == ["ollama", "run"]] == [text]
+        written = (tmp_path / "home" / "Modelfile").read_bytes().decode()
+        assert written == render_modelfile(of.bank.index.base_model, columns)
+        made = [command for command in ran if command[1] in ("generate", "push")]
+        assert len(made) == 2 + bool(request.dataset)
+        for command in made:
+            assert command[2].removeprefix("./") == request.name
+            assert not command[2].startswith("-")
+            given = dict(zip(command[3:13:2], command[4:13:2], strict=True))
+            assert {name: given[f"--{name}"] for name in ("config", "split")} == {
+                "config": text, "split": text
+            }  # fmt: skip
+            assert from_option(given["--instruction"]) == text
+            assert from_option(given["--template"]) == template
+            assert given["--columns"] == str(columns)
