@@ -346,11 +346,11 @@ class Bank:
         return arrays
 
     def neural(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the fitted neural rule; raise `BankError` if there is none."""
+        """Return the arrays of the trained neural rule; raise `BankError` if there is none."""
         if NEURAL_FILE not in self.index.files:
             raise BankError(
                 f"{self.id} holds no neural rule",
-                hint=shell("hf-lorameta", "bank", "fit", str(self.folder)),
+                hint=shell("hf-lorameta", "bank", "train-rule", str(self.folder)),
             )
         return load_arrays(self.verified_file(NEURAL_FILE))
 

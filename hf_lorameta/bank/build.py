@@ -15,6 +15,7 @@ from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entry import BuildJob, build_entry, has_profile, store_entry, stored_profile
+from hf_lorameta.bank.executors import reporting_dead_workers
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     GENERAL,
@@ -205,36 +206,34 @@ def _outcomes(
     futures = {executor.submit(build_entry, entry, job): entry for entry in entries}
     outcomes: dict[str, Outcome] = {}
     try:
-        for done, future in enumerate(as_completed(futures), 1):
-            entry = futures[future]
-            try:
-                outcomes[entry.name] = future.result()
-            except (OSError, MemoryError):
-                raise  # a fault of this machine, not of the entry
-            except BrokenExecutor as problem:
-                raise BankError(
-                    f"the workers of the executor died ({type(problem).__name__})",
-                    hint="run the build again; finished entries are kept",
-                ) from None
-            except Exception as problem:  # noqa: BLE001 - none ends the build
-                skipped = skip(entry, _reason(entry, problem))
-                logger.info("skipped %s: %s", skipped.adapter, skipped.reason)
-                outcomes[entry.name] = skipped
-            progress("Reading entries", done, len(futures))
+        with reporting_dead_workers():
+            for done, future in enumerate(as_completed(futures), 1):
+                entry = futures[future]
+                try:
+                    outcomes[entry.name] = future.result()
+                except (OSError, MemoryError, BrokenExecutor):
+                    raise  # a fault of this machine, not of the entry
+                except Exception as problem:  # noqa: BLE001 - none ends the build
+                    shown = {entry.adapter: entry.adapter_id, entry.dataset: entry.dataset_id}
+                    outcomes[entry.name] = skip(entry, why_skipped(problem, shown))
+                progress("Reading entries", done, len(futures))
     finally:
         for future in futures:
             future.cancel()
     return {entry.name: outcomes[entry.name] for entry in entries}
 
 
-def _reason(entry: BankEntry, error: Exception) -> str:
-    """Return why an entry is skipped, without paths."""
+def why_skipped(error: Exception, shown: Mapping[str, str]) -> str:
+    """Return why an entry is skipped, with what is `shown` in place of paths."""
     if not isinstance(error, LoraMetaError):
         logger.warning("an entry failed with an unexpected error", exc_info=error)
         return f"unexpected {type(error).__name__}"
-    retry = " (run the build again to retry)" if isinstance(error, ConnectionLostError) else ""
-    reason = str(error).replace(entry.adapter, entry.adapter_id)
-    return reason.replace(entry.dataset, entry.dataset_id) + retry
+    reason = str(error)
+    for path, name in shown.items():
+        reason = reason.replace(path, name)
+    logger.info("skipped: %s", reason)
+    lost = isinstance(error, ConnectionLostError)
+    return f"{reason} (run the same command again to retry)" if lost else reason
 
 
 def skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:

@@ -115,12 +115,33 @@ def _may_be_private(entry: BankEntry) -> bool:
 
 
 def store_entry(
-    folder: Path, entry: IndexEntry, profile: Profile, key: Mapping[str, object]
+    folder: Path,
+    entry: IndexEntry,
+    profile: Profile,
+    key: Mapping[str, object],
+    log: Mapping[str, object] | None = None,
 ) -> None:
-    """Record an entry whose weights are stored as finished; `key` is what it depends on."""
+    """Record an entry whose weights are stored as finished.
+
+    Args:
+        folder: of the bank.
+        entry: the finished entry.
+        profile: of its dataset.
+        key: what the entry depends on.
+        log: of its training; None if it was not trained here.
+    """
     path = _profile_path(folder, entry.name)
     write_atomically(path, to_record(profile))
-    store_record(path.with_suffix(".json"), key, entry.model_dump())
+    store_record(path.with_suffix(".json"), key, entry.model_dump(), log)
+
+
+def read_log(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return the log of an entry that was trained in a folder; None if it has none."""
+    try:
+        stored = json.loads(_profile_path(folder, name).with_suffix(".json").read_bytes())
+        return dict(stored["log"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # missing, or of another version
 
 
 def stored_profile(folder: Path, name: str) -> Profile:
@@ -147,9 +168,14 @@ def finished_entry(folder: Path, name: str, key: Mapping[str, object]) -> IndexE
         return None  # of another version
 
 
-def store_record(path: Path, key: Mapping[str, object], result: Mapping[str, object]) -> None:
-    """Record the result of a step, and what it depends on."""
-    write_atomically(path, json.dumps({"key": key, "result": result}).encode())
+def store_record(
+    path: Path,
+    key: Mapping[str, object],
+    result: Mapping[str, object],
+    log: Mapping[str, object] | None = None,
+) -> None:
+    """Record the result of a step, what it depends on, and a log."""
+    write_atomically(path, json.dumps({"key": key, "result": result, "log": log}).encode())
 
 
 def read_record(path: Path, key: Mapping[str, object], weights: Path) -> dict[str, Any] | None:

@@ -3,14 +3,14 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.errors import BankError, Option, UsageError
 
 T = TypeVar("T")
 
@@ -33,6 +33,18 @@ def in_modules(work: Callable[[int], T], number: int, threads: int) -> Iterator[
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def reporting_dead_workers() -> Iterator[None]:
+    """Raise a `BankError` that says how to go on if the workers of an executor die."""
+    try:
+        yield
+    except BrokenExecutor as problem:
+        raise BankError(
+            f"the workers of the executor died ({type(problem).__name__})",
+            hint="run the same command again; what is finished is kept",
+        ) from None
 
 
 @contextmanager

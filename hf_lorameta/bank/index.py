@@ -67,12 +67,10 @@ FileName = Annotated[str, AfterValidator(_file_name)]
 """The name of a file without its folder, so that an index names no file outside its bank."""
 
 
-class Stored(BaseModel):
-    """A part of an index: it cannot be changed, and holds no unknown fields."""
+class StrictModel(BaseModel):
+    """A model that cannot be changed, and has no unknown fields."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     left_out_if_unset: ClassVar[tuple[str, ...]] = ()
 
     @model_serializer(mode="wrap")
@@ -82,7 +80,7 @@ class Stored(BaseModel):
         return {name: value for name, value in content.items() if name not in unset}
 
 
-class IndexEntry(Stored):
+class IndexEntry(StrictModel):
     """One adapter of a bank and its dataset, both at the commit they were read at.
 
     Attributes:
@@ -120,7 +118,7 @@ class IndexEntry(Stored):
     left_out_if_unset = ("source", "source_revision", "title", "norm")
 
 
-class Packing(Stored):
+class Packing(StrictModel):
     """Format of a pack, what it retains of the updates, and its source.
 
     The share retained is ``1 − Σ‖s(B A − packed)‖² / Σ‖s B A‖²`` over all adapters with scaling s,
@@ -137,7 +135,7 @@ class Packing(Stored):
     source_revision: str | None = None
 
 
-class GeneralTask(Stored):
+class GeneralTask(StrictModel):
     """A task that a general adapter was trained on.
 
     Attributes:
@@ -153,7 +151,7 @@ class GeneralTask(Stored):
     license: str | None
 
 
-class GeneralEntry(Stored):
+class GeneralEntry(StrictModel):
     """The general adapter of a bank, trained on many of its datasets together.
 
     Attributes:
@@ -182,7 +180,7 @@ class GeneralEntry(Stored):
     left_out_if_unset = ("output_length", "end", "template")
 
 
-class OutputPriorEntry(Stored):
+class OutputPriorEntry(StrictModel):
     """What ``output_prior.safetensors`` is for; see `hf_lorameta.method.output_prior`.
 
     Attributes:
@@ -194,7 +192,7 @@ class OutputPriorEntry(Stored):
     end: int
 
 
-class Skipped(Stored):
+class Skipped(StrictModel):
     """An entry of the manifest that could not be used, with the reason."""
 
     adapter: str
@@ -202,7 +200,7 @@ class Skipped(Stored):
     reason: str
 
 
-class Index(Stored):
+class Index(StrictModel):
     """Content of ``bank.json``."""
 
     schema_version: Literal[1, 2] = 1  # 1 is a bank, 2 a pack
@@ -314,7 +312,7 @@ class Index(Stored):
     def to_bytes(self) -> bytes:
         """Return the canonical content of ``bank.json``."""
         listed = self.model_copy(update={"entries": ()}) if self.is_large else self
-        return (listed.model_dump_json(by_alias=True, indent=1) + "\n").encode()
+        return (listed.model_dump_json(indent=1) + "\n").encode()
 
 
 def adapter_path(name: str) -> str:
@@ -386,7 +384,7 @@ class EntryTable(Sequence[IndexEntry]):
 
 def to_lines(entries: Iterable[IndexEntry]) -> bytes:
     """Return the lines of entries."""
-    return b"".join(entry.model_dump_json(by_alias=True).encode() + b"\n" for entry in entries)
+    return b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
 
 
 def _first_problem(error: ValidationError) -> str:

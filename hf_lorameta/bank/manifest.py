@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
-from hf_lorameta.bank.index import Stored
+from hf_lorameta.bank.index import StrictModel
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError, first_line, problem_of
@@ -102,7 +102,7 @@ _Revision = Annotated[
 ]
 
 
-class Defaults(Stored):
+class Defaults(StrictModel):
     """Values for entries that do not set them."""
 
     config: str | None = None  # None is the only one, or the one called default
@@ -181,7 +181,7 @@ def clean_name(name: str) -> str:
     return name.strip("-._") or "task"
 
 
-class Manifest(Stored):
+class Manifest(StrictModel):
     """A manifest, see this module's docstring, with the defaults applied to every entry."""
 
     version: Literal[1]

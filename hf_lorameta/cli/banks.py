@@ -94,7 +94,7 @@ def add(
     added = extended.index.entries[before:]
     content = {
         "adapters": len(extended),
-        "added": [entry.model_dump(mode="json", by_alias=True) for entry in added],
+        "added": [entry.model_dump(mode="json") for entry in added],
     }
     text = [
         f"{plural(len(added), 'adapter')} added to {extended.folder}, which holds {len(extended)}",
@@ -162,7 +162,7 @@ def list_(
 
 
 def _show_list(bank: "Bank", json: bool) -> None:
-    index = bank.index.model_dump(mode="json", by_alias=True)
+    index = bank.index.model_dump(mode="json")
     emit(json, index, lambda: reports.listing(bank))
 
 
@@ -259,8 +259,8 @@ def search(
     emit(json, {"base_model": base, "banks": found}, lambda: reports.search_report(base, banks))
 
 
-@app.command(epilog="Example: hf-lorameta bank fit my-bank")
-def fit(
+@app.command(epilog="Example: hf-lorameta bank train-rule my-bank")
+def train_rule(
     folder: FolderArgument,
     hidden: Annotated[int, typer.Option(min=1, help="Width of the network; paper: 4000.")] = 256,
     steps: Annotated[int, typer.Option(min=0, help="Optimizer steps.")] = 40,
@@ -270,11 +270,11 @@ def fit(
 ) -> None:
     """Train the neural rule on the bank and store it there (extra: eval)."""
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.fit_neural_rule import fit_bank
+    from hf_lorameta.bank.train_neural_rule import train_neural_rule
 
     bank = Bank.from_pretrained(folder)
     with stage_bars(quiet) as progress:
-        reports = fit_bank(bank, hidden=hidden, steps=steps, seed=seed, progress=progress)
+        reports = train_neural_rule(bank, hidden=hidden, steps=steps, seed=seed, progress=progress)
     head = ["metric", "validation before", "after", "normalized", "uniform"]
     rows = [
         [name, *(f"{losses.validation:.4f}" for losses in vars(report).values())]

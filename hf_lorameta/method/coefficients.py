@@ -74,7 +74,7 @@ class RuleInputs:
         distances: (N,) d, from the new dataset to every dataset of the bank.
         temperature: T; the paper has 1.
         bank_distances: returns the (N, N) distances inside the bank.
-        model: returns the bank's fitted network, which maps (N,) to (N,).
+        model: returns the bank's trained network, which maps (N,) to (N,).
         general: whether the bank has a general adapter, which takes what a rule leaves of one.
         median: of the distances inside the bank, if these are among candidates of it only; None is
             that of `bank_distances`.
@@ -118,10 +118,10 @@ def normalized(inputs: RuleInputs) -> Array:
 def neural(inputs: RuleInputs) -> Array:
     """The paper's MLP version: ``c = softmin(g(standardize(d)) / T)`` [1], T dimensionless.
 
-    The network g is the same for all d_i, trained by `hf_lorameta.method.neural.fit_neural`.
+    The network g is the same for all d_i, trained by `hf_lorameta.method.neural.train_neural`.
 
     Raises:
-        BankError: the bank has no fitted network.
+        BankError: the bank has no trained network.
 
     Example:
         >>> neural(RuleInputs(np.array([0.0, 2.0]), model=lambda: np.zeros_like))

@@ -68,7 +68,7 @@ class NeuralModel:
         if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
             raise BankError(
                 "the arrays of the bank's neural rule are not those of a network",
-                hint="hf-lorameta bank fit DIR",
+                hint="hf-lorameta bank train-rule DIR",
             )
         return cls({name: np.array(array, np.float32) for name, array in arrays.items()})
 
@@ -101,8 +101,8 @@ class Losses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FitReport:
-    """Losses of a fit; those of other weights are for comparison.
+class TrainingReport:
+    """Losses of a training; those of other weights are for comparison.
 
     Attributes:
         start: of the initial network.
@@ -135,7 +135,7 @@ def gram(blocks: Iterable[NDArray[np.float32]]) -> Array:
     return total
 
 
-def fit_neural(
+def train_neural(
     distances: Array,
     gram: Array,
     hidden: int = 256,
@@ -143,7 +143,7 @@ def fit_neural(
     learning_rate: float = 1e-3,
     seed: int = 0,
     progress: Progress = no_progress,
-) -> tuple[NeuralModel, FitReport]:
+) -> tuple[NeuralModel, TrainingReport]:
     """Train the network of the rule ``neural`` on a bank.
 
     Row i is treated like a new dataset: its N − 1 distances to the others are standardized, and its
@@ -165,7 +165,7 @@ def fit_neural(
     Example:
         >>> X = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], np.float32)
         >>> d = np.abs(X[:, :1] - X[:, :1].T).astype(float)
-        >>> model, report = fit_neural(d, gram([X]), hidden=8, steps=5)
+        >>> model, report = train_neural(d, gram([X]), hidden=8, steps=5)
         >>> model.hidden, report.end.train < report.start.train
         (8, True)
     """
@@ -175,7 +175,7 @@ def fit_neural(
     distances, G = np.asarray(distances, np.float64), np.asarray(gram, np.float64)
     if not (np.isfinite(distances).all() and np.isfinite(G).all()):
         raise BankError(
-            "the bank's distances or adapters are not finite: the rule cannot be fitted"
+            "the bank's distances or adapters are not finite: the rule cannot be trained"
         )
     if not G.diagonal().mean() > 0:
         raise BankError("every adapter of the bank is zero: there is nothing to predict")
@@ -206,7 +206,7 @@ def fit_neural(
             progress(step + 1, steps)
     model = NeuralModel.from_arrays({k: v.numpy() for k, v in network.state_dict().items()})
     ends = losses(network), losses(lambda x: x), losses(torch.zeros_like)
-    return model, FitReport(start, *ends)
+    return model, TrainingReport(start, *ends)
 
 
 def _standardized(distances: Array) -> Array:

@@ -74,7 +74,7 @@ def test_an_executor_that_can_only_submit_builds_the_same_bytes(
 def test_dead_workers_fail_a_build(cli: Shell, bank: Built, tmp_path: Path) -> None:
     bank.owner.manifest(tmp_path / "m.yaml")
     said = cli(before=DEAD).out
-    assert "the workers of the executor died (BrokenProcessPool) run the build again" in said
+    assert "the workers of the executor died (BrokenProcessPool) run the same command again" in said
     assert not (tmp_path / "b/bank.json").exists()
 
 

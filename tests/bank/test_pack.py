@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from hf_lorameta import Generation, Recipe
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.fit_neural_rule import weight_blocks
 from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.pack_format import PackedFile, dequantize, quantize, small_header
+from hf_lorameta.bank.train_neural_rule import weight_blocks
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError

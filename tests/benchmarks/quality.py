@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hf_lorameta import Bank, Plan, Recipe, plan
-from hf_lorameta.bank.fit_neural_rule import fit_bank
+from hf_lorameta.bank.train_neural_rule import train_neural_rule
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
@@ -69,7 +69,7 @@ def _random(at: Setting) -> Plan:
 def _paper(metric: str, rule: str) -> Method:
     def make(at: Setting) -> Plan:
         if rule == "neural" and "neural.safetensors" not in at.bank.index.files:
-            fit_bank(at.bank)
+            train_neural_rule(at.bank)
         return at.plan(Recipe.paper(metric=metric, coefficients=rule))
 
     return make

@@ -453,11 +453,13 @@ def test_an_adapter_that_differs_from_the_index_is_refused(
         assert not (tmp_path / "a").exists()
 
 
-def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_the_neural_rule_is_trained_and_stored(cli: Shell, bank: Built, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     copy = shutil.copytree(bank.folder, tmp_path / "b")
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    fitted = cli("bank", "fit", copy, "--hidden", 8, "--steps", 2, "--json", before=EVERY_LINE)
+    fitted = cli(
+        "bank", "train-rule", copy, "--hidden", 8, "--steps", 2, "--json", before=EVERY_LINE
+    )
     assert re.search(r"1-Wasserstein .*: 2 of 2$", fitted.err, re.MULTILINE)
     reports = fitted.json
     assert set(reports) == {"wd", "kl", "js", "mmd", "js-io", "js-task"}
@@ -468,4 +470,4 @@ def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> 
         assert sum(n["coefficient"] for n in plan["neighbors"]) == pytest.approx(1)
     two = bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2])
     cli("bank", "build", two, "-o", tmp_path / "two")
-    cli("bank", "fit", tmp_path / "two", code=4)
+    cli("bank", "train-rule", tmp_path / "two", code=4)

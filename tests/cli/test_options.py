@@ -61,7 +61,7 @@ def test_every_command_that_reads_the_hub_has_a_token_option() -> None:
     for group, members in groups.items():
         commands |= {f"{group} {name}": command for name, command in members.items()}
     without = {n for n, c in commands.items() if "token" not in {p.name for p in c.params}}
-    assert without == {"demo", "bank fit", "bank verify"}
+    assert without == {"demo", "bank train-rule", "bank verify"}
 
 
 def test_the_version_is_printed(cli: Shell) -> None:

@@ -51,9 +51,9 @@ def train_adapter(generation, rows, evaluator, progress):
     return generation
 make.train_adapter = train_adapter
 """
-FAKE_FIT = """
-import hf_lorameta.bank.fit_neural_rule as fit
-fit.fit_bank = lambda bank, progress, **_: [progress("wd", i, 3) for i in (0, 1)] and {}
+FAKE_RULE = """
+import hf_lorameta.bank.train_neural_rule as rule
+rule.train_neural_rule = lambda bank, progress, **_: [progress("wd", i, 3) for i in (0, 1)] and {}
 """
 FAKE_BANK_TRAINING = """
 import hf_lorameta.training.bank.base as found
@@ -76,7 +76,7 @@ COMMANDS = {
     "evaluate": ("evaluate {repo} -d {dataset}", fake_evaluator(STEPS), ["base", "generated"]),
     "demo": ("demo", FAKE_DEMO, ["base"]),
     "train": (f"{GENERATE} --train 8", FAKE_TRAINING, ["Training on 8 rows"]),
-    "bank fit": ("bank fit {bank}", FAKE_FIT, ["wd"]),
+    "bank train-rule": ("bank train-rule {bank}", FAKE_RULE, ["wd"]),
     "bank train": (
         "bank train {data} -o b --base base/tiny",
         FAKE_BANK_TRAINING,

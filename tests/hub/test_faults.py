@@ -255,7 +255,7 @@ def test_a_damaged_adapter_is_skipped_and_built_on_the_next_run(
     build = ("bank", "build", manifest, "-o", "b", "--json")
     (skipped,) = cli(*build, "--workers", 1, before=NO_WAIT).json["skipped"]
     assert "was damaged" in skipped["reason"]
-    assert "run the build again" in skipped["reason"]
+    assert "run the same command again" in skipped["reason"]
     assert cli("bank", "build", manifest, "-o", "b", "--json").json["skipped"] == []
     assert tree(tmp_path / "b") == {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
 

@@ -232,7 +232,7 @@ def test_a_stored_network_can_be_loaded() -> None:
 def test_a_stored_network_of_wrong_shape_is_refused(change: dict[str, Array]) -> None:
     with pytest.raises(BankError, match="not those of a network") as caught:
         NeuralModel.from_arrays({**MODEL.arrays, **change})
-    assert caught.value.hint == "hf-lorameta bank fit DIR"
+    assert caught.value.hint == "hf-lorameta bank train-rule DIR"
     with pytest.raises(BankError, match="not those of a network"):
         NeuralModel.from_arrays({})
 

@@ -11,7 +11,7 @@ from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import BankError, MissingExtraError
 from hf_lorameta.method import neural as neural_module
 from hf_lorameta.method.coefficients import RuleInputs, neural, normalized
-from hf_lorameta.method.neural import FitReport, NeuralModel, _split, fit_neural, gram
+from hf_lorameta.method.neural import NeuralModel, TrainingReport, _split, gram, train_neural
 
 torch = pytest.importorskip("torch")
 
@@ -27,9 +27,9 @@ def planted(n: int = 24, seed: int = 0) -> tuple[Array, NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[NeuralModel, FitReport]:
+def fitted() -> tuple[NeuralModel, TrainingReport]:
     distances, X = planted()
-    return fit_neural(distances, gram([X]), hidden=32, learning_rate=1e-2)
+    return train_neural(distances, gram([X]), hidden=32, learning_rate=1e-2)
 
 
 # --- gram ----------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def explicit_errors(distances: Array, X: Array, rule: Callable[[Array], Array]) 
 
 
 def test_reported_losses_are_errors_in_weight_space(
-    fitted: tuple[NeuralModel, FitReport],
+    fitted: tuple[NeuralModel, TrainingReport],
 ) -> None:
     model, report = fitted
     distances, X32 = planted()
@@ -81,7 +81,7 @@ def test_reported_losses_are_errors_in_weight_space(
 
 
 def test_training_reduces_the_loss_below_that_of_equal_weights(
-    fitted: tuple[NeuralModel, FitReport],
+    fitted: tuple[NeuralModel, TrainingReport],
 ) -> None:
     _, report = fitted
     assert report.end.train < 0.7 * report.start.train
@@ -90,7 +90,7 @@ def test_training_reduces_the_loss_below_that_of_equal_weights(
     assert report.end.train < report.normalized.train
 
 
-def test_a_fitted_network_prefers_near_datasets(fitted: tuple[NeuralModel, FitReport]) -> None:
+def test_a_fitted_network_prefers_near_datasets(fitted: tuple[NeuralModel, TrainingReport]) -> None:
     weights = neural(RuleInputs(np.array([0.1, 1.0, 2.0, 3.0]), model=lambda: fitted[0]))
     assert weights[0] > weights[1] > weights[2:].max()
 
@@ -100,25 +100,25 @@ def test_a_datasets_own_adapter_is_left_out() -> None:
     distances, X = planted(8)
     shown = distances.copy()
     np.fill_diagonal(shown, -1e6)
-    first, second = (fit_neural(d, gram([X]), hidden=4, steps=3) for d in (distances, shown))
+    first, second = (train_neural(d, gram([X]), hidden=4, steps=3) for d in (distances, shown))
     assert first[1] == second[1]
     # adapters at right angles cannot predict one another: the loss stays above 1
-    _, report = fit_neural(distances, np.eye(8), hidden=4, steps=3)
+    _, report = train_neural(distances, np.eye(8), hidden=4, steps=3)
     assert min(report.end.train, report.end.validation, report.normalized.train) > 1
 
 
 def test_the_loss_does_not_depend_on_the_adapters_scale() -> None:
     distances, X = planted(8)
-    _, small = fit_neural(distances, gram([X]), hidden=4, steps=3)
-    _, large = fit_neural(distances, gram([1024 * X]), hidden=4, steps=3)
+    _, small = train_neural(distances, gram([X]), hidden=4, steps=3)
+    _, large = train_neural(distances, gram([1024 * X]), hidden=4, steps=3)
     assert small == large
 
 
 def test_passes_over_parts_of_the_datasets_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     distances, X = planted(10)
-    _, whole = fit_neural(distances, gram([X]), hidden=8, steps=5)
+    _, whole = train_neural(distances, gram([X]), hidden=8, steps=5)
     monkeypatch.setattr(neural_module, "_PAIRS", 30)
-    _, parts = fit_neural(distances, gram([X]), hidden=8, steps=5)
+    _, parts = train_neural(distances, gram([X]), hidden=8, steps=5)
     assert parts.end.train == pytest.approx(whole.end.train, rel=1e-5)
 
 
@@ -130,11 +130,11 @@ def test_the_same_seed_gives_the_same_bytes_and_keeps_torchs_random_state() -> N
     arguments = (distances, gram([X]), 8, 5)
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    first, report = fit_neural(*arguments)
+    first, report = train_neural(*arguments)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
-    second, again = fit_neural(*arguments)
-    other, _ = fit_neural(*arguments, seed=1)
+    second, again = train_neural(*arguments)
+    other, _ = train_neural(*arguments, seed=1)
     assert report == again
     for name, array in first.arrays.items():
         assert array.tobytes() == second.arrays[name].tobytes()
@@ -148,7 +148,7 @@ def test_the_number_of_threads_changes_rounding_only() -> None:
         reports = []
         for count in (1, 2):
             torch.set_num_threads(count)
-            reports.append(fit_neural(distances, gram([X]), hidden=16, steps=5)[1])
+            reports.append(train_neural(distances, gram([X]), hidden=16, steps=5)[1])
     finally:
         torch.set_num_threads(threads)
     assert reports[0].end.train == pytest.approx(reports[1].end.train, rel=1e-5)
@@ -157,7 +157,7 @@ def test_the_number_of_threads_changes_rounding_only() -> None:
 def test_a_fit_enables_gradients_inside_no_grad() -> None:
     distances, X = planted(5)
     with torch.no_grad():
-        _, report = fit_neural(distances, gram([X]), hidden=4, steps=2)
+        _, report = train_neural(distances, gram([X]), hidden=4, steps=2)
     assert report.end != report.start
 
 
@@ -179,16 +179,16 @@ def test_values_that_are_not_finite_are_refused() -> None:
     wrong[1, 2] = np.nan
     for arguments in ((wrong, np.eye(3)), (np.eye(3), wrong)):
         with pytest.raises(BankError, match="not finite"):
-            fit_neural(*arguments)
+            train_neural(*arguments)
 
 
 def test_adapters_that_are_all_zero_are_refused() -> None:
     with pytest.raises(BankError, match="every adapter of the bank is zero"):
-        fit_neural(np.zeros((3, 3)), np.zeros((3, 3)))
+        train_neural(np.zeros((3, 3)), np.zeros((3, 3)))
 
 
 def test_missing_torch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
-        fit_neural(np.zeros((3, 3)), np.eye(3))
+        train_neural(np.zeros((3, 3)), np.eye(3))
     assert caught.value.hint == install_hint("eval")

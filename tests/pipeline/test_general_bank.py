@@ -16,9 +16,9 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe, open_dataset, plan  # noqa: E402
-from hf_lorameta.bank.fit_neural_rule import fit_bank  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.bank.share import bank_card  # noqa: E402
+from hf_lorameta.bank.train_neural_rule import train_neural_rule  # noqa: E402
 from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
@@ -179,7 +179,7 @@ def test_a_general_adapter_alone_can_be_published(lone: Bank) -> None:
     card = bank_card(lone, "user/bank")
     assert "# A bank of a general LoRA adapter for `" in card
     with pytest.raises(BankError, match="holds 0 adapters of single tasks, expected at least 3"):
-        fit_bank(lone)
+        train_neural_rule(lone)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import EmptyDatasetError, LoraMetaError
-from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
@@ -199,7 +199,6 @@ def store_adapter(
         "task": task.name, "rows": opened.profile.rows, "held_out": len(opened.rows.held_out),
         "base_loss": run.base_loss, "loss": run.loss, "steps": run.step, "best_step": run.best_step,
     }  # fmt: skip
-    write_atomically(_log_path(job.folder, task.entry_name), json.dumps(log).encode())
     entry = IndexEntry(
         name=task.entry_name,
         adapter=task.adapter,
@@ -215,7 +214,7 @@ def store_adapter(
         sha256=sha256(weights),
         **opened.facts,
     )
-    store_entry(job.folder, entry, opened.profile, opened.key)
+    store_entry(job.folder, entry, opened.profile, opened.key, log)
     return entry
 
 
@@ -251,16 +250,3 @@ def finished_adapter(task: Task, job: TrainingJob) -> IndexEntry | None:
 def license_now(task: Task, earlier: str | None) -> str | None:
     """Return the license that a task states now, else that on the card of a Hub dataset."""
     return task.license if task.is_local else task.license or earlier
-
-
-def _log_path(folder: Path, name: str) -> Path:
-    return folder / WORK_FOLDER / f"{name}.log.json"
-
-
-def read_log(folder: Path, name: str) -> dict[str, Any] | None:
-    """Return the log of an entry, as in `training_log`; None if it has none."""
-    try:
-        log: dict[str, Any] = json.loads(_log_path(folder, name).read_bytes())
-        return log
-    except (OSError, ValueError):
-        return None

@@ -7,7 +7,7 @@ that is killed loses the work since then.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,10 @@ from hf_lorameta.bank.build import (
     finish_bank,
     locked_folder,
     refuse_to_drop,
+    why_skipped,
 )
+from hf_lorameta.bank.entry import read_log
+from hf_lorameta.bank.executors import reporting_dead_workers
 from hf_lorameta.bank.index import (
     GENERAL,
     TOKENIZER_FILE,
@@ -30,7 +33,7 @@ from hf_lorameta.bank.index import (
     Skipped,
 )
 from hf_lorameta.data.counts.tokenizer import vocab_size
-from hf_lorameta.errors import BankError, LoraMetaError
+from hf_lorameta.errors import BankError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.base import Loaded, TrainingBase
@@ -48,7 +51,6 @@ from hf_lorameta.training.bank.one_task import (
     TrainingJob,
     finished_adapter,
     open_task,
-    read_log,
     store_adapter,
 )
 from hf_lorameta.training.bank.runs import task_run
@@ -216,12 +218,7 @@ def _read_tokenizer(folder: Path) -> bytes:
 
 
 def _skipped(task: Task, error: Exception) -> Skipped:
-    reason = str(error)
-    if not isinstance(error, LoraMetaError):
-        logger.warning("a task failed with an unexpected error", exc_info=error)
-        reason = f"unexpected {type(error).__name__}"
-    for path in task.paths:
-        reason = reason.replace(str(path), path.name)
+    reason = why_skipped(error, {str(path): path.name for path in task.paths})
     return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
 
 
@@ -236,14 +233,10 @@ def _train_elsewhere(
     groups = [tuple(tasks[i : i + at_once]) for i in range(0, len(tasks), at_once)]
     futures = [executor.submit(_train_group, group, job) for group in groups]
     try:
-        for finished, future in enumerate(as_completed(futures), 1):
-            yield from future.result()
-            progress(_STAGE, finished, len(futures))
-    except BrokenExecutor as problem:
-        raise BankError(
-            f"the workers of the executor died ({type(problem).__name__})",
-            hint="run the command again; finished tasks are kept",
-        ) from None
+        with reporting_dead_workers():
+            for finished, future in enumerate(as_completed(futures), 1):
+                yield from future.result()
+                progress(_STAGE, finished, len(futures))
     finally:
         for future in futures:
             future.cancel()

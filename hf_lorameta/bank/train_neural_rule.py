@@ -1,4 +1,4 @@
-"""Fit the neural coefficient rule on a bank and store it there."""
+"""Train the neural coefficient rule on a bank and store it there."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -13,19 +13,19 @@ from hf_lorameta.bank.index import NEURAL_FILE
 from hf_lorameta.errors import AdapterError, BankError
 from hf_lorameta.files import sha256
 from hf_lorameta.method.metrics import METRICS, between
-from hf_lorameta.method.neural import FitReport, fit_neural, gram
+from hf_lorameta.method.neural import TrainingReport, gram, train_neural
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FloatArray, StageProgress, no_progress
 
 
-def fit_bank(
+def train_neural_rule(
     bank: Bank,
     *,
     hidden: int = 256,
     steps: int = 40,
     seed: int = 0,
     progress: StageProgress = no_progress,
-) -> dict[str, FitReport]:
+) -> dict[str, TrainingReport]:
     """Train the neural rule for every metric, store it in a local bank, and return the losses.
 
     All adapters are read once, one module at a time. The paper's experiment uses 4,000 `hidden`
@@ -40,17 +40,17 @@ def fit_bank(
     if len(bank) < 3:
         raise BankError(
             f"{bank.id} holds {plural(len(bank), 'adapter')} of single tasks, expected at least 3 "
-            "to fit the rule neural"
+            "to train the neural rule"
         )
     profiles = bank.profiles  # raises now, rather than after the Gram matrix
     progress("Gram matrix", 0, 1)
     G = gram(weight_blocks(bank))
     progress("Gram matrix", 1, 1)
     arrays: dict[str, NDArray[np.float32]] = {}
-    reports: dict[str, FitReport] = {}
+    reports: dict[str, TrainingReport] = {}
     for metric, row in METRICS.items():
         D = between(profiles, bank.index.vocab_size, metric)
-        model, reports[metric] = fit_neural(
+        model, reports[metric] = train_neural(
             D, G, hidden=hidden, steps=steps, seed=seed, progress=partial(progress, row.title)
         )
         arrays |= {f"{metric}.{name}": array for name, array in model.arrays.items()}
