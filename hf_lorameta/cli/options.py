@@ -98,13 +98,6 @@ OverwriteFlag = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace an existing adapter."),
 ]
-EngineOption = Annotated[
-    Literal["transformers", "llama.cpp"],
-    typer.Option(
-        help="What runs the base model. llama.cpp needs no torch and takes a "
-        "4-bit base model (extra: gguf instead of eval)."
-    ),
-]
 DaskOption = Annotated[
     str | None,
     typer.Option(help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask)."),

@@ -15,7 +15,6 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import Hub
-from hf_lorameta.engines.llama_cpp.evaluator import base_gguf
 from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
@@ -419,7 +418,6 @@ def test_a_gguf_file_is_a_base_model(
     assert config_json(str(file))["model_type"] == kind.lower()
     assert base_file(str(file), "tokenizer.json") == folder / "tokenizer.json"
     assert pinned_base(str(file), None, Hub(False)) is None
-    assert base_gguf(str(file)) == file
 
 
 def test_gguf_files_that_are_no_base_models_are_refused(tmp_path: Path) -> None:

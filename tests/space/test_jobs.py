@@ -30,7 +30,7 @@ try:
     from dataset_actions import DatasetActions
     from settings import Settings
     from work import jobs, trying
-    from work.bank_loader import find_model
+    from work.bank_loader import fetch_base_model
     from work.planning import DatasetRequest, PlanResult
     from work.visit import Visit
 finally:
@@ -470,14 +470,16 @@ def test_an_adapter_that_was_trained_is_not_offered_to_be_trained_again(
     assert is_visible(shown_adapter(visit, trained=trained)["improve_form"]) is not trained
 
 
-def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
-    visit: Visit, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("missing", [True, False])
+def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_command(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch, missing: bool
 ) -> None:
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    gguf, reason = find_model(Bank.embedded(), Settings())
-    assert gguf is None
-    page = shown_adapter(visit, no_model=reason)
-    assert "The base model cannot be run on this machine" in page["no_model"]
+    if missing:
+        monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr("work.bank_loader.available_memory", lambda: 100 << 20)
+    page = shown_adapter(visit, no_model=fetch_base_model(Bank.embedded()))
+    reason = "cannot be run on" if missing else "is too large for"
+    assert f"The base model {reason} this machine" in page["no_model"]
     assert "“Use it” below has the commands" in page["no_model"]
     assert not is_visible(page["try_form"])
 
@@ -495,37 +497,28 @@ def test_beside_the_adapter_that_was_tested_first_no_report_of_a_trained_one_is_
     assert (visit.report == report) == kept
 
 
-def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    loaded: list[object] = []
+def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
+    used: list[object] = []
     go_on, most = threading.Event(), 0
-    columns, index = SimpleNamespace(prompt_of=str), SimpleNamespace(base_model="base")
-    of_bank = SimpleNamespace(bank=SimpleNamespace(index=index))
-    planned = SimpleNamespace(dataset=SimpleNamespace(columns=columns), **vars(of_bank))
+    columns = SimpleNamespace(prompt_of=str)
+    planned = SimpleNamespace(dataset=SimpleNamespace(columns=columns))
     adapter: Any = SimpleNamespace(folder=SPACE, plan=planned)
 
-    class Trial:
-        def __init__(self, *_: object, **__: object) -> None:
-            nonlocal most
-            loaded.append(self)
-            most = max(most, len(loaded))
-            go_on.wait(60)  # cannot be interrupted
-
-        def __enter__(self) -> "Trial":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            loaded.pop()
-
+    class SlowModel:
         def answer(self, prompt: str, adapter: object = None) -> str:
+            nonlocal most
+            used.append(self)
+            most = max(most, len(used))
+            go_on.wait(60)  # cannot be interrupted
+            used.pop()
             return prompt
 
+    session: Any = SimpleNamespace(evaluator=SlowModel())
+
     def work(job: jobs.Job) -> None:
-        both = trying.answers(adapter, None, "prompt", job)
+        both = trying.answers(adapter, session, "prompt", job)
         job.show(lambda: {"answers": both})
 
-    monkeypatch.setattr(trying, "open_trial", Trial)
     for _ in range(5):
         job = jobs.Job(60)
         running = job.run(work)
@@ -538,7 +531,7 @@ def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
     go_on.set()
     results = [news() for news in last if not isinstance(news, jobs.Step)]
     assert results == [{"answers": ("prompt", "prompt")}]
-    assert (most, loaded) == (1, [])
+    assert (most, used) == (1, [])
 
 
 # --- tests that nobody asked for ----------------------------------------------------------------
@@ -554,7 +547,7 @@ def untested(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> Visit:
 
 
 def page_with(no_model: str = "") -> AdapterActions:
-    loader: Any = SimpleNamespace(bank=None, no_model=no_model, gguf=None)
+    loader: Any = SimpleNamespace(bank=None, no_model=no_model, session=None)
     return AdapterActions(COMPONENTS, loader, Settings())
 
 

@@ -114,7 +114,7 @@ def running_space(
     env |= hub.env(token, home=home)
     env |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(home / "gradio")}
     env |= {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
-    env |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LLAMA_ARG_THREADS"), "1")
+    env |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     env |= {"HF_LORAMETA_NO_BASE": "1"}  # adapters are tested only where a test asks for it
     env |= variables
     log = home / "space.log"
