@@ -48,7 +48,7 @@ def test_an_adapter_can_be_tried_tested_and_saved_with_what_was_counted(
 ) -> None:
     owner, page = web_with_model.owner, visitor.page
     repo = owner.dataset("notes", {"train.jsonl": b"".join(ROWS)})
-    visitor.sign_in(web_without_torch.space)
+    visitor.sign_in(web_with_model.space)
     visitor.plan(repo)
     visitor.make()
     page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
