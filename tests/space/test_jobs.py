@@ -12,10 +12,11 @@ import pytest
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.automatic import NO_BASE
+from hf_lorameta.pipeline.remarks import verdict_on
+from hf_lorameta.remarks import Remark
 from tests.support.running_space import SPACE, missing
 
 if why := missing("gradio"):
@@ -169,11 +170,11 @@ def planning(visit: Visit) -> Callable[[jobs.Job], None]:
     return lambda job: job.show(show)
 
 
-def plan_with(verdict: Verdict) -> Any:
-    return SimpleNamespace(name="u/d", plan=SimpleNamespace(verdict=verdict, warnings=[]))
+def plan_with(verdict: Remark) -> Any:
+    return SimpleNamespace(name="u/d", plan=SimpleNamespace(verdict=verdict, remarks=[verdict]))
 
 
-PLAN = plan_with(NOT_COUNTED)
+PLAN = plan_with(verdict_on(None))
 
 
 def shown(updates: Iterator[jobs.Updates]) -> jobs.Updates:
@@ -383,7 +384,7 @@ def test_a_page_whose_state_was_dropped_says_so(
     page = getattr(actions, handler)(visit, 1, *arguments)
     if visit.task:
         page |= shown(actions.run(visit, visit.task.line))
-    assert "The plan of this page is kept no longer" in str(page)
+    assert "This page was idle for an hour" in str(page)
     assert page["progress"] == "", "nothing runs"
 
 
@@ -488,7 +489,7 @@ def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_comm
 def test_beside_the_adapter_that_was_tested_first_no_report_of_a_trained_one_is_shown(
     visit: Visit, of_draft: bool, kept: bool
 ) -> None:
-    tested, trained = plan_with(NOT_COUNTED), plan_with(NOT_COUNTED)
+    tested, trained = plan_with(verdict_on(None)), plan_with(verdict_on(None))
     trained.name = "trained"
     report: Any = "a report"
     visit.plan_result, visit.draft, visit.report = PLAN, tested, report
@@ -554,7 +555,7 @@ def page_with(no_model: str = "") -> AdapterActions:
 def test_answers_are_counted_unasked_where_the_base_model_can_be_run(
     untested: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draft = plan_with(Verdict("likely", "Likely to help", "16 of 16."))
+    draft = plan_with(Remark("likely", "Likely to help. 16 of 16."))
     monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: draft)
     monkeypatch.setattr(trying, "test", lambda *_, asked: f"a report, {asked=}")
     monkeypatch.setattr(AdapterActions, "_show_report", lambda page, visit, _: page.verdict(visit))
