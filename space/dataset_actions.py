@@ -159,7 +159,7 @@ class DatasetActions(AdapterActions):
             def show() -> Updates:
                 source = known(visit.source)
                 updates = {c.columns_form: columns_form(source, visit.dataset_number, request)}
-                updates |= self._show_plan(visit, result, request)
+                updates |= self._show_plan(visit, result, request, job)
                 if adapter:
                     updates |= self.show_result(visit, result, adapter, profile, improvable)
                 return updates | self._options(visit)
@@ -187,18 +187,21 @@ class DatasetActions(AdapterActions):
             if source is None:
                 found = read(job, read_source, request, credential)
                 asked = _as_found(request, found)
-                job.show(lambda: self._show_source(visit, found, asked))
+                job.show(lambda: self._show_source(visit, found, asked, job))
             if asked.columns:
                 recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
                 bank = self.bank_loader.bank
                 result = make_plan(bank, asked, recipe, max_rows, credential, job)
-                job.show(lambda: self._show_plan(visit, result, asked))
+                job.show(lambda: self._show_plan(visit, result, asked, job))
 
         c = self.components
         return self._no_plan() | self.begin(visit, "plan", work, c.status, restores=True)
 
-    def _show_source(self, visit: Visit, source: Source, request: DatasetRequest) -> Updates:
+    def _show_source(
+        self, visit: Visit, source: Source, request: DatasetRequest, job: Job
+    ) -> Updates:
         visit.source, visit.request, problem = source, request, source.preview.problem
+        visit.keep(job.address)
         form = columns_form(source, visit.dataset_number, request)
         status = ""
         if problem and not request.columns:
@@ -206,8 +209,11 @@ class DatasetActions(AdapterActions):
             status = _QUESTION if unclear else error_html(problem)
         return {self.components.columns_form: form, self.components.status: status}
 
-    def _show_plan(self, visit: Visit, result: PlanResult, request: DatasetRequest) -> Updates:
+    def _show_plan(
+        self, visit: Visit, result: PlanResult, request: DatasetRequest, job: Job
+    ) -> Updates:
         visit.plan_result = with_recipe(result, visit.recipe or Recipe())
+        visit.keep(job.address)
         instruction, template = _shown_prompt(result, request)
         plan = visit.plan_result.plan
         return {

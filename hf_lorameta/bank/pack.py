@@ -142,9 +142,9 @@ def _pack_modules(
 
 def _pack_module(reader: ModuleReader, limits: _Limits, number: int, path: Path) -> _PackedModule:
     right, left = (find_basis(reader, side, *limits, (0, number, side)) for side in (0, 1))
-    raw_V, raw_U = (safetensors.narrow(basis, "bfloat16") for basis in (right.T, left))
+    raw_V, raw_U = (safetensors.to_bytes(basis, "bfloat16") for basis in (right.T, left))
     V, U = (
-        safetensors.widen(raw, TensorInfo("BF16", shape, 0, len(raw))).astype(np.float64)
+        safetensors.to_float32(raw, TensorInfo("BF16", shape, 0, len(raw))).astype(np.float64)
         for raw, shape in ((raw_V, right.T.shape), (raw_U, left.shape))
     )
     starts, energies = [len(raw_V) + len(raw_U)], []

@@ -196,5 +196,5 @@ class Basis:
     def module(self, name: str) -> FactorPair:
         """Read V (R_a, in_features) and U (out_features, R_b) of one module, in float32."""
         infos = (self._infos[f"{name}.{factor}"] for factor in FACTORS)
-        V, U = (safetensors.widen(self._read(info.start, info.stop), info) for info in infos)
+        V, U = (safetensors.to_float32(self._read(info.start, info.stop), info) for info in infos)
         return V, U

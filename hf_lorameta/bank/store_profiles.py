@@ -22,7 +22,13 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.large_profiles import CANDIDATES, LargeProfiles, Sketches
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
 from hf_lorameta.files import atomic_file, sha256
-from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, between, distances, stored_name
+from hf_lorameta.method.metrics import (
+    DEFAULT_METRIC,
+    METRICS,
+    distances,
+    pairwise_distances,
+    stored_name,
+)
 from hf_lorameta.types import Array
 
 SHARD_ENTRIES = 1_000
@@ -139,11 +145,11 @@ def bank_distances(profiles: ProfileTable, vocab_size: int) -> dict[str, Array]:
     Those over inputs alone serve datasets without outputs; they are left out if no dataset has
     inputs.
     """
-    found = {DEFAULT_METRIC: between(profiles, vocab_size, DEFAULT_METRIC)}
+    found = {DEFAULT_METRIC: pairwise_distances(profiles, vocab_size, DEFAULT_METRIC)}
     inputs = profiles.only("input")
     if inputs.arrays["input.ids"].size:
         name = stored_name(DEFAULT_METRIC, "input")
-        found[name] = between(inputs, vocab_size, DEFAULT_METRIC)
+        found[name] = pairwise_distances(inputs, vocab_size, DEFAULT_METRIC)
     return found
 
 

@@ -12,7 +12,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import NEURAL_FILE
 from hf_lorameta.errors import AdapterError, BankError
 from hf_lorameta.files import sha256
-from hf_lorameta.method.metrics import METRICS, between
+from hf_lorameta.method.metrics import METRICS, pairwise_distances
 from hf_lorameta.method.neural import TrainingReport, gram, train_neural
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FloatArray, StageProgress, no_progress
@@ -49,7 +49,7 @@ def train_neural_rule(
     arrays: dict[str, NDArray[np.float32]] = {}
     reports: dict[str, TrainingReport] = {}
     for metric, row in METRICS.items():
-        D = between(profiles, bank.index.vocab_size, metric)
+        D = pairwise_distances(profiles, bank.index.vocab_size, metric)
         model, reports[metric] = train_neural(
             D, G, hidden=hidden, steps=steps, seed=seed, progress=partial(progress, row.title)
         )

@@ -32,13 +32,13 @@ ARCHITECTURES = {
 """llama.cpp's ``general.architecture`` by the ``model_type`` of the base's config.json."""
 
 _TIED = frozenset({"smollm3", "gemma2", "gemma3", "gemma4", "lfm2"})
-"""Whose output layer has the embedding's weights if config.json does not say."""
+"""Architectures whose output layer shares the embedding's weights, unless config.json says no."""
 _PERMUTED = frozenset({"llama", "smollm3"})
-"""Whose q and k are reordered, because llama.cpp rotates neighboring rows."""
+"""Architectures whose rows of q and k llama.cpp reorders, because it rotates neighboring rows."""
 UNUSED = {("gemma4", "per_layer_model_projection")}
-"""Architectures and modules whose adapters llama.cpp loads and does not apply."""
+"""Architectures and their modules whose adapters llama.cpp loads but ignores."""
 _TEXT_PREFIXES = {"model.language_model.": "model.", "language_model.": ""}
-"""How the names of a text model begin inside a model of texts and images, and alone."""
+"""Prefix of a text model's modules inside a multimodal model, and that of the text model alone."""
 
 Order = NDArray[np.intp]
 
@@ -56,7 +56,7 @@ class BaseArchitecture(NamedTuple):
     def from_config(cls, config: Mapping[str, Any]) -> "BaseArchitecture":
         """Read a parsed ``config.json``; its model type must be one of `ARCHITECTURES`.
 
-        Of a model of texts and images, the text model's settings count.
+        Of a multimodal model, the text model's settings count.
 
         Raises:
             UsageError: the model type is another.
@@ -87,14 +87,14 @@ class BaseArchitecture(NamedTuple):
         return cls(name, layers, bool(tied), heads, value_heads)
 
     def text_name(self, module: str) -> str:
-        """Return a module's name as in the text model alone."""
+        """Return the name that a module has in the text model alone."""
         for prefix, replacement in _TEXT_PREFIXES.items():
             if module.startswith(prefix):
                 return replacement + module.removeprefix(prefix)
         return module
 
     def row_order(self, module: Module) -> Order | None:
-        """Return which row of lora_B llama.cpp has in each place; None if each is where it was.
+        """Return the order in which llama.cpp stores the rows of lora_B; None if it is the same.
 
         Raises:
             AdapterError: the rows do not divide into the base model's heads.
@@ -112,7 +112,7 @@ class BaseArchitecture(NamedTuple):
         return None if tiled is None else self._tiled(module, module.out_features, "rows", tiled)
 
     def column_order(self, module: Module) -> Order | None:
-        """Return which column of lora_A llama.cpp has in each place, as `row_order`."""
+        """Return the order in which llama.cpp stores the columns of lora_A, as `row_order` does."""
         if self.value_heads is None or not module.name.endswith(".linear_attn.out_proj"):
             return None
         return self._tiled(module, module.in_features, "columns", module.in_features)

@@ -27,10 +27,10 @@ ParsedHeader = tuple[Mapping[str, TensorInfo], Layout, int]
 
 
 def cache_headers(parse: Callable[[bytes, int], ParsedHeader]) -> Callable[..., ParsedHeader]:
-    """Decorate a header parser so that equal headers give the very same object.
+    """Cache a header parser, so that equal headers give the same object.
 
-    The files of a bank mostly have equal headers; comparing their infos by identity is then enough.
-    The lock keeps threads from parsing one header twice.
+    Most files of a bank have the same header, so comparing infos by identity suffices. The lock
+    keeps threads from parsing one header twice.
     """
     cached, lock = lru_cache(maxsize=4)(parse), threading.Lock()
 
@@ -84,7 +84,7 @@ class AdapterFile:
     def tensor(self, module: str, factor: Factor) -> FloatArray:
         """Return a factor as float32: lora_A is (r, in_features), lora_B is (out_features, r)."""
         info = self.tensor_infos[tensor_name(module, factor)]
-        return safetensors.widen(self._read(info.start, info.stop), info)
+        return safetensors.to_float32(self._read(info.start, info.stop), info)
 
     def adapts(self, module: str) -> bool:
         """Return whether the adapter changes a module."""
@@ -93,15 +93,6 @@ class AdapterFile:
     def factors(self, module: str) -> FactorPair:
         """Return lora_A and lora_B of a module, as `tensor` does."""
         return self.tensor(module, "A"), self.tensor(module, "B")
-
-    def finite_tensor(self, module: str, factor: Factor) -> FloatArray:
-        """Return what `tensor` does, or raise `AdapterError` if a value is NaN or infinite."""
-        values = self.tensor(module, factor)
-        if not np.isfinite(values).all():
-            raise AdapterError(
-                f"{self.path}: {sanitize(module)}.lora_{factor} has NaN or infinite values"
-            )
-        return values
 
     def stack(
         self, files: Sequence["AdapterFile"], module: str, A: FloatArray, B: FloatArray
@@ -130,7 +121,7 @@ def write_tensors(
                 name, expected = tensor_name(module.name, factor), module.shape(factor, rank)
                 if values.shape != expected:
                     raise AdapterError(f"{name} has shape {values.shape}, expected {expected}")
-                file.write(_narrow_finite(values, dtype, name))
+                file.write(_finite_bytes(values, dtype, name))
 
 
 def canonical_header(layout: Layout, rank: int, dtype: str) -> bytes:
@@ -142,15 +133,15 @@ def canonical_header(layout: Layout, rank: int, dtype: str) -> bytes:
     )
 
 
-def _narrow_finite(values: FloatArray, dtype: str, name: str) -> bytes:
-    raw = safetensors.narrow(values, dtype)
+def _finite_bytes(values: FloatArray, dtype: str, name: str) -> bytes:
+    raw = safetensors.to_bytes(values, dtype)
     if not np.isfinite(np.frombuffer(raw, DTYPES[CODES[dtype]]).astype(np.float32)).all():
         raise AdapterError(f"{sanitize(name)} has NaN or infinite values in {dtype}")
     return raw
 
 
 def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
-    """Read an adapter folder and check everything that a loader relies on.
+    """Open an adapter folder, and check its config, its header and every value.
 
     Raises:
         AdapterError: a file is missing or malformed, the rank is not the one that the config
@@ -159,7 +150,9 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     config, weights = open_adapter(folder)
     for module in weights.layout:
         for factor in FACTORS:
-            weights.finite_tensor(module.name, factor)
+            if not np.isfinite(weights.tensor(module.name, factor)).all():
+                name = f"{sanitize(module.name)}.lora_{factor}"
+                raise AdapterError(f"{weights.path}: {name} has NaN or infinite values")
     return config, weights
 
 

@@ -90,8 +90,8 @@ def write_config(
     """Return the smallest ``adapter_config.json`` that PEFT, vLLM and llama.cpp all read.
 
     ``lora_alpha`` equals the rank, as the scaling is folded into the weights. PEFT's Auto classes
-    load the base model at `revision`. Without `all_layers`, the base model may have more layers
-    than the layout, which short names would name.
+    load the base model at `revision`. Pass ``all_layers=False`` if the base model may have layers
+    that the layout lacks, which short names would match.
     """
     config = {
         "base_model_name_or_path": base_model,
@@ -114,7 +114,7 @@ def write_config(
 def target_modules(layout: Layout) -> list[str]:
     """Return short names if all layers 0…L-1 have all modules, full paths otherwise.
 
-    In a model of texts and images, short names would name layers of the images' part too.
+    In a multimodal model, short names would match modules of the vision part, too.
     """
     layers: dict[str, set[str]] = {}
     for module in layout:

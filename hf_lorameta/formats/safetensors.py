@@ -1,5 +1,9 @@
 """The safetensors file format: headers, and conversion between raw bytes and arrays.
 
+The safetensors library opens one file at a time, for about a millisecond, and maps it into memory.
+A bank has thousands of files with few distinct headers, which are parsed once here; tensors of many
+files are read by their byte ranges.
+
 Format: https://github.com/huggingface/safetensors#format
 """
 
@@ -47,7 +51,7 @@ def build_header(
 ) -> bytes:
     """Build the header of a file that holds tensors (name, dtype code, shape) one after another.
 
-    It is padded so that the data is aligned to 8 bytes.
+    It is padded to a multiple of 8 bytes, which aligns the data.
 
     Example:
         >>> header = build_header([("x", "BF16", (2, 3)), ("y", "F32", (1,))])
@@ -147,7 +151,7 @@ def read_range(
     return raw
 
 
-def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
+def to_float32(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     """Convert raw tensor bytes to a float32 array of ``info.shape``."""
     if info.dtype == "BF16":  # a shift by 16 bits, at the speed of memory
         bits = np.frombuffer(raw, np.uint16).astype(np.uint32)
@@ -155,7 +159,7 @@ def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     return np.frombuffer(raw, DTYPES[info.dtype]).reshape(info.shape).astype(np.float32)
 
 
-def narrow(array: NDArray[Any], dtype: str) -> bytes:
+def to_bytes(array: NDArray[Any], dtype: str) -> bytes:
     """Round float values to a torch dtype name, to nearest even, and return their bytes."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(array).astype(DTYPES[CODES[dtype]]).tobytes()

@@ -75,9 +75,10 @@ class RuleInputs:
         temperature: T; the paper has 1.
         bank_distances: returns the (N, N) distances inside the bank.
         model: returns the bank's trained network, which maps (N,) to (N,).
-        general: whether the bank has a general adapter, which takes what a rule leaves of one.
-        median: of the distances inside the bank, if these are among candidates of it only; None is
-            that of `bank_distances`.
+        general: whether the bank has a general adapter, whose coefficient is one minus the sum of
+            the others.
+        median: median distance inside the bank, if `bank_distances` covers candidates only; None
+            computes it from `bank_distances`.
     """
 
     distances: Array
@@ -162,7 +163,7 @@ def kernel(inputs: RuleInputs) -> Array:
 
 
 class CoefficientRule(NamedTuple):
-    """A row of `COEFFICIENT_RULES`; its title is worded as inside a sentence.
+    """A row of `COEFFICIENT_RULES`; its title is a phrase for use inside a sentence.
 
     `by_length` says whether the coefficients are scaled for long outputs unless a recipe states a
     scale, and `among_candidates` whether the nearest datasets of a large bank suffice.
@@ -205,7 +206,7 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Array:
     """Apply a rule of `COEFFICIENT_RULES`, then `top_k`; None keeps all coefficients.
 
     Returns:
-        (N,) coefficients; with a general adapter (N + 1,), of which the last is the rest to one.
+        (N,) coefficients; with a general adapter (N + 1,), the last being one minus their sum.
 
     Raises:
         RecipeError: as for `top_k`.

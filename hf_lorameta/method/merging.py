@@ -210,7 +210,7 @@ def sparse(
 
 
 class Combiner(NamedTuple):
-    """A row of `COMBINERS`; its title is worded as inside a sentence.
+    """A row of `COMBINERS`; its title is a phrase for use inside a sentence.
 
     Attributes:
         function: from As, Bs, weights, scalings and rank to A and B.

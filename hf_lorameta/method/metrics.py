@@ -120,7 +120,7 @@ DistanceFunction = Callable[[QueryCounts, Counts], Array]
 
 
 class Metric(NamedTuple):
-    """A row of `METRICS`; its title is worded as inside a sentence.
+    """A row of `METRICS`; its title is a phrase for use inside a sentence.
 
     Attributes:
         function: from the counts of the new dataset and of R datasets to (R,) distances.
@@ -191,10 +191,10 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
     return np.asarray(_distance_rows(query, slice(0, 1), bank, vocab_size, metric)[0])
 
 
-def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
-    """Compute the (N, N) distances inside a bank; row i are those of dataset i, as the new one.
+def pairwise_distances(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
+    """Compute the (N, N) distances inside a bank; row i takes dataset i as the new one.
 
-    A dataset that has none of the texts the metric reads is as far from each as that is from it.
+    The row of a dataset with none of the texts that the metric reads is a copy of its column.
 
     Raises:
         BankError: none of the datasets has a token of the texts that are compared.
@@ -202,7 +202,7 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
     Example:
         >>> one = [Histogram.from_dense(row) for row in np.eye(3, dtype=int)]
         >>> table = ProfileTable.from_profiles([Profile(one[0], one[i], 1) for i in (1, 2)])
-        >>> between(table, 3, "js-io").round(4)
+        >>> pairwise_distances(table, 3, "js-io").round(4)
         array([[0.    , 0.6931],
                [0.6931, 0.    ]])
     """
@@ -246,7 +246,7 @@ def _distance_rows(
 ) -> Array:
     """(n, N) distances from each of the chosen datasets to every dataset of a bank.
 
-    With `half`, most of those from row i to columns below i are left out, and zero.
+    With `half`, most entries below the diagonal are not computed and stay zero.
     """
     result = np.zeros((chosen.stop - chosen.start, len(bank)))
     terms = []

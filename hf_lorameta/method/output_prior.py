@@ -31,13 +31,12 @@ from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.types import Array, FactorPair, FloatArray
 
 ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3"})
-"""Model types whose last down-projection is added to the state that the final norm scales.
+"""Model types that add the last down-projection's output to the hidden state as it is.
 
-Gemma 2, 3 and 4 have a norm between the two: the size of what is added is fixed, whatever the
-update, so it cannot carry the prior.
+Gemma 2, 3 and 4 normalize it first: its size is fixed, so an update cannot carry the prior.
 """
 PLAIN_DECODERS = ARCHITECTURES | {"gemma", "gemma2", "gemma3_text"}
-"""Model types whose layers take nothing of lower ones but the state of their tokens."""
+"""Model types whose layers read nothing of the layers below but the hidden states."""
 STRENGTH = 0.5
 """Default coefficient of the update; 1 would move the tokens all the way."""
 _FIRST = 1.4

@@ -177,10 +177,10 @@ class Comparison(NamedTuple):
         """Return the (C, C) distances between those that are compared, stored if these are all."""
         size = self.bank.index.vocab_size
         if self.chosen is not None:
-            return metrics.between(self.profiles, size, self.metric)
+            return metrics.pairwise_distances(self.profiles, size, self.metric)
         stored = self.bank.distances
         if self.name not in stored:
-            stored[self.name] = metrics.between(self.profiles, size, self.metric)
+            stored[self.name] = metrics.pairwise_distances(self.profiles, size, self.metric)
         return stored[self.name].astype(np.float64)
 
     def typical_nearest(self) -> float:

@@ -5,7 +5,7 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, toke
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.quoting import shell
 from hf_lorameta.recipe import Recipe
+from limits.kept import Rows
 from work.jobs import Job, SpaceError
 from work.reader_process import read, report_rows
 
@@ -220,7 +221,7 @@ class PlanResult:
     """
 
     plan: Plan
-    samples: list[tuple[str, str]]
+    samples: Sequence[tuple[str, str]]
     name: str
 
 
@@ -253,7 +254,7 @@ def make_plan(
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
     how = (recipe, limits, token_counting(bank), in_form_of(bank))
     reading, samples = read(job, _read, request, credential, *how)
-    return PlanResult(plan_from_reading(reading, bank), samples, request.name)
+    return PlanResult(plan_from_reading(reading, bank), Rows(samples), request.name)
 
 
 def _read(

@@ -5,6 +5,7 @@ drops it, and with it the files of the adapter, an hour after its last use.
 """
 
 import secrets
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import Recipe
+from limits.kept import KEPT, PLAN_BYTES, Rows
 from limits.uploads import Upload
 from work.generating import Adapter
 from work.jobs import Job
@@ -122,6 +124,13 @@ class Visit:
             setattr(self, name, getattr(earlier, name))
         return True
 
+    def keep(self, address: str) -> None:
+        """Count what this visit keeps in memory as an address', whose oldest visits make room."""
+        rows = self.plan_result.samples if self.plan_result else ()
+        texts = rows.size if isinstance(rows, Rows) else 0
+        names = self.source.configs + self.source.preview.names if self.source else []
+        KEPT.keep(self, address, PLAN_BYTES + texts + sum(map(sys.getsizeof, names)))
+
     def accept(self, number: int) -> bool:
         """Whether a request is later than all before it; if so, what runs is canceled."""
         if number <= self.number:
@@ -190,5 +199,5 @@ def known(value: T | None) -> T:
         RequestError: it is missing, since the state of the page was dropped.
     """
     if value is None:
-        raise RequestError("This page was idle for an hour: read the dataset again")
+        raise RequestError("The plan of this page is kept no longer: read the dataset again")
     return value

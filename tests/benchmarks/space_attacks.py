@@ -631,6 +631,12 @@ async def most_rows(a: Attacker) -> None:
     await read(a, row * (9 * MB // len(row)), "a.jsonl")
 
 
+@attack("plans of 125 long rows with an emoji each, of new pages")
+async def emoji_rows(a: Attacker) -> None:
+    row = json.dumps({"input": "😀" + "a " * 1999, "output": "b"}, ensure_ascii=False)
+    await read(a, (row + "\n").encode() * 125, "a.jsonl")
+
+
 # --- measuring ----------------------------------------------------------------------------------
 
 

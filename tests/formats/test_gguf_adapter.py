@@ -209,38 +209,29 @@ def test_unsupported_architecture_is_refused(tmp_path: Path, kind: Any) -> None:
         export(save(tmp_path / "a"), tmp_path / "a.gguf", config(kind))
 
 
+LINEAR = (Module("model.layers.0.linear_attn.in_proj_z", HIDDEN, 24),)
+
+
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("kind", "changes", "reason"),
     [
-        ({"num_hidden_layers": 1}, "layers.1.mlp.down_proj has no counterpart .* 1 layers"),
-        ({"num_attention_heads": 5}, "24 rows, which do not divide into 5 heads"),
-        ({"num_attention_heads": 0}, "num_attention_heads 0"),
-        ({"num_key_value_heads": "2"}, "num_key_value_heads '2'"),
-        ({"num_hidden_layers": None}, "num_hidden_layers None"),
+        ("llama", {"num_hidden_layers": 1}, "layers.1.mlp.down_proj has no counterpart"),
+        ("llama", {"num_attention_heads": 5}, "24 rows, which do not divide into 5 heads"),
+        ("llama", {"num_attention_heads": 0}, "num_attention_heads 0"),
+        ("llama", {"num_key_value_heads": "2"}, "num_key_value_heads '2'"),
+        ("llama", {"num_hidden_layers": None}, "num_hidden_layers None"),
+        ("qwen3_5", {"linear_num_value_heads": 5}, "expected a multiple of 2"),
+        ("qwen3_5", {"linear_num_value_heads": 8}, "24 rows, which do not divide into 8 heads"),
+        ("qwen3_5", {"linear_num_key_heads": None}, "linear_num_key_heads None"),
     ],
 )
 def test_base_that_does_not_fit_is_refused(
-    tmp_path: Path, changes: dict[str, Any], reason: str
+    tmp_path: Path, kind: str, changes: dict[str, Any], reason: str
 ) -> None:
+    folder = save(tmp_path / "a", LINEAR if kind == "qwen3_5" else LAYOUT)
     with pytest.raises(AdapterError, match=reason):
-        export(save(tmp_path / "a"), tmp_path / "a.gguf", config(**changes))
+        export(folder, tmp_path / "a.gguf", config(kind, **changes))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"linear_num_value_heads": 5}, "5 linear_num_value_heads, expected a multiple of 2"),
-        ({"linear_num_value_heads": 8}, "24 rows, which do not divide into 8 heads"),
-        ({"linear_num_key_heads": None}, "linear_num_key_heads None"),
-    ],
-)
-def test_linear_attention_that_does_not_fit_is_refused(
-    tmp_path: Path, changes: dict[str, object], reason: str
-) -> None:
-    layout = (Module("model.layers.0.linear_attn.in_proj_z", HIDDEN, 24),)
-    with pytest.raises(AdapterError, match=reason):
-        export(save(tmp_path / "a", layout), tmp_path / "a.gguf", config("qwen3_5", **changes))
 
 
 def test_values_beyond_float16_need_float32(tmp_path: Path) -> None:

@@ -301,22 +301,8 @@ def mutants(content: bytes, count: int) -> Iterator[bytes]:
     """Damaged copies of a valid file: bytes flipped, cut or doubled, JSON values replaced."""
     rng = random.Random(7)
     (length,) = struct.unpack("<Q", content[:8])
-    odd: list[Any] = [
-        None,
-        True,
-        -1,
-        0,
-        1.5,
-        1 << 70,
-        "",
-        "F16",
-        [],
-        {},
-        [[]],
-        "\ud800",
-        float("inf"),
-        [0, 0],
-    ]
+    odd: list[Any] = [None, True, -1, 0, 1.5, 1 << 70, "", "F16", [], {}, [[]], "\ud800"]
+    odd += [math.inf, [0, 0]]
     for i in range(count):
         if i % 2:
             mutant = bytearray(content)
@@ -357,11 +343,6 @@ def test_damaged_headers_raise_only_our_errors(file: Path, tmp_path: Path) -> No
 # --- folders ------------------------------------------------------------------------------------
 
 
-def test_valid_folder_passes_the_check(folder: Path) -> None:
-    config, weights = check_adapter(folder)
-    assert (config.base_model, config.scaling, weights.rank) == ("o/m", 1.0, RANK)
-
-
 def test_missing_file_is_named(folder: Path) -> None:
     (folder / WEIGHTS_FILE).unlink()
     with pytest.raises(AdapterError, match=f"has no {WEIGHTS_FILE}"):
@@ -371,53 +352,32 @@ def test_missing_file_is_named(folder: Path) -> None:
         check_adapter(folder)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", "is not JSON"),
-        (b"\xff", "is not JSON"),
-        (b"[" * 200_000, "is not JSON"),
-        (b"[]", "is not a JSON object"),
-        (b"null", "is not a JSON object"),
-    ],
-)
-def test_malformed_config_is_refused(folder: Path, content: bytes, message: str) -> None:
-    (folder / CONFIG_FILE).write_bytes(content)
-    with pytest.raises(AdapterError, match=message):
-        check_adapter(folder)
-
-
 def test_config_and_weights_with_different_ranks_are_refused(folder: Path) -> None:
     (folder / CONFIG_FILE).write_bytes(write_config("o/m", LAYOUT, 8))
     with pytest.raises(AdapterError, match=f"{CONFIG_FILE} has rank 8, the weights have 2"):
         check_adapter(folder)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("dtype", TORCH_DTYPES)
-def test_values_that_are_not_finite_are_refused(folder: Path, dtype: str, value: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("float32", math.nan), ("float32", -math.inf), ("float16", 1e5), ("bfloat16", 3.4e38)],
+)
+def test_values_that_are_not_finite_once_rounded_are_refused(
+    folder: Path, dtype: str, value: float
+) -> None:
     pairs = random_pairs(LAYOUT, RANK)
     pairs[3][1][-1, -1] = value
     name = tensor_name(LAYOUT[3].name, "B")
     with pytest.raises(AdapterError, match=f"{name} has NaN or infinite values in {dtype}"):
         write_tensors(folder / "out", LAYOUT, RANK, dtype, pairs)
-    tensors = {n: v.astype(TORCH_DTYPES[dtype]) for n, v in by_name(LAYOUT, pairs).items()}
+    with np.errstate(over="ignore"):
+        tensors = {n: v.astype(TORCH_DTYPES[dtype]) for n, v in by_name(LAYOUT, pairs).items()}
     save_file(tensors, folder / WEIGHTS_FILE)
     with pytest.raises(AdapterError, match="has NaN or infinite values"):
         check_adapter(folder)
     with pytest.raises(AdapterError, match=f"{name} has NaN or infinite values"):
         rewrite(folder / WEIGHTS_FILE, folder / "out", dtype)
     assert not (folder / "out").exists()
-
-
-@pytest.mark.parametrize(("dtype", "value"), [("float16", 1e5), ("bfloat16", 3.4e38)])
-def test_values_that_overflow_when_rounded_are_refused(
-    tmp_path: Path, dtype: str, value: float
-) -> None:
-    pairs = random_pairs(LAYOUT, RANK)
-    pairs[0][0][0, 0] = value
-    with pytest.raises(AdapterError, match=f"infinite values in {dtype}"):
-        write_tensors(tmp_path / "x", LAYOUT, RANK, dtype, pairs)
 
 
 def test_pair_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The modules of a LoRA file, read from its tensor names and shapes."""
 
+from typing import Any
+
 import pytest
 
 from hf_lorameta.errors import AdapterError
@@ -30,46 +32,30 @@ def test_canonical_order_compares_layers_as_numbers() -> None:
     assert sorted(names, key=canonical_order) == ordered
 
 
+SECOND = {
+    tensor_name("h.1.q", "A"): header_entry([2, 2], 20, 36),
+    tensor_name("h.1.q", "B"): header_entry([1, 2], 36, 44),
+}
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("header", "size", "message"),
     [
-        (raw_file({}), "expected one rank in every module, got no module"),
-        (raw_file({"__metadata__": {"format": "pt"}}), "got no module"),
-        (raw_file({A: VALID[A]}, bytes(8)), "h.0.q has only lora_A"),
-        (raw_file({B: header_entry([3, 1], 0, 12)}, bytes(12)), "h.0.q has only lora_B"),
-        (raw_file({A: VALID[A], B: header_entry([1, 3, 1], 8, 20)}, bytes(20)), "is not a 2-d"),
-        (raw_file({A: VALID[A], B: header_entry([3], 8, 20)}, bytes(20)), "is not a 2-d"),
-        (raw_file({A: VALID[A], B: header_entry([1, 3], 8, 20)}, bytes(20)), "do not multiply"),
-        (
-            raw_file({A: header_entry([0, 2], 0, 0), B: header_entry([3, 0], 0, 0)}),
-            "do not multiply",
-        ),
-        (
-            raw_file({A: VALID[A], "lm_head.weight": header_entry([3, 1], 8, 20)}, bytes(20)),
-            "is not a 2-d",
-        ),
-        (
-            raw_file(
-                {A: VALID[A], B.replace("weight", "bias"): header_entry([3, 1], 8, 20)}, bytes(20)
-            ),
-            "is not a 2-d lora_A or lora_B weight",
-        ),
-        (
-            raw_file(
-                VALID
-                | {
-                    tensor_name("h.1.q", "A"): header_entry([2, 2], 20, 36),
-                    tensor_name("h.1.q", "B"): header_entry([1, 2], 36, 44),
-                },
-                bytes(44),
-            ),
-            r"expected one rank in every module, got \[1, 2\]",
-        ),
+        ({}, 0, "expected one rank in every module, got no module"),
+        ({A: VALID[A]}, 8, "h.0.q has only lora_A"),
+        ({B: header_entry([3, 1], 0, 12)}, 12, "h.0.q has only lora_B"),
+        (VALID | {B: header_entry([3], 8, 20)}, 20, "is not a 2-d"),
+        (VALID | {B: header_entry([1, 3], 8, 20)}, 20, "do not multiply"),
+        ({A: header_entry([0, 2], 0, 0), B: header_entry([3, 0], 0, 0)}, 0, "do not multiply"),
+        ({A: VALID[A], "lm_head.weight": header_entry([3, 1], 8, 20)}, 20, "is not a 2-d"),
+        (VALID | SECOND, 44, r"expected one rank in every module, got \[1, 2\]"),
     ],
 )
-def test_file_that_is_not_a_plain_lora_is_refused(content: bytes, message: str) -> None:
+def test_file_that_is_not_a_plain_lora_is_refused(
+    header: dict[str, Any], size: int, message: str
+) -> None:
     with pytest.raises(AdapterError, match=message):
-        layout_of(content)
+        layout_of(raw_file(header, bytes(size)))
 
 
 @pytest.mark.parametrize(

@@ -39,57 +39,41 @@ def test_scaling_is_read(changes: dict[str, Any], scaling: float | None) -> None
     assert read_config(PLAIN | changes)[:3] == ("o/m", RANK, scaling)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"peft_type": "IA3"}, "peft_type is 'IA3', expected 'LORA'"),
-        ({"peft_type": None}, "peft_type is None"),
-        ({"use_dora": True}, "use_dora is set: only plain LoRA"),
-        ({"lora_bias": True}, "lora_bias is set"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save is set"),
-        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern is set"),
-        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern is set"),
-        ({"target_parameters": ["x"]}, "target_parameters is set"),
-        ({"layer_replication": [[0, 2]]}, "layer_replication is set"),
-        ({"trainable_token_indices": [1]}, "trainable_token_indices is set"),
-        ({"bias": "all"}, "bias is 'all', expected 'none'"),
-        ({"init_lora_weights": "pissa"}, "'pissa' changes the base model's weights"),
-        ({"init_lora_weights": "pissa_niter_16"}, "changes the base model's weights"),
-        ({"init_lora_weights": "OLoRA"}, "changes the base model's weights"),
-        ({"init_lora_weights": "loftq"}, "changes the base model's weights"),
-        ({"r": 0}, "r is 0, expected an integer from 1 to 4096"),
-        ({"r": "8"}, "r is '8'"),
-        ({"r": True}, "r is True"),
-        ({"r": None}, "r is None"),
-        ({"r": 1 << 20}, "r is 1048576"),
-        ({"lora_alpha": 0}, "lora_alpha is 0, expected a positive number"),
-        ({"lora_alpha": -1}, "lora_alpha is -1"),
-        ({"lora_alpha": math.nan}, "lora_alpha is nan"),
-        ({"lora_alpha": math.inf}, "lora_alpha is inf"),
-        ({"lora_alpha": "16"}, "lora_alpha is '16'"),
-        ({"revision": 1}, "revision and task_type are [1, None], expected strings or null"),
-        ({"task_type": 1}, "revision and task_type are [None, 1], expected strings or null"),
-    ],
+REFUSED: tuple[dict[str, Any], ...] = (
+    {"peft_type": "IA3"},
+    {"peft_type": None},
+    {"use_dora": True},
+    {"lora_bias": True},
+    {"modules_to_save": ["lm_head"]},
+    {"rank_pattern": {"q_proj": 4}},
+    {"alpha_pattern": {"q_proj": 4}},
+    {"target_parameters": ["x"]},
+    {"layer_replication": [[0, 2]]},
+    {"trainable_token_indices": [1]},
+    {"bias": "all"},
+    *({"init_lora_weights": name} for name in ("pissa", "pissa_niter_16", "OLoRA", "loftq")),
+    *({"r": rank} for rank in (0, "8", True, None, 1 << 20)),
+    *({"lora_alpha": alpha} for alpha in (0, -1, math.nan, math.inf, "16")),
+    {"revision": 1},
+    {"task_type": 1},
 )
-def test_config_that_is_not_a_plain_lora_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(AdapterError) as raised:
+
+
+@pytest.mark.parametrize("changes", REFUSED, ids=str)
+def test_config_that_is_not_a_plain_lora_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(AdapterError, match=next(iter(changes))):
         read_config(PLAIN | changes)
-    assert message in str(raised.value)
 
 
-def test_config_that_is_not_an_object_is_refused() -> None:
-    values: tuple[Any, ...] = ([], "x", None, 3)
-    for value in values:
-        with pytest.raises(AdapterError, match="not a JSON object"):
-            read_config(value)
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 200_000, b"[]", b"null", b"3"])
+def test_config_that_is_not_a_json_object_is_refused(content: bytes) -> None:
+    with pytest.raises(AdapterError, match=r"is not (a )?JSON"):
+        parse_config(content)
 
 
-@pytest.mark.parametrize(
-    ("changes", "revision"),
-    [({}, None), ({"revision": None}, None), ({"revision": ""}, None), ({"revision": "v1"}, "v1")],
-)
-def test_revision_is_read(changes: dict[str, Any], revision: str | None) -> None:
-    assert read_config(PLAIN | changes).revision == revision
+@pytest.mark.parametrize("revision", [None, "", "v1"])
+def test_revision_is_read(revision: str | None) -> None:
+    assert read_config(PLAIN | {"revision": revision}).revision == (revision or None)
 
 
 def test_written_config_has_scaling_one_and_the_revision() -> None:
@@ -97,11 +81,6 @@ def test_written_config_has_scaling_one_and_the_revision() -> None:
     assert parse_config(written) == LoraConfig("o/m", RANK, 1.0, "abc", task_type="CAUSAL_LM")
     assert written == write_config("o/m", LAYOUT, RANK, "abc")
     config = json.loads(written)
-    assert (config["revision"], config["use_rslora"], config["modules_to_save"]) == (
-        "abc",
-        False,
-        None,
-    )
     assert config["target_modules"] == [m.name for m in LAYOUT]  # layers 0, 2, 10: not all of them
 
 

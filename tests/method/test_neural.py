@@ -90,11 +90,6 @@ def test_training_reduces_the_loss_below_that_of_equal_weights(
     assert report.end.train < report.normalized.train
 
 
-def test_a_fitted_network_prefers_near_datasets(fitted: tuple[NeuralModel, TrainingReport]) -> None:
-    weights = neural(RuleInputs(np.array([0.1, 1.0, 2.0, 3.0]), model=lambda: fitted[0]))
-    assert weights[0] > weights[1] > weights[2:].max()
-
-
 def test_a_datasets_own_adapter_is_left_out() -> None:
     # the diagonal of the distances would give it away: it must not be read at all
     distances, X = planted(8)
@@ -130,7 +125,9 @@ def test_the_same_seed_gives_the_same_bytes_and_keeps_torchs_random_state() -> N
     arguments = (distances, gram([X]), 8, 5)
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    first, report = train_neural(*arguments)
+    with torch.no_grad():  # which a caller may have set
+        first, report = train_neural(*arguments)
+    assert report.end != report.start
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
     second, again = train_neural(*arguments)
@@ -154,37 +151,14 @@ def test_the_number_of_threads_changes_rounding_only() -> None:
     assert reports[0].end.train == pytest.approx(reports[1].end.train, rel=1e-5)
 
 
-def test_a_fit_enables_gradients_inside_no_grad() -> None:
-    distances, X = planted(5)
-    with torch.no_grad():
-        _, report = train_neural(distances, gram([X]), hidden=4, steps=2)
-    assert report.end != report.start
-
-
-# --- the split -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "held_out"), [(10, 2), (3, 1), (502, 100)])
-def test_a_fifth_is_held_out(n: int, held_out: int) -> None:
-    train, validation = _split(n, 0)
-    assert validation.size == held_out
-    assert sorted([*train, *validation]) == list(range(n))
-
-
 # --- errors ---------------------------------------------------------------------------------------
 
 
-def test_values_that_are_not_finite_are_refused() -> None:
-    wrong = np.eye(3)
-    wrong[1, 2] = np.nan
-    for arguments in ((wrong, np.eye(3)), (np.eye(3), wrong)):
-        with pytest.raises(BankError, match="not finite"):
-            train_neural(*arguments)
-
-
-def test_adapters_that_are_all_zero_are_refused() -> None:
-    with pytest.raises(BankError, match="every adapter of the bank is zero"):
-        train_neural(np.zeros((3, 3)), np.zeros((3, 3)))
+def test_adapters_that_nothing_can_be_learned_from_are_refused() -> None:
+    wrong, zero = np.full((3, 3), np.nan), np.zeros((3, 3))
+    for distances, G in ((wrong, np.eye(3)), (np.eye(3), wrong), (zero, zero)):
+        with pytest.raises(BankError):
+            train_neural(distances, G)
 
 
 def test_missing_torch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

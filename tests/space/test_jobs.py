@@ -384,7 +384,7 @@ def test_a_page_whose_state_was_dropped_says_so(
     page = getattr(actions, handler)(visit, 1, *arguments)
     if visit.task:
         page |= shown(actions.run(visit, visit.task.line))
-    assert "This page was idle for an hour" in str(page)
+    assert "The plan of this page is kept no longer" in str(page)
     assert page["progress"] == "", "nothing runs"
 
 

@@ -1,0 +1,85 @@
+"""How much of the server's memory visits keep, by address and in total."""
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
+
+if TYPE_CHECKING:
+    from work.visit import Visit
+
+OF_ADDRESS, IN_ALL = 50_000_000, 500_000_000
+"""Bytes that visits of an address, and all together, keep; they last an hour otherwise."""
+PLAN_BYTES = 1_500_000
+"""That a plan takes besides its rows: for outputs, two numbers of each token of the vocabulary."""
+
+
+class Rows(Sequence[tuple[str, str]]):
+    """Rows as UTF-8: in a `str`, a single emoji makes each character four bytes long.
+
+    Attributes:
+        size: in bytes.
+
+    Example:
+        >>> rows = Rows([("héllo", "😀")])
+        >>> rows[0], rows.size < 150
+        (('héllo', '😀'), True)
+    """
+
+    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
+        self._rows = [tuple(text.encode("utf-8", "surrogatepass") for text in row) for row in rows]
+        self.size = sum(sys.getsizeof(text) for row in self._rows for text in row)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return [self._read(row) for row in self._rows[index]]
+        return self._read(self._rows[index])
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return map(self._read, self._rows)
+
+    def _read(self, row: tuple[bytes, ...]) -> tuple[str, str]:
+        first, second = (text.decode("utf-8", "surrogatepass") for text in row)
+        return first, second
+
+
+class Kept:
+    """The visits that keep a plan; too much of an address or in all, and the oldest forget theirs.
+
+    All methods are thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._visits: dict[str, tuple[ReferenceType[Visit], str, int]] = {}  # the oldest first
+
+    def keep(self, visit: "Visit", address: str, size: int) -> None:
+        """Count what a visit keeps, instead of what it kept before, and make room for it."""
+        with self._lock:
+            living = {k: v for k, v in self._visits.items() if v[0]() and k != visit.key}
+            self._visits = living | {visit.key: (ref(visit), address, size)}
+            used = Counter[str]()
+            for _, of, bytes_of in self._visits.values():
+                used[of] += bytes_of
+            for key, (found, of, bytes_of) in list(living.items()):
+                if used[address] <= OF_ADDRESS and used.total() <= IN_ALL:
+                    break
+                oldest = found()
+                is_over = used.total() > IN_ALL or of == address
+                # what a visit does at this moment goes on, as waiting for it might never end
+                if oldest is None or not is_over or not oldest.lock.acquire(blocking=False):
+                    continue
+                try:
+                    oldest.forget_plan()
+                finally:
+                    oldest.lock.release()
+                used[of] -= bytes_of
+                del self._visits[key]
+
+
+KEPT = Kept()
