@@ -228,10 +228,12 @@ class Recipe(MethodSettings):
         max_rows: read at most this many rows of the dataset; None reads all.
         fit: train the upper fifth of the layers on this many rows of the dataset, which needs the
             base model; None does not.
-        train: train the upper half of the layers on this many other rows, or all layers below 64
-            rows, which needs the base model; None does not. Below 64 rows, the outputs of 24 more
-            rows take part, and where hardly two rows have the same output, but other rows do, as
-            many others decide how long to train.
+        train: train on this many other rows, first the upper fifth of the layers (unless they were
+            fitted), then the upper half, then all, as long as those of the rows that are held out
+            gain, which needs the base model; None does not.
+        steps: take exactly so many steps in each stage of `fit` and `train`, numbers separated by
+            commas, whatever the held-out rows say. The recipe of an adapter whose training a time
+            limit or its user ended has them.
         check: score the adapter on this many rows that were not fitted on, and scale its
             coefficients down if the base model is better; None does not check.
 
@@ -259,8 +261,14 @@ class Recipe(MethodSettings):
         default=None,
         ge=8,
         le=4096,
-        description="Train the adapter further on this many rows, e.g. 16 or 200, up to the "
-        "step after which the outputs of held-out rows are most probable (extra: eval).",
+        description="Train the adapter further on this many rows, e.g. 16 or 200, in more and more "
+        "layers, as long as held-out rows gain (extra: eval).",
+    )
+    steps: str | None = Field(
+        default=None,
+        pattern=r"^\d{1,6}(,\d{1,6})*$",
+        description="Take exactly so many steps in each stage of --fit and --train, e.g. 96,48,0, "
+        "as the card of an adapter states that was made within a time limit.",
     )
     check: int | None = Field(
         default=None,
@@ -272,6 +280,8 @@ class Recipe(MethodSettings):
     )
 
     def _check_together(self) -> None:
+        if self.steps is not None and self.fit is None and self.train is None:
+            raise RecipeError("steps are taken on rows", hint=Option("train", 100))
         if not self.is_mixture:
             return
         settings: dict[str, object] = {"combine": self.combine} if self.combine != "exact" else {}
@@ -281,6 +291,16 @@ class Recipe(MethodSettings):
                 f"a mixture is neither merged nor trained, got {field}={value}",
                 hint=[Option(field, change="leave out"), Option("emit", change="leave out")],
             )
+
+    @property
+    def stage_steps(self) -> tuple[int, ...] | None:
+        """The numbers of `steps`; None leaves them to the held-out rows.
+
+        Example:
+            >>> Recipe(train=16, steps="96,48").stage_steps
+            (96, 48)
+        """
+        return None if self.steps is None else tuple(map(int, self.steps.split(",")))
 
     @property
     def rows_asked(self) -> dict[str, int]:

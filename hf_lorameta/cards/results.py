@@ -1,9 +1,6 @@
 """Results of a fit or training and of a check, as recipes and model cards record them."""
 
-from collections import Counter
 from dataclasses import dataclass
-
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, CHAT_METHOD, Report, folded
 
 
 @dataclass(frozen=True)
@@ -15,16 +12,13 @@ class Training:
 
     Attributes:
         rows: number of rows it was trained on.
-        held_out: number of rows that the probabilities are means over; each was predicted by an
-            adapter that was not trained on it.
+        held_out: number of other rows, which the probabilities are means over.
         base: probability that the base model gives.
         start: that of the adapter before the training.
         end: that of the trained adapter, or `start` if the training did not help. Slightly
             optimistic: the number of steps was chosen on the same rows.
         steps: optimizer steps; 0 if none helped.
         interrupted: whether the user ended the training.
-        other_outputs: number of other rows whose outputs, without their inputs, took part.
-        on_other_rows: whether the held-out rows are none of `rows`.
         used_rows: number of rows that were trained on or held out.
         layers: number of layers trained, the upper ones; 0 if all were.
         outputs: how many different outputs the `used_rows` have.
@@ -38,26 +32,10 @@ class Training:
     end: float
     steps: int
     interrupted: bool = False
-    other_outputs: int = 0
-    on_other_rows: bool = False
     used_rows: int = 0
     layers: int = 0
     outputs: int = 0
     given_rows: bool = False
-
-    @property
-    def scored_rows(self) -> str:
-        """Which rows the probabilities are means over.
-
-        Example:
-            >>> Training(60, 60, 0.1, 0.2, 0.3, steps=4, used_rows=60).scored_rows
-            '60 rows that are held out in turn'
-            >>> Training(200, 50, 0.1, 0.2, 0.3, steps=4, used_rows=250).scored_rows
-            '50 held-out rows'
-        """
-        if self.held_out == self.used_rows:
-            return f"{self.held_out} rows that are held out in turn"
-        return f"{self.held_out} held-out rows"
 
 
 @dataclass(frozen=True)
@@ -105,30 +83,3 @@ class Check:
     chat: float | None = None
     prompt: float | None = None
     shots: int = 0
-
-
-def check_of(report: Report, shots: int) -> Check:
-    """Return the check of an adapter, of a report on it alone with this many examples.
-
-    All of the report's rows are among its samples.
-
-    Example:
-        >>> from hf_lorameta.engines.scoring import Sample, Scores
-        >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
-        >>> samples = [Sample("a", out, {"base": "b", "generated": out}) for out in "bc"]
-        >>> check_of(Report(scores, tuple(samples)), 0).right
-        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None)
-    """
-    outputs = [folded(sample.reference) for sample in report.samples]
-    right = {m: sum(sample.is_right(m) for sample in report.samples) for m in report.scores}
-    counted = RightAnswers(
-        most_frequent=Counter(outputs).most_common(1)[0][1],
-        base=right["base"],
-        end=right[ADAPTER_METHOD],
-        chat=right.get(CHAT_METHOD),
-        prompt=right.get(f"{shots}-shot"),
-    )
-    losses = {method: scores.loss for method, scores in report.scores.items()}
-    base, end, rows = losses["base"], losses[ADAPTER_METHOD], len(report.samples)
-    chat, prompt = losses.get(CHAT_METHOD), losses.get(f"{shots}-shot")
-    return Check(rows, base, end, end, 1.0, counted, chat, prompt, shots)

@@ -1,1 +1,1 @@
-"""Run a base model with an adapter."""
+"""Run a base model with an adapter, in transformers or in llama.cpp."""

@@ -31,10 +31,12 @@ from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import CHECK_ROWS, MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import MOST_FITTED, Recipe
-from hf_lorameta.training.further.settings import FIT, Depth, depth_of_training, work
+from hf_lorameta.training.further.settings import STAGES, Stage, work
 from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
+
+FIT = STAGES[:1]
 
 ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Numbers of rows that are considered."""
@@ -218,7 +220,7 @@ def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> L
 
 
 def training_seconds(
-    plan: Plan, rows: int, operations_per_second: float, depth: Depth | None = None
+    plan: Plan, rows: int, operations_per_second: float, stages: Sequence[Stage] = STAGES
 ) -> float:
     """Estimate the time of training on a number of rows, at most, on an otherwise idle machine.
 
@@ -231,14 +233,14 @@ def training_seconds(
         plan: of the dataset.
         rows: to train on.
         operations_per_second: of matrix products, see `measure_operations`.
-        depth: the layers that are trained; None is that of so many rows.
+        stages: of the training.
     """
-    return _operations(plan, rows, depth) / operations_per_second
+    return _operations(plan, rows, stages) / operations_per_second
 
 
-def _operations(plan: Plan, rows: int, depth: Depth | None = None) -> float:
+def _operations(plan: Plan, rows: int, stages: Sequence[Stage] = STAGES) -> float:
     in_layers, in_logits = forward_operations(plan)
-    passes, of_logits = forward_passes(rows, plan.recipe.seed, depth)
+    passes, of_logits = forward_passes(rows, plan.recipe.seed, stages)
     return in_layers * passes + in_logits * of_logits
 
 
@@ -290,25 +292,30 @@ def _operations_of_a_pass(plan: Plan, pool: Sequence[Row], session: Session) -> 
     return len(rows) * of_row / min(seconds)
 
 
-def forward_passes(rows: int, seed: int = 0, depth: Depth | None = None) -> tuple[float, float]:
+def forward_passes(
+    rows: int, seed: int = 0, stages: Sequence[Stage] = STAGES
+) -> tuple[float, float]:
     """Return the work of training on a number of rows, at most, in passes of a row.
 
     Args:
         rows: to train on.
         seed: of the order of the rows.
-        depth: the layers that are trained; None is that of so many rows.
+        stages: of the training.
 
     Returns:
         Forward passes through all layers, and how many times logits are computed.
 
     Example:
         >>> forward_passes(16)
-        (2176.0, 2176.0)
+        (1229.6, 2124.0)
     """
-    depth = depth or depth_of_training(rows)
-    of = work(rows, depth, seed)
-    logits = _TRAINED * of.trained + _SCORED * of.scored
-    return logits * (1 - depth.untrained) + of.passed * depth.untrained, logits
+    through_layers = in_logits = 0.0
+    for stage in stages:
+        of = work(rows, stage, seed)
+        logits = _TRAINED * of.trained + _SCORED * of.scored
+        through_layers += logits * (1 - stage.untrained) + of.passed * stage.untrained
+        in_logits += logits
+    return through_layers, in_logits
 
 
 # --- a fit that nobody asked for -----------------------------------------------------------------
@@ -350,7 +357,7 @@ def most_operations(bank: Bank, recipe: Recipe) -> float:
     Example:
         >>> from hf_lorameta import Bank
         >>> f"{most_operations(Bank.embedded(), Recipe(train=16)):.1e}"
-        '2.7e+14'
+        '1.5e+14'
     """
     layers, width = bank.layers_and_width
     of_row = 2.0 * 12 * layers * width**2 * _MOST_TOKENS
@@ -399,14 +406,14 @@ def advise(plan: Plan, session: Session, *, may_fit: bool = True) -> str | None:
         )
     if rows < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
-    count, depth = min(_MOST_ADVISED, rows), None
+    count, stages = min(_MOST_ADVISED, rows), tuple[Stage, ...](STAGES)
     advice = f"--train {count}"
     if (fitted := min(FIT_ROWS, rows - CHECK_ROWS)) >= MIN_TRAINING_ROWS and holds_labels(plan):
-        count, depth, advice = fitted, FIT, f"--fit {fitted}"
+        count, stages, advice = fitted, FIT, f"--fit {fitted}"
         unasked = possible(Automatic(may_fit, check=False), recipe, plan.dataset, session).fit
         if unasked and (automatic := rows_to_fit(plan, rows)):
             count, advice = automatic, f"use the default: its fit on {automatic} rows with labels"
-    seconds = training_seconds(plan, count, measure_operations(), depth)
+    seconds = training_seconds(plan, count, measure_operations(), stages)
     missing = missing_extra()
     needed = f"; it needs the extra eval: {missing.hint}" if missing else ""
     return f"{advice} takes at most about {duration(seconds)} on this CPU{needed}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.cards.results import Check, RightAnswers
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import RowScores, Tokens, chat_rows, folded, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option
@@ -21,9 +22,8 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.train import fit_adapter, require_fittable, train_adapter
+from hf_lorameta.pipeline.train import improve, require_fittable
 from hf_lorameta.pipeline.without_bank import require_source
-from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def make_adapter(
     rows: Rows | None = None,
     session: Session | None = None,
     progress: StageProgress = no_progress,
+    deadline: Deadline | None = None,
 ) -> Generation:
     """Combine a plan's adapters, module by module.
 
@@ -47,6 +48,7 @@ def make_adapter(
         rows: drawn for the recipe; None are none.
         session: runs the base model if it is needed; None makes one.
         progress: called after each step with (stage, done, total).
+        deadline: ends a fit and a training; None leaves that to held-out rows.
 
     Raises:
         EmptyDatasetError: the rows are too few for the recipe.
@@ -71,10 +73,8 @@ def make_adapter(
     if recipe.fit is not None:
         require_fittable(session.evaluator)
     generation = _combine(plan, progress)
-    if recipe.fit is not None:
-        generation = fit_adapter(generation, rows, session.evaluator, progress=progress)
-    if recipe.train is not None and not generation.plan.interrupted:
-        generation = train_adapter(generation, rows, session.evaluator, progress=progress)
+    if recipe.fit is not None or recipe.train is not None:
+        generation = improve(generation, rows, session.evaluator, deadline, progress)
     _require_update(generation)
     if recipe.check is not None:
         generation = _check(generation, rows, session, progress)
@@ -99,8 +99,6 @@ def _combine(plan: Plan, progress: StageProgress) -> Generation:
     pairs = combine_adapters(plan, partial(progress, "Combining")) if plan.layout else []
     rank = len(pairs[0][0]) if pairs else plan.recipe.rank or DEFAULT_RANK
     seconds = time.perf_counter() - started
-    if count := len(plan.neighbors()):
-        logger.info("Combined %s in %.1f s", plural(count, "adapter"), seconds)
     return Generation(plan, plan.layout, rank, tuple(pairs), seconds)
 
 

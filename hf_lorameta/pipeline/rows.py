@@ -7,7 +7,6 @@ used for two purposes. `rows_used` draws them again, for an adapter that is to b
 """
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, islice
@@ -18,7 +17,6 @@ from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.errors import EmptyDatasetError, Option
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.training.further.settings import held_out_rows, other_outputs
 from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
@@ -27,10 +25,6 @@ POOL_ROWS = 1000
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
 CHECK_ROWS = 16
 """Rows that an adapter is checked on although nobody asked for it."""
-_MISSING_SHARE = 0.5
-"""Other rows decide if more of them, by this share of all, have an output of a row to train on than
-rows to train on have that of another. Chosen on tasks that nothing is reported on, see
-``hf_lorameta/training/README.md``."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +34,6 @@ class Rows:
     Attributes:
         fit: to fit the upper layers on.
         train: to train on.
-        outputs: their outputs alone take part in training on few rows, see
-            `hf_lorameta.training.further.few_rows`.
-        decide: as many rows as `train`, which decide how long to train where cross-validation
-            cannot: where most labels have a single row in `train`, although most new rows have one
-            of these labels. Else empty, see `_MISSING_SHARE`.
         check: to check on.
         prompt: examples for a prompt, possibly fewer than `SHOTS`. They may have been fitted or
             trained on: the prompt gets what the adapter had.
@@ -52,8 +41,6 @@ class Rows:
 
     fit: tuple[Row, ...] = ()
     train: tuple[Row, ...] = ()
-    outputs: tuple[Row, ...] = ()
-    decide: tuple[Row, ...] = ()
     check: tuple[Row, ...] = ()
     prompt: tuple[Row, ...] = ()
 
@@ -89,12 +76,8 @@ def draw_rows(recipe: Recipe, pool: Sequence[Row]) -> Rows:
     train = draw(recipe.train, keep=recipe.check or 0)  # few rows are for the check first
     check = draw(recipe.check)
     examples = draw(SHOTS)
-    undecided = len(train) <= len(left) and _share_too_few_outputs(train, left)
-    decide = draw(len(train) if undecided else 0)
-    count = other_outputs(len(train))
-    outputs = draw(count if count <= len(left) else 0)
     prompt = (*examples, *train, *fit)[:SHOTS]
-    return Rows(fit, train, outputs, decide, check, prompt)
+    return Rows(fit, train, check, prompt)
 
 
 def require_rows(rows: Rows, recipe: Recipe) -> None:
@@ -117,16 +100,6 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
             )
         if drawn < asked:
             logger.info("Only %d labeled rows are left to %s on, not %d", drawn, name, asked)
-
-
-def _share_too_few_outputs(rows: Sequence[Row], others: Sequence[Row]) -> bool:
-    """Whether rows share outputs much less among themselves than with others of the dataset."""
-    if not rows or not others or held_out_rows(len(rows)):
-        return False
-    counts = Counter(output.strip() for _, output in rows)
-    among = sum(count for count in counts.values() if count > 1) / len(rows)
-    with_others = sum(output.strip() in counts for _, output in others) / len(others)
-    return with_others - among >= _MISSING_SHARE
 
 
 # --- the pool ------------------------------------------------------------------------------------
@@ -155,8 +128,7 @@ def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
-    Scores on them do not show how good the adapter is. Rows whose outputs alone were trained
-    on are among them.
+    Scores on them do not show how good the adapter is.
 
     Args:
         provenance: content of the adapter's ``recipe.json``.

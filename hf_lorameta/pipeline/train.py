@@ -1,25 +1,23 @@
-"""Fit or train a finished adapter on labeled rows of its dataset: the same, of fewer layers."""
+"""Train a finished adapter on labeled rows of its dataset, in stages, until a deadline."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from hf_lorameta.cards.results import Training
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.method.output_prior import PLAIN_DECODERS
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.training.further.settings import (
-    FIT,
-    FOLDS,
-    Depth,
-    depth_of_training,
-    settings_for,
-)
+from hf_lorameta.training.further.settings import STAGES, Stage
 from hf_lorameta.types import Row, StageProgress, no_progress
+
+if TYPE_CHECKING:
+    from hf_lorameta.engines.transformers.forward import RowLosses
 
 
 def require_fittable(evaluator: TorchEvaluator) -> None:
@@ -36,134 +34,123 @@ def require_fittable(evaluator: TorchEvaluator) -> None:
     check_row_attention(evaluator.model)
 
 
-def fit_adapter(
+def improve(
     generation: Generation,
     rows: Rows,
     evaluator: TorchEvaluator,
-    *,
+    deadline: Deadline | None = None,
     progress: StageProgress = no_progress,
 ) -> Generation:
-    """Fit a finished adapter on rows: train it in the upper fifth of the base model's layers.
+    """Train a finished adapter on rows, as far as rows that are held out gain and time is left.
 
-    The rows pass once through the layers below. If rows that are held out do not gain, the adapter
-    stays as it was.
+    On the rows to fit on, the upper fifth of the layers is trained. On the rows to train on, first
+    the upper fifth (unless it was fitted), then the upper half, then all layers. An interruption
+    (Ctrl-C) ends the training with the best state so far, if steps have helped.
 
     Args:
-        generation: the adapter.
-        rows: its rows to fit on count.
+        generation: the adapter. If its recipe has `steps`, these are taken instead, whatever the
+            held-out rows say.
+        rows: those to fit and to train on count.
         evaluator: the base model.
-        progress: called with (stage, done, total): rows passed, then steps.
+        deadline: when to stop; None leaves it to the held-out rows.
+        progress: called after each step with (stage, steps done, most steps).
 
     Returns:
-        The adapter with its plan's `fit`.
+        The adapter with its plan's `fit` and `training`. After a deadline or an interruption, the
+        recipe has the `steps` that make the same adapter again. Without any step, it is the given
+        adapter.
 
     Raises:
+        KeyboardInterrupt: the training was interrupted before a step helped.
         UsageError: the base model cannot be trained here, or memory does not suffice.
+        AdapterError: there was no deadline, and the base model is better on held-out rows.
     """
-    generation, fit = _continue(
-        generation, Rows(train=rows.fit), evaluator, FIT, "Fitting", progress
+    deadline, steps, taken = deadline or Deadline(), generation.plan.recipe.stage_steps, list[int]()
+    for name, part, stages in (
+        ("fit", rows.fit, STAGES[:1]),
+        ("training", rows.train, STAGES[1:] if rows.fit else STAGES),
+    ):
+        if part and not generation.plan.interrupted:
+            left = None if steps is None else steps[len(taken) :]
+            generation, of_part = _train(
+                generation, name, part, stages, left, evaluator, deadline, progress
+            )
+            taken += of_part
+    _require_gain(generation.plan.training, deadline)
+    if deadline.limited or generation.plan.interrupted:
+        recipe = generation.plan.recipe.model_copy(update={"steps": ",".join(map(str, taken))})
+        generation = replace(generation, plan=replace(generation.plan, recipe=recipe))
+    return generation
+
+
+def _train(
+    generation: Generation,
+    name: str,
+    rows: Sequence[Row],
+    stages: Sequence[Stage],
+    steps: Sequence[int] | None,
+    evaluator: TorchEvaluator,
+    deadline: Deadline,
+    progress: StageProgress,
+) -> tuple[Generation, list[int]]:
+    """Return the adapter, its plan with the result under a name, and the steps of each stage."""
+    from hf_lorameta.training.bank.one_task import encode_rows
+    from hf_lorameta.training.further.stages import divide, train_in_stages
+    from hf_lorameta.training.settings import Settings
+
+    plan, model = generation.plan, evaluator.model
+    divided = divide(encode_rows(evaluator, Settings.max_length, rows), plan.recipe.seed)
+    fit = [Option("fit", change="leave out"), Option("no_fit")]
+    try:
+        result = train_in_stages(
+            model,
+            generation.layout,
+            generation.pairs,
+            divided,
+            generation.rank,
+            plan.recipe.seed,
+            stages=stages,
+            steps=steps,
+            deadline=deadline,
+            progress=progress,
+            hint=fit if name == "fit" else [Option("train", change="leave out")],
+        )
+    except KeyboardInterrupt as error:
+        error.add_note("The training was interrupted before a step had helped: no adapter was made")
+        raise
+    if result.start is None or result.end is None:
+        return generation, result.steps
+    training = Training(
+        rows=len(divided.train),
+        held_out=len(result.end.rows),
+        base=_mean(result.start.base),
+        start=_mean(result.start.adapter),
+        end=_mean(result.end.adapter),
+        steps=sum(result.steps),
+        interrupted=result.interrupted,
+        used_rows=len(rows),
+        layers=result.layers,
+        outputs=len({output.strip() for _, output in rows}),
     )
-    return replace(generation, plan=replace(generation.plan, fit=fit))
+    plan = replace(plan, fit=training) if name == "fit" else replace(plan, training=training)
+    pairs = tuple(result.factors)
+    return replace(generation, plan=plan, layout=result.layout, pairs=pairs), result.steps
 
 
-def train_adapter(
-    generation: Generation,
-    rows: Rows,
-    evaluator: TorchEvaluator,
-    *,
-    progress: StageProgress = no_progress,
-) -> Generation:
-    """Train a finished adapter further on rows: in all layers, or with many rows the upper half.
+def _mean(losses: "RowLosses") -> float:
+    """Return the mean probability of rows; 0 if it is not a number."""
+    return float(np.nan_to_num(losses.probabilities.mean()))
 
-    The result is the adapter after the number of steps that is best on rows it was not trained on;
-    without any step it is the given one.
 
-    Args:
-        generation: the adapter.
-        rows: those to train on, to decide on, and whose outputs take part count.
-        evaluator: the base model.
-        progress: called with (stage, done, total): rows passed, then steps.
-
-    Returns:
-        The adapter with its plan's `training`.
-
-    Raises:
-        UsageError: the base model cannot be trained here, or memory does not suffice.
-        AdapterError: on held-out rows the base model is better, before and after the training.
-    """
-    depth = depth_of_training(len(rows.train))
-    generation, training = _continue(generation, rows, evaluator, depth, "Training", progress)
-    if training.end < training.base:
+def _require_gain(training: Training | None, deadline: Deadline) -> None:
+    """Raise `AdapterError` if the base model is better although there was no deadline."""
+    if training and not deadline.limited and training.end < training.base:
         raise AdapterError(
-            f"on {training.scored_rows}, the adapter is worse than the base model: an output token "
-            f"has a probability of {training.end:.3f} and {training.base:.3f}",
+            f"on {training.held_out} held-out rows, the adapter is worse than the base model: an "
+            f"output token has a probability of {training.end:.3f} and {training.base:.3f}",
             hint=[
                 "train on more rows",
                 Option("bank", change="name another"),
                 Option("train", change="leave out"),
             ],
         )
-    return replace(generation, plan=replace(generation.plan, training=training))
-
-
-def _continue(
-    generation: Generation,
-    rows: Rows,
-    evaluator: TorchEvaluator,
-    depth: Depth,
-    title: str,
-    progress: StageProgress,
-) -> tuple[Generation, Training]:
-    """Train an adapter in all projections of the layers that a depth names."""
-    from hf_lorameta.engines.transformers.forward import count_tokens
-    from hf_lorameta.training.bank.one_task import encode_rows
-    from hf_lorameta.training.device import plan_device
-    from hf_lorameta.training.further.few_rows import FewRows, continue_training
-    from hf_lorameta.training.further.upper_layers import (
-        beginning_at,
-        divide_layout,
-        first_trained_layer,
-        states_below,
-    )
-    from hf_lorameta.training.target_layers import with_all_projections
-
-    model, seed, count = evaluator.model, generation.plan.recipe.seed, len(rows.train)
-    width = model.config.get_text_config().hidden_size
-    settings = settings_for(count, depth, width, generation.rank, seed, bool(rows.decide))
-    first = first_trained_layer(model, depth.untrained)
-    given = dict(zip(generation.layout, generation.pairs, strict=True))
-    lower, _ = divide_layout(model, generation.layout, first)
-    _, layout = divide_layout(model, with_all_projections(model, generation.layout), first)
-    below = [given[module] for module in lower]
-
-    def encode(part: Sequence[Row]) -> list[Tokens]:
-        return encode_rows(evaluator, settings.max_length, part)
-
-    few = FewRows(
-        encode(rows.train), encode(rows.decide), [row.output for row in encode(rows.outputs)]
-    )
-    every, start = [*few.train, *few.held_out], [given.get(module) for module in layout]
-    kept = 4 * width * count_tokens(every) if first else 0
-    fit = [Option("fit", change="leave out"), Option("no_fit")]
-    hint = fit if title == "Fitting" else [Option("train", change="leave out")]
-    machine = plan_device(model, layout, generation.rank, FOLDS, first=first, kept=kept, hint=hint)
-    passing = partial(progress, f"Running {count} rows")
-    stepped = partial(progress, f"{title} on {count} rows")
-    upper: AbstractContextManager[None] = nullcontext()
-    try:
-        if first:
-            states = states_below(model, first, lower, below, every, machine.pass_tokens, passing)
-            upper = beginning_at(model, first, states)
-        with upper:
-            factors, training = continue_training(
-                model, layout, start, few, settings, machine, stepped
-            )
-    except KeyboardInterrupt as error:
-        error.add_note(f"{title} was interrupted before a step had helped: no adapter was made")
-        raise
-    layers = len(model.get_decoder().layers) - first if first else 0
-    outputs = len({output.strip() for _, output in rows.train})
-    training = replace(training, layers=layers, outputs=outputs)
-    if not training.steps:
-        return generation, training
-    return replace(generation, layout=lower + layout, pairs=(*below, *factors)), training

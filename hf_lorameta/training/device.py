@@ -67,7 +67,7 @@ def plan_device(
         rank: r.
         at_once: number of adapters in training at a time; None is as many as the device suits.
         first: index of the first trained layer.
-        kept: bytes of the states that it takes, see `states_below`.
+        kept: bytes of the states that it takes, see `UpperLayers`.
         hint: what to do if memory does not suffice, besides more of it.
 
     Raises:

@@ -6,7 +6,7 @@
 (``default+3-shot``), without the output prior (``no-prior``), with the mean of three draws of some
 of the bank's adapters besides the general one (``adapters 50``) and without the dataset's outputs
 (``unlabeled``; ``unlabeled+scale``: with the scale for their length), ``--fit`` and ``--train`` on
-some rows, and a LoRA that PEFT trains from zero on the same rows
+some rows, and a LoRA that PEFT trains from zero on as many rows
 (`tests.benchmarks.peft_training`). Scores are losses of the reference outputs on 24 test rows, with
 the CPU seconds; with ``--answers``, greedy answers to these rows are scored, too.
 
@@ -24,19 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from hf_lorameta import Bank, Columns, Generation, Plan, Recipe, open_dataset, plan
-from hf_lorameta.engines.scoring import Tokens, chat_rows
+from hf_lorameta.engines.scoring import chat_rows
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.coefficients import compare_with_bank
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.pipeline.rows import draw_rows
-from hf_lorameta.pipeline.train import fit_adapter, train_adapter
-from hf_lorameta.training.bank.one_task import encode_rows
-from hf_lorameta.training.further.settings import depth_of_training, settings_for
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.pipeline.train import improve
 from hf_lorameta.types import Row, no_progress
 from tests.benchmarks.everyday import (
     EVERYDAY,
@@ -49,18 +45,11 @@ from tests.benchmarks.everyday import (
     gains,
     read,
 )
-from tests.benchmarks.peft_training import PeftTraining
+from tests.benchmarks.peft_training import train_by_trainer
 from tests.benchmarks.tables import markdown_table, stored
 from tests.support import shared_data
 
 ALL, DRAWS = 4096, 3
-PEFT_LR = 1e-3
-"""Chosen on ten tasks of other sources, among 1e-3, 3e-3 and 1e-2."""
-ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-ALL_LINEAR_LR = 5e-4
-"""Chosen on five tasks of other sources, among 5e-4 and 1e-3."""
-PEFT_STEPS = 32
-"""At least; a training from zero takes more steps than one from a generated adapter."""
 HEAD = ("method", *GAINS, "CPU s (median)", "Rouge-L", "exact match")
 ANSWERS = ("rouge_l", "exact_match")
 Result = dict[str, float]
@@ -103,14 +92,10 @@ class FewRows(Everyday):
                 return self._few_adapters(task, int(number))
             case "unlabeled" | "unlabeled+scale":
                 return self._unlabeled(task, name.endswith("scale"))
-            case "fit":
-                return self._fit(task, rows)
-            case "train":
-                return self._train(task, rows)
+            case "fit" | "train":
+                return self._improve(task, name, rows)
             case "PEFT":
                 return self._peft(task, rows)
-            case "PEFT-all-linear":
-                return self._peft(task, rows, ALL_LINEAR, ALL_LINEAR_LR)
         raise SystemExit(f"there is no method {name}")
 
     def _score_base(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> Result:
@@ -162,61 +147,32 @@ class FewRows(Everyday):
         scale = self.planned(task).scale if scaled else 1.0
         return self._score(task, replace(planned, coefficients=scale * planned.coefficients))
 
-    def _fit(self, task: str, rows: int) -> Result:
-        generation = self._generation(self._plan(task, fit=rows))
+    def _improve(self, task: str, name: str, rows: int) -> Result:
+        settings: dict[str, Any] = {name: rows}
+        generation = self._generation(self._plan(task, **settings))
         labeled = draw_rows(generation.plan.recipe, read(task, "train"))
         started = time.process_time()
-        fitted = fit_adapter(generation, labeled, self.evaluator)
+        improved = improve(generation, labeled, self.evaluator)
         cpu = time.process_time() - started
-        return {**self._score(task, fitted), "cpu": cpu}
-
-    def _train(self, task: str, rows: int) -> Result:
-        generation = self._generation(self._plan(task, train=rows))
-        started = time.process_time()
-        labeled = draw_rows(generation.plan.recipe, read(task, "train"))
-        trained = train_adapter(generation, labeled, self.evaluator)
-        cpu = time.process_time() - started
-        training = trained.plan.training
-        assert training is not None
-        facts = ("steps", "start", "end")
-        result = {**self._score(task, trained), "cpu": cpu}
-        return result | {name: getattr(training, name) for name in facts}
+        [training] = improved.plan.trainings
+        facts = {name: getattr(training, name) for name in ("steps", "start", "end")}
+        return {**self._score(task, improved), **facts, "cpu": cpu}
 
     @cached_property
     def _peft_evaluator(self) -> TorchEvaluator:
         return TorchEvaluator(locate(shared_data.BASE_MODEL), self.dtype)
 
-    def _peft(
-        self, task: str, rows: int, targets: tuple[str, ...] = Settings.targets, lr: float = PEFT_LR
-    ) -> Result:
+    def _peft(self, task: str, rows: int) -> Result:
         evaluator = self._peft_evaluator
-        labeled = draw_rows(Recipe(train=rows), read(task, "train"))
-        settings = settings_for(len(labeled.train), depth_of_training(0), 576, 16, 0)
-        steps = max(settings.steps, PEFT_STEPS)  # 64 were worse for PEFT
-        settings = replace(
-            settings, targets=targets, lr=lr, steps=steps, evaluate_every=steps // 8, patience=3
+        labeled, test = (
+            draw_rows(Recipe(train=rows), read(task, "train")),
+            read(task, "test")[:ROWS],
         )
-        torch.manual_seed(0)
-        training = PeftTraining(evaluator.model, settings)
-        try:
-            train, deciding = (
-                encode_rows(evaluator, settings.max_length, rows_of)
-                for rows_of in (labeled.train, labeled.decide)
-            )
-            result = training.train(train, deciding)
-            test_rows = read(task, "test")[:ROWS]
-            if self.answers:
-                with tempfile.TemporaryDirectory() as scratch:
-                    training.model.save_pretrained(scratch)
-                    scores = self._scores(test_rows, Path(scratch))
-            else:
-                test: Sequence[Tokens] = evaluator.encode(test_rows)
-                loss = training.loss_sum(test) / sum(len(row.output) for row in test)
-                scores = {"loss": loss}
-        finally:
-            training.model.unload()
-        return {**scores, "cpu": result.cpu, "steps": result.steps, "start": result.start,
-                "end": result.end}  # fmt: skip
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            known = evaluator.encode(labeled.train)
+            cpu = train_by_trainer(evaluator.model, shared_data.BASE_MODEL, known, folder)
+            return {**self._scores(test, folder), "cpu": cpu}
 
 
 def cells(results: dict[str, list[Result]], method: str) -> list[str]:

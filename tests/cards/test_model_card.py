@@ -397,7 +397,7 @@ def test_card_shows_the_probabilities_of_a_fit() -> None:
     text = render_card(replace(PLAIN, fit=FIT), None)
     fitted = section(text, "Fitted on 16 rows")
     assert "All projections of attention and MLP in the last 6 layers were trained" in fitted
-    assert "Probability of an output token, the mean over 4 rows" in fitted
+    assert "Probability of an output token, the mean over the 4 rows" in fitted
     probabilities = dict(rows_of(fitted))
     assert probabilities["before the fit"] == "0.25"
     assert probabilities["fitted (slightly optimistic)"] == "0.75"

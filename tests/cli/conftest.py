@@ -15,6 +15,7 @@ hf_lorameta.engines.transformers.evaluator.require_eval = lambda: None
 hf_lorameta.pipeline.session.Session.evaluator = FakeBase({best})
 """
 FAKE_EVALUATOR = """
+import contextlib
 from hf_lorameta.pipeline import evaluate
 from hf_lorameta.engines.scoring import Scores
 
@@ -32,7 +33,7 @@ class FakeEvaluator:
         loss = 0.5 ** len(self.adapters) if adapter else 1.0 if shots else 2.0
         return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]
 
-evaluate.open_evaluator = lambda *args: FakeEvaluator()
+evaluate.open_evaluator = contextlib.contextmanager(lambda *args: iter([FakeEvaluator()]))
 """
 EVERY_LINE = "import hf_lorameta.cli.output as output; output._REPORT_SECONDS = -1.0\n"
 """Code to run before a command: each step of a progress is a line."""
@@ -50,13 +51,12 @@ from dataclasses import replace
 import hf_lorameta.pipeline.make as make
 from hf_lorameta.cards.results import Training
 
-def ended(field):
+def improve(generation, rows, *_, **__):
     training = Training(8, 8, base=3.0, start=2.0, end=1.0, steps=12, interrupted=True)
-    def end(generation, rows, *_, **__):
-        return replace(generation, plan=replace(generation.plan, **{field: training}))
-    return end
+    field = "fit" if rows.fit else "training"
+    return replace(generation, plan=replace(generation.plan, **{field: training}))
 
-make.train_adapter, make.fit_adapter = ended("training"), ended("fit")
+make.improve = improve
 make.require_fittable = lambda evaluator: None
 """
 """Code to run after that of `fake_runner`: Ctrl-C ends a fit or training after 12 steps."""

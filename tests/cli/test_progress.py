@@ -46,10 +46,10 @@ FAKE_TRAINING = """
 import hf_lorameta.pipeline.make as make
 import hf_lorameta.pipeline.session as session
 session.Session.evaluator = None
-def train_adapter(generation, rows, evaluator, progress):
+def improve(generation, rows, evaluator, deadline, progress):
     progress("Training on 8 rows", 0, 3), progress("Training on 8 rows", 1, 3)
     return generation
-make.train_adapter = train_adapter
+make.improve = improve
 """
 FAKE_RULE = """
 import hf_lorameta.bank.train_neural_rule as rule

@@ -52,22 +52,20 @@ def test_losses_and_answers_agree(pair: Pair) -> None:
 
 
 def test_training_agrees(pair: Pair) -> None:
-    from hf_lorameta.training.device import DevicePlan
-    from hf_lorameta.training.further.few_rows import FewRows, continue_training
-    from hf_lorameta.training.settings import Settings
+    from hf_lorameta.training.further.settings import ALL_LAYERS
+    from hf_lorameta.training.further.stages import divide, train_in_stages
 
-    settings = Settings(rank=2, steps=6, rows=4, lr=0.02, warmup=0, evaluate_every=2)
-    start = random_pairs(LAYOUT, rank=2, scale=0.1)
-    factors, losses = [], []
+    start, factors, scores = random_pairs(LAYOUT, rank=2, scale=0.1), [], []
     for evaluator in pair:
-        rows = [row._replace(output=[5] * len(row.output)) for row in evaluator.encode(ROWS * 2)]
-        trained = continue_training(
-            evaluator.model, LAYOUT, start, FewRows(rows), settings, DevicePlan()
+        encoded = evaluator.encode(ROWS * 2)
+        rows = divide([row._replace(output=[5] * len(row.output)) for row in encoded], seed=0)
+        trained = train_in_stages(
+            evaluator.model, LAYOUT, start, rows, 2, 0, stages=[ALL_LAYERS], steps=[6]
         )
-        assert trained.training.steps > 0
+        assert trained.end
         factors.append(np.concatenate([x.ravel() for pair in trained.factors for x in pair]))
-        losses.append((trained.training.base, trained.training.end))
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+        scores.append(trained.end.by_row)
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
     np.testing.assert_allclose(factors[0], factors[1], atol=1e-4)
 
 

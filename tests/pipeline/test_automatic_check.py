@@ -25,7 +25,7 @@ from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.training.further.settings import FIT  # noqa: E402
+from hf_lorameta.training.further.settings import STAGES  # noqa: E402
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_labels_are_fitted_on_as_many_rows_as_a_minute_or_two_allow(tmp_path: Pa
     assert rows_to_fit(of_rows(180, 10), 180) == 164
     assert rows_to_fit(of_rows(60, 10), 60) == 0
     assert 48 <= rows_to_fit(long := of_rows(200, 200), 1000) < 200
-    assert training_seconds(long, rows_to_fit(long, 1000), 3e13, FIT) <= 1
+    assert training_seconds(long, rows_to_fit(long, 1000), 3e13, STAGES[:1]) <= 1
     assert rows_to_fit(of_rows(180, 10).with_recipe(Recipe()), 40) == 0
     of_texts = plan([{"input": f"Q {i}?", "output": f"It was {i**3} or so."} for i in range(99)])
     assert rows_to_fit(of_texts, 99) == 0

@@ -26,9 +26,11 @@ from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.pipeline.train import fit_adapter  # noqa: E402
+from hf_lorameta.pipeline.train import improve  # noqa: E402
 from hf_lorameta.training import device  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +66,7 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     generated, fitted = make(bank, new), make(bank, new, fit=32, check=8)
     fit = fitted.plan.fit
     assert fit is not None
-    assert (fit.rows, fit.outputs, fit.held_out, fit.layers) == (32, 2, 32, 1)
+    assert (fit.rows, fit.outputs, fit.held_out, fit.layers) == (24, 2, 8, 1)
     assert fit.steps > 0
     assert fit.end > fit.start
     before = dict(zip(generated.layout, generated.pairs, strict=True))
@@ -82,8 +84,13 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     assert loss(bank, others, tmp_path / "fitted") < loss(bank, others, tmp_path / "generated") - 1
     assert fitted.plan.check is not None
     assert fitted.plan.check.scale == 1
+    assert fitted.messages[0].startswith("Combined 3 adapters in")
+    assert fitted.messages[1].startswith(
+        f"Fitted on 24 rows for {fit.steps} steps: the mean probability of an output token of 8 "
+        "held-out rows is "
+    )
     card = (tmp_path / "fitted" / "README.md").read_text()
-    assert "## Fitted on 32 rows" in card
+    assert "## Fitted on 24 rows" in card
     assert "in the last layer were trained" in card
     assert "No training took place" not in card
     assert "--fit 32" in card.split("How to reproduce it")[1]
@@ -97,7 +104,7 @@ def test_rows_fitted_on_are_neither_trained_nor_scored_on(tiny_bank: Bank, new: 
     assert adapter.plan.fit
     assert adapter.plan.training
     rows = draw_rows(adapter.plan.recipe, [(row["input"], row["output"]) for row in labeled()])
-    assert not {*rows.fit} & {*rows.train, *rows.check, *rows.outputs}
+    assert not {*rows.fit} & {*rows.train, *rows.check}
     used = rows_used(adapter.plan.provenance(), open_dataset(new))
     assert used is not None
     assert {*rows.fit} <= {*used}
@@ -114,11 +121,27 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
         recipe = Recipe(rank=4, fit=16)
         plan, drawn = plan_with_rows(session.open_dataset(data), session, recipe)
         fitted = make_adapter(plan, drawn, session)
-        again = fit_adapter(fitted, replace(drawn, fit=drawn.fit[:8]), session.evaluator)
+        again = improve(fitted, replace(drawn, fit=drawn.fit[:8]), session.evaluator)
     fit = again.plan.fit
     assert fit is not None
     assert (fit.steps, fit.end) == (0, fit.start)
     assert again.pairs == fitted.pairs
+    assert "did not help, so the adapter stays as it was: the mean" in again.messages[1]
+
+
+def test_outputs_that_say_nothing_of_the_inputs_are_warned_of(
+    tiny_bank: Bank, tmp_path: Path
+) -> None:
+    rows = [row | {"output": tiny.WORDS[0]} for row in labeled(16)]
+    adapter = make(tiny_bank, tiny.write_task(tmp_path, "rows", rows), fit=16)
+    assert [text for text in adapter.plan.warnings if "have the same output" in text]
+    few = make(tiny_bank, tiny.write_task(tmp_path, "few", labeled(32)), fit=16)
+    assert not [text for text in few.plan.warnings if "adapter was fitted" in text]
+
+
+def test_fewer_rows_than_asked_for_are_reported(tiny_bank: Bank, new: Path) -> None:
+    warnings = make(tiny_bank, new, fit=300).plan.warnings
+    assert any("The adapter was fitted on 64 labeled rows, not 300" in text for text in warnings)
 
 
 def test_too_few_rows_are_refused(tiny_bank: Bank, tmp_path: Path) -> None:
@@ -142,6 +165,14 @@ def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
         plan, rows = plan_with_rows(session.open_dataset(new), session, Recipe(fit=16))
         with pytest.raises(UsageError, match="upper layers of 'gemma4_text' cannot be fitted"):
             make_adapter(plan, rows, session)
+
+
+def test_a_fit_that_is_worse_than_the_base_model_is_warned_of(tiny_bank: Bank, new: Path) -> None:
+    fitted = make(tiny_bank, new, fit=16).plan
+    assert fitted.fit is not None
+    worse = replace(fitted, fit=replace(fitted.fit, base=2 * fitted.fit.end))
+    message = "On 4 held-out rows, the adapter is worse than the base model"
+    assert [message in " ".join(plan.warnings) for plan in (fitted, worse)] == [False, True]
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(

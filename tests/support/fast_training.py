@@ -9,15 +9,12 @@ Set = Callable[[Any, str, Any], object]
 
 def fast_training(set_: Set = setattr, **changes: Any) -> None:
     """Let fits and trainings on rows of a dataset suit a tiny base model, with changed settings."""
-    from hf_lorameta.pipeline import train
-    from hf_lorameta.training.further.settings import Depth
+    from hf_lorameta.training.further import stages
     from hf_lorameta.training.settings import Settings
 
     fast = {"steps": 24, "lr": 0.02, "warmup": 2, "evaluate_every": 4} | changes
 
-    def settings(
-        rows: int, depth: Depth, width: int, rank: int, seed: int, others_decide: bool = False
-    ) -> Settings:
+    def settings(rows: int, stage: object, width: int, rank: int, seed: int) -> Settings:
         return Settings(rank=rank, seed=seed, **fast)
 
-    set_(train, "settings_for", settings)
+    set_(stages, "settings_for", settings)

@@ -17,10 +17,9 @@ pytest.importorskip("transformers")
 from hf_lorameta.engines.transformers import packing  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
 from hf_lorameta.training.further.upper_layers import (  # noqa: E402
-    beginning_at,
+    UpperLayers,
     divide_layout,
     first_trained_layer,
-    states_below,
 )
 from hf_lorameta.training.lora_slots import LoraSlots  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
@@ -31,12 +30,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def losses_and_gradients(
-    model: Any, layout: Layout, pairs: list[FactorPair], rows: list[Tokens]
+    model: Any, layout: Layout, pairs: list[FactorPair], rows: list[Tokens], first: int = 0
 ) -> tuple[float, float, list[Any]]:
-    """Return the losses with and without an adapter, and the gradients of its factors."""
-    slots = LoraSlots(model, layout, RANK, 1.0, count=1)
-    slots.start(0, slots.vector(pairs))
-    with packing.using_row_attention(model), slots.attached():
+    """Return the losses with and without an adapter, and the gradients of its upper factors."""
+    given = dict(zip(layout, pairs, strict=True))
+    lower, trained = divide_layout(model, layout, first)
+    slots = LoraSlots(model, trained, RANK, 1.0, count=1)
+    slots.start(0, slots.vector([given[module] for module in trained]))
+    below = UpperLayers(model, first, lower, [given[module] for module in lower])
+    with packing.using_row_attention(model), slots.attached(), below as upper:
+        upper.store(rows[:2])
+        upper.store(rows)
         loss = backward(model, {0: rows}, budget=30)[0]
         base = PassRunner(model, 1, 30).losses({0: rows}, adapters=False)[0].per_token
     return loss, base, slots.modules(slots.gradients)
@@ -48,15 +52,12 @@ def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str) -> N
     model = model_of(name)
     layout = find_layout(model, targets_of(name))
     pairs = random_pairs(layout, RANK, scale=0.2)
-    by_module = dict(zip(layout, pairs, strict=True))
     first = first_trained_layer(model, 0.5)
     assert first == 1
     lower, upper = divide_layout(model, layout, first)
     assert len(upper) == 2 * len(lower)
     loss, base, gradients = losses_and_gradients(model, layout, pairs, ROWS[rows])
-    below = states_below(model, first, lower, [by_module[m] for m in lower], ROWS[rows])
-    with beginning_at(model, first, below):
-        found = losses_and_gradients(model, upper, [by_module[m] for m in upper], ROWS[rows])
+    found = losses_and_gradients(model, layout, pairs, ROWS[rows], first)
     assert found[0] == pytest.approx(loss, rel=1e-9)
     assert found[1] == pytest.approx(base, rel=1e-12)
     for expected, given in zip(gradients[-len(upper) :], found[2], strict=True):

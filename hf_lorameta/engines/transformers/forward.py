@@ -72,14 +72,25 @@ def output_logits(
     """
     device = model.device
     at = torch.tensor(packed.predicting, device=device)
-    inputs = {"input_ids": torch.tensor([packed.ids], device=device)}
-    if len(packed.segments) > 1:
-        inputs["position_ids"] = torch.tensor([packed.positions], device=device)
     with using(Parts(packed.slices if adapters else (), packed.segments)):
-        logits = model(**inputs, logits_to_keep=at, use_cache=False).logits[0]
+        logits = model(**_inputs(model, packed), logits_to_keep=at).logits[0]
     if len(logits) != len(at):  # a model that computes all of them
         logits = logits[at]
     return logits, torch.tensor(packed.targets, device=device)
+
+
+def run_decoder(model: Any, packed: Pass) -> None:
+    """Run a pass with the adapters of its slots through the layers, without logits or gradients."""
+    with torch.no_grad(), using(Parts(packed.slices, packed.segments)):
+        model.get_decoder()(**_inputs(model, packed))
+
+
+def _inputs(model: Any, packed: Pass) -> dict[str, Any]:
+    """Return the arguments of a model or its decoder."""
+    inputs = {"input_ids": torch.tensor([packed.ids], device=model.device)}
+    if len(packed.segments) > 1:
+        inputs["position_ids"] = torch.tensor([packed.positions], device=model.device)
+    return inputs | {"use_cache": False}
 
 
 def _cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -1,22 +1,16 @@
-"""How a generated adapter is trained further on a number of rows; needs no torch."""
+"""How a finished adapter is trained on rows of its dataset, in stages; needs no torch."""
 
 import math
 from typing import NamedTuple
 
 from hf_lorameta.training.settings import Settings
 
-FOLDS = 2
-"""Number of folds of the cross-validation."""
-HOLD_OUT_ROWS = 64
-"""With at least this many rows, some are held out, and there is no cross-validation."""
-_HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
+_HELD_OUT_SHARE, _LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 4, 48
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 24, 192, 4
-_STEPS_IF_OTHERS_DECIDE = 64
-_MEASUREMENTS, _PATIENCE = 8, 3
-_MEASUREMENTS_OF_MANY_ROWS = 4
+_MEASUREMENTS = 4
 
 
-class Depth(NamedTuple):
+class Stage(NamedTuple):
     """Which layers are trained, and how fast.
 
     Of AdamW, the best learning rate is inversely proportional to the width of a model, the size of
@@ -31,61 +25,42 @@ class Depth(NamedTuple):
     rate: float
 
 
-FIT = Depth(0.8, 0.9)
-_UPPER_HALF, _ALL_LAYERS = Depth(0.5, 0.576), Depth(0.0, 0.288)
+UPPER_FIFTH, UPPER_HALF, ALL_LAYERS = Stage(0.8, 0.9), Stage(0.5, 0.576), Stage(0.0, 0.288)
+STAGES = (UPPER_FIFTH, UPPER_HALF, ALL_LAYERS)
 
 
-def depth_of_training(rows: int) -> Depth:
-    """Return which layers are trained further on so many rows.
-
-    With few rows, outputs of other rows take part, so that what lower layers put out changes.
-
-    Example:
-        >>> depth_of_training(63).untrained, depth_of_training(64).untrained
-        (0.0, 0.5)
-    """
-    return _UPPER_HALF if held_out_rows(rows) else _ALL_LAYERS
-
-
-def settings_for(
-    rows: int, depth: Depth, width: int, rank: int, seed: int, others_decide: bool = False
-) -> Settings:
-    """Return the settings of a training on so many rows.
+def settings_for(rows: int, stage: Stage, width: int, rank: int, seed: int) -> Settings:
+    """Return the settings of a stage.
 
     Args:
-        rows: to train on and to hold out.
-        depth: which layers are trained.
+        rows: to train on.
+        stage: which layers are trained.
         width: size of the states between layers.
         rank: of the adapter.
         seed: of the order of the rows.
-        others_decide: whether other rows decide how long to train.
 
     Example:
-        >>> [settings_for(rows, FIT, 576, rank=16, seed=0).steps for rows in (16, 288, 2000)]
-        [24, 120, 244]
-        >>> [round(settings_for(64, FIT, width, 16, 0).lr, 5) for width in (576, 900, 4096)]
-        [0.00156, 0.001, 0.00022]
+        >>> [settings_for(rows, UPPER_FIFTH, 576, 16, 0).steps for rows in (12, 240, 2000)]
+        [24, 120, 250]
+        >>> [round(settings_for(64, UPPER_FIFTH, width, 16, 0).lr, 5) for width in (576, 4096)]
+        [0.00156, 0.00022]
     """
-    trained = rows - held_out_rows(rows)
-    least = _STEPS_IF_OTHERS_DECIDE if others_decide else _LEAST_STEPS
-    steps = min(max(_EPOCHS * trained // Settings.rows, least), _MOST_STEPS)
-    steps = max(steps, trained // Settings.rows)
-    many = bool(held_out_rows(rows))
-    measurements = _MEASUREMENTS_OF_MANY_ROWS if many else _MEASUREMENTS
+    steps = min(max(_EPOCHS * rows // Settings.rows, _LEAST_STEPS), _MOST_STEPS)
+    steps = max(steps, rows // Settings.rows)
     return Settings(
-        rank=rank, lr=depth.rate / width, warmup=4, steps=steps, seed=seed,
-        evaluate_every=max(steps // measurements, 1), patience=steps if many else _PATIENCE,
+        rank=rank, lr=stage.rate / width, warmup=4, steps=steps, seed=seed,
+        evaluate_every=max(steps // _MEASUREMENTS, 1),
     )  # fmt: skip
 
 
-def other_outputs(rows: int) -> int:
-    """Number of other rows whose outputs take part in training on so many rows: one in each step.
+def held_out_rows(rows: int) -> int:
+    """Number of rows to hold out.
 
     Example:
-        >>> other_outputs(16), other_outputs(64), other_outputs(0)
-        (24, 0, 0)
+        >>> held_out_rows(8), held_out_rows(64), held_out_rows(1000)
+        (4, 16, 48)
     """
-    return _LEAST_STEPS if rows and not held_out_rows(rows) else 0
+    return min(max(rows // _HELD_OUT_SHARE, _LEAST_HELD_OUT), _MOST_HELD_OUT)
 
 
 class Work(NamedTuple):
@@ -102,20 +77,14 @@ class Work(NamedTuple):
     passed: int
 
 
-def work(rows: int, depth: Depth, seed: int) -> Work:
-    """Return how many rows a training on so many rows passes through the layers.
+def work(rows: int, stage: Stage, seed: int) -> Work:
+    """Return how many rows a stage on so many rows passes through the layers.
 
     Example:
-        >>> work(16, depth_of_training(16), seed=0), work(128, depth_of_training(128), seed=0)
-        (Work(trained=576, scored=160, passed=32), Work(trained=384, scored=192, passed=160))
+        >>> work(128, UPPER_HALF, seed=0)
+        Work(trained=384, scored=288, passed=160)
     """
-    settings, held_out = settings_for(rows, depth, 1, 1, seed), held_out_rows(rows) or rows
-    runs = 1 if held_out < rows else FOLDS + 1
-    measurements = math.ceil(settings.steps / settings.evaluate_every) + 2  # base, start
-    trained = runs * settings.steps * settings.rows
-    return Work(trained, measurements * held_out, rows + held_out)
-
-
-def held_out_rows(rows: int) -> int:
-    """Number of rows to hold out; 0 for cross-validation."""
-    return min(rows // _HELD_OUT_SHARE, _MOST_HELD_OUT) if rows >= HOLD_OUT_ROWS else 0
+    held_out = held_out_rows(rows)
+    settings = settings_for(rows - held_out, stage, 1, 1, seed)
+    measurements = math.ceil(settings.steps / settings.evaluate_every) + 5
+    return Work(settings.steps * settings.rows, measurements * held_out, rows + held_out)

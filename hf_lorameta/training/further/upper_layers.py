@@ -1,32 +1,25 @@
 """Train the upper layers of a base model alone, on what the layers below them put out.
 
 What the lower layers put out for a row is the same in every step. So each row passes through them
-once, its states are kept, and passes with the adapter in training begin at the first trained layer:
-forward and backward through half of the layers cost half as much, through a fifth a fifth.
+once, when it is first needed, and its states are kept: passes with the adapter in training begin at
+the first trained layer. Forward and backward through half of the layers cost half as much, through
+a fifth a fifth.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.forward import output_logits
+from hf_lorameta.engines.transformers.forward import run_decoder
 from hf_lorameta.engines.transformers.lora_layer import applied
-from hf_lorameta.engines.transformers.packing import (
-    Segment,
-    current_parts,
-    passes,
-    using_row_attention,
-)
+from hf_lorameta.engines.transformers.packing import Segment, current_parts, passes
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import PLAIN_DECODERS
-from hf_lorameta.types import FactorPair, Progress, no_progress
-
-StatesByRow = Mapping[tuple[int, ...], torch.Tensor]
-"""The states (T, d) that the first trained layer takes, by the T tokens of a row."""
+from hf_lorameta.types import FactorPair
 
 
 def first_trained_layer(model: Any, share: float) -> int:
@@ -44,60 +37,66 @@ def divide_layout(model: Any, layout: Layout, first: int) -> tuple[Layout, Layou
     return tuple(below), tuple(others)
 
 
-def states_below(
-    model: Any,
-    first: int,
-    layout: Layout,
-    factors: Sequence[FactorPair],
-    rows: Sequence[Tokens],
-    pass_tokens: int = 1024,
-    progress: Progress = no_progress,
-) -> StatesByRow:
-    """Run rows once through the layers below the first trained one.
+class UpperLayers:
+    """Lets passes with adapters begin at a layer, on stored states. A context manager.
 
-    Memory: that of a pass, and d values for each token, 1.2 kB in bfloat16 for SmolLM2-135M.
+    Passes without adapters go through all layers. Memory: d values for each token of the rows, 1.2
+    kB in bfloat16 for SmolLM2-135M.
 
     Args:
-        model: a causal LM of transformers with frozen weights; it is the same afterwards.
-        first: index of the layer.
+        model: a causal LM of transformers with frozen weights, inside `using_row_attention`. Layers
+            that are replaced by name, as `LoraSlots.attached` does, have to be so before.
+        first: index of the layer; 0 changes nothing.
         layout: modules of the layers below it that have an adapter.
         factors: A (r, in) and s·B (out, r) of each of them.
-        rows: at least one, each within the model's context.
-        pass_tokens: maximum tokens of a pass.
-        progress: called with (rows done, rows).
+        pass_tokens: maximum tokens of a pass through the layers below.
     """
-    decoder, seen = model.get_decoder(), list[torch.Tensor]()
-    hook = decoder.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
-    found, done = dict[tuple[int, ...], torch.Tensor](), 0
-    upper = range(first, len(decoder.layers))
-    try:
-        with using_row_attention(model), applied(model, layout, factors), _skipping(model, upper):
-            for packed in passes({0: rows}, pass_tokens):
-                with torch.no_grad():
-                    output_logits(model, packed)
-                states = seen.pop()
-                for row, places in _rows(packed.ids, packed.segments):
-                    found[row] = states[places].cpu()
-                done += len(packed.by_row)
-                progress(done, len(rows))
-    finally:
-        hook.remove()
-    return found
 
+    def __init__(
+        self,
+        model: Any,
+        first: int,
+        layout: Layout,
+        factors: Sequence[FactorPair],
+        pass_tokens: int = 1024,
+    ) -> None:
+        self._model, self._first, self._pass_tokens = model, first, pass_tokens
+        self._layout, self._factors = layout, factors
+        self._states: dict[tuple[int, ...], torch.Tensor] = {}
+        self._context = ExitStack()
+        self.below = False
+        """Whether the layers below are run, and no others."""
+        self.output: torch.Tensor
+        """What they put out in the last pass, (T, d)."""
 
-@contextmanager
-def beginning_at(model: Any, first: int, states: StatesByRow) -> Iterator[None]:
-    """Let passes with adapters begin at a layer, with the states of their rows.
+    def __enter__(self) -> Self:
+        if not self._first:
+            return self
+        self._context.enter_context(applied(self._model, self._layout, self._factors))
+        layers, embeddings = self._model.get_decoder().layers, self._model.get_input_embeddings()
+        self._context.callback(self._model.set_input_embeddings, embeddings)
+        self._model.set_input_embeddings(_StoredStates(embeddings, self, self._states))
+        for index, layer in enumerate(layers):
+            self._context.callback(layers.__setitem__, index, layer)
+            layers[index] = _Layer(layer, self, is_below=index < self._first)
+        return self
 
-    Passes without adapters go through all layers.
-    """
-    embeddings = model.get_input_embeddings()
-    with _skipping(model, range(first)):
-        model.set_input_embeddings(_Known(embeddings, states))
+    def __exit__(self, *_: object) -> None:
+        self._context.close()
+
+    def store(self, rows: Sequence[Tokens]) -> None:
+        """Run rows through the layers below, unless their states are stored."""
+        new = [row for row in rows if (*row.prompt, *row.output[:-1]) not in self._states]
+        if not self._first or not new:
+            return
+        self.below = True
         try:
-            yield
+            for packed in passes({0: new}, self._pass_tokens):
+                run_decoder(self._model, packed)
+                for row, places in _rows(packed.ids, packed.segments):
+                    self._states[row] = self.output[places].cpu()
         finally:
-            model.set_input_embeddings(embeddings)
+            self.below = False
 
 
 def _rows(
@@ -119,44 +118,37 @@ def _rows(
             yield tuple(ids[place] for place in places), places
 
 
-@contextmanager
-def _skipping(model: Any, indices: range) -> Iterator[None]:
-    """Leave out layers of a model in passes with adapters."""
-    layers = model.get_decoder().layers
-    own = {index: layers[index] for index in indices}
-    for index, layer in own.items():
-        layers[index] = _Skipped(layer)
-    try:
-        yield
-    finally:
-        for index, layer in own.items():
-            layers[index] = layer
+class _Layer(torch.nn.Module):
+    """A layer; it passes on what it is given in passes that leave it out."""
 
-
-class _Skipped(torch.nn.Module):
-    """A layer that passes on what it is given where adapters are applied."""
-
-    def __init__(self, layer: torch.nn.Module) -> None:
+    def __init__(self, layer: torch.nn.Module, upper: UpperLayers, is_below: bool) -> None:
         super().__init__()
-        self._layer = layer
+        self._layer, self._upper, self._is_below = layer, upper, is_below
 
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if current_parts().slices:
+        if current_parts().slices and self._is_below != self._upper.below:
+            if self._upper.below:
+                self._upper.output = states[0]
             return states
         result: torch.Tensor = self._layer(states, *args, **kwargs)
         return result
 
 
-class _Known(torch.nn.Module):
-    """Embeddings of tokens; where adapters are applied, the states of rows instead."""
+class _StoredStates(torch.nn.Module):
+    """Embeddings of tokens; in passes through the upper layers, the stored states instead."""
 
-    def __init__(self, embeddings: torch.nn.Module, states: StatesByRow) -> None:
+    def __init__(
+        self,
+        embeddings: torch.nn.Module,
+        upper: UpperLayers,
+        states: dict[tuple[int, ...], torch.Tensor],
+    ) -> None:
         super().__init__()
-        self._embeddings, self._states = embeddings, states
+        self._embeddings, self._upper, self._states = embeddings, upper, states
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         parts = current_parts()
-        if not parts.slices:
+        if not parts.slices or self._upper.below:
             result: torch.Tensor = self._embeddings(ids)
             return result
         rows = list(_rows(ids[0].tolist(), parts.segments))

@@ -1,0 +1,1 @@
+"""The base model in llama.cpp's server."""

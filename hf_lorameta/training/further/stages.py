@@ -1,0 +1,339 @@
+"""Train a finished adapter on rows of its dataset, in stages: first few layers, then more of them.
+
+Rows that are held out decide which state is kept, by their right answers and by the probability of
+their outputs. Their loss does not count: a training goes on to raise the share of right answers
+after it began to be too sure of a few wrong ones, which raise the loss. Where the gain of the
+held-out rows is within its standard error, the adapter stays as it was before the stage.
+"""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses, count_tokens
+from hf_lorameta.engines.transformers.packing import Pass, using_row_attention
+from hf_lorameta.errors import Advice
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.training.device import plan_device
+from hf_lorameta.training.further.settings import STAGES, Stage, held_out_rows, settings_for
+from hf_lorameta.training.further.upper_layers import (
+    UpperLayers,
+    divide_layout,
+    first_trained_layer,
+)
+from hf_lorameta.training.lora_slots import LoraSlots
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.target_layers import with_all_projections
+from hf_lorameta.types import Array, FactorPair, Progress, StageProgress, no_progress
+
+_ROWS_AT_A_TIME = 8
+"""Held-out rows between two looks at the clock."""
+_HELD_OUT_TIME = 0.2
+"""Of the time that is left, to score held-out rows before the first step; 8 are always scored."""
+_EARLY_STEPS = (4, 8, 16)
+
+
+class Divided(NamedTuple):
+    """Rows of a dataset, encoded: to train on, and to hold out."""
+
+    train: list[Tokens]
+    held_out: list[Tokens]
+
+
+class Scores(NamedTuple):
+    """Losses of held-out rows.
+
+    Attributes:
+        rows: R of them.
+        base: their losses with the base model.
+        adapter: their losses with the adapter.
+    """
+
+    rows: Sequence[Tokens]
+    base: RowLosses
+    adapter: RowLosses
+
+    @property
+    def by_row(self) -> Array:
+        """What decides: the mean of the probability of the output and 1 for a right one, (R,)."""
+        answers = zip(self.rows, self.adapter.likeliest, strict=True)
+        right = [float(row.output == answer) for row, answer in answers]
+        return np.nan_to_num((np.array(right) + self.adapter.probabilities) / 2)
+
+
+@dataclass
+class Trained:
+    """An adapter after some stages.
+
+    Attributes:
+        layout: the adapted modules.
+        factors: A (r, in) and s·B (out, r) of each of them, float32.
+        steps: of each stage; 0 where none helped.
+        layers: number of layers that were trained, the upper ones; 0 if all were.
+        start: scores of the held-out rows before; None if the time was over before.
+        end: their scores with this adapter.
+        scoring: seconds that scoring them at the start took.
+        interrupted: whether the user ended the training.
+    """
+
+    layout: Layout
+    factors: Sequence[FactorPair]
+    steps: list[int] = field(default_factory=list)
+    layers: int = 0
+    start: Scores | None = None
+    end: Scores | None = None
+    scoring: float = 0.0
+    interrupted: bool = False
+
+
+def train_in_stages(
+    model: Any,
+    layout: Layout,
+    factors: Sequence[FactorPair],
+    rows: Divided,
+    rank: int,
+    seed: int,
+    *,
+    stages: Sequence[Stage] = STAGES,
+    steps: Sequence[int] | None = None,
+    deadline: Deadline | None = None,
+    progress: StageProgress = no_progress,
+    hint: Sequence[Advice] = (),
+) -> Trained:
+    """Train an adapter in all projections of more and more layers, each time up to the best state.
+
+    An interruption (Ctrl-C) ends the training with the best state so far, if steps have helped.
+
+    Args:
+        model: a causal LM of transformers with frozen weights.
+        layout: the adapted modules.
+        factors: A (r, in) and s·B (out, r) of each of them.
+        rows: to train on, and to decide on.
+        rank: r of the modules that the training adds.
+        seed: of these, and of the order of the rows.
+        stages: one after the other; of those that begin at the same layer, the last.
+        steps: take so many in each stage, whatever the held-out rows say; none where it ends.
+        deadline: the training ends when less time is left than a step and scoring took.
+        progress: called after each step with (stage, steps done, most steps).
+        hint: what to do if memory does not suffice.
+
+    Raises:
+        KeyboardInterrupt: the training was interrupted before a step helped.
+        UsageError: the architecture cannot be trained here, or memory does not suffice.
+    """
+    state, deadline = Trained(layout, factors), deadline or Deadline()
+    by_layer = {first_trained_layer(model, stage.untrained): stage for stage in stages}
+    given = [None] * len(by_layer) if steps is None else [*steps, *[0] * len(by_layer)]
+    width, layers = model.config.get_text_config().hidden_size, len(model.get_decoder().layers)
+    for (first, stage), asked in zip(by_layer.items(), given, strict=False):
+        state.steps.append(0)
+        if deadline.passed or state.interrupted or asked == 0:
+            continue
+        settings = settings_for(len(rows.train), stage, width, rank, seed)
+        title = f"Training {layers - first} of {layers} layers on {len(rows.train)} rows"
+        try:
+            trainer = _StageTrainer(model, state, rows, settings, first, deadline, hint)
+            trainer.train(asked, partial(progress, title))
+        except KeyboardInterrupt:
+            state.interrupted = True
+    if state.interrupted and not any(state.steps):
+        raise KeyboardInterrupt
+    return state
+
+
+class _StageTrainer:
+    """Trains the layers from one on.
+
+    Args:
+        state: gets the best adapter.
+        settings: of the stage.
+        first: index of the first trained layer.
+
+    The others are those of `train_in_stages`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        state: Trained,
+        rows: Divided,
+        settings: Settings,
+        first: int,
+        deadline: Deadline,
+        hint: Sequence[Advice],
+    ) -> None:
+        self._model, self._state, self._rows = model, state, rows
+        self._settings, self._first, self._deadline = settings, first, deadline
+        self._below, _ = divide_layout(model, state.layout, first)
+        _, self._layout = divide_layout(model, with_all_projections(model, state.layout), first)
+        given = dict(zip(state.layout, state.factors, strict=True))
+        self._factors = [given[module] for module in self._below]
+        tokens = count_tokens([*rows.train, *rows.held_out])
+        kept = 4 * model.config.get_text_config().hidden_size * tokens if first else 0
+        rank, scaling = settings.rank, settings.scaling
+        machine = plan_device(model, self._layout, rank, 1, first=first, kept=kept, hint=hint)
+        self._slots = LoraSlots(model, self._layout, rank, scaling, 1, settings.clip)
+        new = self._slots.factors(self._slots.initial(settings.seed))
+        start = [given.get(module, pair) for module, pair in zip(self._layout, new, strict=True)]
+        self._slots.start(0, self._slots.vector(start))
+        self._upper = UpperLayers(model, first, self._below, self._factors, machine.pass_tokens)
+        self._runner = PassRunner(model, machine.workers, machine.pass_tokens)
+
+    def train(self, given: int | None, progress: Progress) -> None:
+        """Take steps until the time is over or all are taken.
+
+        Args:
+            given: steps to take, whatever the held-out rows say.
+            progress: called after each step with (steps done, most steps).
+        """
+        deadline, most = self._deadline, given or self._settings.steps
+        with using_row_attention(self._model), self._slots.attached(), self._upper:
+            if (before := self._scored_before()) is None:
+                return
+            order, step, scored = batches(self._rows.train, self._settings), 0, 0
+            stepping, scoring = 0.0, self._state.scoring
+            while step < most and deadline.left() > stepping + scoring:
+                started = deadline.clock()
+                self._step(next(order), step)
+                step += 1
+                stepping = deadline.clock() - started
+                progress(step, most)
+                if given is None and self._is_due(step):
+                    started, scored = deadline.clock(), step
+                    self._keep_if_better(before, step)
+                    scoring = deadline.clock() - started
+            if given is not None and step == given:
+                self._keep(self._score(before), step)
+            elif given is None and scored < step:
+                self._keep_if_better(before, step)
+
+    def _scored_before(self) -> Scores | None:
+        """Return the scores before the first step, of as many rows as a share of the time allows.
+
+        In later stages, the rows pass through the layers below; None if the time is over before.
+        """
+        state, deadline = self._state, self._deadline
+        started, enough = deadline.clock(), (1 - _HELD_OUT_TIME) * deadline.left()
+        known = state.end.rows if state.end else self._rows.held_out
+        rows, base = list[Tokens](), list[RowLosses]()
+        for index in range(0, len(known), _ROWS_AT_A_TIME):
+            part = known[index : index + _ROWS_AT_A_TIME]
+            if state.end and deadline.passed:
+                return None
+            if not state.end and rows and deadline.left() < enough:
+                break
+            self._upper.store(part)
+            if not state.end:
+                base.append(self._runner.losses({0: part}, adapters=False)[0])
+            rows += part
+        if state.end is None:
+            joined = RowLosses(*(list(chain.from_iterable(of)) for of in zip(*base, strict=True)))
+            state.start = state.end = Scores(rows, joined, self._runner.losses({0: rows})[0])
+            state.scoring = deadline.clock() - started
+        return state.end
+
+    def _is_due(self, step: int) -> bool:
+        """Whether to score after a step: often at first, since a little training brings most."""
+        return step % self._settings.evaluate_every == 0 or step in _EARLY_STEPS
+
+    def _step(self, batch: Sequence[Tokens], number: int) -> None:
+        self._upper.store(batch)
+        total = sum(len(row.output) for row in batch)
+
+        def weights(packed: Pass) -> list[float]:
+            return [1 / total] * len(packed.targets)
+
+        self._runner.backward({0: batch}, weights)
+        self._slots.update(0, self._settings.learning_rate(number))
+
+    def _score(self, before: Scores) -> Scores:
+        return before._replace(adapter=self._runner.losses({0: before.rows})[0])
+
+    def _keep_if_better(self, before: Scores, step: int) -> None:
+        """Keep the adapter if it is the best so far, and better than before by more than chance."""
+        now, state = self._score(before), self._state
+        best = state.end.by_row if state.end else before.by_row
+        if now.by_row.mean() > best.mean() and is_significant(now.by_row - before.by_row):
+            self._keep(now, step)
+
+    def _keep(self, scores: Scores, step: int) -> None:
+        state = self._state
+        state.layout = self._below + self._layout
+        parameters = self._slots.parameters[0].clone()  # those of the slot change
+        state.factors = [*self._factors, *self._slots.factors(parameters)]
+        state.layers = len(self._model.get_decoder().layers) - self._first if self._first else 0
+        state.steps[-1], state.end = step, scores
+
+
+def is_significant(gains: Array) -> bool:
+    """Whether the mean of gains exceeds its standard error.
+
+    Args:
+        gains: (R,) in any unit.
+
+    Example:
+        >>> is_significant(np.array([1.0, 1.2, 0.8])), is_significant(np.array([3.0, -1.0, -1.0]))
+        (True, False)
+    """
+    return bool(gains.mean() > gains.std(ddof=1) / math.sqrt(len(gains)))
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def divide(rows: Sequence[Tokens], seed: int) -> Divided:
+    """Divide rows into those to train on and those to hold out.
+
+    Of rows with the same output, the same share is held out.
+
+    Args:
+        rows: at least 8.
+        seed: of the order of the rows.
+
+    Example:
+        >>> train, held_out = divide([Tokens([i], [i % 2]) for i in range(16)], seed=0)
+        >>> len(train), sorted(row.output for row in held_out)
+        (12, [[0], [0], [1], [1]])
+    """
+    shuffled = list(rows)
+    random.Random(f"{seed} held out").shuffle(shuffled)
+    shuffled.sort(key=lambda row: tuple(row.output))
+    count = held_out_rows(len(rows))
+    chosen = {(2 * i + 1) * len(rows) // (2 * count) for i in range(count)}
+    parts: tuple[list[Tokens], list[Tokens]] = ([], [])
+    for index, row in enumerate(shuffled):
+        parts[index in chosen].append(row)
+    return Divided(*parts)
+
+
+def batches(rows: Sequence[Tokens], settings: Settings) -> Iterator[list[Tokens]]:
+    """Yield the rows of step after step, from one epoch after another.
+
+    Each step has a share of every output, so that a training that ends early has seen all of them.
+
+    Args:
+        rows: to train on.
+        settings: of the training.
+
+    Example:
+        >>> order = batches([Tokens([i], [i // 8]) for i in range(16)], Settings(rows=4))
+        >>> sorted(row.output for row in next(order))
+        [[0], [0], [1], [1]]
+    """
+    generator = random.Random(f"{settings.seed} order")
+    while True:
+        epoch = list(rows)
+        generator.shuffle(epoch)
+        epoch.sort(key=lambda row: tuple(row.output))
+        count = math.ceil(len(epoch) / settings.rows)
+        steps = [epoch[index::count] for index in range(count)]
+        generator.shuffle(steps)
+        yield from steps
