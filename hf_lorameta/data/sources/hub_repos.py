@@ -9,19 +9,11 @@ from typing import Any, TypeVar
 
 from huggingface_hub.constants import is_offline_mode
 
-from hf_lorameta.data.sources.data_files import (
-    CARD_FILES,
-    check_builder,
-    check_card,
-)
+from hf_lorameta.data.sources.data_files import CARD_FILES, check_builder, check_card
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split
-from hf_lorameta.errors import (
-    ConnectionLostError,
-    EmptyDatasetError,
-    UsageError,
-)
+from hf_lorameta.errors import ConnectionLostError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import snapshot_folder
@@ -82,7 +74,7 @@ def open_repo(
 
 
 def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
-    """Read from the repo; with ``HF_HUB_OFFLINE``, from what the client's cache has of it."""
+    """Read from the repo; with ``HF_HUB_OFFLINE``, from what is in the client's cache."""
     if is_offline_mode():
         try:
             return read(RepoFiles(repo, snapshot_folder(repo)))

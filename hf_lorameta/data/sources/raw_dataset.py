@@ -137,7 +137,7 @@ def read_builder(
     try:
         raw = read()
     except DatasetError as error:
-        if UnicodeDecodeError.__name__ not in str(error):
+        if not _from_decoding(error):
             raise
         set_encoding()
         raw = read()
@@ -221,6 +221,13 @@ def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
             if (encoding := encoding_of(file)) != UTF8:
                 return encoding
     return UTF8
+
+
+def _from_decoding(error: BaseException | None) -> bool:
+    """Whether an error was raised because a text is not in the encoding that was tried."""
+    return error is not None and (
+        isinstance(error, UnicodeDecodeError) or _from_decoding(error.__cause__ or error.__context__)
+    )
 
 
 def _keep_texts(config: Any) -> None:
