@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -156,18 +157,31 @@ def open_dataset(
         ColumnsError: the columns fit no layout, or several.
         UnlabeledDatasetError: inputs, and other columns that may hold outputs.
         EmptyDatasetError: no rows, or blank inputs.
-        UsageError: an instruction or a template that does not go with the columns.
+        UsageError: an instruction or a template that does not go with the columns, or an argument
+            of another name.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
 
     Example:
         >>> open_dataset([{"prompt": "1+1=", "completion": 2}]).head(1)
         [('1+1=', '2')]
     """
+    if unknown := set(options) - ReadingOptions.__annotations__.keys():
+        raise _unknown_argument(min(unknown))
     if isinstance(name, Dataset):
         return name
     columns = as_columns(options.get("columns"))
     raw = open_rows(name, hub or Hub(token), options)
     return as_dataset(raw, columns, options.get("instruction"), options.get("template"), limits)
+
+
+def _unknown_argument(name: str) -> UsageError:
+    known = list(ReadingOptions.__annotations__)
+    likely = get_close_matches(name, known, 1, cutoff=0.5)
+    advice = [f"name it {option}=" for option in likely]
+    return UsageError(
+        f"no argument is named {name}=; a dataset is read with {', '.join(known)}",
+        hint=[*advice, "give settings of the adapter as recipe=hf_lorameta.Recipe(…)"],
+    )
 
 
 def as_dataset(
@@ -235,6 +249,15 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from class names")
+    if reader.respelled:
+        notes.append(
+            f"{reader.respelled} of the first {len(rows)} labels differ from others in case or "
+            "space alone: all are read in the most frequent spelling"
+        )
+    if unknown := sum(map(reader.is_unknown, raw.sample)):
+        notes.append(
+            f"{unknown} of the first {len(rows)} rows have the label -1, so none: left out"
+        )
     if several := sum(map(reader.several_outputs, raw.sample)):
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})
         notes.append(

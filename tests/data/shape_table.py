@@ -94,6 +94,19 @@ CASES = [
         (text(0), "0"),
         says=("Column label holds numbers",),
     ),
+    case(
+        "labels in several spellings",
+        lambda i: {"text": text(i), "label": ["yes ", "no", "Yes", "YES", "Yes", "NO"][i % 6]},
+        (text(0), "Yes"),
+        says=("12 of the first 24 labels differ from others",),
+    ),
+    case(
+        "rows without a label have -1",
+        lambda i: {"premise": text(i), "hypothesis": text(i, 4), "label": i % 8 - 1},
+        (f"Premise: {text(1)}\nHypothesis: {text(1, 4)}", "0"),
+        says=("3 of the first 24 rows have the label -1",),
+    ),
+    case("a sentiment of -1", lambda i: {"text": text(i), "label": i % 3 - 1}, (text(0), "-1")),
     case("one label only", lambda i: {"text": text(i), "label": "spam"}, (text(0), "spam")),
     case(
         "label and its name",

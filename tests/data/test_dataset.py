@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from huggingface_hub import snapshot_download
 
-from hf_lorameta import plan
+from hf_lorameta import generate, plan
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.counts.profile import profile_rows
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
 from hf_lorameta.data.sources.raw_dataset import RawDataset
-from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from tests.conftest import Account, Built, Shell, rows, touched
 
 RECORDS = [json.loads(line) for line in rows(0).splitlines()]
@@ -252,6 +252,18 @@ def test_unusable_files_are_dataset_errors(
     (tmp_path / name).write_text(content)
     with pytest.raises(DatasetError, match=message):
         plan(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("column", "name it columns="), ("instructions", "name it instruction="), ("fits", "recipe=")],
+)
+def test_arguments_with_unknown_names_are_refused(name: str, advice: str) -> None:
+    wrong: Any = {name: 3}
+    for function in (open_dataset, plan, generate):
+        with pytest.raises(UsageError, match=f"no argument is named {name}=") as caught:
+            function(RECORDS, **wrong)
+        assert advice in caught.value.hint
 
 
 def test_a_dataset_in_the_cache_is_read_without_the_hub(

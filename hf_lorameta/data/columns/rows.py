@@ -1,6 +1,8 @@
 """Convert the rows of a dataset to (input, output) pairs of text."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from hf_lorameta.data.columns.cells import (
@@ -19,12 +21,17 @@ from hf_lorameta.data.columns.conversations import (
     is_conversation,
 )
 from hf_lorameta.data.columns.names import VERDICTS
-from hf_lorameta.data.columns.table_view import TableView
+from hf_lorameta.data.columns.table_view import TableView, are_labels
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option
 from hf_lorameta.types import Row
+
+_MAX_LABELS = 1000
+"""Labels whose spelling is remembered."""
+_UNKNOWN = -1
+"""What datasets have for the label of a row that has none, beside labels from 0 to 2 or more."""
 
 
 def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
@@ -59,7 +66,7 @@ class RowReader:
     """
 
     def __init__(self, raw: RawDataset, columns: Columns) -> None:
-        self.columns, self._labels = columns, raw.labels
+        self.columns, self._classes = columns, raw.labels
         found = {path: [value_at(row, path) for row in raw.sample] for path in columns.names()}
         self._whole = {
             path for path, values in found.items()
@@ -71,10 +78,39 @@ class RowReader:
             labels = self._names_of(columns.output)
             named = columns.named("choices")
             self._choices = Choices(named, columns.output, labels, raw.sample)
+        self._sample = raw.sample
+        numbers = {value for value in found.get(columns.output or "", ()) if is_whole(value)}
+        several = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
+        self._has_unknown = numbers == {_UNKNOWN} or several
+
+    @cached_property
+    def _spellings(self) -> Counter[str]:
+        """How often each output is in the sample, if they are labels; empty if not."""
+        outputs = [self._cell(row) for row in self._sample] if self.columns.output else []
+        outputs = [output for output in outputs if output.strip()]
+        return Counter(outputs if are_labels(outputs) and not self._choices else ())
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        """The most frequent spelling of each label."""
+        ordered = reversed(self._spellings.most_common())
+        return {_label_key(label): label.strip() for label, _ in ordered}
+
+    @property
+    def respelled(self) -> int:
+        """The number of labels in the sample that are not in their most frequent spelling."""
+        return sum(
+            count for label, count in self._spellings.items()
+            if self._labels[_label_key(label)] != label
+        )  # fmt: skip
 
     def is_bad(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is an example of what a model should not answer."""
         return self.verdict is not None and row.get(self.verdict) is False
+
+    def is_unknown(self, row: Mapping[str, Any]) -> bool:
+        """Whether the label of a row is the number for no label, as in SNLI."""
+        return self._has_unknown and value_at(row, self.columns.output or "") == _UNKNOWN
 
     def read(self, row: Mapping[str, Any]) -> Row:
         """Return a row as text; both are empty if it should hold a conversation and does not."""
@@ -126,12 +162,23 @@ class RowReader:
         return prompt
 
     def _output(self, row: Mapping[str, Any]) -> str:
+        output, labels = self._cell(row), self._labels
+        if not labels or not output.strip():
+            return output
+        if len(labels) < _MAX_LABELS:
+            labels.setdefault(_label_key(output), output.strip())
+        return labels.get(_label_key(output), output)
+
+    def _cell(self, row: Mapping[str, Any]) -> str:
+        """Return the output of a row as it is spelled there."""
         path = self.columns.output
         if not path:
             return ""
         if self._choices:
             return self._choices.right(row)
         value = self._output_value(row, path)
+        if self.is_unknown(row):
+            return ""
         if is_conversation(value):
             return conversation_text(value[-1:])
         alternatives = is_alternatives(path) and not self._names_of(path)
@@ -166,8 +213,13 @@ class RowReader:
         return cell_text(value, path, self._names_of(path), separator=separator)
 
     def _names_of(self, path: str) -> Sequence[str]:
-        found = split_path(path, list(self._labels))
-        return self._labels[found[0]] if found and set(found[1]) <= {"*"} else ()
+        found = split_path(path, list(self._classes))
+        return self._classes[found[0]] if found and set(found[1]) <= {"*"} else ()
+
+
+def _label_key(label: str) -> str:
+    """Return what spellings of the same label have in common."""
+    return label.strip().casefold()
 
 
 def _verdict_column(raw: RawDataset) -> str | None:

@@ -126,11 +126,7 @@ class TableView:
             return True
         values = self.values(name)
         labels = all(isinstance(v, (str, bool)) or is_whole(v) for v in values)
-        if len(values) < _MIN_ROWS or not labels:
-            return False
-        texts = {str(value) for value in values}
-        few = 1 < len(texts) <= len(values) / 2
-        return few and all(len(text) <= _SHORT for text in texts)
+        return labels and are_labels(list(map(str, values)))
 
     def is_same(self, name: str) -> bool:
         """Whether a column has the same value in all rows of the sample."""
@@ -210,6 +206,18 @@ class TableView:
     def is_rendered(self, name: str, others: Sequence[str]) -> bool:
         """Whether a column's texts are those of the other columns together, put into a form."""
         return all(self.is_within(other, [name]) for other in others)
+
+
+def are_labels(texts: Sequence[str]) -> bool:
+    """Whether texts are few different short ones, whatever their case and surrounding space.
+
+    Example:
+        >>> are_labels(["Yes", "yes ", "no"] * 2), are_labels(["yes", "no", "perhaps"])
+        (True, False)
+    """
+    different = {text.strip().casefold() for text in texts}
+    few = len(texts) >= _MIN_ROWS and 1 < len(different) <= len(texts) / 2
+    return few and all(len(text) <= _SHORT for text in different)
 
 
 def normalized(name: str) -> str:

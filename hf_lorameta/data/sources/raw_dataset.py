@@ -225,9 +225,9 @@ def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
 
 def _from_decoding(error: BaseException | None) -> bool:
     """Whether an error was raised because a text is not in the encoding that was tried."""
-    return error is not None and (
-        isinstance(error, UnicodeDecodeError) or _from_decoding(error.__cause__ or error.__context__)
-    )
+    while error and not isinstance(error, UnicodeDecodeError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _keep_texts(config: Any) -> None:
