@@ -44,7 +44,7 @@ _MAX_UNANSWERED = 3
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedAdapter:
     """An adapter that was checked: its entry for a manifest, or why it has none.
 
     Attributes:
@@ -71,7 +71,7 @@ class Discovery:
     """
 
     base_model: str
-    checked: tuple[Checked, ...]
+    checked: tuple[CheckedAdapter, ...]
     more: bool
 
     @property
@@ -80,7 +80,7 @@ class Discovery:
         return [checked.entry for checked in self.checked if checked.entry]
 
     @property
-    def left_out(self) -> list[Checked]:
+    def left_out(self) -> list[CheckedAdapter]:
         """The adapters without an entry."""
         return [checked for checked in self.checked if not checked.entry]
 
@@ -130,7 +130,7 @@ def discover(
     more, listed = len(listed) > limit, listed[:limit]
     checks = output.with_name(f".{output.name}.checks.jsonl")
     with writing(output, UsageError, "name another file"):
-        checked = _check_all(listed, Checker(hub, base_model), checks, workers, progress)
+        checked = _check_all(listed, AdapterChecker(hub, base_model), checks, workers, progress)
         discovery = Discovery(base_model, tuple(checked), more)
         if discovery.entries:
             write_atomically(output, _manifest_text(discovery).encode())
@@ -140,11 +140,11 @@ def discover(
 
 def _check_all(
     listed: Sequence[ListedAdapter],
-    checker: "Checker",
+    checker: "AdapterChecker",
     checks: Path,
     workers: int,
     progress: StageProgress,
-) -> list[Checked]:
+) -> list[CheckedAdapter]:
     """Check adapters, in their order, and keep the results in a file."""
     done = _finished(checks, checker.base_model)
     unanswered = 0
@@ -164,7 +164,7 @@ def _check_all(
                     if unanswered > _MAX_UNANSWERED:
                         raise
                     reason = "the Hub did not answer"
-                    checked = Checked(adapter.adapter, reason=reason, detail=str(error))
+                    checked = CheckedAdapter(adapter.adapter, reason=reason, detail=str(error))
                 done[adapter.adapter, adapter.sha] = checked
                 progress("checking", len(done), len(listed))
         finally:
@@ -172,12 +172,12 @@ def _check_all(
     return [done[adapter.adapter, adapter.sha] for adapter in listed]
 
 
-def _record(checked: Checked, sha: str, base_model: str) -> str:
+def _record(checked: CheckedAdapter, sha: str, base_model: str) -> str:
     """Return a line that `_finished` reads."""
     return json.dumps({"sha": sha, "base_model": base_model, "checked": asdict(checked)}) + "\n"
 
 
-def _finished(checks: Path, base_model: str) -> dict[tuple[str, str], Checked]:
+def _finished(checks: Path, base_model: str) -> dict[tuple[str, str], CheckedAdapter]:
     """Return the checks that an interrupted command has finished, by adapter and commit."""
     done = {}
     with suppress(FileNotFoundError):
@@ -185,7 +185,7 @@ def _finished(checks: Path, base_model: str) -> dict[tuple[str, str], Checked]:
             with suppress(ValueError, TypeError, KeyError):  # empty, or cut by a kill
                 record = json.loads(line)
                 if record["base_model"] == base_model:
-                    checked = Checked(**record["checked"])
+                    checked = CheckedAdapter(**record["checked"])
                     done[checked.adapter, record["sha"]] = checked
     return done
 
@@ -234,7 +234,7 @@ def adapters_in(repo: ListedAdapter) -> list[ListedAdapter]:
     return [replace(repo, folder=folder, datasets=datasets) for folder in folders]
 
 
-class Checker:
+class AdapterChecker:
     """Checks adapters of one base model.
 
     Args:
@@ -247,7 +247,7 @@ class Checker:
         self._repos: dict[str, PinnedRepo | _LeftOutError] = {}
         self._locks: dict[str, Lock] = {}
 
-    def check(self, listed: ListedAdapter) -> Checked:
+    def check(self, listed: ListedAdapter) -> CheckedAdapter:
         """Check what the list says, then the dataset and the config.
 
         Raises:
@@ -258,9 +258,9 @@ class Checker:
             return self._check(listed)
         except _LeftOutError as left_out:
             reason, detail = left_out.args
-            return Checked(sanitize(listed.adapter), reason=reason, detail=detail)
+            return CheckedAdapter(sanitize(listed.adapter), reason=reason, detail=detail)
 
-    def _check(self, listed: ListedAdapter) -> Checked:
+    def _check(self, listed: ListedAdapter) -> CheckedAdapter:
         if listed.private:
             raise _LeftOutError("private", "only some accounts see it")
         if not manifest.is_adapter_id(listed.adapter):
@@ -280,7 +280,7 @@ class Checker:
         }
         if listed.license:
             entry["license"] = listed.license
-        return Checked(listed.adapter, entry)
+        return CheckedAdapter(listed.adapter, entry)
 
     def _with_own_card(self, listed: ListedAdapter) -> ListedAdapter:
         """Return an adapter in a folder with what the card beside it states, if it has one."""

@@ -60,8 +60,8 @@ Examples:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options of the command; `chosen` are those of `_SETTINGS`."""
+class TrainRequest:
+    """The options of the command; `chosen` holds those of the training, see `_SETTINGS`."""
 
     tasks: Annotated[
         list[str],
@@ -133,7 +133,7 @@ class Request:
 
 
 def _parameters() -> list[inspect.Parameter]:
-    """Return an option for each field of a `Request` and each of `_SETTINGS`."""
+    """Return an option for each field of a `TrainRequest` and each of `_SETTINGS`."""
     settings = []
     for name, text in _SETTINGS.items():
         default = getattr(_DEFAULTS, name)
@@ -142,11 +142,11 @@ def _parameters() -> list[inspect.Parameter]:
             kind, default = str, ",".join(default)
         option = typer.Option(help=text, show_default=default is not None)
         settings.append(parameter(name, Annotated[kind, option], default))
-    tasks, output, base, *others = field_parameters(Request, without={"chosen"})
+    tasks, output, base, *others = field_parameters(TrainRequest, without={"chosen"})
     return [tasks, output, base, *settings, *others]
 
 
-def train(request: Request) -> None:
+def train(request: TrainRequest) -> None:
     """Train a bank for any base model; run it again to resume (extra: eval)."""
     settings, tasks = request.settings, request.read_tasks()
     if request.on:
@@ -163,14 +163,14 @@ _OPTIONS = _parameters()
 @functools.wraps(train)
 def _run(**options: Any) -> None:
     chosen = {name: options.pop(name) for name in _SETTINGS}
-    train(Request(**options, chosen=chosen))
+    train(TrainRequest(**options, chosen=chosen))
 
 
 command = with_parameters(_run, _OPTIONS)
 """The command, with its options."""
 
 
-def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
+def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.share import push_bank
     from hf_lorameta.engines.transformers.evaluator import require_eval
@@ -211,7 +211,7 @@ def _show(bank: "Bank", url: str | None, json: bool) -> None:
     emit(json, data, lambda: training_report(bank, lines, url))
 
 
-def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
+def _describe(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     """Print what would be trained on this machine."""
     base, count, general = request.base, len(tasks), settings.general_steps_for(len(tasks))
     lines = [f"would train for {base}, into {request.output}, where finished tasks are kept:"]
@@ -231,7 +231,7 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 # --- as a job -------------------------------------------------------------------------------------
 
 
-def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]") -> None:
+def _run_on_jobs(request: TrainRequest, tasks: "tuple[Task, ...]") -> None:
     """Train as a job, or with ``--dry-run`` only print what it will cost."""
     if request.dask:
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
@@ -250,7 +250,7 @@ def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]") -> None:
     )
 
 
-def _check_job(request: Request, tasks: "tuple[Task, ...]") -> None:
+def _check_job(request: TrainRequest, tasks: "tuple[Task, ...]") -> None:
     """Raise UsageError if a job could not see tasks or base model, or would lose the bank."""
     local = next((task.dataset for task in tasks if task.is_local), None)
     if local:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.bank.discover import Checker
+from hf_lorameta.bank.discover import AdapterChecker
 from hf_lorameta.errors import AuthError, LoraMetaError
 from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.repo_info import ListedAdapter
@@ -24,8 +24,8 @@ class Refusing:
         raise self.error
 
 
-def checker(error: LoraMetaError) -> Checker:
-    return Checker(Refusing(error), "base/tiny")  # type: ignore[arg-type]
+def checker(error: LoraMetaError) -> AdapterChecker:
+    return AdapterChecker(Refusing(error), "base/tiny")  # type: ignore[arg-type]
 
 
 def test_a_refused_token_says_nothing_about_an_adapter() -> None:

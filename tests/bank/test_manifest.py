@@ -11,32 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.bank.manifest import EXAMPLE, BankEntry, Defaults, Manifest, load, parse
+from hf_lorameta.bank.manifest import EXAMPLE, BankEntry, load, parse
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError
 
-COMPLETE = """\
-version: 1
-base_model: org/model
-tokenizer: org/tokenizer
-published: false
-defaults:
-  config: main
-  split: train
-  columns: {input: question, output: answer}
-  license: mit
-entries:
-  - adapter: org/lora-a
-    dataset: org/data-a
-  - adapter: org/lora-b
-    revision: v1.0
-    dataset: org/data-b
-    dataset_revision: refs/pr/1
-    config: null
-    split: test
-    columns: {messages: turns}
-    license: apache-2.0
-"""
 HEAD = "version: 1\nbase_model: o/m\nentries:\n"
 ENTRY = "  - adapter: o/a\n    dataset: o/d\n"
 
@@ -55,37 +33,18 @@ def error_of(text: str) -> str:
 
 
 def test_entries_inherit_and_override_defaults(tmp_path: Path) -> None:
-    file = tmp_path / "bank_manifest.yaml"
-    file.write_text(COMPLETE, encoding="utf-8")
+    defaults = {"config": "main", "columns": {"input": "question", "output": "answer"}}
+    own = {"config": None, "columns": {"messages": "turns"}, "revision": "v1.0", "license": "mit"}
+    entries = [{"adapter": f"org/lora-{i}", "dataset": "org/data"} for i in range(2)]
+    content = {"version": 1, "base_model": "org/model", "tokenizer": "org/t", "published": False,
+               "defaults": defaults, "entries": [entries[0], entries[1] | own]}  # fmt: skip
+    file = tmp_path / "m.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
     manifest = load(file)
-    columns = Columns(input="question", output="answer")
-    assert manifest == Manifest(
-        version=1,
-        base_model="org/model",
-        tokenizer="org/tokenizer",
-        published=False,
-        defaults=Defaults(config="main", split="train", columns=columns, license="mit"),
-        entries=(
-            BankEntry(
-                adapter="org/lora-a",
-                dataset="org/data-a",
-                config="main",
-                split="train",
-                columns=columns,
-                license="mit",
-            ),
-            BankEntry(
-                adapter="org/lora-b",
-                revision="v1.0",
-                dataset="org/data-b",
-                dataset_revision="refs/pr/1",
-                config=None,
-                split="test",
-                columns=Columns(messages="turns"),
-                license="apache-2.0",
-            ),
-        ),
-    )
+    first, second = (BankEntry(**entry) for entry in (entries[0] | defaults, entries[1] | own))
+    assert manifest.entries == (first, second)
+    assert (manifest.tokenizer, manifest.is_published) == ("org/t", False)
+    assert first.columns == Columns(input="question", output="answer")
 
 
 def test_defaults_of_a_minimal_manifest() -> None:
@@ -97,21 +56,11 @@ def test_defaults_of_a_minimal_manifest() -> None:
     assert parse("\ufeff" + HEAD + ENTRY) == manifest
 
 
-def test_a_manifest_is_frozen() -> None:
-    manifest = parse(HEAD + ENTRY)
-    for thing in (manifest, manifest.entries[0], manifest.defaults, Columns()):
-        with pytest.raises(ValueError, match="frozen"):
-            setattr(thing, next(iter(type(thing).model_fields)), None)
-
-
 def test_paths_are_relative_to_the_manifest_and_names_show_none(tmp_path: Path) -> None:
     example = load(EXAMPLE)
     hub, local = example.entries
-    assert (hub.adapter, hub.adapter_id, hub.name) == (
-        "user/adapter",
-        "user/adapter",
-        "user--adapter",
-    )
+    names = ("user/adapter", "user/adapter", "user--adapter")
+    assert (hub.adapter, hub.adapter_id, hub.name) == names
     assert local.adapter == str(EXAMPLE.parent / "my-lora")
     assert (local.adapter_id, local.dataset_id) == ("local/my-lora", "local/rows")
     assert (example.published, example.is_published) == (False, False)
@@ -136,12 +85,6 @@ def test_an_adapter_may_be_in_a_folder_of_a_repo() -> None:
             parsed(f"o/many/{folder}")
 
 
-def test_columns_lists_its_names_in_order() -> None:
-    columns = Columns(output="c", input="b", instruction="a")
-    assert columns.names() == ["a", "b", "c"]
-    assert Columns().names() == []
-
-
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -149,72 +92,51 @@ def test_columns_lists_its_names_in_order() -> None:
     ("text", "expected"),
     [
         # unknown keys, at each level
-        (HEAD + ENTRY + "rank: 3\n", "m.yaml: rank: unknown key"),
+        (HEAD + ENTRY + "rank: 3\n", "rank: unknown key"),
         (
             HEAD + ENTRY + "    datset: o/x\n",
-            "m.yaml: entries.0.datset: unknown key, known are config, split",
+            "entries.0.datset: unknown key, known are config, spl",
         ),
-        (
-            HEAD + ENTRY + "    columns:\n      output: a\n      label: b\n",
-            "m.yaml: entries.0.columns.label: unknown key, known are input, output",
-        ),
-        (
-            "defaults:\n  splits: x\n" + HEAD + ENTRY,
-            "m.yaml: defaults.splits: unknown key, known are config, split",
-        ),
-        (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml: columns: unknown key, known are"),
+        (HEAD + ENTRY + "    columns: {label: b}\n", "entries.0.columns.label: unknown key, known"),
+        ("defaults: {splits: x}\n" + HEAD + ENTRY, "defaults.splits: unknown key, known are con"),
+        (HEAD + ENTRY + "columns: {output: a}\n", "columns: unknown key, known are"),
         # missing
-        ("base_model: o/m\nentries:\n" + ENTRY, "m.yaml: version: is missing"),
-        ("version: 1\nbase_model: o/m\n", "m.yaml: entries: is missing"),
-        (HEAD + ENTRY + "  - adapter: o/b\n", "m.yaml: entries.1.dataset: is missing"),
+        ("base_model: o/m\nentries:\n" + ENTRY, "version: is missing"),
+        (HEAD + ENTRY + "  - adapter: o/b\n", "entries.1.dataset: is missing"),
         # wrong types and values
-        ("version: 2\nbase_model: o/m\nentries:\n" + ENTRY, "m.yaml: version: must be 1"),
-        (HEAD + ENTRY + "published: maybe\n", "m.yaml: published: must be a valid bool"),
-        (HEAD + ENTRY + "    split: 3\n", "m.yaml: entries.0.split: must be a valid str"),
-        (HEAD + ENTRY + "    columns: {output: [a]}\n", "m.yaml: entries.0.columns.output: "),
-        (HEAD + "  - o/a\n", "m.yaml: entries.0: must be a valid dictionary"),
-        (HEAD + "  adapter: o/a\n", "m.yaml: entries: must be a valid tuple"),
-        ("version: 1\nbase_model: o/m\nentries: []\n", "m.yaml: entries: Tuple should have at"),
-        ("version: 1\nbase_model: model\nentries:\n" + ENTRY, "m.yaml: base_model: expected"),
-        (HEAD + ENTRY + "tokenizer: a/b/c\n", "m.yaml: tokenizer: expected a Hub"),
-        (HEAD + ENTRY + "defaults: []\n", "m.yaml: defaults: must be a valid dict"),
-        ("defaults:\n  split: 3\n" + HEAD + ENTRY, "m.yaml: defaults.split: must be"),
-        (HEAD + ENTRY + "    split: 2024-99-99\n", "m.yaml: not valid YAML: month must be"),
-        ("version: !!int abc\n", "m.yaml: not valid YAML: invalid literal for int()"),
-        ("version: !!timestamp abc\n", "m.yaml: not valid YAML: "),
+        ("version: 2\nbase_model: o/m\nentries:\n" + ENTRY, "version: must be 1"),
+        (HEAD + ENTRY + "published: maybe\n", "published: must be a valid bool"),
+        (HEAD + ENTRY + "    split: 3\n", "entries.0.split: must be a valid str"),
+        (HEAD + ENTRY + "    columns: {output: [a]}\n", "entries.0.columns.output: "),
+        (HEAD + "  - o/a\n", "entries.0: must be a valid dictionary"),
+        (HEAD + "  adapter: o/a\n", "entries: must be a valid tuple"),
+        ("version: 1\nbase_model: o/m\nentries: []\n", "entries: Tuple should have at"),
+        (HEAD + ENTRY + "tokenizer: a/b/c\n", "tokenizer: expected a Hub"),
+        (HEAD + ENTRY + "defaults: []\n", "defaults: must be a valid dict"),
+        (HEAD + ENTRY + "    split: 2024-99-99\n", "not valid YAML: month must be"),
+        ("version: !!int abc\n", "not valid YAML: invalid literal for int()"),
         # columns that cannot be read together
-        (HEAD + ENTRY + "    columns: {input: a}\n", "m.yaml: entries.0.columns: expected"),
-        (
-            HEAD + ENTRY + "    columns: {messages: a, input: b}\n",
-            "m.yaml: entries.0.columns: expected output (with input), or messages",
-        ),
+        (HEAD + ENTRY + "    columns: {input: a}\n", "entries.0.columns: expected output (with in"),
+        (HEAD + ENTRY + "    columns: {messages: a, input: b}\n", "entries.0.columns: expected"),
         # duplicates
-        (HEAD + ENTRY + "version: 1\n", "m.yaml:6: not valid YAML: version is given twice"),
-        (HEAD + ENTRY + "    columns: {output: a, output: b}\n", "m.yaml:6: not valid YAML: out"),
-        (
-            HEAD + ENTRY + "  - adapter: o/b\n    dataset: o/d\n" + ENTRY,
-            "m.yaml: entries.2.adapter: o/a is already in entries.0",
-        ),
-        (
-            HEAD + ENTRY + "  - adapter: O/A\n    dataset: o/d\n",
-            "m.yaml: entries.1.adapter: O/A is already in entries.0",
-        ),
+        (HEAD + ENTRY + "version: 1\n", "6: not valid YAML: version is given twice"),
+        (HEAD + ENTRY + "    columns: {output: a, output: b}\n", "6: not valid YAML: out"),
+        (HEAD + ENTRY + "  - {adapter: O/A, dataset: o/d}\n", "entries.1.adapter: O/A is already"),
         # not a manifest
-        ("", "m.yaml: expected a mapping with entries"),
-        ("- a\n- b\n", "m.yaml: expected a mapping with entries"),
-        ("version: 1\n\tbase_model: o/m\n", "m.yaml:2: not valid YAML: "),
-        ("a: 1\nb: [1, 2\n", "m.yaml:3: not valid YAML: "),
-        ("a: 1\nb: !!python/object/apply:os.system [ls]\n", "m.yaml:2: not valid YAML: could not"),
-        ("a: \x00\n", "m.yaml: not valid YAML: "),
-        ("a: \ud800\n", "m.yaml: not valid YAML: "),
-        ("? [a, b]\n: c\n", "m.yaml:1: not valid YAML: found unhashable key"),
+        ("", "expected a mapping with entries"),
+        ("- a\n- b\n", "expected a mapping with entries"),
+        ("version: 1\n\tbase_model: o/m\n", "2: not valid YAML: "),
+        ("a: 1\nb: !!python/object/apply:os.system [ls]\n", "2: not valid YAML: could not"),
+        ("a: \x00\n", "not valid YAML: "),
+        ("a: \ud800\n", "not valid YAML: "),
+        ("? [a, b]\n: c\n", "1: not valid YAML: found unhashable key"),
         # aliases
-        ("a: &x [*x]\n", "m.yaml: version: is missing"),
-        (HEAD + "  &x\n  - *x\n", "m.yaml: entries.0: must be a valid dictionary"),
+        ("a: &x [*x]\n", "version: is missing"),
+        (HEAD + "  &x\n  - *x\n", "entries.0: must be a valid dictionary"),
     ],
-)  # fmt: skip
+)
 def test_errors_name_file_and_field(text: str, expected: str) -> None:
-    assert error_of(text).startswith(expected)
+    assert error_of(text).removeprefix("m.yaml:").strip().startswith(expected)
 
 
 BAD_IDS = (
@@ -232,8 +154,6 @@ def test_invalid_repo_ids_are_refused(field: str, bad: str) -> None:
     entry: dict[str, Any] = {"adapter": "o/a", "dataset": "o/d", field: bad}
     text = HEAD + "  - " + yaml.safe_dump(entry, default_flow_style=True)
     assert error_of(text).startswith(f"m.yaml: entries.0.{field}: ")
-    with pytest.raises(ValueError, match=field):
-        BankEntry(**entry)
 
 
 @pytest.mark.parametrize(
@@ -274,25 +194,13 @@ def test_deep_nesting_neither_crashes_nor_hangs(text: str) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_long_value_is_cut_in_its_error() -> None:
-    long = "[" * 5 + ", ".join(["[" + ", ".join(["abcdefgh"] * 6) + "]"] * 6) + "]" * 5
-    assert len(error_of(f"version: {long}\n").partition(", got ")[2]) == 80
-
-
-def test_unreadable_files_are_refused(tmp_path: Path) -> None:
-    for path, content in (
-        ("none.yaml", None),
-        ("latin.yaml", b"a: \xe9\n"),
-        ("utf16.yaml", b"\xff\xfea"),
-    ):
-        file = tmp_path / path
-        if content is not None:
-            file.write_bytes(content)
-        with pytest.raises(ManifestError, match="cannot be read") as raised:
-            load(file)
-        assert str(raised.value).startswith(f"{file}: ")
-    with pytest.raises(ManifestError, match="cannot be read"):
-        load(tmp_path)
+@pytest.mark.parametrize("content", [None, b"a: \xe9\n", b"\xff\xfea"])
+def test_unreadable_files_are_refused(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "m.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ManifestError, match=rf"{file}: cannot be read"):
+        load(file)
 
 
 @given(st.text(alphabet=st.sampled_from("ab:- \n{}[],&*!?|>'\"#%@1~<=\t\u2028é"), max_size=40))
