@@ -4,7 +4,7 @@ A `Recipe` is frozen and is stored with its result in ``recipe.json``.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -52,6 +52,7 @@ class _Settings(BaseModel):
     """Frozen settings, built with errors a person can act on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    command: ClassVar[str] = "generate"
 
     @field_validator(*REGISTRIES, check_fields=False)
     @classmethod
@@ -94,7 +95,7 @@ class _Settings(BaseModel):
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
         limits = first.get("ctx", {})
         limit = limits.get("ge", limits.get("le"))
-        everything = "hf-lorameta generate --help lists every setting"
+        everything = f"hf-lorameta {cls.command} --help lists every setting"
         return RecipeError(
             f"{field} {problem}, got {first['input']!r}",
             hint=everything if limit is None else Option(field, limit),
@@ -121,6 +122,7 @@ class MergeRecipe(_Settings):
         hf_lorameta.errors.RecipeError: rank and max_size exclude each other
     """
 
+    command = "merge"
     combine: str = "exact"
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
     max_size: Bytes | None = Field(default=None, ge=1)

@@ -59,7 +59,8 @@ def load_as_the_card_says(folder: Path) -> Any:
     """Run the lines of the card up to the prompt; return the model."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
-    exec(code.partition("\nprompt = ")[0].replace("path/to/this/folder", str(folder)), names)
+    code = code.partition("\nprompt = ")[0].replace("path/to/this/folder", str(folder))
+    exec(code.replace("path/to/base/model", read_adapter(folder).config.base_model), names)
     return names["model"]
 
 

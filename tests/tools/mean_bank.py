@@ -22,7 +22,7 @@ from hf_lorameta.bank.index import (
     write_index,
 )
 from hf_lorameta.files import sha256
-from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
+from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.method.merging import exact
 from hf_lorameta.training.bank.general import general_factors
 from hf_lorameta.types import FactorPair
@@ -62,10 +62,8 @@ def mean_bank(old: Bank, new: Path, output: Path) -> Bank:
 
 
 def _factors(bank: Bank, entry: IndexEntry | GeneralEntry) -> list[FactorPair]:
-    file: AdapterFile = bank.adapter(entry)
-    return [
-        bank.expand(m.name, file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in bank.layout
-    ]
+    file = bank.unpacked(entry)
+    return [file.factors(module.name) for module in bank.layout]
 
 
 def _sums(parts: Sequence[Scaled], rank: int) -> Iterator[FactorPair]:
