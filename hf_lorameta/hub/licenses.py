@@ -19,8 +19,7 @@ HUB_LICENSES = frozenset({
     "llama3.1", "llama3.2", "llama3.3", "llama4", "grok2-community", "gemma",
 })  # fmt: skip
 """Values that the Hub accepts for ``license``, besides ``other`` and ``unknown``
-(huggingface_hub issue 4218; the client library ships no such list). The Hub of the tests has its
-own list because it plays the server: the tests compare the two."""
+(huggingface_hub issue 4218; the client library ships no such list)."""
 
 _AND = "-and-"
 SEVERAL, NAME_CHARACTERS = "several-licenses", 100

@@ -65,21 +65,16 @@ def drawn(
     planned: Plan,
     entries: Sequence[int],
     recipe: Recipe | None = None,
-    distances: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Plan:
-    """Return a plan with some entries of the bank, as if it had no others.
-
-    `distances` are those to these entries and those between them; default: the plan's.
-    """
+    """Return a plan with some entries of the bank, as if it had no others."""
     bank, recipe = planned.bank, recipe or planned.recipe
     size = len(bank)
     general = np.array([1.0])
     if len(entries):
-        query, inside = distances or (
-            planned.distances[entries],
-            bank.distances[recipe.metric][np.ix_(entries, entries)].astype(np.float64),
+        inside = bank.distances[recipe.metric][np.ix_(entries, entries)].astype(np.float64)
+        inputs = RuleInputs(
+            planned.distances[entries], recipe.temperature, lambda: inside, general=True
         )
-        inputs = RuleInputs(query, recipe.temperature, lambda: inside, general=True)
         general = apply_rule(recipe.coefficients, inputs, recipe.top_k)
     coefficients = np.zeros(size + 1)
     coefficients[[*entries, size]] = general

@@ -3,9 +3,8 @@
 ``python -m tests.benchmarks.few_rows FOLDER`` compares on the tasks of
 ``../shared/everyday/report_on.txt``, whose sources are left out of the bank: the base model, a
 3-shot prompt, its chat template (``base-chat``), the default, also with the prompt
-(``default+3-shot``), without the output prior (``no-prior``), with the mean of three draws of some
-of the bank's adapters besides the general one (``adapters 50``) and without the dataset's outputs
-(``unlabeled``; ``unlabeled+scale``: with the scale for their length), ``--fit`` and ``--train`` on
+(``default+3-shot``), without the output prior (``no-prior``), and with the mean of three draws of
+some of the bank's adapters besides the general one (``adapters 50``), ``--fit`` and ``--train`` on
 some rows, and a LoRA that PEFT trains from zero on as many rows
 (`tests.benchmarks.peft_training`). Scores are losses of the reference outputs on 24 test rows, with
 the CPU seconds; with ``--answers``, greedy answers to these rows are scored, too.
@@ -18,24 +17,21 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_lorameta import Bank, Columns, Generation, Plan, Recipe, open_dataset, plan
+from hf_lorameta import Bank, Generation, Plan, Recipe
 from hf_lorameta.engines.scoring import chat_rows
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.pipeline.coefficients import compare_with_bank
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.train import improve
 from hf_lorameta.types import Row, no_progress
 from tests.benchmarks.everyday import (
-    EVERYDAY,
     GAINS,
     REPORT_ON,
     ROWS,
@@ -90,8 +86,6 @@ class FewRows(Everyday):
                 return self._score(task, self._plan(task, output_prior=0))
             case "adapters":
                 return self._few_adapters(task, int(number))
-            case "unlabeled" | "unlabeled+scale":
-                return self._unlabeled(task, name.endswith("scale"))
             case "fit" | "train":
                 return self._improve(task, name, rows)
             case "PEFT":
@@ -136,16 +130,6 @@ class FewRows(Everyday):
             entries = sorted(order[:number].tolist())
             draws.append(self._score(task, self._plan(task, entries=entries)))
         return {name: float(np.mean([scores[name] for scores in draws])) for name in draws[0]}
-
-    def _unlabeled(self, task: str, scaled: bool) -> Result:
-        """Score the default for the same rows without their outputs."""
-        dataset = open_dataset(EVERYDAY / f"{task}.train.jsonl", columns=Columns(input="input"))
-        planned, others = plan(dataset, self.bank), self.others(task)
-        compared = compare_with_bank(planned.bank, planned.profile, planned.recipe.metric)
-        inside = compared.bank_distances()[np.ix_(others, others)]
-        planned = drawn(planned, others, distances=(planned.distances[others], inside))
-        scale = self.planned(task).scale if scaled else 1.0
-        return self._score(task, replace(planned, coefficients=scale * planned.coefficients))
 
     def _improve(self, task: str, name: str, rows: int) -> Result:
         settings: dict[str, Any] = {name: rows}

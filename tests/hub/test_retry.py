@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
+from huggingface_hub import errors as hf
 
-from hf_lorameta.errors import ConnectionLostError
+from hf_lorameta.errors import ConnectionLostError, HubError
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
@@ -94,32 +95,48 @@ def test_lost_connections_are_retried(server: FaultHub, repo: PinnedRepo, clock:
     assert len(server.requests) == 3
 
 
-def test_retry_after_is_honored(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:
-    server.add_fault(Fault("status", status=429, retry_after=40, times=2))
-    Hub().resolve(REPO, "model")
-    assert clock.waits == [40.5, 40.5]
-    assert len(server.requests) == 3
+def refusal(status: int, retry_after: int | None = None) -> hf.HfHubHTTPError:
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    request = httpx2.Request("GET", "http://127.0.0.1/x")
+    response = httpx2.Response(status, headers=headers, request=request)
+    return hf.HfHubHTTPError(f"HTTP {status}", response=response)
 
 
-def test_retry_after_beyond_the_budget_is_an_error_that_says_when(
-    server: FaultHub, repo: PinnedRepo, clock: FakeClock
+UNREACHABLE, TIMEOUT = httpx2.ConnectTimeout("no answer"), httpx2.ReadTimeout("no answer")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "errors", "waits", "message"),
+    [
+        (0, [refusal(429, 40)] * 2, [40.5, 40.5], None),
+        (0, [refusal(429, 600)], [], "requests a pause of 600 s"),  # beyond the budget
+        (0, [refusal(503, 70)] * 3, [70.5, 70.5], "requests a pause"),  # all together
+        (100, [TIMEOUT] * 2, [1], "ReadTimeout"),  # slow requests use up the budget
+        (retry.CONNECT_SECONDS, [UNREACHABLE] * 2, [1], "ConnectTimeout"),
+        (0, [refusal(400)], [], "HTTP 400"),
+    ],
+)
+def test_waits_are_as_asked_for_and_fit_the_budget(
+    clock: FakeClock,
+    seconds: float,
+    errors: list[Exception],
+    waits: list[float],
+    message: str | None,
 ) -> None:
-    server.add_fault(Fault("status", status=429, retry_after=600))
-    with pytest.raises(ConnectionLostError, match="requests a pause of 600 s") as caught:
-        Hub().download(repo, FILE)
-    assert "again in 11 min" in caught.value.hint
-    assert clock.waits == []
-    assert len(server.requests) == 1
+    left = iter(errors)
 
+    def request() -> str:
+        clock.now += seconds
+        if error := next(left, None):
+            raise error
+        return "done"
 
-def test_all_waits_of_an_operation_fit_the_budget(
-    server: FaultHub, repo: PinnedRepo, clock: FakeClock
-) -> None:
-    server.add_fault(Fault("status", status=503, retry_after=70))
-    with pytest.raises(ConnectionLostError, match="requests a pause"):
-        Hub().resolve(REPO, "model")
-    assert clock.waits == [70.5, 70.5]
-    assert sum(clock.waits) <= retry.BUDGET_SECONDS
+    if message is None:
+        assert retry.Retries()("x", request) == "done"
+    else:
+        with pytest.raises(HubError, match=message):
+            retry.Retries()("x", request)
+    assert (clock.waits, next(left, None)) == (waits, None)
 
 
 def test_an_unreachable_server_is_said_soon_unless_it_answered_before(
@@ -133,26 +150,6 @@ def test_an_unreachable_server_is_said_soon_unless_it_answered_before(
         with pytest.raises(ConnectionLostError):
             hub.resolve(REPO, "model")
         assert clock.waits == waits
-
-
-def test_an_unreachable_server_is_not_waited_for_longer_than_ten_seconds(clock: FakeClock) -> None:
-    def time_out() -> None:
-        clock.now += retry.CONNECT_SECONDS
-        raise httpx2.ConnectTimeout("no answer")
-
-    with pytest.raises(ConnectionLostError):
-        retry.Retries()("x", time_out)
-    assert clock.now < 10
-
-
-def test_slow_requests_use_up_the_budget(clock: FakeClock) -> None:
-    def time_out() -> None:
-        clock.now += 100
-        raise httpx2.ReadTimeout("no answer")
-
-    with pytest.raises(ConnectionLostError, match="ReadTimeout"):
-        retry.Retries()("x", time_out)
-    assert clock.waits == [1]
 
 
 def test_all_operations_of_a_command_share_the_budget(
@@ -182,13 +179,6 @@ def test_an_outage_long_ago_does_not_count(
     clock.now += 3600
     hub.resolve(REPO, "model")
     assert clock.waits[5:] == [1]
-
-
-def test_other_errors_are_not_retried(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:
-    server.add_fault(Fault("status", status=400))
-    with pytest.raises(Exception, match="HTTP 400"):
-        Hub().resolve(REPO, "model")
-    assert clock.waits == []
 
 
 # --- downloads ----------------------------------------------------------------------------------

@@ -64,12 +64,7 @@ def test_a_private_repo_does_not_exist_for_others(hub: LocalHub, alice: HfApi, u
         assert getattr(caught.value, "response").status_code == status  # noqa: B009
     assert hub.read(SECRET, "a.txt") == b"x"
     assert alice.model_info(SECRET).private
-
-
-def test_its_owner_reads_a_private_repo(alice: HfApi, tmp_path: Path) -> None:
-    path = alice.hf_hub_download(SECRET, "a.txt", cache_dir=tmp_path)
-    assert Path(path).read_bytes() == b"x"
-    assert [item.path for item in alice.list_repo_tree(SECRET)] == ["a.txt"]
+    USES[use](alice)
 
 
 def test_only_its_owner_writes_to_a_public_repo(hub: LocalHub) -> None:
@@ -82,10 +77,6 @@ def test_only_its_owner_writes_to_a_public_repo(hub: LocalHub) -> None:
     assert caught.value.response.status_code == 403
     with pytest.raises(HfHubHTTPError, match="rights to create"):
         bob.create_repo("alice/other")
-
-
-def test_a_wrong_token_is_refused(hub: LocalHub) -> None:
-    hub.create_repo("alice/open")
     with pytest.raises(HfHubHTTPError, match="Invalid credentials"):
         client(hub, "hf_wrong").model_info("alice/open")
 
