@@ -70,8 +70,7 @@ Advice: TypeAlias = str | Option
 _OPPOSITES = {"private": "public"}
 """What a switch of a command that is off is called."""
 _NOT_IN_PYTHON = frozenset({
-    "dask", "engine", "general_steps", "no_fit", "on", "push_to", "save_card",
-    "targets",
+    "dask", "general_steps", "no_fit", "on", "push_to", "save_card", "targets",
 })  # fmt: skip
 """Options of commands that no function of the package's API has as an argument."""
 

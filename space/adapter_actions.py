@@ -46,7 +46,7 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            base, adapted = trying.answers(adapter, self.bank_loader.gguf, text, job)
+            base, adapted = trying.answers(adapter, self.bank_loader.session, text, job)
             prompt = adapter.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
             job.show(lambda: {c.answers: view.answers_html(base, adapted, expected, text)})
@@ -72,7 +72,7 @@ class AdapterActions(Actions):
         def work(job: Job) -> None:
             result = known(visit.plan_result)
             adapter = visit.adapter or visit.draft or make_adapter(result, job)
-            report = trying.test(adapter, self.bank_loader.gguf, result, job, asked=asked)
+            report = trying.test(adapter, self.bank_loader.session, result, job, asked=asked)
 
             def show() -> Updates:
                 visit.report = report
@@ -93,7 +93,7 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            trained, message = trying.improve(adapter, result, self.bank_loader.bank, job)
+            trained, message = trying.improve(adapter, result, self.bank_loader.session, job)
 
             def show() -> Updates:
                 if trained is None:
@@ -138,7 +138,7 @@ class AdapterActions(Actions):
 
     def can_improve(self, result: PlanResult) -> bool:
         """Whether an adapter can be trained further here; takes a moment."""
-        return trying.can_improve(result, self.bank_loader.bank, self.settings.time_limit)
+        return trying.can_improve(result, self.bank_loader.session, self.settings.time_limit)
 
     def show_result(
         self,

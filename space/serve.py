@@ -73,7 +73,7 @@ def serve(settings: Settings) -> None:
         SystemExit: the bank cannot be used.
     """
     try:
-        bank_loader = BankLoader(settings).start()
+        bank_loader = BankLoader(settings)
     except LoraMetaError as error:
         raise SystemExit(f"The bank of this Space cannot be used: {error}") from None
     blocks = build_page(settings, bank_loader)

@@ -5,14 +5,12 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hf_lorameta.environment import DISTRIBUTION, remote_requirement
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF, packaged_path
 from hf_lorameta.quoting import shell
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -31,8 +29,6 @@ class Settings:
         concurrency: number of adapters generated at the same time.
         queue: number of requests that may wait in each line; further ones are rejected.
         time_limit: seconds a request may take.
-        base_gguf: file of the base model, to try adapters; None uses an installed one, or for the
-            base model of the bank in the package one from the Hub.
         space_id: ``user/space`` on the Hub; None elsewhere.
         sign_in: ``oauth`` on the Hub, ``local`` with this machine's saved token, or ``none``.
         user: whose token is saved on this machine, if ``local``.
@@ -47,7 +43,6 @@ class Settings:
     concurrency: int = 2
     queue: int = 32
     time_limit: int = 300
-    base_gguf: str | None = None
     space_id: str | None = None
     sign_in: str = "none"
     user: str = ""
@@ -70,26 +65,6 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
             values[of.name] = _positive_int(name, text) if of.type is int else text
     values |= {"space_id": variables.get("SPACE_ID") or None} | _sign_in(variables)
     return Settings(**values)
-
-
-@cache
-def base_gguf(settings: Settings, base_model: str) -> Path | None:
-    """Return the file of the base model that the settings name: a path, or ``user/repo/file``.
-
-    None is an installed one. For the base model of the bank in the package, if that is not
-    installed, a file on the Hub is the default.
-
-    Raises:
-        LoraMetaError: the repo or file does not exist, or cannot be fetched.
-    """
-    name = settings.base_gguf
-    if name is None and base_model == SMOLLM2 and packaged_path(base_model) is None:
-        name = SMOLLM2_GGUF
-    if name is None or Path(name).is_file() or name.count("/") < 2:
-        return Path(name) if name else None
-    user, repo, file = name.split("/", 2)
-    hub = Hub()
-    return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
 
 
 def install_command(extra: str, settings: Settings) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.cards.markdown import is_hub_id
 from hf_lorameta.cards.results import Check, Training
-from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.remarks import Remark
 from hf_lorameta.types import Row
 
 
@@ -77,13 +77,12 @@ class CardData:
     effective_number: float  # see `hf_lorameta.method.coefficients.effective_number`
     nearest_in_bank: float  # median over the bank's datasets of the distance to the nearest other
     rank: int  # of the generated adapter
-    warnings: tuple[str, ...]
+    remarks: tuple[Remark, ...]  # the last is the verdict
     recipe: Recipe
     library_version: str
     fit: Training | None = None  # of the upper layers
     training: Training | None = None  # of the weights on rows of the dataset
     check: Check | None = None  # on other rows of the dataset
-    verdict: Verdict = NOT_COUNTED
     gguf: bool = False  # the adapter is exported as GGUF too
     general: float | None = None  # coefficient of the bank's general adapter
     general_licenses: tuple[str | None, ...] = ()  # of the datasets it was trained on

@@ -1,6 +1,9 @@
 """Results of a fit or training and of a check, as recipes and model cards record them."""
 
+from collections import Counter
 from dataclasses import dataclass
+
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, CHAT_METHOD, Report, folded
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,30 @@ class Check:
     chat: float | None = None
     prompt: float | None = None
     shots: int = 0
+
+
+def check_of(report: Report, shots: int) -> Check:
+    """Return the check of an adapter, of a report on it alone with this many examples.
+
+    All of the report's rows are among its samples.
+
+    Example:
+        >>> from hf_lorameta.engines.scoring import Sample, Scores
+        >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
+        >>> samples = [Sample("a", out, {"base": "b", "generated": out}) for out in "bc"]
+        >>> check_of(Report(scores, tuple(samples)), 0).right
+        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None)
+    """
+    outputs = [folded(sample.reference) for sample in report.samples]
+    right = {m: sum(sample.is_right(m) for sample in report.samples) for m in report.scores}
+    counted = RightAnswers(
+        most_frequent=Counter(outputs).most_common(1)[0][1],
+        base=right["base"],
+        end=right[ADAPTER_METHOD],
+        chat=right.get(CHAT_METHOD),
+        prompt=right.get(f"{shots}-shot"),
+    )
+    losses = {method: scores.loss for method, scores in report.scores.items()}
+    base, end, rows = losses["base"], losses[ADAPTER_METHOD], len(report.samples)
+    chat, prompt = losses.get(CHAT_METHOD), losses.get(f"{shots}-shot")
+    return Check(rows, base, end, end, 1.0, counted, chat, prompt, shots)

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard
 from hf_lorameta.cards.card_data import public_id
 from hf_lorameta.cards.markdown import clean, render
 from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.engines.scoring import ADAPTER_METHOD
 from hf_lorameta.errors import AdapterError
 
 _METRICS = {
@@ -21,7 +22,6 @@ _METRICS = {
 }
 """Scores in the metadata: the Hub's name of the metric and a title."""
 _MEASURED, _NOT_MEASURED = "## What was measured", "## What was not measured"
-_THIS_ADAPTER = "generated"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class MeasuredScores:
 
     dataset: DatasetInfo
     rows: int
-    engine: str  # transformers or llama.cpp
     scores: Mapping[str, Mapping[str, float | None]]
 
     def of(self, name: str, adapters: Collection[str]) -> "MeasuredScores":
@@ -43,7 +42,7 @@ class MeasuredScores:
 
         A card does not name other adapters, which may be private.
         """
-        scores = {_THIS_ADAPTER if m == name else m: s for m, s in self.scores.items()
+        scores = {ADAPTER_METHOD if m == name else m: s for m, s in self.scores.items()
                   if m == name or m not in adapters}  # fmt: skip
         return replace(self, scores=scores)
 
@@ -76,7 +75,7 @@ def with_scores(text: str, measured: MeasuredScores, repo_id: str | None) -> str
 
 def _results(measured: MeasuredScores) -> list[EvalResult]:
     dataset, public = measured.dataset, public_id(measured.dataset)
-    scores = measured.scores[_THIS_ADAPTER]
+    scores = measured.scores[ADAPTER_METHOD]
     return [
         EvalResult(
             task_type="text-generation",

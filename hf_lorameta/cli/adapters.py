@@ -270,8 +270,6 @@ def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     logger.info("Reading %s of split %s%s", dataset.columns, dataset.split, unread)
-    for note in dataset.notes:
-        logger.info("Note: %s", note)
     source = f"{bank.id}, {contents(bank)} for" if bank.index.number else "none, only"
     logger.info("Bank: %s %s", source, bank.index.base_model)
     published = bank.base.banks if bank.base else ()

@@ -1,4 +1,4 @@
-"""The command that scores adapters, with transformers or llama.cpp."""
+"""The command that scores adapters."""
 
 from typing import Annotated
 
@@ -7,7 +7,6 @@ import typer
 from hf_lorameta.cli.options import (
     ColumnsOption,
     ConfigOption,
-    EngineOption,
     JsonFlag,
     QuietFlag,
     RevisionOption,
@@ -22,7 +21,6 @@ from hf_lorameta.errors import Option, UsageError
     "hf-lorameta evaluate user/adapter",
     "hf-lorameta evaluate user/adapter -d user/name --split validation",
     "hf-lorameta evaluate my-adapter --dataset rows.jsonl --shots 0 --max-rows 50",
-    "hf-lorameta evaluate my-adapter -d user/name --engine llama.cpp --base base.gguf",
     "hf-lorameta evaluate user/adapter my-adapter other --dataset user/name",
     "hf-lorameta evaluate user/adapter --dataset user/name --save-card",
 )
@@ -50,12 +48,10 @@ def evaluate(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Base model: Hub id, folder or GGUF file; for llama.cpp a GGUF file. Default: "
-            "what the adapter names.",
+            help="Base model: Hub id, folder or GGUF file. Default: what the adapter names.",
             show_default=False,
         ),
     ] = None,
-    engine: EngineOption = "transformers",
     shots: Annotated[int, typer.Option(min=0, help="Examples in the few-shot prompt.")] = 3,
     max_rows: Annotated[int, typer.Option(min=1, help="Score at most this many rows.")] = 100,
     answers: Annotated[
@@ -75,14 +71,14 @@ def evaluate(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Score base model, adapters and few-shot prompt on test rows (extra: eval or gguf).
+    """Score base model, adapters and few-shot prompt on test rows (extra: eval).
 
     Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
     from hf_lorameta.cards.scores_section import MeasuredScores
+    from hf_lorameta.engines.scoring import ADAPTER_METHOD
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.evaluate import (
-        ONLY,
         open_evaluator,
         prepare_evaluation,
         resolve_card_repo,
@@ -100,24 +96,23 @@ def evaluate(
             repos=repos, progress=progress, config=config, split=split,
             revision=revision, columns=columns or None,
         )  # fmt: skip
-        with open_evaluator(prepared.adapters, base, engine, token) as evaluator:
-            report = prepared.compare(
-                evaluator,
-                generate=answers,
-                row_progress=progress,
-                progress=lambda method, scores: log(quiet, f"  {method}: loss {scores.loss:.3f}"),
-            )
+        report = prepared.compare(
+            open_evaluator(prepared.adapters.base, base, token),
+            generate=answers,
+            row_progress=progress,
+            progress=lambda method, scores: log(quiet, f"  {method}: loss {scores.loss:.3f}"),
+        )
     result, folders = report.to_dict(), prepared.adapters.folders
     try:
         if save_card:
             scores = result["scores"]
-            measured = MeasuredScores(prepared.dataset, len(prepared.rows), engine, scores)
+            measured = MeasuredScores(prepared.dataset, len(prepared.rows), scores)
             cards = {}
             for (name, folder), repo in zip(folders.items(), repos, strict=True):
                 own = measured.of(name, folders)
                 cards[name] = save_scores(folder, own, repo, hub=hub, create_pr=create_pr)
                 report_pull_request(create_pr, cards[name])
                 log(quiet, f"The scores are on the card: {cards[name]}")
-            result |= {"cards": cards} if len(adapters) > 1 else {"card": cards[ONLY]}
+            result |= {"cards": cards} if len(adapters) > 1 else {"card": cards[ADAPTER_METHOD]}
     finally:  # print the scores even if a card could not be written
         emit(json, result, report.table)

@@ -1,4 +1,4 @@
-"""The commands for llama.cpp and Ollama: export and try."""
+"""The commands that try an adapter, and export it for llama.cpp and Ollama."""
 
 import sys
 from collections.abc import Iterable
@@ -79,7 +79,7 @@ def export(
 
 @example(
     "hf-lorameta try my-adapter --prompt 'The input of a row'",
-    "hf-lorameta try user/adapter --base base.gguf",
+    "hf-lorameta try user/adapter --compare",
     "hf-lorameta try my-adapter --template 'Question: {}\\nAnswer:'",
 )
 def try_(
@@ -102,8 +102,11 @@ def try_(
         ),
     ] = None,
     base: Annotated[
-        Path | None,
-        typer.Option(help="GGUF of the base model. Not needed for the default bank."),
+        str | None,
+        typer.Option(
+            help="Base model: Hub id, folder or GGUF file. Default: what the adapter names.",
+            show_default=False,
+        ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, max=512, help="Length of an answer.")] = 64,
     compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
@@ -111,37 +114,35 @@ def try_(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Try an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
-    from hf_lorameta.formats.lora_file import check_adapter
+    """Answer prompts with an adapter (extra: eval)."""
+    from hf_lorameta.formats.lora_file import folder_config
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
-    from hf_lorameta.pipeline.trial import open_trial, require_llama
+    from hf_lorameta.pipeline.evaluate import open_evaluator
 
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))
     folder = locate_adapter(adapter, hub=Hub(token))
-    base_model = check_adapter(folder)[0].base_model
+    config = folder_config(folder, patterns=True)
     if template is None:
         fill = _recorded_columns(folder).prompt_of
     else:
         fill = partial(from_option(template).replace, "{}")
-    gguf = require_llama(base_model, base)
-    log(quiet, f"Loading {base or base_model}")
-    with open_trial(folder, base_model, gguf, max_new_tokens=max_tokens) as trial:
-        asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
-        if prompt is None and json:
-            asked = [sys.stdin.read()]
-        elif prompt is None and sys.stdin.isatty():
-            log(quiet, "Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
-        for text in asked:
-            data = {"prompt": fill(text.rstrip("\n") if prompt is None else text)}
-            data["answer"] = shown = trial.answer(data["prompt"], folder)
-            if not shown:
-                log(quiet, _NO_ANSWER)
-            if compare:
-                data["base"] = trial.answer(data["prompt"])
-                shown = f"adapter: {shown}\nbase:    {data['base']}"
-            emit(json, data, partial(str, shown))
+    evaluator = open_evaluator(config, base, token, max_tokens)
+    asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
+    if prompt is None and json:
+        asked = [sys.stdin.read()]
+    elif prompt is None and sys.stdin.isatty():
+        log(quiet, "Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
+    for text in asked:
+        data = {"prompt": fill(text.rstrip("\n") if prompt is None else text)}
+        data["answer"] = shown = evaluator.answer(data["prompt"], folder)
+        if not shown:
+            log(quiet, _NO_ANSWER)
+        if compare:
+            data["base"] = evaluator.answer(data["prompt"])
+            shown = f"adapter: {shown}\nbase:    {data['base']}"
+        emit(json, data, partial(str, shown))
 
 
 _NO_ANSWER = (

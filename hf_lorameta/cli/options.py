@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 import typer
 
 from hf_lorameta.data.prompt import from_option
-from hf_lorameta.errors import Option, UsageError, command_line
+from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
 if TYPE_CHECKING:
@@ -97,13 +97,6 @@ ExportOption = Annotated[
 OverwriteFlag = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace an existing adapter."),
-]
-EngineOption = Annotated[
-    Literal["transformers", "llama.cpp"],
-    typer.Option(
-        help="What runs the base model. llama.cpp needs no torch and takes a "
-        "4-bit base model (extra: gguf instead of eval)."
-    ),
 ]
 DaskOption = Annotated[
     str | None,
@@ -214,14 +207,7 @@ class Request:
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
         )
-        columns, notes = dataset.columns, list(dataset.notes)
-        if not self.columns and columns.names() == [columns.output]:
-            as_input = command_line(Option("columns", f"input={columns.output}"))
-            notes.append(f"The dataset is read as outputs without inputs: for inputs, {as_input}")
-        formed = (columns.instruction_text, columns.template) != (None, None)
-        if formed and (self.instruction, self.template) == (None, None):
-            notes.append("Add --template '{prompt}' to leave prompts as they are")
-        return with_progress(dataclasses.replace(dataset, notes=tuple(notes)), progress)
+        return with_progress(dataset, progress)
 
 
 _OPTIONS = {f.name for f in dataclasses.fields(Request)} - {"recipe", "seconds"}

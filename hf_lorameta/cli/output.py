@@ -11,8 +11,10 @@ from pathlib import Path
 
 import typer
 
+from hf_lorameta.errors import command_line
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.quoting import shell_word
+from hf_lorameta.remarks import Remark
 from hf_lorameta.types import StageProgress
 
 _REPORT_SECONDS = 10.0
@@ -72,10 +74,12 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
+        said = record.msg
+        text = said.spelled(command_line) if isinstance(said, Remark) else record.getMessage()
         if record.levelno >= logging.WARNING:
-            warn(record.getMessage())
+            warn(text)
         else:
-            _print_above_bars(printable(record.getMessage()))
+            _print_above_bars(printable(text))
 
 
 def push_command(folder: Path, repo_id: str | None = None) -> str:

@@ -23,6 +23,7 @@ from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
+from hf_lorameta.remarks import Remark
 from hf_lorameta.types import Row
 
 _NUMBER = re.compile(r"[-+−$€]?\d[\d.,\s]*%?")
@@ -45,7 +46,8 @@ class DatasetInfo:
         gated: whether access to the dataset has to be asked for.
         proposed: whether an instruction that was made from rows that are not public is put before
             them; it may name their classes.
-        doubts: why inputs may not hold what an answer needs, see `doubts`.
+        remarks: what to know about how it is read, and why inputs may not hold what an answer
+            needs.
     """
 
     id: str | None
@@ -57,7 +59,7 @@ class DatasetInfo:
     license: str | None
     gated: bool = field(default=False, kw_only=True)
     proposed: bool = field(default=False, kw_only=True)
-    doubts: tuple[str, ...] = field(default=(), kw_only=True)
+    remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 
     @property
     def public(self) -> bool:
@@ -81,7 +83,6 @@ class Dataset(DatasetInfo):
         first_rows: the first rows as they are read, of those with an output if there are any.
         classes: names of the outputs, if they are class labels.
         unread: columns that are not read, without ids.
-        notes: what to know about how it is read, one sentence each, without its text.
         limits: how much a plan counts.
         total: number of rows; None if it is not known without reading them.
         with_prompt: returns the dataset with an instruction and a template around every row, see
@@ -94,7 +95,6 @@ class Dataset(DatasetInfo):
     first_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
     total: int | None = None
 
@@ -194,11 +194,16 @@ def as_dataset(
     """Choose the columns of opened rows; arguments and errors are those of `open_dataset`."""
     table, repo = TableView(raw.columns, raw.labels, raw.sample), raw.repo
     try:
+        found = columns is None
         columns = columns or find_columns(table)
         require_columns(columns, raw.columns)
         columns = columns.with_prompt(instruction, template)
         reader = RowReader(raw, columns)
-        first_rows, notes, found = _first_rows(raw, reader)
+        first_rows, remarks = _first_rows(raw, reader)
+        if found and columns.names() == [columns.output]:
+            as_input = Option("columns", f"input={columns.output}")
+            text = "The dataset is read as outputs without inputs."
+            remarks.append(Remark("note", text, as_input, "To read them as inputs"))
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
@@ -212,21 +217,20 @@ def as_dataset(
         private=repo.private if repo else True,
         license=repo.license if repo else None,
         gated=repo.gated if repo else False,
-        doubts=tuple(found),
+        remarks=tuple(remarks),
         rows=partial(read, raw),
         with_prompt=partial(as_dataset, raw, columns, limits=limits),
         whole=partial(read, replace(raw, rows=raw.whole)),
         first_rows=tuple((cut(prompt), cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
         unread=tuple(n for n in unread_columns(columns, table) if n != reader.verdict),
-        notes=(*raw.notes, *notes),
         limits=limits,
         total=raw.total,
     )
 
 
-def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str], list[str]]:
-    """Return the rows of the sample as they are read, what to know about how, and doubts.
+def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Remark]]:
+    """Return the rows of the sample as they are read, and the remarks on them.
 
     Raises:
         EmptyDatasetError: rows have outputs, and their inputs are blank.
@@ -243,28 +247,30 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[str
                 f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
                 hint="name columns with texts",
             )
-    notes = []
+    notes = list(raw.notes)
     if reader.verdict:
-        notes.append(f"Rows with false in the column {reader.verdict} are bad examples: left out")
+        notes.append(f"Rows with false in the column {reader.verdict} are bad examples: left out.")
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
-        notes.append(f"Column {output} holds numbers: a model learns more from class names")
+        notes.append(f"Column {output} holds numbers: a model learns more from class names.")
     if reader.respelled:
         notes.append(
             f"{reader.respelled} of the first {len(rows)} labels differ from others in case or "
-            "space alone: all are read in the most frequent spelling"
+            "space alone: all are read in the most frequent spelling."
         )
     if unknown := sum(map(reader.is_unknown, raw.sample)):
         notes.append(
-            f"{unknown} of the first {len(rows)} rows have the label -1, so none: left out"
+            f"{unknown} of the first {len(rows)} rows have the label -1, so none: left out."
         )
     if several := sum(map(reader.several_outputs, raw.sample)):
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})
         notes.append(
             f"{several} of the first {len(rows)} rows hold several outputs: the first of each is "
-            f"read. To join them, read the columns {joined}"
+            f"read. To join them, read the columns {joined}."
         )
-    return [row for row in rows if row[1]] or rows, notes, list(doubts(raw.sample, rows, blank))
+    remarks = [Remark("note", text) for text in notes]
+    remarks += [Remark("doubt", text) for text in doubts(raw.sample, rows, blank)]
+    return [row for row in rows if row[1]] or rows, remarks
 
 
 def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:

@@ -11,7 +11,9 @@ from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.table_view import normalized
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
-from hf_lorameta.data.prompt import as_option, shared_ends
+from hf_lorameta.data.prompt import PROMPT, as_option, shared_ends
+from hf_lorameta.errors import Option
+from hf_lorameta.remarks import Remark
 
 QUESTION, TEXT = "Question: {input}\nAnswer:", "Input: {input}\nOutput:"
 """Templates of prompts that say what to do and lack a cue, and of others without an instruction.
@@ -69,20 +71,23 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
         instruction = propose_instruction(dataset)
         template = None if instruction else TEXT
     formed = dataset.with_prompt(instruction, chat or template)
-    notes = _notes(instruction, template, chat)
     proposed = instruction is not None and not dataset.public
-    return replace(formed, notes=(*formed.notes, *notes), proposed=proposed)
+    remarks = (*formed.remarks, *_remarks(instruction, template, chat))
+    return replace(formed, remarks=remarks, proposed=proposed)
 
 
-def _notes(instruction: str | None, template: str | None, chat: str | None) -> Iterator[str]:
+def _remarks(instruction: str | None, template: str | None, chat: str | None) -> Iterator[Remark]:
     """Say what is put around the prompts."""
     if instruction:
         what = "The rows have no instruction, so all get this one, which the card shows"
-        yield f"{what}: {instruction}"
+        yield Remark("note", f"{what}: {instruction}")
     if chat:
-        yield "All prompts are put into the chat format that the bank's adapters know"
-    elif template:
-        yield f"The prompts end without a cue, so all get this form: {as_option(template)}"
+        text = "All prompts get the chat format that the bank's adapters know."
+    else:
+        text = (
+            f"All prompts get the form {as_option(template or '')}, since they end without a cue."
+        )
+    yield Remark("note", text, Option("template", PROMPT), "To leave prompts as they are")
 
 
 def share_instruction(prompts: Sequence[str]) -> bool:

@@ -5,7 +5,6 @@ The Hub holds the embedded bank and the demo's dataset. ``push`` runs as one use
 that anyone can type. The adapter stays in this package's cache, for ``hf-lorameta try``.
 """
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -82,16 +81,13 @@ def run_demo(
         try_command = _try_command(save_adapter(hub))
         command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", base]
         report = run([*command, "--max-rows", str(max_rows)], visitor)
-    invitation = "Try the adapter on notes of your own (llama.cpp, on this CPU):"
-    lines = [_summary(report), "", invitation]
-    if importlib.util.find_spec("xllamacpp") is None:
-        lines.append(f"(first: {install_hint('gguf')})")
+    invitation = "Try the adapter on notes of your own:"
     return {
         "url": pushed["url"],
         "seconds": pushed["seconds"],
         "scores": report["scores"],
         "try": try_command,
-        "summary": "\n".join([*lines, "", try_command]),
+        "summary": "\n".join([_summary(report), "", invitation, "", try_command]),
     }
 
 

@@ -1,1 +1,1 @@
-"""Run a base model with an adapter, in transformers or in llama.cpp."""
+"""Run a base model with an adapter."""

@@ -1,7 +1,6 @@
-"""Prompts, token ids, scores and reports: what both engines share. Runs no model.
+"""Prompts, token ids, scores and reports. Runs no model.
 
-`hf_lorameta.engines.transformers.evaluator` and `hf_lorameta.engines.llama_cpp.evaluator` score
-with it.
+`hf_lorameta.engines.transformers.evaluator` scores with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,8 @@ MAX_LENGTH = 1024
 """Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
 MAX_NEW_TOKENS = 64
 """Tokens of an answer that is generated."""
+ADAPTER_METHOD = "generated"
+"""The adapter that is scored, where there is only one, as a method of `compare`."""
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
 

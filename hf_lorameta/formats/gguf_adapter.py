@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hf_lorameta.environment import pip_install, require_extra
-from hf_lorameta.errors import AdapterError, MissingExtraError, Option
+from hf_lorameta.errors import AdapterError, MissingExtraError
 from hf_lorameta.files import atomic_file, writing
 from hf_lorameta.formats.gguf_architecture import UNUSED, BaseArchitecture
 from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
@@ -62,7 +62,7 @@ def tensor_names(layout: Layout, base: BaseArchitecture) -> dict[str, str]:
         if (base.name, text_name.rpartition(".")[2]) in UNUSED:
             raise AdapterError(
                 f"llama.cpp does not apply adapters of {module.name}",
-                hint=["leave this module out of the adapter", Option("engine", "transformers")],
+                hint="leave this module out of the adapter",
             )
         base.row_order(module)
         base.column_order(module)

@@ -67,7 +67,7 @@ class BaseArchitecture(NamedTuple):
             raise UsageError(
                 f"base models of the type {model_type!r} cannot be exported to GGUF, "
                 f"expected one of {', '.join(ARCHITECTURES)}",
-                hint=[Option("export", change="leave out"), Option("engine", "transformers")],
+                hint=Option("export", change="leave out"),
             )
         name = ARCHITECTURES.get(model_type, model_type)
         text = {**config, **(config.get("text_config") or {})}

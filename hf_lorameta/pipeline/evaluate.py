@@ -3,16 +3,22 @@
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
-from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator, base_gguf
-from hf_lorameta.engines.scoring import CHAT_METHOD, Evaluator, Report, compare
+from hf_lorameta.engines.scoring import (
+    ADAPTER_METHOD,
+    CHAT_METHOD,
+    MAX_NEW_TOKENS,
+    Evaluator,
+    Report,
+    compare,
+)
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.files import write_atomically
@@ -38,9 +44,7 @@ from hf_lorameta.types import Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
-ONLY = "generated"
-"""Name of the adapter where there is only one."""
-_OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|{ONLY}|\d+-shot")
+_OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|{ADAPTER_METHOD}|\d+-shot")
 
 
 def evaluate(
@@ -89,8 +93,11 @@ def evaluate(
             names, dataset, hub, max_rows=max_rows, shots=shots, named=bool(base or model),
             progress=show, **reading,
         )  # fmt: skip
-        own = model and TorchEvaluator.of_model(*model)
-        with own or open_evaluator(prepared.adapters, base, token=token) as evaluator:
+        with (
+            TorchEvaluator.of_model(*model)
+            if model
+            else nullcontext(open_evaluator(prepared.adapters.base, base, token))
+        ) as evaluator:
             return prepared.compare(evaluator, generate=generate, row_progress=show)
 
 
@@ -174,36 +181,32 @@ def prepare_evaluation(
     return Evaluation(adapters, opened, rows, examples)
 
 
-@contextmanager
 def open_evaluator(
-    adapters: "AdaptersToEvaluate",
+    config: LoraConfig,
     base: str | Path | None = None,
-    engine: Literal["transformers", "llama.cpp"] = "transformers",
     token: str | None = None,
-) -> Iterator[Evaluator]:
-    """Load the base model of adapters.
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> TorchEvaluator:
+    """Load the base model of an adapter.
 
     Args:
-        adapters: to be scored.
-        base: folder, GGUF file or Hub id, for llama.cpp a GGUF file; None finds what they name.
-        engine: that runs it.
+        config: of the adapter.
+        base: folder, GGUF file or Hub id; None is what the adapter names.
         token: of the Hub.
+        max_new_tokens: maximum tokens of an answer.
 
     Raises:
-        MissingExtraError: the extra ``eval``, or ``gguf`` for llama.cpp, is not installed.
-        LoraMetaError: the base model is missing or cannot be loaded, or an adapter does not fit it.
+        MissingExtraError: the extra ``eval`` is not installed.
+        UsageError: no base model is named.
+        LoraMetaError: the base model is missing or cannot be loaded.
     """
-    name = adapters.base.base_model
-    if engine == "llama.cpp":
-        gguf = base_gguf(name, Path(base) if base else None)
-        folders = list(adapters.folders.values())
-        with LlamaCppEvaluator(gguf, folders) as evaluator:
-            yield evaluator
-    else:
-        require_eval()
-        revision = None if base else adapters.base.revision
-        path = locate(str(base or name), revision, token)
-        yield TorchEvaluator(path)
+    require_eval()
+    if not (base or config.base_model):
+        raise UsageError(
+            "the adapter does not name its base model", hint=Option("base", "FOLDER_OR_REPO")
+        )
+    path = locate(str(base or config.base_model), None if base else config.revision, token)
+    return TorchEvaluator(path, max_new_tokens=max_new_tokens)
 
 
 # --- the adapters ---------------------------------------------------------------------------------
@@ -262,7 +265,7 @@ def locate_adapters(
     """
     if not names:
         raise UsageError("no adapter is named", hint="name a folder or a Hub id")
-    labels = [ONLY] if len(names) == 1 else [str(name) for name in names]
+    labels = [ADAPTER_METHOD] if len(names) == 1 else [str(name) for name in names]
     for label in labels if len(labels) > 1 else ():
         if labels.count(label) > 1:
             raise UsageError(f"{label} is named twice", hint="name each adapter once")

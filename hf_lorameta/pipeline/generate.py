@@ -37,6 +37,7 @@ from hf_lorameta.pipeline.save import Generation, export_config
 from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.pipeline.without_bank import refuse_without_adapters
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.remarks import log_remarks
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -201,6 +202,7 @@ def plan_with_rows(
         BudgetError: the time is too short.
         LoraMetaError: as `hf_lorameta.plan` raises; or a budget cannot be spent here.
     """
+    log_remarks(dataset.remarks)
     done, collect = NOTHING, 0
     if budget is not None:
         collect = pool_size(recipe.model_copy(update={"train": ROWS[-1]}))
@@ -220,8 +222,7 @@ def plan_with_rows(
     if done.check:
         checked = draw_rows(plan.recipe.model_copy(update={"check": CHECK_ROWS}), pool)
         rows = checked if len(checked.check) >= MIN_ROWS else rows
-    for warning in plan.warnings:
-        logger.warning(warning)
+    log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
     return plan, rows
 
 
@@ -294,18 +295,5 @@ def carry_out(
             plan.bank.index.base_model, len(rows.check),
         )  # fmt: skip
     generation = make_adapter(plan, rows, session, progress)
-    made = generation.plan
-    for line in generation.messages:
-        logger.info(line)
-    if made.check:
-        level = logging.INFO if made.verdict.level == "likely" else logging.WARNING
-        logger.log(level, str(made.verdict))
-    elif made.trainings:
-        logger.info(
-            "Right answers were not counted: --check 16, in Python Recipe(check=16), does so on 16 "
-            "other rows"
-        )
-    for warning in made.warnings:
-        if warning not in plan.warnings:
-            logger.warning(warning)
+    log_remarks(generation.plan.remarks, said=plan.remarks)
     return generation

@@ -24,6 +24,7 @@ from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import improve, require_fittable
 from hf_lorameta.pipeline.without_bank import require_source
+from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def _combine(plan: Plan, progress: StageProgress) -> Generation:
     pairs = combine_adapters(plan, partial(progress, "Combining")) if plan.layout else []
     rank = len(pairs[0][0]) if pairs else plan.recipe.rank or DEFAULT_RANK
     seconds = time.perf_counter() - started
+    if count := len(plan.neighbors()):
+        logger.info("Combined %s in %.1f s", plural(count, "adapter"), seconds)
     return Generation(plan, plan.layout, rank, tuple(pairs), seconds)
 
 

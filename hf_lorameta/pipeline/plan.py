@@ -7,13 +7,14 @@ from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.card_data import CardData
-from hf_lorameta.cards.verdict import Verdict
 from hf_lorameta.pipeline import presentation
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.pipeline.read import Reading, require_outputs
+from hf_lorameta.pipeline.remarks import remarks_on
 from hf_lorameta.pipeline.without_bank import refuse_without_adapters
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.remarks import Remark
 
 
 class Plan(PlanData):
@@ -28,14 +29,14 @@ class Plan(PlanData):
     """
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether the adapter helps, in right answers if they were counted."""
-        return presentation.verdict_on(self)
+    def remarks(self) -> tuple[Remark, ...]:
+        """What a user should know before relying on the result; the last is the verdict."""
+        return remarks_on(self)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a user should know before relying on the result, as sentences."""
-        return tuple(presentation.warnings_of(self))
+    def verdict(self) -> Remark:
+        """Whether the adapter helps, in right answers if they were counted."""
+        return self.remarks[-1]
 
     def __str__(self) -> str:
         """All figures, with a table of the adapters, as ``hf-lorameta plan`` prints them."""

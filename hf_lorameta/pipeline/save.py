@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
-from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.environment import require_extra
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
@@ -36,7 +35,6 @@ from hf_lorameta.pipeline.publish import (
     resolve_target,
     staging_folder,
 )
-from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair
 
 
@@ -240,13 +238,8 @@ class Generation(PlannedAdapter):
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
         count = len(self.plan.neighbors())
         source = f"of {count} adapters of {bank.id}" if count else f"from {self.base_model} alone"
-        verdict = f". {self.plan.verdict}" if self.plan.check else ""
+        verdict = f". {self.plan.verdict.text}" if self.plan.check else ""
         return f"Generation(rank {self.rank} for {name}, {source}){verdict}"
-
-    @property
-    def messages(self) -> tuple[str, ...]:
-        """What was fitted, trained, checked and combined, with losses, as sentences."""
-        return tuple(_messages(self))
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         plan, dtype = self.plan, self.plan.recipe.dtype
@@ -265,38 +258,6 @@ class Generation(PlannedAdapter):
         """
         card = replace(self.plan.card_data(self.rank), gguf=exported)
         return self._text_files(self.plan.provenance() | {"rank": self.rank}, card, repo_id)
-
-
-def _messages(generation: Generation) -> Iterator[str]:
-    plan = generation.plan
-    if count := len(plan.neighbors()):
-        yield f"Combined {plural(count, 'adapter')} in {generation.seconds:.1f} s"
-    if plan.fit:
-        yield _training_message("Fitting", "Fitted", plan.fit)
-    if plan.training:
-        yield _training_message("Training", "Trained", plan.training)
-    if check := plan.check:
-        yield _check_message(check)
-
-
-def _check_message(check: Check) -> str:
-    """State the losses of a check."""
-    chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
-    few_shot = f", with a {check.shots}-shot prompt"
-    prompt = "" if check.prompt is None else f"{few_shot} {check.prompt:.3f}"
-    losses = f"base model {check.base:.3f}{chat}{prompt}, of this adapter {check.end:.3f}"
-    return f"Checked on {check.rows} other rows: loss of the {losses}"
-
-
-def _training_message(trying: str, done: str, training: Training) -> str:
-    """State the probabilities before a training, and after it if a step helped."""
-    where = f"the mean probability of an output token of {training.held_out} held-out rows"
-    before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
-    if not training.steps:
-        kept = "did not help, so the adapter stays as it was"
-        return f"{trying} on {training.rows} rows {kept}: {before}"
-    steps = plural(training.steps, "step")
-    return f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.3f} after"
 
 
 # --- export and JSON ------------------------------------------------------------------------------

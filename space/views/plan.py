@@ -1,23 +1,24 @@
 """Step 2 as HTML: whether an adapter helps, and the details of the plan."""
 
-from hf_lorameta.cards.verdict import Verdict
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import REGISTRIES
+from hf_lorameta.remarks import Remark
 from views.blocks import render
 
 LARGE_SHARE = 0.1
 BARS = 10
-_COUNTING = Verdict(
+_COUNTING = Remark(
     "unsure",
-    "Unsure until right answers are counted",
-    "The bar at the bottom shows how far this is.",
+    "Unsure until right answers are counted. The bar at the bottom shows how far this is.",
 )
 
 
 def verdict_html(plan: Plan, name: str, *, counting: bool = False) -> str:
     """Return the verdict and the warnings; right answers may be being counted for it."""
-    found = _COUNTING if counting else plan.verdict
-    return render("plan.verdict", name=name, found=found, plan=plan)
+    *remarks, verdict = plan.remarks
+    found = _COUNTING if counting else verdict
+    warnings = [remark.text for remark in remarks if remark.level == "warning"]
+    return render("plan.verdict", name=name, found=found, warnings=warnings)
 
 
 def details_html(plan: Plan) -> str:

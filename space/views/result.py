@@ -95,15 +95,15 @@ def usage_markdown(
     program = render("result.program", **{key: python_literal(t) for key, t in texts.items()})
     export = shell("hf-lorameta", "export", name, "-o", GGUF_FILE)
     end_of_options = ["--"] if text.startswith("-") else []
-    install = install_command("gguf", settings)
-    train = install_command("eval", settings)
+    with_torch = install_command("eval", settings)
     parts = [
         ("#### Transformers", ""),
         ("bash", f"{unzip}pip install torch transformers peft"),
         ("python", program),
+        ("#### In a terminal", ""),
+        ("bash", f"{with_torch}\n{shell('hf-lorameta', 'try', name, '--prompt', text)}"),
         ("#### llama.cpp", ""),
-        ("bash", f"{install}\n{fetch}"),
-        ("bash", shell("hf-lorameta", "try", name, "--base", BASE_FILE, "--prompt", text)),
+        ("bash", f"{install_command('gguf', settings)}\n{fetch}"),
         ("bash", f"{export}\nllama serve -m {BASE_FILE} --lora {GGUF_FILE}"),
         ("#### Ollama, after the first lines of llama.cpp", ""),
         (
@@ -113,7 +113,10 @@ def usage_markdown(
             f"{shell('ollama', 'run', 'my-adapter', *end_of_options, text)}",
         ),
         ("#### Train it further on your rows, on your own machine", ""),
-        ("bash", f"{train}\n{request.command('--train', str(TRAINING_ROWS), '-o', 'my-adapter')}"),
+        (
+            "bash",
+            f"{with_torch}\n{request.command('--train', str(TRAINING_ROWS), '-o', 'my-adapter')}",
+        ),
     ]
     return "\n\n".join(fenced(code, head) if code else head for head, code in parts)
 

@@ -2,34 +2,37 @@
 
 import math
 import shutil
-import threading
-from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.open_bank import open_bank
+from hf_lorameta.engines.transformers.dtype import available_memory
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.hub.base_model import config_json, find_at_hand, layers_and_width, locate
-from hf_lorameta.pipeline.trial import require_llama
-from settings import Settings, base_gguf
+from hf_lorameta.pipeline.session import Session
+from settings import Settings
 from work.jobs import logger
 
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
 _MOST_PARAMETERS = 1e9
-"""Of a base model that is fetched to improve adapters; a larger one takes too long on two cores."""
+"""Of a base model that is fetched; a larger one takes too long on two cores."""
+_BYTES_IN_MEMORY = 2.4
+"""Of a parameter, while the base model runs."""
+_NOT_HERE = "The base model cannot be run on this machine."
+_TOO_LARGE = "The base model is too large for this machine."
 
 
 class BankLoader:
-    """Opens and verifies the bank, and fetches the base model in a thread.
+    """Opens and verifies the bank, and fetches the base model.
 
     Args:
         settings: name the bank.
 
     Attributes:
         bank: the bank; all its files are on this machine.
-        gguf: the base model for llama.cpp; None if it cannot be run here, or not yet.
-        no_model: why it cannot be run here; empty if it can.
+        session: runs the base model, which it keeps in memory once it is used.
+        no_model: why the base model cannot be run here; empty if it can.
 
     Raises:
         LoraMetaError: the bank cannot be used.
@@ -37,19 +40,8 @@ class BankLoader:
 
     def __init__(self, settings: Settings) -> None:
         self.bank = _open(settings)
-        self.gguf: Path | None = None
-        self.no_model = "The file of the base model is still being fetched."
-        self._settings = settings
-
-    def start(self) -> "BankLoader":
-        """Start `load` in a thread and return at once."""
-        threading.Thread(target=self.load, name="lorameta-model", daemon=True).start()
-        return self
-
-    def load(self) -> None:
-        """Fetch the base model's file, and its weights; where that fails, the log says why."""
-        self.gguf, self.no_model = find_model(self.bank, self._settings)
-        fetch_base_model(self.bank)
+        self.session = Session(self.bank, token=False)  # visitors never act with the Space's token
+        self.no_model = fetch_base_model(self.bank)
 
 
 def _open(settings: Settings) -> Bank:
@@ -70,35 +62,30 @@ def _open(settings: Settings) -> Bank:
     return bank
 
 
-def find_model(bank: Bank, settings: Settings) -> tuple[Path | None, str]:
-    """Return the file of the bank's base model for llama.cpp, or why it cannot be run here."""
-    base_model = bank.index.base_model
-    try:
-        return require_llama(base_model, base_gguf(settings, base_model)), ""
-    except (LoraMetaError, OSError) as error:
-        logger.warning("adapters cannot be tried or tested: %s", error)
-        return None, "The base model cannot be run on this machine."
+def fetch_base_model(bank: Bank) -> str:
+    """Fetch the base model's weights, without a token, unless it is too large to be run here.
 
-
-def fetch_base_model(bank: Bank) -> None:
-    """Fetch the base model's weights, so that adapters can be improved, if it is not a large one.
-
-    Visitors never act with the Space's token, so it is not used. Where the weights cannot be had,
-    the page does not offer to improve adapters.
+    Returns:
+        Why it cannot be run here; empty if it can. The log has the details.
     """
     index = bank.index
     base = index.base_model, index.base_revision
     try:
         require_eval()
-        if find_at_hand(*base) is not None:
-            return
+        most = available_memory() / _BYTES_IN_MEMORY
+        at_hand = find_at_hand(*base)
+        if at_hand is None:
+            free = shutil.disk_usage(bank.folder).free
+            most = min(most, _MOST_PARAMETERS, (free - _SPARE_BYTES) / 4)  # 4 bytes for each
         layers, width = layers_and_width(config_json(*base, False)) or (math.inf, 1)
-        parameters = 12 * layers * width**2 + index.vocab_size * width
-        free = shutil.disk_usage(bank.folder).free
-        if parameters <= min(_MOST_PARAMETERS, (free - _SPARE_BYTES) / 4):  # 4 bytes for each
+        if 12 * layers * width**2 + index.vocab_size * width > most:
+            return _TOO_LARGE
+        if at_hand is None:
             locate(*base, False)
     except (LoraMetaError, OSError) as error:
-        logger.warning("adapters cannot be improved here: %s", error)
+        logger.warning("adapters cannot be tried, tested or improved: %s", error)
+        return _NOT_HERE
+    return ""
 
 
 def _downloaded_bytes(bank: Bank) -> int:

@@ -1,19 +1,15 @@
-"""Try, test and improve an adapter on the visitor's rows, where this machine can.
-
-Trying and testing go through llama.cpp, without torch; training needs torch and the base model.
-"""
+"""Try, test and improve an adapter on the visitor's rows, where this machine can."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.cards.results import check_of
 from hf_lorameta.data.counts.sample import draw_stratified
-from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
-from hf_lorameta.engines.scoring import CHAT_METHOD, MAX_NEW_TOKENS, Report, compare
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, CHAT_METHOD, Report, compare
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, BudgetError
 from hf_lorameta.pipeline.budget import (
     measure_operations,
@@ -21,11 +17,9 @@ from hf_lorameta.pipeline.budget import (
     possibilities,
     recipe_within,
 )
-from hf_lorameta.pipeline.evaluate import ONLY
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.trial import check_of, open_trial
 from limits.hourly import ADAPTERS, model_time
 from work.generating import Adapter
 from work.jobs import Canceled, Job
@@ -35,14 +29,12 @@ TEST_ROWS = 16
 SHOTS = 3
 MIN_TEST_ROWS = 4
 MIN_TRAINING_ROWS = 8
-_BEYOND = 8
-"""Tokens of an answer that are read beyond the length of any output."""
 TEST_CHARACTERS = 1000
 """Of an input and an output; longer ones take long here."""
 TITLES = {
     "base": "base model",
     CHAT_METHOD: "base model as a chat",
-    ONLY: "adapter",
+    ADAPTER_METHOD: "adapter",
     f"{SHOTS}-shot": f"base with {SHOTS} examples",
 }
 """Readable names of the methods of a report."""
@@ -58,7 +50,7 @@ _TIME = {True: model_time(), False: model_time()}
 
 
 class _Model:
-    """The right to have a base model in memory, of one job at a time.
+    """The right to use the base model, of one job at a time.
 
     Gradio's queue is not enough: a canceled job leaves it at once, and its thread ends only at the
     next check.
@@ -112,7 +104,7 @@ def testable_rows(result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple
     return rows[:SHOTS], rows[SHOTS:]
 
 
-def answers(adapter: Adapter, gguf: Path | None, text: str, job: Job) -> tuple[str, str]:
+def answers(adapter: Adapter, session: Session, text: str, job: Job) -> tuple[str, str]:
     """Return the answers of the base model and of the adapter to an input.
 
     The instruction and the form that all rows share are put around it.
@@ -127,21 +119,21 @@ def answers(adapter: Adapter, gguf: Path | None, text: str, job: Job) -> tuple[s
             "can be tried here"
         )
     prompt = adapter.plan.dataset.columns.prompt_of(text)
-    with _trial(adapter, gguf, job) as trial:
+    with _turn(session, job) as evaluator:
         job.report("Waiting for both answers")
-        base = trial.answer(prompt)
+        base = evaluator.answer(prompt)
         job.check()
-        return base, trial.answer(prompt, adapter.folder)
+        return base, evaluator.answer(prompt, adapter.folder)
 
 
 def test(
-    adapter: Adapter, gguf: Path | None, result: PlanResult, job: Job, *, asked: bool
+    adapter: Adapter, session: Session, result: PlanResult, job: Job, *, asked: bool
 ) -> Report:
     """Count right answers of base model, few-shot prompt and adapter, also on its card.
 
     Args:
         adapter: to test.
-        gguf: the base model.
+        session: runs the base model.
         result: its rows.
         job: shows the progress.
         asked: whether the visitor asked for it; if not, it ends as soon as anybody waits for the
@@ -154,44 +146,26 @@ def test(
             raise Canceled
         job.report(f"Counting right answers: {TITLES[method]}", done, total)
 
-    # a right answer has no more tokens than characters; others need not be read to their end
-    longest = min(MAX_NEW_TOKENS, max(len(output) for _, output in rows) + _BEYOND)
-    with _trial(adapter, gguf, job, asked=asked, max_new_tokens=longest) as trial:
+    with _turn(session, job, asked=asked) as evaluator:
         job.report("Counting right answers")
-        methods = {"base": None, ONLY: adapter.folder}
-        report = compare(trial, rows, methods, shots, samples=len(rows), row_progress=show)
+        methods = {"base": None, ADAPTER_METHOD: adapter.folder}
+        report = compare(evaluator, rows, methods, shots, samples=len(rows), row_progress=show)
     job.check()
     adapter.add_check(check_of(report, len(shots)))
     return report
 
 
 @contextmanager
-def _trial(
-    adapter: Adapter,
-    gguf: Path | None,
-    job: Job,
-    *,
-    asked: bool = True,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-) -> Iterator[LlamaCppEvaluator]:
-    base_model = adapter.plan.bank.index.base_model
-    with (
-        _turn(job, asked=asked),
-        open_trial(adapter.folder, base_model, gguf, max_new_tokens) as trial,
-    ):
-        job.check()
-        yield trial
-
-
-@contextmanager
-def _turn(job: Job, *, asked: bool = True) -> Iterator[None]:
-    """Wait until no other job has a base model in memory; count how long this one has it."""
+def _turn(session: Session, job: Job, *, asked: bool = True) -> Iterator[TorchEvaluator]:
+    """Wait until no other job uses the base model; count how long this one does."""
     _TIME[asked].check(job.address)
     with _MODEL.turn(job, asked=asked):
         start = time.monotonic()
         try:
             job.report("Loading the base model")
-            yield
+            evaluator = session.evaluator
+            job.check()
+            yield evaluator
         finally:
             _TIME[asked].add(job.address, time.monotonic() - start)
 
@@ -210,17 +184,16 @@ def rows_to_train(result: PlanResult) -> list[tuple[str, str]]:
     return [row for row in result.samples if row not in tested][:TRAINING_ROWS]
 
 
-def can_improve(result: PlanResult, bank: Bank, time_limit: float) -> bool:
+def can_improve(result: PlanResult, session: Session, time_limit: float) -> bool:
     """Whether training is possible here, and on some rows ends within a time by an estimate."""
     rows = rows_to_train(result)
-    with Session(bank, token=False) as session:
-        if obstacle_to_training(result.plan, rows, session):
-            return False
+    if obstacle_to_training(result.plan, rows, session):
+        return False
     speed, most = measure_operations(), _TIME_SHARE * time_limit
     return any(one.seconds <= most for one in possibilities(result.plan, rows, speed))
 
 
-def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Improvement:
+def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) -> Improvement:
     """Train on `rows_to_train`, or fewer if they take too long; some are held out.
 
     A training that takes longer than estimated ends in time, with its best result.
@@ -228,7 +201,7 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
     Args:
         adapter: as it was made.
         result: its plan and rows.
-        bank: the bank.
+        session: runs the base model.
         job: shows the progress; canceled between two steps.
 
     Raises:
@@ -237,7 +210,7 @@ def improve(adapter: Adapter, result: PlanResult, bank: Bank, job: Job) -> Impro
     """
     ADAPTERS.check(job.address)
     rows = rows_to_train(result)
-    with _turn(job), Session(bank, token=False) as session:
+    with _turn(session, job):
         start, most = time.monotonic(), _TIME_SHARE * job.seconds_left
         try:
             recipe = recipe_within(result.plan, rows, session, most)

@@ -354,14 +354,6 @@ def test_an_adapter_from_a_pack_is_close_to_one_from_its_bank(tmp_path: Path, da
     assert np.linalg.norm(sums[0] - sums[1]) < 0.02 * np.linalg.norm(sums[0])
 
 
-def test_plan_warns_of_a_pack_with_low_retention(tmp_path: Path, data: Path) -> None:
-    bank = make_bank(tmp_path / "bank", random_pairs(4, 3))
-    poor = generate(data, pack(bank, tmp_path / "p", basis=2)).plan.warnings
-    assert any("is a pack that retains" in w for w in poor)
-    good = generate(data, pack(bank, tmp_path / "g", basis=1000)).plan.warnings
-    assert not any("pack" in w for w in good)
-
-
 def test_a_pack_is_listed_pushed_and_used(
     cli: Shell, bank: Built, user: Account, tmp_path: Path, data: Path
 ) -> None:

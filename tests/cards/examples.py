@@ -10,7 +10,9 @@ from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.cards.results import RightAnswers
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.remarks import Remark
 
 RIGHT = RightAnswers(most_frequent=7, base=2, end=12)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -53,7 +55,10 @@ PLAIN = CardData(
     effective_number=2.17,
     nearest_in_bank=0.08,
     rank=16,
-    warnings=("the dataset has 12 rows_only [see] <docs>",),
+    remarks=(
+        Remark("warning", "the dataset has 12 rows_only [see] <docs>"),
+        verdict_on(None),
+    ),
     recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),
     library_version="0.1.0",
 )

@@ -15,6 +15,7 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.remarks import Remark
 from tests.cards.examples import PLAIN, SVG, neighbor
 from tests.support.full_hub import card_rules as hub_rules
 
@@ -57,7 +58,8 @@ def attacked(text: str) -> CardData:
     )  # fmt: skip
     return replace(
         PLAIN, base_model=text, base_revision=text, base_license=text, bank_id=text,
-        bank_revision=text, neighbors=(bad,), warnings=(text,), library_version=text,
+        bank_revision=text, neighbors=(bad,), library_version=text,
+        remarks=(Remark("warning", text), Remark("unsure", text)),
         dataset=dataset, example=(text, text),
     )  # fmt: skip
 

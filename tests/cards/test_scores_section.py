@@ -17,7 +17,6 @@ from tests.support.full_hub import card_rules as hub_rules
 MEASURED = MeasuredScores(
     dataset=replace(QUESTIONS, split="test"),
     rows=1200,
-    engine="transformers",
     scores={
         "base": {"loss": 2.25, "rouge_l": 0.125, "exact_match": 0.0, "contains": 0.25},
         "generated": {"loss": 0.3456789, "rouge_l": 0.5, "exact_match": 0.25, "contains": 0.375},
@@ -121,7 +120,7 @@ def test_nan_and_infinity_are_not_indexed() -> None:
 @given(st.text(max_size=20))
 def test_names_of_a_scored_dataset_are_escaped(text: str) -> None:
     scores = {text: {"loss": 1.0}, "generated": {"loss": 1.0}}
-    measured = replace(MEASURED, engine=text, scores=scores)
+    measured = replace(MEASURED, scores=scores)
     odd = of_dataset(measured, id=text, config=text, split=text)
     written = with_scores(CARD, odd, "me/lora")
     assert re.findall(r"^## (.+)$", written, re.MULTILINE)[-1] == "Citation"

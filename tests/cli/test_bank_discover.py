@@ -173,7 +173,9 @@ def test_each_adapter_that_is_left_out_has_its_reason(cli: Shell, publisher: Pub
     cli.hub.clear_requests()
     seen = cli("bank", "discover", base, "-o", "n.yaml", "--json", token=user.token).json
     reasons = {left["adapter"]: left["reason"] for left in seen["left_out"]}
-    assert reasons[mine] == "private"  # although the token sees it
+    # although the token sees both
+    assert reasons[mine] == "private"
+    assert reasons[f"{user.name}/private-data"] == "dataset missing or private"
     cli.hub.clear_requests()
     found = cli("bank", "discover", base, "-o", "m.yaml", "--json").json
     assert {entry["adapter"] for entry in found["entries"]} == good

@@ -40,18 +40,6 @@ def hub_base(user: Account, base: Path) -> str:
     return user.adapter("tiny-base", files | card)
 
 
-def test_an_adapter_is_made_from_a_folder(cli: Shell, base: Path, labels: Path) -> None:
-    command = ("generate", labels, "--base", base, "--fit", 32, "--rank", 4, "-o", "adapter")
-    done = cli(*command, before=FAST)
-    assert f"Bank: none, only {base}" in done.err
-    assert "Fitted on 32 rows for" in done.err
-    assert "Combined" not in done.err
-    shown = cli("inspect", "adapter").out
-    assert str(base) in shown
-    assert "bank" not in shown
-    assert cli("inspect", "adapter", "--json").json["provenance"]["bank"] is None
-
-
 def test_an_adapter_is_pushed_that_names_its_base_model(
     cli: Shell, user: Account, hub_base: str
 ) -> None:
@@ -63,6 +51,8 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     assert (done.json["repo_id"], done.json["private"]) == (repo, False)
     assert f"Bank: none, only {hub_base}" in done.err
     assert "Trained on 16 rows" in done.err
+    assert "Combined" not in done.err
+    assert cli("inspect", repo, "--json").json["provenance"]["bank"] is None
     config = json.loads(cli.hub.read(repo, "adapter_config.json"))
     sha = cli.hub.commits(hub_base)[0].sha
     assert (config["base_model_name_or_path"], config["revision"]) == (hub_base, sha)
@@ -199,11 +189,6 @@ def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path)
             "is a bank for base/tiny, expected one for org/other", "leave out --base",
         ),
         (("--base", "org/absent", "--fit", 8), 6, "org/absent was not found", "--base FOLDER"),
-        (("--base", "BASE"), 2, "has to be fitted or trained on labeled rows", "add --train 100"),
-        (
-            ("--base", "BASE", "--fit", 8, "--metric", "kl"), 2,
-            "metric=kl is for the adapters of a bank", "leave out --metric",
-        ),
         (
             ("--base", "BASE", "--fit", 8, "--template", "chat"), 2,
             "has no chat template", "leave out --template chat",

@@ -10,12 +10,12 @@ from tests.cli.conftest import fake_evaluator
 from tests.conftest import Account, Done, Shell, adapter_files, rows
 from tests.support.shell import NO_PACKAGE
 
-FAKE_LLAMA = """
+RECORD_BASE = """
 from hf_lorameta.errors import UsageError
-from hf_lorameta.pipeline import trial
-def require(name, path):
-    raise UsageError(f"located the adapter of {name}")
-trial.require_llama = require
+from hf_lorameta.pipeline import evaluate
+def open_evaluator(config, base, token, *_):
+    raise UsageError(f"located the adapter of {config.base_model}" if token else "no token")
+evaluate.open_evaluator = open_evaluator
 """
 
 
@@ -89,7 +89,7 @@ CASES = (
     Case("inspect {adapter}"),
     Case("export {adapter} -o out.gguf"),
     Case("export {adapter} -o out.gguf --base {base}", code=2, message="llama, mistral"),
-    Case("try {adapter} --prompt x", FAKE_LLAMA, code=2, message="located the adapter"),
+    Case("try {adapter} --prompt x", RECORD_BASE, code=2, message="located the adapter"),
     Case("bank list {bank}"),
     Case("bank push {folder} {user}/new-bank"),
     Case("space build -o out --bank {bank}", NO_PACKAGE),

@@ -65,7 +65,10 @@ def test_after_a_training_without_a_check_the_option_that_counts_right_answers_i
 ) -> None:
     generate = ("generate", "-d", far, "--bank", bank.folder, "-o", "a", *options)
     shown = cli(*generate, token=user.token, before=TRAINED)
-    assert ("Right answers were not counted: --check 16" in shown.err) == said
+    assert (
+        "Right answers were not counted. To count them on 16 other rows, add --check 16."
+        in shown.err
+    ) == said
 
 
 def test_an_evaluation_warns_once(

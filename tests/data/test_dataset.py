@@ -69,7 +69,9 @@ def test_integers_beside_a_missing_one_are_no_decimals(
     path.write_text("text,label\n" + "".join(f"It rains,{cell}\n" for cell in cells * 6))
     dataset = open_dataset(path, columns="input=text,output=label")
     assert [output for _, output in dataset.rows()] == expected * 6
-    assert bool(dataset.notes) == (expected == cells)  # a note that labels are numbers
+    assert ("holds numbers" in str(dataset.remarks)) == (
+        expected == cells
+    )  # a note that labels are numbers
     records = [{"text": "It rains", "label": float(cell or "nan")} for cell in cells]
     assert [output for _, output in open_dataset(records).rows()] == expected
 

@@ -69,7 +69,7 @@ def test_separator_and_encoding_of_a_csv_are_found(
     path.write_text(csv_of(mark), encoding=encoding)
     dataset = open_dataset(path)
     assert list(dataset.rows()) == PAIRS
-    assert bool(dataset.notes) == (not encoding.startswith("utf-8"))
+    assert bool(dataset.remarks) == (not encoding.startswith("utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_rows_below_a_key_of_a_json_object_are_read(tmp_path: Path, indent: int 
     path.write_text(json.dumps({"version": "1.0", "data": rows}, indent=indent))
     dataset = open_dataset(path)
     assert list(dataset.rows()) == PAIRS
-    assert "below data" in " ".join(dataset.notes)
+    assert "below data" in str(dataset.remarks)
     path.write_text(json.dumps({"train": rows[:12], "test": rows[12:]}, indent=indent))
     assert list(open_dataset(path).rows()) == PAIRS[:12]
     assert list(open_dataset(path, split="test").rows()) == PAIRS[12:]
@@ -152,7 +152,7 @@ def test_the_only_column_of_a_file_may_hold_inputs(cli: Shell, bank: Built) -> N
     path.write_text("".join(json.dumps({"my mail": f"Dear {q}"}) + "\n" for q, _ in PAIRS))
     plan = ("plan", "-d", path, "--bank", bank.folder)
     as_input = "--columns 'input=my mail'"
-    assert f"for inputs, add {as_input}" in cli(*plan).err
+    assert f"To read them as inputs, add {as_input}." in cli(*plan).err
     assert "The dataset has no outputs" in cli(*plan, *shlex.split(as_input)).err
     assert as_input not in cli(*plan, "--columns", "output=my mail").err
 

@@ -1,7 +1,6 @@
 """GGUF adapters, compared with PEFT's tensors, the rotary embedding and llama.cpp's names."""
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +16,7 @@ from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import AdapterError, MissingExtraError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, permute, tile
-from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
@@ -292,28 +291,3 @@ def test_real_adapters_are_exported(tmp_path: Path) -> None:
         for i in (0, 29):
             expected = interleaved(weights.tensor(f"model.layers.{i}.self_attn.q_proj", "B"), 9)
             np.testing.assert_array_equal(exported[f"blk.{i}.attn_q.weight.lora_b"], expected)
-
-
-@pytest.mark.skipif(
-    shutil.which("llama-export-lora") is None, reason="llama-export-lora is not installed"
-)
-def test_llama_cpp_merges_an_exported_adapter(tmp_path: Path) -> None:
-    """llama.cpp's own tool adds B·A to the base."""
-    from tests.support.engine_fixtures import embedded_adapter, packaged
-
-    folder = embedded_adapter(0, tmp_path / "a")
-    path = export(folder, tmp_path / "a.gguf", base_config(read_metadata(packaged())))
-    command: list[str | Path]
-    command = ["llama-export-lora", "-m", packaged(), "--lora", path, "-o", tmp_path / "m.gguf"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    weights = AdapterFile(folder / WEIGHTS_FILE)
-    base = {t.name: t for t in gguf.GGUFReader(packaged()).tensors}
-    merged = read(tmp_path / "m.gguf")
-    for leaf, name, heads in (("q_proj", "attn_q", 9), ("k_proj", "attn_k", 3)):
-        module = f"model.layers.7.self_attn.{leaf}"
-        update = weights.tensor(module, "B") @ weights.tensor(module, "A")
-        plain = base[f"blk.7.{name}.weight"]
-        wide = gguf.quants.dequantize(plain.data, plain.tensor_type)
-        expected = wide + interleaved(update, heads)
-        np.testing.assert_allclose(merged[f"blk.7.{name}.weight"], expected, atol=2e-3)

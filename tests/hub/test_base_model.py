@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import Hub
-from hf_lorameta.engines.llama_cpp.evaluator import base_gguf
 from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
@@ -195,53 +194,57 @@ def test_an_unreachable_hub_is_an_error(hub: FaultHub, monkeypatch: pytest.Monke
     assert "unset HF_HUB_OFFLINE" in offline.value.hint
 
 
-def test_missing_repos_and_revisions_are_errors(hub: FaultHub) -> None:
-    with pytest.raises(NotFoundError, match=r"alice/absent was not found") as caught:
-        locate("alice/absent")
-    assert "--base" in caught.value.hint
-    with pytest.raises(NotFoundError, match="has no revision v9"):
-        locate(REPO, "v9")
-    with pytest.raises(NotFoundError, match="neither a folder nor a valid repo id"):
-        locate("./not/a/folder")
+WRONG = "hf_wrongwrongwrong"
 
 
-def test_repos_without_access_are_errors(hub: FaultHub) -> None:
-    token = hub.add_user("bob")
-    hub.create_repo("alice/gated", gated=True)
-    hub.create_repo("alice/hidden", private=True)
-    hub.commit("alice/gated", FILES)
-    for call in (locate, config_json):  # the file list is visible, the files are not
-        with pytest.raises(GatedError) as caught:
-            call("alice/gated", token=token)
-        assert f"{hub.url}/alice/gated" in caught.value.hint
+@pytest.mark.parametrize(
+    ("call", "repo", "options", "error", "message", "hint"),
+    [
+        (locate, "alice/absent", {}, NotFoundError, "was not found", "--base"),
+        (locate, REPO, {"revision": "v9"}, NotFoundError, "has no revision v9", ""),
+        (locate, "./no/folder", {}, NotFoundError, "neither a folder nor a valid repo id", ""),
+        # the file list of a gated repo is visible, the files are not
+        (locate, "bob/gated", {}, GatedError, "gated", "/bob/gated"),
+        (config_json, "bob/gated", {}, GatedError, "gated", "/bob/gated"),
+        (locate, "bob/hidden", {}, NotFoundError, "or it is private", ""),
+        (locate, REPO, {"token": WRONG}, AuthError, "does not accept this token", ""),
+        (locate, "bob/old", {}, NotFoundError, r"has no \*.safetensors", ""),
+        (config_json, "bob/none", {}, NotFoundError, "has no config.json", ""),
+    ],
+)
+def test_what_cannot_be_read_is_an_error(
+    hub: FaultHub,
+    call: Callable[..., object],
+    repo: str,
+    options: dict[str, str],
+    error: type[HubError],
+    message: str,
+    hint: str,
+) -> None:
+    without = {"pytorch_model.bin": b"a pickle"}
+    for name, files in (
+        ("gated", FILES), ("hidden", FILES), ("none", without),
+        ("old", without | {"config.json": b"{}"}),
+    ):  # fmt: skip
+        hub.create_repo(f"bob/{name}", gated=name == "gated", private=name == "hidden")
+        hub.commit(f"bob/{name}", files)
+    with pytest.raises(error, match=message) as caught:
+        call(repo, **{"token": hub.add_user("alice")} | options)
+    assert hint in caught.value.hint
+    assert WRONG not in str(caught.value) + caught.value.hint
+
+
+def test_a_gated_dataset_and_a_private_repo_can_be_read_by_their_owner(hub: FaultHub) -> None:
     hub.create_repo("alice/data", repo_type="dataset", gated=True)
-    client = Hub(token)
-    with pytest.raises(GatedError) as of_dataset:
-        client.check_access(client.resolve("alice/data", "dataset"))
-    assert f"{hub.url}/datasets/alice/data" in of_dataset.value.hint
-    with pytest.raises(NotFoundError, match="or it is private"):
-        locate("alice/hidden", token=token)
-    with pytest.raises(AuthError, match="does not accept this token") as refused:
-        locate(REPO, token="hf_wrongwrongwrong")
-    assert "wrong" not in str(refused.value) + refused.value.hint
-
-
-def test_a_private_repo_is_downloaded_with_a_token(hub: FaultHub) -> None:
-    token = hub.add_user("alice")
     hub.create_repo("alice/hidden", private=True)
     hub.commit("alice/hidden", FILES)
+    token, other = hub.add_user("alice"), Hub(hub.add_user("bob"))
+    data = other.resolve("alice/data", "dataset")
+    with pytest.raises(GatedError) as caught:
+        other.check_access(data)
+    assert f"{hub.url}/datasets/alice/data" in caught.value.hint
+    Hub(token).check_access(data)
     assert (locate("alice/hidden", token=token) / "model.safetensors").is_file()
-
-
-def test_repos_without_safetensors_or_config_are_errors(hub: FaultHub) -> None:
-    hub.create_repo("alice/old")
-    hub.commit("alice/old", {"config.json": b"{}", "pytorch_model.bin": b"a pickle"})
-    with pytest.raises(NotFoundError, match=r"has no \*.safetensors"):
-        locate("alice/old")
-    hub.create_repo("alice/none")
-    hub.commit("alice/none", {"README.md": b"# none"})
-    with pytest.raises(NotFoundError, match=r"alice/none has no config.json"):
-        config_json("alice/none")
 
 
 def test_failed_downloads_are_errors(
@@ -415,7 +418,6 @@ def test_a_gguf_file_is_a_base_model(
     assert config_json(str(file))["model_type"] == kind.lower()
     assert base_file(str(file), "tokenizer.json") == folder / "tokenizer.json"
     assert pinned_base(str(file), None, Hub(False)) is None
-    assert base_gguf(str(file)) == file
 
 
 def test_gguf_files_that_are_no_base_models_are_refused(tmp_path: Path) -> None:

@@ -117,17 +117,6 @@ def test_files_on_another_host_are_fetched_and_sent_without_the_token(
     assert not any(request.authenticated for request in stored)
 
 
-def test_a_push_resumes_after_its_token_was_refused(
-    cli: Shell, user: Account, push_args: tuple[object, ...]
-) -> None:
-    cli.hub.add_fault(Fault("status", status=401, path=COMMIT))
-    message = cli(*push_args, token=user.token, code=6).err
-    assert "does not accept this token" in message
-    assert "replace or unset HF_TOKEN" in message
-    cli.hub.clear_faults()
-    assert resume(cli, message, user.token) == f"{cli.hub.url}/{user.name}/a\n"
-
-
 def test_errors_are_two_lines_and_debug_adds_the_traceback(cli: Shell, bank: Built) -> None:
     plan_args = ("plan", "-d", "no.jsonl", "--bank", bank.folder)
     plain = cli(*plan_args, code=3).err.splitlines()
@@ -145,22 +134,28 @@ def test_errors_are_two_lines_and_debug_adds_the_traceback(cli: Shell, bank: Bui
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "message"),
     [
-        Fault("status", status=503, path=COMMIT),
-        Fault("status", status=500, path=COMMIT),
-        Fault("cut", path=COMMIT, in_request=True),
-        Fault("cut", path=COMMIT),
+        (Fault("status", status=503, path=COMMIT), "HTTP 503"),
+        (Fault("status", status=500, path=COMMIT), "HTTP 500"),
+        (Fault("status", status=401, path=COMMIT), "replace or unset HF_TOKEN"),
+        (Fault("cut", path=COMMIT, in_request=True), "no answer"),
+        (Fault("cut", path=COMMIT), "no answer"),
+        (
+            Fault("corrupt", bits=1, path="^/_lfs/", method="PUT", in_request=True),
+            "the one announced",
+        ),
     ],
-    ids=["503", "500", "request lost", "answer lost"],
+    ids=["503", "500", "refused token", "request lost", "answer lost", "damaged upload"],
 )
 def test_a_failed_upload_keeps_the_folder_and_prints_the_command_to_resume(
-    cli: Shell, user: Account, push_args: tuple[object, ...], fault: Fault
+    cli: Shell, user: Account, push_args: tuple[object, ...], fault: Fault, message: str
 ) -> None:
     cli.hub.add_fault(fault)
-    message = cli(*push_args, token=user.token, code=6).err
+    failed = cli(*push_args, token=user.token, code=6).err
+    assert message in failed
     cli.hub.clear_faults()
-    assert resume(cli, message, user.token) == f"{cli.hub.url}/{user.name}/a\n"
+    assert resume(cli, failed, user.token) == f"{cli.hub.url}/{user.name}/a\n"
     view = cli.hub.repo(f"{user.name}/a")
     assert view
     assert view.private
@@ -270,16 +265,6 @@ def test_a_damaged_file_is_removed_from_the_cache(cli: Shell, bank: Built) -> No
         cli(*plan, before=NO_WAIT).json["bank"]["id"] == bank.repo
     )  # the seventh fault, then success
     assert len([r for r in cli.hub.requests if r.fault]) == 7
-
-
-def test_a_damaged_upload_is_refused_and_resumed(
-    cli: Shell, user: Account, push_args: tuple[object, ...]
-) -> None:
-    cli.hub.add_fault(flipped("^/_lfs/", method="PUT", in_request=True))
-    message = cli(*push_args, token=user.token, code=6).err
-    assert "not the one announced" in message
-    cli.hub.clear_faults()
-    resume(cli, message, user.token)
 
 
 # --- concurrent changes -------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Publishing: to whom, what is committed, lost answers, and pull requests."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -50,20 +51,24 @@ def publish(
 # --- visibility ---------------------------------------------------------------------------------
 
 
-def test_a_requested_visibility_that_differs_is_a_conflict() -> None:
-    with pytest.raises(ConflictError, match="a/b exists and is public, but private was requested"):
-        check_visibility(PUBLIC, private=True)
-    with pytest.raises(ConflictError, match="a/b exists and is private, but public was requested"):
-        check_visibility(PRIVATE, private=False)
-
-
-def test_a_private_source_needs_consent_to_become_public() -> None:
-    with pytest.raises(ConflictError, match="is public, but 2 entries are private") as caught:
-        check_visibility(PUBLIC, None, source_private=True, source="2 entries are private")
-    assert caught.value.hint == "add --public, or name another repo"
-    check_visibility(PUBLIC, private=False, source_private=True)
-    check_visibility(PRIVATE, None, source_private=True)
-    check_visibility(PUBLIC, None)
+@pytest.mark.parametrize(
+    ("existing", "asked", "source_private", "message"),
+    [
+        (PUBLIC, True, False, "a/b exists and is public, but private was requested"),
+        (PRIVATE, False, False, "a/b exists and is private, but public was requested"),
+        (PUBLIC, None, True, "a/b is public, but 2 entries are private"),
+        (PUBLIC, False, True, None),  # with consent
+        (PRIVATE, None, True, None),
+        (PUBLIC, None, False, None),
+    ],
+)
+def test_an_existing_repo_has_the_visibility_that_is_needed(
+    existing: PinnedRepo, asked: bool | None, source_private: bool, message: str | None
+) -> None:
+    with pytest.raises(ConflictError, match=message) if message else nullcontext():
+        check_visibility(
+            existing, asked, source_private=source_private, source="2 entries are private"
+        )
 
 
 def test_nothing_is_uploaded_to_a_repo_that_was_made_public_meanwhile(

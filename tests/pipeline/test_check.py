@@ -213,16 +213,6 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
 
 
-def test_fewer_rows_than_asked_for_are_reported(data: Path) -> None:
-    full = norm(make_adapter(prepared(data)[0]).pairs)
-    enough = made(data, FakeBase(full), check=8).plan
-    assert not any("labeled rows, not" in text for text in enough.warnings)
-    plan = made(data, FakeBase(full), check=4000).plan
-    assert plan.check
-    expected = f"was checked on {plan.check.rows} labeled rows, not 4000"
-    assert any(expected in text for text in plan.warnings)
-
-
 def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     full = norm(make_adapter(prepared(data)[0]).pairs)
     text = saved_card(made(data, FakeBase(0.4 * full), check=16), tmp_path / "a")

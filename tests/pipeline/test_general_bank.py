@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, open_dataset, plan  # noqa: E402
+from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.bank.share import bank_card  # noqa: E402
 from hf_lorameta.bank.train_neural_rule import train_neural_rule  # noqa: E402
@@ -52,6 +52,10 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lone(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     """A bank whose only adapter is the general one."""
     return tiny.write_bank(tmp_path_factory.mktemp, general_only=True, **GENERAL)
+
+
+def _warnings(of: Plan) -> list[str]:
+    return [remark.text for remark in of.remarks if remark.level == "warning"]
 
 
 def loss(base: Path, rows: Path, adapter: Path | None) -> float:
@@ -122,7 +126,7 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     assert planned.output_counts is not None  # by which a fit is proposed
     assert "the general adapter of local bank" in repr(planned)
     assert planned.neighbors() == ()
-    assert not any("instruction" in text or "near" in text for text in planned.warnings)
+    assert not any("instruction" in text or "near" in text for text in _warnings(planned))
     generated = make_adapter(planned)
     for (A, B), module in zip(generated.pairs, lone.layout, strict=False):
         ours = lone.adapter(general).factors(module.name)
@@ -163,12 +167,12 @@ def test_warnings_of_a_general_adapter_name_nothing_that_was_compared(
     texts = [{"output": row["output"]} for row in few]
     inputs = [{"input": row["input"]} for row in few]
     found = {
-        tuple(plan(tiny.write_task(tmp_path, name, lines), lone).warnings)
+        tuple(_warnings(plan(tiny.write_task(tmp_path, name, lines), lone)))
         for name, lines in (("few", few), ("texts", texts), ("inputs", inputs))
     }
     shown = " ".join(sum(found, ()))
     assert "The dataset has no inputs, only text." in shown
-    assert "The dataset has no outputs. For outputs of a sentence or more" in shown
+    assert "The dataset has no outputs. The adapter is not scaled for long outputs" in shown
     for absent in ("compared", "distances", "coefficients", "most bank datasets"):
         assert absent not in shown
 

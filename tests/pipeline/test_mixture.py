@@ -128,18 +128,9 @@ def shared_update(of: Plan) -> dict[str, np.ndarray]:
     return {of.layout[-1].name: of.output_strength * prior[1] @ prior[0]}
 
 
-def test_coefficients_that_do_not_enter_give_no_warning_of_a_copy() -> None:
-    from hf_lorameta.demo import TRAIN_FILE
-
-    for emit, copies in (("adapter", 1), ("mixture", 0)):
-        recipe = Recipe.of(emit=emit, top_k=3, coefficients="attentional", temperature=0.01)
-        warnings = plan(TRAIN_FILE, recipe=recipe).warnings
-        assert sum("close to a copy" in warning for warning in warnings) == copies
-
-
 def test_no_advice_proposes_to_train_or_check_a_mixture(bank: Bank, new: Path) -> None:
     far = replace(planned(new, bank, emit="mixture"), distances=np.full(4, 1e3))
-    texts = [*far.warnings, str(advise(far, Session(bank)))]
+    texts = [*map(str, far.remarks), str(advise(far, Session(bank)))]
     assert any("compare it with the base model" in text for text in texts)
     assert not any("--check" in text for text in texts)
     assert "a mixture is not trained" in str(advise(far, Session(bank)))
@@ -151,8 +142,9 @@ def test_what_a_mixture_is_warned_of_is_logged_once(
     few = tmp_path / "few.jsonl"
     few.write_text('{"input": "say egg", "output": "salt"}\n')
     made = generate(few, bank, Recipe(emit="mixture"))
-    assert any("Only 1 row was read" in warning for warning in made.plan.warnings)
-    assert caplog.messages == list(made.plan.warnings)
+    warnings = [str(r) for r in made.plan.remarks if r.level == "warning"]
+    assert any("Only 1 row was read" in warning for warning in warnings)
+    assert caplog.messages == warnings
 
 
 def test_a_mixture_of_nothing_is_refused(bank: Bank, new: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.store_profiles import bank_distances
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.profile import ProfileTable, profile_rows
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import UnlabeledDatasetError
@@ -20,7 +18,6 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES, RuleInputs, apply
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline import read
 from hf_lorameta.pipeline.make import make_adapter
-from tests.cards.examples import RIGHT
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
@@ -147,69 +144,13 @@ def test_nearer_datasets_come_first_with_every_metric_and_rule(
         assert distances == sorted(distances)
 
 
-# --- warnings ------------------------------------------------------------------------------------
-
-
-def test_plan_and_card_warn_about_missing_outputs(prompts: Plan, tmp_path: Path) -> None:
-    warning = "The dataset has no outputs: only inputs were compared"
-    assert any(text.startswith(warning) for text in prompts.warnings)
-    assert not any("only text" in text for text in prompts.warnings)
-    assert prompts.verdict.level == "unsure"
+def test_a_card_says_that_outputs_are_missing(prompts: Plan, tmp_path: Path) -> None:
     generation = make_adapter(prompts.with_recipe(Recipe(top_k=2)))
     folder = generation.save_pretrained(tmp_path / "a")
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
-    assert warning in card.split("## Warnings")[1]
+    assert "The dataset has no outputs" in card.split("## Warnings")[1]
     assert "--columns input=prompt" in card
     assert "When did it happen" not in card
-
-
-def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown(
-    tmp_path: Path, prompts: Plan
-) -> None:
-    scaled = plan(write_rows(tmp_path, "prompt"), Bank.embedded())
-    assert "option scale, for example 0.5" in str(scaled.warnings)
-    others = (Recipe(scale=0.7), Recipe(metric="js", coefficients="normalized"))
-    for unscaled in (prompts, *map(scaled.with_recipe, others)):
-        assert "option scale, for example 0.5" not in str(unscaled.warnings)
-
-
-def test_little_is_expected_of_a_far_dataset_unless_losses_are_measured(
-    tmp_path: Path, embedded: Bank
-) -> None:
-    near = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
-    ratio = near.distances.min() / near.nearest_in_bank
-    for times, is_far in ((1.4, False), (1.6, True)):
-        far = replace(near, distances=near.distances * times / ratio)
-        check = Check(16, base=3.0, start=2.5, end=2.5, scale=1.0, right=RIGHT)
-        for of, little in (
-            (far, is_far),
-            (replace(far, recipe=Recipe(check=16)), False),
-            (replace(far, check=check), False),
-        ):
-            assert ("No dataset in the bank is near" in str(of.warnings)) is is_far
-            assert ("Expect little" in str(of.warnings)) is little
-
-
-def test_rows_held_out_count_among_those_asked_for(tmp_path: Path, embedded: Bank) -> None:
-    result = plan(write_rows(tmp_path, "prompt", "completion"), embedded, Recipe(train=100))
-    training = Training(75, 25, 4.0, 3.0, 2.0, steps=9, used_rows=100)
-    assert "labeled rows, not" not in str(replace(result, training=training).warnings)
-    fewer = replace(result, training=replace(training, rows=60, used_rows=80))
-    assert "was trained on 80 labeled rows, not 100" in str(fewer.warnings)
-
-
-@pytest.mark.parametrize(
-    ("end", "worse_than"),
-    [(3.5, "the base model"), (2.8, "the base model with its own chat template"), (2.2, None)],
-)
-def test_a_check_warns_of_an_adapter_that_is_worse_than_the_base_model(
-    tmp_path: Path, embedded: Bank, end: float, worse_than: str | None
-) -> None:
-    result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
-    check = Check(16, base=3.0, start=end, end=end, scale=1.0, right=RIGHT, chat=2.5)
-    warnings = [w for w in replace(result, check=check).warnings if "do not use it" in w]
-    assert bool(warnings) == bool(worse_than)
-    assert all(f"worse than {worse_than}: do not use it" in warning for warning in warnings)
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from hf_lorameta.errors import UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline import budget  # noqa: E402
 from hf_lorameta.pipeline.publish import Target  # noqa: E402
+from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from hf_lorameta.types import Row  # noqa: E402
 
@@ -47,6 +48,11 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 
 @pytest.fixture
+def session(bank: Bank) -> Session:
+    return Session(bank, token=False)
+
+
+@pytest.fixture
 def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
     """A plan for a topic that the bank does not have."""
     fast_training(monkeypatch.setattr, steps=12, patience=2)
@@ -65,11 +71,11 @@ def adapter(result: PlanResult) -> Iterator[generating.Adapter]:
 
 
 def test_training_gives_another_adapter_whose_card_says_trained(
-    result: PlanResult, adapter: generating.Adapter, bank: Bank
+    result: PlanResult, adapter: generating.Adapter, session: Session
 ) -> None:
-    assert trying.can_improve(result, bank, 120)
+    assert trying.can_improve(result, session, 120)
     job = jobs.Job(120)
-    improved, message = trying.improve(adapter, result, bank, job)
+    improved, message = trying.improve(adapter, result, session, job)
     assert improved is not None
     assert improved.trained
     assert not adapter.trained
@@ -88,7 +94,7 @@ def test_training_gives_another_adapter_whose_card_says_trained(
 def test_a_fit_is_offered_and_made_where_a_training_takes_too_long(
     result: PlanResult,
     adapter: generating.Adapter,
-    bank: Bank,
+    session: Session,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def only_fits(plan: Plan, pool: Sequence[Row], speed: float) -> list[budget.Possible]:
@@ -96,8 +102,8 @@ def test_a_fit_is_offered_and_made_where_a_training_takes_too_long(
 
     monkeypatch.setattr(budget, "possibilities", only_fits)
     monkeypatch.setattr(trying, "possibilities", only_fits)
-    assert trying.can_improve(result, bank, 120)
-    improved, _ = trying.improve(adapter, result, bank, jobs.Job(120))
+    assert trying.can_improve(result, session, 120)
+    improved, _ = trying.improve(adapter, result, session, jobs.Job(120))
     assert improved is not None
     assert improved.trained
     assert json.loads(improved.read("recipe.json"))["fit"]["given_rows"]
@@ -123,11 +129,11 @@ def test_the_adapter_is_not_tested_on_rows_that_it_was_trained_on(
 def test_a_training_without_gain_leaves_the_adapter(
     result: PlanResult,
     adapter: generating.Adapter,
-    bank: Bank,
+    session: Session,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fast_training(monkeypatch.setattr, steps=4, lr=1e-9, warmup=1, evaluate_every=2)
-    improved, message = trying.improve(adapter, result, bank, jobs.Job(120))
+    improved, message = trying.improve(adapter, result, session, jobs.Job(120))
     assert improved is None
     assert "No training step helped" in message
     assert "the adapter stays" in message
@@ -136,7 +142,7 @@ def test_a_training_without_gain_leaves_the_adapter(
 def test_a_canceled_training_leaves_nothing(
     result: PlanResult,
     adapter: generating.Adapter,
-    bank: Bank,
+    session: Session,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -151,24 +157,27 @@ def test_a_canceled_training_leaves_nothing(
     monkeypatch.setattr(job, "report", cancel_in_training)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(jobs.Canceled):
-        trying.improve(adapter, result, bank, job)
+        trying.improve(adapter, result, session, job)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_training_is_offered_only_where_it_is_possible_in_time(
-    result: PlanResult, adapter: generating.Adapter, bank: Bank, monkeypatch: pytest.MonkeyPatch
+    result: PlanResult,
+    adapter: generating.Adapter,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert not trying.can_improve(result, bank, 1e-6)
+    assert not trying.can_improve(result, session, 1e-6)
     job = jobs.Job(120)
     job.time_limit = 1e-6
     monkeypatch.setattr(jobs.Job, "seconds_left", 1e-6)
-    improved, message = trying.improve(adapter, result, bank, job)
+    improved, message = trying.improve(adapter, result, session, job)
     assert improved is None
     assert "too short" in message
     few = PlanResult(result.plan, result.samples[:5], "few")
-    assert not trying.can_improve(few, bank, 120)
+    assert not trying.can_improve(few, session, 120)
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert not trying.can_improve(result, bank, 120)
+    assert not trying.can_improve(result, session, 120)
 
 
 @pytest.mark.parametrize(("step", "helped"), [(9, True), (0, False)])
@@ -177,7 +186,7 @@ def test_a_training_that_takes_longer_than_estimated_ends_with_its_best_result(
     helped: bool,
     result: PlanResult,
     adapter: generating.Adapter,
-    bank: Bank,
+    session: Session,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ending = trying._ending
@@ -190,7 +199,7 @@ def test_a_training_that_takes_longer_than_estimated_ends_with_its_best_result(
         return show
 
     monkeypatch.setattr(trying, "_ending", late)
-    improved, message = trying.improve(adapter, result, bank, jobs.Job(120))
+    improved, message = trying.improve(adapter, result, session, jobs.Job(120))
     assert (improved is not None) == helped
     if improved:
         assert "until the time was over" in message
@@ -200,13 +209,16 @@ def test_a_training_that_takes_longer_than_estimated_ends_with_its_best_result(
 
 
 def test_a_visitor_who_has_made_enough_adapters_trains_none(
-    result: PlanResult, adapter: generating.Adapter, bank: Bank, monkeypatch: pytest.MonkeyPatch
+    result: PlanResult,
+    adapter: generating.Adapter,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     share = HourlyShare(10, "made adapters of 10 bytes")
     share.add("", 10)
     monkeypatch.setattr(trying, "ADAPTERS", share)
     with pytest.raises(jobs.SpaceError, match="made adapters of 10 bytes within an hour"):
-        trying.improve(adapter, result, bank, jobs.Job(120))
+        trying.improve(adapter, result, session, jobs.Job(120))
 
 
 def test_saving_after_the_sign_in_has_ended_asks_to_sign_in(

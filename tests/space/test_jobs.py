@@ -12,10 +12,11 @@ import pytest
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.cards.verdict import NOT_COUNTED, Verdict
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.automatic import NO_BASE
+from hf_lorameta.pipeline.remarks import verdict_on
+from hf_lorameta.remarks import Remark
 from tests.support.running_space import SPACE, missing
 
 if why := missing("gradio"):
@@ -30,7 +31,7 @@ try:
     from dataset_actions import DatasetActions
     from settings import Settings
     from work import jobs, trying
-    from work.bank_loader import find_model
+    from work.bank_loader import fetch_base_model
     from work.planning import DatasetRequest, PlanResult
     from work.visit import Visit
 finally:
@@ -169,11 +170,11 @@ def planning(visit: Visit) -> Callable[[jobs.Job], None]:
     return lambda job: job.show(show)
 
 
-def plan_with(verdict: Verdict) -> Any:
-    return SimpleNamespace(name="u/d", plan=SimpleNamespace(verdict=verdict, warnings=[]))
+def plan_with(verdict: Remark) -> Any:
+    return SimpleNamespace(name="u/d", plan=SimpleNamespace(verdict=verdict, remarks=[verdict]))
 
 
-PLAN = plan_with(NOT_COUNTED)
+PLAN = plan_with(verdict_on(None))
 
 
 def shown(updates: Iterator[jobs.Updates]) -> jobs.Updates:
@@ -470,14 +471,16 @@ def test_an_adapter_that_was_trained_is_not_offered_to_be_trained_again(
     assert is_visible(shown_adapter(visit, trained=trained)["improve_form"]) is not trained
 
 
-def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
-    visit: Visit, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("missing", [True, False])
+def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_command(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch, missing: bool
 ) -> None:
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    gguf, reason = find_model(Bank.embedded(), Settings())
-    assert gguf is None
-    page = shown_adapter(visit, no_model=reason)
-    assert "The base model cannot be run on this machine" in page["no_model"]
+    if missing:
+        monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr("work.bank_loader.available_memory", lambda: 100 << 20)
+    page = shown_adapter(visit, no_model=fetch_base_model(Bank.embedded()))
+    reason = "cannot be run on" if missing else "is too large for"
+    assert f"The base model {reason} this machine" in page["no_model"]
     assert "“Use it” below has the commands" in page["no_model"]
     assert not is_visible(page["try_form"])
 
@@ -486,7 +489,7 @@ def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
 def test_beside_the_adapter_that_was_tested_first_no_report_of_a_trained_one_is_shown(
     visit: Visit, of_draft: bool, kept: bool
 ) -> None:
-    tested, trained = plan_with(NOT_COUNTED), plan_with(NOT_COUNTED)
+    tested, trained = plan_with(verdict_on(None)), plan_with(verdict_on(None))
     trained.name = "trained"
     report: Any = "a report"
     visit.plan_result, visit.draft, visit.report = PLAN, tested, report
@@ -495,37 +498,28 @@ def test_beside_the_adapter_that_was_tested_first_no_report_of_a_trained_one_is_
     assert (visit.report == report) == kept
 
 
-def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    loaded: list[object] = []
+def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
+    used: list[object] = []
     go_on, most = threading.Event(), 0
-    columns, index = SimpleNamespace(prompt_of=str), SimpleNamespace(base_model="base")
-    of_bank = SimpleNamespace(bank=SimpleNamespace(index=index))
-    planned = SimpleNamespace(dataset=SimpleNamespace(columns=columns), **vars(of_bank))
+    columns = SimpleNamespace(prompt_of=str)
+    planned = SimpleNamespace(dataset=SimpleNamespace(columns=columns))
     adapter: Any = SimpleNamespace(folder=SPACE, plan=planned)
 
-    class Trial:
-        def __init__(self, *_: object, **__: object) -> None:
-            nonlocal most
-            loaded.append(self)
-            most = max(most, len(loaded))
-            go_on.wait(60)  # cannot be interrupted
-
-        def __enter__(self) -> "Trial":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            loaded.pop()
-
+    class SlowModel:
         def answer(self, prompt: str, adapter: object = None) -> str:
+            nonlocal most
+            used.append(self)
+            most = max(most, len(used))
+            go_on.wait(60)  # cannot be interrupted
+            used.pop()
             return prompt
 
+    session: Any = SimpleNamespace(evaluator=SlowModel())
+
     def work(job: jobs.Job) -> None:
-        both = trying.answers(adapter, None, "prompt", job)
+        both = trying.answers(adapter, session, "prompt", job)
         job.show(lambda: {"answers": both})
 
-    monkeypatch.setattr(trying, "open_trial", Trial)
     for _ in range(5):
         job = jobs.Job(60)
         running = job.run(work)
@@ -538,7 +532,7 @@ def test_a_base_model_is_loaded_after_that_of_a_canceled_job_is_gone(
     go_on.set()
     results = [news() for news in last if not isinstance(news, jobs.Step)]
     assert results == [{"answers": ("prompt", "prompt")}]
-    assert (most, loaded) == (1, [])
+    assert (most, used) == (1, [])
 
 
 # --- tests that nobody asked for ----------------------------------------------------------------
@@ -554,14 +548,14 @@ def untested(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> Visit:
 
 
 def page_with(no_model: str = "") -> AdapterActions:
-    loader: Any = SimpleNamespace(bank=None, no_model=no_model, gguf=None)
+    loader: Any = SimpleNamespace(bank=None, no_model=no_model, session=None)
     return AdapterActions(COMPONENTS, loader, Settings())
 
 
 def test_answers_are_counted_unasked_where_the_base_model_can_be_run(
     untested: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draft = plan_with(Verdict("likely", "Likely to help", "16 of 16."))
+    draft = plan_with(Remark("likely", "Likely to help. 16 of 16."))
     monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: draft)
     monkeypatch.setattr(trying, "test", lambda *_, asked: f"a report, {asked=}")
     monkeypatch.setattr(AdapterActions, "_show_report", lambda page, visit, _: page.verdict(visit))

@@ -433,7 +433,7 @@ def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:
     nothing: Any = None
     prompt = "a" * (trying.PROMPT_CHARACTERS + 1)
     with pytest.raises(RequestError, match="20,001 characters, more than the 20,000"):
-        trying.answers(nothing, None, prompt, jobs.Job(60))
+        trying.answers(nothing, nothing, prompt, jobs.Job(60))
 
 
 # --- inputs -------------------------------------------------------------------------------------

@@ -326,29 +326,7 @@ def test_a_space_does_not_start_with_a_bank_whose_files_are_damaged(
     assert "Fetching and verifying the bank" in caplog.text
 
 
-def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    fetched: list[str] = []
-
-    def download(hub: Hub, repo: str, path: str) -> Path:
-        fetched.append(f"{repo}/{path}")
-        return tmp_path
-
-    monkeypatch.setattr(Hub, "resolve", lambda hub, name, *_, **__: name)
-    monkeypatch.setattr(Hub, "download", download)
-    chosen = settings.Settings(base_gguf="user/repo/q4/model.gguf")
-    monkeypatch.setattr("work.bank_loader.require_llama", lambda base, path: path)
-    loader = BankLoader(chosen)
-    assert "still being fetched" in loader.no_model
-    loader.load()
-    assert fetched == ["user/repo/q4/model.gguf"]
-    assert (loader.gguf, loader.no_model) == (tmp_path, "")
-    assert settings.base_gguf(chosen, Bank.embedded().index.base_model) == tmp_path
-    assert len(fetched) == 1
-
-
-@pytest.mark.skipif(find_spec("torch") is None, reason="adapters are improved with torch")
+@pytest.mark.skipif(find_spec("torch") is None, reason="the base model runs in torch")
 @pytest.mark.parametrize(
     ("base", "width", "fetched"),
     [
@@ -360,7 +338,7 @@ def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
         ("org/none", 64, False),
     ],
 )
-def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
+def test_the_weights_of_a_small_base_model_are_fetched_at_the_start(
     base: str,
     width: int | None,
     fetched: bool,
@@ -381,9 +359,9 @@ def test_the_weights_of_a_small_base_model_are_fetched_to_improve_adapters(
             hub.create_repo(repo, private=repo == "org/secret")
             hub.commit(repo, files)
         use_endpoint(monkeypatch, hub.url)
-        fetch_base_model(bank)
-        assert (find_at_hand(base) is not None) == fetched
-    assert ("cannot be improved" in caplog.text) == (base != "org/base")
+        reason = fetch_base_model(bank)
+        assert (find_at_hand(base) is not None) == (reason == "") == fetched
+    assert ("cannot be tried" in caplog.text) == (base != "org/base")
 
 
 def test_a_page_without_room_for_the_base_model_says_that_it_cannot_be_run(
@@ -392,29 +370,12 @@ def test_a_page_without_room_for_the_base_model_says_that_it_cannot_be_run(
     def full(*_: object) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("work.bank_loader.base_gguf", full)
     monkeypatch.setattr("work.bank_loader.find_at_hand", full)
     monkeypatch.setattr("work.bank_loader.require_eval", lambda: None)
-    loader = BankLoader(settings.Settings())
-    loader.load()
-    assert loader.no_model == "The base model cannot be run on this machine."
-    assert caplog.text.count("No space left on device") == 2
-
-
-def test_a_fresh_copy_fetches_a_small_file_of_the_base_model(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(settings, "packaged_path", lambda _: None)
-    monkeypatch.setattr(Hub, "resolve", lambda hub, name, *_, **__: name)
-    monkeypatch.setattr(Hub, "download", lambda hub, repo, path: tmp_path / repo / path)
-    settings.base_gguf.cache_clear()
-    read, base = settings.read_settings({}), Bank.embedded().index.base_model
-    found = settings.base_gguf(read, base)
-    assert found is not None
-    assert found.suffix == ".gguf"
-    assert base.rpartition("/")[2] in found.name
-    assert settings.base_gguf(read, "org/other-base") is None
-    settings.base_gguf.cache_clear()
+    assert (
+        BankLoader(settings.Settings()).no_model == "The base model cannot be run on this machine."
+    )
+    assert "No space left on device" in caplog.text
 
 
 # --- views -------------------------------------------------------------------------------------
@@ -504,7 +465,7 @@ def test_the_code_to_use_an_adapter_runs_as_it_is(guest_book: Plan, tmp_path: Pa
     words = [shlex.split(line) for line in lines if re.match("unzip|pip|hf", line)]
     assert ["unzip", "x-lorameta.zip", "-d", "./x-lorameta"] in words
     tried = next(line for line in words if line[:2] == ["hf-lorameta", "try"])
-    assert tried[2:] == ["./x-lorameta", "--base", "base.gguf", "--prompt", "it's ``` late"]
+    assert tried[2:] == ["./x-lorameta", "--prompt", "it's ``` late"]
     installed = [line for line in words if line[:2] == ["pip", "install"]]
     assert ["torch", "transformers", "peft"] in [line[2:] for line in installed]
     assert any(line[-1] == "base.gguf" for line in words if line[:2] == ["hf", "download"])

@@ -114,7 +114,7 @@ def running_space(
     env |= hub.env(token, home=home)
     env |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(home / "gradio")}
     env |= {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
-    env |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LLAMA_ARG_THREADS"), "1")
+    env |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     env |= {"HF_LORAMETA_NO_BASE": "1"}  # adapters are tested only where a test asks for it
     env |= variables
     log = home / "space.log"
@@ -168,7 +168,6 @@ class Visitor:
         url: URL of the Space.
         context: context of visitors one after another, whose window and cache of the page's files
             save most of the time to open it; default: a new one.
-        dark: prefer the dark color scheme.
         width: width of the window in pixels.
         height: height of the window in pixels.
         still: prefer reduced motion, which takes less of this machine.
@@ -185,7 +184,6 @@ class Visitor:
         url: str,
         *,
         context: Any = None,
-        dark: bool = False,
         width: int = 1280,
         height: int = 900,
         still: bool = True,
@@ -198,7 +196,7 @@ class Visitor:
         self.page.bring_to_front()  # behind another window, each click takes a second
         self.page.set_viewport_size({"width": width, "height": height})
         motion = "reduce" if still else "no-preference"
-        self.page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion=motion)
+        self.page.emulate_media(color_scheme="light", reduced_motion=motion)
         self.page.set_extra_http_headers({"X-Forwarded-For": address} if address else {})
         self.page.set_default_timeout(WAIT_MS)
         self.url = url

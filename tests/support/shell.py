@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support.fault_hub import FaultHub
 
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LLAMA_ARG_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 NO_PACKAGE = "import hf_lorameta.space_build as s; s._package_files = lambda: iter(()); "
 """Code to run before a command: a Space has only its pages, not the 400 files of the package."""
 PARENT = """

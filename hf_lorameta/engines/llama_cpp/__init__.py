@@ -1,1 +1,0 @@
-"""The base model in llama.cpp's server."""

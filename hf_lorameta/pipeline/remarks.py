@@ -1,0 +1,260 @@
+"""The remarks on a plan and its adapter: each is one ``yield`` here, for all that show them."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from hf_lorameta.bank.index import FAR_RATIO
+from hf_lorameta.cards.results import Check, RightAnswers, Training
+from hf_lorameta.data.prompt_form import TEXT, shares_instruction, states_task
+from hf_lorameta.errors import Option
+from hf_lorameta.pipeline.coefficients import is_scaled_by_length
+from hf_lorameta.pipeline.form import expects_instructions
+from hf_lorameta.pipeline.plan_data import PlanData
+from hf_lorameta.remarks import Remark
+from hf_lorameta.tables import plural
+
+_FEW_ROWS = 20
+_LOW_RETENTION = 0.9
+"""Warn about a pack that retains less than this share of the updates' energy."""
+_TRAIN_LONGER = Option("budget", "5m")
+
+
+def remarks_on(plan: PlanData) -> tuple[Remark, ...]:
+    """Return all remarks on a plan: those on its dataset, its own, and last the verdict.
+
+    One that was true before the adapter was fitted or trained is the same afterwards.
+    """
+    remarks = [*plan.dataset.remarks, *_of_dataset(plan), *_of_bank(plan), *_of_adapter(plan)]
+    doubts = [remark.text for remark in remarks if remark.level == "doubt"]
+    return (*remarks, verdict_on(plan.check, doubts))
+
+
+def _of_dataset(plan: PlanData) -> Iterator[Remark]:
+    profile, dataset = plan.profile, plan.dataset
+    if len(plan.distances) and profile.rows < _FEW_ROWS:
+        count = "1 row was" if profile.rows == 1 else f"{profile.rows} rows were"
+        yield Remark("warning", f"Only {count} read: distances from so few are uncertain.")
+    if profile.left_out:
+        total = profile.rows + profile.left_out
+        text = f"{profile.left_out} of {total} rows have no output and were left out."
+        yield Remark("warning", text)
+    if profile.cut:
+        rows = plural(profile.cut, "row")
+        text = f"Only the beginning of {rows} was counted: their texts exceed the length limit."
+        yield Remark("warning", text)
+    # the form that prompts get where no instruction can be proposed has words that all rows share
+    shared = dataset.columns.template != TEXT and shares_instruction(profile)
+    if not (states_task(dataset) or shared) and expects_instructions(plan.bank):
+        yield Remark("doubt", "The inputs do not say what to do, and no instruction was given.")
+        yield Remark(
+            "warning",
+            "The inputs contain no instruction, unlike those of most bank datasets, so the adapter "
+            "may not know what to do with them. State the task as an instruction.",
+        )
+    if dataset.prompts_only:
+        yield _on_missing_outputs(plan)
+    elif dataset.columns.input is None and dataset.columns.messages is None:
+        compared = ": only outputs were compared" if len(plan.distances) else ""
+        yield Remark("warning", f"The dataset has no inputs, only text{compared}.")
+
+
+def _on_missing_outputs(plan: PlanData) -> Remark:
+    text = "The dataset has no outputs."
+    if len(plan.bank):
+        text = (
+            "The dataset has no outputs: only inputs were compared, which makes the coefficients "
+            "less reliable."
+        )
+    if not is_scaled_by_length(plan.bank, plan.recipe):
+        return Remark("warning", text)
+    return Remark(
+        "warning",
+        f"{text} The adapter is not scaled for long outputs, since their length is unknown.",
+        Option("scale", 0.5),
+        "For outputs of a sentence or more",
+    )
+
+
+def _of_bank(plan: PlanData) -> Iterator[Remark]:
+    index, neighbors = plan.bank.index, plan.neighbors()
+    if len(plan.distances):
+        nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
+        if nearest > FAR_RATIO * typical:
+            yield Remark(
+                "warning",
+                "No dataset in the bank is near this one: the nearest is at distance "
+                f"{nearest:.3g}; within the bank, {typical:.3g} is typical.",
+            )
+            if not any((plan.fit, plan.training, plan.check, plan.recipe.rows_asked)):
+                yield Remark(
+                    "warning",
+                    "Expect little from this adapter: train it on labeled rows, or compare it with "
+                    "the base model on them before you use it.",
+                )
+    if index.base_model.endswith(".gguf"):
+        yield Remark(
+            "warning",
+            "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
+            "on the original weights.",
+        )
+    if index.packing and index.packing.retained_whole < _LOW_RETENTION:
+        yield Remark(
+            "warning",
+            f"The bank is a pack that retains {index.packing.retained_whole:.0%} of its adapters' "
+            "updates: the unpacked bank would make a better adapter.",
+        )
+    if len(neighbors) > 1 and plan.effective_number < 1.2 and not plan.recipe.is_mixture:
+        text = "Nearly all weight is on one adapter: the result is close to a copy of it."
+        yield Remark("warning", text)
+    if any(n.license is None for n in neighbors):
+        yield Remark("warning", "Not all of the adapters used state a license.")
+
+
+# --- fit, training and check ----------------------------------------------------------------------
+
+
+def _of_adapter(plan: PlanData) -> Iterator[Remark]:
+    fit, training, check = plan.fit, plan.training, plan.check
+    if fit:
+        yield _on_training("Fitting", "Fitted", fit)
+    if training:
+        yield _on_training("Training", "Trained", training)
+    if check:
+        yield _on_losses(check)
+    elif plan.trainings:
+        text = "Right answers were not counted."
+        yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
+    used = (
+        ("fitted", fit and fit.used_rows, plan.recipe.fit),
+        ("trained", training and training.used_rows, plan.recipe.train),
+        ("checked", check and check.rows, plan.recipe.check),
+    )
+    for done, rows, requested in used:
+        if rows and requested and rows < requested:
+            yield Remark(
+                "warning",
+                f"The adapter was {done} on {rows} labeled rows, not {requested}: the "
+                "dataset has no more distinct ones, or no more were read.",
+            )
+    if stopped := plan.interrupted:
+        yield Remark(
+            "warning",
+            f"The training was interrupted after {plural(stopped.steps, 'step')}: this is the "
+            "best adapter until then, and more steps might have made it better.",
+        )
+    if fit and fit.outputs == 1:
+        yield Remark(
+            "warning",
+            f"All {fit.used_rows} rows that the adapter was fitted on have the same output, so it "
+            "cannot have learned which inputs have another one.",
+        )
+    if fit and fit.end < fit.base and not training:
+        yield Remark(
+            "warning",
+            f"On {fit.held_out} held-out rows, the adapter is worse than the base model: an output "
+            f"token has a probability of {fit.end:.3f} and {fit.base:.3f}.",
+            _TRAIN_LONGER,
+            "To train it",
+        )
+    if check and check.scale < 1:
+        yield Remark(
+            "warning",
+            f"On {check.rows} rows this adapter was worse than the base model: its coefficients "
+            f"were scaled by {check.scale:g} until it was not.",
+        )
+    elif check and check.end > min(check.base, check.chat or math.inf):
+        chat = " with its own chat template" if check.base >= check.end else ""
+        yield Remark(
+            "warning",
+            f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
+            "as it is.",
+            _TRAIN_LONGER,
+            "To train it further",
+        )
+
+
+def _on_training(trying: str, done: str, training: Training) -> Remark:
+    """State the probabilities before a training, and after it if a step helped."""
+    where = f"the mean probability of an output token of {training.held_out} held-out rows"
+    before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
+    if not training.steps:
+        kept = "did not help, so the adapter stays as it was"
+        return Remark("note", f"{trying} on {training.rows} rows {kept}: {before}.")
+    steps = plural(training.steps, "step")
+    text = f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.3f} after."
+    return Remark("note", text)
+
+
+def _on_losses(check: Check) -> Remark:
+    """State the losses of a check."""
+    chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
+    few_shot = f", with a {check.shots}-shot prompt"
+    prompt = "" if check.prompt is None else f"{few_shot} {check.prompt:.3f}"
+    losses = f"base model {check.base:.3f}{chat}{prompt}, of this adapter {check.end:.3f}"
+    return Remark("note", f"Checked on {check.rows} other rows: loss of the {losses}.")
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+
+
+def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
+    """Return the verdict on an adapter, from right answers that were counted.
+
+    Args:
+        check: of the adapter on rows; None if there was none.
+        doubts: why inputs may not hold what an answer needs, as sentences: with one of them, the
+            adapter is not called likely to help, whatever was counted.
+
+    Example:
+        >>> right = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
+        >>> check = Check(16, base=2.0, start=1.0, end=1.0, scale=1, shots=3, right=right)
+        >>> print(verdict_on(check))  # doctest: +NORMALIZE_WHITESPACE
+        Likely to help: the adapter answers best. Right answers on 16 rows: the adapter 12, the base
+        model 2, the base model in its chat template 3, 3 examples in the prompt 9, the most
+        frequent answer for all rows 7.
+        >>> verdict_on(check, ["No input says what to do."]).title
+        'Unsure, although the adapter answers best'
+        >>> verdict_on(None).title
+        'Unsure: nobody counted its right answers'
+    """
+    if check is None:
+        advice = "Count right answers on some rows before you rely on it."
+        text = " ".join(["Unsure: nobody counted its right answers.", *doubts, advice])
+        return Remark("unsure", text)
+    adapter, others = check.right.end, _others(check.right, check.shots)
+    name, best = max(others.items(), key=lambda item: item[1])
+    counts = ", ".join(f"{n} {count}" for n, count in {"the adapter": adapter, **others}.items())
+    reason = " ".join([f"Right answers on {check.rows} rows: {counts}.", *doubts])
+    if not max(adapter, best):
+        return Remark("unsure", f"Unsure: no answer is right. {reason}")
+    margin = _margin(check.rows)
+    if best >= adapter + margin:
+        return Remark("unlikely", f"Unlikely to help: more answers are right with {name}. {reason}")
+    if adapter < best + margin:
+        return Remark("unsure", f"Unsure: about as many are right with {name}. {reason}")
+    if doubts:
+        return Remark("unsure", f"Unsure, although the adapter answers best. {reason}")
+    return Remark("likely", f"Likely to help: the adapter answers best. {reason}")
+
+
+def _margin(rows: int) -> int:
+    """Return by how many right answers a method has to lead, as fewer may be chance.
+
+    At least 2, and the standard error of the difference if two methods differ on half of the rows.
+
+    Example:
+        >>> [_margin(rows) for rows in (4, 16, 48)]
+        [2, 3, 5]
+    """
+    return max(2, round(math.sqrt(rows / 2)))
+
+
+def _others(right: RightAnswers, shots: int) -> dict[str, int]:
+    """Return the right answers without the adapter, by what gives them."""
+    counts = {
+        "the base model": right.base,
+        "the base model in its chat template": right.chat,
+        f"{shots} examples in the prompt": right.prompt,
+        "the most frequent answer for all rows": right.most_frequent,
+    }
+    return {name: count for name, count in counts.items() if count is not None}

@@ -1,0 +1,232 @@
+"""Remarks: which state of a plan gets which, where they are shown, and the verdict."""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta import Bank, Plan, Recipe, plan
+from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.cards.results import Check, RightAnswers, Training
+from hf_lorameta.pipeline import remarks as of_plan
+from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.remarks import verdict_on
+from hf_lorameta.remarks import Remark, log_remarks
+from tests.support.plain_bank import plain_bank
+
+RIGHT = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
+SENTIMENTS = [
+    {"text": f"The {thing} was {word}.", "label": label}
+    for thing in ("room", "tea", "bed", "view", "host", "bath")
+    for word, label in (("lovely", "good"), ("awful", "bad"))
+]
+
+
+def check(loss: float = 1.0, **right: Any) -> Check:
+    return Check(16, 2.0, loss, loss, 1, chat=1.5, shots=3, right=replace(RIGHT, **right))
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    """A plan with more than 20 rows and an instruction, to which only licenses are remarked on."""
+    recipe = Recipe(top_k=2, rank=2)
+    return plan(SENTIMENTS * 2, plain_bank(), recipe, instruction="Is the note good or bad?")
+
+
+# --- which state gets which remark ----------------------------------------------------------------
+
+FIT = Training(60, 60, 0.1, 0.2, 0.3, steps=4, used_rows=60, outputs=2)
+TRAINING = Training(75, 25, 0.1, 0.2, 0.3, steps=9, used_rows=100)
+
+
+def with_index(of: Plan, **changes: Any) -> Plan:
+    bank = copy(of.bank)
+    bank.index = bank.index.model_copy(update=changes)
+    return replace(of, bank=bank)
+
+
+def with_profile(of: Plan, **changes: Any) -> Plan:
+    return replace(of, profile=replace(of.profile, **changes))
+
+
+def at(of: Plan, times: float, **changes: Any) -> Plan:
+    """Put a dataset at a multiple of the distance that is typical within the bank."""
+    ratio = of.distances.min() / of.nearest_in_bank
+    return replace(of, distances=of.distances * times / ratio, **changes)
+
+
+def packed(of: Plan, retained: float) -> Plan:
+    packing = Bank.embedded().index.packing
+    assert packing
+    return with_index(of, packing=packing.model_copy(update={"retained_whole": retained}))
+
+
+def on_one(of: Plan, emit: str = "adapter") -> Plan:
+    weights = np.where(of.coefficients == of.coefficients.max(), 0.99, of.coefficients / 100)
+    return replace(of, coefficients=weights, recipe=Recipe.of(emit=emit))
+
+
+def unlicensed(of: Plan, license: str | None = None) -> Plan:
+    entries = [e.model_copy(update={"license": license}) for e in of.bank.index.entries]
+    return with_index(of, entries=tuple(entries))
+
+
+def fitted(of: Plan, **changes: Any) -> Plan:
+    return replace(of, fit=replace(FIT, **changes), recipe=Recipe(fit=60))
+
+
+def trained(of: Plan, **changes: Any) -> Plan:
+    return replace(of, training=replace(TRAINING, **changes), recipe=Recipe(train=100))
+
+
+def read(rows: Any, bank: Callable[[], Bank] = plain_bank, **options: Any) -> Plan:
+    return plan(rows, bank(), **options)
+
+
+PROMPTS = [{"prompt": f"When does storm {n} last?"} for n in range(30)]
+TEXTS = [{"text": f"The bridge {n} is still closed."} for n in range(30)]
+BARE = [{"text": f"sun {n}", "next": f"a tree of kind {n}"} for n in range(30)]
+ONLY_TEXT = "has no inputs, only text"
+STATES: dict[str, tuple[Callable[[Plan], Plan], str, str | None]] = {
+    "few rows": (lambda p: with_profile(p, rows=3), "warning", "Only 3 rows were read"),
+    "one row": (lambda p: with_profile(p, rows=1), "warning", "Only 1 row was read"),
+    "left out": (lambda p: with_profile(p, left_out=2), "warning", "2 of 26 rows have no output"),
+    "cut": (lambda p: with_profile(p, cut=1), "warning", "beginning of 1 row was counted"),
+    "bare": (lambda _: read(BARE, columns="input=text,output=next"), "warning", "no instruction"),
+    "told": (lambda p: p, "warning", None),
+    "prompts": (lambda _: read(PROMPTS), "warning", "no outputs: only inputs were compared"),
+    "texts": (lambda _: read(TEXTS), "warning", f"{ONLY_TEXT}: only outputs were compared"),
+    "near": (lambda p: at(p, 1.4), "warning", None),
+    "far": (lambda p: at(p, 1.6), "warning", "No dataset in the bank is near this one"),
+    "far, to be measured": (lambda p: at(p, 1.6, recipe=Recipe(check=8)), "warning", "is near"),
+    "GGUF": (lambda p: with_index(p, base_model="a.gguf"), "warning", "dequantized from a GGUF"),
+    "pack": (lambda p: packed(p, 0.8), "warning", "a pack that retains 80% of its adapters'"),
+    "good pack": (lambda p: packed(p, 0.95), "warning", None),
+    "one adapter": (on_one, "warning", "close to a copy of it"),
+    "mixture": (lambda p: on_one(p, "mixture"), "warning", None),
+    "unlicensed": (unlicensed, "warning", "Not all of the adapters used state a license"),
+    "fitted": (fitted, "note", "Fitted on 60 rows for 4 steps: the mean probability of an output"),
+    "not fitted": (lambda p: fitted(p, steps=0), "note", "Fitting on 60 rows did not help"),
+    "uncounted": (fitted, "note", "were not counted. To count them on 16 other rows, add check=16"),
+    "one output": (lambda p: fitted(p, outputs=1), "warning", "have the same output"),
+    "worse fit": (lambda p: fitted(p, base=0.9), "warning", "the adapter is worse than the base"),
+    "fewer": (lambda p: trained(p, used_rows=80), "warning", "trained on 80 labeled rows, not 100"),
+    "enough": (trained, "warning", None),
+    "stopped": (lambda p: trained(p, interrupted=True), "warning", "interrupted after 9 steps"),
+    "checked": (lambda p: replace(p, check=check()), "note", "loss of the base model 2.000"),
+    "better": (lambda p: replace(p, check=check(1.4)), "warning", None),
+    "worse": (lambda p: replace(p, check=check(2.5)), "warning", "base model: do not use it as"),
+    "chat": (lambda p: replace(p, check=check(1.6)), "warning", "its own chat template: do not"),
+    "scaled": (
+        lambda p: replace(p, check=replace(check(), scale=0.5)), "warning", "scaled by 0.5 until"
+    ),
+}  # fmt: skip
+"""How a plan gets there, and a remark's level and words; None if there is none of this level."""
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_state_gets_its_remark_and_no_other_warning(planned: Plan, state: str) -> None:
+    reach, level, words = STATES[state]
+    reached = reach(unlicensed(planned, "mit"))
+    found = [str(r) for r in reached.remarks if r.level == level]
+    assert any(words in text for text in found) if words else not found
+    assert reached.verdict == reached.remarks[-1]
+    for state_of_far, little in (("far", True), ("far, to be measured", False)):
+        assert state != state_of_far or ("Expect little" in str(found)) is little
+
+
+def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown() -> None:
+    scaled, unscaled = read(PROMPTS, Bank.embedded), read(PROMPTS)
+    others = (Recipe(scale=0.7), Recipe(metric="js", coefficients="normalized"))
+    advice = "For outputs of a sentence or more, add scale=0.5."
+    plans = (scaled, unscaled, *map(scaled.with_recipe, others))
+    advised = [any(str(r).endswith(advice) for r in p.remarks) for p in plans]
+    assert advised == [True, False, False, False]
+
+
+# --- where remarks are shown ----------------------------------------------------------------------
+
+
+def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
+    planned: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = {level: Remark(level, f"A {level} <b>.") for level in ("note", "warning", "doubt")}
+    monkeypatch.setattr(of_plan, "_of_bank", lambda _: iter(new.values()))
+    caplog.set_level("INFO", "hf_lorameta")
+    log_remarks(planned.remarks, said=[planned.verdict])
+    assert caplog.messages == ["A note <b>.", "A warning <b>."]
+    assert "A warning &lt;b&gt;." in planned._repr_html_()
+    shown = {r["text"]: r["level"] for r in planned.to_dict()["remarks"]}
+    assert {remark.text: level for level, remark in new.items()}.items() <= shown.items()
+    folder = make_adapter(planned).save_pretrained(tmp_path / "a")
+    card = (folder / CARD_FILE).read_text()
+    assert "A warning &lt;b&gt;." in card.split("## Warnings")[1]
+    assert "A doubt &lt;b&gt;." in card.split("## Usage")[0]
+    assert "A note" not in card
+
+
+def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Path) -> None:
+    generation = make_adapter(planned)
+    for found in (None, check(), check(prompt=14)):
+        checked = replace(planned, check=found)
+        adapter = replace(generation, plan=checked)
+        folder = adapter.save_pretrained(tmp_path / f"{found and found.right}")
+        verdict = checked.verdict
+        card = (folder / CARD_FILE).read_text()
+        assert card.count(f"**{verdict.title}.** {verdict.reason}") == 1
+        assert checked.to_dict()["remarks"][-1] == verdict.to_dict()
+        assert verdict.text in checked._repr_html_()
+        assert verdict.text in str(checked)
+        assert (verdict.text in repr(adapter)) == (found is not None)
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "level", "winner"),
+    [
+        ({}, "likely", "the adapter answers best"),
+        ({"prompt": 15}, "unlikely", "3 examples in the prompt"),
+        ({"chat": 15}, "unlikely", "base model in its chat template"),
+        ({"most_frequent": 15}, "unlikely", "the most frequent answer for all rows"),
+        ({"base": 15}, "unlikely", "base model"),
+        ({"prompt": 10}, "unsure", "3 examples in the prompt"),
+        ({"prompt": 14}, "unsure", "3 examples in the prompt"),
+        ({"end": 0, "base": 0, "chat": 0, "prompt": 0, "most_frequent": 0}, "unsure", "no answer"),
+        ({"chat": None, "prompt": None}, "likely", "the adapter answers best"),
+    ],
+)
+def test_the_verdict_names_the_winner(right: Any, level: str, winner: str) -> None:
+    found = verdict_on(check(**right))
+    assert found.level == level
+    assert winner in found.title
+    assert f"on 16 rows: the adapter {right.get('end', 12)}, the base model" in found.reason
+    assert "None" not in found.reason
+
+
+IMAGE = {"bytes": b"", "path": "a.png"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "doubt"),
+    [
+        ([{"image": IMAGE, "text": f"a {n}", "label": "ab"[n % 2]} for n in range(9)], "images"),
+        ([{"question": f"{n} + {n}", "answer": f"{2 * n}"} for n in range(9)], "numbers"),
+        ([{"input": "a " * (n % 2), "output": "ab"[n % 2]} for n in range(12)], "are blank"),
+        (BARE, "what to do"),
+    ],
+)
+def test_data_that_may_not_hold_what_an_answer_needs_is_never_promised_help(
+    rows: Any, doubt: str
+) -> None:
+    columns = "input=text,output=next" if "next" in rows[0] else None
+    for found in (None, check()):
+        verdict = replace(read(rows, columns=columns), check=found).verdict
+        assert verdict.level == "unsure"
+        assert doubt in verdict.reason
+        assert ("the adapter 12" in verdict.reason) == (found is not None)
