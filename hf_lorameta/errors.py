@@ -38,7 +38,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from hf_lorameta.quoting import python_literal, shell_word
+from hf_lorameta.quoting import option_words, python_literal, shell
 
 
 def sanitize(name: str) -> str:
@@ -67,8 +67,6 @@ class Option:
 
 Advice: TypeAlias = str | Option
 
-_OPPOSITES = {"private": "public"}
-"""What a switch of a command that is off is called."""
 _NOT_IN_PYTHON = frozenset({
     "dask", "general_steps", "no_fit", "on", "push_to", "save_card", "targets",
 })  # fmt: skip
@@ -84,10 +82,8 @@ def as_flag(option: Option) -> str:
         >>> as_flag(Option("private", False))
         '--public'
     """
-    name = _OPPOSITES[option.name] if option.value is False else option.name
-    flag = f"--{name.replace('_', '-')}"
-    has_value = option.value is not None and not isinstance(option.value, bool)
-    return f"{flag} {shell_word(str(option.value))}" if has_value else flag
+    value = True if option.value is None else option.value
+    return shell(*option_words({option.name: value}))
 
 
 def command_line(option: Option) -> str:

@@ -7,7 +7,10 @@ code that is shown to be pasted is quoted here.
 import json
 import re
 import shlex
+from collections.abc import Mapping
 
+_OPPOSITES = {"private": "public"}
+"""What a switch is called that is off, if not ``no-…``."""
 _AS_THEY_ARE = " _./:,="
 """Characters besides letters and digits that are themselves wherever `shell_word` puts them."""
 
@@ -40,6 +43,38 @@ def shell(*words: str) -> str:
         "hf-lorameta plan --dataset 'my rows.csv'"
     """
     return " ".join(map(shell_word, words))
+
+
+def option_words(options: Mapping[str, object]) -> list[str]:
+    """Return options as words of a command.
+
+    Args:
+        options: by their names in Python. None and an empty text are left out; True and False are
+            those of a switch.
+
+    Example:
+        >>> option_words({"create_pr": True, "private": False, "max_size": 500, "split": None})
+        ['--create-pr', '--public', '--max-size', '500']
+    """
+    words = []
+    for name, value in options.items():
+        if value is None or value == "":
+            continue
+        name = _OPPOSITES.get(name, f"no_{name}") if value is False else name
+        words.append(f"--{name.replace('_', '-')}")
+        if not isinstance(value, bool):
+            words.append(str(value))
+    return words
+
+
+def command(*words: str, **options: object) -> str:
+    """Return a command of this package with options, see `option_words`.
+
+    Example:
+        >>> command("plan", "my rows.csv", top_k=3)
+        "hf-lorameta plan 'my rows.csv' --top-k 3"
+    """
+    return shell("hf-lorameta", *words, *option_words(options))
 
 
 def shell_file(text: str, name: str) -> str:

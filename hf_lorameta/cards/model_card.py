@@ -26,7 +26,7 @@ from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.quoting import shell, shell_word
+from hf_lorameta.quoting import option_words, shell, shell_word
 from hf_lorameta.recipe import Recipe
 
 CARD_FILE = "README.md"
@@ -211,7 +211,7 @@ def reproduce_command(card: CardData) -> list[str]:
         dataset = replace(dataset, id=None)
     revision = card.bank_revision if card.has_bank else card.base_revision
     options = generation_options(dataset, card.bank_id, recipe, revision, card.base_model)
-    command = ["hf-lorameta", "generate", *as_arguments(options | {"output": "my-adapter"})]
+    command = ["hf-lorameta", "generate", *option_words(options | {"output": "my-adapter"})]
     if recipe.rows_asked:
         return command
     return [*command, *(["--no-fit"] if recipe.is_default_method else []), "--no-check"]
@@ -247,15 +247,9 @@ def generation_options(
         "template": template and as_option(template),
         "base": base_model if named_base else None,
         "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
-        "base-revision" if bank == NO_BANK else "bank-revision": revision,
-        **{field.replace("_", "-"): value for field, value in settings.items()},
+        "base_revision" if bank == NO_BANK else "bank_revision": revision,
+        **settings,
     }
-
-
-def as_arguments(options: Mapping[str, object]) -> list[str]:
-    """Return options as arguments of a command; those without a value are left out."""
-    stated = {name: value for name, value in options.items() if value not in (None, "")}
-    return [word for name, value in stated.items() for word in (f"--{name}", str(value))]
 
 
 def _reproduce_lines(card: CardData) -> Markdown:

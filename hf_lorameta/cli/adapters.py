@@ -21,7 +21,6 @@ from hf_lorameta.cli.output import (
     LEGEND,
     emit,
     log,
-    push_command,
     report_pull_request,
     show_row,
     stage_bars,
@@ -94,6 +93,7 @@ def generate(
     """Generate an adapter folder in PEFT format; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import require_free_target
     from hf_lorameta.pipeline.generate import require_possible
+    from hf_lorameta.pipeline.publish import command_to_publish
 
     require_free_target(output, overwrite)
     with request.session() as session, stage_bars(quiet) as progress:
@@ -103,7 +103,7 @@ def generate(
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
-    _stop_if_interrupted(adapter, folder, push_command(folder))
+    _stop_if_interrupted(adapter, folder, command_to_publish(folder))
     data = {"folder": str(folder), "seconds": adapter.seconds, "rank": adapter.rank}
     emit(json, data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
 
@@ -198,7 +198,7 @@ def push(
                 export=export,
                 token=session.hub.token,
             )
-            command = command_to_publish(folder, target, replace=bool(target.replaces))
+            command = command_to_publish(folder, **target.options(bool(target.replaces)))
             _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
         deleted = stale_files(folder, target)
         url = None

@@ -26,6 +26,7 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.quoting import option_words
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import Settings
 
@@ -112,14 +113,11 @@ class TrainRequest:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Those of a job that does the same."""
-        words, values = list(self.tasks), {**vars(self), **self.chosen}
-        for option in _OPTIONS:
-            value = values[option.name]
-            if option.name not in _NOT_IN_A_JOB and value != option.default:
-                name = option.name.replace("_", "-")
-                switch = {True: [f"--{name}"], False: [f"--no-{name}"]}
-                words += switch[value] if isinstance(value, bool) else [f"--{name}", str(value)]
-        return tuple(words)
+        values = {**vars(self), **self.chosen}
+        options = {o.name: values[o.name] for o in _OPTIONS if o.name not in _NOT_IN_A_JOB}
+        changed = {o.name for o in _OPTIONS if values[o.name] != o.default}
+        given = {name: value for name, value in options.items() if name in changed}
+        return (*self.tasks, *option_words(given))
 
     def read_tasks(self) -> "tuple[Task, ...]":
         """Return the tasks that were named."""

@@ -15,7 +15,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log, push_command, stage_bars
+from hf_lorameta.cli.output import emit, log, stage_bars
 from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import MergeRecipe
 from hf_lorameta.tables import plural
@@ -64,6 +64,7 @@ def merge(
     """Merge LoRA adapters by weight, without the base model; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import require_free_target
     from hf_lorameta.pipeline.merge import merge as plan_merge
+    from hf_lorameta.pipeline.publish import command_to_publish
 
     weights = parse_weights(adapters)
     recipe = MergeRecipe.of(combine=combine, rank=rank, max_size=max_size, dtype=dtype)
@@ -73,7 +74,7 @@ def merge(
         folder = merged.save_pretrained(output, overwrite=overwrite, export=export, repo_id=repo_id)
     modules = plural(len(merged.layout), "module")
     log(quiet, f"Merged {plural(len(weights), 'adapter')} into {modules} of rank {merged.rank}")
-    log(quiet, f"To publish: {push_command(folder, repo_id)}")
+    log(quiet, f"To publish: {command_to_publish(folder, repo_id)}")
     data: dict[str, Any] = {
         "folder": str(folder),
         "modules": len(merged.layout),

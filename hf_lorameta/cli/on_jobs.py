@@ -9,7 +9,7 @@ import typer
 from hf_lorameta.cli.options import Request
 from hf_lorameta.cli.output import emit
 from hf_lorameta.errors import Option, UsageError
-from hf_lorameta.quoting import shell
+from hf_lorameta.quoting import option_words, shell
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -128,7 +128,7 @@ def _push_arguments(
         UsageError: dataset, bank or base model are on this machine.
     """
     from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
-    from hf_lorameta.cards.model_card import as_arguments, generation_options
+    from hf_lorameta.cards.model_card import generation_options
     from hf_lorameta.hub.repo import is_repo_id
 
     base, none = bank.index.base_model, bank.id == NO_BANK
@@ -145,16 +145,11 @@ def _push_arguments(
         )
     revision = bank.index.base_revision if none else bank.revision
     options = generation_options(dataset, bank.id, request.recipe, revision, base)
-    words = ["push", *as_arguments(options), "--repo-id", target.repo_id]
-    words.append("--private" if target.private else "--public")
-    flags = {
-        "--overwrite": bool(target.replaces),
-        "--create-pr": target.create_pr,
-        "--no-fit": request.no_fit,
-        "--no-check": request.no_check,
+    options |= {
+        **target.options(bool(target.replaces)),
+        "no_fit": request.no_fit or None,
+        "no_check": request.no_check or None,
+        "export": export,
+        "budget": request.budget,
     }
-    words += [flag for flag, given in flags.items() if given]
-    values = {"--export": export, "--budget": request.budget}
-    return words + [
-        word for name, value in values.items() if value is not None for word in (name, str(value))
-    ]
+    return ["push", *option_words(options)]

@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import typer
 
 from hf_lorameta.errors import command_line
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.quoting import shell_word
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import StageProgress
 
@@ -80,17 +78,6 @@ class LogHandler(logging.Handler):
             warn(text)
         else:
             _print_above_bars(printable(text))
-
-
-def push_command(folder: Path, repo_id: str | None = None) -> str:
-    """Return the command that publishes a folder.
-
-    Example:
-        >>> push_command(Path("my adapter"))
-        "hf-lorameta push --from 'my adapter' --repo-id user/name"
-    """
-    repo_id = repo_id or "user/name"
-    return f"hf-lorameta push --from {shell_word(str(folder))} --repo-id {shell_word(repo_id)}"
 
 
 def report_pull_request(create_pr: bool, url: str) -> None:

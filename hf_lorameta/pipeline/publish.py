@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.chart import CHART_FILE
@@ -42,7 +43,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     is_own_file,
     read_adapter,
 )
-from hf_lorameta.quoting import shell_word
+from hf_lorameta.quoting import command
 
 STAGING_FOLDER = "staging"
 
@@ -64,6 +65,15 @@ class Target:
     private: bool
     create_pr: bool
     replaces: tuple[str, ...]
+
+    def options(self, replace: bool) -> dict[str, Any]:
+        """Return the options of ``push`` for this repo, with consent to replace files or not."""
+        return {
+            "repo_id": self.repo_id,
+            "private": self.private,
+            "create_pr": self.create_pr or None,
+            "overwrite": (replace and not self.create_pr) or None,
+        }
 
 
 def default_repo_id(user: str, dataset: str, base_model: str) -> str:
@@ -258,8 +268,8 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
     except (LoraMetaError, OSError, KeyboardInterrupt) as error:
         # what was sent may have arrived
         arrived = isinstance(error, ConnectionLostError | OSError | KeyboardInterrupt)
-        command = command_to_publish(folder, target, replace=bool(target.replaces) or arrived)
-        resume = f"since the adapter is kept, resume with: {command}"
+        again = command_to_publish(folder, **target.options(bool(target.replaces) or arrived))
+        resume = f"since the adapter is kept, resume with: {again}"
         if isinstance(error, LoraMetaError):
             error.advise(resume)
         else:
@@ -267,19 +277,14 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
         raise
 
 
-def command_to_publish(folder: Path, target: Target, replace: bool) -> str:
-    """Return the command that publishes a finished folder, with consent to replace files or not.
+def command_to_publish(folder: Path, repo_id: str | None = None, **consent: object) -> str:
+    """Return the command that publishes a finished folder.
 
     Example:
-        >>> command_to_publish(Path("a"), Target("user/a", None, False, False, ()), replace=False)
-        'hf-lorameta push --from a --repo-id user/a --public'
+        >>> command_to_publish(Path("my adapter"))
+        "hf-lorameta push --from 'my adapter' --repo-id user/name"
     """
-    flags = " --private" if target.private else " --public"
-    if target.create_pr:
-        flags += " --create-pr"
-    elif replace:
-        flags += " --overwrite"
-    return f"hf-lorameta push --from {shell_word(str(folder))} --repo-id {target.repo_id}{flags}"
+    return command("push", **{"from": folder}, repo_id=repo_id or "user/name", **consent)
 
 
 def _staging_root() -> Path:

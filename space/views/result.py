@@ -1,6 +1,7 @@
 """Step 3: heading, answers, code, also for another base model. All texts are escaped."""
 
 import re
+from typing import Any
 
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.markdown import clean
@@ -115,7 +116,7 @@ def usage_markdown(
         ("#### Train it further on your rows, on your own machine", ""),
         (
             "bash",
-            f"{with_torch}\n{request.command('--train', str(TRAINING_ROWS), '-o', 'my-adapter')}",
+            f"{with_torch}\n{request.command(train=TRAINING_ROWS, output='my-adapter')}",
         ),
     ]
     return "\n\n".join(fenced(code, head) if code else head for head, code in parts)
@@ -131,14 +132,14 @@ def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings)
     """
     if plan.dataset.prompts_only:
         return render("result.no_other_base", plan=plan)
-    amount = ("--fit", FIT_ROWS) if holds_labels(plan) else ("--train", TRAINING_ROWS)
-    options = ("--base", "org/model", *map(str, amount))
+    amount = {"fit": FIT_ROWS} if holds_labels(plan) else {"train": TRAINING_ROWS}
+    options: dict[str, Any] = {"base": "org/model", **amount}
     install = install_command("eval", settings)
-    on_jobs = request.command(*options, "--on", "jobs", verb="push")
+    on_jobs = request.command("push", **options, on="jobs")
     return render(
         "result.other_base",
         plan=plan,
-        here=fenced(f"{install}\n{request.command(*options, '-o', 'my-adapter')}", "bash"),
+        here=fenced(f"{install}\n{request.command(**options, output='my-adapter')}", "bash"),
         on_jobs=fenced(on_jobs, "bash") if request.dataset else "",
     )
 

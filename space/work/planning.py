@@ -25,7 +25,7 @@ from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.quoting import shell
+from hf_lorameta.quoting import command
 from hf_lorameta.recipe import Recipe
 from limits.kept import Rows
 from work.jobs import Job, SpaceError
@@ -85,14 +85,14 @@ class DatasetRequest:
         values = {name: getattr(self, name) for name in CHOICES}
         return {name: str(value) for name, value in values.items() if value}
 
-    def command(self, *options: str, verb: str = "generate") -> str:
+    def command(self, verb: str = "generate", **options: object) -> str:
         """Return the command that generates an adapter for this dataset in a terminal."""
         name = f"./{self.name}" if self.name.startswith("-") else self.name  # else an option
-        words = ["hf-lorameta", verb, name]
-        for option, value in self.chosen.items():
-            is_prompt = option in ("instruction", "template")
-            words += [f"--{option}", as_option(value) if is_prompt else value]
-        return shell(*words, *options)
+        chosen = {
+            key: as_option(value) if key in ("instruction", "template") else value
+            for key, value in self.chosen.items()
+        }
+        return command(verb, name, **chosen, **options)
 
 
 def fitting(request: DatasetRequest) -> DatasetRequest:

@@ -124,7 +124,7 @@ def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
     request = DatasetRequest(
         "u/d", None, "en", "test", columns, "Sort it.", "{instruction}\n{input}"
     )
-    words = shlex.split(request.command("--train", "16"))
+    words = shlex.split(request.command(train=16))
     options = dict(zip(words[3::2], words[4::2], strict=True))
     assert words[:3] == ["hf-lorameta", "generate", "u/d"]
     assert options == {
@@ -477,7 +477,7 @@ def test_the_commands_for_another_base_model_fit_the_data(guest_book: Plan) -> N
     request, of = DatasetRequest("u/d", columns=columns), settings.Settings()
     here, job = other_base_commands(guest_book, request)
     base = ["--columns", "input=my text,output=label", "--base", "org/model", "--fit", "300"]
-    assert here == ["hf-lorameta", "generate", "u/d", *base, "-o", "my-adapter"]
+    assert here == ["hf-lorameta", "generate", "u/d", *base, "--output", "my-adapter"]
     assert job == ["hf-lorameta", "push", "u/d", *base, "--on", "jobs"]
     no_labels = replace(guest_book, output_counts=None)
     assert other_base_commands(no_labels, request)[0][-4:-2] == ["--train", "100"]
