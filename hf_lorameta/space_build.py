@@ -21,7 +21,7 @@ from typing import NamedTuple
 from huggingface_hub import RepoCard
 
 from hf_lorameta._version import __version__
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.bank import Bank, refuse_revision
 from hf_lorameta.bank.open_bank import embedded_for, open_bank
 from hf_lorameta.environment import DISTRIBUTION, pip_install
 from hf_lorameta.errors import Option, UsageError
@@ -78,12 +78,10 @@ def build_space(
     if bank is not None:
         opened = open_bank(Bank.from_hub(bank, revision=revision, hub=hub), base)
         files |= _for_bank(files["README.md"], opened)
-    elif revision is not None:
-        raise UsageError(
-            f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
-        )
-    elif base is not None:
-        files |= _for_bank(files["README.md"], _embedded(base))
+    else:
+        refuse_revision(revision)
+        if base is not None:
+            files |= _for_bank(files["README.md"], _embedded(base))
     files = {WHEEL: _wheel(pages, package)} | files  # first, since it marks a folder as a build
     _clear(folder, files)
     for name, content in files.items():

@@ -68,6 +68,14 @@ EMBEDDED = {
 _OPENING_THREADS = 4
 
 
+def refuse_revision(revision: str | None) -> None:
+    """Raise `UsageError` if a revision is given for a bank that is in no repo."""
+    if revision is not None:
+        raise UsageError(
+            f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
+        )
+
+
 class Bank:
     """An opened bank.
 
@@ -136,14 +144,9 @@ class Bank:
         """
         name = name or os.environ.get(BANK_VARIABLE) or None
         folder = Path(name).expanduser() if name else None
-        if revision is not None and (folder is None or folder.is_dir()):
-            raise UsageError(
-                f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
-            )
-        if folder is None:
-            return cls.embedded()
-        if folder.is_dir():
-            return cls(folder)
+        if folder is None or folder.is_dir():
+            refuse_revision(revision)
+            return cls(folder) if folder else cls.embedded()
         if len(folder.parts) != 2 or folder.is_absolute():
             raise BankError(
                 f"{name} is neither a folder nor a Hub id of the form user/bank",

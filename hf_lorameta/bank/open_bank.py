@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hf_lorameta.bank.bank import EMBEDDED, Bank
+from hf_lorameta.bank.bank import EMBEDDED, Bank, refuse_revision
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.errors import BankError, Option, UsageError
 from hf_lorameta.hub.base_model_info import BaseModelInfo
@@ -45,10 +45,8 @@ def open_bank(
         raise UsageError(
             "without a bank, the base model has to be named", hint=Option("base", SMOLLM2)
         )
-    if revision is not None and (bank == NO_BANK or isinstance(bank, Bank)):
-        raise UsageError(
-            f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
-        )
+    if bank == NO_BANK or isinstance(bank, Bank):
+        refuse_revision(revision)
     found = None if bank == NO_BANK else _bank_for(bank, base, revision, hub)
     if found is None:
         return Bank.empty(BaseModelInfo.find(str(base), hub, base_revision))

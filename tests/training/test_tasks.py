@@ -57,8 +57,9 @@ def test_the_template_chat_of_a_manifest_is_that_of_the_base_model(tmp_path: Pat
     )
     source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<model>"
     folder = base(tmp_path / "base", source, starts=False)
-    tasks = in_chat_form(read_tasks([manifest]), folder, folder / "tokenizer.json")
-    assert [task.template for task in tasks] == ["<user>{prompt}<model>", None]
+    tasks, form = in_chat_form(read_tasks([manifest]), folder, folder / "tokenizer.json")
+    assert form == "<user>{prompt}<model>"
+    assert [task.template for task in tasks] == [form, None]
 
 
 def test_a_template_is_that_of_all_tasks_without_their_own(tmp_path: Path) -> None:

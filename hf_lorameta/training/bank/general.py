@@ -28,8 +28,8 @@ from hf_lorameta.training.bank.one_task import (
     OpenTask,
     TrainingJob,
     digest_of_key,
-    license_now,
     open_task,
+    stated_of,
 )
 from hf_lorameta.training.bank.runs import TaskRows, general_run
 from hf_lorameta.training.bank.tasks import Task
@@ -128,12 +128,9 @@ def _output_length(tasks: Sequence[TaskRows]) -> float:
 
 def _general_task(task: Task, license_: str | None) -> GeneralTask:
     """Return what the index states of a task; `license_` is that on the card of a Hub dataset."""
-    return GeneralTask(
-        name=task.entry_name,
-        source=task.source,
-        source_revision=task.source_revision,
-        license=license_now(task, license_),
-    )
+    stated = stated_of(task, license_)
+    fields = {name: stated[name] for name in ("source", "source_revision", "license")}
+    return GeneralTask(name=task.entry_name, **fields)
 
 
 def may_have_prior(job: TrainingJob) -> bool:

@@ -164,17 +164,28 @@ def open_task(
         "split": dataset.split,
         "columns": dataset.columns,
         "dataset_revision": dataset.revision,
-        "license": task.license or dataset.license,
-        "private": _is_private(task, dataset.private),
+        **stated_of(task, dataset.license, dataset.private),
     }
     encode = partial(encode_rows, evaluator, settings.max_length)
     encoded = TaskRows(task.name, encode(rows), encode(held), digest_of_key(key))
     return OpenTask(task, key, profile, encoded, facts)
 
 
-def _is_private(task: Task, private: bool) -> bool:
-    """Whether an entry is private: a local file with a stated license is not."""
-    return private and not (task.is_local and task.license)
+def stated_of(task: Task, license: str | None, private: bool = False) -> dict[str, Any]:
+    """Return what the index states of a task that its adapter does not depend on.
+
+    Args:
+        task: the task; a local one is not private if it states a license.
+        license: on the card of a dataset on the Hub, which counts if the task states none.
+        private: whether the dataset is.
+    """
+    return {
+        "license": task.license if task.is_local else task.license or license,
+        "private": private and not (task.is_local and task.license),
+        "source": task.source,
+        "source_revision": task.source_revision,
+        "title": task.title,
+    }
 
 
 def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
@@ -207,9 +218,6 @@ def store_adapter(
         rank=settings.rank,
         scaling=1.0,
         rows=opened.profile.rows,
-        source=task.source,
-        source_revision=task.source_revision,
-        title=task.title,
         size=weights.stat().st_size,
         sha256=sha256(weights),
         **opened.facts,
@@ -226,7 +234,7 @@ def digest_of_key(key: Mapping[str, object]) -> str:
 def finished_adapter(task: Task, job: TrainingJob) -> IndexEntry | None:
     """Return the entry of a task that an earlier run has trained with the same key.
 
-    License, source and title are those that are stated now; the adapter does not depend on them.
+    License, source and title are those that are stated now.
     """
     if not (job.folder / adapter_path(task.entry_name)).exists():
         return None
@@ -237,16 +245,5 @@ def finished_adapter(task: Task, job: TrainingJob) -> IndexEntry | None:
     entry = finished_entry(job.folder, task.entry_name, key)
     if entry is None:
         return None
-    stated = {
-        "source": task.source,
-        "source_revision": task.source_revision,
-        "title": task.title,
-        "license": license_now(task, entry.license),
-        "private": _is_private(task, task.is_local or entry.private),
-    }
+    stated = stated_of(task, entry.license, task.is_local or entry.private)
     return entry.model_copy(update=stated)
-
-
-def license_now(task: Task, earlier: str | None) -> str | None:
-    """Return the license that a task states now, else that on the card of a Hub dataset."""
-    return task.license if task.is_local else task.license or earlier

@@ -228,7 +228,9 @@ def _text(facts: Mapping[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def in_chat_form(tasks: Sequence[Task], base: Path, tokenizer: Path) -> list[Task]:
+def in_chat_form(
+    tasks: Sequence[Task], base: Path, tokenizer: Path
+) -> tuple[list[Task], str | None]:
     """Return tasks with the chat template of the base model in place of the template ``chat``.
 
     Args:
@@ -236,21 +238,20 @@ def in_chat_form(tasks: Sequence[Task], base: Path, tokenizer: Path) -> list[Tas
         base: folder of the base model.
         tokenizer: its ``tokenizer.json``.
 
+    Returns:
+        The tasks, and the template with ``{prompt}``; None if the base model has none.
+
     Raises:
         UsageError: a task asks for it, and the base model has none.
     """
-    if all(task.template != CHAT for task in tasks):
-        return list(tasks)
-    form = chat_form(str(base), tokenizer)
-    return [replace(task, template=form) if task.template == CHAT else task for task in tasks]
-
-
-def chat_of(base: Path, tokenizer: Path) -> str | None:
-    """Return the chat template of a base model, with ``{prompt}``; None if it has none."""
     try:
-        return chat_form(str(base), tokenizer)
+        form = chat_form(str(base), tokenizer)
     except UsageError:
-        return None
+        if any(task.template == CHAT for task in tasks):
+            raise
+        return list(tasks), None
+    in_form = (replace(t, template=form) if t.template == CHAT else t for t in tasks)
+    return list(in_form), form
 
 
 def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
