@@ -6,14 +6,17 @@ and streams the task's progress and results.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import gradio as gr
+from starlette.concurrency import iterate_in_threadpool
 
 from components import Components
-from limits.places import note_caller
+from limits.callers import Call
+from limits.lines import FullError
+from limits.lines import Line as WaitingLine
 from settings import Settings
 from views.blocks import error_html, note, progress_html
 from views.plan import verdict_html
@@ -82,7 +85,35 @@ class Actions:
         visit.begin(Task(line, Job(self.settings.time_limit), work, problem, restores, asked))
         return self._running(visit) | {problem: ""}
 
-    def run(self, visit: Visit, line: Line) -> Iterator[Updates]:
+    async def run_in_turn(
+        self, visit: Visit, name: Line, line: WaitingLine, call: Call
+    ) -> AsyncIterator[Updates]:
+        """Run the task that waits in a line once its turn comes; yield its place before.
+
+        Raises:
+            gr.Error: it gets no place.
+        """
+        task, progress = visit.task, self.components.progress
+        try:
+            async with line.place_of(call) as place:
+                async for number in line.turn(place, lambda: call.wanted and visit.task is task):
+                    text = f"Waiting: place {number} in the line"
+                    yield self.nothing(visit) | {progress: progress_html(text)}
+                if place.began is None:  # canceled, replaced, or left
+                    yield self.settle(visit)
+                    return
+                running = self.run(visit, name, call)
+                try:
+                    async for updates in iterate_in_threadpool(running):
+                        yield updates
+                finally:
+                    running.close()
+        except FullError as error:
+            raise gr.Error(str(error), visible=False, print_exception=False) from None
+
+    def run(
+        self, visit: Visit, line: Line, call: Call | None = None
+    ) -> Generator[Updates, None, None]:
         """Run the task that waits in a line; yield its progress and results.
 
         Answers may reach a page in another order, so it is told what runs at the start and at the
@@ -92,7 +123,7 @@ class Actions:
         if task is None:
             yield self.settle(visit)
             return
-        note_caller(task.job)
+        task.job.call = call or task.job.call
         updates: Updates = {}
         try:
             yield self._shown(visit, task, lambda: self._running(visit))

@@ -201,7 +201,7 @@ class DatasetActions(AdapterActions):
         self, visit: Visit, source: Source, request: DatasetRequest, job: Job
     ) -> Updates:
         visit.source, visit.request, problem = source, request, source.preview.problem
-        visit.keep(job.address)
+        visit.keep(job.call.address)
         form = columns_form(source, visit.dataset_number, request)
         status = ""
         if problem and not request.columns:
@@ -213,7 +213,7 @@ class DatasetActions(AdapterActions):
         self, visit: Visit, result: PlanResult, request: DatasetRequest, job: Job
     ) -> Updates:
         visit.plan_result = with_recipe(result, visit.recipe or Recipe())
-        visit.keep(job.address)
+        visit.keep(job.call.address)
         instruction, template = _shown_prompt(result, request)
         plan = visit.plan_result.plan
         return {

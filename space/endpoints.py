@@ -1,13 +1,14 @@
 """The endpoints /plan, /generate and /push; /plan is also an MCP tool."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
 import gradio as gr
+from starlette.concurrency import run_in_threadpool
 
 from forms.inputs import OPTIONS, credential_of, recipe_of
 from hf_lorameta import errors
@@ -16,9 +17,10 @@ from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.recipe import REGISTRIES, Recipe
-from limits.places import note_caller
+from limits.callers import call_of
+from limits.lines import FullError, Line
 from limits.uploads import used
-from settings import Settings, line_limits
+from settings import Settings
 from views.blocks import advice, message_of
 from work.generating import Destination, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
@@ -30,23 +32,24 @@ _INPUTS = (*_TEXTS, "file", *OPTIONS, "repo_id", "visibility", "overwrite")
 MCP_TOOL = "plan"
 
 
-def add_endpoints(bank: Bank, settings: Settings) -> None:
+def add_endpoints(bank: Bank, settings: Settings, lines: Mapping[str, Line]) -> None:
     """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page.
 
-    They wait in lines of their own in Gradio's queue.
+    They wait in lines of their own.
     """
-    endpoints = Endpoints(bank, settings)
+    endpoints = Endpoints(bank, settings, lines)
     with gr.Row(visible=False):
         inputs, target = _inputs(), _target()
         result, archive = gr.JSON(label="result"), gr.File(label="adapter")
         trigger = gr.Button()
-    lines = line_limits(settings)
-    for name, function, given, outputs, line in (
-        (MCP_TOOL, endpoints.plan, inputs, result, "api-plan"),
-        ("generate", endpoints.generate, inputs, [archive, result], "api-adapter"),
-        ("push", endpoints.push, inputs | target, result, "api-adapter"),
+    for name, function, given, outputs in (
+        (MCP_TOOL, endpoints.plan, inputs, result),
+        ("generate", endpoints.generate, inputs, [archive, result]),
+        ("push", endpoints.push, inputs | target, result),
     ):
-        trigger.click(function, None, outputs, inputs_kwargs=given, api_name=name, **lines[line])
+        trigger.click(
+            function, None, outputs, inputs_kwargs=given, api_name=name, concurrency_limit=None
+        )
 
 
 def _inputs() -> dict[str, Any]:
@@ -78,9 +81,9 @@ def _naming_inputs(function: F) -> F:
 
     The docstring describes them.
     """
-    itself, token, _ = inspect.signature(function).parameters.values()
+    itself, request, token, _ = inspect.signature(function).parameters.values()
     named = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in _INPUTS]
-    function.__signature__ = Signature([itself, token, *named])  # type: ignore[attr-defined]
+    function.__signature__ = Signature([itself, request, token, *named])  # type: ignore[attr-defined]
     return function
 
 
@@ -90,13 +93,16 @@ class Endpoints:
     Args:
         bank: its adapters are combined.
         settings: limits.
+        lines: in which calls wait.
     """
 
-    def __init__(self, bank: Bank, settings: Settings) -> None:
-        self._bank, self._settings = bank, settings
+    def __init__(self, bank: Bank, settings: Settings, lines: Mapping[str, Line]) -> None:
+        self._bank, self._settings, self._lines = bank, settings, lines
 
     @_naming_inputs
-    def plan(self, oauth_token: gr.OAuthToken | None, **inputs: Any) -> dict[str, Any]:
+    async def plan(
+        self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
+    ) -> dict[str, Any]:
         """Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
 
         Reads the dataset's rows, changes nothing, writes nothing.
@@ -117,22 +123,23 @@ class Endpoints:
             rank: of the adapter; 0 for the default.
         """
         credential = credential_of(oauth_token, self._settings)
-        with self._job() as job:
-            return self._plan(inputs, credential, job).plan.to_dict()
+        async with self._job("api-plan", request) as job:
+            result = await run_in_threadpool(self._plan, inputs, credential, job)
+            return result.plan.to_dict()
 
     @_naming_inputs
-    def generate(
-        self, oauth_token: gr.OAuthToken | None, **inputs: Any
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    async def generate(
+        self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Generate a LoRA adapter for a dataset, without training.
 
         Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
         published. The arguments are those of /plan.
         """
         credential = credential_of(oauth_token, self._settings)
-        with self._job() as job:
-            result = self._plan(inputs, credential, job)
-            adapter = make_adapter(result, job)
+        async with self._job("api-adapter", request) as job:
+            result = await run_in_threadpool(self._plan, inputs, credential, job)
+            adapter = await run_in_threadpool(make_adapter, result, job)
         try:
             yield (
                 str(adapter.archive),
@@ -142,7 +149,9 @@ class Endpoints:
             adapter.discard()  # Gradio has copied the archive
 
     @_naming_inputs
-    def push(self, oauth_token: gr.OAuthToken | None, **inputs: Any) -> dict[str, Any]:
+    async def push(
+        self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
+    ) -> dict[str, Any]:
         """Generate a LoRA adapter for a dataset and publish it in one commit.
 
         Needs ``oauth_token``. The other arguments are those of /plan.
@@ -155,11 +164,12 @@ class Endpoints:
         credential = credential_of(oauth_token, self._settings)
         private = {"public": False, "private": True}.get(inputs["visibility"] or "")
         destination = Destination(inputs["repo_id"] or None, private, inputs["overwrite"])
-        with self._job() as job:
+        async with self._job("api-adapter", request) as job:
             if credential is False:
                 raise SpaceError("Publishing needs an account: pass oauth_token")
-            result = self._plan(inputs, credential, job)
-            return asdict(publish(result, None, destination, credential, job))
+            result = await run_in_threadpool(self._plan, inputs, credential, job)
+            made = (result, None, destination, credential, job)
+            return asdict(await run_in_threadpool(publish, *made))
 
     def _plan(self, inputs: dict[str, Any], credential: Token, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
@@ -170,13 +180,23 @@ class Endpoints:
         del kept  # and with it the file
         return result
 
-    @contextmanager
-    def _job(self) -> Iterator[Job]:
-        """Run a job that ends if the caller leaves; convert an error to one that Gradio sends."""
-        job = Job(self._settings.time_limit)
-        note_caller(job)
+    @asynccontextmanager
+    async def _job(self, name: str, request: gr.Request) -> AsyncIterator[Job]:
+        """Wait in a line, and run a job that ends if the caller leaves.
+
+        Errors become those that Gradio sends.
+        """
+        call, line = call_of(request), self._lines[name]
         try:
-            yield job
+            async with line.place_of(call) as place:
+                async for _ in line.turn(place, lambda: call.wanted):
+                    pass
+                job = Job(self._settings.time_limit)
+                job.call = call
+                job.check()
+                yield job
+        except FullError as error:
+            raise gr.Error(str(error), print_exception=False) from None
         except Canceled:
             raise gr.Error("The caller has left", print_exception=False) from None
         except Exception as error:  # noqa: BLE001 - shown as a message

@@ -23,17 +23,6 @@
     }
   }
 
-  // Gradio states the place in its queue, in a text that is hidden
-  function showPlace() {
-    const queue = document.querySelector("#lm-work [data-testid=status-tracker]")?.textContent;
-    const place = queue?.match(/queue: (\d+)\//)?.[1];
-    const shown = document.querySelector("#lm-work .lm-progress");
-    if (!place || !/^(Starting|Waiting)/.test(shown?.dataset.progress)) return;
-    const text = `Waiting: place ${place} in the line`;
-    if (shown.dataset.progress === text) return;
-    shown.dataset.progress = shown.querySelector("p").firstChild.textContent = text;
-  }
-
   // A new result takes the focus; a control that disappears with the focus hands it on
   function moveFocus() {
     const heading = document.querySelector("[data-focus]");
@@ -89,7 +78,6 @@
     scheduled = true;
     setTimeout(() => {
       scheduled = false;
-      showPlace();
       announceChanges();
       moveFocus();
       updateAddress();

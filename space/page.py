@@ -1,7 +1,7 @@
 """The page: its components, and the action that each event calls."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,7 +9,9 @@ import gradio as gr
 from components import FILLED, TITLE, Components, account_html
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
-from settings import Settings, line_limits
+from limits.callers import call_of
+from limits.lines import Line as WaitingLine
+from settings import Settings
 from work.bank_loader import BankLoader
 from work.jobs import Updates
 from work.visit import Line, Visit
@@ -29,17 +31,19 @@ _PRIVATE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def build_page(settings: Settings, bank_loader: BankLoader) -> Any:
-    """Return the `gr.Blocks` of the page and the endpoints."""
+def build_page(
+    settings: Settings, bank_loader: BankLoader, lines: Mapping[str, WaitingLine]
+) -> Any:
+    """Return the `gr.Blocks` of the page and the endpoints, whose requests wait in lines."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         components = Components(settings, bank_loader.bank)
-        Wiring(DatasetActions(components, bank_loader, settings)).connect()
+        Wiring(DatasetActions(components, bank_loader, settings), lines).connect()
 
         def show_account(profile: gr.OAuthProfile | None) -> str:
             return account_html(profile, settings)
 
         blocks.load(show_account, None, components.account, **_PRIVATE)
-        add_endpoints(bank_loader.bank, settings)
+        add_endpoints(bank_loader.bank, settings, lines)
     for event in blocks.fns.values():
         if event.api_name == "_check_login_status":  # of gr.LoginButton
             event.api_visibility = "private"
@@ -51,11 +55,12 @@ class Wiring:
 
     Args:
         actions: all of them, and the widgets.
+        lines: in which requests wait.
     """
 
-    def __init__(self, actions: DatasetActions) -> None:
+    def __init__(self, actions: DatasetActions, lines: Mapping[str, WaitingLine]) -> None:
         self._actions, self._components = actions, actions.components
-        self._lines = line_limits(actions.settings)
+        self._lines = lines
         self._at_once = _PRIVATE | {"outputs": actions.components.all}
 
     def connect(self) -> None:
@@ -93,10 +98,7 @@ class Wiring:
     def _request(
         self, trigger: Any, action: Callable[..., Updates], line: Line, inputs: Sequence[Any] = ()
     ) -> Any:
-        """Have an action put a task in line, which then waits in Gradio's queue.
-
-        If it gets no place there, or loses it, it asks once more.
-        """
+        """Have an action put a task in line; if it gets no place there, it asks once more."""
         c, actions = self._components, self._actions
         first = self._wait_after(self._ask(trigger, action, inputs), line)
         said = first.failure(actions.ask_again, c.visit, **self._at_once)
@@ -105,14 +107,15 @@ class Wiring:
         return first
 
     def _wait_after(self, event: Any, line: Line) -> Any:
-        """Have the task that an event has put in line wait in Gradio's queue."""
-        c, actions = self._components, self._actions
+        """Have the task that an event has put in line wait for its turn, and run."""
+        c, actions, places = self._components, self._actions, self._lines[line]
 
-        def run(visit: Visit) -> Iterator[Updates]:
-            yield from actions.run(visit, line)
+        async def run(visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
+            async for updates in actions.run_in_turn(visit, line, places, call_of(request)):
+                yield updates
 
         return event.then(
-            run, c.visit, c.all, **self._lines[line], trigger_mode="multiple",
+            run, c.visit, c.all, concurrency_limit=None, trigger_mode="multiple",
             show_progress="minimal", show_progress_on=c.progress, api_visibility="private",
         )  # fmt: skip
 

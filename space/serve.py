@@ -14,14 +14,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from endpoints import MCP_TOOL
 from hf_lorameta.errors import LoraMetaError
+from limits.lines import make_lines
 from limits.own_machine import OwnMachine
-from limits.places import FairQueue
 from limits.requests import VisitorLimits
 from page import build_page
 from settings import Settings
 from work.bank_loader import BankLoader
 
 FOLDER = Path(__file__).parent
+_THREADS = 64
+"""For requests that are answered or run."""
 _SYSTEM = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 THEME = gr.themes.Base(
@@ -76,9 +78,9 @@ def serve(settings: Settings) -> None:
         bank_loader = BankLoader(settings)
     except LoraMetaError as error:
         raise SystemExit(f"The bank of this Space cannot be used: {error}") from None
-    blocks = build_page(settings, bank_loader)
-    blocks.queue(api_open=False, default_concurrency_limit=8)
-    blocks._queue = FairQueue(settings.queue, blocks._queue)
+    lines = make_lines(settings)
+    blocks = build_page(settings, bank_loader, lines)
+    blocks.queue(api_open=False)
     max_upload = settings.max_upload_mb * 1_000_000
     on_hub = settings.space_id is not None
     middleware = [Middleware(_security_headers)]
@@ -94,6 +96,7 @@ def serve(settings: Settings) -> None:
         run_history=False,
         ssr_mode=False,
         max_file_size=max_upload,
+        max_threads=len(lines) * settings.queue + _THREADS,  # those that wait count as well
         app_kwargs={"middleware": middleware},
         mcp_server=True,
         prevent_thread_lock=True,

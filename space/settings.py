@@ -83,21 +83,6 @@ def install_command(extra: str, settings: Settings) -> str:
     return shell("pip", "install", requirement)
 
 
-def line_limits(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return, for each line of Gradio's queue, the settings of an event that waits in it.
-
-    Programs wait in lines of their own, so that none of their requests delays the page's.
-    """
-    running = {
-        "plan": 4, "adapter": settings.concurrency, "model": 1, "test": 1, "api-plan": 2,
-        "api-adapter": 1,
-    }  # fmt: skip
-    return {
-        line: {"concurrency_id": line, "concurrency_limit": limit}
-        for line, limit in running.items()
-    }
-
-
 def _build_defaults() -> dict[str, str]:
     """Return what ``hf-lorameta space build --bank`` stored; variables override it."""
     path = Path(__file__).parent / "defaults.json"

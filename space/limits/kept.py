@@ -4,11 +4,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import ReferenceType, ref
-
-if TYPE_CHECKING:
-    from work.visit import Visit
 
 OF_ADDRESS, IN_ALL = 50_000_000, 500_000_000
 """Bytes that visits of an address, and all together, keep; they last an hour otherwise."""
@@ -48,6 +45,16 @@ class Rows(Sequence[tuple[str, str]]):
         return first, second
 
 
+class Visit(Protocol):
+    """What keeps a plan."""
+
+    key: str
+    lock: threading.RLock
+
+    def forget_plan(self) -> None:
+        """Drop it."""
+
+
 class Kept:
     """The visits that keep a plan; too much of an address or in all, and the oldest forget theirs.
 
@@ -58,7 +65,7 @@ class Kept:
         self._lock = threading.Lock()
         self._visits: dict[str, tuple[ReferenceType[Visit], str, int]] = {}  # the oldest first
 
-    def keep(self, visit: "Visit", address: str, size: int) -> None:
+    def keep(self, visit: Visit, address: str, size: int) -> None:
         """Count what a visit keeps, instead of what it kept before, and make room for it."""
         with self._lock:
             living = {k: v for k, v in self._visits.items() if v[0]() and k != visit.key}

@@ -7,13 +7,14 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 from weakref import WeakValueDictionary
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limits.addresses import note_address
+from limits.callers import Call, Stream, find_address, note_call
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
 
@@ -40,7 +41,7 @@ AT_ONCE: dict[Kind, int] = {"request": 8, "tool": 8, "stream": 64, "upload": 2}
 FILES_AT_ONCE = 8
 """Files of the page that are sent to an address; others wait, since a page asks for a hundred."""
 CROWDED = 24
-"""Requests of all addresses at once, from which on each may have one; Gradio has 40 threads."""
+"""Requests of all addresses at once, from which on each may have one, so that threads are left."""
 _BUSY = "Too many requests from your address at once. Try again in a minute."
 _LONG = f"The request is longer than {BODY_BYTES:,} bytes."
 _URL = "A file has to be uploaded: this Space fetches none from another address."
@@ -93,6 +94,7 @@ class VisitorLimits:
         self._open: Counter[tuple[str, Kind]] = Counter()
         self._files: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._sessions: dict[str, None] = {}  # the oldest first
+        self._streams: WeakValueDictionary[str, Stream] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request within the limits; answer others with a sentence."""
@@ -101,7 +103,7 @@ class VisitorLimits:
             return
         incoming = _Incoming(receive)
         try:
-            address = note_address(scope, on_hub=self._on_hub)
+            address = find_address(scope, on_hub=self._on_hub)
             kind = kind_of(scope)
             if kind is None:
                 raise RefusedError(404, "Not found.")
@@ -112,8 +114,11 @@ class VisitorLimits:
                     await self._app(scope, incoming.receive, send)
                 elif scope["method"] == "POST":
                     body = await _body(scope, incoming.receive)
-                    self._count_body(address, kind, body)
-                    await self._app(scope, _replayed(body, receive), send)
+                    session = self._count_body(address, kind, body)
+                    answering = self._noting_call(scope, address, session, send)
+                    await self._app(scope, _replayed(body, receive), answering)
+                elif kind == "stream":
+                    await self._watch(scope, receive, send)
                 elif kind == "file":
                     async with self._files.setdefault(address, asyncio.Semaphore(FILES_AT_ONCE)):
                         await self._app(scope, receive, send)
@@ -136,16 +141,51 @@ class VisitorLimits:
         if not self._buckets.setdefault(address, Bucket(BURST, now)).take(now, cost):
             raise RefusedError(429, _BUSY)
 
-    def _count_body(self, address: str, kind: Kind, body: bytes) -> None:
-        """Count a body as the further requests that it is worth, and check it."""
+    def _noting_call(self, scope: Scope, address: str, session: str | None, send: Send) -> Send:
+        """Note who calls, and return a function that notes the answer's stream and sends it."""
+        stream = self._streams.get(session or "") or Stream()
+        if session:
+            self._streams[session] = stream
+        note_call(scope, Call(address, stream))
+
+        async def note_event(message: Message) -> None:
+            if not session and message["type"] == "http.response.body":
+                with suppress(ValueError, KeyError, TypeError):
+                    self._streams[str(json.loads(message["body"])["event_id"])] = stream
+            await send(message)
+
+        return note_event
+
+    async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request for a stream; note if its caller leaves before the end."""
+        named = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash")
+        name, ended = named[0] if named else scope["path"].rpartition("/")[2], False
+
+        async def note_end(message: Message) -> None:
+            nonlocal ended
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
+        async def note_leaving() -> Message:
+            message = await receive()
+            left = message["type"] == "http.disconnect" and not ended
+            if left and (stream := self._streams.pop(name, None)):
+                stream.left = True
+            return message
+
+        await self._app(scope, note_leaving, note_end)
+
+    def _count_body(self, address: str, kind: Kind, body: bytes) -> str | None:
+        """Count a body as the further requests that it is worth; check it, return its session."""
         self._count(address, kind, len(body) // _BYTES_OF_REQUEST)
         session = _checked(body)
         if session is None or session in self._sessions:
-            return
+            return session
         self._count(address, kind, _NEW_SESSION)
         self._sessions[session] = None
         if len(self._sessions) > _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
+        return session
 
     def _count_upload(self, scope: Scope, address: str) -> None:
         """Count an upload by its announced length."""

@@ -70,7 +70,7 @@ class Adapter:
         except BaseException:
             self.discard()
             raise
-        ADAPTERS.add(job.address, self.archive.stat().st_size)
+        ADAPTERS.add(job.call.address, self.archive.stat().st_size)
         self.generation = replace(self.generation, pairs=())
         return self
 
@@ -134,7 +134,7 @@ def make_adapter(result: PlanResult, job: Job) -> Adapter:
     Raises:
         SpaceError: the visitor has made as many as one may.
     """
-    ADAPTERS.check(job.address)
+    ADAPTERS.check(job.call.address)
     text = f"Combining {plural(len(result.plan.neighbors()), 'adapter')}"
     job.report(text)
     generation = combine(

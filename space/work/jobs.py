@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_lorameta.errors import LoraMetaError
+from limits.callers import Call
 
 Updates = dict[Any, Any]
 """New values or properties by component of the page."""
@@ -55,15 +56,13 @@ class Job:
         time_limit: seconds that the work may take; time in Gradio's queue does not count.
 
     Attributes:
-        address: of the visitor; empty if unknown.
-        wanted: whether the visitor still waits; the job ends if not.
+        call: who asked for it; the job ends if they leave.
         committed: whether the work has begun what cannot be undone.
     """
 
     def __init__(self, time_limit: float) -> None:
         self.time_limit = time_limit
-        self.address = ""
-        self.wanted: Callable[[], bool] = lambda: True
+        self.call = Call()
         self.committed = False
         self._canceled = threading.Event()
         self._lock = threading.RLock()  # `commit` checks, which may cancel
@@ -83,7 +82,7 @@ class Job:
                 self._canceled.set()
 
     def _cancel_if_unwanted(self) -> None:
-        if not self.wanted():
+        if not self.call.wanted:
             self.cancel()
 
     def commit(self) -> None:

@@ -158,7 +158,7 @@ def test(
 @contextmanager
 def _turn(session: Session, job: Job, *, asked: bool = True) -> Iterator[TorchEvaluator]:
     """Wait until no other job uses the base model; count how long this one does."""
-    _TIME[asked].check(job.address)
+    _TIME[asked].check(job.call.address)
     with _MODEL.turn(job, asked=asked):
         start = time.monotonic()
         try:
@@ -167,7 +167,7 @@ def _turn(session: Session, job: Job, *, asked: bool = True) -> Iterator[TorchEv
             job.check()
             yield evaluator
         finally:
-            _TIME[asked].add(job.address, time.monotonic() - start)
+            _TIME[asked].add(job.call.address, time.monotonic() - start)
 
 
 # --- training further ---------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) ->
         LoraMetaError: the base model cannot be loaded or trained.
         SpaceError: the visitor has made as many adapters as one may.
     """
-    ADAPTERS.check(job.address)
+    ADAPTERS.check(job.call.address)
     rows = rows_to_train(result)
     with _turn(session, job):
         start, most = time.monotonic(), _TIME_SHARE * job.seconds_left

@@ -339,7 +339,7 @@ def test_a_task_ends_if_gradio_closes_its_generator(
     running = actions.run(visit, "plan")
     for _ in range(steps):
         next(running)
-    running.close()  # type: ignore[attr-defined]
+    running.close()
     assert visit.task is None
     assert "cancel" in actions.settle(visit), "the page is told that nothing runs"
 

@@ -10,20 +10,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.running_space import SPACE, missing
 
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
 
-from gradio.queueing import Queue
-
 sys.path.insert(0, str(SPACE))
 try:
     from forms import html_forms, inputs
     from limits import hourly, requests, uploads
-    from limits.addresses import note_address
-    from limits.places import FairQueue
+    from limits.callers import Call, call_of, find_address
+    from limits.lines import SLOW_SECONDS, FullError, Line, Place
     from limits.requests import BODY_BYTES, BURST, CROWDED, PER_SECOND, Bucket, VisitorLimits
     from work import generating, jobs, planning, trying
     from work.planning import DatasetRequest, RequestError, Source
@@ -47,11 +48,11 @@ def scope(peer: str, forwarded: str = "") -> dict[str, Any]:
 
 def test_on_the_hub_the_address_is_the_last_that_a_proxy_saw() -> None:
     made_up = scope("10.0.0.3", "1.1.1.1, 8.8.8.8, 10.16.0.4")
-    assert note_address(made_up, on_hub=True) == "8.8.8.8"
-    assert note_address(made_up, on_hub=False) == "10.0.0.3"
-    assert note_address(scope("10.0.0.3", "nonsense"), on_hub=True) == "10.0.0.3"
-    assert note_address(scope("2001:db8:1:2:3::9"), on_hub=False) == "2001:db8:1:2::/64"
-    assert note_address(scope("::ffff:8.8.8.8"), on_hub=False) == "8.8.8.8"
+    assert find_address(made_up, on_hub=True) == "8.8.8.8"
+    assert find_address(made_up, on_hub=False) == "10.0.0.3"
+    assert find_address(scope("10.0.0.3", "nonsense"), on_hub=True) == "10.0.0.3"
+    assert find_address(scope("2001:db8:1:2:3::9"), on_hub=False) == "2001:db8:1:2::/64"
+    assert find_address(scope("::ffff:8.8.8.8"), on_hub=False) == "8.8.8.8"
 
 
 def test_requests_are_refilled_as_time_passes() -> None:
@@ -225,123 +226,132 @@ def test_files_of_the_page_are_sent_a_few_at_a_time() -> None:
     assert asyncio.run(visit()) == (requests.FILES_AT_ONCE, [200] * 50)
 
 
-# --- places -------------------------------------------------------------------------------------
+# --- lines --------------------------------------------------------------------------------------
 
 
-def event(address: str, line: str = "plan", session: str = "") -> Any:
-    request = SimpleNamespace(scope=scope(address))
-    note_address(request.scope, on_hub=False)
-    name = f"{address}-{id(request)}"
-    return SimpleNamespace(
-        _id=name, request=request, concurrency_id=line, session_hash=session or name
-    )
+class Lining(RuleBasedStateMachine):
+    """Visitors of three addresses ask, wait, run and leave, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock, self.waiting, self.running = 0.0, list[Place](), list[Place]()
+        self.line = Line(3, 8, reads=True, now=lambda: self.clock)
+
+    def running_of(self, address: str) -> int:
+        return sum(place.address == address for place in self.running)
+
+    @rule(address=st.sampled_from("abc"), session=st.integers(0, 3))
+    def ask(self, address: str, session: int) -> None:
+        mine = [place for place in self.waiting if place.address == address]
+        same = [place for place in self.waiting if place.session == session]
+        if len(self.waiting) == 8:
+            with pytest.raises(FullError, match=r"^Too many requests are"):
+                self.line.ask(address, session)
+        elif len(mine) == 4 or len(same) == 2:
+            with pytest.raises(FullError, match="from your address"):
+                self.line.ask(address, session)
+        else:
+            self.waiting.append(self.line.ask(address, session))
+
+    @rule(seconds=st.sampled_from((1.0, 5.0)))
+    def wait(self, seconds: float) -> None:
+        self.clock += seconds
+
+    @rule()
+    def all_look(self) -> None:
+        """Whoever may run does; nobody is left waiting for a reason that no longer holds."""
+        slow = sum(self.clock - (place.began or 0) > SLOW_SECONDS for place in self.running)
+        while begun := [place for place in self.waiting if self.line.begin(place)]:
+            for place in begun:
+                self.waiting.remove(place)
+                self.running.append(place)
+        free = len(self.running) < 3 + min(slow, 2)
+        assert not free or all(self.running_of(place.address) >= 2 for place in self.waiting)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def leave_the_line(self, data: st.DataObject) -> None:
+        self.waiting.remove(place := data.draw(st.sampled_from(self.waiting)))
+        self.line.leave(place)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        self.running.remove(place := data.draw(st.sampled_from(self.running)))
+        self.line.leave(place)
+
+    @invariant()
+    def limits_hold(self) -> None:
+        assert len(self.running) <= 3 + 8 // 4
+        assert all(self.running_of(address) <= 2 for address in "abc")
 
 
-@pytest.fixture
-def queue() -> FairQueue:
-    """A queue of 8 places in each line, with two lines of two and one at once."""
-
-    async def make() -> FairQueue:  # it needs an event loop
-        blocks: Any = SimpleNamespace()
-        return FairQueue(8, Queue(True, 40, 1, None, blocks, default_concurrency_limit=8))
-
-    made = asyncio.run(make())
-    made.active_jobs = [None] * 40
-    for line, limit in (("plan", 2), ("model", 1)):
-        function: Any = SimpleNamespace(concurrency_id=line, concurrency_limit=limit)
-        made.create_event_queue_for_fn(function)
-    return made
+Lining.TestCase.settings = hypothesis_settings(max_examples=200, deadline=None)
+TestLining = Lining.TestCase
 
 
-def wait(queue: FairQueue, *events: Any) -> None:
-    for one in events:
-        line = queue.event_queue_per_concurrency_id[one.concurrency_id]
-        line.queue.append(one)
-        queue._order(line)
+def test_addresses_take_turns() -> None:
+    line = Line(1, 20)
+    first = line.ask("a", 0)
+    assert line.begin(first)
+    waiting = [line.ask(address, number) for number, address in enumerate("aaabbc")]
+    assert sorted(map(line.number, waiting)) == [1, 2, 3, 4, 5, 6]
+    line.leave(first)
+    order = ""
+    while waiting:
+        (begun,) = (place for place in waiting if line.begin(place))
+        waiting.remove(begun)
+        order += begun.address
+        line.leave(begun)
+    assert order == "bcabaa"
 
 
-def run_next(queue: FairQueue) -> Any:
-    """Start the next request, as Gradio does; None if none may run."""
-    found = queue.get_events()
-    if found is None:
-        return None
-    queue.active_jobs[queue.active_jobs.index(None)] = found[0]
-    queue.event_queue_per_concurrency_id[found[2]].current_concurrency += 1
-    return found[0][0]
-
-
-def test_an_address_leaves_one_of_those_that_run_to_others(queue: FairQueue) -> None:
-    first, second, other = event("a"), event("a"), event("b")
-    wait(queue, first, second)
-    assert run_next(queue) is first
-    assert run_next(queue) is None
-    wait(queue, other)
-    assert run_next(queue) is other
-
-
-def test_those_who_read_slow_sources_let_others_begin(queue: FairQueue) -> None:
-    slow = [event("a"), event("b"), event("c")]
-    wait(queue, *slow)
-    assert [run_next(queue), run_next(queue), run_next(queue)] == [*slow[:2], None]
-    line = queue.event_queue_per_concurrency_id["plan"]
-    starts: Any = {"fn": {time.time() - 60}}
-    line.start_times_per_fn = starts
-    assert run_next(queue) is slow[2]
-    wait(queue, event("d"))
-    assert run_next(queue) is None  # the latest has just begun
-    starts["fn"] |= {time.time() - 61, time.time() - 62}
-    assert run_next(queue) is not None
-    wait(queue, event("e"))
-    assert run_next(queue) is None  # no more than a quarter of the eight places
-
-
-def test_addresses_take_turns(queue: FairQueue) -> None:
-    many = [event("a", "model") for _ in range(4)]
-    others = [event("b", "model"), event("b", "model"), event("c", "model")]
-    wait(queue, *many, *others)
-    order = [one.request.scope["client"][0] for one in
-             queue.event_queue_per_concurrency_id["model"].queue]  # fmt: skip
-    assert order == list("abcabaa")
-
-
-def test_an_address_has_half_of_the_places_and_a_session_a_quarter(queue: FairQueue) -> None:
-    wait(queue, event("a", session="s"), event("a", session="s"))
-    assert "from your address" in queue._refusal("plan", "a", "s")
-    assert queue._refusal("plan", "a", "t") == ""
-    wait(queue, event("a"), event("a"))
-    assert "from your address" in queue._refusal("plan", "a", "t")
-    assert queue._refusal("plan", "b", "u") == ""
-    assert queue._refusal("model", "a", "t") == ""
-    wait(queue, *(event(f"x{i}") for i in range(4)))
-    assert queue._refusal("plan", "b", "u").startswith("Too many requests are waiting")
-
-
-def test_messages_of_a_visitor_who_waits_outlast_those_of_many_others(queue: FairQueue) -> None:
-    waiting = event("a", session="visitor")
-    wait(queue, waiting)
-    messages: Any = queue.pending_messages_per_session
-    messages["visitor"] = "messages"
-    for number in range(1000):
-        queue._keep_messages()
-        messages[f"s{number}"] = "messages"
-        queue.pending_event_ids_session[f"s{number}"] = set()
-    assert "visitor" in messages
-    assert len(messages) <= 500
-    assert len(queue.pending_event_ids_session) <= 1001
+# --- callers who leave --------------------------------------------------------------------------
 
 
 def test_a_job_ends_when_its_visitor_leaves() -> None:
-    job = jobs.Job(60)
-    here = True
-    job.wanted = lambda: here
+    job, committed = jobs.Job(60), jobs.Job(60)
     job.check()
-    here = False
+    committed.commit()
+    job.call.stream.left = committed.call.stream.left = True
     with pytest.raises(jobs.Canceled):
         job.check()
-    committed = jobs.Job(60)
-    committed.commit()
-    committed.wanted = lambda: False
     committed.check()  # goes on, since it cannot be undone
+
+
+@pytest.mark.parametrize("session", ["s", None])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_who_leaves_a_stream_before_its_end_is_known(session: str | None, leaves: bool) -> None:
+    calls: list[Call] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            calls.append(call_of(SimpleNamespace(state=SimpleNamespace(**scope["state"]))))
+        elif leaves:
+            await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"event_id": "e1"}'})
+        await receive()  # whoever has got everything hangs up
+
+    async def visit() -> None:
+        limits = VisitorLimits(app, on_hub=False, max_upload=MB)
+        body = [{"type": "http.request", "body": json.dumps({"session_hash": session}).encode()}]
+
+        async def receive() -> Any:
+            return body.pop() if body else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        asked = scope("a") | {"method": "POST", "path": JOIN, "query_string": b""}
+        await limits(asked, receive, send)
+        assert calls[0].wanted
+        data, query = ("queue/data", b"session_hash=s") if session else ("call/plan/e1", b"")
+        stream = {"method": "GET", "path": f"/gradio_api/{data}", "query_string": query}
+        await limits(scope("a") | stream, receive, send)
+
+    asyncio.run(visit())
+    assert (calls[0].address, calls[0].wanted) == ("a", not leaves)
 
 
 # --- uploads ------------------------------------------------------------------------------------

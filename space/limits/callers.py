@@ -1,20 +1,62 @@
-"""Whose request it is: the network address that limits are counted by.
+"""Whose request it is: the network address that limits are counted by, and whether it is wanted.
 
 A page's session is no measure, since a program can name as many sessions as it likes.
 """
 
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-_KEY = "lorameta.address"
+_KEY = "lorameta_call"
 _IPV6_PREFIX = 64
 """Bits of an IPv6 address that stand for one visitor, who may choose the others."""
 
 
-def note_address(scope: Scope, *, on_hub: bool) -> str:
-    """Find the address of a request, and keep it in the request's scope for `address_of`.
+@dataclass(eq=False)
+class Stream:
+    """Through which a page or a program gets answers.
+
+    Attributes:
+        left: whether it was left before its end.
+    """
+
+    left: bool = False
+
+
+@dataclass
+class Call:
+    """A request that computes an answer.
+
+    Attributes:
+        address: of the visitor; empty if unknown.
+        stream: where the answer is wanted.
+    """
+
+    address: str = ""
+    stream: Stream = field(default_factory=Stream)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return not self.stream.left
+
+
+def note_call(scope: Scope, call: Call) -> None:
+    """Keep a call with its request, for `call_of`."""
+    scope.setdefault("state", {})[_KEY] = call
+
+
+def call_of(request: Any) -> Call:
+    """Return the call of a request of Starlette or Gradio."""
+    call = getattr(getattr(request, "state", None), _KEY, None)
+    return call if isinstance(call, Call) else Call()
+
+
+def find_address(scope: Scope, *, on_hub: bool) -> str:
+    """Return the address of a request.
 
     Args:
         scope: of the request.
@@ -24,13 +66,7 @@ def note_address(scope: Scope, *, on_hub: bool) -> str:
     forwarded = Headers(scope=scope).get("x-forwarded-for", "") if on_hub else ""
     seen = filter(_is_public, reversed([part.strip() for part in forwarded.split(",")]))
     client = scope.get("client")
-    scope[_KEY] = address = network(next(seen, client[0] if client else ""))
-    return address
-
-
-def address_of(scope: Scope) -> str:
-    """Return the address that `note_address` found; empty if the request did not pass there."""
-    return str(scope.get(_KEY, ""))
+    return network(next(seen, client[0] if client else ""))
 
 
 def network(address: str) -> str:

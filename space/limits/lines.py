@@ -1,0 +1,147 @@
+"""Lines in which requests wait for their turn, so that no address keeps others waiting.
+
+They stand in front of the work, not in Gradio's queue, which starts every request at once. Requests
+of the page and of programs wait in different lines, so neither can take the other's places.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from limits.callers import Call
+from settings import Settings
+
+LOOK_SECONDS = 0.1
+"""How often a request that waits looks whether its turn has come."""
+SLOW_SECONDS = 4.0
+"""After which a request that reads, and so mostly waits for another server, lets one more begin."""
+_FULL = "Too many requests are waiting. Try again in a minute."
+_SHARE_TAKEN = "Too many requests from your address are waiting. Try again in a minute."
+
+
+class FullError(Exception):
+    """A request gets no place in a line; the message is for the visitor."""
+
+
+@dataclass(eq=False)
+class Place:
+    """A request in a line.
+
+    Attributes:
+        address: of the visitor.
+        session: of the page or the call.
+        began: when it began to run; None while it waits.
+    """
+
+    address: str
+    session: object
+    began: float | None = None
+
+
+class Line:
+    """A line of requests, for one event loop.
+
+    Of the places to wait, one address has at most half, and one session a quarter. Of the requests
+    that run, one address has all but one. Addresses take turns.
+
+    Args:
+        at_once: requests that run at once.
+        places: requests that wait.
+        reads: whether slow ones let others begin beside them, up to a quarter of the places.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        at_once: int,
+        places: int,
+        *,
+        reads: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._at_once, self._places, self._reads, self._now = at_once, places, reads, now
+        self._waiting: list[Place] = []
+        self._running: list[Place] = []
+
+    def ask(self, address: str, session: object) -> Place:
+        """Return a place behind those whose turn is earlier.
+
+        Raises:
+            FullError: the places are taken, or those that the address or session may have.
+        """
+        of_address = sum(place.address == address for place in self._waiting)
+        of_session = sum(place.session == session for place in self._waiting)
+        if len(self._waiting) >= self._places:
+            raise FullError(_FULL)
+        if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
+            raise FullError(_SHARE_TAKEN)
+        self._waiting.append(place := Place(address, session))
+        turns, turn = self._taken(), dict[Place, int]()
+        for other in self._waiting:
+            turn[other] = turns[other.address]
+            turns[other.address] += 1
+        self._waiting.sort(key=turn.__getitem__)
+        return place
+
+    def begin(self, place: Place) -> bool:
+        """Whether it is the turn of a request; if so, it runs from now on."""
+        taken, now = self._taken(), self._now()
+        begun = (other.began for other in self._running)
+        slow = sum(began is not None and now - began > SLOW_SECONDS for began in begun)
+        beside = min(slow, self._places // 4) if self._reads else 0
+        share = max(1, self._at_once - 1)
+        ready = (other for other in self._waiting if taken[other.address] < share)
+        if len(self._running) - beside >= self._at_once or next(ready, None) is not place:
+            return False
+        self._waiting.remove(place)
+        self._running.append(place)
+        place.began = now
+        return True
+
+    def number(self, place: Place) -> int:
+        """Return the number of requests up to this one that wait."""
+        return self._waiting.index(place) + 1
+
+    def leave(self, place: Place) -> None:
+        """Give up a place, or end."""
+        (self._waiting if place.began is None else self._running).remove(place)
+
+    def _taken(self) -> Counter[str]:
+        return Counter(place.address for place in self._running)
+
+    @asynccontextmanager
+    async def place_of(self, call: Call) -> AsyncIterator[Place]:
+        """Hold a place for a call.
+
+        Raises:
+            FullError: it gets none.
+        """
+        place = self.ask(call.address, call.stream)
+        try:
+            yield place
+        finally:
+            self.leave(place)
+
+    async def turn(self, place: Place, wanted: Callable[[], bool]) -> AsyncIterator[int]:
+        """Yield the number of a place when it changes, until its turn, or nobody wants it."""
+        shown = 0
+        while wanted() and not self.begin(place):
+            if shown != (number := self.number(place)):
+                shown = number
+                yield number
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def make_lines(settings: Settings) -> dict[str, Line]:
+    """Return the lines of the page, and those of programs."""
+    at_once = {
+        "plan": 4, "adapter": settings.concurrency, "model": 1, "test": 1, "api-plan": 2,
+        "api-adapter": 1,
+    }  # fmt: skip
+    return {
+        name: Line(number, settings.queue, reads=name.endswith("plan"))
+        for name, number in at_once.items()
+    }
