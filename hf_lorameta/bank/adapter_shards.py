@@ -92,10 +92,10 @@ def fetch_adapters(
 ) -> None:
     """Fetch adapters that are in shards and not here yet.
 
-    A folder that was uploaded as it is has no shards, and its adapters are fetched one by one. A
-    shard is fetched whole, and split, if most of it is wanted; else adapters are read from it. One
-    that lies in the folder, as the client of the Hub downloads it, is split and deleted, also where
-    the folder has adapters of an earlier revision.
+    A shard is fetched whole and split if most of it is wanted; else single adapters are read from
+    it. A shard in the folder, as the client of the Hub downloads it, is split and deleted, even if
+    the folder has adapters of an earlier revision. The repo of a folder that was uploaded as it is
+    has no shards: its adapters are fetched one by one.
 
     Args:
         files: of the bank.
@@ -137,7 +137,8 @@ def _split(
 ) -> None:
     """Store all adapters of a shard as files, and delete it; call `done` after each wanted one."""
     local = files.has(shard.name)
-    done_with, path = not local, files.path(shard.name)
+    path = files.path(shard.name)
+    delete_after = not local
     try:
         if path.stat().st_size != shard.size:
             raise files.differs(f"{path} has {path.stat().st_size} bytes, expected {shard.size}")
@@ -147,9 +148,9 @@ def _split(
                 files.store(adapter_path(entry.name), content, entry.sha256)
             if entry.name in wanted:
                 done()
-        done_with = True
+        delete_after = True
     finally:
-        if done_with:  # one that was here before is kept until all of it is stored
+        if delete_after:  # a shard that was here before is kept until all of it is stored
             delete_download(path)
 
 

@@ -120,7 +120,6 @@ class BankEntry(Defaults):
     dataset: HubIdOrPath
     revision: _Revision | None = None
     dataset_revision: _Revision | None = None
-    left_out_if_unset = ("instruction", "template")
 
     @field_validator("columns")
     @classmethod

@@ -1,9 +1,9 @@
 """Forms of prompts for training: a form is drawn for each row of a task.
 
 Rows of a task all have one form: an instruction, the text, and perhaps a cue. An adapter trained on
-such rows alone answers best in that form. Here the instruction is told from the text, and each row
-gets a form of its own, half of them in the chat template of the base model: an Instruct model is
-used through it.
+such rows alone answers best in that form. Here the instruction is separated from the text, and each
+row gets a form of its own, half of them in the chat template of the base model, through which an
+Instruct model is used.
 """
 
 import json
@@ -70,7 +70,7 @@ _OPTION = re.compile(r"^[ \t]*([A-E])\) (.+)$", re.MULTILINE)
 
 
 class Example(NamedTuple):
-    """A row whose instruction is told from its text. `prompt` is the row's own, complete."""
+    """A row whose instruction is separated from its text; `prompt` is its original prompt."""
 
     instruction: str
     text: str
@@ -224,8 +224,8 @@ def with_marks(row: Example, mark: str, style: str) -> Example:
 def split_instruction(prompts: Sequence[str]) -> tuple[str, list[str]]:
     """Return the instruction that prompts share at their beginning or end, and their inputs.
 
-    The instruction is empty, and the inputs are the prompts, where they share too little. What
-    marks instruction, input or answer, such as ``Input:``, is left out.
+    If they share too little, the instruction is empty and the inputs are the prompts. Marks of
+    instruction, input or answer, such as ``Input:``, are left out.
 
     Example:
         >>> split_instruction([f"Name the color of it.\\n\\nInput: {x}\\nOutput:" for x in "ab"])
