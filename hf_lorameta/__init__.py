@@ -1,4 +1,4 @@
-"""A LoRA adapter for your dataset in seconds, on a CPU, without training (arXiv 2507.01806)."""
+"""A LoRA adapter for your dataset on a CPU, from a bank and your rows (arXiv 2507.01806)."""
 
 import importlib
 from typing import TYPE_CHECKING

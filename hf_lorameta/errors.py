@@ -3,8 +3,7 @@
     LoraMetaError                 exit 1
     ├── UsageError                exit 2   an invalid option, setting or recipe
     │   ├── ManifestError                  bank_manifest.yaml: file and field
-    │   ├── RecipeError                    unknown metric, rank out of range, ...
-    │   └── BudgetError                    a time that suffices for no training
+    │   └── RecipeError                    unknown metric, rank out of range, ...
     ├── DatasetError              exit 3   the user's (or a bank's) dataset
     │   ├── ColumnsError                   the columns match no known layout, or several
     │   ├── DatasetTooLargeError           a row above the limit, or more than the memory holds
@@ -68,7 +67,7 @@ class Option:
 Advice: TypeAlias = str | Option
 
 _NOT_IN_PYTHON = frozenset({
-    "dask", "general_steps", "no_fit", "on", "push_to", "save_card", "targets",
+    "dask", "general_steps", "on", "push_to", "save_card", "targets",
 })  # fmt: skip
 """Options of commands that no function of the package's API has as an argument."""
 
@@ -148,10 +147,6 @@ class ManifestError(UsageError):
 
 class RecipeError(UsageError):
     """A recipe names something unknown or combines settings that exclude each other."""
-
-
-class BudgetError(UsageError):
-    """The time does not suffice for fitting or training on any number of rows."""
 
 
 class DatasetError(LoraMetaError):

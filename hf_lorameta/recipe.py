@@ -196,9 +196,9 @@ class MethodSettings(_Settings):
 
     @property
     def is_default_method(self) -> bool:
-        """Whether all settings of the method are the defaults."""
+        """Whether all settings of the method but the rank are the defaults."""
         fields = MethodSettings.model_fields.items()
-        return all(getattr(self, name) == field.default for name, field in fields)
+        return all(getattr(self, n) == field.default for n, field in fields if n != "rank")
 
 
 class Recipe(MethodSettings):
@@ -314,6 +314,11 @@ class Recipe(MethodSettings):
         """
         asked = {"fit": self.fit, "train": self.train, "check": self.check}
         return {name: count for name, count in asked.items() if count is not None}
+
+    @property
+    def trains(self) -> bool:
+        """Whether it says on how many rows to fit or to train."""
+        return self.fit is not None or self.train is not None
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":

@@ -6,8 +6,8 @@ import gradio as gr
 
 from actions import Actions, in_turn, last_wins
 from forms.inputs import credential_of
-from hf_lorameta.pipeline.automatic import NO_BASE
 from hf_lorameta.pipeline.publish import default_repo_id
+from hf_lorameta.pipeline.resolve import NO_BASE
 from views import result as view
 from views.blocks import note, render
 from work import trying
@@ -138,7 +138,7 @@ class AdapterActions(Actions):
 
     def can_improve(self, result: PlanResult) -> bool:
         """Whether an adapter can be trained further here; takes a moment."""
-        return trying.can_improve(result, self.bank_loader.session, self.settings.time_limit)
+        return not self.bank_loader.no_model and trying.can_improve(result)
 
     def show_result(
         self,

@@ -12,7 +12,7 @@ from hf_lorameta.recipe import REGISTRIES, Recipe
 from settings import Settings
 from views.blocks import render
 from work.planning import TEXT_CHARACTERS
-from work.trying import PROMPT_CHARACTERS, TRAINING_ROWS
+from work.trying import PROMPT_CHARACTERS
 from work.visit import Visit
 
 TITLE = "A LoRA adapter for your dataset"
@@ -147,7 +147,7 @@ class Components:
             self.test = gr.Button("Count right answers")
         self.report = _html("lm-report")
         with gr.Column(visible=False, elem_id="lm-improve") as self.improve_form:
-            gr.HTML(render("result.improve", rows=TRAINING_ROWS), padding=False)
+            gr.HTML(render("result.improve"), padding=False)
             self.improve = gr.Button("Improve")
         self.improved = _html("lm-improved")
         with gr.Accordion("Use it: Transformers, llama.cpp, Ollama", open=False):

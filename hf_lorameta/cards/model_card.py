@@ -203,8 +203,8 @@ def _vllm_command(card: CardData, repo_id: str | None, folder: str) -> Markdown:
 def reproduce_command(card: CardData) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
-    It gives the same weights, and runs no check unless one was run. Default settings and the
-    embedded bank are left out. ``DATASET`` and ``BANK`` stand for those without a public name.
+    It gives the same weights. Default settings and the embedded bank are left out. ``DATASET`` and
+    ``BANK`` stand for those without a public name.
     """
     dataset, recipe = card.dataset, card.recipe
     if card.public_dataset is None:
@@ -212,9 +212,7 @@ def reproduce_command(card: CardData) -> list[str]:
     revision = card.bank_revision if card.has_bank else card.base_revision
     options = generation_options(dataset, card.bank_id, recipe, revision, card.base_model)
     command = ["hf-lorameta", "generate", *option_words(options | {"output": "my-adapter"})]
-    if recipe.rows_asked:
-        return command
-    return [*command, *(["--no-fit"] if recipe.is_default_method else []), "--no-check"]
+    return command if recipe.trains else [*command, "--budget", "0"]
 
 
 def generation_options(

@@ -1,9 +1,9 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,18 +23,16 @@ from hf_lorameta.cli.output import (
     log,
     report_pull_request,
     show_row,
-    stage_bars,
 )
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.tables import plural
-from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.mixture import Mixture
+    from hf_lorameta.pipeline.publish import Consent, Published
     from hf_lorameta.pipeline.save import Generation
-    from hf_lorameta.pipeline.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -50,26 +48,17 @@ _EFFECTIVE_NUMBER = (
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
-    from hf_lorameta.pipeline.automatic import Automatic
-    from hf_lorameta.pipeline.budget import advise
-    from hf_lorameta.pipeline.generate import plan_with_rows
+    from hf_lorameta.pipeline.generate import plan_dataset
 
-    with request.session() as session, stage_bars(quiet) as progress:
-        dataset = request.open_dataset(session, progress)
+    with request.session(quiet) as session:
+        dataset = request.open_dataset(session)
         _report_dataset(dataset, session.bank)
-        may_fit, seconds = not request.no_fit, request.seconds
-        wanted = Automatic(fit=may_fit and seconds is not None, check=False)
-        planned, _ = plan_with_rows(dataset, session, request.recipe, budget=seconds, wanted=wanted)
-        advice = advise(planned, session, may_fit=may_fit)
+        resolved = request.resolve(dataset, session)
+        planned = plan_dataset(dataset, session.bank, request.recipe)
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
-    if planned.recipe.rows_asked:
-        log(quiet, "plan does not fit, train or check: generate and push do")
-    ending = "" if advice is None else f"\nadvice: {advice}"
-    if request.budget:
-        chosen = " ".join(f"--{name} {rows}" for name, rows in planned.recipe.rows_asked.items())
-        ending = f"\nbudget: {chosen}, within {request.budget}"
-    emit(json, planned.to_dict() | {"advice": advice}, lambda: f"{planned}{ending}")
+    following = f"generate will {resolved}"
+    emit(json, planned.to_dict() | {"next": following}, lambda: f"{planned}\n{following}")
     if len(planned.bank):
         log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
 
@@ -92,14 +81,15 @@ def generate(
 ) -> None:
     """Generate an adapter folder in PEFT format; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import require_free_target
-    from hf_lorameta.pipeline.generate import require_possible
+    from hf_lorameta.pipeline.generate import make
     from hf_lorameta.pipeline.publish import command_to_publish
 
     require_free_target(output, overwrite)
-    with request.session() as session, stage_bars(quiet) as progress:
-        require_possible(request.recipe, session, export)
-        dataset = request.open_dataset(session, progress)
-        adapter = _make(request, session, dataset, progress)
+    with request.session(quiet) as session:
+        dataset = request.open_dataset(session)
+        _report_dataset(dataset, session.bank)
+        resolved = request.resolve(dataset, session, export)
+        adapter = make(dataset, session, resolved)
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
@@ -152,92 +142,95 @@ def push(
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
-    from hf_lorameta.pipeline.adapter_folder import read_adapter
-    from hf_lorameta.pipeline.generate import require_possible
+    from hf_lorameta.pipeline.generate import make
     from hf_lorameta.pipeline.publish import (
+        Consent,
         command_to_publish,
-        preserve_on_failure,
-        publish_folder,
-        resolve_target,
+        publish_or_keep,
         staging_folder,
-        stale_files,
         target_for_dataset,
     )
 
-    _check_source(request, source, repo_id, [("export", export), ("on", on)])
-    consent: dict[str, Any] = {
-        "private": private, "create_pr": create_pr, "overwrite": overwrite,
-    }  # fmt: skip
-    adapter: Generation | Mixture | None = None
-    with request.session() as session, stage_bars(quiet) as progress:
-        if source is not None and repo_id is not None:
-            folder, finished = source, read_adapter(source).require_provenance()
-            target = resolve_target(
-                repo_id,
-                dataset_private=finished.private,
-                proposed=finished.proposed_instruction,
-                hub=session.hub,
-                **consent,
-            )
-        else:
-            if not on:
-                require_possible(request.recipe, session, export)
-            dataset, bank = request.open_dataset(session, progress), session.bank
-            name = str(request.dataset)
-            target = target_for_dataset(dataset, bank, session.hub, repo_id, name=name, **consent)
-            if on:
-                push_on_jobs(
-                    request, bank, dataset, target, export, flavor=flavor, timeout=timeout,
-                    dry_run=dry_run, json=json,
-                )  # fmt: skip
-                return
-            adapter = _make(request, session, dataset, progress)
-            folder = adapter.save_pretrained(
-                staging_folder(target.repo_id),
-                repo_id=target.repo_id,
-                export=export,
-                token=session.hub.token,
-            )
-            command = command_to_publish(folder, **target.options(bool(target.replaces)))
-            _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
-        deleted = stale_files(folder, target)
-        url = None
-        if not dry_run:
-            with preserve_on_failure(folder, target):
-                url = publish_folder(folder, target, session.hub)
-    if deleted:
+    consent = Consent(private, create_pr, overwrite)
+    if source is not None or request.dataset is None:
+        folder, repo_id = _require_folder(request, source, repo_id, {"export": export, "on": on})
+        _push_folder(request, folder, repo_id, consent, dry_run=dry_run, json=json, quiet=quiet)
+        return
+    if on is not None:
+        push_on_jobs(
+            request, repo_id, consent, export,
+            flavor=flavor, timeout=timeout, dry_run=dry_run, json=json, quiet=quiet,
+        )  # fmt: skip
+        return
+    with request.session(quiet) as session:
+        dataset = request.open_dataset(session)
+        _report_dataset(dataset, session.bank)
+        resolved = request.resolve(dataset, session, export)
+        target = target_for_dataset(
+            dataset, session.bank, session.hub, repo_id, consent, name=request.dataset
+        )
+        adapter = make(dataset, session, resolved)
+        folder = adapter.save_pretrained(
+            staging_folder(target.repo_id), repo_id=target.repo_id, export=export,
+            token=session.hub.token,
+        )  # fmt: skip
+        command = command_to_publish(folder, **target.options(bool(target.replaces)))
+        _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
+        published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
+    _report_published(published, adapter.seconds, json=json, quiet=quiet)
+
+
+def _push_folder(
+    request: Request,
+    folder: Path,
+    repo_id: str,
+    consent: "Consent",
+    *,
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Publish a finished folder."""
+    from hf_lorameta.pipeline.adapter_folder import read_adapter
+    from hf_lorameta.pipeline.publish import publish_or_keep, resolve_target
+
+    with request.session(quiet) as session:
+        finished = read_adapter(folder).require_provenance()
+        target = resolve_target(
+            repo_id,
+            consent,
+            source_private=finished.private,
+            proposed=finished.proposed_instruction,
+            hub=session.hub,
+        )
+        published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
+    _report_published(published, None, json=json, quiet=quiet)
+
+
+def _report_published(
+    published: "Published", seconds: float | None, *, json: bool, quiet: bool
+) -> None:
+    """Print what was published, or in a dry run would be."""
+    target, url, folder = published.target, published.url, str(published.folder)
+    visibility = "private" if target.private else "public"
+    if published.deleted:
         are = "would be" if url is None else "are"
-        log(quiet, f"Files of the replaced adapter that {are} deleted: {', '.join(deleted)}")
-    result: dict[str, Any] = {
+        names = ", ".join(published.deleted)
+        log(quiet, f"Files of the replaced adapter that {are} deleted: {names}")
+    data = {
         "repo_id": target.repo_id,
         "private": target.private,
-        "seconds": adapter.seconds if adapter else None,
-        "deleted": list(deleted),
+        "seconds": seconds,
+        "deleted": list(published.deleted),
         "url": url,
     }
-    visibility = "private" if target.private else "public"
     if url is None:
         log(quiet, f"Dry run: would publish {folder} to {target.repo_id} ({visibility})")
-        emit(json, result | {"folder": str(folder)}, lambda: str(folder))
+        emit(json, data | {"folder": folder}, lambda: folder)
     else:
         log(quiet, f"The repo is {visibility}")
-        report_pull_request(create_pr, url)
-        emit(json, result, lambda: url)
-
-
-def _make(
-    request: Request, session: "Session", dataset: "Dataset", progress: StageProgress
-) -> "Generation | Mixture":
-    """Say what is read, plan, and make the adapter or choose those of a mixture."""
-    from hf_lorameta.pipeline.automatic import Automatic
-    from hf_lorameta.pipeline.generate import carry_out, plan_with_rows
-
-    _report_dataset(dataset, session.bank)
-    wanted = Automatic(fit=not request.no_fit, check=not request.no_check)
-    plan, rows = plan_with_rows(
-        dataset, session, request.recipe, budget=request.seconds, wanted=wanted
-    )
-    return carry_out(plan, rows, session, progress)
+        report_pull_request(target.create_pr, url)
+        emit(json, data, lambda: url)
 
 
 def _stop_if_interrupted(
@@ -279,25 +272,21 @@ def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
         logger.info("  --bank %s (%s)", found.repo_id, about(found))
 
 
-def _check_source(
-    request: Request,
-    source: Path | None,
-    repo_id: str | None,
-    others: Sequence[tuple[str, object]],
-) -> None:
-    """Refuse options of push that contradict each other."""
-    if (source is None) == (request.dataset is None):
+def _require_folder(
+    request: Request, source: Path | None, repo_id: str | None, others: Mapping[str, object]
+) -> tuple[Path, str]:
+    """Return the folder of ``push --from`` and its repo; refuse options that do not go with it."""
+    if source is None or request.dataset is not None:
         raise UsageError(
             f"expected either --dataset or --from, got {'both' if source else 'neither'}",
             hint="leave one out" if source else Option("dataset", "user/name"),
         )
-    if source is None:
-        return
     if repo_id is None:
         raise UsageError("--from needs --repo-id", hint=Option("repo_id", "user/name"))
-    if given := [*request.given, *(name for name, value in others if value)]:
+    if given := [*request.given, *(name for name, value in others.items() if value)]:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(
             f"{option} needs --dataset: a finished folder is published unchanged",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",
         )
+    return source, repo_id

@@ -76,7 +76,7 @@ def _callback(
         ),
     ] = False,
 ) -> None:
-    """A LoRA adapter for your dataset in seconds, on a CPU, without training."""
+    """A LoRA adapter for your dataset on a CPU, from a bank of adapters and your rows."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.adapter_folder import Export
-    from hf_lorameta.pipeline.publish import Target
+    from hf_lorameta.pipeline.publish import Consent, Target
 
 logger = logging.getLogger(__name__)
 
@@ -83,30 +83,34 @@ def run_on_jobs(
 
 def push_on_jobs(
     request: Request,
-    bank: "Bank",
-    dataset: "Dataset",
-    target: "Target",
+    repo_id: str | None,
+    consent: "Consent",
     export: "Export | None",
     *,
     flavor: str,
     timeout: float,
     dry_run: bool,
     json: bool,
+    quiet: bool,
 ) -> None:
     """Publish the adapter of ``hf-lorameta push`` from a job.
 
     Args:
         request: what is to be made.
-        bank: of the request, as `dataset` is.
-        target: the repo.
-        export: as in ``push``.
+        repo_id: as in ``push``, as `consent` and `export` are.
         flavor: as for `run_on_jobs`, as `timeout`, `dry_run` and `json` are.
+        quiet: show no progress.
 
     Raises:
         UsageError: dataset, bank or base model are on this machine; or as `run_on_jobs` raises.
         HubError: the job was not accepted, or failed.
     """
-    arguments = _push_arguments(request, bank, dataset, target, export)
+    from hf_lorameta.pipeline.publish import target_for_dataset
+
+    with request.session(quiet) as session:
+        dataset, name = request.open_dataset(session), str(request.dataset)
+        target = target_for_dataset(dataset, session.bank, session.hub, repo_id, consent, name=name)
+        arguments = _push_arguments(request, session.bank, dataset, target, export)
     run_on_jobs(
         arguments,
         target.repo_id,
@@ -147,7 +151,6 @@ def _push_arguments(
     options = generation_options(dataset, bank.id, request.recipe, revision, base)
     options |= {
         **target.options(bool(target.replaces)),
-        "no_fit": request.no_fit or None,
         "no_check": request.no_check or None,
         "export": export,
         "budget": request.budget,

@@ -5,22 +5,26 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
+from hf_lorameta.cli.output import stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import UsageError
+from hf_lorameta.pipeline.progress import budget_seconds
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
 if TYPE_CHECKING:
     CombinerName: TypeAlias = str
     from hf_lorameta.data.dataset import Dataset
+    from hf_lorameta.pipeline.adapter_folder import Export
+    from hf_lorameta.pipeline.resolve import Resolved
     from hf_lorameta.pipeline.session import Session
-    from hf_lorameta.types import StageProgress
 
 if not TYPE_CHECKING:  # the choices of the registry
     CombinerName = Literal[tuple(REGISTRIES["combine"])]
@@ -152,24 +156,19 @@ class Request:
     columns: ColumnsOption = None
     instruction: InstructionOption = None
     template: TemplateOption = None
-    no_fit: Annotated[
-        bool,
-        typer.Option(
-            "--no-fit", help="Skip the automatic fit on rows with labels, also with --budget."
-        ),
-    ] = False
-    no_check: Annotated[bool, typer.Option("--no-check", help="Skip the automatic check.")] = False
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time to spend, e.g. 60s or 5m: trains all or the upper layers on as many rows as "
-            "it allows, with the base model on this machine."
+            help="Time to train on your rows with the base model, e.g. 30s or 10m; 0: only "
+            "combine adapters. Default: 2m if the base model is on this machine (extra: eval).",
+            show_default=False,
         ),
     ] = None
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not count right answers.")] = (
+        False
+    )
     token: TokenOption = None
     recipe: Recipe = _DEFAULT_RECIPE
-    seconds: float | None = None
-    """The budget."""
 
     @property
     def given(self) -> list[str]:
@@ -178,27 +177,36 @@ class Request:
         given = [f.name for f in fields if getattr(self, f.name) != f.default]
         return given + list(self.recipe.model_dump(exclude_defaults=True))
 
-    def session(self) -> "Session":
-        """The session of this command."""
+    @contextmanager
+    def session(self, quiet: bool) -> "Iterator[Session]":
+        """The session of this command, which shows bars unless `quiet`."""
         from hf_lorameta.pipeline.session import Session
 
-        return Session(
-            self.bank,
-            base=self.base,
-            base_revision=self.base_revision,
-            bank_revision=self.bank_revision,
-            token=self.token,
-        )
+        with (
+            stage_bars(quiet) as progress,
+            Session(
+                self.bank,
+                base=self.base,
+                base_revision=self.base_revision,
+                bank_revision=self.bank_revision,
+                token=self.token,
+                progress=progress,
+            ) as session,
+        ):
+            yield session
 
-    def open_dataset(self, session: "Session", progress: "StageProgress") -> "Dataset":
-        """Open the dataset that was named; rows that are read are reported.
+    def resolve(
+        self, dataset: "Dataset", session: "Session", export: "Export | None" = None
+    ) -> "Resolved":
+        """Decide what is done for the dataset."""
+        from hf_lorameta.pipeline.resolve import resolve
 
-        Raises:
-            UsageError: none was.
-        """
-        from hf_lorameta.pipeline.progress import with_progress
+        seconds, check = budget_seconds(self.budget), not self.no_check
+        return resolve(dataset, session, self.recipe, budget=seconds, check=check, export=export)
 
-        dataset = session.open_dataset(
+    def open_dataset(self, session: "Session") -> "Dataset":
+        """Open the dataset that was named; rows that are read are reported."""
+        return session.open_dataset(
             self.dataset or "",
             config=self.config,
             split=self.split,
@@ -207,10 +215,9 @@ class Request:
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
         )
-        return with_progress(dataset, progress)
 
 
-_OPTIONS = {f.name for f in dataclasses.fields(Request)} - {"recipe", "seconds"}
+_OPTIONS = {f.name for f in dataclasses.fields(Request)} - {"recipe"}
 """Fields of a `Request` that are options."""
 
 RecipeName = Annotated[
@@ -234,19 +241,16 @@ def _make_request(options: dict[str, Any]) -> Request:
 
     Raises:
         RecipeError: as `Recipe.of` raises.
-        UsageError: two datasets, or a budget that is not a time, or does not go with the recipe.
+        UsageError: two datasets, or a budget that is not a time.
     """
     shared = {name: options.pop(name) for name in _OPTIONS}
     shared["dataset"] = one_dataset(options.pop("name"), shared["dataset"])
     settings = {name: options.pop(name) for name in Recipe.model_fields}
     settings = {name: value for name, value in settings.items() if value is not None}
-    paper, budget = options.pop("recipe") == "paper", shared["budget"]
+    budget_seconds(shared["budget"])  # refuses what is no time
+    paper = options.pop("recipe") == "paper"
     recipe = Recipe.paper(**settings) if paper else Recipe.of(**settings)
-    if budget is None:
-        return Request(**shared, recipe=recipe)
-    from hf_lorameta.pipeline.budget import budget_seconds
-
-    return Request(**shared, recipe=recipe, seconds=budget_seconds(budget, recipe))
+    return Request(**shared, recipe=recipe)
 
 
 def one_dataset(argument: str | None, option: str | None) -> str | None:
@@ -262,7 +266,7 @@ def one_dataset(argument: str | None, option: str | None) -> str | None:
 
 def with_request(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a `Request` and of a recipe to a command, which receives ``request``."""
-    first, *shared = field_parameters(Request, without={"recipe", "seconds"})
+    first, *shared = field_parameters(Request, without={"recipe"})
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(command).parameters.values()

@@ -72,7 +72,7 @@ def run_demo(
         visitor = _environment(hub, Path(scratch) / "visitor", None)
 
         command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO]
-        command += ["--no-fit", "--no-check"]  # a fit of these rows does not help, and takes time
+        command += ["--budget", "0"]
         pushed = run([*command, "--repo-id", ADAPTER_REPO], owner)
         say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
         inspected = run(["inspect", ADAPTER_REPO], visitor)

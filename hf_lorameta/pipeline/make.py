@@ -19,11 +19,10 @@ from hf_lorameta.errors import AdapterError, LoraMetaError, Option
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.rows import Rows, require_rows
+from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.train import improve, require_fittable
-from hf_lorameta.pipeline.without_bank import require_source
+from hf_lorameta.pipeline.train import improve
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
 
@@ -33,33 +32,25 @@ _MIN_SCALE = 1 / 8
 
 
 def make_adapter(
-    plan: Plan,
-    rows: Rows | None = None,
-    session: Session | None = None,
-    progress: StageProgress = no_progress,
-    deadline: Deadline | None = None,
+    plan: Plan, rows: Rows | None = None, session: Session | None = None, *, seconds: float = 0.0
 ) -> Generation:
-    """Combine a plan's adapters, module by module.
-
-    If the recipe says so, the adapter is fitted, trained further, and checked at the end. Rows to
-    check on that the recipe does not ask for only make a report.
+    """Combine a plan's adapters, train the result, and count its right answers.
 
     Args:
-        plan: the plan, of one adapter.
-        rows: drawn for the recipe; None are none.
+        plan: of one adapter, not of a mixture.
+        rows: drawn for it; None are none. Rows to check on that the recipe does not ask for only
+            make a report.
         session: runs the base model if it is needed; None makes one.
-        progress: called after each step with (stage, done, total).
-        deadline: ends a fit and a training; None leaves that to held-out rows.
+        seconds: wall-clock time to train in, from when the base model is loaded; without, the
+            adapter is fitted and trained as the recipe says.
 
     Raises:
-        EmptyDatasetError: the rows are too few for the recipe.
         RecipeError: the combiner ``factors`` with differing ranks or another rank than the bank's.
         AdapterError: the adapter was checked, and at no scale it is as good as the base model; or
-            it was trained, and is worse; or without a bank, neither fit nor training helped.
-        UsageError: the base model cannot be fitted or trained; or without a bank, the recipe asks
-            for neither.
+            it was trained, and is worse; or without a bank, no training helped.
+        UsageError: the base model cannot be fitted or trained.
         HubError: adapters of a Hub bank cannot be fetched.
-        MissingExtraError: the recipe needs the base model and the extra ``eval`` is missing.
+        MissingExtraError: the base model is needed and the extra ``eval`` is missing.
 
     Example:
         >>> from hf_lorameta import plan
@@ -68,34 +59,34 @@ def make_adapter(
         16
     """
     rows, session, recipe = rows or Rows(), session or Session(plan.bank), plan.recipe
-    require_source(plan.bank, recipe)
-    require_rows(rows, recipe)  # before the base model is loaded
-    _fetch_adapters(plan, progress)
-    if recipe.fit is not None:
-        require_fittable(session.evaluator)
+    progress = session.progress
+    if seconds and rows.train:
+        recipe = recipe.model_copy(update={"train": len(rows.train)})
+        plan = replace(plan, recipe=recipe)
     generation = _combine(plan, progress)
-    if recipe.fit is not None or recipe.train is not None:
-        generation = improve(generation, rows, session.evaluator, deadline, progress)
-    _require_update(generation)
+    if rows.fit or rows.train:
+        evaluator, deadline = session.evaluator, Deadline(seconds or None)
+        generation = improve(generation, rows, evaluator, deadline, progress)
+    if not generation.pairs:
+        raise AdapterError(
+            "no training step helped on held-out rows, and there is no bank to make an adapter of",
+            hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
+        )
     if recipe.check is not None:
-        generation = _check(generation, rows, session, progress)
+        generation = _check(generation, rows, session)
         _require_gain(generation.plan)
     elif rows.check:
         try:
-            generation = _check(generation, rows, session, progress)
+            generation = _check(generation, rows, session)
         except LoraMetaError as error:  # a check that nobody asked for never costs the adapter
             logger.warning("The adapter was not checked: %s", error)
     return generation
 
 
-def _fetch_adapters(plan: Plan, progress: StageProgress) -> None:
-    """Fetch and verify the plan's adapters; opening them again takes no time."""
+def _combine(plan: Plan, progress: StageProgress) -> Generation:
     index = plan.bank.index
     entries = index.chosen(i for i in plan.active_indices if i < index.number)
-    plan.bank.adapters(entries, partial(progress, "Reading adapters"))
-
-
-def _combine(plan: Plan, progress: StageProgress) -> Generation:
+    plan.bank.adapters(entries, partial(progress, "Reading adapters"))  # opening them takes no time
     started = time.perf_counter()
     pairs = combine_adapters(plan, partial(progress, "Combining")) if plan.layout else []
     rank = len(pairs[0][0]) if pairs else plan.recipe.rank or DEFAULT_RANK
@@ -105,22 +96,10 @@ def _combine(plan: Plan, progress: StageProgress) -> Generation:
     return Generation(plan, plan.layout, rank, tuple(pairs), seconds)
 
 
-def _require_update(generation: Generation) -> None:
-    """Raise AdapterError if no bank was used, and no fit or training changed anything."""
-    if not generation.pairs:
-        raise AdapterError(
-            "neither a fit nor training helped on held-out rows, and there is no bank to make an "
-            "adapter of",
-            hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
-        )
-
-
-def _check(
-    generation: Generation, rows: Rows, session: Session, progress: StageProgress
-) -> Generation:
+def _check(generation: Generation, rows: Rows, session: Session) -> Generation:
     title = f"Checking {len(rows.check)} rows"
-    progress(title, 0, len(rows.check))
-    return check_adapter(generation, rows, session.evaluator, partial(progress, title))
+    session.progress(title, 0, len(rows.check))
+    return check_adapter(generation, rows, session.evaluator, partial(session.progress, title))
 
 
 # --- combine --------------------------------------------------------------------------------------

@@ -28,25 +28,13 @@ from hf_lorameta.pipeline.adapter_folder import (
     Export,
 )
 from hf_lorameta.pipeline.progress import bars_unless
+from hf_lorameta.pipeline.resolve import no_export_of_mixture
 from hf_lorameta.pipeline.save import PlannedAdapter
 from hf_lorameta.types import FactorPair, StageProgress
 
 ROUTED = 3
 """Adapters per token and module; PEFT's default."""
 _MERGE = Option("emit", "mixture", "leave out")
-
-
-def refuse_mixture(emit: str, export: Export | None) -> None:
-    """Refuse to export a mixture.
-
-    Raises:
-        UsageError: there is no GGUF of a mixture.
-    """
-    if emit != "adapter" and export is not None:
-        raise UsageError(
-            "a mixture cannot be exported as GGUF: llama.cpp adds adapters up and routes nothing",
-            hint=[Option("export", change="leave out"), _MERGE],
-        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +96,8 @@ class Mixture(PlannedAdapter):
         return self.plan.recipe.rank or max(entry.rank for entry in self.entries)
 
     def _export_config(self, export: Export | None, token: Token) -> None:
-        refuse_mixture(self.plan.recipe.emit, export)
+        if export is not None:
+            raise no_export_of_mixture()
 
     # --- weights --------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.pipeline import presentation
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from hf_lorameta.pipeline.plan_data import PlanData
-from hf_lorameta.pipeline.read import Reading, require_outputs
+from hf_lorameta.pipeline.read import Reading
 from hf_lorameta.pipeline.remarks import remarks_on
-from hf_lorameta.pipeline.without_bank import refuse_without_adapters
+from hf_lorameta.pipeline.resolve import require_compatible
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 
@@ -68,7 +68,7 @@ class Plan(PlanData):
             RecipeError: a setting says how adapters are combined, and the bank has none, or one.
             UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         """
-        require_outputs(self.dataset, recipe)
+        require_compatible(recipe, self.bank, self.dataset)
         read = Reading(self.dataset, recipe, self.profile, self.output_counts, self.example)
         return plan_from_reading(read, self.bank)
 
@@ -78,10 +78,8 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
 
     Raises:
         BankError: the bank lacks the neural rule that was asked for.
-        RecipeError: a setting says how adapters are combined, and the bank has none, or one.
-        UnlabeledDatasetError: no bank is used, and the dataset has no outputs.
+        RecipeError: the method would read all profiles of a large bank.
     """
-    refuse_without_adapters(bank, reading.recipe, reading.dataset)
     distances, coefficients = choose_coefficients(
         bank, reading.recipe, reading.profile, reading.output_counts
     )

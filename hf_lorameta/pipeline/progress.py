@@ -1,10 +1,12 @@
 """Progress bars of several stages, one after the other."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hf_lorameta.errors import UsageError
 from hf_lorameta.types import Row, StageProgress
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 _DELAY_SECONDS = 2.0
 _REPORTED_ROWS = 100
+_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 @contextmanager
@@ -69,6 +72,26 @@ def with_progress(dataset: "Dataset", progress: StageProgress) -> "Dataset":
         return rows
 
     return replace(dataset, rows=reported(dataset.rows), whole=reported(dataset.whole))
+
+
+def budget_seconds(budget: float | str | None) -> float | None:
+    """Return a budget in seconds, such as of 90, 60s, 2m, 2min or 1h; None stays None.
+
+    Raises:
+        UsageError: not a time of zero or more.
+
+    Example:
+        >>> budget_seconds("60s"), budget_seconds("1.5 min"), budget_seconds("1h")
+        (60.0, 90.0, 3600.0)
+    """
+    if budget is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(budget).strip().lower())
+    if not found or found[2] not in _UNITS:
+        raise UsageError(
+            f"a budget of {budget!r} is not a time", hint="write for example 60s, 2m or 0"
+        )
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ visibility, and its files are replaced only with consent.
 
 The steps, for the command line, the Python API and the Space alike: `target_for_dataset`, or
 `resolve_target` for an adapter that is already made; then the adapter is made and saved, and
-`publish_folder`. Where a user can run a command to resume, that is within `preserve_on_failure`.
+`publish_folder`, or where a user can run a command to resume, `publish_or_keep`.
 """
 
 import re
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.chart import CHART_FILE
@@ -76,6 +76,39 @@ class Target:
         }
 
 
+class Consent(NamedTuple):
+    """How a user wants an adapter to be published.
+
+    Attributes:
+        private: the visibility asked for; None decides by what the adapter was made of.
+        create_pr: open a pull request instead of committing, which needs no consent.
+        overwrite: replace files of an existing repo.
+    """
+
+    private: bool | None = None
+    create_pr: bool = False
+    overwrite: bool = False
+
+
+NO_CONSENT = Consent()
+
+
+class Published(NamedTuple):
+    """What was published, or in a dry run would be.
+
+    Attributes:
+        folder: the adapter.
+        target: its repo.
+        deleted: files of a replaced adapter that the new one lacks and that would be misleading.
+        url: of the repo or of the pull request; None in a dry run.
+    """
+
+    folder: Path
+    target: Target
+    deleted: tuple[str, ...]
+    url: str | None
+
+
 def default_repo_id(user: str, dataset: str, base_model: str) -> str:
     """Return a repo name for a dataset's adapter.
 
@@ -104,11 +137,9 @@ def target_for_dataset(
     bank: Bank,
     hub: Hub,
     repo_id: str | None,
+    consent: Consent = NO_CONSENT,
     *,
     name: str,
-    private: bool | None,
-    create_pr: bool,
-    overwrite: bool,
 ) -> Target:
     """Check, as `resolve_target` does, that an adapter for a dataset can be published.
 
@@ -117,14 +148,14 @@ def target_for_dataset(
         bank: the bank.
         hub: client.
         repo_id: target; None names it after dataset and base model.
+        consent: what the user wants.
         name: of the dataset, as the user named it.
-        private: as for `resolve_target`, as `create_pr` and `overwrite` are.
 
     Raises:
         UsageError: the name of a public repo would reveal that of a private dataset.
         LoraMetaError: as `resolve_target` raises.
     """
-    if repo_id is None and dataset.private and private is False:
+    if repo_id is None and dataset.private and consent.private is False:
         raise UsageError(
             "the dataset is private or a local file, and a public repo named after it would reveal "
             "its name",
@@ -132,44 +163,38 @@ def target_for_dataset(
         )
     return resolve_target(
         repo_id or default_repo_id(hub.user(), name, bank.index.base_model),
-        private=private,
-        dataset_private=dataset.private or bank.private,
+        consent,
+        source_private=dataset.private or bank.private,
         proposed=dataset.proposed,
-        create_pr=create_pr,
-        overwrite=overwrite,
         hub=hub,
     )
 
 
 def resolve_target(
     repo_id: str,
+    consent: Consent = NO_CONSENT,
     *,
-    private: bool | None = None,
-    dataset_private: bool = False,
+    source_private: bool = False,
     proposed: bool = False,
-    create_pr: bool = False,
-    overwrite: bool = False,
     hub: Hub,
 ) -> Target:
     """Check that an adapter can be published to a repo, before any work is done.
 
     Args:
         repo_id: target, ``user/name``.
-        private: the visibility asked for; None decides by `dataset_private` and `proposed`.
-        dataset_private: whether the adapter's dataset, or a part of the bank, is private.
+        consent: what the user wants.
+        source_private: whether the adapter's dataset, or a part of the bank, is private.
         proposed: see `hf_lorameta.data.dataset.DatasetInfo`.
-        create_pr: open a pull request instead of committing, which needs no consent.
-        overwrite: consent to replace files of an existing repo.
         hub: client.
 
     Raises:
         AuthError: no valid token.
         ConflictError: the existing repo has another visibility than was asked for, or is public
-            while `dataset_private` is true; or a commit would replace files without consent.
+            while `source_private` is true; or a commit would replace files without consent.
         UsageError: a pull request to a repo that does not exist, or a public repo for an adapter
             whose proposed instruction may name classes of private data.
     """
-    if private is False and proposed:
+    if consent.private is False and proposed:
         raise UsageError(
             "the repo would be public, and the instruction in the adapter's files was made from a "
             "dataset that is not: it is private, gated or a local file",
@@ -177,17 +202,18 @@ def resolve_target(
         )
     hub.account()  # is there a valid token?
     existing = hub.existing(repo_id)
-    dataset_private |= proposed
+    source_private |= proposed
     if existing is None:
-        if create_pr:
+        if consent.create_pr:
             raise UsageError(
                 f"{repo_id} does not exist, so there is nothing to open a pull request on",
                 hint=Option("create_pr", change="leave out"),
             )
-        return Target(repo_id, None, dataset_private if private is None else private, False, ())
-    check_visibility(existing, private, source_private=dataset_private)
+        private = source_private if consent.private is None else consent.private
+        return Target(repo_id, None, private, False, ())
+    check_visibility(existing, consent.private, source_private=source_private)
     replaces = tuple(sorted(filter(is_own_file, existing.files)))
-    if replaces and not (overwrite or create_pr):
+    if replaces and not (consent.overwrite or consent.create_pr):
         raise ConflictError(
             f"{repo_id} already holds {', '.join(replaces)}",
             hint=[
@@ -196,18 +222,17 @@ def resolve_target(
                 "name another repo",
             ],
         )
-    return Target(repo_id, existing, existing.private, create_pr, replaces)
+    return Target(repo_id, existing, existing.private, consent.create_pr, replaces)
 
 
-def publish_folder(folder: Path, target: Target, hub: Hub) -> str:
-    """Read a finished folder back, publish it in one commit, and return the URL.
-
-    What `stale_files` lists is deleted.
+def publish_folder(folder: Path, target: Target, hub: Hub, *, dry_run: bool = False) -> Published:
+    """Read a finished folder back, and publish it in one commit.
 
     Args:
         folder: the adapter.
         target: of `resolve_target`.
         hub: client.
+        dry_run: do everything but publish.
 
     Raises:
         AdapterError: the folder is not a complete generated adapter.
@@ -215,19 +240,20 @@ def publish_folder(folder: Path, target: Target, hub: Hub) -> str:
         ConnectionLostError: the connection was lost; the folder is unchanged.
     """
     base_model = read_adapter(folder).require_provenance().config.base_model
+    deleted = _stale_files(folder, target)
+    if dry_run:
+        return Published(folder, target, deleted, None)
+    own = [name for name in _files(folder) if is_own_file(name)]
     with suggest_pr(target.existing, target.create_pr):
-        return hub.publish(
-            Upload(
-                folder,
-                only=[name for name in _files(folder) if is_own_file(name)],
-                delete=stale_files(folder, target),
-            ),
+        url = hub.publish(
+            Upload(folder, only=own, delete=deleted),
             target.repo_id,
             message=f"LoRA adapter for {base_model}",
             private=target.private,
             parent=target.existing,
             create_pr=target.create_pr,
         )
+    return Published(folder, target, deleted, url)
 
 
 def _files(folder: Path) -> list[str]:
@@ -245,7 +271,7 @@ def suggest_pr(existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
         raise
 
 
-def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
+def _stale_files(folder: Path, target: Target) -> tuple[str, ...]:
     """List the replaced adapter's files that the new one lacks and that would be misleading.
 
     A ``Modelfile`` without a GGUF next to it was not written by this package and is not listed.
@@ -258,13 +284,18 @@ def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
     return tuple(name for name in stale if name in existing and not (folder / name).exists())
 
 
-@contextmanager
-def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
-    """After publishing, delete a folder of `staging_folder`; after an error, name how to resume."""
+def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = False) -> Published:
+    """Publish a folder, and delete it then if it is one of `staging_folder`.
+
+    Args:
+        folder: the adapter.
+        target: as for `publish_folder`, as `hub` and `dry_run` are.
+
+    Raises:
+        LoraMetaError: as `publish_folder` raises; the advice names how to resume.
+    """
     try:
-        yield
-        if folder.resolve().parent == _staging_root():  # never a folder of the user's own
-            shutil.rmtree(folder, ignore_errors=True)
+        published = publish_folder(folder, target, hub, dry_run=dry_run)
     except (LoraMetaError, OSError, KeyboardInterrupt) as error:
         # what was sent may have arrived
         arrived = isinstance(error, ConnectionLostError | OSError | KeyboardInterrupt)
@@ -275,6 +306,9 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
         else:
             error.add_note(resume)
         raise
+    if published.url and folder.resolve().parent == _staging_root():  # never one of the user's own
+        shutil.rmtree(folder, ignore_errors=True)
+    return published
 
 
 def command_to_publish(folder: Path, repo_id: str | None = None, **consent: object) -> str:

@@ -17,7 +17,6 @@ from hf_lorameta.data.counts.profile import Profile, profile_rows
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.sources.reading_limits import is_cut
-from hf_lorameta.errors import Option, UnlabeledDatasetError
 from hf_lorameta.pipeline.rows import pool_size, row_sample
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
@@ -90,10 +89,8 @@ def read_dataset(
         collect: size of the pool, at most, for more than the recipe asks for.
 
     Raises:
-        UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         DatasetError: the dataset cannot be read as labeled rows.
     """
-    require_outputs(dataset, recipe)
     encode = load_encode(counting.tokenizer)
     size = max(collect, pool_size(recipe) if recipe.rows_asked else 0)
     rows, sample = _RowsToCount(dataset, recipe.max_rows), row_sample(recipe, size)
@@ -122,19 +119,6 @@ def read_dataset(
         rows.example if dataset.public else None,
         tuple(sample.rows),
     )
-
-
-def require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
-    """Raise UnlabeledDatasetError if the recipe needs outputs and the dataset has none."""
-    if dataset.prompts_only and recipe.rows_asked:
-        name = next(iter(recipe.rows_asked))
-        raise UnlabeledDatasetError(
-            f"the setting {name} compares answers with outputs, and the dataset has none",
-            hint=[
-                Option(name, change="leave out"),
-                Option("columns", "input=COLUMN,output=COLUMN"),
-            ],
-        )
 
 
 class _RowsToCount:

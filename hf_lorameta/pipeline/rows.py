@@ -8,7 +8,7 @@ used for two purposes. `rows_used` draws them again, for an adapter that is to b
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -16,15 +16,18 @@ from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.errors import EmptyDatasetError, Option
+from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
 
-POOL_ROWS = 1000
+POOL_ROWS = 2048
+MOST_ROWS = 2000
+"""Rows that are trained on within a time, at most."""
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
-CHECK_ROWS = 16
-"""Rows that an adapter is checked on although nobody asked for it."""
+_CHECKED_SHARE = 4
+"""Of the rows, one in so many is checked on unasked, at most."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,50 @@ class Rows:
         return list(chain(*lists))
 
 
-def draw_rows(recipe: Recipe, pool: Sequence[Row]) -> Rows:
+def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
+    """Draw the rows that are needed for what was decided.
+
+    Within a time, all rows are trained on, but for a quarter, at most, that is checked on. A recipe
+    that says how many rows to train on draws the same ones with and without rows to check on.
+
+    Args:
+        resolved: what is to be done.
+        pool: labeled rows, see `pool_of`.
+
+    Raises:
+        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to fit or to train on,
+            where the recipe asks for some.
+
+    Example:
+        >>> pool = [(f"{i}", "a") for i in range(40)]
+        >>> rows = rows_for(Resolved(Recipe(), seconds=60.0, check=16), pool)
+        >>> len(rows.train), len(rows.check)
+        (30, 10)
+    """
+    recipe = resolved.recipe
+    check = min(resolved.check, len(pool) // _CHECKED_SHARE)
+    check = check if check >= MIN_ROWS else 0
+    if resolved.seconds:
+        most = min(MOST_ROWS, len(pool) - (recipe.check or check))
+        recipe = recipe.model_copy(update={"train": max(most, 0)})
+    rows = draw_rows(recipe, pool, check)
+    require_rows(rows, resolved.recipe)
+    if resolved.seconds and len(rows.train) < MIN_TRAINING_ROWS:
+        logger.warning(
+            "Not trained: %d labeled rows to train on, expected at least %d",
+            len(rows.train), MIN_TRAINING_ROWS,
+        )  # fmt: skip
+        return replace(rows, train=())
+    return rows
+
+
+def draw_rows(recipe: Recipe, pool: Sequence[Row], check: int = 0) -> Rows:
     """Draw the rows that a recipe asks for; possibly fewer, see `require_rows`.
 
     Args:
         recipe: its numbers of rows and its seed count.
         pool: labeled rows, see `pool_of`.
+        check: rows to check on if the recipe asks for none.
 
     Example:
         >>> rows = draw_rows(Recipe(check=4), [(f"{i}", "a") for i in range(20)])
@@ -74,10 +115,10 @@ def draw_rows(recipe: Recipe, pool: Sequence[Row]) -> Rows:
 
     fit = draw(recipe.fit, keep=recipe.check or 0)
     train = draw(recipe.train, keep=recipe.check or 0)  # few rows are for the check first
-    check = draw(recipe.check)
+    checked = draw(recipe.check or check)
     examples = draw(SHOTS)
     prompt = (*examples, *train, *fit)[:SHOTS]
-    return Rows(fit, train, check, prompt)
+    return Rows(fit, train, checked, prompt)
 
 
 def require_rows(rows: Rows, recipe: Recipe) -> None:

@@ -11,13 +11,10 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
-from hf_lorameta.environment import require_extra
 from hf_lorameta.formats import gguf_adapter
-from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
-from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.adapter_folder import (
@@ -30,11 +27,12 @@ from hf_lorameta.pipeline.adapter_folder import (
 )
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
-    preserve_on_failure,
-    publish_folder,
+    Consent,
+    publish_or_keep,
     resolve_target,
     staging_folder,
 )
+from hf_lorameta.pipeline.resolve import export_config
 from hf_lorameta.types import FactorPair
 
 
@@ -161,17 +159,14 @@ class SavableAdapter(ABC):
         hub = Hub(token)
         target = resolve_target(
             repo_id,
-            private=private,
-            dataset_private=self.private,
+            Consent(private, create_pr, overwrite),
+            source_private=self.private,
             proposed=self.proposed_instruction,
-            create_pr=create_pr,
-            overwrite=overwrite,
             hub=hub,
         )
         folder = staging_folder(repo_id)
         self.save_pretrained(folder, repo_id=repo_id, export=export, token=hub.token)
-        with preserve_on_failure(folder, target):
-            return publish_folder(folder, target, hub)
+        return str(publish_or_keep(folder, target, hub).url)
 
 
 @dataclass(frozen=True)
@@ -260,25 +255,7 @@ class Generation(PlannedAdapter):
         return self._text_files(self.plan.provenance() | {"rank": self.rank}, card, repo_id)
 
 
-# --- export and JSON ------------------------------------------------------------------------------
-
-
-def export_config(
-    base_model: str, revision: str | None, export: Export | None, token: Token = None
-) -> dict[str, Any] | None:
-    """Return the base model's ``config.json`` if an export needs it, checked before any work.
-
-    Raises:
-        UsageError: the base model's architecture cannot be exported.
-        HubError: the file cannot be fetched.
-        MissingExtraError: the package `gguf` is not installed.
-    """
-    if export is None:
-        return None
-    require_extra("gguf", extra="gguf")
-    config = config_json(base_model, revision, token)
-    BaseArchitecture.from_config(config)
-    return config
+# --- JSON ------------------------------------------------------------------------------
 
 
 def as_json(value: object, indent: int | None = 2) -> str:

@@ -1,6 +1,7 @@
 """What one command or one call needs: a Hub client, a bank and a base model, each opened once."""
 
 from contextlib import ExitStack
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, Unpack
@@ -17,7 +18,9 @@ from hf_lorameta.errors import HubError, UsageError
 from hf_lorameta.hub.base_model import LOCAL_HINT, locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.form import in_form_of
+from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.quoting import shell_word
+from hf_lorameta.types import StageProgress, no_progress
 
 LoadedModel: TypeAlias = tuple[Any, Any]
 """A causal LM of transformers, on the CPU, and its tokenizer."""
@@ -37,6 +40,7 @@ class Session:
         bank_revision: branch, tag or commit of a bank repo.
         token: of the Hub; None uses the saved one, False sends none.
         model: the base model and its tokenizer; None loads it if it is needed.
+        progress: called with (stage, done, total, or 0 if it is not known) by all steps.
 
     Raises:
         UsageError: a model without its tokenizer.
@@ -56,6 +60,7 @@ class Session:
         bank_revision: str | None = None,
         token: str | Literal[False] | None = None,
         model: LoadedModel | None = None,
+        progress: StageProgress = no_progress,
     ) -> None:
         if model is not None and not isinstance(model, tuple):
             raise UsageError(
@@ -69,7 +74,7 @@ class Session:
             )
         self._bank, self._base = bank, base
         self._revisions = {"revision": bank_revision, "base_revision": base_revision}
-        self._token, self._model = token, model
+        self._token, self._model, self.progress = token, model, progress
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -81,6 +86,15 @@ class Session:
     def close(self) -> None:
         """Stop the base model's engine."""
         self._closing.close()
+
+    def with_progress(self, progress: StageProgress) -> "Session":
+        """Return this session, with the same bank and base model, for steps that report elsewhere.
+
+        What is not opened yet is opened once for each.
+        """
+        other = copy(self)
+        other.progress = progress
+        return other
 
     @cached_property
     def hub(self) -> Hub:
@@ -154,9 +168,9 @@ class Session:
             reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
         self._check_length(reading.get("instruction"))
         opened = open_dataset(dataset, self.hub, **reading)
-        if reading.get("instruction") is not None or reading.get("template") is not None:
-            return opened
-        return in_form_of(self.bank)(opened)
+        if reading.get("instruction") is None and reading.get("template") is None:
+            opened = in_form_of(self.bank)(opened)
+        return with_progress(opened, self.progress)
 
     def _check_length(self, instruction: str | None) -> None:
         """Refuse an instruction that would be cut off: prompts lose their beginning."""

@@ -9,8 +9,7 @@ import numpy as np
 from hf_lorameta.cards.results import Training
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.method.output_prior import PLAIN_DECODERS
+from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.training.further.settings import STAGES, Stage
@@ -18,20 +17,6 @@ from hf_lorameta.types import Row, StageProgress, no_progress
 
 if TYPE_CHECKING:
     from hf_lorameta.engines.transformers.forward import RowLosses
-
-
-def require_fittable(evaluator: TorchEvaluator) -> None:
-    """Raise `UsageError` if the upper layers of the base model cannot be trained alone."""
-    from hf_lorameta.engines.transformers.packing import check_row_attention
-
-    model_type = evaluator.model.config.get_text_config().model_type
-    if model_type not in PLAIN_DECODERS:
-        raise UsageError(
-            f"the upper layers of {model_type!r} cannot be fitted alone, expected "
-            f"{', '.join(sorted(PLAIN_DECODERS))}",
-            hint="train the adapter instead",
-        )
-    check_row_attention(evaluator.model)
 
 
 def improve(
@@ -100,7 +85,7 @@ def _train(
 
     plan, model = generation.plan, evaluator.model
     divided = divide(encode_rows(evaluator, Settings.max_length, rows), plan.recipe.seed)
-    fit = [Option("fit", change="leave out"), Option("no_fit")]
+    fit = [Option("fit", change="leave out")]
     try:
         result = train_in_stages(
             model,

@@ -7,13 +7,12 @@ from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, render
 from hf_lorameta.cards.markdown import clean
 from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
-from hf_lorameta.pipeline.budget import FIT_ROWS, holds_labels
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.quoting import fenced, python_literal, shell, shell_file
 from settings import Settings, install_command
 from views.blocks import render
 from work.planning import DatasetRequest, PlanResult
-from work.trying import TITLES, TRAINING_ROWS
+from work.trying import TITLES
 
 _SHORT = 300
 """Characters of an input that is shown in code."""
@@ -116,7 +115,7 @@ def usage_markdown(
         ("#### Train it further on your rows, on your own machine", ""),
         (
             "bash",
-            f"{with_torch}\n{request.command(train=TRAINING_ROWS, output='my-adapter')}",
+            f"{with_torch}\n{request.command(budget='10m', output='my-adapter')}",
         ),
     ]
     return "\n\n".join(fenced(code, head) if code else head for head, code in parts)
@@ -132,8 +131,7 @@ def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings)
     """
     if plan.dataset.prompts_only:
         return render("result.no_other_base", plan=plan)
-    amount = {"fit": FIT_ROWS} if holds_labels(plan) else {"train": TRAINING_ROWS}
-    options: dict[str, Any] = {"base": "org/model", **amount}
+    options: dict[str, Any] = {"base": "org/model"}
     install = install_command("eval", settings)
     on_jobs = request.command("push", **options, on="jobs")
     return render(

@@ -14,11 +14,13 @@ from hf_lorameta.hub.repo import Token, is_repo_id
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
+    Consent,
     default_repo_id,
     publish_folder,
     target_for_dataset,
 )
 from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.tables import plural
 from limits.hourly import ADAPTERS
 from work.jobs import Job, SpaceError
@@ -137,9 +139,10 @@ def make_adapter(result: PlanResult, job: Job) -> Adapter:
     ADAPTERS.check(job.call.address)
     text = f"Combining {plural(len(result.plan.neighbors()), 'adapter')}"
     job.report(text)
-    generation = combine(
-        result.plan, progress=lambda stage, done, total: job.report(text, done, total)
-    )
+    with Session(
+        result.plan.bank, progress=lambda stage, done, total: job.report(text, done, total)
+    ) as session:
+        generation = combine(result.plan, session=session)
     return Adapter(result.name, generation).save(job)
 
 
@@ -174,10 +177,8 @@ def publish(
         result.plan.bank,
         hub,
         chosen_name(result, destination, hub.user()),
+        Consent(destination.private, overwrite=destination.overwrite),
         name=result.name,
-        private=destination.private,
-        create_pr=False,
-        overwrite=destination.overwrite,
     )
     adapter = adapter or make_adapter(result, job)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
@@ -186,7 +187,7 @@ def publish(
         adapter.write_texts(folder, target.repo_id)
         job.report("Saving to the Hub; this can no longer be canceled")
         job.commit()
-        url = publish_folder(folder, target, hub)
+        url = str(publish_folder(folder, target, hub).url)
     return Published(url, target.repo_id, target.private, adapter.seconds)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,15 +10,9 @@ from hf_lorameta.cards.results import check_of
 from hf_lorameta.data.counts.sample import draw_stratified
 from hf_lorameta.engines.scoring import ADAPTER_METHOD, CHAT_METHOD, Report, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import AdapterError, BudgetError
-from hf_lorameta.pipeline.budget import (
-    measure_operations,
-    obstacle_to_training,
-    possibilities,
-    recipe_within,
-)
+from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.rows import draw_rows
+from hf_lorameta.pipeline.rows import MIN_TRAINING_ROWS, SHOTS, Rows
 from hf_lorameta.pipeline.session import Session
 from limits.hourly import ADAPTERS, model_time
 from work.generating import Adapter
@@ -26,9 +20,7 @@ from work.jobs import Canceled, Job
 from work.planning import PlanResult, RequestError
 
 TEST_ROWS = 16
-SHOTS = 3
 MIN_TEST_ROWS = 4
-MIN_TRAINING_ROWS = 8
 TEST_CHARACTERS = 1000
 """Of an input and an output; longer ones take long here."""
 TITLES = {
@@ -38,8 +30,6 @@ TITLES = {
     f"{SHOTS}-shot": f"base with {SHOTS} examples",
 }
 """Readable names of the methods of a report."""
-TRAINING_ROWS = 100
-"""At most. On 64 and more, training takes less time than on 16, without cross-validation."""
 _TIME_SHARE = 0.9
 """Share of the time limit after which the training ends with its best result."""
 PROMPT_CHARACTERS = 20_000
@@ -175,28 +165,22 @@ def _turn(session: Session, job: Job, *, asked: bool = True) -> Iterator[TorchEv
 
 Improvement = tuple[Adapter | None, str]
 """The trained adapter, None if it is not better on held-out rows, and one sentence about it."""
-_TOO_SHORT: Improvement = (None, "The time is too short here to train the adapter: it stays")
+_NO_GAIN: Improvement = (None, "No training step helped on held-out rows: the adapter stays")
 
 
 def rows_to_train(result: PlanResult) -> list[tuple[str, str]]:
-    """Return the rows to train on: some of those that the adapter is not tested on."""
+    """Return the rows to train on: those that the adapter is not tested on."""
     tested = set(rows_to_test(result))
-    return [row for row in result.samples if row not in tested][:TRAINING_ROWS]
+    return [row for row in result.samples if row not in tested]
 
 
-def can_improve(result: PlanResult, session: Session, time_limit: float) -> bool:
-    """Whether training is possible here, and on some rows ends within a time by an estimate."""
-    rows = rows_to_train(result)
-    if obstacle_to_training(result.plan, rows, session):
-        return False
-    speed, most = measure_operations(), _TIME_SHARE * time_limit
-    return any(one.seconds <= most for one in possibilities(result.plan, rows, speed))
+def can_improve(result: PlanResult) -> bool:
+    """Whether there are rows to train on."""
+    return len(rows_to_train(result)) >= MIN_TRAINING_ROWS
 
 
 def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) -> Improvement:
-    """Train on `rows_to_train`, or fewer if they take too long; some are held out.
-
-    A training that takes longer than estimated ends in time, with its best result.
+    """Train on `rows_to_train` until held-out rows stop to gain or the time is over.
 
     Args:
         adapter: as it was made.
@@ -209,48 +193,24 @@ def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) ->
         SpaceError: the visitor has made as many adapters as one may.
     """
     ADAPTERS.check(job.call.address)
-    rows = rows_to_train(result)
+    rows = Rows(train=tuple(rows_to_train(result)))
     with _turn(session, job):
-        start, most = time.monotonic(), _TIME_SHARE * job.seconds_left
+        seconds = _TIME_SHARE * job.seconds_left
+        reporting = session.with_progress(job.report)
         try:
-            recipe = recipe_within(result.plan, rows, session, most)
-        except BudgetError:
-            return _TOO_SHORT
-        job.check()
-        planned = replace(result.plan, recipe=recipe)
-        show = _ending(job.report, start + most)
-        try:
-            generation = make_adapter(planned, draw_rows(recipe, rows), session, show)
-        except KeyboardInterrupt:  # before a step helped
-            return _TOO_SHORT
-        except AdapterError:
-            return None, "Training did not make the adapter better than the base model"
-    field = "training" if generation.plan.training else "fit"
-    training = getattr(generation.plan, field)
+            generation = make_adapter(result.plan, rows, reporting, seconds=seconds)
+        except AdapterError:  # without a bank
+            return _NO_GAIN
+    training = generation.plan.training
     if training is None or not training.steps:
-        return None, "No training step helped on held-out rows: the adapter stays"
+        return _NO_GAIN
     given = replace(training, given_rows=True)
     generation = replace(
-        generation, plan=replace(generation.plan, **{field: given}), seconds=adapter.seconds
+        generation, plan=replace(generation.plan, training=given), seconds=adapter.seconds
     )
-    ended = " until the time was over" if training.interrupted else ""
     return (
         Adapter(result.name, generation).save(job),
-        f"Trained on {training.rows} of your rows{ended}. On held-out rows an output token now has "
-        f"a probability of {training.end:.3f}; before it was {training.start:.3f}, with the base "
+        f"Trained on {training.rows} of your rows. On held-out rows an output token now has a "
+        f"probability of {training.end:.3f}; before it was {training.start:.3f}, with the base "
         f"model it is {training.base:.3f}",
     )
-
-
-def _ending(report: Callable[[str, int, int], None], deadline: float) -> Callable[..., None]:
-    """Return a function that shows progress, and interrupts a training after a deadline.
-
-    As with Ctrl-C, the training then ends with its best result.
-    """
-
-    def show(stage: str, done: int = 0, total: int = 0) -> None:
-        report(stage, done, total)
-        if time.monotonic() > deadline:
-            raise KeyboardInterrupt
-
-    return show

@@ -51,7 +51,7 @@ from hf_lorameta.cli import main
 main(sys.argv[2:])
 """
 """Runs a command, then writes its CPU seconds and peak memory, without that of its parent."""
-FAST = ("--no-check", "--no-fit", "-q")
+FAST = ("--budget", "0", "-q")
 HEAD = ("adapters", "what", "seconds", "CPU s", "peak MB")
 
 

@@ -56,7 +56,6 @@ def improve(generation, rows, *_, **__):
     return replace(generation, plan=replace(generation.plan, **{field: training}))
 
 make.improve = improve
-make.require_fittable = lambda evaluator: None
 """
 """Code to run after that of `fake_runner`: Ctrl-C ends a fit or training after 12 steps."""
 

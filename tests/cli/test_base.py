@@ -96,9 +96,9 @@ def test_a_bank_that_others_have_published_is_proposed_and_used_only_if_it_is_na
     assert proposed in alone.err
     repo = f"{user.name}/labels-tiny-base-lorameta"
     assert others_bank not in cli.hub.read(repo, "README.md").decode()
-    nothing = cli(*push, "--no-fit", "--repo-id", f"{user.name}/x", token=user.token, code=2)
+    nothing = cli(*push, "--budget", 0, "--repo-id", f"{user.name}/x", token=user.token, code=2)
     assert f"add --bank {others_bank}" in nothing.err
-    named = (*push, "--bank", others_bank, "--repo-id", f"{user.name}/with-bank", "--no-fit")
+    named = (*push, "--bank", others_bank, "--repo-id", f"{user.name}/with-bank")
     done = cli(*named, token=user.token)
     assert f"Bank: {others_bank}, 2 adapters for {hub_base}" in done.err
     assert others_bank in cli.hub.read(f"{user.name}/with-bank", "README.md").decode()
@@ -135,19 +135,19 @@ def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> N
     done = cli("plan", labels, "--base", base)
     first, last = done.out.splitlines()
     assert first == f"64 rows; no bank: the adapter starts from {base} alone"
-    assert last.startswith("advice: --fit 48 takes at most about")
+    done_with_base = "train on your rows for up to 2 min, then count right answers on 16 other rows"
+    assert last == f"generate will {done_with_base}"
     assert "effective number" not in done.err
     planned = cli("plan", labels, "--base", base, "--train", 20, "--json").json
     assert (planned["bank"], planned["neighbors"]) == (None, [])
-    assert planned["advice"] is None
-    within = cli("plan", labels, "--base", base, "--budget", "10m", before=FAST)
-    assert "Training on 64 rows: at most about" in within.err
-    assert within.out.splitlines()[-1] == "budget: --train 64, within 10m"
+    assert planned["next"] == "generate will train on 20 rows"
 
 
-def test_a_budget_too_short_to_train_makes_no_adapter(cli: Shell, base: Path, labels: Path) -> None:
-    done = cli("generate", labels, "--base", base, "--budget", "0.001s", "-o", "adapter", code=2)
-    assert "a budget of 0 s is too short: fitting on 64 rows" in done.err
+def test_without_a_bank_no_time_to_train_makes_no_adapter(
+    cli: Shell, base: Path, labels: Path
+) -> None:
+    done = cli("generate", labels, "--base", base, "--budget", "0.001s", "-o", "adapter", code=5)
+    assert "no training step helped on held-out rows" in done.err
     assert not (cli.cwd / "adapter").exists()
 
 
@@ -189,6 +189,7 @@ def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path)
             "is a bank for base/tiny, expected one for org/other", "leave out --base",
         ),
         (("--base", "org/absent", "--fit", 8), 6, "org/absent was not found", "--base FOLDER"),
+        (("--base", "BASE", "--budget", 0), 2, "has to be trained on labeled", "add --budget 2m"),
         (
             ("--base", "BASE", "--fit", 8, "--template", "chat"), 2,
             "has no chat template", "leave out --template chat",

@@ -58,21 +58,6 @@ def test_a_setting_out_of_range_is_refused_before_any_request(
     assert cli.hub.requests == []
 
 
-WITHIN = """
-import hf_lorameta.pipeline.generate as generate
-def recipe_within(plan, pool, session, seconds, *, may_fit):
-    return plan.recipe.model_copy(update={"fit" if may_fit else "train": 8})
-generate.recipe_within = recipe_within
-"""
-
-
-def test_a_plan_may_spend_a_budget_as_generate_does(cli: Shell, plan_args: PlanArgs) -> None:
-    command = ("plan", *plan_args, "--budget", "1m", "--json")
-    planned = cli(*command, before=WITHIN).json
-    assert (planned["recipe"]["fit"], planned["advice"]) == (8, None)
-    assert cli(*command, "--no-fit", before=WITHIN).json["recipe"]["train"] == 8
-
-
 # --- generate -----------------------------------------------------------------------------------
 
 

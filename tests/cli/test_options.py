@@ -74,12 +74,11 @@ def test_a_dataset_is_an_argument_or_an_option(cli: Shell, bank: Built, data: Pa
     assert "two datasets" in cli(*plan, data, "-d", "user/other", code=2).err
 
 
-def test_a_plan_within_a_budget_needs_the_base_model(cli: Shell, bank: Built, data: Path) -> None:
+def test_a_plan_says_what_is_done_with_the_base_model(cli: Shell, bank: Built, data: Path) -> None:
     plan = ("plan", "--bank", bank.folder, data)
-    assert "advice: " in cli(*plan).out
-    refused = cli(*plan, "--budget", "60s", code=6).err
-    assert "base model is not on this machine" in refused
-    assert "or leave out --budget" in refused
+    assert cli(*plan).out.splitlines()[-1] == "generate will leave out training on your rows"
+    within = cli(*plan, "--budget", "60s", "--no-check", "--json").json["next"]
+    assert within == "generate will train on your rows for up to 60 s"
 
 
 INTERRUPTED = """

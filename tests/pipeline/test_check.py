@@ -17,6 +17,7 @@ from hf_lorameta.errors import AdapterError, EmptyDatasetError
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.read import read_dataset, token_counting
+from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, require_rows, rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row, no_progress
@@ -60,7 +61,7 @@ def session_with(runner: FakeBase) -> Session:
 
 def prepared(data: Path, **settings: Any) -> tuple[Plan, Rows]:
     recipe = Recipe.of(top_k=3, **settings)
-    return plan_with_rows(open_dataset(data), Session(plain_bank()), recipe)
+    return plan_with_rows(open_dataset(data), Session(plain_bank()), Resolved(recipe))
 
 
 def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
@@ -76,9 +77,9 @@ def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
 def test_a_row_counts_as_checked_when_all_methods_have_scored_it(data: Path) -> None:
     plan, rows = prepared(data, check=12)
     shown: list[tuple[str, int, int]] = []
-    make_adapter(
-        plan, rows, session_with(FakeBase(100.0)), lambda *stage: shown.append((*stage, 0, 0)[:3])
-    )
+    session = session_with(FakeBase(100.0))
+    session.progress = lambda *stage: shown.append((*stage, 0, 0)[:3])
+    make_adapter(plan, rows, session)
     checked = [done for title, done, rows in shown if title == "Checking 12 rows" and rows == 12]
     assert checked[:4] == [0, 4, 8, 12]  # base model, prompt and adapter
 

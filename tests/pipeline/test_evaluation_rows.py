@@ -16,6 +16,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import evaluation_rows as module
 from hf_lorameta.pipeline.evaluation_rows import RowsToEvaluate, rows_to_evaluate
 from hf_lorameta.pipeline.generate import plan_with_rows
+from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 
@@ -32,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     """Return the provenance of an adapter, and the rows that it was fitted or checked on."""
-    plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), Recipe(fit=8, check=4))
+    plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), Resolved(Recipe(fit=8, check=4)))
     return json.loads(json.dumps(plan.provenance())), set(rows.used)
 
 

@@ -24,6 +24,7 @@ from hf_lorameta.errors import (  # noqa: E402
 )
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
+from hf_lorameta.pipeline.resolve import Resolved  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.pipeline.train import improve  # noqa: E402
@@ -114,7 +115,7 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     data = tiny.write_task(tmp_path, "chance", rows)
     with Session(tiny_bank) as session:
         recipe = Recipe(rank=4, fit=16)
-        plan, drawn = plan_with_rows(session.open_dataset(data), session, recipe)
+        plan, drawn = plan_with_rows(session.open_dataset(data), session, Resolved(recipe))
         fitted = make_adapter(plan, drawn, session)
         again = improve(fitted, replace(drawn, fit=drawn.fit[:8]), session.evaluator)
     fit = again.plan.fit
@@ -133,17 +134,6 @@ def test_a_dataset_without_outputs_is_refused(tiny_bank: Bank, tmp_path: Path) -
     path.write_text('{"prompt": "say one two"}\n' * 8)
     with pytest.raises(UnlabeledDatasetError, match="fit compares answers with outputs"):
         make(tiny_bank, path, fit=8)
-
-
-def test_an_unknown_architecture_is_refused_before_the_adapters_are_combined(
-    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hf_lorameta.pipeline.make.combine_adapters", pytest.fail)
-    with Session(tiny_bank) as session:
-        session.evaluator.model.config.model_type = "gemma4_text"
-        plan, rows = plan_with_rows(session.open_dataset(new), session, Recipe(fit=16))
-        with pytest.raises(UsageError, match="upper layers of 'gemma4_text' cannot be fitted"):
-            make_adapter(plan, rows, session)
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(

@@ -34,14 +34,7 @@ from hf_lorameta.errors import (  # noqa: E402
 from hf_lorameta.formats.peft_config import CONFIG_FILE  # noqa: E402
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
-from hf_lorameta.pipeline.automatic import NO_BASE  # noqa: E402
-from hf_lorameta.pipeline.budget import (  # noqa: E402
-    advise,
-    forward_passes,
-    training_seconds,
-)
 from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
-from hf_lorameta.pipeline.session import Session  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -213,37 +206,24 @@ def test_a_revision_of_the_base_model_is_used(
     assert caught.value.__notes__ == ["leave out base_revision=, or add bank='none'"]
 
 
-def test_labels_are_fitted_without_being_asked(
-    bases: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(NO_BASE)
+def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data: Path) -> None:
     adapter = generate(data, base=bases["Llama"])
     assert isinstance(adapter, Generation)
-    assert adapter.plan.recipe.fit == 48
-    assert adapter.plan.fit
+    assert adapter.plan.recipe.train == 48
+    assert adapter.plan.training
     assert adapter.plan.check
-    with pytest.raises(UsageError, match="has to be fitted or trained on labeled rows"):
-        generate(data, base=bases["Llama"], fit=False)
 
 
 # --- plans --------------------------------------------------------------------------------------
 
 
-def test_a_plan_says_what_it_read_and_how_long_training_takes(
-    bases: dict[str, Path], data: Path
-) -> None:
+def test_a_plan_says_what_it_read(bases: dict[str, Path], data: Path) -> None:
     planned = plan(data, base=bases["Llama"])
     source = f"no bank, from {bases['Llama']} alone"
     assert repr(planned).startswith(f"Plan({source} for a local dataset, read with columns=")
     assert planned.neighbors() == ()
     assert planned.to_dict()["bank"] is None
     assert "<table>" in planned._repr_html_()
-    advice = advise(planned, Session(base=bases["Llama"]))
-    assert advice == "--fit 48 takes at most about 0 s on this CPU"
-    tokens = (planned.profile.input.total + planned.profile.output.total) / 64
-    logits = planned.bank.index.vocab_size * 32 * planned.profile.output_length
-    work = 2 * (12 * 2 * 32**2 * tokens + logits) * forward_passes(16)[0]
-    assert training_seconds(planned, 16, 1.0) == pytest.approx(work, rel=0.01)
 
 
 def test_texts_without_inputs_are_planned(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -266,10 +246,10 @@ def refused(kind: type[LoraMetaError], message: str, *arguments: Any, **options:
 def test_an_adapter_of_nothing_is_refused(bases: dict[str, Path], data: Path) -> None:
     for recipe in (None, Recipe(check=8)):
         hint = refused(
-            UsageError, f"no bank is used for {bases['Llama']}, so its adapter has to be fitted or",
-            data, base=bases["Llama"], recipe=recipe,
+            UsageError, f"no bank is used for {bases['Llama']}, so its adapter has to be trained",
+            data, base=bases["Llama"], recipe=recipe, budget=0,
         )  # fmt: skip
-        assert hint.startswith("add --train 100, or add --fit 300, or name a bank, or train a bank")
+        assert hint.startswith("add --budget 2m, or add --train 100, or name a bank, or train a")
         assert f"hf-lorameta bank train TASKS -o my-bank --base {bases['Llama']}" in hint
 
 
@@ -304,7 +284,7 @@ def test_an_adapter_that_learned_nothing_is_refused(
     bases: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast_training(monkeypatch.setattr, lr=1e-9)
-    message = "neither a fit nor training helped on held-out rows"
+    message = "no training step helped on held-out rows"
     refused(AdapterError, message, data, base=bases["Llama"], recipe=Recipe(rank=4, fit=8))
 
 

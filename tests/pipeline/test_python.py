@@ -152,7 +152,7 @@ def test_a_missing_extra_is_named_before_any_work(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     with pytest.raises(MissingExtraError):
-        hf_lorameta.generate("no-such-file.jsonl", "no-bank", Recipe.of(**{asked: 16}))
+        hf_lorameta.generate(LINES, plain_bank(), Recipe.of(**{asked: 16}))
 
 
 def test_what_cannot_be_a_dataset_is_refused() -> None:

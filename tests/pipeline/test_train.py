@@ -21,8 +21,10 @@ from hf_lorameta.engines.transformers.forward import RowLosses  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
+from hf_lorameta.pipeline.resolve import Resolved  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, require_rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
+from hf_lorameta.pipeline.train import improve  # noqa: E402
 from hf_lorameta.training import device  # noqa: E402
 from hf_lorameta.training.further import stages  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
@@ -99,8 +101,8 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
 
     with Session(tiny_bank) as session:
         dataset, recipe = session.open_dataset(new), Recipe(rank=4, train=16)
-        plan, rows = plan_with_rows(dataset, session, recipe)
-        timed = make_adapter(plan, rows, session, show, Deadline(60, clock))
+        plan, rows = plan_with_rows(dataset, session, Resolved(recipe))
+        timed = improve(make_adapter(plan), rows, session.evaluator, Deadline(60, clock), show)
     recorded = timed.plan.recipe
     assert recorded.stage_steps
     assert recorded.stage_steps[0]
@@ -118,8 +120,9 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
 
 def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Path) -> None:
     with Session(tiny_bank) as session:
-        plan, rows = plan_with_rows(session.open_dataset(new), session, Recipe(rank=4, train=16))
-        timed = make_adapter(plan, rows, session, deadline=Deadline(0))
+        recipe = Recipe(rank=4, train=16)
+        plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
+        timed = improve(make_adapter(plan), rows, session.evaluator, Deadline(0))
     assert timed.plan.training is None
     assert timed.plan.recipe.stage_steps == (0, 0)
     generated = make(tiny_bank, new)
@@ -164,14 +167,11 @@ def test_rows_to_fit_train_and_check_on_are_disjoint(caplog: pytest.LogCaptureFi
         require_rows(draw_rows(recipe, pool[:30]), recipe)
 
 
-def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
-    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_base_model_that_cannot_be_trained_is_refused(tiny_bank: Bank, new: Path) -> None:
     with Session(tiny_bank) as session:
         recipe = Recipe(fit=8, train=16)
-        plan, rows = plan_with_rows(session.open_dataset(new), session, recipe)
+        plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
         session.evaluator.model._supports_attention_backend = False
-        monkeypatch.setattr("hf_lorameta.pipeline.make.improve", pytest.fail)
         with pytest.raises(UsageError, match="cannot be trained here: its layers are not all"):
             make_adapter(plan, rows, session)
 

@@ -14,8 +14,8 @@ from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.pipeline.automatic import NO_BASE
 from hf_lorameta.pipeline.remarks import verdict_on
+from hf_lorameta.pipeline.resolve import NO_BASE
 from hf_lorameta.remarks import Remark
 from tests.support.running_space import SPACE, missing
 

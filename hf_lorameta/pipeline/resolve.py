@@ -1,0 +1,295 @@
+"""Decide what is done for a dataset, once: after it is opened, and before it is read.
+
+What can be known from the request, the bank and the dataset's first rows is decided here, or
+refused with one error that names all that is wrong. The steps that follow assume it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import environ
+from typing import Any
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.engines.transformers.dtype import available_memory
+from hf_lorameta.engines.transformers.evaluator import require_eval
+from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import (
+    LoraMetaError,
+    MissingExtraError,
+    NotFoundError,
+    Option,
+    RecipeError,
+    UnlabeledDatasetError,
+    UsageError,
+)
+from hf_lorameta.formats.gguf_architecture import BaseArchitecture
+from hf_lorameta.hub.base_model import config_json, find_at_hand
+from hf_lorameta.hub.repo import Token
+from hf_lorameta.pipeline.adapter_folder import Export
+from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.recipe import MethodSettings, Recipe
+
+NO_BASE = "HF_LORAMETA_NO_BASE"
+"""Environment variable: if it is set, the base model is only run where that is asked for."""
+DEFAULT_BUDGET = 120.0
+"""Seconds of training that nobody asked for."""
+CHECK_ROWS = 16
+"""Rows to check on that nobody asked for."""
+_UNPACKED = 4
+"""Size of a GGUF file's weights once they are dequantized from four bits, relative to the file."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What will be done for a dataset.
+
+    Attributes:
+        recipe: the settings.
+        seconds: wall-clock time to train the adapter in; 0 leaves it as the recipe makes it.
+        check: rows to count right answers on besides what the recipe says; 0 for none.
+        obstacle: why the base model is not run, where it would be by default; else None.
+    """
+
+    recipe: Recipe
+    seconds: float = 0.0
+    check: int = 0
+    obstacle: LoraMetaError | None = None
+
+    def __str__(self) -> str:
+        """What is done with the base model."""
+        steps = [f"{name} on {rows} rows" for name, rows in self.recipe.rows_asked.items()]
+        if self.seconds:
+            steps.append(f"train on your rows for up to {duration(self.seconds)}")
+        if self.check:
+            steps.append(f"count right answers on {self.check} other rows")
+        if steps:
+            return ", then ".join(steps)
+        return "leave out training on your rows" + (f": {self.obstacle}" if self.obstacle else "")
+
+
+def resolve(
+    dataset: DatasetInfo,
+    session: Session,
+    recipe: Recipe,
+    *,
+    budget: float | None = None,
+    check: bool = True,
+    export: Export | None = None,
+) -> Resolved:
+    """Decide what is done for a dataset.
+
+    Args:
+        dataset: an opened dataset.
+        session: of the bank and the base model.
+        recipe: the settings that were asked for.
+        budget: seconds to train in; 0 leaves the base model alone. None is `DEFAULT_BUDGET` if the
+            base model is on this machine, fits into its memory, and the method is the default one.
+        check: count right answers wherever the base model is run.
+        export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
+
+    Raises:
+        UsageError: settings exclude each other; a mixture, or the base model's architecture, cannot
+            be exported; or there is no bank to make an adapter of, and nothing to train it on.
+        RecipeError: a setting says how a bank's adapters are combined, and there are none.
+        UnlabeledDatasetError: the request needs outputs, and the dataset has none.
+        MissingExtraError: the request needs an extra that is not installed.
+        HubError: the base model's ``config.json`` cannot be fetched for the export.
+
+    Example:
+        >>> from hf_lorameta import open_dataset
+        >>> from hf_lorameta.demo import TRAIN_FILE
+        >>> print(resolve(open_dataset(TRAIN_FILE), Session(), Recipe(), budget=60))
+        train on your rows for up to 60 s, then count right answers on 16 other rows
+    """
+    bank = session.bank
+    obstacle = _obstacle(dataset, session, recipe) if budget is None else None
+    if budget is not None:
+        seconds = budget
+    elif recipe.trains or (bank.index.number and (obstacle or not recipe.is_default_method)):
+        seconds = 0.0
+    else:
+        seconds = DEFAULT_BUDGET
+    if problems := list(_problems(dataset, bank, recipe, seconds, export)):
+        raise _together(problems)
+    if export is not None:
+        index = bank.index
+        export_config(index.base_model, index.base_revision, export, session.hub.token)
+    runs = seconds > 0 or (budget is None and obstacle is None)
+    counts = check and runs and recipe.check is None
+    chosen = seconds or recipe.rows_asked or recipe.is_mixture or environ.get(NO_BASE)
+    return Resolved(recipe, seconds, CHECK_ROWS if counts else 0, None if chosen else obstacle)
+
+
+def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:
+    """Refuse settings that a bank or a dataset excludes; `resolve` does so, too.
+
+    Raises:
+        RecipeError: a setting says how a bank's adapters are combined, and there are none.
+        UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
+    """
+    if problems := list(_incompatible(recipe, bank, dataset)):
+        raise _together(problems)
+
+
+def _together(problems: list[LoraMetaError]) -> LoraMetaError:
+    """Return one error with all that is wrong; its type is that of the first."""
+    first, *others = problems
+    if not others:
+        return first
+    text = "; and ".join(map(str, problems))
+    advice = dict.fromkeys(part for problem in problems for part in problem.advice)
+    return type(first)(text, hint=list(advice))
+
+
+def _problems(
+    dataset: DatasetInfo, bank: Bank, recipe: Recipe, seconds: float, export: Export | None
+) -> Iterator[LoraMetaError]:
+    """Yield what is wrong with a request."""
+    without_budget = Option("budget", change="leave out")
+    yield from _incompatible(recipe, bank, dataset)
+    if recipe.is_mixture and export is not None:
+        yield no_export_of_mixture()
+    if seconds and recipe.is_mixture:
+        yield UsageError(
+            "a budget is for training, and a mixture is not trained",
+            hint=[without_budget, Option("emit", change="leave out")],
+        )
+    if seconds and recipe.trains:
+        name, rows = next(iter(recipe.rows_asked.items()))
+        yield UsageError(
+            f"a budget trains on as many rows as the time allows, got {name}={rows}, too",
+            hint=[without_budget, Option(name, change="leave out")],
+        )
+    if seconds and bank.index.number and dataset.prompts_only:
+        yield UnlabeledDatasetError(
+            "the dataset has no outputs to train on",
+            hint=[Option("columns", "input=COLUMN,output=COLUMN"), without_budget],
+        )
+    if not (bank.index.number or seconds or recipe.trains or dataset.prompts_only):
+        yield UsageError(
+            f"no bank is used for {bank.index.base_model}, so its adapter has to be trained on "
+            "labeled rows",
+            hint=[
+                Option("budget", "2m"), Option("train", 100), *_named(bank), _train_a_bank(bank),
+            ],
+        )  # fmt: skip
+    if (recipe.rows_asked or seconds) and (missing := missing_extra()):
+        yield missing
+
+
+def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[LoraMetaError]:
+    """Yield what settings need and a bank or a dataset lacks."""
+    index, empty = bank.index, not bank.index.number
+    if not len(bank):
+        reason = f"none is used for {index.base_model}" if empty else f"{bank.id} has only one"
+        allowed = {"rank"} if empty else {"rank", "scale"}
+        allowed |= {"output_prior"} if index.output_prior else set()
+        for name, field in MethodSettings.model_fields.items():
+            value = getattr(recipe, name)
+            if name not in allowed and value != field.default:
+                yield RecipeError(
+                    f"{name}={value} is for the adapters of a bank, and {reason}",
+                    hint=[Option(name, change="leave out"), *_named(bank)],
+                )
+    columns = Option("columns", "input=COLUMN,output=COLUMN")
+    if empty and dataset.prompts_only:
+        yield UnlabeledDatasetError(
+            f"no bank is used for {index.base_model}, so its adapter has to learn from labeled "
+            "rows, and the dataset has no outputs",
+            hint=[columns, *_named(bank), _train_a_bank(bank)],
+        )
+    elif dataset.prompts_only and recipe.rows_asked:
+        name = next(iter(recipe.rows_asked))
+        yield UnlabeledDatasetError(
+            f"the setting {name} compares answers with outputs, and the dataset has none",
+            hint=[Option(name, change="leave out"), columns],
+        )
+
+
+def _named(bank: Bank) -> list[str | Option]:
+    """Advice to name a bank: those that others have published, if there are any."""
+    if bank.base is None:
+        return ["name another bank"]
+    return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
+
+
+def _train_a_bank(bank: Bank) -> str:
+    return (
+        "train a bank on datasets of your own, which takes hours: hf-lorameta bank train TASKS "
+        f"-o my-bank --base {bank.index.base_model} --dry-run says how many"
+    )
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def no_export_of_mixture() -> UsageError:
+    """Return the error that there is no GGUF of a mixture."""
+    return UsageError(
+        "a mixture cannot be exported as GGUF: llama.cpp adds adapters up and routes nothing",
+        hint=[Option("export", change="leave out"), Option("emit", change="leave out")],
+    )
+
+
+def export_config(
+    base_model: str, revision: str | None, export: Export | None, token: Token = None
+) -> dict[str, Any] | None:
+    """Return the base model's ``config.json`` if an export needs it, checked before any work.
+
+    Raises:
+        UsageError: the base model's architecture cannot be exported.
+        HubError: the file cannot be fetched.
+        MissingExtraError: the package `gguf` is not installed.
+    """
+    if export is None:
+        return None
+    require_extra("gguf", extra="gguf")
+    config = config_json(base_model, revision, token)
+    BaseArchitecture.from_config(config)
+    return config
+
+
+# --- is the base model at hand? -------------------------------------------------------------------
+
+
+def missing_extra() -> MissingExtraError | None:
+    """Return the error that the extra ``eval`` is missing, with advice; None if it is installed."""
+    try:
+        require_eval()
+    except MissingExtraError as error:
+        return error
+    return None
+
+
+def _obstacle(dataset: DatasetInfo, session: Session, recipe: Recipe) -> LoraMetaError | None:
+    """Return why the base model is not run unasked, with advice; None if it can be."""
+    index = session.bank.index
+    if dataset.prompts_only:
+        return UnlabeledDatasetError(
+            "the dataset has no outputs",
+            hint="where answers are labels, label 64 rows: without them the adapter rarely gives "
+            "the right one",
+        )
+    if recipe.is_mixture:
+        return UsageError("a mixture is not trained", hint=Option("emit", change="leave out"))
+    if environ.get(NO_BASE):
+        return UsageError(f"{NO_BASE} is set", hint="unset it")
+    if missing := missing_extra():
+        return missing
+    if session.has_model:
+        return None
+    path = find_at_hand(index.base_model, index.base_revision)
+    if path is None:
+        return NotFoundError(
+            "the base model is not on this machine", hint=f"hf download {index.base_model}"
+        )
+    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    size = size if path.is_dir() else _UNPACKED * path.stat().st_size
+    if size > available_memory() / 2:
+        return UsageError(
+            f"the base model has {size / 1e9:.1f} GB, more than half of the free memory",
+            hint=Option("budget", "2m"),
+        )
+    return None

@@ -1,0 +1,225 @@
+"""What is done for a dataset is decided once: by default, as asked, or refused with all reasons."""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta import Bank, Recipe, generate, open_dataset
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.demo import TRAIN_FILE
+from hf_lorameta.errors import (
+    LoraMetaError,
+    MissingExtraError,
+    RecipeError,
+    UnlabeledDatasetError,
+    UsageError,
+)
+from hf_lorameta.pipeline import make, resolve
+from hf_lorameta.pipeline.resolve import CHECK_ROWS, DEFAULT_BUDGET, NO_BASE, Resolved
+from hf_lorameta.pipeline.rows import MOST_ROWS, draw_rows, rows_for
+from hf_lorameta.pipeline.session import Session
+from tests.conftest import Shell
+from tests.support.fast_training import fast_training
+from tests.support.plain_bank import plain_bank
+from tests.training import tiny
+
+Resolve = Callable[..., Resolved]
+LABELED = [{"input": f"Question {i}?", "output": ("yes", "no")[i % 2]} for i in range(80)]
+PROMPTS = [{"prompt": f"Say {i}."} for i in range(40)]
+
+
+@pytest.fixture
+def at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with the extra ``eval`` and a small base model."""
+    monkeypatch.delenv(NO_BASE)
+    monkeypatch.setattr(resolve, "require_eval", lambda: None)
+    monkeypatch.setattr(resolve, "find_at_hand", lambda name, revision: tmp_path)
+
+
+def decided(rows: Any = LABELED, bank: Bank | None = None, **settings: Any) -> Resolved:
+    options = {
+        name: settings.pop(name) for name in ("budget", "check_by_default") if name in settings
+    }
+    check = options.pop("check_by_default", True)
+    session = Session(bank or plain_bank())
+    dataset: Dataset = open_dataset(rows)
+    return resolve.resolve(dataset, session, Recipe.of(**settings), check=check, **options)
+
+
+@pytest.mark.usefixtures("at_hand")
+@pytest.mark.parametrize(
+    ("settings", "seconds", "check"),
+    [
+        ({}, DEFAULT_BUDGET, CHECK_ROWS),
+        ({"rank": 8}, DEFAULT_BUDGET, CHECK_ROWS),
+        ({"check_by_default": False}, DEFAULT_BUDGET, 0),
+        ({"check": 8}, DEFAULT_BUDGET, 0),
+        ({"budget": 0.0}, 0, 0),
+        ({"budget": 30.0}, 30, CHECK_ROWS),
+        ({"budget": 30.0, "top_k": 2}, 30, CHECK_ROWS),
+        ({"top_k": 2}, 0, CHECK_ROWS),
+        ({"fit": 16}, 0, CHECK_ROWS),
+        ({"train": 16, "check_by_default": False}, 0, 0),
+        ({"train": 16, "check": 8}, 0, 0),
+        ({"emit": "mixture"}, 0, 0),
+        ({"rows": PROMPTS}, 0, 0),
+    ],
+)
+def test_the_base_model_is_run_by_default_where_that_helps(
+    settings: dict[str, Any], seconds: float, check: int
+) -> None:
+    found = decided(**settings)
+    assert (found.seconds, found.check) == (seconds, check)
+
+
+def missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise MissingExtraError("torch is not installed", hint="pip install torch")
+
+    monkeypatch.setattr(resolve, "require_eval", fail)
+
+
+OBSTACLES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "torch is not installed": missing_extra,
+    "not on this machine": lambda patch: patch.setattr(resolve, "find_at_hand", lambda *_: None),
+    "more than half of the free memory": lambda patch: patch.setattr(
+        resolve, "available_memory", lambda: -1
+    ),
+}
+
+
+@pytest.mark.usefixtures("at_hand")
+@pytest.mark.parametrize("reason", OBSTACLES)
+def test_it_is_said_why_the_base_model_is_not_run(
+    reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    OBSTACLES[reason](monkeypatch)
+    found = decided()
+    assert (found.seconds, found.check) == (0, 0)
+    assert reason in str(found)
+    assert found.obstacle
+    assert found.obstacle.hint
+    generate(LABELED, plain_bank())
+    assert f"Not trained on your rows: {found.obstacle}. Next: " in caplog.text
+
+
+def test_a_variable_switches_the_default_off_without_a_word(
+    at_hand: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(NO_BASE, "1")
+    assert decided() == Resolved(Recipe())
+    assert decided(budget=9.0) == Resolved(Recipe(), 9.0, CHECK_ROWS)
+
+
+REFUSED: list[tuple[dict[str, Any], type[LoraMetaError], str]] = [
+    ({"budget": 9.0, "train": 16}, UsageError, "leave out --budget, or leave out --train"),
+    ({"budget": 9.0, "fit": 16}, UsageError, "leave out --budget, or leave out --fit"),
+    ({"budget": 9.0, "emit": "mixture"}, UsageError, "leave out --budget, or leave out --emit"),
+    ({"budget": 9.0, "rows": PROMPTS}, UnlabeledDatasetError, "add --columns"),
+    ({"train": 16, "rows": PROMPTS}, UnlabeledDatasetError, "leave out --train, or add --columns"),
+]
+
+
+@pytest.mark.usefixtures("at_hand")
+@pytest.mark.parametrize(("settings", "kind", "hint"), REFUSED)
+def test_contradictions_are_refused(
+    settings: dict[str, Any], kind: type[LoraMetaError], hint: str
+) -> None:
+    with pytest.raises(kind) as error:
+        decided(**settings)
+    assert error.value.hint.startswith(hint)
+
+
+def test_one_error_names_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing_extra(monkeypatch)
+    with pytest.raises(UsageError, match="got train=16, too; and torch is not installed") as error:
+        decided(budget=9.0, train=16)
+    assert error.value.hint == "leave out --budget, or leave out --train, or pip install torch"
+    alone = Bank.embedded("Qwen/Qwen2.5-Coder-0.5B-Instruct")
+    with pytest.raises(RecipeError, match=r"metric=kl .*; and combine=factors "):
+        decided(bank=alone, metric="kl", combine="factors", budget=0.0)
+
+
+def test_all_rows_but_a_quarter_are_trained_on_within_a_time() -> None:
+    def drawn(number: int, **settings: Any) -> tuple[int, int]:
+        pool = [(f"{i}?", "ab"[i % 2]) for i in range(number)]
+        resolved = Resolved(Recipe.of(**settings), seconds=9, check=CHECK_ROWS)
+        rows = rows_for(resolved, pool)
+        recorded = Recipe.of(**settings | {"train": max(len(rows.train), 8)})
+        if rows.train:  # the recipe that is recorded draws the same ones
+            assert draw_rows(recorded, pool).train == rows.train
+        return len(rows.train), len(rows.check)
+
+    assert [drawn(n) for n in (7, 12, 24, 40, 100)] == [
+        (0, 0),
+        (12, 0),
+        (18, 6),
+        (30, 10),
+        (84, 16),
+    ]
+    assert drawn(40, check=8) == (32, 8)
+    assert drawn(MOST_ROWS + 100) == (MOST_ROWS, 16)
+
+
+# --- with a model ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return tiny.write_task(tmp_path, "topic0", tiny.rows(0))
+
+
+@pytest.mark.usefixtures("model_commands")
+def test_generate_trains_and_counts_unless_told_not_to(
+    cli: Shell, tiny_bank: Bank, rows: Path, tmp_path: Path
+) -> None:
+    command = ("generate", "-d", rows, "--bank", tiny_bank.folder, "--rank", 4)
+    done = cli(*command, "--budget", "3s", "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
+    [announced] = [line for line in done.err.splitlines() if "--no-check" in line]
+    assert "train on your rows for up to 3 s" in announced
+    assert done.err.count("Right answers on ") == 1
+    recipe = json.loads((tmp_path / "a" / "recipe.json").read_text())
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert recipe["check"]["rows"] == 12
+    assert recipe["recipe"]["train"] == 36
+    [again] = re.findall(r"hf-lorameta generate \\\n(?:    --.* \\\n)*    .*\n", card)
+    assert f"--steps {recipe['recipe']['steps']}" in again
+    words = again.replace("\\\n", " ").split()[1:]
+    words[words.index("my-adapter")] = str(tmp_path / "again")
+    values = {"DATASET": str(rows), "BANK": str(tiny_bank.folder)}
+    cli(*(values.get(word, word) for word in words))
+    weights = [(tmp_path / name / "adapter_model.safetensors") for name in ("a", "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    pure = cli(*command, "--budget", "0", "-o", tmp_path / "b", HF_LORAMETA_NO_BASE="")
+    assert "Right answers" not in pure.err
+
+
+def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
+    tiny_bank: Bank, rows: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise LoraMetaError("out of memory")
+
+    monkeypatch.setattr(make, "check_adapter", fail)
+    monkeypatch.delenv(NO_BASE)
+    fast_training(monkeypatch.setattr)
+    caplog.set_level(logging.INFO, "hf_lorameta")
+    assert generate(rows, tiny_bank, Recipe(top_k=2)).plan.check is None
+    assert "The adapter was not checked: out of memory" in caplog.text
+    with pytest.raises(LoraMetaError, match="out of memory"):
+        generate(rows, tiny_bank, Recipe(top_k=2, check=8))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "budget", ["soon", "-3", "nan", float("nan"), float("inf"), -1.0, "3 days"]
+)
+def test_a_budget_is_a_time(budget: Any) -> None:
+    with pytest.raises(UsageError, match="is not a time") as error:
+        generate(TRAIN_FILE, budget=budget)
+    assert "60s, 2m or 0" in error.value.hint
