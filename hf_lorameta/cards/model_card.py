@@ -7,7 +7,7 @@ of a public one, no local path, and no name of a private dataset.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,20 +40,18 @@ _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 
 def render_card(card: CardData, repo_id: str | None) -> str:
     """Render the README.md of an adapter; `repo_id` is None for a local folder."""
-    repo_id = clean(repo_id or "") or None
-    name = repo_id.rpartition("/")[2] if repo_id else ""
     source_datasets = _source_datasets(card)
     shown = len(card.neighbors) if card.routing else TABLE_ROWS
-    template = "mixture_card.md.j2" if card.routing else "model_card.md.j2"
-    text = render(
-        template if card.has_bank else "no_bank_card.md.j2",
+    return _render(
+        "mixture_card.md.j2" if card.routing else "model_card.md.j2",
+        "Mixture of LoRA adapters" if card.routing else "LoRA adapter",
+        repo_id,
+        lambda repo: _metadata(card, source_datasets, repo),
         card=card,
-        metadata=Markdown(_metadata(card, source_datasets, repo_id).to_yaml()),
-        title=name or ("Mixture of LoRA adapters" if card.routing else "LoRA adapter"),
-        repo_id=repo_id,
-        vllm_command=_vllm_command(card, repo_id, name or "my-adapter"),
-        folder=name or "my-adapter",
-        ollama_name=ollama_name(name or "my-adapter"),
+        base={"id": card.base_model, "revision": card.base_revision},
+        base_license=card.base_license,
+        gguf=card.gguf,
+        vllm_command=_vllm_command(card, repo_id),
         chart_file=CHART_FILE,
         relative_distance=_relative_distance(card) if card.neighbors else None,
         far_ratio=FAR_RATIO,
@@ -69,7 +67,33 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         prompt_code=Markdown(prompt_code(card.dataset.columns)),
         example=example_code(card.example) if card.example and card.public_dataset else None,
     )
+
+
+def _render(
+    template: str,
+    title: str,
+    repo_id: str | None,
+    metadata: Callable[[str | None], ModelCardData],
+    **values: object,
+) -> str:
+    """Render a card; its title is the repo's name if there is one."""
+    repo_id = clean(repo_id or "") or None
+    folder = _folder(repo_id)
+    text = render(
+        template,
+        metadata=Markdown(metadata(repo_id).to_yaml()),
+        title=folder if repo_id else title,
+        repo_id=repo_id,
+        folder=folder,
+        ollama_name=ollama_name(folder),
+        **values,
+    )
     return str(ModelCard(text))
+
+
+def _folder(repo_id: str | None) -> str:
+    """Return the name of the folder that commands assume the adapter is in."""
+    return clean(repo_id or "").rpartition("/")[2] or "my-adapter"
 
 
 def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -> ModelCardData:
@@ -104,18 +128,15 @@ def render_merge_card(
         repo_id: None for a local folder.
         gguf: whether the adapter is exported as GGUF, too.
     """
-    repo_id = clean(repo_id or "") or None
     named = (name for row in provenance["adapters"] for name in row["licenses"])
     stated = [base_license, *(None if name == "unknown" else name for name in named)]
-    base_model = provenance["base_model"]["id"]
-    tags = ("lora", "merge", "hf-lorameta")
-    metadata = adapter_metadata(base_model, stated, tags, repo_id=repo_id)
-    text = render(
+    base, tags = provenance["base_model"], ("lora", "merge", "hf-lorameta")
+    return _render(
         "merge_card.md.j2",
-        metadata=Markdown(metadata.to_yaml()),
-        title=repo_id.rpartition("/")[2] if repo_id else "Merged LoRA adapter",
-        repo_id=repo_id,
-        base=provenance["base_model"],
+        "Merged LoRA adapter",
+        repo_id,
+        lambda repo: adapter_metadata(base["id"], stated, tags, repo_id=repo),
+        base=base,
         base_license=base_license,
         adapters=provenance["adapters"],
         combine=provenance["merge"]["combine"],
@@ -127,7 +148,6 @@ def render_merge_card(
         gguf=gguf,
         unknown_license=not all(stated),
     )
-    return str(ModelCard(text))
 
 
 def adapter_metadata(
@@ -180,7 +200,7 @@ def _relative_distance(card: CardData) -> float | None:
 # --- code and commands --------------------------------------------------------------------------
 
 
-def _vllm_command(card: CardData, repo_id: str | None, folder: str) -> Markdown:
+def _vllm_command(card: CardData, repo_id: str | None) -> Markdown:
     """Return a command line that serves the base model.
 
     It resolves the adapter on the Hub, or loads those of a mixture from a folder.
@@ -192,6 +212,7 @@ def _vllm_command(card: CardData, repo_id: str | None, folder: str) -> Markdown:
         arguments += ["--max-lora-rank", str(min(r for r in _VLLM_RANKS if r >= card.rank))]
     if card.routing:
         paths = card.routing.paths
+        folder = _folder(repo_id)
         modules = [f"{path.rpartition('/')[2]}={folder}/{path}" for path in paths]
         arguments += ["--max-loras", str(len(paths)), "--lora-modules", *modules]
         return Markdown(shell(*arguments))

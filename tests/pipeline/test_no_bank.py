@@ -203,7 +203,7 @@ def test_a_revision_of_the_base_model_is_used(
     }  # fmt: skip
     with pytest.raises(UsageError, match="is for one commit of") as caught:
         plan(data, base=SMOLLM2, base_revision=first)
-    assert caught.value.__notes__ == ["leave out base_revision=, or add bank='none'"]
+    assert caught.value.__notes__ == ['leave out base_revision=, or add bank="none"']
 
 
 def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data: Path) -> None:
