@@ -23,7 +23,6 @@ from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
 from hf_lorameta.errors import UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
-from hf_lorameta.pipeline import budget  # noqa: E402
 from hf_lorameta.pipeline.publish import Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
@@ -54,7 +53,6 @@ def session(bank: Bank) -> Session:
 def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
     """A plan for a topic that the bank does not have."""
     fast_training(monkeypatch.setattr, steps=12, patience=2)
-    monkeypatch.setattr(budget, "_operations_of_a_pass", lambda *_: 1e12)  # other work may slow it
     rows = tiny.rows(3)
     return PlanResult(
         plan(rows, bank, Recipe(rank=4)), [(row["input"], row["output"]) for row in rows], "topic3"
