@@ -206,7 +206,7 @@ def open_evaluator(
             "the adapter does not name its base model", hint=Option("base", "FOLDER_OR_REPO")
         )
     path = locate(str(base or config.base_model), None if base else config.revision, token)
-    return TorchEvaluator(path, max_new_tokens=max_new_tokens)
+    return TorchEvaluator.from_folder(path, max_new_tokens=max_new_tokens)
 
 
 # --- the adapters ---------------------------------------------------------------------------------

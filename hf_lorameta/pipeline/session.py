@@ -138,7 +138,7 @@ class Session:
                     f"fetch it where the Hub answers: hf download {shell_word(index.base_model)}"
                 )
             raise
-        return TorchEvaluator(folder)
+        return TorchEvaluator.from_folder(folder)
 
     @cached_property
     def chat_form(self) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from hf_lorameta.engines.transformers.dtype import available_memory, suited_dtype
 from hf_lorameta.engines.transformers.float32_products import is_slow
-from hf_lorameta.engines.transformers.packing import OUTPUT_TOKEN_COST
+from hf_lorameta.engines.transformers.joined_rows import OUTPUT_TOKEN_COST
 from hf_lorameta.errors import Advice, UsageError
 from hf_lorameta.formats.lora_layout import Layout
 

@@ -20,12 +20,12 @@ import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses
-from hf_lorameta.engines.transformers.packing import Pass, using_row_attention
+from hf_lorameta.engines.transformers.joined_rows import JoinedRows, using_row_attention
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import DevicePlan
-from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.trainable_adapters import TrainableAdapters
 from hf_lorameta.types import FactorPair
 
 CHECKPOINT_SECONDS = 60.0
@@ -47,14 +47,12 @@ class Run:
         copies: whether the slots hold copies of one adapter, which is trained on the rows of all,
             every row weighing alike. Otherwise each slot holds an adapter of its own, trained on
             the mean loss of its output tokens.
-        by_probability: whether the probability of the held-out rows decides, not their loss: a few
-            rows that are wrong with certainty then count no more than others.
         key: what the result depends on; a checkpoint with another key is not used.
 
     Attributes:
         step: steps taken.
         base_loss: loss of the base model on the held-out rows, in nats: the mean per token, or with
-            `copies` the mean over rows of that; with `by_probability` 1 - their mean probability.
+            `copies` the mean over rows of that.
         start: losses of the held-out rows before the first step.
         lowest: their losses after the best step.
         loss: mean of these, as `base_loss`.
@@ -68,7 +66,6 @@ class Run:
     held_out: Sequence[Sequence[Tokens]]
     steps: int
     copies: bool = False
-    by_probability: bool = False
     key: str = ""
     step: int = field(default=0, init=False)
     base_loss: float = field(default=math.nan, init=False)
@@ -81,10 +78,7 @@ class Run:
 
     def mean(self, losses: RowLosses) -> float:
         """Return what decides of losses; infinity if it is not a number: worse than any other."""
-        if self.by_probability:
-            mean = 1 - float(losses.probabilities.mean())
-        else:
-            mean = losses.per_row if self.copies else losses.per_token
+        mean = losses.per_row if self.copies else losses.per_token
         return math.inf if math.isnan(mean) else mean
 
     def record(self, losses: RowLosses, parameters: torch.Tensor) -> None:
@@ -113,8 +107,8 @@ class Trainer:
         settings: of the training.
         plan: how it uses the machine.
         slots: number of adapters in training at a time.
-        start: A (r, in) and s·B (out, r) of every module, from which every run starts; None for one
-            that starts with an update of zero. Without, all start so.
+        start: A (r, in) and s·B (out, r) of every module, from which every run starts; without it,
+            all start from updates of zero.
         checkpoints: folder for the states of unfinished runs; None writes none.
 
     Raises:
@@ -128,18 +122,15 @@ class Trainer:
         settings: Settings,
         plan: DevicePlan,
         slots: int,
-        start: Sequence[FactorPair | None] = (),
+        start: Sequence[FactorPair] = (),
         checkpoints: Path | None = None,
     ) -> None:
-        self.slots = LoraSlots(model, layout, settings.rank, settings.scaling, slots, settings.clip)
+        rank, scaling = settings.rank, settings.scaling
+        self.slots = TrainableAdapters(model, layout, rank, scaling, slots, settings.clip)
         self._model, self._settings, self._checkpoints = model, settings, checkpoints
         self._runner = PassRunner(model, plan.workers, plan.pass_tokens)
         self._started = bool(start)
-        self.initial = self.slots.initial(settings.seed)
-        if self._started:
-            fresh = self.slots.factors(self.initial)
-            pairs = (given or new for given, new in zip(start, fresh, strict=True))
-            self.initial = self.slots.vector(list(pairs))
+        self.initial = self.slots.vector(start) if start else self.slots.initial(settings.seed)
         self._runs: dict[Run, range] = {}
         self._context = ExitStack()
 
@@ -214,10 +205,10 @@ class Trainer:
         copies = any(run.copies for run in self._runs)
         count = sum(map(len, rows.values()))
 
-        def weights(packed: Pass) -> list[float]:
+        def weights(joined: JoinedRows) -> list[float]:
             if copies:
-                return [1 / (count * size) for size in packed.by_row for _ in range(size)]
-            sizes = zip(packed.slots, packed.by_row, strict=True)
+                return [1 / (count * size) for size in joined.by_row for _ in range(size)]
+            sizes = zip(joined.slots, joined.by_row, strict=True)
             return [1 / totals[slot] for slot, size in sizes for _ in range(size)]
 
         self._runner.backward(rows, weights)

@@ -33,7 +33,7 @@ class Everyday:
     @cached_property
     def evaluator(self) -> TorchEvaluator:
         logging.disable(logging.WARNING)
-        return TorchEvaluator(locate(shared_data.BASE_MODEL), self.dtype)
+        return TorchEvaluator.from_folder(locate(shared_data.BASE_MODEL), self.dtype)
 
     def others(self, task: str) -> list[int]:
         """Return the indices of the bank's entries of other sources."""

@@ -144,7 +144,7 @@ class FewRows(Everyday):
 
     @cached_property
     def _peft_evaluator(self) -> TorchEvaluator:
-        return TorchEvaluator(locate(shared_data.BASE_MODEL), self.dtype)
+        return TorchEvaluator.from_folder(locate(shared_data.BASE_MODEL), self.dtype)
 
     def _peft(self, task: str, rows: int) -> Result:
         evaluator = self._peft_evaluator

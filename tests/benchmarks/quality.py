@@ -99,7 +99,7 @@ class Benchmark:
     @cached_property
     def evaluator(self) -> TorchEvaluator:
         logging.disable(logging.WARNING)
-        return TorchEvaluator(locate(shared_data.BASE_MODEL), dtype="float32")
+        return TorchEvaluator.from_folder(locate(shared_data.BASE_MODEL), dtype="float32")
 
     def loss(self, task: str, method: str, far: bool) -> float:
         """Return a loss, computed once; `far`: of a bank without the task's siblings."""

@@ -46,7 +46,7 @@ def measure_ours(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
     from hf_lorameta.training.trainer import Trainer
 
     torch.set_num_threads(threads)
-    evaluator = TorchEvaluator(locate(BASE_MODEL), "float32", 512)
+    evaluator = TorchEvaluator.from_folder(locate(BASE_MODEL), "float32", batch_tokens=512)
     settings = Settings(
         rank=RANK, alpha=2 * RANK, targets=TARGETS, steps=steps, rows=ROWS, lr=LR, warmup=2,
         evaluate_every=steps,
@@ -74,7 +74,7 @@ def measure_peft(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
     from hf_lorameta.hub.base_model import locate
 
     torch.set_num_threads(threads)
-    evaluator = TorchEvaluator(locate(BASE_MODEL), "float32", 512)
+    evaluator = TorchEvaluator.from_folder(locate(BASE_MODEL), "float32", batch_tokens=512)
     encoded = [evaluator.encode(read(task, "train"))[:-1] for task in tasks]
     seconds = cpu = 0.0
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,9 @@ ADAPTER = random_pairs(LAYOUT, rank=2)
 
 @pytest.fixture(scope="module")
 def evaluator(tmp_path_factory: pytest.TempPathFactory) -> TorchEvaluator:
-    return TorchEvaluator(save_base(tmp_path_factory.mktemp("runner") / "base"), dtype="float32")
+    return TorchEvaluator.from_folder(
+        save_base(tmp_path_factory.mktemp("runner") / "base"), dtype="float32"
+    )
 
 
 @contextmanager

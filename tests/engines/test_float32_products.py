@@ -31,7 +31,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pair(base: Path) -> tuple[TorchEvaluator, TorchEvaluator]:
     """The base model in bfloat16, suited to the CPU, and the same values in float32."""
-    suited, plain = TorchEvaluator(base, "bfloat16"), TorchEvaluator(base, "bfloat16")
+    suited, plain = (
+        TorchEvaluator.from_folder(base, "bfloat16"),
+        TorchEvaluator.from_folder(base, "bfloat16"),
+    )
     suited.suit_to_cpu()
     plain.model.float()
     assert suited.model.get_input_embeddings().weight.dtype == torch.bfloat16
@@ -70,7 +73,7 @@ def test_training_agrees(pair: Pair) -> None:
 
 
 def test_a_loaded_model_is_the_same_afterwards(base: Path) -> None:
-    plain = TorchEvaluator(base, "bfloat16")
+    plain = TorchEvaluator.from_folder(base, "bfloat16")
     model, ids = plain.model, torch.tensor([[3, 4, 5, 6]])
     before, dtypes = model(ids).logits, [p.dtype for p in model.parameters()]
     with TorchEvaluator.of_model(model, plain._tokenizer):
@@ -87,7 +90,7 @@ def test_a_loaded_model_is_the_same_afterwards(base: Path) -> None:
     ],
 )
 def test_other_models_stay_as_they_are(base: Path, change: Callable[[Any], object]) -> None:
-    model = TorchEvaluator(base, "bfloat16").model
+    model = TorchEvaluator.from_folder(base, "bfloat16").model
     change(model)
     dtypes = [p.dtype for p in model.parameters()]
     float32_products.suit_to_cpu(model)

@@ -38,7 +38,7 @@ def test_settings_of_the_paper_lower_the_loss_of_a_left_out_task(tmp_path: Path)
     recipe = Recipe.paper(metric="js", coefficients="neural")
     adapter = generate(shared_data.SUITE / f"{LEFT_OUT}.train.jsonl", bank, recipe)
     folder = adapter.save_pretrained(tmp_path / "adapter")
-    evaluator = TorchEvaluator(locate(shared_data.BASE_MODEL))
+    evaluator = TorchEvaluator.from_folder(locate(shared_data.BASE_MODEL))
     rows = shared_data.rows(LEFT_OUT, "test")[:6]
     base, generated = (
         evaluator.evaluate(rows, made, generate=False)[0].loss for made in (None, folder)

@@ -118,7 +118,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluator(base: Path) -> TorchEvaluator:
-    return TorchEvaluator(base, "float32", batch_tokens=64, max_new_tokens=6)
+    return TorchEvaluator.from_folder(base, "float32", batch_tokens=64, max_new_tokens=6)
 
 
 class Naive:
@@ -166,7 +166,7 @@ SPLITTABLE = [row for row in ROWS if not row[0].endswith(" ")]
 def test_loss_is_the_mean_over_the_output_tokens(
     base: Path, naive: Naive, batch_tokens: int
 ) -> None:
-    one = TorchEvaluator(base, "float32", batch_tokens)
+    one = TorchEvaluator.from_folder(base, "float32", batch_tokens=batch_tokens)
     scores, outputs = one.evaluate(SPLITTABLE, generate=False)
     assert scores.loss == pytest.approx(naive.loss(SPLITTABLE), rel=1e-5)
     assert (scores.rouge_l, scores.exact_match, scores.contains) == (None, None, None)
@@ -199,7 +199,7 @@ def test_long_prompts_are_truncated_and_outputs_are_not(
         ("the beginning is cut away here, and the end stays", "a rather long answer"),
         ("x", "y"),
     ]
-    scores, _ = TorchEvaluator(base, "float32", max_length=max_length).evaluate(
+    scores, _ = TorchEvaluator.from_folder(base, "float32", max_length=max_length).evaluate(
         rows, generate=False
     )
     assert scores.loss == pytest.approx(naive.loss(rows, max_length), rel=1e-5)
@@ -213,8 +213,8 @@ def test_truncation_keeps_the_start_token(base: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 0)])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    starting = TorchEvaluator(tmp_path, "float32", max_length=9, max_new_tokens=3)
-    plain = TorchEvaluator(base, "float32", max_length=9, max_new_tokens=3)
+    starting = TorchEvaluator.from_folder(tmp_path, "float32", max_length=9, max_new_tokens=3)
+    plain = TorchEvaluator.from_folder(base, "float32", max_length=9, max_new_tokens=3)
     row = ("abcdefghijklmn", "y")
     assert starting._encode(row).prompt == [0, *plain._encode(row).prompt]
     assert starting._encode(("", "y")) == plain._encode(("", "y"))
@@ -262,7 +262,7 @@ def test_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -
     settings = json.loads((base / "generation_config.json").read_text())
     settings |= {"eos_token_id": [tokens[place]], "repetition_penalty": 9.0, "max_length": 1}
     (tmp_path / "generation_config.json").write_text(json.dumps(settings))
-    stopping = TorchEvaluator(tmp_path, "float32", max_new_tokens=12)
+    stopping = TorchEvaluator.from_folder(tmp_path, "float32", max_new_tokens=12)
     ids = stopping._generate([naive.tokenizer(ROWS[2][0]).input_ids], first_line=False)[0]
     assert ids == tokens[: place + 1]
     assert stopping._end_tokens() == [1, tokens[place]]
@@ -286,7 +286,7 @@ def test_answers_have_several_lines_only_if_a_reference_has(
     reference: str,
     expected: str,
 ) -> None:
-    one = TorchEvaluator(base, "float32")
+    one = TorchEvaluator.from_folder(base, "float32")
     answer = naive.tokenizer("\n first \nsecond").input_ids
     monkeypatch.setattr(one, "_generate", lambda prompts, one_line: [[*answer, 1, 1]])
     assert one.evaluate([("q", reference)])[1] == [expected]
@@ -295,7 +295,7 @@ def test_answers_have_several_lines_only_if_a_reference_has(
 def test_prompts_are_truncated_to_fit_the_answer(
     base: Path, naive: Naive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = TorchEvaluator(base, "float32", max_length=10, max_new_tokens=6)
+    one = TorchEvaluator.from_folder(base, "float32", max_length=10, max_new_tokens=6)
     seen: list[list[int]] = []
 
     def generate(prompts: list[list[int]], one_line: bool) -> list[list[int]]:
@@ -409,10 +409,10 @@ def test_broken_adapters_raise(evaluator: TorchEvaluator, adapter: Path, tmp_pat
 
 def test_base_models_that_cannot_be_loaded_raise(base: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"cannot load .*config\.json"):
-        TorchEvaluator(tmp_path)
+        TorchEvaluator.from_folder(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(NotFoundError, match="transformers cannot load a model"):
-        TorchEvaluator(tmp_path)
+        TorchEvaluator.from_folder(tmp_path)
 
 
 def with_weights(base: Path, folder: Path, change: Callable[[Any], Any], **settings: Any) -> Path:
@@ -473,9 +473,11 @@ def test_weights_that_are_quantized_or_missing_are_refused_and_not_made_up(
     message: str,
 ) -> None:
     tied = with_weights(base, tmp_path / "tied", without_head, tie_word_embeddings=True)
-    TorchEvaluator(tied, "float32")
+    TorchEvaluator.from_folder(tied, "float32")
     with pytest.raises(NotFoundError, match=message) as caught:
-        TorchEvaluator(with_weights(tied, tmp_path / "changed", change, **settings), "float32")
+        TorchEvaluator.from_folder(
+            with_weights(tied, tmp_path / "changed", change, **settings), "float32"
+        )
     assert "the model that it was quantized from" in caught.value.hint
 
 
@@ -497,7 +499,7 @@ def test_dtype_depends_on_cpu_and_memory(
     monkeypatch.setattr(torch_dtype, "available_memory", lambda: int(free * size))
     torch_dtype.bfloat16_is_faster.cache_clear()
     assert suited_dtype(base) == expected
-    assert str(TorchEvaluator(base).model.dtype) == f"torch.{expected}"
+    assert str(TorchEvaluator.from_folder(base).model.dtype) == f"torch.{expected}"
     torch_dtype.bfloat16_is_faster.cache_clear()
 
 
@@ -512,12 +514,12 @@ def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(
 ) -> None:
     size = 2 * torch_dtype.parameters(base)
     monkeypatch.setattr(torch_dtype, "available_memory", lambda: int(1.3 * size))
-    assert TorchEvaluator(base).model.dtype == torch.bfloat16
+    assert TorchEvaluator.from_folder(base).model.dtype == torch.bfloat16
     monkeypatch.setattr("hf_lorameta.engines.transformers.evaluator._load", None)
     for dtype, free in (("float32", 1.3), ("auto", 1.1)):
         monkeypatch.setattr(torch_dtype, "available_memory", lambda free=free: int(free * size))
         with pytest.raises(UsageError, match=r"the base model needs 0\.0 GB of memory") as caught:
-            TorchEvaluator(base, dtype)
+            TorchEvaluator.from_folder(base, dtype)
         assert "a smaller base model" in caught.value.hint
 
 
@@ -554,7 +556,7 @@ def test_tokenizer_without_end_token_raises(base: Path, tmp_path: Path) -> None:
     del config["eos_token"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="no end-of-sequence token"):
-        TorchEvaluator(tmp_path, "float32")
+        TorchEvaluator.from_folder(tmp_path, "float32")
 
 
 def test_nothing_is_printed_and_logging_settings_are_restored(
@@ -562,7 +564,7 @@ def test_nothing_is_printed_and_logging_settings_are_restored(
 ) -> None:
     logs = transformers.utils.logging
     before = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    TorchEvaluator(base, max_new_tokens=3).evaluate(ROWS, adapter)
+    TorchEvaluator.from_folder(base, max_new_tokens=3).evaluate(ROWS, adapter)
     assert (logs.get_verbosity(), logs.is_progress_bar_enabled()) == before
     assert capfd.readouterr() == ("", "")
 
@@ -621,7 +623,7 @@ def test_trained_adapter_is_far_better_than_the_base_model() -> None:
     task = "ni1__task018_mctaco_temporal_reasoning_presence"
     known = json.loads((shared_data.BANK / task / "result.json").read_text(encoding="utf-8"))
     rows = shared_data.rows(task, "test")[:12]
-    real = TorchEvaluator(locate(SMOLLM2))
+    real = TorchEvaluator.from_folder(locate(SMOLLM2))
     base, _ = real.evaluate(rows, generate=False)
     trained, outputs = real.evaluate(rows, shared_data.BANK / task)
     assert base.loss == pytest.approx(known["base_nll"], rel=0.1)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.packing import passes, row_attention
+from hf_lorameta.engines.transformers.joined_rows import join_rows, row_attention
 from hf_lorameta.errors import UsageError
 
 torch = pytest.importorskip("torch")
@@ -63,7 +63,7 @@ def test_packed_rows_give_the_results_of_single_rows(name: str, rows: list[Token
     logs = [logprobs(model, row).gather(1, torch.tensor(row.output)[:, None]) for row in rows]
     expected = -torch.cat(logs)[:, 0].double()
     attention = model.config._attn_implementation
-    parts = list(passes({0: rows}, sequence_budget(model)))
+    parts = list(join_rows({0: rows}, sequence_budget(model)))
     assert len(parts) == 1 or not sequence_budget(model)
     with rows_apart(model):
         found = torch.cat([token_losses(model, part) for part in parts])
@@ -107,7 +107,7 @@ def test_a_model_with_attention_sinks_gets_one_row_at_a_time() -> None:
 
 def sizes(rows: list[Tokens], budget: int) -> list[int]:
     """Number of rows in each pass."""
-    return [len(one.by_row) for one in passes({0: rows}, budget)]
+    return [len(one.by_row) for one in join_rows({0: rows}, budget)]
 
 
 def test_common_prefix_counts_once_and_an_output_token_half_more() -> None:
@@ -115,7 +115,7 @@ def test_common_prefix_counts_once_and_an_output_token_half_more() -> None:
     assert sizes(rows, 43) == [5, 5]
     mixed = [*rows[:2], Tokens([1], [2]), *rows[2:4]]
     assert sizes(mixed, 43) == [2, 2, 1]
-    targets = [token for one in passes({0: mixed}, 43) for token in one.targets]
+    targets = [token for one in join_rows({0: mixed}, 43) for token in one.targets]
     assert targets == [40, 41, 2, 42, 43]
     assert sizes(rows, 0) == [1] * 10
 

@@ -61,7 +61,7 @@ def _warnings(of: Plan) -> list[str]:
 def loss(base: Path, rows: Path, adapter: Path | None) -> float:
     lines = [json.loads(line) for line in rows.read_text().splitlines()]
     pairs = [(line["input"], line["output"]) for line in lines]
-    evaluator = TorchEvaluator(base, "float32")
+    evaluator = TorchEvaluator.from_folder(base, "float32")
     return evaluator.evaluate(pairs, adapter, generate=False)[0].loss
 
 
@@ -247,7 +247,7 @@ def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
 
 def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:
     rows = [("say one", "two one"), ("say\n", "six"), ("say one ", "red red"), ("", "blue")]
-    evaluator: Any = TorchEvaluator(base, "float32")
+    evaluator: Any = TorchEvaluator.from_folder(base, "float32")
     backend = evaluator._tokenizer.backend_tokenizer
 
     def encode(texts: Any) -> list[list[int]]:

@@ -8,7 +8,7 @@ import pytest
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.method.output_prior import ARCHITECTURES
 from tests.support.random_adapter import random_pairs
-from tests.training.test_lora_slots import model_of
+from tests.training.test_trainable_adapters import model_of
 from tests.training.tiny import tokens
 
 torch = pytest.importorskip("torch")

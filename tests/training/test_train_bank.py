@@ -104,7 +104,7 @@ def held_out_loss(model: Any, tasks: Path, name: str, base: Path) -> float:
     read = map(json.loads, Path(task.dataset).read_text().splitlines())
     rows = list(dict.fromkeys((line["input"], line["output"]) for line in read))
     random.Random(f"0 {name} held out").shuffle(rows)
-    evaluator = TorchEvaluator(base, "float32")
+    evaluator = TorchEvaluator.from_folder(base, "float32")
     total, count = 0.0, 0
     for prompt, output in evaluator.encode(rows[: len(rows) // 4]):
         with torch.no_grad():

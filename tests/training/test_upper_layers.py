@@ -8,21 +8,21 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import FactorPair
 from tests.support.random_adapter import random_pairs
-from tests.training.test_lora_slots import backward, model_of, targets_of
+from tests.training.test_trainable_adapters import backward, model_of, targets_of
 from tests.training.tiny import tokens
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hf_lorameta.engines.transformers import packing  # noqa: E402 - they import torch
+from hf_lorameta.engines.transformers import joined_rows  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
 from hf_lorameta.training.further.upper_layers import (  # noqa: E402
     UpperLayers,
     divide_layout,
     first_trained_layer,
 )
-from hf_lorameta.training.lora_slots import LoraSlots  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
+from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
 
 RANK = 3
 ROWS = {"shared": tokens(1, 6), "apart": tokens(2, 6, shared=False), "one": tokens(0, 1)}
@@ -35,10 +35,10 @@ def losses_and_gradients(
     """Return the losses with and without an adapter, and the gradients of its upper factors."""
     given = dict(zip(layout, pairs, strict=True))
     lower, trained = divide_layout(model, layout, first)
-    slots = LoraSlots(model, trained, RANK, 1.0, count=1)
+    slots = TrainableAdapters(model, trained, RANK, 1.0, count=1)
     slots.start(0, slots.vector([given[module] for module in trained]))
     below = UpperLayers(model, first, lower, [given[module] for module in lower])
-    with packing.using_row_attention(model), slots.attached(), below as upper:
+    with joined_rows.using_row_attention(model), slots.attached(), below as upper:
         upper.store(rows[:2])
         upper.store(rows)
         loss = backward(model, {0: rows}, budget=30)[0]

@@ -139,5 +139,5 @@ def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path) -> float:
     """Return the loss of rows with an adapter in PEFT, computed in float32."""
     from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 
-    evaluator = TorchEvaluator(bank.index.base_model, "float32")
+    evaluator = TorchEvaluator.from_folder(bank.index.base_model, "float32")
     return evaluator.evaluate(rows, adapter, generate=False)[0].loss

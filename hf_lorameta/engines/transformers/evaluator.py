@@ -9,7 +9,7 @@ decoded greedily, and end after their first line unless a reference has several.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,39 +46,62 @@ class TorchEvaluator(scoring.Evaluator):
     Everything is deterministic.
 
     Args:
-        base_path: local folder with model and tokenizer, see `hf_lorameta.hub.base_model.locate`.
-        dtype: torch name of the weights' dtype; ``auto`` is `suited_dtype`.
+        model: a causal LM of transformers with frozen weights, in evaluation mode.
+        tokenizer: of the model.
         batch_tokens: maximum number of tokens in a batch, padding included.
         max_length: maximum tokens of prompt and answer together; longer prompts lose their
             beginning, outputs are never truncated.
         max_new_tokens: maximum tokens of an answer.
 
     Raises:
-        MissingExtraError: the extra ``eval`` is not installed.
-        NotFoundError: the folder holds no loadable model.
-        UsageError: the weights do not fit into memory, or the tokenizer has no end token.
+        UsageError: the tokenizer has no end token.
     """
 
     def __init__(
         self,
-        base_path: Path | str,
-        dtype: str = "auto",
+        model: Any,
+        tokenizer: Any,
         batch_tokens: int = 4096,
         max_length: int = scoring.MAX_LENGTH,
-        *,
         max_new_tokens: int = scoring.MAX_NEW_TOKENS,
     ) -> None:
-        require_eval()
-        self.batch_tokens = batch_tokens
+        self.model, self._tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
-        folder = Path(base_path)
-        found = dtype == "auto"
-        dtype = suited_dtype(folder) if found else dtype
-        require_memory(folder, dtype)
+        end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
+        if end is None:
+            name = tokenizer.name_or_path
+            raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
+        self.end_token: int = end
+        """Ends an output."""
+        self.start_tokens = [start] if start in tokenizer("").input_ids else []
+        """What the tokenizer prepends to a text, possibly nothing."""
+        self._first = [end if start is None else start]
+        model.generation_config = self._greedy_config()
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path | str, dtype: str = "auto", **options: int
+    ) -> "TorchEvaluator":
+        """Load a model.
+
+        Args:
+            folder: of model and tokenizer, see `hf_lorameta.hub.base_model.locate`.
+            dtype: torch name of the weights' dtype; ``auto`` is `suited_dtype`.
+            options: the arguments of the class that are numbers.
+
+        Raises:
+            MissingExtraError: the extra ``eval`` is not installed.
+            NotFoundError: the folder holds no loadable model.
+            UsageError: the weights do not fit into memory, or the tokenizer has no end token.
+        """
+        require_eval()
+        suited = suited_dtype(Path(folder)) if dtype == "auto" else dtype
+        require_memory(Path(folder), suited)
         with loading_model(), time_shown("Loading the base model"):
-            self._use(*_load(folder, dtype))
-        if found:
-            self.suit_to_cpu()
+            evaluator = cls(*_load(Path(folder), suited), **options)
+        if dtype == "auto":
+            evaluator.suit_to_cpu()
+        return evaluator
 
     @classmethod
     @contextmanager
@@ -97,35 +120,13 @@ class TorchEvaluator(scoring.Evaluator):
             )
         config, training = model.generation_config, model.training
         trained = [p for p in model.parameters() if p.requires_grad]
-        evaluator = cls.__new__(cls)
-        evaluator.batch_tokens = 4096
-        evaluator.max_length = scoring.MAX_LENGTH
-        evaluator.max_new_tokens = scoring.MAX_NEW_TOKENS
-        undo: Callable[[], None] = lambda: None  # noqa: E731
-        try:
-            evaluator._use(model.eval().requires_grad_(False), tokenizer)
-            undo = evaluator.suit_to_cpu()
+        with ExitStack() as undo:
+            undo.callback(lambda: [p.requires_grad_(True) for p in trained])
+            undo.callback(model.train, training)
+            undo.callback(setattr, model, "generation_config", config)
+            evaluator = cls(model.eval().requires_grad_(False), tokenizer)
+            undo.callback(evaluator.suit_to_cpu())
             yield evaluator
-        finally:
-            undo()
-            model.generation_config = config
-            model.train(training)
-            for parameter in trained:
-                parameter.requires_grad_(True)
-
-    def _use(self, model: Any, tokenizer: Any) -> None:
-        """Set the model, the tokenizer and what follows from them."""
-        self.model, self._tokenizer = model, tokenizer
-        end, start = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id
-        if end is None:
-            name = tokenizer.name_or_path
-            raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
-        self.end_token: int = end
-        """Ends an output."""
-        self.start_tokens = [start] if start in self._tokenizer("").input_ids else []
-        """What the tokenizer prepends to a text, possibly nothing."""
-        self._first = [end if start is None else start]
-        self.model.generation_config = self._greedy_config()
 
     def suit_to_cpu(self) -> Callable[[], None]:
         """See `suit_to_cpu` of `float32_products.py`; the model is on the CPU."""

@@ -1,9 +1,10 @@
 """Compute in float32 with a base model whose weights stay in bfloat16.
 
-CPUs without instructions for bfloat16 multiply it at a third of the speed of float32 in a forward
-pass, and at a hundredth in a backward pass. A base model that is too large for memory in float32 is
-therefore kept in bfloat16, and every layer converts its weights block by block when it uses them;
-all other values are float32. Needs the extra ``eval``.
+CPUs without instructions for bfloat16 multiply it slowly: with AVX2, a layer of SmolLM2-135M takes
+10 times as long as here in a forward pass and 46 times in a backward pass, with AVX-512 4 times. A
+base model that is too large for memory in float32 is therefore kept in bfloat16, and every layer
+converts its weights block by block when it uses them; all other values are float32. Needs the extra
+``eval``.
 """
 
 from collections.abc import Callable, Iterator

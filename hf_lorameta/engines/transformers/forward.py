@@ -1,8 +1,8 @@
 """Losses of many rows in few forward passes of a causal LM, with or without gradients.
 
-`hf_lorameta.engines.transformers.packing` packs rows into sequences and keeps them apart, so that
-each row has the loss that it has on its own. Logits are computed for output tokens only. Needs the
-extra ``eval``.
+`hf_lorameta.engines.transformers.joined_rows` joins rows into sequences and keeps them apart, so
+that each row has the loss that it has on its own. Logits are computed for output tokens only. Needs
+the extra ``eval``.
 """
 
 import math
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.packing import (
-    Parts,
-    Pass,
+from hf_lorameta.engines.transformers.joined_rows import (
+    Boundaries,
+    JoinedRows,
     check_row_attention,
-    passes,
+    join_rows,
     using,
     using_row_attention,
 )
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def sequence_budget(model: Any) -> int:
-    """Return the maximum number of tokens in a packed sequence; 0 if rows cannot share one."""
+    """Return the maximum number of tokens in a joined sequence; 0 if rows cannot share one."""
     try:
         check_row_attention(model)
     except UsageError:
@@ -52,44 +52,44 @@ def rows_apart(model: Any) -> AbstractContextManager[None]:
 # --- one pass -----------------------------------------------------------------------------------
 
 
-def token_losses(model: Any, packed: Pass, adapters: bool = True) -> torch.Tensor:
+def token_losses(model: Any, joined: JoinedRows, adapters: bool = True) -> torch.Tensor:
     """Return the cross entropy of the n output tokens of a pass in nats, (n,).
 
     Arguments are those of `output_logits`.
     """
-    return _cross_entropies(*output_logits(model, packed, adapters))
+    return _cross_entropies(*output_logits(model, joined, adapters))
 
 
 def output_logits(
-    model: Any, packed: Pass, adapters: bool = True
+    model: Any, joined: JoinedRows, adapters: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of the n output tokens of a pass, (n, V), and the tokens, (n,) int64.
 
     Args:
         model: a causal LM of transformers, inside `rows_apart`.
-        packed: the pass.
+        joined: the pass.
         adapters: apply the adapters of the pass's slots, or the base model alone.
     """
     device = model.device
-    at = torch.tensor(packed.predicting, device=device)
-    with using(Parts(packed.slices if adapters else (), packed.segments)):
-        logits = model(**_inputs(model, packed), logits_to_keep=at).logits[0]
+    at = torch.tensor(joined.predicting, device=device)
+    with using(Boundaries(joined.slices if adapters else (), joined.segments)):
+        logits = model(**_inputs(model, joined), logits_to_keep=at).logits[0]
     if len(logits) != len(at):  # a model that computes all of them
         logits = logits[at]
-    return logits, torch.tensor(packed.targets, device=device)
+    return logits, torch.tensor(joined.targets, device=device)
 
 
-def run_decoder(model: Any, packed: Pass) -> None:
+def run_decoder(model: Any, joined: JoinedRows) -> None:
     """Run a pass with the adapters of its slots through the layers, without logits or gradients."""
-    with torch.no_grad(), using(Parts(packed.slices, packed.segments)):
-        model.get_decoder()(**_inputs(model, packed))
+    with torch.no_grad(), using(Boundaries(joined.slices, joined.segments)):
+        model.get_decoder()(**_inputs(model, joined))
 
 
-def _inputs(model: Any, packed: Pass) -> dict[str, Any]:
+def _inputs(model: Any, joined: JoinedRows) -> dict[str, Any]:
     """Return the arguments of a model or its decoder."""
-    inputs = {"input_ids": torch.tensor([packed.ids], device=model.device)}
-    if len(packed.segments) > 1:
-        inputs["position_ids"] = torch.tensor([packed.positions], device=model.device)
+    inputs = {"input_ids": torch.tensor([joined.ids], device=model.device)}
+    if len(joined.segments) > 1:
+        inputs["position_ids"] = torch.tensor([joined.positions], device=model.device)
     return inputs | {"use_cache": False}
 
 
@@ -103,9 +103,9 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-def by_row(packed: Pass, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def by_row(joined: JoinedRows, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Split values of the n output tokens of a pass among its rows."""
-    return torch.split(values, list(packed.by_row))
+    return torch.split(values, list(joined.by_row))
 
 
 # --- many passes --------------------------------------------------------------------------------
@@ -180,15 +180,15 @@ class PassRunner:
         sums: dict[int, list[float]] = {slot: [] for slot in rows}
         found: dict[int, list[list[int]]] = {slot: [] for slot in rows}
 
-        def compute(packed: Pass) -> list[tuple[float, list[int]]]:
+        def compute(joined: JoinedRows) -> list[tuple[float, list[int]]]:
             with torch.no_grad():  # what is cached, such as masks, may also be used for gradients
-                logits, targets = output_logits(self._model, packed, adapters)
-                losses = by_row(packed, _cross_entropies(logits, targets).double())
-                of_rows = zip(losses, by_row(packed, logits.argmax(-1)), strict=True)
+                logits, targets = output_logits(self._model, joined, adapters)
+                losses = by_row(joined, _cross_entropies(logits, targets).double())
+                of_rows = zip(losses, by_row(joined, logits.argmax(-1)), strict=True)
                 return [(float(loss.sum()), best.tolist()) for loss, best in of_rows]
 
-        def add(packed: Pass, results: list[tuple[float, list[int]]]) -> None:
-            for slot, (loss, best) in zip(packed.slots, results, strict=True):
+        def add(joined: JoinedRows, results: list[tuple[float, list[int]]]) -> None:
+            for slot, (loss, best) in zip(joined.slots, results, strict=True):
                 sums[slot].append(loss)
                 found[slot].append(best)
             done(len(results))
@@ -201,7 +201,7 @@ class PassRunner:
     def backward(
         self,
         rows: Mapping[int, Sequence[Tokens]],
-        weights: Callable[[Pass], Sequence[float]],
+        weights: Callable[[JoinedRows], Sequence[float]],
     ) -> None:
         """Add the gradients of weighted losses to those of the slots.
 
@@ -212,15 +212,15 @@ class PassRunner:
             weights: returns the factor of the loss of each output token of a pass.
         """
 
-        def compute(packed: Pass) -> None:
+        def compute(joined: JoinedRows) -> None:
             with torch.enable_grad():
-                losses = token_losses(self._model, packed)
-                factors = torch.tensor(weights(packed), dtype=losses.dtype, device=losses.device)
+                losses = token_losses(self._model, joined)
+                factors = torch.tensor(weights(joined), dtype=losses.dtype, device=losses.device)
                 torch.autograd.backward((losses * factors).sum())
 
-        self._run(self._shared(rows), compute, lambda packed, nothing: None)
+        self._run(self._shared(rows), compute, lambda joined, nothing: None)
 
-    def _shared(self, rows: Mapping[int, Sequence[Tokens]]) -> list[list[Pass]]:
+    def _shared(self, rows: Mapping[int, Sequence[Tokens]]) -> list[list[JoinedRows]]:
         """Return the passes of each worker's share of the slots.
 
         Threads of their own, as far as there are several slots: those that torch uses within an
@@ -228,30 +228,30 @@ class PassRunner:
         """
         sizes = {slot: count_tokens(of_slot) for slot, of_slot in rows.items()}
         shares = divide(sizes, self._workers)
-        return [[*passes({slot: rows[slot] for slot in s}, self._pass_tokens)] for s in shares]
+        return [[*join_rows({slot: rows[slot] for slot in s}, self._pass_tokens)] for s in shares]
 
     def _run(
         self,
-        jobs: Sequence[Sequence[Pass]],
-        compute: Callable[[Pass], T],
-        use: Callable[[Pass, T], None],
+        jobs: Sequence[Sequence[JoinedRows]],
+        compute: Callable[[JoinedRows], T],
+        use: Callable[[JoinedRows, T], None],
     ) -> None:
         """Compute the passes of each job in a thread; use their results here, in order."""
         workers, threads = min(self._workers, len(jobs)), torch.get_num_threads()
         if workers <= 1:
-            for packed in (one for job in jobs for one in job):
-                use(packed, compute(packed))
+            for joined in (one for job in jobs for one in job):
+                use(joined, compute(joined))
             return
 
-        def work(job: Sequence[Pass]) -> list[T]:
+        def work(job: Sequence[JoinedRows]) -> list[T]:
             torch.set_num_threads(max(threads // workers, 1))  # of this thread, and of later ones
-            return [compute(packed) for packed in job]
+            return [compute(joined) for joined in job]
 
         try:
             with ThreadPoolExecutor(workers) as pool:
                 for job, results in zip(jobs, pool.map(work, jobs), strict=True):
-                    for packed, result in zip(job, results, strict=True):
-                        use(packed, result)
+                    for joined, result in zip(job, results, strict=True):
+                        use(joined, result)
         finally:
             torch.set_num_threads(threads)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from hf_lorameta.engines.transformers.float32_products import input_gradient, linear
-from hf_lorameta.engines.transformers.packing import current_parts
+from hf_lorameta.engines.transformers.joined_rows import current_boundaries
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.types import FactorPair
@@ -25,7 +25,7 @@ Factors = tuple[torch.Tensor, torch.Tensor]
 
 
 @contextmanager
-def in_slots(
+def with_adapters(
     model: Any,
     adapters: Mapping[str, Mapping[int, Factors]],
     gradients: Mapping[str, Mapping[int, Factors]] | None = None,
@@ -40,13 +40,13 @@ def in_slots(
             are finished.
         scaling: s.
 
-    The slices of `hf_lorameta.engines.transformers.packing.using` say which tokens are whose.
+    The slices of `hf_lorameta.engines.transformers.joined_rows.using` say which tokens are whose.
     """
     own = {name: model.get_submodule(name) for name in adapters}
     try:
         for name, layer in own.items():
             buffers = gradients[name] if gradients else {}
-            model.set_submodule(name, SlotLinear(layer, adapters[name], buffers, scaling))
+            model.set_submodule(name, AdaptedLinear(layer, adapters[name], buffers, scaling))
         yield
     finally:
         for name, layer in own.items():
@@ -70,7 +70,7 @@ def applied(
         _check(model, module)
     pairs = ((torch.as_tensor(A), torch.as_tensor(B)) for A, B in factors)
     on_device = ((A.to(model.device), B.to(model.device)) for A, B in pairs)
-    return in_slots(model, {m.name: {0: p} for m, p in zip(layout, on_device, strict=True)})
+    return with_adapters(model, {m.name: {0: p} for m, p in zip(layout, on_device, strict=True)})
 
 
 def _check(model: Any, module: Module) -> None:
@@ -85,8 +85,8 @@ def _check(model: Any, module: Module) -> None:
         )
 
 
-class SlotLinear(torch.nn.Module):
-    """A frozen linear layer with an adapter per slot; see `in_slots`."""
+class AdaptedLinear(torch.nn.Module):
+    """A frozen linear layer with an adapter per slot; see `with_adapters`."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ class SlotLinear(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return y (R, T, out) of x (R, T, in)."""
         flat, base = x.reshape(-1, x.shape[-1]), self.base
-        apply: Any = _SlotFunction.apply
-        slices = current_parts().slices
+        apply: Any = _AdaptedFunction.apply
+        slices = current_boundaries().slices
         y: torch.Tensor = apply(flat, base.weight, base.bias, self._anchor, self, slices)
         return y.view(*x.shape[:-1], -1)
 
 
-class _SlotFunction(torch.autograd.Function):
+class _AdaptedFunction(torch.autograd.Function):
     """The adapted layer and its gradients, as the module's docstring states them.
 
     The gradients of A and B are added to the slots' buffers directly: returned to autograd, they

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.engines.transformers.packing import check_row_attention
+from hf_lorameta.engines.transformers.joined_rows import check_row_attention
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import base_license, cached_commit, locate, pinned_base
@@ -71,7 +71,7 @@ class TrainingBase:
             UsageError: it cannot be trained, or does not fit in memory.
         """
         folder, device = locate(self.name, self.revision, token), find_device()
-        evaluator = TorchEvaluator(folder, dtype, max_length=_UNLIMITED)
+        evaluator = TorchEvaluator.from_folder(folder, dtype, max_length=_UNLIMITED)
         try:
             model = evaluator.model.to(device)
         except torch.OutOfMemoryError:

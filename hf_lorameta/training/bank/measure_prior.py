@@ -9,8 +9,8 @@ import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.forward import output_logits
+from hf_lorameta.engines.transformers.joined_rows import join_rows, using_row_attention
 from hf_lorameta.engines.transformers.lora_layer import applied
-from hf_lorameta.engines.transformers.packing import passes, using_row_attention
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
 from hf_lorameta.training.bank.runs import TaskRows
@@ -125,11 +125,11 @@ def collect_states(
         for module in watched:
             hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
             stack.callback(hook.remove)
-        for packed in passes({0: rows}, pass_tokens):
+        for joined in join_rows({0: rows}, pass_tokens):
             seen.clear()
             with torch.no_grad():
-                output_logits(model, packed)
-            kept.append([values[packed.predicting].float().cpu() for values in seen])
+                output_logits(model, joined)
+            kept.append([values[joined.predicting].float().cpu() for values in seen])
     return States(*map(torch.cat, zip(*kept, strict=True)))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses, count_tokens
-from hf_lorameta.engines.transformers.packing import Pass, using_row_attention
+from hf_lorameta.engines.transformers.joined_rows import JoinedRows, using_row_attention
 from hf_lorameta.errors import Advice
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import plan_device
@@ -29,9 +29,9 @@ from hf_lorameta.training.further.upper_layers import (
     divide_layout,
     first_trained_layer,
 )
-from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.target_layers import with_all_projections
+from hf_lorameta.training.trainable_adapters import TrainableAdapters
 from hf_lorameta.types import Array, FactorPair, Progress, StageProgress, no_progress
 
 _ROWS_AT_A_TIME = 8
@@ -180,7 +180,7 @@ class _StageTrainer:
         kept = 4 * model.config.get_text_config().hidden_size * tokens if first else 0
         rank, scaling = settings.rank, settings.scaling
         machine = plan_device(model, self._layout, rank, 1, first=first, kept=kept, hint=hint)
-        self._slots = LoraSlots(model, self._layout, rank, scaling, 1, settings.clip)
+        self._slots = TrainableAdapters(model, self._layout, rank, scaling, 1, settings.clip)
         new = self._slots.factors(self._slots.initial(settings.seed))
         start = [given.get(module, pair) for module, pair in zip(self._layout, new, strict=True)]
         self._slots.start(0, self._slots.vector(start))
@@ -248,8 +248,8 @@ class _StageTrainer:
         self._upper.store(batch)
         total = sum(len(row.output) for row in batch)
 
-        def weights(packed: Pass) -> list[float]:
-            return [1 / total] * len(packed.targets)
+        def weights(joined: JoinedRows) -> list[float]:
+            return [1 / total] * len(joined.targets)
 
         self._runner.backward({0: batch}, weights)
         self._slots.update(0, self._settings.learning_rate(number))

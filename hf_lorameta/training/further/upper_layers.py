@@ -15,8 +15,8 @@ import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.forward import run_decoder
+from hf_lorameta.engines.transformers.joined_rows import Segment, current_boundaries, join_rows
 from hf_lorameta.engines.transformers.lora_layer import applied
-from hf_lorameta.engines.transformers.packing import Segment, current_parts, passes
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import PLAIN_DECODERS
 from hf_lorameta.types import FactorPair
@@ -45,7 +45,7 @@ class UpperLayers:
 
     Args:
         model: a causal LM of transformers with frozen weights, inside `using_row_attention`. Layers
-            that are replaced by name, as `LoraSlots.attached` does, have to be so before.
+            that are replaced by name, as `TrainableAdapters.attached` does, have to be so before.
         first: index of the layer; 0 changes nothing.
         layout: modules of the layers below it that have an adapter.
         factors: A (r, in) and s·B (out, r) of each of them.
@@ -91,9 +91,9 @@ class UpperLayers:
             return
         self.below = True
         try:
-            for packed in passes({0: new}, self._pass_tokens):
-                run_decoder(self._model, packed)
-                for row, places in _rows(packed.ids, packed.segments):
+            for joined in join_rows({0: new}, self._pass_tokens):
+                run_decoder(self._model, joined)
+                for row, places in _rows(joined.ids, joined.segments):
                     self._states[row] = self.output[places].cpu()
         finally:
             self.below = False
@@ -126,7 +126,7 @@ class _Layer(torch.nn.Module):
         self._layer, self._upper, self._is_below = layer, upper, is_below
 
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if current_parts().slices and self._is_below != self._upper.below:
+        if current_boundaries().slices and self._is_below != self._upper.below:
             if self._upper.below:
                 self._upper.output = states[0]
             return states
@@ -147,7 +147,7 @@ class _StoredStates(torch.nn.Module):
         self._embeddings, self._upper, self._states = embeddings, upper, states
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        parts = current_parts()
+        parts = current_boundaries()
         if not parts.slices or self._upper.below:
             result: torch.Tensor = self._embeddings(ids)
             return result

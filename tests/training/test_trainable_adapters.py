@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.packing import passes
+from hf_lorameta.engines.transformers.joined_rows import join_rows
 from hf_lorameta.errors import UsageError
 from tests.training.tiny import exact_norms, tokens
 
@@ -14,11 +14,11 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from hf_lorameta.engines.transformers import (  # noqa: E402 - they import torch
-    packing,
+    joined_rows,
 )
 from hf_lorameta.engines.transformers.forward import by_row, token_losses  # noqa: E402
-from hf_lorameta.training.lora_slots import LoraSlots  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
+from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
 
 RANK, SCALING, TARGETS = 3, 1.5, ("q_proj", "v_proj", "down_proj")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,9 +78,9 @@ def start_of(slots: Any, slot: int) -> Any:
 def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int, float]:
     """Mean losses by slot, after a backward pass of their sum."""
     sums: dict[int, float] = dict.fromkeys(rows, 0.0)
-    for packed in passes(rows, budget):
-        parts = by_row(packed, token_losses(model, packed))
-        for slot, part in zip(packed.slots, parts, strict=True):
+    for joined in join_rows(rows, budget):
+        parts = by_row(joined, token_losses(model, joined))
+        for slot, part in zip(joined.slots, parts, strict=True):
             mean: Any = part.sum() / sum(len(row.output) for row in rows[slot])
             mean.backward(retain_graph=True)
             sums[slot] += mean.item()
@@ -100,14 +100,14 @@ def reference_loss(model: Any, rows: list[Tokens]) -> Any:
     return torch.cat(losses).mean()
 
 
-def updated(name: str, rows: dict[int, list[Tokens]]) -> tuple[LoraSlots, dict[int, float]]:
+def updated(name: str, rows: dict[int, list[Tokens]]) -> tuple[TrainableAdapters, dict[int, float]]:
     """Two updates of a model's slots, and the losses before the second."""
     model = model_of(name)
-    slots = LoraSlots(model, find_layout(model, targets_of(name)), RANK, SCALING, count=3)
+    slots = TrainableAdapters(model, find_layout(model, targets_of(name)), RANK, SCALING, count=3)
     for slot in rows:
         slots.start(slot, start_of(slots, slot))
     for _ in range(2):
-        with packing.using_row_attention(model), slots.attached():
+        with joined_rows.using_row_attention(model), slots.attached():
             found = backward(model, rows, budget=60)
         for slot in rows:
             slots.update(slot, lr=0.01)
@@ -120,7 +120,7 @@ def test_an_update_equals_peft_with_torch_adamw(name: str, monkeypatch: pytest.M
     """With attention row by row, as on a CPU, and in groups, as on a GPU."""
     rows = {0: tokens(1, 6), 1: tokens(2, 4, shared=False), 2: tokens(3, 3)}
     ways = [updated(name, rows)]
-    monkeypatch.setattr(packing, "LOOP_DEVICES", frozenset())
+    monkeypatch.setattr(joined_rows, "LOOP_DEVICES", frozenset())
     ways.append(updated(name, rows))
     slots = ways[0][0]
     for slot, of_slot in rows.items():
@@ -154,7 +154,7 @@ def test_an_update_equals_peft_with_torch_adamw(name: str, monkeypatch: pytest.M
 
 @pytest.mark.filterwarnings("ignore")
 def test_clipping_equals_torch_clip_grad_norm() -> None:
-    slots = LoraSlots(
+    slots = TrainableAdapters(
         model := model_of("Llama"), find_layout(model, TARGETS), RANK, SCALING, 1, 0.5
     )
     slots.start(0, start_of(slots, 0))
@@ -170,7 +170,7 @@ def test_clipping_equals_torch_clip_grad_norm() -> None:
 
 def test_the_start_is_the_base_model_and_that_of_peft_in_scale() -> None:
     model = model_of("Llama")
-    slots = LoraSlots(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
+    slots = TrainableAdapters(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
     for module, (A, B) in zip(slots.layout, slots.factors(slots.initial(0)), strict=True):
         assert not B.any()
         assert 0.7 / module.in_features**0.5 < abs(A).max() <= 1 / module.in_features**0.5
@@ -181,7 +181,7 @@ def test_the_start_is_the_base_model_and_that_of_peft_in_scale() -> None:
 def test_detaching_restores_the_models_own_layers() -> None:
     model = model_of("Llama")
     names = [name for name, _ in model.named_modules()]
-    slots = LoraSlots(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
+    slots = TrainableAdapters(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
     with slots.attached():
         assert [name for name, _ in model.named_modules()] != names
     assert [name for name, _ in model.named_modules()] == names
@@ -236,9 +236,9 @@ def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
     assert len(layout) > MODELS[kind]["num_hidden_layers"]
     rows = tokens(1, 6)
     expected = float(reference_loss(model, rows))
-    [packed] = passes({0: rows}, 1000)
-    with packing.using_row_attention(model):
-        assert float(token_losses(model, packed).mean()) == pytest.approx(expected, rel=1e-6)
+    [joined] = join_rows({0: rows}, 1000)
+    with joined_rows.using_row_attention(model):
+        assert float(token_losses(model, joined).mean()) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -265,5 +265,5 @@ def test_models_that_carry_a_state_are_refused(
     with pytest.raises(
         UsageError, match=f"{kind}ForCausalLM cannot be trained here: .*{reason}"
     ) as error:
-        packing.check_row_attention(model)
+        joined_rows.check_row_attention(model)
     assert "bank build" in error.value.hint

@@ -58,7 +58,7 @@ class Slice(NamedTuple):
     stop: int
 
 
-class Parts(NamedTuple):
+class Boundaries(NamedTuple):
     """How the tokens of a forward pass are divided.
 
     Attributes:
@@ -70,12 +70,12 @@ class Parts(NamedTuple):
     segments: tuple[Segment, ...] = ()
 
 
-_UNDIVIDED = Parts()
-_PARTS: ContextVar[Parts] = ContextVar("parts", default=_UNDIVIDED)
+_UNDIVIDED = Boundaries()
+_PARTS: ContextVar[Boundaries] = ContextVar("parts", default=_UNDIVIDED)
 
 
 @contextmanager
-def using(parts: Parts) -> Iterator[None]:
+def using(parts: Boundaries) -> Iterator[None]:
     """State how tokens are divided, for forward passes of this thread."""
     token = _PARTS.set(parts)
     try:
@@ -84,13 +84,13 @@ def using(parts: Parts) -> Iterator[None]:
         _PARTS.reset(token)
 
 
-def current_parts() -> Parts:
+def current_boundaries() -> Boundaries:
     """Return the parts of `using`; outside of it, those of a single row without adapters."""
     return _PARTS.get()
 
 
 @dataclass(frozen=True)
-class Pass:
+class JoinedRows:
     """Rows of several tasks for one forward and backward pass.
 
     Attributes:
@@ -114,7 +114,7 @@ class Pass:
     slices: tuple[Slice, ...]
 
 
-def passes(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Pass]:
+def join_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
     """Pack rows, in order, into passes of limited memory; a row that exceeds it is on its own.
 
     A task's rows share the common prefix of their prompts, which counts once.
@@ -125,7 +125,7 @@ def passes(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Pass]:
 
     Example:
         >>> rows = {0: [Tokens([1, 2], [3]), Tokens([1, 4], [5])], 2: [Tokens([6], [7, 8])]}
-        >>> [one] = passes(rows, budget=100)
+        >>> [one] = join_rows(rows, budget=100)
         >>> one.ids, one.positions
         ([1, 2, 4, 6, 7], [0, 1, 1, 0, 1])
         >>> one.slices
@@ -141,13 +141,13 @@ def passes(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Pass]:
         for row in of_slot:
             longer = full + _cost([*groups.get(slot, ()), row])
             if groups and longer > budget:
-                yield _packed(groups)
+                yield _joined(groups)
                 groups, full = {}, 0.0
                 longer = _cost([row])
             groups.setdefault(slot, []).append(row)
             cost = longer
     if groups:
-        yield _packed(groups)
+        yield _joined(groups)
 
 
 def _cost(rows: Sequence[Tokens]) -> float:
@@ -164,7 +164,7 @@ def _prefix_length(rows: Sequence[Tokens]) -> int:
     return min(shared_length(prompts), *(len(prompt) - 1 for prompt in prompts))
 
 
-def _packed(groups: Mapping[int, Sequence[Tokens]]) -> Pass:
+def _joined(groups: Mapping[int, Sequence[Tokens]]) -> JoinedRows:
     ids: list[int] = []
     positions: list[int] = []
     predicting: list[int] = []
@@ -184,7 +184,7 @@ def _packed(groups: Mapping[int, Sequence[Tokens]]) -> Pass:
             positions += range(prefix, prefix + len(own))
             predicting += range(len(ids) - len(output), len(ids))
         slices.append(Slice(slot, start, len(ids)))
-    return Pass(
+    return JoinedRows(
         ids,
         positions,
         predicting,
@@ -273,7 +273,7 @@ def row_attention(
     """
     if more := sorted(name for name in _OTHER_SCORES if others.get(name) is not None):
         raise UsageError(f"attention with {', '.join(more)} cannot work within rows")
-    segments = current_parts().segments or (Segment(query.shape[2]),)
+    segments = current_boundaries().segments or (Segment(query.shape[2]),)
     attend = _attend_rows if query.device.type in LOOP_DEVICES else _attend_groups
     return attend(query, key, value, segments, sliding_window, scaling, softcap), None
 

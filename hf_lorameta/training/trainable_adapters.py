@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from hf_lorameta.engines.transformers.lora_layer import Factors, in_slots
+from hf_lorameta.engines.transformers.lora_layer import Factors, with_adapters
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import FactorPair
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 
-class LoraSlots:
+class TrainableAdapters:
     """K adapters in training on one base model.
 
     Memory: 4 · K · P values, P being the parameters of one adapter.
@@ -61,7 +61,7 @@ class LoraSlots:
     def attached(self) -> AbstractContextManager[None]:
         """Let the model's layers apply the adapters, and put its own layers back afterwards."""
         values, gradients = self._by_slot(self.parameters), self._by_slot(self.gradients)
-        return in_slots(self._model, values, gradients, self._scaling)
+        return with_adapters(self._model, values, gradients, self._scaling)
 
     def _by_slot(self, vectors: torch.Tensor) -> dict[str, dict[int, Factors]]:
         """Return views of (K, P) parameters by module and slot."""
