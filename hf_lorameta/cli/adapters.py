@@ -25,6 +25,7 @@ from hf_lorameta.cli.output import (
     show_row,
 )
 from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.remarks import log_remarks
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
         _report_dataset(dataset, session.bank)
         resolved = request.resolve(dataset, session)
         planned = plan_dataset(dataset, session.bank, request.recipe)
+    log_remarks(planned.remarks, said=[planned.verdict])
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     following = f"generate will {resolved}"

@@ -82,13 +82,9 @@ def test_an_evaluation_warns_once(
     assert messages.count("dequantized") == 1
 
 
-def test_quiet_hides_waits_and_shows_that_rows_are_left_out(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
-    plan = ("plan", "--bank", bank.folder, "-q", "-d")
-    (tmp_path / "a.jsonl").write_bytes(rows(1))
-    (tmp_path / "b.jsonl").write_text('{"input": "say egg", "output": "salt", "more": 1}\n')
-    assert "those of the first rows are read" in cli(*plan, "*.jsonl").err
+def test_quiet_hides_waits_and_shows_warnings(cli: Shell, bank: Built, user: Account) -> None:
+    one = user.dataset("one", {"train.jsonl": rows(1).splitlines(keepends=True)[0]})
+    assert "Only 1 row was read" in cli("plan", "--bank", bank.folder, "-q", "-d", one).err
     dataset = user.dataset("d", {"train.jsonl": rows(1)})
     busy = Fault("status", path=f"/api/datasets/{dataset}", times=1, retry_after=0)
     for options in ((), ("-q",)):
