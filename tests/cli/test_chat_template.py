@@ -9,7 +9,7 @@ from hf_lorameta.cards.gguf_usage import MODELFILE
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cli.output import show_row
 from tests.cli.conftest import fake_evaluator
-from tests.conftest import BASE_CONFIG, Account, Built, Shell, rows, tokenizer_json
+from tests.conftest import BASE_CONFIG, Account, Shell, rows, tokenizer_json
 
 START, END = "<|user|>\n", "<|end|>\n<|model|>\n"
 FORM = f"{START}{{prompt}}{END}"
@@ -71,13 +71,3 @@ def test_an_instruction_is_within_the_message(cli: Shell, chat_bank: Path, tmp_p
     read = cli("plan", "rows.jsonl", "--bank", chat_bank, *options).err
     shown = show_row((f"{START}Say more.\n\nInput: say bread\nOutput:{END}", "milk bread"))
     assert shown in read
-
-
-def test_the_chat_template_of_a_model_without_one_is_refused(
-    cli: Shell, bank: Built, tmp_path: Path
-) -> None:
-    (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    plan = ("plan", "rows.jsonl", "--bank", bank.folder, "--template")
-    refused = cli(*plan, "chat", code=2).err
-    assert "no chat template" in refused
-    assert "leave out --template chat" in refused

@@ -101,28 +101,29 @@ def test_exact_writes_the_weighted_sum_of_the_updates(
         np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("options", "recorded", "rank", "dtype", "adapters"),
+    [
+        (
+            ("--top-k", 2, "--rank", 3, "--dtype", "float16", "--seed", 7),
+            {"top_k": 2, "rank": 3, "seed": 7}, 3, "F16", 2,
+        ),
+        (
+            ("--recipe", "paper", "--metric", "mmd", "--coefficients", "attentional"),
+            {"combine": "factors", "metric": "mmd"}, 2, "BF16", 4,
+        ),
+    ],
+)  # fmt: skip
 def test_settings_determine_rank_dtype_and_number_of_adapters(
-    cli: Shell, plan_args: PlanArgs, tmp_path: Path
-) -> None:
-    options = ("--top-k", 2, "--rank", 3, "--dtype", "float16", "--seed", 7)
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path, options: tuple[object, ...],
+    recorded: dict[str, object], rank: int, dtype: str, adapters: int,
+) -> None:  # fmt: skip
     cli("generate", *plan_args, "-o", "a", *options)
     config, weights = check_adapter(tmp_path / "a")
-    assert (config.rank, weights.dtypes) == (3, {"F16"})
-    assert len(json.loads((tmp_path / "a/coefficients.json").read_bytes())) == 2
+    assert (config.rank, weights.dtypes) == (rank, {dtype})
+    assert len(json.loads((tmp_path / "a/coefficients.json").read_bytes())) == adapters
     recipe = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())["recipe"]
-    assert (recipe["top_k"], recipe["rank"], recipe["seed"]) == (2, 3, 7)
-
-
-def test_the_papers_recipe_averages_factors(
-    cli: Shell, plan_args: PlanArgs, tmp_path: Path
-) -> None:
-    options = ("--recipe", "paper", "--metric", "mmd", "--coefficients", "attentional")
-    cli("generate", *plan_args, "-o", "a", *options)
-    recipe = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())["recipe"]
-    assert (recipe["combine"], recipe["metric"]) == ("factors", "mmd")
-    assert check_adapter(tmp_path / "a")[0].rank == 2
-    cli("generate", *plan_args, "-o", "b", "--combine", "factors", "--rank", 5, code=2)
-    assert not (tmp_path / "b").exists()
+    assert recorded.items() <= recipe.items()
 
 
 def test_an_adapter_is_replaced_only_with_overwrite_and_other_files_never(
