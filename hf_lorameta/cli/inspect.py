@@ -13,8 +13,8 @@ from hf_lorameta.tables import coefficient_table, table
 if TYPE_CHECKING:
     from hf_lorameta.pipeline.adapter_folder import SavedAdapter
 
-_LISTED_APART = ("schema_version", "base_model", "rank", "modules", "warnings", "adapters")
-"""What the table of an adapter's provenance leaves out."""
+_LISTED_APART = ("schema_version", "base_model", "rank", "modules", "remarks", "adapters")
+"""Parts of an adapter's provenance that are shown in another way."""
 
 
 @example("hf-lorameta inspect user/adapter", "hf-lorameta inspect my-adapter --json")
@@ -48,6 +48,8 @@ def _describe(saved: "SavedAdapter") -> str:
         return table(["field", "value"], fields)
     shown = {k: v for k, v in saved.provenance.items() if k not in _LISTED_APART}
     fields += _fields(shown, "")
+    remarks = saved.provenance.get("remarks", [])
+    fields += [[remark["level"], as_option(remark["text"])] for remark in remarks]
     lines = [table(["field", "value"], fields)]
     if saved.coefficients:
         lines += ["", _merged(saved) if saved.is_merge else _combined(saved)]

@@ -41,6 +41,7 @@ def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
     assert shown["general coefficient"] == f"{plan.general_coefficient:.4g}"
     assert shown["output prior"] == f"{plan.output_strength:.4g}"
     assert shown["scale"] == f"{plan.scale:.4g}"
+    assert shown["unsure"].startswith("Unsure: nobody counted its right answers")
     names = ("rows", "steps", "base", "start", "end")
     assert [shown[f"training {name}"] for name in names] == ["16", "12", "3", "2", "1"]
 
