@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
@@ -51,6 +52,8 @@ _PARTS = f"A request may hold {_VALUES:,} values."
 _SLOW = "The request came in too slowly. Try again."
 _SESSION = f"The name of a session has at most {_SESSION_CHARACTERS} characters."
 _NO_JSON = "The request is not JSON."
+_MALFORMED = "The call is malformed: see the API's documentation at the bottom of the page."
+logger = logging.getLogger("space")
 
 
 class RefusedError(Exception):
@@ -115,8 +118,7 @@ class VisitorLimits:
                 elif scope["method"] == "POST":
                     body = await _body(scope, incoming.receive)
                     session = self._count_body(address, kind, body)
-                    answering = self._noting_call(scope, address, session, send)
-                    await self._app(scope, _replayed(body, receive), answering)
+                    await self._answer(scope, address, session, _replayed(body, receive), send)
                 elif kind == "stream":
                     await self._watch(scope, receive, send)
                 elif kind == "file":
@@ -141,20 +143,35 @@ class VisitorLimits:
         if not self._buckets.setdefault(address, Bucket(BURST, now)).take(now, cost):
             raise RefusedError(429, _BUSY)
 
-    def _noting_call(self, scope: Scope, address: str, session: str | None, send: Send) -> Send:
-        """Note who calls, and return a function that notes the answer's stream and sends it."""
+    async def _answer(
+        self, scope: Scope, address: str, session: str | None, receive: Receive, send: Send
+    ) -> None:
+        """Forward a call, noting who calls and in which stream the answer is wanted.
+
+        Raises:
+            RefusedError: Gradio fails at it, so it is malformed.
+        """
+        started = False
         stream = self._streams.get(session or "") or Stream()
         if session:
             self._streams[session] = stream
         note_call(scope, Call(address, stream))
 
         async def note_event(message: Message) -> None:
+            nonlocal started
+            started = True
             if not session and message["type"] == "http.response.body":
                 with suppress(ValueError, KeyError, TypeError):
                     self._streams[str(json.loads(message["body"])["event_id"])] = stream
             await send(message)
 
-        return note_event
+        try:
+            await self._app(scope, receive, note_event)
+        except Exception as error:
+            if started:
+                raise
+            logger.warning("malformed call: %s", type(error).__name__)
+            raise RefusedError(400, _MALFORMED) from None
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request for a stream; note if its caller leaves before the end."""
@@ -283,10 +300,13 @@ def _checked(body: bytes) -> str | None:
             an overlong session.
     """
     try:
-        request = json.loads(body)
-        session = request.get("session_hash") if isinstance(request, dict) else None
+        request = json.loads(body, parse_constant=_refuse_constant)
+        named = request if isinstance(request, dict) else {}
+        session, file = named.get("session_hash"), named.get("file")
     except (ValueError, RecursionError):
         raise RefusedError(400, _NO_JSON) from None
+    if file is not None and not isinstance(file, dict):
+        raise RefusedError(400, _URL)
     left, files, values = deque([request]), 0, 0
     while left:
         value = left.popleft()
@@ -309,6 +329,11 @@ def _checked(body: bytes) -> str | None:
     if len(session) > _SESSION_CHARACTERS:
         raise RefusedError(400, _SESSION)
     return session
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and infinity, which are no JSON and which Gradio fails at."""
+    raise ValueError(name)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
