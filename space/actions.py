@@ -94,6 +94,9 @@ class Actions:
             gr.Error: it gets no place.
         """
         task, progress = visit.task, self.components.progress
+        if task is None:
+            yield self.settle(visit)
+            return
         try:
             async with line.place_of(call) as place:
                 async for number in line.turn(place, lambda: call.wanted and visit.task is task):

@@ -16,6 +16,8 @@ from settings import Settings
 
 LOOK_SECONDS = 0.1
 """How often a request that waits looks whether its turn has come."""
+SHOW_SECONDS = 2.0
+"""After which its number is shown again, since showing it takes some computing."""
 SLOW_SECONDS = 4.0
 """After which a request that reads, and so mostly waits for another server, lets one more begin."""
 _FULL = "Too many requests are waiting. Try again in a minute."
@@ -126,11 +128,12 @@ class Line:
             self.leave(place)
 
     async def turn(self, place: Place, wanted: Callable[[], bool]) -> AsyncIterator[int]:
-        """Yield the number of a place when it changes, until its turn, or nobody wants it."""
-        shown = 0
+        """Yield the number of a place now and then, until its turn, or nobody wants it."""
+        shown, next_at = 0, 0.0
         while wanted() and not self.begin(place):
-            if shown != (number := self.number(place)):
-                shown = number
+            number, now = self.number(place), self._now()
+            if shown != number and now >= next_at:
+                shown, next_at = number, now + SHOW_SECONDS
                 yield number
             await asyncio.sleep(LOOK_SECONDS)
 
