@@ -1,9 +1,8 @@
 """Results of a fit or training and of a check, as recipes and model cards record them."""
 
-from collections import Counter
 from dataclasses import dataclass
 
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, CHAT_METHOD, Report, folded
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, Report, Scores
 
 
 @dataclass(frozen=True)
@@ -88,28 +87,24 @@ class Check:
     shots: int = 0
 
 
-def check_of(report: Report, shots: int) -> Check:
-    """Return the check of an adapter, of a report on it alone with this many examples.
+def check_of(report: Report, shots: int, end: Scores | None = None, scale: float = 1) -> Check:
+    """Return the check of an adapter.
 
-    All of the report's rows are among its samples.
+    Args:
+        report: on the base model and the adapter alone.
+        shots: number of examples in its prompt.
+        end: scores of the adapter after scaling; None if it is unchanged.
+        scale: factor of its coefficients.
 
     Example:
-        >>> from hf_lorameta.engines.scoring import Sample, Scores
         >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
-        >>> samples = [Sample("a", out, {"base": "b", "generated": out}) for out in "bc"]
-        >>> check_of(Report(scores, tuple(samples)), 0).right
+        >>> check_of(Report(scores, most_frequent=1), 0).right
         RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None)
     """
-    outputs = [folded(sample.reference) for sample in report.samples]
-    right = {m: sum(sample.is_right(m) for sample in report.samples) for m in report.scores}
-    counted = RightAnswers(
-        most_frequent=Counter(outputs).most_common(1)[0][1],
-        base=right["base"],
-        end=right[ADAPTER_METHOD],
-        chat=right.get(CHAT_METHOD),
-        prompt=right.get(f"{shots}-shot"),
-    )
-    losses = {method: scores.loss for method, scores in report.scores.items()}
-    base, end, rows = losses["base"], losses[ADAPTER_METHOD], len(report.samples)
-    chat, prompt = losses.get(CHAT_METHOD), losses.get(f"{shots}-shot")
-    return Check(rows, base, end, end, 1.0, counted, chat, prompt, shots)
+    base, start = report.scores[BASE_METHOD], report.scores[ADAPTER_METHOD]
+    end = end or start
+    others = (report.scores.get(method) for method in (CHAT_METHOD, f"{shots}-shot"))
+    chat, prompt = ((s.right, s.loss) if s else (None, None) for s in others)
+    right = RightAnswers(report.most_frequent, base.right, end.right, chat[0], prompt[0])
+    losses = base.loss, start.loss, end.loss
+    return Check(base.rows, *losses, scale, right, chat[1], prompt[1], shots)

@@ -57,7 +57,8 @@ def evaluate(
     answers: Annotated[
         bool,
         typer.Option(
-            "--generate/--no-generate", help="Generate answers, or compute the loss only."
+            "--generate/--no-generate",
+            help="Complete all answers, or only those that may be right, which is faster.",
         ),
     ] = True,
     save_card: Annotated[

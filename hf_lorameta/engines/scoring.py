@@ -3,19 +3,24 @@
 `hf_lorameta.engines.transformers.evaluator` scores with it.
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.data.prompt import shared_length
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
-from hf_lorameta.types import Row, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, Row, StageProgress, no_progress
 
 MAX_LENGTH = 1024
 """Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
 MAX_NEW_TOKENS = 64
 """Tokens of an answer that is generated."""
+BASE_METHOD = "base"
+"""The base model, a method of `compare`."""
 ADAPTER_METHOD = "generated"
 """The adapter that is scored, where there is only one, as a method of `compare`."""
 CHAT_METHOD = "base-chat"
@@ -24,34 +29,32 @@ CHAT_METHOD = "base-chat"
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one method on one set of rows; without generated answers only the loss.
+    """Scores of one method on one set of rows.
 
     Attributes:
-        loss: mean cross entropy of all output and end tokens, in nats.
-        rouge_l: mean Rouge-L F-measure with stemming, 0 to 1.
-        exact_match: share of answers equal to the reference; neither case nor ends count.
-        contains: share of answers that contain the reference, in any case.
+        loss: mean cross entropy of all output and end tokens, in nats; infinite if it is not a
+            number, which is worse than any other.
+        rouge_l: mean Rouge-L F-measure with stemming, 0 to 1; None if not all answers are known.
+        exact_match: share of right answers: those equal to the reference but for case and ends.
+        contains: share of answers that contain the reference, in any case; None as `rouge_l`.
         rows: number of rows.
     """
 
     loss: float
     rouge_l: float | None
-    exact_match: float | None
+    exact_match: float
     contains: float | None
     rows: int
 
+    @property
+    def right(self) -> int:
+        """Number of right answers.
 
-class RowScores(NamedTuple):
-    """Scores of rows in a check of an adapter.
-
-    Attributes:
-        loss: mean over all output tokens, in nats.
-        right: number of rows whose output is the greedy answer but for case, and for space at its
-            ends.
-    """
-
-    loss: float
-    right: int
+        Example:
+            >>> Scores(0.5, None, 0.75, None, rows=4).right
+            3
+        """
+        return round(self.exact_match * self.rows)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class Sample:
 class Report:
     """Scores of several methods on the same rows, in display order, and a few rows with answers.
 
+    Attributes:
+        scores: of each method.
+        samples: rows with the answers of all methods.
+        most_frequent: how many rows would be answered right by their most frequent output.
+
     Example:
         >>> report = Report({"base": Scores(3.25, 0.1, 0.0, 0.25, 4)})
         >>> print(report.table())
@@ -83,6 +91,7 @@ class Report:
 
     scores: Mapping[str, Scores]
     samples: tuple[Sample, ...] = ()
+    most_frequent: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers, for JSON."""
@@ -159,27 +168,30 @@ class Tokens(NamedTuple):
 # --- answers ------------------------------------------------------------------------------------
 
 
-def score(loss: float, rows: Sequence[Row], outputs: Sequence[str]) -> Scores:
-    """Return the scores of rows with this mean loss and their answers, if any were generated.
+def score(loss: float, rows: Sequence[Row], answers: Sequence[str], complete: bool) -> Scores:
+    """Return the scores of rows with this mean loss and these answers.
+
+    Args:
+        loss: mean over all output tokens, in nats.
+        rows: with their references.
+        answers: to each row, or the beginning of one that is wrong.
+        complete: whether all answers are complete.
 
     Example:
-        >>> score(0.5, [("Is it?", "Yes.")], [" yes. "])
+        >>> score(0.5, [("Is it?", "Yes.")], [" yes. "], complete=True)
         Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1)
     """
-    if not outputs:
-        return Scores(loss, None, None, None, len(rows))
+    n = len(rows)
+    pairs = [(folded(o), folded(r)) for o, (_, r) in zip(answers, rows, strict=True)]
+    exact_match = sum(o == r for o, r in pairs) / n
+    loss = math.inf if math.isnan(loss) else loss
+    if not complete:
+        return Scores(loss, None, exact_match, None, n)
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    n = len(rows)
-    pairs = [(folded(o), folded(r)) for o, (_, r) in zip(outputs, rows, strict=True)]
-    return Scores(
-        loss,
-        rouge_l=sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n,
-        exact_match=sum(o == r for o, r in pairs) / n,
-        contains=sum(r in o for o, r in pairs) / n,
-        rows=n,
-    )
+    rouge_l = sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n
+    return Scores(loss, rouge_l, exact_match, sum(r in o for o, r in pairs) / n, n)
 
 
 def folded(answer: str) -> str:
@@ -188,6 +200,17 @@ def folded(answer: str) -> str:
     A base model that was never shown the outputs may begin them in another case, which is right.
     """
     return answer.strip().casefold()
+
+
+def may_be_right(beginning: str, reference: str) -> bool:
+    """Whether an answer that begins so may be the reference, but for case and ends.
+
+    Example:
+        >>> may_be_right(" Y", "yes"), may_be_right("no", "yes"), may_be_right("yes, it", "yes")
+        (True, False, False)
+    """
+    whole = beginning.rstrip("\ufffd")  # which stands for a character of which a part is known
+    return folded(reference).startswith(folded(whole))
 
 
 def single_line(rows: Sequence[Row]) -> bool:
@@ -209,6 +232,22 @@ def stripped(answer: str, first_line: bool) -> str:
 # --- comparing methods --------------------------------------------------------------------------
 
 
+class LoraWeights(NamedTuple):
+    """An adapter in memory.
+
+    Attributes:
+        layout: the adapted modules.
+        pairs: A (r, in) and B (out, r) of each, in order.
+    """
+
+    layout: Layout
+    pairs: Sequence[FactorPair]
+
+
+Adapter = Path | LoraWeights
+"""The folder of a PEFT adapter, or an adapter in memory."""
+
+
 class Evaluator(Protocol):
     """A base model that scores rows with and without adapters."""
 
@@ -218,20 +257,21 @@ class Evaluator(Protocol):
     def evaluate(
         self,
         rows: Sequence[Row],
-        adapter: Path | None = None,
+        adapter: Adapter | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
         done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
-        """Return scores and answers, in the order of the rows, of a base model with an adapter.
+        """Return scores and greedy answers of a base model with an adapter.
 
         Args:
             rows: at least one.
-            adapter: folder of a PEFT adapter; None is the base model itself.
+            adapter: None is the base model itself.
             shots: rows that are put before every prompt.
-            generate: generate answers; otherwise only the loss is computed.
-            done: called with the number of steps that were finished. A step is the loss or the
-                answer of one row.
+            generate: complete all answers; otherwise only those that may be right, and of the
+                others the beginning is returned.
+            done: called with the number of steps that were finished, two for each row: its loss and
+                its answer.
 
         Raises:
             AdapterError: the adapter is broken, or does not fit the base model.
@@ -253,7 +293,7 @@ def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
 def compare(
     evaluator: Evaluator,
     rows: Sequence[Row],
-    adapters: Mapping[str, Path | None],
+    adapters: Mapping[str, Adapter | None],
     shots: Sequence[Row] = (),
     generate: bool = True,
     samples: int = 5,
@@ -268,13 +308,13 @@ def compare(
     Args:
         evaluator: the base model.
         rows: to score, at least one.
-        adapters: method to adapter folder; None is the base model itself. The usual names are
-            base and generated.
+        adapters: method to adapter; None is the base model itself. The usual names are base and
+            generated.
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
         samples: number of rows that the report lists with their answers.
         progress: called with each method and its scores when they are complete.
         row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
-            whose answer is not generated yet counts half.
+            whose answer is not known yet counts half.
 
     Raises:
         AdapterError: an adapter cannot be loaded.
@@ -286,11 +326,11 @@ def compare(
         def done(more: int) -> None:
             nonlocal steps
             steps += more
-            row_progress(method, steps // (1 + generate), len(rows))
+            row_progress(method, steps // 2, len(rows))
 
         return done
 
-    methods: dict[str, tuple[Sequence[Row], Path | None, Sequence[Row]]] = {
+    methods: dict[str, tuple[Sequence[Row], Adapter | None, Sequence[Row]]] = {
         method: (rows, adapter, ()) for method, adapter in adapters.items()
     }
     if shots:
@@ -307,4 +347,5 @@ def compare(
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
         for index, row in enumerate(rows[:samples] if generate else ())
     )
-    return Report(scores, tuple(listed))
+    outputs = Counter(folded(output) for _, output in rows)
+    return Report(scores, tuple(listed), outputs.most_common(1)[0][1])

@@ -70,7 +70,7 @@ def evaluate(
         dataset: as in `hf_lorameta.plan`; None is the public one that it was generated for.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
-        generate: generate answers; otherwise only the loss is computed.
+        generate: complete all answers; otherwise only those that may be right, without Rouge-L.
         base: folder, GGUF file or Hub id of the base model; None is what the adapter names.
         model: the base model, on the CPU, and its tokenizer; the model is the same afterwards. None
             loads it.

@@ -1,22 +1,24 @@
 """Make an adapter from a plan: fetch, combine, fit, train, check. Each step is a function."""
 
 import logging
-import math
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from hf_lorameta.bank.adapter_stack import AdapterStack
-from hf_lorameta.cards.results import Check, RightAnswers
+from hf_lorameta.cards.results import check_of
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import RowScores, Tokens, chat_rows, folded, prompt_text
-from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.scoring import (
+    ADAPTER_METHOD,
+    BASE_METHOD,
+    Adapter,
+    Evaluator,
+    LoraWeights,
+    compare,
+)
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option
-from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
@@ -73,11 +75,11 @@ def make_adapter(
             hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
         )
     if recipe.check is not None:
-        generation = _check(generation, rows, session)
+        generation = check_adapter(generation, rows, session.evaluator, session.progress)
         _require_gain(generation.plan)
     elif rows.check:
         try:
-            generation = _check(generation, rows, session)
+            generation = check_adapter(generation, rows, session.evaluator, session.progress)
         except LoraMetaError as error:  # a check that nobody asked for never costs the adapter
             logger.warning("The adapter was not checked: %s", error)
     return generation
@@ -94,12 +96,6 @@ def _combine(plan: Plan, progress: StageProgress) -> Generation:
     if count := len(plan.neighbors()):
         logger.info("Combined %s in %.1f s", plural(count, "adapter"), seconds)
     return Generation(plan, plan.layout, rank, tuple(pairs), seconds)
-
-
-def _check(generation: Generation, rows: Rows, session: Session) -> Generation:
-    title = f"Checking {len(rows.check)} rows"
-    session.progress(title, 0, len(rows.check))
-    return check_adapter(generation, rows, session.evaluator, partial(session.progress, title))
 
 
 # --- combine --------------------------------------------------------------------------------------
@@ -146,53 +142,43 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
 def check_adapter(
     generation: Generation,
     rows: Rows,
-    evaluator: TorchEvaluator,
-    progress: Progress = no_progress,
+    evaluator: Evaluator,
+    progress: StageProgress = no_progress,
 ) -> Generation:
     """Score a finished adapter as it would be written, and halve it while the base is better.
 
     It is halved down to 1/8. A check that the recipe does not ask for only reports: it leaves the
-    adapter as it is. The base model is also scored with its own chat template, if it has one, and
-    with a prompt of examples, if there are some.
+    adapter as it is.
 
     Args:
         generation: the adapter.
         rows: its rows to check on and those of the prompt count.
         evaluator: the base model.
-        progress: called with (rows scored, rows); a row counts when all methods have scored it.
+        progress: called with (stage, rows scored, rows).
 
     Returns:
         The adapter with its plan's `check`; all coefficients are zero if no scale helps.
     """
-    plan, layout, shots = generation.plan, generation.layout, rows.prompt
-    tokens, in_chat = evaluator.encode(rows.check), chat_rows(evaluator, rows.check)
-    in_prompt = [(prompt_text(text, shots), output) for text, output in rows.check if shots]
-    methods, scored = 2 + bool(in_chat) + bool(in_prompt), 0
-
-    def done(passed: int) -> None:
-        nonlocal scored
-        scored += passed
-        progress(scored // methods, len(tokens))
-
-    base = _score(evaluator, tokens, done=done)
-    chat = _score(evaluator, evaluator.encode(in_chat), done=done) if in_chat else None
-    prompt = _score(evaluator, evaluator.encode(in_prompt), done=done) if in_prompt else None
-    scale = 1.0
-    start = end = _score(evaluator, tokens, layout, generation.pairs, done)
+    plan, layout = generation.plan, generation.layout
+    title = f"Checking {len(rows.check)} rows"
+    adapters: dict[str, Adapter | None] = {
+        BASE_METHOD: None,
+        ADAPTER_METHOD: LoraWeights(layout, generation.pairs),
+    }
+    report = compare(
+        evaluator, rows.check, adapters, rows.prompt, generate=False, samples=0,
+        row_progress=lambda method, *counts: progress(f"{title}, {method}", *counts),
+    )  # fmt: skip
+    base, start = (report.scores[method] for method in adapters)
+    scale, end = 1.0, start
     while plan.recipe.check is not None and end.loss > base.loss:
         scale /= 2
         if scale < _MIN_SCALE:
             scale, end = 0.0, base
             break
-        end = _score(evaluator, tokens, layout, _scaled(generation, scale))
-    most_frequent = Counter(folded(output) for _, output in rows.check).most_common(1)[0][1]
-    right = RightAnswers(
-        most_frequent, base.right, end.right, chat and chat.right, prompt and prompt.right
-    )
-    check = Check(
-        len(tokens), base.loss, start.loss, end.loss, scale, right, chat and chat.loss,
-        prompt and prompt.loss, len(shots),
-    )  # fmt: skip
+        scaled = LoraWeights(layout, _scaled(generation, scale))
+        end, _ = evaluator.evaluate(rows.check, scaled, generate=False)
+    check = check_of(report, len(rows.prompt), end, scale)
     plan = replace(plan, coefficients=scale * plan.coefficients, check=check)
     return replace(generation, plan=plan, pairs=_scaled(generation, scale))
 
@@ -204,18 +190,6 @@ def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
     linear = COMBINERS[plan.recipe.combine].linear or changed
     scale_A, scale_B = np.float32(1 if linear else scale), np.float32(scale)
     return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
-
-
-def _score(
-    evaluator: TorchEvaluator,
-    tokens: Sequence[Tokens],
-    layout: Layout = (),
-    pairs: Sequence[FactorPair] = (),
-    done: Callable[[int], None] = no_progress,
-) -> RowScores:
-    """Return the scores of rows; a loss that is not a number is infinite: worse than any other."""
-    scores = evaluator.score(tokens, layout, pairs, done)
-    return scores._replace(loss=math.inf) if math.isnan(scores.loss) else scores
 
 
 def _require_gain(plan: Plan) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hf_lorameta import Bank, Generation, Plan, Recipe
-from hf_lorameta.engines.scoring import chat_rows
+from hf_lorameta.engines.scoring import LoraWeights, chat_rows
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.make import combine_adapters
@@ -95,7 +95,7 @@ class FewRows(Everyday):
     def _score_base(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> Result:
         if self.answers:
             return self._scores(rows, None, shots)
-        return {"loss": self.evaluator.score(self.evaluator.encode(rows, shots)).loss}
+        return {"loss": self.evaluator.evaluate(rows, None, shots, generate=False)[0].loss}
 
     def _scores(
         self, rows: Sequence[Row], adapter: Path | None, shots: Sequence[Row] = ()
@@ -119,8 +119,8 @@ class FewRows(Everyday):
             with tempfile.TemporaryDirectory() as scratch:
                 generation.save_pretrained(folder := Path(scratch) / "adapter")
                 return self._scores(rows, folder, examples)
-        tokens = self.evaluator.encode(rows, examples)
-        return {"loss": self.evaluator.score(tokens, generation.layout, generation.pairs).loss}
+        adapter = LoraWeights(generation.layout, generation.pairs)
+        return {"loss": self.evaluator.evaluate(rows, adapter, examples, generate=False)[0].loss}
 
     def _few_adapters(self, task: str, number: int) -> Result:
         """Return the mean scores of draws of some of the bank's adapters; 0: of the general one."""

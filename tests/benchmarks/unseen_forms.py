@@ -11,7 +11,7 @@ Every score is saved in FOLDER at once, so the command resumes where it stopped.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from zlib import crc32
 
@@ -20,12 +20,11 @@ import numpy as np
 from hf_lorameta import Bank, open_dataset, plan
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt import fill
-from hf_lorameta.engines.scoring import RowScores
-from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.engines.scoring import LoraWeights, Scores
 from hf_lorameta.pipeline.form import in_form_of
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.training.bank.forms import split_instruction
-from hf_lorameta.types import FactorPair, Row, no_progress
+from hf_lorameta.types import Row, no_progress
 from tests.benchmarks.everyday import (
     GAINS,
     REPORT_ON,
@@ -70,15 +69,15 @@ UNSEEN = (
 class UnseenForms(Everyday):
     """Losses and right answers by task, form and method, saved in a folder."""
 
-    def scores(self, task: str, form: str, method: str) -> RowScores:
+    def scores(self, task: str, form: str, method: str) -> Scores:
         """Return the scores of a method, computed once."""
         path = self.folder / f"{task} {form} {method}.json"
-        return RowScores(*stored(path, lambda: self._score(task, form, method)))
+        return Scores(**stored(path, lambda: asdict(self._score(task, form, method))))
 
-    def _score(self, task: str, form: str, method: str) -> RowScores:
+    def _score(self, task: str, form: str, method: str) -> Scores:
         train, test = in_unseen_form(task) if form == "unseen" else both(task)
         shots: Sequence[Row] = ()
-        adapter: tuple[Layout, Sequence[FactorPair]] = ((), ())
+        adapter = None
         if method in ("base", "3-shot"):
             rows, shots = test, train[:SHOTS] if method == "3-shot" else ()
         else:
@@ -86,8 +85,8 @@ class UnseenForms(Everyday):
             rows = open_dataset(_named(test), columns=dataset.columns).head(len(test))
             entries = self.others(task) if method == "default" else []
             planned = drawn(plan(dataset, self.bank), entries)
-            adapter = planned.layout, combine_adapters(planned, no_progress)
-        return self.evaluator.score(self.evaluator.encode(rows[:ROWS], shots), *adapter)
+            adapter = LoraWeights(planned.layout, combine_adapters(planned, no_progress))
+        return self.evaluator.evaluate(rows[:ROWS], adapter, shots, generate=False)[0]
 
     def _as_public(self, rows: Sequence[Row]) -> Dataset:
         """Open rows as a public dataset, in the form that is chosen for it."""

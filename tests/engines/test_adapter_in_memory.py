@@ -1,16 +1,17 @@
 """Scores with an adapter in memory are those of PEFT and of dense updates."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.scoring import LoraWeights, folded
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.types import FactorPair
 from tests.engines.test_torch_evaluator import HIDDEN, ROWS, save_base
 from tests.support.random_adapter import random_pairs, write_adapter
@@ -24,6 +25,7 @@ LAYOUT = (
 )
 ALIKE = [(f"the same instruction for every row of it: {q}", a) for q, a in ROWS]
 ADAPTER = random_pairs(LAYOUT, rank=2)
+IN_MEMORY = LoraWeights(LAYOUT, ADAPTER)
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +57,12 @@ def test_update_has_the_loss_of_the_adapter_in_peft(
     evaluator: TorchEvaluator, tmp_path: Path
 ) -> None:
     folder = write_adapter(tmp_path / "adapter", LAYOUT, ADAPTER)
-    tokens = evaluator.encode(ALIKE)
     base = evaluator.evaluate(ALIKE, generate=False)[0].loss
     with unchanged(evaluator):
         adapted = evaluator.evaluate(ALIKE, folder, generate=False)[0].loss
         assert abs(adapted - base) > 1e-3
-        found = evaluator.score(tokens, LAYOUT, ADAPTER).loss
+        found = evaluator.evaluate(ALIKE, IN_MEMORY, generate=False)[0].loss
         assert found == pytest.approx(adapted, abs=1e-5)
-        assert evaluator.score(tokens).loss == pytest.approx(base, abs=1e-6)
 
 
 def test_losses_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
@@ -73,32 +73,32 @@ def test_losses_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
         p = logits[len(prompt) - 1 : -1].softmax(-1).numpy()[np.arange(len(output)), output]
         total -= np.log(p).sum()
     count = sum(len(row.output) for row in tokens)
-    found = evaluator.score(tokens, LAYOUT, ADAPTER).loss
+    found = evaluator.evaluate(ALIKE, IN_MEMORY, generate=False)[0].loss
     assert found == pytest.approx(total / count, rel=1e-5)
 
 
-def test_right_answers_are_those_of_greedy_decoding(evaluator: TorchEvaluator) -> None:
-    prompt, ids = evaluator.encode(ALIKE)[0].prompt, list[int]()
-    for _ in range(4):
-        with torch.no_grad():
-            logits = evaluator.model(torch.tensor([prompt + ids])).logits[0, -1]
-        ids.append(int(logits.argmax()))
-    *answer, after = ids
-    end = evaluator.end_token
-    right = Tokens(prompt, [*answer, end])
-    wrong = Tokens(prompt, [*answer[:-1], (answer[-1] + 1) % 5, end])
-    longer = Tokens(prompt, [*answer, after, end])
-    for ends, expected in ((frozenset({after}), 1), (frozenset[int](), 0)):
-        evaluator.__dict__["answer_ends"] = ends
-        assert evaluator.score([right, wrong, longer]).right == expected
-    del evaluator.__dict__["answer_ends"]
-
-
-def test_answers_end_at_an_end_token_or_a_new_line(evaluator: TorchEvaluator) -> None:
-    ends = evaluator.answer_ends
-    assert evaluator.end_token in ends
-    texts = {evaluator._tokenizer.decode([token]) for token in ends - {evaluator.end_token}}
-    assert all(text.lstrip(" ").startswith("\n") for text in texts)
+@pytest.mark.parametrize("generate", [True, False])
+@pytest.mark.parametrize("adapter", [None, IN_MEMORY])
+def test_answers_shown_by_losses_are_those_that_are_generated(
+    evaluator: TorchEvaluator, adapter: LoraWeights | None, generate: bool
+) -> None:
+    """Of references that greedy decoding gives, gives but for case, and does not give."""
+    prompts = [prompt for prompt, _ in ALIKE]
+    with evaluator._with(adapter), quiet_transformers():
+        encoded = [evaluator._prompt((prompt, "")) for prompt in prompts]
+        expected = evaluator._generated(encoded, first_line=True)
+    assert len({*expected}) > 2
+    variants: list[Callable[[str], str]]
+    variants = [str, str.upper, lambda e: e[:-1], lambda e: f"{e} more", lambda e: "other"]
+    for number, variant in enumerate(variants):
+        rows = [(prompt, variant(e) or "x") for prompt, e in zip(prompts, expected, strict=True)]
+        scores, answers = evaluator.evaluate(rows, adapter, generate=generate)
+        right = [folded(e) == folded(row[1]) for e, row in zip(expected, rows, strict=True)]
+        assert scores.right == sum(right)
+        assert all(right) == (number < 2)
+        for answer, whole, is_right in zip(answers, expected, right, strict=True):
+            assert answer == whole or not (generate or is_right)
+            assert whole.startswith(answer)
 
 
 @contextmanager
@@ -117,11 +117,13 @@ def dense(evaluator: TorchEvaluator, pairs: list[FactorPair]) -> Iterator[None]:
 
 
 def test_errors_restore_the_base_model(evaluator: TorchEvaluator) -> None:
-    tokens = evaluator.encode(ALIKE)
-    base = evaluator.score(tokens)
-    with unchanged(evaluator), pytest.raises((IndexError, RuntimeError)):
-        evaluator.score([*tokens, tokens[0]._replace(output=[10**6])], LAYOUT, ADAPTER)
-    assert evaluator.score(tokens) == base
+    def fail(steps: int) -> None:
+        raise KeyError(steps)
+
+    base = evaluator.evaluate(ALIKE)
+    with unchanged(evaluator), pytest.raises(KeyError):
+        evaluator.evaluate(ALIKE, IN_MEMORY, done=fail)
+    assert evaluator.evaluate(ALIKE) == base
 
 
 def test_modules_that_do_not_fit_are_named(evaluator: TorchEvaluator) -> None:
@@ -130,4 +132,4 @@ def test_modules_that_do_not_fit_are_named(evaluator: TorchEvaluator) -> None:
         (Module("model.layers.0.self_attn.q_proj", HIDDEN, 7), r"expected \(7, 32\)"),
     ):
         with pytest.raises(AdapterError, match=message):
-            evaluator.score([], (module,), [])
+            evaluator.evaluate(ALIKE, LoraWeights((module,), []))

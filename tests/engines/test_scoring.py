@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.engines.scoring import (
+    Adapter,
     Evaluator,
     Report,
     Sample,
@@ -21,7 +22,8 @@ from hf_lorameta.types import Row, no_progress
 def text_scores(outputs: list[str], references: list[str]) -> tuple[object, ...]:
     """(Rouge-L, exact match, contains)."""
     pytest.importorskip("rouge_score")
-    return astuple(score(0.0, [("", reference) for reference in references], outputs))[1:4]
+    rows = [("", reference) for reference in references]
+    return astuple(score(0.0, rows, outputs, complete=True))[1:4]
 
 
 def test_text_scores_equal_hand_computed_values() -> None:
@@ -36,13 +38,13 @@ def test_text_scores_equal_hand_computed_values() -> None:
 
 def test_report_table_marks_scores_that_were_not_computed() -> None:
     report = Report(
-        {"base": Scores(3.25, None, None, None, 4), "generated": Scores(0.5, 1, 0.25, 0.125, 4)},
+        {"base": Scores(3.25, None, 0.75, None, 4), "generated": Scores(0.5, 1, 0.25, 0.125, 4)},
         (Sample("q", "a", {"base": "b"}),),
     )
     assert report.table() == (
         "| method    | loss  | Rouge-L | exact match | contains |\n"
         "|:----------|------:|--------:|------------:|---------:|\n"
-        "| base      | 3.250 |       – |           – |        – |\n"
+        "| base      | 3.250 |       – |       0.750 |        – |\n"
         "| generated | 0.500 |   1.000 |       0.250 |    0.125 |"
     )
     assert report.to_dict()["samples"] == [
@@ -61,14 +63,14 @@ class TwoStepsPerRow(Evaluator):
     def evaluate(
         self,
         rows: Sequence[Row],
-        adapter: Path | None = None,
+        adapter: Adapter | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
         done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
         for _ in range(2 * len(rows)):
             done(1)
-        return Scores(1.0, None, None, None, len(rows)), [prompt for prompt, _ in rows]
+        return Scores(1.0, None, 0.0, None, len(rows)), [prompt for prompt, _ in rows]
 
 
 def test_compare_counts_rows_within_each_method() -> None:

@@ -169,9 +169,8 @@ def test_loss_is_the_mean_over_the_output_tokens(
     one = TorchEvaluator.from_folder(base, "float32", batch_tokens=batch_tokens)
     scores, outputs = one.evaluate(SPLITTABLE, generate=False)
     assert scores.loss == pytest.approx(naive.loss(SPLITTABLE), rel=1e-5)
-    assert (scores.rouge_l, scores.exact_match, scores.contains) == (None, None, None)
-    assert scores.rows == len(SPLITTABLE)
-    assert outputs == []
+    assert (scores.rouge_l, scores.contains) == (None, None)
+    assert scores.rows == len(SPLITTABLE) == len(outputs)
 
 
 def test_loss_does_not_depend_on_how_many_logits_are_cast_at_once(
@@ -603,12 +602,11 @@ def test_compare_reports_every_method(evaluator: TorchEvaluator, adapter: Path) 
 def test_progress_counts_losses_and_answers(evaluator: TorchEvaluator) -> None:
     steps: list[int] = []
     evaluator.evaluate(ROWS, done=steps.append)
-    assert min(steps) > 0
     assert len(ROWS) in accumulate(steps)
     assert sum(steps) == 2 * len(ROWS)
     steps.clear()
     evaluator.evaluate(ROWS, generate=False, done=steps.append)
-    assert sum(steps) == len(ROWS)
+    assert sum(steps) == 2 * len(ROWS)
 
 
 # --- a real model -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from hf_lorameta import Generation, Plan, Recipe, open_dataset
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.engines.scoring import RowScores, Tokens
+from hf_lorameta.engines.scoring import Scores, score
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.make import make_adapter
@@ -30,20 +30,23 @@ class FakeBase:
     def __init__(self, best: float) -> None:
         self.best, self.norm = best, 0.0
 
-    def encode(self, rows: Sequence[Any]) -> list[Tokens]:
-        return [Tokens([1], [2]) for _ in rows]
-
     def chat_prompt(self, text: str) -> None:
         return None
 
-    def score(
-        self, tokens: Sequence[Tokens], layout: Any = (), pairs: Any = (), done: Any = no_progress
-    ) -> RowScores:
-        self.norm = norm(pairs)
-        done(len(tokens))
-        return RowScores(self.loss(tokens), len(tokens) // 2)
+    def evaluate(
+        self,
+        rows: Sequence[Row],
+        adapter: Any = None,
+        shots: Sequence[Row] = (),
+        generate: bool = True,
+        done: Any = no_progress,
+    ) -> tuple[Scores, list[str]]:
+        self.norm = norm(adapter.pairs if adapter else ())
+        done(2 * len(rows))
+        answers = [output if i % 2 else "" for i, (_, output) in enumerate(rows)]
+        return score(self.loss(rows), rows, answers, complete=generate), answers
 
-    def loss(self, tokens: Sequence[Tokens]) -> float:
+    def loss(self, rows: Sequence[Row]) -> float:
         return (1 - self.norm / self.best) ** 2
 
 
@@ -74,14 +77,14 @@ def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
     return read_dataset(open_dataset(data), recipe, token_counting(bank)).pool
 
 
-def test_a_row_counts_as_checked_when_all_methods_have_scored_it(data: Path) -> None:
+def test_the_rows_that_each_method_has_scored_are_reported(data: Path) -> None:
     plan, rows = prepared(data, check=12)
     shown: list[tuple[str, int, int]] = []
     session = session_with(FakeBase(100.0))
     session.progress = lambda *stage: shown.append((*stage, 0, 0)[:3])
     make_adapter(plan, rows, session)
-    checked = [done for title, done, rows in shown if title == "Checking 12 rows" and rows == 12]
-    assert checked[:4] == [0, 4, 8, 12]  # base model, prompt and adapter
+    checked = [stage[1:] for stage in shown if stage[0] == "Checking 12 rows, generated"]
+    assert checked == [(12, 12)]
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -159,7 +162,7 @@ def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: 
 
 def test_too_few_rows_are_refused_before_the_base_model_runs(data: Path) -> None:
     class Unused(FakeBase):
-        def loss(self, tokens: Sequence[Tokens]) -> float:
+        def loss(self, rows: Sequence[Row]) -> float:
             raise AssertionError
 
     with pytest.raises(EmptyDatasetError) as error:
@@ -246,8 +249,8 @@ def saved_card(generation: Generation, folder: Path) -> str:
 
 def test_a_loss_that_is_not_a_number_is_worse_than_any(data: Path) -> None:
     class Unstable(FakeBase):
-        def loss(self, tokens: Sequence[Tokens]) -> float:
-            return math.nan if self.norm > 0.9 * full else super().loss(tokens)
+        def loss(self, rows: Sequence[Row]) -> float:
+            return math.nan if self.norm > 0.9 * full else super().loss(rows)
 
     full = norm(make_adapter(prepared(data)[0]).pairs)
     check = made(data, Unstable(full), check=8).plan.check
@@ -272,11 +275,8 @@ def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data:
         def chat_prompt(self, text: str) -> str:  # type: ignore[override]
             return f"<user>{text}"
 
-        def encode(self, rows: Sequence[Any]) -> list[Tokens]:
-            return [Tokens([2 if row[0].startswith("<user>") else 1], [2]) for row in rows]
-
-        def loss(self, tokens: Sequence[Tokens]) -> float:
-            return 0.25 if tokens[0].prompt == [2] else super().loss(tokens)
+        def loss(self, rows: Sequence[Row]) -> float:
+            return 0.25 if rows[0][0].startswith("<user>") else super().loss(rows)
 
     full = norm(made(data, FakeBase(1)).pairs)
     good = made(data, Chat(full), check=8).plan.check

@@ -15,8 +15,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Recipe, generate, open_dataset  # noqa: E402 - they import torch
+from hf_lorameta.cards.results import check_of  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
+from hf_lorameta.engines.scoring import compare  # noqa: E402
 from hf_lorameta.engines.transformers.forward import RowLosses  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
@@ -206,3 +208,21 @@ def test_an_adapter_worse_than_the_base_model_is_refused(
     monkeypatch.setattr(stages, "train_in_stages", worse)
     with pytest.raises(AdapterError, match="worse than the base model: an output token"):
         make(tiny_bank, new, train=16)
+
+
+def test_a_check_counts_the_answers_that_an_evaluation_counts(
+    tiny_bank: Bank, tmp_path: Path
+) -> None:
+    with Session(tiny_bank) as session:
+        resolved = Resolved(Recipe(rank=4, train=32))
+        planned, rows = plan_with_rows(open_dataset(tiny.rows(0)), session, resolved)
+        tested = rows.train[:16]
+        made = make_adapter(planned, replace(rows, check=tested), session)
+        folder = made.save_pretrained(tmp_path / "a")
+        adapters = {"base": None, "generated": folder}  # which PEFT attaches
+        report = compare(session.evaluator, tested, adapters, rows.prompt)
+    checked, again = made.plan.check, check_of(report, len(rows.prompt))
+    assert checked
+    assert checked.right == again.right
+    assert checked.right.end > checked.right.base
+    assert (checked.base, checked.end) == pytest.approx((again.base, again.end), abs=1e-2)

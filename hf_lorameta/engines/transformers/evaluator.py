@@ -10,19 +10,19 @@ decoded greedily, and end after their first line unless a reference has several.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.scoring import RowScores, Scores, Tokens
+from hf_lorameta.engines.scoring import Adapter, LoraWeights, Scores, Tokens
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
-from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers, time_shown
-from hf_lorameta.types import FactorPair, Row, no_progress
+from hf_lorameta.types import Row, no_progress
 
 _OTHER_WEIGHTS = (
     "name a causal language model with all weights in bfloat16, float16 or float32; if it is "
@@ -137,17 +137,46 @@ class TorchEvaluator(scoring.Evaluator):
     def evaluate(
         self,
         rows: Sequence[Row],
-        adapter: Path | None = None,
+        adapter: Adapter | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
         done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
-        """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
-        with quiet_transformers(), attached(self.model, adapter):
-            losses = self.row_losses(self.encode(rows, shots), done=done)
-            first_line = scoring.single_line(rows)
-            answers = self._answers(rows, shots, first_line, done) if generate else []
-        return scoring.score(losses.per_token, rows, answers), answers
+        """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
+
+        The passes that give the losses also show the answers, up to the first token that is not
+        the output's. Only what they leave open is generated.
+        """
+        first_line = scoring.single_line(rows)
+        with quiet_transformers(), self._with(adapter):
+            encoded = self.encode(rows, shots)
+            losses = self.row_losses(encoded, done=done)
+            prompts = [self._prompt(row, shots) for row in rows]
+            answers, unfinished = [], []
+            for index, (row, best) in enumerate(zip(encoded, losses.likeliest, strict=True)):
+                text, complete = self._shown_answer(row, best, first_line)
+                answers.append(text)
+                open_end = generate or scoring.may_be_right(text, rows[index][1])
+                if row.prompt != prompts[index] or (open_end and not complete):
+                    unfinished.append(index)
+            done(len(rows) - len(unfinished))
+            texts = self._generated([prompts[i] for i in unfinished], first_line, done)
+        for index, text in zip(unfinished, texts, strict=True):
+            answers[index] = text
+        return scoring.score(losses.per_token, rows, answers, complete=generate), answers
+
+    @contextmanager
+    def _with(self, adapter: Adapter | None) -> Iterator[None]:
+        """Run the model with an adapter."""
+        if not isinstance(adapter, LoraWeights):
+            with attached(self.model, adapter):
+                yield
+            return
+        from hf_lorameta.engines.transformers.joined_rows import WHOLE, using
+        from hf_lorameta.engines.transformers.lora_layer import applied
+
+        with applied(self.model, *adapter), using(WHOLE):
+            yield
 
     def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
         prompt = scoring.prompt_text(row[0], shots)
@@ -183,13 +212,6 @@ class TorchEvaluator(scoring.Evaluator):
 
     # --- loss ---
 
-    @cached_property
-    def answer_ends(self) -> frozenset[int]:
-        """Tokens that end an answer of one line: end tokens, and those that begin a new line."""
-        texts = self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))])
-        lines = (token for token, text in enumerate(texts) if text.lstrip(" ").startswith("\n"))
-        return frozenset((*self._end_tokens(), *lines))
-
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
         return [
@@ -215,37 +237,6 @@ class TorchEvaluator(scoring.Evaluator):
             runner = PassRunner(self.model, workers, budget)
             return runner.losses({0: rows}, done=done)[0]
 
-    def score(
-        self,
-        rows: Sequence[Tokens],
-        layout: Layout = (),
-        pairs: Sequence[FactorPair] = (),
-        done: Callable[[int], None] = no_progress,
-    ) -> RowScores:
-        """Score rows with an adapter in memory, or without one.
-
-        Args:
-            rows: to score.
-            layout: modules of the adapter.
-            pairs: A (r, in) and B (out, r) of the modules, in order.
-            done: as in `row_losses`.
-
-        Raises:
-            AdapterError: the base model lacks a module of the layout, or it has another shape.
-        """
-        from hf_lorameta.engines.transformers.lora_layer import applied
-
-        def text(output: Sequence[int]) -> str:
-            return scoring.folded(self._tokenizer.decode(output[:-1]))
-
-        with applied(self.model, layout, pairs):
-            losses = self.row_losses(rows, done=done)
-        right = sum(
-            text(best) == text(row.output) and best[-1] in self.answer_ends
-            for row, best in zip(rows, losses.likeliest, strict=True)
-        )
-        return RowScores(losses.per_token, right)
-
     # --- answers ---
 
     def answer(self, prompt: str, adapter: Path | None = None) -> str:
@@ -254,28 +245,51 @@ class TorchEvaluator(scoring.Evaluator):
         Raises:
             AdapterError: the adapter is broken, or does not fit the base model.
         """
-        with quiet_transformers(), attached(self.model, adapter):
-            return self._answers([(prompt, "")], (), first_line=False)[0]
+        with quiet_transformers(), self._with(adapter):
+            return self._generated([self._prompt((prompt, ""))], first_line=False)[0]
 
-    def _answers(
+    def _prompt(self, row: Row, shots: Sequence[Row] = ()) -> list[int]:
+        """Return a prompt's tokens, so many that an answer fits."""
+        length = self.max_length - self.max_new_tokens
+        return self._encode(row, shots).truncated_prompt(length, self.start_tokens)
+
+    def _shown_answer(
+        self, row: Tokens, likeliest: Sequence[int], first_line: bool
+    ) -> tuple[str, bool]:
+        """Return the beginning of a row's greedy answer, and whether it is all of it.
+
+        Greedy decoding gives the output's tokens as long as each is the likeliest after those
+        before it, and then the likeliest one.
+
+        Args:
+            row: its prompt and output.
+            likeliest: token in the place of each output token, given the output tokens before it.
+            first_line: whether answers end after their first line.
+        """
+        same = shared_length([row.output, likeliest])
+        tokens, ends = likeliest[: same + 1], self._end_tokens()
+        end = next((place for place, token in enumerate(tokens) if token in ends), None)
+        text = self._decode([tokens[:end]])[0]
+        complete = end is not None or (first_line and "\n" in text.lstrip())
+        return scoring.stripped(text, first_line), complete
+
+    def _decode(self, answers: Sequence[Sequence[int]]) -> list[str]:
+        texts: list[str] = self._tokenizer.batch_decode(
+            answers, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return texts
+
+    def _generated(
         self,
-        rows: Sequence[Row],
-        shots: Sequence[Row],
+        prompts: Sequence[list[int]],
         first_line: bool,
         done: Callable[[int], None] = no_progress,
     ) -> list[str]:
-        """Return the answers to all rows."""
-        length = self.max_length - self.max_new_tokens
-        prompts = [
-            self._encode(row, shots).truncated_prompt(length, self.start_tokens) for row in rows
-        ]
+        """Return the answers to prompts."""
         answers = [""] * len(prompts)
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
         for batch in _batches(lengths, self.batch_tokens):
-            generated = self._generate([prompts[i] for i in batch], first_line)
-            texts = self._tokenizer.batch_decode(
-                generated, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+            texts = self._decode(self._generate([prompts[i] for i in batch], first_line))
             for index, text in zip(batch, texts, strict=True):
                 answers[index] = scoring.stripped(text, first_line)
             done(len(texts))

@@ -8,6 +8,7 @@ prefix and itself. This gives exactly the losses and gradients of single rows.
 """
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -70,6 +71,8 @@ class Boundaries(NamedTuple):
     segments: tuple[Segment, ...] = ()
 
 
+WHOLE = Boundaries((Slice(0, 0, sys.maxsize),))
+"""All tokens belong to the task in slot 0, however many there are."""
 _UNDIVIDED = Boundaries()
 _PARTS: ContextVar[Boundaries] = ContextVar("parts", default=_UNDIVIDED)
 
