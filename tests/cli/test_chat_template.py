@@ -1,5 +1,6 @@
 """``--template chat``: banks and adapters in the form of the base model's own chat template."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def test_bank_adapter_card_and_evaluate_have_the_form_of_the_chat_template(
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
     assert recipe["dataset"]["columns"]["template"] == FORM
     card = (tmp_path / "a" / CARD_FILE).read_text()
-    assert "prompt = '<|user|>\\nsay " in card
+    code = [line for line in card.splitlines() if line.startswith("prompt = ")]
+    prompts = [ast.literal_eval(line.removeprefix("prompt = ")) for line in code]
+    assert prompts[0] == f"{START}the input of a row{END}"
+    assert [text for text in prompts if text.startswith(f"{START}say ")]
     assert "without the base model's chat template" not in card
     modelfile = (tmp_path / "a" / MODELFILE).read_text()
     assert f'TEMPLATE """{START}{{{{ .Prompt }}}}{END}"""' in modelfile
