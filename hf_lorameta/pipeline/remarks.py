@@ -142,17 +142,18 @@ def _of_adapter(plan: PlanData) -> Iterator[Remark]:
             f"The training was interrupted after {plural(stopped.steps, 'step')}: this is the "
             "best adapter until then, and more steps might have made it better.",
         )
-    if fit and fit.outputs == 1:
+    last = training or fit
+    if last and last.outputs == 1:
         yield Remark(
             "warning",
-            f"All {fit.used_rows} rows that the adapter was fitted on have the same output, so it "
-            "cannot have learned which inputs have another one.",
+            f"All {last.used_rows} rows that the adapter was trained on have the same output, so "
+            "it cannot have learned which inputs have another one.",
         )
-    if fit and fit.end < fit.base and not training:
+    if last and last.end < last.base:
         yield Remark(
             "warning",
-            f"On {fit.held_out} held-out rows, the adapter is worse than the base model: an output "
-            f"token has a probability of {fit.end:.3f} and {fit.base:.3f}.",
+            f"On {last.held_out} held-out rows, the adapter is worse than the base model: an output "
+            f"token has a probability of {last.end:.3f} and {last.base:.3f}.",
             _TRAIN_LONGER,
             "To train it",
         )

@@ -114,6 +114,11 @@ STATES: dict[str, tuple[Callable[[Plan], Plan], str, str | None]] = {
     "uncounted": (fitted, "note", "were not counted. To count them on 16 other rows, add check=16"),
     "one output": (lambda p: fitted(p, outputs=1), "warning", "have the same output"),
     "worse fit": (lambda p: fitted(p, base=0.9), "warning", "the adapter is worse than the base"),
+    "worse training": (
+        lambda p: replace(p, training=replace(TRAINING, base=0.9)),
+        "warning",
+        "On 25 held-out rows, the adapter is worse than the base model",
+    ),
     "fewer": (lambda p: trained(p, used_rows=80), "warning", "trained on 80 labeled rows, not 100"),
     "enough": (trained, "warning", None),
     "stopped": (lambda p: trained(p, interrupted=True), "warning", "interrupted after 9 steps"),

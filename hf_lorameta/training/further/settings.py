@@ -1,6 +1,5 @@
 """How a finished adapter is trained on rows of its dataset, in stages; needs no torch."""
 
-import math
 from typing import NamedTuple
 
 from hf_lorameta.training.settings import Settings
@@ -61,30 +60,3 @@ def held_out_rows(rows: int) -> int:
         (4, 16, 48)
     """
     return min(max(rows // _HELD_OUT_SHARE, _LEAST_HELD_OUT), _MOST_HELD_OUT)
-
-
-class Work(NamedTuple):
-    """Rows of a training, at most.
-
-    Attributes:
-        trained: forward and backward, through the trained layers.
-        scored: through the trained layers.
-        passed: through the untrained layers.
-    """
-
-    trained: int
-    scored: int
-    passed: int
-
-
-def work(rows: int, stage: Stage, seed: int) -> Work:
-    """Return how many rows a stage on so many rows passes through the layers.
-
-    Example:
-        >>> work(128, UPPER_HALF, seed=0)
-        Work(trained=384, scored=288, passed=160)
-    """
-    held_out = held_out_rows(rows)
-    settings = settings_for(rows - held_out, stage, 1, 1, seed)
-    measurements = math.ceil(settings.steps / settings.evaluate_every) + 5
-    return Work(settings.steps * settings.rows, measurements * held_out, rows + held_out)
