@@ -152,8 +152,8 @@ def _of_adapter(plan: PlanData) -> Iterator[Remark]:
     if last and last.end < last.base:
         yield Remark(
             "warning",
-            f"On {last.held_out} held-out rows, the adapter is worse than the base model: an output "
-            f"token has a probability of {last.end:.3f} and {last.base:.3f}.",
+            f"On {last.held_out} held-out rows, the adapter is worse than the base model: an "
+            f"output token has a probability of {last.end:.3f} and {last.base:.3f}.",
             _TRAIN_LONGER,
             "To train it",
         )

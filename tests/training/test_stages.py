@@ -237,7 +237,7 @@ def test_without_time_the_adapter_stays_as_it_was(base: Path) -> None:
 def test_fewer_held_out_rows_decide_where_scoring_them_takes_long(base: Path) -> None:
     rows, model = divide([row._replace(output=[5]) for row in tokens(2, 64)], seed=0), load(base)
     looks = iter(range(1000))  # each takes a second
-    deadline = Deadline(7, lambda: float(next(looks)))
+    deadline = Deadline(6, lambda: float(next(looks)))
     result = train_in_stages(model, *start_of(model), rows, 4, 0, deadline=deadline)
     assert len(rows.held_out) == 16
     assert result.end

@@ -35,7 +35,6 @@ from hf_lorameta.training.trainable_adapters import TrainableAdapters
 from hf_lorameta.types import Array, FactorPair, Progress, StageProgress, no_progress
 
 _ROWS_AT_A_TIME = 8
-"""Held-out rows between two looks at the clock."""
 _HELD_OUT_TIME = 0.2
 """Of the time that is left, to score held-out rows before the first step; 8 are always scored."""
 _EARLY_STEPS = (4, 8, 16)
@@ -80,7 +79,7 @@ class Trained:
         layers: number of layers that were trained, the upper ones; 0 if all were.
         start: scores of the held-out rows before; None if the time was over before.
         end: their scores with this adapter.
-        scoring: seconds that scoring them at the start took.
+        scoring: seconds that scoring them at the start took, for each layer that is trained.
         interrupted: whether the user ended the training.
     """
 
@@ -172,6 +171,7 @@ class _StageTrainer:
     ) -> None:
         self._model, self._state, self._rows = model, state, rows
         self._settings, self._first, self._deadline = settings, first, deadline
+        self._trained = len(model.get_decoder().layers) - first
         self._below, _ = divide_layout(model, state.layout, first)
         _, self._layout = divide_layout(model, with_all_projections(model, state.layout), first)
         given = dict(zip(state.layout, state.factors, strict=True))
@@ -196,10 +196,11 @@ class _StageTrainer:
         """
         deadline, most = self._deadline, given or self._settings.steps
         with using_row_attention(self._model), self._slots.attached(), self._upper:
-            if (before := self._scored_before()) is None:
+            before = self._state.end or self._score_first()
+            if not self._store(before.rows):
                 return
             order, step, scored = batches(self._rows.train, self._settings), 0, 0
-            stepping, scoring = 0.0, self._state.scoring
+            stepping, scoring = 0.0, self._state.scoring * self._trained
             while step < most and deadline.left() > stepping + scoring:
                 started = deadline.clock()
                 self._step(next(order), step)
@@ -215,30 +216,30 @@ class _StageTrainer:
             elif given is None and scored < step:
                 self._keep_if_better(before, step)
 
-    def _scored_before(self) -> Scores | None:
-        """Return the scores before the first step, of as many rows as a share of the time allows.
-
-        In later stages, the rows pass through the layers below; None if the time is over before.
-        """
-        state, deadline = self._state, self._deadline
-        started, enough = deadline.clock(), (1 - _HELD_OUT_TIME) * deadline.left()
-        known = state.end.rows if state.end else self._rows.held_out
+    def _score_first(self) -> Scores:
+        """Score before the first step, on as many rows as a share of the time allows."""
+        state, deadline, held_out = self._state, self._deadline, self._rows.held_out
+        enough = (1 - _HELD_OUT_TIME) * deadline.left()
         rows, base = list[Tokens](), list[RowLosses]()
-        for index in range(0, len(known), _ROWS_AT_A_TIME):
-            part = known[index : index + _ROWS_AT_A_TIME]
-            if state.end and deadline.passed:
-                return None
-            if not state.end and rows and deadline.left() < enough:
+        for part in _parts(held_out):
+            if rows and deadline.left() < enough:
                 break
             self._upper.store(part)
-            if not state.end:
-                base.append(self._runner.losses({0: part}, adapters=False)[0])
+            base.append(self._runner.losses({0: part}, adapters=False)[0])
             rows += part
-        if state.end is None:
-            joined = RowLosses(*(list(chain.from_iterable(of)) for of in zip(*base, strict=True)))
-            state.start = state.end = Scores(rows, joined, self._runner.losses({0: rows})[0])
-            state.scoring = deadline.clock() - started
+        joined = RowLosses(*(list(chain.from_iterable(of)) for of in zip(*base, strict=True)))
+        started = deadline.clock()
+        state.start = state.end = Scores(rows, joined, self._runner.losses({0: rows})[0])
+        state.scoring = (deadline.clock() - started) / self._trained
         return state.end
+
+    def _store(self, rows: Sequence[Tokens]) -> bool:
+        """Run rows through the layers below; return False if the time is over before."""
+        for part in _parts(rows):
+            if self._deadline.passed:
+                return False
+            self._upper.store(part)
+        return True
 
     def _is_due(self, step: int) -> bool:
         """Whether to score after a step: often at first, since a little training brings most."""
@@ -269,8 +270,13 @@ class _StageTrainer:
         state.layout = self._below + self._layout
         parameters = self._slots.parameters[0].clone()  # those of the slot change
         state.factors = [*self._factors, *self._slots.factors(parameters)]
-        state.layers = len(self._model.get_decoder().layers) - self._first if self._first else 0
+        state.layers = self._trained if self._first else 0
         state.steps[-1], state.end = step, scores
+
+
+def _parts(rows: Sequence[Tokens]) -> list[Sequence[Tokens]]:
+    """Return rows in parts, between which one can look at the clock."""
+    return [rows[i : i + _ROWS_AT_A_TIME] for i in range(0, len(rows), _ROWS_AT_A_TIME)]
 
 
 def is_significant(gains: Array) -> bool:
