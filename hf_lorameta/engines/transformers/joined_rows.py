@@ -7,14 +7,12 @@ prefix and itself. This gives exactly the losses and gradients of single rows.
 `hf_lorameta.engines.transformers.forward` computes them.
 """
 
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_lorameta.data.prompt import shared_length
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 ATTENTION = "hf_lorameta_rows"
 """Name under which the attention function is registered in transformers."""
 _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
-LOOP_DEVICES = frozenset({"cpu"})
-"""Devices on which many small operations cost less than padding and masking."""
-_GROUPS = 4
 _OTHER_SCORES = frozenset({"s_aux", "sinks", "position_bias", "indices", "block_indices"})
 """Arguments of transformers' attention functions that change scores or leave out tokens."""
 OUTPUT_TOKEN_COST = 0.5
@@ -274,59 +269,22 @@ def row_attention(
     Raises:
         UsageError: the layer changes the scores in another way.
     """
+    import torch
+
     if more := sorted(name for name in _OTHER_SCORES if others.get(name) is not None):
         raise UsageError(f"attention with {', '.join(more)} cannot work within rows")
     segments = current_boundaries().segments or (Segment(query.shape[2]),)
-    attend = _attend_rows if query.device.type in LOOP_DEVICES else _attend_groups
-    return attend(query, key, value, segments, sliding_window, scaling, softcap), None
-
-
-def _attend_rows(
-    query: "torch.Tensor",
-    key: "torch.Tensor",
-    value: "torch.Tensor",
-    segments: tuple[Segment, ...],
-    window: int | None,
-    scaling: float | None,
-    softcap: float | None,
-) -> "torch.Tensor":
-    """Attention segment by segment: no padding, many small operations."""
-    import torch
-
     lengths = [segment.length for segment in segments]
     queries, keys, values = (torch.split(x, lengths, 2) for x in (query, key, value))
     repeats = query.shape[1] // key.shape[1]
     outputs = []
-    for index, (length, prefix) in enumerate(segments):
+    for index, (length, prefix) in enumerate(segments):  # no padding: fastest on a CPU
         k, v = keys[index], values[index]
         if prefix is not None:
             k, v = torch.cat([keys[prefix], k], 2), torch.cat([values[prefix], v], 2)
-        mask = _mask(length, k.shape[2], window).repeat(repeats, 1).to(query.device)
+        mask = _mask(length, k.shape[2], sliding_window).repeat(repeats, 1).to(query.device)
         outputs.append(_attention(queries[index], k, v, mask, scaling, softcap))
-    return torch.cat(outputs, 2).transpose(1, 2)
-
-
-def _attend_groups(
-    query: "torch.Tensor",
-    key: "torch.Tensor",
-    value: "torch.Tensor",
-    segments: tuple[Segment, ...],
-    window: int | None,
-    scaling: float | None,
-    softcap: float | None,
-) -> "torch.Tensor":
-    """Attention in a few groups of segments of similar length, padded: few large operations."""
-    import torch
-
-    groups, order = _groups(segments, window, query.shape[1] // key.shape[1], query.device)
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, heads, D)
-    outputs = []
-    for seeing, seen, mask in groups:
-        q = query[seeing].transpose(1, 2)  # (rows, H, longest, D)
-        k, v = (x[seen].transpose(1, 2) for x in (key, value))
-        output = _attention(q, k, v, mask, scaling, softcap)
-        outputs.append(output.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[order][None]
+    return torch.cat(outputs, 2).transpose(1, 2), None
 
 
 def _attention(
@@ -353,44 +311,6 @@ def _attention(
             folded, k, v, attn_mask=mask, scale=scaling
         )
     return output.to(dtype).reshape(q.shape[0], q.shape[1], q.shape[2], v.shape[3])
-
-
-@lru_cache(maxsize=8)
-def _groups(
-    segments: tuple[Segment, ...], window: int | None, repeats: int, device: "torch.device"
-) -> tuple[tuple[tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"], ...], "torch.Tensor"]:
-    """Return the groups that `_attend_groups` works on, and the place of each token in the results.
-
-    A group is the (R, n) tokens of R segments, the (R, m) tokens that they see, and the mask
-    (R, 1, repeats · n, m). Padding stands for token 0; padded tokens see one token, as a softmax
-    over none is not a number, and their results are not used.
-    """
-    import torch
-
-    starts = list(accumulate((segment.length for segment in segments), initial=0))
-    own = [list(range(start, start + s.length)) for start, s in zip(starts, segments, strict=False)]
-    seen = [
-        tokens if segment.prefix is None else own[segment.prefix] + tokens
-        for tokens, segment in zip(own, segments, strict=True)
-    ]
-    by_size = sorted(range(len(segments)), key=lambda i: len(seen[i]))
-    count = max(math.ceil(len(segments) / _GROUPS), 1)
-    groups, order, done = [], torch.zeros(starts[-1], dtype=torch.long), 0
-    for first in range(0, len(segments), count):
-        members = by_size[first : first + count]
-        n, m = (max(len(tokens[i]) for i in members) for tokens in (own, seen))
-        seeing, keys = (torch.zeros(len(members), size, dtype=torch.long) for size in (n, m))
-        mask = torch.zeros(len(members), 1, n, m, dtype=torch.bool)
-        for row, i in enumerate(members):
-            a, b = len(own[i]), len(seen[i])
-            seeing[row, :a], keys[row, :b] = torch.tensor(own[i]), torch.tensor(seen[i])
-            mask[row, 0, :a, :b] = _mask(a, b, window)
-            mask[row, 0, a:, 0] = True
-            order[own[i]] = done + row * n + torch.arange(a)
-        done += len(members) * n
-        mask = mask.repeat(1, 1, repeats, 1)
-        groups.append((seeing.to(device), keys.to(device), mask.to(device)))
-    return tuple(groups), order.to(device)
 
 
 @lru_cache(maxsize=256)
