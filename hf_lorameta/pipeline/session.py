@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.bank.open_bank import open_bank
-from hf_lorameta.data.chat_form import CHAT, chat_form
+from hf_lorameta.data.chat_template import CHAT, chat_template
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.engines.scoring import MAX_LENGTH
@@ -141,7 +141,7 @@ class Session:
         return TorchEvaluator.from_folder(folder)
 
     @cached_property
-    def chat_form(self) -> str:
+    def chat_template(self) -> str:
         """The base model's own chat template as a template with ``{prompt}``.
 
         Raises:
@@ -149,7 +149,7 @@ class Session:
             HubError: the base model cannot be reached.
         """
         index, tokenizer = self.bank.index, self.bank.verified_file(TOKENIZER_FILE)
-        return chat_form(index.base_model, tokenizer, index.base_revision, self._token)
+        return chat_template(index.base_model, tokenizer, index.base_revision, self._token)
 
     def open_dataset(self, dataset: Any, **reading: Unpack[ReadingOptions]) -> Dataset:
         """Open a dataset with this session's Hub client, see `hf_lorameta.open_dataset`.
@@ -163,7 +163,7 @@ class Session:
             DatasetError, HubError: as `hf_lorameta.open_dataset` does.
         """
         if reading.get("template") == CHAT:
-            reading["template"] = self.chat_form
+            reading["template"] = self.chat_template
         if reading.get("instruction") == "" and not reading.get("template"):
             reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
         self._check_length(reading.get("instruction"))

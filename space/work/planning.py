@@ -250,7 +250,7 @@ def make_plan(
     job.report("Finding the dataset")
     request = validated(request)
     if request.template == CHAT:
-        request = replace(request, template=Session(bank, token=credential).chat_form)
+        request = replace(request, template=Session(bank, token=credential).chat_template)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
     how = (recipe, limits, token_counting(bank), in_form_of(bank))
     reading, samples = read(job, _read, request, credential, *how)

@@ -98,7 +98,7 @@ class Answers:
             file, split = "train", f"train[:{border}]" if part == "train" else f"train[{border}:]"
         columns = raw.columns if form == "raw" else self._known(task)
         if form == "chat":
-            start, end = self._session.chat_form.split("{prompt}")
+            start, end = self._session.chat_template.split("{prompt}")
             fields = "{instruction}\n\n{input}" if columns.instruction_text else "{input}"
             columns = columns.model_copy(update={"template": f"{start}{fields}{end}"})
         return open_dataset(self._tasks / f"{task}.{file}.jsonl", split=split, columns=columns)
@@ -115,7 +115,7 @@ class Answers:
         prompted = [(prompt_text(text, shots), output) for text, output in rows]
         if not in_chat:
             return prompted
-        start, end = self._session.chat_form.split("{prompt}")
+        start, end = self._session.chat_template.split("{prompt}")
         return [(start + text + end, output) for text, output in prompted]
 
     def _regression(self, train: Dataset, rows: Sequence[Row], count: int) -> Result:

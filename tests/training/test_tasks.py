@@ -10,9 +10,9 @@ import hf_lorameta.bank
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.errors import ManifestError, UsageError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.bank.tasks import Task, in_chat_form, read_tasks
+from hf_lorameta.training.bank.tasks import Task, read_tasks, with_chat_template
 from tests.conftest import Shell
-from tests.data.test_chat_form import base
+from tests.data.test_chat_template import base
 from tests.training.tiny import rows, write_task
 
 
@@ -57,7 +57,7 @@ def test_the_template_chat_of_a_manifest_is_that_of_the_base_model(tmp_path: Pat
     )
     source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<model>"
     folder = base(tmp_path / "base", source, starts=False)
-    tasks, form = in_chat_form(read_tasks([manifest]), folder, folder / "tokenizer.json")
+    tasks, form = with_chat_template(read_tasks([manifest]), folder, folder / "tokenizer.json")
     assert form == "<user>{prompt}<model>"
     assert [task.template for task in tasks] == [form, None]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta.bank.manifest import BankEntry, clean_name, load
-from hf_lorameta.data.chat_form import CHAT, chat_form
+from hf_lorameta.data.chat_template import CHAT, chat_template
 from hf_lorameta.data.columns.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.prompt import check_template
@@ -228,7 +228,7 @@ def _text(facts: Mapping[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def in_chat_form(
+def with_chat_template(
     tasks: Sequence[Task], base: Path, tokenizer: Path
 ) -> tuple[list[Task], str | None]:
     """Return tasks with the chat template of the base model in place of the template ``chat``.
@@ -245,7 +245,7 @@ def in_chat_form(
         UsageError: a task asks for it, and the base model has none.
     """
     try:
-        form = chat_form(str(base), tokenizer)
+        form = chat_template(str(base), tokenizer)
     except UsageError:
         if any(task.template == CHAT for task in tasks):
             raise

@@ -54,7 +54,7 @@ from hf_lorameta.training.bank.one_task import (
     store_adapter,
 )
 from hf_lorameta.training.bank.runs import task_run
-from hf_lorameta.training.bank.tasks import Task, in_chat_form
+from hf_lorameta.training.bank.tasks import Task, with_chat_template
 from hf_lorameta.training.device import AT_ONCE, find_device, find_dtype
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import Run, Trainer
@@ -106,7 +106,7 @@ def train_bank(
         if not tokenizer.exists() or sha256(tokenizer) != job.tokenizer:
             load()  # a model that cannot be trained must not change the bank of another
             write_atomically(tokenizer, content)
-        tasks, chat = in_chat_form(tasks, base.folder, tokenizer)
+        tasks, chat = with_chat_template(tasks, base.folder, tokenizer)
         job = replace(job, chat=chat if settings.forms else None)
         general, output_prior = _general(tasks, job, load, progress)
         if settings.general_only:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 
-from hf_lorameta.data.chat_form import chat_form
+from hf_lorameta.data.chat_template import chat_template
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.errors import UsageError
 
@@ -23,6 +23,10 @@ LLAMA = (
     "{{- bos_token }}\n{%- for message in messages %}\n    {{- '<|start|>' + message['role'] + "
     "'<|end|>\n\n' + message['content'] | trim + '<|eot|>' }}\n{%- endfor %}\n"
     "{%- if add_generation_prompt %}\n    {{- '<|start|>assistant<|end|>\n\n' }}\n{%- endif %}\n"
+)
+TRAINING = (
+    "{% for m in messages %}<{{ m.role }}>{% generation %}\n{{ m.content }}{% endgeneration %}\n"
+    "{% endfor %}{% if tools is not none %}tools{% endif %}"
 )
 REFUSING = "{{ raise_exception('no system prompt') }}"
 
@@ -47,13 +51,13 @@ def base(folder: Path, source: str, *, starts: bool, in_file: bool = False) -> P
     return folder
 
 
-def form_of(folder: Path) -> str:
-    return chat_form(str(folder), folder / "tokenizer.json")
+def template_of(folder: Path) -> str:
+    return chat_template(str(folder), folder / "tokenizer.json")
 
 
 @pytest.mark.parametrize("in_file", [False, True])
 @pytest.mark.parametrize("starts", [False, True])
-@pytest.mark.parametrize("source", [CHATML, LLAMA], ids=["ChatML", "Llama"])
+@pytest.mark.parametrize("source", [CHATML, LLAMA, TRAINING], ids=["ChatML", "Llama", "marks"])
 def test_prompts_are_as_transformers_writes_them(
     tmp_path: Path, source: str, starts: bool, in_file: bool, torch: object
 ) -> None:
@@ -63,23 +67,23 @@ def test_prompts_are_as_transformers_writes_them(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     message = [{"role": "user", "content": "Name the animal."}]
     expected = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    prompt = join_instruction("Name the animal.", "", form_of(folder))
+    prompt = join_instruction("Name the animal.", "", template_of(folder))
     assert prompt == (expected.removeprefix("<s>") if starts else expected)
 
 
 def test_a_base_model_without_a_usable_chat_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="fails on a message"):
-        form_of(base(tmp_path / "a", REFUSING, starts=False))
+        template_of(base(tmp_path / "a", REFUSING, starts=False))
     with pytest.raises(UsageError, match="does not show a message as it is"):
-        form_of(base(tmp_path / "b", "{{ messages | length }}", starts=False))
+        template_of(base(tmp_path / "b", "{{ messages | length }}", starts=False))
     folder = base(tmp_path / "c", "", starts=False)
     (folder / "tokenizer_config.json").write_text("{}")
     with pytest.raises(UsageError, match="has no chat template") as raised:
-        form_of(folder)
+        template_of(folder)
     assert "leave out --template chat" in raised.value.hint
 
 
 def test_a_chat_template_cannot_run_code(tmp_path: Path) -> None:
     source = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(UsageError, match="SecurityError"):
-        form_of(base(tmp_path / "base", source, starts=False))
+        template_of(base(tmp_path / "base", source, starts=False))
