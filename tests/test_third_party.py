@@ -5,7 +5,7 @@ import pytest
 from hf_lorameta import open_dataset
 from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.open_bank import open_bank
-from hf_lorameta.pipeline.form import in_form_of
+from hf_lorameta.pipeline.bank_prompts import prompts_like
 from tests.tools.third_party import FILE, render
 
 
@@ -31,7 +31,7 @@ def test_a_small_bank_is_complete_and_used_for_its_base_model_alone(base: str) -
     assert bank.verify() == []
     assert not bank.private
     rows = open_dataset([{"text": "a b", "label": "x"}] * 9)
-    prompt, _ = in_form_of(bank)(rows).head(1)[0]
+    prompt, _ = prompts_like(bank)(rows).head(1)[0]
     assert prompt.startswith("<|im_start|>system")
     known, tasks = (
         {(task.name, task.source, task.license) for task in one.index.general.tasks}

@@ -28,7 +28,7 @@ from hf_lorameta.types import Row
 
 _NUMBER = re.compile(r"[-+−$€]?\d[\d.,\s]*%?")
 _LEAST = 4
-"""Rows whose outputs are compared, at least."""
+"""Fewest rows whose outputs are compared."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Dataset(DatasetInfo):
     Attributes:
         rows: returns a fresh iterator over (input, output) pairs; their texts are cut to
             `hf_lorameta.data.sources.reading_limits.MAX_TEXT` characters.
-        whole: as `rows`, of the whole split, of which those may be a slice.
-        first_rows: the first rows as they are read, of those with an output if there are any.
+        whole: iterates over the whole split, ignoring any slice.
+        first_rows: the first rows as they are read; only those with an output, if there are any.
         classes: names of the outputs, if they are class labels.
-        unread: columns that are not read, without ids.
+        unread: columns that are not read, except ids.
         limits: how much a plan counts.
         total: number of rows; None if it is not known without reading them.
         with_prompt: returns the dataset with an instruction and a template around every row, see

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from hf_lorameta.bank.index import FAR_RATIO
 from hf_lorameta.cards.results import Check, RightAnswers, Training
-from hf_lorameta.data.prompt_form import TEXT, shares_instruction, states_task
+from hf_lorameta.data.instruction_and_cue import TEXT, shares_instruction, states_task
 from hf_lorameta.errors import Option
+from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
-from hf_lorameta.pipeline.form import expects_instructions
 from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural

@@ -17,7 +17,7 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_e
 from hf_lorameta.errors import HubError, UsageError
 from hf_lorameta.hub.base_model import LOCAL_HINT, locate
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.form import in_form_of
+from hf_lorameta.pipeline.bank_prompts import prompts_like
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.quoting import shell_word
 from hf_lorameta.types import StageProgress, no_progress
@@ -156,7 +156,7 @@ class Session:
 
         The template ``chat`` is the base model's own chat template. Without instruction and
         template, prompts get those that they lack, if the bank's have them, see
-        `hf_lorameta.data.prompt_form.with_known_form`.
+        `hf_lorameta.data.instruction_and_cue.with_instruction_and_cue`.
 
         Raises:
             UsageError: the instruction is longer than the prompts that the base model is run with.
@@ -169,7 +169,7 @@ class Session:
         self._check_length(reading.get("instruction"))
         opened = open_dataset(dataset, self.hub, **reading)
         if reading.get("instruction") is None and reading.get("template") is None:
-            opened = in_form_of(self.bank)(opened)
+            opened = prompts_like(self.bank)(opened)
         return with_progress(opened, self.progress)
 
     def _check_length(self, instruction: str | None) -> None:

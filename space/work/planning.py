@@ -21,7 +21,7 @@ from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
-from hf_lorameta.pipeline.form import in_form_of
+from hf_lorameta.pipeline.bank_prompts import prompts_like
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
@@ -252,7 +252,7 @@ def make_plan(
     if request.template == CHAT:
         request = replace(request, template=Session(bank, token=credential).chat_template)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    how = (recipe, limits, token_counting(bank), in_form_of(bank))
+    how = (recipe, limits, token_counting(bank), prompts_like(bank))
     reading, samples = read(job, _read, request, credential, *how)
     return PlanResult(plan_from_reading(reading, bank), Rows(samples), request.name)
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from hf_lorameta import Columns, Recipe, open_dataset
 from hf_lorameta.data.dataset import Dataset
-from hf_lorameta.data.prompt_form import with_known_form
+from hf_lorameta.data.instruction_and_cue import with_instruction_and_cue
 from hf_lorameta.engines.scoring import folded, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.peft_adapter import attached
@@ -106,7 +106,7 @@ class Answers:
     def _known(self, task: str) -> Columns:
         opened = open_dataset(self._tasks / f"{task}.train.jsonl")
         public = replace(opened, id=f"public/{task}", private=False)
-        return with_known_form(public).columns
+        return with_instruction_and_cue(public).columns
 
     def _prompted(self, task: str, form: str, shots: Sequence[Row]) -> list[Row]:
         """Return the test rows with examples; in a chat, all of them are one message."""

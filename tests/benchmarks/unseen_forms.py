@@ -21,7 +21,7 @@ from hf_lorameta import Bank, open_dataset, plan
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt import fill
 from hf_lorameta.engines.scoring import LoraWeights, Scores
-from hf_lorameta.pipeline.form import in_form_of
+from hf_lorameta.pipeline.bank_prompts import prompts_like
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.training.bank.forms import split_instruction
 from hf_lorameta.types import Row, no_progress
@@ -91,7 +91,7 @@ class UnseenForms(Everyday):
     def _as_public(self, rows: Sequence[Row]) -> Dataset:
         """Open rows as a public dataset, in the form that is chosen for it."""
         opened = replace(open_dataset(_named(rows)), id="user/data", private=False)
-        return in_form_of(self.bank)(opened)
+        return prompts_like(self.bank)(opened)
 
 
 def _named(rows: Sequence[Row]) -> list[dict[str, str]]:

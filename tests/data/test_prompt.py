@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 
 from hf_lorameta import generate
 from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.instruction_and_cue import (
+    propose_instruction,
+    states_task,
+    with_instruction_and_cue,
+)
 from hf_lorameta.data.prompt import as_option, from_option
-from hf_lorameta.data.prompt_form import propose_instruction, states_task, with_known_form
 from hf_lorameta.errors import UsageError
 from tests.conftest import Account, Built, Shell
 from tests.data.shapes import text
@@ -85,7 +89,7 @@ def test_rows_with_an_instruction_keep_theirs(tmp_path: Path) -> None:
 def formed(rows: list[dict[str, str]], **dataset: Any) -> str:
     """Return the first prompt in the form that is chosen."""
     opened = replace(open_dataset(rows), private=False, id="user/ds", **dataset)
-    return with_known_form(opened).head(1)[0][0]
+    return with_instruction_and_cue(opened).head(1)[0][0]
 
 
 def as_rows(**columns: Callable[[int], str]) -> list[dict[str, str]]:
@@ -143,7 +147,7 @@ def test_a_form_that_was_given_stays(labeled: Path) -> None:
         open_dataset(labeled, instruction="Sort."),
         open_dataset(labeled, template="{prompt}"),
     ):
-        assert with_known_form(opened) is opened
+        assert with_instruction_and_cue(opened) is opened
 
 
 def test_the_instruction_names_the_classes_and_is_stored_with_the_adapter(

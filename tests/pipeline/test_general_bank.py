@@ -23,7 +23,7 @@ from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import BankError, RecipeError  # noqa: E402
-from hf_lorameta.pipeline.form import in_form_of  # noqa: E402
+from hf_lorameta.pipeline.bank_prompts import prompts_like  # noqa: E402
 from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
 from hf_lorameta.types import no_progress  # noqa: E402
 
@@ -153,7 +153,7 @@ def test_prompts_get_the_chat_format_of_the_general_adapter(bank: Bank, new: Pat
     index = bank.index.model_copy(update={"general": general.model_copy(update={"template": chat})})
     in_chat = copy(bank)
     in_chat.index = index
-    before, after = (in_form_of(b)(open_dataset(new)).head(1)[0][0] for b in (bank, in_chat))
+    before, after = (prompts_like(b)(open_dataset(new)).head(1)[0][0] for b in (bank, in_chat))
     assert after.startswith("<user>")
     assert after.endswith("<assistant>")
     assert before in after

@@ -14,7 +14,7 @@ _CHOICE_NAME = re.compile(r"[A-Ha-h0-9]")
 
 
 def multiple_choice(table: TableView) -> Columns | None:
-    """Multiple choice: a list of choices or a column for each, and the right one."""
+    """Return the columns of multiple choice: choices, in one list or a column each, and answer."""
     listed = [
         n for n in table.named(known.CHOICES)
         if table.kind(n) in ("list", "fields") and _holds_texts(table, n)
@@ -42,7 +42,7 @@ def multiple_choice(table: TableView) -> Columns | None:
 
 
 def _written_choices(table: TableView, right: str) -> Columns | None:
-    """Choices within one text, of which a letter or number is right."""
+    """Return the columns of choices written in one text, where the answer is a letter or number."""
     written = [n for n in table.named(("options", "choices")) if table.kind(n) == "text"]
     inputs = input_columns(table, {right, *written})
     if written and inputs:
@@ -68,7 +68,7 @@ class Choices:
             for each choice.
         answer: the column of the right one: its text, its letter or its number.
         labels: class names of the numbers in the answer's column.
-        sample: rows that tell whether numbers start at 0 or at 1.
+        sample: rows that show whether numbers start at 0 or 1.
 
     Example:
         >>> choices = Choices(["options"], "answer")
@@ -93,7 +93,7 @@ class Choices:
         return [text for _, text in self._named(row) if text]
 
     def right(self, row: Mapping[str, Any]) -> str:
-        """Return the right choice; the empty string if the answer names none."""
+        """Return the text of the right choice; empty if the answer matches none."""
         named = self._named(row)
         value = value_at(row, self._answer)
         if isinstance(value, int) and not isinstance(value, bool) and self._labels:
@@ -135,13 +135,13 @@ class Choices:
         return int(text) if text.removeprefix("-").isdecimal() else None
 
     def _first_number(self, sample: Sequence[Mapping[str, Any]]) -> int:
-        """Return 1 if no answer in the sample is number 0 and one is past the end from there."""
+        """Return 1 if answers of the sample count from 1: one equals the count, none is 0."""
         numbers = [(n, self._named(row)) for row in sample if (n := self._number(row)) is not None]
         past_end = any(0 < n <= len(named) and not _at(named, n) for n, named in numbers)
         return int(past_end and all(n != 0 for n, _ in numbers))
 
     def _are_numbered(self, sample: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether all answers are integers, not texts of some, and numbers of choices."""
+        """Whether every answer is the number of a choice."""
         answers = [(value_at(row, self._answer), self._named(row)) for row in sample]
         answers = [(value, named) for value, named in answers if cell_text(value, self._answer)]
         return bool(answers) and all(

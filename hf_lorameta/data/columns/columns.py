@@ -113,7 +113,7 @@ class Columns(BaseModel):
         return self.model_copy(update=update)
 
     def prompt_of(self, text: str) -> str:
-        """Put a row's input into its prompt, as far as all rows share what is around it.
+        """Put an input into what all rows share around it: instruction and template.
 
         An instruction that differs from row to row is left to the input, as are the turns of a
         chat.

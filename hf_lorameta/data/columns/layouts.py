@@ -1,7 +1,7 @@
 """Find the columns to read: known layouts of the Hub, and rules for others.
 
-`RULES` are tried in order. Each returns the columns that it is sure of, returns None if the dataset
-is not of its kind, or raises an error with a proposal.
+`RULES` are tried in order. A rule returns columns if it is sure, returns None if it does not apply,
+or raises an error with a proposal.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ LAYOUTS: tuple[Columns, ...] = (
     Columns(messages="messages"),
     Columns(messages="conversations"),
 )
-"""Known layouts. Of two that fit, one whose columns are a subset of the other's is dropped."""
+"""Known layouts. One whose columns are a subset of another fitting layout's is ignored."""
 
 INPUT_LAYOUTS: tuple[Columns, ...] = (
     Columns(instruction="instruction", input="input"),
@@ -70,7 +70,7 @@ def unclear(
     advice: str = "",
     kind: type[DatasetError] = ColumnsError,
 ) -> DatasetError:
-    """Return the error for columns that are not clear; the first proposal is its `columns`."""
+    """Return an error that proposes columns; its `columns` are the first proposal."""
     proposed = [columns for columns in proposals if columns]
     if not proposed:
         advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"

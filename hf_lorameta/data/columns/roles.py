@@ -1,4 +1,4 @@
-"""Which columns may be outputs, which are the input of one, and guesses where that is not clear."""
+"""Find the outputs among columns and the inputs of an output, and guess where it is unclear."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)(?:answer|solution)s?(?:_|
 
 
 def is_output(table: TableView, name: str) -> bool:
-    """Whether a column with the name of an output can be one: fields without a text cannot."""
+    """Whether a column that is named like an output holds text."""
     return table.kind(name) != "fields" or table.text_field(name) != name
 
 
@@ -98,7 +98,7 @@ def compared_pair(texts: Sequence[str]) -> list[str] | None:
 
 
 def is_sure(table: TableView, inputs: Sequence[str], output: str) -> bool:
-    """Whether the columns that are read leave no other text that could be meant."""
+    """Whether these inputs are the only sensible ones for the output."""
     if "questions" in table.by_key and "questions" not in inputs:
         return False
     if any(table.is_by_language(name.partition(".")[0]) for name in inputs):

@@ -1,4 +1,4 @@
-"""What the columns of a dataset hold, as far as names, features and the first rows tell."""
+"""What the columns of a dataset hold, judged by names, features and the first rows."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,7 +84,7 @@ class TableView:
         return "other"
 
     def is_about(self, name: str) -> bool:
-        """Whether a column describes the row and is not read: an id, a date, a URL."""
+        """Whether a column only describes the row, such as an id, a date or a URL."""
         key = normalized(name)
         if key in _IDS or key.endswith(("_id", "_ids")) or key.startswith("unnamed"):
             return True
@@ -99,7 +99,7 @@ class TableView:
 
     @cached_property
     def usable(self) -> list[str]:
-        """The columns that hold something that could be read."""
+        """The columns that could be an input or output."""
         return [
             name for name in self.names
             if not self.is_about(name) and self.kind(name) not in ("empty", "other")
@@ -144,7 +144,7 @@ class TableView:
 
     @property
     def ratings(self) -> list[str]:
-        """What rates a text: its stars, or several columns of flags or numbers from 0 to 1."""
+        """The columns that rate a text: stars, or several flags or numbers from 0 to 1."""
         rated = [
             name for name in self.usable
             if all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in self.values(name))
@@ -153,7 +153,7 @@ class TableView:
         return stars or (rated if len(rated) >= _RATINGS else [])
 
     def holds_words(self, name: str) -> bool:
-        """Whether a column holds texts of several words, not names, codes or one same text."""
+        """Whether a column holds different texts of several words, not names or codes."""
         texts = (" ".join(texts_in(value)).strip() for value in self.values(name))
         return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
 
@@ -196,7 +196,7 @@ class TableView:
         return len(keys) > 1 and all(map(known.LANGUAGE.fullmatch, keys))
 
     def is_within(self, name: str, others: Sequence[str]) -> bool:
-        """Whether the other columns hold all of a column's texts, so that nothing is lost."""
+        """Whether all texts of a column also appear in the other columns of their row."""
         rows = [row for row in self.sample if row.get(name)]
         return bool(rows) and all(
             str(row[name]).strip() in " ".join(texts_in([row.get(other) for other in others]))
@@ -204,7 +204,7 @@ class TableView:
         )
 
     def is_rendered(self, name: str, others: Sequence[str]) -> bool:
-        """Whether a column's texts are those of the other columns together, put into a form."""
+        """Whether a column's texts contain those of the others, as rendered prompts do."""
         return all(self.is_within(other, [name]) for other in others)
 
 

@@ -1,4 +1,4 @@
-"""Which files of a dataset repo are its data: text formats, in the repo itself.
+"""Find and check the data files of a dataset repo: text formats, inside the repo.
 
 The card of a repo may name any path or URL as data files (``configs: - data_files:``), and
 `datasets` opens them: files of this machine, other hosts, and repos that only the reader's token
@@ -71,7 +71,7 @@ def check_card(repo_id: str, path: Path) -> None:
 
 
 def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:
-    """Check what `datasets` made of a repo, or of the folder `source`: the format and each file.
+    """Check the format and the files that `datasets` found in a repo or in the folder `source`.
 
     Raises:
         DatasetError: a format that is not in `_KINDS`, or a file outside the repo.

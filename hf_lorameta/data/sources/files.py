@@ -31,9 +31,9 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
 def is_local(name: str | Path) -> bool:
-    """Whether a name is one of local files, not a Hub id.
+    """Whether a name is that of local files rather than a Hub id.
 
-    Names with wildcards are; user/rows.csv is one if the folder exists.
+    A name with wildcards is; ``user/rows.csv`` is if the folder ``user`` exists.
     """
     path = Path(name).expanduser()
     if ending(path) not in FORMATS:
@@ -42,7 +42,7 @@ def is_local(name: str | Path) -> bool:
 
 
 def ending(path: Path) -> str:
-    """Return the ending that states a file's format, without that of a compression.
+    """Return the ending that states a file's format, before that of a compression.
 
     Example:
         >>> ending(Path("rows.jsonl.gz")), ending(Path("rows.CSV"))
@@ -53,7 +53,7 @@ def ending(path: Path) -> str:
 
 
 def find_files(name: str | Path) -> list[Path]:
-    """Return the files that a name of local files stands for, all with its ending.
+    """Return the file of a name, or the files that a name with wildcards matches.
 
     Raises:
         DatasetError: a file is missing or is a folder.
@@ -69,7 +69,7 @@ def find_files(name: str | Path) -> list[Path]:
 
 
 def other_name(path: Path) -> list[str]:
-    """Return what to name instead of a file that does not exist: one named similarly, or another.
+    """Suggest a file with a similar name, and other ways to name a dataset.
 
     Example:
         >>> other_name(Path("no/such/folder/rows.jsonl"))

@@ -1,21 +1,21 @@
 """A local folder as a dataset: laid out as a dataset repo, or written by ``save_to_disk``."""
 
 import hashlib
-import re
 from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file
 from hf_lorameta.data.sources.files import digest
 from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
-from hf_lorameta.data.sources.raw_dataset import RawDataset
+from hf_lorameta.data.sources.memory import rows_in_memory
+from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
+from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 
 _SAVED = ("state.json", "dataset_dict.json")
 """Files of a folder that `datasets` wrote with ``save_to_disk``."""
-_SPLIT = re.compile(r"\w+(\.\w+)*")
 
 
 def is_folder(name: str | Path) -> bool:
@@ -36,8 +36,13 @@ def open_folder(
         EmptyDatasetError: no data files, or no rows.
         DatasetError: no such configuration or split, or it cannot be read.
     """
-    files = _as_repo(name)
-    raw = open_split(files, config, split, _saved_splits(_resolved(name)))
+    files, folder = _as_repo(name), _resolved(name)
+    if any((folder / file).exists() for file in _SAVED):
+        with reading(str(name)):
+            saved = prepared_datasets().load_from_disk(str(folder))
+        raw = rows_in_memory(saved, split)
+    else:
+        raw = open_split(files, config, split)
     return replace(raw, revision=f"sha256:{files.repo.sha}")
 
 
@@ -72,13 +77,3 @@ def _as_repo(name: str | Path) -> RepoFiles:
     sha = hashlib.sha256(f"{content}\n{names}".encode()).hexdigest()
     repo = PinnedRepo(str(name), "dataset", sha, private=True, files=tuple(map(str, files)))
     return RepoFiles(repo, folder)
-
-
-def _saved_splits(folder: Path) -> dict[str, list[str]]:
-    """Return the files of each split that ``save_to_disk`` wrote; none if it did not."""
-    if not any((folder / name).exists() for name in _SAVED):
-        return {}
-    parts = {path.name: path for path in folder.iterdir() if (path / _SAVED[0]).exists()}
-    found = {"train": folder} if (folder / _SAVED[0]).exists() else parts
-    files = {name: sorted(map(str, path.glob("data-*.arrow"))) for name, path in found.items()}
-    return {name: paths for name, paths in files.items() if paths and _SPLIT.fullmatch(name)}

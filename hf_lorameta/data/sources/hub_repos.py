@@ -109,19 +109,17 @@ def open_split(
     files: RepoFiles,
     config: str | None = None,
     split: Splits = None,
-    data_files: dict[str, list[str]] | None = None,
 ) -> RawDataset:
     """Open one split of a dataset repo or of a folder as a stream.
 
     Without `config`, it is the only configuration or the one named default; for `split`, see
-    `pick_split`. `data_files` are those of each split that are read; None finds them.
+    `pick_split`.
     """
     datasets, name = prepared_datasets(), files.repo.repo_id
-    options = files.arguments | ({"data_files": data_files} if data_files else {})
     with _opening(files):
         files.check_cards()
         builder = Retries().when_allowed(
-            name, lambda: datasets.load_dataset_builder(name=config, **options)
+            name, lambda: datasets.load_dataset_builder(name=config, **files.arguments)
         )
         check_builder(files.repo, builder, files.source)
     split = pick_split(name, list(map(str, builder.config.data_files)), split)

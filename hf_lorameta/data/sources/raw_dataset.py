@@ -54,7 +54,7 @@ class RawDataset:
     config: str | None
     split: str
     rows: Callable[[], Iterator[dict[str, Any]]]  # returns a fresh iterator
-    whole: Callable[[], Iterator[dict[str, Any]]]  # as `rows`, of the whole split
+    whole: Callable[[], Iterator[dict[str, Any]]]  # iterates over the whole split
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
     total: int | None = None  # number of rows, if it is known without reading them

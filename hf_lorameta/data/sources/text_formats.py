@@ -1,4 +1,4 @@
-"""What files of text leave open: encoding, and of CSV files the separator and the header line."""
+"""Detect the encoding of a text file, and the separator and header line of a CSV file."""
 
 import codecs
 import csv
@@ -24,7 +24,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
 _NUMBERS = re.compile(r"\d{1,3}([,;|/ ]\d{1,3})*")
 _WORDS, _LENGTH = 4, 25
-"""From which number of words and characters on a name is a sentence."""
+"""Fewest words and characters of a name that is a sentence."""
 
 # --- encodings ------------------------------------------------------------------------------------
 
@@ -128,10 +128,10 @@ def separator_of(start: bytes, encoding: str) -> str:
 
 
 def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the names of columns are a row.
+    """Whether the first line of a CSV file is a row rather than the names of the columns.
 
-    One is if a name occurs several times among the values of its column, if name and values of a
-    column are numbers, or if all names are sentences or numbers.
+    It is a row if one of its cells occurs several times in its column, if a cell and its column
+    are numbers, or if all cells are sentences or numbers.
 
     Args:
         names: of the columns.

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from hf_lorameta.data.instruction_and_cue import LEAST_INSTRUCTION, classification
 from hf_lorameta.data.prompt import fill, shared_ends
-from hf_lorameta.data.prompt_form import LEAST_INSTRUCTION, classification
 from hf_lorameta.engines.scoring import prompt_text
 from hf_lorameta.types import Row
 

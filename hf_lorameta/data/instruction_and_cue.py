@@ -1,7 +1,7 @@
-"""Choose the form of prompts that lack an instruction or a cue, as people's datasets often do.
+"""Add an instruction and a cue to prompts that lack them, as those of people's datasets often do.
 
 Adapters of a bank were trained on prompts that say what to do and end in a cue, such as
-``Output:``. For other prompts they hardly give a right answer, see ``tests/benchmarks/README.md``.
+``Output:``. Other prompts hardly get right answers, see ``tests/benchmarks/README.md``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,18 +24,18 @@ Of five templates, the first had the lowest mean loss on three of the public tas
 1.00; prompts as they are 2.11 on two of them.
 """
 LEAST_INSTRUCTION = 15
-"""Characters that different prompts share at an end, at least, if that is an instruction."""
+"""Fewest characters that prompts share at one end if they share an instruction."""
 _CUE, _CUE_ENDS = 24, ":>=|→："
-"""Characters of a cue, at most, and those that it ends with."""
+"""Most characters of a cue, and the characters that one ends with."""
 _ROWS = 10_000
-"""Rows whose outputs are read, at most."""
+"""Largest number of rows whose outputs are read to find the classes."""
 _MAX_CLASSES = 30
 _MAX_LENGTH = 40
 _SHARED_TOKENS = 3
 _TOLERANCE = 1.05
 
 
-def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
+def with_instruction_and_cue(dataset: Dataset, chat: str | None = None) -> Dataset:
     """Return a dataset with an instruction and a cue around prompts that lack them.
 
     What is added depends on the columns, on what the first prompts share, and on the outputs of a
@@ -54,7 +54,7 @@ def with_known_form(dataset: Dataset, chat: str | None = None) -> Dataset:
     Example:
         >>> from hf_lorameta import open_dataset
         >>> rows = [{"text": f"{n} is a number", "label": "ab"[n % 2]} for n in range(9)]
-        >>> print(with_known_form(open_dataset(rows)).head(1)[0][0])
+        >>> print(with_instruction_and_cue(open_dataset(rows)).head(1)[0][0])
         Classify the text as one of: a, b.
         <BLANKLINE>
         Input: 0 is a number

@@ -1,4 +1,4 @@
-"""The form of prompts that a bank's adapters know."""
+"""Write a dataset's prompts like those that a bank's adapters were trained on."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -6,23 +6,23 @@ from functools import partial
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.instruction_and_cue import shares_instruction, with_instruction_and_cue
 from hf_lorameta.data.prompt import PROMPT
-from hf_lorameta.data.prompt_form import shares_instruction, with_known_form
 
 _COMPARED = 50
-"""Datasets of a bank that are looked at, at most."""
+"""Largest number of a bank's datasets that are looked at."""
 
 
-def in_form_of(bank: Bank) -> Callable[[Dataset], Dataset]:
-    """Return what puts a dataset's prompts into the form that a bank's adapters know.
+def prompts_like(bank: Bank) -> Callable[[Dataset], Dataset]:
+    """Return a function that writes a dataset's prompts like those of a bank; it can be pickled.
 
-    It can be pickled. A bank without instructions leaves prompts as they are. Without a bank, they
-    get instruction and cue as well: the state after a text alone says little of its class.
+    A bank without instructions leaves prompts as they are. An empty bank adds instruction and cue:
+    the state after a text alone says little of its class.
     """
     chat = chat_format(bank)
     if chat is None and len(bank) and not expects_instructions(bank):
         return _as_it_is
-    return partial(with_known_form, chat=chat)
+    return partial(with_instruction_and_cue, chat=chat)
 
 
 def _as_it_is(dataset: Dataset) -> Dataset:
