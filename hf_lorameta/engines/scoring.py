@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from hf_lorameta.data.prompt import shared_length
+from hf_lorameta.data.prompt import PROMPT, shared_length
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import FactorPair, Row, StageProgress, no_progress
@@ -251,8 +251,9 @@ Adapter = Path | LoraWeights
 class Evaluator(Protocol):
     """A base model that scores rows with and without adapters."""
 
-    def chat_prompt(self, text: str) -> str | None:
-        """Put a prompt into the base model's own chat template; None if it has none."""
+    @property
+    def chat_template(self) -> str | None:
+        """The base model's own chat template with ``{prompt}``; None without a usable one."""
 
     def evaluate(
         self,
@@ -283,11 +284,12 @@ def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
 
     They are empty if it has none, or if the prompts are in it already.
     """
-    start, mark, end = (model.chat_prompt("\0") or "").partition("\0")
-    if mark and all(text.startswith(start) and text.endswith(end) for text, _ in rows):
+    if model.chat_template is None:
         return []
-    prompts = [(model.chat_prompt(text), output) for text, output in rows]
-    return [(prompt, output) for prompt, output in prompts if prompt is not None]
+    start, _, end = model.chat_template.partition(PROMPT)
+    if all(text.startswith(start) and text.endswith(end) for text, _ in rows):
+        return []
+    return [(f"{start}{text}{end}", output) for text, output in rows]
 
 
 def compare(

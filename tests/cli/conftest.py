@@ -22,8 +22,7 @@ class FakeEvaluator:
     def __init__(self):
         self.adapters = []
 
-    def chat_prompt(self, text):
-        return None
+    chat_template = None
 
     def evaluate(self, rows, adapter=None, shots=(), generate=True, done=None):
         {meanwhile}

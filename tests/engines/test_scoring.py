@@ -55,10 +55,7 @@ def test_report_table_marks_scores_that_were_not_computed() -> None:
 class TwoStepsPerRow(Evaluator):
     """An evaluator that computes nothing: in a first step the losses, in a second the answers."""
 
-    chat_template = ""
-
-    def chat_prompt(self, text: str) -> str | None:
-        return self.chat_template.replace("{}", text) or None
+    chat_template: str | None = None
 
     def evaluate(
         self,
@@ -88,14 +85,14 @@ def test_compare_counts_rows_within_each_method() -> None:
 
 def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:
     model = TwoStepsPerRow()
-    model.chat_template = "<user>{}<model>"
+    model.chat_template = "<user>{prompt}<model>"
     assert chat_rows(model, [("a", "b")]) == [("<user>a<model>", "b")]
     assert chat_rows(model, [("<user>a<model>", "b"), ("<user>c<model>", "d")]) == []
 
 
 def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
     evaluator = TwoStepsPerRow()
-    evaluator.chat_template = "<user>{}<assistant>"
+    evaluator.chat_template = "<user>{prompt}<assistant>"
     report = compare(evaluator, [("a", "b")], {"base": None}, shots=[("c", "d")])
     assert list(report.scores) == ["base", "1-shot", "base-chat"]
     answers = {"base": "a", "1-shot": "a", "base-chat": "<user>a<assistant>"}

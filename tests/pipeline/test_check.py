@@ -27,11 +27,10 @@ from tests.support.plain_bank import plain_bank
 class FakeBase:
     """Stands in for a base model: the loss is (1 - norm / best)² of an update's norm."""
 
+    chat_template: str | None = None
+
     def __init__(self, best: float) -> None:
         self.best, self.norm = best, 0.0
-
-    def chat_prompt(self, text: str) -> None:
-        return None
 
     def evaluate(
         self,
@@ -272,8 +271,7 @@ def test_an_adapter_of_zeros_is_refused(data: Path) -> None:
 
 def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data: Path) -> None:
     class Chat(FakeBase):
-        def chat_prompt(self, text: str) -> str:  # type: ignore[override]
-            return f"<user>{text}"
+        chat_template = "<user>{prompt}"
 
         def loss(self, rows: Sequence[Row]) -> float:
             return 0.25 if rows[0][0].startswith("<user>") else super().loss(rows)

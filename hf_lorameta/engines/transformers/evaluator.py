@@ -9,11 +9,12 @@ decoded greedily, and end after their first line unless a reference has several.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_lorameta.data.chat_template import rendered
 from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.scoring import Adapter, LoraWeights, Scores, Tokens
@@ -200,15 +201,14 @@ class TorchEvaluator(scoring.Evaluator):
         own = self.model.generation_config.eos_token_id
         return sorted({self.end_token, *(own if isinstance(own, list) else [own])} - {None})
 
-    def chat_prompt(self, text: str) -> str | None:
-        """See `hf_lorameta.engines.scoring.Evaluator.chat_prompt`."""
-        if not self._tokenizer.chat_template:
-            return None
-        prompt: str = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-        )
-        # the start token is prepended to every prompt
-        return prompt.removeprefix(self._tokenizer.bos_token or "") if self.start_tokens else prompt
+    @cached_property
+    def chat_template(self) -> str | None:
+        """See `hf_lorameta.engines.scoring.Evaluator.chat_template`."""
+        names = ("chat_template", "bos_token", "eos_token")
+        config = {name: getattr(self._tokenizer, name) for name in names}
+        with suppress(UsageError):
+            return rendered(config, "the base model", starts=bool(self.start_tokens))
+        return None
 
     # --- loss ---
 
