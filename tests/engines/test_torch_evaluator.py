@@ -541,7 +541,9 @@ def test_models_loaded_in_threads_leave_the_tying_of_weights_enabled(base: Path)
     tie_weights = transformers.PreTrainedModel.tie_weights
     try:
         with ThreadPoolExecutor(4) as pool:
-            models = [e.model for e in pool.map(TorchEvaluator, [base] * 8, ["float32"] * 8)]
+            models = [
+                e.model for e in pool.map(TorchEvaluator.from_folder, [base] * 8, ["float32"] * 8)
+            ]
         assert transformers.PreTrainedModel.tie_weights is tie_weights
     finally:
         transformers.PreTrainedModel.tie_weights = tie_weights  # whatever transformers left

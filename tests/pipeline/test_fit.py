@@ -142,5 +142,5 @@ def test_too_little_memory_is_an_error_with_a_way_out(
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
     with pytest.raises(UsageError, match="GB of memory") as caught:
         make(tiny_bank, new, fit=16)
-    assert caught.value.hint.startswith("leave out --fit, or add --no-fit, or use a machine")
+    assert caught.value.hint.startswith("leave out --fit, or use a machine")
     assert caught.value.__notes__ == ["leave out fit=, or use a machine with more memory"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta import Recipe, generate
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import UsageError
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
@@ -25,7 +26,7 @@ def count_loaded(monkeypatch: pytest.MonkeyPatch, limit: float) -> list[int]:
         return FakeBase(limit)
 
     monkeypatch.setattr(session_module, "locate", lambda *_: Path())
-    monkeypatch.setattr(session_module, "TorchEvaluator", make)
+    monkeypatch.setattr(TorchEvaluator, "from_folder", make)
     return made
 
 
