@@ -22,7 +22,7 @@ from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import BankError, IntegrityError, RecipeError
-from hf_lorameta.pipeline import coefficients, form
+from hf_lorameta.pipeline import bank_prompts, coefficients
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, adapter_files, rows, tree
 from tests.support.plain_bank import SIZE, plain_bank
@@ -185,7 +185,7 @@ def test_entries_are_parsed_when_they_are_asked_for(
         return parse(table, position)
 
     monkeypatch.setattr(EntryTable, "_parse", counted)
-    monkeypatch.setattr(form, "_COMPARED", 2)
+    monkeypatch.setattr(bank_prompts, "_COMPARED", 2)
     found = planned_among(Bank(large.folder), 4, monkeypatch)
     assert len(found.to_dict()["neighbors"]) == 4
     assert set(parsed) < set(range(SIZE))
