@@ -64,7 +64,7 @@ class AdapterActions(Actions):
         idle = visit.task is None and not visit.canceled and visit.report is None
         if not idle or self.bank_loader.no_model or environ.get(NO_BASE):
             return self.nothing(visit)
-        if visit.plan_result is None or not trying.testable_rows(visit.plan_result)[1]:
+        if visit.plan_result is None or not trying.rows_of(visit.plan_result).check:
             return self.nothing(visit)
         return self._begin_test(visit, asked=False)
 
@@ -149,7 +149,7 @@ class AdapterActions(Actions):
         improvable: bool,
     ) -> Updates:
         """Show an adapter, and what can be done with it."""
-        c, rows = self.components, len(trying.testable_rows(result)[1])
+        c, rows = self.components, len(trying.rows_of(result).check)
         user, no_model = profile.username if profile else None, self.bank_loader.no_model
         visit.adapter, visit.results = adapter, visit.results + 1
         request, folder = known(visit.request), f"./{adapter.archive.stem}"
@@ -185,7 +185,7 @@ class AdapterActions(Actions):
         """Show the verdict, and if the adapter was tested, answers beside those of the base."""
         c, updates = self.components, self.verdict(visit)
         if visit.adapter is not None:
-            rows = trying.testable_rows(result)[1]
+            rows = trying.rows_of(result).check
             updates |= {
                 c.card: view.card_body(visit.adapter.read("README.md")),
                 c.download: gr.DownloadButton(value=str(visit.adapter.archive)),

