@@ -83,7 +83,7 @@ def test_rows_with_an_instruction_keep_theirs(tmp_path: Path) -> None:
     assert [prompt for prompt, _ in shaped.rows()] == ["Say.", f"Say.\n\n{text(1)}"]
 
 
-# --- the form that is chosen ----------------------------------------------------------------------
+# --- instruction and cue --------------------------------------------------------------------------
 
 
 def formed(rows: list[dict[str, str]], **dataset: Any) -> str:
@@ -100,46 +100,43 @@ def label(i: int) -> str:
     return CLASSES[i % 3]
 
 
-def test_inputs_alone_get_an_instruction_and_a_cue() -> None:
-    assert formed(as_rows(text=text, label=label)) == f"{SAID}\n\nInput: {text(0)}\nOutput:"
+def shaped(shape: str) -> list[dict[str, str]]:
+    """Return prompts in a shape, with labels."""
+    return as_rows(input=lambda i: shape.format(text(i)), output=label)
+
+
+TURNS: Any = [{"messages": [{"role": "user", "content": text(0)},
+                            {"role": "assistant", "content": "a"}]}]  # fmt: skip
+FIRST = text(0)
 
 
 @pytest.mark.parametrize(
-    "shape", ["Is this a true story? {}", "{} What do they feel?", "{}\nSay it."]
-)
-def test_prompts_that_share_an_instruction_get_a_cue(shape: str) -> None:
-    def shaped(i: int) -> str:
-        return shape.format(text(i))
-
-    expected = f"Question: {shaped(0)}\nAnswer:"
-    if shape.endswith("Say it."):  # too short for an instruction
-        expected = f"{SAID}\n\nInput: {shaped(0)}\nOutput:"
-    assert formed(as_rows(input=shaped, output=label)) == expected
-
-
-@pytest.mark.parametrize("shape", ["Q: {}\nA:", "{} =>", "### Input:\n{}\n\n### Response:\n"])
-def test_prompts_with_a_cue_stay_as_they_are(shape: str) -> None:
-    prompts = as_rows(input=lambda i: shape.format(text(i)), output=label)
-    assert formed(prompts) == prompts[0]["input"]
-
-
-def test_questions_get_a_cue() -> None:
-    questions = as_rows(question=text, answer=lambda i: text(i, 5))
-    assert formed(questions) == f"Question: {text(0)}\nAnswer:"
-
-
-def test_texts_without_a_task_get_a_cue() -> None:
-    texts = as_rows(text=text, response=lambda i: text(i + 50))
-    assert formed(texts) == f"Input: {text(0)}\nOutput:"
-
-
-def test_rows_with_an_instruction_or_turns_or_without_inputs_stay_as_they_are() -> None:
-    own = as_rows(instruction=text, input=lambda i: text(i + 1), output=label)
-    assert formed(own) == f"{text(0)}\n\nInput: {text(1)}\nOutput:"
-    turns: Any = [{"messages": [{"role": "user", "content": text(0)},
-                                {"role": "assistant", "content": "a"}]}]  # fmt: skip
-    assert formed(turns) == text(0)
-    assert formed([{"text": text(0)}]) == ""
+    ("rows", "expected"),
+    [
+        # inputs alone get an instruction and a cue
+        (as_rows(text=text, label=label), f"{SAID}\n\nInput: {FIRST}\nOutput:"),
+        # prompts that share an instruction get a cue; the third is too short for an instruction
+        (shaped("Is this a true story? {}"), f"Question: Is this a true story? {FIRST}\nAnswer:"),
+        (shaped("{} What do they feel?"), f"Question: {FIRST} What do they feel?\nAnswer:"),
+        (shaped("{}\nSay it."), f"{SAID}\n\nInput: {FIRST}\nSay it.\nOutput:"),
+        # prompts with a cue stay as they are
+        (shaped("Q: {}\nA:"), f"Q: {FIRST}\nA:"),
+        (shaped("{} =>"), f"{FIRST} =>"),
+        (shaped("### Input:\n{}\n\n### Response:\n"), f"### Input:\n{FIRST}\n\n### Response:\n"),
+        # questions, and texts without a task, get a cue
+        (as_rows(question=text, answer=lambda i: text(i, 5)), f"Question: {FIRST}\nAnswer:"),
+        (as_rows(text=text, response=lambda i: text(i + 50)), f"Input: {FIRST}\nOutput:"),
+        # rows with an instruction or turns, or without inputs, stay as they are
+        (as_rows(instruction=text, input=lambda i: text(i + 1), output=label),
+         f"{FIRST}\n\nInput: {text(1)}\nOutput:"),
+        (TURNS, FIRST),
+        ([{"text": FIRST}], ""),
+    ],
+)  # fmt: skip
+def test_prompts_get_the_instruction_and_the_cue_that_they_lack(
+    rows: list[dict[str, str]], expected: str
+) -> None:
+    assert formed(rows) == expected
 
 
 def test_a_form_that_was_given_stays(labeled: Path) -> None:
