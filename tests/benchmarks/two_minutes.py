@@ -20,10 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_lorameta import Generation, Recipe, generate
 from hf_lorameta.engines.scoring import chat_rows, prompt_text
-from hf_lorameta.pipeline.session import Session
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.types import Row
 from tests.benchmarks.everyday import EVERYDAY
 from tests.benchmarks.peft_training import train_by_trainer
@@ -44,8 +46,8 @@ Result = dict[str, float]
 class TwoMinutes:
     """Scores by task and method, saved in a folder."""
 
-    def __init__(self, folder: Path, session: Session, rows: int) -> None:
-        self._folder, self._session, self._rows = folder, session, rows
+    def __init__(self, folder: Path, session: Session, model: LoadedModel, rows: int) -> None:
+        self._folder, self._session, self._model, self._rows = folder, session, model, rows
         folder.mkdir(parents=True, exist_ok=True)
 
     def result(self, task: str, method: str) -> Result:
@@ -75,7 +77,7 @@ class TwoMinutes:
             else:
                 made = generate(
                     train, self._session.bank, Recipe(), budget=method.partition(" ")[2],
-                    check=False, model=(evaluator.model, evaluator.tokenizer),
+                    check=False, model=self._model,
                 )  # fmt: skip
                 assert isinstance(made, Generation)
                 made.save_pretrained(adapter)
@@ -87,7 +89,7 @@ class TwoMinutes:
         longest = max(len(tokens.output) for tokens in evaluator.encode(rows))
         evaluator.max_new_tokens = longest + 2
         scores, _ = evaluator.evaluate(rows, adapter)
-        return {"score": scores.rouge_l if task in TEXTS else scores.exact_match}
+        return {"score": float((scores.rouge_l if task in TEXTS else scores.exact_match) or 0)}
 
 
 def table(results: dict[str, dict[str, Result]], methods: Sequence[str]) -> str:
@@ -126,8 +128,10 @@ def main() -> None:
     logging.disable(logging.WARNING)
     files = sorted(path.name.removesuffix(".train.jsonl") for path in PUBLIC.glob("*.train.jsonl"))
     results: dict[str, dict[str, Result]] = {}
-    with Session(base=options.base) as session:
-        benchmark = TwoMinutes(options.folder, session, options.rows)
+    base = locate(options.base or shared_data.BASE_MODEL)
+    model = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    with Session(base=options.base, model=model) as session:
+        benchmark = TwoMinutes(options.folder, session, model, options.rows)
         for task in options.tasks or (*files, *TEXTS):
             for method in options.methods:
                 found = benchmark.result(task, method)
