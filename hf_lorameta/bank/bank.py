@@ -6,7 +6,6 @@ when an adapter is planned, and weights when adapters are combined, one tensor a
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -217,14 +216,6 @@ class Bank:
     def private(self) -> bool:
         """Whether an adapter or a dataset of the bank is private, or an empty bank's base model."""
         return self.index.private_parts > 0 or bool(self.base and self.base.private)
-
-    @property
-    def layers_and_width(self) -> tuple[int, int]:
-        """Number of adapted layers of the base model, and their width; all if the bank is empty."""
-        if self.base:
-            return self.base.shape
-        layers = {n for module in self.layout for n in re.findall(r"\.(\d+)\.", module.name)}
-        return len(layers), min(module.in_features for module in self.layout)
 
     @property
     def end_token(self) -> int | None:

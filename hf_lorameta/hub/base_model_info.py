@@ -33,7 +33,6 @@ class BaseModelInfo(NamedTuple):
         license: that its card states.
         private: whether its repo is private, or it is in a folder, whose path its adapters name.
         config: content of its ``config.json``.
-        shape: number of layers, and their width.
         tokenizer: its ``tokenizer.json``.
         banks: those that others have published for it, which are used only if they are named.
     """
@@ -43,7 +42,6 @@ class BaseModelInfo(NamedTuple):
     license: str | None
     private: bool
     config: Mapping[str, Any]
-    shape: tuple[int, int]
     tokenizer: Path
     banks: tuple[ListedBank, ...] = ()
 
@@ -63,7 +61,7 @@ class BaseModelInfo(NamedTuple):
         repo = pinned_base(name, revision, hub)
         revision = repo.sha if repo else revision
         config = config_json(name, revision, hub.token)
-        shape = _checked_shape(name, config)
+        _require_trainable(name, config)
         tokenizer = _tokenizer(name, revision, hub)
         banks: tuple[ListedBank, ...] = ()
         if repo is not None:  # the Hub answers
@@ -75,14 +73,13 @@ class BaseModelInfo(NamedTuple):
             base_license(name, repo),
             repo.private if repo else path is not None,
             config,
-            shape,
             tokenizer,
             banks,
         )
 
 
-def _checked_shape(name: str, config: Mapping[str, Any]) -> tuple[int, int]:
-    """Return layers and width of a base model; refuse one that no adapter can be trained for."""
+def _require_trainable(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a base model that no adapter can be trained for."""
     text = config.get("text_config") or {}
     if quantization := config.get("quantization_config") or text.get("quantization_config"):
         method = sanitize(str(dict(quantization).get("quant_method", "method unknown")))
@@ -99,13 +96,11 @@ def _checked_shape(name: str, config: Mapping[str, Any]) -> tuple[int, int]:
             f"{name} is a {kind}, expected a causal language model such as LlamaForCausalLM",
             hint=_OTHER_BASE,
         )
-    shape = layers_and_width(config)
-    if shape is None:
+    if layers_and_width(config) is None:
         raise UsageError(
             f"config.json of {name} does not state num_hidden_layers and hidden_size",
             hint=_OTHER_BASE,
         )
-    return shape
 
 
 def _tokenizer(name: str, revision: str | None, hub: Hub) -> Path:

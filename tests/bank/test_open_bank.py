@@ -106,7 +106,7 @@ def test_a_bank_of_a_folder_is_found_by_any_path_of_it(
 
 def test_a_base_model_in_a_folder_is_described(tmp_path: Path) -> None:
     bank = of_folder(write_base(tmp_path / "base"))
-    assert (bank.layers_and_width, bank.end_token, bank.index.vocab_size) == ((3, 8), 2, 18)
+    assert (bank.end_token, bank.index.vocab_size) == (2, 18)
     assert (bank.index.base_revision, bank.index.base_license) == (None, None)
     assert bank.private, "adapters name the folder"
     assert str(tmp_path) not in bank.public_base
@@ -151,7 +151,6 @@ def test_a_base_model_on_the_hub_is_pinned(
 def test_smollm2_is_known_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     use_endpoint(monkeypatch, "http://127.0.0.1:9")
     bank, embedded = open_bank(NO_BANK, SMOLLM2), Bank.embedded()
-    assert bank.layers_and_width == embedded.layers_and_width == (30, 576)
     assert bank.index.base_license == embedded.index.base_license
     assert bank.index.vocab_size == embedded.index.vocab_size
     assert bank.end_token == embedded.end_token
