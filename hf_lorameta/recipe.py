@@ -230,9 +230,8 @@ class Recipe(MethodSettings):
         max_rows: read at most this many rows of the dataset; None reads all.
         fit: train the upper fifth of the layers on this many rows of the dataset, which needs the
             base model; None does not.
-        train: train on this many other rows, first the upper fifth of the layers (unless they were
-            fitted), then the upper half, then all, as long as those of the rows that are held out
-            gain, which needs the base model; None does not.
+        train: train the upper half of the layers and then all on this many other rows, as long as
+            those of them that are held out gain, which needs the base model; None does not.
         steps: take exactly so many steps in each stage of `fit` and `train`, numbers separated by
             commas, whatever the held-out rows say. The recipe of an adapter whose training a time
             limit or its user ended has them.
@@ -269,7 +268,7 @@ class Recipe(MethodSettings):
     steps: str | None = Field(
         default=None,
         pattern=r"^\d{1,6}(,\d{1,6})*$",
-        description="Take exactly so many steps in each stage of --fit and --train, e.g. 96,48,0, "
+        description="Take exactly so many steps in each stage of --fit and --train, e.g. 96,48, "
         "as the card of an adapter states that was made within a time limit.",
     )
     check: int | None = Field(

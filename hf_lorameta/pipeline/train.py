@@ -12,7 +12,7 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.training.further.settings import STAGES, Stage
+from hf_lorameta.training.further.settings import STAGES, UPPER_FIFTH, Stage
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def improve(
 ) -> Generation:
     """Train a finished adapter on rows, as far as rows that are held out gain and time is left.
 
-    On the rows to fit on, the upper fifth of the layers is trained. On the rows to train on, first
-    the upper fifth (unless it was fitted), then the upper half, then all layers. An interruption
-    (Ctrl-C) ends the training with the best state so far, if steps have helped.
+    On the rows to fit on, the upper fifth of the layers is trained; on the rows to train on, the
+    upper half and then all layers. An interruption (Ctrl-C) ends the training with the best state
+    so far, if steps have helped.
 
     Args:
         generation: the adapter. If its recipe has `steps`, these are taken instead, whatever the
@@ -52,8 +52,8 @@ def improve(
     """
     deadline, steps, taken = deadline or Deadline(), generation.plan.recipe.stage_steps, list[int]()
     for name, part, stages in (
-        ("fit", rows.fit, STAGES[:1]),
-        ("training", rows.train, STAGES[1:] if rows.fit else STAGES),
+        ("fit", rows.fit, (UPPER_FIFTH,)),
+        ("training", rows.train, STAGES),
     ):
         if part and not generation.plan.interrupted:
             left = None if steps is None else steps[len(taken) :]

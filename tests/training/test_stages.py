@@ -18,7 +18,11 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.scoring import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.training.further import stages  # noqa: E402
-from hf_lorameta.training.further.settings import ALL_LAYERS, STAGES  # noqa: E402
+from hf_lorameta.training.further.settings import (  # noqa: E402
+    ALL_LAYERS,
+    UPPER_FIFTH,
+    UPPER_HALF,
+)
 from hf_lorameta.training.further.stages import (  # noqa: E402
     Trained,
     batches,
@@ -30,7 +34,7 @@ from hf_lorameta.training.target_layers import with_all_projections  # noqa: E40
 
 ROWS = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
 DIVIDED = divide(ROWS, seed=0)
-LAYERS = 5
+LAYERS, STAGES = 5, (UPPER_FIFTH, UPPER_HALF, ALL_LAYERS)
 pytestmark = pytest.mark.usefixtures("one_thread")
 Show = Callable[[str, int, int], None]
 
@@ -65,6 +69,7 @@ def train(base: Path, **options: Any) -> Trained:
     """Train a small random adapter, in float64."""
     model = load(base)
     before, layers = model.config._attn_implementation, list(model.model.layers)
+    options = {"stages": STAGES, **options}
     result = train_in_stages(model, *start_of(model), DIVIDED, 4, 0, **options)
     assert model.config._attn_implementation == before
     assert list(model.model.layers) == layers

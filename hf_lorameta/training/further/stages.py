@@ -1,4 +1,4 @@
-"""Train a finished adapter on rows of its dataset, in stages: first few layers, then more of them.
+"""Train a finished adapter on rows of its dataset, in stages: the upper layers, then more of them.
 
 Rows that are held out decide which state is kept, by their right answers and by the probability of
 their outputs. Their loss does not count: a training goes on to raise the share of right answers
