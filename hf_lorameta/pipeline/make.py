@@ -31,6 +31,8 @@ from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
 logger = logging.getLogger(__name__)
 
 _MIN_SCALE = 1 / 8
+_TRAINING_SHARE = 0.8
+"""Of a time limit; the rest is for the check."""
 
 
 def make_adapter(
@@ -43,8 +45,9 @@ def make_adapter(
         rows: drawn for it; None are none. Rows to check on that the recipe does not ask for only
             make a report.
         session: runs the base model if it is needed; None makes one.
-        seconds: wall-clock time to train in, from when the base model is loaded; without, the
-            adapter is fitted and trained as the recipe says.
+        seconds: wall-clock time for loading the base model and training, once it is on this
+            machine. If there are rows to check on, a fifth of it is left for them; a check that
+            takes longer is not cut short. 0 fits and trains as the recipe says.
 
     Raises:
         RecipeError: the combiner ``factors`` with differing ranks or another rank than the bank's.
@@ -67,8 +70,10 @@ def make_adapter(
         plan = replace(plan, recipe=recipe)
     generation = _combine(plan, progress)
     if rows.fit or rows.train:
-        evaluator, deadline = session.evaluator, Deadline(seconds or None)
-        generation = improve(generation, rows, evaluator, deadline, progress)
+        if seconds and not session.has_model:
+            session.base_folder  # noqa: B018 - a download does not count
+        deadline = Deadline(seconds * (_TRAINING_SHARE if rows.check else 1) or None)
+        generation = improve(generation, rows, session.evaluator, deadline, progress)
     if not generation.pairs:
         raise AdapterError(
             "no training step helped on held-out rows, and there is no bank to make an adapter of",

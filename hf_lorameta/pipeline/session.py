@@ -128,9 +128,18 @@ class Session:
         require_eval()
         if self._model is not None:
             return self._closing.enter_context(TorchEvaluator.of_model(*self._model))
+        return TorchEvaluator.from_folder(self.base_folder)
+
+    @cached_property
+    def base_folder(self) -> Path:
+        """The folder of the bank's base model, which is fetched if it is not on this machine.
+
+        Raises:
+            HubError: the base model is missing, or cannot be fetched.
+        """
         index = self.bank.index
         try:
-            folder = locate(index.base_model, index.base_revision, self._token)
+            return locate(index.base_model, index.base_revision, self._token)
         except HubError as error:
             if index.number:  # the bank is for the model of this name, not for one in a folder
                 error.advice = tuple(part for part in error.advice if part != LOCAL_HINT)
@@ -138,7 +147,6 @@ class Session:
                     f"fetch it where the Hub answers: hf download {shell_word(index.base_model)}"
                 )
             raise
-        return TorchEvaluator.from_folder(folder)
 
     @cached_property
     def chat_template(self) -> str:
