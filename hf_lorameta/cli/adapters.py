@@ -133,8 +133,8 @@ def push(
     on: Annotated[
         Literal["jobs"] | None,
         typer.Option(
-            help="jobs: run on Hugging Face Jobs; the dataset has to be on the Hub. With --dry-run, "
-            "only show the price."
+            help="jobs: run on Hugging Face Jobs; the dataset has to be on the Hub. With "
+            "--dry-run, only show the price."
         ),
     ] = None,
     flavor: FlavorOption = "cpu-upgrade",

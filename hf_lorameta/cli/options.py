@@ -159,8 +159,8 @@ class Request:
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time to load the base model and train on your rows, e.g. 30s or 10m; a fifth of it "
-            "is left for counting right answers. 0: only combine adapters. Default: 2m if the base "
+            help="Time to load the base model and train on your rows, e.g. 30s or 10m; a fifth is "
+            "left for counting right answers. 0: only combine adapters. Default: 2m if the base "
             "model is on this machine (extra: eval).",
             show_default=False,
         ),

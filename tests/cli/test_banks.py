@@ -413,7 +413,7 @@ def test_a_general_adapter_alone_is_fetched_and_used(
 ) -> None:
     base, repo = "Qwen/Qwen2.5-Coder-0.5B-Instruct", f"{user.name}/small"
     cli("bank", "push", EMBEDDED[base], repo, "--public", token=user.token)
-    cli("generate", "--dataset", data, "--bank", repo, "-o", tmp_path / "adapter", "--no-fit")
+    cli("generate", "--dataset", data, "--bank", repo, "-o", tmp_path / "adapter", "--budget", 0)
     report = cli("inspect", tmp_path / "adapter").out
     assert "general coefficient" in report
     assert "distance" not in report

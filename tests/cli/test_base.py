@@ -50,7 +50,7 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     repo = f"{user.name}/labels-tiny-base-lorameta"
     assert (done.json["repo_id"], done.json["private"]) == (repo, False)
     assert f"Bank: none, only {hub_base}" in done.err
-    assert "Trained on 16 rows" in done.err
+    assert "Trained on 12 rows" in done.err
     assert "Combined" not in done.err
     assert cli("inspect", repo, "--json").json["provenance"]["bank"] is None
     config = json.loads(cli.hub.read(repo, "adapter_config.json"))
@@ -62,7 +62,7 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     assert (data["base_model"], data["datasets"]) == (hub_base, [dataset])
     assert data["license"] == "apache-2.0"
     assert "arxiv:2507.01806" not in data["tags"]
-    assert "**Trained on 16 rows of the dataset.** It starts from the base model" in card
+    assert "**Trained on 12 rows of the dataset.** It starts from the base model" in card
     command = card.split("How to reproduce it")[1]
     named = f"    --base {hub_base} \\\n    --bank none \\\n    --base-revision {sha} \\\n"
     assert named in command

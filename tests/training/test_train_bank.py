@@ -346,7 +346,7 @@ def test_a_bank_of_the_general_adapter_is_trained_published_and_extended(
     planned = cli("plan", "--dataset", new, "--bank", "bank")
     assert "general adapter of the bank: 100.0%\n" in planned.out
     assert "a general adapter for" in planned.err
-    cli("generate", "--dataset", new, "--bank", "bank", "-o", "adapter", "--no-fit")
+    cli("generate", "--dataset", new, "--bank", "bank", "-o", "adapter", "--budget", 0)
     assert (tmp_path / "adapter" / WEIGHTS_FILE).exists()
     cli("bank", "push", "bank", f"{user.name}/lone", "--private", token=user.token)
     cli("plan", "--dataset", new, "--bank", f"{user.name}/lone", token=user.token)
