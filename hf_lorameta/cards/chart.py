@@ -1,14 +1,14 @@
 """The chart of an adapter folder: its largest coefficients as bars.
 
-Like the card, it is a pure function of `hf_lorameta.cards.card_data.CardData`: the same data give
-the same bytes.
+The same adapters give the same bytes.
 """
 
 import textwrap
 import unicodedata
+from collections.abc import Sequence
 from html import escape
 
-from hf_lorameta.cards.card_data import CardData, WeightedAdapter
+from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.markdown import clean, number
 from hf_lorameta.method.metrics import METRICS
 
@@ -19,17 +19,20 @@ _LABEL_END, _BAR_START, _BAR_WIDTH, _DISTANCE_END = 316, 330, 270, 736
 _LABEL_CELLS, _SUBTITLE_CELLS, _SUBTITLE_ROW = 40, 100, 17
 
 
-def render_chart(card: CardData) -> str:
-    """Return the largest coefficients as a bar chart, a self-contained SVG with a description.
+def render_chart(neighbors: Sequence[WeightedAdapter], metric: str) -> str:
+    """Return a bar chart of the largest coefficients: a self-contained SVG with a description.
 
     It has its own background, so that it looks the same on light and dark pages.
+
+    Args:
+        neighbors: the adapters that were combined, by descending coefficient.
+        metric: name of the metric that their distances were computed with.
     """
-    bars, rest = card.neighbors[:BARS], card.neighbors[BARS:]
+    bars, rest = neighbors[:BARS], neighbors[BARS:]
     count = "The coefficient"
-    if len(card.neighbors) > 1:
-        count = f"{len(bars)} of {len(card.neighbors)} coefficients"
-    metric = METRICS[card.recipe.metric].title
-    subtitle = textwrap.wrap(f"{count} · distance: {metric}", _SUBTITLE_CELLS)
+    if len(neighbors) > 1:
+        count = f"{len(bars)} of {len(neighbors)} coefficients"
+    subtitle = textwrap.wrap(f"{count} · distance: {METRICS[metric].title}", _SUBTITLE_CELLS)
     subtitles = "\n".join(
         f'<text x="24" y="{55 + _SUBTITLE_ROW * i}" class="soft">{_xml(line)}</text>'
         for i, line in enumerate(subtitle)

@@ -1,8 +1,8 @@
 """The model card of an adapter: its metadata and the values for its template.
 
-That of a generated adapter is a pure function of `hf_lorameta.cards.card_data.CardData`, without
-network or clock: the same data give the same bytes. It holds no text of the dataset besides one row
-of a public one, no local path, and no name of a private dataset.
+Rendering uses neither the network nor the clock: the same values give the same bytes. The card
+contains no text of the dataset except one row of a public one, no local path, and no name of a
+private dataset.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_lorameta.bank.index import EMBEDDED_BANK, FAR_RATIO, NO_BANK
-from hf_lorameta.cards.card_data import CardData
+from hf_lorameta.cards.card_data import WeightedAdapter, public_id
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render
@@ -38,34 +38,66 @@ _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's ``--max-lora-rank`` from its default on."""
 
 
-def render_card(card: CardData, repo_id: str | None) -> str:
-    """Render the README.md of an adapter; `repo_id` is None for a local folder."""
-    source_datasets = _source_datasets(card)
-    shown = len(card.neighbors) if card.routing else TABLE_ROWS
+def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
+    """Render the README.md of a generated adapter or of a mixture.
+
+    Args:
+        card: its values, as `hf_lorameta.pipeline.plan.Plan.card_values` returns them.
+        repo_id: None for a local folder.
+    """
+    neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]
+    routing, base_license, example = card["routing"], card["base_license"], card["example"]
+    public_dataset = public_id(dataset)
+    trainings = [training for training in (card["fit"], card["training"]) if training]
+    fitted_rows = sum(training.rows for training in trainings if training.steps)
+    published = (n.dataset for n in neighbors if card["bank_published"] and is_hub_id(n.dataset))
+    source_datasets = list(dict.fromkeys(published))[:MAX_DATASETS]
+    datasets = [public_dataset] if fitted_rows and public_dataset else []
+    tags = ["lora", "hf-lorameta", *(["arxiv:2507.01806"] if neighbors else [])]
+    tags += ["mixture", "arxiv:2405.11157"] if routing else []
+    # the general adapter is a part of each other one, so it counts whatever its own coefficient
+    licenses = [*(n.license for n in neighbors), *card["general_licenses"]]
+    nearest = min(neighbors, key=lambda n: n.distance, default=None)
+    shown = len(neighbors) if routing else TABLE_ROWS
+    derived = {
+        "has_bank": card["bank_id"] != NO_BANK,
+        "public_dataset": public_dataset,
+        "fitted": bool(card["fit"] and card["fit"].steps),
+        "trained": bool(card["training"] and card["training"].steps),
+        "trainings": trainings,
+        "fitted_rows": fitted_rows,
+        "nearest": nearest,
+    }
     return _render(
-        "mixture_card.md.j2" if card.routing else "model_card.md.j2",
-        "Mixture of LoRA adapters" if card.routing else "LoRA adapter",
+        "mixture_card.md.j2" if routing else "model_card.md.j2",
+        "Mixture of LoRA adapters" if routing else "LoRA adapter",
         repo_id,
-        lambda repo: _metadata(card, source_datasets, repo),
-        card=card,
-        base={"id": card.base_model, "revision": card.base_revision},
-        base_license=card.base_license,
-        gguf=card.gguf,
+        lambda repo: adapter_metadata(
+            card["base_model"],
+            [base_license, *licenses],
+            tags,
+            list(dict.fromkeys([*datasets, *source_datasets])),
+            repo,
+        ),
+        card={**card, **derived},
+        base={"id": card["base_model"], "revision": card["base_revision"]},
+        base_license=base_license,
+        gguf=card["gguf"],
         vllm_command=_vllm_command(card, repo_id),
         chart_file=CHART_FILE,
-        relative_distance=_relative_distance(card) if card.neighbors else None,
+        relative_distance=_relative_distance(nearest, card["nearest_in_bank"]),
         far_ratio=FAR_RATIO,
-        listed=card.neighbors[:shown],
-        unlisted=card.neighbors[shown:],
+        listed=neighbors[:shown],
+        unlisted=neighbors[shown:],
         source_datasets=source_datasets,
-        metric=METRICS[card.recipe.metric].title,
-        coefficient_rule=COEFFICIENT_RULES[card.recipe.coefficients].title,
-        combiner=COMBINERS[card.recipe.combine].title,
-        licenses=Counter(card.source_licenses).most_common(),
-        unknown_license=not all((card.base_license, *card.source_licenses)),
+        metric=METRICS[recipe.metric].title,
+        coefficient_rule=COEFFICIENT_RULES[recipe.coefficients].title,
+        combiner=COMBINERS[recipe.combine].title,
+        licenses=Counter(licenses).most_common(),
+        unknown_license=not all((base_license, *licenses)),
         reproduce_command=_reproduce_lines(card),
-        prompt_code=Markdown(prompt_code(card.dataset.columns)),
-        example=example_code(card.example) if card.example and card.public_dataset else None,
+        prompt_code=Markdown(prompt_code(dataset.columns)),
+        example=example_code(example) if example and public_dataset else None,
     )
 
 
@@ -94,24 +126,6 @@ def _render(
 def _folder(repo_id: str | None) -> str:
     """Return the name of the folder that commands assume the adapter is in."""
     return clean(repo_id or "").rpartition("/")[2] or "my-adapter"
-
-
-def _metadata(card: CardData, source_datasets: list[str], repo_id: str | None) -> ModelCardData:
-    """Return the metadata; ``datasets`` are those that weights or coefficients were fitted on."""
-    own = [card.public_dataset] if card.fitted_rows and card.public_dataset else []
-    method = ("arxiv:2507.01806",) if card.neighbors else ()
-    return adapter_metadata(
-        card.base_model,
-        [card.base_license, *card.source_licenses],
-        (
-            "lora",
-            "hf-lorameta",
-            *method,
-            *(("mixture", "arxiv:2405.11157") if card.routing else ()),
-        ),
-        list(dict.fromkeys([*own, *source_datasets])),
-        repo_id,
-    )
 
 
 def render_merge_card(
@@ -183,35 +197,27 @@ def adapter_metadata(
     )
 
 
-def _source_datasets(card: CardData) -> list[str]:
-    """Return the Hub ids of the datasets of the adapters used, largest coefficients first."""
-    if not card.bank_published:
-        return []
-    ids = dict.fromkeys(n.dataset for n in card.neighbors if is_hub_id(n.dataset))
-    return list(ids)[:MAX_DATASETS]
-
-
-def _relative_distance(card: CardData) -> float | None:
-    """Return the distance to the nearest dataset as a multiple of the bank's median one."""
-    median = card.nearest_in_bank
-    return card.nearest.distance / median if math.isfinite(median) and median > 0 else None
+def _relative_distance(nearest: WeightedAdapter | None, typical: float) -> float | None:
+    """Return the distance to the nearest dataset as a multiple of the bank's typical one."""
+    return nearest.distance / typical if nearest and math.isfinite(typical) and typical else None
 
 
 # --- code and commands --------------------------------------------------------------------------
 
 
-def _vllm_command(card: CardData, repo_id: str | None) -> Markdown:
+def _vllm_command(card: Mapping[str, Any], repo_id: str | None) -> Markdown:
     """Return a command line that serves the base model.
 
     It resolves the adapter on the Hub, or loads those of a mixture from a folder.
     """
-    arguments = ["vllm", "serve", card.base_model, "--enable-lora"]
-    if card.base_revision:
-        arguments += ["--revision", card.base_revision]
-    if card.rank > _VLLM_RANKS[0]:
-        arguments += ["--max-lora-rank", str(min(r for r in _VLLM_RANKS if r >= card.rank))]
-    if card.routing:
-        paths = card.routing.paths
+    rank = card["rank"]
+    arguments = ["vllm", "serve", card["base_model"], "--enable-lora"]
+    if card["base_revision"]:
+        arguments += ["--revision", card["base_revision"]]
+    if rank > _VLLM_RANKS[0]:
+        arguments += ["--max-lora-rank", str(min(r for r in _VLLM_RANKS if r >= rank))]
+    if card["routing"]:
+        paths = card["routing"].paths
         folder = _folder(repo_id)
         modules = [f"{path.rpartition('/')[2]}={folder}/{path}" for path in paths]
         arguments += ["--max-loras", str(len(paths)), "--lora-modules", *modules]
@@ -221,17 +227,17 @@ def _vllm_command(card: CardData, repo_id: str | None) -> Markdown:
     return Markdown(" ".join([*variables, repos, shell(*arguments)]))
 
 
-def reproduce_command(card: CardData) -> list[str]:
+def reproduce_command(card: Mapping[str, Any]) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
     It gives the same weights. Default settings and the embedded bank are left out. ``DATASET`` and
     ``BANK`` stand for those without a public name.
     """
-    dataset, recipe = card.dataset, card.recipe
-    if card.public_dataset is None:
+    dataset, bank, recipe = card["dataset"], card["bank_id"], card["recipe"]
+    if public_id(dataset) is None:
         dataset = replace(dataset, id=None)
-    revision = card.bank_revision if card.has_bank else card.base_revision
-    options = generation_options(dataset, card.bank_id, recipe, revision, card.base_model)
+    revision = card["base_revision" if bank == NO_BANK else "bank_revision"]
+    options = generation_options(dataset, bank, recipe, revision, card["base_model"])
     command = ["hf-lorameta", "generate", *option_words(options | {"output": "my-adapter"})]
     return command if recipe.trains else [*command, "--budget", "0"]
 
@@ -271,7 +277,7 @@ def generation_options(
     }
 
 
-def _reproduce_lines(card: CardData) -> Markdown:
+def _reproduce_lines(card: Mapping[str, Any]) -> Markdown:
     command = reproduce_command(card)
     lines = [shell(*command[i : i + 2]) for i in range(0, len(command), 2)]
     return Markdown(" \\\n    ".join(lines))

@@ -26,11 +26,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
-from hf_lorameta.pipeline.adapter_folder import (
-    RECIPE_FILE,
-    generated_parts,
-    holds_proposed_instruction,
-)
+from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.named_adapters import common_layout, open_named
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
@@ -139,27 +135,6 @@ class Merge(SavableAdapter):
     def rank(self) -> int:
         """Rank of every module."""
         return int(self.provenance["rank"])
-
-    @property
-    def base_model(self) -> str:
-        """Hub id of the base model."""
-        return str(self.provenance["base_model"]["id"])
-
-    @property
-    def base_revision(self) -> str | None:
-        """Commit of the base model, if all adapters state the same."""
-        revision: str | None = self.provenance["base_model"]["revision"]
-        return revision
-
-    @property
-    def private(self) -> bool:
-        """Whether an adapter is private or local, so that the result is private by default."""
-        return bool(self.provenance["private"])
-
-    @property
-    def proposed_instruction(self) -> bool:
-        """Whether a part of the merge has an instruction made from rows that are not public."""
-        return holds_proposed_instruction(generated_parts(self.provenance))
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         dtype = self.provenance["merge"]["dtype"]

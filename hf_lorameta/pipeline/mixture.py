@@ -8,25 +8,22 @@ alone. All are multiplied by the plan's `scale`, as its coefficients are.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.index import IndexEntry
-from hf_lorameta.cards.card_data import CardData, Routing
+from hf_lorameta.cards.card_data import Routing
 from hf_lorameta.errors import BankError, Option, UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import target_modules
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.merging import exact
-from hf_lorameta.pipeline.adapter_folder import (
-    EXPERTS,
-    SHARED,
-    Export,
-)
+from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED, Export
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.resolve import no_export_of_mixture
 from hf_lorameta.pipeline.save import PlannedAdapter
@@ -95,6 +92,17 @@ class Mixture(PlannedAdapter):
         """Rank of all adapters: the recipe's, else the smallest at which nothing is lost."""
         return self.plan.recipe.rank or max(entry.rank for entry in self.entries)
 
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """Content of ``recipe.json``."""
+        part = {"rank": self.rank, "general_coefficient": self._general}
+        return self.plan.provenance() | part
+
+    @property
+    def _general(self) -> float | None:
+        """Coefficient of the general adapter, which is a part of each adapter; None without one."""
+        return None if self.plan.bank.index.general is None else self.plan.scale
+
     def _export_config(self, export: Export | None, token: Token) -> None:
         if export is not None:
             raise no_export_of_mixture()
@@ -125,19 +133,14 @@ class Mixture(PlannedAdapter):
             A, B = prior
             pair = exact([A], [B], [plan.output_strength or 0.0], [1.0], len(A))
             self._write_adapter(folder / SHARED, plan.layout[-1:], [pair])
-        card = self._card_data(shared=prior is not None)
-        provenance = plan.provenance() | {"rank": self.rank, "general_coefficient": card.general}
-        return self._text_files(provenance, card, repo_id)
+        paths = tuple(f"{EXPERTS}/{entry.name}" for entry in self.entries)
+        card = plan.card_values(self.rank) | {
+            "neighbors": tuple(n for n in plan.neighbors() if n.coefficient > 0),
+            "general": self._general,
+            "routing": Routing(paths, min(ROUTED, len(paths)), SHARED if prior else None),
+        }
+        return self._text_files(card, repo_id)
 
     def _write_adapter(self, folder: Path, layout: Layout, pairs: list[FactorPair]) -> None:
         folder.mkdir(parents=True)
         self._write_weights(folder, layout, self.plan.recipe.dtype, len(pairs[0][0]), pairs)
-
-    def _card_data(self, shared: bool) -> CardData:
-        """Return the card's data; the general adapter is a part of each adapter."""
-        general = None if self.plan.bank.index.general is None else self.plan.scale
-        paths = tuple(f"{EXPERTS}/{entry.name}" for entry in self.entries)
-        routing = Routing(paths, min(ROUTED, len(paths)), SHARED if shared else None)
-        data = self.plan.card_data(self.rank)
-        members = tuple(n for n in data.neighbors if n.coefficient > 0)
-        return replace(data, neighbors=members, general=general, routing=routing)

@@ -3,11 +3,14 @@
 No adapter weights are read.
 """
 
+import math
+from dataclasses import asdict
+from html import escape
 from typing import Any
 
+from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.cards.card_data import CardData
-from hf_lorameta.pipeline import presentation
+from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.pipeline.read import Reading
@@ -15,10 +18,11 @@ from hf_lorameta.pipeline.remarks import remarks_on
 from hf_lorameta.pipeline.resolve import require_compatible
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
+from hf_lorameta.tables import coefficient_table, plural
 
 
 class Plan(PlanData):
-    """A plan that can be printed, shown in a notebook and saved; its values are `PlanData`'s.
+    """A plan as text, as HTML for a notebook, and as JSON; see `PlanData` for its values.
 
     Example:
         >>> import hf_lorameta
@@ -40,22 +44,125 @@ class Plan(PlanData):
 
     def __str__(self) -> str:
         """All figures, with a table of the adapters, as ``hf-lorameta plan`` prints them."""
-        return presentation.as_text(self)
+        read, index, neighbors = self.profile.rows_read, self.bank.index, self.neighbors()
+        if not index.number:
+            return f"{read}; no bank: the adapter starts from {index.base_model} alone"
+        lines = [read]
+        if neighbors:
+            rows = [
+                [n.label, f"{n.distance:.4g}", f"{n.coefficient:.1%}", n.license or "unknown"]
+                for n in neighbors
+            ]
+            head = ["bank dataset", "distance", "coefficient", "license"]
+            typical = self.nearest_in_bank
+            lines = [
+                coefficient_table(head, rows, [n.coefficient for n in neighbors]),
+                "",
+                f"{read}; {plural(len(neighbors), 'adapter')}, effective number "
+                f"{self.effective_number:.1f}; nearest bank dataset at distance "
+                f"{self.distances.min():.4g}, typical within the bank: "
+                f"{'unknown' if math.isnan(typical) else f'{typical:.4g}'}",
+            ]
+        if self.general_coefficient is not None:
+            besides = ", in addition to its part in each adapter" if neighbors else ""
+            lines.append(f"general adapter of the bank: {self.general_coefficient:.1%}{besides}")
+        if self.output_strength is not None:
+            strength = f"{self.output_strength:.2g}"
+            lines.append(f"output prior, from the dataset's output tokens: {strength}")
+        if self.scale != 1:
+            length = f"{self.profile.output_length:.0f} tokens are longer than the bank's"
+            why = "" if self.recipe.scale else f": outputs of {length}"
+            lines.append(f"all coefficients are scaled by {self.scale:.2f}{why}")
+        return "\n".join([*lines, self.remarks[-1].text])
 
     def _repr_html_(self) -> str:
-        return presentation.as_html(self)
+        rows = "".join(
+            f"<tr><td>{escape(n.label)}</td><td>{n.distance:.4g}</td>"
+            f"<td>{n.coefficient:.1%}</td><td>{escape(n.license or 'unknown')}</td></tr>"
+            for n in self.neighbors()
+        )
+        *others, verdict = self.remarks
+        warnings = "".join(f"<li>{escape(str(r))}</li>" for r in others if r.level == "warning")
+        head = "<tr><th>dataset</th><th>distance</th><th>coefficient</th><th>license</th></tr>"
+        texts = f"<p>{escape(repr(self))}</p><p>{escape(verdict.text)}</p>"
+        return f"{texts}<table>{head}{rows}</table><ul>{warnings}</ul>"
 
-    def card_data(self, rank: int) -> CardData:
-        """Return the data of the model card."""
-        return presentation.card_data(self, rank)
+    def card_values(self, rank: int) -> dict[str, Any]:
+        """Return what the model card states, by the names that its template uses."""
+        index = self.bank.index
+        general = tuple(task.license for task in index.general.tasks) if index.general else ()
+        return {
+            "base_model": self.bank.public_base,
+            "base_revision": index.base_revision,
+            "base_license": index.base_license,
+            "dataset": self.dataset,
+            "rows": self.profile.rows,
+            "tokens": self.profile.input.total + self.profile.output.total,
+            "bank_id": self.bank.id,
+            "bank_revision": self.bank.revision,
+            "bank_size": len(self.bank),
+            "bank_published": index.published,
+            "neighbors": self.neighbors(),
+            "effective_number": self.effective_number,
+            "nearest_in_bank": self.nearest_in_bank,
+            "rank": rank,
+            "remarks": self.remarks,
+            "recipe": self.recipe,
+            "fit": self.fit,
+            "training": self.training,
+            "check": self.check,
+            "library_version": __version__,
+            "general": self.general_coefficient,
+            "general_licenses": general,
+            "output_prior": self.output_strength,
+            "scale": self.scale,
+            "example": self.example,
+            "routing": None,
+            "gguf": False,
+        }
 
     def provenance(self) -> dict[str, Any]:
         """Return the content of ``recipe.json``, without a private dataset's name."""
-        return presentation.provenance(self)
+        index, data = self.bank.index, self.dataset
+        return {
+            "schema_version": 1,
+            "library": f"hf-lorameta {__version__}",
+            "private": self.private,
+            "recipe": self.recipe.model_dump(),
+            "base_model": {"id": index.base_model, "revision": index.base_revision},
+            "bank": self.bank.reference,
+            "dataset": {
+                "id": None if data.private else data.id,
+                "private": data.private,
+                "proposed_instruction": data.proposed,
+                "revision": None if data.private else data.revision,
+                "config": None if data.private else data.config,
+                "split": data.split,
+                "columns": data.columns.model_dump(exclude_none=True),
+                "rows": self.profile.rows,
+                "tokens": self.profile.input.total + self.profile.output.total,
+            },
+            "general_coefficient": self.general_coefficient,
+            "output_prior": self.output_strength,
+            "scale": self.scale,
+            "effective_number": self.effective_number,
+            "remarks": [r.to_dict() for r in self.remarks if r.level != "note"],
+            "fit": _values(self.fit),
+            "training": _values(self.training),
+            "check": _values(self.check),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``plan --json`` prints it."""
-        return presentation.as_json(self)
+        data, typical, content = self.dataset, self.nearest_in_bank, self.provenance()
+        name = {"id": data.id, "revision": data.revision, "config": data.config}
+        read = {"ended_early": self.profile.ended_early, "total_rows": self.profile.total}
+        return content | {
+            "dataset": content["dataset"] | name | read,
+            "remarks": [remark.to_dict() for remark in self.remarks],
+            "nearest_in_bank": None if math.isnan(typical) else typical,  # JSON has no NaN
+            "neighbors": [neighbor.to_dict() for neighbor in self.neighbors()],
+        }
 
     def with_recipe(self, recipe: Recipe) -> "Plan":
         """Plan again with other settings, without reading the dataset again.
@@ -87,3 +194,12 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
         bank, reading.dataset, reading.recipe, reading.profile, distances, coefficients,
         output_counts=reading.output_counts, example=reading.example,
     )  # fmt: skip
+
+
+def _values(result: Training | Check | None) -> dict[str, Any] | None:
+    """Return a result as JSON values: None for a loss that is not finite."""
+
+    def finite(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: finite(value) for name, value in asdict(result).items()} if result else None

@@ -3,11 +3,11 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
@@ -21,6 +21,8 @@ from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
     Export,
+    generated_parts,
+    holds_proposed_instruction,
     new_folder,
     read_adapter,
     require_free_target,
@@ -37,27 +39,34 @@ from hf_lorameta.types import FactorPair
 
 
 class SavableAdapter(ABC):
-    """Base class of adapters that can be saved to a folder and published."""
+    """Base class of adapters that can be saved to a folder and published.
+
+    Attributes:
+        provenance: content of ``recipe.json``.
+    """
+
+    provenance: Mapping[str, Any]
 
     @property
-    @abstractmethod
     def base_model(self) -> str:
         """Hub id of the base model."""
+        return str(self.provenance["base_model"]["id"])
 
     @property
-    @abstractmethod
     def base_revision(self) -> str | None:
-        """Commit of the base model, if it is known."""
+        """Commit of the base model; None if it is unknown, or merged adapters state several."""
+        revision: str | None = self.provenance["base_model"]["revision"]
+        return revision
 
     @property
-    @abstractmethod
     def private(self) -> bool:
         """Whether a source of the adapter is private, so that its repo is private by default."""
+        return bool(self.provenance["private"])
 
     @property
     def proposed_instruction(self) -> bool:
-        """Whether its files hold an instruction that was made from rows that are not public."""
-        return False
+        """Whether its files contain an instruction derived from rows that are not public."""
+        return holds_proposed_instruction(generated_parts(self.provenance))
 
     @abstractmethod
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
@@ -175,37 +184,17 @@ class PlannedAdapter(SavableAdapter):
 
     plan: Plan
 
-    @property
-    def base_model(self) -> str:
-        """Hub id of the base model."""
-        return self.plan.bank.index.base_model
-
-    @property
-    def base_revision(self) -> str | None:
-        """Commit of the base model, if it is known."""
-        return self.plan.bank.index.base_revision
-
-    @property
-    def private(self) -> bool:
-        """Whether the dataset or a part of the bank is private."""
-        return self.plan.private
-
-    @property
-    def proposed_instruction(self) -> bool:
-        """Whether an instruction was made from the plan's dataset, and that is not public."""
-        return self.plan.dataset.proposed
-
-    def _text_files(
-        self, provenance: Mapping[str, Any], card: CardData, repo_id: str | None
-    ) -> dict[str, str]:
-        """Return recipe, coefficients, card and chart."""
-        rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in card.neighbors]
+    def _text_files(self, card: Mapping[str, Any], repo_id: str | None) -> dict[str, str]:
+        """Return recipe, coefficients, card and chart by their file names."""
+        neighbors = card["neighbors"]
+        rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in neighbors]
         files = {
-            RECIPE_FILE: as_json(provenance) + "\n",
+            RECIPE_FILE: as_json(self.provenance) + "\n",
             COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
             CARD_FILE: render_card(card, repo_id),
         }
-        return files | ({CHART_FILE: render_chart(card)} if card.neighbors else {})
+        chart = {CHART_FILE: render_chart(neighbors, card["recipe"].metric)} if neighbors else {}
+        return files | chart
 
 
 # --- a generated adapter --------------------------------------------------------------------------
@@ -229,10 +218,15 @@ class Generation(PlannedAdapter):
     pairs: tuple[FactorPair, ...]
     seconds: float
 
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """Content of ``recipe.json``."""
+        return self.plan.provenance() | {"rank": self.rank}
+
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
-        count = len(self.plan.neighbors())
-        source = f"of {count} adapters of {bank.id}" if count else f"from {self.base_model} alone"
+        count, alone = len(self.plan.neighbors()), f"from {bank.index.base_model} alone"
+        source = f"of {count} adapters of {bank.id}" if count else alone
         verdict = f". {self.plan.verdict.text}" if self.plan.check else ""
         return f"Generation(rank {self.rank} for {name}, {source}){verdict}"
 
@@ -251,8 +245,7 @@ class Generation(PlannedAdapter):
             repo_id: the repo that the adapter will be published to, for the card.
             exported: whether the folder has the adapter as GGUF as well.
         """
-        card = replace(self.plan.card_data(self.rank), gguf=exported)
-        return self._text_files(self.plan.provenance() | {"rank": self.rank}, card, repo_id)
+        return self._text_files(self.plan.card_values(self.rank) | {"gguf": exported}, repo_id)
 
 
 # --- JSON ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A run's data for tests of the card, and readers of rendered cards."""
+"""Values of a card for tests, and readers of rendered cards."""
 
 import re
 from dataclasses import replace
@@ -6,7 +6,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from hf_lorameta.cards.card_data import CardData, WeightedAdapter
+from hf_lorameta.cards.card_data import WeightedAdapter
+from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.results import RightAnswers
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
@@ -40,28 +41,38 @@ QUESTIONS = DatasetInfo(
     private=False,
     license="cc-by-4.0",
 )
-PLAIN = CardData(
-    base_model="org/base-7b",
-    base_revision="b" * 40,
-    base_license="apache-2.0",
-    dataset=QUESTIONS,
-    rows=1234,
-    tokens=56789,
-    bank_id="org/bank",
-    bank_revision="e" * 40,
-    bank_size=3,
-    bank_published=True,
-    neighbors=(neighbor(0, 0.6), neighbor(1, 0.3), neighbor(2, 0.1)),
-    effective_number=2.17,
-    nearest_in_bank=0.08,
-    rank=16,
-    remarks=(
+PLAIN: dict[str, Any] = {
+    "base_model": "org/base-7b",
+    "base_revision": "b" * 40,
+    "base_license": "apache-2.0",
+    "dataset": QUESTIONS,
+    "rows": 1234,
+    "tokens": 56789,
+    "bank_id": "org/bank",
+    "bank_revision": "e" * 40,
+    "bank_size": 3,
+    "bank_published": True,
+    "neighbors": (neighbor(0, 0.6), neighbor(1, 0.3), neighbor(2, 0.1)),
+    "effective_number": 2.17,
+    "nearest_in_bank": 0.08,
+    "rank": 16,
+    "remarks": (
         Remark("warning", "the dataset has 12 rows_only [see] <docs>"),
         verdict_on(None),
     ),
-    recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),
-    library_version="0.1.0",
-)
+    "recipe": Recipe(metric="kl", coefficients="normalized", temperature=0.5),
+    "library_version": "0.1.0",
+    "fit": None,
+    "training": None,
+    "check": None,
+    "general": None,
+    "general_licenses": (),
+    "output_prior": None,
+    "scale": 1.0,
+    "example": None,
+    "routing": None,
+    "gguf": False,
+}
 
 
 def metadata(text: str) -> ModelCardData:
@@ -77,23 +88,20 @@ def metadata_fields(text: str) -> dict[str, Any]:
     return fields
 
 
-def datasets_of(text: str) -> list[str]:
-    """Return the datasets in a card's metadata, of which there must be some."""
-    found = metadata(text).datasets
-    assert isinstance(found, list)
-    return found
+def rendered(repo_id: str | None = None, **changes: Any) -> str:
+    """Return the card of an adapter with other values."""
+    return render_card(PLAIN | changes, repo_id)
 
 
-def of_dataset(card: Any, **changes: object) -> Any:
-    """Return card data or measured scores with other fields of their dataset."""
-    return replace(card, dataset=replace(card.dataset, **changes))
+def of_dataset(**changes: Any) -> dict[str, Any]:
+    """Return other fields of the dataset, as values of a card."""
+    return {"dataset": replace(QUESTIONS, **changes)}
 
 
-def many(count: int) -> CardData:
-    """Return card data with `count` neighbors whose coefficients fall and sum to one."""
+def many(count: int) -> tuple[WeightedAdapter, ...]:
+    """Return adapters whose coefficients fall and sum to one."""
     weights = [1 / (i + 1) for i in range(count)]
-    used = tuple(neighbor(i, w / sum(weights)) for i, w in enumerate(weights))
-    return replace(PLAIN, neighbors=used, bank_size=count)
+    return tuple(neighbor(i, w / sum(weights)) for i, w in enumerate(weights))
 
 
 def section(text: str, title: str) -> str:

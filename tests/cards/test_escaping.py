@@ -2,8 +2,8 @@
 
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.cards import markdown
-from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.remarks import Remark
-from tests.cards.examples import PLAIN, SVG, neighbor
+from tests.cards.examples import PLAIN, SVG, neighbor, of_dataset
 from tests.support.full_hub import card_rules as hub_rules
 
 HOSTILE = (
@@ -47,21 +46,23 @@ HOSTILE = (
 )
 
 
-def attacked(text: str) -> CardData:
+def attacked(text: str) -> dict[str, Any]:
+    """Return values of a card in which others chose every name and text."""
     bad = neighbor(
         0, 1.0, adapter=text, dataset=text, license=text, adapter_revision=text,
         dataset_revision=text,
     )  # fmt: skip
-    dataset = replace(
-        PLAIN.dataset, id=text, revision=text, config=text, split=text, license=text,
+    names = (
+        "base_model", "base_revision", "base_license", "bank_id", "bank_revision",
+        "library_version",
+    )  # fmt: skip
+    remarks = (Remark("warning", text), Remark("unsure", text))
+    dataset = of_dataset(
+        id=text, revision=text, config=text, split=text, license=text,
         columns=Columns(input=text, output=text),
     )  # fmt: skip
-    return replace(
-        PLAIN, base_model=text, base_revision=text, base_license=text, bank_id=text,
-        bank_revision=text, neighbors=(bad,), library_version=text,
-        remarks=(Remark("warning", text), Remark("unsure", text)),
-        dataset=dataset, example=(text, text),
-    )  # fmt: skip
+    others = {"neighbors": (bad,), "remarks": remarks, "example": (text, text)}
+    return PLAIN | dict.fromkeys(names, text) | others | dataset
 
 
 def outline(text: str) -> list[str]:
@@ -102,7 +103,7 @@ def check_attack(text: str) -> None:
         assert set(outline(body)) <= set(calm)
     written.encode("utf-8")
 
-    drawn = render_chart(card)
+    drawn = render_chart(card["neighbors"], "kl")
     root = ET.fromstring(drawn)
     assert {e.tag.removeprefix(SVG) for e in root.iter()} == {
         "svg", "title", "desc", "style", "rect", "text",

@@ -1,17 +1,15 @@
 """Commands and Ollama files for an exported adapter."""
 
 import shlex
-from dataclasses import replace
 
 from hf_lorameta.cards import gguf_usage
-from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.data.columns.columns import Columns
-from tests.cards.examples import PLAIN, section
+from tests.cards.examples import rendered, section
 
 
 def test_gguf_usage_quotes_names_for_the_shell() -> None:
     name = "a/b'; touch x; '"
-    text = render_card(replace(PLAIN, gguf=True), name)
+    text = rendered(name, gguf=True)
     usage = section(text, "Usage without a GPU")
     for line in usage.splitlines():
         if line.startswith(("hf download", "ollama", "cd ")):
@@ -20,7 +18,7 @@ def test_gguf_usage_quotes_names_for_the_shell() -> None:
             assert ";" not in words
     assert "llama serve -m base.gguf --lora adapter.gguf" in usage
     assert "llama-server -m base.gguf --lora adapter.gguf" in usage
-    assert "Usage without a GPU" not in render_card(PLAIN, name)
+    assert "Usage without a GPU" not in rendered(name)
 
 
 def test_modelfile_passes_prompts_on_if_their_form_reads_as_a_template() -> None:

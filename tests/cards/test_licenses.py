@@ -1,81 +1,74 @@
 """The license of a combination, and how the card states it."""
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from hf_lorameta.cards.card_data import CardData
-from hf_lorameta.cards.model_card import render_card
-from tests.cards.examples import PLAIN, metadata, neighbor, of_dataset, section
+from tests.cards.examples import metadata, neighbor, of_dataset, rendered, section
 from tests.support.full_hub import card_rules as hub_rules
 
-
-def license_of(card: CardData) -> tuple[object, object, object]:
-    """Return license, name and link in the metadata of a card."""
-    data = metadata(render_card(card, None))
-    return data.license, data.license_name, data.license_link
+BASE = "https://huggingface.co/org/base-7b"
 
 
-def licensed(base: str | None, *adapters: str | None) -> CardData:
+def licensed(base: str | None, *adapters: str | None) -> dict[str, Any]:
     used = tuple(neighbor(i, 0.5, license=name) for i, name in enumerate(adapters))
-    return replace(PLAIN, base_license=base, neighbors=used)
+    return {"base_license": base, "neighbors": used}
+
+
+MANY = [f"cc-by-{i}.0-of-a-dataset" for i in range(9)]
+GENERAL: dict[str, Any] = {"general_licenses": ("CC-BY-SA-4.0", None)}
 
 
 @pytest.mark.parametrize(
-    ("base", "adapters", "expected"),
+    ("changes", "license_id", "name"),
     [
-        ("mit", ["mit", "mit"], ("mit", None)),
-        ("MIT", [" mit "], ("mit", None)),
-        ("llama3.1", ["llama3.1"], ("llama3.1", None)),
-        ("openrail++", ["openrail++"], ("openrail++", None)),
-        ("mit", ["apache-2.0"], ("other", "apache-2.0-and-mit")),
-        ("mit", ["mit", None], ("other", "mit-and-unknown")),
-        (None, ["mit"], ("other", "mit-and-unknown")),
-        (None, [None], ("other", "unknown")),
-        ("", [""], ("other", "unknown")),
-        ("other", ["other"], ("other", "other")),
-        ("unknown", ["unknown"], ("other", "unknown")),
-        ("mit", ["apache-2.0-and-mit", "gpl-and-mit"], ("other", "apache-2.0-and-gpl-and-mit")),
-        ("my own terms", ["my own terms"], ("other", "my-own-terms")),
-        ("mit\nbase_model: x", ["mit"], ("other", "mit-and-mit-base-model-x")),
+        (licensed("mit", "mit", "mit"), "mit", None),
+        (licensed("MIT", " mit "), "mit", None),
+        (licensed("llama3.1", "llama3.1"), "llama3.1", None),
+        (licensed("openrail++", "openrail++"), "openrail++", None),
+        (licensed("mit", "apache-2.0"), "other", "apache-2.0-and-mit"),
+        (licensed("mit", "mit", None), "other", "mit-and-unknown"),
+        (licensed(None, "mit"), "other", "mit-and-unknown"),
+        (licensed(None, None), "other", "unknown"),
+        (licensed("", ""), "other", "unknown"),
+        (licensed("other", "other"), "other", "other"),
+        (licensed("unknown", "unknown"), "other", "unknown"),
+        (licensed("mit", "apache-2.0-and-mit", "gpl-and-mit"), "other",
+         "apache-2.0-and-gpl-and-mit"),
+        (licensed("my own terms", "my own terms"), "other", "my-own-terms"),
+        (licensed("mit\nbase_model: x", "mit"), "other", "mit-and-mit-base-model-x"),
+        (licensed("mit", *MANY), "other", "several-licenses"),
+        # the dataset's does not count; the general adapter is a part of each other one
+        (of_dataset(license="gpl-3.0"), "apache-2.0", None),
+        (GENERAL | {"general": 0.5}, "other", "apache-2.0-and-cc-by-sa-4.0-and-unknown"),
+        (GENERAL | {"general": 0.0}, "other", "apache-2.0-and-cc-by-sa-4.0-and-unknown"),
     ],
-)
+)  # fmt: skip
 def test_license_of_a_combination(
-    base: str | None, adapters: list[str | None], expected: tuple[str, str]
+    changes: dict[str, Any], license_id: str, name: str | None
 ) -> None:
-    card = licensed(base, *adapters)
-    link = None if expected[1] is None else "https://huggingface.co/org/base-7b"
-    assert license_of(card) == (*expected, link)
-    assert hub_rules.check(render_card(card, None), "model") == ([], [])
-
-
-def test_many_licenses_are_named_together_with_a_link_to_their_list() -> None:
-    names = [f"cc-by-{i}.0-of-a-dataset" for i in range(9)]
-    card = licensed("mit", *names)
-    assert license_of(card) == ("other", "several-licenses", "https://huggingface.co/org/base-7b")
-    text = render_card(card, "user/adapter")
+    text = rendered(**changes)
     data = metadata(text)
-    assert (data.license, data.license_name) == ("other", "several-licenses")
-    assert data.license_link == "https://huggingface.co/user/adapter#licenses"
-    assert all(f"`{name}` (1)" in section(text, "Licenses") for name in names)
+    expected = (license_id, name, BASE if name else None)
+    assert (data.license, data.license_name, data.license_link) == expected
+    assert hub_rules.check(text, "model") == ([], [])
 
 
-def test_dataset_license_does_not_count() -> None:
-    assert license_of(of_dataset(PLAIN, license="gpl-3.0"))[0] == "apache-2.0"
+def test_many_licenses_are_linked_to_their_list_on_the_published_card() -> None:
+    text = rendered("user/adapter", **licensed("mit", *MANY))
+    assert metadata(text).license_link == "https://huggingface.co/user/adapter#licenses"
+    assert all(f"`{name}` (1)" in section(text, "Licenses") for name in MANY)
 
 
 def test_card_counts_licenses_and_explains_unknown_ones() -> None:
-    text = section(render_card(licensed("mit", "mit", None, "mit", "x|y"), None), "Licenses")
+    text = section(rendered(**licensed("mit", "mit", None, "mit", "x|y")), "Licenses")
     assert "- Base model: `mit`\n" in text
     assert "- Source adapters: `mit` (2), unknown (1), <code>x&#124;y</code> (1)\n" in text
     assert "Unknown means" in text
-    assert "Unknown means" not in render_card(PLAIN, None)
+    assert "Unknown means" not in rendered()
 
 
-def test_the_general_adapters_datasets_count_as_it_is_a_part_of_each_adapter() -> None:
-    card = replace(PLAIN, general=0.5, general_licenses=("CC-BY-SA-4.0", None))
-    assert license_of(card)[:2] == ("other", "apache-2.0-and-cc-by-sa-4.0-and-unknown")
-    text = render_card(card, None)
+def test_card_names_the_datasets_of_the_general_adapter() -> None:
+    text = rendered(general=0.5, **GENERAL)
     assert "datasets of the general adapter" in text
     assert "It was trained on 2 datasets together." in text
-    assert license_of(replace(card, general=0.0)) == license_of(card)

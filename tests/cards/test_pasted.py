@@ -1,6 +1,5 @@
 """What a card gives people to paste holds hostile values unchanged, and runs nothing of them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,21 +29,13 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
     columns = Columns(
         input=text, output=text, instruction_text=text, template=f"{{instruction}}{text}{{input}}"
     )
-    facts = replace(
-        of_dataset(PLAIN, columns=columns, config=text, split=text),
-        base_model=text, base_revision=text, bank_revision=text, gguf=True, example=(text, text),
-    )  # fmt: skip
-    mixture = replace(
-        facts,
-        routing=Routing((f"experts/{text}", "experts/b"), 1, text),
-        recipe=Recipe(emit="mixture", top_k=2),
-    )
-    alone = replace(
-        facts, bank_id=NO_BANK, neighbors=(), bank_size=0, bank_published=False,
-        recipe=Recipe(train=16),
-        training=Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24),
-    )  # fmt: skip
-    for card in (facts, mixture, alone):
+    names = dict.fromkeys(("base_model", "base_revision", "bank_revision"), text)
+    merged = PLAIN | names | of_dataset(columns=columns, config=text, split=text)
+    merged |= {"gguf": True, "example": (text, text)}
+    routing, emit = Routing((f"experts/{text}", "experts/b"), 1, text), Recipe(emit="mixture")
+    training = Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24)
+    alone = {"bank_id": NO_BANK, "neighbors": (), "recipe": Recipe(train=16), "training": training}
+    for card in (merged, merged | {"routing": routing, "recipe": emit}, merged | alone):
         for repo_id in (None, f"me/{text}"):
             ran, strings = [], set()
             for language, code in blocks_of(render_card(card, repo_id)):

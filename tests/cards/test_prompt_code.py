@@ -1,19 +1,17 @@
 """The prompt on a card is the one that the dataset's rows are read as."""
 
 import ast
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.prompt_code import example_code, is_example, prompt_code
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.sources.raw_dataset import RawDataset
-from tests.cards.examples import PLAIN, of_dataset
+from tests.cards.examples import of_dataset, rendered
 
 TURNS = [
     {"role": "user", "content": "a question"},
@@ -67,11 +65,12 @@ def test_an_example_is_two_lines_of_python_whatever_it_holds(row: tuple[str, str
 
 
 def test_only_the_card_of_a_public_dataset_has_an_example() -> None:
-    public = replace(PLAIN, example=("a true\nrow", "its label"))
-    assert 'prompt = "a true\\nrow"\nanswer = "its label"\n```' in render_card(public, "me/x")
-    for hidden in (of_dataset(public, private=True), of_dataset(public, id=None)):
-        assert "a true" not in render_card(hidden, "me/x")
-        assert "none of its rows are in this repo" in render_card(hidden, "me/x")
+    row = ("a true\nrow", "its label")
+    assert 'prompt = "a true\\nrow"\nanswer = "its label"\n```' in rendered(example=row)
+    for hidden in (of_dataset(private=True), of_dataset(id=None)):
+        text = rendered(example=row, **hidden)
+        assert "a true" not in text
+        assert "none of its rows are in this repo" in text
 
 
 def test_an_example_has_an_output_and_is_short() -> None:

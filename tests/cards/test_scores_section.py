@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.errors import AdapterError
-from tests.cards.examples import PLAIN, QUESTIONS, metadata, metadata_fields, of_dataset, section
+from tests.cards.examples import QUESTIONS, metadata, metadata_fields, of_dataset, rendered, section
 from tests.support.full_hub import card_rules as hub_rules
 
 MEASURED = MeasuredScores(
@@ -23,7 +22,7 @@ MEASURED = MeasuredScores(
         "3-shot": {"loss": 0.5, "rouge_l": None, "exact_match": None, "contains": None},
     },
 )
-CARD = render_card(PLAIN, "me/lora")
+CARD = rendered("me/lora")
 
 
 def results(text: str) -> list[tuple[object, ...]]:
@@ -75,8 +74,8 @@ def test_other_sections_and_metadata_stay_unchanged() -> None:
 
 def test_new_scores_replace_those_of_the_same_split_only() -> None:
     later = replace(MEASURED, rows=7, scores={"generated": {"loss": 0.25}})
-    again = of_dataset(later, revision="e" * 40)
-    other = of_dataset(MEASURED, id="you/others", config=None)
+    again = replace(later, **of_dataset(revision="e" * 40, split="test"))
+    other = replace(MEASURED, **of_dataset(id="you/others", config=None, split="test"))
     text = with_scores(CARD, MEASURED, "me/lora")
     assert with_scores(text, MEASURED, "me/lora") == text
     text = with_scores(with_scores(text, other, "me/lora"), again, "me/lora")
@@ -95,8 +94,8 @@ def test_new_scores_replace_those_of_the_same_split_only() -> None:
 
 @pytest.mark.parametrize("hidden", [{"private": True}, {"id": None}])
 def test_scores_do_not_name_a_private_dataset(hidden: dict[str, object]) -> None:
-    before = render_card(of_dataset(PLAIN, **hidden), "me/lora")
-    text = with_scores(before, of_dataset(MEASURED, **hidden), "me/lora")
+    before = rendered("me/lora", **of_dataset(**hidden))
+    text = with_scores(before, replace(MEASURED, **of_dataset(split="test", **hidden)), "me/lora")
     assert "### a local or private dataset, split `test`" in text
     assert "| `generated` | 0.3457 |" in text
     assert not re.search(r"me/questions|d{40}|`main`", text)
@@ -121,7 +120,7 @@ def test_nan_and_infinity_are_not_indexed() -> None:
 def test_names_of_a_scored_dataset_are_escaped(text: str) -> None:
     scores = {text: {"loss": 1.0}, "generated": {"loss": 1.0}}
     measured = replace(MEASURED, scores=scores)
-    odd = of_dataset(measured, id=text, config=text, split=text)
+    odd = replace(measured, **of_dataset(id=text, config=text, split=text))
     written = with_scores(CARD, odd, "me/lora")
     assert re.findall(r"^## (.+)$", written, re.MULTILINE)[-1] == "Citation"
     assert written.count("\n### ") == 1

@@ -13,7 +13,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
-from tests.cards.examples import datasets_of
+from tests.cards.examples import metadata_fields
 from tests.cli.conftest import INTERRUPTED, Published, fake_runner
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree
 
@@ -172,7 +172,7 @@ def test_push_publishes_one_commit_and_prints_only_the_url(
     assert len(cli.hub.commits(repo)) == 2  # the Hub's initial commit and ours
     card = cli.hub.read(repo, "README.md").decode()
     assert f"base_model: {BASE}" in card
-    assert set(datasets_of(card)) == {f"{bank.owner.name}/e{i}" for i in range(4)}
+    assert set(metadata_fields(card)["datasets"]) == {f"{bank.owner.name}/e{i}" for i in range(4)}
     provenance = json.loads(cli.hub.read(repo, RECIPE_FILE))
     assert provenance["dataset"]["id"] == dataset
     commit = cli.hub.commits(dataset, repo_type="dataset")[0].sha

@@ -98,8 +98,10 @@ def test_coefficients_are_scaled_for_outputs_longer_than_the_banks(
     np.testing.assert_allclose(longer.coefficients, longer.scale * whole.coefficients)
     assert whole.coefficients[:-1].sum() == pytest.approx(1)
     assert whole.coefficients[-1] == Recipe().output_prior
-    assert "since the outputs of this dataset are longer" in render_card(longer.card_data(4), None)
-    assert "All coefficients were scaled" not in render_card(whole.card_data(4), None)
+    assert "since the outputs of this dataset are longer" in render_card(
+        longer.card_values(4), None
+    )
+    assert "All coefficients were scaled" not in render_card(whole.card_values(4), None)
     assert longer.to_dict()["scale"] == longer.scale
 
 
@@ -111,7 +113,7 @@ def test_outputs_are_compared_with_those_of_the_general_adapter(
     assert plan(new, lone).scale == 1
     scaled = plan(longer, lone)
     assert scaled.scale == pytest.approx(plan(longer, bank).scale, rel=0.1)
-    intro = render_card(scaled.card_data(4), None).partition("## Usage")[0]
+    intro = render_card(scaled.card_values(4), None).partition("## Usage")[0]
     assert f"It was scaled by {scaled.scale:.2f}, since the outputs of this dataset" in intro
     assert ", times" not in intro  # stated once
 
