@@ -93,17 +93,17 @@ def evaluate(
     repos = [resolve_card_repo(name, hub=hub, create_pr=create_pr) for name in named]
     with stage_bars(quiet) as progress:
         prepared = prepare_evaluation(
-            adapters, dataset, hub, max_rows=max_rows, shots=shots, named=base is not None,
-            repos=repos, progress=progress, config=config, split=split,
-            revision=revision, columns=columns or None,
+            adapters, dataset, hub, max_rows=max_rows, shots=shots, base=base, repos=repos,
+            progress=progress, config=config, split=split, revision=revision,
+            columns=columns or None,
         )  # fmt: skip
         report = prepared.compare(
-            open_evaluator(prepared.adapters.base, base, token),
+            open_evaluator(*prepared.base, token),
             generate=answers,
             row_progress=progress,
             progress=lambda method, scores: log(quiet, f"  {method}: loss {scores.loss:.3f}"),
         )
-    result, folders = report.to_dict(), prepared.adapters.folders
+    result, folders = report.to_dict(), prepared.folders
     try:
         if save_card:
             scores = result["scores"]

@@ -54,7 +54,7 @@ def export(
     from hf_lorameta.hub.base_model import config_json
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
-    from hf_lorameta.pipeline.adapter_folder import locate_adapter
+    from hf_lorameta.pipeline.adapter_folder import base_model_of, locate_adapter
 
     output = output or Path(f"{Path(adapter).expanduser().resolve().name}.gguf")
     if output.is_dir():
@@ -65,9 +65,7 @@ def export(
     require_extra("gguf", extra="gguf")
     folder = locate_adapter(adapter, hub=Hub(token))
     config = check_adapter(folder)[0]
-    base_model, revision = (base, None) if base else (config.base_model, config.revision)
-    if not base_model:
-        raise UsageError(f"{adapter} does not name its base model", hint=Option("base", "REPO"))
+    base_model, revision = base_model_of(adapter, config, base)
     write(folder, output, config_json(base_model, revision, token), dtype)
     size = output.stat().st_size
     source = f" (from the Hub: {SMOLLM2_GGUF})" if base_model == SMOLLM2 else ""
@@ -117,18 +115,18 @@ def try_(
     """Answer prompts with an adapter (extra: eval)."""
     from hf_lorameta.formats.lora_file import folder_config
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.adapter_folder import locate_adapter
+    from hf_lorameta.pipeline.adapter_folder import base_model_of, locate_adapter
     from hf_lorameta.pipeline.evaluate import open_evaluator
 
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))
     folder = locate_adapter(adapter, hub=Hub(token))
-    config = folder_config(folder, patterns=True)
+    base_model = base_model_of(adapter, folder_config(folder, patterns=True), base)
     if template is None:
         fill = _recorded_columns(folder).prompt_of
     else:
         fill = partial(from_option(template).replace, "{}")
-    evaluator = open_evaluator(config, base, token, max_tokens)
+    evaluator = open_evaluator(*base_model, token, max_tokens)
     asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
     if prompt is None and json:
         asked = [sys.stdin.read()]

@@ -108,6 +108,32 @@ def naming(name: str) -> Iterator[None]:
         raise
 
 
+def base_model_of(
+    name: str | Path, config: LoraConfig, base: str | Path | None = None
+) -> tuple[str, str | None]:
+    """Return name and revision of the base model to use with an adapter.
+
+    Args:
+        name: of the adapter.
+        config: of the adapter.
+        base: folder, GGUF file or Hub id; None is what the adapter names.
+
+    Raises:
+        UsageError: neither is named.
+
+    Example:
+        >>> base_model_of("a", LoraConfig(base_model="org/model", rank=8, scaling=1.0), "folder")
+        ('folder', None)
+    """
+    if base:
+        return str(base), None
+    if not config.base_model:
+        raise UsageError(
+            f"{name} does not name its base model", hint=Option("base", "FOLDER_OR_REPO")
+        )
+    return config.base_model, config.revision
+
+
 def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
     """Fetch an adapter's files into the client's cache, and return their folder.
 

@@ -1,6 +1,5 @@
 """Score adapters on rows that none was made with, and write the scores into their cards."""
 
-import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,12 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_e
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import folder_config
-from hf_lorameta.formats.peft_config import LoraConfig
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.pipeline.adapter_folder import (
+    base_model_of,
     generated_parts,
     locate_adapter,
     naming,
@@ -39,10 +38,9 @@ from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evalu
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.publish import suggest_pr
 from hf_lorameta.pipeline.session import LoadedModel
+from hf_lorameta.remarks import Remark, log_remarks
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
-
-logger = logging.getLogger(__name__)
 
 _OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|{ADAPTER_METHOD}|\d+-shot")
 
@@ -90,36 +88,37 @@ def evaluate(
     names = [adapter] if isinstance(adapter, str | Path) else list(adapter)
     with bars_unless(progress) as show:
         prepared = prepare_evaluation(
-            names, dataset, hub, max_rows=max_rows, shots=shots, named=bool(base or model),
-            progress=show, **reading,
+            names, dataset, hub, max_rows=max_rows, shots=shots,
+            base=base or (model and "the given model"), progress=show, **reading,
         )  # fmt: skip
         with (
             TorchEvaluator.of_model(*model)
             if model
-            else nullcontext(open_evaluator(prepared.adapters.base, base, token))
+            else nullcontext(open_evaluator(*prepared.base, token))
         ) as evaluator:
             return prepared.compare(evaluator, generate=generate, row_progress=show)
 
 
 class Evaluation(NamedTuple):
-    """Adapters, and the rows to score them on.
+    """Adapters for the same base model, and the rows to score them on.
 
     Attributes:
-        adapters: to score.
+        folders: of each adapter, by its name in the table.
+        base: name and revision of the base model.
         dataset: that the rows are of.
         rows: to score.
         shots: examples for the few-shot prompt.
     """
 
-    adapters: "AdaptersToEvaluate"
+    folders: Mapping[str, Path]
+    base: tuple[str, str | None]
     dataset: Dataset
     rows: Sequence[Row]
     shots: Sequence[Row]
 
     def compare(self, evaluator: Evaluator, **options: Any) -> Report:
         """Score the base model, each adapter and the few-shot prompt, with options of `compare`."""
-        methods = {"base": None, **self.adapters.folders}
-        return compare(evaluator, self.rows, methods, self.shots, **options)
+        return compare(evaluator, self.rows, {"base": None, **self.folders}, self.shots, **options)
 
 
 def prepare_evaluation(
@@ -129,7 +128,7 @@ def prepare_evaluation(
     *,
     max_rows: int,
     shots: int,
-    named: bool = False,
+    base: str | Path | None = None,
     repos: Sequence[PinnedRepo | None] = (),
     progress: StageProgress = no_progress,
     **reading: Unpack[ReadingOptions],
@@ -137,15 +136,15 @@ def prepare_evaluation(
     """Find adapters, open the dataset to score them on, and draw its rows.
 
     What is read, scored and left out is logged, and as warnings why rows may not be new to the
-    adapters.
+    adapters. A single adapter is called ``generated``; several have their own names.
 
     Args:
-        names: of adapters, see `locate_adapters`.
+        names: folders or Hub ids of adapters.
         dataset: see `hf_lorameta.pipeline.evaluation_rows.open_to_evaluate`.
         hub: the client.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt.
-        named: whether a base model is given, so that no adapter has to name it.
+        base: the base model; None is what the adapters name.
         repos: of `resolve_card_repo` for each name, if the scores are for the cards; else ().
         progress: called with (stage, done, total, or 0 if it is not known).
         reading: as of `evaluate`.
@@ -154,115 +153,46 @@ def prepare_evaluation(
         LoraMetaError: as `evaluate` raises; or scores are for the card of an adapter that was not
             generated.
     """
-    adapters = locate_adapters(names, hub, repos)
-    if not (adapters.base.base_model or named):
-        raise UsageError(
-            f"{names[0]} does not name its base model", hint=Option("base", "FOLDER_OR_REPO")
-        )
-    for folder in adapters.folders.values() if repos else ():
+    folders = _locate_adapters(names, repos, hub)
+    found = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
+    for folder in folders.values() if repos else ():
         read_adapter(folder).require_provenance()
-    provenance = adapters.provenance_for(dataset)
-    opened = open_to_evaluate(dataset, provenance, hub, **reading)
-    rows, examples, skipped, warnings = rows_to_evaluate(
-        opened, adapters.provenances, max_rows, shots, hub, progress
-    )
-    logger.info("Read %s of split %s", opened.columns, opened.split)
-    if skipped:
-        logger.info("Skipping %d rows that were fitted, trained or checked on", skipped)
-    if len(rows) < max_rows:
-        others = "; the examples of the prompt are other rows" if examples else ""
-        logger.info("The split has only %d rows to score%s", len(rows), others)
-    base_model = adapters.base.base_model or "the base model"
-    logger.info(
-        "Scoring %s of split %s with %s", plural(len(rows), "row"), opened.split, base_model
-    )
-    for warning in warnings:
-        logger.warning(warning)
-    return Evaluation(adapters, opened, rows, examples)
+    saved = (read_provenance(folder)[0] for folder in folders.values())
+    provenances = [part for provenance in saved for part in generated_parts(provenance)]
+    opened = open_to_evaluate(dataset, _provenance_for(dataset, provenances), hub, **reading)
+    rows, examples, remarks = rows_to_evaluate(opened, provenances, max_rows, shots, hub, progress)
+    scored = f"Scoring {plural(len(rows), 'row')} of split {opened.split} with {found[0]}."
+    log_remarks([*remarks, Remark("note", scored)])
+    return Evaluation(folders, found, opened, rows, examples)
 
 
 def open_evaluator(
-    config: LoraConfig,
-    base: str | Path | None = None,
-    token: str | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    name: str, revision: str | None, token: str | None = None, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> TorchEvaluator:
-    """Load the base model of an adapter.
+    """Load a base model.
 
     Args:
-        config: of the adapter.
-        base: folder, GGUF file or Hub id; None is what the adapter names.
+        name: folder, GGUF file or Hub id, with its revision; see `base_model_of`.
+        revision: of a repo; None is the latest.
         token: of the Hub.
         max_new_tokens: maximum tokens of an answer.
 
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
-        UsageError: no base model is named.
         LoraMetaError: the base model is missing or cannot be loaded.
     """
     require_eval()
-    if not (base or config.base_model):
-        raise UsageError(
-            "the adapter does not name its base model", hint=Option("base", "FOLDER_OR_REPO")
-        )
-    path = locate(str(base or config.base_model), None if base else config.revision, token)
+    path = locate(name, revision, token)
     return TorchEvaluator.from_folder(path, max_new_tokens=max_new_tokens)
 
 
 # --- the adapters ---------------------------------------------------------------------------------
 
 
-class AdaptersToEvaluate(NamedTuple):
-    """Adapters for the same base model.
-
-    Attributes:
-        folders: of each adapter, by its name in the table.
-        base: the first adapter's config that names a base model, if one does.
-        provenances: of each that was generated for a dataset, also as a part of a merge; see
-            `hf_lorameta.pipeline.adapter_folder.generated_parts`.
-    """
-
-    folders: dict[str, Path]
-    base: LoraConfig
-    provenances: tuple[Mapping[str, Any], ...]
-
-    def provenance_for(self, name: Any = None) -> Mapping[str, Any] | None:
-        """Return the provenance that says how to read a dataset; None if there are none.
-
-        Args:
-            name: of the dataset; None is the one that all adapters were generated for.
-
-        Raises:
-            UsageError: no name, and they have different datasets.
-        """
-        ids = {str(p["dataset"]["id"] or "a local or private one") for p in self.provenances}
-        if name is None and len(ids) > 1:
-            raise UsageError(
-                f"the adapters were generated for different datasets: {', '.join(sorted(ids))}",
-                hint=Option("dataset", "user/name"),
-            )
-        named = isinstance(name, str | Path)
-        same = [p for p in self.provenances if named and p["dataset"]["id"] == str(name)]
-        return next(iter([*same, *self.provenances]), None)
-
-
-def locate_adapters(
-    names: Sequence[str | Path], hub: Hub, repos: Sequence[PinnedRepo | None] = ()
-) -> AdaptersToEvaluate:
-    """Find the files of adapters and read their provenances.
-
-    A single adapter is called ``generated``; several have their own names.
-
-    Args:
-        names: folders or Hub ids, at least one.
-        hub: the client.
-        repos: the Hub repos among them at the commit to score, one for each name; () is the latest.
-
-    Raises:
-        UsageError: no adapter is named, or one twice, or like another method.
-        AdapterError: an adapter is missing or broken, or for another base model than the first.
-        HubError: a repo is missing, or the Hub cannot be reached.
-    """
+def _locate_adapters(
+    names: Sequence[str | Path], repos: Sequence[PinnedRepo | None], hub: Hub
+) -> dict[str, Path]:
+    """Return the folders of adapters by their names in the table."""
     if not names:
         raise UsageError("no adapter is named", hint="name a folder or a Hub id")
     labels = [ADAPTER_METHOD] if len(names) == 1 else [str(name) for name in names]
@@ -271,24 +201,42 @@ def locate_adapters(
             raise UsageError(f"{label} is named twice", hint="name each adapter once")
         if _OTHER_METHODS.fullmatch(label):
             raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
-    commits = [repo.sha if repo else None for repo in repos] or [None] * len(names)
-    located = zip(names, commits, strict=True)
-    folders = [locate_adapter(name, revision=commit, hub=hub) for name, commit in located]
+    return {
+        label: locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
+        for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True)
+    }
+
+
+def _base_of(folders: Mapping[str, Path], base: str | Path | None) -> tuple[str, str | None]:
+    """Return name and revision of the base model that adapters share."""
     configs = {}
-    for name, folder in zip(map(str, names), folders, strict=True):
+    for name, folder in folders.items():
         with naming(name):
             configs[name] = folder_config(folder, patterns=True)
     stated = {name: config for name, config in configs.items() if config.base_model}
-    first, base = next(iter((stated or configs).items()))
-    for name, config in stated.items():
-        if config.base_model.lower() != base.base_model.lower():
+    first, config = next(iter((stated or configs).items()))
+    for name, other in stated.items():
+        if other.base_model.lower() != config.base_model.lower():
             raise AdapterError(
-                f"{name} is for {config.base_model}, and {first} for {base.base_model}",
+                f"{name} is for {other.base_model}, and {first} for {config.base_model}",
                 hint="score adapters of one base model at a time",
             )
-    saved = (read_provenance(folder)[0] for folder in folders)
-    parts = tuple(part for provenance in saved for part in generated_parts(provenance))
-    return AdaptersToEvaluate(dict(zip(labels, folders, strict=True)), base, parts)
+    return base_model_of(first, config, base)
+
+
+def _provenance_for(
+    name: Any, provenances: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """Return the provenance that says how to read a dataset; None if there are none."""
+    ids = {str(p["dataset"]["id"] or "a local or private one") for p in provenances}
+    if name is None and len(ids) > 1:
+        raise UsageError(
+            f"the adapters were generated for different datasets: {', '.join(sorted(ids))}",
+            hint=Option("dataset", "user/name"),
+        )
+    named = isinstance(name, str | Path)
+    same = [p for p in provenances if named and p["dataset"]["id"] == str(name)]
+    return next(iter([*same, *provenances]), None)
 
 
 # --- scores on the card ---------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from hf_lorameta.errors import (
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.rows import POOL_ROWS, is_adapted, rows_used
+from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
@@ -43,14 +44,12 @@ class RowsToEvaluate(NamedTuple):
     Attributes:
         rows: to score.
         shots: examples.
-        skipped: number of rows left out since an adapter was fitted, trained or checked on them.
-        warnings: why the rows may not be new to an adapter, as sentences for the user.
+        remarks: what was read and left out, and why the rows may not be new to an adapter.
     """
 
     rows: list[Row]
     shots: list[Row]
-    skipped: int
-    warnings: tuple[str, ...]
+    remarks: tuple[Remark, ...]
 
 
 def open_to_evaluate(
@@ -109,7 +108,7 @@ def rows_to_evaluate(
     Args:
         dataset: see `open_to_evaluate`.
         provenances: ``recipe.json`` of the adapters that were generated, see
-            `hf_lorameta.pipeline.evaluate.AdaptersToEvaluate`.
+            `hf_lorameta.pipeline.adapter_folder.generated_parts`.
         count: number of rows to score, at most.
         shots: number of examples; from the train split if there is one, else from the rows.
         hub: the client.
@@ -135,15 +134,22 @@ def rows_to_evaluate(
         )
     if train:
         examples = _draw(train, shots, {*rows, *_used(provenances, train)[0]})[0]
-    return RowsToEvaluate(rows, examples, skipped, warnings)
+    notes = [f"Read {dataset.columns} of split {dataset.split}."]
+    if skipped:
+        notes.append(f"Skipping {skipped} rows that were fitted, trained or checked on.")
+    if len(rows) < count:
+        others = "; the examples of the prompt are other rows" if examples else ""
+        notes.append(f"The split has only {len(rows)} rows to score{others}.")
+    remarks = (*(Remark("note", note) for note in notes), *warnings)
+    return RowsToEvaluate(rows, examples, remarks)
 
 
 def _used(
     provenances: Sequence[Mapping[str, Any]], dataset: Dataset
-) -> tuple[set[Row], tuple[str, ...]]:
+) -> tuple[set[Row], dict[Remark, None]]:
     """Return the rows that adapters used, and why others may not be new to the adapters."""
     used: set[Row] = set()
-    warnings: dict[str, None] = {}
+    warnings: dict[Remark, None] = {}  # each once
     for provenance in provenances:
         try:
             own = rows_used(provenance, dataset)
@@ -152,11 +158,11 @@ def _used(
         used |= set(own or ())
         if is_adapted(provenance, dataset):
             stored = provenance["dataset"]["split"]
-            warning = f"an adapter was generated for split {stored}: its rows are not new to it"
+            text = f"An adapter was generated for split {stored}: its rows are not new to it"
             if own is None:
-                warning += ", and those that it was fitted, trained or checked on are among them"
-            warnings[warning] = None
-    return used, tuple(warnings)
+                text += ", and those that it was fitted, trained or checked on are among them"
+            warnings[Remark("warning", f"{text}.")] = None
+    return used, warnings
 
 
 def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:

@@ -146,18 +146,17 @@ def test_columns_and_split_come_from_the_adapters_recipe(
     cli(*generate, "--bank", bank.folder, "-o", "a")
     messages = cli("evaluate", "a", before=fake_evaluator()).err
     assert "Scoring 30 rows of split validation" in messages
-    assert "The split has only 30 rows to score\n" in messages
+    assert "The split has only 30 rows to score.\n" in messages
     few = cli("evaluate", "a", "--max-rows", 30, "--shots", 0, before=fake_evaluator()).err
     assert "rows to score" not in few
     assert "Warning" not in messages
     messages = cli("evaluate", "a", "--split", "train", "-q", before=fake_evaluator()).err
-    assert messages == (
-        "Warning: an adapter was generated for split train: its rows are not new to it\n"
-    )
+    warning = "An adapter was generated for split train: its rows are not new to it."
+    assert messages == f"Warning: {warning}\n"
     other = user.dataset("other", {"test.jsonl": rows(1)})
     messages = cli("evaluate", "a", "-d", other, before=fake_evaluator()).err
     assert "input=input,output=output" in messages
-    assert "rows to score; the examples of the prompt are other rows\n" in messages
+    assert "rows to score; the examples of the prompt are other rows.\n" in messages
 
 
 def test_the_commit_of_the_dataset_comes_from_the_adapters_recipe(
@@ -253,7 +252,7 @@ def test_rows_that_an_adapter_or_a_part_of_a_merge_was_fitted_on_are_not_scored(
         command = ("evaluate", *adapters, "--split", "train", "--shots", 0)
         messages = cli(*command, before=fake_evaluator()).err
         assert "Skipping 4 rows that were fitted" in messages
-        assert "Warning: an adapter was generated for split train" in messages
+        assert "Warning: An adapter was generated for split train" in messages
 
 
 def test_adapters_that_cannot_be_in_one_table_are_refused(

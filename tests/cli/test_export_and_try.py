@@ -234,7 +234,7 @@ def test_try_refuses_an_invalid_template_and_an_unnamed_base_model(
     folder = save(tmp_path / "a", base=None)
     assert "no {}" in cli("try", folder, "--template", "x", code=2).err
     assert "add --base" in cli("try", folder, "--prompt", "x", code=2).err
-    assert cli("try", folder, "--prompt", "x", before=NO_EXTRAS, code=7).err
+    assert cli("try", folder, "--prompt", "x", "--base", BASE, before=NO_EXTRAS, code=7).err
 
 
 FAKE = """

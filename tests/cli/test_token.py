@@ -13,8 +13,8 @@ from tests.support.shell import NO_PACKAGE
 RECORD_BASE = """
 from hf_lorameta.errors import UsageError
 from hf_lorameta.pipeline import evaluate
-def open_evaluator(config, base, token, *_):
-    raise UsageError(f"located the adapter of {config.base_model}" if token else "no token")
+def open_evaluator(name, revision, token, *_):
+    raise UsageError(f"located the adapter of {name}" if token else "no token")
 evaluate.open_evaluator = open_evaluator
 """
 

@@ -18,7 +18,7 @@ from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.resolve import Resolved
-from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, require_rows, rows_used
+from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, rows_for, rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row, no_progress
 from tests.support.plain_bank import plain_bank
@@ -159,22 +159,24 @@ def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: 
     assert rows_used(provenance, open_dataset(data)) == []
 
 
-def test_too_few_rows_are_refused_before_the_base_model_runs(data: Path) -> None:
-    class Unused(FakeBase):
-        def loss(self, rows: Sequence[Row]) -> float:
-            raise AssertionError
-
-    with pytest.raises(EmptyDatasetError) as error:
-        made(data, Unused(1), fit=38, check=36)
-    assert str(error.value) == "4 labeled rows left to fit on, expected at least 8"
-    assert "leave out --fit, or lower --check" in error.value.hint
-
-
-def test_a_recipe_that_needs_rows_is_refused_without_them(data: Path) -> None:
-    plan = prepared(data, fit=8)[0]
-    with pytest.raises(EmptyDatasetError, match="0 labeled rows left to fit on"):
-        make_adapter(plan, session=session_with(FakeBase(1)))
-    require_rows(Rows(), Recipe())
+@pytest.mark.parametrize(
+    ("asked", "rows", "message", "advice"),
+    [
+        ({"fit": 38, "check": 36}, 40, "4 .* to fit on, expected at least 8",
+         "leave out --fit, or lower --check, or name"),
+        ({"train": 8}, 7, "7 .* to train on, expected at least 8", "leave out --train, or name"),
+        ({"check": 4}, 3, "3 .* to check on, expected at least 4", "leave out --check, or name"),
+        ({"fit": 8}, 0, "0 .* to fit on, expected at least 8", "leave out --fit, or name"),
+    ],
+)  # fmt: skip
+def test_too_few_rows_for_a_recipe_are_refused(
+    asked: dict[str, int], rows: int, message: str, advice: str
+) -> None:
+    labeled = [(f"{i}", "a") for i in range(rows)]
+    with pytest.raises(EmptyDatasetError, match=message) as error:
+        rows_for(Resolved(Recipe.of(**asked)), labeled)
+    assert error.value.hint.startswith(advice)
+    assert rows_for(Resolved(Recipe()), labeled).used == []
 
 
 def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(data: Path) -> None:

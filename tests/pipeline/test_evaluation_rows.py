@@ -37,6 +37,16 @@ def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     return json.loads(json.dumps(plan.provenance())), set(rows.used)
 
 
+def warnings_of(chosen: RowsToEvaluate) -> list[str]:
+    return [remark.text for remark in chosen.remarks if remark.level == "warning"]
+
+
+def says_skipped(chosen: RowsToEvaluate, count: int) -> bool:
+    """Whether this number of rows is said to be left out; nothing is said of none."""
+    said = [remark.text for remark in chosen.remarks if remark.text.startswith("Skipping")]
+    return said == [f"Skipping {count} rows that were fitted, trained or checked on."] * bool(count)
+
+
 def scored_on(dataset: Dataset, provenance: dict[str, Any]) -> RowsToEvaluate:
     return rows_to_evaluate(dataset, [provenance], ROWS, 0, Hub(False))
 
@@ -57,9 +67,10 @@ def test_rows_of_an_overlapping_slice_are_not_scored(
 ) -> None:
     provenance, used = adapted_to(open_dataset(file, split=adapted))
     dataset = open_dataset(file, split=scored)
-    rows, _, skipped, warnings = scored_on(dataset, provenance)
-    assert sorted(rows) == sorted(set(dataset.rows()) - used)
-    assert skipped == len(set(dataset.rows()) & used)
+    chosen = scored_on(dataset, provenance)
+    warnings = warnings_of(chosen)
+    assert sorted(chosen.rows) == sorted(set(dataset.rows()) - used)
+    assert says_skipped(chosen, len(set(dataset.rows()) & used))
     assert bool(warnings) == overlap
     if overlap:
         assert f"generated for split {adapted}" in warnings[0]
@@ -70,7 +81,7 @@ def test_the_same_holds_for_a_public_dataset(file: Path) -> None:
     provenance, used = adapted_to(replace(open_dataset(file, split="train[:40]"), **public))
     scored = replace(open_dataset(file), **public)
     assert used.isdisjoint(scored_on(scored, provenance).rows)
-    assert scored_on(replace(scored, id="user/other"), provenance).warnings == ()
+    assert warnings_of(scored_on(replace(scored, id="user/other"), provenance)) == []
 
 
 @pytest.mark.parametrize("change", [{"revision": "2"}, {"columns": Columns(output="more")}])
@@ -78,7 +89,7 @@ def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[st
     public: dict[str, Any] = {"id": "user/name", "private": False, "revision": "1"}
     provenance, _ = adapted_to(replace(open_dataset(file), **public))
     scored = replace(open_dataset(file), **(public | change))
-    assert "checked on are among them" in scored_on(scored, provenance).warnings[0]
+    assert "checked on are among them" in warnings_of(scored_on(scored, provenance))[0]
 
 
 def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_them(
@@ -87,9 +98,10 @@ def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_t
     dataset = open_dataset(file)
     provenance, used = adapted_to(dataset)
     chosen = scored_on(dataset, provenance)
-    [warning] = chosen.warnings
-    assert warning == "an adapter was generated for split train: its rows are not new to it"
-    assert (len(chosen.rows), chosen.skipped) == (ROWS - len(used), len(used))
+    [warning] = warnings_of(chosen)
+    assert warning == "An adapter was generated for split train: its rows are not new to it."
+    assert len(chosen.rows) == ROWS - len(used)
+    assert says_skipped(chosen, len(used))
     provenance["recipe"]["check"] = ROWS
     with pytest.raises(EmptyDatasetError, match=f"{ROWS} were fitted, trained or checked"):
         scored_on(dataset, provenance)
