@@ -1,4 +1,4 @@
-"""The repo or folder of an adapter: its files, its config and its card."""
+"""Read an adapter from a Hub repo or a local folder: its files, its config and its card."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, card_license
 
 _MAX_BYTES = 1 << 20
-"""Of a config or a card."""
+"""Largest config or card that is read."""
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 _CARD_FILE = "README.md"
 
@@ -28,10 +28,10 @@ class AdapterSource:
 
     Attributes:
         revision: commit, or digest of the weights of a folder.
-        license: on its card, if it states one; of a folder in a repo, else on that of the repo.
-        private: whether it is in a private repo; of a folder, the manifest decides.
-        config: its config, which is that of a plain LoRA.
-        weights: the file of its weights, of the rank that the config states.
+        license: on its card or, for a folder in a repo, else on the repo's; None if none is stated.
+        private: whether its repo is private; for a local folder, the manifest decides.
+        config: PEFT's settings, those of a plain LoRA.
+        weights: its weights file, whose rank is the config's.
     """
 
     revision: str
@@ -46,9 +46,9 @@ def adapter_on_hub(hub: Hub, adapter: str, revision: str | None, base_model: str
 
     Args:
         hub: client.
-        adapter: id of its repo, and the folder if it is in one: ``namespace/name/folder``.
+        adapter: ``namespace/name``, or ``namespace/name/folder`` for a folder in a repo.
         revision: of the repo.
-        base_model: that it has to be trained for.
+        base_model: the base model that it must have been trained for.
 
     Raises:
         HubError: it is missing or the Hub failed.
@@ -66,7 +66,7 @@ def adapter_on_hub(hub: Hub, adapter: str, revision: str | None, base_model: str
 
 
 def adapter_in_folder(folder: Path, base_model: str) -> AdapterSource:
-    """Find an adapter in a folder with `CONFIG_FILE` and `WEIGHTS_FILE`.
+    """Open the adapter in a local folder with `CONFIG_FILE` and `WEIGHTS_FILE`.
 
     Raises:
         AdapterError: the folder holds no plain LoRA of the base model, or no weights that can be
@@ -79,12 +79,12 @@ def adapter_in_folder(folder: Path, base_model: str) -> AdapterSource:
 
 
 def stated_license(folder: Path) -> str | None:
-    """Return the license on an adapter's card, if it has one that can be read."""
+    """Return the license that an adapter's card states; None without a readable card."""
     return card_license(_card(folder / _CARD_FILE))
 
 
 def card_beside(hub: Hub, repo: PinnedRepo, inside: str) -> dict[str, Any]:
-    """Return what the card in an adapter's folder of a repo states; nothing without such a card."""
+    """Return the metadata of the card in an adapter's folder of a repo; empty without a card."""
     path = inside + _CARD_FILE
     if path not in repo.files or _size(repo, path) > _MAX_BYTES:
         return {}
@@ -92,7 +92,7 @@ def card_beside(hub: Hub, repo: PinnedRepo, inside: str) -> dict[str, Any]:
 
 
 def _size(repo: PinnedRepo, path: str) -> int:
-    """Return the size that a repo states of a file; 0 if it states none."""
+    """Return the size of a file in a repo; 0 if the repo does not state it."""
     return repo.blobs[path].size if path in repo.blobs else 0
 
 
@@ -110,7 +110,7 @@ def _card(path: Path) -> dict[str, Any]:
 
 
 def check_files(files: tuple[str, ...]) -> None:
-    """Raise `AdapterError` if a repo with these files holds no readable weights of an adapter."""
+    """Raise `AdapterError` unless a repo's files include adapter weights in safetensors."""
     if WEIGHTS_FILE in files:
         return
     pickles = [name for name in files if name.endswith(_PICKLE_SUFFIXES)]
@@ -126,7 +126,7 @@ def check_files(files: tuple[str, ...]) -> None:
 
 
 def fetch_config(hub: Hub, repo: PinnedRepo, inside: str = "") -> LoraConfig:
-    """Fetch and check an adapter's config; `AdapterError` if it is not that of a plain LoRA."""
+    """Fetch an adapter's config; raise `AdapterError` if it is not that of a plain LoRA."""
     path = inside + CONFIG_FILE
     if (size := _size(repo, path)) > _MAX_BYTES:
         raise AdapterError(f"{CONFIG_FILE} has {size} bytes, expected {_MAX_BYTES} at most")

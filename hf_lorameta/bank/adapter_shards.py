@@ -1,10 +1,10 @@
-"""Adapters of a bank in the files of its repo: a hundred to a file or more, one after another.
+"""Shards: files in the repo of a large bank that each hold the weights of many adapters.
 
-The Hub recommends fewer than 100 files in a commit and 10,000 in a folder, and a request for each
-adapter would take long. So the repo of a bank of more than 90 adapters holds their weights in
-shards; where an adapter is in its shard follows from the sizes in the index. In a folder, each
-adapter is a file: a shard that is fetched is split, or only the adapters that are needed are read
-from it.
+The Hub recommends fewer than 100 files in a commit and 10,000 in a folder, and one request per
+adapter would be slow. So the repo of a bank of more than 90 adapters holds their weights in shards;
+the sizes in the index give the position of each adapter in its shard. In a local folder each
+adapter is a file of its own: a fetched shard is split, or only the adapters that are needed are
+read from it.
 """
 
 import hashlib
@@ -19,22 +19,22 @@ from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
 from hf_lorameta.formats.safetensors import read_range
 
 SHARD_ADAPTERS = 128
-"""Adapters in a shard, at most; a shard takes three requests to fetch."""
+"""Largest number of adapters in a shard; fetching a shard takes three requests."""
 MOST_ALONE = 90
-"""Adapters of a bank without shards, at most; with its other files, these fit into one commit."""
+"""Largest bank without shards: this many adapters and its other files fit into one commit."""
 SHARD_BYTES = 1 << 30
-"""About the size of a shard of large adapters, by that of the bank's first."""
+"""Approximate size limit of a shard, estimated from the size of the bank's first adapter."""
 _THREADS = 8
 _NAME = re.compile(r"adapters/\d{6,}-\d{6,}-[0-9a-f]{8}\.records")
 
 
 @dataclass(frozen=True)
 class AdapterShard:
-    """A file of adapters.
+    """A file that holds the weights of several adapters.
 
     Attributes:
         start: position in the bank of its first entry.
-        entries: whose weights it holds.
+        entries: the entries whose weights it holds.
     """
 
     start: int
@@ -42,14 +42,14 @@ class AdapterShard:
 
     @property
     def name(self) -> str:
-        """Its path in the repo, which states what it holds, so that none is ever changed."""
+        """Its path in the repo, which contains a digest of its content: a shard never changes."""
         digests = "".join(entry.sha256 for entry in self.entries)
         content = hashlib.sha256(digests.encode()).hexdigest()[:8]
         return f"adapters/{self.start:06}-{self.start + len(self.entries):06}-{content}.records"
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return sum(entry.size for entry in self.entries)
 
     def bounds(self, entry: IndexEntry) -> tuple[int, int]:
@@ -90,12 +90,12 @@ def fetch_adapters(
     wanted: Collection[str],
     done: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fetch adapters that are in shards and not here yet.
+    """Fetch the adapters that are in shards and not in the folder yet.
 
-    A shard is fetched whole and split if most of it is wanted; else single adapters are read from
-    it. A shard in the folder, as the client of the Hub downloads it, is split and deleted, even if
-    the folder has adapters of an earlier revision. The repo of a folder that was uploaded as it is
-    has no shards: its adapters are fetched one by one.
+    If most of a shard is wanted, it is fetched whole and split; otherwise single adapters are read
+    from it. A shard in the folder, as ``hf download`` leaves it, is split and deleted, even if the
+    folder has adapters of an earlier revision. A repo to which a folder was uploaded unchanged has
+    no shards: its adapters are fetched one by one.
 
     Args:
         files: of the bank.

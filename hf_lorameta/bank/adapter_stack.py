@@ -1,4 +1,4 @@
-"""Some adapters, read and combined one module after another."""
+"""Read several adapters and combine them, one module at a time."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ _MAX_STACKED_BYTES = 560 << 20
 
 
 class AdapterStack:
-    """Some adapters of one base model, read one module at a time into one lora_A and one lora_B.
+    """Adapters of one base model, stacked into one lora_A and one lora_B per module.
 
     Args:
         files: their weights.
@@ -41,8 +41,8 @@ class AdapterStack:
 
         Args:
             module: with the sizes of the stored factors.
-            buffer: memory for at least `size` values, which the result is a view of; None allocates
-                some, which can take as long as reading.
+            buffer: array of at least `size` values, which the result is a view of; None allocates
+                one, which can take as long as reading.
         """
         buffer = np.empty(self.size(module), np.float32) if buffer is None else buffer
         rank = sum(self.ranks)
@@ -64,8 +64,8 @@ class AdapterStack:
     ) -> Iterator[FactorPair]:
         """Yield lora_A and lora_B of each module of the combined adapter, scaling included.
 
-        Modules are read and combined a few at a time. One that an adapter lacks is combined of the
-        others.
+        Modules are read and combined a few at a time. A module that an adapter lacks is combined
+        from the others.
 
         Args:
             layout: the modules, with the sizes of the stored factors.
@@ -73,9 +73,9 @@ class AdapterStack:
             combiner: see `hf_lorameta.method.merging.COMBINERS`.
             rank: of the result; None is the combiner's default.
             expand: maps stored factors to the sizes of the base model, see `Bank.expand`; None if
-                they have these.
-            start: whether the others were trained from the last adapter, for a combiner that is
-                entrywise.
+                they already have them.
+            start: whether the other adapters were trained from the last one; for entrywise
+                combiners only.
 
         Raises:
             RecipeError: the combiner cannot combine these ranks.
@@ -101,7 +101,7 @@ class AdapterStack:
         return in_modules(combined, len(layout), workers)
 
     def squared_norm(self, layout: Layout, weights: Weights) -> float:
-        """Return ``Σ ‖Σ c_i s_i B_i A_i‖²`` over the modules, of the exact weighted sum."""
+        """Return the exact sum's squared norm, ``Σ ‖Σ c_i s_i B_i A_i‖²`` over the modules."""
         total = 0.0
         for module in layout:
             part, present = self._having(module)

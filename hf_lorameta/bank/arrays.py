@@ -1,4 +1,4 @@
-"""The safetensors files of a bank besides weights: profiles, sketches, distances and others."""
+"""Read and write the safetensors files of a bank that hold no weights, such as profiles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from hf_lorameta.method.output_prior import OutputPrior
 _FLOAT32 = ("directions", "gates", "backgrounds")
 """The arrays of an output prior that are stored as they are; embeddings are stored in int8."""
 _NO_ARRAYS = (KeyError, IndexError, TypeError, ValueError)
-"""What is raised at arrays of unknown types, and at those that hold no profile."""
+"""What arrays of unknown types raise, and arrays that are not a profile."""
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -41,7 +41,7 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def to_record(profile: Profile) -> bytes:
-    """Return what is stored of a profile."""
+    """Return the bytes that a bank stores for a profile."""
     record: bytes = safetensors.numpy.save(dict(ProfileTable.from_profiles([profile]).arrays))
     return record
 
@@ -58,7 +58,7 @@ def from_record(raw: bytes, name: str) -> Profile:
 
 
 def prior_to_arrays(prior: OutputPrior) -> dict[str, NDArray[Any]]:
-    """Return the arrays to store of an output prior."""
+    """Return the arrays that a bank stores for an output prior."""
     embeddings, scales = quantize(prior.embeddings, 0)
     return {
         "embeddings": embeddings,
@@ -70,7 +70,7 @@ def prior_to_arrays(prior: OutputPrior) -> dict[str, NDArray[Any]]:
 def prior_from_arrays(
     arrays: Mapping[str, NDArray[Any]], module: Module, vocab_size: int
 ) -> OutputPrior:
-    """Return the output prior of stored arrays.
+    """Return the output prior that a bank has stored as arrays.
 
     Raises:
         IntegrityError: an array is missing, or has another type or shape.

@@ -68,7 +68,7 @@ _OPENING_THREADS = 4
 
 
 def refuse_revision(revision: str | None) -> None:
-    """Raise `UsageError` if a revision is given for a bank that is in no repo."""
+    """Raise `UsageError` if a revision is given for a bank that is not a Hub repo."""
     if revision is not None:
         raise UsageError(
             f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
@@ -84,7 +84,7 @@ class Bank:
         revision: commit of a bank repo.
         remote: where its files are fetched from; None if all are in the folder.
         index: None reads ``bank.json``.
-        base: what is known of the base model of a bank without adapters.
+        base: the base model's config and tokenizer, for a bank without adapters.
 
     Attributes:
         index: content of ``bank.json``.
@@ -175,7 +175,7 @@ class Bank:
 
     @classmethod
     def empty(cls, base: BaseModelInfo) -> "Bank":
-        """Return a bank without adapters: what is made with it starts from the base model itself.
+        """Return a bank without adapters: an adapter made with it starts from the base model alone.
 
         Raises:
             BankError: the tokenizer of the base model cannot be read.
@@ -201,14 +201,14 @@ class Bank:
 
     @property
     def reference(self) -> dict[str, str | None] | None:
-        """What names this bank in a recipe: id, commit and digest of its index; None if empty."""
+        """This bank in ``recipe.json``: id, commit and digest of its index; None if empty."""
         if not self.index.number:
             return None
         return {"id": self.id, "revision": self.revision, "sha256": self.digest}
 
     @property
     def public_base(self) -> str:
-        """Name of the base model for others: no path of this machine."""
+        """Name of the base model as cards show it: no path of this machine."""
         name = self.index.base_model
         return "path/to/base/model" if Path(name).is_absolute() else name
 
@@ -219,9 +219,9 @@ class Bank:
 
     @property
     def end_token(self) -> int | None:
-        """Id of the token that ends an output, if output tokens are counted for this bank.
+        """Id of the token that ends an output; None if output tokens are not counted.
 
-        Without adapters, they are if the upper layers of the base model can be fitted.
+        For an empty bank, they are counted if the upper layers of the base model can be fitted.
         """
         if self.base is None:
             stated = self.index.output_prior or self.index.general
@@ -233,7 +233,7 @@ class Bank:
 
     @property
     def size(self) -> int:
-        """Bytes of all weights, fetched or not; those of a pack include its bases."""
+        """Size of all weights in bytes, fetched or not; for a pack, with its bases."""
         adapters, packing = sum(entry.size for entry in self.index.adapters), self.index.packing
         if packing is None:
             return adapters
@@ -248,7 +248,7 @@ class Bank:
 
     @cached_property
     def stored_layout(self) -> Layout:
-        """The modules with the sizes of the stored factors: in a pack, those of its spaces."""
+        """The modules with the sizes of the stored factors, which are smaller in a pack."""
         packing = self.index.packing
         if packing is None:
             return self.layout
@@ -257,7 +257,7 @@ class Bank:
 
     @cached_property
     def basis(self) -> Basis | None:
-        """The shared bases of a pack; None for a bank."""
+        """The shared bases of a pack; None for a bank that is not packed."""
         if self.index.packing is None:
             return None
         return Basis(self.verified_file(BASIS_FILE), self.layout, self.stored_layout)
@@ -265,7 +265,8 @@ class Bank:
     def expand(self, module: str, A: FloatArray, B: FloatArray) -> FactorPair:
         """Map stored factors of a module to (r, in_features) and (out_features, r).
 
-        Those of a pack are (r, R_a) and (R_b, r); those of a bank are returned as they are.
+        In a pack, the stored factors are (r, R_a) and (R_b, r); otherwise they are returned as they
+        are.
         """
         if self.basis is None:
             return A, B
@@ -274,7 +275,7 @@ class Bank:
 
     @property
     def is_large(self) -> bool:
-        """Whether plans compare candidates, see `hf_lorameta.bank.index.LARGE`."""
+        """Whether plans compare candidates only; see `hf_lorameta.bank.index.LARGE`."""
         return self.index.is_large
 
     @cached_property
@@ -306,7 +307,7 @@ class Bank:
 
     @property
     def stored_profiles(self) -> ProfileTable | LargeProfiles:
-        """The profiles of any bank: their number, one or some of them, and the outputs' lengths."""
+        """The profiles of a bank of any size."""
         return self.large_profiles if self.is_large else self.profiles
 
     @cached_property
@@ -316,7 +317,7 @@ class Bank:
 
     @cached_property
     def output_prior(self) -> OutputPrior | None:
-        """What the output prior needs to know of the base model; None if the bank has none."""
+        """The output prior for the base model; None if the bank has none."""
         stated = self.index.output_prior
         if stated is None:
             return None
@@ -331,7 +332,7 @@ class Bank:
 
     @cached_property
     def distances(self) -> dict[str, NDArray[Any]]:
-        """The stored (N, N) distances among the bank's datasets by metric; empty if none are."""
+        """The stored (N, N) distances among the datasets by metric; empty if none are stored."""
         if DISTANCES_FILE not in self.index.files:
             return {}
         arrays = load_arrays(self.verified_file(DISTANCES_FILE))
@@ -349,11 +350,11 @@ class Bank:
         return load_arrays(self.verified_file(NEURAL_FILE))
 
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
-        """Open one adapter's weights, fetched first if needed; of a pack, its small factors."""
+        """Open one adapter's weights, fetching them if needed; in a pack, its small factors."""
         return self.adapters([entry])[0]
 
     def unpacked(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
-        """Open one adapter's weights, fetched first if needed, in the base model's sizes."""
+        """Open one adapter's weights, fetching them if needed, in the base model's sizes."""
         file = self.adapter(entry)
         return UnpackedFile(file.path, self.basis, self.layout) if self.basis else file
 
@@ -371,7 +372,7 @@ class Bank:
     ) -> list[AdapterFile]:
         """Open the adapters of `entries`, or of all of ``index.entries``, in parallel.
 
-        The first time, they are fetched if need be, and their checksums are verified. `progress`
+        On first use, they are fetched if needed, and their checksums are verified. `progress`
         is called after each with (done, total).
         """
         entries = self.index.entries if entries is None else entries
@@ -405,15 +406,15 @@ class Bank:
         return problems
 
     def verified_file(self, name: str) -> Path:
-        """Return the path of one of ``index.files``, fetched if needed."""
+        """Return the path of one of ``index.files``, fetching it if needed."""
         return self._files.verified(name, self.index.files.get(name))
 
     def split_shards(self) -> None:
-        """Store each adapter of a shard, which a downloaded folder may hold, as a file."""
+        """Split the shards that a downloaded folder may hold into one file per adapter."""
         fetch_adapters(self._files, self.index, self.index.names())
 
     def require_local(self) -> None:
-        """Raise `BankError` if the bank is on the Hub: its commit states its content."""
+        """Raise `BankError` if the bank is a commit on the Hub, which cannot be changed."""
         if self._files.remote is not None:
             raise BankError(
                 f"{self.id} is on the Hub and cannot be changed here",
@@ -423,6 +424,6 @@ class Bank:
         self.split_shards()
 
     def update_index(self, **changes: object) -> None:
-        """Replace fields of the index, in memory and in ``bank.json``, but nothing read before."""
+        """Replace fields of the index, in memory and on disk; what was read before stays."""
         self.index = write_index(self.folder, self.index.model_copy(update=changes))
         self._raw_index = self.index.to_bytes()

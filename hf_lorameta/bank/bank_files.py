@@ -26,11 +26,11 @@ class Remote:
 
 
 class BankFiles:
-    """The files of a bank, by their names.
+    """Access to the files of a bank by name: local, or fetched when needed.
 
     Args:
         folder: of the bank.
-        remote: where files that the folder lacks are fetched from; None if it lacks none.
+        remote: where missing files are fetched from; None if the folder is complete.
     """
 
     def __init__(self, folder: Path, remote: Remote | None = None) -> None:
@@ -38,7 +38,7 @@ class BankFiles:
         self._seen: dict[str, tuple[int, int, str]] = {}  # of verified files, by name
 
     def local(self, name: str) -> Path | None:
-        """Return the path of a file that need not be fetched; None if it has to be.
+        """Return the path of a file in the folder; None if it has to be fetched.
 
         A tokenizer may be in the folder above, where several banks share it.
         """
@@ -46,11 +46,11 @@ class BankFiles:
         return next((folder / name for folder in folders if (folder / name).exists()), None)
 
     def has(self, name: str) -> bool:
-        """Whether a file need not be fetched."""
+        """Whether a file is in the folder."""
         return self.local(name) is not None
 
     def path(self, name: str) -> Path:
-        """Return the path of a file, which is fetched if needed.
+        """Return the path of a file, fetching it if needed.
 
         Raises:
             BankError: it is missing.
@@ -61,7 +61,7 @@ class BankFiles:
         return remote.hub.download(remote.repo, name)
 
     def read(self, name: str, start: int, stop: int) -> bytes:
-        """Return a range of bytes of a file; of one that is not here, nothing else is fetched."""
+        """Return a range of bytes of a file; if it is not local, only that range is fetched."""
         if self.has(name):
             return read_range(self.folder / name, start, stop, BankError)
         remote = self._source(name)
@@ -78,7 +78,7 @@ class BankFiles:
         )
 
     def verified(self, name: str, digest: str | None) -> Path:
-        """Return the path of a file; if its digest is another, delete it if it was fetched.
+        """Return the path of a file with the right digest; a fetched file with another is deleted.
 
         A file is hashed again only if its size or modification time has changed.
 
@@ -97,7 +97,7 @@ class BankFiles:
         raise self.differs(f"{path}: checksum differs from the index")
 
     def store(self, name: str, content: bytes, digest: str) -> None:
-        """Write a file that was fetched as a part of another, unless its digest is wrong.
+        """Write a file that was fetched as part of a shard, after checking its digest.
 
         Raises:
             IntegrityError: its digest is another.
@@ -110,7 +110,7 @@ class BankFiles:
         self._seen[name] = _stamp(path, digest)
 
     def differs(self, message: str) -> IntegrityError:
-        """Return the error for a file that is not as the index says."""
+        """Return the error for a file that differs from the index."""
         return IntegrityError(
             message,
             hint="delete it, and build or download the bank again; if that does not help, report "
@@ -124,7 +124,7 @@ def _stamp(path: Path, digest: str) -> tuple[int, int, str]:
 
 
 def delete_download(path: Path) -> None:
-    """Delete a file that was fetched; in the Hub cache, its path is a link."""
+    """Delete a fetched file; in the Hub cache, the path and the blob it links to."""
     target = path.resolve()
     path.unlink()
     target.unlink(missing_ok=True)

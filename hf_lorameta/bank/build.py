@@ -57,7 +57,7 @@ Outcome = IndexEntry | Skipped
 
 OTHER_MODULES = "adapts other modules or shapes than most of the bank"
 _COMPARED = 1000
-"""Entries of a bank whose updates are compared with those of new ones: enough for a median."""
+"""Number of existing entries that new ones are compared with: enough for a median."""
 
 
 def build_bank(
@@ -186,7 +186,7 @@ def build_entries(
 ) -> dict[str, Outcome]:
     """Build every entry and return the outcomes by entry name, in the manifest's order.
 
-    Entries that ask for it are in the chat template that the base model has at a `revision`.
+    Entries whose template is ``chat`` get the base model's chat template at a `revision`.
     """
     if any(entry.template == CHAT for entry in entries):
         tokenizer = job.folder / TOKENIZER_FILE
@@ -224,7 +224,7 @@ def _outcomes(
 
 
 def why_skipped(error: Exception, shown: Mapping[str, str]) -> str:
-    """Return why an entry is skipped, with what is `shown` in place of paths."""
+    """Return why an entry is skipped, with paths replaced by the names in `shown`."""
     if not isinstance(error, LoraMetaError):
         logger.warning("an entry failed with an unexpected error", exc_info=error)
         return f"unexpected {type(error).__name__}"
@@ -237,7 +237,7 @@ def why_skipped(error: Exception, shown: Mapping[str, str]) -> str:
 
 
 def skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
-    """Note why an entry is left out."""
+    """Return the record of an entry that is left out, with the reason."""
     if isinstance(entry, BankEntry):
         return Skipped(adapter=entry.adapter_id, dataset=entry.dataset_id, reason=reason)
     return Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
@@ -250,7 +250,7 @@ def without_outliers(
 
     Args:
         outcomes: by entry name.
-        held: entries of the bank that they are added to, which stay.
+        held: existing entries of the bank, which are kept whatever their updates are.
     """
     entries = [entry for entry in outcomes.values() if isinstance(entry, IndexEntry)]
     norms = {e.name: e.norm for e in (*held, *entries) if e.norm is not None}
@@ -271,9 +271,9 @@ def finish_bank(
         folder: of the bank; holds ``tokenizer.json`` and the files of the entries.
         outcomes: entries and skipped ones by name, in the order of the index; none if the general
             adapter is the only one.
-        start: what else the index states; the files of its general adapter and its output prior
-            are in the folder.
-        held: the bank that the entries are added to, whose entries `start` holds, too.
+        start: the index that the entries are added to; the files of its general adapter and its
+            output prior are in the folder.
+        held: the bank that is extended, whose entries `start` lists; None for a new one.
 
     Raises:
         BankError: no entry can be used.
@@ -318,8 +318,8 @@ def finish_bank(
 def _keep_profiles(bank: Bank) -> None:
     """Store the profiles of a downloaded bank where a build stores them.
 
-    An addition overwrites the one file that they are in before it writes the index. If it is killed
-    in between, the next one finds them here.
+    Adding entries overwrites the one file of all profiles before it writes the index. If the
+    command is killed in between, the next run finds the profiles here.
     """
     for number, entry in enumerate(bank.index.entries):
         if not has_profile(bank.folder, entry.name):
@@ -360,7 +360,7 @@ def _layout(folder: Path, outcomes: Mapping[str, Outcome], start: Index) -> tupl
 
 
 def _tokenizer(manifest: Manifest, hub: Hub) -> bytes:
-    """Fetch the tokenizer, or take the embedded bank's of the same model."""
+    """Fetch the base model's tokenizer, or read it from the embedded bank of the same model."""
     name = manifest.tokenizer or manifest.base_model
     try:
         repo = hub.resolve(name, "model", blobs=True)

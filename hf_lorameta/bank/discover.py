@@ -1,7 +1,7 @@
 """Find the adapters of a base model on the Hub that can be entries of a bank.
 
-Checks that are finished are kept in a file beside the manifest until it is written, so that a
-command that was interrupted does not repeat them.
+Finished checks are kept in a file beside the manifest until it is written, so that an interrupted
+command does not repeat them.
 """
 
 import json
@@ -100,7 +100,7 @@ def discover(
     workers: int = 8,
     progress: StageProgress = no_progress,
 ) -> Discovery:
-    """Write a manifest of the Hub's adapters of a base model that name the dataset they learned.
+    """Write a manifest of the Hub's adapters for a base model whose cards name one dataset.
 
     No manifest is written if no adapter can be used.
 
@@ -145,11 +145,11 @@ def _check_all(
     workers: int,
     progress: StageProgress,
 ) -> list[CheckedAdapter]:
-    """Check adapters, in their order, and keep the results in a file."""
+    """Return the checks of adapters, in their order; finished ones are kept in a file."""
     done = _finished(checks, checker.base_model)
     unanswered = 0
     with checks.open("a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
-        file.write("\n")  # ends a line that a kill has cut
+        file.write("\n")  # ends a line that a killed command left incomplete
         waiting = [adapter for adapter in listed if (adapter.adapter, adapter.sha) not in done]
         futures = {pool.submit(checker.check, adapter): adapter for adapter in waiting}
         try:
@@ -182,7 +182,7 @@ def _finished(checks: Path, base_model: str) -> dict[tuple[str, str], CheckedAda
     done = {}
     with suppress(FileNotFoundError):
         for line in checks.read_text("utf-8", errors="replace").splitlines():
-            with suppress(ValueError, TypeError, KeyError):  # empty, or cut by a kill
+            with suppress(ValueError, TypeError, KeyError):  # empty or incomplete
                 record = json.loads(line)
                 if record["base_model"] == base_model:
                     checked = CheckedAdapter(**record["checked"])
@@ -224,7 +224,7 @@ def _because(reason: str) -> Iterator[None]:
 def adapters_in(repo: ListedAdapter) -> list[ListedAdapter]:
     """Return the adapters of a repo: the one in its root, or those in its folders if it has none.
 
-    The datasets on the repo's card are those of an adapter in a folder only if there is no other.
+    An adapter in a folder has the datasets on the repo's card only if it is the repo's only one.
     """
     end = f"/{WEIGHTS_FILE}"
     folders = sorted(name.removesuffix(end) for name in repo.files if name.endswith(end))
@@ -248,7 +248,7 @@ class AdapterChecker:
         self._locks: dict[str, Lock] = {}
 
     def check(self, listed: ListedAdapter) -> CheckedAdapter:
-        """Check what the list says, then the dataset and the config.
+        """Return the check of an adapter: of its listing, its dataset and its config.
 
         Raises:
             ConnectionLostError: the Hub did not answer.
@@ -283,7 +283,7 @@ class AdapterChecker:
         return CheckedAdapter(listed.adapter, entry)
 
     def _with_own_card(self, listed: ListedAdapter) -> ListedAdapter:
-        """Return an adapter in a folder with what the card beside it states, if it has one."""
+        """Return an adapter in a folder with the datasets and license on the card there."""
         repo = self._repo(listed)
         with _because("gated or removed"):
             card = card_beside(self._hub, repo, listed.inside)
@@ -310,7 +310,7 @@ class AdapterChecker:
         return self._once(listed.repo_id, resolve)
 
     def _once(self, name: str, resolve: Callable[[], PinnedRepo]) -> PinnedRepo:
-        """Resolve a repo once, in whichever thread asks first; leave out what cannot be used."""
+        """Resolve a repo once for all threads; raise `_LeftOutError` if it cannot be used."""
         with self._locks.setdefault(name, Lock()):
             if name not in self._repos:
                 try:

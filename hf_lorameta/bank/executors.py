@@ -1,4 +1,4 @@
-"""Who runs independent tasks: the threads of this process, or the workers of a Dask scheduler."""
+"""Run independent tasks in threads of this process, or on the workers of a Dask scheduler."""
 
 import logging
 from collections import deque
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 def in_modules(work: Callable[[int], T], number: int, threads: int) -> Iterator[T]:
-    """Yield ``work(0)`` to ``work(number - 1)``, the results of modules, in their order.
+    """Yield the results ``work(0)`` to ``work(number - 1)`` of all modules, in order.
 
-    Each module has one BLAS thread: there is no contention, and the bits do not depend on the
-    number of cores. No more results than threads wait to be taken.
+    Each module has one BLAS thread, so threads do not compete for cores, and the bits do not depend
+    on their number. At most `threads` results wait for the caller.
 
     Example:
         >>> list(in_modules(lambda module: 10 * module, 3, threads=2))
@@ -37,7 +37,7 @@ def in_modules(work: Callable[[int], T], number: int, threads: int) -> Iterator[
 
 @contextmanager
 def reporting_dead_workers() -> Iterator[None]:
-    """Raise a `BankError` that says how to go on if the workers of an executor die."""
+    """Raise a `BankError` that says how to continue if the workers of an executor die."""
     try:
         yield
     except BrokenExecutor as problem:

@@ -45,8 +45,8 @@ FAR_RATIO = 1.5
 LARGE = 1_000
 """Banks of more entries are built with sketches and shards of profiles instead of distances.
 
-Chosen on what all distances cost: the 10⁶ of 1,000 entries take 90 s of CPU, and so would adding an
-entry; twice the entries take four times as long.
+All 10⁶ distances among 1,000 entries take 90 s of CPU, again whenever an entry is added; twice the
+entries take four times as long.
 """
 
 _MAX_NAME_BYTES = 220
@@ -64,11 +64,11 @@ def _file_name(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_file_name)]
-"""The name of a file without its folder, so that an index names no file outside its bank."""
+"""A file name without a folder, so that an index cannot name a file outside its bank."""
 
 
 class StrictModel(BaseModel):
-    """A model that cannot be changed, and has no unknown fields."""
+    """An immutable model that refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     left_out_if_unset: ClassVar[tuple[str, ...]] = ()
@@ -181,7 +181,7 @@ class GeneralEntry(StrictModel):
 
 
 class OutputPriorEntry(StrictModel):
-    """What ``output_prior.safetensors`` is for; see `hf_lorameta.method.output_prior`.
+    """The module and end token of the output prior; see `hf_lorameta.method.output_prior`.
 
     Attributes:
         module: (name, in_features, out_features) of the last down-projection.
@@ -275,7 +275,7 @@ class Index(StrictModel):
         return len(self.entries) + (self.general is not None)
 
     def chosen(self, positions: Iterable[int]) -> list[IndexEntry | GeneralEntry]:
-        """Return some of the `adapters`; other entries of a large bank are not parsed."""
+        """Return the `adapters` at some positions; of a large bank, only these are parsed."""
         entries, last = self.entries, [self.general] if self.general else []
         return [entries[i] if i < len(entries) else last[i - len(entries)] for i in positions]
 
@@ -286,9 +286,9 @@ class Index(StrictModel):
 
     @property
     def private_parts(self) -> int:
-        """Number of private entries, and of such tasks of the general adapter alone.
+        """Number of private entries, and of tasks of the general adapter that may be private.
 
-        A task without an entry, such as one that was removed since, counts if it states no license.
+        A task counts if it states no license and has no entry, for example because it was removed.
         """
         tasks = [t for t in (self.general.tasks if self.general else ()) if not t.license]
         named = set(self.names()) if tasks else set()
@@ -299,7 +299,7 @@ class Index(StrictModel):
 
     @property
     def licenses(self) -> list[str | None]:
-        """What each entry, and each task of the general adapter, states; None if nothing."""
+        """The license of each entry and each task of the general adapter, None where unknown."""
         stated = [entry.license for entry in self.entries]
         return stated + [task.license for task in (self.general.tasks if self.general else ())]
 
@@ -324,9 +324,9 @@ def adapter_path(name: str) -> str:
 
 
 class EntryTable(Sequence[IndexEntry]):
-    """Entries, a line of JSON each, which is parsed when it is asked for.
+    """Entries of a large bank as lines of JSON, each parsed on access.
 
-    Parsing all of 100,000 takes seconds, and a plan needs few. Lines are in the form that
+    Parsing all of 100,000 takes seconds, and a plan needs few of them. Lines are in the form that
     `to_lines` writes, so that private ones are found without parsing.
 
     Args:
@@ -383,7 +383,7 @@ class EntryTable(Sequence[IndexEntry]):
 
 
 def to_lines(entries: Iterable[IndexEntry]) -> bytes:
-    """Return the lines of entries."""
+    """Return entries as lines of JSON."""
     return b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
 
 

@@ -1,6 +1,6 @@
 """The profiles of a large bank, and their sketches, which a plan scans to choose candidates.
 
-Of the profiles, those that are asked for are read, and verified by the digests in the sketches.
+Only the profiles that are needed are read; digests in the sketches verify them.
 
 The distance of the default metric is estimated without logarithms. With BC the Bhattacharyya
 coefficient ``Σ √(p q)`` [1], the Jensen–Shannon divergence is about ``log 2 · (1 − BC)``: both are
@@ -56,7 +56,7 @@ class Sketches:
         arrays: ``input`` and ``output`` (N, 256) float16, square roots of the shares of the tokens
             in each bucket; ``lengths`` (N, 64) float16, shares of the outputs up to each length;
             ``output_length`` (N,) float64, their mean number of tokens; ``size`` (N,) int64 and
-            ``sha256`` (N, 32) uint8, of what is stored of the profile.
+            ``sha256`` (N, 32) uint8, of the stored profile.
 
     Example:
         >>> one = [Histogram.from_dense(row) for row in np.eye(3, dtype=int)]
@@ -70,7 +70,7 @@ class Sketches:
 
     @classmethod
     def from_records(cls, profiles: Iterable[tuple[Profile, bytes]]) -> "Sketches":
-        """Compute the sketches of profiles, each with what is stored of it."""
+        """Compute the sketches of profiles, each given with its stored bytes."""
         rows = [_sketch(profile) | _of_record(record) for profile, record in profiles]
         return cls(
             {
@@ -102,17 +102,17 @@ class Sketches:
             raise IntegrityError("the sketches state sizes that profiles cannot have")
 
     def nearest(self, profile: Profile, count: int) -> NDArray[np.intp]:
-        """Return the ascending indices of the datasets that seem nearest, at most `count`.
+        """Return the indices of the datasets with the smallest estimated distances, ascending.
 
         Args:
-            profile: of the new dataset; what it lacks, inputs or outputs, is not compared.
-            count: how many; of equally near datasets, the first are taken.
+            profile: of the new dataset; inputs or outputs that it lacks are not compared.
+            count: how many, at most; of equally near datasets, the first are taken.
         """
         order = np.argsort(self.distances(profile), kind="stable")
         return np.sort(order[:count])
 
     def distances(self, profile: Profile) -> Array:
-        """Estimate the (N,) distances from a new dataset, up to those of parts that it lacks."""
+        """Estimate the (N,) distances from a new dataset; texts that it lacks are not compared."""
         query = _sketch(profile)
         result = np.zeros(len(self))
         for start in range(0, len(self), _BLOCK):
@@ -154,12 +154,12 @@ def _shares(histogram: Histogram) -> FloatArray:
 
 
 class LargeProfiles:
-    """Profiles of N entries, of which only those that are asked for are read.
+    """Profiles of N entries, which are read when they are needed.
 
-    A file of profiles is a shard: what is stored of its entries, one after another.
+    A shard is a file with the stored profiles of consecutive entries.
 
     Args:
-        read: reads a range of a shard, which need not be verified, since each profile is.
+        read: reads a range of a shard; it need not verify it, since each profile is verified.
         names: of the bank's files.
         sketches: of the N entries.
         vocab_size: above every token id.

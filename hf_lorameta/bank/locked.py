@@ -1,4 +1,4 @@
-"""Write the folder of a bank: one command at a time, and a new one completely or not at all."""
+"""Lock the folder of a bank, and create a new one completely or not at all."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from hf_lorameta.files import writing
 
 @contextmanager
 def new_bank_folder(target: Path) -> Iterator[Path]:
-    """Provide a folder for a new bank beside its target, which it becomes at the end.
+    """Provide a folder for a new bank, which is renamed to its target at the end.
 
-    Its parent is a scratch folder, which may hold files of a run that was killed.
+    Its parent is a scratch folder, which may hold files of a killed run.
 
     Args:
         target: must not exist yet.
@@ -37,12 +37,12 @@ def new_bank_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_scratch(scratch: Path, target: Path, otherwise: str) -> Iterator[None]:
-    """Create a scratch folder that one command uses at a time; it is deleted afterwards.
+    """Create and lock a scratch folder, which is deleted afterwards.
 
     Args:
-        scratch: may hold files of a run that was killed.
+        scratch: may hold files of a killed run.
         target: what is written, for messages.
-        otherwise: what to do if it cannot be written.
+        otherwise: advice if it cannot be written.
 
     Raises:
         BankError: another command uses it, the disk is full, or it cannot be written.

@@ -37,14 +37,14 @@ from hf_lorameta.hub.repo import is_repo_id
 _FOLDER = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _MAX_NAME, _MAX_ADAPTER = 90, 200
 EXAMPLE = Path(__file__).with_name("manifest_example.yaml")
-"""A valid manifest, with an entry of the Hub and a local one."""
+"""A valid manifest, with one entry on the Hub and a local one."""
 _INVALID_VALUE = (ValueError, KeyError, AttributeError, RecursionError)
-"""What YAML raises at 2024-99-99, at ``!!int x``, and at text that is nested or not UTF-8."""
+"""What PyYAML raises for 2024-99-99, ``!!int x``, deep nesting, and text that is not UTF-8."""
 _HINT = f"see {EXAMPLE} for a valid manifest"
 
 
 def is_path(value: str) -> bool:
-    """Whether an adapter or a dataset is a local one.
+    """Whether the name of an adapter or a dataset is a local path.
 
     Example:
         >>> is_path("./rows.jsonl"), is_path("/data/rows"), is_path("org/dataset")
@@ -54,7 +54,7 @@ def is_path(value: str) -> bool:
 
 
 def repo_and_folder(adapter: str) -> tuple[str, str]:
-    """Split the id of an adapter on the Hub into a repo's and a folder in it, empty for its root.
+    """Split an adapter's id on the Hub into the repo's id and the folder in it, empty for its root.
 
     Example:
         >>> repo_and_folder("org/adapter"), repo_and_folder("org/repo/flan/boolq")
@@ -66,7 +66,7 @@ def repo_and_folder(adapter: str) -> tuple[str, str]:
 
 
 def is_adapter_id(value: str) -> bool:
-    """Whether an adapter on the Hub can be named so.
+    """Whether a text is a valid id of an adapter on the Hub.
 
     Example:
         >>> is_adapter_id("org/repo/flan/boolq"), is_adapter_id("org/repo/my lora")
@@ -150,7 +150,7 @@ class BankEntry(Defaults):
         return _shown_id(self.dataset)
 
     def relative_to(self, folder: Path) -> "BankEntry":
-        """Return a copy whose paths are absolute, those that were relative being in a folder."""
+        """Return a copy with absolute paths; relative ones start from `folder`."""
         paths = {
             name: str((folder / Path(value).expanduser()).absolute())
             for name in ("adapter", "dataset")
@@ -160,7 +160,7 @@ class BankEntry(Defaults):
 
 
 def _shown_id(source: str) -> str:
-    """Return a Hub id, or one that is made of the name of a folder or file.
+    """Return a Hub id unchanged, or an id made from the name of a local folder or file.
 
     Example:
         >>> _shown_id("org/adapter"), _shown_id("../data/my rows.jsonl.gz")
@@ -200,7 +200,7 @@ class Manifest(StrictModel):
 _MODELS: dict[tuple[int | str, ...], type[BaseModel]] = {
     (): Manifest, ("defaults",): Defaults, ("columns",): Columns,
 }  # fmt: skip
-"""By the field that they are the value of; those in a list are entries."""
+"""The model of a field's value, by the field; those in a list are `BankEntry`."""
 
 
 def load(path: Path) -> Manifest:
@@ -242,7 +242,7 @@ def parse(text: str, source: str = "manifest") -> Manifest:
 
 
 class _Loader(yaml.CSafeLoader):
-    """Refuses a key that is given twice, of which YAML would keep the last."""
+    """A YAML loader that refuses a key that is given twice; PyYAML would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = set[str]()

@@ -26,13 +26,13 @@ def open_bank(
             bank if it fits `base`, else the embedded one for it, else an empty one.
         base: Hub id, folder or GGUF file of the base model; None is that of the bank.
         revision: branch, tag or commit of a bank repo.
-        base_revision: branch, tag or commit of the base model, if the bank is empty; others state
+        base_revision: branch, tag or commit of the base model, for an empty bank; other banks state
             it themselves.
         hub: None makes a client with the saved token.
 
     Raises:
-        UsageError: no bank is wanted and no base model named, the base model cannot be used, or a
-            revision is given for that of a bank.
+        UsageError: the bank is ``none`` and no base model is named, the base model cannot be used,
+            or `base_revision` is given for a bank that states it.
         BankError: not a bank, or one for another base model.
         HubError: a repo is missing or cannot be reached.
 
@@ -59,10 +59,10 @@ def open_bank(
 
 
 def require_bank(bank: str | None, base: str | None, *, hub: Hub | None = None) -> Bank:
-    """Open the bank for a base model as `open_bank` does, where there has to be one.
+    """Open the bank for a base model as `open_bank` does, but never an empty one.
 
     Raises:
-        BankError: not a bank, one for another base model, or none is named and there is none.
+        BankError: not a bank, one for another base model, or none is named and none is embedded.
         HubError: a repo is missing or cannot be reached.
     """
     found = _bank_for(bank, base, None, hub or Hub())

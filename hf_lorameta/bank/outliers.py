@@ -1,4 +1,4 @@
-"""Adapters of a bank whose updates are far larger than those of the others.
+"""Find the adapters of a bank whose updates are far larger than those of the others.
 
 A combination is a weighted sum, so one adapter with a huge update outweighs all others, whatever
 its coefficient: a training that diverged, a wrong ``lora_alpha``, or a poisoned adapter.
@@ -12,10 +12,10 @@ import numpy as np
 from hf_lorameta.formats.lora_file import AdapterFile
 
 LEAST_RATIO = 4.0
-"""An outlier's norm is at least so many times the median of the bank."""
+"""An outlier's norm is at least this many times the median of the bank."""
 _DEVIATIONS = 5.0
-"""So many standard deviations of the logarithm, estimated as 1.4826 times the median absolute
-deviation, are not unusual in a bank whose adapters were trained in many ways."""
+"""Standard deviations of the log norm, estimated as 1.4826 times the median absolute deviation,
+that are still normal in a bank whose adapters were trained in many ways."""
 
 
 def update_norm(file: AdapterFile, scaling: float) -> float:
@@ -28,7 +28,7 @@ def update_norm(file: AdapterFile, scaling: float) -> float:
 
 
 def outliers(norms: Mapping[str, float]) -> dict[str, str]:
-    """Return the adapters whose updates are unusually large, each with a sentence that says so.
+    """Return the adapters whose updates are unusually large, each with an explanation.
 
     Args:
         norms: of the updates, see `update_norm`, by adapter.

@@ -35,7 +35,7 @@ _WORKERS = min(4, os.cpu_count() or 1)
 
 
 _Limits = tuple[int | None, float | None]
-"""Most dimensions on each side of a module, and the share of its energy to retain."""
+"""Largest number of dimensions on each side of a module, and the share of energy to retain."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def pack(
 
 
 def _write_pack(source: Bank, folder: Path, limits: _Limits, progress: Progress) -> None:
-    """Write the pack into a folder; the parts go beside it."""
+    """Write the pack into a folder; temporary parts are written beside it."""
     layout = source.layout
     modules = _pack_modules(source, folder.parent, limits, progress)
     small = tuple(Module(m.name, *packed.space) for m, packed in zip(layout, modules, strict=True))

@@ -1,9 +1,10 @@
 """Publish a bank as a dataset repo on the Hub.
 
-A push makes commits of fewer than 100 files, the index in the last. One that was killed goes on
-where it ended: what the repo holds already is not sent again. Until its last commit, the repo holds
-the bank that it held before. Only while more files are replaced than fit into that commit, such as
-all profiles of 100,000 adapters, does it hold no index, and so no bank.
+A push makes commits of fewer than 100 files, with the index in the last. A push that was killed
+resumes: files that the repo already holds are not sent again. Until the last commit, the repo still
+holds the previous bank, unless the push replaces more files than fit into that commit, such as all
+profiles of 100,000 adapters: then the repo has no index, and so no bank, until the push is
+finished.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -35,9 +36,9 @@ from hf_lorameta.tables import plural
 from hf_lorameta.types import StageProgress, no_progress
 
 COMMIT_FILES = 99
-"""Files that a commit adds and deletes, at most; the Hub recommends fewer than 100."""
+"""Largest number of files that a commit adds and deletes; the Hub recommends fewer than 100."""
 COMMIT_BYTES = 4 << 30
-"""About the size of the files of a commit; as much space is needed for shards meanwhile."""
+"""Approximate size limit of a commit; its shards need as much temporary disk space."""
 _OF_LAST = 2  # the index and the card
 _CHUNK_BYTES = 4 << 20
 
@@ -48,7 +49,7 @@ class PushedFile:
 
     Attributes:
         path: in the repo.
-        parts: the files whose content it is, one after another.
+        parts: local files, whose contents follow one another in it.
     """
 
     path: str
@@ -56,7 +57,7 @@ class PushedFile:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return sum(part.stat().st_size for part in self.parts)
 
     def content(self) -> Iterator[bytes]:
@@ -67,7 +68,7 @@ class PushedFile:
                     yield chunk
 
     def is_in(self, repo: PinnedRepo) -> bool:
-        """Return whether a repo holds the file, as far as its digests tell."""
+        """Return whether a repo holds a file of this path, size and digest."""
         blob = repo.blobs.get(self.path)
         if blob is None or blob.digest is None or blob.size != self.size:
             return False
@@ -145,9 +146,9 @@ def _pushed_files(bank: Bank) -> list[PushedFile]:
 
 
 def _bank_files(repo: PinnedRepo) -> set[str]:
-    """Return the files of a repo that a push of a bank wrote, as far as names tell.
+    """Return the files of a repo that, by their names, a push of a bank wrote.
 
-    Those that others may have, too, are none of ours if the repo holds no bank.
+    Names that are not specific to banks count only if the repo holds a bank.
     """
     files = {path for path in repo.files if is_of_large_bank(path) or is_shard(path)}
     if INDEX_FILE not in repo.files:
@@ -170,7 +171,7 @@ def _uploads(
     existing: PinnedRepo | None,
     progress: StageProgress,
 ) -> Generator[Upload, None, None]:
-    """Yield the commits of a push, each after the one before was made.
+    """Yield the commits of a push; each expects that the one before was made.
 
     Args:
         folder: of the bank.
@@ -211,7 +212,7 @@ def _uploads(
 
 
 def _batches(files: Sequence[PushedFile]) -> list[list[PushedFile]]:
-    """Divide files into commits, in order; the last, which is not full, may have none."""
+    """Divide files into commits, in order; the last has room for more files and may be empty."""
     batches: list[list[PushedFile]] = [[]]
     size = 0
     for file in files:
@@ -225,7 +226,7 @@ def _batches(files: Sequence[PushedFile]) -> list[list[PushedFile]]:
 
 @contextmanager
 def _staged(folder: Path, files: Sequence[PushedFile]) -> Iterator[Mapping[str, Path]]:
-    """Provide the files of a commit, by their paths in the repo; shards are written for it."""
+    """Provide a commit's local files by their paths in the repo; shards are temporary files."""
     staged = {file.path: file.parts[0] for file in files if len(file.parts) == 1}
     shards = [file for file in files if len(file.parts) > 1]
     if not shards:

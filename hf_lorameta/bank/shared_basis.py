@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
 
 
 class ModuleReader:
-    """One module of all adapters, with (N,) scalings and Σr `rank`, read a few at a time."""
+    """One module of all adapters, read a few at a time; `scalings` is (N,), `rank` Σr."""
 
     def __init__(self, files: Sequence[AdapterFile], scalings: Array, module: Module) -> None:
         self.files, self.scalings, self.module = files, scalings, module
@@ -115,7 +115,7 @@ def find_basis(
 def _truncate(
     vectors: Array, energies: Array, total: float, limit: int, retention: float | None
 ) -> Array:
-    """Return the leading `limit` columns, or as few as lose half of what may be lost."""
+    """Return the leading columns: `limit`, or as few as lose at most half of the allowed loss."""
     if retention is None or not total:
         return vectors[:, : limit if retention is None else 1]
     enough = total * (1 - (1 - retention) / 2 * 0.99)

@@ -39,7 +39,7 @@ _MAX_OTHERS = 64
 
 
 class StoredProfiles(NamedTuple):
-    """What an index states of stored profiles: its fields of the same names."""
+    """The fields of an index that describe stored profiles."""
 
     files: dict[str, str]
     typical_distances: dict[str, float]
@@ -73,7 +73,7 @@ def store_profiles(
 def extend_profiles(
     folder: Path, stored: LargeProfiles, index: Index, new: Sequence[Profile]
 ) -> StoredProfiles:
-    """Add profiles to those of a large bank, of which only the last shard is read.
+    """Add profiles to a large bank; of its own profiles, only the last shard is read.
 
     Nothing that the present index lists is overwritten. Distances inside the bank are estimated
     again whenever a shard becomes full, otherwise those of the index stay.
@@ -97,7 +97,7 @@ def extend_profiles(
 def _write_shards(
     folder: Path, profiles: Iterator[Profile], kept: Mapping[str, str], sketches: list[Sketches]
 ) -> tuple[dict[str, str], Sketches]:
-    """Write the profiles after those of `kept` shards, of which there are sketches.
+    """Write the profiles that follow those of `kept` shards, whose sketches are given.
 
     Returns:
         The digests of the files written, by name, and the sketches of all profiles.

@@ -61,9 +61,9 @@ def train_neural_rule(
 
 
 def weight_blocks(bank: Bank) -> Iterator[FloatArray]:
-    """Yield the flattened factors of all N adapters, one of a module at a time, for Gram matrices.
+    """Yield the flattened factors of all N adapters, one factor of one module at a time.
 
-    They are (N, r · in_features) and (N, out_features · r), in a pack those of the small factors.
+    They are (N, r · in_features) and (N, out_features · r); in a pack, those of the small factors.
 
     Raises:
         AdapterError: the adapters differ in rank.

@@ -31,7 +31,7 @@ class WeightedAdapter:
 
     @property
     def label(self) -> str:
-        """What tells a reader which dataset it is: its title, or else its id."""
+        """Readable name of the dataset: its title, or else its id."""
         return self.title or self.dataset
 
     def to_dict(self) -> dict[str, Any]:

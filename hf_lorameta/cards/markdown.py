@@ -1,4 +1,4 @@
-"""Escape text that others chose (ids, column names, licenses) for Markdown, and render templates.
+"""Escape untrusted text (ids, column names, licenses) for Markdown, and render templates.
 
 An escaped value starts no markup, ends no table cell and stays on its line.
 """

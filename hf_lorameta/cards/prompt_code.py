@@ -1,4 +1,4 @@
-"""Python code that builds the prompt of a row as an adapter reads it, and one row as an example."""
+"""Python code for cards: the prompt of a row as an adapter reads it, and a row as an example."""
 
 from hf_lorameta.cards.markdown import Markdown
 from hf_lorameta.data.columns.choices import show_choices
@@ -13,7 +13,7 @@ EXAMPLE_CHARACTERS = 800
 
 
 def prompt_code(columns: Columns) -> str:
-    """Return code that assigns ``prompt``, with words in the place of what a row holds.
+    """Return code that assigns ``prompt``, with placeholders for the values of a row.
 
     Example:
         >>> print(prompt_code(Columns(instruction="instruction", input="input", output="output")))

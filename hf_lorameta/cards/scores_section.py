@@ -1,4 +1,4 @@
-"""Measured scores on a model card: only numbers that were measured on the dataset they name."""
+"""Add measured scores, each with the dataset it was measured on, to a model card."""
 
 import math
 import re

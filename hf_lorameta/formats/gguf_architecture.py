@@ -1,4 +1,4 @@
-"""What llama.cpp calls a base model's architecture, and the order in which it keeps its weights.
+"""llama.cpp's name of a base model's architecture, and the order in which it stores weights.
 
 Source: https://github.com/ggml-org/llama.cpp/tree/master/conversion, whose `modify_tensors` an
 adapter's factors follow: rows of a weight are rows of lora_B, its columns those of lora_A.
@@ -173,8 +173,8 @@ def permute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
 def tile(rows: NDArray[Any], groups: int, heads: int) -> NDArray[Any]:
     """Reorder the value heads of linear attention from transformers' order to llama.cpp's.
 
-    Several value heads share a key head. Transformers has those of one key head together,
-    llama.cpp the first of every key head, then the second (`_reorder_v_heads` of llama.cpp's
+    Several value heads share a key head. Transformers stores those of one key head together,
+    llama.cpp first one of every key head, then the next (`_reorder_v_heads` of llama.cpp's
     conversion/qwen.py). `rows` is (heads · d, …), `groups` the number of key heads.
 
     Example:

@@ -43,7 +43,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a base model's ``config.json`` that are needed without its weights."""
+    """Return what this package needs of a base model's ``config.json``, from a GGUF's metadata."""
     if metadata.get("general.type", "model") != "model":
         raise UsageError(
             f"the GGUF is not a base model but an {metadata['general.type']}",

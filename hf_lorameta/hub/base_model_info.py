@@ -1,4 +1,4 @@
-"""What is known of a base model without its weights, and whether adapters can be made for it."""
+"""Read a base model's config and tokenizer, and check that adapters can be made for it."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,21 +20,21 @@ from hf_lorameta.hub.packaged_model import TOKENIZER
 from hf_lorameta.hub.repo_info import ListedBank, list_banks
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""How the names of classes end that predict the next token."""
+"""How the class names of causal language models end."""
 _OTHER_BASE = Option("base", change="name another")
 
 
 class BaseModelInfo(NamedTuple):
-    """What is known of a base model without its weights.
+    """A base model's config, tokenizer and origin, read without its weights.
 
     Attributes:
         name: Hub id, or the absolute path of a folder or of a GGUF file.
         revision: commit of a Hub repo, if it is known.
         license: that its card states.
-        private: whether its repo is private, or it is in a folder, whose path its adapters name.
+        private: whether its repo is private, or it is local, as its adapters contain its path.
         config: content of its ``config.json``.
         tokenizer: its ``tokenizer.json``.
-        banks: those that others have published for it, which are used only if they are named.
+        banks: those published for it on the Hub, none of which is used unless it is named.
     """
 
     name: str

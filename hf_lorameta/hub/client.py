@@ -89,7 +89,7 @@ class Hub(Connection):
             return None
 
     def check_access(self, repo: PinnedRepo) -> None:
-        """Check that the files of a repo can be read, which a gated one's info does not tell.
+        """Check that this account can read a repo's files, which a gated repo's info does not show.
 
         Raises:
             GatedError: access was not granted.
@@ -126,7 +126,7 @@ class Hub(Connection):
         return "cpu-basic", f"the plan of {namespace} is {plan or 'not known'}"
 
     def account(self) -> dict[str, Any]:
-        """Return what the Hub states about the account that the token belongs to, asked once.
+        """Return the Hub's information on the token's account, requested once.
 
         Raises:
             AuthError: there is no token, or it is not valid.
@@ -201,11 +201,11 @@ class Hub(Connection):
             raise httpx2.RemoteProtocolError(f"{path} is incomplete") from None
 
     def read_range(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
-        """Return exactly bytes [start, stop) of a file, with one request and unverified.
+        """Return exactly bytes [start, stop) of a file from one request; they are not verified.
 
         Raises:
             NotFoundError: no such file.
-            ConnectionLostError: the Hub did not answer, or with fewer bytes each time.
+            ConnectionLostError: the Hub did not answer, or sent fewer bytes in each attempt.
         """
         if stop <= start:
             return b""
@@ -252,8 +252,8 @@ class Hub(Connection):
         """Publish files in one commit; return the URL of the repo or of the pull request.
 
         Args:
-            upload: what to commit, or several of which each is a commit on top of the one before.
-                Nothing is asked of an iterator before the commit of what it gave.
+            upload: what to commit, or several, each committed on top of the one before. An iterator
+                is advanced only when its previous item has been committed.
             repo_id: target; created if `parent` is None.
             message: commit message.
             private: visibility of a repo that is created; if true, it is read back before the

@@ -1,7 +1,7 @@
-"""A connection to the Hub with one token: the client of `huggingface_hub`, and retries.
+"""A connection to the Hub: the client of `huggingface_hub` with a token and retries.
 
-The client does what it can do: listing, downloads, uploads and commits. What it lacks, ranges of a
-file, is read with plain requests.
+The client lists, downloads, uploads and commits. Ranges of a file, which it cannot read, are
+fetched with plain requests.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ _LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __
 
 @dataclass(frozen=True)
 class Connection:
-    """A way to send requests with one token.
+    """Settings of requests to the Hub: token, timeout and retries.
 
     Attributes:
         token: None for the saved one, False for none.

@@ -1,7 +1,7 @@
 """Map the exceptions of huggingface_hub to hf_lorameta errors.
 
-They are distinguished by type, status and the server's message. Errors of ours never have one of
-theirs as cause, since those hold tokens, headers or rows.
+Exceptions are distinguished by type, status and the server's message. Our errors never keep one of
+them as the cause, since they can hold tokens, headers or rows.
 """
 
 import json
@@ -23,7 +23,7 @@ _RERUN_HINT = "run the same command again; finished work is kept"
 
 
 class ForbiddenError(errors.AuthError):
-    """The token is valid, but the account or the token may not do this."""
+    """The token is valid, but it or its account lacks the permission."""
 
 
 class NoRevisionError(errors.NotFoundError):
@@ -35,7 +35,7 @@ class DamagedError(httpx2.RemoteProtocolError):
 
 
 def unexpected_answer(what: str, problem: str) -> errors.HubError:
-    """Return the error for an answer that the Hub does not give."""
+    """Return the error for an answer that cannot be the Hub's."""
     return errors.HubError(
         f"{what}: {constants.ENDPOINT} does not answer like the Hub ({problem})",
         hint="check HF_ENDPOINT and the proxy settings",
@@ -47,9 +47,9 @@ def unexpected_answer(what: str, problem: str) -> errors.HubError:
 
 @contextmanager
 def translated(what: str, revision: str | None = None) -> Iterator[None]:
-    """Raise the exceptions of `huggingface_hub` as `translate` returns them.
+    """Raise the exceptions of `huggingface_hub` as errors of this package, see `translate`.
 
-    A web page in place of an answer, such as a proxy's, is an error of ours, too.
+    A web page in place of an answer, such as a proxy's, is also raised as one.
     """
     try:
         yield
@@ -65,7 +65,7 @@ def translated(what: str, revision: str | None = None) -> Iterator[None]:
 def translate(
     what: str, error: BaseException, revision: str | None = None
 ) -> errors.LoraMetaError | None:
-    """Return the error of ours that an exception of `huggingface_hub` stands for, if any.
+    """Return this package's error for an exception of `huggingface_hub`; None if it has none.
 
     `what` (a repo id or an action) and the requested `revision` appear in the message.
     """
@@ -112,7 +112,7 @@ def translate(
 
 
 def gated_error(what: str, page: str) -> errors.GatedError:
-    """Return the error for a repo whose access has to be asked for on its page."""
+    """Return the error for a gated repo, to which access is requested on its page."""
     return errors.GatedError(
         f"{what} is gated, and this account has no access",
         hint=f"request access on {constants.ENDPOINT}/{page}, then run the command again",
@@ -144,7 +144,7 @@ def _server_message(error: BaseException) -> str:
 
 
 def _unauthorized(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
-    """Tell a rejected token from a missing or private repo, which the Hub answers with 401, too."""
+    """Distinguish a rejected token from a missing or private repo: the Hub answers 401 to both."""
     request = error.response.request
     sent = request.headers.get("authorization", "")
     is_info = request.method == "GET" and _REPO_INFO.search(request.url.path)
@@ -168,7 +168,7 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
             f"{what}: this account or token lacks the permission ({message or 'forbidden'})",
             hint=["use a token with write access to it", "name a repo of your own"],
         )
-    if status in (404, 410):  # the Hub sends a code that tells what is missing, others may not
+    if status in (404, 410):  # other servers may not send the Hub's code for what is missing
         return _not_found(f"{what} {requested}")
     if status in (409, 412):
         return errors.ConflictError(

@@ -1,4 +1,4 @@
-"""Commands of this package on Hugging Face Jobs: the price, and a job's start and log."""
+"""Run commands of this package on Hugging Face Jobs: prices, start and log."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ _IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
 
 
 def hourly_price(flavor: str, token: Token = None) -> float | None:
-    """Return dollars per hour from the Hub's list, None if it states none.
+    """Return the price of hardware in dollars per hour; None if the Hub's list does not state it.
 
     Raises:
         UsageError: the Hub offers no such hardware.
@@ -53,11 +53,11 @@ def start(
         flavor: hardware.
         hours: after which the Hub stops the job.
         token: of the Hub; None uses the saved one.
-        with_files: upload the files that arguments name. Arguments may be no long texts then, which
-            the client would take for names of files.
+        with_files: upload the files that arguments name. Arguments must not be long texts then,
+            since the client would take them for file names.
 
     Raises:
-        UsageError: it is not known from where a job can install this package.
+        UsageError: this installation states no URL from which a job could install the package.
         HubError: the Hub refused or did not answer.
     """
     secret, requirement = token or huggingface_hub.get_token(), _requirement()

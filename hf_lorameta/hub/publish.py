@@ -1,7 +1,7 @@
 """Create a repo and commit to it.
 
 The Hub refuses a commit whose parent is not the head. If its answer is lost, the commit may have
-been made: the command that is run again then finds all files there.
+been made; the same command, run again, then finds all files in the repo.
 """
 
 from collections.abc import Mapping, Sequence

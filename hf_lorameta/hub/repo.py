@@ -1,4 +1,4 @@
-"""Repo ids, repos pinned to a commit, and whether what is published may be seen there."""
+"""Repo ids, repos pinned to a commit, and the check of a target's visibility."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def is_repo_id(text: str) -> bool:
 
 
 def card_license(card: object) -> str | None:
-    """Return the license that the metadata of a card state, by its name if its id is ``other``.
+    """Return the license in a card's metadata: its id, or its name if the id is ``other``.
 
     Example:
         >>> card_license({"license": "mit"}), card_license({"license": ["mit"]}), card_license(None)
@@ -69,7 +69,7 @@ class Blob:
 
 
 def blob_of(file: Any) -> Blob:
-    """Return size and digest of a `huggingface_hub.RepoSibling` that was asked for with them."""
+    """Return size and digest of a `huggingface_hub.RepoSibling` with file metadata."""
     if file.lfs is not None:  # the git id of a large file is that of its pointer
         return Blob(file.lfs.size, file.lfs.sha256, large=True)
     return Blob(file.size, file.blob_id, large=False)

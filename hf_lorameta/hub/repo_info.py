@@ -1,4 +1,4 @@
-"""Ask the Hub, or the client's cache, about a repo, or for adapters and banks of a base model."""
+"""Look up a repo on the Hub or in its cache, and list adapters and banks of a base model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def _stated(card: Any) -> dict[str, Any]:
 def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRepo:
     """Pin a repo to its commit in the cache, as ``from_pretrained`` does without the Hub.
 
-    Only the files in the cache are listed. Whether the repo is private is not known: it is taken
+    Only the files in the cache are listed. Whether the repo is private is unknown, so it is assumed
     to be.
 
     Raises:
@@ -93,7 +93,7 @@ def _snapshots(repo_id: str, repo_type: str) -> Path:
 
 @dataclass(frozen=True)
 class ListedAdapter:
-    """An adapter repo as the list of repos describes it.
+    """An adapter repo in the Hub's listing.
 
     Attributes:
         repo_id: Hub id.
@@ -115,7 +115,7 @@ class ListedAdapter:
 
     @property
     def inside(self) -> str:
-        """What the names of the adapter's files in the repo begin with."""
+        """Prefix of the adapter's files in the repo."""
         return f"{self.folder}/" if self.folder else ""
 
     @property
@@ -128,7 +128,7 @@ def list_adapters(connection: Connection, base_model: str, limit: int) -> Iterat
     """Yield the adapters whose cards state a base model, each once, the most downloaded first.
 
     The Hub tags a model with ``base_model:adapter:ID`` for each base model that its card states.
-    An adapter whose downloads change meanwhile may be on two pages.
+    An adapter whose downloads change meanwhile may be on two pages of the listing.
     """
     with translated("the list of adapters"):
         seen: set[str] = set()
@@ -162,7 +162,7 @@ _FACTS = "hf_lorameta"
 
 @dataclass(frozen=True)
 class ListedBank:
-    """The repo of a bank as the list of repos describes it.
+    """The repo of a bank in the Hub's listing.
 
     Attributes:
         repo_id: Hub id.

@@ -4,8 +4,7 @@ An operation is attempted at most `ATTEMPTS` times. Before attempt n + 1 it wait
 or as long as the server requests. All operations of a command share `BUDGET_SECONDS`: once nothing
 has succeeded for that long, each later operation gets a single attempt. So a command whose server
 is down ends soon, however many operations it has; one that never reached the server ends after
-`UNREACHABLE_SECONDS`. What runs inside must not retry by itself, or
-the waits multiply.
+`UNREACHABLE_SECONDS`. What runs inside must not retry by itself, or the waits multiply.
 """
 
 import logging
@@ -26,7 +25,7 @@ ATTEMPTS = 6
 BUDGET_SECONDS = 180.0
 UNREACHABLE_SECONDS = 6.0
 CONNECT_SECONDS = 3.0
-"""Time to wait for a connection; with the above, an unreachable server is said within 10 s."""
+"""Time to wait for a connection; with the above, an unreachable server is reported within 10 s."""
 _MARGIN_SECONDS = 0.5
 _LOST = 0
 """Stands for the status of a request without an answer."""
@@ -55,10 +54,11 @@ class Retries:
             return self._attempts(what, run, (_LOST, *TRANSIENT_STATUSES))
 
     def when_allowed(self, what: str, run: Callable[[], T]) -> T:
-        """Call a function again after the wait that a busy server asks for (HTTP 429).
+        """Call a function; repeat it after the wait that a busy server requests (HTTP 429).
 
-        This is for what must not run twice, or retries by itself otherwise: a request that was
-        refused so had no effect. Other exceptions of `run` are raised as they are.
+        This is for functions that must not run twice, or that retry after other failures
+        themselves: a request that was refused with HTTP 429 had no effect. Other exceptions of
+        `run` are raised as they are.
         """
         return self._attempts(what, run, (429,))
 

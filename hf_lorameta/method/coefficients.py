@@ -68,7 +68,7 @@ def _not_given() -> Any:
 
 @dataclass(frozen=True, eq=False)
 class RuleInputs:
-    """What a coefficient rule may use; functions are called only if needed.
+    """The inputs of a coefficient rule; the functions among them are called only if needed.
 
     Attributes:
         distances: (N,) d, from the new dataset to every dataset of the bank.

@@ -91,7 +91,7 @@ def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
 
 
 def _direct(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
-    """From eigenvectors of M Mᵀ in R coordinates, or of M itself if it is small."""
+    """Use the eigenvectors of M Mᵀ in R coordinates, or the SVD of M itself if it is small."""
     if len(update.A) >= min(update.shape):
         U, s, Vt = _svd(update.dense())
         return U[:, :rank], s[:rank], Vt[:rank].T

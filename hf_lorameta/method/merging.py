@@ -44,7 +44,7 @@ class Concatenated(list[FloatArray]):
 
 
 def shared_rank(ranks: Iterable[int]) -> int:
-    """Return the one rank of adapters whose factors can be averaged.
+    """Return the rank that all adapters share, without which factors cannot be averaged.
 
     Raises:
         RecipeError: they have several ranks.
@@ -166,10 +166,10 @@ def sparse(
     are made sparse. Updates are formed one after another, in float32, so that memory is that of a
     few matrices (out, in).
 
-    The entries that all adapters share with one from which they were trained would decide which are
-    kept. With `start`, their differences from it are combined in place of the updates: as
-    ``c_0 ΔW_0 + Σ c_i ΔW_i`` is ``(c_0 + Σ c_i) ΔW_0 + Σ c_i (ΔW_i − ΔW_0)``, the start is added
-    with the sum of all coefficients.
+    If all adapters were trained from another one, its entries, which all of them contain, would
+    decide which are kept. With `start`, the differences from it are combined in place of the
+    updates: as ``c_0 ΔW_0 + Σ c_i ΔW_i`` is ``(c_0 + Σ c_i) ΔW_0 + Σ c_i (ΔW_i − ΔW_0)``, the start
+    is added with the sum of all coefficients.
 
     Args:
         As: N arrays (r_i, in_features).

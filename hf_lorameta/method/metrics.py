@@ -126,7 +126,7 @@ class Metric(NamedTuple):
         function: from the counts of the new dataset and of R datasets to (R,) distances.
         parts: the texts it compares; the distances of several parts are added up.
         lengths: whether `length_distance` is added, too.
-        symmetric: whether it is as far from one dataset to another as back.
+        symmetric: whether the distance is the same in both directions.
     """
 
     name: str
@@ -227,7 +227,7 @@ def pairwise_distances(bank: ProfileTable, vocab_size: int, metric: str) -> Arra
 
 
 def stored_name(metric: str, part: Literal["input", "output"] | None = None) -> str:
-    """Name under which a bank stores the distances among its datasets, of one part or of all.
+    """Return the name under which a bank stores distances, over one part of the texts or all.
 
     Example:
         >>> stored_name("js-task", "input")

@@ -102,7 +102,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Losses of a training; those of other weights are for comparison.
+    """Losses of a training, and those of simpler coefficients for comparison.
 
     Attributes:
         start: of the initial network.

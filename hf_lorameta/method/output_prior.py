@@ -9,11 +9,11 @@ vector of p, the nearest to q is the tilted ``q(v) exp(e_v · u)`` [1, 2]; u min
 
 So adding u to the hidden states h moves the model's tokens from q toward p. The update adds it in
 the last down-projection: of its input x, a gate a with a · x ≈ 1 is a row of lora_A, and u a column
-of lora_B. There are two, for the first token of an output, which tells labels apart, and for the
-others; linear regression finds the gates when the bank is trained.
+of lora_B. There are two gates, for the first token of an output, which distinguishes labels, and
+for the others; linear regression finds them when the bank is trained.
 
-Where the first tokens of the outputs stand in the inputs already, as labels that a prompt lists,
-the bank's general adapter knows them, and its distribution is not q any more: the first part is
+If the first tokens of the outputs already occur in the inputs, like labels that a prompt lists, the
+bank's general adapter predicts them, and its distribution is no longer q. So the first part is
 weighted by the share of outputs whose first token does not occur in the input.
 
 References:
@@ -36,9 +36,9 @@ ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi
 Gemma 2, 3 and 4 normalize it first: its size is fixed, so an update cannot carry the prior.
 """
 PLAIN_DECODERS = ARCHITECTURES | {"gemma", "gemma2", "gemma3_text"}
-"""Model types whose layers read nothing of the layers below but the hidden states."""
+"""Model types in which a layer reads only the hidden states of the layer below."""
 STRENGTH = 0.5
-"""Default coefficient of the update; 1 would move the tokens all the way."""
+"""Default coefficient of the update; 1 would move the model's tokens all the way from q to p."""
 _FIRST = 1.4
 """Weight of the part for first tokens, relative to that for later ones."""
 _RIDGE = 3e-3
@@ -49,7 +49,7 @@ _NEGLIGIBLE = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class OutputPrior:
-    """What the output prior needs to know of a base model.
+    """The arrays of a base model from which the output prior is computed.
 
     Attributes:
         module: the last down-projection, whose input has the size in.

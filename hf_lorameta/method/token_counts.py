@@ -1,8 +1,8 @@
 """Token counts of datasets, and quantities derived from them that the distances share.
 
-A smoothed distribution is one and the same constant on all tokens that a dataset lacks, so
-logarithms are taken only of tokens that were counted. What depends on the order of token ids needs
-dense rows: sums of integers, and an FFT.
+A smoothed distribution has the same value for all tokens that a dataset lacks, so logarithms are
+computed only for tokens that occur. What depends on the order of token ids needs dense rows: sums
+of integers, and an FFT.
 """
 
 from collections.abc import Sequence
@@ -110,7 +110,7 @@ class Counts:
 
 
 class QueryCounts(Counts):
-    """Token counts of the one new dataset, not empty, which is compared with others."""
+    """Token counts of the new dataset, which is not empty and is compared with others."""
 
     @cached_property
     def ratio(self) -> Array:
