@@ -80,11 +80,13 @@ class Report:
         most_frequent: how many rows would be answered right by their most frequent output.
 
     Example:
-        >>> report = Report({"base": Scores(3.25, 0.1, 0.0, 0.25, 4)})
+        >>> generated = Scores(0.5, 1, 0.25, 0.125, 4)
+        >>> report = Report({"base": Scores(3.25, None, 0, None, 4), "generated": generated})
         >>> print(report.table())
-        | method | loss  | Rouge-L | exact match | contains |
-        |:-------|------:|--------:|------------:|---------:|
-        | base   | 3.250 |   0.100 |       0.000 |    0.250 |
+        | method    | loss  | Rouge-L | exact match | contains |
+        |:----------|------:|--------:|------------:|---------:|
+        | base      | 3.250 |       – |       0.000 |        – |
+        | generated | 0.500 |   1.000 |       0.250 |    0.125 |
         >>> report.to_dict()["scores"]["base"]["rows"]
         4
     """

@@ -143,14 +143,6 @@ def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> N
     assert planned["next"] == "generate will train on 20 rows"
 
 
-def test_without_a_bank_no_time_to_train_makes_no_adapter(
-    cli: Shell, base: Path, labels: Path
-) -> None:
-    done = cli("generate", labels, "--base", base, "--budget", "0.001s", "-o", "adapter", code=5)
-    assert "no training step helped on held-out rows" in done.err
-    assert not (cli.cwd / "adapter").exists()
-
-
 def test_the_small_bank_in_this_package_is_used_without_the_base_model(
     cli: Shell, labels: Path
 ) -> None:
@@ -190,6 +182,7 @@ def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path)
         ),
         (("--base", "org/absent", "--fit", 8), 6, "org/absent was not found", "--base FOLDER"),
         (("--base", "BASE", "--budget", 0), 2, "has to be trained on labeled", "add --budget 2m"),
+        (("--base", "BASE", "--budget", "0.001s"), 5, "no training step helped", "add --train 100"),
         (
             ("--base", "BASE", "--fit", 8, "--template", "chat"), 2,
             "has no chat template", "leave out --template chat",

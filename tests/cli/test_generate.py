@@ -51,13 +51,6 @@ def test_a_bank_of_one_adapter_gives_valid_json(cli: Shell, user: Account, data:
     cli("generate", "-d", data, "--bank", "one", "-o", "a", "--json")
 
 
-def test_a_setting_out_of_range_is_refused_before_any_request(
-    cli: Shell, plan_args: PlanArgs
-) -> None:
-    assert "rank must be less than" in cli("plan", *plan_args, "--rank", 513, code=2).err
-    assert cli.hub.requests == []
-
-
 # --- generate -----------------------------------------------------------------------------------
 
 

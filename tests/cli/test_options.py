@@ -40,17 +40,22 @@ def test_options_that_a_command_lacks_are_not_advised(arguments: str, hint: str)
     assert _hint(UsageError("x", hint=advice), arguments.split()) == hint
 
 
-@pytest.mark.parametrize("field", REGISTRIES)
-def test_an_unknown_method_is_refused_with_the_choices(cli: Shell, field: str) -> None:
-    message = cli("plan", "-d", "rows.jsonl", f"--{field}", "unknown", code=2).err
-    names = ", ".join(f"'{name}'" for name in REGISTRIES[field])
-    expected = f"Error: Invalid value for '--{field}': 'unknown' is not one of {names}"
-    assert expected in " ".join(message.split())
-
-
-def test_a_value_of_another_type_is_refused_in_words(cli: Shell) -> None:
-    message = cli("plan", "-d", "rows.jsonl", "--fit", "x", code=2).err
-    assert "Invalid value for '--fit': must be a valid integer" in message
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--rank", 513, "rank must be less than"),
+        ("--fit", "x", "Error: Invalid value for '--fit': must be a valid integer"),
+        *((f"--{name}", "new", f"Error: Invalid value for '--{name}': 'new' is not one of "
+           + ", ".join(f"'{method}'" for method in methods))
+          for name, methods in REGISTRIES.items()),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_refused_before_any_request(
+    cli: Shell, option: str, value: object, message: str
+) -> None:
+    shown = cli("plan", "-d", "user/name", option, value, code=2).err
+    assert message in " ".join(shown.split())
+    assert cli.hub.requests == []
 
 
 def test_every_command_that_reads_the_hub_has_a_token_option() -> None:

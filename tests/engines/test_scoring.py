@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
-from pathlib import Path
 
 import pytest
 
 from hf_lorameta.engines.scoring import (
     Adapter,
     Evaluator,
-    Report,
     Sample,
     Scores,
     chat_rows,
@@ -34,22 +32,6 @@ def test_text_scores_equal_hand_computed_values() -> None:
     assert text_scores(["I say No, no"], ["no "])[2] == 1
     mixed = text_scores(["a b", "", "nothing alike"], ["a b", "x", "y z"])
     assert mixed == pytest.approx((1 / 3, 1 / 3, 1 / 3))
-
-
-def test_report_table_marks_scores_that_were_not_computed() -> None:
-    report = Report(
-        {"base": Scores(3.25, None, 0.75, None, 4), "generated": Scores(0.5, 1, 0.25, 0.125, 4)},
-        (Sample("q", "a", {"base": "b"}),),
-    )
-    assert report.table() == (
-        "| method    | loss  | Rouge-L | exact match | contains |\n"
-        "|:----------|------:|--------:|------------:|---------:|\n"
-        "| base      | 3.250 |       – |       0.750 |        – |\n"
-        "| generated | 0.500 |   1.000 |       0.250 |    0.125 |"
-    )
-    assert report.to_dict()["samples"] == [
-        {"input": "q", "reference": "a", "outputs": {"base": "b"}}
-    ]
 
 
 class TwoStepsPerRow(Evaluator):
@@ -77,10 +59,6 @@ def test_compare_counts_rows_within_each_method() -> None:
         TwoStepsPerRow(), [("a", "b"), ("c", "d")], methods, row_progress=lambda *s: steps.append(s)
     )
     assert steps == [(method, n, 2) for method in methods for n in (0, 1, 1, 2)]
-    steps.clear()
-    several = {"a": Path("a"), "b": Path("b")}
-    compare(TwoStepsPerRow(), [("a", "b")], several, row_progress=lambda *s: steps.append(s))
-    assert steps == [("a", 0, 1), ("a", 1, 1), ("b", 0, 1), ("b", 1, 1)]
 
 
 def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:

@@ -309,10 +309,6 @@ def test_prompts_are_truncated_to_fit_the_answer(
 # --- few-shot -----------------------------------------------------------------------------------
 
 
-def test_few_shot_prompt_separates_examples_by_blank_lines() -> None:
-    assert prompt_text("x", SHOTS) == "one and one? two\n\ntwo and two?\nfour\n\nx"
-
-
 def test_shots_are_prepended_to_the_input(evaluator: TorchEvaluator) -> None:
     written_out = [(prompt_text(text, SHOTS), output) for text, output in ROWS]
     assert evaluator.evaluate(ROWS, shots=SHOTS) == evaluator.evaluate(written_out)

@@ -17,11 +17,7 @@ pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe  # noqa: E402 - they import torch
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
-from hf_lorameta.errors import (  # noqa: E402
-    EmptyDatasetError,
-    UnlabeledDatasetError,
-    UsageError,
-)
+from hf_lorameta.errors import UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.resolve import Resolved  # noqa: E402
@@ -122,18 +118,6 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     assert fit is not None
     assert (fit.steps, fit.end) == (0, fit.start)
     assert again.pairs == fitted.pairs
-
-
-def test_too_few_rows_are_refused(tiny_bank: Bank, tmp_path: Path) -> None:
-    with pytest.raises(EmptyDatasetError, match="7 labeled rows left to fit on, expected at least"):
-        make(tiny_bank, tiny.write_task(tmp_path, "few", labeled(7)), fit=300)
-
-
-def test_a_dataset_without_outputs_is_refused(tiny_bank: Bank, tmp_path: Path) -> None:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "say one two"}\n' * 8)
-    with pytest.raises(UnlabeledDatasetError, match="fit compares answers with outputs"):
-        make(tiny_bank, path, fit=8)
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(

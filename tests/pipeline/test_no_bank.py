@@ -237,55 +237,47 @@ def test_texts_without_inputs_are_planned(bases: dict[str, Path], tmp_path: Path
 # --- what cannot be made ------------------------------------------------------------------------
 
 
-def refused(kind: type[LoraMetaError], message: str, *arguments: Any, **options: Any) -> str:
+PROMPTS = [{"prompt": "say one two"}] * 8
+NOTHING = "no bank is used for .*, so its adapter has to be trained"
+UNLABELED = "has to learn from labeled rows, and the dataset has no outputs"
+BUDGET = "add --budget 2m, or add --train 100, or name a bank, or train a"
+COLUMNS = "add --columns input=COLUMN,output=COLUMN, or name a bank, or train a"
+REFUSED: list[tuple[dict[str, Any], type[LoraMetaError], str, str]] = [
+    ({"budget": 0}, UsageError, NOTHING, BUDGET),
+    ({"budget": 0, "check": 8}, UsageError, NOTHING, BUDGET),
+    ({"rows": PROMPTS, "budget": "1m"}, UnlabeledDatasetError, UNLABELED, COLUMNS),
+    *(
+        (
+            {"train": 16, name: value}, RecipeError, f"{name}={value} is for the adapters of a",
+            f"leave out --{name.replace('_', '-')}, or name a bank",
+        )
+        for name, value in (("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0))
+    ),
+    ({"emit": "mixture"}, RecipeError, "emit=mixture is for the adapters of a", "leave out --emit"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "kind", "message", "advice"), REFUSED)
+def test_what_cannot_be_made_is_refused(
+    bases: dict[str, Path], data: Path, settings: dict[str, Any], kind: type[LoraMetaError],
+    message: str, advice: str,
+) -> None:  # fmt: skip
+    recipe = dict(settings)
+    rows, budget = recipe.pop("rows", data), recipe.pop("budget", None)
     with pytest.raises(kind, match=message) as caught:
-        generate(*arguments, **options)
-    return caught.value.hint
-
-
-def test_an_adapter_of_nothing_is_refused(bases: dict[str, Path], data: Path) -> None:
-    for recipe in (None, Recipe(check=8)):
-        hint = refused(
-            UsageError, f"no bank is used for {bases['Llama']}, so its adapter has to be trained",
-            data, base=bases["Llama"], recipe=recipe, budget=0,
-        )  # fmt: skip
-        assert hint.startswith("add --budget 2m, or add --train 100, or name a bank, or train a")
-        assert f"hf-lorameta bank train TASKS -o my-bank --base {bases['Llama']}" in hint
-
-
-def test_a_dataset_without_outputs_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "say one two"}\n' * 8)
-    message = "has to learn from labeled rows, and the dataset has no outputs"
-    hint = refused(UnlabeledDatasetError, message, path, base=bases["Llama"], budget="1m")
-    assert hint.startswith("add --columns input=COLUMN,output=COLUMN, or name a bank, or train a")
-    with pytest.raises(UnlabeledDatasetError, match=message):
-        plan(path, base=bases["Llama"])
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0)]
-)
-def test_a_setting_of_combining_is_refused(
-    bases: dict[str, Path], data: Path, name: str, value: object
-) -> None:
-    recipe = Recipe.of(train=16, **{name: value})
-    hint = refused(RecipeError, f"{name}={value} is for the adapters of a bank", data,
-                   base=bases["Llama"], recipe=recipe)  # fmt: skip
-    assert hint == f"leave out --{name.replace('_', '-')}, or name a bank"
-
-
-def test_a_mixture_is_refused(bases: dict[str, Path], data: Path) -> None:
-    with pytest.raises(RecipeError, match="emit=mixture is for the adapters of a bank"):
-        plan(data, base=bases["Llama"], recipe=Recipe(emit="mixture"))
+        generate(rows, base=bases["Llama"], recipe=Recipe.of(**recipe), budget=budget)
+    assert caught.value.hint.startswith(advice)
+    if "train a" in advice:
+        command = f"hf-lorameta bank train TASKS -o my-bank --base {bases['Llama']}"
+        assert command in caught.value.hint
 
 
 def test_an_adapter_that_learned_nothing_is_refused(
     bases: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast_training(monkeypatch.setattr, lr=1e-9)
-    message = "no training step helped on held-out rows"
-    refused(AdapterError, message, data, base=bases["Llama"], recipe=Recipe(rank=4, fit=8))
+    with pytest.raises(AdapterError, match="no training step helped on held-out rows"):
+        generate(data, base=bases["Llama"], recipe=Recipe(rank=4, fit=8))
 
 
 @pytest.mark.slow
