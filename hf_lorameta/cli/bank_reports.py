@@ -29,13 +29,18 @@ def listing(bank: "Bank") -> str:
          e.title or e.dataset, e.rows]
         for e in index.entries
     ]  # fmt: skip
-    lines = [f"{contents(bank)} for {index.base_model}", *(["", table(head, rows)] if rows else [])]
-    if index.packing:
-        lines[1:1] = _packing(index.packing)
+    first, *lines = _with_table(bank, head, rows)
+    notes = _packing(index.packing) if index.packing else []
     if index.general:
         trained = f"trained on {len(index.general.tasks)} tasks"
-        lines.insert(1, f"and a general adapter, {trained}" if rows else trained)
-    return "\n".join(lines + reasons(index.skipped))
+        notes.insert(0, f"and a general adapter, {trained}" if rows else trained)
+    return "\n".join([first, *notes, *lines, *reasons(index.skipped)])
+
+
+def _with_table(bank: "Bank", head: list[str], rows: list[list[Any]]) -> list[str]:
+    """Lines with what a bank holds, and a table below unless it is empty."""
+    first = f"{contents(bank)} for {bank.index.base_model}"
+    return [first, *(["", table(head, rows)] if rows else [])]
 
 
 def reasons(skipped: "Iterable[Skipped]") -> list[str]:
@@ -57,12 +62,9 @@ def training_report(bank: "Bank", lines: Sequence[dict[str, Any]], url: str | No
         for t in lines
         if "skipped" not in t
     ]
-    text = [
-        f"{contents(bank)} for {bank.index.base_model}",
-        *(["", table(head, rows)] if rows else []),
-    ]
-    text += _skipped([(t["task"], t["skipped"]) for t in lines if "skipped" in t])
-    return "\n".join([*text, "", f"Use it with --bank {url or bank.folder}"])
+    skipped = _skipped([(t["task"], t["skipped"]) for t in lines if "skipped" in t])
+    use = ["", f"Use it with --bank {url or bank.folder}"]
+    return "\n".join([*_with_table(bank, head, rows), *skipped, *use])
 
 
 def _skipped(found: Sequence[tuple[str, str]]) -> list[str]:

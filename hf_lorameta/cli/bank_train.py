@@ -1,7 +1,6 @@
 """The command ``hf-lorameta bank train``: train an adapter per task and make a bank of them."""
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -31,7 +30,6 @@ from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import Settings
 
 if TYPE_CHECKING:
-    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.training.bank.tasks import Task
 
 _DEFAULTS = Settings()
@@ -144,8 +142,13 @@ def _parameters() -> list[inspect.Parameter]:
     return [tasks, output, base, *settings, *others]
 
 
-def train(request: TrainRequest) -> None:
+_OPTIONS = _parameters()
+
+
+def train(**options: Any) -> None:
     """Train a bank for any base model; run it again to resume (extra: eval)."""
+    chosen = {name: options.pop(name) for name in _SETTINGS}
+    request = TrainRequest(**options, chosen=chosen)
     settings, tasks = request.settings, request.read_tasks()
     if request.on:
         _run_on_jobs(request, tasks)
@@ -155,16 +158,7 @@ def train(request: TrainRequest) -> None:
         _run_here(request, tasks, settings)
 
 
-_OPTIONS = _parameters()
-
-
-@functools.wraps(train)
-def _run(**options: Any) -> None:
-    chosen = {name: options.pop(name) for name in _SETTINGS}
-    train(TrainRequest(**options, chosen=chosen))
-
-
-command = with_parameters(_run, _OPTIONS)
+command = with_parameters(train, _OPTIONS)
 """The command, with its options."""
 
 
@@ -176,7 +170,7 @@ def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
 
     require_eval()
     from hf_lorameta.training.bank.base import TrainingBase
-    from hf_lorameta.training.bank.train_bank import train_bank
+    from hf_lorameta.training.bank.train_bank import train_bank, training_log
 
     hub = Hub(request.token)
     with (
@@ -198,15 +192,9 @@ def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
             error.add_note("Run the same command again to go on: finished tasks are kept")
             raise
     url = push_bank(bank.folder, request.push_to, hub=hub) if request.push_to else None
-    _show(bank, url, request.json)
-
-
-def _show(bank: "Bank", url: str | None, json: bool) -> None:
-    from hf_lorameta.training.bank.train_bank import training_log
-
     lines = training_log(bank)
     data = {"folder": str(bank.folder), "url": url, "adapters": len(bank), "tasks": lines}
-    emit(json, data, lambda: training_report(bank, lines, url))
+    emit(request.json, data, lambda: training_report(bank, lines, url))
 
 
 def _describe(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settings) -> None:

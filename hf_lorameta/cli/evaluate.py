@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from hf_lorameta.cli.export_and_try import BaseOption
 from hf_lorameta.cli.options import (
     ColumnsOption,
     ConfigOption,
@@ -45,13 +46,7 @@ def evaluate(
     config: ConfigOption = None,
     revision: RevisionOption = None,
     columns: ColumnsOption = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Base model: Hub id, folder or GGUF file. Default: what the adapter names.",
-            show_default=False,
-        ),
-    ] = None,
+    base: BaseOption = None,
     shots: Annotated[int, typer.Option(min=0, help="Examples in the few-shot prompt.")] = 3,
     max_rows: Annotated[int, typer.Option(min=1, help="Score at most this many rows.")] = 100,
     answers: Annotated[

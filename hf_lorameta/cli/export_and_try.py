@@ -23,6 +23,14 @@ from hf_lorameta.quoting import shell
 if TYPE_CHECKING:
     from hf_lorameta.data.columns.columns import Columns
 
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Base model: Hub id, folder or GGUF file. Default: what the adapter names.",
+        show_default=False,
+    ),
+]
+
 
 @example(
     "hf-lorameta export my-adapter",
@@ -99,13 +107,7 @@ def try_(
             show_default=False,
         ),
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Base model: Hub id, folder or GGUF file. Default: what the adapter names.",
-            show_default=False,
-        ),
-    ] = None,
+    base: BaseOption = None,
     max_tokens: Annotated[int, typer.Option(min=1, max=512, help="Length of an answer.")] = 64,
     compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
     token: TokenOption = None,
