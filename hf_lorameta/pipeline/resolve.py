@@ -15,6 +15,7 @@ from hf_lorameta.engines.transformers.dtype import available_memory
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import (
+    HubError,
     LoraMetaError,
     MissingExtraError,
     NotFoundError,
@@ -280,7 +281,10 @@ def _obstacle(dataset: DatasetInfo, session: Session, recipe: Recipe) -> LoraMet
         return missing
     if session.has_model:
         return None
-    path = find_at_hand(index.base_model, index.base_revision)
+    try:
+        path = find_at_hand(index.base_model, index.base_revision)
+    except HubError as error:  # where base models may be downloaded
+        return error
     if path is None:
         return NotFoundError(
             "the base model is not on this machine", hint=f"hf download {index.base_model}"

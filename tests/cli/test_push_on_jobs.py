@@ -45,7 +45,7 @@ def test_an_adapter_is_made_and_published_from_a_token_alone(
     repo = f"{user.name}/labels-tiny-base-lorameta"
     assert done.out == f"{cli.hub.url}/{repo}\n"
     assert done.err.index("cpu-basic, for at most 0.5 h") < done.err.index("Started")
-    assert "  Fitted on" in done.err  # streamed, and without having been asked for
+    assert "  Trained on" in done.err  # streamed, and without having been asked for
     assert cli.hub.repo(repo).private  # type: ignore[union-attr]
     card = cli.hub.read(repo, "README.md").decode()
     assert f"    --base {hub_base}" in card

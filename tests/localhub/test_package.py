@@ -33,7 +33,7 @@ def test_package_imports_nothing_else_of_hf_lorameta() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     others = [m for m in done.stdout.split() if not m.startswith("hf_lorameta.localhub")]
-    assert others == ["hf_lorameta._version", "hf_lorameta.errors"]
+    assert others == ["hf_lorameta._version", "hf_lorameta.quoting", "hf_lorameta.errors"]
 
 
 def test_examples_of_the_readme_run() -> None:

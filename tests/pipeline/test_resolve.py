@@ -46,7 +46,7 @@ def decided(rows: Any = LABELED, bank: Bank | None = None, **settings: Any) -> R
         name: settings.pop(name) for name in ("budget", "check_by_default") if name in settings
     }
     check = options.pop("check_by_default", True)
-    session = Session(bank or plain_bank())
+    session = Session(plain_bank() if bank is None else bank)
     dataset: Dataset = open_dataset(rows)
     return resolve.resolve(dataset, session, Recipe.of(**settings), check=check, **options)
 
