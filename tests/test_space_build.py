@@ -263,7 +263,7 @@ def test_base_selects_a_bank_in_the_package(cli: Shell, bank: Built) -> None:
     wrong = cli(*build, "--bank", bank.repo, "--base", base, before=NO_PACKAGE, code=4).err
     assert "is a bank for base/tiny" in wrong
     wrong = cli("space", "build", "-o", "c", "--bank-revision", "main", code=2).err
-    assert "a revision main of no bank repo is given" in wrong
+    assert "revision main is given, but no bank repo" in wrong
 
 
 def test_a_space_uses_the_pack_of_a_bank(cli: Shell, bank: Built, user: Account) -> None:

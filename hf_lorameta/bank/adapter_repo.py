@@ -137,5 +137,5 @@ def check_base_model(config: LoraConfig, base_model: str) -> None:
     """Raise `AdapterError` if an adapter was trained for another base model."""
     if config.base_model.lower() != base_model.lower():
         raise AdapterError(
-            f"trained for {config.base_model or 'no'} base model, expected {base_model}"
+            f"trained for {config.base_model or 'no stated base model'}, expected {base_model}"
         )

@@ -71,7 +71,7 @@ def refuse_revision(revision: str | None) -> None:
     """Raise `UsageError` if a revision is given for a bank that is not a Hub repo."""
     if revision is not None:
         raise UsageError(
-            f"a revision {revision} of no bank repo is given", hint=Option("bank", "user/bank")
+            f"revision {revision} is given, but no bank repo", hint=Option("bank", "user/bank")
         )
 
 
@@ -287,8 +287,8 @@ class Bank:
         """
         if self.is_large:
             raise BankError(
-                f"this compares all {len(self):,} datasets of {self.id} with each other, which "
-                f"banks of more than {LARGE:,} are too large for"
+                f"this compares all {len(self):,} datasets of {self.id} with each other, expected "
+                f"a bank of at most {LARGE:,}"
             )
         if not len(self):
             return ProfileTable.from_profiles([])

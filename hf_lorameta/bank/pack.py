@@ -78,8 +78,8 @@ def pack(
         retention = DEFAULT_RETENTION
     if (basis is not None and basis < 1) or (retention is not None and not 0 < retention <= 1):
         raise UsageError(
-            f"basis={basis} and retention={retention}, expected at least 1, and more than 0 and at "
-            "most 1"
+            f"basis={basis} and retention={retention}, expected a basis of at least 1 and a "
+            "retention above 0 and at most 1"
         )
     if source.index.packing:
         raise BankError(

@@ -59,7 +59,9 @@ def parse_config(raw: bytes, name: object = CONFIG_FILE, *, patterns: bool = Fal
             raise AdapterError(f"{key} is set: only plain LoRA adapters can be combined")
     for key in () if patterns else _PATTERNS:
         if config.get(key):
-            raise AdapterError(f"{key} is set, expected one for all modules", hint=_CONVERSION)
+            raise AdapterError(
+                f"{key} is set, expected one value for all modules", hint=_CONVERSION
+            )
     if config.get("bias", "none") != "none":
         raise AdapterError(f"bias is {config['bias']!r}, expected 'none'")
     init = str(config.get("init_lora_weights", True)).lower()

@@ -73,7 +73,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     folder = local or _from_hub(base_model, revision, token, _fetch)
     if folder.suffix == ".gguf":
         if not local:
-            logger.info("The Hub's %s is not at hand; 4-bit weights stand in for it", base_model)
+            logger.info("The Hub's %s is not available; 4-bit weights are used instead", base_model)
         return dequantized(folder)
     if not local and not any(folder.glob("*.safetensors")):
         raise NotFoundError(

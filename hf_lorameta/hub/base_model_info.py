@@ -84,8 +84,8 @@ def _require_trainable(name: str, config: Mapping[str, Any]) -> None:
     if quantization := config.get("quantization_config") or text.get("quantization_config"):
         method = sanitize(str(dict(quantization).get("quant_method", "method unknown")))
         raise UsageError(
-            f"the weights of {name} are quantized ({method}), expected those of bfloat16, float16 "
-            "or float32",
+            f"the weights of {name} are quantized ({method}), expected bfloat16, float16 or "
+            "float32",
             hint="name the model that it was quantized from",
         )
     classes = [sanitize(str(one)) for one in config.get("architectures") or ()]
@@ -108,8 +108,7 @@ def _tokenizer(name: str, revision: str | None, hub: Hub) -> Path:
         path = base_file(name, TOKENIZER.name, revision, hub.token)
     except NotFoundError as error:
         error.advise(
-            "save it where only another form of it exists: AutoTokenizer.from_pretrained(…)"
-            ".save_pretrained(FOLDER)"
+            "convert another form of it: AutoTokenizer.from_pretrained(…).save_pretrained(FOLDER)"
         )
         raise
     return TOKENIZER if path.suffix == ".gguf" else path

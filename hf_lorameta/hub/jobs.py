@@ -83,7 +83,7 @@ def _requirement() -> str:
         return requirement
     raise UsageError(
         f"a job has to install {DISTRIBUTION} from a URL, and this installation states none: "
-        "neither that of its source nor, under Project-URL, that of a Repository",
+        "it is not from a URL, and its metadata have no Project-URL named Repository",
         hint=pip_install(f"{DISTRIBUTION} @ git+https://HOST/USER/{DISTRIBUTION}"),
     )
 

@@ -162,7 +162,7 @@ METRICS: dict[str, Metric] = {
             "js-task",
             "Jensen–Shannon divergence of inputs plus that of outputs plus the distance of the "
             "outputs' lengths",
-            "this project: the length of an answer reveals the kind of task",
+            "this project: the length of an answer depends on the kind of task",
             js,
             ("input", "output"),
             lengths=True,
@@ -209,8 +209,8 @@ def pairwise_distances(bank: ProfileTable, vocab_size: int, metric: str) -> Arra
     empty = ~_has_tokens(bank, metric)
     if empty.all():
         raise BankError(
-            "no dataset of the bank has the texts that this dataset has: one has only inputs, the "
-            "others only outputs",
+            "nothing can be compared: of this dataset and those of the bank, one side has only "
+            "inputs and the other only outputs",
             hint=[Option(name, change="name another") for name in ("columns", "bank")],
         )
     blocks = _blocks(len(bank), vocab_size)

@@ -67,7 +67,7 @@ def test_no_bank_can_be_asked_for(tmp_path: Path) -> None:
 
 
 OTHER_BASE = (BankError, f"for {SMOLLM2}, expected one for org/other")
-NO_REPO = (UsageError, "a revision abc of no bank repo")
+NO_REPO = (UsageError, "revision abc is given, but no bank repo")
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_invalid_sources_and_targets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BankError, match="pack already"):
         pack(packed_bank, tmp_path / "again")
     for limits in ({"retention": 0}, {"retention": 1.5}, {"basis": 0}):
-        with pytest.raises(UsageError, match="expected at least 1, and more than 0"):
+        with pytest.raises(UsageError, match="expected a basis of at least 1"):
             pack(bank, tmp_path / "x", **limits)
     path = tmp_path / "bank" / adapter_path("a0")
     path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes())
