@@ -67,7 +67,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "present", "absent"),
     [
-        ({}, ["**No training took place.**", "not trained on it."], ["fitted"]),
+        ({}, ["**No training took place.**", "not trained on it."], ["fitted", "GGUF"]),
         (
             {"fit": FIT},
             [
@@ -137,6 +137,9 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
               "\n# LoRA adapter\n"], ["vllm"]),
         (of_dataset(config=None, revision="", split=""), [],
          ["| Configuration |", "| Dataset revision |", "| Split |"]),
+        ({"base_revision": None}, ['AutoTokenizer.from_pretrained("org/base-7b")\n'], []),
+        ({"gguf": True}, ["\nllama serve -m base.gguf --lora adapter.gguf\n",
+                          "llama-server -m base.gguf --lora adapter.gguf\n"], []),
         ({"neighbors": (neighbor(0, 1.0, title="Requests | their intent"),)},
          [": Requests \\| their intent |"], []),
     ],
@@ -148,15 +151,6 @@ def test_card_of_a_local_folder_says(
     assert [phrase for phrase in present if phrase not in text] == []
     assert [phrase for phrase in absent if phrase in text] == []
     assert "\n\n\n" not in text.split("---\n", 2)[2]
-
-
-@pytest.mark.parametrize(
-    "changes", [{}, {"base_revision": None}, {"base_model": 'a"); import os  #'}, mixture(4)]
-)
-def test_loading_code_is_valid_python(changes: dict[str, Any]) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", rendered("me/x", **changes), re.DOTALL)
-    compile(block, "card", "exec")
-    assert not re.search(r"^\s*import os", block, re.MULTILINE)
 
 
 def test_card_of_a_mixture_lists_every_adapter_and_loads_it() -> None:
@@ -293,27 +287,10 @@ def test_recipe_table_lists_every_setting() -> None:
 # --- commands -----------------------------------------------------------------------------------
 
 
-def test_reproduce_command_is_quoted_for_the_shell() -> None:
-    columns = Columns(input="my question", output="a'b")
-    values = PLAIN | {"bank_id": EMBEDDED_BANK} | of_dataset(columns=columns)
-    (block,) = re.findall(r"```bash\n(hf-lorameta generate.*?)\n```", rendered(**values), re.DOTALL)
-    command = shlex.split(block.replace("\\\n", " "))
-    assert command == model_card.reproduce_command(values)
-    assert command[:2] == ["hf-lorameta", "generate"]
-    assert dict(zip(command[2::2], command[3::2], strict=True)) == {
-        "--dataset": "me/questions",
-        "--revision": "d" * 40,
-        "--base": "org/base-7b",  # the default bank is for another one
-        "--config": "main",
-        "--split": "train",
-        "--columns": "input=my question,output=a'b",
-        "--bank-revision": "e" * 40,
-        "--metric": "kl",
-        "--coefficients": "normalized",
-        "--temperature": "0.5",
-        "--output": "my-adapter",
-        "--budget": "0",
-    }
+def test_reproduce_command_names_the_base_model_if_the_default_bank_is_for_another() -> None:
+    command = model_card.reproduce_command(PLAIN | {"bank_id": EMBEDDED_BANK})
+    assert command[command.index("--base") + 1] == "org/base-7b"
+    assert "--bank" not in command
 
 
 def test_reproduce_command_names_no_bank_folder_and_the_base_model_without_a_bank() -> None:

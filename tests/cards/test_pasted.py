@@ -59,3 +59,8 @@ def test_a_modelfile_has_the_lines_of_its_own(text: str) -> None:
     assert before == "FROM ./base.gguf\nADAPTER ./adapter.gguf\nTEMPLATE "
     assert template in (columns.prompt_of("{{ .Prompt }}"), "{{ .Prompt }}")
     assert [line.split()[0] for line in after.split("\n") if line] == ["PARAMETER"] * 2
+
+
+def test_a_modelfile_passes_prompts_on_if_their_form_reads_as_a_template() -> None:
+    columns = Columns(input="text", template="{{ .System }} {input}")
+    assert '\nTEMPLATE """{{ .Prompt }}"""\n' in render_modelfile("org/x", columns)
