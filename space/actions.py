@@ -125,6 +125,7 @@ class Actions:
         task = visit.take(line)
         if task is None:
             yield self.settle(visit)
+            yield self.nothing(visit)
             return
         task.job.call = call or task.job.call
         updates: Updates = {}

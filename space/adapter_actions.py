@@ -32,8 +32,7 @@ class AdapterActions(Actions):
         def work(job: Job) -> None:
             result = known(visit.plan_result)
             adapter = visit.draft or make_adapter(result, job)
-            improvable = self.can_improve(result)
-            job.show(lambda: self.show_result(visit, result, adapter, profile, improvable))
+            job.show(lambda: self.show_result(visit, result, adapter, profile))
 
         c = self.components
         started = self.begin(visit, "adapter", work, c.problem, restores=True)
@@ -99,7 +98,7 @@ class AdapterActions(Actions):
                 if trained is None:
                     return {}
                 visit.report = None
-                return self.show_result(visit, result, trained, profile, improvable=False)
+                return self.show_result(visit, result, trained, profile)
 
             job.show(lambda: show() | {c.improved: note("info", f"{message}.")})
 
@@ -136,21 +135,17 @@ class AdapterActions(Actions):
 
     # --- showing --------------------------------------------------------------------------------
 
-    def can_improve(self, result: PlanResult) -> bool:
-        """Whether an adapter can be trained further here; takes a moment."""
-        return not self.bank_loader.no_model and trying.can_improve(result)
-
     def show_result(
         self,
         visit: Visit,
         result: PlanResult,
         adapter: Adapter,
         profile: gr.OAuthProfile | None,
-        improvable: bool,
     ) -> Updates:
         """Show an adapter, and what can be done with it."""
         c, rows = self.components, len(trying.rows_of(result).check)
         user, no_model = profile.username if profile else None, self.bank_loader.no_model
+        improvable = not no_model and not adapter.trained and trying.can_improve(result)
         visit.adapter, visit.results = adapter, visit.results + 1
         request, folder = known(visit.request), f"./{adapter.archive.stem}"
         base_model = self.bank_loader.bank.index.base_model
@@ -165,7 +160,7 @@ class AdapterActions(Actions):
                 c.try_form: gr.Column(visible=not no_model),
                 c.test_form: gr.Column(visible=not no_model),
                 c.test_text: render("result.test", rows=rows),
-                c.improve_form: gr.Column(visible=improvable and not adapter.trained),
+                c.improve_form: gr.Column(visible=improvable),
                 c.sign_in_to_save: gr.HTML(visible=user is None),
                 c.save_form: gr.Column(visible=user is not None),
                 c.ask_again: gr.Column(visible=False),

@@ -152,21 +152,16 @@ class DatasetActions(AdapterActions):
         """Show what was taken over from an earlier page, such as the one before signing in."""
         c = self.components
 
-        def work(job: Job) -> None:
+        def show(job: Job) -> Updates:
             result, request = known(visit.plan_result), known(visit.request)
-            improvable, adapter = self.can_improve(result), visit.adapter
+            form = columns_form(known(visit.source), visit.dataset_number, request)
+            updates = {c.columns_form: form} | self._show_plan(visit, result, request, job)
+            if visit.adapter:
+                updates |= self.show_result(visit, result, visit.adapter, profile)
+            return updates | self._options(visit)
 
-            def show() -> Updates:
-                source = known(visit.source)
-                updates = {c.columns_form: columns_form(source, visit.dataset_number, request)}
-                updates |= self._show_plan(visit, result, request, job)
-                if adapter:
-                    updates |= self.show_result(visit, result, adapter, profile, improvable)
-                return updates | self._options(visit)
-
-            job.show(show)
-
-        return self._no_plan() | self.begin(visit, "plan", work, c.status)
+        begun = self.begin(visit, "plan", lambda job: job.show(lambda: show(job)), c.status)
+        return self._no_plan() | begun
 
     def _options(self, visit: Visit) -> Updates:
         """Return the options that a visit has chosen."""

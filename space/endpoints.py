@@ -131,7 +131,7 @@ class Endpoints:
     async def generate(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Generate a LoRA adapter for a dataset, without training.
+        """Generate a LoRA adapter for a dataset from those of the bank; it trains on no row.
 
         Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
         published. The arguments are those of /plan.

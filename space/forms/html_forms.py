@@ -1,6 +1,5 @@
 """The forms that are HTML: the field for a dataset, and a role for each of its columns."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -18,8 +17,6 @@ from work.planning import FILE_TYPES, DatasetRequest, RequestError, Source
 MATCHES = 8
 _SEARCH_SECONDS = 600
 """How long the answer to signed-out visitors is kept."""
-_SEARCHES = threading.Semaphore(8)
-"""Searches at once; each holds one of the 40 threads that answer requests."""
 EXAMPLES = {
     "Guest book notes": "example",
     "openai/gsm8k": "openai/gsm8k",
@@ -62,16 +59,12 @@ def dataset_search(settings: Settings) -> Callable[..., list[str]]:
     def search(text: str, token: gr.OAuthToken | None) -> list[str]:
         """Return ids of datasets whose names match; none if the Hub does not answer in time."""
         text, credential = str(text)[:100], credential_of(token, settings)
-        if not _SEARCHES.acquire(blocking=False):
-            return []  # a name can be typed without suggestions
         try:
             if credential is False:
                 return _search_public(text, int(time.time() // _SEARCH_SECONDS))
             return Hub(credential).search_datasets(text)
         except LoraMetaError:
             return []
-        finally:
-            _SEARCHES.release()
 
     return search
 

@@ -7,7 +7,6 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from urllib.parse import parse_qs
 from weakref import WeakValueDictionary
 
@@ -24,62 +23,25 @@ BODY_BYTES = 300_000
 BURST, PER_SECOND = 200, 10
 """Requests that an address may make at once, and then in each second; files and streams are free.
 A visitor makes about ten to open the page and three a second while typing."""
-_BYTES_OF_REQUEST = 10_000
-"""A longer body counts as several requests, since reading it takes as long."""
-_NEW_SESSION = 5
-"""Requests that a session counts as when it is first named; Gradio keeps `_SESSIONS` of them."""
-_SESSIONS = 10_000
-_SESSION_CHARACTERS = 100
-_FILES = 10
-"""Uploaded files that a request may name."""
-_VALUES = 5000
-"""Values in the JSON of a request; Gradio goes through them several times. A page sends 300."""
-_BODY_SECONDS, _BYTES_PER_SECOND = 20.0, 10_000
-"""How long a body may take: some seconds, and more the longer it is."""
-_DROPPED_BYTES = 10_000_000
 AT_ONCE: dict[Kind, int] = {"request": 8, "tool": 8, "stream": 64, "upload": 2}
 """Of an address."""
 FILES_AT_ONCE = 8
 """Files of the page that are sent to an address; others wait, since a page asks for a hundred."""
 CROWDED = 24
 """Requests of all addresses at once, from which on each may have one, so that threads are left."""
+_BYTES_OF_REQUEST = 10_000  # a longer body counts as several requests: reading it takes as long
+_NEW_SESSION = 5  # requests that a session counts as when it is first named
+_SESSIONS, _SESSION_CHARACTERS = 10_000, 100  # that Gradio keeps, and of the name of one
+_FILES = 10  # uploaded files that a request may name
+_VALUES = 5000  # in the JSON of a request; a page sends 300, and Gradio goes through them often
+_BODY_SECONDS, _BYTES_PER_SECOND = 20.0, 10_000  # that a body may take; more the longer it is
+_DROPPED_BYTES = 10_000_000
 _BUSY = "Too many requests from your address at once. Try again in a minute."
-_LONG = f"The request is longer than {BODY_BYTES:,} bytes."
-_URL = "A file has to be uploaded: this Space fetches none from another address."
-_GONE = "The uploaded file is no longer there: upload it again."
-_MANY = f"A request may name {_FILES} uploaded files."
-_PARTS = f"A request may hold {_VALUES:,} values."
-_SLOW = "The request came in too slowly. Try again."
-_SESSION = f"The name of a session has at most {_SESSION_CHARACTERS} characters."
-_NO_JSON = "The request is not JSON."
-_MALFORMED = "The call is malformed: see the API's documentation at the bottom of the page."
 logger = logging.getLogger("space")
 
 
 class RefusedError(Exception):
     """A request is refused, with a status of HTTP and a sentence for the visitor."""
-
-
-@dataclass
-class Bucket:
-    """A token bucket: `BURST` requests at once, refilled by `PER_SECOND`.
-
-    Attributes:
-        left: requests that may be made now.
-        at: when that was counted, in seconds.
-    """
-
-    left: float
-    at: float
-
-    def take(self, now: float, cost: int = 1) -> bool:
-        """Take one request, or a larger one that counts as several; whether that many were left."""
-        self.left = min(BURST, self.left + (now - self.at) * PER_SECOND)
-        self.at = now
-        if self.left < cost:
-            return False
-        self.left -= cost
-        return True
 
 
 class VisitorLimits:
@@ -93,7 +55,7 @@ class VisitorLimits:
 
     def __init__(self, app: ASGIApp, *, on_hub: bool, max_upload: int) -> None:
         self._app, self._on_hub, self._uploads = app, on_hub, Uploads(max_upload)
-        self._buckets: dict[str, Bucket] = {}
+        self._used: dict[str, tuple[float, float]] = {}  # requests of an address, and until when
         self._open: Counter[tuple[str, Kind]] = Counter()
         self._files: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._sessions: dict[str, None] = {}  # the oldest first
@@ -116,32 +78,32 @@ class VisitorLimits:
                     self._count_upload(scope, address)
                     await self._app(scope, incoming.receive, send)
                 elif scope["method"] == "POST":
-                    body = await _body(scope, incoming.receive)
+                    body = await incoming.read()
                     session = self._count_body(address, kind, body)
                     await self._answer(scope, address, session, _replayed(body, receive), send)
                 elif kind == "stream":
                     await self._watch(scope, receive, send)
-                elif kind == "file":
-                    async with self._files.setdefault(address, asyncio.Semaphore(FILES_AT_ONCE)):
-                        await self._app(scope, receive, send)
                 else:
                     await self._app(scope, receive, send)
         except RefusedError as refused:
             # most clients read no answer while they still send
             await incoming.drop(max(self._uploads.largest, _DROPPED_BYTES))
             status, reason = refused.args
-            answer = JSONResponse({"detail": reason}, status)
-            await answer(scope, receive, send)
+            await JSONResponse({"detail": reason}, status)(scope, receive, send)
 
     def _count(self, address: str, kind: Kind, cost: int = 1) -> None:
+        """Count a request, or a larger one as several; what was counted fades with time."""
         if kind == "file" or not address:
             return
         now = time.monotonic()
-        if len(self._buckets) > 10_000:  # those that are full again
-            full = BURST / PER_SECOND
-            self._buckets = {a: b for a, b in self._buckets.items() if now - b.at < full}
-        if not self._buckets.setdefault(address, Bucket(BURST, now)).take(now, cost):
+        if len(self._used) > 10_000:  # those that have used nothing any more
+            faded = now - BURST / PER_SECOND
+            self._used = {a: used for a, used in self._used.items() if used[1] > faded}
+        used, at = self._used.get(address, (0.0, now))
+        used = max(0.0, used - (now - at) * PER_SECOND) + cost
+        if used > BURST:
             raise RefusedError(429, _BUSY)
+        self._used[address] = used, now
 
     async def _answer(
         self, scope: Scope, address: str, session: str | None, receive: Receive, send: Send
@@ -171,7 +133,8 @@ class VisitorLimits:
             if started:
                 raise
             logger.warning("malformed call: %s", type(error).__name__)
-            raise RefusedError(400, _MALFORMED) from None
+            why = "The call is malformed: see the API's documentation at the bottom of the page."
+            raise RefusedError(400, why) from None
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request for a stream; note if its caller leaves before the end."""
@@ -205,12 +168,13 @@ class VisitorLimits:
         return session
 
     def _count_upload(self, scope: Scope, address: str) -> None:
-        """Count an upload by its announced length."""
-        size = _announced(scope)
-        if not size:
+        """Count an upload by its announced length, if the header with it is the one that counts."""
+        headers = Headers(scope=scope)
+        text = headers.get("content-length", "")
+        if "transfer-encoding" in headers or not text.isdecimal() or len(text) > 18:
             raise RefusedError(411, "The length of the upload is missing.")
-        if refusal := self._uploads.count(address, size):
-            raise RefusedError(429 if size <= self._uploads.largest else 413, refusal)
+        if refusal := self._uploads.count(address, int(text)):
+            raise RefusedError(429 if int(text) <= self._uploads.largest else 413, refusal)
 
     @asynccontextmanager
     async def _one_more(self, address: str, kind: Kind) -> AsyncIterator[None]:
@@ -223,7 +187,11 @@ class VisitorLimits:
             raise RefusedError(429, _BUSY)
         self._open[key] += 1
         try:
-            yield
+            if kind == "file":
+                async with self._files.setdefault(address, asyncio.Semaphore(FILES_AT_ONCE)):
+                    yield
+            else:
+                yield
         finally:
             self._open[key] -= 1
             if not self._open[key]:
@@ -250,10 +218,23 @@ class _Incoming:
             async with asyncio.timeout(end - time.monotonic()):
                 message = await self._receive()
         except TimeoutError:
-            raise RefusedError(408, _SLOW) from None
+            raise RefusedError(408, "The request came in too slowly. Try again.") from None
         self._bytes += len(message.get("body", b""))
         self._ended = not message.get("more_body", False)
         return message
+
+    async def read(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            RefusedError: it is longer than `BODY_BYTES`, or too slow.
+        """
+        body = b""
+        while not self._ended:
+            body += (await self.receive()).get("body", b"")
+            if len(body) > BODY_BYTES:
+                raise RefusedError(413, f"The request is longer than {BODY_BYTES:,} bytes.")
+        return body
 
     async def drop(self, most: int) -> None:
         """Receive the rest, and forget it; not that of a body that is longer than any here."""
@@ -261,32 +242,6 @@ class _Incoming:
         with suppress(RefusedError):  # too slow
             while not self._ended and dropped < most:
                 dropped += len((await self.receive()).get("body", b""))
-
-
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    """Return the body of a request.
-
-    Raises:
-        RefusedError: it is longer than `BODY_BYTES`.
-    """
-    if _announced(scope) > BODY_BYTES:
-        raise RefusedError(413, _LONG)
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > BODY_BYTES:
-            raise RefusedError(413, _LONG)
-    return body
-
-
-def _announced(scope: Scope) -> int:
-    """Return the length of the body as the header states it; 0 if no header does that counts."""
-    headers = Headers(scope=scope)
-    text = headers.get("content-length", "")
-    valid = text.isdecimal() and len(text) < 19 and "transfer-encoding" not in headers
-    return int(text) if valid else 0
 
 
 def _checked(body: bytes) -> str | None:
@@ -300,40 +255,38 @@ def _checked(body: bytes) -> str | None:
             an overlong session.
     """
     try:
-        request = json.loads(body, parse_constant=_refuse_constant)
-        named = request if isinstance(request, dict) else {}
-        session, file = named.get("session_hash"), named.get("file")
+        request = json.loads(body)
     except (ValueError, RecursionError):
-        raise RefusedError(400, _NO_JSON) from None
-    if file is not None and not isinstance(file, dict):
-        raise RefusedError(400, _URL)
+        raise RefusedError(400, "The request is not JSON.") from None
+    fetched = "A file has to be uploaded: this Space fetches none from another address."
     left, files, values = deque([request]), 0, 0
     while left:
         value = left.popleft()
         values += 1
         if values + len(left) > _VALUES:
-            raise RefusedError(400, _PARTS)
+            raise RefusedError(400, f"A request may hold {_VALUES:,} values.")
         if isinstance(value, dict):
             path = value.get("path")
             if isinstance(path, str):
                 files += 1
                 if files > _FILES:
-                    raise RefusedError(400, _MANY)
+                    raise RefusedError(400, f"A request may name {_FILES} uploaded files.")
                 if not is_upload(path):
-                    raise RefusedError(400, _URL if "://" in path else _GONE)
+                    gone = "The uploaded file is no longer there: upload it again."
+                    raise RefusedError(400, fetched if "://" in path else gone)
             left.extend(value.values())
         elif isinstance(value, list):
             left.extend(value)
+    named = request if isinstance(request, dict) else {}
+    session, file = named.get("session_hash"), named.get("file")
+    if file is not None and not isinstance(file, dict):
+        raise RefusedError(400, fetched)
     if not isinstance(session, str):
         return None
     if len(session) > _SESSION_CHARACTERS:
-        raise RefusedError(400, _SESSION)
+        why = f"The name of a session has at most {_SESSION_CHARACTERS} characters."
+        raise RefusedError(400, why)
     return session
-
-
-def _refuse_constant(name: str) -> None:
-    """Refuse NaN and infinity, which are no JSON and which Gradio fails at."""
-    raise ValueError(name)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -341,8 +294,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     unread = [body]
 
     async def again() -> Message:
-        if unread:
-            return {"type": "http.request", "body": unread.pop(), "more_body": False}
-        return await receive()
+        return {"type": "http.request", "body": unread.pop()} if unread else await receive()
 
     return again

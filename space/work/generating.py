@@ -59,8 +59,8 @@ class Adapter:
 
     @property
     def trained(self) -> bool:
-        """Whether it was fitted, or trained further."""
-        return bool(self.plan.fit or self.plan.training)
+        """Whether it was trained further."""
+        return self.plan.training is not None
 
     def save(self, job: Job) -> "Adapter":
         """Write the files that ``hf-lorameta generate`` writes, and their zip, or nothing."""

@@ -258,26 +258,6 @@ def test_two_users_at_once_do_not_see_each_others_data(
     assert results[0][0]["neighbors"] != results[1][0]["neighbors"]
 
 
-@pytest.mark.slow
-def test_a_program_that_asks_for_ten_things_gets_what_the_cli_gives(
-    call: Callable[..., Any], cli: Shell, web: Web, user: Account, tmp_path: Path
-) -> None:
-    repos = [user.dataset(f"d{i}", {"train.jsonl": notes(45, 45 * i)}) for i in range(2)]
-    before = web.space.memory()
-    with ThreadPoolExecutor(8) as pool:  # as many requests as an address may send at once
-        planning = [pool.submit(call, "/plan", dataset=repos[i % 2]) for i in range(8)]
-        generating = [pool.submit(call, "/generate", dataset=repo) for repo in repos]
-        plans = [future.result() for future in planning]
-        archives, results = zip(*(future.result() for future in generating), strict=True)
-    assert web.space.memory() - before < 400e6
-    for i, repo in enumerate(repos):
-        cli("generate", "-d", repo, "-o", tmp_path / f"cli{i}")
-        assert read_zip(archives[i]) == read_folder(tmp_path / f"cli{i}")
-        assert all(plan == plans[i] for plan in plans[i::2])
-        assert plans[i]["dataset"]["id"] == results[i]["plan"]["dataset"]["id"] == repo
-    assert web.space.settled() == []
-
-
 # --- MCP and privacy ----------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Jobs: progress, cancel, time limits, and that the last request of a page wins."""
 
+import itertools
 import sys
 import threading
 import time
@@ -9,6 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
@@ -52,44 +56,33 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_job_yields_its_steps_and_results() -> None:
+def test_a_job_yields_its_results_and_a_few_of_many_steps_with_one_text() -> None:
     seen = threading.Event()
 
     def work(job: jobs.Job) -> None:
         job.report("before", 1, 2)
         job.show(lambda: {"first": 1})
-        job.report("halfway", 1, 2)
+        for number in range(10_000):
+            job.report("halfway", number, 10_000)
         seen.wait(60)
         job.show(lambda: {"second": 2})
 
     results: list[Any] = []
     for news in jobs.Job(60).run(work):
         results.append(news if isinstance(news, jobs.Step) else news())
-        if news == jobs.Step("halfway", 1, 2):
+        if news == jobs.Step("halfway", 0, 10_000):
             seen.set()
-    assert seen.is_set()
-    assert results == [
-        jobs.Step("before", 1, 2), {"first": 1}, jobs.Step("halfway", 1, 2), {"second": 2}
-    ]  # fmt: skip
+    assert results[:2] == [jobs.Step("before", 1, 2), {"first": 1}]
+    assert results[-1] == {"second": 2}
+    assert 1 <= results.count(jobs.Step("halfway", 0, 10_000)) < len(results) < 100
 
 
-def test_of_many_steps_with_one_text_a_few_are_yielded() -> None:
-    def work(job: jobs.Job) -> None:
-        for number in range(10_000):
-            job.report("row", number)
-
-    assert 1 <= len(list(jobs.Job(60).run(work))) < 100
-
-
-def test_a_job_ends_at_its_time_limit() -> None:
+def test_a_job_ends_at_its_time_limit_without_its_time_in_the_queue() -> None:
+    job = jobs.Job(0.6)
+    time.sleep(0.7)
+    assert list(job.run(lambda job: job.check())) == []
     with pytest.raises(jobs.SpaceError, match="longer than 1 s"):
         list(jobs.Job(0.6).run(forever))
-
-
-def test_time_in_the_queue_does_not_count() -> None:
-    job = jobs.Job(0.2)
-    time.sleep(0.3)
-    assert list(job.run(lambda job: job.check())) == []
 
 
 def test_closing_the_generator_of_a_job_ends_its_work() -> None:
@@ -110,7 +103,7 @@ def test_closing_the_generator_of_a_job_ends_its_work() -> None:
     assert ended == [jobs.Canceled]
 
 
-def test_a_canceled_job_ends_at_once_and_a_committed_one_not_at_all() -> None:
+def test_a_canceled_job_ends_at_once() -> None:
     job, go_on, ended = jobs.Job(60), threading.Event(), threading.Event()
 
     def work(job: jobs.Job) -> None:
@@ -125,10 +118,6 @@ def test_a_canceled_job_ends_at_once_and_a_committed_one_not_at_all() -> None:
         list(running)
     assert not ended.is_set()
     go_on.set()
-    committed = jobs.Job(60)
-    committed.commit()
-    committed.cancel()
-    committed.check()
 
 
 # --- requests of a page -------------------------------------------------------------------------
@@ -146,29 +135,8 @@ BANK: Any = SimpleNamespace(bank=None)
 
 
 @pytest.fixture
-def actions() -> Actions:
-    return Actions(COMPONENTS, BANK, Settings())
-
-
-@pytest.fixture
 def visit() -> Visit:
     return Visit()
-
-
-def begin(actions: Actions, visit: Visit, number: int, work: Callable[[jobs.Job], None]) -> None:
-    """Request work whose result Cancel takes back."""
-    assert visit.accept(number)
-    actions.begin(visit, "plan", work, "problem", restores=True)
-
-
-def planning(visit: Visit) -> Callable[[jobs.Job], None]:
-    """Return work whose result is a plan."""
-
-    def show() -> jobs.Updates:
-        visit.plan_result = PLAN
-        return {"result": 7}
-
-    return lambda job: job.show(show)
 
 
 def plan_with(verdict: Remark) -> Any:
@@ -190,165 +158,136 @@ def is_visible(component: Any) -> bool:
     return bool(component["visible"] if isinstance(component, dict) else component.visible)
 
 
-def test_the_last_request_of_a_visit_wins(actions: Actions, visit: Visit) -> None:
-    accepted = [visit.accept(number) for number in (1, 3, 2, 3, 4)]
-    assert accepted == [True, True, False, False, True]
-    begin(actions, visit, 5, forever)
-    first = visit.take("plan")
-    begin(actions, visit, 6, forever)
-    second = visit.take("plan")
-    assert first is not None
-    assert second is not None
-    assert (first.job.canceled, second.job.canceled) == (True, False)
-    visit.finish(first)
-    assert visit.task is second
+class Page(RuleBasedStateMachine):
+    """Requests, Cancel and results of a page, in any order: the last request wins.
+
+    Each request has a number, which is what its work shows: a plan, or something saved, which can
+    no longer be canceled. Other work fails, or never ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visit: Any = Visit()
+        self.actions, self.page = Actions(COMPONENTS, BANK, Settings()), dict[Any, Any]()
+        self.sent, self.current, self.kind = 0, 0, ""
+        self.late, self.saved = list[int](), list[int]()  # not yet received, not yet shown
+        self.running = dict[Iterator[jobs.Updates], jobs.Updates]()
+        self.plan: int | None = None
+        self.before: int | None = None
+        self.in_time, self.canceled = False, False
+
+    def work(self, job: jobs.Job, kind: str, number: int) -> None:
+        def show() -> jobs.Updates:
+            self.visit.plan_result = number
+            return {"result": number}
+
+        if kind == "plan":
+            job.show(show)
+        elif kind == "save":
+            job.commit()
+            self.saved.append(number)
+            job.show(lambda: {"saved": number})
+        elif kind == "fail":
+            raise ZeroDivisionError
+        for step in itertools.count() if kind == "endless" else ():
+            job.report(f"step {step}")
+            time.sleep(0.001)
+
+    def accepted(self, number: int, kind: str) -> None:
+        self.current, self.kind, self.canceled = number, kind, False
+        self.before, self.in_time = self.plan, True
+        self.page |= self.actions.begin(
+            self.visit, "plan", lambda job: self.work(job, kind, number), "problem",
+            restores=kind == "plan",
+        )  # fmt: skip
+        assert self.visit.take("model") is None, "it waits in another line"
+        self.running[self.actions.run(self.visit, "plan")] = {}
+
+    @rule(kind=st.sampled_from(("plan", "plan", "save", "fail", "endless")))
+    def ask(self, kind: str) -> None:
+        self.sent += 1
+        assert self.visit.accept(self.sent)
+        self.accepted(self.sent, kind)
+
+    @rule()
+    def ask_by_a_slow_connection(self) -> None:
+        self.sent += 1
+        self.late.append(self.sent)
+
+    @precondition(lambda self: self.late)
+    @rule()
+    def arrive_late(self) -> None:
+        number = self.late.pop()
+        is_last = number > self.visit.number
+        assert self.visit.accept(number) == is_last
+        if is_last:
+            self.accepted(number, "plan")
+
+    @rule(after_others=st.booleans())
+    def cancel(self, after_others: bool) -> None:
+        number = self.sent + 1 if after_others else self.visit.number
+        self.sent += after_others
+        task = self.visit.task
+        in_time = after_others and self.in_time and not (task and task.job.committed)
+        update = self.actions.cancel(self.visit, number)
+        assert ("Canceled" in str(update.get("progress"))) == in_time
+        self.page |= update
+        if in_time:
+            self.plan, self.canceled, self.in_time = self.before, True, False
+            assert task is None or task.job.canceled
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def receive(self, data: st.DataObject) -> None:
+        self.receive_from(data.draw(st.sampled_from([*self.running])))
+
+    def receive_from(self, running: Iterator[jobs.Updates]) -> None:
+        """Show what a request yields next."""
+        update = next(running, None)
+        if update is None:
+            assert self.running.pop(running) in ({}, {"visit": self.visit}), "it is sent again"
+        else:
+            self.running[running] = update
+            self.page |= update
+            if "result" in update:
+                self.plan = update["result"]
+                assert (self.plan, self.canceled) == (self.current, False), "the last wins"
+            if "saved" in update:
+                self.saved.remove(update["saved"])
+        self.note_end()
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def be_closed_by_gradio(self, data: st.DataObject) -> None:
+        running = data.draw(st.sampled_from([*self.running]))
+        del self.running[running]
+        running.close()  # type: ignore[attr-defined]
+        self.saved.clear()
+        self.note_end()
+
+    def note_end(self) -> None:
+        self.in_time &= self.visit.task is not None or self.kind == "plan"
+
+    @invariant()
+    def visit_is_as_the_page_was_told(self) -> None:
+        assert self.visit.plan_result == self.plan
+        assert self.visit.canceled == self.canceled
+
+    def teardown(self) -> None:
+        if self.kind == "endless" or not self.running:
+            self.cancel(after_others=True)
+        while self.running:
+            self.receive_from(next(iter(self.running)))
+        page = self.page | self.actions.settle(self.visit)
+        assert self.visit.task is None
+        assert self.saved == [], "the outcome of each is shown"
+        assert not is_visible(page["cancel"])
+        assert is_visible(page["verdict_step"]) == (self.plan is not None)
+        assert ("Canceled" in page["progress"]) == self.canceled
 
 
-def test_a_task_is_run_once_and_by_its_own_line(actions: Actions, visit: Visit) -> None:
-    begin(actions, visit, 1, forever)
-    assert visit.take("model") is None
-    assert visit.take("plan") is not None
-    assert visit.take("plan") is None
-    assert list(actions.run(visit, "plan")) == [{"visit": visit}]
-
-
-def test_a_result_is_shown(actions: Actions, visit: Visit) -> None:
-    begin(actions, visit, 1, planning(visit))
-    page = shown(actions.run(visit, "plan"))
-    assert page["result"] == 7
-    assert page["progress"] == ""
-    assert is_visible(page["verdict_step"])
-    assert not is_visible(page["cancel"])
-
-
-def test_a_result_is_taken_back_if_cancel_was_pressed_while_it_was_sent(
-    actions: Actions, visit: Visit
-) -> None:
-    begin(actions, visit, 1, planning(visit))
-    running = actions.run(visit, "plan")
-    next(running)
-    assert next(running)["result"] == 7
-    assert "Canceled" in actions.cancel(visit, 2)["progress"]
-    page = shown(running)
-    assert "Canceled" in page["progress"]
-    assert not is_visible(page["verdict_step"])
-    assert visit.plan_result is None
-
-
-def test_a_result_is_taken_back_if_cancel_was_pressed_before_it_arrived(
-    actions: Actions, visit: Visit
-) -> None:
-    begin(actions, visit, 1, planning(visit))
-    list(actions.run(visit, "plan"))
-    page = actions.cancel(visit, 2)
-    assert "Canceled" in page["progress"]
-    assert not is_visible(page["verdict_step"])
-    assert visit.plan_result is None
-    assert "Canceled" not in str(actions.cancel(visit, 3)), "the page shows it already"
-
-
-def test_cancel_holds_for_a_request_that_arrives_after_it(actions: Actions, visit: Visit) -> None:
-    begin(actions, visit, 3, forever)
-    assert "Canceled" in actions.cancel(visit, 5)["progress"]
-    assert not visit.accept(4)
-    assert visit.accept(6)
-
-
-def test_cancel_holds_for_a_task_that_waits_in_the_queue(actions: Actions, visit: Visit) -> None:
-    begin(actions, visit, 1, planning(visit))
-    assert "Canceled" in actions.cancel(visit, 2)["progress"]
-    page = shown(actions.run(visit, "plan"))
-    assert "Canceled" in page["progress"]
-    assert not is_visible(page["cancel"])
-    assert visit.plan_result is None
-
-
-def test_cancel_does_not_hold_for_a_request_that_was_made_after_it(
-    actions: Actions, visit: Visit
-) -> None:
-    begin(actions, visit, 2, forever)
-    assert actions.cancel(visit, 1) == {"visit": visit}
-    task = visit.task
-    assert task is not None
-    assert not task.job.canceled
-    actions.cancel(visit, 3)
-    assert task.job.canceled
-
-
-def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visit) -> None:
-    def save(job: jobs.Job) -> None:
-        job.commit()
-        job.show(lambda: {"result": 7})
-
-    visit.accept(1)
-    actions.begin(visit, "adapter", save, "problem")
-    running = actions.run(visit, "adapter")
-    next(running)
-    next(running)
-    assert "Canceled" not in str(actions.cancel(visit, 2))
-    list(running)
-    assert "Canceled" not in str(actions.cancel(visit, 3))
-
-
-def test_the_outcome_of_what_was_committed_is_shown_beside_a_later_job(
-    actions: Actions, visit: Visit
-) -> None:
-    committed, go_on = threading.Event(), threading.Event()
-
-    def save(job: jobs.Job) -> None:
-        job.report("saving")
-        job.commit()
-        committed.set()
-        go_on.wait(60)
-        job.show(lambda: {"result": 7})
-
-    begin(actions, visit, 1, save)
-    running = actions.run(visit, "plan")
-    next(running)
-    assert "saving" in next(running)["progress"]
-    assert committed.wait(60)
-    begin(actions, visit, 2, forever)
-    later = visit.task
-    go_on.set()
-    page = shown(running)
-    assert page == {"visit": visit, "result": 7}
-    assert visit.task is later
-
-
-def test_the_last_update_which_gradio_sends_again_changes_nothing(
-    actions: Actions, visit: Visit
-) -> None:
-    def fail(job: jobs.Job) -> None:
-        raise ZeroDivisionError
-
-    for number, work in enumerate((planning(visit), fail), 1):
-        begin(actions, visit, number, work)
-        assert list(actions.run(visit, "plan"))[-1] == {"visit": visit}
-    begin(actions, visit, 3, report_forever)
-    replaced = actions.run(visit, "plan")
-    next(replaced)
-    next(replaced)
-    begin(actions, visit, 4, forever)
-    assert shown(replaced) == {"visit": visit}
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-def test_a_task_ends_if_gradio_closes_its_generator(
-    actions: Actions, visit: Visit, steps: int
-) -> None:
-    begin(actions, visit, 1, report_forever)
-    running = actions.run(visit, "plan")
-    for _ in range(steps):
-        next(running)
-    running.close()
-    assert visit.task is None
-    assert "cancel" in actions.settle(visit), "the page is told that nothing runs"
-
-
-def report_forever(job: jobs.Job) -> None:
-    while True:
-        job.report("working")
-        time.sleep(0.01)
+Page.TestCase.settings = hypothesis_settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestPage = Page.TestCase
 
 
 @pytest.mark.parametrize("handler", ["choose", "choose_columns"])
@@ -415,54 +354,16 @@ def test_a_path_of_this_machine_is_not_an_uploaded_file(visit: Visit) -> None:
     assert visit.task is None
 
 
-def is_free(lock: Any) -> bool:
-    """Whether another thread could hold a lock."""
-    taken: list[bool] = []
-
-    def take() -> None:
-        taken.append(lock.acquire(blocking=False))
-        if taken[0]:
-            lock.release()
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    thread.join()
-    return taken[0]
-
-
-def test_requests_are_answered_while_the_base_model_is_looked_for(
-    visit: Visit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free: list[bool] = []
-
-    def can_improve(*_: object) -> bool:
-        free.append(is_free(visit.lock))
-        return True
-
-    def show(self: object, visit: Visit, *details: object) -> jobs.Updates:
-        assert details[-1] is True
-        return {"result": 7}
-
-    monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(AdapterActions, "can_improve", can_improve)
-    monkeypatch.setattr(AdapterActions, "show_result", show)
-    visit.plan_result = PLAN
-    actions = AdapterActions(COMPONENTS, BANK, Settings())
-    page = actions.make(visit, 1, None)
-    page |= shown(actions.run(visit, "adapter"))
-    assert page["result"] == 7
-    assert free == [True]
-
-
 def shown_adapter(visit: Visit, *, trained: bool = False, no_model: str = "") -> jobs.Updates:
-    result = PlanResult(plan(DATA_FOLDER / "train.jsonl"), [], "book")
+    rows = [(f"note {i}", "kind") for i in range(120)]
+    result = PlanResult(plan(DATA_FOLDER / "train.jsonl"), rows, "book")
     loader: Any = SimpleNamespace(bank=result.plan.bank, no_model=no_model)
     adapter: Any = SimpleNamespace(
         archive=Path("book.zip"), trained=trained, seconds=1.0, plan=result.plan, read=str
     )
     visit.request = DatasetRequest("u/d")
     page = AdapterActions(COMPONENTS, loader, Settings())
-    return page.show_result(visit, result, adapter, None, improvable=True)
+    return page.show_result(visit, result, adapter, None)
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -589,7 +490,7 @@ def test_answers_are_not_counted_unasked_without_a_model_a_plan_or_after_cancel(
     assert page_with().test_unasked(untested) == nothing
 
 
-def test_a_test_that_nobody_asked_for_fails_in_silence(
+def test_a_test_that_nobody_asked_for_fails_in_silence_and_ends_with_the_next_request(
     untested: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -601,17 +502,12 @@ def test_a_test_that_nobody_asked_for_fails_in_silence(
     assert "no time left" not in str(page)
     assert page["report"] == page["progress"] == ""
     assert "nobody counted its right answers" in page["verdict"]
-    page = actions.test(untested, 1) | shown(actions.run(untested, "model"))
-    assert "No time left" in page["report"]
-
-
-def test_a_request_ends_a_test_that_nobody_asked_for(untested: Visit) -> None:
-    actions = page_with()
     actions.test_unasked(untested)
-    task = untested.task
-    assert task is not None
-    assert untested.accept(1)
-    assert task.job.canceled
+    unasked = untested.task
+    page = actions.test(untested, 1) | shown(actions.run(untested, "model"))
+    assert unasked
+    assert unasked.job.canceled
+    assert "No time left" in page["report"]
 
 
 def test_a_test_that_nobody_asked_for_ends_when_somebody_waits_for_the_model() -> None:

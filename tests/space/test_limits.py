@@ -1,10 +1,12 @@
 """What one visitor may send, store and use."""
 
 import asyncio
+import itertools
 import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +23,11 @@ if why := missing("gradio"):
 
 sys.path.insert(0, str(SPACE))
 try:
-    from forms import html_forms, inputs
+    from forms import html_forms
     from limits import hourly, requests, uploads
     from limits.callers import Call, call_of, find_address
     from limits.lines import SLOW_SECONDS, FullError, Line, Place
-    from limits.requests import BODY_BYTES, BURST, CROWDED, PER_SECOND, Bucket, VisitorLimits
+    from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
     from work import generating, jobs, planning, trying
     from work.planning import DatasetRequest, RequestError, Source
 finally:
@@ -33,9 +35,10 @@ finally:
 
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.preview import Preview
-from hf_lorameta.errors import LoraMetaError, RecipeError, UsageError
+from hf_lorameta.errors import LoraMetaError, UsageError
 
 MB = 1_000_000
+NOTHING: Any = None
 
 
 # --- whose request it is ------------------------------------------------------------------------
@@ -53,13 +56,6 @@ def test_on_the_hub_the_address_is_the_last_that_a_proxy_saw() -> None:
     assert find_address(scope("10.0.0.3", "nonsense"), on_hub=True) == "10.0.0.3"
     assert find_address(scope("2001:db8:1:2:3::9"), on_hub=False) == "2001:db8:1:2::/64"
     assert find_address(scope("::ffff:8.8.8.8"), on_hub=False) == "8.8.8.8"
-
-
-def test_requests_are_refilled_as_time_passes() -> None:
-    bucket = Bucket(BURST, 0.0)
-    assert all(bucket.take(0.0) for _ in range(BURST))
-    assert not bucket.take(0.0)
-    assert [bucket.take(1.0) for _ in range(PER_SECOND + 1)] == [True] * PER_SECOND + [False]
 
 
 class Server:
@@ -139,69 +135,79 @@ def test_a_body_has_to_come_in_at_some_speed(
     assert time.monotonic() - start < 3
 
 
-def test_long_requests_and_new_sessions_count_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_counted_and_long_ones_and_new_sessions_as_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(requests, "PER_SECOND", 0)  # else it depends on how fast this runs
     long = json.dumps({"data": ["a" * (BODY_BYTES // 2)]}).encode()
-    assert len(long) // 10_000 == 15
     assert statuses_of([long] * 20) == [200] * (BURST // 16) + [429] * (20 - BURST // 16)
     sessions = [json.dumps({"session_hash": f"s{i}"}).encode() for i in range(60)]
     assert statuses_of(sessions).count(200) == BURST // 6
     assert statuses_of(sessions[:1] * 150) == [200] * 150
+    assert statuses_of([b"{}"] * (BURST + 1))[-2:] == [200, 429]
+    clock = itertools.count(0, 1)
+    monkeypatch.setattr(requests, "PER_SECOND", 10)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 100)  # as time passes
+    assert statuses_of([b"{}"] * (BURST + 1))[-1] == 200
 
 
-def test_names_of_sessions_are_bounded_and_what_is_no_json_is_refused() -> None:
-    long = json.dumps({"session_hash": "a" * 101}).encode()
-    assert statuses_of([long, b"--b\r\n", b"[" * 100_000, b"{}"]) == [400, 400, 400, 200]
+PAGE = {"fn_index": 1, "session_hash": "s", "data": [None] * 40} | {
+    "event_data": {f"role-{number}": "input" for number in range(2000)}
+}
 
 
-def test_a_request_holds_as_many_values_as_a_page_sends_and_some_more() -> None:
-    columns = {f"role-{number}": "input" for number in range(2000)}
-    page = {"fn_index": 1, "session_hash": "s", "data": [None] * 40, "event_data": columns}
-    bodies = [b'{"data":[' + b"[]," * 99_900 + b"0]}", b"[" + b"[[],0]," * 9000 + b"0]"]
-    assert statuses_of([json.dumps(page).encode(), *bodies]) == [200, 400, 400]
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{}", 200),
+        (json.dumps(PAGE).encode(), 200),
+        (json.dumps([{"path": __file__}] * 10).encode(), 200),
+        (json.dumps([{"path": __file__}] * 11).encode(), 400),
+        (b'{"path": "/etc/passwd"}', 400),
+        (json.dumps({"session_hash": "a" * 101}).encode(), 400),
+        (b"--b\r\n", 400),
+        (b"[" * 100_000, 400),
+        (b'{"data":[' + b"[]," * 99_900 + b"0]}", 400),
+        (b"[" + b"[[],0]," * 9000 + b"0]", 400),
+        (b'"' + b" " * BODY_BYTES + b'"', 413),
+    ],
+    ids=range(11),
+)
+def test_a_body_is_json_within_limits(
+    body: bytes, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "get_upload_folder", lambda: str(Path(__file__).parent))
+    assert statuses_of([body]) == [status]
 
 
-def test_an_address_has_few_calls_of_the_tool_at_once() -> None:
-    async def visit() -> list[int]:
-        server = Server()
-        server.go_on.clear()
-        async with asyncio.TaskGroup() as group:
-            calls = [group.create_task(server.ask("/gradio_api/mcp/", b"{}")) for _ in range(64)]
-            await asyncio.sleep(0.1)
-            server.go_on.set()
-        return [call.result() for call in calls]
-
-    statuses = asyncio.run(visit())
-    assert statuses.count(200) == requests.AT_ONCE["tool"]
-    assert statuses.count(429) == 64 - requests.AT_ONCE["tool"]
-
-
-def test_a_request_names_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "get_upload_folder", lambda: str(tmp_path))
-    path = tmp_path / "rows.csv"
-    path.touch()
-    few, many = ([{"path": str(path)}] * number for number in (10, 11))
-    assert statuses_of([json.dumps(few).encode(), json.dumps(many).encode()]) == [200, 400]
-
-
-def test_when_many_requests_are_open_each_address_may_have_one() -> None:
+@pytest.mark.parametrize(
+    ("path", "addresses", "running", "refused"),
+    [
+        ("/gradio_api/mcp/", ["a"] * 64, requests.AT_ONCE["tool"], 64 - requests.AT_ONCE["tool"]),
+        ("/assets/a.js", ["a"] * 50, requests.FILES_AT_ONCE, 0),  # others wait
+        ("/", [*(f"a{i // 2}" for i in range(CROWDED)), "a0", "b"], CROWDED + 1, 1),
+    ],
+)
+def test_an_address_has_few_requests_at_once_and_one_where_many_are_open(
+    path: str, addresses: list[str], running: int, refused: int
+) -> None:
     async def visit() -> tuple[int, list[int]]:
         server = Server()
         server.go_on.clear()
+        body = [b"{}"] if "mcp" in path else []
         async with asyncio.TaskGroup() as group:
-
-            def ask(address: str) -> asyncio.Task[int]:
-                return group.create_task(server.ask("/", address=address))
-
-            others = [ask(f"a{number // 2}") for number in range(CROWDED)]
+            asked = [
+                group.create_task(server.ask(path, *body, address=address)) for address in addresses
+            ]
             await asyncio.sleep(0.1)
-            refused = await server.ask("/", address="a0")
-            others.append(ask("b"))
-            await asyncio.sleep(0.1)
+            at_once = server.running
             server.go_on.set()
-        return refused, [task.result() for task in others]
+        return at_once, [task.result() for task in asked]
 
-    assert asyncio.run(visit()) == (429, [200] * (CROWDED + 1))
+    at_once, statuses = asyncio.run(visit())
+    assert at_once == running
+    assert statuses.count(429) == refused
+    assert statuses.count(200) == len(addresses) - refused
 
 
 def test_an_upload_without_a_length_that_counts_is_refused() -> None:
@@ -210,20 +216,6 @@ def test_an_upload_without_a_length_that_counts_is_refused() -> None:
         return await Server().ask("/gradio_api/upload", b"a", headers=headers)
 
     assert asyncio.run(visit()) == 411
-
-
-def test_files_of_the_page_are_sent_a_few_at_a_time() -> None:
-    async def visit() -> tuple[int, list[int]]:
-        server = Server()
-        server.go_on.clear()
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(server.ask("/assets/a.js")) for _ in range(50)]
-            await asyncio.sleep(0.1)
-            at_once = server.running
-            server.go_on.set()
-        return at_once, [task.result() for task in tasks]
-
-    assert asyncio.run(visit()) == (requests.FILES_AT_ONCE, [200] * 50)
 
 
 # --- lines --------------------------------------------------------------------------------------
@@ -428,22 +420,23 @@ def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
         spent.check("b", hourly.MODEL_SECONDS + 1)
 
 
-def test_an_address_makes_some_gigabytes_of_adapters_in_an_hour(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("act", "problem"),
+    [
+        (lambda job: generating.make_adapter(NOTHING, job), "made adapters of 10 bytes within"),
+        (lambda job: trying.improve(NOTHING, NOTHING, NOTHING, job), "made adapters of 10 bytes"),
+        (lambda job: trying.answers(NOTHING, NOTHING, "a" * 20_001, job), "than the 20,000 that"),
+    ],
+)
+def test_what_costs_much_is_bounded_before_it_begins(
+    act: Callable[[jobs.Job], object], problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing: Any = None
     share = hourly.HourlyShare(10, "made adapters of 10 bytes")
     share.add("", 10)
     monkeypatch.setattr(generating, "ADAPTERS", share)
-    with pytest.raises(LoraMetaError, match="made adapters of 10 bytes within an hour"):
-        generating.make_adapter(nothing, jobs.Job(60))
-
-
-def test_a_prompt_is_bounded_before_the_model_is_loaded() -> None:
-    nothing: Any = None
-    prompt = "a" * (trying.PROMPT_CHARACTERS + 1)
-    with pytest.raises(RequestError, match="20,001 characters, more than the 20,000"):
-        trying.answers(nothing, nothing, prompt, jobs.Job(60))
+    monkeypatch.setattr(trying, "ADAPTERS", share)
+    with pytest.raises(LoraMetaError, match=problem):
+        act(jobs.Job(60))
 
 
 # --- inputs -------------------------------------------------------------------------------------
@@ -455,16 +448,6 @@ def test_columns_are_bounded_before_they_are_parsed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(columns, "_PART", None)
     with pytest.raises(UsageError, match="got 1,100,000 characters"):
         columns.parse_columns("input=text," * 100_000)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("rank", float("inf")), ("rank", "9" * 5000), ("temperature", "nan"), ("top_k", "1e999"),
-     ("temperature", float("nan"))],
-)  # fmt: skip
-def test_a_number_has_to_be_finite(name: str, value: Any) -> None:
-    with pytest.raises(RecipeError, match=rf"^{name} "):
-        inputs.recipe_of(**{name: value})
 
 
 def test_of_many_columns_the_first_and_those_with_a_role_are_shown() -> None:

@@ -29,6 +29,7 @@ from hf_lorameta.errors import (
     DatasetTooLargeError,
     LoraMetaError,
     Option,
+    RecipeError,
     UsageError,
 )
 from hf_lorameta.hub.base_model import find_at_hand
@@ -100,23 +101,28 @@ def test_a_link_names_its_dataset(link: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "problem"),
-    [({"rank": "many"}, "rank must be a valid integer"), ({"rank": "0"}, "rank must be greater"),
-     ({"temperature": "-1"}, "temperature must be greater"), ({"metric": "x"}, "metric must be"),
-     ({"top_k": "1.000"}, "top_k must be a valid integer, got '1.000'")],
+    ("given", "expected"),
+    [
+        ({"rank": " ", "top_k": "", "temperature": "1"}, Recipe()),
+        ({"rank": None, "top_k": None, "temperature": 1.0, "metric": ""}, Recipe()),
+        ({"temperature": " 0,5 "}, Recipe(temperature=0.5)),
+    ],
+)
+def test_empty_options_keep_the_defaults_and_a_temperature_may_have_a_comma(
+    given: dict[str, Any], expected: Recipe
+) -> None:
+    assert inputs.recipe_of(**given) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rank", "many"), ("rank", "0"), ("rank", float("inf")), ("rank", "9" * 5000),
+     ("temperature", "-1"), ("temperature", "nan"), ("temperature", float("nan")),
+     ("metric", "x"), ("top_k", "1.000"), ("top_k", "1e999")],
 )  # fmt: skip
-def test_an_invalid_option_is_named(values: dict[str, str], problem: str) -> None:
-    with pytest.raises(LoraMetaError, match=problem):
-        inputs.recipe_of(**values)
-
-
-def test_empty_options_keep_the_defaults() -> None:
-    assert inputs.recipe_of(rank=" ", top_k="", temperature="1") == Recipe()
-    assert inputs.recipe_of(rank=None, top_k=None, temperature=1.0, metric="") == Recipe()
-
-
-def test_a_temperature_may_have_a_decimal_comma() -> None:
-    assert inputs.recipe_of(temperature=" 0,5 ") == Recipe(temperature=0.5)
+def test_an_invalid_option_is_named(name: str, value: Any) -> None:
+    with pytest.raises(RecipeError, match=rf"^{name} "):
+        inputs.recipe_of(**{name: value})
 
 
 def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
@@ -156,31 +162,16 @@ def with_prompt(instruction: str, template: str) -> DatasetRequest:
     return validated(replace(OF_FORM, instruction=instruction, template=template))
 
 
-def test_a_prompt_is_cleaned_and_an_empty_one_left_to_the_program() -> None:
-    written = with_prompt("Name it.", "{instruction} \\text\r\n{input}")
-    assert (written.instruction, written.template) == ("Name it.", "{instruction} \\text\n{input}")
-    empty = with_prompt(" ", "")
-    assert (empty.instruction, empty.template) == (None, None)
-
-
 @pytest.mark.parametrize(
-    ("template", "instruction", "problem"),
-    [
-        ("Say it.", "", "has no {input}"),
-        ("{instruction}: {input}", "", "has {instruction}, and the rows have none"),
-        ("Q: {input}", "Say it.", "has no {instruction}"),
-    ],
+    ("template", "instruction"),
+    [("Say it.", ""), ("{instruction}: {input}", ""), ("Q: {input}", "Say it.")],
 )
-def test_a_form_of_the_prompt_that_does_not_fit_is_explained(
-    template: str, instruction: str, problem: str
-) -> None:
+def test_a_form_of_the_prompt_that_does_not_fit_is_refused(template: str, instruction: str) -> None:
     for fitting in ("", "chat", "Q: {prompt}"):
         with_prompt(instruction, fitting)
-    with pytest.raises(UsageError, match=re.escape(problem)) as caught:
+    with pytest.raises(UsageError, match=re.escape(template)) as caught:
         with_prompt(instruction, template)
-    shown = blocks.error_html(caught.value)
-    assert f"The template &#x27;{template}&#x27;" in shown
-    assert "into its field under “Prompt”" in shown
+    assert "into its field under “Prompt”" in blocks.advice(caught.value)[0]
 
 
 def test_of_other_columns_a_prompt_that_does_not_fit_is_left_out() -> None:
@@ -224,25 +215,21 @@ def test_samples_are_drawn_over_a_dataset_that_is_sorted(bank: Bank, tmp_path: P
     assert 40 < good < 80  # 60 of 120 on average, with a standard deviation of 5
 
 
-def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
-    with pytest.raises(jobs.SpaceError, match="longer than 1 s"):
-        reader_process.read(jobs.Job(1.0), readers.hang)
-    with pytest.raises(jobs.SpaceError, match="reader process ended"):
-        reader_process.read(jobs.Job(60), readers.die)
-
-
-def test_files_that_a_reader_leaves_are_deleted() -> None:
-    path = Path(reader_process.read(jobs.Job(60), readers.keep_file))
-    assert path.parent.name.startswith("reader-")
-    assert not path.parent.exists()
-
-
-@pytest.mark.parametrize("function", [readers.allocate, readers.abort, readers.send_too_much])
-def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(
-    function: Callable[[], object],
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (readers.hang, jobs.SpaceError, "longer than 1 s"),
+        (readers.die, jobs.SpaceError, "reader process ended"),
+        (readers.allocate, DatasetTooLargeError, "needs more memory"),
+        (readers.abort, DatasetTooLargeError, "needs more memory"),
+        (readers.send_too_much, DatasetTooLargeError, "too long to be shown"),
+    ],
+)
+def test_a_reader_that_fails_ends_with_a_sentence(
+    function: Callable[[], object], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(DatasetTooLargeError, match=r"^The (dataset needs more|rows of)"):
-        reader_process.read(jobs.Job(60), function)
+    with pytest.raises(error, match=message):
+        reader_process.read(jobs.Job(1.0 if function is readers.hang else 60), function)
 
 
 def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
@@ -258,37 +245,30 @@ def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
     assert len(pickle.dumps(caught.value)) < 10_000
 
 
-def test_readers_start_with_the_tokenizer_and_without_torch() -> None:
+def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> None:
     torch = "__import__('datasets').config.TORCH_AVAILABLE"
     assert reader_process.read(jobs.Job(60), eval, torch) is False
     cache = "__import__('hf_lorameta.data.counts.tokenizer', fromlist='_')._parsed.cache_info()"
     assert reader_process.read(jobs.Job(60), eval, f"{cache}.currsize") == 1
+    path = Path(reader_process.read(jobs.Job(60), readers.keep_file))
+    assert path.parent.name.startswith("reader-")
+    assert not path.parent.exists()
 
 
 # --- settings -----------------------------------------------------------------------------------
 
 
-def test_settings_are_read_from_variables() -> None:
+def test_settings_are_read_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hub, "user", lambda self: "ann")
     variables = {"HF_LORAMETA_BANK": "u/b", "HF_LORAMETA_MAX_ROWS": "7", "SPACE_ID": "u/s"}
     read = settings.read_settings(variables)
     assert (read.bank, read.max_rows, read.space_id, read.sign_in) == ("u/b", 7, "u/s", "none")
     assert settings.read_settings(variables | {"OAUTH_CLIENT_ID": "x"}).sign_in == "oauth"
+    assert settings.read_settings({}).sign_in == "local"
+    others_reach_it = {"GRADIO_SERVER_NAME": "0.0.0.0"}
+    assert settings.read_settings(others_reach_it).sign_in == "none"
     with pytest.raises(SystemExit, match="HF_LORAMETA_QUEUE=lots: expected an integer"):
         settings.read_settings(variables | {"HF_LORAMETA_QUEUE": "lots"})
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, "local"),
-        ({"GRADIO_SERVER_NAME": "0.0.0.0"}, "none"),
-    ],
-)
-def test_others_do_not_act_with_the_token_of_this_machine(
-    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Hub, "user", lambda self: "ann")
-    assert settings.read_settings(variables).sign_in == expected
 
 
 def test_another_bank_does_not_get_the_revision_of_the_one_built_in(
@@ -415,26 +395,12 @@ def test_a_plan_with_a_general_adapter_alone_states_its_licenses() -> None:
     assert "adapters" not in page
 
 
-def test_progress_is_a_percentage_beside_the_number_of_adapters() -> None:
-    assert "Combining 121 adapters<span> 30 %</span>" in progress_html(
-        "Combining 121 adapters", 27, 90
-    )
-
-
 def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> None:
     page = plan_view.details_html(guest_book)
     widths = [float(w) for w in re.findall(r'<i[^>]* style="width:([\d.]+)%"', page)]
     c = [n.coefficient for n in guest_book.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.06) for x in c]
     assert page.count("lm-negative") == sum(x < 0 for x in c)
-
-
-def test_a_pack_states_how_much_it_retains(monkeypatch: pytest.MonkeyPatch) -> None:
-    bank = Bank.from_pretrained()
-    content = f"{len(bank)} adapters for <b>HuggingFaceTB/SmolLM2-135M-Instruct</b>"
-    assert blocks.render("page.bank_content", bank=bank) == f"{content}, compressed (99.9% kept)"
-    monkeypatch.setattr(bank, "index", bank.index.model_copy(update={"packing": None}))
-    assert blocks.render("page.bank_content", bank=bank) == content
 
 
 def report_of(text: str) -> Report:
@@ -446,52 +412,24 @@ def report_of(text: str) -> Report:
 REQUEST = DatasetRequest("user/data")
 
 
-def test_the_code_to_use_an_adapter_runs_as_it_is(guest_book: Plan, tmp_path: Path) -> None:
-    columns = guest_book.dataset.columns.with_prompt("Sort it.", None)
-    of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
-    prompt = columns.prompt_of("it's ``` late")
-    result = planning.PlanResult(of, [(columns.prompt_of("long " * 100), "a"), (prompt, "b")], "x")
-    text = result_view.usage_markdown(result, REQUEST, "./x-lorameta", settings.Settings())
-    found = re.findall(r"^(`{3,})(\w+)\n(.*?)\n\1$", text, re.S | re.M)
-    blocks_of = [(kind, code) for _, kind, code in found]
-    assert "OWNER" not in text
-    program = next(code for kind, code in blocks_of if kind == "python")
-    compile(program, "program", "exec")
-    assert f"prompt = {json.dumps(prompt)}\n" in program
-    commands = [code for kind, code in blocks_of if kind == "bash"]
-    for code in commands:
-        subprocess.run(["bash", "-n", "-c", code], check=True)
-    lines = [line for code in commands for line in code.splitlines()]
-    words = [shlex.split(line) for line in lines if re.match("unzip|pip|hf", line)]
-    assert ["unzip", "x-lorameta.zip", "-d", "./x-lorameta"] in words
-    tried = next(line for line in words if line[:2] == ["hf-lorameta", "try"])
-    assert tried[2:] == ["./x-lorameta", "--prompt", "it's ``` late"]
-    installed = [line for line in words if line[:2] == ["pip", "install"]]
-    assert ["torch", "transformers", "peft"] in [line[2:] for line in installed]
-    assert any(line[-1] == "base.gguf" for line in words if line[:2] == ["hf", "download"])
-    assert any(line[:3] == ["hf-lorameta", "generate", "user/data"] for line in words)
-
-
-def test_the_commands_for_another_base_model_fit_the_data(guest_book: Plan) -> None:
+def test_the_commands_for_another_base_model_name_the_data(guest_book: Plan) -> None:
     columns = parse_columns("input=my text,output=label")
     request, of = DatasetRequest("u/d", columns=columns), settings.Settings()
-    here, job = other_base_commands(guest_book, request)
-    base = ["--columns", "input=my text,output=label", "--base", "org/model", "--fit", "300"]
-    assert here == ["hf-lorameta", "generate", "u/d", *base, "--output", "my-adapter"]
-    assert job == ["hf-lorameta", "push", "u/d", *base, "--on", "jobs"]
-    no_labels = replace(guest_book, output_counts=None)
-    assert other_base_commands(no_labels, request)[0][-4:-2] == ["--train", "100"]
-    assert len(other_base_commands(guest_book, DatasetRequest(file="rows.jsonl"))) == 1
+
+    def commands(request: DatasetRequest) -> list[list[str]]:
+        text = result_view.other_base_markdown(guest_book, request, of)
+        return [shlex.split(line) for line in text.splitlines() if line.startswith("hf-lorameta ")]
+
+    chosen = ["u/d", "--columns", "input=my text,output=label", "--base", "org/model"]
+    assert commands(request) == [
+        ["hf-lorameta", "generate", *chosen, "--output", "my-adapter"],
+        ["hf-lorameta", "push", *chosen, "--on", "jobs"],
+    ]
+    assert len(commands(DatasetRequest(file="rows.jsonl"))) == 1
     prompts = replace(guest_book.dataset, columns=parse_columns("input=text"))
     text = result_view.other_base_markdown(replace(guest_book, dataset=prompts), request, of)
     assert "your data has none" in text
     assert "hf-lorameta" not in text
-
-
-def other_base_commands(of: Plan, request: DatasetRequest) -> list[list[str]]:
-    """Return the words of the commands that make an adapter for another base model."""
-    text = result_view.other_base_markdown(of, request, settings.Settings())
-    return [shlex.split(line) for line in text.splitlines() if line.startswith("hf-lorameta ")]
 
 
 def test_a_space_on_the_hub_names_the_wheel_that_it_ships(
@@ -511,12 +449,11 @@ def test_a_space_on_the_hub_names_the_wheel_that_it_ships(
 def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not() -> None:
     answers = [("no", "no"), ("yes", "yes"), ("Yes", "yes"), ("maybe", "yes")]
     samples = tuple(
-        Sample(f"input {i}", "yes", {"base": base, "generated": own})
+        Sample(str(i), "yes", {"base": base, "generated": own})
         for i, (base, own) in enumerate(answers)
     )
-    assert result_view.best_example(Report({}, samples)).input == "input 3"
-    assert result_view.best_example(Report({}, samples[:3])).input == "input 2"
-    assert result_view.best_example(Report({}, samples[:1])).input == "input 0"
+    best = [result_view.best_example(Report({}, samples[:end])).input for end in (4, 3, 1)]
+    assert best == ["3", "2", "0"]
 
 
 def test_try_takes_the_input_alone(guest_book: Plan) -> None:
@@ -533,26 +470,35 @@ def test_try_takes_the_input_alone(guest_book: Plan) -> None:
     assert result_view.example_input(as_it_is) == "Whole prompt"
 
 
-def test_messages_start_with_a_capital_letter_unless_with_a_name() -> None:
-    assert blocks.message_of(LoraMetaError("the file is empty")) == "The file is empty"
-    assert blocks.message_of(LoraMetaError("")) == "Something went wrong that should not"
-    assert blocks.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
-    assert blocks.message_of(LoraMetaError("user/name is gone")) == "user/name is gone"
-    with pytest.raises(UsageError) as caught:
-        parse_columns("instruction=task,input=q,output=a").with_prompt("Say it.", None)
-    shown = blocks.message_of(caught.value)
-    assert shown == "A fixed instruction is for rows without one, but column task has theirs"
-    assert blocks.advice(caught.value) == ["Leave the instruction empty."]
-    with pytest.raises(UsageError) as caught:
-        inputs.recipe_of(top_k="1,5")
-    assert blocks.message_of(caught.value).startswith("Top k must be a valid integer")
-
-
-def test_an_option_in_the_advice_is_named_as_on_the_page() -> None:
-    advised = LoraMetaError("no split x", hint=[Option("split", "test"), "hf-lorameta plan"])
-    assert blocks.advice(advised) == ["Choose another split above the table."]
-    hidden = LoraMetaError("it failed", hint=Option("timeout", 10, "raise"))
-    assert blocks.advice(hidden) == [jobs.TRY_AGAIN]
+@pytest.mark.parametrize(
+    ("error", "message", "advice"),
+    [
+        (LoraMetaError("the file is empty"), "The file is empty", jobs.TRY_AGAIN),
+        (LoraMetaError(""), "Something went wrong that should not", jobs.TRY_AGAIN),
+        (LoraMetaError("rows.csv is empty"), "rows.csv is empty", jobs.TRY_AGAIN),
+        (LoraMetaError("user/name is gone"), "user/name is gone", jobs.TRY_AGAIN),
+        (RecipeError("top_k is 0"), "Top k is 0", "Change it in the options."),
+        (
+            LoraMetaError("no split x", hint=[Option("split", "test"), "hf-lorameta plan"]),
+            "No split x",
+            "Choose another split above the table.",
+        ),
+        (
+            LoraMetaError("it failed", hint=Option("timeout", 10, "raise")),
+            "It failed",
+            jobs.TRY_AGAIN,
+        ),
+        (
+            LoraMetaError("no", hint=Option("instruction", None, "leave out")),
+            "No",
+            "Leave the instruction empty.",
+        ),
+    ],
+)
+def test_errors_are_said_in_the_words_of_the_page(
+    error: LoraMetaError, message: str, advice: str
+) -> None:
+    assert (blocks.message_of(error), blocks.advice(error)) == (message, [advice])
 
 
 def test_long_texts_are_refused_before_anything_is_read() -> None:

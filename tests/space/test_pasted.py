@@ -53,6 +53,8 @@ def test_all_blocks_of_the_page(text: str, shell: str, guest_book: Plan, tmp_pat
             ran += commands_of(code, shell, tmp_path)
         assert {prompt, f"./{text}"} <= strings
         assert ["hf-lorameta", "try", f"./{text}", "--prompt", text] in ran
+        assert ["unzip", f"{text}.zip", "-d", f"./{text}"] in ran
+        assert ["pip", "install", "torch", "transformers", "peft"] in ran
         assert [c[-1] for c in ran if c[:2] == ["ollama", "run"]] == [text]
         written = (tmp_path / "home" / "Modelfile").read_bytes().decode()
         assert written == render_modelfile(of.bank.index.base_model, columns)

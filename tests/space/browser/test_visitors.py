@@ -96,11 +96,7 @@ def test_after_each_attack_another_visitor_plans_soon(
     many = "input=text," * 100_000
     attacks: dict[str, Callable[[], set[int]]] = {
         "a megabyte of columns": lambda: {attacker.ask(dataset=book, columns=many)},
-        "a quarter of that": lambda: {
-            attacker.ask(dataset=book, columns=many[: MB // 4]) for _ in range(2)
-        },
         "4 MB of instruction": lambda: {attacker.ask(dataset=book, instruction="a" * 4 * MB)},
-        "a long template": lambda: {attacker.ask(dataset=book, template="{" * (MB // 4))},
         "a file at a URL": lambda: {
             attacker.ask(dataset="", file={"path": "http://203.0.113.9/x.csv"})
         },
@@ -112,7 +108,6 @@ def test_after_each_attack_another_visitor_plans_soon(
         "80 open streams": lambda: {
             attacker.keep_open(f"/gradio_api/heartbeat/h{i}") for i in range(80)
         },
-        "brackets": lambda: {attacker.status("/gradio_api/queue/join", b"[" * 250_000)},
         "an event that waits in no line": lambda: {attacker.join(0, "s0")},
         "an endpoint without the queue": lambda: {
             attacker.status("/gradio_api/run/plan", b'{"data": []}')
@@ -236,9 +231,9 @@ def ended_by(event: threading.Event) -> Iterator[None]:
         event.set()
 
 
-@pytest.mark.parametrize(("method", "path"), CLOSED)
-def test_routes_that_nothing_uses_are_closed(visitor: Caller, method: str, path: str) -> None:
-    assert visitor.status(path, b"{}" if method == "POST" else None) == 404
+def test_routes_that_nothing_uses_are_closed(visitor: Caller) -> None:
+    for method, path in CLOSED:
+        assert visitor.status(path, b"{}" if method == "POST" else None) == 404, path
 
 
 def test_an_uploaded_file_is_deleted_after_its_call(space: RunningSpace, visitor: Caller) -> None:
