@@ -255,7 +255,7 @@ def _checked(body: bytes) -> str | None:
             an overlong session.
     """
     try:
-        request = json.loads(body)
+        request = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise RefusedError(400, "The request is not JSON.") from None
     fetched = "A file has to be uploaded: this Space fetches none from another address."
@@ -287,6 +287,11 @@ def _checked(body: bytes) -> str | None:
         why = f"The name of a session has at most {_SESSION_CHARACTERS} characters."
         raise RefusedError(400, why)
     return session
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and infinity, which are no JSON and which Gradio fails at."""
+    raise ValueError(name)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

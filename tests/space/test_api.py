@@ -105,7 +105,7 @@ def test_plan_returns_what_the_cli_prints(
     result = call("/plan", dataset=repo, metric="kl", top_k=5, template=form)
     options = ("--metric", "kl", "--top-k", 5, "--template", as_option(form))
     printed = cli("plan", "-d", repo, *options, "--json").json
-    assert printed.pop("advice")  # about the machine of the command
+    assert printed.pop("next")  # about generate in a terminal
     assert result == printed
 
 
