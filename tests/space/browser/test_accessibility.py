@@ -50,7 +50,7 @@ def test_an_adapter_is_saved_by_keyboard_with_the_focus_in_place_and_announced_o
     visitor: Visitor, web: Web, cli: Shell, user: Account
 ) -> None:
     repo, page = web.owner.dataset("typed", {"train.jsonl": TRAIN}), visitor.page
-    press(page, page.get_by_role("button", name="Sign in"))
+    visitor.sign_in(web.space)
     page.get_by_text("Signed in as").wait_for()
     tab_to(page, page.get_by_role("combobox", name="Name or link"))
     page.evaluate(RECORD)

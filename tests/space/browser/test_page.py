@@ -67,7 +67,7 @@ def test_signed_out_verdict_adapter_download_and_options(
     with zipfile.ZipFile(tmp_path / "adapter.zip") as opened:
         downloaded = {name: opened.read(name) for name in opened.namelist()}
     assert downloaded == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
-    expect(page.locator("#lm-save")).to_contain_text("Sign in at the top")
+    expect(page.locator("#lm-save")).to_contain_text("open the address")
     visitor.open_section("Use it")
     for text in ("AutoTokenizer.from_pretrained", "llama serve", "ollama create"):
         expect(page.locator("#lm-usage")).to_contain_text(text)
