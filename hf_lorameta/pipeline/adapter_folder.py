@@ -122,8 +122,9 @@ def base_model_of(
         UsageError: neither is named.
 
     Example:
-        >>> base_model_of("a", LoraConfig(base_model="org/model", rank=8, scaling=1.0), "folder")
-        ('folder', None)
+        >>> config = LoraConfig("org/model", rank=8, scaling=1.0, revision="c0ffee")
+        >>> base_model_of("a", config), base_model_of("a", config, "folder")
+        (('org/model', 'c0ffee'), ('folder', None))
     """
     if base:
         return str(base), None
