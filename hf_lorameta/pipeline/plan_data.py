@@ -17,6 +17,9 @@ from hf_lorameta.recipe import Recipe
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Array, FactorPair, Row
 
+_SHOWN = {"adapter", "adapter_revision", "dataset", "dataset_revision", "license", "title"}
+"""What a plan shows of a bank's entries."""
+
 
 @dataclass(frozen=True, repr=False)
 class PlanData:
@@ -125,24 +128,15 @@ class PlanData:
 
         ``pandas.DataFrame(plan.neighbors())`` is a table of them.
         """
-        result = []
-        for i in self.active_indices:
-            if i >= len(self.bank):
-                continue
-            entry = self.bank.index.entries[i]
-            result.append(
-                WeightedAdapter(
-                    adapter=entry.adapter,
-                    adapter_revision=entry.adapter_revision,
-                    dataset=entry.dataset,
-                    dataset_revision=entry.dataset_revision,
-                    license=entry.license,
-                    distance=float(self.distances[i]),
-                    coefficient=float(self.coefficients[i]),
-                    title=entry.title,
-                )
+        return tuple(
+            WeightedAdapter(
+                **self.bank.index.entries[i].model_dump(include=_SHOWN),
+                distance=float(self.distances[i]),
+                coefficient=float(self.coefficients[i]),
             )
-        return tuple(result)
+            for i in self.active_indices
+            if i < len(self.bank)
+        )
 
     def __repr__(self) -> str:
         name = self.dataset.id or "a local dataset"

@@ -79,7 +79,7 @@ def test_training_gives_another_adapter_whose_card_says_trained(
     assert training.used_rows == len(trying.rows_of(result).train)
     rows = training.rows
     assert f"Trained on {rows} rows" in improved.read("README.md")
-    assert "It trains on other rows of the dataset" in improved.read("README.md")
+    assert "The command draws other rows of the dataset" in improved.read("README.md")
     assert "Trained on" not in adapter.read("README.md")
     folders = adapter.folder, improved.folder
     first, second = ((folder / WEIGHTS).read_bytes() for folder in folders)
