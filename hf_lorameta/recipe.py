@@ -194,12 +194,6 @@ class MethodSettings(_Settings):
         """Whether the adapters are kept separate."""
         return self.emit != "adapter"
 
-    @property
-    def is_default_method(self) -> bool:
-        """Whether all settings of the method but the rank are the defaults."""
-        fields = MethodSettings.model_fields.items()
-        return all(getattr(self, n) == field.default for n, field in fields if n != "rank")
-
 
 class Recipe(MethodSettings):
     """Settings of one generated adapter: distances, coefficients, and how weights are made.

@@ -56,7 +56,7 @@ def generate(
         budget: seconds, or a time such as ``"5m"``, to train the adapter in, as long as held-out
             rows gain; 0 only combines adapters. None is two minutes, if the extra ``eval`` is
             installed, the base model is on this machine and ``HF_LORAMETA_NO_BASE`` is not set,
-            unless the recipe chooses another method or says how many rows to fit or train on.
+            unless the recipe says how many rows to fit or train on.
         check: count right answers on 16 other rows wherever the base model is run.
         progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of

@@ -86,7 +86,7 @@ def resolve(
         session: of the bank and the base model.
         recipe: the settings that were asked for.
         budget: seconds to train in; 0 leaves the base model alone. None is `DEFAULT_BUDGET` if the
-            base model is on this machine, fits into its memory, and the method is the default one.
+            base model is on this machine and fits into its memory.
         check: count right answers wherever the base model is run.
         export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
 
@@ -108,7 +108,7 @@ def resolve(
     obstacle = _obstacle(dataset, session, recipe) if budget is None else None
     if budget is not None:
         seconds = budget
-    elif recipe.trains or (bank.index.number and (obstacle or not recipe.is_default_method)):
+    elif recipe.trains or (bank.index.number and obstacle):
         seconds = 0.0
     else:
         seconds = DEFAULT_BUDGET
