@@ -24,7 +24,8 @@ class Remark:
     Attributes:
         level: where it is shown.
             ``note``: in the log and in JSON; what was read, fitted or counted.
-            ``warning``: there, on the page and on the card; what to know before relying on it.
+            ``warning``: in the log and in JSON, on the Space's page and on the card; what to know
+            before relying on the adapter.
             ``doubt``: in the verdict; why inputs may not hold what an answer needs.
             ``likely``, ``unsure``, ``unlikely``: the verdict on whether the adapter helps,
             everywhere.

@@ -42,8 +42,8 @@ def make_adapter(
 
     Args:
         plan: of one adapter, not of a mixture.
-        rows: drawn for it; None are none. Rows to check on that the recipe does not ask for only
-            make a report.
+        rows: drawn for it; None are none. Rows to check on are scored and reported; only if the
+            recipe has `check` may their scores scale the adapter down.
         session: runs the base model if it is needed; None makes one.
         seconds: wall-clock time for loading the base model and training, once it is on this
             machine. If there are rows to check on, a fifth of it is left for them; a check that
@@ -70,8 +70,8 @@ def make_adapter(
         plan = replace(plan, recipe=recipe)
     generation = _combine(plan, progress)
     if rows.fit or rows.train:
-        if seconds and not session.has_model:
-            session.base_folder  # noqa: B018 - a download does not count
+        if seconds:
+            session.fetch_base_model()  # a download does not count
         deadline = Deadline(seconds * (_TRAINING_SHARE if rows.check else 1) or None)
         generation = improve(generation, rows, session.evaluator, deadline, progress)
     if not generation.pairs:
@@ -81,7 +81,7 @@ def make_adapter(
         )
     if recipe.check is not None:
         generation = check_adapter(generation, rows, session.evaluator, session.progress)
-        _require_gain(generation.plan)
+        _refuse_failed_check(generation.plan)
     elif rows.check:
         try:
             generation = check_adapter(generation, rows, session.evaluator, session.progress)
@@ -197,7 +197,7 @@ def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
     return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
 
 
-def _require_gain(plan: Plan) -> None:
+def _refuse_failed_check(plan: Plan) -> None:
     """Raise AdapterError if an adapter that was checked is not better than the base model."""
     check = plan.check
     anyway = Option("check", change="leave out")

@@ -22,7 +22,7 @@ _TRAIN_LONGER = Option("budget", "5m")
 def remarks_on(plan: PlanData) -> tuple[Remark, ...]:
     """Return all remarks on a plan: those on its dataset, its own, and last the verdict.
 
-    One that was true before the adapter was fitted or trained is the same afterwards.
+    A remark that still holds after the training compares equal, so that it is logged once.
     """
     remarks = [*plan.dataset.remarks, *_of_dataset(plan), *_of_bank(plan), *_of_adapter(plan)]
     doubts = [remark.text for remark in remarks if remark.level == "doubt"]

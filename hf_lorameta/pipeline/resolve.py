@@ -117,10 +117,11 @@ def resolve(
     if export is not None:
         index = bank.index
         export_config(index.base_model, index.base_revision, export, session.hub.token)
-    runs = seconds > 0 or (budget is None and obstacle is None)
-    counts = check and runs and recipe.check is None
-    chosen = seconds or recipe.rows_asked or recipe.is_mixture or environ.get(NO_BASE)
-    return Resolved(recipe, seconds, CHECK_ROWS if counts else 0, None if chosen else obstacle)
+    model_runs = seconds > 0 or (budget is None and obstacle is None)
+    reports = check and model_runs and recipe.check is None
+    user_decided = seconds or recipe.rows_asked or recipe.is_mixture or environ.get(NO_BASE)
+    missed = None if user_decided else obstacle
+    return Resolved(recipe, seconds, CHECK_ROWS if reports else 0, missed)
 
 
 def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:

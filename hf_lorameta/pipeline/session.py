@@ -128,15 +128,20 @@ class Session:
         require_eval()
         if self._model is not None:
             return self._closing.enter_context(TorchEvaluator.of_model(*self._model))
-        return TorchEvaluator.from_folder(self.base_folder)
+        return TorchEvaluator.from_folder(self._base_folder)
 
-    @cached_property
-    def base_folder(self) -> Path:
-        """The folder of the bank's base model, which is fetched if it is not on this machine.
+    def fetch_base_model(self) -> None:
+        """Fetch the bank's base model, if it is neither in memory nor on this machine.
 
         Raises:
             HubError: the base model is missing, or cannot be fetched.
         """
+        if self._model is None:
+            self._base_folder  # noqa: B018 - fetches it
+
+    @cached_property
+    def _base_folder(self) -> Path:
+        """The folder of the base model."""
         index = self.bank.index
         try:
             return locate(index.base_model, index.base_revision, self._token)

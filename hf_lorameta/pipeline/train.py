@@ -61,7 +61,7 @@ def improve(
                 generation, name, part, stages, left, evaluator, deadline, progress
             )
             taken += of_part
-    _require_gain(generation.plan.training, deadline)
+    _refuse_worse_training(generation.plan.training, deadline)
     if deadline.limited or generation.plan.interrupted:
         recipe = generation.plan.recipe.model_copy(update={"steps": ",".join(map(str, taken))})
         generation = replace(generation, plan=replace(generation.plan, recipe=recipe))
@@ -127,7 +127,7 @@ def _mean(losses: "RowLosses") -> float:
     return float(np.nan_to_num(losses.probabilities.mean()))
 
 
-def _require_gain(training: Training | None, deadline: Deadline) -> None:
+def _refuse_worse_training(training: Training | None, deadline: Deadline) -> None:
     """Raise `AdapterError` if the base model is better although there was no deadline."""
     if training and not deadline.limited and training.end < training.base:
         raise AdapterError(

@@ -163,7 +163,7 @@ def can_improve(result: PlanResult) -> bool:
 
 
 def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) -> Improvement:
-    """Train until held-out rows stop to gain or the time is over, on rows that it is not tested on.
+    """Train until held-out rows stop gaining or the time is over, on rows that it is not tested on.
 
     Args:
         adapter: as it was made.

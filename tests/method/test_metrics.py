@@ -138,10 +138,10 @@ def test_every_metric_is_a_divergence(name: str, Q: Ints, order: list[int]) -> N
     assert (d <= bound * (1 + 1e-9)).all()
 
 
-@pytest.mark.parametrize("name", ["wd", "js", "mmd"])
+@pytest.mark.parametrize("name", [name for name, of in METRICS.items() if of.symmetric])
 @settings(max_examples=25)
 @given(Q=table(2))
-def test_all_metrics_but_kl_are_symmetric(name: str, Q: Ints) -> None:
+def test_metrics_that_say_so_are_symmetric(name: str, Q: Ints) -> None:
     function = METRICS[name].function
     forward, backward = apply(function, Q[0], Q[1:])[0], apply(function, Q[1], Q[:1])[0]
     assert forward == pytest.approx(backward, rel=1e-9, abs=1e-9)

@@ -21,14 +21,11 @@ class OutputCounts(NamedTuple):
         later: (V,) counts of all others, end tokens included.
         copied: share of the first tokens that occur in the input of their row, of the first
             `COPY_ROWS` rows.
-        novelty: share of the outputs that occur neither in the input of their row nor as that of
-            an earlier row, of the first `COPY_ROWS` rows.
     """
 
     first: NDArray[np.int64]
     later: NDArray[np.int64]
     copied: float
-    novelty: float = 0.0
 
 
 class OutputCounter:
@@ -43,38 +40,26 @@ class OutputCounter:
         >>> letters = lambda texts: [[" ab".index(c) for c in text] for text in texts]
         >>> counter = OutputCounter(letters, 4, end=3)
         >>> counter.add([("ab", "b"), ("", "ba")])
-        >>> first, later, copied, novelty = counter.counts
-        >>> first.tolist(), later.tolist(), copied, novelty
-        ([1, 0, 1, 0], [0, 1, 1, 2], 0.0, 0.5)
+        >>> first, later, copied = counter.counts
+        >>> first.tolist(), later.tolist(), copied
+        ([1, 0, 1, 0], [0, 1, 1, 2], 0.0)
     """
 
     def __init__(self, encode: Encode, vocab_size: int, end: int) -> None:
         self._encode, self._end = encode, end
-        self._copied = self._compared = self._labeled = self._novel = 0
-        self._outputs: set[int] = set()
+        self._copied = self._compared = 0
         self._first, self._later = (np.zeros(vocab_size, np.int64) for _ in range(2))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Count more rows; those with a blank output are left out."""
         for batch in batches(row for row in rows if row[1].strip()):
-            for row in batch[: COPY_ROWS - self._labeled]:
-                self._look_for(*row)
             self._count(batch)
 
     @property
     def counts(self) -> OutputCounts:
         """The counts of the rows so far."""
         share = self._copied / max(self._compared, 1)
-        novelty = self._novel / max(self._labeled, 1)
-        return OutputCounts(self._first, self._later, share, novelty)
-
-    def _look_for(self, prompt: str, output: str) -> None:
-        """Look for an output in its input and among the earlier outputs."""
-        output = output.strip()
-        key = hash(output)
-        self._labeled += 1
-        self._novel += key not in self._outputs and output not in prompt
-        self._outputs.add(key)
+        return OutputCounts(self._first, self._later, share)
 
     def _count(self, rows: Sequence[Row]) -> None:
         outputs = list(self._encode([_written(*row) for row in rows]))
