@@ -9,8 +9,8 @@ all rows (``peft``). Rows are read in the form that is chosen for the adapter, a
 base model in its chat template. Scores are the share of right answers for labels and Rouge-L for
 texts. The adapters of a text task's source are left out of no bank: the tasks are unseen.
 
-With ``--cpu-clock`` the time limit counts CPU seconds of this process, so that other programs on the
-machine do not matter. Every score is saved in FOLDER at once, so the command resumes where it
+With ``--cpu-clock`` the time limit counts CPU seconds of this process, so that other programs do not
+matter. Every score is saved in FOLDER at once, so the command resumes where it
 stopped.
 """
 
