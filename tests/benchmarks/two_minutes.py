@@ -7,11 +7,10 @@ and in its chat template (``chat``), with 3 examples in that (``3-shot``), of th
 training (``budget 0``) and by default (``budget 120``), and of a LoRA that PEFT trains from zero on
 all rows (``peft``). Rows are read in the form that is chosen for the adapter, and prompts for the
 base model in its chat template. Scores are the share of right answers for labels and Rouge-L for
-texts. The adapters of a text task's source are left out of no bank: the tasks are unseen.
+texts. No adapter of the bank has seen a task's source.
 
-With ``--cpu-clock`` the time limit counts CPU seconds of this process, so that other programs do not
-matter. Every score is saved in FOLDER at once, so the command resumes where it
-stopped.
+With ``--cpu-clock`` the time limit counts CPU seconds of this process, which other programs do not
+change. Every score is saved in FOLDER at once, so the command resumes where it stopped.
 """
 
 import argparse
