@@ -262,7 +262,7 @@ class Recipe(MethodSettings):
     steps: str | None = Field(
         default=None,
         pattern=r"^\d{1,6}(,\d{1,6})*$",
-        description="Take exactly so many steps in each stage of --fit and --train, e.g. 96,48, "
+        description="Take exactly so many steps in each stage of --fit and --train, e.g. 24,12, "
         "as the card of an adapter states that was made within a time limit.",
     )
     check: int | None = Field(
@@ -271,7 +271,7 @@ class Recipe(MethodSettings):
         le=4096,
         description="Score the adapter on this many other rows, e.g. 16, and scale it down until "
         "its loss is no higher than the base model's (extra: eval). By default, 16 rows are only "
-        "scored, if the base model is on this machine and small.",
+        "scored, if the base model is on this machine.",
     )
 
     def _check_together(self) -> None:
@@ -292,8 +292,8 @@ class Recipe(MethodSettings):
         """The numbers of `steps`; None leaves them to the held-out rows.
 
         Example:
-            >>> Recipe(train=16, steps="96,48").stage_steps
-            (96, 48)
+            >>> Recipe(train=16, steps="24,12").stage_steps
+            (24, 12)
         """
         return None if self.steps is None else tuple(map(int, self.steps.split(",")))
 

@@ -9,6 +9,7 @@ import typer
 from hf_lorameta.cli.options import Request
 from hf_lorameta.cli.output import emit
 from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.pipeline.progress import budget_seconds
 from hf_lorameta.quoting import option_words, shell
 
 if TYPE_CHECKING:
@@ -106,9 +107,12 @@ def push_on_jobs(
         HubError: the job was not accepted, or failed.
     """
     from hf_lorameta.pipeline.publish import target_for_dataset
+    from hf_lorameta.pipeline.resolve import refuse_wrong
 
     with request.session(quiet) as session:
         dataset, name = request.open_dataset(session), str(request.dataset)
+        budget = budget_seconds(request.budget)
+        refuse_wrong(dataset, session.bank, request.recipe, budget, export)
         target = target_for_dataset(dataset, session.bank, session.hub, repo_id, consent, name=name)
         arguments = _push_arguments(request, session.bank, dataset, target, export)
     run_on_jobs(

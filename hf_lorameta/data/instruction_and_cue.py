@@ -78,16 +78,18 @@ def with_instruction_and_cue(dataset: Dataset, chat: str | None = None) -> Datas
 
 def _remarks(instruction: str | None, template: str | None, chat: str | None) -> Iterator[Remark]:
     """Say what is put around the prompts."""
+    texts: list[str] = []
     if instruction:
         what = "The rows have no instruction, so all get this one, which the card shows"
-        yield Remark("note", f"{what}: {instruction}")
+        texts.append(f"{what}: {instruction}")
     if chat:
-        text = "All prompts get the chat format that the bank's adapters know."
-    else:
-        text = (
-            f"All prompts get the form {as_option(template or '')}, since they end without a cue."
-        )
-    yield Remark("note", text, Option("template", PROMPT), "To leave prompts as they are")
+        texts.append("All prompts get the chat format that the bank's adapters know.")
+    elif template:
+        form = as_option(template)
+        texts.append(f"All prompts get the form {form}, since they end without a cue.")
+    *others, last = texts
+    yield from (Remark("note", text) for text in others)
+    yield Remark("note", last, Option("template", PROMPT), "To leave prompts as they are")
 
 
 def share_instruction(prompts: Sequence[str]) -> bool:

@@ -57,7 +57,8 @@ def generate(
             rows gain; 0 only combines adapters. None is two minutes, if the extra ``eval`` is
             installed, the base model is on this machine and ``HF_LORAMETA_NO_BASE`` is not set,
             unless the recipe says how many rows to fit or train on.
-        check: count right answers on 16 other rows wherever the base model is run.
+        check: count right answers on 16 other rows, where the base model is on this machine or
+            there is a budget.
         progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`.
@@ -180,6 +181,6 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation |
         mixture = Mixture(plan, session.progress)
         logger.info("A mixture of %d adapters of rank %d", len(mixture.entries), mixture.rank)
         return mixture
-    adapter = make_adapter(plan, rows, session, seconds=resolved.seconds)
+    adapter = make_adapter(plan, rows, session, seconds=resolved.seconds, unasked=resolved.unasked)
     log_remarks(adapter.plan.remarks, said=plan.remarks)
     return adapter

@@ -36,7 +36,12 @@ _TRAINING_SHARE = 0.8
 
 
 def make_adapter(
-    plan: Plan, rows: Rows | None = None, session: Session | None = None, *, seconds: float = 0.0
+    plan: Plan,
+    rows: Rows | None = None,
+    session: Session | None = None,
+    *,
+    seconds: float = 0.0,
+    unasked: bool = False,
 ) -> Generation:
     """Combine a plan's adapters, train the result, and count its right answers.
 
@@ -48,6 +53,8 @@ def make_adapter(
         seconds: wall-clock time for loading the base model and training, once it is on this
             machine. If there are rows to check on, a fifth of it is left for them; a check that
             takes longer is not cut short. 0 fits and trains as the recipe says.
+        unasked: whether nobody asked for the training in that time: where it is not possible, the
+            adapter is the combination alone, with a warning.
 
     Raises:
         RecipeError: the combiner ``factors`` with differing ranks or another rank than the bank's.
@@ -70,13 +77,19 @@ def make_adapter(
         plan = replace(plan, recipe=recipe)
     generation = _combine(plan, progress)
     if rows.fit or rows.train:
-        if seconds:
-            session.fetch_base_model()  # a download does not count
-        deadline = Deadline(seconds * (_TRAINING_SHARE if rows.check else 1) or None)
-        generation = improve(generation, rows, session.evaluator, deadline, progress)
+        try:
+            if seconds:
+                session.fetch_base_model()  # a download does not count
+            deadline = Deadline(seconds * (_TRAINING_SHARE if rows.check else 1) or None)
+            generation = improve(generation, rows, session.evaluator, deadline, progress)
+        except LoraMetaError as error:
+            if not (seconds and unasked and generation.pairs):
+                raise
+            logger.warning("Not trained on your rows: %s", error)
+            rows = replace(rows, check=())
     if not generation.pairs:
         raise AdapterError(
-            "no training step helped on held-out rows, and there is no bank to make an adapter of",
+            f"{_why_untrained(generation.plan, rows)}, and there is no bank to make an adapter of",
             hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
         )
     if recipe.check is not None:
@@ -88,6 +101,14 @@ def make_adapter(
         except LoraMetaError as error:  # a check that nobody asked for never costs the adapter
             logger.warning("The adapter was not checked: %s", error)
     return generation
+
+
+def _why_untrained(plan: Plan, rows: Rows) -> str:
+    if not (rows.fit or rows.train):
+        return "there are too few labeled rows to train on"
+    if not plan.trainings:
+        return "the time was over before the first training step"
+    return "no training step helped on held-out rows"
 
 
 def _combine(plan: Plan, progress: StageProgress) -> Generation:

@@ -115,10 +115,14 @@ def _of_bank(plan: PlanData) -> Iterator[Remark]:
 
 def _of_adapter(plan: PlanData) -> Iterator[Remark]:
     fit, training, check = plan.fit, plan.training, plan.check
+    limited = plan.recipe.steps is not None
     if fit:
-        yield _on_training("Fitting", "Fitted", fit)
+        yield _on_training("Fitting", "Fitted", fit, limited)
     if training:
-        yield _on_training("Training", "Trained", training)
+        yield _on_training("Training", "Trained", training, limited)
+    if (steps := plan.recipe.stage_steps) and not (plan.trainings or any(steps)):
+        text = "The time was over before the first training step."
+        yield Remark("warning", text, Option("budget", "10m"), "To allow more")
     if check:
         yield _on_losses(check)
     elif plan.trainings:
@@ -163,24 +167,32 @@ def _of_adapter(plan: PlanData) -> Iterator[Remark]:
             f"On {check.rows} rows this adapter was worse than the base model: its coefficients "
             f"were scaled by {check.scale:g} until it was not.",
         )
-    elif check and check.end > min(check.base, check.chat or math.inf):
-        chat = " with its own chat template" if check.base >= check.end else ""
+    elif check and _is_worse(check):
         yield Remark(
             "warning",
-            f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
-            "as it is.",
+            f"On {check.rows} rows this adapter has a higher loss and fewer right answers than the "
+            "base model: do not use it as it is.",
             _TRAIN_LONGER,
             "To train it further",
         )
 
 
-def _on_training(trying: str, done: str, training: Training) -> Remark:
+def _is_worse(check: Check) -> bool:
+    """Whether the base model, alone or in its chat template, is better in loss and in answers."""
+    right = check.right
+    alone = check.base < check.end and right.base > right.end
+    return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
+
+
+def _on_training(trying: str, done: str, training: Training, limited: bool) -> Remark:
     """State the probabilities before a training, and after it if a step helped."""
     where = f"the mean probability of an output token of {training.held_out} held-out rows"
     before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
     if not training.steps:
-        kept = "did not help, so the adapter stays as it was"
-        return Remark("note", f"{trying} on {training.rows} rows {kept}: {before}.")
+        kept = f"did not help{' in the time' if limited else ''}, so the adapter stays as it was"
+        text = f"{trying} on {training.rows} rows {kept}: {before}."
+        more = (Option("budget", "10m"), "To allow more time") if limited else ()
+        return Remark("note", text, *more)
     steps = plural(training.steps, "step")
     text = f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.3f} after."
     return Remark("note", text)

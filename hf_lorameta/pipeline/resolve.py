@@ -49,6 +49,7 @@ class Resolved:
     Attributes:
         recipe: the settings.
         seconds: wall-clock time to train the adapter in; 0 leaves it as the recipe makes it.
+        unasked: whether nobody asked for the training within that time.
         check: rows to count right answers on besides what the recipe says; 0 for none.
         obstacle: why the base model is not run, where it would be by default; else None.
     """
@@ -56,13 +57,17 @@ class Resolved:
     recipe: Recipe
     seconds: float = 0.0
     check: int = 0
+    unasked: bool = False
     obstacle: LoraMetaError | None = None
 
     def __str__(self) -> str:
         """What is done with the base model."""
-        steps = [f"{name} on {rows} rows" for name, rows in self.recipe.rows_asked.items()]
+        asked = self.recipe.rows_asked
+        steps = [f"{name} on {rows} rows" for name, rows in asked.items() if name != "check"]
         if self.seconds:
             steps.append(f"train on your rows for up to {duration(self.seconds)}")
+        if "check" in asked:
+            steps.append(f"check on {asked['check']} other rows")
         if self.check:
             steps.append(f"count right answers on {self.check} other rows")
         if steps:
@@ -87,7 +92,8 @@ def resolve(
         recipe: the settings that were asked for.
         budget: seconds to train in; 0 leaves the base model alone. None is `DEFAULT_BUDGET` if the
             base model is on this machine and fits into its memory.
-        check: count right answers wherever the base model is run.
+        check: count right answers on `CHECK_ROWS` rows, where the base model is on this machine or
+            there is a budget.
         export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
 
     Raises:
@@ -112,7 +118,10 @@ def resolve(
         seconds = 0.0
     else:
         seconds = DEFAULT_BUDGET
-    if problems := list(_problems(dataset, bank, recipe, seconds, export)):
+    problems = list(_problems(dataset, bank, recipe, budget, export))
+    if (recipe.rows_asked or seconds) and (missing := missing_extra()):
+        problems.append(missing)
+    if problems:
         raise _together(problems)
     if export is not None:
         index = bank.index
@@ -121,7 +130,26 @@ def resolve(
     reports = check and model_runs and recipe.check is None
     user_decided = seconds or recipe.rows_asked or recipe.is_mixture or environ.get(NO_BASE)
     missed = None if user_decided else obstacle
-    return Resolved(recipe, seconds, CHECK_ROWS if reports else 0, missed)
+    return Resolved(recipe, seconds, CHECK_ROWS if reports else 0, budget is None, missed)
+
+
+def refuse_wrong(
+    dataset: DatasetInfo,
+    bank: Bank,
+    recipe: Recipe,
+    budget: float | None,
+    export: Export | None,
+) -> None:
+    """Refuse what is wrong with a request that another machine will resolve.
+
+    Args:
+        dataset: as for `resolve`, as the others are.
+
+    Raises:
+        UsageError, RecipeError, UnlabeledDatasetError: as `resolve` raises.
+    """
+    if problems := list(_problems(dataset, bank, recipe, budget, export)):
+        raise _together(problems)
 
 
 def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:
@@ -146,30 +174,34 @@ def _together(problems: list[LoraMetaError]) -> LoraMetaError:
 
 
 def _problems(
-    dataset: DatasetInfo, bank: Bank, recipe: Recipe, seconds: float, export: Export | None
+    dataset: DatasetInfo,
+    bank: Bank,
+    recipe: Recipe,
+    budget: float | None,
+    export: Export | None,
 ) -> Iterator[LoraMetaError]:
-    """Yield what is wrong with a request."""
+    """Yield what is wrong with a request, on whatever machine."""
     without_budget = Option("budget", change="leave out")
     yield from _incompatible(recipe, bank, dataset)
     if recipe.is_mixture and export is not None:
         yield no_export_of_mixture()
-    if seconds and recipe.is_mixture:
+    if budget and recipe.is_mixture:
         yield UsageError(
             "a budget is for training, and a mixture is not trained",
             hint=[without_budget, Option("emit", change="leave out")],
         )
-    if seconds and recipe.trains:
+    if budget is not None and recipe.trains:
         name, rows = next(iter(recipe.rows_asked.items()))
         yield UsageError(
-            f"a budget trains on as many rows as the time allows, got {name}={rows}, too",
+            f"a budget says how long to train, {name}={rows} on how many rows: got both",
             hint=[without_budget, Option(name, change="leave out")],
         )
-    if seconds and bank.index.number and dataset.prompts_only:
+    if budget and bank.index.number and dataset.prompts_only:
         yield UnlabeledDatasetError(
             "the dataset has no outputs to train on",
             hint=[Option("columns", "input=COLUMN,output=COLUMN"), without_budget],
         )
-    if not (bank.index.number or seconds or recipe.trains or dataset.prompts_only):
+    if not bank.index.number and budget == 0 and not dataset.prompts_only:
         yield UsageError(
             f"no bank is used for {bank.index.base_model}, so its adapter has to be trained on "
             "labeled rows",
@@ -177,8 +209,6 @@ def _problems(
                 Option("budget", "2m"), Option("train", 100), *_named(bank), _train_a_bank(bank),
             ],
         )  # fmt: skip
-    if (recipe.rows_asked or seconds) and (missing := missing_extra()):
-        yield missing
 
 
 def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[LoraMetaError]:

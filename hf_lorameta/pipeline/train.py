@@ -57,11 +57,19 @@ def improve(
     ):
         if part and not generation.plan.interrupted:
             left = None if steps is None else steps[len(taken) :]
-            generation, of_part = _train(
-                generation, name, part, stages, left, evaluator, deadline, progress
-            )
+            try:
+                generation, of_part = _train(
+                    generation, name, part, stages, left, evaluator, deadline, progress
+                )
+            except KeyboardInterrupt:
+                fit = generation.plan.fit
+                if fit is None or not fit.steps:
+                    raise
+                stopped = replace(generation.plan, fit=replace(fit, interrupted=True))
+                generation, of_part = replace(generation, plan=stopped), []
             taken += of_part
-    _refuse_worse_training(generation.plan.training, deadline)
+    if steps is None and not generation.plan.interrupted:
+        _refuse_worse_training(generation.plan.training, deadline)
     if deadline.limited or generation.plan.interrupted:
         recipe = generation.plan.recipe.model_copy(update={"steps": ",".join(map(str, taken))})
         generation = replace(generation, plan=replace(generation.plan, recipe=recipe))

@@ -151,7 +151,7 @@ def test_the_instruction_names_the_classes_and_is_stored_with_the_adapter(
     cli: Shell, labeled: Path, tmp_path: Path
 ) -> None:
     done = cli("generate", "-d", labeled, "-o", "a")
-    assert f"all get this one, which the card shows: {SAID}\n" in done.err
+    assert f"all get this one, which the card shows: {SAID} To leave" in done.err
     for file in ("README.md", "recipe.json"):
         assert SAID in (tmp_path / "a" / file).read_text()
     done = cli("plan", "-d", labeled, "--instruction", SAID)

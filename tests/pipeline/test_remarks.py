@@ -124,8 +124,9 @@ STATES: dict[str, tuple[Callable[[Plan], Plan], str, str | None]] = {
     "stopped": (lambda p: trained(p, interrupted=True), "warning", "interrupted after 9 steps"),
     "checked": (lambda p: replace(p, check=check()), "note", "loss of the base model 2.000"),
     "better": (lambda p: replace(p, check=check(1.4)), "warning", None),
-    "worse": (lambda p: replace(p, check=check(2.5)), "warning", "base model: do not use it as"),
-    "chat": (lambda p: replace(p, check=check(1.6)), "warning", "its own chat template: do not"),
+    "worse": (lambda p: replace(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),
+    "chat": (lambda p: replace(p, check=check(1.6, end=1)), "warning", "do not use it as it is"),
+    "less likely, more right": (lambda p: replace(p, check=check(2.5)), "warning", None),
     "scaled": (
         lambda p: replace(p, check=replace(check(), scale=0.5)), "warning", "scaled by 0.5 until"
     ),

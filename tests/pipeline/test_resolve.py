@@ -111,7 +111,7 @@ def test_a_variable_switches_the_default_off_without_a_word(
     at_hand: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NO_BASE, "1")
-    assert decided() == Resolved(Recipe())
+    assert decided() == Resolved(Recipe(), unasked=True)
     assert decided(budget=9.0) == Resolved(Recipe(), 9.0, CHECK_ROWS)
 
 
@@ -136,7 +136,7 @@ def test_contradictions_are_refused(
 
 def test_one_error_names_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     missing_extra(monkeypatch)
-    with pytest.raises(UsageError, match="got train=16, too; and torch is not installed") as error:
+    with pytest.raises(UsageError, match="got both; and torch is not installed") as error:
         decided(budget=9.0, train=16)
     assert error.value.hint == "leave out --budget, or leave out --train, or pip install torch"
     alone = Bank.embedded("Qwen/Qwen2.5-Coder-0.5B-Instruct")

@@ -114,7 +114,9 @@ class TorchEvaluator(scoring.Evaluator):
         """
         require_eval()
         if tokenizer is None:
-            raise UsageError("a loaded model needs its tokenizer", hint="give tokenizer=, too")
+            raise UsageError(
+                "a loaded model needs its tokenizer", hint="give a pair: (model, tokenizer)"
+            )
         if model.device.type != "cpu":
             raise UsageError(
                 f"the model is on {model.device}, expected cpu", hint="model.to('cpu')"

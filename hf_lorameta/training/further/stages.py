@@ -20,7 +20,7 @@ from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses, count_tokens
 from hf_lorameta.engines.transformers.joined_rows import JoinedRows, using_row_attention
-from hf_lorameta.errors import Advice
+from hf_lorameta.errors import Advice, Option, RecipeError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import plan_device
 from hf_lorameta.training.further.settings import STAGES, Stage, held_out_rows, settings_for
@@ -126,17 +126,23 @@ def train_in_stages(
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
+        RecipeError: more steps than a stage has, or more numbers of steps than stages.
         UsageError: the architecture cannot be trained here, or memory does not suffice.
     """
     state, deadline = Trained(layout, factors), deadline or Deadline()
     by_layer = {first_trained_layer(model, stage.untrained): stage for stage in stages}
     given = [None] * len(by_layer) if steps is None else [*steps, *[0] * len(by_layer)]
+    if any(given[len(by_layer) :]):
+        raise _wrong_steps(f"{len(steps or ())} numbers of steps", f"{len(by_layer)} stages")
     width, layers = model.config.get_text_config().hidden_size, len(model.get_decoder().layers)
     for (first, stage), asked in zip(by_layer.items(), given, strict=False):
         state.steps.append(0)
         if deadline.passed or state.interrupted or asked == 0:
             continue
         settings = settings_for(len(rows.train), stage, width, rank, seed)
+        if asked is not None and asked > settings.steps:
+            most = f"at most {settings.steps} on {len(rows.train)} rows"
+            raise _wrong_steps(f"{asked} steps in a stage", most)
         title = f"Training {layers - first} of {layers} layers on {len(rows.train)} rows"
         try:
             trainer = _StageTrainer(model, state, rows, settings, first, deadline, hint)
@@ -146,6 +152,11 @@ def train_in_stages(
     if state.interrupted and not any(state.steps):
         raise KeyboardInterrupt
     return state
+
+
+def _wrong_steps(got: str, expected: str) -> RecipeError:
+    leave_out = Option("steps", change="leave out")
+    return RecipeError(f"got {got}, expected {expected}", hint=leave_out)
 
 
 class _StageTrainer:
@@ -267,9 +278,9 @@ class _StageTrainer:
 
     def _keep(self, scores: Scores, step: int) -> None:
         state = self._state
-        state.layout = self._below + self._layout
         parameters = self._slots.parameters[0].clone()  # those of the slot change
-        state.factors = [*self._factors, *self._slots.factors(parameters)]
+        factors = [*self._factors, *self._slots.factors(parameters)]
+        state.layout, state.factors = self._below + self._layout, factors
         state.layers = self._trained if self._first else 0
         state.steps[-1], state.end = step, scores
 

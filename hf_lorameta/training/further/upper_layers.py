@@ -72,13 +72,15 @@ class UpperLayers:
     def __enter__(self) -> Self:
         if not self._first:
             return self
-        self._context.enter_context(applied(self._model, self._layout, self._factors))
         layers, embeddings = self._model.get_decoder().layers, self._model.get_input_embeddings()
-        self._context.callback(self._model.set_input_embeddings, embeddings)
-        self._model.set_input_embeddings(_StoredStates(embeddings, self, self._states))
-        for index, layer in enumerate(layers):
-            self._context.callback(layers.__setitem__, index, layer)
-            layers[index] = _Layer(layer, self, is_below=index < self._first)
+        with ExitStack() as undo:  # what an exception leaves half done, too
+            undo.enter_context(applied(self._model, self._layout, self._factors))
+            undo.callback(self._model.set_input_embeddings, embeddings)
+            self._model.set_input_embeddings(_StoredStates(embeddings, self, self._states))
+            for index, layer in enumerate(layers):
+                undo.callback(layers.__setitem__, index, layer)
+                layers[index] = _Layer(layer, self, is_below=index < self._first)
+            self._context = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
