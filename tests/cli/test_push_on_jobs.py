@@ -67,6 +67,10 @@ def test_a_bank_and_the_options_reach_the_job_which_fails_with_an_error_that_nam
     push = ("push", dataset, "--bank", bank.repo, "--repo-id", repo, "--on", "jobs", "--top-k", 2)
     done = cli(*push, "--train", 16, "--no-check", token=user.token, code=6)
     assert "already holds" in done.err
+    jobs = len(cli.hub.jobs.jobs)
+    both = ("--train", 16, "--budget", "60s", "--overwrite")
+    assert "got both" in cli(*push, *both, token=user.token, code=2, before=installed).err
+    assert len(cli.hub.jobs.jobs) == jobs
     options = ("--train", 16, "--no-check", "--overwrite")
     done = cli(*push, *options, token=user.token, code=6, before=installed)
     assert "the job ended as ERROR: Job failed with exit code: 3" in done.err

@@ -21,6 +21,7 @@ from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.scoring import compare  # noqa: E402
 from hf_lorameta.engines.transformers.forward import RowLosses  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
+from hf_lorameta.pipeline import train  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.resolve import Resolved  # noqa: E402
@@ -176,6 +177,49 @@ def test_a_base_model_that_cannot_be_trained_is_refused(tiny_bank: Bank, new: Pa
         session.evaluator.model._supports_attention_backend = False
         with pytest.raises(UsageError, match="cannot be trained here: its layers are not all"):
             make_adapter(plan, rows, session)
+
+
+def test_training_that_nobody_asked_for_never_costs_the_adapter(
+    tiny_bank: Bank, new: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Session(tiny_bank) as session:
+        resolved = Resolved(Recipe(rank=4), seconds=9, check=16, unasked=True)
+        plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
+        session.evaluator.model._supports_attention_backend = False
+        made = make_adapter(plan, rows, session, seconds=9, unasked=True)
+        with pytest.raises(UsageError, match="cannot be trained here"):
+            make_adapter(plan, rows, session, seconds=9)
+    assert (made.plan.training, made.plan.check) == (None, None)
+    assert "Not trained on your rows: LlamaForCausalLM cannot be trained here" in caplog.text
+
+
+def test_steps_are_taken_although_the_base_model_is_better(
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[object] = []
+    monkeypatch.setattr(train, "_refuse_worse_training", lambda *of: refused.append(of))
+    assert make(tiny_bank, new, train=16, steps="2").plan.training
+    assert refused == []
+    make(tiny_bank, new, train=16)
+    assert len(refused) == 1
+
+
+def test_an_interruption_of_the_training_keeps_a_fit_that_helped(
+    tiny_bank: Bank, new: Path
+) -> None:
+    def interrupted(title: str, done: int, total: int) -> None:
+        if title.startswith("Training 2 of 2"):
+            raise KeyboardInterrupt
+
+    with Session(tiny_bank, progress=interrupted) as session:
+        resolved = Resolved(Recipe(rank=4, fit=16, train=16))
+        plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
+        made = make_adapter(plan, rows, session).plan
+    assert made.fit
+    assert made.fit.steps
+    assert made.interrupted
+    assert made.training is None
+    assert made.recipe.stage_steps == (made.fit.steps,)
 
 
 def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta.deadline import Deadline
+from hf_lorameta.errors import RecipeError
 from hf_lorameta.formats.lora_layout import FACTORS
 from tests.support.fast_training import fast_training
 from tests.training.tiny import exact_norms, tokens, write_base
@@ -257,6 +258,12 @@ def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int, st
     assert not any(result.steps[stage + 1 :])
     assert score(result.end) > score(result.start)
     assert content(train(base, steps=result.steps)) == content(result)
+
+
+@pytest.mark.parametrize("steps", [(13,), (12, 12, 12, 1)])
+def test_more_steps_than_a_stage_has_are_refused(base: Path, steps: tuple[int, ...]) -> None:
+    with pytest.raises(RecipeError, match="expected"):
+        train(base, steps=steps)
 
 
 def test_a_training_that_is_interrupted_before_a_step_helped_has_no_result(base: Path) -> None:
