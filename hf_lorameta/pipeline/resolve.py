@@ -121,8 +121,7 @@ def resolve(
     problems = list(_problems(dataset, bank, recipe, budget, export))
     if (recipe.rows_asked or seconds) and (missing := missing_extra()):
         problems.append(missing)
-    if problems:
-        raise _together(problems)
+    _refuse(problems)
     if export is not None:
         index = bank.index
         export_config(index.base_model, index.base_revision, export, session.hub.token)
@@ -148,8 +147,7 @@ def refuse_wrong(
     Raises:
         UsageError, RecipeError, UnlabeledDatasetError: as `resolve` raises.
     """
-    if problems := list(_problems(dataset, bank, recipe, budget, export)):
-        raise _together(problems)
+    _refuse(list(_problems(dataset, bank, recipe, budget, export)))
 
 
 def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:
@@ -159,18 +157,19 @@ def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None
         RecipeError: a setting says how a bank's adapters are combined, and there are none.
         UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
     """
-    if problems := list(_incompatible(recipe, bank, dataset)):
-        raise _together(problems)
+    _refuse(list(_incompatible(recipe, bank, dataset)))
 
 
-def _together(problems: list[LoraMetaError]) -> LoraMetaError:
-    """Return one error with all that is wrong; its type is that of the first."""
+def _refuse(problems: list[LoraMetaError]) -> None:
+    """Raise one error with all that is wrong, if anything is; its type is that of the first."""
+    if not problems:
+        return
     first, *others = problems
     if not others:
-        return first
+        raise first
     text = "; and ".join(map(str, problems))
     advice = dict.fromkeys(part for problem in problems for part in problem.advice)
-    return type(first)(text, hint=list(advice))
+    raise type(first)(text, hint=list(advice))
 
 
 def _problems(
