@@ -8,7 +8,7 @@ import unicodedata
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_lorameta import quoting
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
@@ -82,6 +82,13 @@ def link(
     return Markdown(f"[{code(repo)}]({hub_url(repo, revision, kind)})")
 
 
+def source(row: Any, published: bool) -> Markdown:
+    """Format the dataset of a source adapter: by its title if no page of the Hub shows it."""
+    if row.title and not published:
+        return prose(row.title)
+    return link(row.dataset, row.dataset_revision, "datasets/", published)
+
+
 def number(value: float, spec: str = ".4g") -> Markdown:
     """Format a number, by default with four significant digits."""
     return Markdown(format(value, spec))
@@ -122,6 +129,7 @@ def _environment() -> "jinja2.Environment":
         "number": number,
         "option": as_option,
         "plural": plural,
+        "source": source,
         "python": lambda value: Markdown(quoting.python_literal(value)),
         "score": _score,
         "shell": lambda value: Markdown(quoting.shell_word(value)),

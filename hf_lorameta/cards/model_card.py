@@ -71,6 +71,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     return _render(
         "mixture_card.md.j2" if routing else "model_card.md.j2",
         "Mixture of LoRA adapters" if routing else "LoRA adapter",
+        card["base_model"],
         repo_id,
         lambda repo: adapter_metadata(
             card["base_model"],
@@ -104,17 +105,18 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
 def _render(
     template: str,
     title: str,
+    base_model: str,
     repo_id: str | None,
     metadata: Callable[[str | None], ModelCardData],
     **values: object,
 ) -> str:
-    """Render a card; its title is the repo's name if there is one."""
+    """Render a card; its title is the repo's name, or the base model's behind `title`."""
     repo_id = clean(repo_id or "") or None
     folder = _folder(repo_id)
     text = render(
         template,
         metadata=Markdown(metadata(repo_id).to_yaml()),
-        title=folder if repo_id else title,
+        title=folder if repo_id else f"{title} for {clean(base_model).rpartition('/')[2]}",
         repo_id=repo_id,
         folder=folder,
         ollama_name=ollama_name(folder),
@@ -148,6 +150,7 @@ def render_merge_card(
     return _render(
         "merge_card.md.j2",
         "Merged LoRA adapter",
+        base["id"],
         repo_id,
         lambda repo: adapter_metadata(base["id"], stated, tags, repo_id=repo),
         base=base,

@@ -7,6 +7,7 @@ from hf_lorameta.bank.index import FAR_RATIO
 from hf_lorameta.cards.results import Check, RightAnswers, Training
 from hf_lorameta.data.instruction_and_cue import TEXT, shares_instruction, states_task
 from hf_lorameta.errors import Option
+from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
@@ -97,6 +98,14 @@ def _of_bank(plan: PlanData) -> Iterator[Remark]:
             "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
             "on the original weights.",
         )
+    elif plan.trainings or plan.check:
+        weights = find_at_hand(index.base_model, index.base_revision)
+        if weights and weights.suffix == ".gguf":
+            yield Remark(
+                "warning",
+                f"4-bit weights stood in for those of {index.base_model}, which were not on this "
+                "machine: on those, the adapter may give other answers.",
+            )
     if index.packing and index.packing.retained_whole < _LOW_RETENTION:
         yield Remark(
             "warning",

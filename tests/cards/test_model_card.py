@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,11 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
         ({"fit": FIT, **of_dataset(private=True)},
          ["a private dataset"], ["me/questions", "d" * 40, "`main`"]),
         ({}, ['(model, "path/to/this/folder")', "evaluate FOLDER --dataset me/questions",
-              "\n# LoRA adapter\n"], ["vllm"]),
+              "\n# LoRA adapter for base-7b\n"], ["vllm"]),
+        ({"fit": replace(FIT, rows=138, held_out=46, used_rows=184)},
+         ["Fitted on 138 rows", "Of 184 rows, 46 were held out"], ["the nearest source adapter"]),
+        ({"neighbors": (neighbor(0, 1.0, title="Requests"),), "bank_published": False},
+         ["closest source dataset is Requests,", "\n| Requests | in the bank |"], ["task-0"]),
         (of_dataset(config=None, revision="", split=""), [],
          ["| Configuration |", "| Dataset revision |", "| Split |"]),
         ({"base_revision": None}, ['AutoTokenizer.from_pretrained("org/base-7b")\n'], []),

@@ -12,6 +12,7 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, RightAnswers, Training
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline import remarks as of_plan
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.remarks import verdict_on
@@ -34,7 +35,8 @@ def check(loss: float = 1.0, **right: Any) -> Check:
 def planned() -> Plan:
     """A plan with more than 20 rows and an instruction, to which only licenses are remarked on."""
     recipe = Recipe(top_k=2, rank=2)
-    return plan(SENTIMENTS * 2, plain_bank(), recipe, instruction="Is the note good or bad?")
+    found = plan(SENTIMENTS * 2, plain_bank(), recipe, instruction="Is the note good or bad?")
+    return with_index(found, base_model="org/base")
 
 
 # --- which state gets which remark ----------------------------------------------------------------
@@ -104,6 +106,9 @@ STATES: dict[str, tuple[Callable[[Plan], Plan], str, str | None]] = {
     "far": (lambda p: at(p, 1.6), "warning", "No dataset in the bank is near this one"),
     "far, to be measured": (lambda p: at(p, 1.6, recipe=Recipe(check=8)), "warning", "is near"),
     "GGUF": (lambda p: with_index(p, base_model="a.gguf"), "warning", "dequantized from a GGUF"),
+    "4-bit weights": (
+        lambda p: fitted(with_index(p, base_model=SMOLLM2)), "warning", "4-bit weights stood in for"
+    ),
     "pack": (lambda p: packed(p, 0.8), "warning", "a pack that retains 80% of its adapters'"),
     "good pack": (lambda p: packed(p, 0.95), "warning", None),
     "one adapter": (on_one, "warning", "close to a copy of it"),
