@@ -240,5 +240,5 @@ class Actions:
         result, visit.counting = visit.plan_result, counting
         if result is None:
             return {}
-        html = verdict_html(visit.plan or result.plan, result.name, counting=counting)
+        html = verdict_html(visit.shown or result.plan, result.name, counting=counting)
         return {self.components.verdict: html}

@@ -119,7 +119,7 @@ class AdapterActions(Actions):
         c, credential = self.components, credential_of(token, self.settings)
         destination = Destination(repo_id, visibility == "private", overwrite)
         asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
-        if visit.plan and visit.plan.verdict.level == "unlikely" and not asked:
+        if visit.shown and visit.shown.verdict.level == "unlikely" and not asked:
             return self.idle(visit) | {c.ask_again: gr.Column(visible=True), c.saved: ""}
 
         def work(job: Job) -> None:

@@ -48,7 +48,8 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]
     routing, base_license, example = card["routing"], card["base_license"], card["example"]
     public_dataset = public_id(dataset)
-    trainings = [training for training in (card["fit"], card["training"]) if training]
+    outcome = card["outcome"]
+    trainings = outcome.trainings
     fitted_rows = sum(training.rows for training in trainings if training.steps)
     published = (n.dataset for n in neighbors if card["bank_published"] and is_hub_id(n.dataset))
     source_datasets = list(dict.fromkeys(published))[:MAX_DATASETS]
@@ -60,10 +61,13 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     nearest = min(neighbors, key=lambda n: n.distance, default=None)
     shown = len(neighbors) if routing else TABLE_ROWS
     derived = {
+        "fit": outcome.fit,
+        "training": outcome.training,
+        "check": outcome.check,
         "has_bank": card["bank_id"] != NO_BANK,
         "public_dataset": public_dataset,
-        "fitted": bool(card["fit"] and card["fit"].steps),
-        "trained": bool(card["training"] and card["training"].steps),
+        "fitted": bool(outcome.fit and outcome.fit.steps),
+        "trained": bool(outcome.training and outcome.training.steps),
         "trainings": trainings,
         "fitted_rows": fitted_rows,
         "nearest": nearest,

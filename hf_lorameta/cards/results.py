@@ -1,6 +1,8 @@
-"""Results of a fit or training and of a check, as recipes and model cards record them."""
+"""What was done with the base model, as recipes and model cards record it."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, Report, Scores
 
@@ -85,6 +87,48 @@ class Check:
     chat: float | None = None
     prompt: float | None = None
     shots: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done with the base model after the adapters of a plan were combined.
+
+    Attributes:
+        fit: how the adapter was fitted, if it was.
+        training: how it was trained further, if it was.
+        check: how it scored on other rows, if it was checked.
+        rows: how many rows it was trained on within a time limit; None without one.
+        steps: optimizer steps of each stage, where a time limit or the user ended the training;
+            None where held-out rows or the recipe did.
+    """
+
+    fit: Training | None = None
+    training: Training | None = None
+    check: Check | None = None
+    rows: int | None = None
+    steps: tuple[int, ...] | None = None
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The fit and the training, as far as there were any."""
+        return tuple(filter(None, (self.fit, self.training)))
+
+    @property
+    def interrupted(self) -> Training | None:
+        """The fit or training that the user ended; None without one."""
+        return next((training for training in self.trainings if training.interrupted), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results as JSON values: None for a loss that is not finite."""
+        parts = {"fit": self.fit, "training": self.training, "check": self.check}
+        return {name: part and _finite(asdict(part)) for name, part in parts.items()}
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def check_of(report: Report, shots: int, end: Scores | None = None, scale: float = 1) -> Check:

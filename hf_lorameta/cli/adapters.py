@@ -249,7 +249,7 @@ def _stop_if_interrupted(
     Raises:
         KeyboardInterrupt: the training was interrupted.
     """
-    if training := adapter.plan.interrupted:
+    if training := adapter.outcome.interrupted:
         error = KeyboardInterrupt()
         error.add_note(
             f"{undone}The best adapter until the interruption, after "

@@ -182,5 +182,5 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation |
         logger.info("A mixture of %d adapters of rank %d", len(mixture.entries), mixture.rank)
         return mixture
     adapter = make_adapter(plan, rows, session, seconds=resolved.seconds, unasked=resolved.unasked)
-    log_remarks(adapter.plan.remarks, said=plan.remarks)
+    log_remarks(adapter.remarks, said=plan.remarks)
     return adapter

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from hf_lorameta.bank.adapter_stack import AdapterStack
-from hf_lorameta.cards.results import check_of
+from hf_lorameta.cards.results import Check, check_of
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
@@ -72,9 +72,6 @@ def make_adapter(
     """
     rows, session, recipe = rows or Rows(), session or Session(plan.bank), plan.recipe
     progress = session.progress
-    if seconds and rows.train:
-        recipe = recipe.model_copy(update={"train": len(rows.train)})
-        plan = replace(plan, recipe=recipe)
     generation = _combine(plan, progress)
     if rows.fit or rows.train:
         try:
@@ -89,12 +86,12 @@ def make_adapter(
             rows = replace(rows, check=())
     if not generation.pairs:
         raise AdapterError(
-            f"{_why_untrained(generation.plan, rows)}, and there is no bank to make an adapter of",
+            f"{_why_untrained(generation, rows)}, and there is no bank to make an adapter of",
             hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
         )
     if recipe.check is not None:
         generation = check_adapter(generation, rows, session.evaluator, session.progress)
-        _refuse_failed_check(generation.plan)
+        _refuse_failed_check(generation.outcome.check)
     elif rows.check:
         try:
             generation = check_adapter(generation, rows, session.evaluator, session.progress)
@@ -103,10 +100,10 @@ def make_adapter(
     return generation
 
 
-def _why_untrained(plan: Plan, rows: Rows) -> str:
+def _why_untrained(generation: Generation, rows: Rows) -> str:
     if not (rows.fit or rows.train):
         return "there are too few labeled rows to train on"
-    if not plan.trainings:
+    if not generation.outcome.trainings:
         return "the time was over before the first training step"
     return "no training step helped on held-out rows"
 
@@ -183,7 +180,7 @@ def check_adapter(
         progress: called with (stage, rows scored, rows).
 
     Returns:
-        The adapter with its plan's `check`; all coefficients are zero if no scale helps.
+        The adapter with the check in its `outcome`; all coefficients are zero if no scale helps.
     """
     plan, layout = generation.plan, generation.layout
     title = f"Checking {len(rows.check)} rows"
@@ -205,22 +202,25 @@ def check_adapter(
         scaled = LoraWeights(layout, _scaled(generation, scale))
         end, _ = evaluator.evaluate(rows.check, scaled, generate=False)
     check = check_of(report, len(rows.prompt), end, scale)
-    plan = replace(plan, coefficients=scale * plan.coefficients, check=check)
-    return replace(generation, plan=plan, pairs=_scaled(generation, scale))
+    return replace(
+        generation,
+        plan=replace(plan, coefficients=scale * plan.coefficients),
+        pairs=_scaled(generation, scale),
+        outcome=replace(generation.outcome, check=check),
+    )
 
 
 def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
     """Return an adapter's factors with its coefficients scaled; of `factors` both are sums."""
     plan = generation.plan
-    changed = any(training.steps for training in plan.trainings)
+    changed = any(training.steps for training in generation.outcome.trainings)
     linear = COMBINERS[plan.recipe.combine].linear or changed
     scale_A, scale_B = np.float32(1 if linear else scale), np.float32(scale)
     return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
 
 
-def _refuse_failed_check(plan: Plan) -> None:
+def _refuse_failed_check(check: Check | None) -> None:
     """Raise AdapterError if an adapter that was checked is not better than the base model."""
-    check = plan.check
     anyway = Option("check", change="leave out")
     if check and check.chat is not None and check.chat < check.end:
         raise AdapterError(

@@ -4,13 +4,12 @@ No adapter weights are read.
 """
 
 import math
-from dataclasses import asdict
 from html import escape
 from typing import Any
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.cards.results import Check, Training
+from hf_lorameta.cards.results import Outcome
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.pipeline.read import Reading
@@ -108,9 +107,7 @@ class Plan(PlanData):
             "rank": rank,
             "remarks": self.remarks,
             "recipe": self.recipe,
-            "fit": self.fit,
-            "training": self.training,
-            "check": self.check,
+            "outcome": Outcome(),
             "library_version": __version__,
             "general": self.general_coefficient,
             "general_licenses": general,
@@ -147,9 +144,7 @@ class Plan(PlanData):
             "scale": self.scale,
             "effective_number": self.effective_number,
             "remarks": [r.to_dict() for r in self.remarks if r.level != "note"],
-            "fit": _values(self.fit),
-            "training": _values(self.training),
-            "check": _values(self.check),
+            **Outcome().to_dict(),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,12 +189,3 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
         bank, reading.dataset, reading.recipe, reading.profile, distances, coefficients,
         output_counts=reading.output_counts, example=reading.example,
     )  # fmt: skip
-
-
-def _values(result: Training | Check | None) -> dict[str, Any] | None:
-    """Return a result as JSON values: None for a loss that is not finite."""
-
-    def finite(value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {name: finite(value) for name, value in asdict(result).items()} if result else None

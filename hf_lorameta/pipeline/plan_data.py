@@ -6,7 +6,6 @@ import numpy as np
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.card_data import WeightedAdapter
-from hf_lorameta.cards.results import Check, Training
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo
@@ -36,9 +35,6 @@ class PlanData:
         coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
             output prior if it has one; zero for those left out. Those of adapters sum to `scale`,
             unless they were scaled down.
-        fit: how it was fitted on rows of the dataset, if it was.
-        training: how the adapter was trained on rows of the dataset, if it was.
-        check: how the adapter scored on other rows of the dataset, if it was checked.
         output_counts: of the dataset, if its outputs are counted.
         example: a row of a public dataset, for the card; None for a private, gated or local one.
     """
@@ -49,9 +45,6 @@ class PlanData:
     profile: Profile
     distances: Array
     coefficients: Array
-    fit: Training | None = None
-    training: Training | None = None
-    check: Check | None = None
     output_counts: OutputCounts | None = None
     example: Row | None = None
 
@@ -82,16 +75,6 @@ class PlanData:
         """Coefficient of the output prior; None if it does not take part."""
         size = self.bank.index.number
         return float(self.coefficients[size]) if len(self.coefficients) > size else None
-
-    @property
-    def trainings(self) -> tuple[Training, ...]:
-        """The fit and the training, as far as there were any."""
-        return tuple(filter(None, (self.fit, self.training)))
-
-    @property
-    def interrupted(self) -> Training | None:
-        """The fit or training that the user ended; None without one."""
-        return next((training for training in self.trainings if training.interrupted), None)
 
     @property
     def scale(self) -> float:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterator, Sequence
 
 from hf_lorameta.bank.index import FAR_RATIO
-from hf_lorameta.cards.results import Check, RightAnswers, Training
+from hf_lorameta.cards.results import Check, Outcome, RightAnswers, Training
 from hf_lorameta.data.instruction_and_cue import TEXT, shares_instruction, states_task
 from hf_lorameta.errors import Option
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 
@@ -20,14 +21,20 @@ _LOW_RETENTION = 0.9
 _TRAIN_LONGER = Option("budget", "5m")
 
 
-def remarks_on(plan: PlanData) -> tuple[Remark, ...]:
-    """Return all remarks on a plan: those on its dataset, its own, and last the verdict.
+def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, ...]:
+    """Return all remarks on a plan and its adapter: those on the dataset first, the verdict last.
 
     A remark that still holds after the training compares equal, so that it is logged once.
+
+    Args:
+        plan: its values.
+        outcome: of the adapter; None before it is made.
     """
-    remarks = [*plan.dataset.remarks, *_of_dataset(plan), *_of_bank(plan), *_of_adapter(plan)]
+    outcome = outcome or Outcome()
+    of_plan = [*plan.dataset.remarks, *_of_dataset(plan), *_of_bank(plan, outcome)]
+    remarks = [*of_plan, *_of_adapter(plan.recipe, outcome)]
     doubts = [remark.text for remark in remarks if remark.level == "doubt"]
-    return (*remarks, verdict_on(plan.check, doubts))
+    return (*remarks, verdict_on(outcome.check, doubts))
 
 
 def _of_dataset(plan: PlanData) -> Iterator[Remark]:
@@ -76,7 +83,7 @@ def _on_missing_outputs(plan: PlanData) -> Remark:
     )
 
 
-def _of_bank(plan: PlanData) -> Iterator[Remark]:
+def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     index, neighbors = plan.bank.index, plan.neighbors()
     if len(plan.distances):
         nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
@@ -86,7 +93,7 @@ def _of_bank(plan: PlanData) -> Iterator[Remark]:
                 "No dataset in the bank is near this one: the nearest is at distance "
                 f"{nearest:.3g}; within the bank, {typical:.3g} is typical.",
             )
-            if not any((plan.fit, plan.training, plan.check, plan.recipe.rows_asked)):
+            if outcome == Outcome() and not plan.recipe.rows_asked:
                 yield Remark(
                     "warning",
                     "Expect little from this adapter: train it on labeled rows, or compare it with "
@@ -98,7 +105,7 @@ def _of_bank(plan: PlanData) -> Iterator[Remark]:
             "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
             "on the original weights.",
         )
-    elif plan.trainings or plan.check:
+    elif outcome.trainings or outcome.check:
         weights = find_at_hand(index.base_model, index.base_revision)
         if weights and weights.suffix == ".gguf":
             yield Remark(
@@ -122,25 +129,25 @@ def _of_bank(plan: PlanData) -> Iterator[Remark]:
 # --- fit, training and check ----------------------------------------------------------------------
 
 
-def _of_adapter(plan: PlanData) -> Iterator[Remark]:
-    fit, training, check = plan.fit, plan.training, plan.check
-    limited = plan.recipe.steps is not None
+def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
+    fit, training, check = outcome.fit, outcome.training, outcome.check
+    limited = outcome.steps is not None
     if fit:
         yield _on_training("Fitting", "Fitted", fit, limited)
     if training:
         yield _on_training("Training", "Trained", training, limited)
-    if (steps := plan.recipe.stage_steps) and not (plan.trainings or any(steps)):
+    if limited and not outcome.trainings:
         text = "The time was over before the first training step."
         yield Remark("warning", text, Option("budget", "10m"), "To allow more")
     if check:
         yield _on_losses(check)
-    elif plan.trainings:
+    elif outcome.trainings:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
     used = (
-        ("fitted", fit and fit.used_rows, plan.recipe.fit),
-        ("trained", training and training.used_rows, plan.recipe.train),
-        ("checked", check and check.rows, plan.recipe.check),
+        ("fitted", fit and fit.used_rows, recipe.fit),
+        ("trained", training and training.used_rows, recipe.train),
+        ("checked", check and check.rows, recipe.check),
     )
     for done, rows, requested in used:
         if rows and requested and rows < requested:
@@ -149,7 +156,7 @@ def _of_adapter(plan: PlanData) -> Iterator[Remark]:
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: the "
                 "dataset has no more distinct ones, or no more were read.",
             )
-    if stopped := plan.interrupted:
+    if stopped := outcome.interrupted:
         yield Remark(
             "warning",
             f"The training was interrupted after {plural(stopped.steps, 'step')}: this is the "

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
+from hf_lorameta.cards.results import Outcome
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
@@ -34,7 +35,10 @@ from hf_lorameta.pipeline.publish import (
     resolve_target,
     staging_folder,
 )
+from hf_lorameta.pipeline.remarks import remarks_on
 from hf_lorameta.pipeline.resolve import export_config
+from hf_lorameta.recipe import Recipe
+from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
 
@@ -180,9 +184,35 @@ class SavableAdapter(ABC):
 
 @dataclass(frozen=True)
 class PlannedAdapter(SavableAdapter):
-    """Base class of adapters that were made from a plan."""
+    """Base class of adapters that were made from a plan.
+
+    Attributes:
+        plan: as it was decided, before the base model was run.
+        outcome: what was done with the base model.
+    """
 
     plan: Plan
+    outcome: Outcome = field(default=Outcome(), kw_only=True)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings that make the same adapter again, without a clock."""
+        recipe, outcome = self.plan.recipe, self.outcome
+        if outcome.steps is None or not any(outcome.steps):
+            return recipe
+        steps = ",".join(map(str, outcome.steps))
+        train = outcome.rows or recipe.train
+        return recipe.model_copy(update={"train": train, "steps": steps})
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """What a user should know before relying on the adapter; the last is the verdict."""
+        return remarks_on(self.plan, self.outcome)
+
+    @property
+    def verdict(self) -> Remark:
+        """Whether the adapter helps, in right answers if they were counted."""
+        return self.remarks[-1]
 
     def _text_files(self, card: Mapping[str, Any], repo_id: str | None) -> dict[str, str]:
         """Return recipe, coefficients, card and chart by their file names."""
@@ -205,7 +235,7 @@ class Generation(PlannedAdapter):
     """A generated adapter.
 
     Attributes:
-        plan: the plan it was generated from.
+        plan: the plan it was generated from; only a check that fails scales its coefficients.
         layout: the modules that it changes: those of the plan, or more if it was fitted or trained.
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
@@ -221,13 +251,15 @@ class Generation(PlannedAdapter):
     @cached_property
     def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
         """Content of ``recipe.json``."""
-        return self.plan.provenance() | {"rank": self.rank}
+        result = {"recipe": self.recipe.model_dump(), **self.outcome.to_dict()}
+        remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
+        return self.plan.provenance() | result | {"remarks": remarks, "rank": self.rank}
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
         count, alone = len(self.plan.neighbors()), f"from {bank.index.base_model} alone"
         source = f"of {count} adapters of {bank.id}" if count else alone
-        verdict = f". {self.plan.verdict.text}" if self.plan.check else ""
+        verdict = f". {self.verdict.text}" if self.outcome.check else ""
         return f"Generation(rank {self.rank} for {name}, {source}){verdict}"
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
@@ -245,7 +277,9 @@ class Generation(PlannedAdapter):
             repo_id: the repo that the adapter will be published to, for the card.
             exported: whether the folder has the adapter as GGUF as well.
         """
-        return self._text_files(self.plan.card_values(self.rank) | {"gguf": exported}, repo_id)
+        made = {"recipe": self.recipe, "outcome": self.outcome, "remarks": self.remarks}
+        card = self.plan.card_values(self.rank) | made | {"gguf": exported}
+        return self._text_files(card, repo_id)
 
 
 # --- JSON ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_lorameta.cards.results import Training
+from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, Option
@@ -41,9 +41,7 @@ def improve(
         progress: called after each step with (stage, steps done, most steps).
 
     Returns:
-        The adapter with its plan's `fit` and `training`. After a deadline or an interruption, the
-        recipe has the `steps` that make the same adapter again. Without any step, it is the given
-        adapter.
+        The adapter with its `outcome`. Without any step, its weights are the given ones.
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
@@ -55,25 +53,26 @@ def improve(
         ("fit", rows.fit, (UPPER_FIFTH,)),
         ("training", rows.train, STAGES),
     ):
-        if part and not generation.plan.interrupted:
+        if part and not generation.outcome.interrupted:
             left = None if steps is None else steps[len(taken) :]
             try:
                 generation, of_part = _train(
                     generation, name, part, stages, left, evaluator, deadline, progress
                 )
             except KeyboardInterrupt:
-                fit = generation.plan.fit
+                fit = generation.outcome.fit
                 if fit is None or not fit.steps:
                     raise
-                stopped = replace(generation.plan, fit=replace(fit, interrupted=True))
-                generation, of_part = replace(generation, plan=stopped), []
+                stopped = replace(fit, interrupted=True)
+                generation, of_part = replace(generation, outcome=Outcome(stopped)), []
             taken += of_part
-    if steps is None and not generation.plan.interrupted:
-        _refuse_worse_training(generation.plan.training, deadline)
-    if deadline.limited or generation.plan.interrupted:
-        recipe = generation.plan.recipe.model_copy(update={"steps": ",".join(map(str, taken))})
-        generation = replace(generation, plan=replace(generation.plan, recipe=recipe))
-    return generation
+    outcome = generation.outcome
+    if steps is None and not outcome.interrupted:
+        _refuse_worse_training(outcome.training, deadline)
+    if deadline.limited or outcome.interrupted:
+        used = len(rows.train) if deadline.limited else None
+        outcome = replace(outcome, rows=used, steps=tuple(taken))
+    return replace(generation, outcome=outcome)
 
 
 def _train(
@@ -86,7 +85,7 @@ def _train(
     deadline: Deadline,
     progress: StageProgress,
 ) -> tuple[Generation, list[int]]:
-    """Return the adapter, its plan with the result under a name, and the steps of each stage."""
+    """Return the adapter with the result under a name, and the steps of each stage."""
     from hf_lorameta.training.bank.one_task import encode_rows
     from hf_lorameta.training.further.stages import divide, train_in_stages
     from hf_lorameta.training.settings import Settings
@@ -125,9 +124,10 @@ def _train(
         layers=result.layers,
         outputs=len({output.strip() for _, output in rows}),
     )
-    plan = replace(plan, fit=training) if name == "fit" else replace(plan, training=training)
-    pairs = tuple(result.factors)
-    return replace(generation, plan=plan, layout=result.layout, pairs=pairs), result.steps
+    before, pairs = generation.outcome, tuple(result.factors)
+    outcome = Outcome(training) if name == "fit" else replace(before, training=training)
+    trained = replace(generation, layout=result.layout, pairs=pairs, outcome=outcome)
+    return trained, result.steps
 
 
 def _mean(losses: "RowLosses") -> float:

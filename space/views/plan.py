@@ -1,6 +1,7 @@
 """Step 2 as HTML: whether an adapter helps, and the details of the plan."""
 
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.recipe import REGISTRIES
 from hf_lorameta.remarks import Remark
 from views.blocks import render
@@ -13,9 +14,9 @@ _COUNTING = Remark(
 )
 
 
-def verdict_html(plan: Plan, name: str, *, counting: bool = False) -> str:
+def verdict_html(shown: Plan | Generation, name: str, *, counting: bool = False) -> str:
     """Return the verdict and the warnings; right answers may be being counted for it."""
-    *remarks, verdict = plan.remarks
+    *remarks, verdict = shown.remarks
     found = _COUNTING if counting else verdict
     warnings = [remark.text for remark in remarks if remark.level == "warning"]
     return render("plan.verdict", name=name, found=found, warnings=warnings)

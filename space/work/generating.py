@@ -49,7 +49,7 @@ class Adapter:
 
     @property
     def plan(self) -> Plan:
-        """The plan it was made from, with what was measured since."""
+        """The plan it was made from."""
         return self.generation.plan
 
     @property
@@ -60,7 +60,7 @@ class Adapter:
     @property
     def trained(self) -> bool:
         """Whether it was trained further."""
-        return self.plan.training is not None
+        return self.generation.outcome.training is not None
 
     def save(self, job: Job) -> "Adapter":
         """Write the files that ``hf-lorameta generate`` writes, and their zip, or nothing."""
@@ -78,7 +78,8 @@ class Adapter:
 
     def add_check(self, check: Check) -> None:
         """Write what was counted on rows into recipe and card."""
-        self.generation = replace(self.generation, plan=replace(self.plan, check=check))
+        outcome = replace(self.generation.outcome, check=check)
+        self.generation = replace(self.generation, outcome=outcome)
         self.write_texts(self.folder)
         self._write_archive()
 

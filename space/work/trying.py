@@ -184,13 +184,12 @@ def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) ->
             generation = make_adapter(result.plan, rows, reporting, seconds=seconds)
         except AdapterError:  # without a bank
             return _NO_GAIN
-    training = generation.plan.training
+    training = generation.outcome.training
     if training is None or not training.steps:
         return _NO_GAIN
     given = replace(training, given_rows=True)
-    generation = replace(
-        generation, plan=replace(generation.plan, training=given), seconds=adapter.seconds
-    )
+    outcome = replace(generation.outcome, training=given)
+    generation = replace(generation, outcome=outcome, seconds=adapter.seconds)
     return (
         Adapter(result.name, generation).save(job),
         f"Trained on {training.rows} of your rows. On held-out rows an output token now has a "

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.recipe import Recipe
 from limits.kept import KEPT, PLAN_BYTES, Rows
 from limits.uploads import Upload
@@ -106,10 +107,11 @@ class Visit:
         return Visit()
 
     @property
-    def plan(self) -> Plan | None:
-        """The plan that the page shows, with what was measured."""
-        shown = self.adapter or self.draft or self.plan_result
-        return shown.plan if shown else None
+    def shown(self) -> Plan | Generation | None:
+        """The adapter that the page shows, with what was measured, or else the plan."""
+        if adapter := self.adapter or self.draft:
+            return adapter.generation
+        return self.plan_result.plan if self.plan_result else None
 
     def resume(self, key: str) -> bool:
         """Take over what an earlier page of the same browser tab has; whether there is anything.

@@ -138,7 +138,7 @@ class FewRows(Everyday):
         started = time.process_time()
         improved = improve(generation, labeled, self.evaluator)
         cpu = time.process_time() - started
-        [training] = improved.plan.trainings
+        [training] = improved.outcome.trainings
         facts = {name: getattr(training, name) for name in ("steps", "start", "end")}
         return {**self._score(task, improved), **facts, "cpu": cpu}
 

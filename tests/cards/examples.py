@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.model_card import render_card
-from hf_lorameta.cards.results import RightAnswers
+from hf_lorameta.cards.results import Outcome, RightAnswers
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.pipeline.remarks import verdict_on
@@ -62,9 +62,7 @@ PLAIN: dict[str, Any] = {
     ),
     "recipe": Recipe(metric="kl", coefficients="normalized", temperature=0.5),
     "library_version": "0.1.0",
-    "fit": None,
-    "training": None,
-    "check": None,
+    "outcome": Outcome(),
     "general": None,
     "general_licenses": (),
     "output_prior": None,

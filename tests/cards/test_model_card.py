@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import Routing
-from hf_lorameta.cards.results import Check, Training
+from hf_lorameta.cards.results import Check, Outcome, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
@@ -43,7 +43,7 @@ def alone(**changes: Any) -> dict[str, Any]:
     """Return values of an adapter that was trained without a bank."""
     values = {"bank_id": NO_BANK, "bank_revision": None, "bank_size": 0, "bank_published": False,
               "neighbors": (), "nearest_in_bank": math.nan, "recipe": Recipe(train=32),
-              "training": TRAINING}  # fmt: skip
+              "outcome": Outcome(training=TRAINING)}  # fmt: skip
     return values | changes
 
 
@@ -70,7 +70,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
     [
         ({}, ["**No training took place.**", "not trained on it."], ["fitted", "GGUF"]),
         (
-            {"fit": FIT},
+            {"outcome": Outcome(FIT)},
             [
                 "**Fitted on 16 rows of the dataset** in its upper layers, starting from a",
                 "the dataset on whose rows it was fitted.",
@@ -81,12 +81,12 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             ["not trained on it."],
         ),
         (
-            {"fit": USELESS},
+            {"outcome": Outcome(USELESS)},
             ["No training took place", "## Fit tried on 16 rows\n\nNo step helped", "stayed as it"],
             ["| fitted"],
         ),
         (
-            {"training": TRAINING, "recipe": Recipe(train=32)},
+            {"outcome": Outcome(training=TRAINING), "recipe": Recipe(train=32)},
             [
                 "**Trained on 32 rows of the dataset**, starting from a weighted combination",
                 "combination was trained further for 20 steps.",
@@ -95,9 +95,9 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             ],
             ["not trained on it."],
         ),
-        ({"training": STOPPED}, ["for 20 steps, until it was interrupted."], []),
+        ({"outcome": Outcome(training=STOPPED)}, ["for 20 steps, until it was interrupted."], []),
         (
-            {"fit": FIT, "training": TRAINING},
+            {"outcome": Outcome(FIT, TRAINING)},
             [
                 "**Fitted on 16 rows of the dataset, and then trained on 32 others**, starting",
                 "The fitted adapter was trained further",
@@ -113,13 +113,13 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             ["## Source adapters", "## Citation", "before the"],
         ),
         (
-            alone(training=None, fit=FIT, recipe=Recipe(fit=16)),
+            alone(outcome=Outcome(FIT), recipe=Recipe(fit=16)),
             ["**Fitted on 16 rows of the dataset** in its upper layers; no other layer",
              "The adapter was trained for 30 steps."],
             [],
         ),
         (
-            alone(fit=FIT),
+            alone(outcome=Outcome(FIT, TRAINING)),
             ["**Fitted on 16 rows of the dataset, and then trained on 32 others.**",
              "| before the training | 2.5 |"],
             [],
@@ -132,7 +132,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
         ),
         (of_dataset(id=None, revision="sha256:77", private=True),
          ["a local dataset", "--dataset DATASET"], ["me/questions", "sha256"]),
-        ({"fit": FIT, **of_dataset(private=True)},
+        ({"outcome": Outcome(FIT), **of_dataset(private=True)},
          ["a private dataset"], ["me/questions", "d" * 40, "`main`"]),
         ({}, ['(model, "path/to/this/folder")', "evaluate FOLDER --dataset me/questions",
               "\n# LoRA adapter for base-7b\n"], ["vllm"]),
@@ -176,13 +176,16 @@ SOURCES = ["bank/task-0", "bank/task-1", "bank/task-2"]
     ("changes", "expected"),
     [
         ({}, SOURCES),
-        ({"fit": FIT}, ["me/questions", *SOURCES]),
-        ({"fit": USELESS, "training": TRAINING}, ["me/questions", *SOURCES]),
-        ({"fit": USELESS}, SOURCES),
+        ({"outcome": Outcome(FIT)}, ["me/questions", *SOURCES]),
+        ({"outcome": Outcome(USELESS, TRAINING)}, ["me/questions", *SOURCES]),
+        ({"outcome": Outcome(USELESS)}, SOURCES),
         ({"bank_published": False}, None),
-        ({"bank_published": False, "fit": FIT}, ["me/questions"]),
-        ({"fit": FIT, **of_dataset(private=True)}, SOURCES),
-        ({"fit": FIT, **of_dataset(id="bank/task-1")}, [SOURCES[1], SOURCES[0], SOURCES[2]]),
+        ({"bank_published": False, "outcome": Outcome(FIT)}, ["me/questions"]),
+        ({"outcome": Outcome(FIT), **of_dataset(private=True)}, SOURCES),
+        (
+            {"outcome": Outcome(FIT), **of_dataset(id="bank/task-1")},
+            [SOURCES[1], SOURCES[0], SOURCES[2]],
+        ),
         ({"neighbors": (neighbor(0, 0.6), neighbor(1, 0.4, dataset=SOURCES[0]))}, SOURCES[:1]),
         ({"neighbors": many(60)}, [f"bank/task-{i}" for i in range(50)]),
         (alone(), ["me/questions"]),
@@ -200,7 +203,7 @@ def test_metadata_lists_the_datasets_that_something_was_fitted_on(
 def test_invalid_hub_ids_are_left_out_of_the_metadata(bad: str) -> None:
     used = (neighbor(0, 1.0, dataset=bad),)
     data = metadata_fields(
-        rendered(None, base_model=bad, neighbors=used, fit=FIT, **of_dataset(id=bad))
+        rendered(None, base_model=bad, neighbors=used, outcome=Outcome(FIT), **of_dataset(id=bad))
     )
     assert data["tags"] == ["lora", "hf-lorameta", "arxiv:2507.01806"]
     assert not {"datasets", "base_model", "base_model_relation"} & set(data)
@@ -217,7 +220,7 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata(bad: str) -> None:
 def test_card_says_what_the_adapter_was_not_compared_with(
     check: Check | None, unknown: str
 ) -> None:
-    text = section(rendered(check=check), "What was not measured")
+    text = section(rendered(outcome=Outcome(check=check)), "What was not measured")
     assert f"Whether it is better than {unknown} is not known." in text
 
 
@@ -268,7 +271,9 @@ def test_card_describes_the_distance_to_the_nearest_dataset(
     similarity = section(text, "Similarity to the bank")
     assert "The closest source dataset is [`bank/task-1`]" in similarity
     assert expected in " ".join(similarity.split())
-    assert "Expect little" not in rendered(neighbors=used, nearest_in_bank=typical, check=CHECK)
+    assert "Expect little" not in rendered(
+        neighbors=used, nearest_in_bank=typical, outcome=Outcome(check=CHECK)
+    )
 
 
 def test_table_has_twenty_neighbors_and_sums_up_the_others() -> None:

@@ -8,7 +8,7 @@ from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.cards.card_data import Routing
 from hf_lorameta.cards.gguf_usage import render_modelfile
 from hf_lorameta.cards.model_card import render_card, reproduce_command
-from hf_lorameta.cards.results import Training
+from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.quoting import shell
@@ -34,7 +34,12 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
     merged |= {"gguf": True, "example": (text, text)}
     routing, emit = Routing((f"experts/{text}", "experts/b"), 1, text), Recipe(emit="mixture")
     training = Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24)
-    alone = {"bank_id": NO_BANK, "neighbors": (), "recipe": Recipe(train=16), "training": training}
+    alone = {
+        "bank_id": NO_BANK,
+        "neighbors": (),
+        "recipe": Recipe(train=16),
+        "outcome": Outcome(training=training),
+    }
     for card in (merged, merged | {"routing": routing, "recipe": emit}, merged | alone):
         for repo_id in (None, f"me/{text}"):
             ran, strings = [], set()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import hf_lorameta
-from hf_lorameta.cards.results import Training
+from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.make import make_adapter
 from tests.cli.conftest import Published
@@ -33,8 +33,8 @@ def test_inspect_shows_provenance_and_coefficients(
 def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
     plan = hf_lorameta.plan([{"input": f"{i}?", "output": f"{i}!"} for i in range(9)])
     training = Training(rows=16, held_out=16, base=3.0, start=2.0, end=1.0, steps=12)
-    made = make_adapter(plan)
-    replace(made, plan=replace(plan, training=training)).save_pretrained(cli.cwd / "a")
+    made = replace(make_adapter(plan), outcome=Outcome(training=training))
+    made.save_pretrained(cli.cwd / "a")
     lines = cli("inspect", "a").out.splitlines()
     fields = {name: value for name, _, value in (line.partition("  ") for line in lines)}
     shown = {name: value.strip() for name, value in fields.items()}

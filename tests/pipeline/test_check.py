@@ -183,8 +183,8 @@ def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(da
     plan, rows = prepared(data)
     plain, runner = make_adapter(plan), FakeBase(1e-6)
     reported = make_adapter(plan, replace(rows, check=(("a", "b"),) * 4), session_with(runner))
-    assert reported.plan.check
-    assert reported.plan.check.end > reported.plan.check.base
+    assert reported.outcome.check
+    assert reported.outcome.check.end > reported.outcome.check.base
     assert reported.plan.recipe.check is None
     for ours, same in zip(reported.pairs, plain.pairs, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(ours, same, strict=True))
@@ -204,7 +204,7 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
     power = 2 if combine == "factors" else 1  # both A and B are sums
     scale = max(s for s in (1, 1 / 2, 1 / 4, 1 / 8) if s**power <= 2 * share)
     generation = made(data, FakeBase(best), combine=combine, check=16)
-    check = generation.plan.check
+    check = generation.outcome.check
     assert check is not None
     assert (check.rows, check.scale) == (16, scale)
     assert norm(generation.pairs) == pytest.approx(scale**power * full, rel=1e-4)
@@ -254,13 +254,13 @@ def test_a_loss_that_is_not_a_number_is_worse_than_any(data: Path) -> None:
             return math.nan if self.norm > 0.9 * full else super().loss(rows)
 
     full = norm(make_adapter(prepared(data)[0]).pairs)
-    check = made(data, Unstable(full), check=8).plan.check
+    check = made(data, Unstable(full), check=8).outcome.check
     assert check
     assert (check.start, check.scale) == (math.inf, 0.5)
     assert check.end == pytest.approx(0.25)
     plan, rows = prepared(data)
     asked = replace(rows, check=(("a", "b"),) * 4)
-    reported = make_adapter(plan, asked, session_with(Unstable(full))).plan.check
+    reported = make_adapter(plan, asked, session_with(Unstable(full))).outcome.check
     assert reported
     assert (reported.end, reported.scale) == (math.inf, 1)
 
@@ -279,7 +279,7 @@ def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data:
             return 0.25 if rows[0][0].startswith("<user>") else super().loss(rows)
 
     full = norm(made(data, FakeBase(1)).pairs)
-    good = made(data, Chat(full), check=8).plan.check
+    good = made(data, Chat(full), check=8).outcome.check
     assert good
     assert (good.chat, good.base) == (0.25, 1)
     with pytest.raises(AdapterError, match=r"chat template is better: .* 0\.250") as error:

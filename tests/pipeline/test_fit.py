@@ -61,7 +61,7 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     bank: Bank, new: Path, tmp_path: Path
 ) -> None:
     generated, fitted = make(bank, new), make(bank, new, fit=32, check=8)
-    fit = fitted.plan.fit
+    fit = fitted.outcome.fit
     assert fit is not None
     assert (fit.rows, fit.outputs, fit.held_out, fit.layers) == (24, 2, 8, 1)
     assert fit.steps > 0
@@ -79,8 +79,8 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     drawn = draw_rows(fitted.plan.recipe, pool)
     others = [row for row in pool if row not in drawn.used]
     assert loss(bank, others, tmp_path / "fitted") < loss(bank, others, tmp_path / "generated") - 1
-    assert fitted.plan.check is not None
-    assert fitted.plan.check.scale == 1
+    assert fitted.outcome.check is not None
+    assert fitted.outcome.check.scale == 1
     card = (tmp_path / "fitted" / "README.md").read_text()
     assert "## Fitted on 24 rows" in card
     assert "in the last layer were trained" in card
@@ -93,8 +93,8 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
 
 def test_rows_fitted_on_are_neither_trained_nor_scored_on(tiny_bank: Bank, new: Path) -> None:
     adapter = make(tiny_bank, new, fit=16, train=16, check=8)
-    assert adapter.plan.fit
-    assert adapter.plan.training
+    assert adapter.outcome.fit
+    assert adapter.outcome.training
     rows = draw_rows(adapter.plan.recipe, [(row["input"], row["output"]) for row in labeled()])
     assert not {*rows.fit} & {*rows.train, *rows.check}
     used = rows_used(adapter.plan.provenance(), open_dataset(new))
@@ -114,7 +114,7 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
         plan, drawn = plan_with_rows(session.open_dataset(data), session, Resolved(recipe))
         fitted = make_adapter(plan, drawn, session)
         again = improve(fitted, replace(drawn, fit=drawn.fit[:8]), session.evaluator)
-    fit = again.plan.fit
+    fit = again.outcome.fit
     assert fit is not None
     assert (fit.steps, fit.end) == (0, fit.start)
     assert again.pairs == fitted.pairs

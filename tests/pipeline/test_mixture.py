@@ -140,7 +140,7 @@ def test_what_a_mixture_is_warned_of_is_logged_once(
     few = tmp_path / "few.jsonl"
     few.write_text('{"input": "say egg", "output": "salt"}\n')
     made = generate(few, bank, Recipe(emit="mixture"))
-    warnings = [str(r) for r in made.plan.remarks if r.level == "warning"]
+    warnings = [str(r) for r in made.remarks if r.level == "warning"]
     assert any("Only 1 row was read" in warning for warning in warnings)
     assert caplog.messages == warnings
 

@@ -100,20 +100,18 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
     kind: str, settings: dict[str, int], bases: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
     adapter = make(bases[kind], data, **settings)
-    plan = adapter.plan
-    if plan.fit:
-        assert plan.fit.steps > 0
-        assert plan.fit.end > plan.fit.start
-    if plan.training and not plan.fit:  # after a fit, there may be nothing left to learn
-        assert plan.training.steps > 0
-        assert plan.training.start == pytest.approx(plan.training.base)  # B is zero, as in PEFT
-        assert plan.training.end > plan.training.start
+    fit, training = adapter.outcome.fit, adapter.outcome.training
+    if fit:
+        assert fit.steps > 0
+        assert fit.end > fit.start
+    if training and not fit:  # after a fit, there may be nothing left to learn
+        assert training.steps > 0
+        assert training.start == pytest.approx(training.base)  # B is zero, as in PEFT
+        assert training.end > training.start
     adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
     assert adapted == (FUSED if kind == "Phi3" else PROJECTIONS)
     in_lower_layer = any("layers.0." in module.name for module in adapter.layout)
-    assert in_lower_layer == bool(
-        plan.training and plan.training.steps and not plan.training.layers
-    )
+    assert in_lower_layer == bool(training and training.steps and not training.layers)
     folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
     model = transformers.AutoModelForCausalLM.from_pretrained(bases[kind]).eval()
     model.requires_grad_(False)
@@ -132,8 +130,8 @@ def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
     model = tiny_gguf.model_of("Qwen2")
     file = tiny_gguf.write_gguf(model, tmp_path / "tiny.gguf")
     adapter = make(file, data, fit=32)
-    assert adapter.plan.fit
-    assert adapter.plan.fit.steps
+    assert adapter.outcome.fit
+    assert adapter.outcome.fit.steps
     folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
     saved = read_adapter(folder).require_provenance()
     assert (saved.config.base_model, saved.private) == (str(file), True)
@@ -178,7 +176,7 @@ def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
         data, base=bases["Llama"], recipe=Recipe(rank=4, fit=16), model=(model, tokenizer)
     )
     assert isinstance(given, Generation)
-    assert given.plan.fit
+    assert given.outcome.fit
 
 
 def test_a_revision_of_the_base_model_is_used(
@@ -209,9 +207,9 @@ def test_a_revision_of_the_base_model_is_used(
 def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data: Path) -> None:
     adapter = generate(data, base=bases["Llama"])
     assert isinstance(adapter, Generation)
-    assert adapter.plan.recipe.train == 48
-    assert adapter.plan.training
-    assert adapter.plan.check
+    assert adapter.recipe.train == 48
+    assert adapter.outcome.training
+    assert adapter.outcome.check
 
 
 # --- plans --------------------------------------------------------------------------------------
@@ -290,6 +288,6 @@ def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch)
     data = EVERYDAY / "wellformed_query.train.jsonl"
     adapter = generate(data, "none", recipe, base=SMOLLM2)
     assert isinstance(adapter, Generation)
-    check = adapter.plan.check
+    check = adapter.outcome.check
     assert check is not None
     assert check.end < 0.2 * check.base  # the answers end where the label does

@@ -8,7 +8,7 @@ import pytest
 
 from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
-from hf_lorameta.cards.results import Check
+from hf_lorameta.cards.results import Check, Outcome
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import make_adapter
 from tests.cards.examples import PLAIN, RIGHT
@@ -43,9 +43,9 @@ def test_the_values_of_a_card_are_those_that_the_tests_of_cards_render(result: P
         assert value is None or values[name] is None or isinstance(values[name], type(value)), name
 
 
-def test_a_loss_that_is_not_finite_is_null_in_json(result: Plan) -> None:
+def test_a_loss_that_is_not_finite_is_null_in_json() -> None:
     check = Check(16, 5.0, math.inf, 2.0, 0.5, RIGHT, chat=math.nan)
-    stored = replace(result, check=check).provenance()["check"]
+    stored = Outcome(check=check).to_dict()["check"]
     assert [stored[name] for name in ("start", "chat", "end")] == [None, None, 2.0]
 
 

@@ -222,15 +222,15 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
     recipe = Recipe(rank=4, fit=8, check=4)
     generation = hf_lorameta.generate(lines, tiny_bank, recipe, model=loaded)
     assert isinstance(generation, hf_lorameta.Generation)
-    fitted, same = generation.plan.fit, hf_lorameta.generate(lines, tiny_bank, recipe)
+    fitted, same = generation.outcome.fit, hf_lorameta.generate(lines, tiny_bank, recipe)
     assert fitted
-    assert same.plan.fit
-    assert fitted.start == pytest.approx(same.plan.fit.start, abs=0.05)  # another dtype
+    assert same.outcome.fit
+    assert fitted.start == pytest.approx(same.outcome.fit.start, abs=0.05)  # another dtype
     folder = generation.save_pretrained(tmp_path / "adapter")
     report = hf_lorameta.evaluate(folder, lines, shots=2, generate=False, model=loaded)
     assert list(report.scores) == ["base", "generated", "2-shot"]
-    assert generation.plan.check
-    assert generation.plan.check.end <= generation.plan.check.base
+    assert generation.outcome.check
+    assert generation.outcome.check.end <= generation.outcome.check.base
     assert report.scores["base"].rows == len(lines) - 8 - 4 - 2
     assert report.scores["generated"].loss < report.scores["base"].loss
     assert model.training

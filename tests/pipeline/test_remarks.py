@@ -11,11 +11,12 @@ import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Check, RightAnswers, Training
+from hf_lorameta.cards.results import Check, Outcome, RightAnswers, Training
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline import remarks as of_plan
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.remarks import verdict_on
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.remarks import Remark, log_remarks
 from tests.support.plain_bank import plain_bank
 
@@ -77,12 +78,16 @@ def unlicensed(of: Plan, license: str | None = None) -> Plan:
     return with_index(of, entries=tuple(entries))
 
 
-def fitted(of: Plan, **changes: Any) -> Plan:
-    return replace(of, fit=replace(FIT, **changes), recipe=Recipe(fit=60))
+def made(of: Plan, **results: Any) -> Generation:
+    return Generation(of, (), 2, (), 0.0, outcome=Outcome(**results))
 
 
-def trained(of: Plan, **changes: Any) -> Plan:
-    return replace(of, training=replace(TRAINING, **changes), recipe=Recipe(train=100))
+def fitted(of: Plan, **changes: Any) -> Generation:
+    return made(replace(of, recipe=Recipe(fit=60)), fit=replace(FIT, **changes))
+
+
+def trained(of: Plan, **changes: Any) -> Generation:
+    return made(replace(of, recipe=Recipe(train=100)), training=replace(TRAINING, **changes))
 
 
 def read(rows: Any, bank: Callable[[], Bank] = plain_bank, **options: Any) -> Plan:
@@ -93,7 +98,7 @@ PROMPTS = [{"prompt": f"When does storm {n} last?"} for n in range(30)]
 TEXTS = [{"text": f"The bridge {n} is still closed."} for n in range(30)]
 BARE = [{"text": f"sun {n}", "next": f"a tree of kind {n}"} for n in range(30)]
 ONLY_TEXT = "has no inputs, only text"
-STATES: dict[str, tuple[Callable[[Plan], Plan], str, str | None]] = {
+STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] = {
     "few rows": (lambda p: with_profile(p, rows=3), "warning", "Only 3 rows were read"),
     "one row": (lambda p: with_profile(p, rows=1), "warning", "Only 1 row was read"),
     "left out": (lambda p: with_profile(p, left_out=2), "warning", "2 of 26 rows have no output"),
@@ -120,23 +125,23 @@ STATES: dict[str, tuple[Callable[[Plan], Plan], str, str | None]] = {
     "one output": (lambda p: fitted(p, outputs=1), "warning", "have the same output"),
     "worse fit": (lambda p: fitted(p, base=0.9), "warning", "the adapter is worse than the base"),
     "worse training": (
-        lambda p: replace(p, training=replace(TRAINING, base=0.9)),
+        lambda p: made(p, training=replace(TRAINING, base=0.9)),
         "warning",
         "On 25 held-out rows, the adapter is worse than the base model",
     ),
     "fewer": (lambda p: trained(p, used_rows=80), "warning", "trained on 80 labeled rows, not 100"),
     "enough": (trained, "warning", None),
     "stopped": (lambda p: trained(p, interrupted=True), "warning", "interrupted after 9 steps"),
-    "checked": (lambda p: replace(p, check=check()), "note", "loss of the base model 2.000"),
-    "better": (lambda p: replace(p, check=check(1.4)), "warning", None),
-    "worse": (lambda p: replace(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),
-    "chat": (lambda p: replace(p, check=check(1.6, end=1)), "warning", "do not use it as it is"),
-    "less likely, more right": (lambda p: replace(p, check=check(2.5)), "warning", None),
+    "checked": (lambda p: made(p, check=check()), "note", "loss of the base model 2.000"),
+    "better": (lambda p: made(p, check=check(1.4)), "warning", None),
+    "worse": (lambda p: made(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),
+    "chat": (lambda p: made(p, check=check(1.6, end=1)), "warning", "do not use it as it is"),
+    "less likely, more right": (lambda p: made(p, check=check(2.5)), "warning", None),
     "scaled": (
-        lambda p: replace(p, check=replace(check(), scale=0.5)), "warning", "scaled by 0.5 until"
+        lambda p: made(p, check=replace(check(), scale=0.5)), "warning", "scaled by 0.5 until"
     ),
 }  # fmt: skip
-"""How a plan gets there, and a remark's level and words; None if there is none of this level."""
+"""How a plan or an adapter gets there, and a remark's level and words; None if there is none."""
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -166,7 +171,7 @@ def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
     planned: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     new = {level: Remark(level, f"A {level} <b>.") for level in ("note", "warning", "doubt")}
-    monkeypatch.setattr(of_plan, "_of_bank", lambda _: iter(new.values()))
+    monkeypatch.setattr(of_plan, "_of_bank", lambda *_: iter(new.values()))
     caplog.set_level("INFO", "hf_lorameta")
     log_remarks(planned.remarks, said=[planned.verdict])
     assert caplog.messages == ["A note <b>.", "A warning <b>."]
@@ -183,16 +188,16 @@ def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
 def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Path) -> None:
     generation = make_adapter(planned)
     for found in (None, check(), check(prompt=14)):
-        checked = replace(planned, check=found)
-        adapter = replace(generation, plan=checked)
+        adapter = replace(generation, outcome=Outcome(check=found))
         folder = adapter.save_pretrained(tmp_path / f"{found and found.right}")
-        verdict = checked.verdict
+        verdict = adapter.verdict
         card = (folder / CARD_FILE).read_text()
         assert card.count(f"**{verdict.title}.** {verdict.reason}") == 1
-        assert checked.to_dict()["remarks"][-1] == verdict.to_dict()
-        assert verdict.text in checked._repr_html_()
-        assert verdict.text in str(checked)
+        assert adapter.provenance["remarks"][-1] == verdict.to_dict()
         assert (verdict.text in repr(adapter)) == (found is not None)
+    for text in (str(planned), planned._repr_html_()):
+        assert planned.verdict.text in text
+    assert planned.to_dict()["remarks"][-1] == planned.verdict.to_dict()
 
 
 # --- the verdict ----------------------------------------------------------------------------------
@@ -237,7 +242,7 @@ def test_data_that_may_not_hold_what_an_answer_needs_is_never_promised_help(
 ) -> None:
     columns = "input=text,output=next" if "next" in rows[0] else None
     for found in (None, check()):
-        verdict = replace(read(rows, columns=columns), check=found).verdict
+        verdict = made(read(rows, columns=columns), check=found).verdict
         assert verdict.level == "unsure"
         assert doubt in verdict.reason
         assert ("the adapter 12" in verdict.reason) == (found is not None)

@@ -76,7 +76,7 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
     counted = replace(opened, rows=rows)
     recipe = Recipe.of(top_k=3, check=8)
     generation = generate(counted, plain_bank(), recipe)
-    assert generation.plan.check is not None
+    assert generation.outcome.check is not None
     assert (loaded, read) == ([1], [1])
 
 

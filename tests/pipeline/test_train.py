@@ -52,7 +52,7 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     tiny_bank: Bank, new: Path, tmp_path: Path
 ) -> None:
     generated, trained = make(tiny_bank, new), make(tiny_bank, new, train=16, check=8)
-    training = trained.plan.training
+    training = trained.outcome.training
     assert training is not None
     assert (training.rows, training.held_out) == (12, 4)
     assert training.steps > 0
@@ -60,8 +60,8 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     assert {module.name.rpartition(".")[2] for module in trained.layout} == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
-    assert trained.plan.check is not None
-    assert trained.plan.check.scale == 1
+    assert trained.outcome.check is not None
+    assert trained.outcome.check.scale == 1
     generated.save_pretrained(tmp_path / "generated")
     trained.save_pretrained(tmp_path / "trained")
     pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
@@ -71,7 +71,7 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     assert loss(tiny_bank, others, tmp_path / "trained") < loss(
         tiny_bank, others, tmp_path / "generated"
     )
-    assert trained.plan.check.end == pytest.approx(
+    assert trained.outcome.check.end == pytest.approx(
         loss(tiny_bank, list(drawn.check), tmp_path / "trained"), abs=0.02
     )
     card = (tmp_path / "trained" / "README.md").read_text()
@@ -106,12 +106,12 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
         dataset, recipe = session.open_dataset(new), Recipe(rank=4, train=16)
         plan, rows = plan_with_rows(dataset, session, Resolved(recipe))
         timed = improve(make_adapter(plan), rows, session.evaluator, Deadline(60, clock), show)
-    recorded = timed.plan.recipe
+    recorded = timed.recipe
     assert recorded.stage_steps
     assert recorded.stage_steps[0]
     again = make(tiny_bank, new, train=16, steps=recorded.steps)
     assert again.plan.recipe == recorded
-    assert again.plan.training == timed.plan.training
+    assert again.outcome.training == timed.outcome.training
     contents = [
         made.save_pretrained(tmp_path / name) / "adapter_model.safetensors"
         for name, made in (("timed", timed), ("again", again))
@@ -126,8 +126,8 @@ def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Pat
         recipe = Recipe(rank=4, train=16)
         plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
         timed = improve(make_adapter(plan), rows, session.evaluator, Deadline(0))
-    assert timed.plan.training is None
-    assert timed.plan.recipe.stage_steps == (0, 0)
+    assert timed.outcome.training is None
+    assert timed.outcome.steps == (0, 0)
     generated = make(tiny_bank, new)
     for ours, same in zip(timed.pairs, generated.pairs, strict=True):
         assert all(map(np.array_equal, ours, same))
@@ -152,7 +152,7 @@ def test_the_same_seed_gives_the_same_adapter(tiny_bank: Bank, new: Path) -> Non
     other = make(tiny_bank, new, train=16, seed=1)
     for ours, same in zip(first.pairs, second.pairs, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(ours, same, strict=True))
-    assert first.plan.training != other.plan.training
+    assert first.outcome.training != other.outcome.training
 
 
 def test_rows_to_fit_train_and_check_on_are_disjoint(caplog: pytest.LogCaptureFixture) -> None:
@@ -189,7 +189,7 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
         made = make_adapter(plan, rows, session, seconds=9, unasked=True)
         with pytest.raises(UsageError, match="cannot be trained here"):
             make_adapter(plan, rows, session, seconds=9)
-    assert (made.plan.training, made.plan.check) == (None, None)
+    assert (made.outcome.training, made.outcome.check) == (None, None)
     assert "Not trained on your rows: LlamaForCausalLM cannot be trained here" in caplog.text
 
 
@@ -198,7 +198,7 @@ def test_steps_are_taken_although_the_base_model_is_better(
 ) -> None:
     refused: list[object] = []
     monkeypatch.setattr(train, "_refuse_worse_training", lambda *of: refused.append(of))
-    assert make(tiny_bank, new, train=16, steps="2").plan.training
+    assert make(tiny_bank, new, train=16, steps="2").outcome.training
     assert refused == []
     make(tiny_bank, new, train=16)
     assert len(refused) == 1
@@ -214,12 +214,12 @@ def test_an_interruption_of_the_training_keeps_a_fit_that_helped(
     with Session(tiny_bank, progress=interrupted) as session:
         resolved = Resolved(Recipe(rank=4, fit=16, train=16))
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
-        made = make_adapter(plan, rows, session).plan
+        made = make_adapter(plan, rows, session).outcome
     assert made.fit
     assert made.fit.steps
     assert made.interrupted
     assert made.training is None
-    assert made.recipe.stage_steps == (made.fit.steps,)
+    assert made.steps == (made.fit.steps,)
 
 
 def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(
@@ -265,7 +265,7 @@ def test_a_check_counts_the_answers_that_an_evaluation_counts(
         folder = made.save_pretrained(tmp_path / "a")
         adapters = {"base": None, "generated": folder}  # which PEFT attaches
         report = compare(session.evaluator, tested, adapters, rows.prompt)
-    checked, again = made.plan.check, check_of(report, len(rows.prompt))
+    checked, again = made.outcome.check, check_of(report, len(rows.prompt))
     assert checked
     assert checked.right == again.right
     assert checked.right.end > checked.right.base

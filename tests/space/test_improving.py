@@ -74,7 +74,7 @@ def test_training_gives_another_adapter_whose_card_says_trained(
     assert improved is not None
     assert improved.trained
     assert not adapter.trained
-    training = improved.plan.training
+    training = improved.generation.outcome.training
     assert training
     assert training.used_rows == len(trying.rows_of(result).train)
     rows = training.rows

@@ -140,7 +140,8 @@ def visit() -> Visit:
 
 
 def plan_with(verdict: Remark) -> Any:
-    return SimpleNamespace(name="u/d", plan=SimpleNamespace(verdict=verdict, remarks=[verdict]))
+    said = SimpleNamespace(verdict=verdict, remarks=[verdict])
+    return SimpleNamespace(name="u/d", plan=said, generation=said)
 
 
 PLAN = plan_with(verdict_on(None))
@@ -529,7 +530,7 @@ def test_a_test_that_nobody_asked_for_ends_when_somebody_waits_for_the_model() -
 
 def test_saving_an_adapter_that_does_not_help_is_asked_twice(untested: Visit) -> None:
     verdict = SimpleNamespace(level="unlikely")
-    untested.adapter = SimpleNamespace(plan=SimpleNamespace(verdict=verdict))  # type: ignore
+    untested.adapter = SimpleNamespace(generation=SimpleNamespace(verdict=verdict))  # type: ignore
     first: Any = SimpleNamespace(target=None, _data=None)
     anyway: Any = SimpleNamespace(target=SimpleNamespace(elem_id="x"), _data=None)
     names: Any = SimpleNamespace(
