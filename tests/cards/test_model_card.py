@@ -136,7 +136,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
          ["a private dataset"], ["me/questions", "d" * 40, "`main`"]),
         ({}, ['(model, "path/to/this/folder")', "evaluate FOLDER --dataset me/questions",
               "\n# LoRA adapter for base-7b\n"], ["vllm"]),
-        ({"fit": replace(FIT, rows=138, held_out=46, used_rows=184)},
+        ({"outcome": Outcome(replace(FIT, rows=138, held_out=46, used_rows=184))},
          ["Fitted on 138 rows", "Of 184 rows, 46 were held out"], ["the nearest source adapter"]),
         ({"neighbors": (neighbor(0, 1.0, title="Requests"),), "bank_published": False},
          ["closest source dataset is Requests,", "\n| Requests | in the bank |"], ["task-0"]),
