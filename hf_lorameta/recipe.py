@@ -332,3 +332,22 @@ class Recipe(MethodSettings):
         paper: dict[str, object] = {"metric": "js", "coefficients": "normalized"}
         paper |= {"combine": "factors", "output_prior": 0.0}
         return cls.of(**(paper | settings))
+
+
+def as_recipe(settings: Recipe | Mapping[str, Any] | None) -> Recipe:
+    """Return a recipe as it is, and one with these settings if they are a dictionary.
+
+    Raises:
+        RecipeError: as `Recipe.of` raises; or something else was given.
+
+    Example:
+        >>> as_recipe({"rank": 8}).rank, as_recipe(None) == Recipe()
+        (8, True)
+    """
+    if isinstance(settings, Recipe):
+        return settings
+    if settings is None or isinstance(settings, Mapping):
+        return Recipe.of(**settings or {})
+    raise RecipeError(
+        f"a recipe is hf_lorameta.Recipe(…) or a dictionary of settings, got {settings!r}"
+    )

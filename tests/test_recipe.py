@@ -12,7 +12,7 @@ from hf_lorameta.errors import RecipeError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.recipe import MAX_RANK, REGISTRIES, Dtype, Recipe
+from hf_lorameta.recipe import MAX_RANK, REGISTRIES, Dtype, Recipe, as_recipe
 
 RECIPES = st.builds(
     Recipe,
@@ -139,3 +139,10 @@ def test_the_papers_default_recipe_is_js_normalized() -> None:
     assert (Recipe.paper().metric, Recipe.paper().coefficients) == ("js", "normalized")
     with pytest.raises(RecipeError, match="sharpness is not a setting"):
         Recipe.paper(sharpness=2)
+
+
+def test_a_recipe_may_be_a_dictionary() -> None:
+    assert as_recipe({"fit": 300}) == Recipe(fit=300)
+    for wrong in ({"fits": 300}, "paper", 300):
+        with pytest.raises(RecipeError, match=r"fits is not a setting|a recipe is"):
+            as_recipe(wrong)  # type: ignore[arg-type]

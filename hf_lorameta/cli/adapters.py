@@ -169,7 +169,7 @@ def push(
         _report_dataset(dataset, session.bank)
         resolved = request.resolve(dataset, session, export)
         target = target_for_dataset(
-            dataset, session.bank, session.hub, repo_id, consent, name=request.dataset
+            dataset, session.bank, session.hub, repo_id, consent, name=str(request.name)
         )
         adapter = make(dataset, session, resolved)
         folder = adapter.save_pretrained(

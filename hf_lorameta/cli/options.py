@@ -15,7 +15,6 @@ import typer
 
 from hf_lorameta.cli.output import stage_bars
 from hf_lorameta.data.prompt import from_option
-from hf_lorameta.errors import UsageError
 from hf_lorameta.pipeline.progress import budget_seconds
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
@@ -107,7 +106,7 @@ DaskOption = Annotated[
     typer.Option(help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask)."),
 ]
 DatasetArgument = Annotated[
-    str | None,
+    list[str] | None,
     typer.Argument(metavar="DATASET", help="The same as --dataset.", show_default=False),
 ]
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
@@ -122,12 +121,12 @@ class Request:
     """The options that plan, generate and push share, besides the settings of a recipe."""
 
     dataset: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--dataset",
             "-d",
-            help="Hub id, folder, or files (jsonl, json, csv, tsv, txt or parquet; also "
-            "'*.jsonl').",
+            help="Hub id, folder, or files (jsonl, json, csv, tsv, txt or parquet); several files "
+            "are one dataset.",
         ),
     ] = None
     base: Annotated[
@@ -172,6 +171,11 @@ class Request:
     recipe: Recipe = _DEFAULT_RECIPE
 
     @property
+    def name(self) -> str | list[str] | None:
+        """The dataset that was named, or its files."""
+        return self.dataset[0] if self.dataset and len(self.dataset) == 1 else self.dataset
+
+    @property
     def given(self) -> list[str]:
         """Names of the options that are not the defaults, besides the token."""
         fields = [f for f in dataclasses.fields(self) if f.name in _OPTIONS - {"token"}]
@@ -208,7 +212,7 @@ class Request:
     def open_dataset(self, session: "Session") -> "Dataset":
         """Open the dataset that was named; rows that are read are reported."""
         return session.open_dataset(
-            self.dataset or "",
+            self.name or "",
             config=self.config,
             split=self.split,
             revision=self.revision,
@@ -242,27 +246,16 @@ def _make_request(options: dict[str, Any]) -> Request:
 
     Raises:
         RecipeError: as `Recipe.of` raises.
-        UsageError: two datasets, or a budget that is not a time.
+        UsageError: a budget that is not a time.
     """
     shared = {name: options.pop(name) for name in _OPTIONS}
-    shared["dataset"] = one_dataset(options.pop("name"), shared["dataset"])
+    shared["dataset"] = [*(options.pop("name") or ()), *(shared["dataset"] or ())] or None
     settings = {name: options.pop(name) for name in Recipe.model_fields}
     settings = {name: value for name, value in settings.items() if value is not None}
     budget_seconds(shared["budget"])  # refuses what is no time
     paper = options.pop("recipe") == "paper"
     recipe = Recipe.paper(**settings) if paper else Recipe.of(**settings)
     return Request(**shared, recipe=recipe)
-
-
-def one_dataset(argument: str | None, option: str | None) -> str | None:
-    """Return the dataset that was named as an argument or with ``--dataset``.
-
-    Raises:
-        UsageError: both name one.
-    """
-    if argument is not None and option is not None:
-        raise UsageError(f"two datasets: {argument} and --dataset {option}", hint="name one")
-    return option if argument is None else argument
 
 
 def with_request(command: Callable[..., None]) -> Callable[..., None]:

@@ -13,7 +13,7 @@ from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, r
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
-from hf_lorameta.data.sources.files import FORMATS, is_local, open_files, other_name
+from hf_lorameta.data.sources.files import FORMATS, are_names, is_local, open_files, other_name
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
@@ -144,9 +144,9 @@ def open_dataset(
     Args:
         name: Hub id; path of a local folder that is laid out like a dataset repo or was written by
             ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt
-            or .parquet, also with .gz, .bz2 or .xz behind); with wildcards, several files. Or
-            a list of dictionaries, a `pandas.DataFrame`, a dataset of the library `datasets`, or an
-            opened `Dataset`, which is returned as it is.
+            or .parquet, also with .gz, .bz2 or .xz behind), or a list of them; with wildcards,
+            several files. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of the library
+            `datasets`, or an opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         limits: how much a plan counts.
@@ -176,7 +176,7 @@ def open_dataset(
 
 def _unknown_argument(name: str) -> UsageError:
     known = list(ReadingOptions.__annotations__)
-    likely = get_close_matches(name, known, 1, cutoff=0.5)
+    likely = [one for one in known if one[:5] in name] or get_close_matches(name, known, 1, 0.8)
     advice = [f"name it {option}=" for option in likely]
     return UsageError(
         f"no argument is named {name}=; a dataset is read with {', '.join(known)}",
@@ -288,7 +288,14 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     config, split = options.get("config"), options.get("split")
     revision = options.get("revision")
     if not isinstance(name, str | Path):
-        return rows_in_memory(name, split)
+        if not are_names(name):
+            return rows_in_memory(name, split)
+        if others := [str(one) for one in name if not is_local(one)]:
+            raise UsageError(
+                f"{', '.join(others)}: several datasets are read as one only if all are files",
+                hint="name one",
+            )
+        return open_files(name, split)
     if not str(name):
         raise UsageError(
             "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]

@@ -1,6 +1,7 @@
 """Plan and generate: the steps from a dataset to an adapter, for Python and the command line."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,7 +17,7 @@ from hf_lorameta.pipeline.resolve import Resolved, require_compatible, resolve
 from hf_lorameta.pipeline.rows import POOL_ROWS, Rows, rows_for
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import LoadedModel, Session
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.recipe import Recipe, as_recipe
 from hf_lorameta.remarks import log_remarks
 from hf_lorameta.types import StageProgress
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 def generate(
     dataset: Any,
     bank: Bank | str | Path | None = None,
-    recipe: Recipe | None = None,
+    recipe: Recipe | Mapping[str, Any] | None = None,
     *,
     base: str | Path | None = None,
     base_revision: str | None = None,
@@ -46,7 +47,7 @@ def generate(
             or dataset of the library `datasets`.
         bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
             another `base` model, if there is none for it, uses none.
-        recipe: None is ``Recipe()``.
+        recipe: the settings, or a dictionary of them; None is ``Recipe()``.
         base: the base model: Hub id, folder or GGUF file; None is the bank's. Without a bank, the
             adapter is trained from nothing.
         base_revision: branch, tag or commit of a base model without a bank.
@@ -79,7 +80,7 @@ def generate(
         >>> generate(TRAIN_FILE, recipe=Recipe(top_k=2), budget=0)
         Generation(rank 16 for a local dataset, of 2 adapters of embedded bank)
     """
-    recipe, seconds = recipe or Recipe(), budget_seconds(budget)
+    recipe, seconds = as_recipe(recipe), budget_seconds(budget)
     with (
         bars_unless(progress) as shown,
         Session(
@@ -95,7 +96,7 @@ def generate(
 def plan(
     dataset: Any,
     bank: Bank | str | Path | None = None,
-    recipe: Recipe | None = None,
+    recipe: Recipe | Mapping[str, Any] | None = None,
     *,
     base: str | Path | None = None,
     base_revision: str | None = None,
@@ -110,7 +111,7 @@ def plan(
             or dataset of the library `datasets`.
         bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
             another `base` model, if there is none for it, uses none.
-        recipe: None is ``Recipe()``.
+        recipe: the settings, or a dictionary of them; None is ``Recipe()``.
         base: the base model, a Hub id or a folder; None is the bank's.
         base_revision: branch, tag or commit of a base model without a bank.
         token: of the Hub; None uses the saved one.
@@ -124,7 +125,7 @@ def plan(
         UsageError: the base model cannot be used, or a revision is given for that of a bank.
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
-    recipe = recipe or Recipe()
+    recipe = as_recipe(recipe)
     with (
         bars_unless(progress) as shown,
         Session(

@@ -76,7 +76,15 @@ def test_the_version_is_printed(cli: Shell) -> None:
 def test_a_dataset_is_an_argument_or_an_option(cli: Shell, bank: Built, data: Path) -> None:
     plan = ("plan", "--bank", bank.folder, "--json")
     assert cli(*plan, data).json == cli(*plan, "-d", data).json
-    assert "two datasets" in cli(*plan, data, "-d", "user/other", code=2).err
+    assert "only if all are files" in cli(*plan, data, "-d", "user/other", code=2).err
+
+
+def test_several_files_that_are_named_are_one_dataset(cli: Shell, bank: Built, data: Path) -> None:
+    (cli.cwd / "more.jsonl").write_bytes(data.read_bytes())
+    plan = ("plan", "--bank", bank.folder, "--json")
+    rows = cli(*plan, data).json["dataset"]["rows"]
+    for names in ((data, "more.jsonl"), ("-d", data, "-d", "more.jsonl"), ("-d", "*.jsonl", data)):
+        assert cli(*plan, *names).json["dataset"]["rows"] == 2 * rows
 
 
 def test_a_plan_says_what_is_done_with_the_base_model(cli: Shell, bank: Built, data: Path) -> None:

@@ -258,7 +258,7 @@ def test_unusable_files_are_dataset_errors(
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("column", "name it columns="), ("instructions", "name it instruction="), ("fits", "recipe=")],
+    [("column", "name it columns="), ("instructions", "name it instruction="), ("fit", "recipe=")],
 )
 def test_arguments_with_unknown_names_are_refused(name: str, advice: str) -> None:
     wrong: Any = {name: 3}
@@ -266,6 +266,7 @@ def test_arguments_with_unknown_names_are_refused(name: str, advice: str) -> Non
         with pytest.raises(UsageError, match=f"no argument is named {name}=") as caught:
             function(RECORDS, **wrong)
         assert advice in caught.value.hint
+        assert "split=" not in caught.value.hint
 
 
 def test_a_dataset_in_the_cache_is_read_without_the_hub(

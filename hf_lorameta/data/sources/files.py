@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
 from hf_lorameta.data.sources.memory import listed_rows
@@ -52,6 +53,17 @@ def ending(path: Path) -> str:
     return (path.with_suffix("") if packed else path).suffix.lower()
 
 
+def are_names(value: Any) -> bool:
+    """Whether a value is a list of files' names.
+
+    Example:
+        >>> are_names(["a.csv", "b.csv"]), are_names([{"text": "a.csv"}]), are_names([])
+        (True, False, False)
+    """
+    listed = isinstance(value, (list, tuple)) and len(value) > 0
+    return listed and all(isinstance(name, str | Path) for name in value)
+
+
 def find_files(name: str | Path) -> list[Path]:
     """Return the file of a name, or the files that a name with wildcards matches.
 
@@ -89,14 +101,17 @@ def digest(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
-def open_files(name: str | Path, split: Splits) -> RawDataset:
-    """Open the files that a name stands for, see `find_files`, as one stream of rows.
+def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDataset:
+    """Open the files that names stand for, see `find_files`, as one stream of rows.
 
     Raises:
         DatasetError: a file is missing or cannot be read, there is no such split, or one of several
             files is one object that holds rows.
     """
-    files = find_files(name)
+    names = [name] if isinstance(name, str | Path) else name
+    found = [file for one in names for file in find_files(one)]
+    files = list({file.resolve(): file for file in found}.values())
+    name = names[0]
     lists = _rows_in_object(files[0]) if len(files) == 1 else {}
     if len(files) > 1 and (one := next(filter(_rows_in_object, files), None)):
         raise DatasetError(
