@@ -97,8 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.INFO)
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers
-    for covered in ("datasets.packaged_modules.json.json", "huggingface_hub.repocard",
-                 "huggingface_hub.hf_api"):  # fmt: skip
+    for covered in ("huggingface_hub.repocard", "huggingface_hub.hf_api"):
         logging.getLogger(covered).setLevel(logging.CRITICAL)  # our errors say the same in one line
     fail = partial(_fail, debug=debug, as_json="--json" in arguments)
     try:

@@ -15,7 +15,7 @@ import pytest
 
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.files import other_name
-from hf_lorameta.data.sources.json_objects import rows_by_key
+from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.text_formats import guess_encoding
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256
@@ -110,16 +110,22 @@ def test_keys_of_a_json_object_need_not_be_names_of_splits(tmp_path: Path) -> No
         assert list(open_dataset(path, split=key).rows()) == [("a", "b")] * count
 
 
-def test_several_json_files_that_are_one_object_each_are_refused(tmp_path: Path) -> None:
+def test_several_json_files_may_be_one_object_each(tmp_path: Path) -> None:
     for name, pair in zip("ab", PAIRS, strict=False):
         rows = [{"input": pair[0], "output": pair[1]}] * 3
         (tmp_path / f"{name}.json").write_text(json.dumps({"data": rows}))
-    with pytest.raises(DatasetError, match=r"a\.json is one object that holds rows") as caught:
-        open_dataset(f"{tmp_path}/*.json")
-    assert "JSON lines" in caught.value.hint
+    assert list(open_dataset(f"{tmp_path}/*.json").rows()) == [PAIRS[0]] * 3 + [PAIRS[1]] * 3
     for name, pair in zip("ab", PAIRS, strict=False):  # one row each
         (tmp_path / f"{name}.json").write_text(json.dumps({"input": pair[0], "output": pair[1]}))
     assert list(open_dataset(f"{tmp_path}/*.json").rows()) == PAIRS[:2]
+
+
+def test_later_rows_of_json_lines_may_have_other_columns_and_types(tmp_path: Path) -> None:
+    later = [{"output": 1, "extra": [2]}, {"input": "\ud83d", "output": {"text": "b"}}]
+    more = b"".join(json.dumps(row).encode() + b"\n" for row in later)
+    (tmp_path / "rows.jsonl").write_bytes(LINES * 2 + more)
+    read = list(open_dataset(tmp_path / "rows.jsonl").rows())
+    assert read == [*PAIRS, *PAIRS, ("", "1"), ("?", "b")]
 
 
 @pytest.mark.parametrize("more", [{}, {"id": 1}])
@@ -189,8 +195,8 @@ def test_a_folder_that_cannot_be_listed_holds_no_similar_file(
 
 def test_json_lines_are_told_by_their_first_two_lines() -> None:
     file = io.BytesIO(LINES)
-    assert rows_by_key(file) == {}
-    assert file.tell() == len(b"".join(LINES.splitlines(keepends=True)[:2]))
+    assert rows_by_path(file) == {}
+    assert file.tell() <= len(b"".join(LINES.splitlines(keepends=True)[:2]))
 
 
 def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def cell_text(
     if value is None or (isinstance(value, float) and isnan(value)):
         return ""
     if isinstance(value, datetime) and value.time() == time():
-        value = value.date()  # `datasets` reads a JSON column of dates as timestamps
+        value = value.date()  # a timestamp that stands for a date
     if isinstance(value, bool) and not labels:
         return str(value).lower()
     if isinstance(value, int) and labels:

@@ -2,24 +2,15 @@
 
 import glob
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
-from hf_lorameta.data.sources.memory import listed_rows
-from hf_lorameta.data.sources.raw_dataset import (
-    RawDataset,
-    prepared_datasets,
-    read_builder,
-    unpacked,
-)
+from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
+from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.files import sha256, similar_name
 
@@ -112,33 +103,11 @@ def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDat
     found = [file for one in names for file in find_files(one)]
     files = list({file.resolve(): file for file in found}.values())
     name = names[0]
-    lists = _rows_in_object(files[0]) if len(files) == 1 else {}
-    if len(files) > 1 and (one := next(filter(_rows_in_object, files), None)):
-        raise DatasetError(
-            f"{one} is one object that holds rows, which is read of a single file only",
-            hint="name one file, or write JSON lines: an object for each row",
-        )
-    raw = _open_object(files[0].name, lists, split) if lists else _open_rows(name, files, split)
-    return replace(raw, revision=f"sha256:{digest(files)}")
-
-
-def _rows_in_object(path: Path) -> dict[str, Rows]:
-    """Return the lists of rows in a JSON file that is one object, see `rows_by_key`."""
-    with reading(str(path)), unpacked(str(path)) as file:
-        return rows_by_key(file) if ending(path) == ".json" else {}
-
-
-def _open_object(name: str, lists: dict[str, Rows], split: Splits) -> RawDataset:
-    """Open one of the lists of rows in a JSON file; of several, the keys are the splits."""
-    split = pick_split(name, list(lists) if len(lists) > 1 else ["train"], split)
-    key = split_name(split) if len(lists) > 1 else next(iter(lists))
-    rows = lists[key]
-    read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
-    return replace(listed_rows(rows, split), notes=(f"{name} is one object: {read}",))
+    return replace(_open_rows(name, files, split), revision=f"sha256:{digest(files)}")
 
 
 def _open_rows(name: str | Path, files: Sequence[Path], split: Splits) -> RawDataset:
-    first, guard = files[0], partial(_reading_files, name, files)
+    first, guard = files[0], partial(reading, str(name), local=True)
     form = FORMATS.get(ending(first), "text")
     with guard():
         builder = prepared_datasets().load_dataset_builder(
@@ -146,42 +115,4 @@ def _open_rows(name: str | Path, files: Sequence[Path], split: Splits) -> RawDat
             data_files={"train": [glob.escape(str(path)) for path in files]},
             **({"sep": "\t"} if ending(first) == ".tsv" else {}),
         )
-    return read_builder(builder, first.name, pick_split(first.name, ["train"], split), guard)
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _reading_files(name: str | Path, files: Sequence[Path]) -> Iterator[None]:
-    """Translate the errors of reading local files; of JSON lines, name the malformed line."""
-    try:
-        with reading(str(name)):
-            yield
-    except DatasetError as error:
-        if type(error) is not DatasetError:
-            raise
-        for path in files:
-            if line := _malformed_line(path):
-                raise DatasetError(
-                    f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
-                    hint="correct that line: each line must be one JSON object",
-                ) from None
-        form = ending(files[0])
-        hint = f"check that it is a well-formed {form} file"
-        if FORMATS.get(form) == "json":
-            hint += ', each row an object, such as {"input": "…", "output": "…"}'
-        raise DatasetError(str(error), hint=hint) from None
-
-
-def _malformed_line(path: Path) -> int | None:
-    """Return the number, from 1, of the first line of a JSON lines file that is not JSON."""
-    if ending(path) not in (".jsonl", ".ndjson"):
-        return None
-    with suppress(OSError, EOFError), unpacked(str(path)) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                json.loads(line.decode("utf-8-sig").strip() or "null")
-            except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
-                return number
-    return None
+    return read_builder(builder, first.name, split, guard)

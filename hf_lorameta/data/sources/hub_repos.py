@@ -12,7 +12,7 @@ from huggingface_hub.constants import is_offline_mode
 from hf_lorameta.data.sources.data_files import CARD_FILES, check_builder, check_card
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.split_names import Splits, pick_split
+from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import ConnectionLostError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
@@ -122,7 +122,6 @@ def open_split(
             name, lambda: datasets.load_dataset_builder(name=config, **files.arguments)
         )
         check_builder(files.repo, builder, files.source)
-    split = pick_split(name, list(map(str, builder.config.data_files)), split)
     return read_builder(builder, name, split, partial(reading, name))
 
 

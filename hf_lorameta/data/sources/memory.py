@@ -5,10 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hf_lorameta.data.sources.raw_dataset import SAMPLE_ROWS, RawDataset, raw_dataset
+from hf_lorameta.data.sources.raw_dataset import RawDataset, raw_dataset, rows_of
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
+from hf_lorameta.errors import DatasetError
 
 _NAME = "the dataset"
 
@@ -49,28 +49,18 @@ def rows_in_memory(rows: Any, split: Splits = None) -> RawDataset:
             f"a dataset of type {type(rows).__name__} cannot be read",
             hint="give a Hub id, a file, a list of dictionaries, a DataFrame or a datasets.Dataset",
         )
-    return listed_rows(rows, picked or own)
+    return _listed_rows(rows, picked or own)
 
 
-def listed_rows(rows: Sequence[Mapping[Any, Any]], split: str) -> RawDataset:
-    """Return the rows of a split, or of a slice of one, that holds a list of rows.
+def _listed_rows(rows: Sequence[Mapping[Any, Any]], split: str) -> RawDataset:
+    """Return the rows of a split, or of a slice of one, that holds a list of rows."""
 
-    Raises:
-        EmptyDatasetError: no rows.
-    """
-    chosen = rows[slice(*slice_bounds(split))]
-    if not chosen:
-        hint = Option("split", change="name another") if "[" in split else ()
-        raise EmptyDatasetError(f"the split {split} has no rows", hint=hint)
-
-    def read(rows: Sequence[Mapping[Any, Any]]) -> Iterator[dict[str, Any]]:
+    def read() -> Iterator[dict[str, Any]]:
         return ({str(name): _plain(value) for name, value in row.items()} for row in rows)
 
+    chosen = rows[slice(*slice_bounds(split))]
     names = dict.fromkeys(str(column) for row in chosen for column in row)
-    return RawDataset(
-        list(names), {}, None, split, partial(read, chosen), partial(read, rows),
-        tuple(read(chosen[:SAMPLE_ROWS])), total=len(chosen),
-    )  # fmt: skip
+    return replace(rows_of(read, split), columns=list(names), total=len(chosen))
 
 
 def _plain(value: Any) -> Any:

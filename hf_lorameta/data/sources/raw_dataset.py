@@ -8,8 +8,8 @@ from functools import partial
 from itertools import islice
 from typing import IO, Any, TypeAlias
 
-from hf_lorameta.data.sources.json_objects import null_row
-from hf_lorameta.data.sources.split_names import slice_bounds, split_name
+from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
+from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
 from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
     START,
@@ -81,12 +81,7 @@ def prepared_datasets() -> Any:
     return datasets
 
 
-def read_builder(
-    builder: Any,
-    name: str,
-    split: str,
-    guard: Guard,
-) -> RawDataset:
+def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDataset:
     """Read a split of a `datasets` builder with the encoding, separator and header of its files.
 
     Only files on this machine are searched for text that is not UTF-8 before they are read: those
@@ -95,18 +90,30 @@ def read_builder(
     Args:
         builder: a `datasets.DatasetBuilder` of text files.
         name: of the dataset, for messages.
-        split: name of a split, or a slice.
+        split: see `pick_split`; of a single JSON file that holds several lists of rows, one of
+            them.
         guard: for errors of reading.
 
     Raises:
-        DatasetError: the files cannot be read; further errors are those of `guard`.
+        DatasetError: no such split, or the files cannot be read; further errors are those of
+            `guard`.
     """
-    config, part = builder.config, split_name(split)
-    urls = [str(url) for url in config.data_files[part]]
-    is_csv = hasattr(config, "sep")
+    config, kind = builder.config, kind_of(builder)
+    files = {str(part): list(map(str, urls)) for part, urls in config.data_files.items()}
     notes: list[str] = []
+    if kind == "json" and len(only := [url for urls in files.values() for url in urls]) == 1:
+        with guard(), unpacked(only[0], builder.token) as file:
+            lists = rows_by_path(file)
+        if lists:
+            return _of_object(name, lists, split)
+    split = pick_split(name, list(files), split)
+    part = split_name(split)
+    urls = files[part]
 
     def read() -> RawDataset:
+        if kind == "json":
+            lines = partial(_json_lines, builder, urls, guard)
+            return rows_of(lines, split, _class_names(builder.info.features), config.name)
         with guard():
             stream = _without_decoding(builder.as_streaming_dataset(part))
         return raw_dataset(stream, split, guard)
@@ -125,9 +132,7 @@ def read_builder(
         config.batch_size = _BATCH_ROWS
     if hasattr(config, "encoding") and "://" not in urls[0]:
         set_encoding()
-    if kind_of(builder) == "json" and "://" not in urls[0]:
-        with guard():
-            _refuse_null(urls, config.encoding)
+    is_csv = hasattr(config, "sep")
     if is_csv:
         _keep_texts(config)
         if config.sep == SEPARATORS[0]:
@@ -151,6 +156,23 @@ def read_builder(
         notes.append(f"{name} has no header line: its columns are column_1, column_2, …")
         raw = read()
     return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
+
+
+def _json_lines(builder: Any, urls: Sequence[str], guard: Guard) -> Iterator[dict[str, Any]]:
+    """Yield the rows of JSON files."""
+    for url in urls:
+        with guard(), unpacked(url, builder.token) as file:
+            yield from json_rows(file, url.rpartition("/")[2], builder.config.encoding)
+
+
+def _of_object(name: str, lists: dict[str, list[dict[str, Any]]], split: Splits) -> RawDataset:
+    """Return one of the lists of rows in a JSON file; of several, the keys are the splits."""
+    split = pick_split(name, list(lists) if len(lists) > 1 else ["train"], split)
+    key = split_name(split) if len(lists) > 1 else next(iter(lists))
+    rows = lists[key]
+    read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
+    found = rows_of(partial(iter, rows), split)
+    return replace(found, notes=(f"{name} is one object: {read}",))
 
 
 def kind_of(builder: Any) -> str:
@@ -192,19 +214,6 @@ def _switch_off_decoding(feature: Any) -> None:
         feature.decode = False
 
 
-def _refuse_null(urls: Sequence[str], encoding: str) -> None:
-    import fsspec
-
-    text = {"compression": "infer", "encoding": encoding, "errors": "ignore"}
-    for url in urls:
-        with fsspec.open(url, "rt", **text) as file:
-            if number := null_row(file):
-                raise DatasetError(
-                    f"{url}: line {number} is null, expected an object",
-                    hint="remove it",
-                )
-
-
 def _row_total(builder: Any, split: str) -> int | None:
     """Return the number of rows of a split or a slice as the card states it; None if not."""
     stated = (builder.info.splits or {}).get(split_name(split))
@@ -237,33 +246,54 @@ def _keep_texts(config: Any) -> None:
 
 
 def raw_dataset(stream: Any, split: str, guard: Guard) -> RawDataset:
-    """Read the first rows of a `datasets.IterableDataset` to learn its columns."""
-    whole, (start, stop) = stream, slice_bounds(split)
-    stream = stream.skip(start) if start else stream
-    stream = stream if stop is None else stream.take(stop - start)
-    with guard():
-        sample = tuple(islice(stream, SAMPLE_ROWS))
+    """Return the rows of a `datasets.IterableDataset` and the class names that it states."""
+    config = getattr(getattr(stream, "info", None), "config_name", None)
+
+    def read() -> Iterator[dict[str, Any]]:
+        with guard():
+            yield from stream
+
+    return rows_of(read, split, _class_names(stream.features), config)
+
+
+def rows_of(
+    read: Callable[[], Iterator[dict[str, Any]]],
+    split: str,
+    labels: dict[str, list[str]] | None = None,
+    config: str | None = None,
+) -> RawDataset:
+    """Return the rows of a split, or of a slice of one, with the columns of its first rows.
+
+    Args:
+        read: returns an iterator over the rows of the split.
+        split: its name, or a slice.
+        labels: class names of each column of class labels.
+        config: configuration.
+
+    Raises:
+        EmptyDatasetError: no rows.
+    """
+    bounds = slice_bounds(split)
+
+    def chosen() -> Iterator[dict[str, Any]]:
+        return islice(read(), *bounds)
+
+    sample = tuple(islice(chosen(), SAMPLE_ROWS))
     if not sample:
         raise EmptyDatasetError(
             f"the split {split} has no rows", hint=Option("split", change="name another")
         )
-    labels = {
-        name: list(map(str, classes.names))
-        for name, feature in (stream.features or {}).items()
-        if (classes := _classes(feature)) is not None
+    names = list(dict.fromkeys(name for row in sample for name in row))
+    return RawDataset(names, labels or {}, config, split, chosen, read, sample)
+
+
+def _class_names(features: Any) -> dict[str, list[str]]:
+    """Return the names of the classes of each column that has class labels, or lists of them."""
+    found = {
+        name: getattr(feature, "feature", feature) for name, feature in (features or {}).items()
     }
-    config = getattr(getattr(stream, "info", None), "config_name", None)
-
-    def read(stream: Any) -> Iterator[dict[str, Any]]:
-        with guard():
-            yield from stream
-
-    return RawDataset(
-        list(sample[0]), labels, config, split, partial(read, stream), partial(read, whole), sample
-    )
-
-
-def _classes(feature: Any) -> Any:
-    """Return the class labels of a column, or of the items of its lists; None if it has none."""
-    feature = getattr(feature, "feature", feature)
-    return feature if hasattr(feature, "names") and hasattr(feature, "int2str") else None
+    return {
+        name: list(map(str, feature.names))
+        for name, feature in found.items()
+        if hasattr(feature, "names") and hasattr(feature, "int2str")
+    }

@@ -12,15 +12,18 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def reading(name: str, *, opening: bool = False) -> Iterator[None]:
-    """Translate exceptions while a dataset's rows are read, or while it is opened."""
+def reading(name: str, *, opening: bool = False, local: bool = False) -> Iterator[None]:
+    """Translate exceptions while a dataset's rows are read, or while it is opened.
+
+    Files of this machine have no other configuration or split to propose.
+    """
     try:
         yield
     except errors.LoraMetaError:
         raise
     except Exception as error:  # noqa: BLE001 - readers raise any exception
         ours = translate(name, error) or (_opening_error(name, error) if opening else None)
-        raise (ours or _unreadable(name, error)) from None
+        raise (ours or _unreadable(name, error, local)) from None
 
 
 def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
@@ -50,7 +53,7 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
     return None
 
 
-def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
+def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaError:
     cause = error.__cause__ or error
     # what the JSON reader and the CSV reader raise for an empty file
     empty = isinstance(error, StopIteration) or isinstance(cause, StopIteration)
@@ -73,13 +76,10 @@ def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
         return lost(name, type(cause).__name__)
     # not its message, which may quote the malformed row
     logger.debug("%s: %s while reading", name, type(cause).__name__)
+    others = (errors.Option(part, change="name another") for part in ("config", "split"))
     return errors.DatasetError(
         f"{name} cannot be read",
-        hint=[
-            "check that its files are well-formed",
-            errors.Option("config", change="name another"),
-            errors.Option("split", change="name another"),
-        ],
+        hint=["check that its files are well-formed", *(() if local else others)],
     )
 
 
