@@ -28,6 +28,19 @@ def cache_dir() -> Path:
     return Path(chosen or Path(constants.HF_HOME, "lorameta")).expanduser().absolute()
 
 
+def hub_url(path: str = "") -> str:
+    """Return the URL of a page of the Hub, without a user and password in ``HF_ENDPOINT``.
+
+    Example:
+        >>> hub_url("user/name").endswith("/user/name")
+        True
+    """
+    scheme, at, rest = constants.ENDPOINT.partition("://")
+    host, slash, root = rest.partition("/")
+    url = scheme + at + host.rpartition("@")[2] + slash + root
+    return f"{url}/{path}" if path else url
+
+
 def require_extra(*modules: str, extra: str = "eval") -> None:
     """Check that the modules of an extra are installed, without importing them.
 

@@ -8,6 +8,7 @@ import typer
 
 from hf_lorameta.cli.options import Request
 from hf_lorameta.cli.output import emit
+from hf_lorameta.environment import hub_url
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.pipeline.progress import budget_seconds
 from hf_lorameta.quoting import option_words, shell
@@ -54,8 +55,6 @@ def run_on_jobs(
             install this package.
         HubError: the job was not accepted, or failed.
     """
-    from huggingface_hub.constants import ENDPOINT
-
     from hf_lorameta.hub.jobs import follow, hourly_price, start
 
     hourly = hourly_price(flavor, token)
@@ -71,7 +70,7 @@ def run_on_jobs(
     logger.info(price)
     job = start(arguments, flavor, timeout, token, with_files=with_files)
     logger.info("Started %s; to stop it: hf jobs cancel %s", job.url, job.id)
-    url = f"{ENDPOINT}/{path}"
+    url = hub_url(path)
     try:
         for line in follow(job, token):
             logger.info("  %s", line)

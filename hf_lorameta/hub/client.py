@@ -1,7 +1,7 @@
 """Client of the Hugging Face Hub.
 
 Every repo is resolved to a commit and read at that commit. Exceptions of `huggingface_hub` become
-`hf_lorameta.errors`; rate limits and server errors are retried, see `hf_lorameta.hub.retry`.
+`hf_lorameta.errors`; all requests are retried, see `hf_lorameta.hub.retry`.
 ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` have the same effect as for
 `huggingface_hub`.
 """
@@ -17,7 +17,9 @@ import huggingface_hub as hfh
 from huggingface_hub import constants
 from huggingface_hub.constants import is_offline_mode
 
+from hf_lorameta.environment import hub_url
 from hf_lorameta.errors import AuthError, NotFoundError, UsageError
+from hf_lorameta.files import sha256
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import DamagedError, translated
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
@@ -25,6 +27,16 @@ from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.hub.repo_info import cached_repo, fetch_repo
 
 _SEARCH_RESULTS = 8
+_DOWNLOADS = 3
+"""Of a file that is damaged in each."""
+
+
+def _removed(downloaded: Path) -> str:
+    """Remove a damaged file from the cache, and return its digest."""
+    digest, stored = sha256(downloaded), downloaded.resolve()  # the target of the link in the cache
+    downloaded.unlink()
+    stored.unlink(missing_ok=True)
+    return digest
 
 
 class Hub(Connection):
@@ -37,7 +49,7 @@ class Hub(Connection):
     """
 
     def __repr__(self) -> str:
-        return f"Hub({constants.ENDPOINT})"
+        return f"Hub({hub_url()})"
 
     def __reduce__(self) -> tuple[type["Hub"], tuple[()]]:
         # a pickled Hub holds no token: where it is unpickled, the token saved there is used
@@ -65,11 +77,8 @@ class Hub(Connection):
         """
         if is_offline_mode():
             return cached_repo(repo_id, repo_type, revision)
-        return self.retries(
-            repo_id,
-            lambda: fetch_repo(self, repo_id, repo_type, revision, blobs=blobs),
-            revision=revision,
-        )
+        with translated(repo_id, revision):
+            return fetch_repo(self, repo_id, repo_type, revision, blobs=blobs)
 
     def existing(
         self, repo_id: str, repo_type: str = "model", *, blobs: bool = False
@@ -95,10 +104,8 @@ class Hub(Connection):
             GatedError: access was not granted.
         """
         if repo.gated:
-            self.retries(
-                repo.repo_id,
-                lambda: self.api.auth_check(repo.repo_id, repo_type=repo.repo_type),
-            )
+            with translated(repo.repo_id):
+                self.api.auth_check(repo.repo_id, repo_type=repo.repo_type)
 
     def user(self) -> str:
         """Return the name of the account that the token belongs to.
@@ -137,7 +144,8 @@ class Hub(Connection):
     def _account(self) -> dict[str, Any]:
         if self.token is False or not (self.token or hfh.get_token()):
             raise AuthError("no Hub token is saved", hint="hf auth login")
-        return self.retries("your account", self.api.whoami)
+        with translated("your account"):
+            return self.api.whoami()
 
     # --- datasets -------------------------------------------------------------------------------
 
@@ -172,25 +180,27 @@ class Hub(Connection):
         if isinstance(cached, str) and (blob is None or blob.matches(Path(cached))):
             return Path(cached)
 
-        def fetch() -> Path:
-            downloaded = self._download_once(repo, path)
-            if blob and not blob.matches(downloaded):
-                blob_file = downloaded.resolve()  # the target of the link in the cache
-                downloaded.unlink()
-                blob_file.unlink(missing_ok=True)
-                raise DamagedError(path)
-            return downloaded
+        damaged: list[str] = []  # digests
+        with translated(repo.repo_id):
+            while len(damaged) < _DOWNLOADS:
+                downloaded = self._download_once(repo, path)
+                if downloaded and (blob is None or blob.matches(downloaded)):
+                    return downloaded
+                digest = _removed(downloaded) if downloaded else "incomplete"
+                if digest in damaged:
+                    raise DamagedError(path, always=True)
+                damaged.append(digest)
+            raise DamagedError(path, always=False)
 
-        return self.retries(repo.repo_id, fetch)
-
-    def _download_once(self, repo: PinnedRepo, path: str) -> Path:
+    def _download_once(self, repo: PinnedRepo, path: str) -> Path | None:
+        """Download a file anew; None if it has another size than the server states."""
         try:
             downloaded = self.api.hf_hub_download(
                 repo.repo_id,
                 path,
                 repo_type=repo.repo_type,
                 revision=repo.sha,
-                force_download=True,  # otherwise it retries by itself
+                force_download=True,  # one in the cache is damaged
             )
             return Path(downloaded)
         except ValueError as error:  # with force_download, raised from the failed request
@@ -198,7 +208,7 @@ class Hub(Connection):
         except OSError as error:
             if "Consistency check failed" not in str(error):
                 raise
-            raise httpx2.RemoteProtocolError(f"{path} is incomplete") from None
+            return None
 
     def read_range(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
         """Return exactly bytes [start, stop) of a file from one request; they are not verified.
@@ -221,7 +231,7 @@ class Hub(Connection):
             {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         )
 
-        def request() -> bytes:
+        with translated(repo.repo_id):
             response = hfh.get_session().get(url, headers=headers, timeout=self.timeouts)
             hfh.hf_raise_for_status(response)
             content: bytes = response.content
@@ -232,8 +242,6 @@ class Hub(Connection):
                     f"{len(content)} bytes of {path}, expected {stop - start}"
                 )
             return content
-
-        return self.retries(repo.repo_id, request)
 
     # --- publishing -----------------------------------------------------------------------------
 
@@ -279,4 +287,4 @@ class Hub(Connection):
             made = commit(self, parent, part, message=message, create_pr=create_pr)
             parent, pr_url = replace(parent, sha=made.oid), made.pr_url
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
-        return pr_url or f"{constants.ENDPOINT}/{prefix}{repo_id}"
+        return pr_url or hub_url(f"{prefix}{repo_id}")

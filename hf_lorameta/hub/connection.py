@@ -1,4 +1,4 @@
-"""A connection to the Hub: the client of `huggingface_hub` with a token and retries.
+"""A connection to the Hub: the client of `huggingface_hub` with a token.
 
 The client lists, downloads, uploads and commits. Ranges of a file, which it cannot read, are
 fetched with plain requests.
@@ -14,25 +14,26 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from hf_lorameta._version import __version__
 from hf_lorameta.hub.repo import Token
-from hf_lorameta.hub.retry import CONNECT_SECONDS, Retries
+from hf_lorameta.hub.retry import CONNECT_SECONDS, use_client
 
 _LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __version__}
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Settings of requests to the Hub: token, timeout and retries.
+    """Settings of requests to the Hub: token and timeout.
 
     Attributes:
         token: None for the saved one, False for none.
         timeout: seconds to wait for an answer about a repo, or for a part of a file; the variable
             ``HF_HUB_DOWNLOAD_TIMEOUT`` can raise it.
-        retries: the retries of all requests, which share one time budget.
     """
 
     token: Token = field(default=None, repr=False)
     timeout: float = max(30.0, constants.HF_HUB_DOWNLOAD_TIMEOUT)
-    retries: Retries = field(default_factory=Retries, repr=False)
+
+    def __post_init__(self) -> None:
+        use_client()
 
     @property
     def api(self) -> hfh.HfApi:

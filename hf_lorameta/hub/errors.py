@@ -9,15 +9,15 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 
 import httpx2
-from huggingface_hub import constants
 from huggingface_hub import errors as hf
 
 from hf_lorameta import errors
+from hf_lorameta.environment import hub_url
+from hf_lorameta.hub.retry import TRANSIENT_STATUSES, described, requested_wait
 
-TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
-"""HTTP statuses after which a request is retried."""
 _REPO_INFO = re.compile("/api/(models|datasets|spaces)/[^/]+/[^/]+")
 _RERUN_HINT = "run the same command again; finished work is kept"
 
@@ -30,14 +30,23 @@ class NoRevisionError(errors.NotFoundError):
     """The repo exists, but not the requested revision of it."""
 
 
-class DamagedError(httpx2.RemoteProtocolError):
-    """The digest of a downloaded file differs from the one on the Hub; the message is its path."""
+class DamagedError(Exception):
+    """The digest of a downloaded file differs from the one on the Hub, always in the same way.
+
+    Args:
+        path: of the file.
+        always: whether the same damage came twice.
+    """
+
+    def __init__(self, path: str, *, always: bool) -> None:
+        super().__init__(path)
+        self.always = always
 
 
 def unexpected_answer(what: str, problem: str) -> errors.HubError:
     """Return the error for an answer that cannot be the Hub's."""
     return errors.HubError(
-        f"{what}: {constants.ENDPOINT} does not answer like the Hub ({problem})",
+        f"{what}: {hub_url()} does not answer like the Hub ({problem})",
         hint="check HF_ENDPOINT and the proxy settings",
     )
 
@@ -92,6 +101,8 @@ def translate(
             return errors.ConnectionLostError(
                 f"{what} was not requested: HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
             )
+        case ConnectionError(__cause__=hf.HfHubHTTPError() | httpx2.HTTPError() as cause):
+            return translate(what, cause, revision)  # `datasets` says less
         case ConnectionError():  # of hf_xet
             return lost(what, " ".join(str(error).split())[:200])
         case hf.HFValidationError():
@@ -100,6 +111,12 @@ def translate(
             return unexpected_answer(what, "no file metadata")
         case hf.HfHubHTTPError():
             return _http_error(what, error)
+        case DamagedError(always=True):
+            return errors.HubError(
+                f"{what}: {error} was damaged before it was sent: its checksum differs from the "
+                f"one that {hub_url()} states, twice in the same way",
+                hint=[errors.Option("revision", change="name another"), "tell who runs the server"],
+            )
         case DamagedError():
             return errors.ConnectionLostError(
                 f"{what}: {error} was damaged in transfer: its checksum differs from the one on "
@@ -107,7 +124,8 @@ def translate(
                 hint=_RERUN_HINT,
             )
         case httpx2.HTTPError():
-            return lost(what, type(error).__name__)
+            reason = str(error) if type(error) is httpx2.TransportError else type(error).__name__
+            return lost(what, reason, getattr(error, "_request", None))
     return None
 
 
@@ -115,7 +133,7 @@ def gated_error(what: str, page: str) -> errors.GatedError:
     """Return the error for a gated repo, to which access is requested on its page."""
     return errors.GatedError(
         f"{what} is gated, and this account has no access",
-        hint=f"request access on {constants.ENDPOINT}/{page}, then run the command again",
+        hint=f"request access on {hub_url(page)}, then run the command again",
     )
 
 
@@ -131,10 +149,13 @@ def _is_invalid_token(error: hf.HfHubHTTPError) -> bool:
     return error.response.status_code == 401 and ("credential" in message or "token" in message)
 
 
-def lost(what: str, reason: str) -> errors.ConnectionLostError:
+def lost(
+    what: str, reason: str, request: httpx2.Request | None = None
+) -> errors.ConnectionLostError:
     """Return the error for a request without an answer."""
+    asked = f" to {described(request)}" if request else ""
     return errors.ConnectionLostError(
-        f"{what}: no answer from {constants.ENDPOINT} ({reason})",
+        f"{what}: no answer from {hub_url()}{asked} ({reason})",
         hint=f"check the connection and {_RERUN_HINT}",
     )
 
@@ -176,5 +197,10 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
             hint="run the same command again to start from its current state",
         )
     if status in TRANSIENT_STATUSES:
-        return lost(what, f"HTTP {status}")
+        if wait := requested_wait(error.response):
+            return errors.ConnectionLostError(
+                f"{what}: {hub_url()} requests a pause of {wait:.0f} s (rate limit or overload)",
+                hint=f"run the same command again in {ceil(wait / 60)} min; finished work is kept",
+            )
+        return lost(what, f"HTTP {status}", error.response.request)
     return errors.HubError(f"{what}: HTTP {status}: {message or 'no reason given'}")

@@ -1,21 +1,30 @@
 """Create a repo and commit to it.
 
-The Hub refuses a commit whose parent is not the head. If its answer is lost, the commit may have
-been made; the same command, run again, then finds all files in the repo.
+The Hub refuses a commit whose parent is not the head. If an answer is lost, the repo or the commit
+may have been made: it is looked for before the request is repeated, see `until_made`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import huggingface_hub as hfh
+from huggingface_hub import constants
+from huggingface_hub import errors as hf
 
 from hf_lorameta.errors import ConflictError, HubError
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import lost, translated
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
+from hf_lorameta.hub.retry import until_made
+
+_OF_NEW_REPOS = frozenset({".gitattributes", "README.md"})
+"""Files that the Hub commits to a new repo, the second to a Space."""
+_PULL_REQUESTS = 10
+"""That are looked through for the one whose answer was lost."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +57,32 @@ def create_repo(
     hardware: str | None = None,
 ) -> PinnedRepo:
     """Create a repo and return it; see `hf_lorameta.hub.client.Hub.publish`."""
-    with translated(repo_id):
-        connection.retries.when_allowed(
+
+    def created() -> PinnedRepo:
+        return fetch_repo(connection, repo_id, repo_type, None, blobs=False)
+
+    def create() -> PinnedRepo:
+        connection.api.create_repo(
             repo_id,
-            lambda: connection.api.create_repo(
-                repo_id,
-                repo_type=repo_type,
-                private=private,
-                space_sdk="gradio" if repo_type == "space" else None,
-                space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
-            ),
+            repo_type=repo_type,
+            private=private,
+            space_sdk="gradio" if repo_type == "space" else None,
+            space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
         )
-    created = connection.retries(
-        repo_id, lambda: fetch_repo(connection, repo_id, repo_type, None, blobs=False)
-    )
+        return created()
+
+    def made() -> PinnedRepo | None:
+        try:
+            found = created()
+        except hf.RepositoryNotFoundError:
+            return None
+        return found if _OF_NEW_REPOS.issuperset(found.files) else None
+
+    with translated(repo_id):
+        repo = until_made(create, made)
     if private:
-        require_private(created, "was created public")  # a server may ignore `private`
-    return created
+        require_private(repo, "was created public")  # a server may ignore `private`
+    return repo
 
 
 def require_private(repo: PinnedRepo, state: str) -> None:
@@ -79,9 +97,16 @@ def require_private(repo: PinnedRepo, state: str) -> None:
 # --- commits ------------------------------------------------------------------------------------
 
 
+class Made(NamedTuple):
+    """A commit, and the URL of its pull request if it opened one."""
+
+    oid: str
+    pr_url: str | None
+
+
 def commit(
     connection: Connection, parent: PinnedRepo, upload: Upload, *, message: str, create_pr: bool
-) -> hfh.CommitInfo:
+) -> Made:
     """Commit on top of `parent`; where no file differs from the repo's, no commit is made.
 
     Raises:
@@ -89,21 +114,35 @@ def commit(
         ConnectionLostError: there was no answer; the commit may have been made.
         HubError: the server refused.
     """
+    contents = _contents(upload)
     with translated(parent.repo_id):
-        operations: list[Any] = _additions(upload)
+        operations: list[Any] = [hfh.CommitOperationAdd(*item) for item in contents.items()]
         operations += [hfh.CommitOperationDelete(path) for path in upload.delete]
-        try:
-            return connection.retries.when_allowed(
+
+        def send() -> Made:
+            sent = connection.api.create_commit(
                 parent.repo_id,
-                lambda: connection.api.create_commit(
-                    parent.repo_id,
-                    operations,
-                    commit_message=message,
-                    repo_type=parent.repo_type,
-                    parent_commit=parent.sha,
-                    create_pr=create_pr,
-                ),
+                operations,
+                commit_message=message,
+                repo_type=parent.repo_type,
+                parent_commit=parent.sha,
+                create_pr=create_pr,
             )
+            return Made(sent.oid, sent.pr_url)
+
+        def made() -> Made | None:
+            revisions: Iterable[tuple[str, str | None]] = [(constants.DEFAULT_REVISION, None)]
+            if create_pr:
+                revisions = _pull_requests(connection, parent, message)
+            found = (
+                Made(sha, url)
+                for revision, url in revisions
+                if (sha := _child(connection, parent, revision, contents, upload.delete))
+            )
+            return next(found, None)
+
+        try:
+            return until_made(send, made)
         except RuntimeError as error:  # the upload of a file failed
             cause = error.__cause__
             raise cause or lost(parent.repo_id, "an upload failed") from None
@@ -115,7 +154,45 @@ def commit(
             raise HubError(f"{parent.repo_id}: {reason}") from None
 
 
-def _additions(upload: Upload) -> list[hfh.CommitOperationAdd]:
+def _pull_requests(
+    connection: Connection, repo: PinnedRepo, title: str
+) -> Iterator[tuple[str, str]]:
+    """Yield the revisions and URLs of the latest open pull requests of a title."""
+    listed = connection.api.get_repo_discussions(
+        repo.repo_id,
+        repo_type=repo.repo_type,
+        discussion_type="pull_request",
+        discussion_status="open",
+    )
+    for one in islice(listed, _PULL_REQUESTS):
+        if one.title == title and one.git_reference:
+            yield one.git_reference, one.url
+
+
+def _child(
+    connection: Connection,
+    parent: PinnedRepo,
+    revision: str,
+    contents: Mapping[str, Path | bytes],
+    deleted: Sequence[str],
+) -> str | None:
+    """Return the head of a revision if it follows `parent` and holds what was to be committed."""
+    head = fetch_repo(connection, parent.repo_id, parent.repo_type, revision, blobs=True)
+    path = f"api/{parent.repo_type}s/{parent.repo_id}/commits/{head.sha}"
+    response = hfh.get_session().get(
+        f"{constants.ENDPOINT}/{path}", params={"limit": 2}, headers=connection.headers({})
+    )
+    hfh.hf_raise_for_status(response)
+    follows = [one["id"] for one in response.json()][1:2] == [parent.sha]
+    added = all(
+        name in head.blobs and head.blobs[name].matches(content)
+        for name, content in contents.items()
+    )
+    return head.sha if follows and added and head.blobs.keys().isdisjoint(deleted) else None
+
+
+def _contents(upload: Upload) -> dict[str, Any]:
+    """Return the files to commit by their paths in the repo."""
     only = upload.only
     if only is None:
         inside = (path for path in upload.folder.rglob("*") if path.is_file())
@@ -126,4 +203,4 @@ def _additions(upload: Upload) -> list[hfh.CommitOperationAdd]:
     files: dict[str, Any] = dict(paths)
     if upload.card is not None:
         files["README.md"] = upload.card.encode()
-    return [hfh.CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+    return dict(sorted(files.items()))

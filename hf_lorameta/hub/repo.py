@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +53,7 @@ class Blob:
     """Size in bytes and digest of a file on the Hub."""
 
     size: int
-    digest: str  # hexadecimal
+    digest: str | None  # hexadecimal; None if the server states none
     large: bool  # the digest is SHA-256 (of git-LFS, Xet), else git's blob id
 
     def hasher(self) -> Any:
@@ -60,11 +62,13 @@ class Blob:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
-    def matches(self, path: Path) -> bool:
-        """Return whether a file has this content."""
-        if path.stat().st_size != self.size:
-            return False
-        with path.open("rb") as file:
+    def matches(self, content: Path | bytes) -> bool:
+        """Return whether a file, or its content, is this one."""
+        with BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+            size = file.seek(0, SEEK_END)
+            file.seek(0)
+            if size != self.size or self.digest is None:
+                return size == self.size
             return hashlib.file_digest(file, self.hasher).hexdigest() == self.digest
 
 

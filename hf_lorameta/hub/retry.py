@@ -1,116 +1,244 @@
-"""The one retry policy for requests to the Hub, and its time budget.
+"""The one retry policy for requests to the Hub, in the one client that sends them.
 
-An operation is attempted at most `ATTEMPTS` times. Before attempt n + 1 it waits 2^(n-1) seconds,
-or as long as the server requests. All operations of a command share `BUDGET_SECONDS`: once nothing
-has succeeded for that long, each later operation gets a single attempt. So a command whose server
-is down ends soon, however many operations it has; one that never reached the server ends after
-`UNREACHABLE_SECONDS`. What runs inside must not retry by itself, or the waits multiply.
+`huggingface_hub` and `datasets` send with the client that `use_client` sets, so no request is
+without retries. It is attempted at most `ATTEMPTS` times. Before attempt n + 1 the client waits
+2^(n-1) seconds, or as long as the server requests. All requests share `BUDGET_SECONDS`: once
+nothing has succeeded for that long, or a request was given up, each later one gets a single
+attempt. So a command whose server is down ends soon, however many requests it has; one that never
+reached the server ends after `UNREACHABLE_SECONDS`.
+
+Requests that must not happen twice, such as a commit, are repeated only if they had no effect
+(HTTP 429); `until_made` looks whether they had.
 """
 
 import logging
-import math
+import re
 import time
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub import constants
+import huggingface_hub as hfh
 from huggingface_hub import errors as hf
-from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]  # lazy
-
-from hf_lorameta.errors import ConnectionLostError
-from hf_lorameta.hub.errors import TRANSIENT_STATUSES, translated
+from huggingface_hub.utils import _http
 
 ATTEMPTS = 6
 BUDGET_SECONDS = 180.0
 UNREACHABLE_SECONDS = 6.0
 CONNECT_SECONDS = 3.0
 """Time to wait for a connection; with the above, an unreachable server is reported within 10 s."""
+TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
+"""HTTP statuses after which a request is retried."""
 _MARGIN_SECONDS = 0.5
-_LOST = 0
-"""Stands for the status of a request without an answer."""
 _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
-_CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+_LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+_QUESTION = re.compile("/(validate-yaml|preupload/[^/]+|paths-info/[^/]+|info/lfs/.+)$")
+"""Paths of the Hub's POST requests that only ask, or have the same effect if they are repeated."""
+_SPAN = re.compile(r"bytes (\d+)-(\d+)/")
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Retries:
-    """Retries of a command's requests, which share one time budget."""
-
-    def __init__(self) -> None:
-        self._outage: tuple[float, float] | None = None  # when it began, and the next attempt
-        self._reached = False
-
-    def __call__(self, what: str, run: Callable[[], T], *, revision: str | None = None) -> T:
-        """Call a function; retry after lost connections, rate limits and server errors.
-
-        Exceptions of `run` are translated as in `hf_lorameta.hub.errors.translated`, which
-        describes `what` and `revision`. `ConnectionLostError` is raised if the last attempt fails,
-        too, or the server requests a wait that exceeds what is left of the budget.
-        """
-        with translated(what, revision):
-            return self._attempts(what, run, (_LOST, *TRANSIENT_STATUSES))
-
-    def when_allowed(self, what: str, run: Callable[[], T]) -> T:
-        """Call a function; repeat it after the wait that a busy server requests (HTTP 429).
-
-        This is for functions that must not run twice, or that retry after other failures
-        themselves: a request that was refused with HTTP 429 had no effect. Other exceptions of
-        `run` are raised as they are.
-        """
-        return self._attempts(what, run, (429,))
-
-    def _attempts(self, what: str, run: Callable[[], T], statuses: Collection[int]) -> T:
-        for attempt in range(1, ATTEMPTS + 1):
-            began = time.monotonic()
-            try:
-                result = run()
-            except (hf.HfHubHTTPError, *_CONNECTION_ERRORS) as error:
-                status = _LOST
-                if isinstance(error, hf.HfHubHTTPError):
-                    status, self._reached = error.response.status_code, True
-                if status not in statuses:
-                    raise
-                wait = self._wait(what, error, attempt, began)
-                reason = type(error).__name__ if status == _LOST else f"HTTP {status}"
-                counted = f"{attempt + 1} of {ATTEMPTS}"
-                logger.warning("%s: %s, attempt %s in %.0f s", what, reason, counted, wait)
-                time.sleep(wait)
-            else:
-                self._outage, self._reached = None, True
-                return result
-        raise AssertionError("unreachable")
-
-    def _wait(self, what: str, error: Exception, attempt: int, began: float) -> float:
-        """Return how long to wait before the next attempt; raise the error if there is none."""
-        requested = _requested_wait(error)
-        wait = 2.0 ** (attempt - 1) if requested is None else requested
-        start, expected = self._outage or (began, began)
-        if began - expected > BUDGET_SECONDS:  # an earlier outage: nothing was requested since
-            start = began
-        attempted = time.monotonic() + wait
-        self._outage = start, attempted
-        begun = self._reached or not isinstance(error, _UNREACHABLE)
-        too_late = attempted > start + (BUDGET_SECONDS if begun else UNREACHABLE_SECONDS)
-        if requested is not None and too_late:
-            raise ConnectionLostError(
-                f"{what}: {constants.ENDPOINT} requests a pause of {wait:.0f} s "
-                "(rate limit or overload)",
-                hint=f"run the same command again in {math.ceil(wait / 60)} min; "
-                "finished work is kept",
-            ) from None
-        if attempt == ATTEMPTS or too_late:
-            raise error
-        return wait
+# --- the policy ---------------------------------------------------------------------------------
 
 
-def _requested_wait(error: Exception) -> float | None:
+@dataclass
+class Host:
+    """What is known of a server.
+
+    Attributes:
+        reached: whether it ever answered.
+        since: when the first request of the current outage began; None if there is no outage.
+        expected: when the next attempt of this outage was to be made.
+        given_up: whether a request was given up in this outage.
+    """
+
+    reached: bool = False
+    since: float | None = None
+    expected: float = 0.0
+    given_up: bool = False
+
+
+_hosts: dict[str, Host] = {}
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Give up each request in the context after this time, and at once without a connection.
+
+    This is for what has an alternative.
+    """
+    before = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(before)
+
+
+def _again(
+    failure: httpx2.Response | Exception, request: httpx2.Request, begin: float, attempt: int
+) -> bool:
+    """Wait, and return whether to repeat a request, whose first attempt began at `begin`."""
+    host, wait = _host(request), 2.0 ** (attempt - 1)
+    if isinstance(failure, httpx2.Response):
+        reason = f"HTTP {failure.status_code}"
+        wait = requested_wait(failure) or wait
+        host.reached = True
+    else:
+        reason = type(failure).__name__
+    if host.since is None or begin - host.expected > BUDGET_SECONDS:  # or an outage long ago
+        host.since, host.given_up = begin, False
+    host.expected = time.monotonic() + wait
+    unreachable, limit = isinstance(failure, _UNREACHABLE), _patience.get()
+    budget = UNREACHABLE_SECONDS if unreachable and not host.reached else BUDGET_SECONDS
+    host.given_up |= attempt >= ATTEMPTS or host.expected > host.since + budget
+    impatient = limit is not None and (unreachable or host.expected > begin + limit)
+    if host.given_up or impatient:
+        return False
+    logger.warning("%s: %s, attempt %d in %.0f s", described(request), reason, attempt + 1, wait)
+    time.sleep(wait)
+    return True
+
+
+def _host(request: httpx2.Request) -> Host:
+    return _hosts.setdefault(request.url.netloc.decode(), Host())
+
+
+def described(request: httpx2.Request) -> str:
+    """Return a request's method and path, without its query, which may hold a signature."""
+    return f"{request.method} {request.url.path}"
+
+
+def requested_wait(response: httpx2.Response) -> float | None:
     """Return the seconds in ``Retry-After`` or ``RateLimit`` of a response, if it has one."""
-    headers = error.response.headers if isinstance(error, hf.HfHubHTTPError) else {}
-    retry_after = headers.get("Retry-After", "").strip()
+    retry_after = response.headers.get("Retry-After", "").strip()
     if retry_after.isdecimal():
         return float(retry_after) + _MARGIN_SECONDS
-    limit = parse_ratelimit_headers(headers)
+    limit = _http.parse_ratelimit_headers(response.headers)
     return limit.reset_in_seconds + _MARGIN_SECONDS if limit and not limit.remaining else None
+
+
+# --- the client ---------------------------------------------------------------------------------
+
+
+class Client(httpx2.Client):
+    """The client of all requests.
+
+    Where a request is given up, an answer is raised as `HfHubHTTPError`, and a lost connection as
+    `TransportError`: `huggingface_hub` would repeat it otherwise. Only what it answers from its
+    cache instead is raised as it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            event_hooks=_http.default_client_factory().event_hooks,
+            follow_redirects=True,
+            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+        )
+
+    def build_request(self, *args: Any, **options: Any) -> httpx2.Request:
+        """Build a request, and note the start of a file that it sends."""
+        request = super().build_request(*args, **options)
+        body: Any = options.get("content") or options.get("data")
+        if hasattr(body, "seek"):
+            request.extensions["start"] = body, body.tell()
+        return request
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request, and repeat it after a fault that may pass."""
+        begin = time.monotonic()
+        for attempt in count(1):
+            failure: httpx2.Response | Exception
+            try:
+                failure = response = super().send(request, **options)
+                _require_whole(response)
+            except _LOST as error:
+                failure = error
+            else:
+                if response.status_code not in TRANSIENT_STATUSES:
+                    host = _host(request)
+                    host.reached, host.since, host.given_up = True, None, False
+                    return response
+            if not _repeatable(request, failure):
+                break
+            if not _again(failure, request, begin, attempt):
+                _give_up(failure, request)
+            if isinstance(failure, httpx2.Response):
+                failure.close()
+            if "start" in request.extensions:
+                body, start = request.extensions["start"]
+                body.seek(start)
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+
+def use_client() -> None:
+    """Make `huggingface_hub` and `datasets` send with `Client`, unless the user set another one."""
+    default = _http.default_client_factory
+    if getattr(_http, "_GLOBAL_CLIENT_FACTORY", default) is default:
+        hfh.set_client_factory(Client)
+
+
+def _repeatable(request: httpx2.Request, failure: httpx2.Response | Exception) -> bool:
+    if isinstance(failure, httpx2.Response) and failure.status_code == 429:
+        return True  # refused: it had no effect
+    return request.method in ("GET", "HEAD", "PUT") or bool(_QUESTION.search(request.url.path))
+
+
+def _give_up(failure: httpx2.Response | Exception, request: httpx2.Request) -> None:
+    if isinstance(failure, httpx2.Response):
+        try:
+            hfh.hf_raise_for_status(failure)
+        finally:
+            failure.close()
+    elif isinstance(failure, (httpx2.ConnectError, httpx2.TimeoutException)):
+        raise failure
+    raise httpx2.TransportError(type(failure).__name__, request=request)
+
+
+def _require_whole(response: httpx2.Response) -> None:
+    """Raise an error for fewer bytes than a range's own header states."""
+    span = _SPAN.match(response.headers.get("Content-Range", ""))
+    if span and response.status_code == 206 and response.is_closed and response.is_stream_consumed:
+        expected = int(span[2]) + 1 - int(span[1])
+        if "Content-Encoding" not in response.headers and len(response.content) != expected:
+            raise httpx2.RemoteProtocolError(f"{len(response.content)} bytes, expected {expected}")
+
+
+# --- what must not happen twice -----------------------------------------------------------------
+
+
+def until_made(run: Callable[[], T], made: Callable[[], T | None]) -> T:
+    """Call a function whose request must not be made twice; repeat it if it had no effect.
+
+    Args:
+        run: makes the request.
+        made: called after a lost answer; returns what was made, None if nothing was.
+    """
+    begin = time.monotonic()
+    for attempt in count(1):
+        try:
+            return run()
+        except (hf.HfHubHTTPError, *_LOST) as error:
+            known: Any = getattr(error, "response", None)
+            status = known.status_code if known is not None else None
+            refused = status in (409, 412)  # an earlier attempt came through
+            if not (status in (None, *TRANSIENT_STATUSES) or (refused and attempt > 1)):
+                raise
+            try:
+                found = made()
+            except (hf.HfHubHTTPError, httpx2.HTTPError):
+                raise error from None
+            if found is not None:
+                return found
+            request = error.request if known is None else known.request
+            if refused or not _again(known or error, request, begin, attempt):
+                raise
+    raise AssertionError("unreachable")

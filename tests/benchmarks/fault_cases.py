@@ -36,8 +36,8 @@ class FaultCases:
 
     def select(self, share: float = 1.0) -> Iterator[Case]:
         """A share of the cases of every row."""
-        for family in (self.cuts, self.truncations, self.error_bursts, self.outages,
-                       self.flipped_bits, self.repo_changes, self.kills, self.disks,
+        for family in (self.passing_faults, self.cuts, self.truncations, self.error_bursts,
+                       self.outages, self.flipped_bits, self.repo_changes, self.kills, self.disks,
                        self.concurrent_runs, self.fuzzed_inputs):  # fmt: skip
             rows: dict[str, list[Case]] = {}
             for case in family():
@@ -45,11 +45,24 @@ class FaultCases:
             for cases in rows.values():
                 yield from evenly_spaced(cases, share)
 
-    def faults(self, row: str, command: str, faults: list[dict[str, Any]]) -> Iterator[Case]:
+    def faults(
+        self, row: str, command: str, faults: list[dict[str, Any]], kind: str = "fault"
+    ) -> Iterator[Case]:
         for fault in faults:
             settings = {k: v for k, v in fault.items() if k not in ("path", "method", "skip")}
             key = f"{fault['method']} {fault['path']} #{fault['skip']} {settings}"
-            yield Case(row, key, "fault", {"command": command, "fault": fault})
+            yield Case(row, key, kind, {"command": command, "fault": fault})
+
+    def passing_faults(self) -> Iterator[Case]:
+        """One fault at one request, which must not end the command."""
+        for command, trace in self.traces.items():
+            row = f"{command}: one error or cut that passes, on each of {len(trace)} requests"
+            for seen in trace:
+                faults = [seen.fault(kind="status", status=s) for s in (500, 502, 503, 504)]
+                faults.append(seen.fault(kind="cut"))  # the answer is lost
+                if seen.received:
+                    faults.append(seen.fault(kind="cut", in_request=True))
+                yield from self.faults(row, command, faults, kind="passing")
 
     def cuts(self) -> Iterator[Case]:
         """The connection breaks."""

@@ -28,7 +28,7 @@ from hf_lorameta.bank.index import WORK_FOLDER
 from tests.conftest import BASE, Account, Done, Shell, rows, tokenizer_json, tree
 from tests.support.fault_hub import Fault, FaultHub
 
-COMMANDS = ("build", "plan", "push")
+COMMANDS = ("build", "add", "plan", "push")
 DISK_MB = 256
 PAGE = 4096
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,9 @@ class World:
         self.all = self.owner.manifest(self.disk / "work/all.yaml")
         self.few = self.owner.manifest(self.disk / "work/few.yaml", self.owner.entries[:2])
         self.folder = self.disk / "work/bank"
+        self.fewer = self.disk / "work/fewer"
         self.run(("bank", "build", self.all, "-o", self.folder, "-q"))
+        self.run(("bank", "build", self.few, "-o", self.fewer, "-q"))
         self.run(("bank", "push", self.folder, "owner/bank"))
 
     def words(self, command: str, name: str) -> tuple[object, ...]:
@@ -191,6 +193,7 @@ class World:
         bank, data = "owner/bank", "owner/e1"
         return {
             "build": ("bank", "build", self.few, "-o", name, "-q"),
+            "add": ("bank", "add", name, self.all, "-q"),
             "build all": ("bank", "build", self.all, "-o", name, "-q"),
             "plan": ("plan", "-d", data, "--bank", bank, "-q", "--json"),
             "push": ("push", "-d", data, "--bank", bank, "-q", "--overwrite",
@@ -260,7 +263,7 @@ class World:
     def undisturbed(self, command: str) -> Iterator[tuple[str, Done, float]]:
         """Run a command without a fault."""
         self.hub.clear_faults()
-        name = self.fresh()
+        name = self.fresh(command)
         began = time.monotonic()
         done = self.run(self.words(command, name))
         seconds = time.monotonic() - began
@@ -280,12 +283,15 @@ class World:
                 requests.append(Request(*at, nth, record.bytes_sent, record.bytes_received))
         return sorted(requests, key=lambda request: request.key)
 
-    def fresh(self) -> str:
-        """Empty the cache and the log of requests; return a new name."""
+    def fresh(self, command: str) -> str:
+        """Empty the cache and the log of requests; return a new name for a command's result."""
         shutil.rmtree(self.shell.home, ignore_errors=True)
         self.shell.home.mkdir()
         self.hub.clear_requests()
-        return f"target{next(self._numbers)}"
+        name = f"target{next(self._numbers)}"
+        if command == "add":
+            shutil.copytree(self.fewer, self.shell.cwd / name)
+        return name
 
     def clear(self, name: str) -> None:
         """Search all written files for the token, then remove them."""
@@ -321,7 +327,7 @@ class World:
         """Compute the expected results of a command; return a name for its next run."""
         for state in ("", *states):
             self.expected(command, state)
-        return self.fresh()
+        return self.fresh(command)
 
     def check(
         self,
@@ -356,7 +362,7 @@ class World:
         self.hub.clear_faults()
         repair()
         expect(struck or not faults, "the fault had no effect")
-        skipped = command.startswith("build") and not disturbed.code and self.skipped(name)
+        skipped = command.startswith(("build", "add")) and not disturbed.code and self.skipped(name)
         succeeded = disturbed.code == 0 and not skipped
         inspect(disturbed, succeeded)
         if succeeded:
@@ -406,6 +412,14 @@ class World:
         """Disturb a request."""
         retried = fault["kind"] == "status" and fault["times"] is not None
         inspect = partial(self._check_waits, fault) if retried else lambda *_: None
+        return self.check(command, self.prepare(command), Fault(**fault), inspect=inspect)
+
+    def passing(self, command: str, fault: dict[str, Any]) -> bool:
+        """Disturb a request once, which must not end the command."""
+
+        def inspect(disturbed: Done, succeeded: bool) -> None:
+            expect(succeeded, f"ended: exit {disturbed.code}: {disturbed.err[-300:]}")
+
         return self.check(command, self.prepare(command), Fault(**fault), inspect=inspect)
 
     def _check_waits(self, fault: dict[str, Any], disturbed: Done, succeeded: bool) -> None:
@@ -549,7 +563,7 @@ class World:
 
     def pages(self, command: str) -> int:
         """Number of pages that an undisturbed run fills."""
-        self.fresh()
+        self.fresh(command)
         used = self.used()
         with self.undisturbed(command):
             return self.used() - used

@@ -1,14 +1,16 @@
 """The retry policy: numbers of requests and waits, by a fake clock."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
+import huggingface_hub as hfh
 import pytest
-from huggingface_hub import errors as hf
 
 from hf_lorameta.errors import ConnectionLostError, HubError
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.errors import translated
 from hf_lorameta.hub.repo import PinnedRepo
 from tests.hub.conftest import use_endpoint
 from tests.support.fault_hub import Fault, FaultHub
@@ -95,11 +97,9 @@ def test_lost_connections_are_retried(server: FaultHub, repo: PinnedRepo, clock:
     assert len(server.requests) == 3
 
 
-def refusal(status: int, retry_after: int | None = None) -> hf.HfHubHTTPError:
+def refusal(status: int, retry_after: int | None = None) -> httpx2.Response:
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    request = httpx2.Request("GET", "http://127.0.0.1/x")
-    response = httpx2.Response(status, headers=headers, request=request)
-    return hf.HfHubHTTPError(f"HTTP {status}", response=response)
+    return httpx2.Response(status, headers=headers)
 
 
 UNREACHABLE, TIMEOUT = httpx2.ConnectTimeout("no answer"), httpx2.ReadTimeout("no answer")
@@ -118,38 +118,80 @@ UNREACHABLE, TIMEOUT = httpx2.ConnectTimeout("no answer"), httpx2.ReadTimeout("n
 )
 def test_waits_are_as_asked_for_and_fit_the_budget(
     clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
     seconds: float,
-    errors: list[Exception],
+    errors: list[httpx2.Response | Exception],
     waits: list[float],
     message: str | None,
 ) -> None:
     left = iter(errors)
 
-    def request() -> str:
+    def send(_: object, request: httpx2.Request, **options: object) -> httpx2.Response:
         clock.now += seconds
-        if error := next(left, None):
-            raise error
-        return "done"
+        failure = next(left, None)
+        if isinstance(failure, Exception):
+            raise failure
+        answer = failure or httpx2.Response(200, content=b"done")
+        answer.request = request
+        return answer
 
+    monkeypatch.setattr(httpx2.Client, "send", send)
+    url = f"http://host{id(errors)}/x"
     if message is None:
-        assert retry.Retries()("x", request) == "done"
+        assert retry.Client().get(url).text == "done"
     else:
-        with pytest.raises(HubError, match=message):
-            retry.Retries()("x", request)
+        with pytest.raises(HubError, match=message), translated("x"):
+            hfh.hf_raise_for_status(retry.Client().get(url))
     assert (clock.waits, next(left, None)) == (waits, None)
 
 
 def test_an_unreachable_server_is_said_soon_unless_it_answered_before(
-    server: FaultHub, repo: PinnedRepo, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new, known = Hub(), Hub()
-    known.resolve(REPO, "model")
-    use_endpoint(monkeypatch, "http://127.0.0.1:9")
-    for hub, waits in ((new, [1, 2]), (known, [1, 2, 4, 8, 16])):
+    for reached, waits in ((False, [1, 2]), (True, [1, 2, 4, 8, 16])):
+        monkeypatch.setattr(retry, "_hosts", {"127.0.0.1:9": retry.Host(reached)})
         clock.waits.clear()
-        with pytest.raises(ConnectionLostError):
-            hub.resolve(REPO, "model")
+        with pytest.raises(ConnectionLostError, match="GET /api/models/alice/m"):
+            Hub().resolve(REPO, "model")
         assert clock.waits == waits
+
+
+def test_what_can_be_done_otherwise_is_not_waited_for(
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock
+) -> None:
+    server.add_fault(Fault("status", status=503))
+    with retry.patience(2.0), pytest.raises(ConnectionLostError):
+        Hub().resolve(REPO, "model")
+    assert clock.waits == [1]
+
+
+def test_only_requests_without_effects_are_repeated(
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock
+) -> None:
+    server.add_fault(Fault("status", status=500, times=2))
+    client = hfh.get_session()
+    url = f"{server.url}/api/models/{REPO}/commit/main"
+    assert client.post(url, json={}).status_code == 500
+    assert client.delete(url).status_code == 500
+    server.add_fault(Fault("status", status=500, times=1))
+    assert client.post(f"{server.url}/api/validate-yaml", json={}).status_code == 200
+    assert clock.waits == [1]
+
+
+def test_the_user_keeps_an_own_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hfh.utils._http, "_GLOBAL_CLIENT_FACTORY", httpx2.Client)
+    retry.use_client()
+    assert hfh.utils._http._GLOBAL_CLIENT_FACTORY is httpx2.Client
+
+
+def test_an_uploaded_file_is_sent_from_its_start_again(
+    server: FaultHub, clock: FakeClock, tmp_path: Path
+) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 100_000)
+    server.add_fault(Fault("status", status=503, times=1))
+    with (tmp_path / "f").open("rb") as file:
+        hfh.get_session().put(f"{server.url}/none", content=file)
+    assert [r.bytes_received for r in server.requests] == [100_000, 100_000]
 
 
 def test_all_operations_of_a_command_share_the_budget(
@@ -162,7 +204,7 @@ def test_all_operations_of_a_command_share_the_budget(
         with pytest.raises(ConnectionLostError, match="HTTP 503"):
             hub.resolve(REPO, "model")
     assert sum(clock.waits) <= retry.BUDGET_SECONDS
-    assert len(server.requests) < 60  # in the end, each operation makes a single attempt
+    assert len(server.requests) == 25  # each further operation makes a single attempt
     server.clear_faults()
     hub.resolve(REPO, "model")
     server.add_fault(Fault("status", status=503, times=1))

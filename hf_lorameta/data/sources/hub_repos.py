@@ -17,7 +17,6 @@ from hf_lorameta.errors import ConnectionLostError, EmptyDatasetError, UsageErro
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import snapshot_folder
-from hf_lorameta.hub.retry import Retries
 
 T = TypeVar("T")
 
@@ -95,9 +94,7 @@ def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str]
     datasets = prepared_datasets()
     with _opening(files):
         files.check_cards()
-        configs = Retries().when_allowed(
-            files.repo.repo_id, lambda: datasets.get_dataset_config_names(**files.arguments)
-        )
+        configs = datasets.get_dataset_config_names(**files.arguments)
         chosen = config or ("default" if "default" in configs else configs[0])
         if config is None and chosen != "default" and len(configs) > 1:
             return list(configs), []
@@ -118,9 +115,7 @@ def open_split(
     datasets, name = prepared_datasets(), files.repo.repo_id
     with _opening(files):
         files.check_cards()
-        builder = Retries().when_allowed(
-            name, lambda: datasets.load_dataset_builder(name=config, **files.arguments)
-        )
+        builder = datasets.load_dataset_builder(name=config, **files.arguments)
         check_builder(files.repo, builder, files.source)
     return read_builder(builder, name, split, partial(reading, name))
 

@@ -38,8 +38,8 @@ SETTINGS = {
 }
 """Settings of `datasets`.
 
-Its requests go through `huggingface_hub`, which retries five times within 23 s; the further retries
-that `datasets` adds around those, up to 20 min per read, are switched off for the whole process.
+Its requests are retried by our client; the further retries that `datasets` adds around those, up to
+20 min per read, are switched off for the whole process.
 """
 Guard: TypeAlias = Callable[[], AbstractContextManager[None]]
 """Makes a context that translates the errors of reading rows."""

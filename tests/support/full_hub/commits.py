@@ -1,6 +1,7 @@
-"""Commits with files in Git LFS or deleted ones, and those that open a pull request."""
+"""Commits with files in Git LFS or deleted ones, pull requests, and the lists of both."""
 
 import json
+from itertools import islice
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -54,4 +55,31 @@ def _open_pull_request(call: FullCall, repo: FullRepo) -> str:
     )
 
 
-ROUTES = [Route("POST", "api/{kind}/{repo}/commit/{rev}", commit)]
+def log(call: FullCall) -> Response:
+    """Return the first commits of a revision, newest first."""
+    repo = call.visible_repo()
+    listed = islice(repo.log(call.commit_of(repo)), call.query_int("limit", 50))
+    return JSONResponse([
+        {"id": one.sha, "title": one.title, "message": "", "authors": [], "date": one.date}
+        for one in listed
+    ])  # fmt: skip
+
+
+def discussions(call: FullCall) -> Response:
+    """Return the pull requests of a repo, newest first."""
+    repo = call.visible_repo()
+    of = {"name": repo.id, "type": repo.type}
+    listed = [
+        {"num": int(ref.rpartition("/")[2]), "title": repo.resolve(ref).title, "status": "open",
+         "author": {"name": author}, "createdAt": repo.resolve(ref).date, "repo": of,
+         "isPullRequest": True}
+        for ref, author in reversed(repo.proposers.items())
+    ]  # fmt: skip
+    return JSONResponse({"discussions": listed, "count": len(listed), "start": 0})
+
+
+ROUTES = [
+    Route("POST", "api/{kind}/{repo}/commit/{rev}", commit),
+    Route("GET", "api/{kind}/{repo}/commits/{rev}", log),
+    Route("GET", "api/{kind}/{repo}/discussions", discussions),
+]
