@@ -13,7 +13,7 @@ from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, r
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
-from hf_lorameta.data.sources.files import FORMATS, are_names, is_local, open_files, other_name
+from hf_lorameta.data.sources.files import are_names, is_local, open_files, other_format, other_name
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
@@ -312,10 +312,7 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         repo = hub.resolve(str(name), "dataset", revision)
         return open_repo(hub, repo, config, split)
     if (path := Path(name)).exists():
-        raise DatasetError(
-            f"{name} does not end in {', '.join(sorted(FORMATS))}",
-            hint=["convert it", "add .txt to its name if each line is a text"],
-        )
+        raise other_format(path)
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint=other_name(path),

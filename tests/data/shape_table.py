@@ -74,6 +74,20 @@ IMAGE = "dataset_info: {features: [{name: image, dtype: image}, {name: label, dt
 SUPPORT = f"Support: {LONG}\nQuestion: {text(0)}"
 
 
+TAGS = ["B-LOC", *["O"] * 8]
+CONLL = "-DOCSTART- -X- -X- O\n\n" + "\n".join(
+    "".join(f"{w} -X- {t}\n" for w, t in zip(text(i).split(), TAGS, strict=True))
+    for i in range(ROWS)
+)
+
+LANGUAGES = {
+    f"data/{language}/train-00000-of-00001.parquet": parquet(
+        [{"text": f"{language} {text(i)}", "label": CLASSES[i % 3]} for i in range(ROWS)]
+    )
+    for language in ("de", "en")
+}
+
+
 # fmt: off
 CASES = [
     # --- classification
@@ -407,6 +421,26 @@ CASES = [
     Case("Chinese in GB18030, on the Hub", {"train.csv": "".join(["text,label\n", *(
          f"你好世界今天天气很好 {i},好\n" for i in range(ROWS))]).encode("gb18030")},
          ("你好世界今天天气很好 0", "好"), card="", says=("read as gb18030",)),
+    Case("CoNLL", {"train.conll": CONLL.encode()},
+         (" ".join(text(0).split()), " ".join(TAGS))),
+    Case("CoNLL in a text file on the Hub", {"train.txt": CONLL.replace(" -X- ", "\t").encode()},
+         (" ".join(text(0).split()), " ".join(TAGS)), card=""),
+    Case("fastText", {"rows.txt": "".join(f"__label__{CLASSES[i % 3]} {text(i)}\n"
+         for i in range(ROWS)).encode()}, (text(0), "negative")),
+    Case("SQuAD's own JSON", {"rows.json": json.dumps({"version": "1", "data": [{"title": "T",
+         "paragraphs": [{"context": text(i, 30), "qas": [{"id": f"{i}", "question": text(i + 1),
+         "answers": [{"text": text(i, 2), "answer_start": 4}]}]}]} for i in range(ROWS)]})
+         .encode()}, (SQUAD_INPUT, text(0, 2)), says=("rows below data.paragraphs.qas are read",)),
+    Case("rows below several keys", {"rows.json": json.dumps({"meta": {"n": 1}, "data": {"items": [
+         {"question": text(i), "answer": text(i, 2)} for i in range(ROWS)]}}).encode()},
+         (text(0), text(0, 2)), says=("the rows below data.items are read",)),
+    Case("pandas, split", {"rows.json": json.dumps({"columns": ["text", "label"],
+         "index": list(range(ROWS)), "data": [[text(i), CLASSES[i % 3]] for i in range(ROWS)]}
+         ).encode()}, (text(0), "negative")),
+    Case("JSON lines whose later rows have more columns", {"train.jsonl": jsonl([
+         {"input": text(i), "output": "b"} | ({"note": "x"} if i > 40 else {})
+         for i in range(50)])},
+         (text(0), "b"), card=""),
     Case("plain text", {"rows.txt": "\n".join(map(text, range(ROWS))).encode()}, ("", text(0))),
     Case("an answer that CSV readers take for missing", {"rows.csv": csv_text(
          [{"question": text(i), "answer": "NA"} for i in range(ROWS)]).encode()}, (text(0), "NA")),
@@ -685,6 +719,16 @@ HUB_CASES = [
         f"data/{split}/0000.parquet": parquet(rows_of(lambda i: {
             "question": text(i), "answer": text(i, 3)})) for split in ("train", "test")},
         (text(0), text(0, 3)), card=""),
+    Case("a folder for each class, one text a file", {f"train/{label}/{i}_{j}.txt": text(0).encode()
+         for j, label in enumerate(CLASSES) for i in range(8)},
+         (text(0), "positive"), card="", says=("is the name of its file or folder: neg",)),
+    Case("a file for each class", {f"{label}.txt": "\n".join(f"{label} {text(i)}"
+         for i in range(ROWS)).encode() for label in CLASSES}, (f"negative {text(0)}", "negative"),
+         card="", says=("is the name of its file or folder: neg",)),
+    Case("a folder for each language", LANGUAGES, (f"de {text(0)}", "negative"), card="",
+         says=("the folders de, en are read as one dataset",)),
+    Case("the folder of one language", LANGUAGES, (f"en {text(0)}", "negative"), card="",
+         options=("--config", "en")),
     Case("a zipped CSV", {"train.csv.zip": zipped("train.csv", csv_text(
         [{"text": text(i), "label": CLASSES[i % 3]} for i in range(ROWS)]).encode())},
         (text(0), "negative"), card=""),

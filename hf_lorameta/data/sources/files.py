@@ -16,9 +16,15 @@ from hf_lorameta.files import sha256, similar_name
 
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
-    ".txt": "text", ".parquet": "parquet",
+    ".txt": "text", ".conll": "text", ".conllu": "text", ".bio": "text", ".iob": "text",
+    ".parquet": "parquet",
 }  # fmt: skip
 """Endings of files, each with the name of its reader in `datasets`."""
+_ADVICE = {
+    ".xlsx .xls .ods": "save it as CSV, or give the function in Python a pandas.DataFrame",
+    ".zip .tar .tgz .7z .rar": "unpack it, and name a file or the folder",
+    ".pdf .doc .docx .html .xml": "save its rows as CSV, or its texts as lines of a .txt file",
+}
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
@@ -69,6 +75,21 @@ def find_files(name: str | Path) -> list[Path]:
         problem = " is no file" if path.is_dir() else ": no such file"
         raise DatasetError(f"{name}{problem}", hint=other_name(path))
     return files
+
+
+def other_format(path: Path) -> DatasetError:
+    """Return the error about a file whose ending states no format that is read.
+
+    Example:
+        >>> other_format(Path("rows.zip")).hint
+        'unpack it, and name a file or the folder'
+    """
+    kind = path.suffix.lower() or "none"
+    text = "save it as CSV or JSON lines, or add .txt to its name if each line is a text"
+    return DatasetError(
+        f"{path} does not end in {', '.join(sorted(FORMATS))}",
+        hint=next((advice for kinds, advice in _ADVICE.items() if kind in kinds.split()), text),
+    )
 
 
 def other_name(path: Path) -> list[str]:

@@ -69,7 +69,8 @@ def _as_repo(name: str | Path) -> RepoFiles:
     data = [path for path in files if is_data_file(path.name)]
     if not data:
         raise EmptyDatasetError(
-            f"{name} is a folder without data files", hint="name a file, or a Hub id: user/name"
+            f"{name} is a folder without data files",
+            hint="name a file, or end the files' names in .txt if they are texts",
         )
     cards = [path for path in files if str(path) in CARD_FILES]
     names = "\n".join(map(str, [*cards, *data]))

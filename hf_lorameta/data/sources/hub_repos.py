@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from huggingface_hub.constants import is_offline_mode
@@ -115,9 +115,22 @@ def open_split(
     datasets, name = prepared_datasets(), files.repo.repo_id
     with _opening(files):
         files.check_cards()
-        builder = datasets.load_dataset_builder(name=config, **files.arguments)
+        places = {PurePosixPath(path).parent for path in files.repo.files}
+        folder = next((str(place) for place in sorted(places) if place.name == config), None)
+        builder = _builder(datasets, config, folder, files.arguments)
         check_builder(files.repo, builder, files.source)
-    return read_builder(builder, name, split, partial(reading, name))
+    raw = read_builder(builder, name, split, partial(reading, name))
+    return replace(raw, config=config or raw.config)
+
+
+def _builder(datasets: Any, config: str | None, folder: str | None, files: dict[str, Any]) -> Any:
+    """Return a builder of a configuration, or else of the files in the folder of that name."""
+    try:
+        return datasets.load_dataset_builder(name=config, **files)
+    except ValueError:
+        if folder is None:
+            raise
+        return datasets.load_dataset_builder(data_dir=folder, **files)
 
 
 @contextmanager

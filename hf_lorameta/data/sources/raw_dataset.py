@@ -1,11 +1,13 @@
 """Rows of one split as its files have them, before the roles of its columns are known."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, zip_longest
+from pathlib import PurePosixPath
 from typing import IO, Any, TypeAlias
 
 from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
@@ -18,6 +20,7 @@ from hf_lorameta.data.sources.text_formats import (
     lacks_header,
     separator_of,
 )
+from hf_lorameta.data.sources.text_rows import Classes, classes_of, text_rows
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
 from hf_lorameta.hub.repo import PinnedRepo, Token
 
@@ -110,10 +113,22 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     part = split_name(split)
     urls = files[part]
 
+    ours = kind in ("json", "text") and not any(url.endswith(".zip") for url in urls)
+    classes = classes_of(urls) if ours and kind == "text" else None
+    folders = sorted({PurePosixPath(url).parent.name for url in urls})
+    if classes:
+        named = ", ".join(sorted(set(classes.names.values())))
+        notes.append(f"The label of a row is the name of its file or folder: {named}.")
+    elif len(folders) > 1 and config.name == "default":
+        notes.append(
+            f"Files of the folders {', '.join(folders)} are read as one dataset. To read one of "
+            "them, name it as the configuration."
+        )
+
     def read() -> RawDataset:
-        if kind == "json":
-            lines = partial(_json_lines, builder, urls, guard)
-            return rows_of(lines, split, _class_names(builder.info.features), config.name)
+        if ours:
+            rows = partial(_rows_in_files, builder, urls, classes, guard)
+            return rows_of(rows, split, _class_names(builder.info.features), config.name)
         with guard():
             stream = _without_decoding(builder.as_streaming_dataset(part))
         return raw_dataset(stream, split, guard)
@@ -158,11 +173,33 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
 
 
-def _json_lines(builder: Any, urls: Sequence[str], guard: Guard) -> Iterator[dict[str, Any]]:
-    """Yield the rows of JSON files."""
-    for url in urls:
+def _rows_in_files(
+    builder: Any, urls: Sequence[str], classes: Classes | None, guard: Guard
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of JSON or text files, with the class of their file if there is one."""
+    encoding, is_json = builder.config.encoding, kind_of(builder) == "json"
+
+    def rows(url: str) -> Iterator[dict[str, Any]]:
+        more = {"label": classes.names[url]} if classes else {}
         with guard(), unpacked(url, builder.token) as file:
-            yield from json_rows(file, url.rpartition("/")[2], builder.config.encoding)
+            if is_json:
+                yield from json_rows(file, url.rpartition("/")[2], encoding)
+            elif classes and classes.whole:
+                yield {"text": file.read().decode(encoding), **more}
+            else:
+                yield from ({**row, **more} for row in text_rows(file, encoding))
+
+    if classes and not classes.whole:
+        for together in zip_longest(*map(rows, urls)):
+            yield from filter(None, together)
+        return
+    for url in sorted(urls, key=_shuffled) if classes else urls:
+        yield from rows(url)
+
+
+def _shuffled(url: str) -> bytes:
+    """Return a key that mixes the files of several folders, wherever these are."""
+    return hashlib.sha256("/".join(url.split("/")[-2:]).encode()).digest()
 
 
 def _of_object(name: str, lists: dict[str, list[dict[str, Any]]], split: Splits) -> RawDataset:

@@ -1,0 +1,108 @@
+"""Rows of text files: lines, words with their tags, lines with labels, or files of classes."""
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, takewhile
+from pathlib import PurePosixPath
+from typing import IO, Any, NamedTuple
+
+_LOOK = 64
+"""Lines that show the form of a file."""
+_LABEL, _DOCUMENT = "__label__", "-DOCSTART-"
+_COMMENT = re.compile(r"# \w+ =|# newdoc|# newpar")
+_WORD, _TAG = 1, 3
+"""Fields of CoNLL-U, whose lines have ten, that are read; of other lines, the first and the last.
+"""
+_WORDS = re.compile(r"[^\W\d]{2,}([ _.-][^\W\d]+)*")
+_SPLITS = {"train", "training", "test", "dev", "valid", "validation", "eval", "data"}
+
+Form = Callable[[Iterable[str]], Iterator[dict[str, Any]]]
+
+
+def text_rows(file: IO[bytes], encoding: str = "utf-8") -> Iterator[dict[str, Any]]:
+    r"""Yield the lines of a file as ``text``.
+
+    Of words with tags (CoNLL), yield ``tokens`` and ``tags`` of each sentence; of lines that begin
+    with labels (fastText), ``labels`` too.
+
+    Example:
+        >>> list(text_rows(io.BytesIO(b"__label__spam win now\n__label__ham hi")))
+        [{'text': 'win now', 'labels': ['spam']}, {'text': 'hi', 'labels': ['ham']}]
+        >>> list(text_rows(io.BytesIO(b"Ada B-PER\nlives O\nhere O\n\nBob B-PER\nsleeps O\n")))[1]
+        {'tokens': ['Bob', 'sleeps'], 'tags': ['B-PER', 'O']}
+    """
+    with io.TextIOWrapper(file, "utf-8-sig" if encoding == "utf-8" else encoding) as text:
+        lines = (line.rstrip("\n") for line in text)
+        start = list(islice(lines, _LOOK))
+        yield from _form(start)(chain(start, lines))
+
+
+def _form(start: Sequence[str]) -> Form:
+    filled = [line for line in start if line.strip()]
+    if filled and all(line.startswith(_LABEL) for line in filled):
+        return _labeled
+    words = [fields for sentence in _sentences(start) for fields in sentence]
+    tags = {fields[-1] for fields in words}
+    alike = len(set(map(len, words))) == 1 and len(words[0]) > 1 and 2 * len(tags) <= len(words)
+    return _tagged if alike and len(words) < len(start) else _plain
+
+
+def _plain(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    return ({"text": line} for line in lines)
+
+
+def _labeled(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for words in map(str.split, filter(str.strip, lines)):
+        labels = list(takewhile(lambda word: word.startswith(_LABEL), words))
+        text = " ".join(words[len(labels) :])
+        yield {"text": text, "labels": [label.removeprefix(_LABEL) for label in labels]}
+
+
+def _tagged(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for words in _sentences(lines):
+        word, tag = (_WORD, _TAG) if len(words[0]) == 10 else (0, -1)
+        yield {"tokens": [w[word] for w in words], "tags": [w[tag] for w in words]}
+
+
+def _sentences(lines: Iterable[str]) -> Iterator[list[list[str]]]:
+    """Yield the fields of the words of each sentence; blank lines are between sentences."""
+    words: list[list[str]] = []
+    for line in chain(lines, [""]):
+        fields = line.split("\t") if "\t" in line else line.split()
+        if not fields and words:
+            yield words
+            words = []
+        elif fields and fields[0] != _DOCUMENT and not _COMMENT.match(line):
+            words += [fields] if fields[0].isdecimal() or len(fields) != 10 else []
+
+
+class Classes(NamedTuple):
+    """The classes that files stand for, by their folders or their names.
+
+    Attributes:
+        names: of each file's class.
+        whole: whether each file is one text, not each line.
+    """
+
+    names: Mapping[str, str]
+    whole: bool
+
+
+def classes_of(urls: Sequence[str]) -> Classes | None:
+    """Return the classes that files stand for; None if their folders and names are no words.
+
+    Example:
+        >>> classes_of(["pos/1.txt", "pos/2.txt", "neg/1.txt"])
+        Classes(names={'pos/1.txt': 'pos', 'pos/2.txt': 'pos', 'neg/1.txt': 'neg'}, whole=True)
+        >>> classes_of(["good.txt", "bad.txt"])
+        Classes(names={'good.txt': 'good', 'bad.txt': 'bad'}, whole=False)
+        >>> classes_of(["part-1.txt", "part-2.txt"])
+    """
+    paths = [PurePosixPath(url) for url in urls]
+    stems = [path.name.partition(".")[0] for path in paths]
+    for names in ([path.parent.name for path in paths], stems):
+        classes = set(names)
+        if len(classes) > 1 and all(map(_WORDS.fullmatch, names)) and _SPLITS.isdisjoint(classes):
+            return Classes(dict(zip(urls, names, strict=True)), len(urls) > len(classes))
+    return None
