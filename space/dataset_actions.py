@@ -13,6 +13,7 @@ from actions import in_turn, last_wins
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
 from forms.inputs import OPTIONS, credential_of, recipe_of
+from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
@@ -22,7 +23,6 @@ from views.plan import details_html, verdict_html
 from views.result import other_base_markdown
 from work.jobs import Job, Updates
 from work.planning import (
-    CHAT,
     CHOICES,
     DatasetRequest,
     PlanResult,
@@ -235,7 +235,7 @@ class DatasetActions(AdapterActions):
 def _shown_prompt(result: PlanResult, request: DatasetRequest) -> tuple[str, str]:
     """Return instruction and form of a plan as the page shows them."""
     columns = result.plan.dataset.columns
-    template = CHAT if request.template == CHAT else columns.template
+    template = CHAT if columns.chat else columns.template
     return columns.instruction_text or "", template or ""
 
 

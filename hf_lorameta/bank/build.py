@@ -34,7 +34,8 @@ from hf_lorameta.bank.locked import locked
 from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.bank.outliers import outliers
 from hf_lorameta.bank.store_profiles import delete_outdated, extend_profiles, store_profiles
-from hf_lorameta.data.chat_template import CHAT, chat_template
+from hf_lorameta.data.chat_form import CHAT
+from hf_lorameta.data.chat_template import find_chat_form, require_chat_form
 from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.errors import (
     BankError,
@@ -190,8 +191,9 @@ def build_entries(
     """
     if any(entry.template == CHAT for entry in entries):
         tokenizer = job.folder / TOKENIZER_FILE
-        form = chat_template(job.base_model, tokenizer, revision, job.hub.token)
-        entries = [entry.with_chat_template(form) for entry in entries]
+        form = find_chat_form(job.base_model, tokenizer, revision, job.hub.token)
+        template = require_chat_form(form, job.base_model).template
+        entries = [entry.with_chat_template(template) for entry in entries]
     runs = ThreadPoolExecutor(executor) if isinstance(executor, int) else nullcontext(executor)
     with runs as pool:
         return _outcomes(entries, job, pool, progress)

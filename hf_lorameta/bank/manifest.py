@@ -29,7 +29,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
 from hf_lorameta.bank.index import StrictModel
-from hf_lorameta.data.chat_template import CHAT
+from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError, first_line, problem_of
 from hf_lorameta.hub.repo import is_repo_id
@@ -131,7 +131,7 @@ class BankEntry(Defaults):
         return columns
 
     def with_chat_template(self, form: str) -> "BankEntry":
-        """Return a copy with a template in place of ``chat``; see `chat_template`."""
+        """Return a copy with a template in place of ``chat``."""
         return self.model_copy(update={"template": form}) if self.template == CHAT else self
 
     @property

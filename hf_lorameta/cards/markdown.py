@@ -3,6 +3,7 @@
 An escaped value starts no markup, ends no table cell and stays on its line.
 """
 
+import json
 import re
 import unicodedata
 from functools import cache
@@ -124,6 +125,7 @@ def _environment() -> "jinja2.Environment":
     }  # fmt: skip
     environment.filters |= {
         "code": code,
+        "json": lambda value: Markdown(json.dumps(value)),
         "license": _license,
         "link": link,
         "number": number,

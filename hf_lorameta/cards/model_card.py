@@ -19,6 +19,7 @@ from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
+from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.hub.licenses import SEVERAL, combined_license
@@ -266,7 +267,8 @@ def generation_options(
         base_model: is named if there is no bank, or no default one for it.
     """
     columns, named = dataset.columns, dataset.id is not None
-    instruction, template = columns.instruction_text, columns.template
+    instruction = columns.instruction_text
+    template = CHAT if columns.chat else columns.template
     settings = recipe.model_dump(exclude_defaults=True)
     named_base = bank == NO_BANK or (bank == EMBEDDED_BANK and base_model != SMOLLM2)
     return {

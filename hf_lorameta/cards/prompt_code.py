@@ -1,10 +1,12 @@
 """Python code for cards: the prompt of a row as an adapter reads it, and a row as an example."""
 
+from collections.abc import Sequence
+
 from hf_lorameta.cards.markdown import Markdown
+from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatMode, Turn
 from hf_lorameta.data.columns.choices import show_choices
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import join_inputs
-from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.quoting import python_literal
 from hf_lorameta.types import Row
 
@@ -22,23 +24,56 @@ def prompt_code(columns: Columns) -> str:
         prompt = "Context: …\\nQuestion: …"
         >>> print(prompt_code(Columns(messages="messages")))
         prompt = "a question\\n\\nits answer\\n\\nthe next question"
+        >>> chat = ChatMode(chat_template_kwargs={"enable_thinking": False})
+        >>> print(prompt_code(Columns(input="input", chat=chat)))
+        messages = [{"role": "user", "content": "the input of a row"}]
+        prompt = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
     """
     instruction = columns.instruction_text or ""
     if columns.instruction_of_input and not instruction:
         instruction = "the instruction of a row"
-    text = _input(columns) or ("" if instruction else "the beginning of a text")
-    return f"prompt = {python_literal(join_instruction(instruction, text, columns.template))}"
+    turns = _turns(columns, bool(instruction))
+    if columns.chat is None or not columns.chat.applies:
+        return f"prompt = {python_literal(columns.prompt(instruction, turns))}"
+    return _chat_code(columns.chat, columns.spoken(instruction, turns))
 
 
-def _input(columns: Columns) -> str:
+def _chat_code(mode: ChatMode, turns: Sequence[Turn]) -> str:
+    """Return code that lets the base model's own chat template write the prompt."""
+    shown = []
+    for role, text in mode.messages(turns):
+        content = python_literal(text)
+        if mode.content_parts:
+            content = f'[{{"type": "text", "text": {content}}}]'
+        shown.append(f'{{"role": "{role}", "content": {content}}}')
+    listed = ", ".join(shown)
+    if len(shown) > 1:
+        listed = "".join(f"\n    {message}," for message in shown) + "\n"
+    settings = {"tokenize": False, "add_generation_prompt": True, **mode.chat_template_kwargs}
+    named = (f"{k}={python_literal(v) if isinstance(v, str) else v}" for k, v in settings.items())
+    lines = [
+        f"messages = [{listed}]",
+        "prompt = tokenizer.apply_chat_template(",
+        f"    messages, {', '.join(named)}",
+        ")",
+        *([f"prompt += {python_literal(mode.closing)}"] if mode.closing else []),
+    ]
+    return "\n".join(lines)
+
+
+def _turns(columns: Columns, has_instruction: bool) -> list[Turn]:
     """Return the form of a row's input: turns, or the labels of several columns and the choices."""
     if columns.messages:
-        system = ["the system prompt"] if columns.instruction else []
-        return "\n\n".join([*system, "a question", "its answer", "the next question"])
+        system = [(SYSTEM, "the system prompt")] if columns.instruction else []
+        chat = [(USER, "a question"), (ASSISTANT, "its answer"), (USER, "the next question")]
+        return [*system, *chat]
     names = columns.named("input")
     form = join_inputs(names, ["the input of a row"] if len(names) == 1 else ["…"] * len(names))
     choices = show_choices(["a choice", "another choice"])
-    return f"{form}\n{choices}" if columns.choices else form
+    form = f"{form}\n{choices}" if columns.choices else form
+    return [(USER, form or ("" if has_instruction else "the beginning of a text"))]
 
 
 def example_code(row: Row) -> Markdown:

@@ -1,16 +1,18 @@
-"""The chat template of a base model as a template of prompts.
+"""Run the chat template of a base model, to get the form of its prompts.
 
-A chat template is a program that turns a list of messages into a text. Here it runs once, on one
-message of the user, so that what is around the message can be recorded in a recipe and is the same
-in every later version of the base model.
+A chat template is a program that turns a list of messages into a text. Here it runs on a few
+messages, in its mode without thinking, so that what is around them can be recorded in a recipe and
+is the same in every later version of the base model, on every day.
 """
 
-import re
-from collections.abc import Mapping
-from contextlib import suppress
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta.data.chat_form import ASSISTANT, CHAT, SYSTEM, USER, ChatForm, ChatMode, Turn
 from hf_lorameta.data.counts.tokenizer import load_tokenizer
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.errors import HubError, NotFoundError, Option, UsageError
@@ -19,35 +21,61 @@ from hf_lorameta.hub.base_model import base_file, read_object
 from hf_lorameta.hub.packaged_model import tokenizer_config
 from hf_lorameta.hub.repo import Token
 
-CHAT = "chat"
-"""The template that stands for the base model's own chat template."""
-_HINT = Option("template", CHAT, "leave out"), Option("template", "Question: {prompt}")
 _CONFIG_FILE, _TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
-_GENERATION = re.compile(r"(\{%-?\s*)(end)?generation\b")
+_TODAY = datetime(2024, 7, 26)
+"""What templates get as today: the date that Llama 3.2's writes where it is given none."""
+_DATE_STRING = "%d %b %Y"
+_SWITCHES: Mapping[str, bool | int] = {
+    "enable_thinking": False, "thinking": False, "thinking_budget": 0,
+}  # fmt: skip
+"""Arguments of templates that turn thoughts off: those of Qwen and most others, of Granite and
+DeepSeek, and of Seed-OSS."""
+_NO_THINK = "/no_think"
+_THOUGHTS = {
+    "<think>": "</think>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]",
+    "<thinking>": "</thinking>", "<|START_THINKING|>": "<|END_THINKING|>",
+}  # fmt: skip
+"""What thoughts begin and end with."""
+_ANSWER, _MORE, _ANSWER_2, _MORE_2, _RULE = "{answer}", "{more}", "{answer 2}", "{more 2}", "{rule}"
 
 
-def chat_template(
+class _TemplateFailureError(Exception):
+    """A chat template failed; the message is the name of its error."""
+
+
+def find_chat_form(
     base_model: str, tokenizer: Path, revision: str | None = None, token: Token = None
-) -> str:
-    """Return a base model's chat template as a template with ``{prompt}``.
+) -> ChatForm | None:
+    """Return the form of a base model's chat template; None if it has none.
 
     Args:
         base_model: Hub id or folder.
-        tokenizer: its ``tokenizer.json``. A start token that it puts before every text is left out.
+        tokenizer: its ``tokenizer.json``.
         revision: of the base model.
         token: of the Hub; None uses the saved one.
 
     Raises:
-        UsageError: the base model has no chat template, or one that fails on a single message.
+        UsageError: the chat template fails on a single message.
         HubError: the base model cannot be reached.
     """
     config = _config(base_model, revision, token)
-    starts = bool(load_tokenizer(tokenizer).encode("").ids)
-    return rendered(config, base_model, starts=starts)
+    start = _special_texts(config).get("bos_token")
+    starts = start in load_tokenizer(tokenizer).encode("").tokens
+    return form_of(config, base_model, starts=starts)
 
 
-def rendered(config: Mapping[str, Any], base_model: str, *, starts: bool) -> str:
-    """Return the chat template of a tokenizer's config as a template with ``{prompt}``.
+def require_chat_form(form: ChatForm | None, base_model: str) -> ChatForm:
+    """Return the form; raise `UsageError` if there is none."""
+    if form is None:
+        raise UsageError(
+            f"{base_model} has no chat template",
+            hint=(Option("template", CHAT, "leave out"), Option("template", "Question: {prompt}")),
+        )
+    return form
+
+
+def form_of(config: Mapping[str, Any], base_model: str, *, starts: bool) -> ChatForm | None:
+    """Return the form that the chat template of a tokenizer's config writes; None without one.
 
     Args:
         config: with ``chat_template``, its source, or sources by name, and the special tokens.
@@ -55,11 +83,11 @@ def rendered(config: Mapping[str, Any], base_model: str, *, starts: bool) -> str
         starts: whether the tokenizer puts its start token before every text.
 
     Raises:
-        UsageError: there is no chat template, or it fails on a single message.
+        UsageError: the chat template fails on a single message, or does not show it.
 
     Example:
         >>> source = "{% for m in messages %}{{ bos_token }}[{{ m.content }}]{% endfor %}"
-        >>> rendered({"chat_template": source, "bos_token": "<s>"}, "base", starts=False)
+        >>> form_of({"chat_template": source, "bos_token": "<s>"}, "base", starts=False).template
         '<s>[{prompt}]'
     """
     source = config.get("chat_template")
@@ -68,54 +96,207 @@ def rendered(config: Mapping[str, Any], base_model: str, *, starts: bool) -> str
     if isinstance(source, Mapping):
         source = source.get("default")
     if not isinstance(source, str) or not source:
-        raise UsageError(f"{base_model} has no chat template", hint=_HINT)
-    texts = {name: _text(config.get(name)) for name in ("bos_token", "eos_token")}
-    template = _run(source, base_model, texts)
-    if template.count(PROMPT) != 1:
-        raise UsageError(f"the chat template of {base_model} does not show a message as it is")
-    return template.removeprefix(texts["bos_token"]) if starts else template
+        return None
+    texts = _special_texts(config)
+    try:
+        template = _Template(source, texts)
+        text = template.text((USER, PROMPT))
+    except _TemplateFailureError as error:
+        raise UsageError(
+            f"the chat template of {base_model} fails on a message: {error}",
+            hint=Option("template", PROMPT),
+        ) from None
+    if text.count(PROMPT) != 1:
+        raise UsageError(
+            f"the chat template of {base_model} does not show a message as it is",
+            hint=Option("template", PROMPT),
+        )
+    bos = texts.get("bos_token", "")
+    begins = bool(bos) and text.startswith(bos)
+    start = bos if starts and begins else ""
+    closing = template.closing(text)
+    between, around_system = template.pieces(text)
+    mode = ChatMode(
+        chat_template_kwargs=template.kwargs,
+        system=template.system,
+        closing=closing,
+        date=_TODAY.date().isoformat() if template.asked_date else None,
+        strips=template.text((USER, f" {PROMPT} ")) == text,
+        content_parts=template.content_parts,
+        between=between,
+        around_system=around_system and (around_system[0].removeprefix(start), around_system[1]),
+        applies=not template.asked_date and (begins or not starts),
+    )
+    return ChatForm(text.removeprefix(start) + closing, mode)
+
+
+def _special_texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the special tokens of a tokenizer's config by name, as a template sees them."""
+    texts = {}
+    for name, value in config.items():
+        text = value.get("content") if isinstance(value, Mapping) else value
+        if name.endswith("_token") and isinstance(text, str):
+            texts[name] = text
+    return texts
 
 
 def _config(base_model: str, revision: str | None, token: Token) -> dict[str, Any]:
-    """Return the content of ``tokenizer_config.json``, with the chat template."""
+    """Return the content of ``tokenizer_config.json``, with the chat template; empty without it."""
     try:
         path = base_file(base_model, _CONFIG_FILE, revision, token)
-    except NotFoundError as error:
-        raise UsageError(f"no chat template: {error}", hint=_HINT) from None
-    if path.suffix == ".gguf":
-        return tokenizer_config(read_metadata(path))
-    config: dict[str, Any] = read_object(path, base_model)
+        if path.suffix == ".gguf":
+            return tokenizer_config(read_metadata(path))
+        config: dict[str, Any] = read_object(path, base_model)
+    except NotFoundError:
+        config = {}
     with suppress(HubError):  # older models have it in the config
         file = base_file(base_model, _TEMPLATE_FILE, revision, token)
         config["chat_template"] = file.read_text("utf-8")
     return config
 
 
-def _run(source: str, base_model: str, texts: dict[str, str]) -> str:
-    """Run a chat template on one message, in the sandbox that `transformers` uses as well."""
+# --- running a template ---------------------------------------------------------------------------
+
+
+class _Template:
+    """A chat template in its mode without thinking, run in the sandbox of transformers.
+
+    Raises:
+        _TemplateFailureError: it is no template, or fails on the message of a user.
+    """
+
+    def __init__(self, source: str, texts: Mapping[str, str]) -> None:
+        from jinja2 import meta
+
+        environment = _environment()
+        environment.globals["strftime_now"] = self._today
+        with _named_failures():
+            self._template, self._texts = environment.from_string(source), texts
+            known = meta.find_undeclared_variables(environment.parse(source))
+        self.kwargs: dict[str, bool | int | str] = {
+            name: value for name, value in _SWITCHES.items() if name in known
+        }
+        if "date_string" in known:
+            self.kwargs["date_string"] = _TODAY.strftime(_DATE_STRING)
+        self.system = _NO_THINK if _NO_THINK in source and not self.kwargs else ""
+        self.asked_date = self.content_parts = False
+        if PROMPT not in self.text((USER, PROMPT)):
+            self.content_parts = True
+
+    def _today(self, form: str) -> str:
+        self.asked_date = True
+        return _TODAY.strftime(form)
+
+    def text(self, *turns: Turn, prompt: bool = True) -> str:
+        """Return turns as the template writes them, with the beginning of an answer to them."""
+        system = [(SYSTEM, self.system)] if self.system else []
+        if system and turns[0][0] == SYSTEM:
+            system, turns = [(SYSTEM, f"{self.system}\n{turns[0][1]}")], turns[1:]
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": t}] if self.content_parts else t}
+            for role, t in (*system, *turns)
+        ]
+        values: dict[str, Any] = {"tools": None, "documents": None, **self._texts, **self.kwargs}
+        with _named_failures():
+            return str(
+                self._template.render(messages=messages, add_generation_prompt=prompt, **values)
+            )
+
+    def closing(self, text: str) -> str:
+        """Return what closes the thoughts that a prompt ends in, or else begins answers to it."""
+        for opened, closed in _THOUGHTS.items():
+            if text.rstrip().endswith(opened):
+                return f"\n{closed}\n\n" if text[-1].isspace() else closed
+        with suppress(_TemplateFailureError):
+            answered = self.text((USER, PROMPT), (ASSISTANT, _ANSWER), prompt=False)
+            before, found, _ = answered.removeprefix(text).partition(_ANSWER)
+            begun = text != self.text((USER, PROMPT), prompt=False)
+            if begun and answered.startswith(text) and found and before.strip():
+                return before
+        return ""
+
+    def pieces(self, text: str) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
+        """Return `ChatMode.between` and `ChatMode.around_system`, if longer chats consist of them.
+
+        Args:
+            text: of a single message.
+        """
+        start, end = text.split(PROMPT)
+        chat = ((USER, PROMPT), (ASSISTANT, _ANSWER), (USER, _MORE))
+        longer = (*chat, (ASSISTANT, _ANSWER_2), (USER, _MORE_2))
+        found = self._split(*chat) or []
+        between = (found[1], found[2]) if found else ("", "")
+        expected = [start, *between, *between, end]
+        several = bool(found) and self._split(*longer) == expected
+        rule = (SYSTEM, _RULE)
+        before, behind, *rest = self._split(rule, chat[0]) or ["", "", ""]
+        has_system = rest == [end]
+        if has_system and several:
+            has_system = self._split(rule, *chat) == [before, behind, *between, end]
+        return between if several else None, (before, behind) if has_system else None
+
+    def _split(self, *turns: Turn) -> list[str] | None:
+        """Return the texts around the turns; None if the template fails on or changes them."""
+        texts: list[str] = []
+        rest = ""
+        with suppress(_TemplateFailureError):
+            rest = self.text(*turns)
+        for _, content in turns:
+            before, found, rest = rest.partition(content)
+            if not found or content in rest:
+                return None
+            texts.append(before)
+        return [*texts, rest]
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    """Raise what a template that does not fit raises as a `_TemplateFailureError`."""
     from jinja2 import TemplateError
+
+    wrong = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+    try:
+        yield
+    except (TemplateError, *wrong) as error:
+        raise _TemplateFailureError(type(error).__name__) from None
+
+
+def _environment() -> Any:
+    """Return the environment that transformers runs chat templates in."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    class Generation(Extension):
+        """The blocks that mark answers for training."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
     environment.globals["raise_exception"] = _refuse
-    # a block of `transformers` that marks answers for training
-    source = _GENERATION.sub(lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}", source)
-    message = {"role": "user", "content": PROMPT}
-    try:
-        return environment.from_string(source).render(
-            messages=[message], tools=None, documents=None, add_generation_prompt=True, **texts
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"the chat template of {base_model} fails on a message: {type(error).__name__}"
-        ) from None
+    environment.filters["tojson"] = _tojson
+    return environment
 
 
 def _refuse(message: str) -> None:
     raise ValueError(message)
 
 
-def _text(value: Any) -> str:
-    return str(value.get("content", "") if isinstance(value, Mapping) else value or "")
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, require_columns
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
@@ -91,7 +92,7 @@ class Dataset(DatasetInfo):
 
     rows: Callable[[], Iterator[Row]]
     whole: Callable[[], Iterator[Row]]
-    with_prompt: Callable[[str | None, str | None], "Dataset"]
+    with_prompt: Callable[[str | None, str | ChatForm | None], "Dataset"]
     first_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
@@ -120,7 +121,8 @@ class ReadingOptions(TypedDict, total=False):
             see `hf_lorameta.data.columns.layouts.find_columns`.
         instruction: put before every input, where the rows have none.
         template: text with ``{instruction}`` and ``{input}``, see
-            `hf_lorameta.data.prompt.join_instruction`.
+            `hf_lorameta.data.prompt.join_instruction`; ``chat``, where a base model is known, is
+            its chat template.
     """
 
     config: str | None
@@ -128,7 +130,7 @@ class ReadingOptions(TypedDict, total=False):
     revision: str | None
     columns: ColumnsLike | None
     instruction: str | None
-    template: str | None
+    template: str | ChatForm | None
 
 
 def open_dataset(
@@ -188,7 +190,7 @@ def as_dataset(
     raw: RawDataset,
     columns: Columns | None = None,
     instruction: str | None = None,
-    template: str | None = None,
+    template: str | ChatForm | None = None,
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Choose the columns of opened rows; arguments and errors are those of `open_dataset`."""

@@ -7,6 +7,7 @@ Adapters of a bank were trained on prompts that say what to do and end in a cue,
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.table_view import normalized
 from hf_lorameta.data.counts.profile import Profile
@@ -35,7 +36,7 @@ _SHARED_TOKENS = 3
 _TOLERANCE = 1.05
 
 
-def with_instruction_and_cue(dataset: Dataset, chat: str | None = None) -> Dataset:
+def with_instruction_and_cue(dataset: Dataset, chat: str | ChatForm | None = None) -> Dataset:
     """Return a dataset with an instruction and a cue around prompts that lack them.
 
     What is added depends on the columns, on what the first prompts share, and on the outputs of a
@@ -43,9 +44,10 @@ def with_instruction_and_cue(dataset: Dataset, chat: str | None = None) -> Datas
     is stored with the adapter, and may name the classes, as the adapter's answers do.
 
     Args:
-        dataset: one that was opened with an instruction or a template stays as it is.
-        chat: template of a chat format with ``{prompt}``, which is put around all prompts instead
-            of a cue; None is no chat.
+        dataset: one that was opened with a template stays as it is, as does one that was opened
+            with an instruction without `chat`.
+        chat: the form of chats that the base model reads, or that of a bank's prompts, which is put
+            around all prompts instead of a cue; None is no chat.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -61,9 +63,9 @@ def with_instruction_and_cue(dataset: Dataset, chat: str | None = None) -> Datas
         Output:
     """
     columns, prompts = dataset.columns, [prompt for prompt, _ in dataset.first_rows]
-    complete = bool(columns.messages or columns.instruction) or share_cue(prompts)
-    given = columns.instruction_text or columns.template
-    if given or not (columns.input or columns.messages) or (complete and chat is None):
+    stated = columns.messages or columns.instruction or columns.instruction_text
+    complete = bool(stated) or share_cue(prompts)
+    if columns.template or not (columns.input or columns.messages) or (complete and chat is None):
         return dataset
     instruction: str | None = None
     template: str | None = QUESTION
@@ -76,13 +78,17 @@ def with_instruction_and_cue(dataset: Dataset, chat: str | None = None) -> Datas
     return replace(formed, remarks=remarks, proposed=proposed)
 
 
-def _remarks(instruction: str | None, template: str | None, chat: str | None) -> Iterator[Remark]:
+def _remarks(
+    instruction: str | None, template: str | None, chat: str | ChatForm | None
+) -> Iterator[Remark]:
     """Say what is put around the prompts."""
     texts: list[str] = []
     if instruction:
         what = "The rows have no instruction, so all get this one, which the card shows"
         texts.append(f"{what}: {instruction}")
-    if chat:
+    if isinstance(chat, ChatForm):
+        texts.append(f"All prompts get the base model's chat form{_mode(chat)}.")
+    elif chat:
         texts.append("All prompts get the chat format that the bank's adapters know.")
     elif template:
         form = as_option(template)
@@ -90,6 +96,13 @@ def _remarks(instruction: str | None, template: str | None, chat: str | None) ->
     *others, last = texts
     yield from (Remark("note", text) for text in others)
     yield Remark("note", last, Option("template", PROMPT), "To leave prompts as they are")
+
+
+def _mode(form: ChatForm) -> str:
+    """Return how a base model's chat template was run, to follow its name."""
+    mode = form.chat
+    said = [f"{name}={value}" for name, value in mode.chat_template_kwargs.items()] if mode else []
+    return f", with {', '.join(said)}" if said else ""
 
 
 def share_instruction(prompts: Sequence[str]) -> bool:

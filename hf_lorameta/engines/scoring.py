@@ -289,7 +289,7 @@ def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
     if model.chat_template is None:
         return []
     start, _, end = model.chat_template.partition(PROMPT)
-    if all(text.startswith(start) and text.endswith(end) for text, _ in rows):
+    if all(text.endswith(end) and (end or text.startswith(start)) for text, _ in rows):
         return []
     return [(f"{start}{text}{end}", output) for text, output in rows]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.instruction_and_cue import shares_instruction, with_instruction_and_cue
 from hf_lorameta.data.prompt import PROMPT
@@ -13,13 +14,17 @@ _COMPARED = 50
 """Largest number of a bank's datasets that are looked at."""
 
 
-def prompts_like(bank: Bank) -> Callable[[Dataset], Dataset]:
+def prompts_like(bank: Bank, form: ChatForm | None = None) -> Callable[[Dataset], Dataset]:
     """Return a function that writes a dataset's prompts like those of a bank; it can be pickled.
 
-    A bank without instructions leaves prompts as they are. An empty bank adds instruction and cue:
-    the state after a text alone says little of its class.
+    A bank without instructions leaves prompts as they are. An empty bank adds an instruction, since
+    the state after a text alone says little of its class, and `form` or, without it, a cue.
+
+    Args:
+        bank: may be empty.
+        form: that of the base model's chat template, for an empty bank.
     """
-    chat = chat_format(bank)
+    chat = form or chat_format(bank)
     if chat is None and len(bank) and not expects_instructions(bank):
         return _as_it_is
     return partial(with_instruction_and_cue, chat=chat)

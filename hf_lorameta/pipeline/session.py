@@ -1,5 +1,6 @@
 """What one command or one call needs: a Hub client, a bank and a base model, each opened once."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from copy import copy
 from functools import cached_property
@@ -9,7 +10,8 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.bank.open_bank import open_bank
-from hf_lorameta.data.chat_template import CHAT, chat_template
+from hf_lorameta.data.chat_form import CHAT, ChatForm
+from hf_lorameta.data.chat_template import find_chat_form, require_chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.engines.scoring import MAX_LENGTH
@@ -154,35 +156,43 @@ class Session:
             raise
 
     @cached_property
-    def chat_template(self) -> str:
-        """The base model's own chat template as a template with ``{prompt}``.
+    def chat_form(self) -> ChatForm | None:
+        """The form of the base model's own chat template; None if it has none.
 
         Raises:
-            UsageError: it has none.
+            UsageError: the chat template fails on a message.
             HubError: the base model cannot be reached.
         """
         index, tokenizer = self.bank.index, self.bank.verified_file(TOKENIZER_FILE)
-        return chat_template(index.base_model, tokenizer, index.base_revision, self._token)
+        return find_chat_form(index.base_model, tokenizer, index.base_revision, self._token)
+
+    @property
+    def prompts(self) -> Callable[[Dataset], Dataset]:
+        """A function that gives prompts the form that they lack, see `prompts_like`.
+
+        Raises:
+            UsageError, HubError: without a bank, as `chat_form` raises.
+        """
+        return prompts_like(self.bank, None if self.bank.index.number else self.chat_form)
 
     def open_dataset(self, dataset: Any, **reading: Unpack[ReadingOptions]) -> Dataset:
         """Open a dataset with this session's Hub client, see `hf_lorameta.open_dataset`.
 
-        The template ``chat`` is the base model's own chat template. Without instruction and
-        template, prompts get those that they lack, if the bank's have them, see
-        `hf_lorameta.data.instruction_and_cue.with_instruction_and_cue`.
+        The template ``chat`` is the base model's own chat template, which is also the default
+        without a bank. Without a template, prompts get what they lack, see `prompts_like`.
 
         Raises:
             UsageError: the instruction is longer than the prompts that the base model is run with.
             DatasetError, HubError: as `hf_lorameta.open_dataset` does.
         """
         if reading.get("template") == CHAT:
-            reading["template"] = self.chat_template
+            reading["template"] = require_chat_form(self.chat_form, self.bank.index.base_model)
         if reading.get("instruction") == "" and not reading.get("template"):
             reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
         self._check_length(reading.get("instruction"))
         opened = open_dataset(dataset, self.hub, **reading)
-        if reading.get("instruction") is None and reading.get("template") is None:
-            opened = prompts_like(self.bank)(opened)
+        if not reading.get("template"):
+            opened = self.prompts(opened)
         return with_progress(opened, self.progress)
 
     def _check_length(self, instruction: str | None) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.data.chat_form import CHAT, ChatForm
+from hf_lorameta.data.chat_template import require_chat_form
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.dataset import Dataset, open_dataset
@@ -21,7 +23,6 @@ from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
-from hf_lorameta.pipeline.bank_prompts import prompts_like
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
@@ -35,8 +36,6 @@ CHOICES = ("config", "split", "columns", "instruction", "template")
 """What can be chosen about a dataset, by the names that links and the command line share."""
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
-CHAT = "chat"
-"""A template that stands for the base model's own chat template."""
 TEXT_CHARACTERS = 4000
 """Of an instruction or a template."""
 SAMPLES = 120
@@ -249,10 +248,11 @@ def make_plan(
     """
     job.report("Finding the dataset")
     request = validated(request)
+    session, form = Session(bank, token=credential), None
     if request.template == CHAT:
-        request = replace(request, template=Session(bank, token=credential).chat_template)
+        form = require_chat_form(session.chat_form, bank.public_base)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    how = (recipe, limits, token_counting(bank), prompts_like(bank))
+    how = (recipe, limits, token_counting(bank), session.prompts, form)
     reading, samples = read(job, _read, request, credential, *how)
     return PlanResult(plan_from_reading(reading, bank), Rows(samples), request.name)
 
@@ -264,11 +264,13 @@ def _read(
     limits: ReadingLimits,
     counting: TokenCounting,
     in_form: Callable[[Dataset], Dataset],
+    form: ChatForm | None,
 ) -> tuple[Reading, list[tuple[str, str]]]:
     """Return the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
     with hidden_path(request):
         named = request.file or request.dataset or ""
         options = {name: getattr(request, name) for name in CHOICES}
+        options["template"] = form or request.template
         opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))
         sample = RowSample(SAMPLES, "samples")
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.cards.prompt_code import example_code, is_example, prompt_code
+from hf_lorameta.data.chat_template import form_of
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.sources.raw_dataset import RawDataset
@@ -53,6 +54,49 @@ def test_the_code_builds_the_prompt_that_rows_are_read_as(columns: Columns) -> N
     values: dict[str, Any] = {}
     exec(prompt_code(columns), values)
     assert (values["prompt"], answer) == (prompt, "a choice" if columns.choices else "A")
+
+
+SOURCES = {
+    "thoughts": "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<bot><think>{{ '</think>' if not enable_thinking }}{% endif %}",
+    "open thoughts": "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}"
+    "{% if add_generation_prompt %}<bot><think>\n{% endif %}",
+    "parts": "{% for m in messages %}<{{ m.role }}>{% for p in m.content %}{{ p.text }}"
+    "{% endfor %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize(
+    "columns",
+    [
+        Columns(input="input", output="output"),
+        Columns(instruction="instruction", input="input", output="output"),
+        Columns(input=("the context", "question"), output="output", instruction_text="Hi."),
+        Columns(messages="messages"),
+        Columns(instruction="system", messages="messages"),
+        Columns(messages="messages", instruction_text="Answer like a 'pirate'."),
+    ],
+    ids=str,
+)
+def test_the_code_lets_the_chat_template_write_the_prompt_of_rows(
+    columns: Columns, source: str
+) -> None:
+    templates = pytest.importorskip("transformers.utils.chat_template_utils")
+
+    class Tokenizer:
+        def apply_chat_template(self, messages: object, *, tokenize: bool, **how: object) -> str:
+            assert not tokenize
+            texts, _ = templates.render_jinja_template([messages], chat_template=source, **how)
+            return str(texts[0])
+
+    form = form_of({"chat_template": source}, "base", starts=False)
+    columns = columns.with_prompt(None, form)
+    raw = RawDataset(list(ROW), {}, None, "train", lambda: iter([ROW]), lambda: iter([ROW]))
+    ((prompt, _),) = read_rows(raw, columns)
+    values: dict[str, Any] = {"tokenizer": Tokenizer()}
+    exec(prompt_code(columns), values)
+    assert values["prompt"] == prompt
 
 
 @given(st.tuples(st.text(), st.text()))

@@ -1,7 +1,7 @@
 """Which columns of a dataset are read as input and output, and the text put around them."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from pydantic import (
     model_serializer,
 )
 
+from hf_lorameta.data.chat_form import SYSTEM, USER, ChatForm, ChatMode, Turn
 from hf_lorameta.data.prompt import PROMPT, check_template, join_instruction
 from hf_lorameta.errors import ColumnsError, Option, UsageError
 
@@ -46,6 +47,7 @@ class Columns(BaseModel):
         instruction_text: an instruction that all rows share.
         template: text with ``{instruction}`` and ``{input}``; None is that of
             `hf_lorameta.data.prompt.join_instruction`.
+        chat: how the base model's chat template gave the template; None if it did not.
 
     Example:
         >>> Columns(input=["context", "question"], output="answers.text").names()
@@ -61,6 +63,7 @@ class Columns(BaseModel):
     choices: str | tuple[str, ...] | None = None
     instruction_text: str | None = None
     template: str | None = None
+    chat: ChatMode | None = None
 
     @field_validator(*_SEVERAL)
     @classmethod
@@ -124,16 +127,41 @@ class Columns(BaseModel):
         """
         if self.instruction_of_input and PROMPT not in (self.template or ""):
             return text
-        return join_instruction(self.instruction_text or "", text, self.template)
+        return self.prompt(self.instruction_text or "", [(USER, text)])
 
-    def with_prompt(self, instruction: str | None, template: str | None) -> "Columns":
+    def prompt(self, instruction: str, turns: Sequence[Turn]) -> str:
+        """Return the prompt of a row: its turns, mostly one, with an instruction, in the template.
+
+        Example:
+            >>> turns = [("user", "Why?"), ("assistant", "So."), ("user", "Really?")]
+            >>> Columns(messages="turns").prompt("Be brief.", turns)
+            'Be brief.\\n\\nInput: Why?\\n\\nSo.\\n\\nReally?\\nOutput:'
+        """
+        if self.chat:
+            return self.chat.prompt(self.template or PROMPT, self.spoken(instruction, turns))
+        return join_instruction(instruction, _joined(turns), self.template)
+
+    def spoken(self, instruction: str, turns: Sequence[Turn]) -> list[Turn]:
+        """Return the turns of a chat with an instruction: a system text, or part of a message."""
+        if self.messages or len(turns) > 1:
+            return [(SYSTEM, instruction), *turns] if instruction else list(turns)
+        return [(USER, join_instruction(instruction, _joined(turns)))]
+
+    def with_prompt(self, instruction: str | None, template: str | ChatForm | None) -> "Columns":
         """Return a copy that puts an instruction and a template around every row; None keeps.
 
         Raises:
             UsageError: the rows have an instruction of their own, or the template does not fit.
         """
-        texts = {"instruction_text": instruction, "template": template}
-        return check_columns(self.model_copy(update={k: v for k, v in texts.items() if v}))
+        update: dict[str, Any] = {"instruction_text": instruction} if instruction else {}
+        if template:
+            form = template if isinstance(template, ChatForm) else ChatForm(template, None)
+            update |= form._asdict()
+        return check_columns(self.model_copy(update=update))
+
+
+def _joined(turns: Sequence[Turn]) -> str:
+    return "\n\n".join(text for _, text in turns)
 
 
 ColumnsLike: TypeAlias = Columns | Mapping[str, Any] | str

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, Turn
 from hf_lorameta.data.columns.cells import from_json
-from hf_lorameta.types import Row
 
 _ROLE_KEYS = ("role", "from", "speaker", "user", "author")
 _TEXT_KEYS = ("content", "value", "text", "message", "utterance", "parts")
@@ -18,6 +18,7 @@ _ANSWERERS = {
     "assistant", "gpt", "model", "bot", "chatgpt", "chatbot", "ai", "agent", "function_call",
     "function-call", "tool_call",
 }  # fmt: skip
+_SIDES = {"system": SYSTEM, "developer": SYSTEM, **dict.fromkeys(_ANSWERERS, ASSISTANT)}
 _PAIRS = (
     ("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("input", "output"),
     ("prompt", "response"),
@@ -30,9 +31,6 @@ _CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOT
 _LLAMA = re.compile(r"\[INST\](.*?)(?:\[/INST\](.*?)(?=<s>|\[INST\]|\Z)|\Z)", re.DOTALL)
 _END = "<|endoftext|>"
 _LLAMA_MARKS = re.compile(r"</?s>|<</?SYS>>")
-
-Turn = tuple[str, str]
-"""(role in lower case, text) of one turn."""
 
 
 def is_conversation(value: object) -> bool:
@@ -57,24 +55,31 @@ def is_transcript(text: object) -> bool:
     return isinstance(text, str) and len(_transcript(text)) > 1
 
 
-def conversation_row(value: object) -> Row | None:
-    """Return the row of a conversation; None if the cell holds none.
+def conversation_turns(value: object) -> tuple[list[Turn], str] | None:
+    """Return the turns before the last answer, and that answer; None if the cell holds none.
+
+    The roles are system, assistant and, for all others, user.
 
     Example:
-        >>> conversation_row([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}])
-        ('hi', 'hello')
-        >>> conversation_row("\\n\\nHuman: hi\\n\\nAssistant: hello")
-        ('hi', 'hello')
+        >>> turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+        >>> conversation_turns(turns)
+        ([('user', 'hi')], 'hello')
+        >>> conversation_turns("\\n\\nHuman: hi\\n\\nAssistant: hello")
+        ([('user', 'hi')], 'hello')
     """
     if isinstance(value, str):
         value = _parsed(value)
     if not isinstance(value, (list, tuple)):
         return None
     turns = list(_turns(value))
-    texts = [text for _, text in turns]
     answers = [i for i, (role, _) in enumerate(turns) if role in _ANSWERERS]
-    last = answers[-1] if answers else len(texts)
-    return "\n\n".join(texts[:last]), texts[last] if answers else ""
+    last = answers[-1] if answers else len(turns)
+    return conversation_sides(turns[:last]), turns[last][1] if answers else ""
+
+
+def conversation_sides(value: Sequence[Any]) -> list[Turn]:
+    """Return all turns, with the roles system, assistant and, for all others, user."""
+    return [(_SIDES.get(role, USER), text) for role, text in _turns(value)]
 
 
 def conversation_text(value: Sequence[Any]) -> str:

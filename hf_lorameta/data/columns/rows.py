@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from hf_lorameta.data.chat_form import SYSTEM, USER, Turn
 from hf_lorameta.data.columns.cells import (
     as_texts,
     cell_text,
@@ -16,13 +17,13 @@ from hf_lorameta.data.columns.cells import (
 from hf_lorameta.data.columns.choices import Choices, show_choices
 from hf_lorameta.data.columns.columns import Columns, split_path
 from hf_lorameta.data.columns.conversations import (
-    conversation_row,
+    conversation_sides,
     conversation_text,
+    conversation_turns,
     is_conversation,
 )
 from hf_lorameta.data.columns.names import VERDICTS
 from hf_lorameta.data.columns.table_view import TableView, are_labels
-from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option
@@ -125,23 +126,28 @@ class RowReader:
             raise
         if parts is None:
             return "", ""
-        instruction, text, output = parts
-        instruction = instruction or columns.instruction_text or ""
-        return join_instruction(instruction, text, columns.template), output
+        instruction, turns, output = parts
+        return columns.prompt(instruction or columns.instruction_text or "", turns), output
 
-    def _parts(self, row: Mapping[str, Any]) -> tuple[str, str, str] | None:
-        """Return a row's own instruction, input and output; None without its conversation."""
+    def _parts(self, row: Mapping[str, Any]) -> tuple[str, list[Turn], str] | None:
+        """Return a row's own instruction, input as turns and output; None without its conversation.
+
+        An input is one turn, unless it is a conversation.
+        """
         columns = self.columns
         stated = self._text(row, columns.instruction) if columns.instruction else ""
         if not columns.messages:
-            return stated, self._input(row), self._output(row)
-        found = conversation_row(value_at(row, columns.messages))
-        return found and ("", "\n\n".join(filter(None, (stated, found[0]))), found[1])
+            value = value_at(row, columns.input) if isinstance(columns.input, str) else None
+            if is_conversation(value) and not columns.choices:
+                return stated, conversation_sides(value), self._output(row)
+            return stated, [(USER, self._input(row))], self._output(row)
+        found = conversation_turns(value_at(row, columns.messages))
+        return found and ("", [*([(SYSTEM, stated)] if stated else []), *found[0]], found[1])
 
     def has_input(self, row: Mapping[str, Any]) -> bool:
         """Whether a row says anything besides its output and what all rows share."""
         parts = self._parts(row)
-        return parts is not None and bool(parts[0].strip() or parts[1].strip())
+        return bool(parts and (parts[0].strip() or any(text.strip() for _, text in parts[1])))
 
     def several_outputs(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has other outputs than the one that is read."""

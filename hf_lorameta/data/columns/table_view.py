@@ -7,7 +7,11 @@ from typing import Any, Literal
 
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.cells import is_whole, texts_in
-from hf_lorameta.data.columns.conversations import conversation_row, is_conversation, is_transcript
+from hf_lorameta.data.columns.conversations import (
+    conversation_turns,
+    is_conversation,
+    is_transcript,
+)
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
 
@@ -112,8 +116,8 @@ class TableView:
 
     def has_answers(self, name: str) -> bool:
         """Whether a conversation in a column has an answer."""
-        rows = map(conversation_row, self.values(name))
-        return any(row is not None and row[1] for row in rows)
+        found = map(conversation_turns, self.values(name))
+        return any(row is not None and row[1] for row in found)
 
     def is_turn(self, name: str) -> bool:
         """Whether a column holds one turn of a conversation, such as an answer, in each row."""

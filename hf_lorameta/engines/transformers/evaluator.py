@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.data.chat_template import rendered
+from hf_lorameta.data.chat_template import form_of
 from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.scoring import Adapter, LoraWeights, Scores, Tokens
@@ -206,10 +206,11 @@ class TorchEvaluator(scoring.Evaluator):
     @cached_property
     def chat_template(self) -> str | None:
         """See `hf_lorameta.engines.scoring.Evaluator.chat_template`."""
-        names = ("chat_template", "bos_token", "eos_token")
-        config = {name: getattr(self._tokenizer, name) for name in names}
+        texts = self._tokenizer.special_tokens_map
+        config = {**texts, "chat_template": self._tokenizer.chat_template}
         with suppress(UsageError):
-            return rendered(config, "the base model", starts=bool(self.start_tokens))
+            form = form_of(config, "the base model", starts=bool(self.start_tokens))
+            return form and form.template
         return None
 
     # --- loss ---

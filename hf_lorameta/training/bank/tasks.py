@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta.bank.manifest import BankEntry, clean_name, load
-from hf_lorameta.data.chat_template import CHAT, chat_template
+from hf_lorameta.data.chat_form import CHAT
+from hf_lorameta.data.chat_template import find_chat_form, require_chat_form
 from hf_lorameta.data.columns.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.prompt import check_template
@@ -244,14 +245,12 @@ def with_chat_template(
     Raises:
         UsageError: a task asks for it, and the base model has none.
     """
-    try:
-        form = chat_template(str(base), tokenizer)
-    except UsageError:
-        if any(task.template == CHAT for task in tasks):
-            raise
-        return list(tasks), None
-    in_form = (replace(t, template=form) if t.template == CHAT else t for t in tasks)
-    return list(in_form), form
+    form = find_chat_form(str(base), tokenizer)
+    if any(task.template == CHAT for task in tasks):
+        form = require_chat_form(form, str(base))
+    template = form and form.template
+    in_form = [replace(t, template=template) if t.template == CHAT else t for t in tasks]
+    return in_form, template
 
 
 def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:

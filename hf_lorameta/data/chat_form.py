@@ -1,0 +1,128 @@
+"""The form in which a base model reads chats, as a value that is stored with an adapter.
+
+`hf_lorameta.data.chat_template` gets it from the base model's chat template.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from hf_lorameta.data.prompt import PROMPT
+
+CHAT = "chat"
+"""The template that stands for the base model's own chat template."""
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+
+Turn = tuple[str, str]
+"""(role, text) of one turn."""
+
+
+class ChatMode(BaseModel):
+    """How a base model's chat template was run, and what it puts around further turns.
+
+    Attributes:
+        chat_template_kwargs: given to the template, in the words of transformers and of servers.
+        system: a system text that turns thoughts off, where no argument does.
+        closing: put behind what the template writes: it closes thoughts that the template leaves
+            open, or begins the answer.
+        date: that the template was given as today's, if it writes the date and takes none.
+        strips: whether the white space at the ends of a message is removed.
+        content_parts: whether the template takes a message as a list of parts, not as a text.
+        between: the texts between a user's message and the answer to it, and between that and the
+            next message; None if turns cannot be told apart.
+        around_system: the texts before and behind a system text, instead of the one that the
+            template begins with; None if it has no place for one.
+        applies: whether ``apply_chat_template`` of transformers gives the same tokens, whatever day
+            it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chat_template_kwargs: dict[str, bool | int | str] = {}
+    system: str = ""
+    closing: str = ""
+    date: str | None = None
+    strips: bool = False
+    content_parts: bool = False
+    between: tuple[str, str] | None = None
+    around_system: tuple[str, str] | None = None
+    applies: bool = True
+
+    @model_serializer(mode="wrap")
+    def _as_stored(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not set."""
+        content = {
+            name: value for name, value in serialize(self).items() if value or value is False
+        }
+        return {"chat_template_kwargs": self.chat_template_kwargs} | content
+
+    def messages(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Return turns as messages of a system, then users and assistants in turn.
+
+        The first and the last are a user's, as most templates require: texts of the same side are
+        joined, as is a greeting with the message behind it. Where the template cannot tell turns
+        apart, or the assistant has the last word, all are one message.
+
+        Example:
+            >>> mode = ChatMode(between=("<bot>", "<user>"))
+            >>> mode.messages([("system", "Be nice."), ("user", "hi"), ("tool", "1")])
+            [('user', 'Be nice.\\n\\nhi\\n\\n1')]
+        """
+        system, rest = self._sides(turns)
+        text = "\n".join(filter(None, (self.system, system)))
+        return [(SYSTEM, text), *rest] if text else rest
+
+    def prompt(self, template: str, turns: Sequence[Turn]) -> str:
+        """Return turns in the form that the template writes.
+
+        Args:
+            template: text around a single message, with ``{prompt}``.
+            turns: the last one is not an answer.
+
+        Example:
+            >>> mode = ChatMode(between=("<bot>", "<user>"))
+            >>> turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye")]
+            >>> mode.prompt("<user>{prompt}<bot>", turns)
+            '<user>hi<bot>hello<user>bye<bot>'
+        """
+        start, _, end = template.partition(PROMPT)
+        system, rest = self._sides(turns)
+        if system and self.around_system:
+            start = system.join(self.around_system)
+        answer, more = self.between or ("", "")
+        joined = (text + (answer if role == USER else more) for role, text in rest[:-1])
+        return "".join([start, *joined, rest[-1][1], end])
+
+    def _sides(self, turns: Sequence[Turn]) -> tuple[str, list[Turn]]:
+        """Return the system text, if it has a place, and messages of users and assistants."""
+        count = next((i for i, (role, _) in enumerate(turns) if role != SYSTEM), len(turns))
+        system, spoken = self._text(turns[:count]), turns[count:]
+        sides = groupby(spoken, lambda turn: ASSISTANT if turn[0] == ASSISTANT else USER)
+        rest = [(side, self._text(texts)) for side, texts in sides]
+        if len(rest) > 1 and rest[0][0] == ASSISTANT:
+            rest[:2] = [(USER, self._text(rest[:2]))]
+        if self.between is None or not rest or rest[-1][0] != USER:
+            rest = [(USER, self._text(spoken))]
+        if system and not self.around_system:
+            rest[0] = (USER, self._text([(SYSTEM, system), rest[0]]))
+            system = ""
+        return system, rest
+
+    def _text(self, turns: Iterable[Turn]) -> str:
+        text = "\n\n".join(text for _, text in turns)
+        return text.strip() if self.strips else text
+
+
+class ChatForm(NamedTuple):
+    """A template of prompts.
+
+    Attributes:
+        template: with ``{prompt}``, if it is that of a chat. A start token that the tokenizer puts
+            before every text is left out.
+        chat: how the base model's chat template gave it; None if it did not.
+    """
+
+    template: str
+    chat: ChatMode | None
