@@ -174,6 +174,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    source["trust_remote_code"] = False  # of a tokenizer beside the file
     try:
         with loading_model(), redirect_stderr(StringIO()):  # a bar that cannot be disabled
             model = AutoModelForCausalLM.from_pretrained(

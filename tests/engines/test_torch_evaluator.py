@@ -627,3 +627,24 @@ def test_trained_adapter_is_far_better_than_the_base_model() -> None:
     assert trained.exact_match is not None
     assert trained.exact_match > 0.7
     assert set(outputs) <= {"Yes.", "No."}
+
+
+@pytest.mark.parametrize("part", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_base_model_is_never_run(
+    base: Path, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an explicit no, transformers asks on standard input, and runs it after a "y"."""
+    folder, mark = tmp_path / "base", tmp_path / "ran"
+    shutil.copytree(base, folder)
+    path = folder / part
+    content = json.loads(path.read_bytes()) if path.is_file() else {}
+    mapped = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+    content |= {"model_type": "own", "auto_map": mapped}
+    if part == "tokenizer_config.json":
+        content |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    path.write_text(json.dumps(content))
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\nclass Own: pass\n")
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    with pytest.raises(UsageError, match="needs code of its own repo, which is never run"):
+        TorchEvaluator.from_folder(folder)
+    assert not mark.exists()

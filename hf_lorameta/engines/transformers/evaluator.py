@@ -359,13 +359,18 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
+    # without trust_remote_code, transformers asks on the terminal whether to run a repo's code
+    safely = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model, found = load_model(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-        tokenizer = load_tokenizer(folder, local_files_only=True)
+        model, found = load_model(folder, dtype=dtype, output_loading_info=True, **safely)
+        tokenizer = load_tokenizer(folder, **safely)
     except (OSError, ValueError, SafetensorError, ImportError, RuntimeError) as error:
         # ImportError: quantized by a package that is not here; RuntimeError: of other shapes
+        if "custom code" in str(error):
+            raise UsageError(
+                f"the model in {folder} needs code of its own repo, which is never run here",
+                hint="name a model whose architecture is part of transformers",
+            ) from None
         raise NotFoundError(
             f"transformers cannot load a model from {folder}: {first_line(error)[:300]}",
             hint=_OTHER_WEIGHTS,
