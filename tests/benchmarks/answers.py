@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from hf_lorameta import Columns, Recipe, open_dataset
+from hf_lorameta.data.chat_template import require_chat_form
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.instruction_and_cue import with_instruction_and_cue
 from hf_lorameta.engines.scoring import folded, prompt_text
@@ -98,10 +99,14 @@ class Answers:
             file, split = "train", f"train[:{border}]" if part == "train" else f"train[{border}:]"
         columns = raw.columns if form == "raw" else self._known(task)
         if form == "chat":
-            start, end = self._session.chat_template.split("{prompt}")
+            start, end = self._chat.split("{prompt}")
             fields = "{instruction}\n\n{input}" if columns.instruction_text else "{input}"
             columns = columns.model_copy(update={"template": f"{start}{fields}{end}"})
         return open_dataset(self._tasks / f"{task}.{file}.jsonl", split=split, columns=columns)
+
+    @property
+    def _chat(self) -> str:
+        return require_chat_form(self._session.chat_form, "the base model").template
 
     def _known(self, task: str) -> Columns:
         opened = open_dataset(self._tasks / f"{task}.train.jsonl")
@@ -115,7 +120,7 @@ class Answers:
         prompted = [(prompt_text(text, shots), output) for text, output in rows]
         if not in_chat:
             return prompted
-        start, end = self._session.chat_template.split("{prompt}")
+        start, end = self._chat.split("{prompt}")
         return [(start + text + end, output) for text, output in prompted]
 
     def _regression(self, train: Dataset, rows: Sequence[Row], count: int) -> Result:

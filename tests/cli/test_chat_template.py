@@ -3,6 +3,7 @@
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,11 +98,10 @@ def test_without_a_bank_the_chat_form_is_the_default(
 ) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
 
-    def columns(*options: str) -> dict[str, object]:
-        done = cli(
-            "plan", "rows.jsonl", "--bank", "none", "--base", hybrid_base, *options, "--json"
-        )
-        return json.loads(done.out)["dataset"]["columns"]
+    command = ("plan", "rows.jsonl", "--bank", "none", "--base", hybrid_base, "--json")
+
+    def columns(*options: str) -> Any:
+        return json.loads(cli(*command, *options).out)["dataset"]["columns"]
 
     form = f"{FORM}<think></think>"
     read = columns()

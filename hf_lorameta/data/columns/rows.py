@@ -138,7 +138,7 @@ class RowReader:
         stated = self._text(row, columns.instruction) if columns.instruction else ""
         if not columns.messages:
             value = value_at(row, columns.input) if isinstance(columns.input, str) else None
-            if is_conversation(value) and not columns.choices:
+            if isinstance(value, (list, tuple)) and is_conversation(value) and not columns.choices:
                 return stated, conversation_sides(value), self._output(row)
             return stated, [(USER, self._input(row))], self._output(row)
         found = conversation_turns(value_at(row, columns.messages))
