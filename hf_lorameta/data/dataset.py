@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, require_columns
+from hf_lorameta.data.columns.labels import Form
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
@@ -82,7 +83,8 @@ class Dataset(DatasetInfo):
             `hf_lorameta.data.sources.reading_limits.MAX_TEXT` characters.
         whole: iterates over the whole split, ignoring any slice.
         first_rows: the first rows as they are read; only those with an output, if there are any.
-        classes: names of the outputs, if they are class labels.
+        classes: names of the labels in outputs, if they are stated.
+        form: what outputs are.
         unread: columns that are not read, except ids.
         limits: how much a plan counts.
         total: number of rows; None if it is not known without reading them.
@@ -95,6 +97,7 @@ class Dataset(DatasetInfo):
     with_prompt: Callable[[str | None, str | ChatForm | None], "Dataset"]
     first_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
+    form: Form = "one"
     unread: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
     total: int | None = None
@@ -224,7 +227,8 @@ def as_dataset(
         with_prompt=partial(as_dataset, raw, columns, limits=limits),
         whole=partial(read, replace(raw, rows=raw.whole)),
         first_rows=tuple((cut(prompt), cut(output)) for prompt, output in first_rows),
-        classes=tuple(raw.labels.get(columns.output or "", ())),
+        classes=reader.classes,
+        form=reader.form,
         unread=tuple(n for n in unread_columns(columns, table) if n != reader.verdict),
         limits=limits,
         total=raw.total,
@@ -252,12 +256,12 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
     notes = list(raw.notes)
     if reader.verdict:
         notes.append(f"Rows with false in the column {reader.verdict} are bad examples: left out.")
-    output = columns.output or ""
+    output = columns.answer
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from class names.")
-    if reader.respelled:
+    if respelled := reader.labels.respelled:
         notes.append(
-            f"{reader.respelled} of the first {len(rows)} labels differ from others in case or "
+            f"{respelled} of the first {len(rows)} labels differ from others in case or "
             "space alone: all are read in the most frequent spelling."
         )
     if unknown := sum(map(reader.is_unknown, raw.sample)):

@@ -9,15 +9,20 @@ from dataclasses import replace
 
 from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns import names as known
+from hf_lorameta.data.columns.labels import JOINED, NONE
 from hf_lorameta.data.columns.table_view import normalized
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.prompt import PROMPT, as_option, shared_ends
 from hf_lorameta.errors import Option
 from hf_lorameta.remarks import Remark
+from hf_lorameta.types import Row
 
 QUESTION, TEXT = "Question: {input}\nAnswer:", "Input: {input}\nOutput:"
+LABELED = {QUESTION: "{input}\nAnswer:", TEXT: "{input}\nOutput:"}
 """Templates of prompts that say what to do and lack a cue, and of others without an instruction.
+
+`LABELED` are those of several inputs, which have the names of their columns before them.
 
 Of five templates, the first had the lowest mean loss on three of the public tasks (`boolq`,
 `bbh_navigate`, `bbh_sports_understanding`; quarters of their training rows): 0.57, ``{input}`` with
@@ -64,7 +69,7 @@ def with_instruction_and_cue(dataset: Dataset, chat: str | ChatForm | None = Non
     """
     columns, prompts = dataset.columns, [prompt for prompt, _ in dataset.first_rows]
     stated = columns.messages or columns.instruction or columns.instruction_text
-    complete = bool(stated) or share_cue(prompts)
+    complete = bool(stated) or share_cue(prompts) or are_continued(dataset.first_rows)
     if columns.template or not (columns.input or columns.messages) or (complete and chat is None):
         return dataset
     instruction: str | None = None
@@ -72,6 +77,8 @@ def with_instruction_and_cue(dataset: Dataset, chat: str | ChatForm | None = Non
     if not complete and not states_task(dataset) and not share_instruction(prompts):
         instruction = propose_instruction(dataset)
         template = None if instruction else TEXT
+    if template and len(columns.named("input")) > 1:
+        template = LABELED[template]
     formed = dataset.with_prompt(instruction, chat or template)
     proposed = instruction is not None and not dataset.public
     remarks = (*formed.remarks, *_remarks(instruction, template, chat))
@@ -132,6 +139,16 @@ def share_cue(prompts: Sequence[str]) -> bool:
     return len(set(prompts)) > 1 and 0 < len(line) <= _CUE and line[-1] in _CUE_ENDS
 
 
+def are_continued(rows: Sequence[Row]) -> bool:
+    r"""Whether prompts go on in their outputs, as code does: space is between all of them.
+
+    Example:
+        >>> are_continued([("def f():\n", "    return 1")]), are_continued([("Who is it?", "Ann")])
+        (True, False)
+    """
+    return bool(rows) and all((prompt[-1:] + output[:1]).isspace() for prompt, output in rows)
+
+
 # --- instructions ---------------------------------------------------------------------------------
 
 
@@ -169,7 +186,7 @@ def propose_instruction(dataset: Dataset) -> str | None:
         HubError: as reading its rows raises.
     """
     columns = dataset.columns
-    paths = (columns.named("input")[0], columns.output or "")
+    paths = (columns.named("input")[0], columns.answer)
     source, target = (path.rpartition(".") for path in paths)
     if normalized(target[2]) in known.SUMMARIES:
         return "Summarize the text."
@@ -178,13 +195,33 @@ def propose_instruction(dataset: Dataset) -> str | None:
     languages = all(known.LANGUAGE.fullmatch(normalized(path[2])) for path in (source, target))
     if languages and source[0] and source[0] == target[0]:
         return f"Translate from {source[2]} to {target[2]}."
-    classes = dataset.classes or _classes([row[1] for row in dataset.head(_ROWS) if row[1]])
+    outputs, mark = [row[1] for row in dataset.first_rows if row[1]], JOINED[dataset.form]
+    classes = dataset.classes
+    if not classes:
+        outputs = [row[1] for row in dataset.head(_ROWS) if row[1]]
+        labels = [label for output in outputs for label in output.split(mark)]
+        classes = _classes([label for label in labels if label != NONE or dataset.form == "one"])
     if not classes:
         return None
     what = "the text" if len(columns.named("input")) == 1 else "the texts"
     if len(classes) > _MAX_CLASSES:
-        return f"Name the class of {what}."
-    return classification(classes, what)
+        classes = ()
+    if dataset.form == "tags":
+        return listing(f"Tag each word of {what} as one of", classes)
+    if dataset.form == "several":
+        none = f", or {NONE}" if NONE in outputs else ""
+        return listing(f"Name all that apply to {what}{none}", classes)
+    return classification(classes, what) if classes else f"Name the class of {what}."
+
+
+def listing(task: str, names: Sequence[str]) -> str:
+    """Return an instruction that ends in names; of too many, without them.
+
+    Example:
+        >>> listing("Tag each word as one of", ["O", "PER"]), listing("Tag each word as one of", [])
+        ('Tag each word as one of: O, PER.', 'Tag each word.')
+    """
+    return f"{task}: {', '.join(names)}." if names else f"{task.removesuffix(' as one of')}."
 
 
 def classification(classes: Sequence[str], what: str = "the text") -> str:
@@ -194,7 +231,7 @@ def classification(classes: Sequence[str], what: str = "the text") -> str:
         >>> classification(["ham", "spam"])
         'Classify the text as one of: ham, spam.'
     """
-    return f"Classify {what} as one of: {', '.join(classes)}."
+    return listing(f"Classify {what} as one of", classes)
 
 
 def _classes(outputs: list[str]) -> tuple[str, ...]:

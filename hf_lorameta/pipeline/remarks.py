@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from hf_lorameta.bank.index import FAR_RATIO
 from hf_lorameta.cards.results import Check, Outcome, RightAnswers, Training
-from hf_lorameta.data.instruction_and_cue import TEXT, shares_instruction, states_task
+from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
 from hf_lorameta.errors import Option
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
@@ -51,7 +51,7 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
         text = f"Only the beginning of {rows} was counted: their texts exceed the length limit."
         yield Remark("warning", text)
     # the form that prompts get where no instruction can be proposed has words that all rows share
-    shared = dataset.columns.template != TEXT and shares_instruction(profile)
+    shared = dataset.columns.template not in (TEXT, LABELED[TEXT]) and shares_instruction(profile)
     if not (states_task(dataset) or shared) and expects_instructions(plan.bank):
         yield Remark("doubt", "The inputs do not say what to do, and no instruction was given.")
         yield Remark(

@@ -353,7 +353,6 @@ def test_unknown_names_and_missing_outputs_are_not_guessed() -> None:
         "messages=m,input=q",
         "choices=c",
         "input=q,choices=c",
-        "output=a,output=b",
         "input=,output=a",
         "in=q,output=a",
         "",
@@ -370,6 +369,13 @@ def test_parse_columns_rejects(text: str) -> None:
 )
 def test_parse_columns_accepts_and_describe_inverts(text: str) -> None:
     assert str(parse_columns(text)) == text
+
+
+def test_several_outputs_that_are_not_0_and_1_are_named() -> None:
+    rows = [{"text": f"It is {i}.", "a": i % 2, "b": i % 3} for i in range(9)]
+    with pytest.raises(UsageError, match="several outputs are given, a and b, and not all") as e:
+        open_dataset(rows, columns="input=text,output=a,output=b")
+    assert e.value.hint == "add --columns input=text,output=a"
 
 
 def test_more_columns_than_anybody_names_are_refused_at_once() -> None:

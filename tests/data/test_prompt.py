@@ -92,7 +92,7 @@ def formed(rows: list[dict[str, str]], **dataset: Any) -> str:
     return with_instruction_and_cue(opened).head(1)[0][0]
 
 
-def as_rows(**columns: Callable[[int], str]) -> list[dict[str, str]]:
+def as_rows(**columns: Callable[[int], Any]) -> list[dict[str, Any]]:
     return [{name: make(i) for name, make in columns.items()} for i in range(40)]
 
 
@@ -126,6 +126,18 @@ FIRST = text(0)
         # questions, and texts without a task, get a cue
         (as_rows(question=text, answer=lambda i: text(i, 5)), f"Question: {FIRST}\nAnswer:"),
         (as_rows(text=text, response=lambda i: text(i + 50)), f"Input: {FIRST}\nOutput:"),
+        # several inputs are labeled already, and code goes on where the prompt ends
+        (as_rows(question=text, context=lambda i: text(i + 1), answer=lambda i: text(i, 5)),
+         f"Context: {text(1)}\nQuestion: {FIRST}\nAnswer:"),
+        (as_rows(prompt=lambda i: f"def f{i}(x):\n", canonical_solution=lambda i: f"  return {i}"),
+         "def f0(x):\n"),
+        # several labels, and tags
+        (as_rows(text=text, labels=lambda i: ["wry, dour", "wry"][i % 2]),
+         f"Name all that apply to the text: dour, wry.\n\nInput: {FIRST}\nOutput:"),
+        (as_rows(text=text, labels=lambda i: [[], ["dour"], ["wry", "dour"]][i % 3]),
+         f"Name all that apply to the text, or none: dour, wry.\n\nInput: {FIRST}\nOutput:"),
+        (as_rows(tokens=lambda i: text(i).split(), tags=lambda i: ["O"] * 8 + ["B"]),
+         f"Tag each word of the text as one of: B, O.\n\nInput: {FIRST}\nOutput:"),
         # rows with an instruction or turns, or without inputs, stay as they are
         (as_rows(instruction=text, input=lambda i: text(i + 1), output=label),
          f"{FIRST}\n\nInput: {text(1)}\nOutput:"),

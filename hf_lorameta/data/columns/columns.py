@@ -23,7 +23,7 @@ ROLES = ("instruction", "input", "choices", "output", "messages")
 MAX_COLUMNS = 100
 """Columns that may be named, in `MAX_CHARACTERS` altogether."""
 MAX_CHARACTERS = 10_000
-_SEVERAL = ("input", "choices")
+_SEVERAL = ("input", "choices", "output")
 _EXAMPLE = Option("columns", "input=question,output=answer")
 _LISTED = 100
 """Columns of a dataset that a message names."""
@@ -38,7 +38,8 @@ class Columns(BaseModel):
 
     Attributes:
         input: prompts; several are labeled by their names and joined. None for plain text.
-        output: answers; None if the dataset has only inputs.
+        output: answers; None if the dataset has only inputs. Several hold 0 or 1 each: the answer
+            is the names of those with 1.
         instruction: put before the input; with messages, a system prompt, read as their first turn.
         messages: chat turns; input, output and choices are then None.
         choices: the possible answers, shown after the input: a list, or one column for each.
@@ -57,7 +58,7 @@ class Columns(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str | tuple[str, ...] | None = None
-    output: str | None = None
+    output: str | tuple[str, ...] | None = None
     instruction: str | None = None
     messages: str | None = None
     choices: str | tuple[str, ...] | None = None
@@ -84,6 +85,16 @@ class Columns(BaseModel):
             >>> Columns(instruction="system", messages="turns").instruction_of_input
         """
         return None if self.messages else self.instruction
+
+    @property
+    def answer(self) -> str:
+        """The column of the answers; empty if there is none, or several.
+
+        Example:
+            >>> Columns(input="a", output="b").answer, Columns(input="a").answer
+            ('b', '')
+        """
+        return self.output if isinstance(self.output, str) else ""
 
     def named(self, role: str) -> tuple[str, ...]:
         """Return the columns of a role."""
@@ -171,8 +182,8 @@ ColumnsLike: TypeAlias = Columns | Mapping[str, Any] | str
 def parse_columns(text: str) -> Columns:
     """Parse the command line's form ``input=question,output=answer``.
 
-    ``input`` and ``choices`` may be given several times. Only a comma before a role and ``=``
-    separates, so names may hold commas and ``=``.
+    ``input``, ``choices`` and ``output`` may be given several times. Only a comma before a role
+    and ``=`` separates, so names may hold commas and ``=``.
 
     Raises:
         UsageError: a part is not of the form role=column, or the roles cannot be combined.
@@ -229,7 +240,7 @@ def check_columns(columns: Columns) -> Columns:
             "instruction with either",
             hint=_EXAMPLE,
         )
-    if columns.choices and not (columns.input and columns.output):
+    if columns.choices and not (columns.input and columns.answer):
         raise UsageError(
             f"columns {columns}: choices need an input and an output",
             hint=Option("columns", "input=question,choices=choices,output=answer"),

@@ -184,19 +184,19 @@ def _known_layout(table: TableView) -> Columns | None:
     if len(found) > 1:
         raise unclear(table, f"the columns can be read as {' or '.join(map(str, found))}", *found)
     columns = _with_context(found[0], table)
-    verdicts = [*table.named(known.VERDICTS), *_labels_of(table, columns.output)]
+    verdicts = [*table.named(known.VERDICTS), *_labels_of(table, columns.answer)]
     verdicts = [n for n in verdicts if n not in columns.names() and table.repeats(n)]
-    if verdicts and columns.output:
-        texts = (*columns.named("input"), columns.output)
+    if verdicts and columns.answer:
+        texts = (*columns.named("input"), columns.answer)
         judged = columns.model_copy(update={"input": texts, "output": verdicts[0]})
-        problem = f"{verdicts[0]} may say whether {columns.output} is right; without it: {columns}"
+        problem = f"{verdicts[0]} may say whether {columns.answer} is right; without it: {columns}"
         raise unclear(table, problem, judged)
     return columns
 
 
-def _labels_of(table: TableView, output: str | None) -> list[str]:
+def _labels_of(table: TableView, output: str) -> list[str]:
     """Return the labels of an output, such as ``response_label``."""
-    start = f"{normalized(output or '')}_"
+    start = f"{normalized(output)}_"
     keys = {n: normalized(n) for n in table.usable}
     return [n for n, key in keys.items() if key.startswith(start) and key.endswith("_label")]
 
@@ -279,6 +279,13 @@ def _named_output(table: TableView) -> Columns | None:
     return None
 
 
+def _flags(table: TableView) -> Columns | None:
+    """A column of 0 and 1 for each of several labels of a text."""
+    flags = table.flags
+    inputs = input_columns(table, set(flags))
+    return Columns(input=inputs[0], output=tuple(flags)) if flags and len(inputs) == 1 else None
+
+
 def _plain_text(table: TableView) -> Columns | None:
     """Text without inputs: a column named text, or the only column that can be read."""
     named = None if table.named(known.OUTPUTS) else table.by_key.get("text")
@@ -305,7 +312,7 @@ def _refuse_unread(table: TableView, text: str) -> None:
         problem = f"{text} alone would leave {prompts[0]} unread"
         raise unclear(table, problem, Columns(input=prompts[0], output=text))
     if rated := table.ratings:
-        problem = f"the output may be one of {', '.join(rated)}"
+        problem = f"the output may be {' or '.join(rated)}"
         raise unclear(table, problem, Columns(input=text, output=rated[0]))
     others = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
     if len(table.usable) == 2:  # a text and another one
@@ -351,6 +358,7 @@ RULES: tuple[Callable[[TableView], Columns | None], ...] = (
     _known_layout,
     _nested,
     _named_output,
+    _flags,
     _plain_text,
     _inputs_only,
 )

@@ -1,6 +1,5 @@
 """Convert the rows of a dataset to (input, output) pairs of text."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -22,15 +21,14 @@ from hf_lorameta.data.columns.conversations import (
     conversation_turns,
     is_conversation,
 )
+from hf_lorameta.data.columns.labels import NONE, Form, Labels, separator
 from hf_lorameta.data.columns.names import VERDICTS
-from hf_lorameta.data.columns.table_view import TableView, are_labels
+from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import cut
-from hf_lorameta.errors import ColumnsError, Option
+from hf_lorameta.errors import ColumnsError, Option, UsageError
 from hf_lorameta.types import Row
 
-_MAX_LABELS = 1000
-"""Labels whose spelling is remembered."""
 _UNKNOWN = -1
 """What datasets have for the label of a row that has none, beside labels from 0 to 2 or more."""
 
@@ -75,35 +73,58 @@ class RowReader:
         }  # fmt: skip
         self.verdict = _verdict_column(raw) if columns.messages else None
         self._choices: Choices | None = None
-        if columns.choices and columns.output:
-            labels = self._names_of(columns.output)
+        path = columns.answer
+        if columns.choices and path:
             named = columns.named("choices")
-            self._choices = Choices(named, columns.output, labels, raw.sample)
+            self._choices = Choices(named, path, self._names_of(path), raw.sample)
         self._sample = raw.sample
-        numbers = {value for value in found.get(columns.output or "", ()) if is_whole(value)}
+        numbers = {value for value in found.get(path, ()) if is_whole(value)}
         several = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
         self._has_unknown = numbers == {_UNKNOWN} or several
+        self._flags = () if path else columns.named("output")
+        if self._flags and not all(map(TableView([], {}, raw.sample).is_flag, self._flags)):
+            raise UsageError(
+                f"several outputs are given, {' and '.join(self._flags)}, and not all hold 0 and 1",
+                hint=Option("columns", str(columns.model_copy(update={"output": self._flags[0]}))),
+            )
 
     @cached_property
-    def _spellings(self) -> Counter[str]:
-        """How often each output is in the sample, if they are labels; empty if not."""
-        outputs = [self._cell(row) for row in self._sample] if self.columns.output else []
-        outputs = [output for output in outputs if output.strip()]
-        return Counter(outputs if are_labels(outputs) and not self._choices else ())
+    def _separator(self) -> str | None:
+        """What separates several labels in an output; None if it is one text."""
+        path = self.columns.answer
+        if self._flags:
+            return ""
+        if not path or self._choices or self._is_tagged:
+            return None
+        cells = [self._output_value(row, path) for row in self._sample]
+        listed = any(isinstance(cell, (list, tuple)) for cell in cells)
+        if listed and (is_alternatives(path) or self._names_of(path)):
+            return "" if self._names_of(path) else None
+        return separator(cells)
 
     @cached_property
-    def _labels(self) -> dict[str, str]:
-        """The most frequent spelling of each label."""
-        ordered = reversed(self._spellings.most_common())
-        return {_label_key(label): label.strip() for label, _ in ordered}
+    def labels(self) -> Labels:
+        """The labels of the outputs, if they are labels."""
+        cells = [self._labels_in(row) for row in self._sample] if self.columns.output else []
+        return Labels([] if self._choices else cells, self.classes)
 
     @property
-    def respelled(self) -> int:
-        """The number of labels in the sample that are not in their most frequent spelling."""
-        return sum(
-            count for label, count in self._spellings.items()
-            if self._labels[_label_key(label)] != label
-        )  # fmt: skip
+    def classes(self) -> tuple[str, ...]:
+        """All labels, if their names are stated."""
+        return self._flags or tuple(self._names_of(self.columns.answer))
+
+    @cached_property
+    def _is_tagged(self) -> bool:
+        """Whether outputs have a tag for each word of an input."""
+        path = self.columns.answer
+        return bool(path) and any(self._is_aligned(r, value_at(r, path)) for r in self._sample)
+
+    @property
+    def form(self) -> Form:
+        """What outputs are."""
+        if self._is_tagged:
+            return "tags"
+        return "several" if self._separator is not None and self.labels.several else "one"
 
     def is_bad(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is an example of what a model should not answer."""
@@ -111,7 +132,7 @@ class RowReader:
 
     def is_unknown(self, row: Mapping[str, Any]) -> bool:
         """Whether the label of a row is the number for no label, as in SNLI."""
-        return self._has_unknown and value_at(row, self.columns.output or "") == _UNKNOWN
+        return self._has_unknown and value_at(row, self.columns.answer) == _UNKNOWN
 
     def read(self, row: Mapping[str, Any]) -> Row:
         """Return a row as text; both are empty if it should hold a conversation and does not."""
@@ -151,7 +172,7 @@ class RowReader:
 
     def several_outputs(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has other outputs than the one that is read."""
-        path = self.columns.output
+        path = self.columns.answer
         if not path or self._choices or not is_alternatives(path):
             return False
         value = self._output_value(row, path)
@@ -168,16 +189,28 @@ class RowReader:
         return prompt
 
     def _output(self, row: Mapping[str, Any]) -> str:
-        output, labels = self._cell(row), self._labels
-        if not labels or not output.strip():
-            return output
-        if len(labels) < _MAX_LABELS:
-            labels.setdefault(_label_key(output), output.strip())
-        return labels.get(_label_key(output), output)
+        found = self._labels_in(row)
+        if self._separator is None:
+            return self.labels.spelled(found[0])
+        names = self._flags or (self.columns.answer,)
+        stated = any(value_at(row, name) not in (None, "") for name in names)
+        return self.labels.joined([label for label in found if label]) or (NONE if stated else "")
+
+    def _labels_in(self, row: Mapping[str, Any]) -> list[str]:
+        """Return the labels of a row, or its output, as they are spelled there."""
+        if self._flags:
+            return [name for name in self._flags if value_at(row, name) == 1]
+        if self._separator is None:
+            return [self._cell(row)]
+        path = self.columns.answer
+        value = self._output_value(row, path)
+        if isinstance(value, (list, tuple)):
+            return [cell_text(item, path, self._names_of(path)) for item in value]
+        return [label.strip() for label in self._cell(row).split(self._separator or None)]
 
     def _cell(self, row: Mapping[str, Any]) -> str:
         """Return the output of a row as it is spelled there."""
-        path = self.columns.output
+        path = self.columns.answer
         if not path:
             return ""
         if self._choices:
@@ -221,11 +254,6 @@ class RowReader:
     def _names_of(self, path: str) -> Sequence[str]:
         found = split_path(path, list(self._classes))
         return self._classes[found[0]] if found and set(found[1]) <= {"*"} else ()
-
-
-def _label_key(label: str) -> str:
-    """Return what spellings of the same label have in common."""
-    return label.strip().casefold()
 
 
 def _verdict_column(raw: RawDataset) -> str | None:

@@ -140,15 +140,27 @@ class TableView:
     def holds_codes(self, name: str) -> bool:
         """Whether a column holds few different whole numbers, which may stand for classes.
 
-        Numbers may be texts.
+        Numbers may be texts, or items of lists.
         """
-        values = self.values(name)
+        cells = (v if isinstance(v, (list, tuple)) else [v] for v in self.values(name))
+        values = [item for items in cells for item in items]
         whole = all(v.strip().isdecimal() if isinstance(v, str) else is_whole(v) for v in values)
-        return whole and name not in self.labels and self.repeats(name)
+        return whole and name not in self.labels and are_labels(list(map(str, values)))
+
+    @property
+    def flags(self) -> list[str]:
+        """The columns of 0 and 1, or of true and false, if there are several."""
+        flags = [name for name in self.usable if self.is_flag(name)]
+        return flags if len(flags) >= _RATINGS else []
+
+    def is_flag(self, name: str) -> bool:
+        """Whether a column holds nothing but 0 and 1, or true and false."""
+        values = self.values(name)
+        return name not in self.labels and bool(values) and all(v in (0, 1) for v in values)
 
     @property
     def ratings(self) -> list[str]:
-        """The columns that rate a text: stars, or several flags or numbers from 0 to 1."""
+        """The columns that rate a text: stars, or several numbers from 0 to 1."""
         rated = [
             name for name in self.usable
             if all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in self.values(name))
