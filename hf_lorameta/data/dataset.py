@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from hf_lorameta.data.chat_form import ChatForm
+from hf_lorameta.data.columns.cells import value_at
 from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, require_columns
+from hf_lorameta.data.columns.conversations import unknown_roles
 from hf_lorameta.data.columns.labels import Form
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
@@ -22,7 +24,7 @@ from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
 from hf_lorameta.data.sources.split_names import Splits
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageError
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, Option, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.remarks import Remark
@@ -253,7 +255,17 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
                 f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
                 hint="name columns with texts",
             )
+    if not any(output.strip() for _, output in rows) and (why := reader.unread_outputs()):
+        other = Option("columns", f"input={','.join(columns.named('input'))},output=COLUMN")
+        raise ColumnsError(
+            f"{columns} reads no output of the first {len(rows)} rows: {why}",
+            hint="rename the role of the answers to assistant" if columns.messages else other,
+        )
     notes = list(raw.notes)
+    if columns.messages:
+        answering, _ = unknown_roles([value_at(row, columns.messages) for row in sample])
+        if answering:
+            notes.append(f"Turns of {', '.join(sorted(answering))} are read as the answers.")
     if reader.verdict:
         notes.append(f"Rows with false in the column {reader.verdict} are bad examples: left out.")
     output = columns.answer

@@ -371,6 +371,12 @@ def test_parse_columns_accepts_and_describe_inverts(text: str) -> None:
     assert str(parse_columns(text)) == text
 
 
+def test_a_chat_without_answers_is_refused_with_the_names_of_its_roles() -> None:
+    chat = [{"role": role, "content": "It rains."} for role in ("ann", "bob", "eve")]
+    with pytest.raises(ColumnsError, match="none of the roles ann, bob, eve is assistant"):
+        open_dataset([{"messages": chat}] * 3)
+
+
 def test_several_outputs_that_are_not_0_and_1_are_named() -> None:
     rows = [{"text": f"It is {i}.", "a": i % 2, "b": i % 3} for i in range(9)]
     with pytest.raises(UsageError, match="several outputs are given, a and b, and not all") as e:

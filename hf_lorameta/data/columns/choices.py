@@ -26,7 +26,7 @@ def multiple_choice(table: TableView) -> Columns | None:
             stems.setdefault(found[1] or "", []).append(name)
     single = next((tuple(group) for group in stems.values() if len(group) > 1), None)
     right = [n for n in table.named(known.RIGHT) if n not in listed and n not in (single or ())]
-    right = [n for n in right if table.kind(n) in ("text", "number", "class", "fields", "empty")]
+    right = [n for n in right if table.kind(n) not in ("turns", "other")]
     if not right:
         return None
     if not (listed or single):

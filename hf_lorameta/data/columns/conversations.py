@@ -7,6 +7,7 @@ two speakers write in turn, and transcripts, see `is_transcript`. A call of a to
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, Turn
@@ -18,7 +19,8 @@ _ANSWERERS = {
     "assistant", "gpt", "model", "bot", "chatgpt", "chatbot", "ai", "agent", "function_call",
     "function-call", "tool_call",
 }  # fmt: skip
-_SIDES = {"system": SYSTEM, "developer": SYSTEM, **dict.fromkeys(_ANSWERERS, ASSISTANT)}
+_SYSTEM, _USERS = {"system", "developer"}, {"user", "human", "prompter"}
+_OTHERS = {*_SYSTEM, "tool", "function", "observation", "function_response"}
 _PAIRS = (
     ("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("input", "output"),
     ("prompt", "response"),
@@ -71,15 +73,39 @@ def conversation_turns(value: object) -> tuple[list[Turn], str] | None:
         value = _parsed(value)
     if not isinstance(value, (list, tuple)):
         return None
-    turns = list(_turns(value))
-    answers = [i for i, (role, _) in enumerate(turns) if role in _ANSWERERS]
+    turns = conversation_sides(value)
+    answers = [i for i, (role, _) in enumerate(turns) if role == ASSISTANT]
     last = answers[-1] if answers else len(turns)
-    return conversation_sides(turns[:last]), turns[last][1] if answers else ""
+    return turns[:last], turns[last][1] if answers else ""
 
 
 def conversation_sides(value: Sequence[Any]) -> list[Turn]:
     """Return all turns, with the roles system, assistant and, for all others, user."""
-    return [(_SIDES.get(role, USER), text) for role, text in _turns(value)]
+    turns = list(_turns(value))
+    sides = dict.fromkeys(answerers([role for role, _ in turns]), ASSISTANT)
+    sides |= dict.fromkeys(_SYSTEM, SYSTEM)
+    return [(sides.get(role, USER), text) for role, text in turns]
+
+
+def answerers(roles: Sequence[str]) -> set[str]:
+    """Return the roles that answer: known ones, or of two in turn the one that is not the user's.
+
+    Example:
+        >>> answerers(["human", "gpt"]), answerers(["bard", "human"]), answerers(["Ann", "Bob"])
+        ({'gpt'}, {'bard'}, {'Bob'})
+    """
+    known = _ANSWERERS & set(roles)
+    speakers = [role for role in roles if role not in _OTHERS]
+    if known or len(set(speakers)) != 2 or any(a == b for a, b in pairwise(speakers)):
+        return known
+    return {speakers[0] if speakers[1] in _USERS else speakers[1]}
+
+
+def unknown_roles(values: Sequence[object]) -> tuple[set[str], set[str]]:
+    """Return the roles in conversations that are not known: those that answer, and all."""
+    found = [[role for role, _ in _turns(v)] for v in values if isinstance(v, (list, tuple))]
+    others = {*_ANSWERERS, *_OTHERS, *_USERS}
+    return {r for roles in found for r in answerers(roles)} - others, set().union(*found) - others
 
 
 def conversation_text(value: Sequence[Any]) -> str:

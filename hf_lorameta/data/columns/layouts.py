@@ -144,8 +144,8 @@ def _system(table: TableView) -> str | None:
 
 def _tools(table: TableView) -> str | None:
     """Return the column of the tools that answers may call, unless it lists none."""
-    texts = (n for n in table.named(("tools",)) if table.kind(n) == "text")
-    return next((n for n in texts if set(map(str, table.values(n))) != {"[]"}), None)
+    named = (n for n in table.named(("tools",)) if table.kind(n) in ("text", "list"))
+    return next((n for n in named if set(map(str, table.values(n))) != {"[]"}), None)
 
 
 def _translation(table: TableView) -> Columns | None:
@@ -186,7 +186,10 @@ def _known_layout(table: TableView) -> Columns | None:
     columns = _with_context(found[0], table)
     verdicts = [*table.named(known.VERDICTS), *_labels_of(table, columns.answer)]
     verdicts = [n for n in verdicts if n not in columns.names() and table.repeats(n)]
-    if verdicts and columns.answer:
+    is_kto = normalized(columns.answer) == "completion" and all(
+        isinstance(value, bool) for name in verdicts for value in table.values(name)
+    )
+    if verdicts and columns.answer and not is_kto:
         texts = (*columns.named("input"), columns.answer)
         judged = columns.model_copy(update={"input": texts, "output": verdicts[0]})
         problem = f"{verdicts[0]} may say whether {columns.answer} is right; without it: {columns}"

@@ -53,7 +53,7 @@ CHOICES = (
 )  # fmt: skip
 CHOICE = re.compile(r"(?:(choice|option|sol|solution|op|opt|answer|ending)_?[0-9a-h]|[a-h])")
 RIGHT = (
-    "answer", "answer_key", "label", "correct_answer", "correct", "correct_option", "cop",
+    "accept", "answer", "answer_key", "label", "correct_answer", "correct", "correct_option", "cop",
     "answer_index", "answer_idx", "correct_idx", "target", "gold",
 )  # fmt: skip
 CONVERSATIONS = (

@@ -1,5 +1,6 @@
 """Convert the rows of a dataset to (input, output) pairs of text."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from hf_lorameta.data.columns.conversations import (
     conversation_text,
     conversation_turns,
     is_conversation,
+    unknown_roles,
 )
 from hf_lorameta.data.columns.labels import NONE, Form, Labels, separator
 from hf_lorameta.data.columns.names import VERDICTS
@@ -56,12 +58,12 @@ class RowReader:
 
     Args:
         raw: the dataset; its first rows tell how numbered answers count, which floats are integers,
-            and which column says whether a chat is good.
+            and which column says whether an answer is good.
         columns: what to read.
 
     Attributes:
         columns: what is read.
-        verdict: the column that says whether a row's chat is good, as in KTO, if there is one.
+        verdict: the column that says whether a row's answer is good, as in KTO, if there is one.
     """
 
     def __init__(self, raw: RawDataset, columns: Columns) -> None:
@@ -71,7 +73,6 @@ class RowReader:
             path for path, values in found.items()
             if all(is_whole(v) for v in values if isinstance(v, float) and v == v)
         }  # fmt: skip
-        self.verdict = _verdict_column(raw) if columns.messages else None
         self._choices: Choices | None = None
         path = columns.answer
         if columns.choices and path:
@@ -81,6 +82,7 @@ class RowReader:
         numbers = {value for value in found.get(path, ()) if is_whole(value)}
         several = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
         self._has_unknown = numbers == {_UNKNOWN} or several
+        self.verdict = self._verdict_column(raw)
         self._flags = () if path else columns.named("output")
         if self._flags and not all(map(TableView([], {}, raw.sample).is_flag, self._flags)):
             raise UsageError(
@@ -126,6 +128,27 @@ class RowReader:
             return "tags"
         return "several" if self._separator is not None and self.labels.several else "one"
 
+    def _verdict_column(self, raw: RawDataset) -> str | None:
+        """Return a column of true and false that is named like a verdict on answers."""
+        table = TableView(raw.columns, raw.labels, raw.sample)
+        if table.repeats(self.columns.answer):
+            return None
+        for name in table.named(VERDICTS):
+            values = [row.get(name) for row in raw.sample if row.get(name) is not None]
+            judges = name not in raw.labels and name not in self.columns.names()
+            if judges and values and all(isinstance(v, bool) for v in values):
+                return name
+        return None
+
+    def unread_outputs(self) -> str:
+        """Return why no output of the sample is read, although there may be some; empty if not."""
+        columns = self.columns
+        if columns.messages:
+            _, roles = unknown_roles([value_at(row, columns.messages) for row in self._sample])
+            return f"none of the roles {', '.join(sorted(roles))} is assistant" if roles else ""
+        held = any(value_at(row, columns.answer) not in (None, "") for row in self._sample)
+        return f"{columns.answer} names none of the choices" if self._choices and held else ""
+
     def is_bad(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is an example of what a model should not answer."""
         return self.verdict is not None and row.get(self.verdict) is False
@@ -156,7 +179,7 @@ class RowReader:
         An input is one turn, unless it is a conversation.
         """
         columns = self.columns
-        stated = self._text(row, columns.instruction) if columns.instruction else ""
+        stated = self._stated(row) if columns.instruction else ""
         if not columns.messages:
             value = value_at(row, columns.input) if isinstance(columns.input, str) else None
             if isinstance(value, (list, tuple)) and is_conversation(value) and not columns.choices:
@@ -164,6 +187,14 @@ class RowReader:
             return stated, [(USER, self._input(row))], self._output(row)
         found = conversation_turns(value_at(row, columns.messages))
         return found and ("", [*([(SYSTEM, stated)] if stated else []), *found[0]], found[1])
+
+    def _stated(self, row: Mapping[str, Any]) -> str:
+        """Return a row's own instruction, such as the tools that its answer may call."""
+        path = self.columns.instruction or ""
+        value = value_at(row, path)
+        if isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value):
+            return json.dumps(value, ensure_ascii=False, default=str) if value else ""
+        return self._text(row, path)
 
     def has_input(self, row: Mapping[str, Any]) -> bool:
         """Whether a row says anything besides its output and what all rows share."""
@@ -254,15 +285,6 @@ class RowReader:
     def _names_of(self, path: str) -> Sequence[str]:
         found = split_path(path, list(self._classes))
         return self._classes[found[0]] if found and set(found[1]) <= {"*"} else ()
-
-
-def _verdict_column(raw: RawDataset) -> str | None:
-    """Return a column of true and false with the name of a verdict."""
-    for name in TableView(raw.columns).named(VERDICTS):
-        values = [row.get(name) for row in raw.sample if row.get(name) is not None]
-        if name not in raw.labels and values and all(isinstance(v, bool) for v in values):
-            return name
-    return None
 
 
 def join_inputs(names: Sequence[str], texts: Sequence[str]) -> str:
