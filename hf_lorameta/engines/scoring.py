@@ -261,7 +261,6 @@ class Evaluator(Protocol):
         self,
         rows: Sequence[Row],
         adapter: Adapter | None = None,
-        shots: Sequence[Row] = (),
         generate: bool = True,
         done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
@@ -270,7 +269,6 @@ class Evaluator(Protocol):
         Args:
             rows: at least one.
             adapter: None is the base model itself.
-            shots: rows that are put before every prompt.
             generate: complete all answers; otherwise only those that may be right, and of the
                 others the beginning is returned.
             done: called with the number of steps that were finished, two for each row: its loss and
@@ -281,17 +279,28 @@ class Evaluator(Protocol):
         """
 
 
-def chat_rows(model: Evaluator, rows: Sequence[Row]) -> list[Row]:
-    """Return rows with their prompts in the base model's chat template.
+def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Row]:
+    """Return rows whose prompts are messages in the base model's chat template, if it has one.
 
-    They are empty if it has none, or if the prompts are in it already.
+    Args:
+        model: the base model.
+        rows: those that are in that form already stay in it.
+        shots: examples that come first in each message.
     """
-    if model.chat_template is None:
-        return []
-    start, _, end = model.chat_template.partition(PROMPT)
-    if all(text.endswith(end) and (end or text.startswith(start)) for text, _ in rows):
-        return []
-    return [(f"{start}{text}{end}", output) for text, output in rows]
+    start, _, end = (model.chat_template or PROMPT).partition(PROMPT)
+
+    def message(text: str) -> str:
+        inside = text.startswith(start) and text.endswith(end)
+        return text[len(start) : len(text) - len(end)] if inside else text
+
+    examples = [(message(text), output) for text, output in shots]
+    prompts = (prompt_text(message(text), examples) for text, _ in rows)
+    outputs = [output for _, output in rows]
+    # a prompt that ends in the form has its own beginning, such as a system text
+    return [
+        (text if end and text.endswith(end) else f"{start}{text}{end}", output)
+        for text, output in zip(prompts, outputs, strict=True)
+    ]
 
 
 def compare(
@@ -307,7 +316,8 @@ def compare(
     """Evaluate several methods on the same rows.
 
     A base model that has a chat template adds the method `CHAT_METHOD`: without an adapter, each
-    prompt as the message of a user. It is often the stronger base.
+    prompt as the message of a user. It is often the stronger base. Examples are in such a message,
+    too.
 
     Args:
         evaluator: the base model.
@@ -334,18 +344,17 @@ def compare(
 
         return done
 
-    methods: dict[str, tuple[Sequence[Row], Adapter | None, Sequence[Row]]] = {
-        method: (rows, adapter, ()) for method, adapter in adapters.items()
+    methods: dict[str, tuple[Sequence[Row], Adapter | None]] = {
+        method: (rows, adapter) for method, adapter in adapters.items()
     }
     if shots:
-        methods[f"{len(shots)}-shot"] = (rows, None, shots)
-    if in_chat := chat_rows(evaluator, rows):
-        methods[CHAT_METHOD] = (in_chat, None, ())
+        methods[f"{len(shots)}-shot"] = (in_chat(evaluator, rows, shots), None)
+    if (chat := in_chat(evaluator, rows)) != list(rows):
+        methods[CHAT_METHOD] = (chat, None)
     scores, answers = {}, {}
-    for method, (asked, adapter, examples) in methods.items():
-        scores[method], answers[method] = evaluator.evaluate(
-            asked, adapter, examples, generate, counting(method)
-        )
+    for method, (asked, adapter) in methods.items():
+        found = evaluator.evaluate(asked, adapter, generate, counting(method))
+        scores[method], answers[method] = found
         progress(method, scores[method])
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from hf_lorameta import Bank, Plan, Recipe, plan
+from hf_lorameta.engines.scoring import prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.pipeline.coefficients import scale_for
+from hf_lorameta.types import Row
 from tests.support import shared_data
 
 EVERYDAY = shared_data.SHARED / "everyday"
@@ -47,6 +49,11 @@ class Everyday:
     @lru_cache(maxsize=1)  # noqa: B019 - there is one benchmark
     def planned(self, task: str) -> Plan:
         return plan(EVERYDAY / f"{task}.train.jsonl", self.bank)
+
+
+def prompted(rows: Sequence[Row], shots: Sequence[Row]) -> list[Row]:
+    """Return rows with examples before their prompts."""
+    return [(prompt_text(text, shots), output) for text, output in rows]
 
 
 def read_sources() -> dict[str, str]:

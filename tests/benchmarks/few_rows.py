@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hf_lorameta import Bank, Generation, Plan, Recipe
-from hf_lorameta.engines.scoring import LoraWeights, chat_rows
+from hf_lorameta.engines.scoring import LoraWeights, in_chat
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.make import combine_adapters
@@ -39,6 +39,7 @@ from tests.benchmarks.everyday import (
     Everyday,
     drawn,
     gains,
+    prompted,
     read,
 )
 from tests.benchmarks.peft_training import train_by_trainer
@@ -75,9 +76,9 @@ class FewRows(Everyday):
             case "base":
                 return self._score_base(test)
             case "base-chat":
-                return self._score_base(chat_rows(self.evaluator, test))
+                return self._score_base(in_chat(self.evaluator, test))
             case "3-shot":
-                return self._score_base(test, read(task, "train")[:SHOTS])
+                return self._score_base(prompted(test, read(task, "train")[:SHOTS]))
             case "default":
                 return self._score(task, self._plan(task))
             case "default+3-shot":
@@ -92,16 +93,14 @@ class FewRows(Everyday):
                 return self._peft(task, rows)
         raise SystemExit(f"there is no method {name}")
 
-    def _score_base(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> Result:
+    def _score_base(self, rows: Sequence[Row]) -> Result:
         if self.answers:
-            return self._scores(rows, None, shots)
-        return {"loss": self.evaluator.evaluate(rows, None, shots, generate=False)[0].loss}
+            return self._scores(rows, None)
+        return {"loss": self.evaluator.evaluate(rows, None, generate=False)[0].loss}
 
-    def _scores(
-        self, rows: Sequence[Row], adapter: Path | None, shots: Sequence[Row] = ()
-    ) -> Result:
+    def _scores(self, rows: Sequence[Row], adapter: Path | None) -> Result:
         """Score answers, too; PEFT attaches the adapter."""
-        scores, _ = self.evaluator.evaluate(rows, adapter, shots)
+        scores, _ = self.evaluator.evaluate(rows, adapter)
         return {name: getattr(scores, name) for name in ("loss", *ANSWERS)}
 
     def _plan(self, task: str, entries: Sequence[int] | None = None, **settings: Any) -> Plan:
@@ -113,14 +112,14 @@ class FewRows(Everyday):
         return Generation(planned, planned.layout, pairs[0][0].shape[0], tuple(pairs), 0.0)
 
     def _score(self, task: str, made: Plan | Generation, shots: int = 0) -> Result:
-        rows, examples = read(task, "test")[:ROWS], read(task, "train")[:shots]
+        rows = prompted(read(task, "test")[:ROWS], read(task, "train")[:shots])
         generation = self._generation(made) if isinstance(made, Plan) else made
         if self.answers:
             with tempfile.TemporaryDirectory() as scratch:
                 generation.save_pretrained(folder := Path(scratch) / "adapter")
-                return self._scores(rows, folder, examples)
+                return self._scores(rows, folder)
         adapter = LoraWeights(generation.layout, generation.pairs)
-        return {"loss": self.evaluator.evaluate(rows, adapter, examples, generate=False)[0].loss}
+        return {"loss": self.evaluator.evaluate(rows, adapter, generate=False)[0].loss}
 
     def _few_adapters(self, task: str, number: int) -> Result:
         """Return the mean scores of draws of some of the bank's adapters; 0: of the general one."""

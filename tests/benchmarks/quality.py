@@ -26,6 +26,7 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.types import Row
+from tests.benchmarks.everyday import prompted
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.tables import markdown_table, stored
 from tests.support import shared_data
@@ -110,9 +111,10 @@ class Benchmark:
     def _compute(self, task: str, method: str, mode: str) -> float:
         rows = shared_data.rows(task, "test")[:ROWS]
         shots = shared_data.rows(task, "train")[:SHOTS] if method == "3-shot" else ()
+        rows = prompted(rows, shots)
         if method in SINGLE:
             own = shared_data.BANK / task if method == "trained" else None
-            return self._loss(rows, own, shots)
+            return self._loss(rows, own)
         left_out = siblings(task) if mode == "far" else (task,)
         bank = bank_without(left_out, self.folder / f"{mode}-{task}")
         with tempfile.TemporaryDirectory() as scratch:
@@ -120,8 +122,8 @@ class Benchmark:
             make_adapter(METHODS[method](Setting(task, bank))).save_pretrained(folder)
             return self._loss(rows, folder)
 
-    def _loss(self, rows: Sequence[Row], adapter: Path | None, shots: Sequence[Row] = ()) -> float:
-        return self.evaluator.evaluate(rows, adapter, shots, generate=False)[0].loss
+    def _loss(self, rows: Sequence[Row], adapter: Path | None) -> float:
+        return self.evaluator.evaluate(rows, adapter, generate=False)[0].loss
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_lorameta import Generation, Recipe, generate
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import chat_rows, prompt_text
+from hf_lorameta.engines.scoring import in_chat
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline import make
 from hf_lorameta.pipeline.session import LoadedModel, Session
@@ -69,9 +69,7 @@ class TwoMinutes:
         test, examples = opened.head(self._rows), train.head(SHOTS)
         if method in ("base", "chat", "3-shot"):
             shots = examples if method == "3-shot" else []
-            rows = [(prompt_text(text, shots), output) for text, output in test]
-            rows = rows if method == "base" else chat_rows(evaluator, rows) or rows
-            return self._score(task, rows)
+            return self._score(task, test if method == "base" else in_chat(evaluator, test, shots))
         with tempfile.TemporaryDirectory() as scratch:
             adapter, started = Path(scratch) / "adapter", (time.time(), time.process_time())
             if method == "peft":

@@ -33,6 +33,7 @@ from tests.benchmarks.everyday import (
     Everyday,
     drawn,
     gains,
+    prompted,
     read,
 )
 from tests.benchmarks.tables import markdown_table, stored
@@ -76,17 +77,16 @@ class UnseenForms(Everyday):
 
     def _score(self, task: str, form: str, method: str) -> Scores:
         train, test = in_unseen_form(task) if form == "unseen" else both(task)
-        shots: Sequence[Row] = ()
         adapter = None
         if method in ("base", "3-shot"):
-            rows, shots = test, train[:SHOTS] if method == "3-shot" else ()
+            rows = prompted(test, train[:SHOTS] if method == "3-shot" else ())
         else:
             dataset = self._as_public(train)
             rows = open_dataset(_named(test), columns=dataset.columns).head(len(test))
             entries = self.others(task) if method == "default" else []
             planned = drawn(plan(dataset, self.bank), entries)
             adapter = LoraWeights(planned.layout, combine_adapters(planned, no_progress))
-        return self.evaluator.evaluate(rows[:ROWS], adapter, shots, generate=False)[0]
+        return self.evaluator.evaluate(rows[:ROWS], adapter, generate=False)[0]
 
     def _as_public(self, rows: Sequence[Row]) -> Dataset:
         """Open rows as a public dataset, in the form that is chosen for it."""

@@ -24,11 +24,11 @@ class FakeEvaluator:
 
     chat_template = None
 
-    def evaluate(self, rows, adapter=None, shots=(), generate=True, done=None):
+    def evaluate(self, rows, adapter=None, generate=True, done=None):
         {meanwhile}
         if adapter:
             self.adapters.append(adapter)
-        loss = 0.5 ** len(self.adapters) if adapter else 1.0 if shots else 2.0
+        loss = 0.5 ** len(self.adapters) if adapter else 1.0 if "\\n\\n" in rows[0][0] else 2.0
         return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]
 
 evaluate.open_evaluator = lambda *args: FakeEvaluator()
@@ -47,12 +47,12 @@ def fake_runner(best: float) -> str:
 INTERRUPTED = """
 from dataclasses import replace
 import hf_lorameta.pipeline.make as make
-from hf_lorameta.cards.results import Training
+from hf_lorameta.cards.results import Outcome, Training
 
 def improve(generation, rows, *_, **__):
     training = Training(8, 8, base=3.0, start=2.0, end=1.0, steps=12, interrupted=True)
     field = "fit" if rows.fit else "training"
-    return replace(generation, plan=replace(generation.plan, **{field: training}))
+    return replace(generation, outcome=Outcome(**{field: training}))
 
 make.improve = improve
 """

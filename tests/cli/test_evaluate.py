@@ -171,7 +171,7 @@ def test_the_commit_of_the_dataset_comes_from_the_adapters_recipe(
 SHOW_ROWS = """
 import collections, sys
 outputs = collections.Counter(output for _, output in rows)
-examples = collections.Counter(output for _, output in shots)
+examples = collections.Counter(shot.split()[-1] for shot in rows[0][0].split("\\n\\n")[:-1])
 print("scored", sorted(outputs.items()), "shots", sorted(examples.items()), file=sys.stderr)
 """
 

@@ -10,8 +10,8 @@ from hf_lorameta.engines.scoring import (
     Evaluator,
     Sample,
     Scores,
-    chat_rows,
     compare,
+    in_chat,
     score,
 )
 from hf_lorameta.types import Row, no_progress
@@ -43,7 +43,6 @@ class TwoStepsPerRow(Evaluator):
         self,
         rows: Sequence[Row],
         adapter: Adapter | None = None,
-        shots: Sequence[Row] = (),
         generate: bool = True,
         done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
@@ -64,8 +63,11 @@ def test_compare_counts_rows_within_each_method() -> None:
 def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:
     model = TwoStepsPerRow()
     model.chat_template = "<user>{prompt}<model>"
-    assert chat_rows(model, [("a", "b")]) == [("<user>a<model>", "b")]
-    assert chat_rows(model, [("<user>a<model>", "b"), ("<user>c<model>", "d")]) == []
+    rows = [("<user>a<model>", "b"), ("<system>s<user>c<model>", "d")]
+    assert in_chat(model, [("a", "b")]) == rows[:1]
+    assert in_chat(model, rows) == rows
+    assert in_chat(model, rows[:1], rows[:1]) == [("<user>a b\n\na<model>", "b")]
+    assert list(compare(model, rows, {"base": None}).scores) == ["base"]
 
 
 def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
@@ -73,5 +75,9 @@ def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
     evaluator.chat_template = "<user>{prompt}<assistant>"
     report = compare(evaluator, [("a", "b")], {"base": None}, shots=[("c", "d")])
     assert list(report.scores) == ["base", "1-shot", "base-chat"]
-    answers = {"base": "a", "1-shot": "a", "base-chat": "<user>a<assistant>"}
+    answers = {
+        "base": "a",
+        "1-shot": "<user>c d\n\na<assistant>",
+        "base-chat": "<user>a<assistant>",
+    }
     assert report.samples == (Sample("a", "b", answers),)

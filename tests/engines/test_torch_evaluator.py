@@ -306,15 +306,6 @@ def test_prompts_are_truncated_to_fit_the_answer(
     assert seen == [naive.tokenizer("abcdefghijklmn").input_ids[-4:]]
 
 
-# --- few-shot -----------------------------------------------------------------------------------
-
-
-def test_shots_are_prepended_to_the_input(evaluator: TorchEvaluator) -> None:
-    written_out = [(prompt_text(text, SHOTS), output) for text, output in ROWS]
-    assert evaluator.evaluate(ROWS, shots=SHOTS) == evaluator.evaluate(written_out)
-    assert evaluator.evaluate(ROWS, shots=SHOTS)[0] != evaluator.evaluate(ROWS)[0]
-
-
 # --- adapters -----------------------------------------------------------------------------------
 
 
@@ -585,7 +576,8 @@ def test_compare_reports_every_method(evaluator: TorchEvaluator, adapter: Path) 
     )
     assert scores_by_method == report.scores
     assert list(report.scores) == ["base", "generated", "2-shot"]
-    assert report.scores["2-shot"] == evaluator.evaluate(ROWS, shots=SHOTS)[0]
+    prompted = [(prompt_text(text, SHOTS), output) for text, output in ROWS]
+    assert report.scores["2-shot"] == evaluator.evaluate(prompted)[0]
     outputs = evaluator.evaluate(ROWS, adapter)[1]
     assert [sample.outputs["generated"] for sample in report.samples] == outputs[:2]
     assert (report.samples[1].input, report.samples[1].reference) == ROWS[1]

@@ -36,7 +36,6 @@ class FakeBase:
         self,
         rows: Sequence[Row],
         adapter: Any = None,
-        shots: Sequence[Row] = (),
         generate: bool = True,
         done: Any = no_progress,
     ) -> tuple[Scores, list[str]]:

@@ -141,7 +141,6 @@ class TorchEvaluator(scoring.Evaluator):
         self,
         rows: Sequence[Row],
         adapter: Adapter | None = None,
-        shots: Sequence[Row] = (),
         generate: bool = True,
         done: Callable[[int], None] = no_progress,
     ) -> tuple[Scores, list[str]]:
@@ -152,9 +151,9 @@ class TorchEvaluator(scoring.Evaluator):
         """
         first_line = scoring.single_line(rows)
         with quiet_transformers(), self._with(adapter):
-            encoded = self.encode(rows, shots)
+            encoded = self.encode(rows)
             losses = self.row_losses(encoded, done=done)
-            prompts = [self._prompt(row, shots) for row in rows]
+            prompts = [self._prompt(row) for row in rows]
             answers, unfinished = [], []
             for index, (row, best) in enumerate(zip(encoded, losses.likeliest, strict=True)):
                 text, complete = self._shown_answer(row, best, first_line)
@@ -181,9 +180,8 @@ class TorchEvaluator(scoring.Evaluator):
         with applied(self.model, *adapter), using(WHOLE):
             yield
 
-    def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
-        prompt = scoring.prompt_text(row[0], shots)
-        texts = [prompt, scoring.row_text(prompt, row[1])]
+    def _encode(self, row: Row) -> Tokens:
+        texts = [row[0], scoring.row_text(*row)]
         prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
         return Tokens.split(prompt_ids, ids, self.start_tokens, self._first, self.end_token)
 
@@ -215,11 +213,9 @@ class TorchEvaluator(scoring.Evaluator):
 
     # --- loss ---
 
-    def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
+    def encode(self, rows: Sequence[Row]) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
-        return [
-            self._encode(row, shots).truncated(self.max_length, self.start_tokens) for row in rows
-        ]
+        return [self._encode(row).truncated(self.max_length, self.start_tokens) for row in rows]
 
     def row_losses(
         self, rows: Sequence[Tokens], done: Callable[[int], None] = no_progress
@@ -251,10 +247,10 @@ class TorchEvaluator(scoring.Evaluator):
         with quiet_transformers(), self._with(adapter):
             return self._generated([self._prompt((prompt, ""))], first_line=False)[0]
 
-    def _prompt(self, row: Row, shots: Sequence[Row] = ()) -> list[int]:
+    def _prompt(self, row: Row) -> list[int]:
         """Return a prompt's tokens, so many that an answer fits."""
         length = self.max_length - self.max_new_tokens
-        return self._encode(row, shots).truncated_prompt(length, self.start_tokens)
+        return self._encode(row).truncated_prompt(length, self.start_tokens)
 
     def _shown_answer(
         self, row: Tokens, likeliest: Sequence[int], first_line: bool
