@@ -48,7 +48,7 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
-from hf_lorameta.method.output_prior import PLAIN_DECODERS, OutputPrior
+from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.quoting import shell
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 
@@ -219,17 +219,13 @@ class Bank:
 
     @property
     def end_token(self) -> int | None:
-        """Id of the token that ends an output; None if output tokens are not counted.
-
-        For an empty bank, they are counted if the upper layers of the base model can be fitted.
-        """
+        """Id of the token that ends an output; None if output tokens are not counted."""
         if self.base is None:
             stated = self.index.output_prior or self.index.general
             return stated.end if stated else None
         ends = self.base.config.get("eos_token_id")
         first = ends[0] if isinstance(ends, list) and ends else ends
-        fits = self.base.config.get("model_type") in PLAIN_DECODERS
-        return first if fits and isinstance(first, int) and first < self.index.vocab_size else None
+        return first if isinstance(first, int) and first < self.index.vocab_size else None
 
     @property
     def size(self) -> int:

@@ -11,7 +11,6 @@ from hf_lorameta.hub.base_model import (
     base_license,
     cached_commit,
     config_json,
-    layers_and_width,
     local_path,
     pinned_base,
 )
@@ -94,11 +93,6 @@ def _require_trainable(name: str, config: Mapping[str, Any]) -> None:
         kind = ", ".join(classes) or sanitize(str(config.get("model_type")))
         raise UsageError(
             f"{name} is a {kind}, expected a causal language model such as LlamaForCausalLM",
-            hint=_OTHER_BASE,
-        )
-    if layers_and_width(config) is None:
-        raise UsageError(
-            f"config.json of {name} does not state num_hidden_layers and hidden_size",
             hint=_OTHER_BASE,
         )
 

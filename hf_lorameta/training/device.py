@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hf_lorameta.engines.transformers import decoder
 from hf_lorameta.engines.transformers.dtype import available_memory, suited_dtype
 from hf_lorameta.engines.transformers.float32_products import is_slow
 from hf_lorameta.engines.transformers.joined_rows import OUTPUT_TOKEN_COST
@@ -77,7 +78,7 @@ def plan_device(
     slow = kind == "cpu" and is_slow(model.dtype)
     width = 4 if slow else model.dtype.itemsize  # of the values between layers, see `suit_to_cpu`
     workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
-    per_token = _token_bytes(model.config.get_text_config(), width, first) * workers
+    per_token = _token_bytes(model, width, first) * workers
     per_adapter = _state_bytes(layout, rank)
     tokens = max(min(_PASS_TOKENS[kind], int(free * 0.6 / per_token)), 0)
     count = at_once or max(min(AT_ONCE[kind], int(free * 0.3 / per_adapter)), 1)
@@ -95,16 +96,18 @@ def _state_bytes(layout: Layout, rank: int) -> int:
     return 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
 
 
-def _token_bytes(text: Any, width: int, first: int) -> float:
+def _token_bytes(model: Any, width: int, first: int) -> float:
     """Return the memory that a token of a pass's budget needs.
 
     It is largest where every token predicts an output token, whose logits, their copy in float32
     and their gradient take 12 bytes per word of the vocabulary; such a token counts for 1.5.
     """
-    inner = getattr(text, "intermediate_size", 4 * text.hidden_size)
-    layers = text.num_hidden_layers - first
-    activations = width * layers * (12 * text.hidden_size + 4 * inner)
-    logits = 12 * text.vocab_size
+    hidden = decoder.width(model)
+    stated = getattr(model.config.get_text_config(), "intermediate_size", None)
+    inner = stated if isinstance(stated, int) else 4 * hidden
+    layers = len(decoder.decoder_layers(model)) - first
+    activations = width * layers * (12 * hidden + 4 * inner)
+    logits = 12 * model.get_input_embeddings().weight.shape[0]
     return float(max(activations, (activations + logits) / (1 + OUTPUT_TOKEN_COST)))
 
 

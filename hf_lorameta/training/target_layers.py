@@ -1,18 +1,29 @@
 """The layers of a base model that adapters adapt."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
+from hf_lorameta.engines.transformers.decoder import decoder_layers, text_model
+from hf_lorameta.engines.transformers.lora_layer import weight_of
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 
 _PROJECTIONS = (
-    "q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "o_proj", "out_proj", "dense",
-    "gate_proj", "up_proj", "gate_up_proj", "down_proj", "fc1", "fc2", "c_fc", "c_proj",
-    "dense_h_to_4h", "dense_4h_to_h",
+    "q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "query", "key", "value", "c_attn",
+    "Wqkv", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "out_proj",
+    "dense", "gate_proj", "up_proj", "gate_up_proj", "down_proj", "fc1", "fc2", "fc_in", "fc_out",
+    "c_fc", "c_proj", "dense_h_to_4h", "dense_4h_to_h", "w1", "w2", "w3", "input_linear",
+    "output_linear", "in_proj", "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b",
+    "in_proj_qkvz", "in_proj_ba",
 )  # fmt: skip
+"""Usual names of the projections of attention, MLP, and layers with states."""
+_ROUTERS = re.compile(r"gate|router")
+_WITHOUT_OUT_PROJ = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+"""Model types for which PEFT refuses adapters of layers called ``out_proj``."""
 _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
           "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}  # fmt: skip
 """Names of layers that compute several projections at once."""
@@ -43,23 +54,39 @@ def find_layout(model: Any, targets: Sequence[str]) -> Layout:
 def with_all_projections(model: Any, layout: Layout) -> Layout:
     """Return a layout, and all projections of attention and MLP, in canonical order.
 
-    Projections are known by their usual names. Experts are left out, whose tokens are not those of
-    the sequence.
+    Projections are known by their usual names; of a model without them, all linear layers are
+    taken but routers and gates. Experts are left out, which servers do not adapt one by one.
+
+    Raises:
+        UsageError: there are none.
     """
-    layers = _linear_layers(model)
-    named = {n for n in layers if n.rpartition(".")[2] in _PROJECTIONS and ".experts." not in n}
-    others = _layout(layers, named - {module.name for module in layout})
+    layers, names = _linear_layers(model), set[str]()
+    inside = {module for layer in decoder_layers(model) for module in layer.modules()}
+    refused = {"out_proj"} if model.config.model_type in _WITHOUT_OUT_PROJ else set()
+    for usual in (True, False):
+        for name, layer in layers.items():
+            leaf = name.rpartition(".")[2]
+            known = leaf in _PROJECTIONS if usual else not _ROUTERS.search(name) and layer in inside
+            if known and leaf not in refused and ".experts." not in name:
+                names.add(name)
+        if names:
+            break
+    else:
+        raise UsageError(
+            f"{type(model).__name__} has no linear layers that can be adapted",
+            hint=Option("base", change="name another"),
+        )
+    others = _layout(layers, names - {module.name for module in layout})
     return tuple(sorted((*layout, *others), key=lambda module: canonical_order(module.name)))
 
 
-def _linear_layers(model: Any) -> dict[str, torch.nn.Linear]:
+def _linear_layers(model: Any) -> dict[str, torch.nn.Module]:
     """Return the linear layers of the text model, with that of the output embeddings, by name."""
-    text = {model.get_output_embeddings(), *model.get_decoder().modules()}
-    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m in text}
+    text = {model.get_output_embeddings(), *text_model(model).modules()}
+    kinds = (torch.nn.Linear, Conv1D)
+    return {n: m for n, m in model.named_modules() if isinstance(m, kinds) and m in text}
 
 
-def _layout(layers: Mapping[str, torch.nn.Linear], names: Iterable[str]) -> Layout:
-    return tuple(
-        Module(name, layers[name].in_features, layers[name].out_features)
-        for name in sorted(names, key=canonical_order)
-    )
+def _layout(layers: Mapping[str, torch.nn.Module], names: Iterable[str]) -> Layout:
+    weights = {name: weight_of(layers[name]) for name in sorted(names, key=canonical_order)}
+    return tuple(Module(name, w.shape[1], w.shape[0]) for name, w in weights.items())

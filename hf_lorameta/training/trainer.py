@@ -20,7 +20,8 @@ import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses
-from hf_lorameta.engines.transformers.joined_rows import JoinedRows, using_row_attention
+from hf_lorameta.engines.transformers.joined_rows import JoinedRows
+from hf_lorameta.engines.transformers.row_mode import rows_apart
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import DevicePlan
@@ -135,7 +136,7 @@ class Trainer:
         self._context = ExitStack()
 
     def __enter__(self) -> Self:
-        self._context.enter_context(using_row_attention(self._model))
+        self._context.enter_context(rows_apart(self._model))
         self._context.enter_context(self.slots.attached())
         return self
 

@@ -177,7 +177,7 @@ def test_loss_does_not_depend_on_how_many_logits_are_cast_at_once(
     evaluator: TorchEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluator.evaluate(ROWS, generate=False)[0].loss
-    monkeypatch.setattr("hf_lorameta.engines.transformers.forward._LOGIT_ROWS", 3)
+    monkeypatch.setattr("hf_lorameta.engines.transformers.one_pass._LOGIT_ROWS", 3)
     assert evaluator.evaluate(ROWS, generate=False)[0].loss == pytest.approx(whole, rel=1e-6)
 
 

@@ -5,17 +5,18 @@ from typing import Any
 import pytest
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.joined_rows import join_rows, row_attention
+from hf_lorameta.engines.transformers.joined_rows import join_rows, pad_rows
 from hf_lorameta.errors import UsageError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.engines.transformers.forward import (  # noqa: E402 - it imports torch
-    PassRunner,
+from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402 - they import torch
+from hf_lorameta.engines.transformers.row_mode import (  # noqa: E402
+    RowMode,
+    row_mode,
     rows_apart,
-    sequence_budget,
-    token_losses,
+    suited_tokens,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,6 +33,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "Bloom": {"vocab_size": 60, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "Mamba": {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
 }
+MODELS["Qwen3_5"] = SIZES | {
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"], "head_dim": 8,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}  # fmt: skip
+MODELS["GptOss"] = SIZES | {
+    "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 8,
+}  # fmt: skip
+PADDED = {"Bloom", "Mamba", "Qwen3_5", "GptOss"}
 PREFIX = [5, 7, 9, 11]
 ROWS = [
     Tokens([*PREFIX, 1, 2, 3], [4, 5]),
@@ -43,7 +53,8 @@ WITHOUT_PREFIX = [Tokens([1, 2], [3]), Tokens([4], [5, 6]), Tokens([7, 8, 9], [1
 
 
 def model_of(name: str) -> Any:
-    config = getattr(transformers, f"{name}Config")(**MODELS[name])
+    suffix = "TextConfig" if name == "Qwen3_5" else "Config"
+    config = getattr(transformers, f"{name}{suffix}")(**MODELS[name])
     kind = f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM"
     torch.manual_seed(0)
     return getattr(transformers, kind)(config).eval().requires_grad_(False)
@@ -58,16 +69,22 @@ def logprobs(model: Any, row: Tokens) -> Any:
 @pytest.mark.parametrize("rows", [ROWS, WITHOUT_PREFIX, ROWS[:1]], ids=["alike", "unlike", "one"])
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.filterwarnings("ignore:The fast path is not available")
-def test_packed_rows_give_the_results_of_single_rows(name: str, rows: list[Tokens]) -> None:
+def test_rows_together_give_the_results_of_single_rows(name: str, rows: list[Tokens]) -> None:
     model = model_of(name)
-    logs = [logprobs(model, row).gather(1, torch.tensor(row.output)[:, None]) for row in rows]
-    expected = -torch.cat(logs)[:, 0].double()
+    logs = [logprobs(model, row) for row in rows]
+    expected = [
+        -float(log.gather(1, torch.tensor(row.output)[:, None]).sum())
+        for log, row in zip(logs, rows, strict=True)
+    ]
     attention = model.config._attn_implementation
-    parts = list(join_rows({0: rows}, sequence_budget(model)))
-    assert len(parts) == 1 or not sequence_budget(model)
+    mode = RowMode.PADDED if name in PADDED else RowMode.JOINED
+    assert row_mode(model) is mode
+    counts: list[int] = []
     with rows_apart(model):
-        found = torch.cat([token_losses(model, part) for part in parts])
-    assert torch.allclose(found.double(), expected, atol=1e-4)
+        found = PassRunner(model, 1, suited_tokens(model)).losses({0: rows}, done=counts.append)[0]
+    assert counts == [len(rows)]
+    assert found.sums == pytest.approx(expected, abs=1e-4)
+    assert found.likeliest == [log.argmax(-1).tolist() for log in logs]
     assert model.config._attn_implementation == attention
 
 
@@ -89,20 +106,42 @@ def test_the_losses_of_rows_are_their_sums_by_slot_and_row() -> None:
     assert len(done) > 3
 
 
-@pytest.mark.parametrize("name", ["s_aux", "position_bias"])
-def test_attention_with_other_scores_is_refused(name: str) -> None:
-    q = torch.zeros(1, 1, 2, 4)
-    with pytest.raises(UsageError, match=f"attention with {name}"):
-        row_attention(None, q, q, q, None, **{name: torch.zeros(1)})
+def test_rows_that_change_each_other_in_a_batch_run_one_by_one() -> None:
+    class Mixing(transformers.LlamaForCausalLM):  # type: ignore[misc, name-defined]
+        def forward(self, input_ids: Any, logits_to_keep: Any = 0) -> Any:
+            found = super().forward(input_ids, logits_to_keep=logits_to_keep)
+            found.logits[..., 0] += len(input_ids)
+            return found
+
+        def set_attn_implementation(self, name: str) -> None:
+            raise ValueError(name)
+
+    model = Mixing(transformers.LlamaConfig(**SIZES)).eval().requires_grad_(False)
+    assert row_mode(model) is RowMode.SINGLE
+    with rows_apart(model):
+        found = PassRunner(model, 1, 1000).losses({0: ROWS[:2]})[0]
+    singly = [PassRunner(model, 1, 1000).losses({0: [row]})[0].sums for row in ROWS[:2]]
+    assert [found.sums] == [[total for [total] in singly]]
 
 
-def test_a_model_with_attention_sinks_gets_one_row_at_a_time() -> None:
-    config = transformers.GptOssConfig(
-        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=8,
-        num_attention_heads=4, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1,
+def test_a_model_that_sees_later_tokens_is_refused() -> None:
+    config = transformers.BertConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, initializer_range=0.3,
     )  # fmt: skip
-    with torch.device("meta"):
-        assert sequence_budget(transformers.GptOssForCausalLM(config)) == 0
+    model = transformers.BertLMHeadModel(config).eval()
+    with pytest.raises(UsageError, match="BertLMHeadModel is not a causal language model"):
+        row_mode(model)
+
+
+def test_a_model_that_needs_more_than_token_ids_is_refused() -> None:
+    class Needy(transformers.LlamaForCausalLM):  # type: ignore[misc, name-defined]
+        def forward(self, input_ids: Any, pixels: Any) -> Any:
+            return super().forward(input_ids, pixels=pixels)
+
+    model = Needy(transformers.LlamaConfig(**SIZES)).eval()
+    with pytest.raises(UsageError, match=r"cannot be run on a text alone: .*pixels"):
+        row_mode(model)
 
 
 def sizes(rows: list[Tokens], budget: int) -> list[int]:
@@ -120,11 +159,15 @@ def test_common_prefix_counts_once_and_an_output_token_half_more() -> None:
     assert sizes(rows, 0) == [1] * 10
 
 
-def test_sequence_budget_depends_on_the_architecture_and_its_width() -> None:
-    assert {name: sequence_budget(model_of(name)) for name in MODELS} == {
-        "Llama": 1024, "Mistral": 1024, "Qwen2": 1024, "Gemma2": 1024, "GPT2": 1024, "Bloom": 0,
-        "Mamba": 0,
-    }  # fmt: skip
+def test_wide_models_get_more_tokens_in_a_pass() -> None:
     model = model_of("Llama")
+    assert suited_tokens(model) == 1024
     model.config.hidden_size = 4096
-    assert sequence_budget(model) == 2048
+    assert suited_tokens(model) == 2048
+
+
+def test_padding_and_outputs_count_in_the_size_of_a_batch() -> None:
+    rows = [Tokens([1] * 9, [2, 3]), Tokens([1] * 9, [2, 3]), Tokens([1], [2])]
+    assert [one.indices for one in pad_rows({0: rows}, 22)] == [(2,), (0, 1)]
+    assert [one.indices for one in pad_rows({0: rows}, 21)] == [(2,), (0,), (1,)]
+    assert [one.indices for one in pad_rows({0: rows}, 40)] == [(2, 0, 1)]

@@ -3,7 +3,7 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -39,11 +39,23 @@ from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated"),  # by PEFT
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False"),  # by PEFT, for GPT-2
     pytest.mark.filterwarnings("ignore:.*tie_word_embeddings"),  # by PEFT, for any adapter
 ]
 
 EVERYDAY = SHARED / "everyday"
 _GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8, "pad_token_id": 0}
+_QWEN = {
+    "num_hidden_layers": 4, "layer_types": ["linear_attention", "full_attention"] * 2,
+    "head_dim": 8, "pad_token_id": 0,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}  # fmt: skip
+_GRANITE = {
+    "num_hidden_layers": 4, "layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4,
+    "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8, "num_local_experts": 0,
+    "num_experts_per_tok": 0, "shared_intermediate_size": 48, "pad_token_id": 0,
+}  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
     "Llama": {"tie_word_embeddings": True},
     "Llama-untied": {"tie_word_embeddings": False},
@@ -54,10 +66,23 @@ BASES: dict[str, dict[str, Any]] = {
     "SmolLM3": {"pad_token_id": 0},
     "Phi3": {"pad_token_id": 0},
     "Gemma2": _GEMMA | {"attn_implementation": "eager"},
+    "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "Qwen3_5Text": _QWEN,
+    "GraniteMoeHybrid": _GRANITE,
 }
 """Settings of a tiny base model, by its architecture."""
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-FUSED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+OTHERS = {
+    "Phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+    "GPT2": {"c_attn", "c_proj", "c_fc"},
+    "Qwen3_5Text": PROJECTIONS
+    | {"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"},
+    "GraniteMoeHybrid": {
+        "q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "out_proj", "input_linear",
+        "output_linear",
+    },
+}  # fmt: skip
+"""Names of adapted layers of base models that have others."""
 WORK: list[tuple[str, dict[str, int]]] = [
     *((kind, {"fit": 16, "train": 16, "check": 8}) for kind in ("Llama", "Phi3")),
     *((kind, {"fit": 32}) for kind in ("Llama-untied", "Gemma3")),
@@ -109,16 +134,19 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
         assert training.start == pytest.approx(training.base)  # B is zero, as in PEFT
         assert training.end > training.start
     adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
-    assert adapted == (FUSED if kind == "Phi3" else PROJECTIONS)
+    assert adapted == OTHERS.get(kind, PROJECTIONS)
     in_lower_layer = any("layers.0." in module.name for module in adapter.layout)
     assert in_lower_layer == bool(training and training.steps and not training.layers)
-    folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
+    export: Literal["gguf"] | None
+    export = None if kind in ("GPT2", "GraniteMoeHybrid") else "gguf"
+    folder = adapter.save_pretrained(tmp_path / "adapter", export=export)
     model = transformers.AutoModelForCausalLM.from_pretrained(bases[kind]).eval()
     model.requires_grad_(False)
     ids = torch.tensor([[3, 7, 5, 12, 9]])
     alone, changed = model(input_ids=ids, use_cache=False).logits, copy.deepcopy(model)
     for module, (A, B) in zip(adapter.layout, adapter.pairs, strict=True):
-        changed.get_submodule(module.name).weight += torch.from_numpy(B @ A)
+        update = torch.from_numpy(A.T @ B.T if kind == "GPT2" else B @ A)
+        changed.get_submodule(module.name).weight += update
     ours = changed(input_ids=ids, use_cache=False).logits
     loaded = peft.PeftModel.from_pretrained(model, folder)
     logits = loaded(input_ids=ids, use_cache=False).logits

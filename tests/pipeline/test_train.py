@@ -174,9 +174,14 @@ def test_a_base_model_that_cannot_be_trained_is_refused(tiny_bank: Bank, new: Pa
     with Session(tiny_bank) as session:
         recipe = Recipe(fit=8, train=16)
         plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
-        session.evaluator.model._supports_attention_backend = False
-        with pytest.raises(UsageError, match="cannot be trained here: its layers are not all"):
+        session.evaluator.model.forward = unable
+        with pytest.raises(UsageError, match="cannot be run on a text alone: no images"):
             make_adapter(plan, rows, session)
+
+
+def unable(**_: object) -> None:
+    """The forward pass of a model that needs more than a text."""
+    raise ValueError("no images")
 
 
 def test_training_that_nobody_asked_for_never_costs_the_adapter(
@@ -185,12 +190,12 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
     with Session(tiny_bank) as session:
         resolved = Resolved(Recipe(rank=4), seconds=9, check=16, unasked=True)
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
-        session.evaluator.model._supports_attention_backend = False
+        session.evaluator.model.forward = unable
         made = make_adapter(plan, rows, session, seconds=9, unasked=True)
-        with pytest.raises(UsageError, match="cannot be trained here"):
+        with pytest.raises(UsageError, match="cannot be run"):
             make_adapter(plan, rows, session, seconds=9)
     assert (made.outcome.training, made.outcome.check) == (None, None)
-    assert "Not trained on your rows: LlamaForCausalLM cannot be trained here" in caplog.text
+    assert "Not trained on your rows: LlamaForCausalLM cannot be run on a text alone" in caplog.text
 
 
 def test_steps_are_taken_although_the_base_model_is_better(

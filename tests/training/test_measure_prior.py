@@ -14,6 +14,7 @@ from tests.training.tiny import tokens
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from hf_lorameta.engines.transformers import row_mode  # noqa: E402
 from hf_lorameta.training.bank.measure_prior import (  # noqa: E402 - they import torch
     collect_states,
     last_projection,
@@ -93,6 +94,7 @@ def test_prior_of_a_model_on_another_device_is_computed_on_the_cpu(
 
     monkeypatch.setattr(torch.Tensor, "cpu", to_cpu)
     model = model_of("Llama").float().to("meta")
+    vars(row_mode)["_modes"][model] = row_mode.RowMode.JOINED  # there is nothing to compare
     layout = find_layout(model, ("q_proj", "v_proj"))
     prior = measure_prior(model, layout, random_pairs(layout, 2), TASKS)
     assert prior is not None

@@ -16,7 +16,7 @@ peft = pytest.importorskip("peft")
 from hf_lorameta.engines.transformers import (  # noqa: E402 - they import torch
     joined_rows,
 )
-from hf_lorameta.engines.transformers.forward import by_row, token_losses  # noqa: E402
+from hf_lorameta.engines.transformers.one_pass import by_row, token_losses  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
 from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
 
@@ -234,31 +234,3 @@ def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
     [joined] = join_rows({0: rows}, 1000)
     with joined_rows.using_row_attention(model):
         assert float(token_losses(model, joined).mean()) == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("kind", "layer_types", "reason"),
-    [
-        ("Mamba", None, "layers"),
-        ("Lfm2", ["conv", "full_attention"], "layers of the type conv carry a state"),
-        ("Qwen3_5", ["linear_attention", "full_attention"], "linear_attention carry a state"),
-    ],
-)
-def test_models_that_carry_a_state_are_refused(
-    kind: str, layer_types: list[str] | None, reason: str
-) -> None:
-    sizes: dict[str, Any]
-    sizes = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "pad_token_id": 0}
-    suffix = "TextConfig" if kind == "Qwen3_5" else "Config"
-    if layer_types:
-        heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16}
-        sizes |= heads | {"layer_types": layer_types}
-    config = getattr(transformers, f"{kind}{suffix}")(**sizes)
-    with torch.device("meta"):
-        model = getattr(transformers, f"{kind}ForCausalLM")(config)
-    with pytest.raises(
-        UsageError, match=f"{kind}ForCausalLM cannot be trained here: .*{reason}"
-    ) as error:
-        joined_rows.check_row_attention(model)
-    assert "bank build" in error.value.hint

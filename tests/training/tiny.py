@@ -34,7 +34,7 @@ def write_base(folder: Path, kind: str = "Llama", **changes: Any) -> Path:
     torch.manual_seed(0)
     text = "TextConfig" if kind == "Gemma3" else "Config"
     config = getattr(transformers, kind + text)(**(sizes | changes))
-    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(folder)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     words = {word: index for index, word in enumerate(VOCABULARY)}
     tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()

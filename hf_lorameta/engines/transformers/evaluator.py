@@ -228,10 +228,11 @@ class TorchEvaluator(scoring.Evaluator):
         """
         import torch
 
-        from hf_lorameta.engines.transformers.forward import PassRunner, rows_apart, sequence_budget
+        from hf_lorameta.engines.transformers.forward import PassRunner
+        from hf_lorameta.engines.transformers.row_mode import rows_apart, suited_tokens
 
-        budget = min(self.batch_tokens, sequence_budget(self.model))
-        workers = min(torch.get_num_threads(), self.batch_tokens // max(budget, 1))
+        budget = min(self.batch_tokens, suited_tokens(self.model))
+        workers = min(torch.get_num_threads(), self.batch_tokens // budget)
         with rows_apart(self.model):
             runner = PassRunner(self.model, workers, budget)
             return runner.losses({0: rows}, done=done)[0]

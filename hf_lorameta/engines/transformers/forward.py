@@ -1,114 +1,29 @@
 """Losses of many rows in few forward passes of a causal LM, with or without gradients.
 
-`hf_lorameta.engines.transformers.joined_rows` joins rows into sequences and keeps them apart, so
-that each row has the loss that it has on its own. Logits are computed for output tokens only. Needs
-the extra ``eval``.
+Rows run together as `hf_lorameta.engines.transformers.row_mode` finds out, so that each has the
+loss that it has on its own. Logits are computed for output tokens only. Needs the extra ``eval``.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.joined_rows import (
-    Boundaries,
-    JoinedRows,
-    check_row_attention,
-    join_rows,
-    using,
-    using_row_attention,
+from hf_lorameta.engines.transformers.joined_rows import JoinedRows
+from hf_lorameta.engines.transformers.one_pass import (
+    by_row,
+    cross_entropies,
+    output_logits,
+    token_losses,
 )
-from hf_lorameta.errors import UsageError
+from hf_lorameta.engines.transformers.row_mode import passes
 from hf_lorameta.types import Array
 
-_LOGIT_ROWS = 256
-"""Positions whose logits are cast to float32 at once: 50 MB with a vocabulary of 49,152."""
-_LEAST_TOKENS, _TOKENS_PER_WIDTH = 1024, 0.5
-"""Maximum tokens of a pass, and relative to the width of the model's layers if that is more:
-products are no faster with more."""
-
 T = TypeVar("T")
-
-
-def sequence_budget(model: Any) -> int:
-    """Return the maximum number of tokens in a joined sequence; 0 if rows cannot share one."""
-    try:
-        check_row_attention(model)
-    except UsageError:
-        return 0
-    return max(_LEAST_TOKENS, int(_TOKENS_PER_WIDTH * model.config.get_text_config().hidden_size))
-
-
-def rows_apart(model: Any) -> AbstractContextManager[None]:
-    """Let a model keep the rows of a sequence apart, if it can; others get one row at a time."""
-    return using_row_attention(model) if sequence_budget(model) else nullcontext()
-
-
-# --- one pass -----------------------------------------------------------------------------------
-
-
-def token_losses(model: Any, joined: JoinedRows, adapters: bool = True) -> torch.Tensor:
-    """Return the cross entropy of the n output tokens of a pass in nats, (n,).
-
-    Arguments are those of `output_logits`.
-    """
-    return _cross_entropies(*output_logits(model, joined, adapters))
-
-
-def output_logits(
-    model: Any, joined: JoinedRows, adapters: bool = True
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits of the n output tokens of a pass, (n, V), and the tokens, (n,) int64.
-
-    Args:
-        model: a causal LM of transformers, inside `rows_apart`.
-        joined: the pass.
-        adapters: apply the adapters of the pass's slots, or the base model alone.
-    """
-    device = model.device
-    at = torch.tensor(joined.predicting, device=device)
-    with using(Boundaries(joined.slices if adapters else (), joined.segments)):
-        logits = model(**_inputs(model, joined), logits_to_keep=at).logits[0]
-    if len(logits) != len(at):  # a model that computes all of them
-        logits = logits[at]
-    return logits, torch.tensor(joined.targets, device=device)
-
-
-def run_decoder(model: Any, joined: JoinedRows) -> None:
-    """Run a pass with the adapters of its slots through the layers, without logits or gradients."""
-    with torch.no_grad(), using(Boundaries(joined.slices, joined.segments)):
-        model.get_decoder()(**_inputs(model, joined))
-
-
-def _inputs(model: Any, joined: JoinedRows) -> dict[str, Any]:
-    """Return the arguments of a model or its decoder."""
-    inputs = {"input_ids": torch.tensor([joined.ids], device=model.device)}
-    if len(joined.segments) > 1:
-        inputs["position_ids"] = torch.tensor([joined.positions], device=model.device)
-    return inputs | {"use_cache": False}
-
-
-def _cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
-    return torch.cat([_cross_entropy(*part) for part in parts])
-
-
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-
-
-def by_row(joined: JoinedRows, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Split values of the n output tokens of a pass among its rows."""
-    return torch.split(values, list(joined.by_row))
-
-
-# --- many passes --------------------------------------------------------------------------------
 
 
 class RowLosses(NamedTuple):
@@ -156,7 +71,7 @@ class PassRunner:
     """Computes passes in threads, each with its share of the cores.
 
     Args:
-        model: a causal LM of transformers, inside `rows_apart`.
+        model: a causal LM of transformers, inside `rows_apart` of `row_mode`.
         workers: number of threads; each has the memory of its own pass.
         pass_tokens: maximum tokens of a pass.
     """
@@ -177,20 +92,20 @@ class PassRunner:
             adapters: apply the slots' adapters, or the base model alone.
             done: called with the number of rows of each pass that is finished.
         """
-        sums: dict[int, list[float]] = {slot: [] for slot in rows}
-        found: dict[int, list[list[int]]] = {slot: [] for slot in rows}
+        sums = {slot: [0.0] * len(of_slot) for slot, of_slot in rows.items()}
+        found: dict[int, list[list[int]]] = {slot: [[] for _ in of] for slot, of in rows.items()}
 
         def compute(joined: JoinedRows) -> list[tuple[float, list[int]]]:
             with torch.no_grad():  # what is cached, such as masks, may also be used for gradients
                 logits, targets = output_logits(self._model, joined, adapters)
-                losses = by_row(joined, _cross_entropies(logits, targets).double())
+                losses = by_row(joined, cross_entropies(logits, targets).double())
                 of_rows = zip(losses, by_row(joined, logits.argmax(-1)), strict=True)
                 return [(float(loss.sum()), best.tolist()) for loss, best in of_rows]
 
         def add(joined: JoinedRows, results: list[tuple[float, list[int]]]) -> None:
-            for slot, (loss, best) in zip(joined.slots, results, strict=True):
-                sums[slot].append(loss)
-                found[slot].append(best)
+            places = zip(joined.slots, joined.indices, strict=True)
+            for (slot, index), (loss, best) in zip(places, results, strict=True):
+                sums[slot][index], found[slot][index] = loss, best
             done(len(results))
 
         jobs = [[one] for of_share in self._shared(rows) for one in of_share]
@@ -228,7 +143,8 @@ class PassRunner:
         """
         sizes = {slot: count_tokens(of_slot) for slot, of_slot in rows.items()}
         shares = divide(sizes, self._workers)
-        return [[*join_rows({slot: rows[slot] for slot in s}, self._pass_tokens)] for s in shares]
+        of_shares = [{slot: rows[slot] for slot in share} for share in shares]
+        return [[*passes(self._model, share, self._pass_tokens)] for share in of_shares]
 
     def _run(
         self,

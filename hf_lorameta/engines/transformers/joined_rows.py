@@ -3,28 +3,27 @@
 The tokens of a *pass* are those of task after task, and of a task row after row. The common prefix
 of a task's prompts, usually an instruction, comes before its rows and only once. All layers of the
 base model work on the single sequence; only attention separates the rows: each sees its task's
-prefix and itself. This gives exactly the losses and gradients of single rows.
-`hf_lorameta.engines.transformers.forward` computes them.
+prefix and itself. Where all layers that mix tokens are such attention, this gives exactly the
+losses and gradients of single rows; `hf_lorameta.engines.transformers.row_mode` finds out.
+
+Rows of other models are padded: the rows of a task, with padding at their ends, in one batch.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
 ATTENTION = "hf_lorameta_rows"
 """Name under which the attention function is registered in transformers."""
-_ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 _OTHER_SCORES = frozenset({"s_aux", "sinks", "position_bias", "indices", "block_indices"})
 """Arguments of transformers' attention functions that change scores or leave out tokens."""
 OUTPUT_TOKEN_COST = 0.5
@@ -54,16 +53,25 @@ class Slice(NamedTuple):
     stop: int
 
 
+class PlacedRow(NamedTuple):
+    """A row of a pass: its tokens, but for the last, and their places in the pass."""
+
+    tokens: tuple[int, ...]
+    places: Sequence[int]
+
+
 class Boundaries(NamedTuple):
     """How the tokens of a forward pass are divided.
 
     Attributes:
         slices: among slots; none applies no adapter.
-        segments: among rows; none stands for a single row.
+        segments: among rows; none stands for a single row, or one in each line of a batch.
+        rows: what they are; none if nobody needs it.
     """
 
     slices: tuple[Slice, ...] = ()
     segments: tuple[Segment, ...] = ()
+    rows: tuple[PlacedRow, ...] = ()
 
 
 WHOLE = Boundaries((Slice(0, 0, sys.maxsize),))
@@ -93,13 +101,16 @@ class JoinedRows:
 
     Attributes:
         ids: T token ids.
-        positions: T positions within their rows.
+        positions: T positions within their rows; empty if each row is a line of a batch.
         predicting: the n tokens, of T, that predict an output token.
         targets: these output tokens.
         slots: for each row in order, the slot of its task.
+        indices: for each row in order, its number among the rows of its task.
         by_row: for each row in order, how many of the n belong to it.
-        segments: prefixes and rows, in order.
+        rows: for each row in order, its tokens and their places among the T.
+        segments: prefixes and rows, in order; empty if each row is a line of a batch.
         slices: tokens of each task.
+        lines: number of sequences of the same length that the T tokens are.
     """
 
     ids: list[int]
@@ -107,9 +118,12 @@ class JoinedRows:
     predicting: list[int]
     targets: list[int]
     slots: tuple[int, ...]
+    indices: tuple[int, ...]
     by_row: tuple[int, ...]
+    rows: tuple[PlacedRow, ...]
     segments: tuple[Segment, ...]
     slices: tuple[Slice, ...]
+    lines: int = 1
 
 
 def join_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
@@ -131,18 +145,18 @@ def join_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Joi
         >>> one.segments[2]
         Segment(length=1, prefix=0)
     """
-    groups: dict[int, list[Tokens]] = {}
+    groups: dict[int, list[tuple[int, Tokens]]] = {}
     full = 0.0  # cost of the groups but the last
     cost = 0.0
     for slot, of_slot in rows.items():
         full = cost
-        for row in of_slot:
-            longer = full + _cost([*groups.get(slot, ()), row])
+        for numbered in enumerate(of_slot):
+            longer = full + _cost([row for _, row in (*groups.get(slot, ()), numbered)])
             if groups and longer > budget:
                 yield _joined(groups)
                 groups, full = {}, 0.0
-                longer = _cost([row])
-            groups.setdefault(slot, []).append(row)
+                longer = _cost([numbered[1]])
+            groups.setdefault(slot, []).append(numbered)
             cost = longer
     if groups:
         yield _joined(groups)
@@ -162,13 +176,15 @@ def _prefix_length(rows: Sequence[Tokens]) -> int:
     return min(shared_length(prompts), *(len(prompt) - 1 for prompt in prompts))
 
 
-def _joined(groups: Mapping[int, Sequence[Tokens]]) -> JoinedRows:
+def _joined(groups: Mapping[int, Sequence[tuple[int, Tokens]]]) -> JoinedRows:
     ids: list[int] = []
     positions: list[int] = []
     predicting: list[int] = []
     segments: list[Segment] = []
     slices: list[Slice] = []
-    for slot, rows in groups.items():
+    placed: list[PlacedRow] = []
+    for slot, numbered in groups.items():
+        rows = [row for _, row in numbered]
         start, prefix = len(ids), _prefix_length(rows)
         if prefix:
             segments.append(Segment(prefix))
@@ -178,63 +194,136 @@ def _joined(groups: Mapping[int, Sequence[Tokens]]) -> JoinedRows:
         for prompt, output in rows:
             own = [*prompt[prefix:], *output[:-1]]
             segments.append(Segment(len(own), seen))
+            places = [*range(start, start + prefix), *range(len(ids), len(ids) + len(own))]
+            placed.append(PlacedRow((*prompt, *output[:-1]), places))
             ids += own
             positions += range(prefix, prefix + len(own))
             predicting += range(len(ids) - len(output), len(ids))
         slices.append(Slice(slot, start, len(ids)))
+    members = [(slot, index, row) for slot, of in groups.items() for index, row in of]
     return JoinedRows(
         ids,
         positions,
         predicting,
-        targets=[token for rows in groups.values() for row in rows for token in row.output],
-        slots=tuple(slot for slot, rows in groups.items() for _ in rows),
-        by_row=tuple(len(row.output) for rows in groups.values() for row in rows),
+        targets=[token for _, _, row in members for token in row.output],
+        slots=tuple(slot for slot, _, _ in members),
+        indices=tuple(index for _, index, _ in members),
+        by_row=tuple(len(row.output) for _, _, row in members),
+        rows=tuple(placed),
         segments=tuple(segments),
         slices=tuple(slices),
     )
 
 
+def pad_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
+    """Put rows of a task that are about as long into batches of limited memory.
+
+    Padding follows the rows, so that a causal model does not see it and needs no mask.
+
+    Args:
+        rows: rows of the task in each slot.
+        budget: maximum number of tokens, padding included; places where one of the rows has an
+            output token count half more. A row that exceeds it is on its own.
+
+    Example:
+        >>> rows = {0: [Tokens([1, 2], [3, 4]), Tokens([5], [6]), Tokens([7, 8], [9])]}
+        >>> [(one.lines, one.ids, one.indices) for one in pad_rows(rows, budget=6)]
+        [(2, [5, 0, 7, 8], (1, 2)), (1, [1, 2, 3], (0,))]
+    """
+    for slot, of_slot in rows.items():
+        order = sorted(
+            range(len(of_slot)), key=lambda i: len(of_slot[i].prompt + of_slot[i].output)
+        )
+        batch: list[int] = []
+        for index in order:
+            if batch and _padded_cost([of_slot[i] for i in (*batch, index)]) > budget:
+                yield _padded(slot, of_slot, batch)
+                batch = []
+            batch.append(index)
+        yield _padded(slot, of_slot, batch)
+
+
+def _padded_cost(rows: Sequence[Tokens]) -> float:
+    width = max(len(row.prompt) + len(row.output) - 1 for row in rows)
+    predicting = {i for row in rows for i in _predicting(row)}
+    return len(rows) * (width + OUTPUT_TOKEN_COST * len(predicting))
+
+
+def _predicting(row: Tokens) -> range:
+    """Return the positions in a row of the tokens that predict an output token."""
+    return range(len(row.prompt) - 1, len(row.prompt) + len(row.output) - 1)
+
+
+def _padded(slot: int, rows: Sequence[Tokens], batch: Sequence[int]) -> JoinedRows:
+    chosen = [rows[index] for index in batch]
+    texts = [(*row.prompt, *row.output[:-1]) for row in chosen]
+    width = max(map(len, texts))
+    return JoinedRows(
+        ids=[token for text in texts for token in (*text, *[0] * (width - len(text)))],
+        positions=[],
+        predicting=[line * width + i for line, row in enumerate(chosen) for i in _predicting(row)],
+        targets=[token for row in chosen for token in row.output],
+        slots=(slot,) * len(batch),
+        indices=tuple(batch),
+        by_row=tuple(len(row.output) for row in chosen),
+        rows=tuple(
+            PlacedRow(text, range(line * width, line * width + len(text)))
+            for line, text in enumerate(texts)
+        ),
+        segments=(),
+        slices=(Slice(slot, 0, len(batch) * width),),
+        lines=len(batch),
+    )
+
+
+# --- attention within rows ------------------------------------------------------------------------
+
+
 @contextmanager
 def using_row_attention(model: Any) -> Iterator[None]:
-    """Let a model's attention layers work within rows, and as before afterwards.
+    """Let a model's attention layers work within rows, and as before afterwards."""
+    from transformers import AttentionInterface, AttentionMaskInterface
 
-    Raises:
-        UsageError: as `check_row_attention` raises.
-    """
-    from transformers import AttentionInterface
-
-    check_row_attention(model)
     before = model.config._attn_implementation
     AttentionInterface.register(ATTENTION, row_attention)
-    model.set_attn_implementation(ATTENTION)
+    AttentionMaskInterface.register(ATTENTION, row_mask)
     try:
+        model.set_attn_implementation(ATTENTION)
         yield
     finally:
         model.set_attn_implementation(before)
 
 
-def check_row_attention(model: Any) -> None:
-    """Check that all layers that mix tokens are attention that can work within rows.
+def row_mask(
+    q_length: int, mask_function: Callable[..., Any], device: Any = None, **others: object
+) -> "torch.Tensor":
+    """Return which tokens of a pass each of them sees, as transformers asks for a mask.
 
-    Raises:
-        UsageError: some carry a state from token to token, so that rows of one sequence would mix,
-            or the attention cannot be replaced.
+    Args:
+        q_length: T.
+        mask_function: returns whether one sees another, of (batch, head, position, position of the
+            other) within a row, as the layers' windows say.
+        device: of the mask.
+        others: what else transformers says.
+
+    Returns:
+        (1, 1, T, T) bool; the segments are those of `using`.
     """
-    config = model.config.get_text_config()
-    states = sorted(set(getattr(config, "layer_types", None) or ()) - _ATTENTION_LAYERS)
-    exchangeable = getattr(model, "_supports_attention_backend", False)
-    own_scores = any("sink" in name for name, _ in model.named_parameters())
-    if states or own_scores or not exchangeable or getattr(model, "_is_stateful", False):
-        reason = (
-            f"its layers of the type {', '.join(states)} carry a state from row to row"
-            if states
-            else "its layers are not all attention within a row"
-        )
-        raise UsageError(
-            f"{type(model).__name__} cannot be trained here: {reason}",
-            hint="train with PEFT (hf-lorameta bank build makes a bank of its adapters), or choose "
-            "a base model such as Llama, Mistral, Qwen3, Gemma, SmolLM or Phi-3",
-        )
+    import torch
+
+    segments = current_boundaries().segments or (Segment(q_length),)
+    numbers, prefixes, positions = list[int](), list[int](), list[int]()
+    for index, (length, seen) in enumerate(segments):
+        start = 0 if seen is None else segments[seen].length
+        numbers += [index] * length
+        prefixes += [-1 if seen is None else seen] * length
+        positions += range(start, start + length)
+    parts = (numbers, prefixes, positions)
+    number, prefix, position = (torch.tensor(part, device=device) for part in parts)
+    zero = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
+    sees = mask_function(zero, zero, position[None, None, :, None], position[None, None, None, :])
+    mask: torch.Tensor = sees & ((number[:, None] == number) | (prefix[:, None] == number))
+    return mask
 
 
 def row_attention(
@@ -242,10 +331,9 @@ def row_attention(
     query: "torch.Tensor",
     key: "torch.Tensor",
     value: "torch.Tensor",
-    attention_mask: None,
+    attention_mask: "torch.Tensor",
     scaling: float | None = None,
     softcap: float | None = None,
-    sliding_window: int | None = None,
     **others: object,
 ) -> tuple["torch.Tensor", None]:
     """Causal attention within the segments of one sequence, as transformers calls it.
@@ -255,10 +343,9 @@ def row_attention(
         query: (1, H, T, D).
         key: (1, G, T, D), where G divides H.
         value: (1, G, T, D).
-        attention_mask: unused.
+        attention_mask: of `row_mask`.
         scaling: factor of the scores; None is 1/√D.
         softcap: s of the scores' cap, s·tanh(score/s).
-        sliding_window: number of last positions that a token sees; None is all.
         others: what else the layer passes on.
 
     The segments are those of `using`.
@@ -267,23 +354,26 @@ def row_attention(
         (1, T, H, D), and None for the attention weights.
 
     Raises:
-        UsageError: the layer changes the scores in another way.
+        NotImplementedError: the layer changes the scores in another way.
     """
     import torch
 
     if more := sorted(name for name in _OTHER_SCORES if others.get(name) is not None):
-        raise UsageError(f"attention with {', '.join(more)} cannot work within rows")
+        raise NotImplementedError(f"attention with {', '.join(more)} cannot work within rows")
     segments = current_boundaries().segments or (Segment(query.shape[2]),)
     lengths = [segment.length for segment in segments]
-    queries, keys, values = (torch.split(x, lengths, 2) for x in (query, key, value))
+    queries, keys, values, masks = (
+        torch.split(x, lengths, 2) for x in (query, key, value, attention_mask)
+    )
     repeats = query.shape[1] // key.shape[1]
     outputs = []
-    for index, (length, prefix) in enumerate(segments):  # no padding: fastest on a CPU
-        k, v = keys[index], values[index]
+    for index, (_, prefix) in enumerate(segments):  # no padding: fastest on a CPU
+        k, v, of_keys = keys[index], values[index], torch.split(masks[index][0, 0], lengths, 1)
+        mask = of_keys[index]
         if prefix is not None:
             k, v = torch.cat([keys[prefix], k], 2), torch.cat([values[prefix], v], 2)
-        mask = _mask(length, k.shape[2], sliding_window).repeat(repeats, 1).to(query.device)
-        outputs.append(_attention(queries[index], k, v, mask, scaling, softcap))
+            mask = torch.cat([of_keys[prefix], mask], 1)
+        outputs.append(_attention(queries[index], k, v, mask.repeat(repeats, 1), scaling, softcap))
     return torch.cat(outputs, 2).transpose(1, 2), None
 
 
@@ -311,12 +401,3 @@ def _attention(
             folded, k, v, attn_mask=mask, scale=scaling
         )
     return output.to(dtype).reshape(q.shape[0], q.shape[1], q.shape[2], v.shape[3])
-
-
-@lru_cache(maxsize=256)
-def _mask(length: int, seen: int, window: int | None) -> "torch.Tensor":
-    """Return which of `seen` tokens each of the last `length` sees: (length, seen) bool."""
-    import torch
-
-    mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
-    return mask if window is None else mask.triu(seen - length - window + 1)

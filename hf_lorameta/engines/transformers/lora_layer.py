@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from hf_lorameta.engines.transformers.float32_products import input_gradient, linear
 from hf_lorameta.engines.transformers.joined_rows import current_boundaries
@@ -75,14 +76,20 @@ def applied(
 
 def _check(model: Any, module: Module) -> None:
     try:
-        linear = model.get_submodule(module.name)
+        weight = weight_of(model.get_submodule(module.name))
     except AttributeError:
         raise AdapterError(f"the base model has no module {module.name}") from None
-    shape, expected = tuple(linear.weight.shape), (module.out_features, module.in_features)
+    shape, expected = tuple(weight.shape), (module.out_features, module.in_features)
     if shape != expected:
         raise AdapterError(
             f"{module.name} of the base model has shape {shape}, expected {expected}"
         )
+
+
+def weight_of(layer: Any) -> torch.Tensor:
+    """Return the weight (out, in) of a linear layer, which GPT-2 stores the other way round."""
+    weight: torch.Tensor = layer.weight
+    return weight.T if isinstance(layer, Conv1D) else weight
 
 
 class AdaptedLinear(torch.nn.Module):
@@ -90,7 +97,7 @@ class AdaptedLinear(torch.nn.Module):
 
     def __init__(
         self,
-        base: torch.nn.Linear,
+        base: Any,
         factors: Mapping[int, Factors],
         gradients: Mapping[int, Factors],
         scaling: float,
@@ -105,7 +112,7 @@ class AdaptedLinear(torch.nn.Module):
         flat, base = x.reshape(-1, x.shape[-1]), self.base
         apply: Any = _AdaptedFunction.apply
         slices = current_boundaries().slices
-        y: torch.Tensor = apply(flat, base.weight, base.bias, self._anchor, self, slices)
+        y: torch.Tensor = apply(flat, weight_of(base), base.bias, self._anchor, self, slices)
         return y.view(*x.shape[:-1], -1)
 
 

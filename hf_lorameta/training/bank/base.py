@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.engines.transformers.joined_rows import check_row_attention
+from hf_lorameta.engines.transformers.row_mode import row_mode
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import base_license, cached_commit, locate, pinned_base
@@ -79,7 +79,7 @@ class TrainingBase:
                 f"{self.name} does not fit in the memory of {device}",
                 hint=["choose a smaller base model", "use a machine with more memory"],
             ) from None
-        check_row_attention(model)
+        row_mode(model)
         layout = find_layout(model, settings.targets)
         plan = plan_device(model, layout, settings.rank, hint=["choose a smaller base model"])
         if device == "cpu":

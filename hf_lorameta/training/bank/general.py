@@ -21,7 +21,7 @@ from hf_lorameta.errors import BankError, Option
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
 from hf_lorameta.hub.base_model import read_object
-from hf_lorameta.method.output_prior import ARCHITECTURES, PLAIN_DECODERS
+from hf_lorameta.method.output_prior import ARCHITECTURES
 from hf_lorameta.training.bank.base import Loaded
 from hf_lorameta.training.bank.measure_prior import measure_prior
 from hf_lorameta.training.bank.one_task import (
@@ -100,7 +100,6 @@ def train_general(
         )
     path = job.folder / adapter_path(GENERAL)
     write_tensors(path, loaded.layout, settings.rank, "bfloat16", factors)
-    model_type = loaded.evaluator.model.config.get_text_config().model_type
     available = sum(len(rows.train) for rows in tasks)
     entry = GeneralEntry(
         name=GENERAL,
@@ -111,7 +110,7 @@ def train_general(
         size=path.stat().st_size,
         sha256=sha256(path),
         output_length=_output_length(tasks),
-        end=loaded.evaluator.end_token if model_type in PLAIN_DECODERS else None,
+        end=loaded.evaluator.end_token,
         template=job.chat,
     )
     store_record(job.work_folder / _GENERAL_RECORD, job.shared_key(), entry.model_dump())

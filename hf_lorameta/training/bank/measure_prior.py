@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.forward import output_logits
-from hf_lorameta.engines.transformers.joined_rows import join_rows, using_row_attention
+from hf_lorameta.engines.transformers.joined_rows import join_rows
 from hf_lorameta.engines.transformers.lora_layer import applied
+from hf_lorameta.engines.transformers.one_pass import output_logits
+from hf_lorameta.engines.transformers.row_mode import RowMode, row_mode, rows_apart
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
 from hf_lorameta.training.bank.runs import TaskRows
@@ -61,7 +62,7 @@ def measure_prior(
         pass_tokens: maximum tokens of a pass.
         progress: called with (tasks done, tasks).
     """
-    if model.config.model_type not in ARCHITECTURES:
+    if model.config.model_type not in ARCHITECTURES or row_mode(model) is not RowMode.JOINED:
         return None
     decoder, projection = model.get_decoder(), last_projection(model)
     if projection in layout:
@@ -120,7 +121,7 @@ def collect_states(
     watched = (model.get_submodule(last_projection(model).name), model.get_decoder().norm)
     seen, kept = list[torch.Tensor](), list[list[torch.Tensor]]()
     with ExitStack() as stack:
-        stack.enter_context(using_row_attention(model))
+        stack.enter_context(rows_apart(model))
         stack.enter_context(applied(model, layout, factors))
         for module in watched:
             hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))

@@ -18,12 +18,20 @@ import numpy as np
 
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.transformers.decoder import decoder_layers, width
 from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses, count_tokens
-from hf_lorameta.engines.transformers.joined_rows import JoinedRows, using_row_attention
+from hf_lorameta.engines.transformers.joined_rows import JoinedRows
+from hf_lorameta.engines.transformers.row_mode import rows_apart
 from hf_lorameta.errors import Advice, Option, RecipeError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import plan_device
-from hf_lorameta.training.further.settings import STAGES, Stage, held_out_rows, settings_for
+from hf_lorameta.training.further.settings import (
+    ALL_LAYERS,
+    STAGES,
+    Stage,
+    held_out_rows,
+    settings_for,
+)
 from hf_lorameta.training.further.upper_layers import (
     UpperLayers,
     divide_layout,
@@ -127,19 +135,20 @@ def train_in_stages(
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
         RecipeError: more steps than a stage has, or more numbers of steps than stages.
-        UsageError: the architecture cannot be trained here, or memory does not suffice.
+        UsageError: the model cannot be trained, or memory does not suffice.
     """
     state, deadline = Trained(layout, factors), deadline or Deadline()
-    by_layer = {first_trained_layer(model, stage.untrained): stage for stage in stages}
+    first_layers = [first_trained_layer(model, stage.untrained) for stage in stages]
+    by_layer = {i: s if i else ALL_LAYERS for i, s in zip(first_layers, stages, strict=True)}
     given = [None] * len(by_layer) if steps is None else [*steps, *[0] * len(by_layer)]
     if any(given[len(by_layer) :]):
         raise _wrong_steps(f"{len(steps or ())} numbers of steps", f"{len(by_layer)} stages")
-    width, layers = model.config.get_text_config().hidden_size, len(model.get_decoder().layers)
+    layers = len(decoder_layers(model))
     for (first, stage), asked in zip(by_layer.items(), given, strict=False):
         state.steps.append(0)
         if deadline.passed or state.interrupted or asked == 0:
             continue
-        settings = settings_for(len(rows.train), stage, width, rank, seed)
+        settings = settings_for(len(rows.train), stage, width(model), rank, seed)
         if asked is not None and asked > settings.steps:
             most = f"at most {settings.steps} on {len(rows.train)} rows"
             raise _wrong_steps(f"{asked} steps in a stage", most)
@@ -182,13 +191,13 @@ class _StageTrainer:
     ) -> None:
         self._model, self._state, self._rows = model, state, rows
         self._settings, self._first, self._deadline = settings, first, deadline
-        self._trained = len(model.get_decoder().layers) - first
+        self._trained = len(decoder_layers(model)) - first
         self._below, _ = divide_layout(model, state.layout, first)
         _, self._layout = divide_layout(model, with_all_projections(model, state.layout), first)
         given = dict(zip(state.layout, state.factors, strict=True))
         self._factors = [given[module] for module in self._below]
         tokens = count_tokens([*rows.train, *rows.held_out])
-        kept = 4 * model.config.get_text_config().hidden_size * tokens if first else 0
+        kept = 4 * width(model) * tokens if first else 0
         rank, scaling = settings.rank, settings.scaling
         machine = plan_device(model, self._layout, rank, 1, first=first, kept=kept, hint=hint)
         self._slots = TrainableAdapters(model, self._layout, rank, scaling, 1, settings.clip)
@@ -206,7 +215,7 @@ class _StageTrainer:
             progress: called after each step with (steps done, most steps).
         """
         deadline, most = self._deadline, given or self._settings.steps
-        with using_row_attention(self._model), self._slots.attached(), self._upper:
+        with rows_apart(self._model), self._slots.attached(), self._upper:
             before = self._state.end or self._score_first()
             if not self._store(before.rows):
                 return

@@ -6,31 +6,70 @@ the first trained layer. Forward and backward through half of the layers cost ha
 a fifth a fifth.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from itertools import accumulate, pairwise
+from functools import partial
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.forward import run_decoder
-from hf_lorameta.engines.transformers.joined_rows import Segment, current_boundaries, join_rows
+from hf_lorameta.engines.transformers.decoder import decoder_layers
+from hf_lorameta.engines.transformers.joined_rows import current_boundaries
 from hf_lorameta.engines.transformers.lora_layer import applied
+from hf_lorameta.engines.transformers.one_pass import output_logits, run_decoder
+from hf_lorameta.engines.transformers.row_mode import agree, passes, rows_apart, sample_rows
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.method.output_prior import PLAIN_DECODERS
+from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.types import FactorPair
+
+_starts: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()
+"""Whether passes can start at a layer, by model and layer."""
+
+logger = logging.getLogger(__name__)
 
 
 def first_trained_layer(model: Any, share: float) -> int:
-    """Return the index of the first layer above a share of them; 0 if a model is trained whole."""
-    plain = model.config.get_text_config().model_type in PLAIN_DECODERS
-    return int(share * len(model.get_decoder().layers)) if plain else 0
+    """Return the index of the first layer above a share of them; 0 if a model is trained whole.
+
+    It is trained whole if its upper layers, started from stored states, give other results.
+    """
+    first = int(share * len(decoder_layers(model)))
+    known = _starts.setdefault(model, {})
+    if first and first not in known:
+        with torch.no_grad(), quiet_transformers():
+            known[first] = _can_start(model, first)
+        if not known[first]:
+            logger.info(
+                "All layers of %s are trained at once, since the upper ones need more than what "
+                "those below put out: a step takes about twice as long",
+                type(model).__name__,
+            )
+    return first if known.get(first) else 0
+
+
+def _can_start(model: Any, first: int) -> bool:
+    """Whether passes that start at a layer give the results of passes through all layers."""
+    rows = sample_rows(model)
+    together = [*passes(model, {0: rows}, sys.maxsize)]
+    with rows_apart(model):
+        whole = [output_logits(model, one, adapters=False)[0] for one in together]
+        try:
+            with UpperLayers(model, first, (), ()) as upper:
+                for row in rows:  # apart, so that layers keep nothing of both
+                    upper.store([row])
+                found = [output_logits(model, one)[0] for one in together]
+        except Exception:  # noqa: BLE001 - whatever an architecture raises that cannot do it
+            return False
+    return all(map(agree, found, whole))
 
 
 def divide_layout(model: Any, layout: Layout, first: int) -> tuple[Layout, Layout]:
     """Divide modules into those of the layers below the first trained one, and all others."""
-    lower = {module for layer in model.get_decoder().layers[:first] for module in layer.modules()}
+    lower = {module for layer in decoder_layers(model)[:first] for module in layer.modules()}
     below, others = list[Module](), list[Module]()
     for module in layout:
         (below if model.get_submodule(module.name) in lower else others).append(module)
@@ -44,9 +83,8 @@ class UpperLayers:
     kB in bfloat16 for SmolLM2-135M.
 
     Args:
-        model: a causal LM of transformers with frozen weights, inside `using_row_attention`. Layers
-            that are replaced by name, as `TrainableAdapters.attached` does, have to be so before.
-        first: index of the layer; 0 changes nothing.
+        model: a causal LM of transformers with frozen weights, inside `rows_apart`.
+        first: index of the layer, as `first_trained_layer` returns it; 0 changes nothing.
         layout: modules of the layers below it that have an adapter.
         factors: A (r, in) and s·B (out, r) of each of them.
         pass_tokens: maximum tokens of a pass through the layers below.
@@ -64,22 +102,18 @@ class UpperLayers:
         self._layout, self._factors = layout, factors
         self._states: dict[tuple[int, ...], torch.Tensor] = {}
         self._context = ExitStack()
-        self.below = False
+        self._below = False
         """Whether the layers below are run, and no others."""
-        self.output: torch.Tensor
-        """What they put out in the last pass, (T, d)."""
 
     def __enter__(self) -> Self:
         if not self._first:
             return self
-        layers, embeddings = self._model.get_decoder().layers, self._model.get_input_embeddings()
         with ExitStack() as undo:  # what an exception leaves half done, too
             undo.enter_context(applied(self._model, self._layout, self._factors))
-            undo.callback(self._model.set_input_embeddings, embeddings)
-            self._model.set_input_embeddings(_StoredStates(embeddings, self, self._states))
-            for index, layer in enumerate(layers):
-                undo.callback(layers.__setitem__, index, layer)
-                layers[index] = _Layer(layer, self, is_below=index < self._first)
+            for index, layer in enumerate(decoder_layers(self._model)):
+                own = layer.forward
+                layer.forward = partial(self._run_layer, index, own)
+                undo.callback(vars(layer).pop, "forward")
             self._context = undo.pop_all()
         return self
 
@@ -91,70 +125,38 @@ class UpperLayers:
         new = [row for row in rows if (*row.prompt, *row.output[:-1]) not in self._states]
         if not self._first or not new:
             return
-        self.below = True
+        self._below = True
         try:
-            for joined in join_rows({0: new}, self._pass_tokens):
+            for joined in passes(self._model, {0: new}, self._pass_tokens):
                 run_decoder(self._model, joined)
-                for row, places in _rows(joined.ids, joined.segments):
-                    self._states[row] = self.output[places].cpu()
         finally:
-            self.below = False
+            self._below = False
 
-
-def _rows(
-    ids: Sequence[int], segments: Sequence[Segment]
-) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Yield the tokens of each row of a pass, and their places in it.
-
-    Example:
-        >>> list(_rows([7, 1, 2], [Segment(1), Segment(1, 0), Segment(1, 0)]))
-        [((7, 1), [0, 1]), ((7, 2), [0, 2])]
-    """
-    borders = accumulate((segment.length for segment in segments), initial=0)
-    spans = [list(range(start, stop)) for start, stop in pairwise(borders)]
-    prefixes = {segment.prefix for segment in segments}
-    for index, segment in enumerate(segments):
-        if index not in prefixes:
-            shared = [] if segment.prefix is None else spans[segment.prefix]
-            places = shared + spans[index]
-            yield tuple(ids[place] for place in places), places
-
-
-class _Layer(torch.nn.Module):
-    """A layer; it passes on what it is given in passes that leave it out."""
-
-    def __init__(self, layer: torch.nn.Module, upper: UpperLayers, is_below: bool) -> None:
-        super().__init__()
-        self._layer, self._upper, self._is_below = layer, upper, is_below
-
-    def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if current_boundaries().slices and self._is_below != self._upper.below:
-            if self._upper.below:
-                self._upper.output = states[0]
-            return states
-        result: torch.Tensor = self._layer(states, *args, **kwargs)
-        return result
-
-
-class _StoredStates(torch.nn.Module):
-    """Embeddings of tokens; in passes through the upper layers, the stored states instead."""
-
-    def __init__(
-        self,
-        embeddings: torch.nn.Module,
-        upper: UpperLayers,
-        states: dict[tuple[int, ...], torch.Tensor],
-    ) -> None:
-        super().__init__()
-        self._embeddings, self._upper, self._states = embeddings, upper, states
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+    def _run_layer(
+        self, index: int, layer: Callable[..., Any], states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run a layer, unless a pass leaves it out; the first one uses or keeps stored states."""
         parts = current_boundaries()
-        if not parts.slices or self._upper.below:
-            result: torch.Tensor = self._embeddings(ids)
-            return result
-        rows = list(_rows(ids[0].tolist(), parts.segments))
-        values = torch.cat([self._states[row] for row, _ in rows]).to(ids.device)
-        states = values.new_empty(ids.shape[1], values.shape[1])
+        if not parts.slices:
+            return layer(states, *args, **kwargs)
+        if index == self._first:
+            if self._below:
+                self._keep(states)
+            else:
+                states = self._stored(states)
+        if self._below == (index < self._first):
+            return layer(states, *args, **kwargs)
+        return states
+
+    def _keep(self, states: torch.Tensor) -> None:
+        flat = states.flatten(0, 1)
+        for row, places in current_boundaries().rows:
+            self._states[row] = flat[list(places)].cpu()
+
+    def _stored(self, like: torch.Tensor) -> torch.Tensor:
+        """Return the stored states of the rows of a pass, in its shape; zeros for padding."""
+        rows = current_boundaries().rows
+        values = torch.cat([self._states[row] for row, _ in rows]).to(like.device)
+        states = values.new_zeros(like.shape[0] * like.shape[1], *values.shape[1:])
         states[[place for _, places in rows for place in places]] = values
-        return states[None]
+        return states.view(like.shape[:2] + values.shape[1:])

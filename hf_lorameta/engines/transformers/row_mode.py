@@ -1,0 +1,157 @@
+"""How rows of a base model run together: found by trying it on two short rows, not by its name."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from enum import StrEnum
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.transformers.decoder import width
+from hf_lorameta.engines.transformers.joined_rows import (
+    JoinedRows,
+    join_rows,
+    pad_rows,
+    using_row_attention,
+)
+from hf_lorameta.engines.transformers.one_pass import output_logits
+from hf_lorameta.errors import Option, UsageError, first_line
+from hf_lorameta.hub.packaged_model import quiet_transformers
+
+_LEAST_TOKENS, _TOKENS_PER_WIDTH = 1024, 0.5
+"""Maximum tokens of a pass, and relative to the width of the model's layers if that is more:
+products are no faster with more."""
+_PREFIX, _OWN = 5, (9, 14)
+"""Tokens that the two rows share, and have for themselves."""
+
+logger = logging.getLogger(__name__)
+
+
+class RowMode(StrEnum):
+    """How rows run together so that each has the results that it has alone."""
+
+    JOINED = "joined"
+    """In one sequence, their common beginning once, see `join_rows`."""
+    PADDED = "padded"
+    """In a batch, see `pad_rows`."""
+    SINGLE = "single"
+    """Not at all."""
+
+
+_COSTS = {
+    RowMode.PADDED: "in padded batches, since they change each other's results in one sequence: "
+    "this takes about twice as long",
+    RowMode.SINGLE: "one by one, since they change each other's results in a sequence or a batch: "
+    "this takes several times as long",
+}
+_modes: WeakKeyDictionary[Any, RowMode] = WeakKeyDictionary()
+
+
+def row_mode(model: Any) -> RowMode:
+    """Return how rows of a model run together, found at the first call in three or four passes.
+
+    Args:
+        model: a causal LM of transformers, with weights.
+
+    Raises:
+        UsageError: it cannot be run on token ids alone, or is not causal.
+    """
+    if model not in _modes:
+        with torch.no_grad(), quiet_transformers():
+            _modes[model] = _find(model)
+        if cost := _COSTS.get(_modes[model]):
+            logger.info("Rows of %s run %s", type(model).__name__, cost)
+    return _modes[model]
+
+
+def rows_apart(model: Any) -> AbstractContextManager[None]:
+    """Let a model keep the rows of a pass of `passes` apart."""
+    return using_row_attention(model) if row_mode(model) is RowMode.JOINED else nullcontext()
+
+
+def passes(model: Any, rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
+    """Divide the rows of each slot into passes, in the mode of a model.
+
+    Args:
+        model: a causal LM of transformers.
+        rows: of each slot.
+        budget: maximum number of tokens, see `join_rows` and `pad_rows`.
+    """
+    mode = row_mode(model)
+    return _passes(mode, rows, budget)
+
+
+def suited_tokens(model: Any) -> int:
+    """Return the maximum number of tokens of a pass."""
+    return max(_LEAST_TOKENS, int(_TOKENS_PER_WIDTH * width(model)))
+
+
+def _passes(
+    mode: RowMode, rows: Mapping[int, Sequence[Tokens]], budget: int
+) -> Iterator[JoinedRows]:
+    if mode is RowMode.JOINED:
+        return join_rows(rows, budget)
+    return pad_rows(rows, budget if mode is RowMode.PADDED else 0)
+
+
+# --- trying it out --------------------------------------------------------------------------------
+
+
+def _find(model: Any) -> RowMode:
+    name, rows = type(model).__name__, sample_rows(model)
+    try:
+        alone = _run(model, RowMode.SINGLE, rows)
+    except Exception as error:
+        raise UsageError(
+            f"{name} cannot be run on a text alone: {first_line(error)[:300]}",
+            hint=Option("base", change="name another"),
+        ) from error
+    for mode in (RowMode.JOINED, RowMode.PADDED):
+        with suppress(Exception):  # whatever an architecture raises that cannot do it
+            with using_row_attention(model) if mode is RowMode.JOINED else nullcontext():
+                found = _run(model, mode, rows)
+            if agree(found, alone):
+                return mode
+    longer = [row._replace(output=[*row.output, *rows[0].output]) for row in rows]
+    kept = [len(row.output) for row in rows]
+    parts = torch.split(_run(model, RowMode.SINGLE, longer), [n + kept[0] for n in kept])
+    if not agree(torch.cat([part[:n] for part, n in zip(parts, kept, strict=True)]), alone):
+        raise UsageError(
+            f"{name} is not a causal language model: its scores of a token depend on later ones",
+            hint=Option("base", change="name another"),
+        )
+    return RowMode.SINGLE
+
+
+def sample_rows(model: Any) -> list[Tokens]:
+    """Return two rows of different lengths that begin alike, of tokens all over the vocabulary."""
+    words = model.get_input_embeddings().weight.shape[0]
+    ids = iter([(7919 * i + 11) % words for i in range(1, 1 + _PREFIX + sum(_OWN))])
+    prefix, *own = ([next(ids) for _ in range(count)] for count in (_PREFIX, *_OWN))
+    return [Tokens([*prefix, tokens[0]], tokens[1:]) for tokens in own]
+
+
+def _run(model: Any, mode: RowMode, rows: Sequence[Tokens]) -> torch.Tensor:
+    """Return the logits of all output tokens in a mode, (n, V)."""
+    found: dict[int, torch.Tensor] = {}
+    for joined in _passes(mode, {0: rows}, _LEAST_TOKENS):
+        logits, _ = output_logits(model, joined, adapters=False)
+        found |= zip(joined.indices, torch.split(logits, list(joined.by_row)), strict=True)
+    return torch.cat([found[index] for index in range(len(rows))])
+
+
+def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits (n, V) differ by no more than rounding.
+
+    Example:
+        >>> expected = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> agree(expected + 1e-6, expected), agree(expected.flip(1), expected)
+        (True, False)
+    """
+    tolerance = 0.2 if expected.dtype.itemsize == 2 else 1e-3
+    found, expected = found.double(), expected.double()
+    spread = (expected - expected.mean(-1, keepdim=True)).square().sum()
+    return bool((found - expected).square().sum() <= tolerance**2 * spread)
