@@ -1,11 +1,9 @@
-"""The cache folder, and the optional dependencies with the commands that install them."""
+"""The Hub's address, and the optional dependencies with the commands that install them."""
 
 import importlib.util
 import json
 import sys
 from importlib import metadata
-from os import environ
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -15,17 +13,6 @@ from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.quoting import shell
 
 DISTRIBUTION = "hf-lorameta"
-
-
-def cache_dir() -> Path:
-    """Return the folder for files that can be recreated: $HF_LORAMETA_CACHE or $HF_HOME/lorameta.
-
-    Example:
-        >>> cache_dir().is_absolute()
-        True
-    """
-    chosen = environ.get("HF_LORAMETA_CACHE")
-    return Path(chosen or Path(constants.HF_HOME, "lorameta")).expanduser().absolute()
 
 
 def hub_url(path: str = "") -> str:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from io import BufferedWriter
 from pathlib import Path
 
+from hf_lorameta.caches import variable_of, writing_to
 from hf_lorameta.errors import Advice, LoraMetaError, UsageError
 
 
@@ -40,7 +41,7 @@ def atomic_file(path: Path) -> Iterator[BufferedWriter]:
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("wb") as file:
+        with writing_to(path), partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -72,25 +73,49 @@ def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
 
 @contextmanager
 def writing(path: Path, error: type[LoraMetaError], other: Advice) -> Iterator[None]:
-    """Raise `error` if `path` cannot be written in the context; `other` is that of `write_hint`."""
+    """Raise `error` if `path` cannot be written in the context; `other` is that of `explain`.
+
+    What failed is read from the `OSError`: a file next to `path` stands for `path` itself, any
+    other, such as one in a cache, is named.
+    """
     try:
         yield
     except OSError as problem:
-        raise error(
-            f"{path} could not be written: {problem.strerror or problem}",
-            hint=write_hint(problem, path, other),
-        ) from None
+        if problem.filename is None:
+            problem.filename = str(path)
+        failed, wanted = Path(str(problem.filename)).absolute(), path.absolute()
+        same = variable_of(failed) == variable_of(wanted)
+        if same and (failed.is_relative_to(wanted.parent) or wanted.is_relative_to(failed.parent)):
+            problem.filename = str(path)
+        message, hint = explain(problem, other if same else "", "could not be written")
+        raise error(message, hint=hint) from None
 
 
-def write_hint(error: OSError, path: Path, other: Advice) -> list[Advice]:
-    """Return what to do after `path` could not be written; `other` says how to name another path.
+def explain(
+    error: OSError, other: Advice = "", problem: str = "cannot be used"
+) -> tuple[str, list[Advice]]:
+    """Return the message and the advice for a file or folder that cannot be used.
+
+    Args:
+        error: with the path where it happened.
+        other: advice to name another path; that for a folder of ours names its variable.
+        problem: for the message.
 
     Example:
-        >>> write_hint(OSError(errno.ENOSPC, "No space left"), Path("a/b"), "name another file")
-        ['free some space', 'name another file']
+        >>> explain(OSError(errno.ENOSPC, "No space left", "a/b"), "name another file")
+        ('a/b cannot be used: No space left', ['free some space', 'name another file'])
     """
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):  # none on Windows
-        return ["free some space", other]
-    if not path.parent.exists():
-        return [f"create the folder {path.parent}", other]
-    return [f"check the permissions of {path.parent}", other]
+    path = Path(str(error.filename or "a file"))
+    reason = error.strerror or str(error)
+    variable = variable_of(path)
+    others: list[Advice] = [other] if other else []
+    if variable and not other:
+        others = [f"set {variable} to a folder that can be written"]
+    # EDQUOT does not exist on Windows
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        advice = "free some space"
+    elif path.parent.exists():
+        advice = f"check the permissions of {path.parent}"
+    else:
+        advice = f"create the folder {path.parent}"
+    return f"{path} {problem}: {reason}", [advice, *others]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.files import atomic_file, sha256, write_atomically, write_hint
+from hf_lorameta.files import atomic_file, explain, sha256, write_atomically
 
 
 def test_sha256(tmp_path: Path) -> None:
@@ -58,6 +58,7 @@ def test_failed_sync_or_rename_leaves_nothing(
 def test_the_hint_after_a_failed_write_names_its_cause(
     tmp_path: Path, code: int, folder: str, expected: str
 ) -> None:
-    hint = write_hint(OSError(code, "failed"), tmp_path / folder / "file", "name another file")
+    error = OSError(code, "failed", tmp_path / folder / "file")
+    _, hint = explain(error, "name another file")
     assert str(hint[0]).startswith(expected)
     assert hint[1:] == ["name another file"]

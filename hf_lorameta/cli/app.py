@@ -23,6 +23,7 @@ from hf_lorameta.errors import (
     in_words,
     problem_of,
 )
+from hf_lorameta.files import explain
 from hf_lorameta.quoting import shell
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
@@ -114,8 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        message = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
-        fail(error, message, "check the path and the free space, then run it again", 1)
+        message, advice = explain(error)
+        fail(error, message, in_words(advice, command_line), 1)
     except Exception as error:  # noqa: BLE001 - the last resort of a program
         message = f"unexpected {type(error).__name__}: this is a bug"
         fail(error, message, "run the command again with --debug and report it", 1)

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
+from hf_lorameta.caches import writable_cache
 from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.engines.transformers.evaluator import require_eval
-from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
+from hf_lorameta.environment import install_hint, pip_install, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
@@ -103,7 +104,7 @@ def seed(hub: "LocalHub") -> str:
 
 def save_adapter(hub: "LocalHub") -> Path:
     """Copy the adapter from the loopback Hub into this package's cache; return its folder."""
-    folder = cache_dir() / "demo" / ADAPTER_REPO.rpartition("/")[2]
+    folder = writable_cache() / "demo" / ADAPTER_REPO.rpartition("/")[2]
     folder.mkdir(parents=True, exist_ok=True)
     for name in set(FILES) & set(hub.files(ADAPTER_REPO)):
         write_atomically(folder / name, hub.read(ADAPTER_REPO, name))
@@ -123,7 +124,7 @@ def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, st
 
     It shares the cache of this package, for the base model that is dequantized once.
     """
-    return hub.env(token, home=home) | {"HF_LORAMETA_CACHE": str(cache_dir())}
+    return hub.env(token, home=home) | {"HF_LORAMETA_CACHE": str(writable_cache())}
 
 
 def _run(

@@ -27,6 +27,7 @@ from hf_lorameta.errors import (
     first_line,
 )
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.hub.cache import caching
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import NoRevisionError, translate, translated
@@ -250,17 +251,20 @@ def _from_hub(
     except HubError as error:
         unavailable = error
     try:
-        path = download(
+        fetch = partial(
+            download,
             base_model,
             revision=revision,
             token=token,
             etag_timeout=_TIMEOUT_SECONDS,
             local_files_only=unavailable is not None,
         )
-        return Path(path)
+        return Path(caching(fetch))
     except hf.RemoteEntryNotFoundError:  # not of a snapshot, which requests only existing files
         raise
     except (OSError, httpx2.HTTPError) as error:
+        if getattr(error, "errno", None):  # of the cache
+            raise
         missing = isinstance(error, hf.LocalEntryNotFoundError)
         if missing and unavailable is not None:
             return packaged_gguf(base_model, unavailable)

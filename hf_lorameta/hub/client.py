@@ -8,7 +8,7 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from huggingface_hub.constants import is_offline_mode
 from hf_lorameta.environment import hub_url
 from hf_lorameta.errors import AuthError, NotFoundError, UsageError
 from hf_lorameta.files import sha256
+from hf_lorameta.hub.cache import cached_repo, caching
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import DamagedError, translated
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
-from hf_lorameta.hub.repo_info import cached_repo, fetch_repo
+from hf_lorameta.hub.repo_info import fetch_repo
 
 _SEARCH_RESULTS = 8
 _DOWNLOADS = 3
@@ -183,7 +184,7 @@ class Hub(Connection):
         damaged: list[str] = []  # digests
         with translated(repo.repo_id):
             while len(damaged) < _DOWNLOADS:
-                downloaded = self._download_once(repo, path)
+                downloaded = caching(partial(self._download_once, repo, path))
                 if downloaded and (blob is None or blob.matches(downloaded)):
                     return downloaded
                 digest = _removed(downloaded) if downloaded else "incomplete"

@@ -19,7 +19,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from hf_lorameta.environment import cache_dir, pip_install, require_extra
+from hf_lorameta.caches import cache_dir, writable_cache, writing_to
+from hf_lorameta.environment import pip_install, require_extra
 from hf_lorameta.errors import HubError, MissingExtraError, NotFoundError, first_line
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
@@ -104,12 +105,13 @@ def dequantized(gguf: Path) -> Path:
     status = gguf.stat()
     with time_shown(f"Reading {gguf.name}"):
         digest = _digest(gguf, status.st_mtime_ns, status.st_size)
-    target = cache_dir() / "base_models" / f"{_name(gguf)}-{digest[:12]}-v{_CONVERSION}"
-    if target.is_dir():
+    name = f"base_models/{_name(gguf)}-{digest[:12]}-v{_CONVERSION}"
+    if (target := cache_dir() / name).is_dir():
         return target
     require_extra("torch", "transformers", "gguf")
+    target = writable_cache() / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):
+    with writing_to(target), FileLock(target.with_name(f".{target.name}.lock")):
         if not target.is_dir():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # left by a killed process

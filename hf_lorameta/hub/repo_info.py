@@ -1,14 +1,9 @@
-"""Look up a repo on the Hub or in its cache, and list adapters and banks of a base model."""
+"""Look up a repo on the Hub, and list adapters and banks of a base model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
-
-from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import translated
 from hf_lorameta.hub.repo import PinnedRepo, blob_of, card_license
@@ -44,48 +39,6 @@ def _stated(card: Any) -> dict[str, Any]:
     """Return what a card that `huggingface_hub` parsed states about license and sources."""
     fields = ("license", "license_name", "datasets", "base_model", _FACTS)
     return {} if card is None else {name: card.get(name) for name in fields}
-
-
-# --- the cache ----------------------------------------------------------------------------------
-
-
-def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRepo:
-    """Pin a repo to its commit in the cache, as ``from_pretrained`` does without the Hub.
-
-    Only the files in the cache are listed. Whether the repo is private is unknown, so it is assumed
-    to be.
-
-    Raises:
-        ConnectionLostError: the cache has no file of this repo and revision.
-    """
-    snapshots = _snapshots(repo_id, repo_type)
-    branch = snapshots.with_name("refs") / (revision or "main")
-    commit = branch.read_text().strip() if branch.is_file() else ""
-    # files that were fetched by their commit, as this package does, leave no branch there, and an
-    # interrupted download leaves one without files
-    if not commit or not (snapshots / commit).is_dir():
-        commit = "" if revision in (None, "main") else revision
-    found = snapshots.glob(f"{commit}*")
-    folder = max(found, key=lambda folder: folder.stat().st_mtime, default=None)
-    if folder is None:
-        at = f" at {revision}" if revision else ""
-        raise ConnectionLostError(
-            f"{repo_id}{at} is not in the cache, and HF_HUB_OFFLINE is set",
-            hint="unset HF_HUB_OFFLINE",
-        )
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    files = tuple(sorted(path.relative_to(folder).as_posix() for path in paths))
-    return PinnedRepo(repo_id, repo_type, folder.name, private=True, gated=True, files=files)
-
-
-def snapshot_folder(repo: PinnedRepo) -> Path:
-    """Return the folder in the cache that holds the files of a repo at its commit."""
-    return _snapshots(repo.repo_id, repo.repo_type) / repo.sha
-
-
-def _snapshots(repo_id: str, repo_type: str) -> Path:
-    name = repo_folder_name(repo_id=repo_id, repo_type=repo_type)
-    return Path(constants.HF_HUB_CACHE, name, "snapshots")
 
 
 # --- adapters of a base model -------------------------------------------------------------------

@@ -159,25 +159,40 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
 def new_folder(target: Path) -> Iterator[Path]:
     """Provide an empty folder that becomes the target at the end, which replaces an existing one.
 
-    If the block raises, nothing changes.
+    If the block raises, nothing changes. A target that is a mount point keeps its place: what it
+    holds is replaced.
 
     Raises:
         AdapterError: the disk is full, or the folder cannot be written.
     """
     with writing(target, AdapterError, _OTHER_FOLDER):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=target.parent) as scratch:
+        parent = target if target.is_mount() else target.parent
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent) as scratch:
             new, replaced = Path(scratch) / "new", Path(scratch) / "replaced"
             new.mkdir()
             yield new
+            moves = [(target, replaced), (new, target)]
+            if parent == target:
+                replaced.mkdir()
+                moves = [(path, replaced / path.name) for path in _held(target)]
+                moves += [(path, target / path.name) for path in new.iterdir()]
+            done = []
             try:
-                if target.exists():
-                    target.rename(replaced)
-                new.rename(target)
+                for source, place in moves:
+                    if source.exists():
+                        source.rename(place)
+                        done.append((source, place))
             except BaseException:  # an interruption, too
-                if replaced.exists() and not target.exists():
-                    replaced.rename(target)
+                for source, place in reversed(done):
+                    place.rename(source)
                 raise
+
+
+def _held(folder: Path) -> list[Path]:
+    """Return what a folder holds, without what a file system or a killed command left there."""
+    found = folder.iterdir()
+    return [p for p in found if p.name != "lost+found" and not p.name.startswith(_SCRATCH)]
 
 
 def require_free_target(folder: Path, overwrite: bool) -> None:
@@ -188,14 +203,15 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
             false.
         AdapterError: no folder can be created there.
     """
-    parent = next(path for path in folder.absolute().parents if path.exists())
+    above = folder.absolute().parents
+    parent = folder if folder.is_mount() else next(path for path in above if path.exists())
     with writing(folder, AdapterError, _OTHER_FOLDER):
         tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent).cleanup()
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file, expected a folder", hint=_OTHER_FOLDER)
-    names = {path.name for path in folder.iterdir()} - {EXPERTS, SHARED}
+    names = {path.name for path in _held(folder)} - {EXPERTS, SHARED}
     for part in (EXPERTS, SHARED):
         inside = (path for path in (folder / part).rglob("*") if path.is_file())
         names |= {path.relative_to(folder).as_posix() for path in inside}

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.caches import writable_cache
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import (
     AdapterError,
     ConflictError,
@@ -322,7 +322,7 @@ def command_to_publish(folder: Path, repo_id: str | None = None, **consent: obje
 
 
 def _staging_root() -> Path:
-    return cache_dir().resolve() / STAGING_FOLDER
+    return writable_cache().resolve() / STAGING_FOLDER
 
 
 def staging_folder(repo_id: str) -> Path:

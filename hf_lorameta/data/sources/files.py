@@ -8,7 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
+from hf_lorameta.data.sources.raw_dataset import (
+    RawDataset,
+    no_cache,
+    prepared_datasets,
+    read_builder,
+)
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import DatasetError
@@ -134,6 +139,7 @@ def _open_rows(name: str | Path, files: Sequence[Path], split: Splits) -> RawDat
         builder = prepared_datasets().load_dataset_builder(
             form,
             data_files={"train": [glob.escape(str(path)) for path in files]},
+            cache_dir=no_cache(),
             **({"sep": "\t"} if ending(first) == ".tsv" else {}),
         )
     return read_builder(builder, first.name, split, guard)

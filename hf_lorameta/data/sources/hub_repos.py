@@ -10,13 +10,18 @@ from typing import Any, TypeVar
 from huggingface_hub.constants import is_offline_mode
 
 from hf_lorameta.data.sources.data_files import CARD_FILES, check_builder, check_card
-from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets, read_builder
+from hf_lorameta.data.sources.raw_dataset import (
+    RawDataset,
+    no_cache,
+    prepared_datasets,
+    read_builder,
+)
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import ConnectionLostError, EmptyDatasetError, UsageError
+from hf_lorameta.hub.cache import caching, snapshot_folder
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.hub.repo_info import snapshot_folder
 
 T = TypeVar("T")
 
@@ -82,7 +87,7 @@ def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
                 f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
                 hint=["unset HF_HUB_OFFLINE", f"hf download --repo-type dataset {repo.repo_id}"],
             ) from None
-    return read(RepoFiles(repo, hub))
+    return caching(lambda: read(RepoFiles(repo, hub)))
 
 
 def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str], list[str]]:
@@ -98,7 +103,9 @@ def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str]
         chosen = config or ("default" if "default" in configs else configs[0])
         if config is None and chosen != "default" and len(configs) > 1:
             return list(configs), []
-        splits = datasets.get_dataset_split_names(config_name=chosen, **files.arguments)
+        splits = datasets.get_dataset_split_names(
+            config_name=chosen, cache_dir=no_cache(), **files.arguments
+        )
     return list(configs), list(splits)
 
 
@@ -126,11 +133,11 @@ def open_split(
 def _builder(datasets: Any, config: str | None, folder: str | None, files: dict[str, Any]) -> Any:
     """Return a builder of a configuration, or else of the files in the folder of that name."""
     try:
-        return datasets.load_dataset_builder(name=config, **files)
+        return datasets.load_dataset_builder(name=config, cache_dir=no_cache(), **files)
     except ValueError:
         if folder is None:
             raise
-        return datasets.load_dataset_builder(data_dir=folder, **files)
+        return datasets.load_dataset_builder(data_dir=folder, cache_dir=no_cache(), **files)
 
 
 @contextmanager

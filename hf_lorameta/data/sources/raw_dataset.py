@@ -1,13 +1,16 @@
 """Rows of one split as its files have them, before the roles of its columns are known."""
 
+import atexit
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import islice, zip_longest
 from pathlib import PurePosixPath
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import IO, Any, TypeAlias
 
 from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
@@ -82,6 +85,14 @@ def prepared_datasets() -> Any:
     for name, value in SETTINGS.items():
         setattr(datasets.config, name, value)
     return datasets
+
+
+@cache
+def no_cache() -> str:
+    """Return a temporary folder for the lock files of `datasets`, which stores no rows here."""
+    folder = mkdtemp(prefix="hf-lorameta-locks-")
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDataset:

@@ -4,8 +4,10 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hf_lorameta import errors
+from hf_lorameta.caches import variable_of
 from hf_lorameta.hub.errors import gated_error, lost, translate
 
 logger = logging.getLogger(__name__)
@@ -21,9 +23,16 @@ def reading(name: str, *, opening: bool = False, local: bool = False) -> Iterato
         yield
     except errors.LoraMetaError:
         raise
-    except Exception as error:  # noqa: BLE001 - readers raise any exception
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno and _is_ours(error):
+            raise
         ours = translate(name, error) or (_opening_error(name, error) if opening else None)
         raise (ours or _unreadable(name, error, local)) from None
+
+
+def _is_ours(error: OSError) -> bool:
+    """Whether a file of ours failed, such as one in a cache, rather than one of the dataset."""
+    return error.filename is None or variable_of(Path(str(error.filename))) is not None
 
 
 def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
@@ -74,6 +83,8 @@ def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaErro
         return ours
     if isinstance(cause, (ConnectionError, TimeoutError)):
         return lost(name, type(cause).__name__)
+    if isinstance(cause, OSError) and cause.errno and cause.filename:
+        return errors.DatasetError(f"{cause.filename} cannot be read: {cause.strerror}")
     # not its message, which may quote the malformed row
     logger.debug("%s: %s while reading", name, type(cause).__name__)
     others = (errors.Option(part, change="name another") for part in ("config", "split"))

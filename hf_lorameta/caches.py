@@ -1,0 +1,96 @@
+"""The cache of this package, and which folders are ours rather than the user's.
+
+An `OSError` states its path from where it happens. Whether a cache failed, or what the user named,
+is decided by that path alone.
+"""
+
+import atexit
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from os import environ
+from pathlib import Path
+
+from huggingface_hub import constants
+
+logger = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """Return the folder for files that can be recreated: $HF_LORAMETA_CACHE or $HF_HOME/lorameta.
+
+    Example:
+        >>> cache_dir().is_absolute()
+        True
+    """
+    chosen = environ.get("HF_LORAMETA_CACHE")
+    return Path(chosen or Path(constants.HF_HOME, "lorameta")).expanduser().absolute()
+
+
+def writable_cache() -> Path:
+    """Return `cache_dir`, or a temporary folder if that cannot be written, which is said once."""
+    return _writable(cache_dir())
+
+
+@cache
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as problem:
+        temporary = temporary_cache(folder, problem)
+        atexit.register(shutil.rmtree, temporary / "base_models", ignore_errors=True)
+        return temporary
+    return folder
+
+
+def temporary_cache(folder: Path, problem: OSError) -> Path:
+    """Return a new temporary folder in place of a cache that cannot be written, and say so."""
+    temporary = Path(tempfile.mkdtemp(prefix="hf-lorameta-"))
+    logger.warning(
+        "%s cannot be written (%s): %s is used instead; set %s to a folder that can be written",
+        folder,
+        problem.strerror,
+        temporary,
+        variable_of(folder),
+    )
+    return temporary
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Add a path to the `OSError` of a context that writes it, if the error states none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def variable_of(path: Path) -> str | None:
+    """Return the variable that moves the folder of ours that a path is in; None for other paths.
+
+    Example:
+        >>> variable_of(Path(constants.HF_HOME) / "hub"), variable_of(Path("/data/rows.jsonl"))
+        ('HF_HOME', None)
+    """
+    folders = {
+        "HF_HOME": constants.HF_HOME,
+        "HF_HUB_CACHE": constants.HF_HUB_CACHE,
+        "HF_LORAMETA_CACHE": str(cache_dir()),
+    }
+    temporary = tempfile.gettempdir()
+    if path == Path(temporary) or str(path).startswith(
+        (f"{temporary}/hf-lorameta-", f"{temporary}/tmp")
+    ):
+        return "TMPDIR"
+    for variable, folder in folders.items():
+        # a parent that is missing is where the creation of the folder failed
+        missing = not path.exists() and Path(folder).is_relative_to(path)
+        if path.is_relative_to(folder) or missing:
+            return variable
+    return None
