@@ -359,6 +359,18 @@ def test_a_full_disk_leaves_no_partial_output(
     assert not (tmp_path / "b/bank.json").exists()
 
 
+@contextmanager
+def mounted(folder: Path, *options: object) -> Iterator[None]:
+    """Mount something at a folder; skip the test if that is not permitted."""
+    words = ["mount", *map(str, options), str(folder)]
+    if subprocess.run(words, check=False, capture_output=True).returncode:
+        pytest.skip("needs permission to mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def caches_in(folder: Path | str) -> str:
     """Code that puts all caches, whose places are read at import, into a folder."""
     return f"""
@@ -381,7 +393,7 @@ def test_another_folder_is_used_for_a_cache_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").touch()
     push = ("push", "-d", f"{bank.owner.name}/e0", "--bank", bank.repo)
-    for number, folder in enumerate(("/proc/nope", tmp_path / "file")):
+    for number, folder in enumerate(("/proc/nope", str(tmp_path / "file"))):
         target = f"{user.name}/a{number}"
         done = cli(*push, "--repo-id", target, token=user.token, before=caches_in(folder),
                    HF_LORAMETA_CACHE="")  # fmt: skip
@@ -404,14 +416,9 @@ def test_a_warm_cache_that_is_read_only_is_used(
             f"huggingface_hub.snapshot_download({bank.owner.name + '/e0'!r}, repo_type='dataset')"
         )
         cli(*plan, before=f"{caches_in(home)}import huggingface_hub\n{download}\n")
-    mount = ["mount", "--bind", home, home]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs permission to mount")
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", home], check=True)
+    with mounted(home, "--bind", home):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(home)], check=True)
         done = cli(*plan, before=warm)
-    finally:
-        subprocess.run(["umount", home], check=True)
     assert "cannot be written" not in done.err
     assert done.json["bank"]["id"] == bank.repo
 
@@ -428,11 +435,8 @@ def test_a_folder_that_is_a_mount_point_is_written_into(
 ) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "tmpfs", folder]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs permission to mount")
-    try:
-        generate = ("generate", *push_args[1:5], "-q", "-o", folder)
+    generate = ("generate", *push_args[1:5], "-q", "-o", folder)
+    with mounted(folder, "-t", "tmpfs", "tmpfs"):
         (folder / "lost+found").mkdir()
         cli(*generate)
         first = tree(folder)
@@ -442,23 +446,14 @@ def test_a_folder_that_is_a_mount_point_is_written_into(
         cli(*generate, "--overwrite", "--rank", 1)
         assert set(tree(folder)) == set(first)
         assert tree(folder) != first
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_the_disk_that_is_full_is_named(cli: Shell, bank: Built, tmp_path: Path) -> None:
-    manifest = bank.owner.manifest(tmp_path / "m")
-    full = caches_in(tmp_path / "cache")
-    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    (tmp_path / "cache").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", tmp_path / "cache"]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs permission to mount")
-    try:
-        (tmp_path / "cache" / "filler").write_bytes(b"x" * 4096)
-        said = cli("bank", "build", manifest, "-o", "b", "-q", code=4, before=full).err
-        assert f"{tmp_path / 'cache'}" in said
-        assert "free some space, or set HF_HOME" in said
-        (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    finally:
-        subprocess.run(["umount", tmp_path / "cache"], check=True)
+    manifest, cache = bank.owner.manifest(tmp_path / "m"), tmp_path / "cache"
+    cache.mkdir()
+    with mounted(cache, "-t", "tmpfs", "-o", "size=4k", "tmpfs"):
+        (cache / "filler").write_bytes(b"x" * 4096)
+        build = ("bank", "build", manifest, "-o", "b", "-q")
+        said = cli(*build, code=4, before=caches_in(cache)).err
+    assert f"Error: {cache}" in said
+    assert "free some space, or set HF_HOME" in said
