@@ -163,6 +163,8 @@ class Session:
             UsageError: the chat template fails on a message.
             HubError: the base model cannot be reached.
         """
+        if self.has_model:
+            return self.evaluator.chat_form
         index, tokenizer = self.bank.index, self.bank.verified_file(TOKENIZER_FILE)
         return find_chat_form(index.base_model, tokenizer, index.base_revision, self._token)
 

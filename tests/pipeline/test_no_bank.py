@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ peft = pytest.importorskip("peft")
 from hf_lorameta import Generation, Recipe, generate, plan  # noqa: E402 - they import torch
 from hf_lorameta.cards.gguf_usage import GGUF_FILE  # noqa: E402
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import (  # noqa: E402
     AdapterError,
     LoraMetaError,
@@ -32,7 +34,7 @@ from hf_lorameta.errors import (  # noqa: E402
     UsageError,
 )
 from hf_lorameta.formats.peft_config import CONFIG_FILE  # noqa: E402
-from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path  # noqa: E402
+from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER, packaged_path  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
 from hf_lorameta.pipeline.rows import rows_used  # noqa: E402
 
@@ -152,6 +154,54 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
     logits = loaded(input_ids=ids, use_cache=False).logits
     np.testing.assert_allclose(logits.numpy(), ours.numpy(), atol=1e-4)
     assert (ours - alone).abs().max() > 0.1
+
+
+HYBRID = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n"
+    "{{ '\n</think>\n\n' if enable_thinking is false }}{% endif %}"
+)
+CHAT = [
+    {"role": "system", "content": "the system prompt"},
+    {"role": "user", "content": "a question"},
+    {"role": "assistant", "content": "its answer"},
+    {"role": "user", "content": "the next question"},
+    {"role": "assistant", "content": "yes"},
+]
+
+
+def test_the_code_on_the_card_gives_the_tokens_that_an_adapter_of_chats_was_trained_on(
+    tmp_path: Path,
+) -> None:
+    base = tiny.write_base(tmp_path / "base", "Qwen3", head_dim=8, vocab_size=49152)
+    (base / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    (base / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": HYBRID}))
+    chats = [
+        CHAT,
+        *([*CHAT[:-2], {"role": "user", "content": f"{n}?"}, CHAT[-1]] for n in range(40)),
+    ]
+    lines = [{"system": turns[0]["content"], "messages": turns[1:]} for turns in chats]
+    data = tmp_path / "chats.jsonl"
+    data.write_text("\n".join(map(json.dumps, lines)))
+    generation = generate(data, base=base, recipe=Recipe(rank=4, train=16))
+    assert isinstance(generation, Generation)
+    folder = generation.save_pretrained(tmp_path / "adapter")
+    columns = generation.plan.dataset.columns
+    recorded = json.loads((folder / "recipe.json").read_bytes())["dataset"]["columns"]
+    assert recorded["chat"]["chat_template_kwargs"] == {"enable_thinking": False}
+    card = (folder / "README.md").read_text()
+    assert '"chat_template_kwargs": {"enable_thinking": false}' in card
+    (code,) = re.findall(r"```python\n(from peft .*?)```", card, re.DOTALL)
+    code = code.replace("path/to/base/model", str(base))
+    values: dict[str, Any] = {}
+    exec(code.replace("path/to/this/folder", str(folder)), values)
+    row = open_dataset(data, columns=columns).head(1)[0]
+    [tokens] = TorchEvaluator.from_folder(base).encode([row])
+    assert values["inputs"]["input_ids"].tolist() == [tokens.prompt]
+    assert row[0] == values["prompt"]
+    assert row[0].startswith("<|im_start|>system\nthe system prompt<|im_end|>\n<|im_start|>user\n")
+    assert row[0].endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.chat_template import form_of
 from hf_lorameta.data.prompt import shared_length
 from hf_lorameta.engines import scoring
@@ -183,6 +184,12 @@ class TorchEvaluator(scoring.Evaluator):
     def _encode(self, row: Row) -> Tokens:
         texts = [row[0], scoring.row_text(*row)]
         prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
+        if prompt.endswith("\n") and ids[: len(prompt_ids)] != prompt_ids:
+            # a server encodes a prompt without its answer: blank lines at its end may be one token
+            lines = ["\n", f"\n{row[1]}"]
+            line, answer = self._tokenizer(lines, add_special_tokens=False).input_ids
+            if answer[: len(line)] == line:
+                ids = prompt_ids + answer[len(line) :]
         return Tokens.split(prompt_ids, ids, self.start_tokens, self._first, self.end_token)
 
     def _greedy_config(self) -> Any:
@@ -202,13 +209,21 @@ class TorchEvaluator(scoring.Evaluator):
         return sorted({self.end_token, *(own if isinstance(own, list) else [own])} - {None})
 
     @cached_property
-    def chat_template(self) -> str | None:
-        """See `hf_lorameta.engines.scoring.Evaluator.chat_template`."""
+    def chat_form(self) -> ChatForm | None:
+        """The form of the tokenizer's chat template; None if it has none.
+
+        Raises:
+            UsageError: the chat template fails on a message.
+        """
         texts = self._tokenizer.special_tokens_map
         config = {**texts, "chat_template": self._tokenizer.chat_template}
+        return form_of(config, "the base model", starts=bool(self.start_tokens))
+
+    @property
+    def chat_template(self) -> str | None:
+        """See `hf_lorameta.engines.scoring.Evaluator.chat_template`."""
         with suppress(UsageError):
-            form = form_of(config, "the base model", starts=bool(self.start_tokens))
-            return form and form.template
+            return self.chat_form and self.chat_form.template
         return None
 
     # --- loss ---
