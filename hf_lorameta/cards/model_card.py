@@ -5,6 +5,7 @@ contains no text of the dataset except one row of a public one, no local path, a
 private dataset.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -90,6 +91,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
         base_license=base_license,
         gguf=card["gguf"],
         vllm_command=_vllm_command(card, repo_id),
+        chat_kwargs=_chat_kwargs(card),
         chart_file=CHART_FILE,
         relative_distance=_relative_distance(nearest, card["nearest_in_bank"]),
         far_ratio=FAR_RATIO,
@@ -125,7 +127,7 @@ def _render(
         repo_id=repo_id,
         folder=folder,
         ollama_name=ollama_name(folder),
-        **values,
+        **{"chat_kwargs": {}, **values},
     )
     return str(ModelCard(text))
 
@@ -222,6 +224,8 @@ def _vllm_command(card: Mapping[str, Any], repo_id: str | None) -> Markdown:
     arguments = ["vllm", "serve", card["base_model"], "--enable-lora"]
     if card["base_revision"]:
         arguments += ["--revision", card["base_revision"]]
+    if kwargs := _chat_kwargs(card):
+        arguments += ["--default-chat-template-kwargs", json.dumps(kwargs)]
     if rank > _VLLM_RANKS[0]:
         arguments += ["--max-lora-rank", str(min(r for r in _VLLM_RANKS if r >= rank))]
     if card["routing"]:
@@ -233,6 +237,12 @@ def _vllm_command(card: Mapping[str, Any], repo_id: str | None) -> Markdown:
     variables = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_PLUGINS=lora_hf_hub_resolver")
     repos = f"VLLM_LORA_RESOLVER_HF_REPO_LIST={shell_word(repo_id or '')}"
     return Markdown(" ".join([*variables, repos, shell(*arguments)]))
+
+
+def _chat_kwargs(card: Mapping[str, Any]) -> Mapping[str, object]:
+    """Return what a server has to give the chat template."""
+    chat = card["dataset"].columns.chat
+    return chat.chat_template_kwargs if chat else {}
 
 
 def reproduce_command(card: Mapping[str, Any]) -> list[str]:

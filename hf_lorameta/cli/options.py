@@ -90,7 +90,7 @@ TemplateOption = Annotated[
     str | None,
     typer.Option(
         help="Prompt of a row, such as '{instruction}\\n\\n{input}'; chat: the base model's own "
-        "chat template."
+        "chat template, as by default without a bank."
     ),
 ]
 ExportOption = Annotated[

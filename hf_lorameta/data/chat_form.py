@@ -58,6 +58,12 @@ class ChatMode(BaseModel):
         }
         return {"chat_template_kwargs": self.chat_template_kwargs} | content
 
+    @property
+    def thinks_not(self) -> bool:
+        """Whether thoughts were turned off."""
+        off = (value in (False, 0) for value in self.chat_template_kwargs.values())
+        return bool(self.system) or any(off)
+
     def messages(self, turns: Sequence[Turn]) -> list[Turn]:
         """Return turns as messages of a system, then users and assistants in turn.
 

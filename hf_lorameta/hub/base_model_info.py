@@ -20,6 +20,8 @@ from hf_lorameta.hub.repo_info import ListedBank, list_banks
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the class names of causal language models end."""
+_EMBEDDING = "modules.json"
+"""A file of each model of sentence-transformers."""
 _OTHER_BASE = Option("base", change="name another")
 
 
@@ -59,6 +61,10 @@ class BaseModelInfo(NamedTuple):
             name = str(path.resolve())
         repo = pinned_base(name, revision, hub)
         revision = repo.sha if repo else revision
+        if _EMBEDDING in repo.files if repo else path and (path / _EMBEDDING).is_file():
+            raise UsageError(
+                f"{name} is an embedding model, expected a causal language model", hint=_OTHER_BASE
+            )
         config = config_json(name, revision, hub.token)
         _require_trainable(name, config)
         tokenizer = _tokenizer(name, revision, hub)

@@ -182,6 +182,14 @@ def test_a_base_model_that_cannot_learn_is_refused(
     assert caught.value.hint
 
 
+def test_an_embedding_model_is_refused(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", architectures=["Qwen3ForCausalLM"])
+    (base / "modules.json").write_text("[]")
+    with pytest.raises(UsageError, match="is an embedding model, expected a causal") as caught:
+        of_folder(base)
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize(
     "classes", [["Gemma3ForConditionalGeneration"], ["GPT2LMHeadModel"], [], None]
 )
