@@ -184,7 +184,7 @@ class TorchEvaluator(scoring.Evaluator):
     def _encode(self, row: Row) -> Tokens:
         texts = [row[0], scoring.row_text(*row)]
         prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
-        if prompt.endswith("\n") and ids[: len(prompt_ids)] != prompt_ids:
+        if row[0].endswith("\n") and ids[: len(prompt_ids)] != prompt_ids:
             # a server encodes a prompt without its answer: blank lines at its end may be one token
             lines = ["\n", f"\n{row[1]}"]
             line, answer = self._tokenizer(lines, add_special_tokens=False).input_ids
