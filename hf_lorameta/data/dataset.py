@@ -17,14 +17,28 @@ from hf_lorameta.data.columns.labels import Form
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
-from hf_lorameta.data.sources.files import are_names, is_local, open_files, other_format, other_name
+from hf_lorameta.data.sources.files import (
+    are_names,
+    is_local,
+    open_files,
+    other_format,
+    other_name,
+    similar_file,
+)
 from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
 from hf_lorameta.data.sources.split_names import Splits
-from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, Option, UsageError
+from hf_lorameta.errors import (
+    ColumnsError,
+    DatasetError,
+    EmptyDatasetError,
+    HubError,
+    Option,
+    UsageError,
+)
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.remarks import Remark
@@ -327,7 +341,11 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
             raise UsageError(f"{name} is a folder: it has no revision")
         return open_folder(name, config, split)
     if is_repo_id(str(name)):
-        repo = hub.resolve(str(name), "dataset", revision)
+        try:
+            repo = hub.resolve(str(name), "dataset", revision)
+        except HubError as error:
+            error.advise(*similar_file(Path(name)))
+            raise
         return open_repo(hub, repo, config, split)
     if (path := Path(name)).exists():
         raise other_format(path)

@@ -4,6 +4,7 @@ It needs no bank, only the tokenizer of one, so it can run in a process of its o
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,6 +24,8 @@ from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
 
+_DIFFERENT = 1000
+"""Outputs that are counted."""
 _FULL = "Only the first %s rows are read: with %s characters, they reach the limit"
 
 
@@ -104,7 +107,7 @@ def read_dataset(
         labeled_only=not dataset.prompts_only,
         also=counter.add if counter else None,
     )
-    profile = replace(profile, cut=rows.cut)
+    profile = replace(profile, cut=rows.cut, same=max(rows.outputs.values(), default=0))
     if rows.reached or rows.count == recipe.max_rows:
         total = dataset.total or 0
         more = total if total > rows.count else None
@@ -132,12 +135,14 @@ class _RowsToCount:
         count: number of rows so far.
         cut: number of those with a text that was cut.
         reached: whether a limit came before the last row.
+        outputs: how often the first different ones occur.
         example: the first row that suits a card.
     """
 
     def __init__(self, dataset: Dataset, most: int | None) -> None:
         self._rows, self._limits = islice(dataset.rows(), most), dataset.limits
         self.count = self.cut = 0
+        self.outputs: Counter[str] = Counter()
         self.reached = False
         self.example: Row | None = None
 
@@ -152,6 +157,8 @@ class _RowsToCount:
                 return
             self.count += 1
             self.cut += any(map(is_cut, row))
+            if row[1] in self.outputs or len(self.outputs) < _DIFFERENT:
+                self.outputs[row[1]] += bool(row[1])
             characters += sum(map(len, row))
             if self.example is None and is_example(row):
                 self.example = row

@@ -16,6 +16,7 @@ from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 
 _FEW_ROWS = 20
+_LARGE_SHARE = 0.9
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
 _TRAIN_LONGER = Option("budget", "5m")
@@ -49,6 +50,10 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
     if profile.cut:
         rows = plural(profile.cut, "row")
         text = f"Only the beginning of {rows} was counted: their texts exceed the length limit."
+        yield Remark("warning", text)
+    if _LARGE_SHARE * profile.rows <= profile.same < profile.rows:
+        share = profile.same / profile.rows
+        text = f"{share:.0%} of the rows have the same output: right answers alone tell little."
         yield Remark("warning", text)
     # the form that prompts get where no instruction can be proposed has words that all rows share
     shared = dataset.columns.template not in (TEXT, LABELED[TEXT]) and shares_instruction(profile)

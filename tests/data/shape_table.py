@@ -412,6 +412,11 @@ CASES = [
          for i in range(ROWS)).encode()}, (text(0), "negative"), says=("has no header line",)),
     Case("no header, on the Hub", {"train.csv": "".join(f'"{text(i)}",{i % 3}\n'
          for i in range(ROWS)).encode()}, (text(0), "0"), card="", says=("has no header line",)),
+    Case("MMLU without a header", {"rows.csv": "".join(f"{text(i)}?,{','.join(choices(i))},"
+         f"{LETTERS[i % 4]}\n" for i in range(ROWS)).encode()},
+         (f"{text(0)}?\n{SHOWN}", text(0, 2)), asks=True),
+    Case("three rows with unknown names", {"rows.csv": csv_text([{"mood": "good", "report":
+         text(i, 20)} for i in range(3)]).encode()}, (text(0, 20), "good"), asks=True),
     Case("a JSON object of columns", {"rows.json": json.dumps({"question": list(map(text,
          range(ROWS))), "answer": [f"a {i}" for i in range(ROWS)]}).encode()}, (text(0), "a 0"),
          says=("read as 24 rows",)),
@@ -673,6 +678,19 @@ TASK_CASES = [
          lambda i: {"Ticket ID": i, "Customer Message": text(i),
                     "Intent Category": ["very negative", "quite good"][i % 2]},
          (text(0), "very negative")),
+    case("Label Studio: texts and labels deep inside",
+         lambda i: {"id": i, "data": {"text": text(i)}, "meta": {}, "annotations": [{
+             "id": 9, "lead_time": 3.1, "result": [{"from_name": "mood", "type": "choices",
+             "value": {"choices": [CLASSES[i % 3]]}}]}]},
+         (text(0), "negative"), asks=True,
+         says=("input=data.text,output=annotations.0.result.0.value.choices",)),
+    case("doccano: spans as lists",
+         lambda i: {"id": i, "text": text(i), "label": [[0, 3, LETTERS[i % 4]]], "Comments": []},
+         (text(0), "A"), asks=True, says=("output=label.0.2",)),
+    case("Common Voice: facts about speakers",
+         lambda i: {"client_id": f"c{i}", "path": f"{i}.mp3", "sentence": text(i), "up_votes": 2,
+                    "age": ["teens", "twenties"][i % 2], "gender": ["male", "female"][i // 2 % 2]},
+         ("", text(0)), asks=True),
     case("nested facts about each row",
          lambda i: {"text": text(i), "label": CLASSES[i % 3],
                     "metadata": {"author": {"name": text(i, 2)}, "tags": ["a"]}},

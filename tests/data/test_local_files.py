@@ -144,6 +144,29 @@ def test_a_file_of_text_with_another_ending_is_to_be_named_txt(tmp_path: Path) -
     assert ".txt to its name" in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("rows.xlsx", "save it as CSV"), ("rows.zip", "unpack it"), ("a.pdf", "save its rows as CSV")],
+)
+def test_a_file_of_another_format_is_to_be_converted(
+    tmp_path: Path, name: str, advice: str
+) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(DatasetError, match="does not end in") as error:
+        open_dataset(tmp_path / name)
+    assert advice in error.value.hint
+    assert ".txt to its name" not in error.value.hint
+
+
+def test_a_path_that_ends_like_a_file_is_none_of_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"data/trian\.csv: no such file"):
+        open_dataset("data/trian.csv")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DatasetError) as error:
+        open_dataset(tmp_path / "date" / "rows.csv")
+    assert f"name {tmp_path / 'data'}, or" in error.value.hint
+
+
 @pytest.mark.parametrize("name", ["row.jsonl", "rows.jsnl", "Rows.json"])
 def test_a_file_with_a_similar_name_is_proposed(tmp_path: Path, name: str) -> None:
     (tmp_path / "rows.jsonl").write_bytes(LINES)

@@ -4,12 +4,14 @@
 or raises an error with a proposal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.cells import as_object
 from hf_lorameta.data.columns.choices import multiple_choice
 from hf_lorameta.data.columns.columns import Columns, all_of, split_path
+from hf_lorameta.data.columns.conversations import is_conversation
 from hf_lorameta.data.columns.roles import (
     first_question,
     guess_columns,
@@ -58,7 +60,7 @@ def find_columns(table: TableView) -> Columns:
     for rule in RULES:
         if found := rule(table):
             return found
-    guess = guess_columns(table)
+    guess = _columns_inside(table) or guess_columns(table)
     problem = "the columns fit no known layout" if guess else "no column holds text"
     raise unclear(table, problem, guess)
 
@@ -260,6 +262,46 @@ def _nested(table: TableView) -> Columns | None:
         raise unclear(table, problem, proposal, kind=type(error)) from None
 
 
+def _columns_inside(table: TableView) -> Columns | None:
+    """Propose columns that lead to texts inside of objects and lists of objects, the first of each.
+
+    Example:
+        >>> row = {"data": {"text": "a b"}, "marks": [{"value": {"label": "c"}}]}
+        >>> str(_columns_inside(TableView(list(row), {}, [row])))
+        'input=data.text,output=marks.0.value.label'
+    """
+    rows = [dict(_leaves(row)) for row in table.sample]
+    paths: dict[str, str] = {}
+    for path in sorted((path for row in rows for path in row), key=lambda path: path.count(".")):
+        *above, last = [step for step in path.split(".") if not step.isdecimal()]
+        named = last in ("text", "value") and above and normalized(above[-1]) in known.OUTPUTS
+        paths.setdefault(above[-1] if named else last, path)
+    if all("." not in path for path in paths.values()):
+        return None
+    flat = TableView(list(paths), {}, [{n: row.get(p) for n, p in paths.items()} for row in rows])
+    try:
+        found = next(filter(None, (rule(flat) for rule in RULES)), None) or guess_columns(flat)
+    except DatasetError as error:
+        found = error.columns
+    inside = found and found.renamed(lambda name: paths.get(name, name))
+    return inside if inside and inside.input and inside.output else None
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield path and value of what is inside of objects, and of the first of several."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif _are_objects(value) and not is_conversation(value):
+        yield from _leaves(value[0], f"{path}.0")
+    else:
+        yield path, value
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping)
+
+
 def _named_output(table: TableView) -> Columns | None:
     """An output that is known by its name or its class labels, and what is left as input."""
     outputs = output_columns(table)
@@ -326,7 +368,7 @@ def _refuse_unread(table: TableView, text: str) -> None:
         ]  # fmt: skip
     if others:
         problem = f"{others[0]} may be the output; without it: output={text}"
-        raise unclear(table, problem, Columns(input=text, output=others[0]))
+        raise unclear(table, problem, Columns(input=text, output=table.text_field(others[0])))
 
 
 def _inputs_only(table: TableView) -> Columns | None:

@@ -8,11 +8,17 @@ from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.table_view import TableView, normalized
 
+LEAST = 6
+"""Fewest rows that show whether a column's values repeat."""
+_FACTS = {"age", "gender", "accent", "accents", "segment", "variant", "up_votes", "down_votes"}
+"""Facts about a speaker or a recording, which are hardly what a text is classified by."""
 _ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)(?:answer|solution)s?(?:_|$)")
 
 
 def is_output(table: TableView, name: str) -> bool:
     """Whether a column that is named like an output holds text."""
+    if table.holds_spans(name):
+        return False
     return table.kind(name) != "fields" or table.text_field(name) != name
 
 
@@ -122,25 +128,40 @@ def guess_columns(table: TableView) -> Columns | None:
     Returns:
         None if no column holds text.
     """
-    texts = [n for n in table.usable if table.kind(n) in ("text", "list", "turns")]
+    if lettered := _lettered(table):
+        return lettered
+    few = 0 < len(table.sample) < LEAST
+    usable = [n for n in table.usable if normalized(n) not in _FACTS]
+    texts = [n for n in usable if table.kind(n) in ("text", "list", "turns")]
     if all(map(table.repeats, texts)):
         texts += [n for n in table.usable if table.text_field(n) != n]
     texts = [n for n in texts if not known.NOT_MEANT.fullmatch(normalized(n))] or texts
-    texts = [n for n in texts if table.holds_words(n) or table.repeats(n)] or texts
+    texts = [n for n in texts if few or table.holds_words(n) or table.repeats(n)] or texts
     outputs = table.named((*known.OUTPUTS, *known.CODE, *known.WEAK_OUTPUTS))
-    outputs = [n for n in outputs if n in table.usable and is_output(table, n)]
+    outputs = [n for n in outputs if n in usable and (is_output(table, n) or table.holds_spans(n))]
     outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
-    outputs += filter(table.repeats, table.usable)
+    outputs += filter(table.repeats, usable)
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
         return Columns(output=texts[0])
     output = next((n for n in outputs if [t for t in texts if t != n]), None)
-    output = output or (texts[-1] if texts else None)
+    shortest = min(texts, key=table.mean_length, default=None)
+    output = output or (shortest if few else texts[-1] if texts else None)
     inputs = [n for n in texts if n != output]
     if not inputs or not output:
         return None
     read = compared_pair(inputs) or [max(inputs, key=table.mean_length)]
     paths = tuple(map(table.text_field, read))
     return Columns(input=paths, output=table.text_field(output))
+
+
+def _lettered(table: TableView) -> Columns | None:
+    """Return columns of multiple choice without known names: one has the letter of a choice."""
+    for name in table.usable:
+        values, others = table.values(name), [n for n in table.usable if n != name]
+        letters = set("ABCDEFGH"[: len(others) - 1])
+        if len(values) >= LEAST and len(letters) > 1 and letters.issuperset(map(str, values)):
+            return Columns(input=others[0], choices=tuple(others[1:]), output=name)
+    return None
 
 
 def long_text(table: TableView, others: Sequence[str]) -> str | None:

@@ -76,7 +76,8 @@ class Profile:
     """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs.
 
     `left_out` is the number of rows without an output that were not counted, and `cut` of
-    those with a text that was cut to its beginning. `ended_early` says that a limit may have left
+    those with a text that was cut to its beginning. `same` is how many rows have the most frequent
+    output. `ended_early` says that a limit may have left
     rows unread, and `total` is the number of all rows then, if it is known. None of these is
     stored.
     """
@@ -87,6 +88,7 @@ class Profile:
     lengths: Histogram = _EMPTY
     left_out: int = 0
     cut: int = 0
+    same: int = 0
     ended_early: bool = False
     total: int | None = None
 

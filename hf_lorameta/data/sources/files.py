@@ -34,14 +34,13 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
 def is_local(name: str | Path) -> bool:
-    """Whether a name is that of local files rather than a Hub id.
+    """Whether a name is that of local files rather than a Hub id: it ends like that of a file.
 
-    A name with wildcards is; ``user/rows.csv`` is if the folder ``user`` exists.
+    Example:
+        >>> is_local("data/rows.csv"), is_local("user/rows")
+        (True, False)
     """
-    path = Path(name).expanduser()
-    if ending(path) not in FORMATS:
-        return False
-    return path.exists() or len(path.parts) != 2 or path.parent.is_dir() or _wild(str(name))
+    return ending(Path(name).expanduser()) in FORMATS
 
 
 def ending(path: Path) -> str:
@@ -104,8 +103,13 @@ def other_name(path: Path) -> list[str]:
         >>> other_name(Path("no/such/folder/rows.jsonl"))
         ['name a file', 'a Hub id: user/name']
     """
+    return [*(similar_file(path) or ["name a file"]), "a Hub id: user/name"]
+
+
+def similar_file(path: Path) -> list[str]:
+    """Return the advice to name a file with a similar name, or one in a folder with one."""
     similar = similar_name(path, lambda other: ending(other) in FORMATS)
-    return [*(similar or ["name a file"]), "a Hub id: user/name"]
+    return similar or similar_name(path.parent, Path.is_dir)
 
 
 def _wild(text: str) -> bool:
