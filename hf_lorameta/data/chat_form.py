@@ -30,6 +30,8 @@ class ChatMode(BaseModel):
         date: that the template was given as today's, if it writes the date and takes none.
         strips: whether the white space at the ends of a message is removed.
         content_parts: whether the template takes a message as a list of parts, not as a text.
+        unspaced: whether an answer follows the prompt as it is; other answers begin with a space,
+            unless the prompt ends in white space.
         between: the texts between a user's message and the answer to it, and between that and the
             next message; None if turns cannot be told apart.
         around_system: the texts before and behind a system text, instead of the one that the
@@ -46,6 +48,7 @@ class ChatMode(BaseModel):
     date: str | None = None
     strips: bool = False
     content_parts: bool = False
+    unspaced: bool = False
     between: tuple[str, str] | None = None
     around_system: tuple[str, str] | None = None
     applies: bool = True

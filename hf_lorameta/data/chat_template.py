@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def form_of(config: Mapping[str, Any], base_model: str, *, starts: bool) -> Chat
         date=_TODAY.date().isoformat() if template.asked_date else None,
         strips=template.text((USER, f" {PROMPT} ")) == text,
         content_parts=template.content_parts,
+        unspaced=bool(template.before_answer) and not template.before_answer[-1].isspace(),
         between=between,
         around_system=around_system and (around_system[0].removeprefix(start), around_system[1]),
         applies=not template.asked_date and (begins or not starts),
@@ -207,12 +209,17 @@ class _Template:
         for opened, closed in _THOUGHTS.items():
             if text.rstrip().endswith(opened):
                 return f"\n{closed}\n\n" if text[-1].isspace() else closed
+        begun = text != self.text((USER, PROMPT), prompt=False)
+        before, _, rest = self.before_answer.partition(text)
+        return rest if begun and not before and rest.strip() else ""
+
+    @cached_property
+    def before_answer(self) -> str:
+        """What comes before the answer to a single message; empty if the template fails on it."""
         with suppress(_TemplateFailureError):
             answered = self.text((USER, PROMPT), (ASSISTANT, _ANSWER), prompt=False)
-            before, found, _ = answered.removeprefix(text).partition(_ANSWER)
-            begun = text != self.text((USER, PROMPT), prompt=False)
-            if begun and answered.startswith(text) and found and before.strip():
-                return before
+            before, found, _ = answered.partition(_ANSWER)
+            return before if found else ""
         return ""
 
     def pieces(self, text: str) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:

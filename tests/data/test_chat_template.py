@@ -169,7 +169,10 @@ def test_thoughts_are_turned_off_or_closed() -> None:
     text, mode = form(SOURCES["a word in the system text"])
     assert text == "<|system|><|user|>{prompt}<|assistant|><think></think>"
     assert mode.system == "/no_think"
-    assert form(SOURCES["channels"])[0] == "<|user|>{prompt}<|assistant|><|final|>"
+    text, mode = form(SOURCES["channels"])
+    assert text == "<|user|>{prompt}<|assistant|><|final|>"
+    assert mode.unspaced
+    assert not form(TURNS)[1].unspaced
 
 
 def test_a_date_is_the_same_on_every_day_and_recorded() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from hf_lorameta.errors import (
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
 from hf_lorameta.types import Row
 from tests.support import shared_data
 from tests.support.random_adapter import random_pairs, write_adapter
@@ -640,3 +641,23 @@ def test_code_of_a_base_model_is_never_run(
     with pytest.raises(UsageError, match="needs code of its own repo, which is never run"):
         TorchEvaluator.from_folder(folder)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("end", ["[/INST]", "<|im_end|>", "<|im_start|>assistant\n\n"])
+@pytest.mark.parametrize("space", ["", " "])
+def test_an_answer_begins_as_the_chat_template_writes_it(end: str, space: str) -> None:
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(TOKENIZER), eos_token="<|im_end|>"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}" + end + "{% else %}"
+        f"{space}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
+    )
+    model = SimpleNamespace(generation_config=transformers.GenerationConfig())
+    chat = TorchEvaluator(model, tokenizer)
+    written, plain = chat._encode((f"<u>hi{end}", "yes")), chat._encode(("hi", "yes"))
+    ids = tokenizer.encode
+    assert written.prompt == ids(f"<u>hi{end}")
+    blank = "" if end.endswith("\n") else space
+    assert written.output == [*ids(f"{blank}yes"), chat.end_token]
+    assert plain.output == [*ids(" yes"), chat.end_token]

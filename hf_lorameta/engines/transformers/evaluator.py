@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.chat_template import form_of
-from hf_lorameta.data.prompt import shared_length
+from hf_lorameta.data.prompt import PROMPT, shared_length
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.scoring import Adapter, LoraWeights, Scores, Tokens
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
@@ -182,7 +182,8 @@ class TorchEvaluator(scoring.Evaluator):
             yield
 
     def _encode(self, row: Row) -> Tokens:
-        texts = [row[0], scoring.row_text(*row)]
+        unspaced = self._unspaced_end and row[0].endswith(self._unspaced_end)
+        texts = [row[0], "".join(row) if unspaced else scoring.row_text(*row)]
         prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
         if row[0].endswith("\n") and ids[: len(prompt_ids)] != prompt_ids:
             # a server encodes a prompt without its answer: blank lines at its end may be one token
@@ -225,6 +226,14 @@ class TorchEvaluator(scoring.Evaluator):
         with suppress(UsageError):
             return self.chat_form and self.chat_form.template
         return None
+
+    @cached_property
+    def _unspaced_end(self) -> str:
+        """What the prompt ends in if its answer is part of a chat and begins without a space."""
+        with suppress(UsageError):
+            if self.chat_form and self.chat_form.chat and self.chat_form.chat.unspaced:
+                return self.chat_form.template.partition(PROMPT)[2]
+        return ""
 
     # --- loss ---
 
