@@ -18,7 +18,7 @@ from hf_lorameta.data.counts.tokenizer import load_tokenizer
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.errors import HubError, NotFoundError, Option, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
-from hf_lorameta.hub.base_model import base_file, read_object
+from hf_lorameta.hub.base_model import base_file, find_at_hand, read_object
 from hf_lorameta.hub.packaged_model import tokenizer_config
 from hf_lorameta.hub.repo import Token
 
@@ -151,9 +151,14 @@ def _config(base_model: str, revision: str | None, token: Token) -> dict[str, An
         config: dict[str, Any] = read_object(path, base_model)
     except NotFoundError:
         config = {}
-    with suppress(HubError):  # older models have it in the config
+    try:
         file = base_file(base_model, _TEMPLATE_FILE, revision, token)
         config["chat_template"] = file.read_text("utf-8")
+    except NotFoundError:
+        pass  # older models have it in the config
+    except HubError:  # a model that is complete in the cache has no such file
+        if "chat_template" not in config and find_at_hand(base_model, revision) is None:
+            raise
     return config
 
 

@@ -12,9 +12,10 @@ from tokenizers.processors import TemplateProcessing
 
 from hf_lorameta.bank.bank import EMBEDDED, Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
+from hf_lorameta.data import chat_template
 from hf_lorameta.data.chat_form import ChatForm, ChatMode, Turn
 from hf_lorameta.data.chat_template import find_chat_form, form_of
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path, tokenizer_config
 from tests.support.shared_data import SHARED
@@ -204,6 +205,26 @@ def test_the_start_token_is_written_once(tmp_path: Path, starts: bool, in_file: 
     assert found.chat.applies
     # apply_chat_template leaves the start token to the template
     assert form(TURNS, starts=True)[1].applies is False
+
+
+def test_a_chat_template_that_cannot_be_fetched_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = base(tmp_path / "a", TURNS, starts=False)
+    config = folder / "tokenizer_config.json"
+
+    def fetched(_: str, name: str, *__: object) -> Path:
+        if name != config.name:
+            raise ConnectionLostError("the Hub does not answer")
+        return config
+
+    monkeypatch.setattr(chat_template, "base_file", fetched)
+    assert find_chat_form("org/base", folder / "tokenizer.json") is not None
+    config.write_text("{}")
+    with pytest.raises(ConnectionLostError):
+        find_chat_form("org/base", folder / "tokenizer.json")
+    monkeypatch.setattr(chat_template, "find_at_hand", lambda *_: folder)
+    assert find_chat_form("org/base", folder / "tokenizer.json") is None
 
 
 # --- token for token ------------------------------------------------------------------------------
