@@ -24,6 +24,8 @@ _PROJECTIONS = (
 _ROUTERS = re.compile(r"gate|router")
 _WITHOUT_OUT_PROJ = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 """Model types for which PEFT refuses adapters of layers called ``out_proj``."""
+_EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""Names that PEFT takes for those of experts, where a model has any, also in other layers."""
 _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
           "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}  # fmt: skip
 """Names of layers that compute several projections at once."""
@@ -63,6 +65,8 @@ def with_all_projections(model: Any, layout: Layout) -> Layout:
     layers, names = _linear_layers(model), set[str]()
     inside = {module for layer in decoder_layers(model) for module in layer.modules()}
     refused = {"out_proj"} if model.config.model_type in _WITHOUT_OUT_PROJ else set()
+    if any(name.endswith(".experts") for name, _ in model.named_modules()):
+        refused |= _EXPERTS
     for usual in (True, False):
         for name, layer in layers.items():
             leaf = name.rpartition(".")[2]

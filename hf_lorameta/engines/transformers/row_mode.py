@@ -113,12 +113,13 @@ def _find(model: Any) -> RowMode:
         with suppress(Exception):  # whatever an architecture raises that cannot do it
             with using_row_attention(model) if mode is RowMode.JOINED else nullcontext():
                 found = _run(model, mode, rows)
-            if agree(found, alone):
+            if agree(model, found, alone):
                 return mode
     longer = [row._replace(output=[*row.output, *rows[0].output]) for row in rows]
     kept = [len(row.output) for row in rows]
     parts = torch.split(_run(model, RowMode.SINGLE, longer), [n + kept[0] for n in kept])
-    if not agree(torch.cat([part[:n] for part, n in zip(parts, kept, strict=True)]), alone):
+    same = torch.cat([part[:n] for part, n in zip(parts, kept, strict=True)])
+    if not agree(model, same, alone):
         raise UsageError(
             f"{name} is not a causal language model: its scores of a token depend on later ones",
             hint=Option("base", change="name another"),
@@ -143,15 +144,12 @@ def _run(model: Any, mode: RowMode, rows: Sequence[Tokens]) -> torch.Tensor:
     return torch.cat([found[index] for index in range(len(rows))])
 
 
-def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether logits (n, V) differ by no more than rounding.
+def agree(model: Any, found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits (n, V) of a model differ by no more than rounding in its dtype.
 
-    Example:
-        >>> expected = torch.tensor([[1.0, 2.0, 3.0]])
-        >>> agree(expected + 1e-6, expected), agree(expected.flip(1), expected)
-        (True, False)
+    Another row or position in their place makes a difference of more than half of their spread.
     """
-    tolerance = 0.2 if expected.dtype.itemsize == 2 else 1e-3
+    tolerance = 0.2 if model.dtype.itemsize == 2 else 1e-3
     found, expected = found.double(), expected.double()
     spread = (expected - expected.mean(-1, keepdim=True)).square().sum()
     return bool((found - expected).square().sum() <= tolerance**2 * spread)

@@ -64,7 +64,7 @@ def _can_start(model: Any, first: int) -> bool:
                 found = [output_logits(model, one)[0] for one in together]
         except Exception:  # noqa: BLE001 - whatever an architecture raises that cannot do it
             return False
-    return all(map(agree, found, whole))
+    return all(agree(model, *pair) for pair in zip(found, whole, strict=True))
 
 
 def divide_layout(model: Any, layout: Layout, first: int) -> tuple[Layout, Layout]:
@@ -104,6 +104,8 @@ class UpperLayers:
         self._context = ExitStack()
         self._below = False
         """Whether the layers below are run, and no others."""
+        self._others: tuple[None, ...] | None = None
+        """What stands for the rest of what layers return, where these are tuples."""
 
     def __enter__(self) -> Self:
         if not self._first:
@@ -145,8 +147,10 @@ class UpperLayers:
             else:
                 states = self._stored(states)
         if self._below == (index < self._first):
-            return layer(states, *args, **kwargs)
-        return states
+            result = layer(states, *args, **kwargs)
+            self._others = (None,) * (len(result) - 1) if isinstance(result, tuple) else None
+            return result
+        return states if self._others is None else (states, *self._others)
 
     def _keep(self, states: torch.Tensor) -> None:
         flat = states.flatten(0, 1)
