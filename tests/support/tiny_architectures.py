@@ -77,6 +77,8 @@ def _shrunk(kind: Any) -> Any:
 def _small(name: str, value: Any) -> Any:
     if value is None or name in _TOKENS:
         return _TOKENS.get(name, _MISSING.get(name))
+    if name == "is_decoder":
+        return True
     if re.fullmatch(".*(token_id|token_index)", name):
         return 90
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.joined_rows import join_rows
 from hf_lorameta.errors import UsageError
 from tests.training.tiny import exact_norms, tokens
 
@@ -13,10 +12,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from hf_lorameta.engines.transformers import (  # noqa: E402 - they import torch
-    joined_rows,
+from hf_lorameta.engines.transformers.one_pass import (  # noqa: E402 - they import torch
+    by_row,
+    token_losses,
 )
-from hf_lorameta.engines.transformers.one_pass import by_row, token_losses  # noqa: E402
+from hf_lorameta.engines.transformers.row_mode import passes, rows_apart  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
 from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
 
@@ -55,18 +55,38 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "Phi3": SIZES,
     "SmolLM3": SIZES | {"eos_token_id": 1, "bos_token_id": 0},
+    "GPT2": {"vocab_size": 20, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
+    "Lfm2": SIZES | {"layer_types": ["full_attention", "conv", "full_attention"]},
+    "Qwen3_5": SIZES
+    | {
+        "layer_types": ["full_attention", "linear_attention", "full_attention"],
+        "head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+    },
 }
+OTHER_TARGETS = {
+    "Phi3": ("qkv_proj", "down_proj"),
+    "GPT2": ("c_attn", "c_fc"),
+    "Lfm2": ("q_proj", "in_proj", "w2"),
+    "Qwen3_5": ("q_proj", "in_proj_qkv", "out_proj", "down_proj"),
+}
+TOLERANCES = {"Gemma2": 1e-6, "Qwen3_5": 1e-5}
+"""Of models of which transformers computes parts in float32: a softmax, states."""
 
 
 def model_of(name: str) -> Any:
-    kind = f"{name}TextConfig" if name in ("Gemma3", "Gemma4") else f"{name}Config"
+    is_text = name in ("Gemma3", "Gemma4", "Qwen3_5")
+    config = getattr(transformers, f"{name}TextConfig" if is_text else f"{name}Config")
     torch.manual_seed(0)
-    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, kind)(**MODELS[name]))
+    model = transformers.AutoModelForCausalLM.from_config(config(**MODELS[name]))
     return exact_norms(model.double().eval().requires_grad_(False))
 
 
 def targets_of(name: str) -> tuple[str, ...]:
-    return ("qkv_proj", "down_proj") if name == "Phi3" else TARGETS
+    return OTHER_TARGETS.get(name, TARGETS)
 
 
 def start_of(slots: Any, slot: int) -> Any:
@@ -78,7 +98,7 @@ def start_of(slots: Any, slot: int) -> Any:
 def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int, float]:
     """Mean losses by slot, after a backward pass of their sum."""
     sums: dict[int, float] = dict.fromkeys(rows, 0.0)
-    for joined in join_rows(rows, budget):
+    for joined in passes(model, rows, budget):
         parts = by_row(joined, token_losses(model, joined))
         for slot, part in zip(joined.slots, parts, strict=True):
             mean: Any = part.sum() / sum(len(row.output) for row in rows[slot])
@@ -107,7 +127,7 @@ def updated(name: str, rows: dict[int, list[Tokens]]) -> tuple[TrainableAdapters
     for slot in rows:
         slots.start(slot, start_of(slots, slot))
     for _ in range(2):
-        with joined_rows.using_row_attention(model), slots.attached():
+        with rows_apart(model), slots.attached():
             found = backward(model, rows, budget=60)
         for slot in rows:
             slots.update(slot, lr=0.01)
@@ -136,8 +156,7 @@ def test_an_update_equals_peft_with_torch_adamw(name: str) -> None:
             loss = reference_loss(wrapped, of_slot)
             loss.backward()
             optimizer.step()
-        # transformers computes the softmax of eager attention, and so Gemma2's, in float32
-        tolerance = 1e-6 if name == "Gemma2" else 1e-10
+        tolerance = TOLERANCES.get(name, 1e-10)
         assert found[slot] == pytest.approx(float(loss), rel=tolerance)
         of_ours = slots.modules(slots.parameters[slot][None])
         for module, pair in zip(slots.layout, of_ours, strict=True):
@@ -188,19 +207,34 @@ def test_unknown_targets_are_refused_with_the_choices() -> None:
     assert "down_proj" in caught.value.hint
 
 
-@pytest.mark.parametrize(("name", "count"), [("Llama", 7), ("Phi3", 4)])
+@pytest.mark.parametrize(("name", "count", "beside"), [("Llama", 7, 4), ("Phi3", 4, 3)])
 def test_all_projections_are_added_to_a_layout_but_for_those_of_experts(
-    name: str, count: int
+    name: str, count: int, beside: int
 ) -> None:
-    model = model_of(name)
-    experts = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(2, 2)})
-    model.model.layers[0].mlp.add_module("experts", experts)
+    model, layers = model_of(name), SIZES["num_hidden_layers"]
     head = find_layout(model, ["lm_head"])
+    assert len(with_all_projections(model, head)) == count * layers + 1
+    experts = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(2, 2)})
+    model.model.layers[0].mlp.add_module("experts", experts)
     layout = with_all_projections(model, head)
     assert set(head) < set(layout)
-    assert len(layout) == count * SIZES["num_hidden_layers"] + 1
+    assert len(layout) == beside * layers + 1
     assert not [module.name for module in layout if "experts" in module.name]
     assert with_all_projections(model, layout) == layout
+
+
+def test_all_layers_but_routers_are_adapted_where_names_are_unusual() -> None:
+    model = model_of("Llama")
+    model.config.model_type = "unusual"
+    for layer in model.model.layers:
+        layer.self_attn, layer.mlp = torch.nn.Module(), torch.nn.Module()
+        layer.mlp.mix, layer.mlp.router = torch.nn.Linear(32, 32), torch.nn.Linear(32, 4)
+    layout = with_all_projections(model, ())
+    assert [module.name for module in layout] == [f"model.layers.{i}.mlp.mix" for i in range(3)]
+    for layer in model.model.layers:
+        del layer.mlp.mix
+    with pytest.raises(UsageError, match="LlamaForCausalLM has no linear layers that can be"):
+        with_all_projections(model, ())
 
 
 def test_fused_projections_are_adapted_in_place_of_their_parts() -> None:
@@ -231,6 +265,6 @@ def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
     assert len(layout) > MODELS[kind]["num_hidden_layers"]
     rows = tokens(1, 6)
     expected = float(reference_loss(model, rows))
-    [joined] = join_rows({0: rows}, 1000)
-    with joined_rows.using_row_attention(model):
+    [joined] = passes(model, {0: rows}, 1000)
+    with rows_apart(model):
         assert float(token_losses(model, joined).mean()) == pytest.approx(expected, rel=1e-6)

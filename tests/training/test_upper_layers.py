@@ -8,14 +8,20 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import FactorPair
 from tests.support.random_adapter import random_pairs
-from tests.training.test_trainable_adapters import backward, model_of, targets_of
+from tests.training.test_trainable_adapters import (
+    MODELS,
+    TOLERANCES,
+    backward,
+    model_of,
+    targets_of,
+)
 from tests.training.tiny import tokens
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hf_lorameta.engines.transformers import joined_rows  # noqa: E402 - they import torch
-from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
+from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402 - they import torch
+from hf_lorameta.engines.transformers.row_mode import rows_apart  # noqa: E402
 from hf_lorameta.training.further.upper_layers import (  # noqa: E402
     UpperLayers,
     divide_layout,
@@ -38,7 +44,7 @@ def losses_and_gradients(
     slots = TrainableAdapters(model, trained, RANK, 1.0, count=1)
     slots.start(0, slots.vector([given[module] for module in trained]))
     below = UpperLayers(model, first, lower, [given[module] for module in lower])
-    with joined_rows.using_row_attention(model), slots.attached(), below as upper:
+    with rows_apart(model), slots.attached(), below as upper:
         upper.store(rows[:2])
         upper.store(rows)
         loss = backward(model, {0: rows}, budget=30)[0]
@@ -47,7 +53,7 @@ def losses_and_gradients(
 
 
 @pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("name", ["Llama", "Qwen2", "Qwen3", "Phi3", "SmolLM3", "Gemma2", "Gemma3"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "Gemma4"])
 def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str) -> None:
     model = model_of(name)
     layout = find_layout(model, targets_of(name))
@@ -55,14 +61,15 @@ def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str) -> N
     first = first_trained_layer(model, 0.5)
     assert first == 1
     lower, upper = divide_layout(model, layout, first)
-    assert len(upper) == 2 * len(lower)
+    assert len(upper) >= len(lower)
     loss, base, gradients = losses_and_gradients(model, layout, pairs, ROWS[rows])
     found = losses_and_gradients(model, layout, pairs, ROWS[rows], first)
-    assert found[0] == pytest.approx(loss, rel=1e-9)
-    assert found[1] == pytest.approx(base, rel=1e-12)
+    tolerance = TOLERANCES.get(name, 1e-9)
+    assert found[0] == pytest.approx(loss, rel=tolerance)
+    assert found[1] == pytest.approx(base, rel=tolerance)
     for expected, given in zip(gradients[-len(upper) :], found[2], strict=True):
         for factor, other in zip(expected, given, strict=True):
-            torch.testing.assert_close(other, factor, rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(other, factor, rtol=1e-6, atol=tolerance)
     assert losses_and_gradients(model, layout, pairs, ROWS[rows])[:2] == (loss, base)
 
 
