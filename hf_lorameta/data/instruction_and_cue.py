@@ -221,7 +221,8 @@ def listing(task: str, names: Sequence[str]) -> str:
         >>> listing("Tag each word as one of", ["O", "PER"]), listing("Tag each word as one of", [])
         ('Tag each word as one of: O, PER.', 'Tag each word.')
     """
-    return f"{task}: {', '.join(names)}." if names else f"{task.removesuffix(' as one of')}."
+    mark = "; " if any("," in name for name in names) else ", "
+    return f"{task}: {mark.join(names)}." if names else f"{task.removesuffix(' as one of')}."
 
 
 def classification(classes: Sequence[str], what: str = "the text") -> str:

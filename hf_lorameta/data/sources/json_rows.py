@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 _START = 64
 _SPACE = re.compile(r"\s*")
 _ESCAPED = "\\ud"
-_ASKING = {"question", "query", "prompt", "instruction", "input", "context", "passage"}
+_ASKING = {"question", "query", "prompt", "instruction", "input", "context", "passage", "text"}
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
 
 
@@ -108,10 +108,12 @@ def _row(value: Any, place: str) -> dict[str, Any]:
 def rows_by_path(file: IO[bytes]) -> dict[str, Rows]:
     """Return the lists of rows in a file that is one JSON object, by the keys that lead to them.
 
+    The longest is the first.
+
     An object that holds columns, or rows by their ids, has one list, whose path is empty. Columns
-    are lists of the same length, or, as pandas writes them, values by the row's number. A list of
-    turns is part of a row, and is not one of rows. Where each row holds a list of questions or
-    contexts, as in SQuAD's own files, the items of those lists are the rows.
+    are lists of the same length, or, as pandas writes them, values by the row's number. An object
+    with a text of its own, or with turns, is a row, not one that holds rows. Where each row holds a
+    list of questions or contexts, as in SQuAD's own files, the items of those lists are the rows.
 
     Example:
         >>> def paths(text):
@@ -130,8 +132,11 @@ def rows_by_path(file: IO[bytes]) -> dict[str, Rows]:
         {'': [{'q': 'a'}, {'q': 'b'}]}
         >>> paths('{"messages": [{"role": "user", "content": "a"}]}'), paths('{"a": []}\\n{}')
         ({}, {})
+        >>> paths('{"text": "a", "spans": [{"start": 0}]}')
+        {}
     """
-    return dict(_unfolded(path, rows) for path, rows in _lists(_object(file), ()))
+    found = dict(_unfolded(path, rows) for path, rows in _lists(_object(file), ()))
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
 def _lists(found: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Rows]]:
@@ -141,9 +146,11 @@ def _lists(found: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, 
         data = [dict(zip(map(str, names), row, strict=False)) for row in data or ()]
         found = {"data": data}
     lists = {key: value for key, value in found.items() if _are_all(dict, value)}
+    has_text = any(isinstance(found.get(key), str) for key in _ASKING)
+    if has_text or any(map(_are_turns, lists.values())):
+        return  # a row itself
     if lists:
-        own = ((key, rows) for key, rows in lists.items() if not _are_turns(rows))
-        yield from ((".".join((*path, key)), rows) for key, rows in own)
+        yield from ((".".join((*path, key)), rows) for key, rows in lists.items())
     elif len(rows := _transposed(found)) > 1:
         yield ".".join(path), rows
     else:
@@ -164,7 +171,8 @@ def _unfolded(path: str, rows: Rows) -> tuple[str, Rows]:
     """Return the path and the items of lists of questions or contexts that rows hold."""
     for key in rows[0]:
         items: list[Any] = [row.get(key) for row in rows]
-        if all(_are_all(dict, item) and not _ASKING.isdisjoint(item[0]) for item in items):
+        asking = _ASKING - {"text"}
+        if all(_are_all(dict, item) and not asking.isdisjoint(item[0]) for item in items):
             above = [{k: v for k, v in row.items() if k != key} for row in rows]
             inner = [row | i for row, own in zip(above, items, strict=True) for i in own]
             return _unfolded(f"{path}.{key}", inner)

@@ -115,7 +115,8 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     config, kind = builder.config, kind_of(builder)
     files = {str(part): list(map(str, urls)) for part, urls in config.data_files.items()}
     notes: list[str] = []
-    if kind == "json" and len(only := [url for urls in files.values() for url in urls]) == 1:
+    only = [url for urls in files.values() for url in urls]
+    if kind == "json" and len(only) == 1 and ".json" in PurePosixPath(only[0]).suffixes:
         with guard(), unpacked(only[0], builder.token) as file:
             lists = rows_by_path(file)
         if lists:

@@ -11,6 +11,9 @@ _LOOK = 64
 """Lines that show the form of a file."""
 _LABEL, _DOCUMENT = "__label__", "-DOCSTART-"
 _COMMENT = re.compile(r"# \w+ =|# newdoc|# newpar")
+_PROSE = re.compile(r"\w[.,!?;]$")
+_REPEATED = 3
+"""How often tags are repeated on average, at least."""
 _WORD, _TAG = 1, 3
 """Fields of CoNLL-U, whose lines have ten, that are read; of other lines, the first and the last.
 """
@@ -29,8 +32,8 @@ def text_rows(file: IO[bytes], encoding: str = "utf-8") -> Iterator[dict[str, An
     Example:
         >>> list(text_rows(io.BytesIO(b"__label__spam win now\n__label__ham hi")))
         [{'text': 'win now', 'labels': ['spam']}, {'text': 'hi', 'labels': ['ham']}]
-        >>> list(text_rows(io.BytesIO(b"Ada B-PER\nlives O\nhere O\n\nBob B-PER\nsleeps O\n")))[1]
-        {'tokens': ['Bob', 'sleeps'], 'tags': ['B-PER', 'O']}
+        >>> list(text_rows(io.BytesIO(b"Ada PER\nlives O\nhere O\n\nBob PER\nis O\nin O\n")))[1]
+        {'tokens': ['Bob', 'is', 'in'], 'tags': ['PER', 'O', 'O']}
     """
     with io.TextIOWrapper(file, "utf-8-sig" if encoding == "utf-8" else encoding) as text:
         lines = (line.rstrip("\n") for line in text)
@@ -44,8 +47,9 @@ def _form(start: Sequence[str]) -> Form:
         return _labeled
     words = [fields for sentence in _sentences(start) for fields in sentence]
     tags = {fields[-1] for fields in words}
-    alike = len(set(map(len, words))) == 1 and len(words[0]) > 1 and 2 * len(tags) <= len(words)
-    return _tagged if alike and len(words) < len(start) else _plain
+    alike = len(set(map(len, words))) == 1 and len(words[0]) > 1
+    few = _REPEATED * len(tags) <= len(words) and not any(map(_PROSE.search, tags))
+    return _tagged if alike and few and len(words) < len(start) else _plain
 
 
 def _plain(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
