@@ -8,13 +8,14 @@ import atexit
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from os import environ
 from pathlib import Path
 
-from huggingface_hub import constants
+_DAY = 86400.0
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ def cache_dir() -> Path:
         >>> cache_dir().is_absolute()
         True
     """
+    from huggingface_hub import constants  # reads variables that options set
+
     chosen = environ.get("HF_LORAMETA_CACHE")
     return Path(chosen or Path(constants.HF_HOME, "lorameta")).expanduser().absolute()
 
@@ -60,6 +63,15 @@ def temporary_cache(folder: Path, problem: OSError) -> Path:
     return temporary
 
 
+def delete_outdated(folder: Path) -> int:
+    """Delete the folders in a folder that were last changed a day ago; return their number."""
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    old = [path for path in found if path.stat().st_mtime < time.time() - _DAY]
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(old)
+
+
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
     """Add a path to the `OSError` of a context that writes it, if the error states none."""
@@ -75,9 +87,12 @@ def variable_of(path: Path) -> str | None:
     """Return the variable that moves the folder of ours that a path is in; None for other paths.
 
     Example:
-        >>> variable_of(Path(constants.HF_HOME) / "hub"), variable_of(Path("/data/rows.jsonl"))
+        >>> from huggingface_hub.constants import HF_HOME
+        >>> variable_of(Path(HF_HOME) / "hub"), variable_of(Path("/data/rows.jsonl"))
         ('HF_HOME', None)
     """
+    from huggingface_hub import constants
+
     folders = {
         "HF_HOME": constants.HF_HOME,
         "HF_HUB_CACHE": constants.HF_HUB_CACHE,

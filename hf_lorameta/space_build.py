@@ -25,7 +25,7 @@ from hf_lorameta.bank.bank import Bank, refuse_revision
 from hf_lorameta.bank.open_bank import embedded_for, open_bank
 from hf_lorameta.environment import DISTRIBUTION, pip_install
 from hf_lorameta.errors import Option, UsageError
-from hf_lorameta.files import refuse_other_files, write_atomically
+from hf_lorameta.files import refuse_other_files, write_atomically, writing
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import check_visibility
@@ -83,11 +83,12 @@ def build_space(
         if base is not None:
             files |= _for_bank(files["README.md"], _embedded(base))
     files = {WHEEL: _wheel(pages, package)} | files  # first, since it marks a folder as a build
-    _clear(folder, files)
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+    with writing(folder, UsageError, "name another folder"):
+        _clear(folder, files)
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
     return tuple(sorted(files))
 
 
@@ -118,7 +119,7 @@ def deploy_space(
         check_visibility(existing, private or None)
     else:
         hardware, why = hub.space_hardware(repo_id.partition("/")[0])
-    with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="hf-lorameta-space-") as scratch:
         folder = Path(scratch)
         files = build_space(folder, bank=bank, base=base, revision=revision, hub=hub)
         present = sorted(existing.files) if existing else []

@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import is_offline_mode
+
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entry import BuildJob, build_entry, has_profile, store_entry, stored_profile
 from hf_lorameta.bank.executors import reporting_dead_workers
@@ -128,7 +130,7 @@ def _held_bank(folder: Path, manifest: Manifest) -> Bank:
 def _new_index(manifest: Manifest, folder: Path, hub: Hub) -> Index:
     """Write the tokenizer of a new bank, and return its index without entries."""
     base = None
-    with suppress(NotFoundError):
+    with suppress(NotFoundError, *([ConnectionLostError] if is_offline_mode() else [])):
         base = hub.resolve(manifest.base_model, "model")
     path = folder / TOKENIZER_FILE
     write_atomically(path, _tokenizer(manifest, hub))

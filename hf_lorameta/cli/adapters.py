@@ -169,8 +169,9 @@ def push(
         _report_dataset(dataset, session.bank)
         resolved = request.resolve(dataset, session, export)
         target = target_for_dataset(
-            dataset, session.bank, session.hub, repo_id, consent, name=str(request.name)
-        )
+            dataset, session.bank, session.hub, repo_id, consent,
+            name=str(request.name), dry_run=dry_run,
+        )  # fmt: skip
         adapter = make(dataset, session, resolved)
         folder = adapter.save_pretrained(
             staging_folder(target.repo_id), repo_id=target.repo_id, export=export,
@@ -204,6 +205,7 @@ def _push_folder(
             source_private=finished.private,
             proposed=finished.proposed_instruction,
             hub=session.hub,
+            dry_run=dry_run,
         )
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
     _report_published(published, None, json=json, quiet=quiet)

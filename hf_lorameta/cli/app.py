@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from hf_lorameta.errors import (
     DatasetError,
     LoraMetaError,
     Option,
+    UsageError,
     as_flag,
     command_line,
     in_words,
@@ -96,12 +98,14 @@ def main(arguments: list[str] | None = None) -> None:
         logging.getLogger().setLevel(logging.ERROR)
         logging.getLogger("hf_lorameta").addHandler(LogHandler())
     logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.INFO)
-    for noisy in ("httpx2", "httpcore2", "urllib3", "filelock"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers
+    for noisy in ("httpx2", "httpcore2", "urllib3", "filelock", "huggingface_hub.utils._http"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers, URLs
     for covered in ("huggingface_hub.repocard", "huggingface_hub.hf_api"):
         logging.getLogger(covered).setLevel(logging.CRITICAL)  # our errors say the same in one line
     fail = partial(_fail, debug=debug, as_json="--json" in arguments)
     try:
+        if ("-o", "") in pairwise(arguments):
+            raise UsageError("-o names no file or folder", hint="name one, such as -o .")
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
         hint = _propose_command(error, arguments) or _hint(error, arguments)

@@ -8,7 +8,6 @@ import typer
 
 from hf_lorameta.cli.options import Request
 from hf_lorameta.cli.output import emit
-from hf_lorameta.environment import hub_url
 from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.pipeline.progress import budget_seconds
 from hf_lorameta.quoting import option_words, shell
@@ -55,6 +54,7 @@ def run_on_jobs(
             install this package.
         HubError: the job was not accepted, or failed.
     """
+    from hf_lorameta.environment import hub_url
     from hf_lorameta.hub.jobs import follow, hourly_price, start
 
     hourly = hourly_price(flavor, token)

@@ -5,6 +5,7 @@ import functools
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
@@ -37,8 +38,11 @@ _PROGRESS_LOGGERS = ("hf_lorameta.hub.retry", "hf_lorameta.data.sources.hub_repo
 
 def _silence(quiet: bool) -> bool:
     """Switch off messages and progress bars: ours, and those of other libraries."""
-    if quiet:  # read when these libraries are imported
-        os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    # read when these libraries are imported
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"
+    if quiet or not sys.stderr.isatty():  # they would show "0 LFS files: 0it"
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if quiet and logging.getLogger("hf_lorameta").level != logging.DEBUG:  # unless --debug is given
         logging.getLogger("hf_lorameta").setLevel(logging.WARNING)
         for name in _PROGRESS_LOGGERS:
@@ -55,7 +59,8 @@ QuietFlag = Annotated[
 TokenOption = Annotated[
     str | None,
     typer.Option(
-        help="Hub token. Default: $HF_TOKEN, else the saved login (hf auth login).",
+        help="Hub token, which others see in the list of processes: rather set $HF_TOKEN. "
+        "Default: that, else the saved login (hf auth login).",
         show_default=False,
     ),
 ]

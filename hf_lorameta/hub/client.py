@@ -108,6 +108,11 @@ class Hub(Connection):
             with translated(repo.repo_id):
                 self.api.auth_check(repo.repo_id, repo_type=repo.repo_type)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether requests are sent with a token."""
+        return self.token is not False and bool(self.token or hfh.get_token())
+
     def user(self) -> str:
         """Return the name of the account that the token belongs to.
 
@@ -143,7 +148,7 @@ class Hub(Connection):
 
     @cached_property
     def _account(self) -> dict[str, Any]:
-        if self.token is False or not (self.token or hfh.get_token()):
+        if not self.has_token:
             raise AuthError("no Hub token is saved", hint="hf auth login")
         with translated("your account"):
             return self.api.whoami()

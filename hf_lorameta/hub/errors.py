@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 
 import httpx2
@@ -160,8 +160,14 @@ def lost(
     )
 
 
-def _server_message(error: BaseException) -> str:
-    return str(getattr(error, "server_message", None) or "")[:300]
+def _server_message(error: hf.HfHubHTTPError) -> str:
+    message = error.server_message
+    if not message and error.response.headers.get("Content-Type", "").startswith(
+        "application/json"
+    ):
+        with suppress(ValueError):  # other servers say `detail` for `error`
+            message = str(dict(error.response.json()).get("detail") or "")
+    return (message or "")[:300]
 
 
 def _unauthorized(what: str, error: hf.HfHubHTTPError) -> errors.HubError:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import translated
+from hf_lorameta.hub.errors import translated, unexpected_answer
 from hf_lorameta.hub.repo import PinnedRepo, blob_of, card_license
 
 # --- one repo -----------------------------------------------------------------------------------
@@ -145,8 +145,10 @@ def list_banks(connection: Connection, base_model: str) -> Iterator[ListedBank]:
         for repo in connection.api.list_datasets(
             filter=BANK_TAG,
             sort="downloads",
-            expand=["cardData", "downloads", "private", "usedStorage"],
+            expand=["cardData", "downloads", "private", "tags", "usedStorage"],
         ):
+            if BANK_TAG not in (repo.tags or ()):
+                raise unexpected_answer("the list of banks", "it ignores the filter by tag")
             card = _stated(repo.card_data)
             if base_model.lower() not in map(str.lower, stated_names(card.get("base_model"))):
                 continue

@@ -26,6 +26,8 @@ import huggingface_hub as hfh
 from huggingface_hub import errors as hf
 from huggingface_hub.utils import _http
 
+from hf_lorameta.errors import AuthError
+
 ATTEMPTS = 6
 BUDGET_SECONDS = 180.0
 UNREACHABLE_SECONDS = 6.0
@@ -38,6 +40,7 @@ _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
 _LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 _QUESTION = re.compile("/(validate-yaml|preupload/[^/]+|paths-info/[^/]+|info/lfs/.+)$")
 """Paths of the Hub's POST requests that only ask, or have the same effect if they are repeated."""
+_TOKEN = re.compile("Bearer +[!-~]+")
 _SPAN = re.compile(r"bytes (\d+)-(\d+)/")
 
 logger = logging.getLogger(__name__)
@@ -143,8 +146,16 @@ class Client(httpx2.Client):
         )
 
     def build_request(self, *args: Any, **options: Any) -> httpx2.Request:
-        """Build a request, and note the start of a file that it sends."""
-        request = super().build_request(*args, **options)
+        """Build a request with a usable token, and note the start of a file that it sends."""
+        headers = dict(options.get("headers") or {})
+        if sent := headers.get("authorization"):
+            headers["authorization"] = sent = sent.strip()
+            if not _TOKEN.fullmatch(sent):
+                raise AuthError(
+                    "the Hub token has characters that no token has, such as spaces",
+                    hint="copy it again, to HF_TOKEN or into: hf auth login",
+                )
+        request = super().build_request(*args, **options | {"headers": headers})
         body: Any = options.get("content") or options.get("data")
         if hasattr(body, "seek"):
             request.extensions["start"] = body, body.tell()

@@ -9,6 +9,7 @@ The steps, for the command line, the Python API and the Space alike: `target_for
 `publish_folder`, or where a user can run a command to resume, `publish_or_keep`.
 """
 
+import logging
 import re
 import secrets
 import shutil
@@ -19,11 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.caches import writable_cache
+from hf_lorameta.caches import delete_outdated, writable_cache
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import (
     AdapterError,
+    AuthError,
     ConflictError,
     ConnectionLostError,
     LoraMetaError,
@@ -46,6 +48,8 @@ from hf_lorameta.pipeline.adapter_folder import (
 from hf_lorameta.quoting import command
 
 STAGING_FOLDER = "staging"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ def target_for_dataset(
     consent: Consent = NO_CONSENT,
     *,
     name: str,
+    dry_run: bool = False,
 ) -> Target:
     """Check, as `resolve_target` does, that an adapter for a dataset can be published.
 
@@ -150,6 +155,7 @@ def target_for_dataset(
         repo_id: target; None names it after dataset and base model.
         consent: what the user wants.
         name: of the dataset, as the user named it.
+        dry_run: see `resolve_target`.
 
     Raises:
         UsageError: the name of a public repo would reveal that of a private dataset.
@@ -161,12 +167,18 @@ def target_for_dataset(
             "its name",
             hint=Option("repo_id", "user/name"),
         )
+    if repo_id is None and dry_run and not hub.has_token:
+        raise AuthError(
+            "the repo is named after your account, and no Hub token is saved",
+            hint=[Option("repo_id", "user/name"), "hf auth login"],
+        )
     return resolve_target(
         repo_id or default_repo_id(hub.user(), name, bank.index.base_model),
         consent,
         source_private=dataset.private or bank.private,
         proposed=dataset.proposed,
         hub=hub,
+        dry_run=dry_run,
     )
 
 
@@ -177,6 +189,7 @@ def resolve_target(
     source_private: bool = False,
     proposed: bool = False,
     hub: Hub,
+    dry_run: bool = False,
 ) -> Target:
     """Check that an adapter can be published to a repo, before any work is done.
 
@@ -186,6 +199,7 @@ def resolve_target(
         source_private: whether the adapter's dataset, or a part of the bank, is private.
         proposed: see `hf_lorameta.data.dataset.DatasetInfo`.
         hub: client.
+        dry_run: nothing will be published, for which no token is needed.
 
     Raises:
         AuthError: no valid token.
@@ -200,7 +214,8 @@ def resolve_target(
             "dataset that is not: it is private, gated or a local file",
             hint=Option("instruction", "Classify the text.", "generate with"),
         )
-    hub.account()  # is there a valid token?
+    if hub.has_token or not dry_run:
+        hub.account()  # is there a valid token?
     existing = hub.existing(repo_id)
     source_private |= proposed
     if existing is None:
@@ -300,7 +315,7 @@ def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = F
         # what was sent may have arrived
         arrived = isinstance(error, ConnectionLostError | OSError | KeyboardInterrupt)
         again = command_to_publish(folder, **target.options(bool(target.replaces) or arrived))
-        resume = f"since the adapter is kept, resume with: {again}"
+        resume = f"since the adapter is kept for a day, resume with: {again}"
         if isinstance(error, LoraMetaError):
             error.advise(resume)
         else:
@@ -328,10 +343,14 @@ def _staging_root() -> Path:
 def staging_folder(repo_id: str) -> Path:
     """Return a new path for a finished adapter that is not published yet.
 
+    What earlier commands left there is deleted after a day.
+
     Raises:
         AdapterError: no folder can be created there.
     """
     parent = _staging_root()
-    with writing(parent, AdapterError, "set HF_LORAMETA_CACHE or HF_HOME to another folder"):
+    with writing(parent, AdapterError, ""):
         parent.mkdir(parents=True, exist_ok=True)
+        if outdated := delete_outdated(parent):
+            logger.info("Deleted %d folders in %s that were older than a day", outdated, parent)
     return parent / f"{repo_id.replace('/', '--')}-{secrets.token_hex(4)}"

@@ -1,5 +1,7 @@
 """Commands when the Hub, the network, the disk or the process fails."""
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -14,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.adapter_folder import FILES
-from tests.conftest import Account, Built, Shell, rows, touched, tree
+from hf_lorameta.pipeline.publish import STAGING_FOLDER
+from tests.conftest import Account, Built, Shell, adapter_files, rows, touched, tree
 from tests.support.fault_hub import Fault
 
 COMMIT = r"/api/models/.*/commit/"
@@ -96,6 +100,61 @@ def test_tokens_without_the_right_are_refused(
     cli(*push_args[:-2], hidden, token=other, code=6)
     for bad in ("a", "a/b/c", "a/..", "a b/c", "a/" + "x" * 120):
         cli(*push_args[:-2], bad, token=user.token, code=2)
+
+
+@pytest.mark.parametrize(
+    ("token", "code", "said"),
+    [("hf_ü", 6, "characters that no token has"), ("hf_x y", 6, "characters that no token has")],
+)
+def test_a_token_that_cannot_be_one_is_refused(
+    cli: Shell, user: Account, push_args: tuple[object, ...], token: str, code: int, said: str
+) -> None:
+    for given in ({"token": token}, {"HF_TOKEN": token}):
+        words = (*push_args, "--token", token) if "token" in given else push_args
+        refused = cli(*words, code=code, **given).err
+        assert said in refused
+        assert token not in refused
+        assert cli.hub.requests == []
+
+
+def test_spaces_around_a_token_are_dropped(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    cli(*push_args, "--token", f" {user.token}\xa0\n")
+    assert cli.hub.repo(f"{user.name}/a")
+
+
+def test_a_password_in_the_endpoint_is_never_shown(cli: Shell, user: Account) -> None:
+    secret = cli.hub.url.replace("://", "://me:pass-word@")
+    change = f"from huggingface_hub import constants as c; c.ENDPOINT = {secret!r}"
+    cli.hub.add_fault(Fault("status", status=503))
+    for debug in ((), ("--debug",)):
+        done = cli("plan", "-d", f"{user.name}/d", *debug, code=6, before=NO_WAIT + change)
+        assert "pass-word" not in done.err
+        assert cli.hub.url in done.err
+
+
+def test_a_dry_run_needs_a_token_for_the_name_of_the_account_only(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    cli(*push_args, "--dry-run")
+    unnamed = cli(*push_args[:5], "-q", "--dry-run", code=6).err
+    assert "named after your account" in unnamed
+    assert "add --repo-id user/name" in unnamed
+
+
+def test_what_lies_in_the_cache_for_a_day_is_deleted(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    staging = cli.home / "lorameta" / STAGING_FOLDER
+    shutil.rmtree(staging, ignore_errors=True)
+    for name, hours in (("old", 25), (".lorameta-killed", 30), ("new", 23)):
+        (staging / name).mkdir(parents=True)
+        os.utime(staging / name, (time.time() - 3600 * hours,) * 2)
+    said = cli(*push_args[:-1], token=user.token).err
+    assert "Deleted 2 folders" in said
+    assert "older than a day" in said
+    assert [path.name for path in staging.iterdir()] == ["new"]
 
 
 def test_a_401_for_a_repo_means_that_it_is_missing(
@@ -221,6 +280,20 @@ def test_a_hub_that_does_not_answer_is_an_error(cli: Shell, bank: Built, tmp_pat
     assert "HF_HUB_OFFLINE" in message
     assert cli.hub.requests == []
     cli("plan", "-d", "rows.jsonl", "--bank", bank.folder, before=offline)
+
+
+def test_a_bank_of_local_files_is_built_offline(cli: Shell, tmp_path: Path) -> None:
+    for name, content in adapter_files(base=SMOLLM2).items():
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / name).write_bytes(content)
+    (tmp_path / "mine.jsonl").write_bytes(rows(1))
+    entry = {"adapter": "./mine", "dataset": "./mine.jsonl", "license": "mit"}
+    manifest = {"version": 1, "base_model": SMOLLM2, "entries": [entry]}
+    (tmp_path / "m.json").write_text(json.dumps(manifest))
+    offline = "from huggingface_hub import constants as c; c.HF_HUB_OFFLINE = True"
+    built = cli("bank", "build", "m.json", "-o", "b", "--json", before=offline).json
+    assert [entry["adapter"] for entry in built["entries"]] == ["local/mine"]
+    assert cli.hub.requests == []
 
 
 def test_a_refused_stream_is_a_hub_error(cli: Shell, bank: Built, user: Account) -> None:

@@ -7,8 +7,10 @@ import pytest
 from huggingface_hub import HfApi, ModelInfo
 
 from hf_lorameta import Hub
-from hf_lorameta.hub.repo_info import list_adapters
-from tests.conftest import Account, Built, Shell, rows
+from hf_lorameta.errors import HubError
+from hf_lorameta.hub.repo_info import list_adapters, list_banks
+from tests.conftest import BASE, Account, Built, Shell, rows
+from tests.hub.conftest import use_endpoint
 
 
 def test_a_moved_dataset_bank_and_adapter_are_found_by_their_former_ids(
@@ -60,3 +62,15 @@ def test_an_adapter_on_two_pages_is_listed_once(monkeypatch: pytest.MonkeyPatch)
     assert (found[0].datasets, found[0].license, found[0].files) == (("o/d",), "mit", ("x",))
     assert requested[0]["filter"] == "base_model:adapter:o/base"
     assert requested[0]["limit"] == 5
+
+
+def test_a_server_that_ignores_filters_does_not_list_banks(
+    cli: Shell, bank: Built, user: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_endpoint(monkeypatch, cli.hub.url)
+    user.dataset("no-bank", {"train.jsonl": rows(1)})
+    assert bank.repo in {found.repo_id for found in list_banks(Hub(), BASE)}
+    listed = HfApi.list_datasets
+    monkeypatch.setattr(HfApi, "list_datasets", lambda self, **asked: listed(self))
+    with pytest.raises(HubError, match="ignores the filter"):
+        list(list_banks(Hub(), BASE))
