@@ -106,7 +106,7 @@ def explain(
         ('a/b cannot be used: No space left', ['free some space', 'name another file'])
     """
     path = Path(str(error.filename or "a file"))
-    reason = error.strerror or str(error)
+    reason = error.strerror or " ".join(map(str, error.args))
     variable = variable_of(path)
     others: list[Advice] = [other] if other else []
     if variable and not other:

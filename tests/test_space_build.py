@@ -139,12 +139,12 @@ def test_a_build_that_breaks_off_can_be_repeated(
 
     with monkeypatch.context() as patch:
         patch.setattr(space_build, "write_atomically", write)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(UsageError, match="no space left"):
             build_space(tmp_path)
     assert relative_files(tmp_path) < set(files)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", fail)
-        with pytest.raises(OSError, match="cannot delete"):
+        with pytest.raises(UsageError, match="cannot delete"):
             build_space(tmp_path)
     build_space(tmp_path)
     assert relative_files(tmp_path) == set(files)
