@@ -102,18 +102,13 @@ def test_tokens_without_the_right_are_refused(
         cli(*push_args[:-2], bad, token=user.token, code=2)
 
 
-@pytest.mark.parametrize(
-    ("token", "code", "said"),
-    [("hf_ü", 6, "characters that no token has"), ("hf_x y", 6, "characters that no token has")],
-)
+@pytest.mark.parametrize("token", ["hf_ü", "hf_x y"])
 def test_a_token_that_cannot_be_one_is_refused(
-    cli: Shell, user: Account, push_args: tuple[object, ...], token: str, code: int, said: str
+    cli: Shell, push_args: tuple[object, ...], token: str
 ) -> None:
-    for given in ({"token": token}, {"HF_TOKEN": token}):
-        words = (*push_args, "--token", token) if "token" in given else push_args
-        refused = cli(*words, code=code, **given).err
-        assert said in refused
-        assert token not in refused
+    for done in (cli(*push_args, "--token", token, code=6), cli(*push_args, token=token, code=6)):
+        assert "characters that no token has" in done.err
+        assert token not in done.err
         assert cli.hub.requests == []
 
 
