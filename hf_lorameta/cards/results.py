@@ -62,6 +62,16 @@ class RightAnswers:
 
 
 @dataclass(frozen=True)
+class RougeL:
+    """Mean Rouge-L of answers that are texts, 0 to 1; see `RightAnswers` for the attributes."""
+
+    base: float
+    end: float
+    chat: float | None = None
+    prompt: float | None = None
+
+
+@dataclass(frozen=True)
 class Check:
     """Scores of an adapter on rows it was not fitted on.
 
@@ -76,6 +86,8 @@ class Check:
         chat: loss of the base model with its own chat template; None if it has none.
         prompt: loss of the base model with a prompt of examples; None if there were no other rows.
         shots: number of examples.
+        rouge_l: how similar the answers are to the outputs, if these are texts and all answers were
+            generated; else None.
     """
 
     rows: int
@@ -87,6 +99,7 @@ class Check:
     chat: float | None = None
     prompt: float | None = None
     shots: int = 0
+    rouge_l: RougeL | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +160,11 @@ def check_of(report: Report, shots: int, end: Scores | None = None, scale: float
     """
     base, start = report.scores[BASE_METHOD], report.scores[ADAPTER_METHOD]
     end = end or start
-    others = (report.scores.get(method) for method in (CHAT_METHOD, f"{shots}-shot"))
+    others = [report.scores.get(method) for method in (CHAT_METHOD, f"{shots}-shot")]
     chat, prompt = ((s.right, s.loss) if s else (None, None) for s in others)
     right = RightAnswers(report.most_frequent, base.right, end.right, chat[0], prompt[0])
     losses = base.loss, start.loss, end.loss
-    return Check(base.rows, *losses, scale, right, chat[1], prompt[1], shots)
+    rouge_l = None
+    if report.texts and base.rouge_l is not None and end.rouge_l is not None:
+        rouge_l = RougeL(base.rouge_l, end.rouge_l, *(s.rouge_l if s else None for s in others))
+    return Check(base.rows, *losses, scale, right, chat[1], prompt[1], shots, rouge_l)

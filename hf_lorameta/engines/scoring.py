@@ -23,6 +23,8 @@ BASE_METHOD = "base"
 """The base model, a method of `compare`."""
 ADAPTER_METHOD = "generated"
 """The adapter that is scored, where there is only one, as a method of `compare`."""
+_TEXT_WORDS = 5
+"""Mean number of words from which on different outputs are texts."""
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
 
@@ -78,6 +80,7 @@ class Report:
         scores: of each method.
         samples: rows with the answers of all methods.
         most_frequent: how many rows would be answered right by their most frequent output.
+        texts: whether the outputs are texts, see `are_texts`.
 
     Example:
         >>> generated = Scores(0.5, 1, 0.25, 0.125, 4)
@@ -94,6 +97,7 @@ class Report:
     scores: Mapping[str, Scores]
     samples: tuple[Sample, ...] = ()
     most_frequent: int = 0
+    texts: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers, for JSON."""
@@ -223,6 +227,20 @@ def single_line(rows: Sequence[Row]) -> bool:
         (False, True)
     """
     return not any("\n" in output.strip() for _, output in rows)
+
+
+def are_texts(rows: Sequence[Row]) -> bool:
+    """Whether outputs are texts, which good answers resemble, rather than labels or short ones.
+
+    Example:
+        >>> are_texts([("a", "The cat sat on a mat."), ("b", "Nobody knows where it went.")])
+        True
+        >>> are_texts([("a", "yes"), ("b", "New York")])
+        False
+    """
+    words = [len(output.split()) for _, output in rows]
+    different = len({folded(output) for _, output in rows})
+    return sum(words) >= _TEXT_WORDS * len(rows) and 2 * different > len(rows)
 
 
 def stripped(answer: str, first_line: bool) -> str:
@@ -361,4 +379,4 @@ def compare(
         for index, row in enumerate(rows[:samples] if generate else ())
     )
     outputs = Counter(folded(output) for _, output in rows)
-    return Report(scores, tuple(listed), outputs.most_common(1)[0][1])
+    return Report(scores, tuple(listed), outputs.most_common(1)[0][1], are_texts(rows))

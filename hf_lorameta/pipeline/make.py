@@ -16,6 +16,7 @@ from hf_lorameta.engines.scoring import (
     Adapter,
     Evaluator,
     LoraWeights,
+    are_texts,
     compare,
 )
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 _MIN_SCALE = 1 / 8
 _TRAINING_SHARE = 0.8
 """Of a time limit; the rest is for the check."""
+_GENERATION_SECONDS = 10.0
+"""Least time for the check in which answers that are texts are generated."""
 
 
 def make_adapter(
@@ -90,11 +93,14 @@ def make_adapter(
             hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
         )
     if recipe.check is not None:
-        generation = check_adapter(generation, rows, session.evaluator, session.progress)
+        generation = check_adapter(generation, rows, session.evaluator, progress)
         _refuse_failed_check(generation.outcome.check)
     elif rows.check:
         try:
-            generation = check_adapter(generation, rows, session.evaluator, session.progress)
+            soon = 0 < seconds * (1 - _TRAINING_SHARE) < _GENERATION_SECONDS
+            generation = check_adapter(
+                generation, rows, session.evaluator, progress, texts=not soon
+            )
         except LoraMetaError as error:  # a check that nobody asked for never costs the adapter
             logger.warning("The adapter was not checked: %s", error)
     return generation
@@ -167,6 +173,8 @@ def check_adapter(
     rows: Rows,
     evaluator: Evaluator,
     progress: StageProgress = no_progress,
+    *,
+    texts: bool = True,
 ) -> Generation:
     """Score a finished adapter as it would be written, and halve it while the base is better.
 
@@ -178,6 +186,8 @@ def check_adapter(
         rows: its rows to check on and those of the prompt count.
         evaluator: the base model.
         progress: called with (stage, rows scored, rows).
+        texts: generate all answers if the outputs are texts, for their Rouge-L, which takes longer
+            than to count right ones.
 
     Returns:
         The adapter with the check in its `outcome`; all coefficients are zero if no scale helps.
@@ -189,7 +199,8 @@ def check_adapter(
         ADAPTER_METHOD: LoraWeights(layout, generation.pairs),
     }
     report = compare(
-        evaluator, rows.check, adapters, rows.prompt, generate=False, samples=0,
+        evaluator, rows.check, adapters, rows.prompt,
+        generate=texts and are_texts(rows.check), samples=0,
         row_progress=lambda method, *counts: progress(f"{title}, {method}", *counts),
     )  # fmt: skip
     base, start = (report.scores[method] for method in adapters)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from hf_lorameta.bank.index import FAR_RATIO
-from hf_lorameta.cards.results import Check, Outcome, RightAnswers, Training
+from hf_lorameta.cards.results import Check, Outcome, RightAnswers, RougeL, Training
 from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
 from hf_lorameta.errors import Option
 from hf_lorameta.hub.base_model import find_at_hand
@@ -19,6 +19,9 @@ _FEW_ROWS = 20
 _LARGE_SHARE = 0.9
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
+_ROUGE_MARGIN = 0.05
+"""By how much a method has to lead in Rouge-L, as less may be chance on 16 rows."""
+_WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
 
 
@@ -232,7 +235,7 @@ def _on_losses(check: Check) -> Remark:
 
 
 def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
-    """Return the verdict on an adapter, from right answers that were counted.
+    """Return the verdict on an adapter, from its answers: how many are right, or for texts Rouge-L.
 
     Args:
         check: of the adapter on rows; None if there was none.
@@ -255,17 +258,24 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         advice = "Count right answers on some rows before you rely on it."
         text = " ".join(["Unsure: nobody counted its right answers.", *doubts, advice])
         return Remark("unsure", text)
-    adapter, others = check.right.end, _others(check.right, check.shots)
+    scores: RightAnswers | RougeL
+    if texts := check.rouge_l:
+        scores, title, spell = texts, "Rouge-L of the answers to", "{} {:.2f}"
+        margin, better, equal = _ROUGE_MARGIN, "answers are closer to the outputs", "as good"
+    else:
+        scores, title, spell = check.right, "Right answers on", "{} {}"
+        margin, better, equal = _margin(check.rows), "more answers are right", "as many are right"
+    adapter, others = scores.end, _others(scores, check.shots)
     name, best = max(others.items(), key=lambda item: item[1])
-    counts = ", ".join(f"{n} {count}" for n, count in {"the adapter": adapter, **others}.items())
-    reason = " ".join([f"Right answers on {check.rows} rows: {counts}.", *doubts])
+    counts = ", ".join(spell.format(*of) for of in {"the adapter": adapter, **others}.items())
+    reason = " ".join([f"{title} {check.rows} rows: {counts}.", *doubts])
     if not max(adapter, best):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
-    margin = _margin(check.rows)
     if best >= adapter + margin:
-        return Remark("unlikely", f"Unlikely to help: more answers are right with {name}. {reason}")
+        text = f"Unlikely to help: {better} with {name}. {reason} {_WHAT_HELPS}"
+        return Remark("unlikely", text, Option("budget", "10m"), "To train longer")
     if adapter < best + margin:
-        return Remark("unsure", f"Unsure: about as many are right with {name}. {reason}")
+        return Remark("unsure", f"Unsure: about {equal} with {name}. {reason}")
     if doubts:
         return Remark("unsure", f"Unsure, although the adapter answers best. {reason}")
     return Remark("likely", f"Likely to help: the adapter answers best. {reason}")
@@ -283,12 +293,12 @@ def _margin(rows: int) -> int:
     return max(2, round(math.sqrt(rows / 2)))
 
 
-def _others(right: RightAnswers, shots: int) -> dict[str, int]:
-    """Return the right answers without the adapter, by what gives them."""
-    counts = {
-        "the base model": right.base,
-        "the base model in its chat template": right.chat,
-        f"{shots} examples in the prompt": right.prompt,
-        "the most frequent answer for all rows": right.most_frequent,
+def _others(scores: RightAnswers | RougeL, shots: int) -> dict[str, float]:
+    """Return the scores without the adapter, by what has them."""
+    found = {
+        "the base model": scores.base,
+        "the base model in its chat template": scores.chat,
+        f"{shots} examples in the prompt": scores.prompt,
+        "the most frequent answer for all rows": getattr(scores, "most_frequent", None),
     }
-    return {name: count for name, count in counts.items() if count is not None}
+    return {name: score for name, score in found.items() if score is not None}

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import Routing
-from hf_lorameta.cards.results import Check, Outcome, Training
+from hf_lorameta.cards.results import Check, Outcome, RougeL, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
@@ -36,6 +36,7 @@ TRAINING = Training(rows=32, held_out=32, base=3.0, start=2.5, end=1.5, steps=20
 STOPPED = Training(rows=32, held_out=32, base=3, start=2.5, end=1.5, steps=20, interrupted=True)
 CHECK = Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT)
 PROMPTED = Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT, prompt=0.7, shots=3)
+ALL_ANSWERS = replace(PROMPTED, rouge_l=RougeL(0.25, 0.5, prompt=0.375))
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
 
@@ -94,6 +95,16 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "--train 32",
             ],
             ["not trained on it."],
+        ),
+        (
+            {"outcome": Outcome(check=replace(ALL_ANSWERS, right=replace(RIGHT, prompt=9)))},
+            [
+                "Right answers, apart from case, Rouge-L of all answers, and loss",
+                "| base model | 2 | 0.25 | 2.5 |",
+                "| base model with a prompt of 3 examples | 9 | 0.38 | 0.7 |",
+                "| this adapter | 12 | 0.50 | 0.5 |",
+            ],
+            [],
         ),
         ({"outcome": Outcome(training=STOPPED)}, ["for 20 steps, until it was interrupted."], []),
         (
@@ -323,7 +334,7 @@ def test_cli_parses_the_commands_on_the_card() -> None:
     for block in re.findall(r"```bash\n(hf-lorameta .*?)\n```", text, re.DOTALL):
         _, name, *arguments = shlex.split(block.replace("\\\n", " "))
         parsed = app.commands[name].make_context(name, arguments).params
-        assert parsed["dataset"] == "me/questions"
+        assert parsed["dataset"] in ("me/questions", ["me/questions"])
         if name == "generate":
             fields = {field: parsed[field] for field in Recipe.model_fields}
             assert Recipe(**{k: v for k, v in fields.items() if v is not None}) == recipe

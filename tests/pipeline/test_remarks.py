@@ -11,7 +11,7 @@ import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Check, Outcome, RightAnswers, Training
+from hf_lorameta.cards.results import Check, Outcome, RightAnswers, RougeL, Training
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline import remarks as of_plan
 from hf_lorameta.pipeline.make import make_adapter
@@ -224,6 +224,22 @@ def test_the_verdict_names_the_winner(right: Any, level: str, winner: str) -> No
     assert winner in found.title
     assert f"on 16 rows: the adapter {right.get('end', 12)}, the base model" in found.reason
     assert "None" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("rouge_l", "level"),
+    [
+        (RougeL(0.2, 0.6, chat=0.3, prompt=0.5), "likely"),
+        (RougeL(0.2, 0.6, chat=0.3, prompt=0.62), "unsure"),
+        (RougeL(0.2, 0.5, chat=0.3, prompt=0.62), "unlikely"),
+        (RougeL(0.0, 0.0), "unsure"),
+    ],
+)
+def test_answers_that_are_texts_are_compared_by_rouge_l(rouge_l: RougeL, level: str) -> None:
+    found = verdict_on(replace(check(end=0, prompt=16), rouge_l=rouge_l))
+    assert found.level == level
+    assert f"Rouge-L of the answers to 16 rows: the adapter {rouge_l.end:.2f}" in found.reason
+    assert ("more time to train" in found.reason) == (level == "unlikely")
 
 
 IMAGE = {"bytes": b"", "path": "a.png"}
