@@ -602,12 +602,9 @@ class World:
             repair: Callable[[], object] = folder.unlink
         else:
             folder.mkdir(exist_ok=True)
-            if state == "full":
-                options = ("-t", "tmpfs", "-o", "size=8k", "tmpfs")
-            elif state == "a mount point":
-                options = ("-t", "tmpfs", "tmpfs")
-            else:
-                options = ("--bind", str(folder))
+            size = "size=8k" if state == "full" else "size=64m"
+            options: tuple[str, ...] = ("-t", "tmpfs", "-o", size, "tmpfs")
+            options = ("--bind", str(folder)) if "read-only" in state else options
             expect(not _mount(*options, folder), "cannot mount")
             repair = partial(subprocess.run, ["umount", str(folder)], check=True)
             if "read-only" in state:
