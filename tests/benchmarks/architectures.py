@@ -39,8 +39,11 @@ class Found(NamedTuple):
 
 
 def write_base(model: Any, folder: Path) -> Path:
-    """Write a model with the tokenizer of the tests' tiny base models."""
+    """Write a model, which has to load again, with the tokenizer of the tests' tiny base models."""
+    from transformers import AutoModelForCausalLM
+
     model.save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(folder)
     with tempfile.TemporaryDirectory() as other:
         tokenizer = tiny.write_base(Path(other))
         for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -6,6 +6,7 @@ from typing import Any
 
 _SIZES: tuple[tuple[str, float], ...] = (
     (r".*vocab_size.*", 96),
+    (r"index_topk|token_budget", 64),
     (r"(num_)?(hidden_|encoder_|decoder_)?(layers?|blocks)|n_layers?|num_decoder_layers", 4),
     (r"num_kv_shared_layers", 2),
     (r"mamba_d_ssm", 64),
@@ -25,11 +26,12 @@ _SIZES: tuple[tuple[str, float], ...] = (
     (r"image_size", 28),
     (r"patch_size", 14),
     (r".*initializer_range|init_std", 0.2),
-    (r".*dropout.*|.*pdrop", 0),
+    (r".*dropout.*|.*pdrop", 0.0),
 )  # fmt: skip
 """Largest values by the names of settings; of the first pattern that fits."""
 _MISSING = {"head_dim": 8, "num_key_value_heads": 2, "n_routed_experts": 4, "n_shared_experts": 1,
-            "token_budget": 8, "compress_ratio": 2}  # fmt: skip
+            "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "token_budget": 64,
+            "compress_ratio": 2}  # fmt: skip
 """Of settings that a default config leaves open."""
 _TOKENS = {"pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1}
 _PARTICULAR: dict[str, dict[str, Any]] = {
