@@ -2,7 +2,11 @@
 
 import inspect
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
+
+from tests.training import tiny
 
 _SIZES: tuple[tuple[str, float], ...] = (
     (r".*vocab_size.*", 96),
@@ -110,3 +114,16 @@ def tiny_model(model_type: str) -> Any:
         raise ValueError(f"{size:,} parameters after the shrinking of its config")
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+def write_base(model: Any, folder: Path) -> Path:
+    """Write a model, which has to load again, with the tokenizer of the tests' tiny base models."""
+    from transformers import AutoModelForCausalLM
+
+    model.save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as other:
+        tokenizer = tiny.write_base(Path(other))
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes((tokenizer / name).read_bytes())
+    return folder
