@@ -307,7 +307,7 @@ def test_a_space_with_a_pack_runs_without_the_checkout_and_generates_what_the_cl
         archive, _ = client.predict(dataset=data, api_name="/generate")
         rows = handle_file(ROOT / "hf_lorameta/demo/data/train.jsonl")
         plan = client.predict(dataset="", file=rows, api_name="/plan")
-        assert plan["dataset"]["rows"] == 180
+        assert plan["dataset"]["rows"] == 252
     cli("generate", "-d", data, "--bank", repo, "-o", "adapter")
     with zipfile.ZipFile(archive) as opened:
         files = {name: opened.read(name) for name in opened.namelist()}

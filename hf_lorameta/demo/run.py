@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.caches import writable_cache
-from hf_lorameta.data.prompt import shared_ends
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.engines.transformers.evaluator import require_eval
@@ -33,8 +32,10 @@ if TYPE_CHECKING:
 
 DATA_FOLDER = TRAIN_FILE.parent
 BANK_REPO = "lorameta/smollm2-demo-bank"
-DATASET_REPO = "newcomer/guestbook-sentiment"
-ADAPTER_REPO = "newcomer/guestbook-adapter"
+DATASET_REPO = "newcomer/support-tickets"
+ADAPTER_REPO = "newcomer/tickets-adapter"
+BUDGET = "60s"
+"""That the adapter is trained for."""
 _SAMPLES = 3
 
 
@@ -72,17 +73,16 @@ def run_demo(
         owner = _environment(hub, Path(scratch) / "owner", token)
         visitor = _environment(hub, Path(scratch) / "visitor", None)
 
-        command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO]
-        command += ["--budget", "0"]
+        command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO, "--budget", BUDGET]
         pushed = run([*command, "--repo-id", ADAPTER_REPO], owner)
         say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
         inspected = run(["inspect", ADAPTER_REPO], visitor)
         nearest = (f"{c['title']} {c['coefficient']:.1%}" for c in inspected["coefficients"][:3])
         say(f"Its recipe is public; the largest coefficients: {', '.join(nearest)}")
-        try_command = _try_command(save_adapter(hub))
+        try_command = shell("hf-lorameta", "try", str(save_adapter(hub)))
         command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", base]
         report = run([*command, "--max-rows", str(max_rows)], visitor)
-    invitation = "Try the adapter on notes of your own:"
+    invitation = "Try the adapter on messages of your own:"
     return {
         "url": pushed["url"],
         "seconds": pushed["seconds"],
@@ -109,14 +109,6 @@ def save_adapter(hub: "LocalHub") -> Path:
     for name in set(FILES) & set(hub.files(ADAPTER_REPO)):
         write_atomically(folder / name, hub.read(ADAPTER_REPO, name))
     return folder
-
-
-def _try_command(folder: Path) -> str:
-    """Return a command that prompts the adapter, with the template that all inputs share."""
-    lines = TRAIN_FILE.read_text(encoding="utf-8").splitlines()
-    inputs = [json.loads(line)["input"] for line in lines]
-    template = "{}".join(shared_ends(inputs)).replace("\n", "\\n")
-    return shell("hf-lorameta", "try", str(folder), "--template", template)
 
 
 def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, str]:
@@ -151,8 +143,8 @@ def _summary(report: dict[str, Any]) -> str:
     if samples:
         lines.append("Some of these rows; first those that only the adapter answers right:")
     for sample in samples[:_SAMPLES]:
-        note = sample.input.rsplit("Input: ", 1)[-1].removesuffix("\nOutput:")
-        lines += [f"“{note}”", f"  reference  {sample.reference}"]
+        text = sample.input.rsplit("Input: ", 1)[-1].removesuffix("\nOutput:")
+        lines += [f"“{text}”", f"  reference  {sample.reference}"]
         for method in ("base", "generated"):
             lines.append(f"  {method:<9}  {sample.outputs[method].strip()[:100]!r}")
     return "\n".join(lines)

@@ -28,7 +28,7 @@ class Plan(PlanData):
         >>> from hf_lorameta.demo import TRAIN_FILE
         >>> plan = hf_lorameta.plan(TRAIN_FILE)
         >>> plan.neighbors()[0].adapter
-        'local/targetsentiment_newsmtsc'
+        'local/teachermove_mathdial'
     """
 
     @property

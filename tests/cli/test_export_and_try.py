@@ -182,14 +182,14 @@ def test_try_answers_a_prompt_and_lines_of_stdin(cli: Shell, demo_adapter: Path)
     first = json.loads((DEMO / "test.jsonl").read_text().splitlines()[0])
     command = ("try", demo_adapter, "--max-tokens", 3)
     both = cli(*command, "--prompt", first["input"], "--compare", "--json").json
-    assert both["answer"] in ("positive", "negative")
+    assert both["answer"] in ("account", "billing", "delivery")
     assert both["base"] != both["answer"]
-    head, tail = first["input"].split("Input: ")[0], "\nOutput:"
-    template = f"{head}Input: {{}}{tail}".replace("\n", "\\n")
-    lines = "What a dreadful, cold room.\nThe best breakfast of our lives, thank you!\n"
+    head = "Classify the text as one of: account, billing, delivery."
+    template = f"{head}\\n\\nInput: {{}}\\nOutput:"
+    lines = "You charged my card twice for one order.\nThe parcel was left at the depot.\n"
     stdin = f"import io, sys; sys.stdin = io.StringIO({lines!r})"
     done = cli(*command, "--template", template, before=stdin)
-    assert done.out.split("\n")[:2] == ["negative", "positive"]
+    assert done.out.split("\n")[:2] == ["billing", "delivery"]
 
 
 def test_try_reads_the_recorded_instruction(cli: Shell, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     report = json.loads(done.stdout)
     scores = report["scores"]
-    assert report["url"].endswith("newcomer/guestbook-adapter")
+    assert report["url"].endswith("newcomer/tickets-adapter")
     assert set(scores) == {"base", "base-chat", "generated", "3-shot"}
     assert scores["generated"]["loss"] < scores["base"]["loss"] / 2
     assert scores["generated"]["exact_match"] > scores["base"]["exact_match"]
@@ -290,7 +290,7 @@ def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(tmp_pa
     assert words[:2] == ["hf-lorameta", "try"]
     answer = subprocess.run(
         [sys.executable, "-m", "hf_lorameta", *words[1:], "--max-tokens", "3"],
-        input="The soup was cold and so was the welcome.\n",
+        input="You charged my card twice for one order.\n",
         capture_output=True, text=True, check=True, env=env,
     )  # fmt: skip
-    assert answer.stdout.strip() == "negative"
+    assert answer.stdout.strip() == "billing"

@@ -74,7 +74,7 @@ def test_html_for_notebooks_is_escaped(result: Plan) -> None:
 def test_a_dataset_is_named_by_its_title_if_the_bank_states_one() -> None:
     planned = plan(TRAIN_FILE)
     first, second = planned.neighbors()[:2]
-    assert first.title == "NewsMTSC (sentiment about a person)"
+    assert first.title == "MathDial (what a tutor does)"
     for text in (str(planned), planned._repr_html_()):
         assert text.index(first.title) < text.index(str(second.title))
         assert first.dataset not in text

@@ -63,7 +63,7 @@ def test_a_bomb_ends_in_a_sentence_and_others_are_served(
         bomb, other = pool.submit(plan, **arguments), pool.submit(plan, dataset=small)
         with pytest.raises(AppError) as caught:
             bomb.result()
-        assert other.result()["dataset"]["rows"] == 180
+        assert other.result()["dataset"]["rows"] == 252
     ended = str(caught.value)
     assert "needs more memory" in ended
     assert "on your own machine" in ended
