@@ -5,9 +5,11 @@ for, cancels what runs, and puts a task in line. The second, `Actions.run`, wait
 and streams the task's progress and results.
 """
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Generator
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from dataclasses import astuple, dataclass, field
 from typing import Any, TypeVar, cast
 
 import gradio as gr
@@ -19,13 +21,14 @@ from limits.lines import FullError
 from limits.lines import Line as WaitingLine
 from settings import Settings
 from views.blocks import error_html, note, progress_html
-from views.plan import verdict_html
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, Step, Updates, known_error
 from work.visit import Line, Task, Visit
 
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
-_AGAIN = note("warning", "All places in the line are taken", ["Asking again in five seconds."])
+_AGAIN = note("warning", "All places in the line are taken", ["Asking again in some seconds."])
+_AGAIN_SECONDS, _ASKING_SECONDS = 5.0, 60.0
+"""After which a place is asked for again, and for how long."""
 _BUSY = note("error", "Too many people use this page at the moment", ["Try again in a minute."])
 
 F = TypeVar("F", bound=Callable[..., Updates])
@@ -65,11 +68,13 @@ class Actions:
         components: widgets to update.
         bank_loader: provides the bank.
         settings: limits and sign-in.
+        lines: in which requests wait.
     """
 
     components: Components
     bank_loader: BankLoader
     settings: Settings
+    lines: Mapping[str, WaitingLine] = field(default_factory=dict)
 
     def begin(
         self,
@@ -79,10 +84,9 @@ class Actions:
         problem: Any,
         *,
         restores: bool = False,
-        asked: bool = True,
     ) -> Updates:
         """Put work in line for a visit whose request was accepted; arguments as in `Task`."""
-        visit.begin(Task(line, Job(self.settings.time_limit), work, problem, restores, asked))
+        visit.begin(Task(line, Job(self.settings.time_limit), work, problem, restores))
         return self._running(visit) | {problem: ""}
 
     async def run_in_turn(
@@ -90,29 +94,33 @@ class Actions:
     ) -> AsyncIterator[Updates]:
         """Run the task that waits in a line once its turn comes; yield its place before.
 
-        Raises:
-            gr.Error: it gets no place.
+        It asks for a place for a minute, if there is none.
         """
         task, progress = visit.task, self.components.progress
-        if task is None:
-            yield self.settle(visit)
-            return
-        try:
-            async with line.place_of(call) as place:
-                async for number in line.turn(place, lambda: call.wanted and visit.task is task):
-                    text = f"Waiting: place {number} in the line"
-                    yield self.nothing(visit) | {progress: progress_html(text)}
-                if place.began is None:  # canceled, replaced, or left
-                    yield self.settle(visit)
+        end = time.monotonic() + _ASKING_SECONDS
+        while task is not None and visit.task is task and call.wanted:
+            try:
+                async with line.place_of(call) as place:
+                    wanted = line.turn(place, lambda: call.wanted and visit.task is task)
+                    async for number in wanted:
+                        text = f"Waiting: place {number} in the line"
+                        yield self.nothing(visit) | {progress: progress_html(text)}
+                    if place.began is None:  # canceled, replaced, or left
+                        break
+                    running = self.run(visit, name, call)
+                    try:
+                        async for updates in iterate_in_threadpool(running):
+                            yield updates
+                    finally:
+                        running.close()
                     return
-                running = self.run(visit, name, call)
-                try:
-                    async for updates in iterate_in_threadpool(running):
-                        yield updates
-                finally:
-                    running.close()
-        except FullError as error:
-            raise gr.Error(str(error), visible=False, print_exception=False) from None
+            except FullError:
+                if time.monotonic() > end:
+                    yield self.busy(visit)
+                    return
+                yield self.nothing(visit) | {progress: _AGAIN}
+                await asyncio.sleep(_AGAIN_SECONDS)
+        yield self.settle(visit)
 
     def run(
         self, visit: Visit, line: Line, call: Call | None = None
@@ -137,7 +145,7 @@ class Actions:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a message
             found = known_error(error)
-            updates = {task.problem: error_html(found)} if task.asked else {}
+            updates = {task.problem: error_html(found)}
         finally:  # Gradio closes this generator where it takes a page for closed
             with visit.lock:
                 visit.finish(task)
@@ -163,13 +171,8 @@ class Actions:
         return self.nothing(visit)
 
     @in_turn
-    def ask_again(self, visit: Visit) -> Updates:
-        """Say that a task got no place in Gradio's queue, or lost it, and will ask once more."""
-        return self.nothing(visit) | ({self.components.progress: _AGAIN} if visit.task else {})
-
-    @in_turn
     def busy(self, visit: Visit) -> Updates:
-        """Say that Gradio's queue is full."""
+        """Give up a task that got no place in a line."""
         visit.drop_task()
         c = self.components
         return self.idle(visit) | {c.progress: _BUSY, c.bar: gr.Row(visible=True)}
@@ -178,10 +181,14 @@ class Actions:
     def cancel(self, visit: Visit, number: int) -> Updates:
         """Cancel the task that waits or runs, or take its result back if that is on its way.
 
+        If there is none, training ends with the best so far.
+
         Args:
             visit: of the page.
             number: of this request.
         """
+        if visit.task is None and visit.background is not None:
+            visit.background.job.stopped = True
         return self.idle(visit) if visit.cancel(number) else self.nothing(visit)
 
     @in_turn
@@ -207,38 +214,27 @@ class Actions:
             c.visit: visit,
             c.progress: progress_html("Starting"),
             c.bar: gr.Row(visible=True),
-            c.make: gr.Button(visible=visit.task is not None and not visit.task.asked),
-            c.cancel: gr.Button(visible=True),
+            c.make: gr.Button(visible=False),
+            c.cancel: gr.Button("Cancel", visible=True),
             c.run_timer: gr.Timer(active=True),
         }
 
     def idle(self, visit: Visit) -> Updates:
-        """Show that nothing runs; without a plan, the bar would be empty and is hidden."""
+        """Show that nothing runs but in the background; an empty bar is hidden."""
         c, ready, made = self.components, visit.plan_result is not None, visit.adapter is not None
-        updates: Updates = {
+        background, progress = visit.background, _CANCELED if visit.canceled else ""
+        if background is not None:
+            background.ask()
+            progress = progress_html(*astuple(background.job.step))
+        to_make = ready and not made
+        return {
             c.visit: visit,  # keeps it for another hour
-            c.progress: _CANCELED if visit.canceled else "",
-            c.bar: gr.Row(visible=ready or visit.canceled),
-            c.make: gr.Button(
-                "Make again" if made else "Make adapter",
-                variant="secondary" if made else "primary",
-                visible=ready,
-                interactive=visit.recipe is not None,
-            ),
-            c.cancel: gr.Button(visible=False),
-            c.run_timer: gr.Timer(active=False),
+            c.progress: progress,
+            c.bar: gr.Row(visible=to_make or bool(progress)),
+            c.make: gr.Button(visible=to_make),
+            c.cancel: gr.Button("Stop here", visible=background is not None),
+            c.run_timer: gr.Timer(active=background is not None),
             c.verdict_step: gr.Column(visible=ready),
             c.details_step: gr.Column(visible=ready),
             c.result_step: gr.Column(visible=made),
         }
-        if visit.counting:
-            updates |= self.verdict(visit)
-        return updates
-
-    def verdict(self, visit: Visit, *, counting: bool = False) -> Updates:
-        """Show what to expect of the adapter, if a dataset was read."""
-        result, visit.counting = visit.plan_result, counting
-        if result is None:
-            return {}
-        html = verdict_html(visit.shown or result.plan, result.name, counting=counting)
-        return {self.components.verdict: html}

@@ -1,6 +1,7 @@
-"""Actions that make, try, test, improve and save an adapter."""
+"""Actions that make, try and save an adapter; counting and training go on in the background."""
 
 from os import environ
+from pathlib import Path
 
 import gradio as gr
 
@@ -8,13 +9,18 @@ from actions import Actions, in_turn, last_wins
 from forms.inputs import credential_of
 from hf_lorameta.pipeline.publish import default_repo_id
 from hf_lorameta.pipeline.resolve import NO_BASE
+from hf_lorameta.pipeline.rows import Rows
+from hf_lorameta.recipe import Recipe
+from limits.callers import call_of
 from views import result as view
 from views.blocks import note, render
+from views.plan import verdict_html
 from work import trying
+from work.background import Background
 from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
-from work.planning import PlanResult
-from work.visit import Line, Visit, known
+from work.planning import PlanResult, make_plan
+from work.visit import Visit, known
 
 _ELSEWHERE = "“Use it” below has the commands to try it on your own machine."
 
@@ -23,20 +29,68 @@ class AdapterActions(Actions):
     """Handlers of the buttons of the result."""
 
     @last_wins
-    def make(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
-        """Make the adapter of the plan, or show the one that was made to test it."""
-        if visit.draft is None or visit.adapter not in (None, visit.draft):
-            visit.report = None  # it is not of the adapter that will be shown
-        visit.adapter = None
+    def make(
+        self,
+        visit: Visit,
+        number: int,
+        profile: gr.OAuthProfile | None,
+        token: gr.OAuthToken | None,
+    ) -> Updates:
+        """Make the adapter of the plan, and begin to improve it."""
+        credential, bank = credential_of(token, self.settings), self.bank_loader.bank
 
         def work(job: Job) -> None:
-            result = known(visit.plan_result)
-            adapter = visit.draft or make_adapter(result, job)
-            job.show(lambda: self.show_result(visit, result, adapter, profile))
+            result = visit.plan_result
+            if result is None:  # others needed the memory
+                request, most = known(visit.request), self.settings.max_rows
+                result = make_plan(bank, request, Recipe(), most, credential, job)
+            adapter = make_adapter(result, job)
 
-        c = self.components
-        started = self.begin(visit, "adapter", work, c.problem, restores=True)
-        return started | {c.result_step: gr.Column(visible=False)}
+            def show() -> Updates:
+                visit.drop_background()
+                visit.plan_result = result
+                visit.adapter, visit.report, visit.said, visit.published = adapter, None, "", ""
+                visit.version, visit.results = visit.version + 1, visit.results + 1
+                self._improve(visit, trying.TRAINING_SECONDS, job.call.address)
+                return self.show_result(visit, profile)
+
+            job.show(show)
+
+        return self.begin(visit, "adapter", work, self.components.problem, restores=True)
+
+    @in_turn
+    def more_time(self, visit: Visit, request: gr.Request) -> Updates:
+        """Train once more, for longer; also count right answers, if that has not been done."""
+        if visit.adapter is not None and visit.background is None:
+            self._improve(visit, trying.MORE_SECONDS, call_of(request).address)
+        return self.idle(visit) | self._news(visit)
+
+    def _improve(self, visit: Visit, seconds: float, address: str) -> None:
+        """Count right answers and train in the background, if that can be done here."""
+        visit.more = False
+        adapter, result, report = known(visit.adapter), known(visit.plan_result), visit.report
+        rows = self.rows_to_improve(result)
+        if not (rows.check or rows.train):
+            return
+        model, job = self.bank_loader.model, Job(2 * self.settings.time_limit)
+        Background(
+            visit, job, self.lines["training"], address,
+            lambda job, show: trying.improve(
+                adapter, result, model, job, show, report=report, seconds=seconds
+            ),
+        )  # fmt: skip
+
+    def rows_to_improve(self, result: PlanResult) -> Rows:
+        """Return the rows that will be checked and trained on; none where that cannot be done."""
+        if self.bank_loader.no_model or environ.get(NO_BASE):
+            return Rows()
+        return trying.rows_of(result)
+
+    @in_turn
+    def refresh(self, visit: Visit, version: int) -> Updates:
+        """Show what goes on, and the results since the one with a number."""
+        news = self._news(visit) if visit.adapter and version != visit.version else {}
+        return (self.nothing(visit) if visit.task else self.idle(visit)) | news
 
     @last_wins
     def try_out(self, visit: Visit, number: int, text: str) -> Updates:
@@ -45,64 +99,12 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            base, adapted = trying.answers(adapter, self.bank_loader.session, text, job)
+            base, adapted = trying.answers(adapter, self.bank_loader.model, text, job)
             prompt = adapter.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
             job.show(lambda: {c.answers: view.answers_html(base, adapted, expected, text)})
 
         return self.begin(visit, "model", work, c.answers)
-
-    @last_wins
-    def test(self, visit: Visit, number: int) -> Updates:
-        """Count right answers of base model, few-shot prompt and adapter on rows of the dataset."""
-        return self._begin_test(visit, asked=True)
-
-    @in_turn
-    def test_unasked(self, visit: Visit) -> Updates:
-        """Do so while nothing else runs, if it can be done here and was not done yet."""
-        idle = visit.task is None and not visit.canceled and visit.report is None
-        if not idle or self.bank_loader.no_model or environ.get(NO_BASE):
-            return self.nothing(visit)
-        if visit.plan_result is None or not trying.rows_of(visit.plan_result).check:
-            return self.nothing(visit)
-        return self._begin_test(visit, asked=False)
-
-    def _begin_test(self, visit: Visit, *, asked: bool) -> Updates:
-        def work(job: Job) -> None:
-            result = known(visit.plan_result)
-            adapter = visit.adapter or visit.draft or make_adapter(result, job)
-            report = trying.test(adapter, self.bank_loader.session, result, job, asked=asked)
-
-            def show() -> Updates:
-                visit.report = report
-                if visit.adapter is None:
-                    visit.draft = adapter
-                return self._show_report(visit, result)
-
-            job.show(show)
-
-        line: Line = "model" if asked else "test"
-        begun = self.begin(visit, line, work, self.components.report, asked=asked)
-        return begun | self.verdict(visit, counting=True)
-
-    @last_wins
-    def improve(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
-        """Train the adapter further; it replaces the result if it is better on held-out rows."""
-        c = self.components
-
-        def work(job: Job) -> None:
-            result, adapter = _made(visit)
-            trained, message = trying.improve(adapter, result, self.bank_loader.session, job)
-
-            def show() -> Updates:
-                if trained is None:
-                    return {}
-                visit.report = None
-                return self.show_result(visit, result, trained, profile)
-
-            job.show(lambda: show() | {c.improved: note("info", f"{message}.")})
-
-        return self.begin(visit, "model", work, c.improved)
 
     @last_wins
     def save(
@@ -119,52 +121,47 @@ class AdapterActions(Actions):
         c, credential = self.components, credential_of(token, self.settings)
         destination = Destination(repo_id, visibility == "private", overwrite)
         asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
-        if visit.shown and visit.shown.verdict.level == "unlikely" and not asked:
+        level = visit.adapter.generation.verdict.level if visit.adapter else ""
+        if level == "unlikely" and not asked:
             return self.idle(visit) | {c.ask_again: gr.Column(visible=True), c.saved: ""}
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
-            request = known(visit.request)
+            request, version = known(visit.request), visit.version
             published = publish(result, adapter, destination, credential, job)
             usage = view.usage_markdown(result, request, published.repo_id, self.settings)
-            shown = render("result.published", published=published)
-            job.show(lambda: {c.saved: shown, c.usage: usage})
+
+            def show() -> Updates:
+                visit.published = published.repo_id
+                later = self._later_version(visit) if version != visit.version else {}
+                return {
+                    c.saved: render("result.published", published=published),
+                    c.usage: usage,
+                } | later
+
+            job.show(show)
 
         started = self.begin(visit, "adapter", work, c.saved)
         return started | {c.ask_again: gr.Column(visible=False)}
 
     # --- showing --------------------------------------------------------------------------------
 
-    def show_result(
-        self,
-        visit: Visit,
-        result: PlanResult,
-        adapter: Adapter,
-        profile: gr.OAuthProfile | None,
-    ) -> Updates:
+    def show_result(self, visit: Visit, profile: gr.OAuthProfile | None) -> Updates:
         """Show an adapter, and what can be done with it."""
-        c, rows = self.components, len(trying.rows_of(result).check)
+        c, result = self.components, known(visit.plan_result)
         user, no_model = profile.username if profile else None, self.bank_loader.no_model
-        improvable = not no_model and not adapter.trained and trying.can_improve(result)
-        visit.adapter, visit.results = adapter, visit.results + 1
-        request, folder = known(visit.request), f"./{adapter.archive.stem}"
-        base_model = self.bank_loader.bank.index.base_model
+        folder = f"./{known(visit.adapter).archive.stem}"
+        base_model = result.plan.bank.index.base_model
         return (
-            dict.fromkeys((c.stale, c.answers, c.report, c.improved, c.saved), "")
+            dict.fromkeys((c.answers, c.saved), "")
             | {
-                c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
-                c.heading: render(
-                    "result.heading", adapter=adapter, number=visit.results, base_model=base_model
-                ),
+                c.result_step: gr.Column(visible=True),
                 c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
                 c.try_form: gr.Column(visible=not no_model),
-                c.test_form: gr.Column(visible=not no_model),
-                c.test_text: render("result.test", rows=rows),
-                c.improve_form: gr.Column(visible=improvable),
-                c.sign_in_to_save: gr.HTML(visible=user is None),
+                c.sign_in_to_save: gr.Column(visible=user is None),
                 c.save_form: gr.Column(visible=user is not None),
                 c.ask_again: gr.Column(visible=False),
-                c.usage: view.usage_markdown(result, request, folder, self.settings),
+                c.usage: view.usage_markdown(result, known(visit.request), folder, self.settings),
             }
             | self.fill(
                 visit,
@@ -173,33 +170,49 @@ class AdapterActions(Actions):
                 visibility="private" if result.plan.private else "public",
                 overwrite=False,
             )
-            | self._show_report(visit, result)
+            | self._news(visit)
         )
 
-    def _show_report(self, visit: Visit, result: PlanResult) -> Updates:
-        """Show the verdict, and if the adapter was tested, answers beside those of the base."""
-        c, updates = self.components, self.verdict(visit)
-        if visit.adapter is not None:
-            rows = trying.rows_of(result).check
-            updates |= {
-                c.card: view.card_body(visit.adapter.read("README.md")),
-                c.download: gr.DownloadButton(value=str(visit.adapter.archive)),
-                c.test: gr.Button(visible=visit.report is None and bool(rows)),
-            }
-        if visit.report is None:
-            return updates
-        example = view.best_example(visit.report)
-        base, adapted = (example.outputs[method] for method in ("base", "generated"))
-        text = view.bare_input(result, example.input)
-        return (
-            updates
-            | self.fill(visit, prompt=text)
-            | {
-                c.report: view.report_html(visit.report),
-                c.answers: view.answers_html(base, adapted, example.reference, text),
-            }
-        )
+    def _news(self, visit: Visit) -> Updates:
+        """Show the best adapter so far, and what was counted."""
+        c, (result, adapter) = self.components, _made(visit)
+        gguf = adapter.gguf
+        updates: Updates = {
+            c.version: visit.version,
+            c.heading: render("result.heading", adapter=adapter, number=visit.results),
+            c.verdict: verdict_html(
+                adapter.generation,
+                result.name,
+                visit.report,
+                visit.said,
+                busy=visit.background is not None,
+            ),
+            c.report: view.report_html(visit.report, result) if visit.report else "",
+            c.card: view.card_body(adapter.read("README.md")),
+            c.download: gr.DownloadButton(
+                f"Download, {_megabytes(adapter.archive)}", value=str(adapter.archive)
+            ),
+            c.download_gguf: gr.DownloadButton(
+                f"For llama.cpp and Ollama (GGUF), {_megabytes(gguf)}" if gguf else "",
+                value=str(gguf) if gguf else None,
+                visible=gguf is not None,
+            ),
+            c.more: gr.Button(
+                "More time" if visit.report else "Count right answers and train",
+                visible=visit.more,
+            ),
+        }
+        return updates | (self._later_version(visit) if visit.published else {})
+
+    def _later_version(self, visit: Visit) -> Updates:
+        """Offer to save a version that is later than the one that was saved."""
+        saved = render("result.later_version", repo_id=visit.published)
+        return {self.components.saved: saved} | self.fill(visit, overwrite=True)
 
 
 def _made(visit: Visit) -> tuple[PlanResult, Adapter]:
     return known(visit.plan_result), known(visit.adapter)
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.0f} MB"

@@ -6,10 +6,7 @@ from typing import Any
 import gradio as gr
 
 from forms.html_forms import data_form, dataset_search
-from forms.inputs import OPTIONS
-from hf_lorameta.bank.bank import Bank
-from hf_lorameta.recipe import REGISTRIES, Recipe
-from settings import Settings
+from settings import Settings, source_url
 from views.blocks import render
 from work.planning import TEXT_CHARACTERS
 from work.trying import PROMPT_CHARACTERS
@@ -28,28 +25,32 @@ class Components:
 
     Args:
         settings: limits and sign-in.
-        bank: that the page names.
     """
 
-    def __init__(self, settings: Settings, bank: Bank) -> None:
-        self._settings, self._bank = settings, bank
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self.visit = gr.State(Visit(), time_to_live=3600)
         self.number = gr.Number(visible=False, precision=0)
+        self.version = gr.Number(0, visible=False, precision=0)  # of the adapter that is shown
         self.filled = gr.JSON(visible="hidden")  # what answers put into the fields `FILLED`
-        self._build_header()
+        gr.HTML(
+            render("page.header", title=TITLE, paper=PAPER, source=source_url(settings)),
+            padding=False,
+        )
+        self.sign_in = _html("lm-sign-in-first")  # to read private data
         with gr.Column(elem_classes="lm-step"):
             self._build_data()
         with gr.Column(visible=False, elem_classes="lm-step") as self.verdict_step:
-            gr.HTML('<h2 class="lm-h2">2 · Does it help?</h2>', padding=False)
-            self.verdict = _html("lm-verdict")
+            self.heading = _html("lm-heading")
+            self.verdict, self.report = _html("lm-verdict"), _html("lm-report")
         self.problem = _html("lm-problem")
-        with gr.Row(visible=False, elem_id="lm-bar") as self.bar:  # shown at the bottom
-            self.progress = _html("lm-work")
-            self.run_timer = gr.Timer(5, active=False)
-            self.make = gr.Button("Make adapter", variant="primary", elem_id="lm-make")
-            self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="lm-cancel")
         with gr.Column(visible=False, elem_classes="lm-step") as self.result_step:
             self._build_result()
+        with gr.Row(visible=False, elem_id="lm-bar") as self.bar:  # shown at the bottom
+            self.progress = _html("lm-work")
+            self.run_timer = gr.Timer(2, active=False)
+            self.make = gr.Button("Make adapter", variant="primary", elem_id="lm-make")
+            self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="lm-cancel")
         with gr.Column(visible=False) as self.details_step:
             self._build_details()
         self._build_footer()
@@ -58,21 +59,6 @@ class Components:
     def all(self) -> list[Any]:
         """All widgets, as outputs of an event."""
         return [widget for widget in vars(self).values() if isinstance(widget, gr.blocks.Block)]
-
-    @property
-    def options(self) -> list[Any]:
-        """The fields of the recipe, in the order of `OPTIONS`."""
-        return [getattr(self, name) for name in OPTIONS]
-
-    def _build_header(self) -> None:
-        gr.HTML(render("page.header", title=TITLE, paper=PAPER), padding=False)
-        with gr.Row(elem_classes="lm-account-row"):
-            self.account = _html("lm-account", account_html(None, self._settings))
-            if self._settings.sign_in == "oauth":
-                gr.LoginButton(
-                    "Sign in with Hugging Face", logout_value="Sign out {}", size="sm", scale=0,
-                    min_width=220,
-                )  # fmt: skip
 
     def _build_data(self) -> None:
         gr.HTML('<h2 class="lm-h2">1 · Your data</h2>', padding=False)
@@ -106,50 +92,25 @@ class Components:
             self.prompt_error = _html("lm-prompt-error")
         with gr.Accordion("Details", open=False):
             self.details = _html("lm-figures")
-        with gr.Accordion("Options", open=False):
-            self._build_options()
-            self.option_error = _html("lm-option-error")
         with gr.Accordion("Another base model", open=False):
             self.other_base = _markdown("lm-other-base")
 
-    def _build_options(self) -> None:
-        self.metric = _choice("How datasets are compared", "metric")
-        self.coefficients = _choice("How similarity becomes weight", "coefficients")
-        self.combine = _choice("How adapters are added", "combine")
-        with gr.Row():
-            self.top_k = gr.Textbox(
-                "", label="Use only the k most similar (empty: all)", max_length=9
-            )
-            self.temperature = gr.Textbox(
-                f"{Recipe().temperature:g}",
-                label="Temperature (below 1: fewer adapters)",
-                max_length=9,
-            )
-            self.rank = gr.Textbox("", label="Rank of the adapter (empty: the usual)", max_length=9)
-
     def _build_result(self) -> None:
-        self.stale, self.heading = _html("lm-stale"), _html("lm-heading")
         self.no_model = _html("lm-no-model")
+        with gr.Row(elem_id="lm-files"):
+            self.download = gr.DownloadButton("Download", variant="primary", elem_id="lm-download")
+            self.download_gguf = gr.DownloadButton(visible=False, elem_id="lm-download-gguf")
+            self.more = gr.Button("More time", visible=False, elem_id="lm-more")
+        with gr.Column(elem_id="lm-save"):
+            self._build_saving()
+        self.saved = _html("lm-saved")
         with gr.Column(visible=False, elem_id="lm-try") as self.try_form:
+            gr.HTML('<h3 class="lm-h3">Try it</h3>', padding=False)
             self.prompt = gr.Textbox(
                 label="Input", lines=2, max_length=PROMPT_CHARACTERS, elem_id="lm-prompt"
             )
             self.compare = gr.Button("Compare the answers")
         self.answers = _html("lm-answers")
-        self.download = gr.DownloadButton(
-            "Download the adapter", variant="primary", elem_id="lm-download"
-        )
-        with gr.Column(elem_id="lm-save"):
-            self._build_saving()
-        self.saved = _html("lm-saved")
-        with gr.Column(visible=False, elem_id="lm-test") as self.test_form:
-            self.test_text = gr.HTML(padding=False)
-            self.test = gr.Button("Count right answers")
-        self.report = _html("lm-report")
-        with gr.Column(visible=False, elem_id="lm-improve") as self.improve_form:
-            gr.HTML(render("result.improve"), padding=False)
-            self.improve = gr.Button("Improve")
-        self.improved = _html("lm-improved")
         with gr.Accordion("Use it: Transformers, llama.cpp, Ollama", open=False):
             self.usage = _markdown("lm-usage")
         with gr.Accordion("Model card", open=False, elem_id="lm-card-box"):
@@ -157,10 +118,18 @@ class Components:
 
     def _build_saving(self) -> None:
         gr.HTML('<h3 class="lm-h3">Save to the Hub</h3>', padding=False)
-        how = render("page.sign_in_to_save", sign_in=self._settings.sign_in)
-        self.sign_in_to_save = gr.HTML(how, padding=False)
+        sign_in = self._settings.sign_in
+        with gr.Column(visible=False) as self.sign_in_to_save:
+            gr.HTML(render("page.sign_in_to_save", sign_in=sign_in), padding=False)
+        self.account = _html("lm-account")
+        if sign_in == "oauth":
+            gr.LoginButton(
+                "Sign in with Hugging Face", logout_value="Sign out {}", elem_id="lm-sign-in"
+            )
         with gr.Column(visible=False) as self.save_form:
-            self.repo_id = gr.Textbox(label="Name", max_length=96, elem_id="lm-repo_id")
+            self.repo_id = gr.Textbox(
+                label="Name", max_lines=1, max_length=96, elem_id="lm-repo_id"
+            )
             self.visibility = gr.Radio(_VISIBILITY, label="Who sees it", elem_id="lm-visibility")
             self.overwrite = gr.Checkbox(label="Replace what is there", elem_id="lm-overwrite")
             self.save = gr.Button("Save to Hub", variant="primary")
@@ -170,18 +139,11 @@ class Components:
 
     def _build_footer(self) -> None:
         settings = self._settings
-        gr.HTML(render("page.bank", bank=self._bank, built_in=settings.bank is None), padding=False)
         space_id = settings.space_id
         with gr.Accordion("Run your own copy, or call this one from a program", open=False):
             _markdown("lm-own", render("page.own_copy", space=space_id or "http://127.0.0.1:7860"))
             if space_id:
                 gr.DuplicateButton("Duplicate this Space", size="sm")
-
-
-def account_html(profile: gr.OAuthProfile | None, settings: Settings) -> str:
-    """Return who is signed in, or what signing in is for."""
-    user = profile.username if profile else None
-    return render("page.account", user=user, sign_in=settings.sign_in)
 
 
 def _html(elem_id: str, value: str = "", **options: Any) -> gr.HTML:
@@ -190,10 +152,3 @@ def _html(elem_id: str, value: str = "", **options: Any) -> gr.HTML:
 
 def _markdown(elem_id: str, value: str = "") -> gr.Markdown:
     return gr.Markdown(value, latex_delimiters=[], elem_id=elem_id, elem_classes="lm-text")
-
-
-def _choice(label: str, name: str) -> gr.Radio:
-    """Return a choice between the methods of a field of the recipe, by their titles."""
-    methods = REGISTRIES[name].items()
-    choices = [(method.title[:1].upper() + method.title[1:], key) for key, method in methods]
-    return gr.Radio(choices, value=getattr(Recipe(), name), label=label)

@@ -12,14 +12,14 @@ import gradio as gr
 from actions import in_turn, last_wins
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
-from forms.inputs import OPTIONS, credential_of, recipe_of
+from forms.inputs import credential_of
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
 from limits.uploads import is_upload, used
-from views.blocks import error_html, note, render
-from views.plan import details_html, verdict_html
+from views.blocks import error_html, render
+from views.plan import details_html, expected_html
 from views.result import other_base_markdown
 from work.jobs import Job, Updates
 from work.planning import (
@@ -36,15 +36,9 @@ from work.planning import (
 from work.reader_process import read
 from work.visit import Visit, known
 
-_QUESTION = note(
-    "info",
-    "Which column is the model given, and which should it answer?",
-    ["Choose “input” for the first and “output” for the second above the columns below."],
-)
-
 
 class DatasetActions(AdapterActions):
-    """Handlers of the forms for the dataset, its columns and the options, and of the result."""
+    """Handlers of the forms for the dataset, its columns and its prompt, and of the result."""
 
     @last_wins
     def choose(
@@ -121,33 +115,6 @@ class DatasetActions(AdapterActions):
         visit.request = request
         return self._read(visit, token)
 
-    @in_turn
-    def change_options(self, visit: Visit, *values: str | None) -> Updates:
-        """Plan with another recipe, without reading the dataset again."""
-        c, problem = self.components, ""
-        recipe, before = None, visit.plan_result
-        after = before
-        try:
-            recipe = recipe_of(**dict(zip(OPTIONS, values, strict=True)))
-            if recipe == visit.recipe:  # shown, not chosen
-                return {c.visit: visit, c.option_error: ""}
-            after = with_recipe(before, recipe) if before else None
-        except LoraMetaError as error:
-            recipe, problem = None, error_html(error)
-        visit.recipe, visit.plan_result = recipe, after
-        updates: Updates = {}
-        if after is not None:
-            if after is not before:
-                visit.draft = None
-                visit.report = visit.report if visit.adapter else None
-            visit.drop_task()  # nothing is being planned, but perhaps made
-            updates = self.idle(visit) | self._verdict(after)
-        updates |= {c.visit: visit, c.option_error: problem}
-        if visit.adapter is not None:
-            old = gr.Column(visible=True, elem_classes=["lm-step", "lm-old"])
-            updates |= {c.result_step: old, c.stale: render("page.stale")}
-        return updates
-
     def _resume(self, visit: Visit, profile: gr.OAuthProfile | None) -> Updates:
         """Show what was taken over from an earlier page, such as the one before signing in."""
         c = self.components
@@ -157,18 +124,11 @@ class DatasetActions(AdapterActions):
             form = columns_form(known(visit.source), visit.dataset_number, request)
             updates = {c.columns_form: form} | self._show_plan(visit, result, request, job)
             if visit.adapter:
-                updates |= self.show_result(visit, result, visit.adapter, profile)
-            return updates | self._options(visit)
+                updates |= self.show_result(visit, profile)
+            return updates
 
         begun = self.begin(visit, "plan", lambda job: job.show(lambda: show(job)), c.status)
         return self._no_plan() | begun
-
-    def _options(self, visit: Visit) -> Updates:
-        """Return the options that a visit has chosen."""
-        recipe = visit.recipe or Recipe()
-        chosen = {name: getattr(recipe, name) for name in OPTIONS}
-        shown = {n: v if isinstance(v, str) else f"{v:g}" if v else "" for n, v in chosen.items()}
-        return {getattr(self.components, name): value for name, value in shown.items()}
 
     # --- reading and planning -------------------------------------------------------------------
 
@@ -184,9 +144,8 @@ class DatasetActions(AdapterActions):
                 asked = _as_found(request, found)
                 job.show(lambda: self._show_source(visit, found, asked, job))
             if asked.columns:
-                recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
-                bank = self.bank_loader.bank
-                result = make_plan(bank, asked, recipe, max_rows, credential, job)
+                bank, max_rows = self.bank_loader.bank, self.settings.max_rows
+                result = make_plan(bank, asked, Recipe(), max_rows, credential, job)
                 job.show(lambda: self._show_plan(visit, result, asked, job))
 
         c = self.components
@@ -198,29 +157,25 @@ class DatasetActions(AdapterActions):
         visit.source, visit.request, problem = source, request, source.preview.problem
         visit.keep(job.call.address)
         form = columns_form(source, visit.dataset_number, request)
-        status = ""
-        if problem and not request.columns:
-            unclear = isinstance(problem, ColumnsError | UnlabeledDatasetError)
-            status = _QUESTION if unclear else error_html(problem)
+        asked = isinstance(problem, ColumnsError | UnlabeledDatasetError)  # by the form itself
+        status = error_html(problem) if problem and not (request.columns or asked) else ""
         return {self.components.columns_form: form, self.components.status: status}
 
     def _show_plan(
         self, visit: Visit, result: PlanResult, request: DatasetRequest, job: Job
     ) -> Updates:
-        visit.plan_result = with_recipe(result, visit.recipe or Recipe())
+        visit.plan_result, plan = result, result.plan
         visit.keep(job.call.address)
-        instruction, template = _shown_prompt(result, request)
-        plan = visit.plan_result.plan
+        c, (instruction, template) = self.components, _shown_prompt(result, request)
         return {
-            **self._verdict(visit.plan_result),
+            c.heading: render("plan.heading"),
+            c.verdict: expected_html(plan, result.name, self.rows_to_improve(result)),
+            c.report: "",
+            c.details: details_html(plan),
             **self.fill(visit, instruction=instruction, template=template),
-            self.components.status: _link_html(visit, request),
-            self.components.other_base: other_base_markdown(plan, request, self.settings),
+            c.status: _link_html(visit, request),
+            c.other_base: other_base_markdown(plan, request, self.settings),
         }
-
-    def _verdict(self, result: PlanResult) -> Updates:
-        c, plan = self.components, result.plan
-        return {c.verdict: verdict_html(plan, result.name), c.details: details_html(plan)}
 
     def _no_plan(self) -> Updates:
         c, hidden = self.components, gr.Column(visible=False)
@@ -243,14 +198,6 @@ def _link_html(visit: Visit, request: DatasetRequest) -> str:
     """Return what the page stores in the browser: a link to the dataset, and the visit's key."""
     link = urlencode({"dataset": request.dataset, **request.chosen}) if request.dataset else ""
     return f'<span data-link="{escape(link)}" data-visit="{visit.key}" hidden></span>'
-
-
-def with_recipe(result: PlanResult, recipe: Recipe) -> PlanResult:
-    """Return the plan with other options; the number of rows that were read stays."""
-    recipe = recipe.model_copy(update={"max_rows": result.plan.recipe.max_rows})
-    if recipe == result.plan.recipe:
-        return result
-    return replace(result, plan=result.plan.with_recipe(recipe))
 
 
 def _as_found(request: DatasetRequest, source: Source) -> DatasetRequest:

@@ -6,12 +6,13 @@ from typing import Any
 
 import gradio as gr
 
-from components import FILLED, TITLE, Components, account_html
+from components import FILLED, TITLE, Components
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
 from limits.callers import call_of
 from limits.lines import Line as WaitingLine
 from settings import Settings
+from views.blocks import render
 from work.bank_loader import BankLoader
 from work.jobs import Updates
 from work.visit import Line, Visit
@@ -24,8 +25,6 @@ _NUMBER_REQUESTS = """(...values) => {
 _FILL = f"""(filled, ...values) => {json.dumps(FILLED)}.map((name, i) =>
     name in filled && !window.lorametaTyped.has("lm-" + name) ? filled[name] : values[i])"""
 """Returns what `FILLED` hold from now on; only the browser knows what was typed meanwhile."""
-_LATER = "() => new Promise((resolve) => setTimeout(resolve, 5000))"
-"""Waits in the browser, for some seconds."""
 _PRIVATE: dict[str, Any] = {
     "queue": False, "show_progress": "hidden", "api_visibility": "private"
 }  # fmt: skip
@@ -36,13 +35,16 @@ def build_page(
 ) -> Any:
     """Return the `gr.Blocks` of the page and the endpoints, whose requests wait in lines."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        components = Components(settings, bank_loader.bank)
-        Wiring(DatasetActions(components, bank_loader, settings), lines).connect()
+        components = Components(settings)
+        Wiring(DatasetActions(components, bank_loader, settings, lines)).connect()
 
-        def show_account(profile: gr.OAuthProfile | None) -> str:
-            return account_html(profile, settings)
+        def show_account(profile: gr.OAuthProfile | None) -> list[str]:
+            user = profile.username if profile else None
+            first = render("page.sign_in_first", user=user, sign_in=settings.sign_in)
+            return [render("page.account", user=user), first]
 
-        blocks.load(show_account, None, components.account, **_PRIVATE)
+        account = [components.account, components.sign_in]
+        blocks.load(show_account, None, account, **_PRIVATE)
         add_endpoints(bank_loader.bank, settings, lines)
     for event in blocks.fns.values():
         if event.api_name == "_check_login_status":  # of gr.LoginButton
@@ -54,36 +56,31 @@ class Wiring:
     """Connects the widgets with the actions.
 
     Args:
-        actions: all of them, and the widgets.
-        lines: in which requests wait.
+        actions: all of them, the widgets, and the lines in which requests wait.
     """
 
-    def __init__(self, actions: DatasetActions, lines: Mapping[str, WaitingLine]) -> None:
+    def __init__(self, actions: DatasetActions) -> None:
         self._actions, self._components = actions, actions.components
-        self._lines = lines
         self._at_once = _PRIVATE | {"outputs": actions.components.all}
 
     def connect(self) -> None:
         """Connect the forms, the options, and the buttons of the bar and of the result."""
         c, actions = self._components, self._actions
-        self._test_after(self._request(c.data_form.submit, actions.choose, "plan"))
-        self._test_after(self._request(c.columns_form.submit, actions.choose_columns, "plan"))
-        prompt = [c.instruction, c.template]
-        self._test_after(self._request(c.use_prompt.click, actions.choose_prompt, "plan", prompt))
+        self._request(c.data_form.submit, actions.choose, "plan")
+        self._request(c.columns_form.submit, actions.choose_columns, "plan")
+        self._request(
+            c.use_prompt.click, actions.choose_prompt, "plan", [c.instruction, c.template]
+        )
         fields = [getattr(c, name) for name in FILLED]
         c.filled.change(None, [c.filled, *fields], fields, js=_FILL, **_PRIVATE)
-        changes = [field.change for field in c.options]
-        values = [c.visit, *c.options]
-        gr.on(changes, actions.change_options, values, **self._at_once, trigger_mode="always_last")
-        self._test_after(self._request(c.make.click, actions.make, "adapter"))
+        self._request(c.make.click, actions.make, "adapter")
+        c.more.click(actions.more_time, c.visit, **self._at_once)
         self._request(c.compare.click, actions.try_out, "model", [c.prompt])
-        self._request(c.test.click, actions.test, "model")
-        self._test_after(self._request(c.improve.click, actions.improve, "model"))
         for button in (c.save, c.save_anyway):
             target = [c.repo_id, c.visibility, c.overwrite]
             self._request(button.click, actions.save, "adapter", target)
         # the last updates of an event may not arrive, if the page's stream of messages was reopened
-        c.run_timer.tick(actions.settle, c.visit, **self._at_once)
+        c.run_timer.tick(actions.refresh, [c.visit, c.version], **self._at_once)
         canceled = self._ask(c.cancel.click, actions.cancel)
         canceled.then(actions.settle, c.visit, **self._at_once)
 
@@ -97,30 +94,16 @@ class Wiring:
 
     def _request(
         self, trigger: Any, action: Callable[..., Updates], line: Line, inputs: Sequence[Any] = ()
-    ) -> Any:
-        """Have an action put a task in line; if it gets no place there, it asks once more."""
+    ) -> None:
+        """Have an action put a task in line, which waits for its turn and runs."""
         c, actions = self._components, self._actions
-        first = self._wait_after(self._ask(trigger, action, inputs), line)
-        said = first.failure(actions.ask_again, c.visit, **self._at_once)
-        second = self._wait_after(said.then(None, js=_LATER, **_PRIVATE), line)
-        second.failure(actions.busy, c.visit, **self._at_once)
-        return first
-
-    def _wait_after(self, event: Any, line: Line) -> Any:
-        """Have the task that an event has put in line wait for its turn, and run."""
-        c, actions, places = self._components, self._actions, self._lines[line]
+        places = actions.lines[line]
 
         async def run(visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
             async for updates in actions.run_in_turn(visit, line, places, call_of(request)):
                 yield updates
 
-        return event.then(
+        self._ask(trigger, action, inputs).then(
             run, c.visit, c.all, concurrency_limit=None, trigger_mode="multiple",
             show_progress="minimal", show_progress_on=c.progress, api_visibility="private",
         )  # fmt: skip
-
-    def _test_after(self, event: Any) -> None:
-        """Count right answers once an event has ended, though nobody asked for it."""
-        c = self._components
-        begun = event.then(self._actions.test_unasked, c.visit, **self._at_once)
-        self._wait_after(begun, "test")

@@ -67,6 +67,13 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
     return Settings(**values)
 
 
+def source_url(settings: Settings) -> str:
+    """Return where the source can be read, the Space's files; empty on a machine of one's own."""
+    return (
+        f"https://huggingface.co/spaces/{settings.space_id}/tree/main" if settings.space_id else ""
+    )
+
+
 def install_command(extra: str, settings: Settings) -> str:
     """Return the command with which a visitor can install this package with an extra.
 

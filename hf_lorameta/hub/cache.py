@@ -3,7 +3,6 @@
 import atexit
 import errno
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +15,6 @@ from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.hub.repo import PinnedRepo
 
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
-_changing = threading.Lock()
 T = TypeVar("T")
 
 
@@ -26,21 +24,19 @@ def caching(run: Callable[[], T]) -> T:
     If the cache cannot be written, a temporary one is used from then on, which also has the files
     of the other.
     """
-    cache = Path(constants.HF_HUB_CACHE)
     try:
-        with writing_to(cache):
+        with writing_to(Path(constants.HF_HUB_CACHE)):
             return run()
     except OSError as problem:
         failed = problem.errno in _NOT_WRITABLE and Path(problem.filename)
-        if not failed or variable_of(failed) != variable_of(cache):
+        if not failed or variable_of(failed) != variable_of(Path(constants.HF_HUB_CACHE)):
             raise
-        with _changing:
-            if cache == Path(constants.HF_HUB_CACHE):  # else another thread changed it
-                _use_temporary_cache(cache, problem)
+        _use_temporary_cache(problem)
     return run()
 
 
-def _use_temporary_cache(cache: Path, problem: OSError) -> None:
+def _use_temporary_cache(problem: OSError) -> None:
+    cache = Path(constants.HF_HUB_CACHE)
     temporary = temporary_cache(cache, problem)
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     for kind in ("snapshots", "refs"):

@@ -15,6 +15,7 @@ function request(data) {
   searches++;
   window.lorametaTyped?.clear();  // the fields that answers fill are those of another dataset now
   showMatches([]);
+  element.querySelector(".lm-example").hidden = true;
   trigger("submit", data);
 }
 
@@ -89,7 +90,7 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   requestDataset(active < 0 ? input.value.trim() : items[active].textContent);
 });
-form.addEventListener("click", (event) => {
+element.addEventListener("click", (event) => {
   if (!event.target.dataset.dataset) return;
   const name = event.target.dataset.dataset;
   if (name !== "example") return requestDataset(name);

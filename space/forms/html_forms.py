@@ -12,13 +12,14 @@ from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.hub.client import Hub
 from settings import Settings
 from views.blocks import render
+from views.result import example_html
 from work.planning import FILE_TYPES, DatasetRequest, RequestError, Source
 
 MATCHES = 8
 _SEARCH_SECONDS = 600
 """How long the answer to signed-out visitors is kept."""
 EXAMPLES = {
-    "Guest book notes": "example",
+    "Support tickets": "example",
     "openai/gsm8k": "openai/gsm8k",
     "tatsu-lab/alpaca": "tatsu-lab/alpaca",
 }
@@ -46,11 +47,12 @@ def data_form(max_upload_mb: int) -> str:
 
     HTML, since Gradio's Dropdown loses a name that is typed and left at once, asks the server at
     every blur, and fails when its choices shrink while it is open. The list of matches always has
-    the same items, of which those without a match are hidden.
+    the same items, of which those without a match are hidden. Below is the result of an example.
     """
-    return render(
+    form = render(
         "forms.data", mb=max_upload_mb, types=FILE_TYPES, matches=MATCHES, examples=EXAMPLES
     )
+    return form + example_html()
 
 
 def dataset_search(settings: Settings) -> Callable[..., list[str]]:

@@ -1,4 +1,4 @@
-"""Convert the inputs of the page and of the endpoints to a credential and a recipe."""
+"""Convert the inputs of the page and of the endpoints to a credential, and of these to a recipe."""
 
 from secrets import compare_digest
 
@@ -10,7 +10,7 @@ from hf_lorameta.recipe import Recipe
 from settings import Settings
 
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
-"""Options of the recipe on the page and of the endpoints."""
+"""Options of the endpoints."""
 
 
 def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Token:

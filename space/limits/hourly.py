@@ -6,8 +6,8 @@ from collections import deque
 
 from work.jobs import SpaceError
 
-MODEL_SECONDS = 600.0
-"""Of the base model, for an address in `PERIOD`."""
+MODEL_SECONDS, TRAINING_SECONDS = 600.0, 1800.0
+"""Of the base model, to try and to count and train, for an address in `PERIOD`."""
 ADAPTER_BYTES = 2_000_000_000
 """Of adapters, for an address in `PERIOD`; they stay on the disk for as long, in three copies."""
 PERIOD = 3600.0
@@ -56,10 +56,7 @@ class HourlyShare:
             self._used.setdefault(address, deque()).append((time.monotonic(), amount))
 
 
-def model_time() -> HourlyShare:
-    """Return a share of the time of the base model, in seconds."""
-    return HourlyShare(MODEL_SECONDS, f"used the base model for {MODEL_SECONDS / 60:.0f} minutes")
-
-
+MODEL_TIME = HourlyShare(MODEL_SECONDS, f"tried adapters for {MODEL_SECONDS / 60:.0f} minutes")
+TRAINING_TIME = HourlyShare(TRAINING_SECONDS, f"trained for {TRAINING_SECONDS / 60:.0f} minutes")
 ADAPTERS = HourlyShare(ADAPTER_BYTES, f"made adapters of {ADAPTER_BYTES / 1e9:.0f} GB")
 """Bytes of the adapters that were made here."""

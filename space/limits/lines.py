@@ -141,7 +141,7 @@ class Line:
 def make_lines(settings: Settings) -> dict[str, Line]:
     """Return the lines of the page, and those of programs."""
     at_once = {
-        "plan": 4, "adapter": settings.concurrency, "model": 1, "test": 1, "api-plan": 2,
+        "plan": 4, "adapter": settings.concurrency, "model": 1, "training": 1, "api-plan": 2,
         "api-adapter": 1,
     }  # fmt: skip
     return {

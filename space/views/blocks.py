@@ -60,11 +60,15 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     errors.ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
     errors.ConflictError: "Type another name, or tick “Replace what is there”.",
     errors.ConnectionLostError: "Try again in a moment.",
-    errors.BankError: "Choose another rule in the options.",
+    errors.BankError: "Use another value.",
     errors.IntegrityError: "The bank is damaged. Please tell the owner of this Space.",
-    errors.RecipeError: "Change it in the options.",
+    errors.RecipeError: "Use another value.",
     errors.DatasetError: "Check the file or the repo on the Hub, or choose another configuration.",
 }
+_FORMATS = {
+    ".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV", ".json": "JSON", ".jsonl": "JSON lines",
+}  # fmt: skip
+"""Of files that can be uploaded."""
 _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",
@@ -87,6 +91,9 @@ def advice(error: LoraMetaError) -> list[str]:
         return places
     if type(error) is LoraMetaError:
         return [TRY_AGAIN]
+    format_ = _FORMATS.get(Path(str(error).partition(" ")[0]).suffix)
+    if format_ and type(error) is errors.DatasetError:
+        return [f"Is it really {format_}? Open it, and save it again as {format_}."]
     return [_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE][:1]
 
 
@@ -94,11 +101,11 @@ def message_of(error: LoraMetaError) -> str:
     """Return the error's message, with a capital letter unless it starts with a name or a path."""
     if isinstance(error, errors.ConnectionLostError):
         return "The Hub did not respond"
+    if isinstance(error, errors.ConflictError) and " already holds " in str(error):
+        return f"There is an adapter in {str(error).partition(' ')[0]} already"
     message = str(error).strip() or "Something went wrong that should not"
     first = message.partition(" ")[0]
     named = "/" in first or "." in first.rstrip(".")
-    if first == "top_k":
-        message = message.replace("_", " ", 1)
     return message if named else message[:1].upper() + message[1:]
 
 

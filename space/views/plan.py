@@ -1,38 +1,102 @@
-"""Step 2 as HTML: whether an adapter helps, and the details of the plan."""
+"""Step 2 as HTML: what to expect, whether an adapter helps, and the details of the plan."""
 
+from collections import Counter
+
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, Report
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.recipe import REGISTRIES
-from hf_lorameta.remarks import Remark
 from views.blocks import render
+from work.trying import UNTRAINED_METHOD
 
 LARGE_SHARE = 0.1
 BARS = 10
-_COUNTING = Remark(
-    "unsure",
-    "Unsure until right answers are counted. The bar at the bottom shows how far this is.",
-)
+_TITLES = {
+    ADAPTER_METHOD: "With your adapter",
+    UNTRAINED_METHOD: "Before it was trained",
+    BASE_METHOD: "Without it",
+    CHAT_METHOD: "Without it, as a chat",
+    f"{SHOTS}-shot": f"Without it, {SHOTS} examples in the prompt",
+}
+"""Of what is counted, in the order that is shown."""
+_SHORT = 30
 
 
-def verdict_html(shown: Plan | Generation, name: str, *, counting: bool = False) -> str:
-    """Return the verdict and the warnings; right answers may be being counted for it."""
-    *remarks, verdict = shown.remarks
-    found = _COUNTING if counting else verdict
-    warnings = [remark.text for remark in remarks if remark.level == "warning"]
-    return render("plan.verdict", name=name, found=found, warnings=warnings)
+def expected_html(plan: Plan, name: str, rows: Rows) -> str:
+    """Return what making an adapter will take, and the warnings.
+
+    Args:
+        plan: of the adapter.
+        name: of the dataset.
+        rows: that it will be checked on and trained on.
+    """
+    verdict = plan.verdict
+    return render("plan.expected", name=name, rows=rows, verdict=verdict, warnings=_warnings(plan))
+
+
+def verdict_html(
+    made: Generation, name: str, report: Report | None, said: str, *, busy: bool
+) -> str:
+    """Return the right answers, one sentence about them, and the warnings.
+
+    Args:
+        made: the adapter, with what was measured.
+        name: of the dataset.
+        report: all answers; None if they were not counted.
+        said: another sentence.
+        busy: whether they are being counted, or the adapter is being trained.
+    """
+    verdict = made.verdict
+    level, title, reason = verdict.level, verdict.title, "" if report else verdict.reason
+    if busy and report:
+        said = "It is being trained on other rows."
+    elif busy:
+        level, title, reason = "unsure", "Checking", "Some of your rows are being answered."
+    return render(
+        "plan.verdict", name=name, level=level, title=title, reason=reason,  said=said,
+        scores=scores_of(report) if report else [], warnings=_warnings(made),
+    )  # fmt: skip
+
+
+def scores_of(report: Report) -> list[tuple[str, str, float]]:
+    """Return title, score and share of each method: right answers, or Rouge-L of texts.
+
+    Example:
+        >>> answers = {"base": "no", "generated": "yes"}
+        >>> samples = (Sample("a", "yes", answers), Sample("b", "yes", answers))
+        >>> scores_of(Report({}, samples))  # doctest: +NORMALIZE_WHITESPACE
+        [('With your adapter', '2 of 2 right', 1.0), ('Without it', '0', 0.0),
+         ('Always “yes”', '2', 1.0)]
+    """
+    samples, found = report.samples, list[tuple[str, str, float]]()
+    for method, title in _TITLES.items():
+        if report.texts and method in report.scores:
+            rouge_l = report.scores[method].rouge_l or 0.0
+            found.append((title, f"{rouge_l:.2f}{'' if found else ' Rouge-L'}", rouge_l))
+        elif not report.texts and method in samples[0].outputs:
+            right, total = sum(sample.is_right(method) for sample in samples), len(samples)
+            found.append((title, f"{right}{'' if found else f' of {total} right'}", right / total))
+    if not report.texts:
+        [(answer, count)] = Counter(sample.reference.strip() for sample in samples).most_common(1)
+        always = f"Always “{answer}”" if len(answer) <= _SHORT else "Always the same answer"
+        found.append((always, str(count), count / len(samples)))
+    return found
+
+
+def _warnings(shown: Plan | Generation) -> list[str]:
+    return [remark.text for remark in shown.remarks if remark.level == "warning"]
 
 
 def details_html(plan: Plan) -> str:
-    """Return what an adapter is made of, the licenses, and how it is computed."""
+    """Return what an adapter is made of, and how it is computed."""
     neighbors = plan.neighbors()
     if not neighbors:
-        licenses = sorted({name or "not stated" for name in plan.bank.index.licenses})
-        return render("plan.general", licenses=licenses, plan=plan)
+        return render("plan.general", plan=plan)
     large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
     return render(
         "plan.details",
         shares=large[:3],
-        licenses=sorted({n.license or "not stated" for n in neighbors}),
         bars=neighbors[:BARS],
         rest=neighbors[BARS:],
         largest=max(abs(n.coefficient) for n in neighbors) or 1.0,

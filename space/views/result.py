@@ -1,6 +1,9 @@
-"""Step 3: heading, answers, code, also for another base model. All texts are escaped."""
+"""Answers, and code, also for another base model. All texts are escaped."""
 
+import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, render_modelfile
@@ -11,13 +14,12 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.quoting import fenced, python_literal, shell, shell_file
 from settings import Settings, install_command
 from views.blocks import render
+from views.plan import scores_of
 from work.planning import DatasetRequest, PlanResult
-from work.trying import TITLES
 
 _SHORT = 300
 """Characters of an input that is shown in code."""
-_SHOWN = 3
-"""Rows whose answers are shown."""
+EXAMPLE_FILE = Path(__file__).parents[1] / "example.json"
 
 
 def answers_html(base: str, adapter: str, expected: str, text: str) -> str:
@@ -25,13 +27,12 @@ def answers_html(base: str, adapter: str, expected: str, text: str) -> str:
     return render("result.answers", base=base, adapter=adapter, expected=expected, text=text)
 
 
-def best_example(report: Report) -> Sample:
+def best_example(samples: Sequence[Sample]) -> Sample:
     """Return a row that the adapter answers right, if there is one where the base model does not.
 
     Example:
         >>> wrong, right = ({"base": "no", "generated": text} for text in ("no", "yes"))
-        >>> report = Report({}, (Sample("a", "yes", wrong), Sample("b", "yes", right)))
-        >>> best_example(report).input
+        >>> best_example([Sample("a", "yes", wrong), Sample("b", "yes", right)]).input
         'b'
     """
 
@@ -39,13 +40,25 @@ def best_example(report: Report) -> Sample:
         before, after = (sample.outputs[method].strip() for method in ("base", "generated"))
         return sample.is_right("generated"), not sample.is_right("base"), before != after
 
-    return max(report.samples, key=gain)
+    return max(samples, key=gain)
 
 
-def report_html(report: Report) -> str:
-    """Return all answers to some rows."""
-    titles = {method: TITLES[method].capitalize() for method in report.scores}
-    return render("result.report", samples=report.samples[:_SHOWN], titles=titles)
+def report_html(report: Report, result: PlanResult) -> str:
+    """Return all answers, the wrong ones first, and one row before and after."""
+    samples = sorted(report.samples, key=lambda sample: sample.is_right("generated"))
+    texts = [(bare_input(result, sample.input), sample) for sample in samples]
+    place = samples.index(best_example(samples))
+    return render("result.report", example=texts[place], number=place + 1, samples=texts)
+
+
+def example_html() -> str:
+    """Return the result of the example, which ``python -m tests.tools.example_result`` wrote."""
+    stored = json.loads(EXAMPLE_FILE.read_text(encoding="utf-8"))
+    samples = tuple(Sample(**sample) for sample in stored["samples"])
+    return render(
+        "result.example", sample=best_example(samples), total=len(samples),
+        scores=scores_of(Report({}, samples)), train=stored["train"], seconds=stored["seconds"],
+    )  # fmt: skip
 
 
 # --- inputs -------------------------------------------------------------------------------------

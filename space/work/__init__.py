@@ -1,1 +1,1 @@
-"""What visitors ask for: read, plan, make, try, improve and publish."""
+"""What visitors ask for: read, plan, make, try, train and publish."""

@@ -12,6 +12,7 @@ from hf_lorameta.hub.base_model import config_json, find_at_hand, layers_and_wid
 from hf_lorameta.pipeline.session import Session
 from settings import Settings
 from work.jobs import logger
+from work.trying import Model
 
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
@@ -31,7 +32,7 @@ class BankLoader:
 
     Attributes:
         bank: the bank; all its files are on this machine.
-        session: runs the base model, which it keeps in memory once it is used.
+        model: the base model, which stays in memory once it is used.
         no_model: why the base model cannot be run here; empty if it can.
 
     Raises:
@@ -40,7 +41,8 @@ class BankLoader:
 
     def __init__(self, settings: Settings) -> None:
         self.bank = _open(settings)
-        self.session = Session(self.bank, token=False)  # visitors never act with the Space's token
+        session = Session(self.bank, token=False)  # visitors never act with the Space's token
+        self.model = Model(session)
         self.no_model = fetch_base_model(self.bank)
 
 
@@ -83,7 +85,7 @@ def fetch_base_model(bank: Bank) -> str:
         if at_hand is None:
             locate(*base, False)
     except (LoraMetaError, OSError) as error:
-        logger.warning("adapters cannot be tried, tested or improved: %s", error)
+        logger.warning("adapters cannot be tried, counted or trained: %s", error)
         return _NOT_HERE
     return ""
 

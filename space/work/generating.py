@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_lorameta.cards.results import Check
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
 from hf_lorameta.pipeline.make import make_adapter as combine
@@ -19,6 +21,7 @@ from hf_lorameta.pipeline.publish import (
     publish_folder,
     target_for_dataset,
 )
+from hf_lorameta.pipeline.resolve import export_config
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.tables import plural
@@ -37,6 +40,7 @@ class Adapter:
     Attributes:
         folder: its files.
         archive: their zip file.
+        gguf: the adapter for llama.cpp and Ollama; None if it cannot be exported.
     """
 
     def __init__(self, name: str, generation: Generation) -> None:
@@ -45,6 +49,7 @@ class Adapter:
         scratch = Path(tempfile.mkdtemp(prefix="adapter-"))
         self.folder = scratch / "adapter"
         self.archive = scratch / f"{stem[:60]}-lorameta.zip"
+        self.gguf: Path | None = self.archive.with_suffix(".gguf")
         self.discard = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
 
     @property
@@ -69,6 +74,7 @@ class Adapter:
             self.generation.save_pretrained(self.folder)
             job.check()
             self._write_archive()
+            self._export()
         except BaseException:
             self.discard()
             raise
@@ -93,6 +99,14 @@ class Adapter:
         with zipfile.ZipFile(self.archive, "w") as opened:
             for path in sorted(self.folder.iterdir()):
                 opened.write(path, path.name)
+
+    def _export(self) -> None:
+        index = self.plan.bank.index
+        try:
+            config = export_config(index.base_model, index.base_revision, "gguf", False)
+            gguf_adapter.export(self.folder, self.archive.with_suffix(".gguf"), config or {})
+        except LoraMetaError:  # the page then has only the commands
+            self.gguf = None
 
     def read(self, name: str) -> str:
         """Return the text of a file of the adapter."""
@@ -168,9 +182,7 @@ def publish(
         LoraMetaError: as `target_for_dataset`, `publish_folder` and `combine` raise.
     """
     if credential is False:
-        raise SpaceError(
-            "Saving needs an account: sign in first", hint="Use the button at the top."
-        )
+        raise SpaceError("Saving needs an account: sign in first", hint="The button is above.")
     hub = Hub(credential)
     job.report("Checking the repo")
     target = target_for_dataset(

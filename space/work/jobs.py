@@ -58,22 +58,24 @@ class Job:
     Attributes:
         call: who asked for it; the job ends if they leave.
         committed: whether the work has begun what cannot be undone.
+        stopped: whether the work should end with the best that it has so far.
+        step: that was reported last.
     """
 
     def __init__(self, time_limit: float) -> None:
         self.time_limit = time_limit
         self.call = Call()
-        self.committed = False
+        self.committed = self.stopped = False
+        self.step = Step("Starting")
         self._canceled = threading.Event()
         self._lock = threading.RLock()  # `commit` checks, which may cancel
         self._news: queue.SimpleQueue[Step | Show | Exception | None] = queue.SimpleQueue()
         self._reported = ("", 0.0)
-        self._deadline = time.monotonic() + time_limit
+        self.restart()
 
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until the time limit passes."""
-        return self._deadline - time.monotonic()
+    def restart(self) -> None:
+        """Count the time limit from now on."""
+        self._deadline = time.monotonic() + self.time_limit
 
     def cancel(self) -> None:
         """End the work at its next check, unless it was committed."""
@@ -115,10 +117,11 @@ class Job:
     def report(self, text: str, done: int = 0, total: int = 0) -> None:
         """Check, then show the current step; its numbers only now and then."""
         self.check()
+        self.step = Step(text, done, total)
         before, at = self._reported
         if text != before or time.monotonic() - at > _REPORT_SECONDS:
             self._reported = (text, time.monotonic())
-            self._news.put(Step(text, done, total))
+            self._news.put(self.step)
 
     def show(self, result: Show) -> None:
         """Check, then show a result."""
@@ -135,7 +138,7 @@ class Job:
             Canceled: the job was canceled.
             LoraMetaError: raised by the work, or the time limit has passed.
         """
-        self._deadline = time.monotonic() + self.time_limit
+        self.restart()
 
         def body() -> None:
             try:

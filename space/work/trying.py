@@ -1,4 +1,4 @@
-"""Try, test and improve an adapter on the visitor's rows, where this machine can."""
+"""Try an adapter, count its right answers and train it, where this machine runs the base model."""
 
 import threading
 import time
@@ -7,74 +7,93 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from hf_lorameta.cards.results import check_of
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, Report, compare
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, Report, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import AdapterError
+from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.resolve import CHECK_ROWS
-from hf_lorameta.pipeline.rows import MIN_ROWS, MIN_TRAINING_ROWS, SHOTS, Rows, draw_rows
+from hf_lorameta.pipeline.rows import MIN_ROWS, MIN_TRAINING_ROWS, Rows, draw_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
-from limits.hourly import ADAPTERS, model_time
+from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
+from work.background import Show
 from work.generating import Adapter
 from work.jobs import Canceled, Job
 from work.planning import PlanResult, RequestError
 
 TEST_CHARACTERS = 1000
 """Of an input and an output; longer ones take long here."""
-TITLES = {
-    BASE_METHOD: "base model",
-    CHAT_METHOD: "base model as a chat",
-    ADAPTER_METHOD: "adapter",
-    f"{SHOTS}-shot": f"base with {SHOTS} examples",
-}
-"""Readable names of the methods of a report."""
-_TIME_SHARE = 0.9
-"""Share of the time limit after which the training ends with its best result."""
+TRAINING_SECONDS = 120.0
+MORE_SECONDS = 240.0
+"""Of a training for which a visitor asks for more time."""
+UNTRAINED_METHOD = "untrained"
+"""The adapter before it was trained, in a report."""
 PROMPT_CHARACTERS = 20_000
 """Of a prompt that is tried; the base model reads the last thousand tokens of it."""
-_WAIT_SECONDS = 0.2
-_TIME = {True: model_time(), False: model_time()}
-"""Of what visitors asked for, and of the rest, which leaves them their time."""
+_WAIT_SECONDS, _TRIES_SECONDS = 0.2, 10.0
+_COUNT_SECONDS, _METHODS = 20.0, 4
+"""That counting is expected to take until that is known, and what is counted of."""
+_OVER = 0.9
+"""Share of the time after which a training has ended because its time was over."""
 
 
-class _Model:
-    """The right to use the base model, of one job at a time.
+class Model:
+    """The base model, once in memory: for tries, and for counting and training, which let tries go.
 
-    Gradio's queue is not enough: a canceled job leaves it at once, and its thread ends only at the
-    next check.
+    Tries are made one at a time, and so are trainings, which wait in the line of `Background`.
 
-    Attributes:
-        waiting: jobs that visitors asked for and that wait for the right.
+    Args:
+        session: loads it.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Semaphore(1)
-        self.waiting: set[Job] = set()
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._loading, self._one_try = threading.Lock(), threading.Semaphore(1)
+        self._tries: set[Job] = set()
+        self._twin: TorchEvaluator | None = None
+
+    def load(self, job: Job) -> TorchEvaluator:
+        """Return the base model for counting and training."""
+        job.report("Loading the base model")
+        with self._loading:
+            evaluator = self.session.evaluator
+        job.check()
+        return evaluator
 
     @contextmanager
-    def turn(self, job: Job, *, asked: bool) -> Iterator[None]:
-        """Wait for the right; a job that a visitor asked for is `waiting` meanwhile."""
-        if asked:
-            self.waiting.add(job)
+    def one_try(self, job: Job) -> Iterator[TorchEvaluator]:
+        """Wait for one's turn to try; the waiting and running tries go before the next step of a
+        training.
+        """
+        self._tries.add(job)
         try:
-            while not self._lock.acquire(timeout=_WAIT_SECONDS):
+            # Gradio's queue is not enough: a canceled job leaves it before its thread ends
+            while not self._one_try.acquire(timeout=_WAIT_SECONDS):
                 job.report("Waiting for another request to end")
+            try:
+                evaluator = self.load(job)
+                with self._loading:
+                    self._twin = self._twin or evaluator.twin()
+                yield self._twin
+            finally:
+                self._one_try.release()
         finally:
-            self.waiting.discard(job)
-        try:
-            yield
-        finally:
-            self._lock.release()
+            self._tries.discard(job)
 
-
-_MODEL = _Model()
+    def let_tries_go(self, job: Job) -> None:
+        """Wait for tries, though not for so long that others keep a training from going on."""
+        end = time.monotonic() + _TRIES_SECONDS
+        while self._tries and time.monotonic() < end:
+            job.check()
+            time.sleep(_WAIT_SECONDS / 4)
 
 
 def rows_of(result: PlanResult) -> Rows:
     """Draw rows to test an adapter on, none if they are few, and others to train it on."""
     wanted = {"fit": None, "train": len(result.samples), "check": CHECK_ROWS}
     rows = draw_rows(result.plan.recipe.model_copy(update=wanted), result.samples)
+    rows = replace(rows, train=rows.train if len(rows.train) >= MIN_TRAINING_ROWS else ())
     return rows if len(rows.check) >= MIN_ROWS else replace(rows, check=())
 
 
@@ -82,7 +101,18 @@ def _clipped(rows: Sequence[Row]) -> list[Row]:
     return [(text[-TEST_CHARACTERS:], output[:TEST_CHARACTERS]) for text, output in rows]
 
 
-def answers(adapter: Adapter, session: Session, text: str, job: Job) -> tuple[str, str]:
+@contextmanager
+def _counted(share: HourlyShare, job: Job) -> Iterator[None]:
+    """Count how long a job uses the base model as a share of its address."""
+    share.check(job.call.address)
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        share.add(job.call.address, time.monotonic() - start)
+
+
+def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, str]:
     """Return the answers of the base model and of the adapter to an input.
 
     The instruction and the form that all rows share are put around it.
@@ -97,102 +127,157 @@ def answers(adapter: Adapter, session: Session, text: str, job: Job) -> tuple[st
             "can be tried here"
         )
     prompt = adapter.plan.dataset.columns.prompt_of(text)
-    with _turn(session, job) as evaluator:
+    with model.one_try(job) as evaluator, _counted(MODEL_TIME, job):
         job.report("Waiting for both answers")
         base = evaluator.answer(prompt)
         job.check()
         return base, evaluator.answer(prompt, adapter.folder)
 
 
-def test(
-    adapter: Adapter, session: Session, result: PlanResult, job: Job, *, asked: bool
-) -> Report:
-    """Count right answers of base model, few-shot prompt and adapter, also on its card.
+# --- counting and training ----------------------------------------------------------------------
 
-    Args:
-        adapter: to test.
-        session: runs the base model.
-        result: its rows.
-        job: shows the progress.
-        asked: whether the visitor asked for it; if not, it ends as soon as anybody waits for the
-            base model.
-    """
-    drawn = rows_of(result)
-    shots, rows = _clipped(drawn.prompt), _clipped(drawn.check)
 
-    def show(method: str, done: int, total: int) -> None:
-        if not asked and _MODEL.waiting:
-            raise Canceled
-        job.report(f"Counting right answers: {TITLES[method]}", done, total)
+class _Improving:
+    """Counting and training of one adapter, with one bar over both; arguments as of `improve`."""
 
-    with _turn(session, job, asked=asked) as evaluator:
-        job.report("Counting right answers")
+    def __init__(self, result: PlanResult, model: Model, job: Job, seconds: float) -> None:
+        drawn = rows_of(result)
+        self._result, self._model, self._job = result, model, job
+        self.rows, self.shots = _clipped(drawn.check), _clipped(drawn.prompt)
+        self.train = drawn.train
+        self.seconds = seconds if drawn.train else 0.0
+        self._started, self._count = time.monotonic(), _COUNT_SECONDS
+        self._evaluator = model.load(job)
+
+    def _say(self, text: str, left: float) -> None:
+        """Show a step and the time that is left, after tries; end the work if it should."""
+        self._model.let_tries_go(self._job)
+        gone = time.monotonic() - self._started
+        left = max(10 * round(left / 10), 10) if left < 95 else left
+        self._job.report(f"{text}, up to {duration(left)} left", int(gone), int(gone + left))
+
+    def _say_count(self, share: float, later: float) -> None:
+        self._say(f"Checking on {len(self.rows)} of your rows", (1 - share) * self._count + later)
+
+    def count(self, adapter: Adapter) -> Report:
+        """Return the answers of base model, few-shot prompt and adapter, and put them on its card.
+
+        They are ended with the job when it is stopped.
+        """
+        seen: list[str] = []
+
+        def progress(method: str, done: int, total: int) -> None:
+            if method not in seen:
+                seen.append(method)
+            share = (len(seen) - 1 + done / total) / _METHODS
+            if len(seen) > 1:
+                self._count = (time.monotonic() - self._started) / share
+            if self._job.stopped:
+                raise Canceled
+            self._say_count(share, self.seconds + self._count / _METHODS * bool(self.seconds))
+
         methods = {BASE_METHOD: None, ADAPTER_METHOD: adapter.folder}
-        report = compare(evaluator, rows, methods, shots, samples=len(rows), row_progress=show)
-    job.check()
-    adapter.add_check(check_of(report, len(shots)))
-    return report
+        rows = self.rows
+        report = compare(
+            self._evaluator, rows, methods, self.shots, samples=len(rows), row_progress=progress
+        )
+        adapter.add_check(check_of(report, len(self.shots)))
+        return report
 
+    def count_trained(self, trained: Adapter, report: Report) -> Report:
+        """Return a report with the answers of the trained adapter; the others stay."""
+        steps = 0
 
-@contextmanager
-def _turn(session: Session, job: Job, *, asked: bool = True) -> Iterator[TorchEvaluator]:
-    """Wait until no other job uses the base model; count how long this one does."""
-    _TIME[asked].check(job.call.address)
-    with _MODEL.turn(job, asked=asked):
-        start = time.monotonic()
+        def progress(more: int) -> None:
+            nonlocal steps
+            steps += more
+            self._say_count(1 - (1 - steps / 2 / len(self.rows)) / _METHODS, 0)
+
+        scores, texts = self._evaluator.evaluate(self.rows, trained.folder, done=progress)
+        samples = []
+        for sample, text in zip(report.samples, texts, strict=True):
+            old = {UNTRAINED_METHOD: sample.outputs[ADAPTER_METHOD]} | dict(sample.outputs)
+            samples.append(replace(sample, outputs=old | {ADAPTER_METHOD: text}))
+        before = {UNTRAINED_METHOD: report.scores[ADAPTER_METHOD]} | dict(report.scores)
+        scores_of = before | {ADAPTER_METHOD: scores}
+        report = replace(report, scores=scores_of, samples=tuple(samples))
+        trained.add_check(check_of(report, len(self.shots)))
+        return report
+
+    def trained(self, adapter: Adapter) -> Adapter | None:
+        """Return the trained adapter; None if no step made it better on held-out rows."""
+        end = time.monotonic() + self.seconds
+        text = f"Training on {len(self.train)} of your rows"
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if self._job.stopped:
+                raise KeyboardInterrupt
+            self._say(text, max(end - time.monotonic(), 0) + self._count / _METHODS)
+
+        session, rows = self._model.session.with_progress(progress), Rows(train=self.train)
+        plan = self._result.plan
         try:
-            job.report("Loading the base model")
-            evaluator = session.evaluator
-            job.check()
-            yield evaluator
-        finally:
-            _TIME[asked].add(job.call.address, time.monotonic() - start)
+            generation = make_adapter(plan, rows, session, seconds=self.seconds)
+        except (AdapterError, KeyboardInterrupt):  # without a bank; before a step had helped
+            return None
+        outcome, before = generation.outcome, adapter.generation.outcome.training
+        training = outcome.training
+        if training is None or not training.steps or (before and training.end <= before.end):
+            return None
+        outcome = replace(outcome, training=replace(training, given_rows=True))
+        generation = replace(generation, outcome=outcome, seconds=adapter.seconds)
+        return Adapter(self._result.name, generation).save(self._job)
 
 
-# --- training further ---------------------------------------------------------------------------
+def improve(
+    adapter: Adapter,
+    result: PlanResult,
+    model: Model,
+    job: Job,
+    show: Show,
+    *,
+    report: Report | None = None,
+    seconds: float = TRAINING_SECONDS,
+) -> bool:
+    """Count right answers, also on the card; train; count again. Each result is shown at once.
 
-
-Improvement = tuple[Adapter | None, str]
-"""The trained adapter, None if it is not better on held-out rows, and one sentence about it."""
-_NO_GAIN: Improvement = (None, "No training step helped on held-out rows: the adapter stays")
-
-
-def can_improve(result: PlanResult) -> bool:
-    """Whether there are rows to train on."""
-    return len(rows_of(result).train) >= MIN_TRAINING_ROWS
-
-
-def improve(adapter: Adapter, result: PlanResult, session: Session, job: Job) -> Improvement:
-    """Train until held-out rows stop gaining or the time is over, on rows that it is not tested on.
+    The rows that are trained on are others than those that are counted on.
 
     Args:
-        adapter: as it was made.
+        adapter: as it was made from the plan.
         result: its plan and rows.
-        session: runs the base model.
-        job: shows the progress; canceled between two steps.
+        model: the base model.
+        job: shows the progress; once it is stopped, the training ends with the best so far.
+        show: is given each result.
+        report: of the adapter, if its answers were counted before.
+        seconds: that the training may take.
+
+    Returns:
+        Whether more time might bring more, since the time was over.
 
     Raises:
-        LoraMetaError: the base model cannot be loaded or trained.
+        LoraMetaError: the base model cannot be loaded, or not by this visitor now.
         SpaceError: the visitor has made as many adapters as one may.
     """
     ADAPTERS.check(job.call.address)
-    rows = Rows(train=rows_of(result).train)
-    with _turn(session, job):
-        seconds = _TIME_SHARE * job.seconds_left
-        reporting = session.with_progress(job.report)
-        try:
-            generation = make_adapter(result.plan, rows, reporting, seconds=seconds)
-        except AdapterError:  # without a bank
-            return _NO_GAIN
-    training = generation.outcome.training
-    if training is None or not training.steps:
-        return _NO_GAIN
-    given = replace(training, given_rows=True)
-    outcome = replace(generation.outcome, training=given)
-    generation = replace(generation, outcome=outcome, seconds=adapter.seconds)
-    return (
-        Adapter(result.name, generation).save(job),
-        f"Trained on {training.rows} of your rows. On held-out rows an output token now has a "
-        f"probability of {training.end:.3f}; before it was {training.start:.3f}, with the base "
-        f"model it is {training.base:.3f}",
-    )
+    with _counted(TRAINING_TIME, job):
+        work = _Improving(result, model, job, seconds)
+        if work.rows and report is None:
+            report = work.count(adapter)
+            show(adapter, report, "")
+        if not work.train:
+            return False
+        started = time.monotonic()
+        trained = work.trained(adapter)
+        over = job.stopped or time.monotonic() - started > _OVER * seconds
+        if trained is None:
+            why = "in the time that it had" if over else "on held-out rows"
+            show(adapter, report, f"No training step helped {why}: the adapter stays as it was.")
+            return over
+        if report:
+            try:
+                report = work.count_trained(trained, report)
+            except LoraMetaError:  # never costs the adapter
+                report = None
+        show(trained, report, f"Trained on {len(work.train)} other rows of yours.")
+        return over

@@ -13,22 +13,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from hf_lorameta.engines.scoring import Report
-from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.recipe import Recipe
 from limits.kept import KEPT, PLAN_BYTES, Rows
 from limits.uploads import Upload
+from work.background import Background
 from work.generating import Adapter
 from work.jobs import Job
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
 _RESUMED = (
-    "request", "upload", "source", "recipe", "plan_result", "draft", "adapter", "report", "results"
+    "request", "upload", "source", "plan_result", "adapter", "report", "said", "more", "version",
+    "results", "background", "published",
 )  # fmt: skip
 T = TypeVar("T")
-Line = Literal["plan", "adapter", "model", "test"]
-"""What waits in Gradio's queue for each other: reading datasets and planning; combining and saving
-adapters; running the base model because somebody asked for it, and though nobody did."""
+Line = Literal["plan", "adapter", "model"]
+"""What waits for each other: reading datasets and planning; combining and saving adapters; trying
+them. Counting and training wait in the line of `Background`."""
 
 
 @dataclass
@@ -41,7 +40,6 @@ class Task:
         work: runs in a thread.
         problem: component of the page that shows an error.
         restores: whether a Cancel that comes while the result is on its way takes it back.
-        asked: whether the visitor asked for it.
         started: whether its turn has come.
     """
 
@@ -50,7 +48,6 @@ class Task:
     work: Callable[[Job], None]
     problem: Any
     restores: bool
-    asked: bool = True
     started: bool = False
 
 
@@ -67,14 +64,16 @@ class Visit:
         upload: its file, if it was uploaded, which is kept for as long.
         dataset_number: of that dataset; forms of earlier datasets state earlier numbers.
         source: what that dataset offers to choose from.
-        recipe: the options as a recipe; None if they are invalid.
         plan_result: its plan.
-        draft: an adapter that was made from the plan to test it.
-        adapter: the adapter that the visitor had made.
-        report: answers of the adapter, or of the draft if there is none, if it was tested.
-        results: number of adapters that were made.
+        adapter: the best so far.
+        report: its answers, if they were counted.
+        said: a sentence about its training.
+        more: whether more time might make it better.
+        version: number of adapters and reports so far.
+        results: number of adapters that the visitor had made.
+        background: counts and trains; None if nothing does.
+        published: id of the repo that has an earlier version.
         filled: what answers have put into fields.
-        counting: whether the page says that right answers are being counted.
         key: with which a later page of the same browser tab, after signing in, takes over.
         lock: held while a request is answered and while a result is shown, so
             that a Cancel finds either all of a request or nothing of it.
@@ -87,14 +86,16 @@ class Visit:
     upload: Upload | None = None
     dataset_number: int = 0
     source: Source | None = None
-    recipe: Recipe | None = field(default_factory=Recipe)
     plan_result: PlanResult | None = None
-    draft: Adapter | None = None
     adapter: Adapter | None = None
     report: Report | None = None
+    said: str = ""
+    more: bool = False
+    version: int = 0
     results: int = 0
+    background: Background | None = None
+    published: str = ""
     filled: dict[str, Any] = field(default_factory=dict)
-    counting: bool = False
     _before: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -106,13 +107,6 @@ class Visit:
         """Return a new visit: Gradio copies the initial value of the state for each page."""
         return Visit()
 
-    @property
-    def shown(self) -> Plan | Generation | None:
-        """The adapter that the page shows, with what was measured, or else the plan."""
-        if adapter := self.adapter or self.draft:
-            return adapter.generation
-        return self.plan_result.plan if self.plan_result else None
-
     def resume(self, key: str) -> bool:
         """Take over what an earlier page of the same browser tab has; whether there is anything.
 
@@ -122,9 +116,19 @@ class Visit:
         earlier = _VISITS.get(key)
         if earlier is None or earlier is self or earlier.plan_result is None:
             return False
-        for name in _RESUMED:
-            setattr(self, name, getattr(earlier, name))
+        with earlier.lock:  # what goes on in the background reports to this visit from now on
+            for name in _RESUMED:
+                setattr(self, name, getattr(earlier, name))
+            earlier.background = None
+        if self.background is not None:
+            self.background.visit = self
         return True
+
+    def drop_background(self) -> None:
+        """End what goes on in the background; it shows nothing more."""
+        if self.background is not None:
+            self.background.job.cancel()
+        self.background = None
 
     def keep(self, address: str) -> None:
         """Count what this visit keeps in memory as an address', whose oldest visits make room."""
@@ -144,7 +148,7 @@ class Visit:
     def begin(self, task: Task) -> None:
         """Put a task in line; Cancel will bring back what is planned and made by now."""
         self.task = task
-        self._before = (self.plan_result, self.draft, self.adapter, self.report)
+        self._before = (self.plan_result, self.adapter, self.report)
 
     def take(self, line: Line) -> Task | None:
         """Return the task that waits in a line; None if it was canceled, replaced or taken."""
@@ -168,7 +172,9 @@ class Visit:
         self.number = number
         if self._before is None or (self.task and self.task.job.committed):
             return False
-        self.plan_result, self.draft, self.adapter, self.report = self._before
+        if self.adapter is not self._before[1]:
+            self.drop_background()
+        self.plan_result, self.adapter, self.report = self._before
         self.drop_task()
         self.canceled = True
         return True
@@ -187,7 +193,9 @@ class Visit:
 
     def forget_plan(self) -> None:
         """Drop the plan and what was made from it."""
-        self.plan_result = self.draft = self.adapter = self.report = None
+        self.drop_background()
+        self.plan_result = self.adapter = self.report = None
+        self.said, self.more, self.published = "", False, ""
 
 
 _VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +23,7 @@ pytest.importorskip("peft")
 from hf_lorameta import plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
+from hf_lorameta.engines.scoring import Report  # noqa: E402
 from hf_lorameta.errors import UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline.publish import Target  # noqa: E402
@@ -44,8 +47,15 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 
 @pytest.fixture
-def session(bank: Bank) -> Session:
-    return Session(bank, token=False)
+def model(bank: Bank) -> trying.Model:
+    return trying.Model(Session(bank, token=False))
+
+
+class Shown(list[tuple[generating.Adapter, Report | None, str]]):
+    """What was shown, the latest last."""
+
+    def add(self, adapter: generating.Adapter, report: Report | None, said: str) -> None:
+        self.append((adapter, report, said))
 
 
 @pytest.fixture
@@ -65,28 +75,67 @@ def adapter(result: PlanResult) -> Iterator[generating.Adapter]:
     made.discard()
 
 
-def test_training_gives_another_adapter_whose_card_says_trained(
-    result: PlanResult, adapter: generating.Adapter, session: Session
+def test_answers_are_counted_the_adapter_is_trained_and_counted_again(
+    result: PlanResult, adapter: generating.Adapter, model: trying.Model
 ) -> None:
-    assert trying.can_improve(result)
-    job = jobs.Job(120)
-    improved, message = trying.improve(adapter, result, session, job)
-    assert improved is not None
+    shown, job = Shown(), jobs.Job(120)
+    assert not trying.improve(adapter, result, model, job, shown.add), "no time was missing"
+    (first, counted, _), (improved, report, said) = shown
+    assert first is adapter
     assert improved.trained
     assert not adapter.trained
     training = improved.generation.outcome.training
     assert training
     assert training.used_rows == len(trying.rows_of(result).train)
-    rows = training.rows
-    assert f"Trained on {rows} rows" in improved.read("README.md")
+    assert said == f"Trained on {training.used_rows} other rows of yours."
+    assert counted is not None
+    assert report is not None
+    assert len(report.samples) == len(trying.rows_of(result).check)
+    before = [sample.outputs["generated"] for sample in counted.samples]
+    assert [sample.outputs["untrained"] for sample in report.samples] == before
+    for made, answers in ((adapter, counted), (improved, report)):
+        check = json.loads(made.read("recipe.json"))["check"]
+        right = sum(sample.is_right("generated") for sample in answers.samples)
+        assert check["right"]["end"] == right
+    assert f"Trained on {training.rows} rows" in improved.read("README.md")
     assert "The command draws other rows of the dataset" in improved.read("README.md")
     assert "Trained on" not in adapter.read("README.md")
     folders = adapter.folder, improved.folder
-    first, second = ((folder / WEIGHTS).read_bytes() for folder in folders)
-    assert first != second
-    provenance = json.loads(improved.read("recipe.json"))
-    assert provenance["training"]["given_rows"]
-    assert f"Trained on {rows} of your rows" in message
+    weights = [(folder / WEIGHTS).read_bytes() for folder in folders]
+    assert weights[0] != weights[1]
+    assert json.loads(improved.read("recipe.json"))["training"]["given_rows"]
+
+
+def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
+    result: PlanResult,
+    adapter: generating.Adapter,
+    model: trying.Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone = trying.answers(adapter, model, "topic3 a b", jobs.Job(120))
+    tried, job, asked = list[tuple[str, str]](), jobs.Job(120), jobs.Job(120)
+    report = job.report
+
+    def try_in_training(text: str, done: int = 0, total: int = 0) -> None:
+        if text.startswith("Training") and not tried:
+            thread = threading.Thread(
+                target=lambda: tried.append(trying.answers(adapter, model, "topic3 a b", asked))
+            )
+            thread.start()
+            thread.join(60)
+        report(text, done, total)
+
+    monkeypatch.setattr(job, "report", try_in_training)
+    trying.improve(adapter, result, model, job, Shown().add)
+    assert tried == [alone]
+    monkeypatch.setattr(trying, "_TRIES_SECONDS", 0.3)
+    with model.one_try(jobs.Job(60)):
+        start = time.monotonic()
+        model.let_tries_go(job)
+    assert time.monotonic() - start >= 0.3, "a training waits for tries"
+    start = time.monotonic()
+    model.let_tries_go(job)
+    assert time.monotonic() - start < 0.3
 
 
 @pytest.mark.parametrize(
@@ -105,44 +154,50 @@ def test_the_adapter_is_not_tested_on_rows_that_it_was_trained_on(
     assert {output for _, output in to_train} == ({"yes", "no"} if trained else set())
 
 
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("seconds", "over"), [(120.0, False), (1e-6, True)])
 def test_a_training_without_gain_or_time_leaves_the_adapter(
-    late: bool,
+    seconds: float,
+    over: bool,
     result: PlanResult,
     adapter: generating.Adapter,
-    session: Session,
+    model: trying.Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if late:
-        monkeypatch.setattr(jobs.Job, "seconds_left", 1e-6)
-    else:
+    if not over:
         fast_training(monkeypatch.setattr, steps=4, lr=1e-9, warmup=1, evaluate_every=2)
-    improved, message = trying.improve(adapter, result, session, jobs.Job(120))
-    assert improved is None
-    assert "No training step helped" in message
-    assert not trying.can_improve(PlanResult(result.plan, result.samples[:5], "few"))
+    shown, job = Shown(), jobs.Job(120)
+    assert trying.improve(adapter, result, model, job, shown.add, seconds=seconds) == over
+    assert [made for made, _, _ in shown] == [adapter, adapter]
+    assert "No training step helped" in shown[-1][2]
 
 
-def test_a_canceled_training_leaves_nothing(
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
+    how: str,
     result: PlanResult,
     adapter: generating.Adapter,
-    session: Session,
+    model: trying.Model,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    job = jobs.Job(120)
+    job, shown = jobs.Job(120), Shown()
     report = job.report
 
-    def cancel_in_training(text: str, done: int = 0, total: int = 0) -> None:
-        if text.startswith("Training") and done == 2:
-            job.cancel()
+    def end_in_training(text: str, done: int = 0, total: int = 0) -> None:
         report(text, done, total)
+        if text.startswith("Training"):
+            job.cancel() if how == "cancel" else setattr(job, "stopped", True)
 
-    monkeypatch.setattr(job, "report", cancel_in_training)
+    monkeypatch.setattr(job, "report", end_in_training)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(jobs.Canceled):
-        trying.improve(adapter, result, session, job)
-    assert list(tmp_path.iterdir()) == []
+    if how == "cancel":
+        with pytest.raises(jobs.Canceled):
+            trying.improve(adapter, result, model, job, shown.add)
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert trying.improve(adapter, result, model, job, shown.add), "more time may help"
+        assert len(shown) == 2
+    assert shown[0][0] is adapter
 
 
 @pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])

@@ -21,6 +21,7 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.resolve import NO_BASE
 from hf_lorameta.pipeline.rows import Rows
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.remarks import Remark
 from tests.support.running_space import SPACE, missing
 
@@ -29,11 +30,11 @@ if why := missing("gradio"):
 
 sys.path.insert(0, str(SPACE))
 try:
-    import adapter_actions
     import dataset_actions
     from actions import Actions
     from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
+    from limits.lines import Line
     from settings import Settings
     from work import jobs, trying
     from work.bank_loader import fetch_base_model
@@ -311,10 +312,8 @@ EVENT: Any = SimpleNamespace(_data={}, target=None)
     [
         (DatasetActions, "choose_columns", [EVENT, None]),
         (DatasetActions, "choose_prompt", ["", "", None]),
-        (AdapterActions, "make", [None]),
+        (AdapterActions, "make", [None, None]),
         (AdapterActions, "try_out", ["prompt"]),
-        (AdapterActions, "test", []),
-        (AdapterActions, "improve", [None]),
         (AdapterActions, "save", ["name", "public", False, EVENT, None]),
     ],
 )
@@ -355,50 +354,29 @@ def test_a_path_of_this_machine_is_not_an_uploaded_file(visit: Visit) -> None:
     assert visit.task is None
 
 
-def shown_adapter(visit: Visit, *, trained: bool = False, no_model: str = "") -> jobs.Updates:
-    rows = [(f"note {i}", "kind") for i in range(120)]
-    result = PlanResult(plan(DATA_FOLDER / "train.jsonl"), rows, "book")
-    loader: Any = SimpleNamespace(bank=result.plan.bank, no_model=no_model)
-    adapter: Any = SimpleNamespace(
-        archive=Path("book.zip"), trained=trained, seconds=1.0, plan=result.plan, read=str
-    )
-    visit.request = DatasetRequest("u/d")
-    page = AdapterActions(COMPONENTS, loader, Settings())
-    return page.show_result(visit, result, adapter, None)
-
-
-@pytest.mark.parametrize("trained", [False, True])
-def test_an_adapter_that_was_trained_is_not_offered_to_be_trained_again(
-    visit: Visit, trained: bool
-) -> None:
-    assert is_visible(shown_adapter(visit, trained=trained)["improve_form"]) is not trained
-
-
 @pytest.mark.parametrize("missing", [True, False])
 def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_command(
-    visit: Visit, monkeypatch: pytest.MonkeyPatch, missing: bool
+    visit: Visit, monkeypatch: pytest.MonkeyPatch, missing: bool, tmp_path: Path
 ) -> None:
     if missing:
         monkeypatch.setitem(sys.modules, "peft", None)
     monkeypatch.setattr("work.bank_loader.available_memory", lambda: 100 << 20)
-    page = shown_adapter(visit, no_model=fetch_base_model(Bank.embedded()))
+    archive = tmp_path / "book.zip"
+    archive.write_bytes(b"x" * 2_000_000)
+    made = plan(DATA_FOLDER / "train.jsonl")
+    generation = Generation(made, made.layout, 16, (), 1.0)
+    visit.adapter = SimpleNamespace(  # type: ignore[assignment]
+        archive=archive, gguf=None, trained=False, seconds=1.0, plan=made, read=str,
+        generation=generation,
+    )  # fmt: skip
+    visit.plan_result = PlanResult(made, [(f"note {i}", "kind") for i in range(120)], "book")
+    visit.request = DatasetRequest("u/d")
+    page = page_with(fetch_base_model(Bank.embedded())).show_result(visit, None)
     reason = "cannot be run on" if missing else "is too large for"
     assert f"The base model {reason} this machine" in page["no_model"]
     assert "“Use it” below has the commands" in page["no_model"]
     assert not is_visible(page["try_form"])
-
-
-@pytest.mark.parametrize(("of_draft", "kept"), [(True, True), (False, False)])
-def test_beside_the_adapter_that_was_tested_first_no_report_of_a_trained_one_is_shown(
-    visit: Visit, of_draft: bool, kept: bool
-) -> None:
-    tested, trained = plan_with(verdict_on(None)), plan_with(verdict_on(None))
-    trained.name = "trained"
-    report: Any = "a report"
-    visit.plan_result, visit.draft, visit.report = PLAN, tested, report
-    visit.adapter = tested if of_draft else trained
-    AdapterActions(COMPONENTS, BANK, Settings()).make(visit, 1, None)
-    assert (visit.report == report) == kept
+    assert page["download"].label == "Download, 2 MB"
 
 
 def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
@@ -417,10 +395,12 @@ def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
             used.pop()
             return prompt
 
-    session: Any = SimpleNamespace(evaluator=SlowModel())
+    slow: Any = SlowModel()
+    slow.twin = lambda: slow
+    model = trying.Model(SimpleNamespace(evaluator=slow))  # type: ignore[arg-type]
 
     def work(job: jobs.Job) -> None:
-        both = trying.answers(adapter, session, "prompt", job)
+        both = trying.answers(adapter, model, "prompt", job)
         job.show(lambda: {"answers": both})
 
     for _ in range(5):
@@ -438,99 +418,127 @@ def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
     assert (most, used) == (1, [])
 
 
-# --- tests that nobody asked for ----------------------------------------------------------------
+# --- in the background --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def untested(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> Visit:
-    """A visit with a plan that can be tested here."""
-    monkeypatch.delenv(NO_BASE, raising=False)
-    monkeypatch.setattr(trying, "rows_of", lambda _: Rows(check=(("a", "b"),)))
-    visit.plan_result = PLAN
-    return visit
+MADE: Any = SimpleNamespace(generation=SimpleNamespace(verdict=verdict_on(None)))
 
 
 def page_with(no_model: str = "") -> AdapterActions:
-    loader: Any = SimpleNamespace(bank=None, no_model=no_model, session=None)
-    return AdapterActions(COMPONENTS, loader, Settings())
+    loader: Any = SimpleNamespace(bank=None, no_model=no_model, model=None)
+    return AdapterActions(COMPONENTS, loader, Settings(), {"training": Line(1, 4)})
 
 
-def test_answers_are_counted_unasked_where_the_base_model_can_be_run(
-    untested: Visit, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def made(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> Visit:
+    """A visit with an adapter that can be improved here."""
+    monkeypatch.delenv(NO_BASE, raising=False)
+    monkeypatch.setattr(trying, "rows_of", lambda _: Rows(check=(("a", "b"),)))
+    monkeypatch.setattr(AdapterActions, "_news", lambda _, visit: {"version": visit.version})
+    visit.plan_result, visit.adapter = PLAN, MADE
+    return visit
+
+
+def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_left(
+    made: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draft = plan_with(Remark("likely", "Likely to help. 16 of 16."))
-    monkeypatch.setattr(adapter_actions, "make_adapter", lambda *_: draft)
-    monkeypatch.setattr(trying, "test", lambda *_, asked: f"a report, {asked=}")
-    monkeypatch.setattr(AdapterActions, "_show_report", lambda page, visit, _: page.verdict(visit))
+    go_on, better = threading.Event(), SimpleNamespace(generation=MADE.generation)
+
+    def improve(adapter: Any, result: Any, model: Any, job: Any, show: Any, **_: Any) -> bool:
+        show(MADE, "a report", "")
+        while not go_on.is_set():
+            job.report("Training", 1, 2)
+            time.sleep(0.01)
+        show(better, "a better report", "It is trained.")
+        return True
+
+    monkeypatch.setattr(trying, "improve", improve)
     actions = page_with()
-    page = actions.test_unasked(untested)
-    assert "until right answers are counted" in page["verdict"]
-    assert is_visible(page["make"]), "it can be made meanwhile"
-    assert actions.test_unasked(untested) == {"visit": untested}, "only once"
-    page |= shown(actions.run(untested, "test"))
-    assert "Likely to help" in page["verdict"]
-    assert untested.draft is draft
-    assert str(untested.report) == "a report, asked=False"
-    assert untested.adapter is None
-    assert not is_visible(page["result_step"])
-    assert actions.test_unasked(untested) == {"visit": untested}, "it was tested"
+    actions._improve(made, 1.0, "203.0.113.1")
+    wait_until(lambda: made.version == 1)
+    page = actions.refresh(made, 0)
+    assert page["version"] == 1
+    assert "Training" in page["progress"]
+    assert is_visible(page["cancel"])
+    assert "version" not in actions.refresh(made, 1), "it is shown already"
+    page = actions.begin(made, "adapter", forever, "saved")
+    assert made.background is not None
+    assert made.accept(1)  # such as Save
+    assert not made.background.job.canceled
+    later = Visit()
+    assert later.resume(made.key)
+    assert made.background is None
+    go_on.set()
+    wait_until(lambda: later.background is None)
+    assert (later.adapter, later.report, later.more) == (better, "a better report", True)
+    assert actions.refresh(later, 1)["version"] == later.version > 1
+    assert made.adapter is MADE
 
 
-def test_answers_are_not_counted_unasked_without_a_model_a_plan_or_after_cancel(
-    untested: Visit, monkeypatch: pytest.MonkeyPatch
+def test_what_goes_on_ends_with_its_dataset_or_a_page_that_does_not_ask_and_can_be_stopped(
+    made: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = {"visit": untested}
-    assert page_with("no file").test_unasked(untested) == nothing
-    untested.canceled = True
-    assert page_with().test_unasked(untested) == nothing
-    untested.canceled = False
-    with monkeypatch.context() as patch:
-        patch.setenv(NO_BASE, "1")
-        assert page_with().test_unasked(untested) == nothing
-    untested.plan_result = None
-    assert page_with().test_unasked(untested) == nothing
+    def improve(adapter: Any, result: Any, model: Any, job: Any, *_: Any, **__: Any) -> bool:
+        forever(job)
+        return False
+
+    monkeypatch.setattr(trying, "improve", improve)
+    actions = page_with()
+    for end in ("dataset", "stop", "left"):
+        made.plan_result, made.adapter = PLAN, MADE
+        actions._improve(made, 1.0, "203.0.113.1")
+        work = made.background
+        assert work is not None
+        if end == "dataset":
+            made.choose(DatasetRequest())
+        elif end == "left":
+            monkeypatch.setattr("work.background.LEFT_SECONDS", -1.0)
+        else:
+            actions.cancel(made, 99)
+            assert work.job.stopped
+        if end != "stop":
+            wait_until(lambda job=work.job: job.canceled)  # type: ignore[misc]
+    made.drop_background()
 
 
-def test_a_test_that_nobody_asked_for_fails_in_silence_and_ends_with_the_next_request(
-    untested: Visit, monkeypatch: pytest.MonkeyPatch
+def test_trainings_wait_for_each_other_and_one_that_fails_says_why(
+    made: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    go_on = threading.Event()
+
+    def improve(*_: Any, **__: Any) -> bool:
+        go_on.wait(60)
         raise LoraMetaError("no time left")
 
-    monkeypatch.setattr(adapter_actions, "make_adapter", fail)
-    actions = page_with()
-    page = actions.test_unasked(untested) | shown(actions.run(untested, "test"))
-    assert "no time left" not in str(page)
-    assert page["report"] == page["progress"] == ""
-    assert "nobody counted its right answers" in page["verdict"]
-    actions.test_unasked(untested)
-    unasked = untested.task
-    page = actions.test(untested, 1) | shown(actions.run(untested, "model"))
-    assert unasked
-    assert unasked.job.canceled
-    assert "No time left" in page["report"]
+    monkeypatch.setattr(trying, "improve", improve)
+    actions, other = page_with(), Visit()
+    other.plan_result, other.adapter = PLAN, MADE
+    actions._improve(made, 1.0, "203.0.113.1")
+    actions._improve(other, 1.0, "203.0.113.2")
+    wait_until(lambda: other.background is None or "Waiting" in other.background.job.step.text)
+    assert other.background is not None
+    assert "up to 3 minutes" in other.background.job.step.text
+    go_on.set()
+    wait_until(lambda: made.background is None and other.background is None)
+    assert made.said == "no time left."
+    assert made.more, "it can be asked for again"
 
 
-def test_a_test_that_nobody_asked_for_ends_when_somebody_waits_for_the_model() -> None:
-    model, waits, got = trying._Model(), threading.Event(), threading.Event()
-
-    def ask(job: jobs.Job) -> None:
-        with model.turn(job, asked=True):
-            got.set()
-
-    with model.turn(jobs.Job(60), asked=False):
-        asking = threading.Thread(target=ask, args=(jobs.Job(60),))
-        asking.start()
-        wait_until(lambda: len(model.waiting) == 1)
-        waits.set()
-    asking.join()
-    assert got.is_set()
-    assert not model.waiting
+def test_nothing_is_improved_without_a_model_or_rows(
+    made: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page_with("no file")._improve(made, 1.0, "")
+    monkeypatch.setenv(NO_BASE, "1")
+    page_with()._improve(made, 1.0, "")
+    monkeypatch.delenv(NO_BASE)
+    monkeypatch.setattr(trying, "rows_of", lambda _: Rows())
+    page_with()._improve(made, 1.0, "")
+    assert made.background is None
 
 
-def test_saving_an_adapter_that_does_not_help_is_asked_twice(untested: Visit) -> None:
+def test_saving_an_adapter_that_does_not_help_is_asked_twice(made: Visit) -> None:
     verdict = SimpleNamespace(level="unlikely")
-    untested.adapter = SimpleNamespace(generation=SimpleNamespace(verdict=verdict))  # type: ignore
+    made.adapter = SimpleNamespace(generation=SimpleNamespace(verdict=verdict))  # type: ignore
     first: Any = SimpleNamespace(target=None, _data=None)
     anyway: Any = SimpleNamespace(target=SimpleNamespace(elem_id="x"), _data=None)
     names: Any = SimpleNamespace(
@@ -538,11 +546,11 @@ def test_saving_an_adapter_that_does_not_help_is_asked_twice(untested: Visit) ->
         "bar", "make", "cancel", "run_timer", "verdict_step", "details_step", "result_step")}
     )  # fmt: skip
     actions = AdapterActions(names, BANK, Settings())
-    asked = actions.save(untested, 1, "name", "public", False, first, None)
+    asked = actions.save(made, 1, "name", "public", False, first, None)
     assert is_visible(asked["ask_again"])
-    assert untested.task is None
-    actions.save(untested, 2, "name", "public", False, anyway, None)
-    assert untested.task is not None
+    assert made.task is None
+    actions.save(made, 2, "name", "public", False, anyway, None)
+    assert made.task is not None
 
 
 # --- the same tab after signing in --------------------------------------------------------------

@@ -408,7 +408,7 @@ def test_what_came_of_an_upload_that_broke_off_is_deleted(
 
 
 def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
-    spent = hourly.model_time()
+    spent = hourly.HourlyShare(hourly.MODEL_SECONDS, "tried adapters for 10 minutes")
     spent.add("a", hourly.MODEL_SECONDS - 1)
     spent.check("a")
     spent.add("a", 2)
@@ -424,7 +424,10 @@ def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
     ("act", "problem"),
     [
         (lambda job: generating.make_adapter(NOTHING, job), "made adapters of 10 bytes within"),
-        (lambda job: trying.improve(NOTHING, NOTHING, NOTHING, job), "made adapters of 10 bytes"),
+        (
+            lambda job: trying.improve(NOTHING, NOTHING, NOTHING, job, NOTHING),
+            "made adapters of 10 bytes",
+        ),
         (lambda job: trying.answers(NOTHING, NOTHING, "a" * 20_001, job), "than the 20,000 that"),
     ],
 )

@@ -26,6 +26,7 @@ from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.errors import (
     ColumnsError,
+    DatasetError,
     DatasetTooLargeError,
     LoraMetaError,
     Option,
@@ -35,6 +36,8 @@ from hf_lorameta.errors import (
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.rows import Rows
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.recipe import Recipe
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
@@ -81,7 +84,7 @@ def bank() -> Bank:
 
 
 @pytest.fixture(scope="module")
-def guest_book() -> Plan:
+def tickets() -> Plan:
     return plan(TRAIN)
 
 
@@ -371,13 +374,15 @@ def renamed(plan: Plan, name: str, title: str | None) -> Plan:
 
 
 @pytest.mark.parametrize("title", [None, NASTY])
-def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
-    bad = renamed(guest_book, f"user/{NASTY}", title)
+def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
+    bad = renamed(tickets, f"user/{NASTY}", title)
+    made = Generation(bad, bad.layout, 16, (), 1.0)
     pages = [
         plan_view.details_html(bad),
-        plan_view.verdict_html(bad, NASTY),
+        plan_view.expected_html(bad, NASTY, Rows()),
+        plan_view.verdict_html(made, NASTY, report_of(NASTY), NASTY, busy=True),
         result_view.answers_html(NASTY, NASTY, NASTY, NASTY),
-        result_view.report_html(report_of(NASTY)),
+        result_view.report_html(report_of(NASTY), planning.PlanResult(bad, [], NASTY)),
         note("error", NASTY, [NASTY]),
         progress_html(NASTY, 1, 2),
     ]
@@ -386,19 +391,18 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
         assert "cript" in page
 
 
-def test_a_plan_with_a_general_adapter_alone_states_its_licenses() -> None:
+def test_a_plan_with_a_general_adapter_alone() -> None:
     alone = plan(TRAIN, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", recipe=Recipe(scale=0.5))
     page = plan_view.details_html(alone)
     assert "Made from the general adapter of the bank, which was trained on 185 datasets" in page
-    assert "Licenses of these: Apache-2.0, " in page
     assert "scaled by 0.50" in page
-    assert "adapters" not in page
+    assert "Of one adapter for" in page
 
 
-def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> None:
-    page = plan_view.details_html(guest_book)
+def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
+    page = plan_view.details_html(tickets)
     widths = [float(w) for w in re.findall(r'<i[^>]* style="width:([\d.]+)%"', page)]
-    c = [n.coefficient for n in guest_book.neighbors()]
+    c = [n.coefficient for n in tickets.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.06) for x in c]
     assert page.count("lm-negative") == sum(x < 0 for x in c)
 
@@ -412,12 +416,12 @@ def report_of(text: str) -> Report:
 REQUEST = DatasetRequest("user/data")
 
 
-def test_the_commands_for_another_base_model_name_the_data(guest_book: Plan) -> None:
+def test_the_commands_for_another_base_model_name_the_data(tickets: Plan) -> None:
     columns = parse_columns("input=my text,output=label")
     request, of = DatasetRequest("u/d", columns=columns), settings.Settings()
 
     def commands(request: DatasetRequest) -> list[list[str]]:
-        text = result_view.other_base_markdown(guest_book, request, of)
+        text = result_view.other_base_markdown(tickets, request, of)
         return [shlex.split(line) for line in text.splitlines() if line.startswith("hf-lorameta ")]
 
     chosen = ["u/d", "--columns", "input=my text,output=label", "--base", "org/model"]
@@ -426,8 +430,8 @@ def test_the_commands_for_another_base_model_name_the_data(guest_book: Plan) -> 
         ["hf-lorameta", "push", *chosen, "--on", "jobs"],
     ]
     assert len(commands(DatasetRequest(file="rows.jsonl"))) == 1
-    prompts = replace(guest_book.dataset, columns=parse_columns("input=text"))
-    text = result_view.other_base_markdown(replace(guest_book, dataset=prompts), request, of)
+    prompts = replace(tickets.dataset, columns=parse_columns("input=text"))
+    text = result_view.other_base_markdown(replace(tickets, dataset=prompts), request, of)
     assert "your data has none" in text
     assert "hf-lorameta" not in text
 
@@ -452,13 +456,46 @@ def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not
         Sample(str(i), "yes", {"base": base, "generated": own})
         for i, (base, own) in enumerate(answers)
     )
-    best = [result_view.best_example(Report({}, samples[:end])).input for end in (4, 3, 1)]
+    best = [result_view.best_example(samples[:end]).input for end in (4, 3, 1)]
     assert best == ["3", "2", "0"]
 
 
-def test_try_takes_the_input_alone(guest_book: Plan) -> None:
-    columns = guest_book.dataset.columns.with_prompt("Sort it.", "{instruction}\n{input} =>")
-    of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
+def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -> None:
+    texts = [("no", "yes", "no"), ("no", "no", "yes"), ("yes", "no", "yes"), ("no", "no", "no")]
+    samples = tuple(
+        Sample(f"row {i}", "yes", dict(zip(("base", "untrained", "generated"), row, strict=True)))
+        for i, row in enumerate(texts)
+    )
+    report = Report({}, samples)
+    assert [row[:2] for row in plan_view.scores_of(report)] == [
+        ("With your adapter", "2 of 4 right"), ("Before it was trained", "1"),
+        ("Without it", "1"), ("Always “yes”", "4"),
+    ]  # fmt: skip
+    of_texts = {name: Scores(1.0, 0.25, 0.0, 0.0, 4) for name in ("base", "generated")}
+    assert plan_view.scores_of(replace(report, scores=of_texts, texts=True)) == [
+        ("With your adapter", "0.25 Rouge-L", 0.25), ("Without it", "0.25", 0.25)
+    ]  # fmt: skip
+    page = result_view.report_html(report, planning.PlanResult(tickets, [], "x"))
+    cells = re.findall(r"<tr><td>(\d)</td><td>row (\d)</td>", page)
+    assert cells == [("1", "0"), ("2", "3"), ("3", "1"), ("4", "2")]
+    assert "Row 3 of the 4: row 1" in page
+
+
+def test_the_stored_result_of_the_example_is_counted_from_its_answers() -> None:
+    stored = json.loads(result_view.EXAMPLE_FILE.read_text(encoding="utf-8"))
+    known = {
+        json.loads(line)["input"]: json.loads(line)["output"]
+        for line in TRAIN.read_text().splitlines()
+    }
+    assert len(stored["samples"]) == 16
+    assert all(known[sample["input"]] == sample["reference"] for sample in stored["samples"])
+    right = sum(s["outputs"]["generated"] == s["reference"] for s in stored["samples"])
+    assert f"{right} of 16 right" in result_view.example_html()
+
+
+def test_try_takes_the_input_alone(tickets: Plan) -> None:
+    columns = tickets.dataset.columns.with_prompt("Sort it.", "{instruction}\n{input} =>")
+    of = replace(tickets, dataset=replace(tickets.dataset, columns=columns))
     prompts = [columns.prompt_of(text) for text in ("long " * 100, "short", "")]
     result = planning.PlanResult(of, [(prompt, "a") for prompt in prompts], "x")
     assert [result_view.bare_input(result, prompt) for prompt in prompts[:2]] == [
@@ -466,7 +503,7 @@ def test_try_takes_the_input_alone(guest_book: Plan) -> None:
     ]  # fmt: skip
     assert result_view.example_input(result) == "short"
     assert result_view.bare_input(result, "cut off =>") == "cut off =>"
-    as_it_is = planning.PlanResult(guest_book, [("Whole prompt", "a")], "x")
+    as_it_is = planning.PlanResult(tickets, [("Whole prompt", "a")], "x")
     assert result_view.example_input(as_it_is) == "Whole prompt"
 
 
@@ -477,7 +514,12 @@ def test_try_takes_the_input_alone(guest_book: Plan) -> None:
         (LoraMetaError(""), "Something went wrong that should not", jobs.TRY_AGAIN),
         (LoraMetaError("rows.csv is empty"), "rows.csv is empty", jobs.TRY_AGAIN),
         (LoraMetaError("user/name is gone"), "user/name is gone", jobs.TRY_AGAIN),
-        (RecipeError("top_k is 0"), "Top k is 0", "Change it in the options."),
+        (RecipeError("top_k is 0"), "Top_k is 0", "Use another value."),
+        (
+            DatasetError("x.parquet cannot be read"),
+            "x.parquet cannot be read",
+            "Is it really Parquet? Open it, and save it again as Parquet.",
+        ),
         (
             LoraMetaError("no split x", hint=[Option("split", "test"), "hf-lorameta plan"]),
             "No split x",

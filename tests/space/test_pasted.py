@@ -25,16 +25,16 @@ finally:
 
 
 @pytest.fixture(scope="module")
-def guest_book() -> Plan:
+def tickets() -> Plan:
     return plan(DATA_FOLDER / "train.jsonl")
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("text", HOSTILE)
-def test_all_blocks_of_the_page(text: str, shell: str, guest_book: Plan, tmp_path: Path) -> None:
+def test_all_blocks_of_the_page(text: str, shell: str, tickets: Plan, tmp_path: Path) -> None:
     template = f"{{instruction}}{text}{{input}}"
     columns = Columns(input=text, output=text, instruction_text=text, template=template)
-    of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
+    of = replace(tickets, dataset=replace(tickets.dataset, columns=columns))
     prompt = columns.prompt_of(text)
     result = PlanResult(of, [(prompt, "a")], "x")
     chosen = {"config": text, "split": text, "instruction": text, "template": template}

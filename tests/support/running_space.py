@@ -221,9 +221,9 @@ class Visitor:
             self.errors = [text for text in self.errors if not _ABORTED.search(text)]
 
     def open(self) -> None:
-        """Open the page and wait for the bank."""
+        """Open the page."""
         self.page.goto(self.url)
-        self.page.get_by_text("all files verified").wait_for()
+        self.page.locator("#lm-dataset").wait_for()
 
     def foreign_requests(self) -> list[str]:
         """Return the requests to hosts other than the Space."""
@@ -233,7 +233,7 @@ class Visitor:
     def sign_in(self, space: RunningSpace) -> None:
         """Open the address that is signed in."""
         self.page.goto(f"{space.saving_url}?{urlsplit(self.page.url).query}")
-        self.page.get_by_text("Signed in as").wait_for()
+        self.page.locator("#lm-dataset").wait_for()
 
     def enter_dataset(self, dataset: str) -> None:
         """Type a dataset id and press Enter."""

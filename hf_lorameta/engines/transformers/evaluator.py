@@ -10,7 +10,9 @@ decoded greedily, and end after their first line unless a reference has several.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy, deepcopy
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +53,8 @@ class TorchEvaluator(scoring.Evaluator):
         model: a causal LM of transformers with frozen weights, in evaluation mode.
         tokenizer: of the model.
         batch_tokens: maximum number of tokens in a batch, padding included.
-        max_length: maximum tokens of prompt and answer together, if the model takes so many; longer
-            prompts lose their beginning, outputs are never truncated.
+        max_length: maximum tokens of prompt and answer together; longer prompts lose their
+            beginning, outputs are never truncated.
         max_new_tokens: maximum tokens of an answer.
 
     Raises:
@@ -68,11 +70,7 @@ class TorchEvaluator(scoring.Evaluator):
         max_new_tokens: int = scoring.MAX_NEW_TOKENS,
     ) -> None:
         self.model, self._tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self.max_length, self.max_new_tokens = (
-            min(max_length, context or max_length),
-            max_new_tokens,
-        )
+        self.max_length, self.max_new_tokens = max_length, max_new_tokens
         end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
         if end is None:
             name = tokenizer.name_or_path
@@ -141,6 +139,17 @@ class TorchEvaluator(scoring.Evaluator):
         from hf_lorameta.engines.transformers.float32_products import suit_to_cpu
 
         return suit_to_cpu(self.model)
+
+    def twin(self) -> "TorchEvaluator":
+        """Return another evaluator on the same weights in memory, for another thread.
+
+        Adapters that are attached to one do not change the other.
+        """
+        shared = {id(t): t for t in chain(self.model.parameters(), self.model.buffers())}
+        other = copy(self)
+        other.model = deepcopy(self.model, shared)
+        other._tokenizer = deepcopy(self._tokenizer)  # of use by one thread at a time
+        return other
 
     def evaluate(
         self,

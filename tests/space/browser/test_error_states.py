@@ -18,7 +18,7 @@ from playwright.sync_api import TimeoutError
 
 ODD = lines([{"left": f"a {i}", "right": f"b {i}"} for i in range(12)])
 FILES = {
-    "broken.parquet": (b"PAR1 no", "cannot be read"),
+    "broken.parquet": (b"PAR1 no", "Is it really Parquet?"),
     "broken.jsonl": (b'{"input": "q", "output": "a"}\n{"input": \n', "line 2 is not"),
     "number.json": (b"5", "cannot be read"),
     "nothing.csv": (b"", "has no rows"),
@@ -88,7 +88,7 @@ def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Accoun
 def test_roles_and_prompts_that_cannot_be_used(visitor: Visitor, user: Account) -> None:
     page = visitor.page
     visitor.enter_dataset(user.dataset("odd", {"train.jsonl": ODD}))
-    page.locator("#lm-status", has_text="Which column is the model given").wait_for()
+    page.get_by_text("Is this right?").wait_for()
     page.get_by_label("Role of left").select_option("input")
     page.get_by_label("Role of left").select_option("ignore")
     page.get_by_label("Role of right").select_option("ignore")

@@ -38,7 +38,7 @@ def owned_dataset(web: Web, name: str, **kind: Any) -> str:
 # --- from a dataset to an adapter ---------------------------------------------------------------
 
 
-def test_signed_out_verdict_adapter_download_and_options(
+def test_signed_out_verdict_adapter_and_download(
     visitor: Visitor, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
@@ -47,19 +47,20 @@ def test_signed_out_verdict_adapter_download_and_options(
     expect(page.locator("#lm-verdict")).to_contain_text("nobody counted its right answers")
     visitor.open_section("Details")
     expect(page.locator("#lm-figures .lm-bars").get_by_role("row")).to_have_count(11)
-    expect(page.locator("#lm-figures")).to_contain_text("NewsMTSC (sentiment about a person)")
+    expect(page.locator("#lm-figures")).to_contain_text(plan["neighbors"][0]["title"])
     top = page.locator(".lm-bars .lm-bar").nth(1)
     best = plan["neighbors"][0]
     expect(top.locator("b")).to_have_text(f"{100 * best['coefficient']:.1f} %")
-    expect(page.locator("#lm-figures")).to_contain_text("180 rows")
+    expect(page.locator("#lm-figures")).to_contain_text("252 rows")
     visitor.open_section("Another base model")
     code = page.locator("#lm-other-base code", has_text="hf-lorameta generate").inner_text()
     command = shlex.split(code.splitlines()[-1])
     assert "org/model was not found" in cli(*command[1:], code=6).err
     visitor.make()
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_focused()
-    for button, look in (("#lm-download", "primary"), ("#lm-make", "secondary")):
-        expect(page.locator(button)).to_have_class(re.compile(rf"\b{look}\b"))
+    expect(page.locator("#lm-make")).to_be_hidden()
+    expect(page.locator("#lm-download")).to_have_text("Download, 3 MB")
+    expect(page.locator("#lm-download-gguf")).to_contain_text("GGUF")
     with page.expect_download() as download:
         page.locator("#lm-download").click()
     download.value.save_as(tmp_path / "adapter.zip")
@@ -78,9 +79,7 @@ def test_signed_out_verdict_adapter_download_and_options(
         block.get_by_role("button").click()
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied.strip() == block.locator("code").inner_text().strip()
-    visitor.open_section("Options")
     tabbing_requests_nothing(visitor, cli)
-    options_gray_out_the_result_and_invalid_ones_stop_the_button(page)
     assert [r for r in cli.hub.requests if repo in r.path] == []
 
 
@@ -100,23 +99,6 @@ def tabbing_requests_nothing(visitor: Visitor, cli: Shell) -> None:
     assert page.get_by_role("heading", name="Your adapter is ready").is_visible()
     assert cli.hub.requests == []
     assert not [url for url in visitor.requests[count:] if re.search("queue/join|/run", url)]
-
-
-def options_gray_out_the_result_and_invalid_ones_stop_the_button(page: Any) -> None:
-    box = page.get_by_label("Use only the k most similar")
-    box.fill("2")
-    box.press("Tab")
-    page.get_by_text("Made from 2 adapters").wait_for()
-    expect(page.locator(".lm-old")).to_have_count(1)
-    expect(page.locator("#lm-stale")).to_contain_text("The options have changed")
-    box.fill("many")
-    box.press("Tab")
-    page.locator("#lm-option-error", has_text="must be a valid integer").wait_for()
-    expect(page.locator("#lm-make")).to_be_disabled()
-    box.fill("")
-    box.press("Tab")
-    page.get_by_text("Made from 121 adapters").wait_for()
-    expect(page.locator("#lm-make")).to_be_enabled()
 
 
 def test_a_found_dataset_is_chosen_by_keyboard_and_a_late_answer_keeps_the_list(
@@ -177,8 +159,10 @@ def test_an_example_is_planned_and_the_html_of_a_dropped_file_is_shown_as_text(
         form.dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
     }"""
     page = visitor.page
-    page.get_by_role("button", name="Guest book notes").click()
+    expect(page.locator(".lm-example .lm-first")).to_contain_text("of 16 right")
+    page.get_by_role("button", name="Support tickets", exact=True).click()
     page.locator("#lm-verdict .lm-verdict").wait_for()
+    expect(page.locator(".lm-example")).to_be_hidden()
     rows = lines([{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)])
     page.locator("form.lm-data").evaluate(drop, rows.decode())
     page.locator("#lm-verdict [data-announce^='dropped.jsonl']").wait_for()
@@ -214,18 +198,11 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     path, page = tmp_path / "mine.jsonl", visitor.page
     path.write_bytes(TRAIN)
     visitor.upload(path)
-    visitor.open_section("Options")
-    page.get_by_label("Rank of the adapter").fill("8")
-    page.keyboard.press("Tab")
-    page.wait_for_timeout(1500)
     visitor.make()
     visitor.sign_in(web.space)
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
     expect(page.locator("#lm-verdict [data-announce^='mine.jsonl']")).to_have_count(1)
-    expect(page.locator("#lm-make")).to_have_text("Make again")
     expect(page.get_by_role("button", name="Save to Hub")).to_be_visible()
-    visitor.open_section("Options")
-    expect(page.get_by_label("Rank of the adapter")).to_have_value("8")
     page.reload()
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
     other = Visitor(page.context.browser, visitor.url, context=page.context)  # another tab
@@ -275,7 +252,7 @@ def test_proposed_roles_are_taken_by_one_click_and_a_prompt_stays_when_others_ar
     repo, page = user.dataset("slow-answers", {"train.jsonl": rows}), visitor.page
     instruction = page.get_by_label("Instruction, the same for all rows")
     visitor.enter_dataset(repo)
-    page.get_by_text("Which column is the model given").wait_for()
+    expect(page.locator(".lm-question")).to_contain_text("left → input, right → output")
     expect(page.get_by_label("Role of left")).to_have_value("input")
     expect(page.get_by_label("Role of right")).to_have_value("output")
     assert page.get_by_role("alert").count() == 0
@@ -303,35 +280,6 @@ def test_proposed_roles_are_taken_by_one_click_and_a_prompt_stays_when_others_ar
     expect(instruction).to_have_value("")
 
 
-def what_is_typed_below_a_result_stays_when_the_next_one_arrives(
-    visitor: Visitor, next_dataset: str
-) -> None:
-    page = visitor.page
-    heading = page.get_by_role("heading", name="Your adapter is ready")
-    own = {
-        page.get_by_label("Input", exact=True): "my note",
-        page.get_by_label("Name", exact=True): "my-name",
-    }
-    page.locator("#lm-make").wait_for()
-    release = held_requests(page)
-    page.locator("#lm-make").click()
-    for field, text in own.items():
-        field.fill(text)
-    page.get_by_label("private: only you").check()
-    release()
-    heading.wait_for(state="hidden")
-    heading.wait_for()
-    for field, text in own.items():
-        expect(field).to_have_value(text)
-    expect(page.get_by_label("private: only you")).to_be_checked()
-    visitor.plan(next_dataset)
-    visitor.make()
-    expect(page.get_by_label("Name", exact=True)).to_have_value(re.compile("/next-"))
-    expect(page.get_by_label("public: everybody")).to_be_checked()
-    for field, text in own.items():
-        expect(field).not_to_have_value(text)
-
-
 def held_requests(page: Any) -> Callable[[], None]:
     """Hold what the page sends from now on; return a function that lets it go."""
     held: list[Any] = []
@@ -357,7 +305,7 @@ def test_lora_and_the_method_are_explained_in_place(
     expect(term).to_be_visible()
     page.keyboard.press("Escape")
     page.get_by_text("How it works").click()
-    expect(page.locator(".lm-how li:visible")).to_have_count(5)
+    expect(page.locator(".lm-how li:visible")).to_have_count(6)
     paper = page.get_by_role("link", name="arXiv 2507.01806")
     assert paper.get_attribute("href") == "https://arxiv.org/abs/2507.01806"
 
@@ -389,18 +337,20 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo(
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         assert cli.hub.read(target, name) == (tmp_path / "cli" / name).read_bytes()
     for name, message in (
-        (target, "already holds"),
+        (target, f"There is an adapter in {target} already"),
         ("-x/y z", "not a repo id"),
         (f"{user.name}/not-mine", "may not"),
-        (user.adapter("taken"), "already holds"),
+        (user.adapter("taken"), "There is an adapter in"),
     ):
         page.get_by_label("Name", exact=True).fill(name)
         page.get_by_role("button", name="Save to Hub").click()
         page.locator("#lm-saved [role=alert]", has_text=message).wait_for()
         assert forbidden_words(visitor.visible_text()) == []
-    what_is_typed_below_a_result_stays_when_the_next_one_arrives(
-        visitor, owned_dataset(web, "next")
-    )
+    page.get_by_label("private: only you").check()
+    visitor.plan(owned_dataset(web, "next"))
+    visitor.make()
+    expect(page.get_by_label("Name", exact=True)).to_have_value(re.compile("/next-"))
+    expect(page.get_by_label("public: everybody")).to_be_checked()
 
 
 STAYS_CANCELED = """() => {

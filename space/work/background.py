@@ -1,0 +1,111 @@
+"""What goes on for a visit while its page does something else: counting and training.
+
+It runs in a thread, and the page asks for it now and then, so it outlives the way to the sign-in
+and back. It ends if no page has asked for some time.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hf_lorameta.engines.scoring import Report
+from limits.callers import Call
+from limits.lines import FullError, Line, Place
+from work.generating import Adapter
+from work.jobs import Canceled, Job, SpaceError, known_error
+
+Show = Callable[[Adapter, Report | None, str], None]
+"""Takes the best adapter so far, its answers if they were counted, and a sentence about it."""
+
+LEFT_SECONDS = 120.0
+"""After which a page that has not asked is taken for left; browsers slow down hidden pages."""
+_EACH_MINUTES = 3
+"""That the work of a visitor takes at most, mostly."""
+_LOOK_SECONDS = 0.5
+_LOCK = threading.Lock()  # lines are made for one thread
+
+
+@dataclass
+class _AskedFor(Call):
+    """A call whose answer is wanted as long as a page asks for it."""
+
+    seen: float = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        return time.monotonic() - self.seen < LEFT_SECONDS
+
+
+class Background:
+    """Improves a visit's adapter in a thread of its own, which waits in a line.
+
+    Args:
+        visit: gets the results, as long as this is its `background`, which it is from now on.
+        job: reports the progress.
+        line: where it waits for its turn.
+        address: of the visitor.
+        work: what is done; it is given the job and `show`, and returns whether more time might
+            bring more.
+
+    Attributes:
+        visit: the same; a later page may take the place of an earlier one.
+        job: the same.
+    """
+
+    def __init__(
+        self, visit: Any, job: Job, line: Line, address: str, work: Callable[[Job, Show], bool]
+    ) -> None:
+        self.visit, self.job, self._line, self._work = visit, job, line, work
+        self._call = job.call = _AskedFor(address)
+        self.ask()
+        visit.background = self
+        threading.Thread(target=self._run, name="lorameta-background", daemon=True).start()
+
+    def ask(self) -> None:
+        """Note that a page wants it."""
+        self._call.seen = time.monotonic()
+
+    def show(self, adapter: Adapter, report: Report | None, said: str) -> None:
+        """Take the best adapter so far."""
+        visit = self.visit
+        with visit.lock:
+            if visit.background is self:
+                visit.adapter, visit.report, visit.said = adapter, report, said
+                visit.version += 1
+
+    def _run(self) -> None:
+        more, said = False, ""
+        try:
+            with _LOCK:
+                place = self._line.ask(self._call.address, self)
+            try:
+                self._wait(place)
+                self.job.restart()
+                more = self._work(self.job, self.show)
+            finally:
+                with _LOCK:
+                    self._line.leave(place)
+        except Canceled:
+            more = True
+        except FullError as full:
+            more, said = True, str(full)
+        except Exception as error:  # noqa: BLE001 - shown as a sentence
+            known = known_error(error)
+            hint = known.hint if isinstance(known, SpaceError) else ""
+            more, said = True, f"{known}. {hint}".strip()
+        visit = self.visit
+        with visit.lock:
+            if visit.background is self:
+                visit.background, visit.more, visit.said = None, more, said or visit.said
+                visit.version += 1
+
+    def _wait(self, place: Place) -> None:
+        while True:
+            with _LOCK:
+                if self._line.begin(place):
+                    return
+                minutes = _EACH_MINUTES * self._line.number(place)
+            self.job.report(f"Waiting for the training of others: up to {minutes} minutes")
+            time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,64 @@
+"""Write the result of the page's example: ``python -m tests.tools.example_result``.
+
+It makes, trains and counts as the page does, on the same rows, and writes what came out. The clock
+is the computing time of two cores, so that other work on this machine does not count. Needs
+the extra ``eval``.
+"""
+
+import json
+import sys
+import time
+from functools import partial
+from typing import Any
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.deadline import Deadline
+from hf_lorameta.demo import TRAIN_FILE
+from hf_lorameta.engines.scoring import Report
+from hf_lorameta.pipeline import make
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.recipe import Recipe
+from tests.support.running_space import SPACE
+
+sys.path.insert(0, str(SPACE))
+from views.result import EXAMPLE_FILE, bare_input
+from work import generating, jobs, planning, trying
+from work.reader_process import start_forkserver
+
+SECONDS = 60.0
+"""Of training; the page would go on for two minutes."""
+
+
+def now() -> float:
+    """Return the seconds that two cores would have computed so far."""
+    return time.process_time() / 2
+
+
+def main() -> None:
+    """Write the file."""
+    start_forkserver()
+    bank, job = Bank.embedded(), jobs.Job(3600)
+    request = planning.DatasetRequest(file=str(TRAIN_FILE))
+    result = planning.make_plan(bank, request, Recipe(), 20_000, False, job)
+    found: list[tuple[generating.Adapter, Report | None]] = []
+    model = trying.Model(Session(bank, token=False))
+    model.load(job)
+    vars(make)["Deadline"] = partial(Deadline, clock=now)
+    adapter = generating.make_adapter(result, job)
+
+    def show(adapter: generating.Adapter, report: Report | None, _: str) -> None:
+        found.append((adapter, report))
+
+    trying.improve(adapter, result, model, job, show, seconds=SECONDS)
+    report = found[-1][1]
+    assert report is not None
+    samples: list[dict[str, Any]] = report.to_dict()["samples"]
+    for sample in samples:
+        sample["input"] = bare_input(result, sample["input"])
+    trained = len(trying.rows_of(result).train)
+    stored = {"train": trained, "seconds": round(SECONDS), "samples": samples}
+    EXAMPLE_FILE.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
