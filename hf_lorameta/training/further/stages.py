@@ -46,6 +46,8 @@ _ROWS_AT_A_TIME = 8
 _HELD_OUT_TIME = 0.2
 """Of the time that is left, to score held-out rows before the first step; 8 are always scored."""
 _EARLY_STEPS = (4, 8, 16)
+_SHARES = 2
+"""Parts of a step's rows, each in a thread: always as many, so that results are the same."""
 
 
 class Divided(NamedTuple):
@@ -199,11 +201,12 @@ class _StageTrainer:
         tokens = count_tokens([*rows.train, *rows.held_out])
         kept = 4 * width(model) * tokens if first else 0
         rank, scaling = settings.rank, settings.scaling
-        machine = plan_device(model, self._layout, rank, 1, first=first, kept=kept, hint=hint)
-        self._slots = TrainableAdapters(model, self._layout, rank, scaling, 1, settings.clip)
+        machine = plan_device(model, self._layout, rank, _SHARES, first=first, kept=kept, hint=hint)
+        self._slots = TrainableAdapters(model, self._layout, rank, scaling, _SHARES, settings.clip)
         new = self._slots.factors(self._slots.initial(settings.seed))
         start = [given.get(module, pair) for module, pair in zip(self._layout, new, strict=True)]
-        self._slots.start(0, self._slots.vector(start))
+        for slot in range(_SHARES):
+            self._slots.start(slot, self._slots.vector(start))
         self._upper = UpperLayers(model, first, self._below, self._factors, machine.pass_tokens)
         self._runner = PassRunner(model, machine.workers, machine.pass_tokens)
 
@@ -272,8 +275,9 @@ class _StageTrainer:
         def weights(joined: JoinedRows) -> list[float]:
             return [1 / total] * len(joined.targets)
 
-        self._runner.backward({0: batch}, weights)
-        self._slots.update(0, self._settings.learning_rate(number))
+        shares = {slot: batch[slot::_SHARES] for slot in range(min(_SHARES, len(batch)))}
+        self._runner.backward(shares, weights)
+        self._slots.update_together(self._settings.learning_rate(number))
 
     def _score(self, before: Scores) -> Scores:
         return before._replace(adapter=self._runner.losses({0: before.rows})[0])
