@@ -3,6 +3,7 @@
 import atexit
 import errno
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.hub.repo import PinnedRepo
 
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
+_changing = threading.Lock()
 T = TypeVar("T")
 
 
@@ -24,19 +26,21 @@ def caching(run: Callable[[], T]) -> T:
     If the cache cannot be written, a temporary one is used from then on, which also has the files
     of the other.
     """
+    cache = Path(constants.HF_HUB_CACHE)
     try:
-        with writing_to(Path(constants.HF_HUB_CACHE)):
+        with writing_to(cache):
             return run()
     except OSError as problem:
         failed = problem.errno in _NOT_WRITABLE and Path(problem.filename)
-        if not failed or variable_of(failed) != variable_of(Path(constants.HF_HUB_CACHE)):
+        if not failed or variable_of(failed) != variable_of(cache):
             raise
-        _use_temporary_cache(problem)
+        with _changing:
+            if cache == Path(constants.HF_HUB_CACHE):  # else another thread changed it
+                _use_temporary_cache(cache, problem)
     return run()
 
 
-def _use_temporary_cache(problem: OSError) -> None:
-    cache = Path(constants.HF_HUB_CACHE)
+def _use_temporary_cache(cache: Path, problem: OSError) -> None:
     temporary = temporary_cache(cache, problem)
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     for kind in ("snapshots", "refs"):

@@ -290,7 +290,7 @@ class Hub(Connection):
             require_private(self.resolve(repo_id, repo_type), "is now public")
         pr_url = None
         for part in [upload] if isinstance(upload, Upload) else upload:
-            made = commit(self, parent, part, message=message, create_pr=create_pr)
-            parent, pr_url = replace(parent, sha=made.oid), made.pr_url
+            oid, pr_url = commit(self, parent, part, message=message, create_pr=create_pr)
+            parent = replace(parent, sha=oid)
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         return pr_url or hub_url(f"{prefix}{repo_id}")

@@ -111,17 +111,14 @@ def translate(
             return unexpected_answer(what, "no file metadata")
         case hf.HfHubHTTPError():
             return _http_error(what, error)
-        case DamagedError(always=True):
-            return errors.HubError(
-                f"{what}: {error} was damaged before it was sent: its checksum differs from the "
-                f"one that {hub_url()} states, twice in the same way",
-                hint=[errors.Option("revision", change="name another"), "tell who runs the server"],
-            )
         case DamagedError():
-            return errors.ConnectionLostError(
-                f"{what}: {error} was damaged in transfer: its checksum differs from the one on "
-                "the Hub",
-                hint=_RERUN_HINT,
+            differs = f"its checksum differs from the one that {hub_url()} states"
+            if not error.always:
+                message = f"{what}: {error} was damaged in transfer: {differs}"
+                return errors.ConnectionLostError(message, hint=_RERUN_HINT)
+            return errors.HubError(
+                f"{what}: {error} was damaged before it was sent: {differs}, twice in the same way",
+                hint=[errors.Option("revision", change="name another"), "tell who runs the server"],
             )
         case httpx2.HTTPError():
             reason = str(error) if type(error) is httpx2.TransportError else type(error).__name__

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import huggingface_hub as hfh
 from huggingface_hub import constants
@@ -97,11 +97,8 @@ def require_private(repo: PinnedRepo, state: str) -> None:
 # --- commits ------------------------------------------------------------------------------------
 
 
-class Made(NamedTuple):
-    """A commit, and the URL of its pull request if it opened one."""
-
-    oid: str
-    pr_url: str | None
+Made: TypeAlias = tuple[str, str | None]
+"""A commit, and the URL of its pull request if it opened one."""
 
 
 def commit(
@@ -128,14 +125,14 @@ def commit(
                 parent_commit=parent.sha,
                 create_pr=create_pr,
             )
-            return Made(sent.oid, sent.pr_url)
+            return sent.oid, sent.pr_url
 
         def made() -> Made | None:
             revisions: Iterable[tuple[str, str | None]] = [(constants.DEFAULT_REVISION, None)]
             if create_pr:
                 revisions = _pull_requests(connection, parent, message)
             found = (
-                Made(sha, url)
+                (sha, url)
                 for revision, url in revisions
                 if (sha := _child(connection, parent, revision, contents, upload.delete))
             )

@@ -40,7 +40,7 @@ _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
 _LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 _QUESTION = re.compile("/(validate-yaml|preupload/[^/]+|paths-info/[^/]+|info/lfs/.+)$")
 """Paths of the Hub's POST requests that only ask, or have the same effect if they are repeated."""
-_TOKEN = re.compile("Bearer +[!-~]+")
+_SENT = re.compile("Bearer +[!-~]+|(?!Bearer).*")
 _SPAN = re.compile(r"bytes (\d+)-(\d+)/")
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Client(httpx2.Client):
         headers = dict(options.get("headers") or {})
         if sent := headers.get("authorization"):
             headers["authorization"] = sent = sent.strip()
-            if not _TOKEN.fullmatch(sent):
+            if not _SENT.fullmatch(sent):
                 raise AuthError(
                     "the Hub token has characters that no token has, such as spaces",
                     hint="copy it again, to HF_TOKEN or into: hf auth login",
@@ -167,7 +167,9 @@ class Client(httpx2.Client):
         for attempt in count(1):
             failure: httpx2.Response | Exception
             try:
-                failure = response = super().send(request, **options)
+                # `huggingface_hub` closes the client where a connection fails
+                client = hfh.get_session() if self.is_closed else self
+                failure = response = httpx2.Client.send(client, request, **options)
                 _require_whole(response)
             except _LOST as error:
                 failure = error

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tests.benchmarks.tables import markdown_table
 from tests.support.fast_training import fast_training
-from tests.support.tiny_architectures import tiny_model
+from tests.support.tiny_architectures import tiny_model, write_base
 from tests.training import tiny
 
 _STARTS = {(True, True): "yes", (True, False): "the upper half", (False, True): "the upper fifth",
@@ -36,16 +36,6 @@ class Found(NamedTuple):
     rows: str
     starts: str
     modules: str
-
-
-def write_base(model: Any, folder: Path) -> Path:
-    """Write a model with the tokenizer of the tests' tiny base models."""
-    model.save_pretrained(folder)
-    with tempfile.TemporaryDirectory() as other:
-        tokenizer = tiny.write_base(Path(other))
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / name).write_bytes((tokenizer / name).read_bytes())
-    return folder
 
 
 def try_out(model_type: str, folder: Path) -> Found:

@@ -37,8 +37,9 @@ class FaultCases:
     def select(self, share: float = 1.0) -> Iterator[Case]:
         """A share of the cases of every row."""
         for family in (self.passing_faults, self.cuts, self.truncations, self.error_bursts,
-                       self.outages, self.flipped_bits, self.repo_changes, self.kills, self.disks,
-                       self.concurrent_runs, self.fuzzed_inputs):  # fmt: skip
+                       self.places, self.outages, self.flipped_bits, self.repo_changes,
+                       self.kills, self.disks, self.concurrent_runs,
+                       self.fuzzed_inputs):  # fmt: skip
             rows: dict[str, list[Case]] = {}
             for case in family():
                 rows.setdefault(case.row, []).append(case)
@@ -182,6 +183,20 @@ class FaultCases:
         for command in (*COMMANDS, "pack", "generate"):
             row = "build, plan, push, pack, generate: on a read-only disk"
             yield Case(row, command, "read_only_disk", {"command": command})
+
+    def places(self) -> Iterator[Case]:
+        """One folder cannot be written: the cache, the output, or that for temporary files."""
+        if not self.world.mounted:
+            return
+        states = {"cache": ("missing", "read-only", "warm and read-only", "full"),
+                  "tmp": ("full",), "output": ("full", "a mount point")}  # fmt: skip
+        for place, found in states.items():
+            commands = ("build", "generate") if place == "output" else (*COMMANDS, "generate")
+            for state in found:
+                row = f"{', '.join(commands)}: {place} {state}"
+                for command in commands:
+                    arguments = {"command": command, "place": place, "state": state}
+                    yield Case(row, command, "place", arguments)
 
     def concurrent_runs(self) -> Iterator[Case]:
         """Two processes write into one folder at once."""

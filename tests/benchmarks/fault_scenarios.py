@@ -288,6 +288,10 @@ class World:
         shutil.rmtree(self.shell.home, ignore_errors=True)
         self.shell.home.mkdir()
         self.hub.clear_requests()
+        return self.named(command)
+
+    def named(self, command: str) -> str:
+        """Return a new name for a command's result."""
         name = f"target{next(self._numbers)}"
         if command == "add":
             shutil.copytree(self.fewer, self.shell.cwd / name)
@@ -582,6 +586,45 @@ class World:
             return self.check(command, name, repair=repair, inspect=inspect)
         finally:
             repair()
+
+    def place(self, command: str, place: str, state: str) -> bool:
+        """Run a command where one folder cannot be written, which has to be blamed for an error."""
+        name = self.prepare(command)
+        if "warm" in state:
+            with self.undisturbed(command):
+                pass  # its files stay in the cache
+            name = self.named(command)
+        folders = {"cache": self.shell.home, "tmp": self.disk / "tmp"}
+        folder = folders.get(place, self.shell.cwd / name)
+        if state == "missing":
+            folder.rmdir()
+            folder.touch()
+            repair: Callable[[], object] = folder.unlink
+        else:
+            folder.mkdir(exist_ok=True)
+            size = "size=8k" if state == "full" else "size=64m"
+            options: tuple[str, ...] = ("-t", "tmpfs", "-o", size, "tmpfs")
+            options = ("--bind", str(folder)) if "read-only" in state else options
+            expect(not _mount(*options, folder), "cannot mount")
+            repair = partial(subprocess.run, ["umount", str(folder)], check=True)
+            if "read-only" in state:
+                _mount("-o", "remount,ro,bind", folder)
+            if state == "full":
+                (folder / "lost+found").write_bytes(b"x" * 8192)
+
+        def inspect(disturbed: Done, succeeded: bool) -> None:
+            expect(succeeded or state == "full", f"exit {disturbed.code}: {disturbed.err[-300:]}")
+            blamed = f"Error: {folder}" if place != "output" else name
+            expect(succeeded or blamed in disturbed.err, f"blames {disturbed.err[-300:]}")
+            if place == "output" and succeeded:
+                self.compare(command, name, disturbed)
+
+        keep = repair if state != "a mount point" else lambda: None
+        try:
+            return self.check(command, name, repair=keep, inspect=inspect)
+        finally:
+            if keep is not repair:
+                repair()
 
     def concurrent(self, command: str, number: int) -> bool:
         """Run a command twice at once into one folder."""

@@ -13,8 +13,8 @@ from tests.benchmarks.fault_cases import FaultCases
 from tests.benchmarks.fault_injection import TOKENS, rows_of, table
 from tests.benchmarks.fault_scenarios import ROOT, Case, Tally, World
 
-FAMILIES = ("passing_faults", "cuts", "truncations", "error_bursts", "outages", "flipped_bits",
-            "repo_changes", "kills", "disks", "concurrent_runs")  # fmt: skip
+FAMILIES = ("passing_faults", "cuts", "truncations", "error_bursts", "places", "outages",
+            "flipped_bits", "repo_changes", "kills", "disks", "concurrent_runs")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,17 @@
 """Commands with --base: a bank for it, or none."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from tests.cards.examples import metadata_fields
 from tests.conftest import Account, Built, Shell, touched
 from tests.pipeline.test_fit import labeled
+from tests.support.tiny_architectures import tiny_model, write_base
 from tests.training import tiny
 
 pytest.importorskip("torch")
@@ -66,6 +68,44 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     command = card.split("How to reproduce it")[1]
     named = f"    --base {hub_base} \\\n    --bank none \\\n    --base-revision {sha} \\\n"
     assert named in command
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # by PEFT
+@pytest.mark.parametrize("kind", ["qwen3_5_text", "granitemoehybrid"])
+def test_an_adapter_for_layers_with_states_is_pushed_as_peft_loads_it(
+    cli: Shell, user: Account, kind: str, tmp_path: Path
+) -> None:
+    import peft
+    import torch
+    import transformers
+
+    base = write_base(tiny_model(kind), tmp_path / "base")
+    lines = "".join(json.dumps(row) + "\n" for row in labeled())
+    dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
+    options = ("--base", base, "--train", 16, "--steps", "8,8", "--rank", 4, "--no-check")
+    done = cli("push", dataset, *options, "--json", token=user.token, before=FAST)
+    assert "run in padded batches" in done.err
+    assert "Trained on 12 rows for 16 steps" in done.err
+    saved = tmp_path / "adapter"
+    saved.mkdir()
+    for name in ("adapter_config.json", WEIGHTS_FILE):
+        (saved / name).write_bytes(cli.hub.read(done.json["repo_id"], name))
+    model, weights = (
+        transformers.AutoModelForCausalLM.from_pretrained(base),
+        AdapterFile(saved / WEIGHTS_FILE),
+    )
+    ids = torch.tensor([[3, 7, 5, 12, 9]])
+    with torch.no_grad():
+        alone = model(input_ids=ids).logits
+        loaded = peft.PeftModel.from_pretrained(copy.deepcopy(model), saved)
+        found = loaded(input_ids=ids).logits
+        for module in weights.layout:
+            A, B = weights.factors(module.name)
+            model.get_submodule(module.name).weight += torch.from_numpy(B @ A)
+        expected = model(input_ids=ids).logits
+    assert {"in_proj", "in_proj_qkv"} & {m.name.rpartition(".")[2] for m in weights.layout}
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert (found - alone).abs().max() > 0.01
 
 
 @pytest.fixture

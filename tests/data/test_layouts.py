@@ -118,6 +118,14 @@ def test_datasets_without_text_are_refused(
 
 
 @pytest.mark.usefixtures("in_one_process")
+def test_a_null_row_on_the_hub_is_named(cli: Shell, bank: Built, user: Account) -> None:
+    content = b'{"input": "a", "output": "b"}\nnull\n'
+    dataset = user.dataset("d", {"train.jsonl": content})
+    refused = cli("plan", dataset, "--bank", bank.folder, code=3).err
+    assert "train.jsonl: line 2 is null, expected an object" in refused
+
+
+@pytest.mark.usefixtures("in_one_process")
 def test_no_text_of_the_dataset_is_in_what_is_stored(
     cli: Shell, bank: Built, user: Account
 ) -> None:

@@ -653,7 +653,8 @@ def test_an_answer_begins_as_the_chat_template_writes_it(end: str, space: str) -
         "{% for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}" + end + "{% else %}"
         f"{space}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
     )
-    model = SimpleNamespace(generation_config=transformers.GenerationConfig())
+    config, generation = transformers.LlamaConfig(), transformers.GenerationConfig()
+    model = SimpleNamespace(config=config, generation_config=generation)
     chat = TorchEvaluator(model, tokenizer)
     written, plain = chat._encode((f"<u>hi{end}", "yes")), chat._encode(("hi", "yes"))
     ids = tokenizer.encode

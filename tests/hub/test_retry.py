@@ -178,6 +178,19 @@ def test_only_requests_without_effects_are_repeated(
     assert clock.waits == [1]
 
 
+def test_a_client_that_another_thread_closes_is_replaced(
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "sleep", lambda _: hfh.close_session())
+    server.add_fault(Fault("status", status=503, times=1))
+    assert Hub().resolve(REPO, "model").sha == repo.sha
+
+
+def test_other_kinds_of_authorization_are_left_alone(server: FaultHub) -> None:
+    kept = retry.Client().build_request("GET", server.url, headers={"authorization": "Key a b"})
+    assert kept.headers["authorization"] == "Key a b"
+
+
 def test_the_user_keeps_an_own_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hfh.utils._http, "_GLOBAL_CLIENT_FACTORY", httpx2.Client)
     retry.use_client()

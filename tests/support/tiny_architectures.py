@@ -2,10 +2,15 @@
 
 import inspect
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
+
+from tests.training import tiny
 
 _SIZES: tuple[tuple[str, float], ...] = (
     (r".*vocab_size.*", 96),
+    (r"index_topk|token_budget", 64),
     (r"(num_)?(hidden_|encoder_|decoder_)?(layers?|blocks)|n_layers?|num_decoder_layers", 4),
     (r"num_kv_shared_layers", 2),
     (r"mamba_d_ssm", 64),
@@ -25,11 +30,12 @@ _SIZES: tuple[tuple[str, float], ...] = (
     (r"image_size", 28),
     (r"patch_size", 14),
     (r".*initializer_range|init_std", 0.2),
-    (r".*dropout.*|.*pdrop", 0),
+    (r".*dropout.*|.*pdrop", 0.0),
 )  # fmt: skip
 """Largest values by the names of settings; of the first pattern that fits."""
 _MISSING = {"head_dim": 8, "num_key_value_heads": 2, "n_routed_experts": 4, "n_shared_experts": 1,
-            "token_budget": 8, "compress_ratio": 2}  # fmt: skip
+            "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "token_budget": 64,
+            "compress_ratio": 2}  # fmt: skip
 """Of settings that a default config leaves open."""
 _TOKENS = {"pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1}
 _PARTICULAR: dict[str, dict[str, Any]] = {
@@ -108,3 +114,16 @@ def tiny_model(model_type: str) -> Any:
         raise ValueError(f"{size:,} parameters after the shrinking of its config")
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+def write_base(model: Any, folder: Path) -> Path:
+    """Write a model, which has to load again, with the tokenizer of the tests' tiny base models."""
+    from transformers import AutoModelForCausalLM
+
+    model.save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as other:
+        tokenizer = tiny.write_base(Path(other))
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes((tokenizer / name).read_bytes())
+    return folder

@@ -26,15 +26,9 @@ client = isolated_client
 
 @pytest.mark.filterwarnings("ignore")
 def test_base_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
-    config = transformers.Lfm2Config(
-        vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, layer_types=["conv", "full_attention"], pad_token_id=0,
-        intermediate_size=16,
-    )  # fmt: skip
-    folder = tiny.write_base(tmp_path)
-    transformers.Lfm2ForCausalLM(config).save_pretrained(folder)
+    folder = tiny.write_base(tmp_path, "Bert")
     base = TrainingBase.find(str(folder), None, Hub(False))
-    with pytest.raises(UsageError, match="Lfm2ForCausalLM"):
+    with pytest.raises(UsageError, match="BertLMHeadModel is not a causal language model"):
         base.load("float32", Settings(), False)
 
 
@@ -60,7 +54,9 @@ def test_passes_are_shorter_where_logits_take_the_memory(monkeypatch: pytest.Mon
         config = transformers.LlamaConfig(
             vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, intermediate_size=64
         )
-        model = SimpleNamespace(config=config, device=torch.device("cpu"), dtype=torch.float32)
+        with torch.device("meta"):
+            model = transformers.LlamaForCausalLM(config)
+        monkeypatch.setattr(type(model), "device", torch.device("cpu"))
         tokens[vocabulary] = device.plan_device(model, layout, 4).pass_tokens
     assert tokens[1000] == 1024
     output_tokens = tokens[500_000] / 1.5

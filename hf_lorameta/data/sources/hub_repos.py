@@ -41,9 +41,11 @@ class RepoFiles:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of functions of `datasets`."""
+        cache = {"cache_dir": no_cache()}
         if isinstance(self.source, Path):
-            return {"path": str(self.source)}
-        return {"path": self.repo.repo_id, "revision": self.repo.sha, "token": self.source.token}
+            return {"path": str(self.source)} | cache
+        repo = self.repo
+        return {"path": repo.repo_id, "revision": repo.sha, "token": self.source.token} | cache
 
     def check_cards(self) -> None:
         """Check the data files that the cards name, before `datasets` looks for them.
@@ -103,9 +105,7 @@ def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str]
         chosen = config or ("default" if "default" in configs else configs[0])
         if config is None and chosen != "default" and len(configs) > 1:
             return list(configs), []
-        splits = datasets.get_dataset_split_names(
-            config_name=chosen, cache_dir=no_cache(), **files.arguments
-        )
+        splits = datasets.get_dataset_split_names(config_name=chosen, **files.arguments)
     return list(configs), list(splits)
 
 
@@ -133,11 +133,11 @@ def open_split(
 def _builder(datasets: Any, config: str | None, folder: str | None, files: dict[str, Any]) -> Any:
     """Return a builder of a configuration, or else of the files in the folder of that name."""
     try:
-        return datasets.load_dataset_builder(name=config, cache_dir=no_cache(), **files)
+        return datasets.load_dataset_builder(name=config, **files)
     except ValueError:
         if folder is None:
             raise
-        return datasets.load_dataset_builder(data_dir=folder, cache_dir=no_cache(), **files)
+        return datasets.load_dataset_builder(data_dir=folder, **files)
 
 
 @contextmanager

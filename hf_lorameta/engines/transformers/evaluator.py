@@ -53,8 +53,8 @@ class TorchEvaluator(scoring.Evaluator):
         model: a causal LM of transformers with frozen weights, in evaluation mode.
         tokenizer: of the model.
         batch_tokens: maximum number of tokens in a batch, padding included.
-        max_length: maximum tokens of prompt and answer together; longer prompts lose their
-            beginning, outputs are never truncated.
+        max_length: maximum tokens of prompt and answer together, if the model takes so many; longer
+            prompts lose their beginning, outputs are never truncated.
         max_new_tokens: maximum tokens of an answer.
 
     Raises:
@@ -70,7 +70,11 @@ class TorchEvaluator(scoring.Evaluator):
         max_new_tokens: int = scoring.MAX_NEW_TOKENS,
     ) -> None:
         self.model, self._tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
-        self.max_length, self.max_new_tokens = max_length, max_new_tokens
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.max_length, self.max_new_tokens = (
+            min(max_length, context or max_length),
+            max_new_tokens,
+        )
         end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
         if end is None:
             name = tokenizer.name_or_path
