@@ -107,7 +107,7 @@ def test_an_adapter_may_be_in_a_folder_of_a_repo() -> None:
         ("version: 2\nbase_model: o/m\nentries:\n" + ENTRY, "version: must be 1"),
         (HEAD + ENTRY + "published: maybe\n", "published: must be a valid bool"),
         (HEAD + ENTRY + "    split: 3\n", "entries.0.split: must be a valid str"),
-        (HEAD + ENTRY + "    columns: {output: {a: b}}\n", "entries.0.columns.output: "),
+        (HEAD + ENTRY + "    columns: {output: {a: b}}\n", "entries.0.columns.output.str: "),
         (HEAD + "  - o/a\n", "entries.0: must be a valid dictionary"),
         (HEAD + "  adapter: o/a\n", "entries: must be a valid tuple"),
         ("version: 1\nbase_model: o/m\nentries: []\n", "entries: Tuple should have at"),
