@@ -20,6 +20,12 @@ def test_a_broken_file_is_named_without_the_class_of_the_error() -> None:
     assert "ArrowInvalid" not in caught.value.hint
 
 
+def test_rows_in_another_encoding_than_the_first_ones_are_to_be_downloaded() -> None:
+    with pytest.raises(DatasetError, match="later rows are not UTF-8") as e, reading("user/name"):
+        "Grüße".encode("latin-1").decode()
+    assert "hf download --repo-type dataset user/name" in e.value.hint
+
+
 def test_an_iterator_that_ends_at_once_has_no_rows() -> None:
     with pytest.raises(EmptyDatasetError, match="user/name has no rows"), reading("user/name"):
         raise RuntimeError("generator raised StopIteration") from StopIteration()
@@ -31,6 +37,7 @@ def test_columns_that_only_later_files_have_are_named(
     row = {"input": "a", "output": "b"}
     for name, rows in (("1", [row]), ("2", [row | {"extra": "text of a row"}])):
         datasets.Dataset.from_list(rows).to_parquet(tmp_path / f"{name}.parquet")
+    capfd.readouterr()  # the bars of writing
     with pytest.raises(ColumnsError, match="later rows have other columns: extra"):
         list(open_dataset(f"{tmp_path}/*.parquet").rows())
     assert capfd.readouterr().err == ""

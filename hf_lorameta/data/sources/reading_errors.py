@@ -74,6 +74,11 @@ def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaErro
         return errors.DatasetTooLargeError(
             f"{name} needs more memory to read than is available", hint="split long rows"
         )
+    if isinstance(cause, UnicodeDecodeError):
+        return errors.DatasetError(
+            f"{name} cannot be read: later rows are not UTF-8 as the first ones are",
+            hint=f"hf download --repo-type dataset {name} --local-dir DIR, and name DIR",
+        )
     if differ := _differing_columns(cause):
         return errors.ColumnsError(
             f"{name} cannot be read: later rows have other columns: {differ}",
