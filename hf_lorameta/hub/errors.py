@@ -30,6 +30,10 @@ class NoRevisionError(errors.NotFoundError):
     """The repo exists, but not the requested revision of it."""
 
 
+class UnsupportedError(errors.HubError):
+    """The server does not offer what was requested, such as pull requests."""
+
+
 class DamagedError(Exception):
     """The digest of a downloaded file differs from the one on the Hub, always in the same way.
 
@@ -206,4 +210,5 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
                 hint=f"run the same command again in {ceil(wait / 60)} min; finished work is kept",
             )
         return lost(what, f"HTTP {status}", error.response.request)
-    return errors.HubError(f"{what}: HTTP {status}: {message or 'no reason given'}")
+    kind = UnsupportedError if status == 501 else errors.HubError
+    return kind(f"{what}: HTTP {status}: {message or 'no reason given'}")

@@ -15,7 +15,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.files import writing
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.errors import ForbiddenError
+from hf_lorameta.hub.errors import ForbiddenError, UnsupportedError
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
@@ -314,6 +314,8 @@ def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = F
     except (LoraMetaError, OSError, KeyboardInterrupt) as error:
         # what was sent may have arrived
         arrived = isinstance(error, ConnectionLostError | OSError | KeyboardInterrupt)
+        if isinstance(error, UnsupportedError):  # ask for consent again
+            target = replace(target, create_pr=False, replaces=())
         again = command_to_publish(folder, **target.options(bool(target.replaces) or arrived))
         resume = f"since the adapter is kept for a day, resume with: {again}"
         if isinstance(error, LoraMetaError):

@@ -229,6 +229,10 @@ def test_the_resume_command_keeps_public_and_create_pr(
     pr = cli(*push_args, "--public", "--create-pr", "--rank", 2, **busy).err
     cli.hub.clear_faults()
     assert "discussions/1" in resume(cli, pr, user.token)
+    cli.hub.add_fault(Fault("status", status=501, path=COMMIT, times=1))
+    refused = cli(*push_args, "--public", "--create-pr", "--rank", 3, token=user.token, code=6).err
+    assert "HTTP 501: Injected error" in refused
+    assert not re.search("--create-pr|--overwrite", refused)
     resume(cli, message, user.token)
 
 
