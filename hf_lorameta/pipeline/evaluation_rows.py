@@ -6,10 +6,12 @@ are left out.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
@@ -66,8 +68,9 @@ def open_to_evaluate(
         provenance: content of the adapter's ``recipe.json``; None if it was not generated.
         hub: the client.
         reading: as of `open_dataset`. `config` and `revision` None are the recipe's if it is the
-            same dataset, `columns` None are the recipe's if the dataset has them, and `split` None
-            is the first of `TEST_SPLITS` that a Hub dataset or a folder has.
+            same dataset, `columns` None are the recipe's if the dataset has them, `template` None
+            is the chat form of the recipe, if it has one, and `split` None is the first of
+            `TEST_SPLITS` that a Hub dataset or a folder has.
 
     Raises:
         UsageError: no name, and the recipe states no public dataset.
@@ -86,12 +89,13 @@ def open_to_evaluate(
             reading["config"] = reading.get("config") or adapted["config"]
             reading["revision"] = reading.get("revision") or adapted["revision"]
         reading["split"] = reading.get("split") or TEST_SPLITS
-    if reading.get("columns") is None and adapted.get("columns"):
-        try:
-            columns = Columns.model_validate(adapted["columns"])
-            return open_dataset(name, hub, **(reading | {"columns": columns}))
-        except (ColumnsError, ValueError):
-            pass  # another dataset, with columns of its own
+    with suppress(ValueError):  # columns of another version
+        columns = Columns.model_validate(adapted.get("columns") or {})
+        with suppress(ColumnsError):  # another dataset, with columns of its own
+            if reading.get("columns") is None and columns.names():
+                return open_dataset(name, hub, **(reading | {"columns": columns}))
+        if columns.chat and columns.template and not reading.get("template"):
+            reading["template"] = ChatForm(columns.template, columns.chat)
     return open_dataset(name, hub, **reading)
 
 

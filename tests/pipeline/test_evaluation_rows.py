@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 
 from hf_lorameta import Bank, Recipe, open_dataset
+from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import evaluation_rows as module
-from hf_lorameta.pipeline.evaluation_rows import RowsToEvaluate, rows_to_evaluate
+from hf_lorameta.pipeline.evaluation_rows import (
+    RowsToEvaluate,
+    open_to_evaluate,
+    rows_to_evaluate,
+)
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.pipeline.session import Session
@@ -125,3 +130,20 @@ def test_rows_are_drawn_from_a_bounded_beginning(
     assert len(read) == 40
     assert {*chosen.rows, *chosen.shots} <= set(read)
     assert any(row in chosen.rows for row in read[30:])
+
+
+@pytest.mark.parametrize("named", [None, "input=question,output=answer"])
+def test_rows_of_other_columns_are_in_the_chat_form_that_the_adapter_was_made_for(
+    named: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "other.jsonl").write_text('{"question": "hi", "answer": "hello"}\n' * 2)
+    form = ChatForm("<user>{prompt}<bot>", ChatMode())
+    columns = Columns(input="input", output="output").with_prompt(None, form)
+    provenance = {"dataset": {"id": None, "columns": columns.model_dump(exclude_none=True)}}
+
+    def first(**reading: str | None) -> str:
+        name = tmp_path / "other.jsonl"
+        return open_to_evaluate(name, provenance, Hub(False), **reading).head(1)[0][0]
+
+    assert first(columns=named) == "<user>hi<bot>"
+    assert first(columns=named, template="{prompt}") == "hi"
