@@ -63,11 +63,11 @@ def test_passes_are_shorter_where_logits_take_the_memory(monkeypatch: pytest.Mon
     assert 0.5e9 < 12 * 500_000 * output_tokens < 0.6e9
 
 
-def test_a_model_on_this_machine_is_used_after_one_request_that_fails(
+def test_a_model_on_this_machine_is_used_soon_where_requests_fail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits: list[float] = []
-    clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0)
+    clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits))
     monkeypatch.setattr(retry, "time", clock)
     with FaultHub() as running:
         running.add_user("alice")
@@ -80,8 +80,9 @@ def test_a_model_on_this_machine_is_used_after_one_request_that_fails(
         running.clear_requests()
         again = TrainingBase.find("alice/base", None, Hub(False))
         assert (again.folder, again.revision) == (first.folder, first.revision)
-        assert len(running.requests) == 2  # for the commit, and for the files
-        assert waits == []
+        assert len(running.requests) == 4  # twice for the commit, and for the files
+        assert waits == [1, 1]
+        waits.clear()
         with pytest.raises(ConnectionLostError):
             TrainingBase.find("alice/other", None, Hub(False))
         assert len(waits) == retry.ATTEMPTS - 1
