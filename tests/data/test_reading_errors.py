@@ -1,15 +1,22 @@
 """What `datasets` and its readers raise becomes a sentence without names of classes."""
 
+import errno
 from pathlib import Path
 
 import datasets
 import pyarrow
 import pytest
+from huggingface_hub.constants import HF_HOME
 
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.raw_dataset import SETTINGS
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
+from hf_lorameta.errors import (
+    ColumnsError,
+    ConnectionLostError,
+    DatasetError,
+    EmptyDatasetError,
+)
 
 
 def test_a_broken_file_is_named_without_the_class_of_the_error() -> None:
@@ -18,6 +25,26 @@ def test_a_broken_file_is_named_without_the_class_of_the_error() -> None:
     assert str(caught.value) == "user/name cannot be read"
     assert "well-formed" in caught.value.hint
     assert "ArrowInvalid" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (OSError(errno.EIO, "Input/output error"), DatasetError, "rows.csv cannot be read: Input"),
+        (
+            OSError(errno.EACCES, "no", "/d/rows.csv"),
+            DatasetError,
+            "/d/rows.csv cannot be read: no",
+        ),
+        (OSError(errno.EROFS, "no", f"{HF_HOME}/hub/x"), OSError, f"no: .*{HF_HOME}/hub/x"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), ConnectionLostError, "no answer"),
+    ],
+)
+def test_a_file_of_the_dataset_is_blamed_for_its_errors_only(
+    error: OSError, expected: type[Exception], message: str
+) -> None:
+    with pytest.raises(expected, match=message), reading("rows.csv", local=True):
+        raise error
 
 
 def test_rows_in_another_encoding_than_the_first_ones_are_to_be_downloaded() -> None:

@@ -32,7 +32,7 @@ def reading(name: str, *, opening: bool = False, local: bool = False) -> Iterato
 
 def _is_ours(error: OSError) -> bool:
     """Whether a file of ours failed, such as one in a cache, rather than one of the dataset."""
-    return error.filename is None or variable_of(Path(str(error.filename))) is not None
+    return error.filename is not None and variable_of(Path(str(error.filename))) is not None
 
 
 def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
@@ -88,8 +88,8 @@ def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaErro
         return ours
     if isinstance(cause, (ConnectionError, TimeoutError)):
         return lost(name, type(cause).__name__)
-    if isinstance(cause, OSError) and cause.errno and cause.filename:
-        return errors.DatasetError(f"{cause.filename} cannot be read: {cause.strerror}")
+    if isinstance(cause, OSError) and cause.errno:
+        return errors.DatasetError(f"{cause.filename or name} cannot be read: {cause.strerror}")
     # not its message, which may quote the malformed row
     logger.debug("%s: %s while reading", name, type(cause).__name__)
     others = (errors.Option(part, change="name another") for part in ("config", "split"))
