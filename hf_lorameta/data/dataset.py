@@ -285,6 +285,8 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
     output = columns.answer
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from class names.")
+    if reader.form == "several":
+        notes.append("Some rows have several labels: they are read in a fixed order, with commas.")
     if respelled := reader.labels.respelled:
         notes.append(
             f"{respelled} of the first {len(rows)} labels differ from others in case or "

@@ -645,7 +645,7 @@ TASK_CASES = [
     case("Jigsaw: six columns of 0 and 1",
          lambda i: {"id": f"{i}", "comment_text": text(i), "toxic": (i + 1) % 2, "obscene": 0,
                     "threat": int(i % 3 == 0), "insult": 0, "identity_hate": 0},
-         (text(0), "toxic, threat")),
+         (text(0), "toxic, threat"), says=("Some rows have several labels",)),
     case("several labels in a text, in any order",
          lambda i: {"text": text(i), "emotion": ["joy, awe", "joy", "awe, joy", "fear"][i % 4]},
          (text(0), "awe, joy")),

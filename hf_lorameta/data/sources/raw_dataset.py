@@ -2,7 +2,7 @@
 
 import atexit
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from hf_lorameta.data.sources.text_formats import (
     lacks_header,
     separator_of,
 )
-from hf_lorameta.data.sources.text_rows import Classes, classes_of, text_rows
+from hf_lorameta.data.sources.text_rows import classes_of, text_rows
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
 from hf_lorameta.hub.repo import PinnedRepo, Token
 
@@ -126,10 +126,10 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     urls = files[part]
 
     ours = kind in ("json", "text") and not any(url.endswith(".zip") for url in urls)
-    classes = classes_of(urls) if ours and kind == "text" else None
+    classes = classes_of(urls) if ours and kind == "text" else {}
     folders = sorted({PurePosixPath(url).parent.name for url in urls})
     if classes:
-        named = ", ".join(sorted(set(classes.names.values())))
+        named = ", ".join(sorted(set(classes.values())))
         notes.append(f"The label of a row is the name of its file or folder: {named}.")
     elif len(folders) > 1 and config.name == "default":
         notes.append(
@@ -186,22 +186,23 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
 
 
 def _rows_in_files(
-    builder: Any, urls: Sequence[str], classes: Classes | None, guard: Guard
+    builder: Any, urls: Sequence[str], classes: Mapping[str, str], guard: Guard
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of JSON or text files, with the class of their file if there is one."""
     encoding, is_json = builder.config.encoding, kind_of(builder) == "json"
+    whole = len(urls) > len(set(classes.values()))
 
     def rows(url: str) -> Iterator[dict[str, Any]]:
-        more = {"label": classes.names[url]} if classes else {}
+        more = {"label": classes[url]} if classes else {}
         with guard(), unpacked(url, builder.token) as file:
             if is_json:
                 yield from json_rows(file, url.rpartition("/")[2], encoding)
-            elif classes and classes.whole:
+            elif classes and whole:
                 yield {"text": file.read().decode(encoding), **more}
             else:
                 yield from ({**row, **more} for row in text_rows(file, encoding))
 
-    if classes and not classes.whole:
+    if classes and not whole:
         for together in zip_longest(*map(rows, urls)):
             yield from filter(None, together)
         return

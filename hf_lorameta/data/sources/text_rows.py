@@ -2,10 +2,10 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 from pathlib import PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 _LOOK = 64
 """Lines that show the form of a file."""
@@ -81,32 +81,23 @@ def _sentences(lines: Iterable[str]) -> Iterator[list[list[str]]]:
             words += [fields] if fields[0].isdecimal() or len(fields) != 10 else []
 
 
-class Classes(NamedTuple):
-    """The classes that files stand for, by their folders or their names.
+def classes_of(urls: Sequence[str]) -> dict[str, str]:
+    """Return the class that each file stands for, by its folder or its name, if these are words.
 
-    Attributes:
-        names: of each file's class.
-        whole: whether each file is one text, not each line.
-    """
-
-    names: Mapping[str, str]
-    whole: bool
-
-
-def classes_of(urls: Sequence[str]) -> Classes | None:
-    """Return the classes that files stand for; None if their folders and names are no words.
+    Of several files for each class, each is a text; else each line is one.
 
     Example:
         >>> classes_of(["pos/1.txt", "pos/2.txt", "neg/1.txt"])
-        Classes(names={'pos/1.txt': 'pos', 'pos/2.txt': 'pos', 'neg/1.txt': 'neg'}, whole=True)
+        {'pos/1.txt': 'pos', 'pos/2.txt': 'pos', 'neg/1.txt': 'neg'}
         >>> classes_of(["good.txt", "bad.txt"])
-        Classes(names={'good.txt': 'good', 'bad.txt': 'bad'}, whole=False)
+        {'good.txt': 'good', 'bad.txt': 'bad'}
         >>> classes_of(["part-1.txt", "part-2.txt"])
+        {}
     """
     paths = [PurePosixPath(url) for url in urls]
     stems = [path.name.partition(".")[0] for path in paths]
     for names in ([path.parent.name for path in paths], stems):
         classes = set(names)
         if len(classes) > 1 and all(map(_WORDS.fullmatch, names)) and _SPLITS.isdisjoint(classes):
-            return Classes(dict(zip(urls, names, strict=True)), len(urls) > len(classes))
-    return None
+            return dict(zip(urls, names, strict=True))
+    return {}
