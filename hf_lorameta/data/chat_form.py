@@ -32,6 +32,8 @@ class ChatMode(BaseModel):
         content_parts: whether the template takes a message as a list of parts, not as a text.
         unspaced: whether an answer follows the prompt as it is; other answers begin with a space,
             unless the prompt ends in white space.
+        end: what follows an answer; its first token ends one that the adapter is trained on, if the
+            base model stops there.
         between: the texts between a user's message and the answer to it, and between that and the
             next message; None if turns cannot be told apart.
         around_system: the texts before and behind a system text, instead of the one that the
@@ -49,6 +51,7 @@ class ChatMode(BaseModel):
     strips: bool = False
     content_parts: bool = False
     unspaced: bool = False
+    end: str = ""
     between: tuple[str, str] | None = None
     around_system: tuple[str, str] | None = None
     applies: bool = True

@@ -116,6 +116,7 @@ def form_of(config: Mapping[str, Any], base_model: str, *, starts: bool) -> Chat
     begins = bool(bos) and text.startswith(bos)
     start = bos if starts and begins else ""
     closing = template.closing(text)
+    before, behind = template.around_answer
     between, around_system = template.pieces(text)
     mode = ChatMode(
         chat_template_kwargs=template.kwargs,
@@ -124,7 +125,8 @@ def form_of(config: Mapping[str, Any], base_model: str, *, starts: bool) -> Chat
         date=_TODAY.date().isoformat() if template.asked_date else None,
         strips=template.text((USER, f" {PROMPT} ")) == text,
         content_parts=template.content_parts,
-        unspaced=bool(template.before_answer) and not template.before_answer[-1].isspace(),
+        unspaced=bool(before) and not before[-1].isspace(),
+        end=behind,
         between=between,
         around_system=around_system and (around_system[0].removeprefix(start), around_system[1]),
         applies=not template.asked_date and (begins or not starts),
@@ -215,17 +217,17 @@ class _Template:
             if text.rstrip().endswith(opened):
                 return f"\n{closed}\n\n" if text[-1].isspace() else closed
         begun = text != self.text((USER, PROMPT), prompt=False)
-        before, _, rest = self.before_answer.partition(text)
+        before, _, rest = self.around_answer[0].partition(text)
         return rest if begun and not before and rest.strip() else ""
 
     @cached_property
-    def before_answer(self) -> str:
-        """What comes before the answer to a single message; empty if the template fails on it."""
+    def around_answer(self) -> tuple[str, str]:
+        """What is around the answer to a single message; empty if the template fails on it."""
         with suppress(_TemplateFailureError):
             answered = self.text((USER, PROMPT), (ASSISTANT, _ANSWER), prompt=False)
-            before, found, _ = answered.partition(_ANSWER)
-            return before if found else ""
-        return ""
+            before, found, behind = answered.partition(_ANSWER)
+            return (before, behind) if found else ("", "")
+        return "", ""
 
     def pieces(self, text: str) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
         """Return `ChatMode.between` and `ChatMode.around_system`, if longer chats consist of them.

@@ -645,20 +645,22 @@ def test_code_of_a_base_model_is_never_run(
 
 @pytest.mark.parametrize("end", ["[/INST]", "<|im_end|>", "<|im_start|>assistant\n\n"])
 @pytest.mark.parametrize("space", ["", " "])
-def test_an_answer_begins_as_the_chat_template_writes_it(end: str, space: str) -> None:
+def test_an_answer_begins_and_ends_as_the_chat_template_writes_it(end: str, space: str) -> None:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(TOKENIZER), eos_token="<|im_end|>"
     )
+    answer = space + "{{ m.content }}<|endoftext|>\n"
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}" + end + "{% else %}"
-        f"{space}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
+        f"{answer}{{% endif %}}{{% endfor %}}"
     )
-    config, generation = transformers.LlamaConfig(), transformers.GenerationConfig()
-    model = SimpleNamespace(config=config, generation_config=generation)
+    turn_end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    stops = transformers.GenerationConfig(eos_token_id=turn_end if space else None)
+    model = SimpleNamespace(config=transformers.LlamaConfig(), generation_config=stops)
     chat = TorchEvaluator(model, tokenizer)
     written, plain = chat._encode((f"<u>hi{end}", "yes")), chat._encode(("hi", "yes"))
     ids = tokenizer.encode
     assert written.prompt == ids(f"<u>hi{end}")
     blank = "" if end.endswith("\n") else space
-    assert written.output == [*ids(f"{blank}yes"), chat.end_token]
+    assert written.output == [*ids(f"{blank}yes"), turn_end if space else chat.end_token]
     assert plain.output == [*ids(" yes"), chat.end_token]

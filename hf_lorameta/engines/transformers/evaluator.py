@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.data.chat_form import ChatForm
+from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.data.chat_template import form_of
 from hf_lorameta.data.prompt import PROMPT, shared_length
 from hf_lorameta.engines import scoring
@@ -199,8 +199,10 @@ class TorchEvaluator(scoring.Evaluator):
             yield
 
     def _encode(self, row: Row) -> Tokens:
-        unspaced = self._unspaced_end and row[0].endswith(self._unspaced_end)
-        texts = [row[0], "".join(row) if unspaced else scoring.row_text(*row)]
+        mode, prompt_end, end = self._chat
+        in_chat = bool(prompt_end.strip()) and row[0].endswith(prompt_end)
+        end = end if in_chat else self.end_token
+        texts = [row[0], "".join(row) if in_chat and mode.unspaced else scoring.row_text(*row)]
         prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
         if row[0].endswith("\n") and ids[: len(prompt_ids)] != prompt_ids:
             # a server encodes a prompt without its answer: blank lines at its end may be one token
@@ -208,7 +210,9 @@ class TorchEvaluator(scoring.Evaluator):
             line, answer = self._tokenizer(lines, add_special_tokens=False).input_ids
             if answer[: len(line)] == line:
                 ids = prompt_ids + answer[len(line) :]
-        return Tokens.split(prompt_ids, ids, self.start_tokens, self._first, self.end_token)
+        return Tokens.split(
+            prompt_ids, ids, self.start_tokens, self._first, end if in_chat else self.end_token
+        )
 
     def _greedy_config(self) -> Any:
         """Plain greedy decoding, without the model's own sampling settings and penalties."""
@@ -245,12 +249,15 @@ class TorchEvaluator(scoring.Evaluator):
         return None
 
     @cached_property
-    def _unspaced_end(self) -> str:
-        """What the prompt ends in if its answer is part of a chat and begins without a space."""
+    def _chat(self) -> tuple[ChatMode, str, int]:
+        """How chats are written, what prompts in them end in, and the token that ends answers."""
         with suppress(UsageError):
-            if self.chat_form and self.chat_form.chat and self.chat_form.chat.unspaced:
-                return self.chat_form.template.partition(PROMPT)[2]
-        return ""
+            if self.chat_form and (mode := self.chat_form.chat):
+                ids = self._tokenizer(mode.end, add_special_tokens=False).input_ids
+                stops = ids[:1] and ids[0] in self._end_tokens()
+                prompt_end = self.chat_form.template.partition(PROMPT)[2]
+                return mode, prompt_end, ids[0] if stops else self.end_token
+        return ChatMode(), "", self.end_token
 
     # --- loss ---
 
