@@ -60,6 +60,7 @@ def build_space(
     base: str | None = None,
     revision: str | None = None,
     hub: Hub | None = None,
+    cpu: bool = True,
 ) -> tuple[str, ...]:
     """Write the folder of a Space; return the names of its files.
 
@@ -71,10 +72,11 @@ def build_space(
         base: Hub id of the base model; None is that of the bank, or of the default one.
         revision: branch, tag or commit of that repo; it is pinned to a commit.
         hub: None makes a client with the saved token.
+        cpu: whether it takes torch for CPUs, which ZeroGPU cannot use, and which installs sooner.
     """
     pages, package = dict(_pages()), dict(_package_files())
     files = pages | package
-    files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
+    files["requirements.txt"] = _requirements(files["requirements.txt"].decode(), cpu).encode()
     if bank is not None:
         opened = open_bank(Bank.from_hub(bank, revision=revision, hub=hub), base)
         files |= _for_bank(files["README.md"], opened)
@@ -121,7 +123,8 @@ def deploy_space(
         hardware, why = hub.space_hardware(repo_id.partition("/")[0])
     with tempfile.TemporaryDirectory(prefix="hf-lorameta-space-") as scratch:
         folder = Path(scratch)
-        files = build_space(folder, bank=bank, base=base, revision=revision, hub=hub)
+        cpu = hardware is not None and hardware.startswith("cpu")
+        files = build_space(folder, bank=bank, base=base, revision=revision, hub=hub, cpu=cpu)
         present = sorted(existing.files) if existing else []
         old = [name for name in present if name not in files and _is_of_build(name, files)]
         url = hub.publish(
@@ -227,9 +230,10 @@ def _is_of_build(name: str, files: Iterable[str]) -> bool:
 # --- their content ------------------------------------------------------------------------------
 
 
-def _requirements(text: str) -> str:
+def _requirements(text: str, cpu: bool) -> str:
     """Return the pages' requirements and this package's, pinned to the installed versions."""
-    own = [line for line in text.splitlines() if line and not line.startswith("#")]
+    left_out = "#" if cpu else ("#", "--")
+    own = [line for line in text.splitlines() if line and not line.startswith(left_out)]
     needed = _distribution().requires or ()
     pinned = sorted(_pinned(line) for line in needed if "extra ==" not in line)
     return "\n".join([*own, *pinned]) + "\n"

@@ -42,6 +42,8 @@ SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
 SAMPLE_CHARACTERS = 4000
 """Of an input and an output; more than training reads."""
+MAX_KEYS = 10_000
+"""Different keys of an uploaded JSON file; a million take minutes and a gigabyte to read."""
 MAX_CHARACTERS = 10_000_000
 """Characters read from a dataset at most; counting their tokens takes about 6 s of computing."""
 
@@ -181,6 +183,7 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
     hub = Hub(credential)
     with hidden_path(request):
         if request.file:
+            _refuse_many_keys(Path(request.file))
             return Source([], [], preview(request.file, hub))
         name = request.dataset or ""
         repo = hub.resolve(name, "dataset")
@@ -191,6 +194,31 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
         split = wanted if wanted in splits else splits[0]
         named = config if len(configs) > 1 else None
         return Source(configs, splits, preview(name, hub, config=named, split=split))
+
+
+def _refuse_many_keys(path: Path) -> None:
+    """Refuse a JSON file with more than `MAX_KEYS` different keys, which a page cannot show.
+
+    Raises:
+        RequestError: it has more.
+    """
+    if path.suffix.lower() not in (".json", ".jsonl"):
+        return
+    keys, rest = set[bytes](), b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            text = rest + block
+            keys |= {key[1] for key in _KEY.finditer(text)}
+            if len(keys) > MAX_KEYS:
+                raise RequestError(
+                    f"{path.name} has more than {MAX_KEYS:,} different keys: write its rows with "
+                    "the same keys, such as input and output"
+                )
+            rest = text[-_KEY_BYTES:]
+
+
+_KEY = re.compile(rb'"((?:[^"\\]|\\.){0,200})"\s{0,9}:')
+_BLOCK_BYTES, _KEY_BYTES = 1_000_000, 300
 
 
 @contextmanager

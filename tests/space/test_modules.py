@@ -248,6 +248,20 @@ def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
     assert len(pickle.dumps(caught.value)) < 10_000
 
 
+@pytest.mark.parametrize("name", ["wide.json", "wide.jsonl"])
+def test_json_with_many_keys_is_refused_before_it_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps({f"key {i}": i for i in range(300_000)}))
+    with monkeypatch.context() as unread:
+        unread.setattr(planning, "preview", None)
+        with pytest.raises(RequestError, match=f"{name} has more than 10,000 different keys"):
+            read_source(DatasetRequest(file=str(path)), False)
+    path.write_text("".join(f'{{"input": "a: {i}", "output": "b"}}\n' for i in range(20_000)))
+    assert read_source(DatasetRequest(file=str(path)), False).preview.names == ["input", "output"]
+
+
 def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> None:
     torch = "__import__('datasets').config.TORCH_AVAILABLE"
     assert reader_process.read(jobs.Job(60), eval, torch) is False
