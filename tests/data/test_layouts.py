@@ -385,6 +385,12 @@ def test_a_chat_without_answers_is_refused_with_the_names_of_its_roles() -> None
         open_dataset([{"messages": chat}] * 3)
 
 
+def test_a_column_may_hold_objects_and_texts() -> None:
+    rows = [{"completion": {"a": ["x"], "b": [1]}, "is_x": "It rains."}, {"completion": "joy"}]
+    with pytest.raises(ColumnsError, match="all columns: completion, is_x"):
+        open_dataset(rows * 4)
+
+
 def test_several_outputs_that_are_not_0_and_1_are_named() -> None:
     rows = [{"text": f"It is {i}.", "a": i % 2, "b": i % 3} for i in range(9)]
     with pytest.raises(UsageError, match="several outputs are given, a and b, and not all") as e:

@@ -200,8 +200,9 @@ class TableView:
             return f"{name}.0.{next(i for i, v in enumerate(values[0][0]) if isinstance(v, str))}"
         if self.kind(name) != "fields":
             return name
+        values = [value for value in values if isinstance(value, Mapping)]
         lengths = {
-            key: sum(len(text) for value in values for text in texts_in(value.get(key)))
+            key: sum(len(text) for fields in values for text in texts_in(fields.get(key)))
             for key in values[0]
         }
         best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]))
