@@ -4,7 +4,6 @@ from secrets import compare_digest
 
 import gradio as gr
 
-from hf_lorameta.errors import RecipeError
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.recipe import Recipe
 from settings import Settings
@@ -28,16 +27,7 @@ def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Token:
 def recipe_of(**options: str | float | None) -> Recipe:
     """Build a recipe from `OPTIONS`; None or an empty text keeps the default.
 
-    The temperature may have a decimal comma. In a whole number, a point may separate thousands, so
-    it is refused.
-
     Raises:
         RecipeError: an option is not a number, or out of range.
     """
-    given = {name: v.strip() if isinstance(v, str) else v for name, v in options.items()}
-    if isinstance(temperature := given.get("temperature"), str):
-        given["temperature"] = temperature.replace(",", ".")
-    for name in ("top_k", "rank"):
-        if isinstance(text := given.get(name), str) and "." in text:
-            raise RecipeError(f"{name} must be a valid integer, got {text!r}")
-    return Recipe.of(**{name: value for name, value in given.items() if value not in (None, "")})
+    return Recipe.of(**{name: value for name, value in options.items() if value not in (None, "")})
