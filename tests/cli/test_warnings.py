@@ -15,11 +15,11 @@ TRAINED = """
 from dataclasses import replace
 import hf_lorameta.pipeline.make as make
 import hf_lorameta.pipeline.session as session
-from hf_lorameta.cards.results import Training
+from hf_lorameta.cards.results import Outcome, Training
 session.Session.evaluator = None
 def improve(generation, rows, evaluator, deadline, progress):
     result = Training(rows=8, held_out=4, base=2.0, start=1.5, end=1.0, steps=3)
-    return replace(generation, plan=replace(generation.plan, training=result))
+    return replace(generation, outcome=Outcome(training=result))
 make.improve = improve
 """
 
