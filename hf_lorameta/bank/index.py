@@ -163,7 +163,7 @@ class GeneralEntry(StrictModel):
         size: bytes of the weights file, whose digest is `sha256`.
         output_length: geometric mean over the tasks of the mean length of their outputs, in tokens;
             None if the bank's entries state it.
-        end: id of the end token, if the base model's upper layers can be fitted.
+        end: id of the end token; None in older banks of some base models.
         template: chat format of half of its prompts, with ``{prompt}``; None without one.
     """
 

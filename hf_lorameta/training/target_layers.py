@@ -21,7 +21,7 @@ _PROJECTIONS = (
     "in_proj_qkvz", "in_proj_ba",
 )  # fmt: skip
 """Usual names of the projections of attention, MLP, and layers with states."""
-_ROUTERS = re.compile(r"gate|router")
+_NO_PROJECTIONS = re.compile(r"gate|router|conv")
 _WITHOUT_OUT_PROJ = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 """Model types for which PEFT refuses adapters of layers called ``out_proj``."""
 _EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
@@ -57,7 +57,8 @@ def with_all_projections(model: Any, layout: Layout) -> Layout:
     """Return a layout, and all projections of attention and MLP, in canonical order.
 
     Projections are known by their usual names; of a model without them, all linear layers are
-    taken but routers and gates. Experts are left out, which servers do not adapt one by one.
+    taken but those of routers, gates and convolutions. Experts are left out, which servers do not
+    adapt one by one.
 
     Raises:
         UsageError: there are none.
@@ -70,7 +71,11 @@ def with_all_projections(model: Any, layout: Layout) -> Layout:
     for usual in (True, False):
         for name, layer in layers.items():
             leaf = name.rpartition(".")[2]
-            known = leaf in _PROJECTIONS if usual else not _ROUTERS.search(name) and layer in inside
+            known = (
+                leaf in _PROJECTIONS
+                if usual
+                else not _NO_PROJECTIONS.search(name) and layer in inside
+            )
             if known and leaf not in refused and ".experts." not in name:
                 names.add(name)
         if names:

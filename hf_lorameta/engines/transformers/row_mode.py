@@ -43,9 +43,9 @@ class RowMode(StrEnum):
 
 _COSTS = {
     RowMode.PADDED: "in padded batches, since they change each other's results in one sequence: "
-    "this takes about twice as long",
+    "this takes 1.5 to 2 times as long",
     RowMode.SINGLE: "one by one, since they change each other's results in a sequence or a batch: "
-    "this takes several times as long",
+    "this takes 2 to 5 times as long",
 }
 _modes: WeakKeyDictionary[Any, RowMode] = WeakKeyDictionary()
 
