@@ -37,7 +37,7 @@ _MISSING = {"head_dim": 8, "num_key_value_heads": 2, "n_routed_experts": 4, "n_s
             "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "token_budget": 64,
             "compress_ratio": 2}  # fmt: skip
 """Of settings that a default config leaves open."""
-_TOKENS = {"pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1}
+_TOKENS = {"pad_token_id": 95, "bos_token_id": 0, "eos_token_id": 1}
 _PARTICULAR: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1, 3]},
     "codegen": {"rotary_dim": 4},

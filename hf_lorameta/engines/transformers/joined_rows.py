@@ -218,7 +218,8 @@ def _joined(groups: Mapping[int, Sequence[tuple[int, Tokens]]]) -> JoinedRows:
 def pad_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
     """Put rows of a task that are about as long into batches of limited memory.
 
-    Padding follows the rows, so that a causal model does not see it and needs no mask.
+    Padding, the last token again, follows the rows, so that a causal model does not see it and
+    needs no mask. The embedding of a padding token is often zero, whose gradient may be NaN.
 
     Args:
         rows: rows of the task in each slot.
@@ -228,7 +229,7 @@ def pad_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Join
     Example:
         >>> rows = {0: [Tokens([1, 2], [3, 4]), Tokens([5], [6]), Tokens([7, 8], [9])]}
         >>> [(one.lines, one.ids, one.indices) for one in pad_rows(rows, budget=6)]
-        [(2, [5, 0, 7, 8], (1, 2)), (1, [1, 2, 3], (0,))]
+        [(2, [5, 5, 7, 8], (1, 2)), (1, [1, 2, 3], (0,))]
     """
     for slot, of_slot in rows.items():
         order = sorted(
@@ -259,7 +260,7 @@ def _padded(slot: int, rows: Sequence[Tokens], batch: Sequence[int]) -> JoinedRo
     texts = [(*row.prompt, *row.output[:-1]) for row in chosen]
     width = max(map(len, texts))
     return JoinedRows(
-        ids=[token for text in texts for token in (*text, *[0] * (width - len(text)))],
+        ids=[token for text in texts for token in (*text, *text[-1:] * (width - len(text)))],
         positions=[],
         predicting=[line * width + i for line, row in enumerate(chosen) for i in _predicting(row)],
         targets=[token for row in chosen for token in row.output],
