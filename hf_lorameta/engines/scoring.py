@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from hf_lorameta.data.chat_form import ASSISTANT, USER, ChatForm
 from hf_lorameta.data.prompt import PROMPT, shared_length
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
@@ -272,8 +273,8 @@ class Evaluator(Protocol):
     """A base model that scores rows with and without adapters."""
 
     @property
-    def chat_template(self) -> str | None:
-        """The base model's own chat template with ``{prompt}``; None without a usable one."""
+    def scored_form(self) -> ChatForm | None:
+        """The chat form that the base model is scored in; None without a usable one."""
 
     def evaluate(
         self,
@@ -303,22 +304,30 @@ def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) ->
     Args:
         model: the base model.
         rows: those that are in that form already stay in it.
-        shots: examples that come first in each message.
+        shots: examples that come first: in a chat, as earlier messages and their answers.
     """
-    start, _, end = (model.chat_template or PROMPT).partition(PROMPT)
+    form = model.scored_form
+    if form is None:
+        return [(prompt_text(text, shots), output) for text, output in rows]
+    start, _, end = form.template.partition(PROMPT)
 
     def message(text: str) -> str:
         inside = text.startswith(start) and text.endswith(end)
         return text[len(start) : len(text) - len(end)] if inside else text
 
-    examples = [(message(text), output) for text, output in shots]
-    prompts = (prompt_text(message(text), examples) for text, _ in rows)
-    outputs = [output for _, output in rows]
-    # a prompt that ends in the form has its own beginning, such as a system text
-    return [
-        (text if end and text.endswith(end) else f"{start}{text}{end}", output)
-        for text, output in zip(prompts, outputs, strict=True)
+    turns = [
+        turn for text, output in shots for turn in ((USER, message(text)), (ASSISTANT, output))
     ]
+    examples = [(message(text), output) for text, output in shots]
+
+    def prompt(text: str) -> str:
+        if end and text.endswith(end):  # with a beginning of its own, such as a system text
+            return prompt_text(text, shots)
+        if form.chat and form.chat.between:
+            return form.chat.prompt(form.template, [*turns, (USER, text)])
+        return f"{start}{prompt_text(text, examples)}{end}"
+
+    return [(prompt(message(text)), output) for text, output in rows]
 
 
 def compare(
@@ -334,8 +343,8 @@ def compare(
     """Evaluate several methods on the same rows.
 
     A base model that has a chat template adds the method `CHAT_METHOD`: without an adapter, each
-    prompt as the message of a user. It is often the stronger base. Examples are in such a message,
-    too.
+    prompt as the message of a user. It is often the stronger base. Examples are earlier turns of
+    such a chat.
 
     Args:
         evaluator: the base model.

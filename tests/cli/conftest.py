@@ -22,7 +22,7 @@ class FakeEvaluator:
     def __init__(self):
         self.adapters = []
 
-    chat_template = None
+    scored_form = None
 
     def evaluate(self, rows, adapter=None, generate=True, done=None):
         {meanwhile}

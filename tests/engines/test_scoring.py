@@ -5,6 +5,7 @@ from dataclasses import astuple
 
 import pytest
 
+from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.engines.scoring import (
     Adapter,
     Evaluator,
@@ -37,7 +38,7 @@ def test_text_scores_equal_hand_computed_values() -> None:
 class TwoStepsPerRow(Evaluator):
     """An evaluator that computes nothing: in a first step the losses, in a second the answers."""
 
-    chat_template: str | None = None
+    scored_form: ChatForm | None = None
 
     def evaluate(
         self,
@@ -62,7 +63,7 @@ def test_compare_counts_rows_within_each_method() -> None:
 
 def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:
     model = TwoStepsPerRow()
-    model.chat_template = "<user>{prompt}<model>"
+    model.scored_form = ChatForm("<user>{prompt}<model>", None)
     rows = [("<user>a<model>", "b"), ("<system>s<user>c<model>", "d")]
     assert in_chat(model, [("a", "b")]) == rows[:1]
     assert in_chat(model, rows) == rows
@@ -72,12 +73,13 @@ def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> No
 
 def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
     evaluator = TwoStepsPerRow()
-    evaluator.chat_template = "<user>{prompt}<assistant>"
+    mode = ChatMode(between=("<assistant>", "<user>"))
+    evaluator.scored_form = ChatForm("<user>{prompt}<assistant>", mode)
     report = compare(evaluator, [("a", "b")], {"base": None}, shots=[("c", "d")])
     assert list(report.scores) == ["base", "1-shot", "base-chat"]
     answers = {
         "base": "a",
-        "1-shot": "<user>c d\n\na<assistant>",
+        "1-shot": "<user>c<assistant>d<user>a<assistant>",
         "base-chat": "<user>a<assistant>",
     }
     assert report.samples == (Sample("a", "b", answers),)

@@ -12,6 +12,7 @@ import pytest
 
 from hf_lorameta import Generation, Plan, Recipe, open_dataset
 from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.engines.scoring import Scores, score
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
 from hf_lorameta.pipeline.generate import plan_with_rows
@@ -27,7 +28,7 @@ from tests.support.plain_bank import plain_bank
 class FakeBase:
     """Stands in for a base model: the loss is (1 - norm / best)² of an update's norm."""
 
-    chat_template: str | None = None
+    scored_form: ChatForm | None = None
 
     def __init__(self, best: float) -> None:
         self.best, self.norm = best, 0.0
@@ -272,7 +273,7 @@ def test_an_adapter_of_zeros_is_refused(data: Path) -> None:
 
 def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data: Path) -> None:
     class Chat(FakeBase):
-        chat_template = "<user>{prompt}"
+        scored_form = ChatForm("<user>{prompt}", None)
 
         def loss(self, rows: Sequence[Row]) -> float:
             return 0.25 if rows[0][0].startswith("<user>") else super().loss(rows)

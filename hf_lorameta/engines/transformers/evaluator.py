@@ -242,10 +242,10 @@ class TorchEvaluator(scoring.Evaluator):
         return form_of(config, "the base model", starts=bool(self.start_tokens))
 
     @property
-    def chat_template(self) -> str | None:
-        """See `hf_lorameta.engines.scoring.Evaluator.chat_template`."""
+    def scored_form(self) -> ChatForm | None:
+        """See `hf_lorameta.engines.scoring.Evaluator.scored_form`."""
         with suppress(UsageError):
-            return self.chat_form and self.chat_form.template
+            return self.chat_form
         return None
 
     @cached_property
