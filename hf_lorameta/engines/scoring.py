@@ -315,10 +315,8 @@ def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) ->
         inside = text.startswith(start) and text.endswith(end)
         return text[len(start) : len(text) - len(end)] if inside else text
 
-    turns = [
-        turn for text, output in shots for turn in ((USER, message(text)), (ASSISTANT, output))
-    ]
     examples = [(message(text), output) for text, output in shots]
+    turns = [turn for text, output in examples for turn in ((USER, text), (ASSISTANT, output))]
 
     def prompt(text: str) -> str:
         if end and text.endswith(end):  # with a beginning of its own, such as a system text
