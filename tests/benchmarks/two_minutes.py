@@ -4,10 +4,10 @@
 of ``../shared/public`` (labels and choices) and of ten text tasks of ``../shared/everyday`` as
 ``generate`` does, and scores greedy answers to their test rows: of the base model, alone (``base``)
 and in its chat template (``chat``), with 3 examples as turns of a chat (``3-shot``) or as text
-before the prompt (``3-shot text``), of the adapter without training (``budget 0``) and by default (``budget 120``), and of a LoRA that PEFT trains from zero on
-all rows (``peft``). Rows are read in the form that is chosen for the adapter, and prompts for the
-base model in its chat template. Scores are the share of right answers for labels and Rouge-L for
-texts. No adapter of the bank has seen a task's source.
+before the prompt (``3-shot text``), of the adapter without training (``budget 0``) and by default
+(``budget 120``), and of a LoRA that PEFT trains from zero on all rows (``peft``). Rows are read in
+the form that is chosen for the adapter. Scores are the share of right answers for labels and
+Rouge-L for texts. No adapter of the bank has seen a task's source.
 
 With ``--cpu-clock`` the time limit counts CPU seconds of this process, which other programs do not
 change. Every score is saved in FOLDER at once, so the command resumes where it stopped.
