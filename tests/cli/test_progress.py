@@ -154,6 +154,6 @@ def test_bars_of_fetching_and_dequantizing_the_base_model_obey_quiet(
         )
         assert done.returncode == 0, done.stderr
         shown = [name in done.stderr for name in ("Fetching", "De-quantizing")]
-        assert shown == [not options] * 2
+        assert shown == [False, not options]  # the Hub's bars are for terminals
         if options:
             assert done.stderr == ""
