@@ -202,7 +202,8 @@ def test_an_existing_adapter_is_replaced_only_with_overwrite(
     target = f"{user.name}/existing"
     call("/push", token=user.token, dataset=repo, repo_id=target)
     before = cli.hub.repo(target)
-    assert "add overwrite=True" in call_error("/push", token=user.token, dataset=repo, repo_id=target)
+    again = {"token": user.token, "dataset": repo, "repo_id": target}
+    assert "add overwrite=True" in call_error("/push", **again)
     assert cli.hub.repo(target) == before
     call("/push", token=user.token, dataset=repo, repo_id=target, top_k=2, overwrite=True)
     assert cli.hub.repo(target) != before
