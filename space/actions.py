@@ -181,15 +181,18 @@ class Actions:
     def cancel(self, visit: Visit, number: int) -> Updates:
         """Cancel the task that waits or runs, or take its result back if that is on its way.
 
-        If there is none, training ends with the best so far.
-
         Args:
             visit: of the page.
             number: of this request.
         """
-        if visit.task is None and visit.background is not None:
-            visit.background.job.stopped = True
         return self.idle(visit) if visit.cancel(number) else self.nothing(visit)
+
+    @in_turn
+    def stop(self, visit: Visit) -> Updates:
+        """End the training with the best adapter so far."""
+        if visit.background is not None:
+            visit.background.job.stopped = True
+        return self.nothing(visit)
 
     @in_turn
     def settle(self, visit: Visit) -> Updates:
@@ -215,7 +218,8 @@ class Actions:
             c.progress: progress_html("Starting"),
             c.bar: gr.Row(visible=True),
             c.make: gr.Button(visible=False),
-            c.cancel: gr.Button("Cancel", visible=True),
+            c.cancel: gr.Button(visible=True),
+            c.stop: gr.Button(visible=False),
             c.run_timer: gr.Timer(active=True),
         }
 
@@ -232,7 +236,8 @@ class Actions:
             c.progress: progress,
             c.bar: gr.Row(visible=to_make or bool(progress)),
             c.make: gr.Button(visible=to_make),
-            c.cancel: gr.Button("Stop here", visible=background is not None),
+            c.cancel: gr.Button(visible=False),
+            c.stop: gr.Button(visible=background is not None),
             c.run_timer: gr.Timer(active=background is not None),
             c.verdict_step: gr.Column(visible=ready),
             c.details_step: gr.Column(visible=ready),

@@ -51,6 +51,7 @@ class Components:
             self.run_timer = gr.Timer(2, active=False)
             self.make = gr.Button("Make adapter", variant="primary", elem_id="lm-make")
             self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="lm-cancel")
+            self.stop = gr.Button("Stop here", variant="stop", visible=False, elem_id="lm-stop")
         with gr.Column(visible=False) as self.details_step:
             self._build_details()
         self._build_footer()

@@ -32,7 +32,8 @@
       heading.scrollIntoView({ block: "start" });
     } else if (document.activeElement === document.body && lastFocused
       && (!lastFocused.isConnected || lastFocused.disabled || !lastFocused.checkVisibility())) {
-      const next = ["#lm-cancel", "#lm-make", "#lm-dataset"].map((s) => document.querySelector(s));
+      const next = ["#lm-cancel", "#lm-stop", "#lm-make", "#lm-dataset"]
+        .map((s) => document.querySelector(s));
       next.find((e) => e && !e.disabled && e.checkVisibility())?.focus({ preventScroll: true });
     }
     focusedHeading = key || focusedHeading;

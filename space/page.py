@@ -81,6 +81,7 @@ class Wiring:
             self._request(button.click, actions.save, "adapter", target)
         # the last updates of an event may not arrive, if the page's stream of messages was reopened
         c.run_timer.tick(actions.refresh, [c.visit, c.version], **self._at_once)
+        c.stop.click(actions.stop, c.visit, **self._at_once)
         canceled = self._ask(c.cancel.click, actions.cancel)
         canceled.then(actions.settle, c.visit, **self._at_once)
 

@@ -459,7 +459,7 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
     page = actions.refresh(made, 0)
     assert page["version"] == 1
     assert "Training" in page["progress"]
-    assert is_visible(page["cancel"])
+    assert is_visible(page["stop"])
     assert "version" not in actions.refresh(made, 1), "it is shown already"
     page = actions.begin(made, "adapter", forever, "saved")
     assert made.background is not None
@@ -494,11 +494,31 @@ def test_what_goes_on_ends_with_its_dataset_or_a_page_that_does_not_ask_and_can_
         elif end == "left":
             monkeypatch.setattr("work.background.LEFT_SECONDS", -1.0)
         else:
-            actions.cancel(made, 99)
+            actions.stop(made)
             assert work.job.stopped
         if end != "stop":
             wait_until(lambda job=work.job: job.canceled)  # type: ignore[misc]
     made.drop_background()
+
+
+def test_stopping_keeps_the_adapter_that_was_just_made_and_cancel_takes_it_back(
+    made: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trying, "improve", lambda *values, **_: forever(values[3]))
+    monkeypatch.setattr("adapter_actions.make_adapter", lambda *_: MADE)
+    monkeypatch.setattr(AdapterActions, "show_result", lambda *_: {"result": "shown"})
+    actions, made.adapter = page_with(), None
+    actions.make(made, 1, None, None)
+    page = shown(actions.run(made, "adapter"))
+    work = made.background
+    assert work is not None
+    assert (is_visible(page["stop"]), is_visible(page["cancel"])) == (True, False)
+    actions.stop(made)
+    assert work.job.stopped
+    assert (made.adapter, made.background) == (MADE, work)
+    actions.cancel(made, 2)  # sent before the result was shown
+    assert made.adapter is None
+    assert work.job.canceled
 
 
 def test_trainings_wait_for_each_other_and_one_that_fails_says_why(
@@ -543,7 +563,8 @@ def test_saving_an_adapter_that_does_not_help_is_asked_twice(made: Visit) -> Non
     anyway: Any = SimpleNamespace(target=SimpleNamespace(elem_id="x"), _data=None)
     names: Any = SimpleNamespace(
         save_anyway=anyway.target, **{n: n for n in ("ask_again", "saved", "visit", "progress",
-        "bar", "make", "cancel", "run_timer", "verdict_step", "details_step", "result_step")}
+        "bar", "make", "cancel", "stop", "run_timer", "verdict_step", "details_step",
+        "result_step")}
     )  # fmt: skip
     actions = AdapterActions(names, BANK, Settings())
     asked = actions.save(made, 1, "name", "public", False, first, None)
