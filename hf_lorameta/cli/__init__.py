@@ -1,4 +1,4 @@
-"""The command line: thin commands over the package; results on stdout, progress on stderr."""
+"""The command line: thin commands around the package; results on stdout, progress on stderr."""
 
 from hf_lorameta.cli.app import main
 

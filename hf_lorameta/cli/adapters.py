@@ -214,7 +214,7 @@ def _push_folder(
 def _report_published(
     published: "Published", seconds: float | None, *, json: bool, quiet: bool
 ) -> None:
-    """Print what was published, or in a dry run would be."""
+    """Print what was published or, in a dry run, what would be."""
     target, url, folder = published.target, published.url, str(published.folder)
     visibility = "private" if target.private else "public"
     if published.deleted:
@@ -240,13 +240,13 @@ def _report_published(
 def _stop_if_interrupted(
     adapter: "Generation | Mixture", folder: Path, command: str, undone: str = ""
 ) -> None:
-    """End the command as interrupted if the training was, and say what is kept and how to go on.
+    """Exit as interrupted if the training was interrupted; say what is kept and how to continue.
 
     Args:
-        adapter: that was made.
+        adapter: the adapter that was made.
         folder: where it was saved.
         command: publishes the folder.
-        undone: a sentence that says what was left out.
+        undone: a sentence that says what was not done.
 
     Raises:
         KeyboardInterrupt: the training was interrupted.
@@ -262,7 +262,7 @@ def _stop_if_interrupted(
 
 
 def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
-    """Say what will be read, and with which bank it is compared."""
+    """Log what will be read, and the bank that it is compared with."""
     from hf_lorameta.cli.bank_reports import about, contents
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
@@ -279,7 +279,7 @@ def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
 def _require_folder(
     request: Request, source: Path | None, repo_id: str | None, others: Mapping[str, object]
 ) -> tuple[Path, str]:
-    """Return the folder of ``push --from`` and its repo; refuse options that do not go with it."""
+    """Return the folder of ``push --from`` and its repo; refuse options that conflict with it."""
     if source is None or request.dataset is not None:
         raise UsageError(
             f"expected either --dataset or --from, got {'both' if source else 'neither'}",

@@ -1,4 +1,4 @@
-"""The command line: all commands, and errors as two lines and an exit code."""
+"""The command line: all commands; errors are shown as two lines and an exit code."""
 
 import logging
 import os
@@ -29,11 +29,11 @@ from hf_lorameta.files import explain
 from hf_lorameta.quoting import shell
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
-"""Commands that read a dataset, so that one with another option can be proposed."""
+"""Commands that read a dataset: after an error, the same command with an option is proposed."""
 
 
 class _Group(TyperGroup):
-    """The commands, whose errors about options are in the words of our own errors."""
+    """The commands; errors about options are worded like the package's own errors."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock", "huggingface_hub.utils._http"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers, URLs
     for covered in ("huggingface_hub.repocard", "huggingface_hub.hf_api"):
-        logging.getLogger(covered).setLevel(logging.CRITICAL)  # our errors say the same in one line
+        logging.getLogger(covered).setLevel(logging.CRITICAL)  # our errors say it in one line
     fail = partial(_fail, debug=debug, as_json="--json" in arguments)
     try:
         if ("-o", "") in pairwise(arguments):
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     except LoraMetaError as error:
         hint = _propose_command(error, arguments) or _hint(error, arguments)
         fail(error, str(error), hint, error.exit_code)
-    except SystemExit as end:  # typer exits so where a command was interrupted
+    except SystemExit as end:  # typer exits like this if a command was interrupted
         cause = getattr(end.__context__, "__cause__", None)
         if isinstance(cause, KeyboardInterrupt):
             for note in getattr(cause, "__notes__", ["Interrupted"]):
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         message, advice = explain(error)
         fail(error, message, in_words(advice, command_line), 1)
-    except Exception as error:  # noqa: BLE001 - the last resort of a program
+    except Exception as error:  # noqa: BLE001 - the outermost handler
         message = f"unexpected {type(error).__name__}: this is a bug"
         fail(error, message, "run the command again with --debug and report it", 1)
 
@@ -141,7 +141,7 @@ def _fail(
 
 
 def _hint(error: LoraMetaError, arguments: Sequence[str]) -> str:
-    """Return an error's advice, without options that the command in these arguments lacks."""
+    """Return an error's advice, without options that the command that was run lacks."""
     command: Any = typer.main.get_command(app)
     for argument in arguments:
         command = getattr(command, "commands", {}).get(argument, command)
@@ -156,8 +156,8 @@ def _propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
     """Return the command to try next, and show on stderr how it would read one row.
 
     Args:
-        error: of the command.
-        arguments: of the command, which is repeated with another option, and without its token.
+        error: the command's error.
+        arguments: the command's arguments, repeated with another option and without its token.
 
     Returns:
         The command; empty if the error proposes no option, or the command does not have it.
@@ -176,7 +176,7 @@ def _propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
 
 
 def _without(arguments: Sequence[str], *options: str) -> list[str]:
-    """Return arguments without options, each with its value.
+    """Return arguments without some options and their values.
 
     Example:
         >>> _without(["plan", "--split", "a", "-d", "x", "--token=b"], "--split", "--token")

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def contents(bank: "Bank") -> str:
-    """How many adapters a bank holds, or that the general one is alone."""
+    """Return how many adapters a bank holds, or that it has only the general one."""
     return plural(len(bank), "adapter") if len(bank) else "a general adapter"
 
 
 def listing(bank: "Bank") -> str:
-    """Entries with ranks, sizes, commits and licenses, and why others were skipped."""
+    """Return a table of a bank's entries, and why others were skipped."""
     index = bank.index
     head = ["adapter", "rank", "size", "commit", "license", "dataset", "rows"]
     rows = [
@@ -38,22 +38,22 @@ def listing(bank: "Bank") -> str:
 
 
 def _with_table(bank: "Bank", head: list[str], rows: list[list[Any]]) -> list[str]:
-    """Lines with what a bank holds, and a table below unless it is empty."""
+    """Return lines that say what a bank holds, followed by a table if it has rows."""
     first = f"{contents(bank)} for {bank.index.base_model}"
     return [first, *(["", table(head, rows)] if rows else [])]
 
 
 def reasons(skipped: "Iterable[Skipped]") -> list[str]:
-    """Lines about entries that were skipped, with the reason of each; none if nothing was."""
+    """Return a line with the reason for each skipped entry; no lines if none was skipped."""
     return _skipped([(entry.adapter, entry.reason) for entry in skipped])
 
 
 def training_report(bank: "Bank", lines: Sequence[dict[str, Any]], url: str | None) -> str:
-    """Losses of each task before and after the training, and why others were skipped.
+    """Return each task's losses before and after training, and why others were skipped.
 
     Args:
-        bank: that was trained.
-        lines: of `hf_lorameta.training.bank.train_bank.training_log`.
+        bank: the bank that was trained.
+        lines: from `hf_lorameta.training.bank.train_bank.training_log`.
         url: of the bank's repo, if it was published.
     """
     head = ["task", "rows", "base loss", "trained", "steps"]
@@ -82,7 +82,7 @@ def _packing(packing: "Packing") -> list[str]:
 
 
 def pack_report(pack: "Bank", size_before: int) -> str:
-    """What a pack retains, and its size beside that of the bank."""
+    """Return what a pack retains, and its size next to that of the bank."""
     packing = pack.index.packing
     assert packing is not None
     shrunk = f"{megabytes(size_before)} to {megabytes(pack.size)}"
@@ -90,7 +90,7 @@ def pack_report(pack: "Bank", size_before: int) -> str:
 
 
 def discovery_report(found: "Discovery", output: Path) -> str:
-    """How many adapters can be used, why others cannot, and what to do next."""
+    """Return how many adapters can be used, why others cannot, and what to do next."""
     entries = found.entries
     datasets = {entry["dataset"] for entry in entries}
     unlicensed = sum("license" not in entry for entry in entries)
@@ -114,7 +114,7 @@ def discovery_report(found: "Discovery", output: Path) -> str:
 
 
 def about(bank: "ListedBank") -> str:
-    """What a published bank holds, on one line."""
+    """Return what a published bank holds, on one line."""
     parts = [plural(bank.adapters, "adapter")] if bank.adapters or not bank.general else []
     parts += ["a general adapter"] if bank.general else []
     parts += [megabytes(bank.size)] if bank.size is not None else []
@@ -125,7 +125,7 @@ def about(bank: "ListedBank") -> str:
 
 
 def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
-    """The published banks for a base model, and what to do next."""
+    """Return the published banks for a base model, and what to do next."""
     from hf_lorameta.bank.bank import EMBEDDED
 
     if not banks and base in EMBEDDED:

@@ -1,4 +1,4 @@
-"""The command ``hf-lorameta bank train``: train an adapter per task and make a bank of them."""
+"""The command ``hf-lorameta bank train``: train one adapter per task and make a bank of them."""
 
 import dataclasses
 import inspect
@@ -43,8 +43,8 @@ _SETTINGS = {
     "Default: depends on the number of tasks.",
     "general_only": "Train the general adapter and no others, for a bank of a few MB.",
     "max_length": "Tokens per row; longer inputs are cut at the beginning.",
-    "forms": "Prompts of many forms, half of them in the base model's chat template; with "
-    "--no-forms as they are.",
+    "forms": "Prompts of many forms, half of them in the base model's chat template; --no-forms "
+    "leaves prompts as they are.",
     "seed": "Seed of initialization and order.",
 }
 """The fields of `Settings` that are options, and their help."""
@@ -60,7 +60,7 @@ Examples:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """The options of the command; `chosen` holds those of the training, see `_SETTINGS`."""
+    """Options of ``bank train``; `chosen` holds the training settings, see `_SETTINGS`."""
 
     tasks: Annotated[
         list[str],
@@ -93,7 +93,7 @@ class TrainRequest:
         bool,
         typer.Option(
             "--dry-run",
-            help="Print only what would be trained; with --on jobs, the price of the job.",
+            help="Only print what would be trained; with --on jobs, the price of the job.",
         ),
     ] = False
     token: TokenOption = None
@@ -103,14 +103,14 @@ class TrainRequest:
 
     @property
     def settings(self) -> Settings:
-        """Those of the training."""
+        """The training settings."""
         targets = tuple(filter(None, self.chosen["targets"].split(",")))
         warmup = min(_DEFAULTS.warmup, self.chosen["steps"])
         return Settings(**{**self.chosen, "targets": targets, "warmup": warmup})
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Those of a job that does the same."""
+        """Arguments of ``bank train`` in a job that does the same."""
         values = {**vars(self), **self.chosen}
         options = {o.name: values[o.name] for o in _OPTIONS if o.name not in _NOT_IN_A_JOB}
         changed = {o.name for o in _OPTIONS if values[o.name] != o.default}
@@ -118,7 +118,7 @@ class TrainRequest:
         return (*self.tasks, *option_words(given))
 
     def read_tasks(self) -> "tuple[Task, ...]":
-        """Return the tasks that were named."""
+        """Read the tasks that were named on the command line."""
         from hf_lorameta.training.bank.tasks import read_tasks
 
         return read_tasks(
@@ -129,7 +129,7 @@ class TrainRequest:
 
 
 def _parameters() -> list[inspect.Parameter]:
-    """Return an option for each field of a `TrainRequest` and each of `_SETTINGS`."""
+    """Return an option for each field of `TrainRequest` and each of `_SETTINGS`."""
     settings = []
     for name, text in _SETTINGS.items():
         default = getattr(_DEFAULTS, name)
@@ -218,7 +218,7 @@ def _describe(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
 
 
 def _run_on_jobs(request: TrainRequest, tasks: "tuple[Task, ...]") -> None:
-    """Train as a job, or with ``--dry-run`` only print what it will cost."""
+    """Train as a job; with ``--dry-run``, only print what it will cost."""
     if request.dask:
         raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
     if not request.dry_run:
@@ -237,7 +237,7 @@ def _run_on_jobs(request: TrainRequest, tasks: "tuple[Task, ...]") -> None:
 
 
 def _check_job(request: TrainRequest, tasks: "tuple[Task, ...]") -> None:
-    """Raise UsageError if a job could not see tasks or base model, or would lose the bank."""
+    """Raise UsageError if a job could not read the tasks or base model, or would lose the bank."""
     local = next((task.dataset for task in tasks if task.is_local), None)
     if local:
         raise UsageError(

@@ -78,7 +78,7 @@ def add(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Add the entries of a manifest to a bank; those that it holds stay as they are."""
+    """Add the entries of a manifest to a bank; entries that it already has stay as they are."""
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.build import build_bank
     from hf_lorameta.bank.manifest import load

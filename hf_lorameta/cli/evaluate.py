@@ -67,7 +67,7 @@ def evaluate(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Score base model, adapters and few-shot prompt on test rows (extra: eval).
+    """Score the base model, adapters and a few-shot prompt on test rows (extra: eval).
 
     Columns, configuration and revision come from the adapters' recipes unless they are given.
     """

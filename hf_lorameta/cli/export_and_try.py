@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BaseOption = Annotated[
     str | None,
     typer.Option(
-        help="Base model: Hub id, folder or GGUF file. Default: what the adapter names.",
+        help="Base model: Hub id, folder or GGUF file. Default: the one that the adapter names.",
         show_default=False,
     ),
 ]
@@ -152,7 +152,7 @@ _NO_ANSWER = (
 
 
 def _recorded_columns(folder: Path) -> "Columns":
-    """Return how an adapter's recipe reads rows; empty if it has none."""
+    """Return how an adapter's recipe reads rows; empty if it has no recipe."""
     from pydantic import ValidationError
 
     from hf_lorameta.data.columns.columns import Columns

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.adapter_folder import SavedAdapter
 
 _LISTED_APART = ("schema_version", "base_model", "rank", "modules", "remarks", "adapters")
-"""Parts of an adapter's provenance that are shown in another way."""
+"""Parts of an adapter's provenance that are shown elsewhere, or not at all."""
 
 
 @example("hf-lorameta inspect user/adapter", "hf-lorameta inspect my-adapter --json")
@@ -25,7 +25,7 @@ def inspect(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Show base model and shape of a LoRA adapter; of a generated one, recipe and coefficients."""
+    """Show a LoRA adapter's base model and shape; if generated, its recipe and coefficients."""
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_adapter
 
@@ -36,7 +36,7 @@ def inspect(
 
 
 def _describe(saved: "SavedAdapter") -> str:
-    """Format what an adapter is, and what it was made of, for people."""
+    """Return a readable summary of an adapter and what it was made from."""
     fields = [
         ["base model", saved.config.base_model],
         ["rank", str(saved.config.rank)],
@@ -57,7 +57,7 @@ def _describe(saved: "SavedAdapter") -> str:
 
 
 def _fields(value: Any, name: str) -> Iterator[list[str]]:
-    """Yield name and value of everything in a JSON value, each on one line.
+    """Yield the name and value of each leaf of a JSON value, on one line each.
 
     Example:
         >>> list(_fields({"dataset": {"id": "user/a", "columns": {"input": ["q", "r"]}}}, ""))

@@ -88,7 +88,7 @@ def parse_weights(arguments: list[str]) -> dict[str, float]:
     """Read arguments of the form ``ADAPTER:WEIGHT``.
 
     Raises:
-        UsageError: a weight is missing or no number, or an adapter is named twice.
+        UsageError: a weight is missing or not a number, or an adapter is named twice.
 
     Example:
         >>> parse_weights(["user/a:0.7", "b:-0.3"])

@@ -1,4 +1,4 @@
-"""Commands with ``--on jobs``: the price, the job with its log, and what it published."""
+"""Run commands with ``--on jobs``: show the price, the job's log, and what it published."""
 
 import logging
 from collections.abc import Mapping
@@ -41,17 +41,17 @@ def run_on_jobs(
     """Say what a job may cost, start it, show its log, and print the URL of what it published.
 
     Args:
-        arguments: of the job, as `token` and `with_files` see `hf_lorameta.hub.jobs.start`.
+        arguments: of the job; like `token` and `with_files`, as for `hf_lorameta.hub.jobs.start`.
         path: of the repo that it publishes, in the Hub's URLs.
-        facts: to print in JSON, besides the price.
+        facts: to print in JSON, along with the price.
         flavor: hardware of the job.
         timeout: hours after which it is stopped.
         dry_run: only print the price and the command.
         json: print JSON.
 
     Raises:
-        UsageError: the Hub offers no such hardware, or it is not known from where a job can
-            install this package.
+        UsageError: the Hub offers no such hardware, or it is not known where a job can install
+            this package from.
         HubError: the job was not accepted, or failed.
     """
     from hf_lorameta.environment import hub_url
@@ -93,16 +93,16 @@ def push_on_jobs(
     json: bool,
     quiet: bool,
 ) -> None:
-    """Publish the adapter of ``hf-lorameta push`` from a job.
+    """Run ``hf-lorameta push`` as a job, which publishes the adapter.
 
     Args:
-        request: what is to be made.
-        repo_id: as in ``push``, as `consent` and `export` are.
-        flavor: as for `run_on_jobs`, as `timeout`, `dry_run` and `json` are.
+        request: what to make.
+        repo_id: as in ``push``, like `consent` and `export`.
+        flavor: as for `run_on_jobs`, like `timeout`, `dry_run` and `json`.
         quiet: show no progress.
 
     Raises:
-        UsageError: dataset, bank or base model are on this machine; or as `run_on_jobs` raises.
+        UsageError: the dataset, bank or base model is on this machine; or as `run_on_jobs` raises.
         HubError: the job was not accepted, or failed.
     """
     from hf_lorameta.pipeline.publish import target_for_dataset
@@ -132,7 +132,7 @@ def _push_arguments(
     """Return the arguments of ``hf-lorameta`` that publish the same adapter from another machine.
 
     Raises:
-        UsageError: dataset, bank or base model are on this machine.
+        UsageError: the dataset, bank or base model is on this machine.
     """
     from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
     from hf_lorameta.cards.model_card import generation_options

@@ -33,12 +33,12 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 _PROGRESS_LOGGERS = ("hf_lorameta.hub.retry", "hf_lorameta.data.sources.hub_repos")
-"""Loggers whose warnings say why a command takes longer, not what its result lacks."""
+"""Loggers whose warnings only say why a command takes longer."""
 
 
 def _silence(quiet: bool) -> bool:
-    """Switch off messages and progress bars: ours, and those of other libraries."""
-    # read when these libraries are imported
+    """Switch off messages and progress bars, ours and those of other libraries."""
+    # other libraries read these variables when they are imported
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"
     if quiet or not sys.stderr.isatty():  # they would show "0 LFS files: 0it"
@@ -59,8 +59,8 @@ QuietFlag = Annotated[
 TokenOption = Annotated[
     str | None,
     typer.Option(
-        help="Hub token, which others see in the list of processes: rather set $HF_TOKEN. "
-        "Default: that, else the saved login (hf auth login).",
+        help="Hub token. Other users can see it in the list of processes: better set $HF_TOKEN. "
+        "Default: $HF_TOKEN, else the saved login (hf auth login).",
         show_default=False,
     ),
 ]
@@ -71,7 +71,7 @@ SplitOption = Annotated[
 BankBaseOption = Annotated[
     str | None,
     typer.Option(
-        help="Base model of the bank, which selects one in this package: Hub id. Default: that of "
+        help="Hub id of the bank's base model; selects a bank in this package. Default: that of "
         "the bank.",
         show_default=False,
     ),
@@ -95,7 +95,7 @@ TemplateOption = Annotated[
     str | None,
     typer.Option(
         help="Prompt of a row, such as '{instruction}\\n\\n{input}'; chat: the base model's own "
-        "chat template, as by default without a bank."
+        "chat template, the default without a bank."
     ),
 ]
 ExportOption = Annotated[
@@ -123,7 +123,7 @@ _DEFAULT_RECIPE = Recipe()
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The options that plan, generate and push share, besides the settings of a recipe."""
+    """The options that plan, generate and push share, and the recipe."""
 
     dataset: Annotated[
         list[str] | None,
@@ -142,7 +142,7 @@ class Request:
         ),
     ] = None
     base_revision: Annotated[
-        str | None, typer.Option(help="Revision of a base model without a bank.")
+        str | None, typer.Option(help="Revision of the base model, if no bank is used.")
     ] = None
     bank: Annotated[
         str | None,
@@ -177,19 +177,19 @@ class Request:
 
     @property
     def name(self) -> str | list[str] | None:
-        """The dataset that was named, or its files."""
+        """The dataset's name, or the list of its files."""
         return self.dataset[0] if self.dataset and len(self.dataset) == 1 else self.dataset
 
     @property
     def given(self) -> list[str]:
-        """Names of the options that are not the defaults, besides the token."""
+        """Names of the options whose values are not the defaults, without the token."""
         fields = [f for f in dataclasses.fields(self) if f.name in _OPTIONS - {"token"}]
         given = [f.name for f in fields if getattr(self, f.name) != f.default]
         return given + list(self.recipe.model_dump(exclude_defaults=True))
 
     @contextmanager
     def session(self, quiet: bool) -> "Iterator[Session]":
-        """The session of this command, which shows bars unless `quiet`."""
+        """Open this command's session, which shows progress unless `quiet`."""
         from hf_lorameta.pipeline.session import Session
 
         with (
@@ -215,7 +215,7 @@ class Request:
         return resolve(dataset, session, self.recipe, budget=seconds, check=check, export=export)
 
     def open_dataset(self, session: "Session") -> "Dataset":
-        """Open the dataset that was named; rows that are read are reported."""
+        """Open the dataset that was named; reading its rows reports progress."""
         return session.open_dataset(
             self.name or "",
             config=self.config,
@@ -247,7 +247,7 @@ def _recipe_parameters() -> list[inspect.Parameter]:
 
 
 def _make_request(options: dict[str, Any]) -> Request:
-    """Take the options of a request and the settings of a recipe out of a command's options.
+    """Make a `Request` from a command's options, and remove these from the options.
 
     Raises:
         RecipeError: as `Recipe.of` raises.
@@ -257,7 +257,7 @@ def _make_request(options: dict[str, Any]) -> Request:
     shared["dataset"] = [*(options.pop("name") or ()), *(shared["dataset"] or ())] or None
     settings = {name: options.pop(name) for name in Recipe.model_fields}
     settings = {name: value for name, value in settings.items() if value is not None}
-    budget_seconds(shared["budget"])  # refuses what is no time
+    budget_seconds(shared["budget"])  # raises if it is not a time
     paper = options.pop("recipe") == "paper"
     recipe = Recipe.paper(**settings) if paper else Recipe.of(**settings)
     return Request(**shared, recipe=recipe)
@@ -288,7 +288,7 @@ def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def field_parameters(request: type, without: Collection[str]) -> list[inspect.Parameter]:
-    """Return an option for each field of a dataclass but for some."""
+    """Return an option for each field of a dataclass, except those in `without`."""
     fields = [field for field in dataclasses.fields(request) if field.name not in without]
     return [
         parameter(f.name, f.type, inspect.Parameter.empty if f.default is MISSING else f.default)
@@ -299,7 +299,7 @@ def field_parameters(request: type, without: Collection[str]) -> list[inspect.Pa
 def with_parameters(
     run: Callable[..., None], parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Give these options to a command that takes any."""
+    """Set the options of a command that takes any keyword arguments."""
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run

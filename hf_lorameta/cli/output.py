@@ -40,7 +40,7 @@ def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
 
 
 def emit_error(error: Mapping[str, object]) -> None:
-    """Print an error on stdout as JSON, unless the result is there: stdout is one JSON value."""
+    """Print an error on stdout as JSON, unless a result was printed: stdout has one JSON value."""
     if not _result_printed:
         typer.echo(json.dumps({"error": error}, indent=2))
 
@@ -52,7 +52,7 @@ def log(quiet: bool, message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print a warning on stderr, also with ``--quiet``, unless this command has printed it."""
+    """Print a warning on stderr, even with ``--quiet``, unless this command has printed it."""
     if message not in _warnings:
         _warnings.add(message)
         _print_above_bars(f"Warning: {printable(message)}")
@@ -81,13 +81,13 @@ class LogHandler(logging.Handler):
 
 
 def report_pull_request(create_pr: bool, url: str) -> None:
-    """Say so if a pull request was asked for and none was opened, since nothing would change."""
+    """Warn if a pull request was asked for but not opened, because nothing would change."""
     if create_pr and "/discussions/" not in url:
         warn("the repo already has exactly these files: no pull request was opened")
 
 
 def printable(text: str) -> str:
-    """Replace control characters, which could manipulate a terminal, by question marks.
+    """Replace control characters, which could manipulate a terminal, with question marks.
 
     Example:
         >>> printable("a\\x1b[2Jb\\n")
@@ -141,7 +141,7 @@ def _time_left(seconds: float, done: int, left: int) -> str:
 
 
 def show_row(row: tuple[str, str]) -> str:
-    """Format a row of a dataset for people, each part cut to a few lines.
+    """Return a dataset row as readable text, with long parts shortened.
 
     Example:
         >>> print(show_row(("so good", "pos")))

@@ -36,7 +36,7 @@ def build(
 ) -> None:
     """Write the folder of a Space: its pages, this package, pinned requirements.
 
-    An earlier build there is replaced: what else is in the folders of a build is deleted.
+    An earlier build there is replaced; any other files in the folders of a build are deleted.
     """
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import build_space
@@ -63,7 +63,7 @@ def deploy(
 ) -> None:
     """Publish the Space in one commit; prints its URL.
 
-    An earlier build there is replaced: what else is in the folders of a build is deleted.
+    An earlier build there is replaced; any other files in the folders of a build are deleted.
     """
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import deploy_space

@@ -1,4 +1,4 @@
-"""The folder of an adapter: its file names, where to find it, and what it holds as one value."""
+"""An adapter folder: its file names, how to find it, and how to read what it holds."""
 
 import json
 import re
@@ -30,7 +30,7 @@ EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
 """Added by ``export="gguf"``."""
 
 EXPERTS, SHARED = "experts", "shared"
-"""Folders of a mixture: one with a folder for each adapter, and that of what all of them share."""
+"""Folders of a mixture: the first has a folder per adapter, the second what all of them share."""
 _MIXTURE_FILE = re.compile(rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})")
 
 Export = Literal["gguf"]
@@ -38,7 +38,7 @@ _SCRATCH, _OTHER_FOLDER = ".lorameta-", "name another folder"
 
 
 def is_own_file(name: str) -> bool:
-    """Return whether a path in a folder or repo is one that this package writes there.
+    """Return whether a path in a folder or repo is that of a file this package writes.
 
     Example:
         >>> is_own_file("README.md"), is_own_file("experts/a/adapter_config.json")
@@ -50,7 +50,7 @@ def is_own_file(name: str) -> bool:
 
 
 def is_adapter_file(name: str) -> bool:
-    """Return whether a path is one of PEFT's two files, or of those that a mixture has instead."""
+    """Return whether a path is one of PEFT's two files, or a mixture's copy of one of them."""
     return name in (CONFIG_FILE, WEIGHTS_FILE) or _MIXTURE_FILE.fullmatch(name) is not None
 
 
@@ -85,14 +85,14 @@ def locate_adapter(
 
 
 def similar_adapter(folder: Path) -> list[str]:
-    """Return the advice to name the adapter whose folder is called similarly, if there is one."""
+    """Return advice that suggests an adapter folder with a similar name; empty if none has one."""
     own = (CONFIG_FILE, RECIPE_FILE)  # a mixture has the second only
     return similar_name(folder, lambda path: any((path / name).is_file() for name in own))
 
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put the name of one of several adapters before an `AdapterError` that does not begin with it.
+    """Start the message of an `AdapterError` with the adapter's name, unless it already does.
 
     Example:
         >>> with naming("user/b"):
@@ -111,15 +111,15 @@ def naming(name: str) -> Iterator[None]:
 def base_model_of(
     name: str | Path, config: LoraConfig, base: str | Path | None = None
 ) -> tuple[str, str | None]:
-    """Return name and revision of the base model to use with an adapter.
+    """Return the name and revision of the base model to use with an adapter.
 
     Args:
         name: of the adapter.
         config: of the adapter.
-        base: folder, GGUF file or Hub id; None is what the adapter names.
+        base: folder, GGUF file or Hub id; None takes the one that the adapter names.
 
     Raises:
-        UsageError: neither is named.
+        UsageError: `base` is None, and the adapter names no base model.
 
     Example:
         >>> config = LoraConfig("org/model", rank=8, scaling=1.0, revision="c0ffee")
@@ -157,10 +157,10 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Provide an empty folder that becomes the target at the end, which replaces an existing one.
+    """Yield an empty folder that replaces the target when the block ends.
 
-    If the block raises, nothing changes. A target that is a mount point keeps its place: what it
-    holds is replaced.
+    If the block raises, the target is unchanged. If the target is a mount point, only its contents
+    are replaced.
 
     Raises:
         AdapterError: the disk is full, or the folder cannot be written.
@@ -190,7 +190,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _held(folder: Path) -> list[Path]:
-    """Return what a folder holds, without what a file system or a killed command left there."""
+    """List a folder, without ``lost+found`` and the scratch folders of killed commands."""
     found = folder.iterdir()
     return [p for p in found if p.name != "lost+found" and not p.name.startswith(_SCRATCH)]
 
@@ -222,15 +222,15 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """What the folder of an adapter holds, besides its weights.
+    """What an adapter folder holds, apart from the weights.
 
     Attributes:
         folder: path.
-        config: PEFT's settings; of a mixture, those of each of its adapters.
-        modules: number of modules that it changes.
+        config: PEFT's settings; for a mixture, those of each of its adapters.
+        modules: number of modules that the adapter changes.
         dtypes: of its tensors.
         provenance: content of ``recipe.json``; None if hf-lorameta did not write the adapter.
-        coefficients: of the adapters that it was made of.
+        coefficients: of the adapters that it was made from.
     """
 
     folder: Path
@@ -242,7 +242,7 @@ class SavedAdapter:
 
     @property
     def is_merge(self) -> bool:
-        """Whether adapters were merged by weight."""
+        """Whether the adapter is a weighted merge of other adapters."""
         return "merge" in (self.provenance or {})
 
     @property
@@ -252,11 +252,11 @@ class SavedAdapter:
 
     @property
     def proposed_instruction(self) -> bool:
-        """Whether its files hold an instruction that was made from rows that are not public."""
+        """Whether its files contain an instruction derived from rows that are not public."""
         return holds_proposed_instruction(generated_parts(self.provenance))
 
     def require_provenance(self) -> "SavedAdapter":
-        """Raise AdapterError unless hf-lorameta wrote the adapter."""
+        """Return this adapter, or raise AdapterError if hf-lorameta did not write it."""
         if self.provenance is None:
             raise AdapterError(
                 f"{self.folder} holds an adapter, but no readable {RECIPE_FILE} and "
@@ -291,7 +291,7 @@ def read_adapter(folder: Path) -> SavedAdapter:
 
 
 def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]:
-    """Return ``recipe.json`` and the coefficients of a folder; None and none if it lacks them."""
+    """Return a folder's ``recipe.json`` and coefficients; (None, []) if one cannot be read."""
     try:
         provenance = json.loads((folder / RECIPE_FILE).read_bytes())
         if "merge" in (provenance or {}):
@@ -305,11 +305,11 @@ def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Ma
 
 
 _OF_ROWS = ("recipe", "dataset", "fit", "training")
-"""What `hf_lorameta.pipeline.rows.rows_used` needs of ``recipe.json``."""
+"""Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads."""
 
 
 def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
-    """Return which rows an adapter was made with, or each generated adapter in a merge.
+    """Return which rows an adapter, or each generated adapter of a merge, was made with.
 
     Args:
         provenance: content of ``recipe.json``; None if hf-lorameta did not write the adapter.
@@ -330,7 +330,7 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
 
 
 def holds_proposed_instruction(parts: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether one of `generated_parts` has an instruction made from rows not public."""
+    """Return whether any part has an instruction derived from rows that are not public."""
     return any(part["dataset"].get("proposed_instruction") for part in parts)
 
 
@@ -353,7 +353,7 @@ def _check_provenance(provenance: Any, coefficients: Any) -> None:
 
 
 def _adapter_folders(folder: Path) -> list[Path]:
-    """Return the folder itself, or those of a mixture's adapters."""
+    """Return the folder itself, or the folders of a mixture's adapters."""
     experts = _experts(folder)
     return [*experts, *folder.glob(SHARED)] if experts else [folder]
 

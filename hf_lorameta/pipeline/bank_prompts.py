@@ -1,4 +1,4 @@
-"""Write a dataset's prompts like those that a bank's adapters were trained on."""
+"""Give a dataset's prompts the form of those that a bank's adapters were trained on."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,18 +11,19 @@ from hf_lorameta.data.instruction_and_cue import shares_instruction, with_instru
 from hf_lorameta.data.prompt import PROMPT
 
 _COMPARED = 50
-"""Largest number of a bank's datasets that are looked at."""
+"""How many of a bank's datasets are looked at, at most."""
 
 
 def prompts_like(bank: Bank, form: ChatForm | None = None) -> Callable[[Dataset], Dataset]:
-    """Return a function that writes a dataset's prompts like those of a bank; it can be pickled.
+    """Return a function that gives a dataset's prompts the form of a bank's. It can be pickled.
 
-    A bank without instructions leaves prompts as they are. An empty bank adds an instruction, since
-    the state after a text alone says little of its class, and `form` or, without it, a cue.
+    If the bank's prompts have no instructions, prompts stay as they are. For an empty bank, an
+    instruction is added, since the model's state after a text alone says little about its class;
+    and then `form` or, if it is None, a cue.
 
     Args:
         bank: may be empty.
-        form: that of the base model's chat template, for an empty bank.
+        form: the form of the base model's chat template, for an empty bank.
     """
     chat = form or chat_format(bank)
     if chat is None and len(bank) and not expects_instructions(bank):
@@ -35,7 +36,7 @@ def _as_it_is(dataset: Dataset) -> Dataset:
 
 
 def expects_instructions(bank: Bank) -> bool:
-    """Whether the inputs of most bank datasets contain an instruction."""
+    """Return whether the inputs of most bank datasets contain an instruction."""
     compared = range(0, len(bank), max(1, len(bank) // _COMPARED))
     profiles = bank.stored_profiles.take(compared)
     found = sum(shares_instruction(profiles[i]) for i in range(len(compared)))
@@ -43,9 +44,9 @@ def expects_instructions(bank: Bank) -> bool:
 
 
 def chat_format(bank: Bank) -> str | None:
-    """Return the chat template of the general adapter, or of most bank datasets; None without.
+    """Return the chat template of the general adapter or of most bank datasets; None if none has.
 
-    It goes around whole prompts, so it has ``{prompt}`` and more.
+    It is put around whole prompts, so it contains ``{prompt}`` and more.
     """
     general = bank.index.general
     if general and general.template:

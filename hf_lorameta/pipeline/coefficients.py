@@ -1,4 +1,4 @@
-"""Compare a dataset that was read with those of a bank, and choose coefficients."""
+"""Compare a dataset with those of a bank, and choose coefficients."""
 
 import math
 from typing import Literal, NamedTuple
@@ -30,17 +30,17 @@ def choose_coefficients(
 ) -> tuple[Array, Array]:
     """Measure the distances of a dataset to the bank and apply the recipe's rule to them.
 
-    In a large bank, these are the distances to candidates that its sketches choose, and the others
-    get no coefficient.
+    In a large bank, only candidates that its sketches choose are compared; the other datasets get
+    a coefficient of zero.
 
     Args:
-        bank: of N adapters; without any, nothing is measured, and the general adapter is all.
+        bank: of N adapters; if N is 0, nothing is measured, and only the general adapter is used.
         recipe: the settings.
         profile: of the dataset.
         counts: of its outputs; None leaves out the output prior.
 
     Returns:
-        The distances, (N,), infinite to datasets that were not compared, and the coefficients as
+        The (N,) distances, infinite for datasets that were not compared, and the coefficients as
         `Plan` holds them.
 
     Raises:
@@ -77,7 +77,7 @@ def _finished(
     profile: Profile,
     counts: OutputCounts | None,
 ) -> Array:
-    """Append the coefficient of the output prior, if it takes part, and scale all of them."""
+    """Append the coefficient of the output prior, if it is used, and scale all coefficients."""
     prior = bank.index.output_prior and recipe.output_prior
     if counts and prior and COMBINERS[recipe.combine].linear:
         coefficients = np.append(coefficients, prior)
@@ -85,15 +85,15 @@ def _finished(
 
 
 def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
-    """Raise RecipeError for a method that the nearest datasets do not suffice for."""
+    """Raise RecipeError for a method that needs more than the nearest datasets."""
     local = COEFFICIENT_RULES[recipe.coefficients].among_candidates
     if local and recipe.metric == metrics.DEFAULT_METRIC:
         return
     setting = "metric" if local else "coefficients"
     raise RecipeError(
         f"{setting}={getattr(recipe, setting)} needs the distances to all {len(bank):,} datasets "
-        f"of the bank, for which it would read the profiles and then the adapters of all; in a "
-        f"bank of more than {LARGE:,}, the nearest {CANDIDATES} are compared",
+        f"of the bank, and so the profiles and then the adapters of all; in a bank of more than "
+        f"{LARGE:,}, only the nearest {CANDIDATES} are compared",
         hint=[
             Option("metric", metrics.DEFAULT_METRIC),
             Option("coefficients", "kernel"),
@@ -104,7 +104,7 @@ def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
 def _of_all(
     number: int, chosen: NDArray[np.intp], distances: Array, coefficients: Array
 ) -> tuple[Array, Array]:
-    """Put distances and coefficients of candidates where they are in the whole bank."""
+    """Return the distances and coefficients of candidates as arrays over the whole bank."""
     all_distances = np.full(number, np.inf)
     all_distances[chosen] = distances
     weights = np.zeros(number)
@@ -113,12 +113,12 @@ def _of_all(
 
 
 def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
-    """Return the factor of all coefficients, see `hf_lorameta.recipe.Recipe.scale`.
+    """Return the factor to multiply all coefficients by; see `hf_lorameta.recipe.Recipe.scale`.
 
     Args:
         bank: the bank.
         recipe: the settings.
-        profile: of the dataset; one without outputs is not scaled by their length.
+        profile: of the dataset; without outputs, there is no scaling by their length.
     """
     if recipe.scale is not None:
         return recipe.scale
@@ -131,7 +131,7 @@ def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
 
 
 def is_scaled_by_length(bank: Bank, recipe: Recipe) -> bool:
-    """Whether coefficients depend on the length of outputs, if a dataset has outputs."""
+    """Return whether coefficients depend on how long a dataset's outputs are, if it has any."""
     by_length = COEFFICIENT_RULES[recipe.coefficients].by_length
     return recipe.scale is None and by_length and bank.index.general is not None
 
@@ -143,13 +143,13 @@ def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:
 
 
 class Comparison(NamedTuple):
-    """What of a bank's datasets a new one is compared with.
+    """Which bank datasets, and which part of their texts, a new dataset is compared with.
 
     Attributes:
         bank: of N adapters.
         metric: a key of `hf_lorameta.method.metrics.METRICS`.
         part: the only part of the texts that is compared; None if no part is left out.
-        chosen: (C,) indices of the bank's datasets that are compared; None are all.
+        chosen: (C,) indices of the bank datasets that are compared; None compares all.
     """
 
     bank: Bank
@@ -159,7 +159,7 @@ class Comparison(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name under which the bank stores distances of these parts."""
+        """Name under which the bank stores these distances."""
         return metrics.stored_name(self.metric, self.part)
 
     @property
@@ -174,7 +174,7 @@ class Comparison(NamedTuple):
         return metrics.distances(profile, self.profiles, self.bank.index.vocab_size, self.metric)
 
     def bank_distances(self) -> Array:
-        """Return the (C, C) distances between those that are compared, stored if these are all."""
+        """Return the (C, C) distances between the compared datasets; if these are all, stored."""
         size = self.bank.index.vocab_size
         if self.chosen is not None:
             return metrics.pairwise_distances(self.profiles, size, self.metric)
@@ -195,11 +195,11 @@ class Comparison(NamedTuple):
 
 
 def compare_with_bank(bank: Bank, profile: Profile, metric: str) -> Comparison:
-    """Leave out of the comparison what the new dataset lacks.
+    """Return how to compare a new dataset with a bank, without what the new dataset lacks.
 
     A dataset without outputs is compared by inputs alone. One without inputs is compared by
-    outputs alone if the metric measures inputs and outputs separately, and else with all text of
-    the bank's datasets.
+    outputs alone if the metric measures inputs and outputs separately, and otherwise with all the
+    text of the bank's datasets.
 
     Args:
         bank: of N adapters.

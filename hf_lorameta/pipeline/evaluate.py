@@ -1,4 +1,4 @@
-"""Score adapters on rows that none was made with, and write the scores into their cards."""
+"""Score adapters on rows that none of them was made with, and write the scores into their cards."""
 
 import re
 import tempfile
@@ -58,28 +58,31 @@ def evaluate(
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Report:
-    """Score base model, adapters and few-shot prompt on rows that no adapter was fitted on.
+    """Score the base model, adapters and a few-shot prompt on rows that no adapter was fitted on.
 
-    What is not given comes from the adapters' recipes. In the report, a single adapter is called
-    ``generated``; several have the names that they are given by.
+    Arguments that are not given come from the adapters' recipes. In the report, a single adapter
+    is called ``generated``; several have the names they were passed by.
 
     Args:
         adapter: folder or Hub id, or several of them, for the same base model.
-        dataset: as in `hf_lorameta.plan`; None is the public one that it was generated for.
+        dataset: as in `hf_lorameta.plan`; None is the public dataset that the adapters were
+            generated for.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
-        generate: complete all answers; otherwise only those that may be right, without Rouge-L.
+        generate: complete all answers; False completes only those that may be right, and leaves
+            out Rouge-L.
         base: folder, GGUF file or Hub id of the base model; None is what the adapter names.
-        model: the base model, on the CPU, and its tokenizer; the model is the same afterwards. None
+        model: the base model, on the CPU, and its tokenizer; the model is left unchanged. None
             loads it.
         token: of the Hub; None uses the saved one.
-        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
+        progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
-            `hf_lorameta.open_dataset`; split None is test, else validation.
+            `hf_lorameta.open_dataset`; split None is the test split if there is one, else the
+            validation split.
 
     Raises:
-        UsageError: no dataset is named by the recipes, or different ones; an adapter is named
-            twice, or like another method; no base model is named; or the model is on another
+        UsageError: the recipes name no dataset, or different ones; an adapter is named twice, or
+            has the name of another method; no base model is named; or the model is on another
             device.
         LoraMetaError: adapter, dataset or base model cannot be read.
         MissingExtraError: the extra ``eval`` is not installed.
@@ -105,7 +108,7 @@ class Evaluation(NamedTuple):
     Attributes:
         folders: of each adapter, by its name in the table.
         base: name and revision of the base model.
-        dataset: that the rows are of.
+        dataset: that the rows come from.
         rows: to score.
         shots: examples for the few-shot prompt.
     """
@@ -135,8 +138,8 @@ def prepare_evaluation(
 ) -> Evaluation:
     """Find adapters, open the dataset to score them on, and draw its rows.
 
-    What is read, scored and left out is logged, and as warnings why rows may not be new to the
-    adapters. A single adapter is called ``generated``; several have their own names.
+    It logs what is read, scored and left out, and warns if rows may not be new to the adapters. A
+    single adapter is called ``generated``; several have their own names.
 
     Args:
         names: folders or Hub ids of adapters.
@@ -144,14 +147,15 @@ def prepare_evaluation(
         hub: the client.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt.
-        base: the base model; None is what the adapters name.
-        repos: of `resolve_card_repo` for each name, if the scores are for the cards; else ().
-        progress: called with (stage, done, total, or 0 if it is not known).
-        reading: as of `evaluate`.
+        base: the base model; None takes the one that the adapters name.
+        repos: what `resolve_card_repo` returned for each name, if the scores go into the cards;
+            else ().
+        progress: called with (stage, done, total), where total is 0 if unknown.
+        reading: as for `evaluate`.
 
     Raises:
-        LoraMetaError: as `evaluate` raises; or scores are for the card of an adapter that was not
-            generated.
+        LoraMetaError: as `evaluate` raises; or scores would go into the card of an adapter that
+            was not generated.
     """
     folders = _locate_adapters(names, repos, hub)
     found = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
@@ -208,7 +212,7 @@ def _locate_adapters(
 
 
 def _base_of(folders: Mapping[str, Path], base: str | Path | None) -> tuple[str, str | None]:
-    """Return name and revision of the base model that adapters share."""
+    """Return the name and revision of the base model that the adapters share."""
     configs = {}
     for name, folder in folders.items():
         with naming(name):
@@ -246,12 +250,12 @@ def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Pinned
     """Check that an adapter's card can be written, before the adapter is scored.
 
     Returns:
-        The repo at its present commit; None for a folder.
+        The repo at its current commit; None for a folder.
 
     Raises:
         AuthError: no valid token.
         NotFoundError: no such repo.
-        UsageError: a pull request to a folder.
+        UsageError: a pull request is asked for, and the adapter is in a folder.
     """
     if Path(name).expanduser().is_dir():
         if create_pr:
@@ -275,7 +279,7 @@ def save_scores(
     """Write scores into an adapter's card, in its folder or in one commit to its repo.
 
     Args:
-        folder: the adapter; of a repo, at the commit that was scored.
+        folder: the adapter; for a repo, at the commit that was scored.
         scores: what was measured.
         repo: the repo at that commit; None for a folder.
         hub: client with the account's token.

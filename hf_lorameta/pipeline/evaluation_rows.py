@@ -1,8 +1,7 @@
 """Choose what an adapter is scored on: dataset, split, columns, rows and few-shot examples.
 
-Rows are drawn over the whole split and stratified by output, as in
-`hf_lorameta.pipeline.rows`. Those that the adapter was fitted, trained or checked on
-are left out.
+Rows are drawn from the whole split and stratified by output, as in `hf_lorameta.pipeline.rows`.
+Rows that the adapter was fitted, trained or checked on are left out.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -34,14 +33,14 @@ from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 READ_ROWS = 50_000
-"""Rows of a split that are drawn from, at most."""
+"""How many rows of a split are drawn from, at most."""
 TEST_SPLITS = ("test", "validation")
-"""Splits that are scored by default, the first one that a dataset has."""
+"""Splits to score on by default: the first of these that a dataset has."""
 _SEED = 0
 
 
 class RowsToEvaluate(NamedTuple):
-    """Rows to score, and examples for the few-shot prompt, none of them shared.
+    """Rows to score, and other rows as examples for the few-shot prompt.
 
     Attributes:
         rows: to score.
@@ -67,10 +66,10 @@ def open_to_evaluate(
             adapter was generated for.
         provenance: content of the adapter's ``recipe.json``; None if it was not generated.
         hub: the client.
-        reading: as of `open_dataset`. `config` and `revision` None are the recipe's if it is the
-            same dataset, `columns` None are the recipe's if the dataset has them, `template` None
-            is the chat form of the recipe, if it has one, and `split` None is the first of
-            `TEST_SPLITS` that a Hub dataset or a folder has.
+        reading: as for `open_dataset`, except for what None means: `config` and `revision` are the
+            recipe's if the dataset is the same, `columns` the recipe's if the dataset has them,
+            `template` the recipe's chat form if it has one, and `split` the first of `TEST_SPLITS`
+            that a Hub dataset or a folder has.
 
     Raises:
         UsageError: no name, and the recipe states no public dataset.
@@ -114,9 +113,9 @@ def rows_to_evaluate(
         provenances: ``recipe.json`` of the adapters that were generated, see
             `hf_lorameta.pipeline.adapter_folder.generated_parts`.
         count: number of rows to score, at most.
-        shots: number of examples; from the train split if there is one, else from the rows.
+        shots: number of examples; from the train split if there is one, else from this split.
         hub: the client.
-        progress: called while rows are read, of all and of the train split.
+        progress: called while rows of this split and of the train split are read.
 
     Raises:
         EmptyDatasetError: no rows are left.
@@ -151,7 +150,7 @@ def rows_to_evaluate(
 def _used(
     provenances: Sequence[Mapping[str, Any]], dataset: Dataset
 ) -> tuple[set[Row], dict[Remark, None]]:
-    """Return the rows that adapters used, and why others may not be new to the adapters."""
+    """Return the rows that adapters used, and warnings that other rows may not be new to them."""
     used: set[Row] = set()
     warnings: dict[Remark, None] = {}  # each once
     for provenance in provenances:
@@ -187,7 +186,7 @@ def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:
 
 
 def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> tuple[list[Row], int]:
-    """Draw rows; return them, and how many different ones of `without` the dataset holds."""
+    """Return rows that were drawn, and how many distinct rows of `without` were left out."""
     found = set()
 
     def others() -> Iterator[Row]:

@@ -38,29 +38,30 @@ def generate(
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Generation | Mixture:
-    """Generate an adapter for a dataset, and train it where the base model is at hand.
+    """Generate an adapter for a dataset, and train it if the base model is on this machine.
 
     Warnings, losses and right answers are logged.
 
     Args:
         dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
             or dataset of the library `datasets`.
-        bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
-            another `base` model, if there is none for it, uses none.
+        bank: an opened bank, a folder, a Hub id, or ``none`` for no bank. None is the default bank
+            if it fits `base`, else the embedded one for it, else no bank.
         recipe: the settings, or a dictionary of them; None is ``Recipe()``.
         base: the base model: Hub id, folder or GGUF file; None is the bank's. Without a bank, the
-            adapter is trained from nothing.
-        base_revision: branch, tag or commit of a base model without a bank.
-        model: the base model in transformers, on the CPU, and its tokenizer; the model is the same
-            afterwards. None loads it if it is needed.
+            adapter is trained from scratch.
+        base_revision: branch, tag or commit of the base model, if no bank is used.
+        model: the base model in transformers, on the CPU, and its tokenizer; the model is left
+            unchanged. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
-        budget: seconds, or a time such as ``"5m"``, to train the adapter in, as long as held-out
-            rows gain; 0 only combines adapters. None is two minutes, if the extra ``eval`` is
-            installed, the base model is on this machine and ``HF_LORAMETA_NO_BASE`` is not set,
-            unless the recipe says how many rows to fit or train on.
-        check: count right answers on 16 other rows, where the base model is on this machine or
-            there is a budget.
-        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
+        budget: how long to train the adapter, in seconds or as a time such as ``"5m"``; training
+            stops earlier if held-out rows no longer gain. 0 only combines adapters. None is two
+            minutes if the extra ``eval`` is installed, the base model is on this machine and
+            ``HF_LORAMETA_NO_BASE`` is not set, unless the recipe says how many rows to fit or
+            train on.
+        check: count right answers on 16 other rows, if the base model is on this machine or there
+            is a budget.
+        progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`.
 
@@ -70,10 +71,10 @@ def generate(
     Raises:
         DatasetError: as `plan` raises.
         BankError: as `plan` raises.
-        UsageError: the budget is no time; or as `hf_lorameta.pipeline.resolve.resolve` raises.
+        UsageError: the budget is not a time; or as `hf_lorameta.pipeline.resolve.resolve` raises.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
-        KeyboardInterrupt: Ctrl-C, except in a training whose steps have helped: the result is then
-            the best adapter until the interruption, with a warning.
+        KeyboardInterrupt: Ctrl-C, unless training steps have already helped: then the best adapter
+            so far is returned, with a warning.
 
     Example:
         >>> from hf_lorameta.demo import TRAIN_FILE
@@ -109,20 +110,21 @@ def plan(
     Args:
         dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
             or dataset of the library `datasets`.
-        bank: an opened bank, a folder, a Hub id, or ``none``; None opens the default bank, or for
-            another `base` model, if there is none for it, uses none.
+        bank: an opened bank, a folder, a Hub id, or ``none`` for no bank. None is the default bank
+            if it fits `base`, else the embedded one for it, else no bank.
         recipe: the settings, or a dictionary of them; None is ``Recipe()``.
         base: the base model, a Hub id or a folder; None is the bank's.
-        base_revision: branch, tag or commit of a base model without a bank.
+        base_revision: branch, tag or commit of the base model, if no bank is used.
         token: of the Hub; None uses the saved one.
-        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
+        progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`.
 
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
         BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
-        UsageError: the base model cannot be used, or a revision is given for that of a bank.
+        UsageError: the base model cannot be used, or `base_revision` is given for a bank's base
+            model.
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
     recipe = as_recipe(recipe)
@@ -163,7 +165,7 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation |
     Args:
         dataset: an opened dataset.
         session: as for `hf_lorameta.pipeline.resolve.resolve`.
-        resolved: what is to be done.
+        resolved: what to do.
 
     Raises:
         LoraMetaError: as `plan` and `hf_lorameta.pipeline.make.make_adapter` raise.
@@ -173,8 +175,8 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation |
     log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
     if resolved.seconds or resolved.check:
         logger.info(
-            "With the base model: %s. --budget 0 leaves out both, --no-check the count; in Python "
-            "budget=0 and check=False", resolved,
+            "With the base model: %s. To skip both: --budget 0, in Python budget=0; to skip the "
+            "count: --no-check, in Python check=False", resolved,
         )  # fmt: skip
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)

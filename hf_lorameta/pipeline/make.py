@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 
 _MIN_SCALE = 1 / 8
 _TRAINING_SHARE = 0.8
-"""Of a time limit; the rest is for the check."""
+"""Share of a time limit that is for training; the rest is for the check."""
 _GENERATION_SECONDS = 10.0
-"""Least time for the check in which answers that are texts are generated."""
+"""Least time that a check needs to generate answers that are texts."""
 
 
 def make_adapter(
@@ -49,20 +49,21 @@ def make_adapter(
     """Combine a plan's adapters, train the result, and count its right answers.
 
     Args:
-        plan: of one adapter, not of a mixture.
-        rows: drawn for it; None are none. Rows to check on are scored and reported; only if the
-            recipe has `check` may their scores scale the adapter down.
+        plan: for one adapter, not for a mixture.
+        rows: drawn for it; None means no rows. Rows to check on are scored and reported; their
+            scores may scale the adapter down only if the recipe has `check`.
         session: runs the base model if it is needed; None makes one.
-        seconds: wall-clock time for loading the base model and training, once it is on this
-            machine. If there are rows to check on, a fifth of it is left for them; a check that
-            takes longer is not cut short. 0 fits and trains as the recipe says.
-        unasked: whether nobody asked for the training in that time: where it is not possible, the
+        seconds: wall-clock time for loading the base model and training; a download does not
+            count. If there are rows to check on, a fifth of the time is left for the check; a
+            check that takes longer is not cut short. 0 fits and trains as the recipe says.
+        unasked: whether nobody asked for the training in that time: if it is not possible, the
             adapter is the combination alone, with a warning.
 
     Raises:
-        RecipeError: the combiner ``factors`` with differing ranks or another rank than the bank's.
-        AdapterError: the adapter was checked, and at no scale it is as good as the base model; or
-            it was trained, and is worse; or without a bank, no training helped.
+        RecipeError: the combiner ``factors`` is asked for with ranks that differ, or with a rank
+            other than the bank's.
+        AdapterError: the adapter was checked, and is worse than the base model at every scale; or
+            it was trained, and is worse; or there is no bank, and no training helped.
         UsageError: the base model cannot be fitted or trained.
         HubError: adapters of a Hub bank cannot be fetched.
         MissingExtraError: the base model is needed and the extra ``eval`` is missing.
@@ -101,7 +102,7 @@ def make_adapter(
             generation = check_adapter(
                 generation, rows, session.evaluator, progress, texts=not soon
             )
-        except LoraMetaError as error:  # a check that nobody asked for never costs the adapter
+        except LoraMetaError as error:  # keep the adapter: nobody asked for this check
             logger.warning("The adapter was not checked: %s", error)
     return generation
 
@@ -131,10 +132,10 @@ def _combine(plan: Plan, progress: StageProgress) -> Generation:
 
 
 def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
-    """Combine a plan's adapters into (lora_A, lora_B) of every module of ``plan.layout``.
+    """Combine a plan's adapters; return (lora_A, lora_B) of every module of ``plan.layout``.
 
     A combiner that chooses among the entries of the updates gets their differences from the general
-    adapter, if the bank has one, since the others were trained from it.
+    adapter, if the bank has one, since the other adapters were trained from it.
 
     Args:
         plan: the plan.
@@ -176,18 +177,18 @@ def check_adapter(
     *,
     texts: bool = True,
 ) -> Generation:
-    """Score a finished adapter as it would be written, and halve it while the base is better.
+    """Score a finished adapter as it would be saved, and halve it while the base model is better.
 
-    It is halved down to 1/8. A check that the recipe does not ask for only reports: it leaves the
+    The smallest scale is 1/8. A check that the recipe does not ask for only reports: it leaves the
     adapter as it is.
 
     Args:
         generation: the adapter.
-        rows: its rows to check on and those of the prompt count.
+        rows: only its rows to check on and those of the prompt are used.
         evaluator: the base model.
         progress: called with (stage, rows scored, rows).
-        texts: generate all answers if the outputs are texts, for their Rouge-L, which takes longer
-            than to count right ones.
+        texts: if the outputs are texts, generate all answers to measure Rouge-L, which takes
+            longer than counting right answers.
 
     Returns:
         The adapter with the check in its `outcome`; all coefficients are zero if no scale helps.
@@ -222,7 +223,7 @@ def check_adapter(
 
 
 def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
-    """Return an adapter's factors with its coefficients scaled; of `factors` both are sums."""
+    """Return an adapter's factors with its coefficients scaled; for `factors`, both A and B."""
     plan = generation.plan
     changed = any(training.steps for training in generation.outcome.trainings)
     linear = COMBINERS[plan.recipe.combine].linear or changed

@@ -1,7 +1,7 @@
-"""Merge adapters of one base model into one, by weights that are given.
+"""Merge adapters of one base model into one adapter, with given weights.
 
-The base model is not needed. Modules are read and combined a few at a time, so memory is that of
-the result.
+The base model is not needed. Modules are read and combined a few at a time, so the memory needed is
+that of the result.
 """
 
 import math
@@ -59,8 +59,8 @@ def merge(
         UsageError: no adapter, a weight that is not finite, all weights zero, an unknown name, or a
             maximum size below that of rank 1.
         RecipeError: the combiner cannot combine these ranks.
-        AdapterError: an adapter is damaged or no plain LoRA, base models differ, or a module has
-            another size in another adapter.
+        AdapterError: an adapter is damaged or not a plain LoRA, base models differ, or the size of
+            a module differs between adapters.
         HubError: a repo does not exist or cannot be reached.
 
     Example:
@@ -116,7 +116,7 @@ class Merge(SavableAdapter):
         layout: the modules that it changes.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
-        task_type: PEFT's, if all adapters that state one state the same.
+        task_type: PEFT's, if all adapters that state one agree.
         base_license: of the base model; None if its authors state none.
     """
 
@@ -150,19 +150,19 @@ class Merge(SavableAdapter):
 def _kept(
     stack: AdapterStack, layout: Layout, weights: Sequence[float], pairs: Sequence[FactorPair]
 ) -> float | None:
-    """Return the share of the weighted sum's squared norm that its approximation has."""
+    """Return the share of the weighted sum's squared norm that its approximation keeps."""
     total = stack.squared_norm(layout, weights)
     kept = sum(LowRankSum(A, B, np.ones(len(A))).squared_norm() for A, B in pairs)
     return min(1.0, kept / total) if total else None
 
 
 def _only(values: set[str | None]) -> str | None:
-    """Return the value of a set of one."""
+    """Return the only value of a set; None if it has none or several."""
     return values.pop() if len(values) == 1 else None
 
 
 def _rank(recipe: MergeRecipe, ranks: Sequence[int], layout: Layout) -> int:
-    """Return the recipe's rank, that which fits its size, or one that suits the adapters."""
+    """Return the recipe's rank, the largest for its maximum size, or one that suits the ranks."""
     if recipe.rank:
         return recipe.rank
     if recipe.combine == "factors":
@@ -174,7 +174,7 @@ def _rank(recipe: MergeRecipe, ranks: Sequence[int], layout: Layout) -> int:
 
 
 def _rank_within(max_size: int, dtype: str, layout: Layout, most: int) -> int:
-    """Return the largest rank, `most` at most, at which the weights file has at most `max_size`."""
+    """Return the largest rank, up to `most`, whose weights file has at most `max_size` bytes."""
     width = DTYPES[CODES[dtype]].itemsize
     of_rank = width * sum(module.in_features + module.out_features for module in layout)
 

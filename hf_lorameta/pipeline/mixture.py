@@ -67,12 +67,12 @@ class Mixture(PlannedAdapter):
             raise UsageError("the recipe asks for one adapter", hint=Option("emit", "mixture"))
         if any("." in name for name in target_modules(self.plan.bank.layout)):
             raise BankError(
-                "PEFT routes in every module of a name, and this bank adapts only some of them",
+                "PEFT routes in all modules with the same name, and this bank adapts only some",
                 hint=_MERGE,
             )
         if not self.entries:
             raise BankError(
-                "no adapter has a positive coefficient, so that there is nothing to route",
+                "no adapter has a positive coefficient, so there is nothing to route",
                 hint=_MERGE,
             )
 

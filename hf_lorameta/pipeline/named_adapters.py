@@ -23,7 +23,7 @@ from hf_lorameta.pipeline.adapter_folder import (
 )
 
 UNKNOWN = "unknown"
-"""Stands for a license that is not stated."""
+"""Written for a license that is not stated."""
 
 
 class NamedAdapter(NamedTuple):
@@ -54,7 +54,7 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
 
     Raises:
         UsageError: no adapter has that name.
-        AdapterError: it is damaged, or no plain LoRA of one rank.
+        AdapterError: it is damaged, or not a plain LoRA of one rank.
         HubError: a repo does not exist or the Hub cannot be reached.
     """
     folder = Path(name).expanduser()
@@ -79,7 +79,7 @@ def _in_folder(folder: Path, name: str) -> NamedAdapter:
     with naming(name):
         config, weights = check_adapter(folder)
     facts = {
-        "adapter": "local adapter",  # no path
+        "adapter": "local adapter",  # the path stays private
         "revision": None,
         "sha256": sha256(weights.path),
         "licenses": [stated_license(folder) or UNKNOWN],
@@ -127,7 +127,7 @@ def common_layout(adapters: Mapping[str, NamedAdapter]) -> Layout:
     """Return all modules that adapters of one base model change, in canonical order.
 
     Raises:
-        AdapterError: base models differ, or a module has other sizes in another adapter.
+        AdapterError: base models differ, or the size of a module differs between adapters.
     """
     known: dict[str, Module] = {}
     base_model = next(iter(adapters.values())).config.base_model

@@ -21,7 +21,9 @@ from hf_lorameta.tables import coefficient_table, plural
 
 
 class Plan(PlanData):
-    """A plan as text, as HTML for a notebook, and as JSON; see `PlanData` for its values.
+    """Which adapters of a bank are combined for a dataset; see `PlanData` for the values.
+
+    It prints as text, and as HTML in a notebook; `to_dict` returns it as JSON values.
 
     Example:
         >>> import hf_lorameta
@@ -38,7 +40,7 @@ class Plan(PlanData):
 
     @property
     def verdict(self) -> Remark:
-        """Whether the adapter helps, in right answers if they were counted."""
+        """Whether the adapter helps, judged by right answers if they were counted."""
         return self.remarks[-1]
 
     def __str__(self) -> str:
@@ -163,11 +165,11 @@ class Plan(PlanData):
         """Plan again with other settings, without reading the dataset again.
 
         Args:
-            recipe: its ``max_rows`` is taken to be the number of rows that was read.
+            recipe: its ``max_rows`` is assumed to be the number of rows that were read.
 
         Raises:
             BankError: the bank lacks the neural rule that was asked for.
-            RecipeError: a setting says how adapters are combined, and the bank has none, or one.
+            RecipeError: a setting says how to combine adapters, and the bank has none or only one.
             UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         """
         require_compatible(recipe, self.bank, self.dataset)

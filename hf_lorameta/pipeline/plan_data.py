@@ -1,4 +1,4 @@
-"""The values of a plan, and what follows from them; `hf_lorameta.pipeline.plan` makes one."""
+"""The values of a plan, and what is computed from them; `hf_lorameta.pipeline.plan` makes one."""
 
 from dataclasses import dataclass
 
@@ -27,11 +27,11 @@ class PlanData:
     It holds no rows of a dataset that is not public.
 
     Attributes:
-        bank: the bank, of N adapters; of none if no bank is used.
+        bank: the bank, of N adapters; N is 0 if no bank is used.
         dataset: the dataset that was read.
         recipe: the settings.
         profile: of the dataset.
-        distances: (N,) to every bank dataset; of a large bank, infinite to those not compared.
+        distances: (N,) to every bank dataset; in a large bank, infinite for those not compared.
         coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
             output prior if it has one; zero for those left out. Those of adapters sum to `scale`,
             unless they were scaled down.
@@ -52,7 +52,7 @@ class PlanData:
     def active_indices(self) -> list[int]:
         """Indices of the coefficients that are not zero, by descending coefficient.
 
-        That of the output prior, if it takes part, is the last.
+        The output prior, if it takes part, comes last.
         """
         active = np.flatnonzero(self.coefficients)
         is_prior = active == self.bank.index.number

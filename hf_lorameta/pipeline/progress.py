@@ -60,7 +60,7 @@ def bars_unless(progress: StageProgress | None) -> Iterator[StageProgress]:
 
 
 def with_progress(dataset: "Dataset", progress: StageProgress) -> "Dataset":
-    """Return a dataset that reports how many rows were read whenever they are."""
+    """Return a dataset that reports how many rows have been read, whenever they are read."""
 
     def reported(read: Callable[[], Iterator[Row]]) -> Callable[[], Iterator[Row]]:
         def rows() -> Iterator[Row]:
@@ -75,7 +75,7 @@ def with_progress(dataset: "Dataset", progress: StageProgress) -> "Dataset":
 
 
 def budget_seconds(budget: float | str | None) -> float | None:
-    """Return a budget in seconds, such as of 90, 60s, 2m, 2min or 1h; None stays None.
+    """Convert a budget such as 90, 60s, 2m, 2min or 1h to seconds; None stays None.
 
     Raises:
         UsageError: not a time of zero or more.

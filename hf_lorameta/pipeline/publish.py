@@ -4,9 +4,9 @@ The target repo is resolved before any work is done, and the commit is refused i
 changed since. A repo is created only when the adapter is finished. An existing repo keeps its
 visibility, and its files are replaced only with consent.
 
-The steps, for the command line, the Python API and the Space alike: `target_for_dataset`, or
-`resolve_target` for an adapter that is already made; then the adapter is made and saved, and
-`publish_folder`, or where a user can run a command to resume, `publish_or_keep`.
+The command line, the Python API and the Space take the same steps: `target_for_dataset`, or
+`resolve_target` for an adapter that is already made; then the adapter is made and saved; then
+`publish_folder` or, if the user can run a command to resume, `publish_or_keep`.
 """
 
 import logging
@@ -58,7 +58,7 @@ class Target:
 
     Attributes:
         repo_id: ``user/name``.
-        existing: the repo at its present commit, None if it has to be created.
+        existing: the repo at its current commit; None if it has to be created.
         private: visibility after publishing.
         create_pr: open a pull request instead of committing.
         replaces: names of the files in the repo that a commit would replace.
@@ -84,7 +84,7 @@ class Consent(NamedTuple):
     """How a user wants an adapter to be published.
 
     Attributes:
-        private: the visibility asked for; None decides by what the adapter was made of.
+        private: the visibility asked for; None makes a repo private if a source is private.
         create_pr: open a pull request instead of committing, which needs no consent.
         overwrite: replace files of an existing repo.
     """
@@ -146,13 +146,13 @@ def target_for_dataset(
     name: str,
     dry_run: bool = False,
 ) -> Target:
-    """Check, as `resolve_target` does, that an adapter for a dataset can be published.
+    """Check that an adapter for a dataset can be published, and return its target repo.
 
     Args:
         dataset: the dataset.
         bank: the bank.
         hub: client.
-        repo_id: target; None names it after dataset and base model.
+        repo_id: target; None names it after the dataset and the base model.
         consent: what the user wants.
         name: of the dataset, as the user named it.
         dry_run: see `resolve_target`.
@@ -191,7 +191,7 @@ def resolve_target(
     hub: Hub,
     dry_run: bool = False,
 ) -> Target:
-    """Check that an adapter can be published to a repo, before any work is done.
+    """Check that an adapter can be published to a repo, before any work, and return that repo.
 
     Args:
         repo_id: target, ``user/name``.
@@ -199,12 +199,12 @@ def resolve_target(
         source_private: whether the adapter's dataset, or a part of the bank, is private.
         proposed: see `hf_lorameta.data.dataset.DatasetInfo`.
         hub: client.
-        dry_run: nothing will be published, for which no token is needed.
+        dry_run: nothing will be published, so no token is needed.
 
     Raises:
         AuthError: no valid token.
-        ConflictError: the existing repo has another visibility than was asked for, or is public
-            while `source_private` is true; or a commit would replace files without consent.
+        ConflictError: the existing repo does not have the visibility asked for, or is public while
+            `source_private` is true; or a commit would replace files without consent.
         UsageError: a pull request to a repo that does not exist, or a public repo for an adapter
             whose proposed instruction may name classes of private data.
     """
@@ -241,11 +241,11 @@ def resolve_target(
 
 
 def publish_folder(folder: Path, target: Target, hub: Hub, *, dry_run: bool = False) -> Published:
-    """Read a finished folder back, and publish it in one commit.
+    """Read a finished folder to check it, and publish it in one commit.
 
     Args:
         folder: the adapter.
-        target: of `resolve_target`.
+        target: from `resolve_target`.
         hub: client.
         dry_run: do everything but publish.
 
@@ -277,7 +277,7 @@ def _files(folder: Path) -> list[str]:
 
 @contextmanager
 def suggest_pr(existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
-    """Add to the advice of an error that a pull request needs no right to write to the repo."""
+    """Advise a pull request if an error says that the user may not write to the repo."""
     try:
         yield
     except ForbiddenError as error:
@@ -300,11 +300,11 @@ def _stale_files(folder: Path, target: Target) -> tuple[str, ...]:
 
 
 def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = False) -> Published:
-    """Publish a folder, and delete it then if it is one of `staging_folder`.
+    """Publish a folder, then delete it if it was made by `staging_folder`; keep it on failure.
 
     Args:
         folder: the adapter.
-        target: as for `publish_folder`, as `hub` and `dry_run` are.
+        target: as for `publish_folder`, like `hub` and `dry_run`.
 
     Raises:
         LoraMetaError: as `publish_folder` raises; the advice names how to resume.
@@ -323,7 +323,7 @@ def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = F
         else:
             error.add_note(resume)
         raise
-    if published.url and folder.resolve().parent == _staging_root():  # never one of the user's own
+    if published.url and folder.resolve().parent == _staging_root():  # never the user's own folder
         shutil.rmtree(folder, ignore_errors=True)
     return published
 
@@ -345,7 +345,7 @@ def _staging_root() -> Path:
 def staging_folder(repo_id: str) -> Path:
     """Return a new path for a finished adapter that is not published yet.
 
-    What earlier commands left there is deleted after a day.
+    Folders that earlier commands left there are deleted after a day.
 
     Raises:
         AdapterError: no folder can be created there.

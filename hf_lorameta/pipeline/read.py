@@ -1,6 +1,6 @@
 """Read a dataset once, within its limits: count its tokens, and collect rows to draw from.
 
-It needs no bank, only the tokenizer of one, so it can run in a process of its own.
+It needs no bank, only a bank's tokenizer, so it can run in a process of its own.
 """
 
 import logging
@@ -25,7 +25,7 @@ from hf_lorameta.types import Row
 logger = logging.getLogger(__name__)
 
 _DIFFERENT = 1000
-"""Outputs that are counted."""
+"""How many different outputs are counted, at most."""
 _FULL = "Only the first %s rows are read: with %s characters, they reach the limit"
 
 
@@ -35,7 +35,7 @@ class TokenCounting:
 
     Attributes:
         tokenizer: path of its ``tokenizer.json``.
-        vocab_size: above every token id.
+        vocab_size: larger than every token id.
         end: id of the end token, if the outputs are counted for an output prior.
     """
 
@@ -56,15 +56,15 @@ def token_counting(bank: Bank) -> TokenCounting:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read of a dataset. It can be pickled.
+    """What was read from a dataset. It can be pickled.
 
     Attributes:
         dataset: what was read.
         recipe: the settings; `max_rows` is the number of rows read if a limit ended the reading.
         profile: token counts.
         output_counts: of the outputs, if the bank states the end token.
-        example: of a public dataset, a row that suits a card, if there is any.
-        pool: different labeled rows, from which `hf_lorameta.pipeline.rows.draw_rows` draws; empty
+        example: a row of a public dataset that suits a card; None if there is none.
+        pool: distinct labeled rows, from which `hf_lorameta.pipeline.rows.draw_rows` draws; empty
             unless rows are asked for.
     """
 
@@ -89,7 +89,7 @@ def read_dataset(
         dataset: an opened dataset.
         recipe: the settings.
         counting: what to count, see `token_counting`.
-        collect: size of the pool, at most, for more than the recipe asks for.
+        collect: size of the pool, at most, if more rows are needed than the recipe asks for.
 
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
@@ -129,13 +129,13 @@ class _RowsToCount:
 
     Args:
         dataset: an opened dataset.
-        most: rows to read, at most; None are all.
+        most: rows to read, at most; None reads all.
 
     Attributes:
         count: number of rows so far.
         cut: number of those with a text that was cut.
         reached: whether a limit came before the last row.
-        outputs: how often the first different ones occur.
+        outputs: how often each of the first different outputs occurs.
         example: the first row that suits a card.
     """
 

@@ -1,4 +1,4 @@
-"""The remarks on a plan and its adapter: each is one ``yield`` here, for all that show them."""
+"""The remarks on a plan and its adapter, for every place that shows them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _LARGE_SHARE = 0.9
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
 _ROUGE_MARGIN = 0.05
-"""By how much a method has to lead in Rouge-L, as less may be chance on 16 rows."""
+"""Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
 
@@ -28,7 +28,7 @@ _TRAIN_LONGER = Option("budget", "5m")
 def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, ...]:
     """Return all remarks on a plan and its adapter: those on the dataset first, the verdict last.
 
-    A remark that still holds after the training compares equal, so that it is logged once.
+    A remark that still holds after training compares equal to the one before, so it is logged once.
 
     Args:
         plan: its values.
@@ -58,7 +58,7 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
         share = profile.same / profile.rows
         text = f"{share:.0%} of the rows have the same output: right answers alone tell little."
         yield Remark("warning", text)
-    # the form that prompts get where no instruction can be proposed has words that all rows share
+    # prompts for which no instruction can be proposed get a form with words that all rows share
     shared = dataset.columns.template not in (TEXT, LABELED[TEXT]) and shares_instruction(profile)
     if not (states_task(dataset) or shared) and expects_instructions(plan.bank):
         yield Remark("doubt", "The inputs do not say what to do, and no instruction was given.")
@@ -202,14 +202,14 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
 
 
 def _is_worse(check: Check) -> bool:
-    """Whether the base model, alone or in its chat template, is better in loss and in answers."""
+    """Whether the base model, alone or in its chat template, is better in both loss and answers."""
     right = check.right
     alone = check.base < check.end and right.base > right.end
     return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
 
 
 def _on_training(trying: str, done: str, training: Training, limited: bool) -> Remark:
-    """State the probabilities before a training, and after it if a step helped."""
+    """Return a remark with the probabilities before training, and after it if a step helped."""
     where = f"the mean probability of an output token of {training.held_out} held-out rows"
     before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
     if not training.steps:
@@ -223,7 +223,7 @@ def _on_training(trying: str, done: str, training: Training, limited: bool) -> R
 
 
 def _on_losses(check: Check) -> Remark:
-    """State the losses of a check."""
+    """Return a remark with the losses of a check."""
     chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
     few_shot = f", with a {check.shots}-shot prompt"
     prompt = "" if check.prompt is None else f"{few_shot} {check.prompt:.3f}"
@@ -235,11 +235,11 @@ def _on_losses(check: Check) -> Remark:
 
 
 def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
-    """Return the verdict on an adapter, from its answers: how many are right, or for texts Rouge-L.
+    """Return whether an adapter helps, judged by its right answers or, for texts, by Rouge-L.
 
     Args:
         check: of the adapter on rows; None if there was none.
-        doubts: why inputs may not hold what an answer needs, as sentences: with one of them, the
+        doubts: sentences that say why inputs may lack what an answer needs. If there are any, the
             adapter is not called likely to help, whatever was counted.
 
     Example:
@@ -282,7 +282,7 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
 
 
 def _margin(rows: int) -> int:
-    """Return by how many right answers a method has to lead, as fewer may be chance.
+    """Return the smallest lead in right answers that counts; a smaller one may be chance.
 
     At least 2, and the standard error of the difference if two methods differ on half of the rows.
 
@@ -294,7 +294,7 @@ def _margin(rows: int) -> int:
 
 
 def _others(scores: RightAnswers | RougeL, shots: int) -> dict[str, float]:
-    """Return the scores without the adapter, by what has them."""
+    """Return the scores of all methods but the adapter, by name."""
     found = {
         "the base model": scores.base,
         "the base model in its chat template": scores.chat,

@@ -1,7 +1,7 @@
 """Decide what is done for a dataset, once: after it is opened, and before it is read.
 
-What can be known from the request, the bank and the dataset's first rows is decided here, or
-refused with one error that names all that is wrong. The steps that follow assume it.
+All that can be known from the request, the bank and the dataset's first rows is decided here, or
+refused with one error that names everything that is wrong. The steps that follow rely on this.
 """
 
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import MethodSettings, Recipe
 
 NO_BASE = "HF_LORAMETA_NO_BASE"
-"""Environment variable: if it is set, the base model is only run where that is asked for."""
+"""Environment variable: if it is set, the base model is run only on request."""
 DEFAULT_BUDGET = 120.0
-"""Seconds of training that nobody asked for."""
+"""Seconds to train by default."""
 CHECK_ROWS = 16
-"""Rows to check on that nobody asked for."""
+"""Rows to check on by default."""
 _UNPACKED = 4
 """Size of a GGUF file's weights once they are dequantized from four bits, relative to the file."""
 
@@ -50,8 +50,8 @@ class Resolved:
         recipe: the settings.
         seconds: wall-clock time to train the adapter in; 0 leaves it as the recipe makes it.
         unasked: whether nobody asked for the training within that time.
-        check: rows to count right answers on besides what the recipe says; 0 for none.
-        obstacle: why the base model is not run, where it would be by default; else None.
+        check: rows to count right answers on, apart from those of the recipe; 0 for none.
+        obstacle: why the base model is not run although it would be by default; else None.
     """
 
     recipe: Recipe
@@ -90,9 +90,9 @@ def resolve(
         dataset: an opened dataset.
         session: of the bank and the base model.
         recipe: the settings that were asked for.
-        budget: seconds to train in; 0 leaves the base model alone. None is `DEFAULT_BUDGET` if the
-            base model is on this machine and fits into its memory.
-        check: count right answers on `CHECK_ROWS` rows, where the base model is on this machine or
+        budget: seconds to train; 0 trains nothing. None is `DEFAULT_BUDGET` if the base model is
+            on this machine and fits into its memory.
+        check: count right answers on `CHECK_ROWS` rows, if the base model is on this machine or
             there is a budget.
         export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
 
@@ -139,10 +139,10 @@ def refuse_wrong(
     budget: float | None,
     export: Export | None,
 ) -> None:
-    """Refuse what is wrong with a request that another machine will resolve.
+    """Raise for what is wrong with a request that another machine will resolve.
 
     Args:
-        dataset: as for `resolve`, as the others are.
+        dataset: as for `resolve`, like the others.
 
     Raises:
         UsageError, RecipeError, UnlabeledDatasetError: as `resolve` raises.
@@ -151,7 +151,7 @@ def refuse_wrong(
 
 
 def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:
-    """Refuse settings that a bank or a dataset excludes; `resolve` does so, too.
+    """Raise for settings that a bank or a dataset rules out; `resolve` does so, too.
 
     Raises:
         RecipeError: a setting says how a bank's adapters are combined, and there are none.
@@ -161,7 +161,7 @@ def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None
 
 
 def _refuse(problems: list[LoraMetaError]) -> None:
-    """Raise one error with all that is wrong, if anything is; its type is that of the first."""
+    """Raise one error for all problems, if there are any; its type is that of the first."""
     if not problems:
         return
     first, *others = problems
@@ -179,7 +179,7 @@ def _problems(
     budget: float | None,
     export: Export | None,
 ) -> Iterator[LoraMetaError]:
-    """Yield what is wrong with a request, on whatever machine."""
+    """Yield what is wrong with a request, whichever machine resolves it."""
     without_budget = Option("budget", change="leave out")
     yield from _incompatible(recipe, bank, dataset)
     if recipe.is_mixture and export is not None:
@@ -211,7 +211,7 @@ def _problems(
 
 
 def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[LoraMetaError]:
-    """Yield what settings need and a bank or a dataset lacks."""
+    """Yield an error for each setting that needs what the bank or the dataset lacks."""
     index, empty = bank.index, not bank.index.number
     if not len(bank):
         reason = f"none is used for {index.base_model}" if empty else f"{bank.id} has only one"
@@ -240,7 +240,7 @@ def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[
 
 
 def _named(bank: Bank) -> list[str | Option]:
-    """Advice to name a bank: those that others have published, if there are any."""
+    """Return the advice to name a bank: those that others have published, if there are any."""
     if bank.base is None:
         return ["name another bank"]
     return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
@@ -282,7 +282,7 @@ def export_config(
     return config
 
 
-# --- is the base model at hand? -------------------------------------------------------------------
+# --- is the base model on this machine? -----------------------------------------------------------
 
 
 def missing_extra() -> MissingExtraError | None:
@@ -295,7 +295,7 @@ def missing_extra() -> MissingExtraError | None:
 
 
 def _obstacle(dataset: DatasetInfo, session: Session, recipe: Recipe) -> LoraMetaError | None:
-    """Return why the base model is not run unasked, with advice; None if it can be."""
+    """Return why the base model is not run by default, with advice; None if it can be."""
     index = session.bank.index
     if dataset.prompts_only:
         return UnlabeledDatasetError(

@@ -1,4 +1,4 @@
-"""Draw all rows of a dataset that an adapter is made with, once.
+"""Draw the rows of a dataset that an adapter is made with.
 
 Many datasets are sorted by label, so a pool of distinct labeled rows (`POOL_ROWS`, or as many as
 are needed if that is more) is first drawn from all rows that are read. The rows for each purpose
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 POOL_ROWS = 2048
 MOST_ROWS = 2000
-"""Rows that are trained on within a time, at most."""
+"""How many rows are trained on within a budget, at most."""
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
 _CHECKED_SHARE = 4
-"""Of the rows, one in so many is checked on unasked, at most."""
+"""At most one row in this many is checked on by default."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Rows:
         fit: to fit the upper layers on.
         train: to train on.
         check: to check on.
-        prompt: examples for a prompt, possibly fewer than `SHOTS`. They may have been fitted or
-            trained on: the prompt gets what the adapter had.
+        prompt: examples for a prompt, possibly fewer than `SHOTS`. The adapter may have been fitted
+            or trained on them, too.
     """
 
     fit: tuple[Row, ...] = ()
@@ -55,13 +55,13 @@ class Rows:
 
 
 def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
-    """Draw the rows that are needed for what was decided.
+    """Draw the rows that a resolved request needs.
 
-    Within a time, all rows are trained on, but for a quarter, at most, that is checked on. A recipe
+    Within a budget, all rows are trained on except those checked on, at most a quarter. A recipe
     that says how many rows to train on draws the same ones with and without rows to check on.
 
     Args:
-        resolved: what is to be done.
+        resolved: what to do.
         pool: labeled rows, see `pool_of`.
 
     Raises:
@@ -95,7 +95,7 @@ def draw_rows(recipe: Recipe, pool: Sequence[Row], check: int = 0) -> Rows:
     """Draw the rows that a recipe asks for; possibly fewer, see `require_rows`.
 
     Args:
-        recipe: its numbers of rows and its seed count.
+        recipe: only its numbers of rows and its seed are used.
         pool: labeled rows, see `pool_of`.
         check: rows to check on if the recipe asks for none.
 
@@ -114,7 +114,7 @@ def draw_rows(recipe: Recipe, pool: Sequence[Row], check: int = 0) -> Rows:
         return tuple(drawn)
 
     fit = draw(recipe.fit, keep=recipe.check or 0)
-    train = draw(recipe.train, keep=recipe.check or 0)  # few rows are for the check first
+    train = draw(recipe.train, keep=recipe.check or 0)  # if rows are few, the check comes first
     checked = draw(recipe.check or check)
     examples = draw(SHOTS)
     prompt = (*examples, *train, *fit)[:SHOTS]
@@ -122,7 +122,7 @@ def draw_rows(recipe: Recipe, pool: Sequence[Row], check: int = 0) -> Rows:
 
 
 def require_rows(rows: Rows, recipe: Recipe) -> None:
-    """Refuse a dataset with too few labeled rows for a recipe; log if they are fewer than asked.
+    """Raise if there are too few labeled rows for a recipe; log if there are fewer than asked.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to fit or to train on.
@@ -147,7 +147,7 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
 
 
 def pool_size(recipe: Recipe) -> int:
-    """Return how many rows the pool of a recipe has, at most."""
+    """Return how many rows a recipe's pool has, at most."""
     return max(POOL_ROWS, sum(recipe.rows_asked.values()))
 
 
@@ -157,7 +157,7 @@ def row_sample(recipe: Recipe, size: int) -> RowSample:
 
 
 def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
-    """Return the pool of a recipe, of the rows that it reads."""
+    """Return a recipe's pool, drawn from the rows that it reads."""
     sample = row_sample(recipe, pool_size(recipe))
     sample.draw_from(islice(rows, recipe.max_rows))
     return tuple(sample.rows)
@@ -225,5 +225,5 @@ def _is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
 
 
 def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[Row]:
-    """Yield the rows of the slice that an adapter was generated for, of a dataset's whole split."""
+    """Yield the rows of a dataset's split, in the slice that an adapter was generated for."""
     return islice(dataset.whole(), *slice_bounds(provenance["dataset"]["split"]))

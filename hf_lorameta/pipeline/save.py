@@ -196,7 +196,7 @@ class PlannedAdapter(SavableAdapter):
 
     @property
     def recipe(self) -> Recipe:
-        """The settings that make the same adapter again, without a clock."""
+        """The settings that make the same adapter again, with steps in place of a time limit."""
         recipe, outcome = self.plan.recipe, self.outcome
         if outcome.steps is None or not any(outcome.steps):
             return recipe
@@ -211,7 +211,7 @@ class PlannedAdapter(SavableAdapter):
 
     @property
     def verdict(self) -> Remark:
-        """Whether the adapter helps, in right answers if they were counted."""
+        """Whether the adapter helps, judged by right answers if they were counted."""
         return self.remarks[-1]
 
     def _text_files(self, card: Mapping[str, Any], repo_id: str | None) -> dict[str, str]:
@@ -240,7 +240,7 @@ class Generation(PlannedAdapter):
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
-        seconds: wall time of combining, without that of fetching the adapters.
+        seconds: wall time of combining, not counting the time to fetch the adapters.
     """
 
     layout: Layout

@@ -36,13 +36,13 @@ class Session:
 
     Args:
         bank: an opened bank, a folder, a Hub id or ``none``; None is the default bank.
-        base: the base model: Hub id, folder or GGUF file; None is that of the bank. Which bank is
-            opened for it: `hf_lorameta.bank.open_bank.open_bank`.
-        base_revision: branch, tag or commit of a base model without a bank.
+        base: the base model: Hub id, folder or GGUF file; None is that of the bank. See
+            `hf_lorameta.bank.open_bank.open_bank` for which bank is opened for it.
+        base_revision: branch, tag or commit of the base model, if no bank is used.
         bank_revision: branch, tag or commit of a bank repo.
         token: of the Hub; None uses the saved one, False sends none.
         model: the base model and its tokenizer; None loads it if it is needed.
-        progress: called with (stage, done, total, or 0 if it is not known) by all steps.
+        progress: called by all steps with (stage, done, total), where total is 0 if unknown.
 
     Raises:
         UsageError: a model without its tokenizer.
@@ -90,9 +90,9 @@ class Session:
         self._closing.close()
 
     def with_progress(self, progress: StageProgress) -> "Session":
-        """Return this session, with the same bank and base model, for steps that report elsewhere.
+        """Return a copy of this session, with the same bank and base model, that reports elsewhere.
 
-        What is not opened yet is opened once for each.
+        What is not open yet is opened once for each copy.
         """
         other = copy(self)
         other.progress = progress
@@ -116,7 +116,7 @@ class Session:
 
     @property
     def has_model(self) -> bool:
-        """Whether the base model was given, in memory."""
+        """Whether a loaded base model was given."""
         return self._model is not None
 
     @cached_property
@@ -198,7 +198,7 @@ class Session:
         return with_progress(opened, self.progress)
 
     def _check_length(self, instruction: str | None) -> None:
-        """Refuse an instruction that would be cut off: prompts lose their beginning."""
+        """Raise if an instruction would be cut off: prompts that are too long lose their start."""
         if instruction is None or len(instruction.encode()) <= MAX_LENGTH:
             return
         [tokens] = self.bank.encode([instruction])

@@ -26,7 +26,7 @@ def improve(
     deadline: Deadline | None = None,
     progress: StageProgress = no_progress,
 ) -> Generation:
-    """Train a finished adapter on rows, as far as rows that are held out gain and time is left.
+    """Train a finished adapter on rows, as long as held-out rows gain and time is left.
 
     On the rows to fit on, the upper fifth of the layers is trained; on the rows to train on, the
     upper half and then all layers. An interruption (Ctrl-C) ends the training with the best state
@@ -35,17 +35,17 @@ def improve(
     Args:
         generation: the adapter. If its recipe has `steps`, these are taken instead, whatever the
             held-out rows say.
-        rows: those to fit and to train on count.
+        rows: only those to fit and to train on are used.
         evaluator: the base model.
-        deadline: when to stop; None leaves it to the held-out rows.
+        deadline: when to stop; None stops when held-out rows no longer gain.
         progress: called after each step with (stage, steps done, most steps).
 
     Returns:
-        The adapter with its `outcome`. Without any step, its weights are the given ones.
+        The adapter with its `outcome`. If no step was taken, its weights are unchanged.
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
-        UsageError: the base model cannot be trained here, or memory does not suffice.
+        UsageError: the base model cannot be trained here, or there is not enough memory.
         AdapterError: there was no deadline, and the base model is better on held-out rows.
     """
     deadline, steps, taken = deadline or Deadline(), generation.plan.recipe.stage_steps, list[int]()
@@ -85,7 +85,7 @@ def _train(
     deadline: Deadline,
     progress: StageProgress,
 ) -> tuple[Generation, list[int]]:
-    """Return the adapter with the result under a name, and the steps of each stage."""
+    """Return the adapter with its training recorded under a name, and the steps of each stage."""
     from hf_lorameta.training.bank.one_task import encode_rows
     from hf_lorameta.training.further.stages import divide, train_in_stages
     from hf_lorameta.training.settings import Settings

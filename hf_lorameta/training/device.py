@@ -36,14 +36,14 @@ class DevicePlan:
 
 
 def find_device() -> str:
-    """Return cuda, mps or cpu, the first that is there."""
+    """Return cuda, mps or cpu, whichever is available first."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def find_dtype(device: str, folder: Path) -> str:
-    """Return the dtype for a base model: bfloat16 where the device multiplies it fast."""
+    """Return the dtype for a base model: bfloat16 if the device multiplies it fast."""
     if device == "cpu":
         return suited_dtype(folder)
     fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -60,16 +60,16 @@ def plan_device(
     kept: int = 0,
     hint: Sequence[Advice] = (),
 ) -> DevicePlan:
-    """Return how to train on the device of a model, after a check that its memory suffices.
+    """Return how to train on a model's device, after checking that it has enough memory.
 
     Args:
         model: of transformers, in memory.
         layout: the adapted modules.
         rank: r.
-        at_once: number of adapters in training at a time; None is as many as the device suits.
+        at_once: number of adapters in training at a time; None is as many as suit the device.
         first: index of the first trained layer.
         kept: bytes of the states that it takes, see `UpperLayers`.
-        hint: what to do if memory does not suffice, besides more of it.
+        hint: what to do if there is not enough memory, other than adding more.
 
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.

@@ -23,7 +23,7 @@ class Settings:
         lr: peak learning rate of AdamW.
         warmup: steps of linear warm-up; linear decay to zero follows.
         clip: maximum norm of a task's gradient.
-        held_out: maximum number of rows to hold out where a task has no validation split.
+        held_out: maximum number of rows to hold out if a task has no validation split.
         evaluate_every: steps between two measurements of the held-out loss.
         patience: stop after this many measurements in a row without improvement.
         max_length: maximum tokens of a row; prompts are truncated from the left, outputs at half of
@@ -32,14 +32,14 @@ class Settings:
         forms: whether rows get prompts of many forms, half of them in the chat template of the base
             model, see `hf_lorameta.training.bank.forms`; otherwise they stay as they are.
         seed: of the initialization, the order of the rows and the choice of held-out rows.
-        general_steps: steps of the general adapter, on which the others start; 0 trains none, and
-            None as many as the number of tasks asks for.
+        general_steps: steps of the general adapter, from which the others start; 0 trains none,
+            and None lets the number of tasks decide.
         general_rows: rows in one of its steps.
         general_lr: its peak learning rate.
         general_only: whether no other adapter is trained, and no output prior measured.
 
     Raises:
-        UsageError: a value that the command has an option for is out of range.
+        UsageError: a value that the command line has an option for is out of range.
     """
 
     rank: int = 16
@@ -124,5 +124,8 @@ class Settings:
         return min(_GENERAL_STEPS_PER_TASK * tasks, _GENERAL_STEPS) if tasks > 1 else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return for JSON what adapters depend on: a bank of the general one can be extended."""
+        """Return what adapters depend on as JSON values, without `general_only`.
+
+        So a bank of only a general adapter can be extended.
+        """
         return {name: value for name, value in asdict(self).items() if name != "general_only"}

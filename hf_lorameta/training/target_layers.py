@@ -1,4 +1,4 @@
-"""The layers of a base model that adapters adapt."""
+"""Find the layers of a base model that adapters change."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ _NO_PROJECTIONS = re.compile(r"gate|router|conv")
 _WITHOUT_OUT_PROJ = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 """Model types for which PEFT refuses adapters of layers called ``out_proj``."""
 _EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
-"""Names that PEFT takes for those of experts, where a model has any, also in other layers."""
+"""Names that PEFT takes for those of experts in any layer, if a model has experts."""
 _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
           "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}  # fmt: skip
 """Names of layers that compute several projections at once."""
@@ -34,8 +34,8 @@ _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
 def find_layout(model: Any, targets: Sequence[str]) -> Layout:
     """Return the linear layers whose names end in one of the targets, in canonical order.
 
-    Of a model of texts and images, these are layers of the text model. Where the base model has one
-    layer for several targets, as Phi-3 has ``qkv_proj``, that is adapted.
+    In a model for text and images, these are layers of the text model. If the base model has one
+    layer for several targets, as Phi-3 has ``qkv_proj``, that layer is returned.
 
     Raises:
         UsageError: there are none, or one of the targets names none.
@@ -54,11 +54,11 @@ def find_layout(model: Any, targets: Sequence[str]) -> Layout:
 
 
 def with_all_projections(model: Any, layout: Layout) -> Layout:
-    """Return a layout, and all projections of attention and MLP, in canonical order.
+    """Return a layout extended by all projections of attention and MLP, in canonical order.
 
-    Projections are known by their usual names; of a model without them, all linear layers are
-    taken but those of routers, gates and convolutions. Experts are left out, which servers do not
-    adapt one by one.
+    Projections are recognized by their usual names; in a model without these, all linear layers are
+    taken except those of routers, gates and convolutions. Experts are left out, since servers do
+    not adapt them one by one.
 
     Raises:
         UsageError: there are none.
@@ -90,7 +90,7 @@ def with_all_projections(model: Any, layout: Layout) -> Layout:
 
 
 def _linear_layers(model: Any) -> dict[str, torch.nn.Module]:
-    """Return the linear layers of the text model, with that of the output embeddings, by name."""
+    """Return the linear layers of the text model by name, including the output embeddings."""
     text = {model.get_output_embeddings(), *text_model(model).modules()}
     kinds = (torch.nn.Linear, Conv1D)
     return {n: m for n, m in model.named_modules() if isinstance(m, kinds) and m in text}

@@ -81,7 +81,7 @@ class TrainableAdapters:
         return views
 
     def start(self, slot: int, initial: torch.Tensor) -> None:
-        """Begin a new adapter, (P,), with a new state of the optimizer."""
+        """Start a new adapter from (P,) parameters, with a new optimizer state."""
         self.vectors[:, slot] = 0
         self.parameters[slot] = initial
         self.steps[slot] = 0

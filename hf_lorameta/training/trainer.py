@@ -1,8 +1,8 @@
 """Train adapters on a frozen base model, several at once.
 
 A `Run` is one training: the rows of each of its steps, and held-out rows that decide when it ends
-and which of its states is the result. Its slots then pass to the next run. What becomes of a run
-depends on its rows, the settings and the base model, not on the runs beside it, except for the
+and which of its states is the result. Its slots then pass to the next run. The result of a run
+depends on its rows, the settings and the base model, not on the runs next to it, except for the
 rounding of sums.
 """
 
@@ -41,12 +41,12 @@ class Run:
 
     Args:
         name: of the checkpoint.
-        batches: yields the rows of step after step, for each of the run's slots.
+        batches: yields the rows of one step after another, for each of the run's slots.
         held_out: rows to measure the loss on, for each of its slots; with none, the run takes all
             of its steps and ends with the last state.
         steps: number of steps, at most.
-        copies: whether the slots hold copies of one adapter, which is trained on the rows of all,
-            every row weighing alike. Otherwise each slot holds an adapter of its own, trained on
+        copies: whether the slots hold copies of one adapter, which is trained on the rows of all
+            slots with equal weights. Otherwise each slot holds an adapter of its own, trained on
             the mean loss of its output tokens.
         key: what the result depends on; a checkpoint with another key is not used.
 
@@ -78,7 +78,7 @@ class Run:
     misses: int = field(default=0, init=False)
 
     def mean(self, losses: RowLosses) -> float:
-        """Return what decides of losses; infinity if it is not a number: worse than any other."""
+        """Return the mean loss that decides; infinity, the worst value, if it is not a number."""
         mean = losses.per_row if self.copies else losses.per_token
         return math.inf if math.isnan(mean) else mean
 
@@ -193,7 +193,7 @@ class Trainer:
         return run.step % self._settings.evaluate_every == 0 or run.step >= run.steps
 
     def _parameters(self, run: Run) -> torch.Tensor:
-        """Return the parameters of a run's slots, (slots, P); of copies those of one."""
+        """Return the parameters of a run's slots, (slots, P); for copies, those of one slot."""
         slots = self._runs[run]
         return self.slots.parameters[slots.start : slots.start + 1 if run.copies else slots.stop]
 

@@ -1,4 +1,4 @@
-"""The base model of a bank that is trained: found, and loaded on this machine."""
+"""Find the base model that a bank is trained for, and load it on this machine."""
 
 import hashlib
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class TrainingBase:
         return cls(name, folder, commit, base_license(name, repo), _digest(folder))
 
     def load(self, dtype: str, settings: Settings, token: Token) -> Loaded:
-        """Load it on the device of this machine, which may be another one than it was found on.
+        """Load it on this machine's device; it may have been found on another machine.
 
         Args:
             dtype: torch name.

@@ -1,9 +1,9 @@
 """Forms of prompts for training: a form is drawn for each row of a task.
 
-Rows of a task all have one form: an instruction, the text, and perhaps a cue. An adapter trained on
-such rows alone answers best in that form. Here the instruction is separated from the text, and each
-row gets a form of its own, half of them in the chat template of the base model, through which an
-Instruct model is used.
+All rows of a task have the same form: an instruction, the text, and perhaps a cue. An adapter
+trained on such rows alone answers best in that form. Here the instruction is separated from the
+text, and each row gets a form of its own; half of the rows get the base model's chat template, the
+form in which Instruct models are used.
 """
 
 import json
@@ -51,16 +51,16 @@ _IN_CHAT = (
     "{instruction}\n\n{input}", "{instruction}\n\n{input}", "{instruction}\n\n{input}",
     "{input}\n\n{instruction}", "{instruction} {input}", "{instruction}\n\nInput: {input}\nOutput:",
 )  # fmt: skip
-"""Templates of what the user says."""
+"""Templates of the user's turn in a chat."""
 _LISTS = (
     "Options: {, }.", "Options: {, }.", "Choices: {; }", "Answer with one of: {, }.", "({ / })",
     "Possible answers:\n- {\n- }", "Labels: [{, }]", "Choose from {, }.", "{ or }?",
 )  # fmt: skip
-"""Lists of labels; what is in braces stands between two of them."""
+"""Lists of labels; the text in braces separates two labels."""
 _MARKS = ("(A)", "A)", "A.", "1.", "1)", "(a)")
 _CHAT, _OWN, _SHOTS, _CLASSES, _UNLISTED, _MARKED = 0.5, 0.1, 0.1, 0.3, 0.1, 0.25
-"""Probabilities: the chat template, the own form, examples in the prompt, the instruction that the
-package proposes for classes, labels that are not listed, options with marks."""
+"""Probabilities: the chat template, the row's own form, examples in the prompt, the instruction
+that the package proposes for classes, labels that are not listed, options with marks."""
 _MOST_CLASSES, _MOST_MARKS = 30, 26
 _OPENING = re.compile(r"\A\s*(?:#+ *)?(?:Instruction|Question|Task|User|Q)\s*:\s*")
 _FIELD = re.compile(r"\n+(?:#+ *)?(?:Input|Text|Question)\s*:\s*")
@@ -112,8 +112,8 @@ class Forms:
         """Return rows in drawn forms.
 
         Args:
-            rows: some of the task's; examples in prompts are of these.
-            seed: of the draws; that of a row depends on its place as well.
+            rows: some of the task's rows; examples in prompts are drawn from these.
+            seed: of the draws; the draw for a row also depends on its place.
         """
         examples = [self._examples[row] for row in rows]
         return [
@@ -144,7 +144,7 @@ class Forms:
         return (self._chat or "").replace("{prompt}", prompt) if in_chat else prompt, output
 
     def _change(self, draw: random.Random) -> Callable[[Example], Example]:
-        """Draw what becomes of instruction, labels and options: the same for a row's examples."""
+        """Draw a change to instruction, labels and options; a row and its examples share it."""
         mark, style = draw.choice(_MARKS), draw.choice(("text", "mark", "mark", "both"))
         marked = draw.random() < _MARKED
         if self._classes and draw.random() < (_CLASSES if self._instruction else 0.7):
@@ -169,7 +169,7 @@ class Forms:
 
 
 def filled(template: str, instruction: str, text: str) -> str:
-    """Put an instruction and a text into a template; as JSON strings where the template is JSON."""
+    """Put an instruction and a text into a template, as JSON strings if the template is JSON."""
     if template.startswith('{"'):
         instruction, text = (
             json.dumps(value, ensure_ascii=False)[1:-1] for value in (instruction, text)
@@ -178,7 +178,7 @@ def filled(template: str, instruction: str, text: str) -> str:
 
 
 def marks(first: str) -> Iterator[str]:
-    """Yield marks of options, the first of which is given.
+    """Yield the marks of options, starting with a given one.
 
     Example:
         >>> from itertools import islice
@@ -202,9 +202,9 @@ def _answers(options: Sequence[str], mark: str, style: str) -> dict[str, str]:
 
 
 def with_marks(row: Example, mark: str, style: str) -> Example:
-    r"""Return a row of multiple choice with other marks, and answered by text, mark or both.
+    r"""Return a multiple-choice row with other marks, answered by text, mark or both.
 
-    Others stay as they are.
+    Other rows are returned unchanged.
 
     Example:
         >>> row = Example("Choose.", "Who meows?\nA) a cat\nB) a dog", "a cat", "")
@@ -224,8 +224,8 @@ def with_marks(row: Example, mark: str, style: str) -> Example:
 def split_instruction(prompts: Sequence[str]) -> tuple[str, list[str]]:
     """Return the instruction that prompts share at their beginning or end, and their inputs.
 
-    If they share too little, the instruction is empty and the inputs are the prompts. Marks of
-    instruction, input or answer, such as ``Input:``, are left out.
+    If they share too little, the instruction is empty and the inputs are the prompts. Names of
+    parts, such as ``Input:``, are left out.
 
     Example:
         >>> split_instruction([f"Name the color of it.\\n\\nInput: {x}\\nOutput:" for x in "ab"])
@@ -253,13 +253,13 @@ def split_instruction(prompts: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _instruction_end(start: str) -> int:
-    """Return where an instruction ends in what prompts begin with; 0 if nothing ends it."""
+    """Return where the instruction ends in the shared start of prompts; 0 if nothing ends it."""
     at = start.find("\n", LEAST_INSTRUCTION)
     return at + 1 if at >= 0 else max(start.rfind(mark) for mark in (". ", ": ", "? ")) + 1
 
 
 def _last_paragraph(end: str) -> int:
-    """Return where the first paragraph or line begins in what prompts end with."""
+    """Return where the first paragraph or line begins in the shared end of prompts."""
     at = end.find("\n\n")
     at = at if at >= 0 else end.find("\n")
     return at if at >= 0 else len(end)

@@ -37,7 +37,7 @@ from hf_lorameta.training.trainer import Trainer
 from hf_lorameta.types import FactorPair, StageProgress
 
 _HELD_OUT = 256
-"""Held-out rows of all tasks together, about."""
+"""Approximate number of held-out rows of all tasks together."""
 _GENERAL_RECORD, _PRIOR_RECORD = f"{GENERAL}.json", "output_prior.json"
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _output_length(tasks: Sequence[TaskRows]) -> float:
 
 
 def _general_task(task: Task, license_: str | None) -> GeneralTask:
-    """Return what the index states of a task; `license_` is that on the card of a Hub dataset."""
+    """Return what the index states about a task; `license_` is the one on a Hub dataset's card."""
     stated = stated_of(task, license_)
     fields = {name: stated[name] for name in ("source", "source_revision", "license")}
     return GeneralTask(name=task.entry_name, **fields)
@@ -173,8 +173,8 @@ def store_prior(
 def finished_general(job: TrainingJob, tasks: Iterable[Task] = ()) -> GeneralEntry | None:
     """Return the general adapter that an earlier run has trained with the same settings.
 
-    It is kept even if the tasks are others now, so that a bank can be extended. Licenses and
-    sources are those that `tasks` state now.
+    It is kept even if the tasks have changed, so that a bank can be extended. Licenses and sources
+    are those that `tasks` state now.
     """
     path, record = job.folder / adapter_path(GENERAL), job.work_folder / _GENERAL_RECORD
     try:
@@ -190,7 +190,7 @@ def finished_general(job: TrainingJob, tasks: Iterable[Task] = ()) -> GeneralEnt
 
 
 def finished_prior(job: TrainingJob, general: GeneralEntry) -> OutputPriorEntry | None:
-    """Return the output prior that an earlier run has measured under this general adapter."""
+    """Return the output prior that an earlier run has measured with this general adapter."""
     path, record = job.folder / OUTPUT_PRIOR_FILE, job.work_folder / _PRIOR_RECORD
     found = read_record(record, {"general": general.sha256}, path) or {}
     found.pop("sha256", None)

@@ -1,4 +1,4 @@
-"""Measure what the output prior needs to know of a base model under its general adapter."""
+"""Measure what the output prior needs to know about a base model with its general adapter."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,15 +21,15 @@ _DIMENSIONS = 256
 _ROWS = 8
 _GATE_RIDGE = 1e-2
 _FIRST, _LATER = slice(0, 1), slice(1, None)
-"""Parts of an output that have a background distribution each."""
+"""Parts of an output, each with its own background distribution."""
 _UNSEEN = 1e-4
-"""Share of a background distribution that tokens share which no output has."""
+"""Share of a background distribution that is spread over all tokens, for those in no output."""
 
 
 class States(NamedTuple):
-    """What the last down-projection and the final norm see where output tokens are predicted.
+    """Inputs of the last down-projection and the final norm where output tokens are predicted.
 
-    On the CPU: what is computed from them needs float64, which mps lacks.
+    They are on the CPU: computing with them takes float64, which mps lacks.
 
     Attributes:
         inputs: (n, in) inputs x of the down-projection.
@@ -51,8 +51,8 @@ def measure_prior(
 ) -> OutputPrior | None:
     """Measure the output prior on rows of tasks.
 
-    None if the architecture is another, or the adapters adapt the last down-projection themselves:
-    an adapter has one update per module.
+    Returns None if the architecture is not supported, or if the adapters already change the last
+    down-projection, since an adapter has one update per module.
 
     Args:
         model: a causal LM of transformers.
@@ -107,12 +107,12 @@ def collect_states(
     rows: Sequence[Tokens],
     pass_tokens: int = 1024,
 ) -> States:
-    """Run rows once through a model with an adapter, and keep what its last layer sees.
+    """Run rows once through a model with an adapter, and return the inputs of its last parts.
 
     Memory: that of a pass, and 4 · (in + d) bytes for each output token.
 
     Args:
-        model: a causal LM of transformers with frozen weights; it is the same afterwards.
+        model: a causal LM of transformers with frozen weights; it is left unchanged.
         layout: the modules of the adapter; empty for the model alone.
         factors: A (r, in) and s·B (out, r) of each of them.
         rows: each within the model's context.

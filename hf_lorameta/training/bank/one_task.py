@@ -1,4 +1,4 @@
-"""One task of a bank: its rows before the training, its adapter, record and log after it."""
+"""One task of a bank: its rows before training; its adapter, record and log after training."""
 
 import hashlib
 import json
@@ -96,7 +96,7 @@ class TrainingJob:
 
     @property
     def work_folder(self) -> Path:
-        """Folder in the bank's with records of what is finished, and states of what is not."""
+        """Folder, in the bank's, for records of finished tasks and states of unfinished ones."""
         return self.folder / WORK_FOLDER
 
     def load(self) -> Loaded:
@@ -172,11 +172,11 @@ def open_task(
 
 
 def stated_of(task: Task, license: str | None, private: bool = False) -> dict[str, Any]:
-    """Return what the index states of a task that its adapter does not depend on.
+    """Return what the index states about a task, but its adapter does not depend on.
 
     Args:
         task: the task; a local one is not private if it states a license.
-        license: on the card of a dataset on the Hub, which counts if the task states none.
+        license: on the card of a Hub dataset, used if the task states none.
         private: whether the dataset is.
     """
     return {
@@ -189,7 +189,7 @@ def stated_of(task: Task, license: str | None, private: bool = False) -> dict[st
 
 
 def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
-    """Encode rows in at most `length` tokens; outputs are cut off at half of it."""
+    """Encode rows in at most `length` tokens; outputs are cut off at half that length."""
     return [
         row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
         for row in evaluator.encode(rows)

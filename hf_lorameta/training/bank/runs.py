@@ -1,4 +1,4 @@
-"""The trainings of a bank: of one task, and of the general adapter on all tasks together."""
+"""The training runs of a bank: one task, or the general adapter on all tasks together."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -30,17 +30,18 @@ class TaskRows:
 
 
 def task_run(task: TaskRows, settings: Settings) -> Run:
-    """Return the training of an adapter on one task."""
+    """Return the run that trains an adapter on one task."""
     size = min(settings.rows, len(task.train))
     batches = ([batch] for batch in _batches(_epochs(task, settings.seed), size))
     return Run(task.name, batches, [task.held_out], settings.steps, key=task.key)
 
 
 def general_run(tasks: Sequence[TaskRows], settings: Settings, slots: int, key: str = "") -> Run:
-    """Return the training of one adapter on all tasks together.
+    """Return the run that trains one adapter on all tasks together.
 
-    Every row weighs alike, however long its output is, and every task has as many rows. The rows of
-    a step are divided among slots with copies of the adapter, whose gradients are added up.
+    Every row has the same weight, however long its output is, and every task has the same number of
+    rows. The rows of a step are divided among slots with copies of the adapter, whose gradients are
+    added up.
 
     Args:
         tasks: rows of all tasks.
@@ -54,7 +55,7 @@ def general_run(tasks: Sequence[TaskRows], settings: Settings, slots: int, key: 
 
 
 def _batches(rows: Iterator[Tokens], size: int) -> Iterator[list[Tokens]]:
-    """Yield the rows of step after step."""
+    """Yield the rows of one step after another."""
     while True:
         yield list(islice(rows, size))
 
@@ -68,7 +69,7 @@ def _epochs(task: TaskRows, seed: int) -> Iterator[Tokens]:
 
 
 def _turns(tasks: Sequence[TaskRows], settings: Settings) -> Iterator[Tokens]:
-    """Yield one row of every task in random order, then the next."""
+    """Yield one row of every task in random order, then the next row of every task."""
     for turn in count():
         order = list(tasks)
         random.Random(f"{settings.seed} {GENERAL} {turn}").shuffle(order)

@@ -87,7 +87,7 @@ class Task:
 
     @property
     def public_id(self) -> str:
-        """Id of the dataset in the bank, which does not show a local path."""
+        """Id of the dataset in the bank, without a local path."""
         return self.adapter if self.is_local else self.dataset
 
     def pinned(self, hub: Hub) -> str:
@@ -139,13 +139,13 @@ def read_tasks(
     template: str | None = None,
     instruction: str | None = None,
 ) -> tuple[Task, ...]:
-    """Return the tasks that the arguments name.
+    """Read the tasks that names refer to.
 
     Args:
         names: each a folder of ``<task>.train.jsonl`` files, a manifest (.yaml), a dataset file, or
             the Hub id of a dataset.
-        template: of the prompts of tasks that a manifest gives none.
-        instruction: put before every input of tasks that a manifest gives none.
+        template: prompt template of tasks that have none in a manifest.
+        instruction: put before every input of tasks that have none in a manifest.
 
     A folder may have ``<task>.validation.jsonl`` files and a ``meta.json`` that maps tasks to their
     ``license``, ``source_repo`` and ``commit``.
@@ -254,9 +254,9 @@ def with_chat_template(
 
 
 def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
-    """Return the datasets of a manifest as tasks; its adapters do not matter.
+    """Return the datasets of a manifest as tasks; its adapters are ignored.
 
-    Of a dataset with several adapters whose licenses differ, no license is stated.
+    If a dataset has several adapters whose licenses differ, its license is not stated.
     """
     tasks = [
         Task(
@@ -282,9 +282,9 @@ def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
 
 
 def _with_distinct_names(tasks: Sequence[Task]) -> list[Task]:
-    """Drop repeated tasks, and tell datasets of the Hub with the same name apart.
+    """Drop repeated tasks, and give Hub datasets with the same name distinct names.
 
-    By their configurations, as ``glue-sst2`` and ``glue-mnli``, or else by their owners, too.
+    Names get configurations, such as ``glue-sst2`` and ``glue-mnli``; if needed, owners, too.
     """
     distinct = list(dict.fromkeys(tasks))
     for by_owner in (False, True):

@@ -1,8 +1,8 @@
-"""Train an adapter per task and make a finished bank of them.
+"""Train one adapter per task and make a finished bank of them.
 
-A task that is finished leaves its weights and a record in the bank's folder, so that the same
-command does not train it again. The states of unfinished tasks are written once a minute: a process
-that is killed loses the work since then.
+A finished task leaves its weights and a record in the bank's folder, so that the same command does
+not train it again. The states of unfinished tasks are written once a minute: a process that is
+killed loses the work since then.
 """
 
 import logging
@@ -76,16 +76,16 @@ def train_bank(
     executor: Executor | None = None,
     progress: StageProgress = no_progress,
 ) -> Bank:
-    """Train a bank; run again with the same arguments, it resumes.
+    """Train a bank. Call it again with the same arguments to resume.
 
     Args:
         tasks: from `hf_lorameta.training.bank.tasks.read_tasks`.
         folder: of the bank, created if missing.
         base: the base model, from `TrainingBase.find`.
         settings: of the training.
-        dtype: torch name of the base model's dtype; None is what is fast on this machine.
+        dtype: torch name of the base model's dtype; None takes one that is fast on this machine.
         hub: Hub client.
-        executor: trains groups of tasks on machines that see the folder under the same path; None
+        executor: trains groups of tasks on machines that share the folder at the same path; None
             trains in this process.
         progress: called after each step with (stage, steps taken, all steps).
 
@@ -184,7 +184,7 @@ def train_tasks(
 def _general(
     tasks: Sequence[Task], job: TrainingJob, load: Callable[[], Loaded], progress: StageProgress
 ) -> tuple[GeneralEntry | None, OutputPriorEntry | None]:
-    """Return the general adapter and the output prior, made in this process where missing."""
+    """Return the general adapter and the output prior, made in this process if missing."""
     steps = job.settings.general_steps_for(len(tasks))
     general = finished_general(job, tasks)
     prior = finished_prior(job, general) if general else None
@@ -227,7 +227,7 @@ def _train_elsewhere(
     executor: Executor,
     progress: StageProgress,
 ) -> Iterator[tuple[Task, Outcome]]:
-    """Train as many tasks per job of an executor as would be trained at once here."""
+    """Train tasks in an executor; each job has as many as would be trained at once here."""
     at_once = AT_ONCE[find_device()]
     groups = [tuple(tasks[i : i + at_once]) for i in range(0, len(tasks), at_once)]
     futures = [executor.submit(_train_group, group, job) for group in groups]
@@ -249,12 +249,12 @@ def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, Ou
 
 
 def training_log(bank: Bank) -> list[dict[str, Any]]:
-    """Return the log of a trained bank, an object per task.
+    """Return the log of a trained bank, one object per task.
 
-    Of an entry: ``task``, its name; ``rows`` with an output, and how many were ``held_out``; the
+    For an entry: ``task``, its name; ``rows`` with an output, and how many were ``held_out``; the
     mean cross entropy on those, of the base model, ``base_loss``, and with the adapter, ``loss``,
-    in nats per token; ``steps`` taken; and ``best_step``, whose state is the adapter. Of others:
-    ``task`` and ``skipped``, the reason.
+    in nats per token; ``steps`` taken; and ``best_step``, whose state is the adapter. For a skipped
+    task: ``task`` and ``skipped``, the reason.
     """
     logs = [read_log(bank.folder, entry.name) for entry in bank.index.entries]
     skipped = [

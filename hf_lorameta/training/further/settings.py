@@ -12,8 +12,8 @@ _MEASUREMENTS = 4
 class Stage(NamedTuple):
     """Which layers are trained, and how fast.
 
-    Of AdamW, the best learning rate is inversely proportional to the width of a model, the size of
-    the states between its layers (muP, arXiv 2203.03466).
+    AdamW's best learning rate is inversely proportional to the width of a model, the size of the
+    states between its layers (muP, arXiv 2203.03466).
 
     Attributes:
         untrained: share of the layers, the lower ones, that are not trained.
@@ -26,7 +26,7 @@ class Stage(NamedTuple):
 
 UPPER_FIFTH, UPPER_HALF, ALL_LAYERS = Stage(0.8, 0.9), Stage(0.5, 0.576), Stage(0.0, 0.288)
 STAGES = (UPPER_HALF, ALL_LAYERS)
-"""Of a training; a fit trains the upper fifth alone."""
+"""Stages of a training; a fit trains the upper fifth alone."""
 
 
 def settings_for(rows: int, stage: Stage, width: int, rank: int, seed: int) -> Settings:
@@ -54,7 +54,7 @@ def settings_for(rows: int, stage: Stage, width: int, rank: int, seed: int) -> S
 
 
 def held_out_rows(rows: int) -> int:
-    """Number of rows to hold out.
+    """Return the number of rows to hold out.
 
     Example:
         >>> held_out_rows(8), held_out_rows(64), held_out_rows(1000)

@@ -1,9 +1,9 @@
 """Train a finished adapter on rows of its dataset, in stages: the upper layers, then more of them.
 
-Rows that are held out decide which state is kept, by their right answers and by the probability of
-their outputs. Their loss does not count: a training goes on to raise the share of right answers
-after it began to be too sure of a few wrong ones, which raise the loss. Where the gain of the
-held-out rows is within its standard error, the adapter stays as it was before the stage.
+Held-out rows decide which state is kept, by their right answers and by the probability of their
+outputs. Their loss is not used: it rises when the adapter gets too sure of a few wrong answers,
+while further training still raises the share of right ones. If the gain on the held-out rows is
+within its standard error, the adapter stays as it was before the stage.
 """
 
 import math
@@ -44,10 +44,11 @@ from hf_lorameta.types import Array, FactorPair, Progress, StageProgress, no_pro
 
 _ROWS_AT_A_TIME = 8
 _HELD_OUT_TIME = 0.2
-"""Of the time that is left, to score held-out rows before the first step; 8 are always scored."""
+"""Share of the remaining time to score held-out rows in, before the first step; 8 are always
+scored."""
 _EARLY_STEPS = (4, 8, 16)
 _SHARES = 2
-"""Parts of a step's rows, each in a thread: always as many, so that results are the same."""
+"""Parts of a step's rows, one per thread: a fixed number, so that results are the same."""
 
 
 class Divided(NamedTuple):
@@ -72,7 +73,7 @@ class Scores(NamedTuple):
 
     @property
     def by_row(self) -> Array:
-        """What decides: the mean of the probability of the output and 1 for a right one, (R,)."""
+        """What decides, (R,): the mean of the output's probability and of 1 for a right answer."""
         answers = zip(self.rows, self.adapter.likeliest, strict=True)
         right = [float(row.output == answer) for row, answer in answers]
         return np.nan_to_num((np.array(right) + self.adapter.probabilities) / 2)
@@ -85,11 +86,11 @@ class Trained:
     Attributes:
         layout: the adapted modules.
         factors: A (r, in) and s·B (out, r) of each of them, float32.
-        steps: of each stage; 0 where none helped.
+        steps: of each stage; 0 if none helped.
         layers: number of layers that were trained, the upper ones; 0 if all were.
-        start: scores of the held-out rows before; None if the time was over before.
+        start: scores of the held-out rows before training; None if there was no time for them.
         end: their scores with this adapter.
-        scoring: seconds that scoring them at the start took, for each layer that is trained.
+        scoring: seconds per trained layer that scoring them at the start took.
         interrupted: whether the user ended the training.
     """
 
@@ -117,7 +118,7 @@ def train_in_stages(
     progress: StageProgress = no_progress,
     hint: Sequence[Advice] = (),
 ) -> Trained:
-    """Train an adapter in all projections of more and more layers, each time up to the best state.
+    """Train an adapter in stages, in all projections of more and more layers; keep the best state.
 
     An interruption (Ctrl-C) ends the training with the best state so far, if steps have helped.
 
@@ -125,19 +126,20 @@ def train_in_stages(
         model: a causal LM of transformers with frozen weights.
         layout: the adapted modules.
         factors: A (r, in) and s·B (out, r) of each of them.
-        rows: to train on, and to decide on.
+        rows: to train on, and held-out rows that decide.
         rank: r of the modules that the training adds.
         seed: of these, and of the order of the rows.
-        stages: one after the other; of those that begin at the same layer, the last.
-        steps: take so many in each stage, whatever the held-out rows say; none where it ends.
+        stages: taken one after the other; of those that begin at the same layer, only the last.
+        steps: how many to take in each stage, whatever the held-out rows say; stages beyond the
+            last number take none.
         deadline: the training ends when less time is left than a step and scoring took.
         progress: called after each step with (stage, steps done, most steps).
-        hint: what to do if memory does not suffice.
+        hint: what to do if there is not enough memory.
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
         RecipeError: more steps than a stage has, or more numbers of steps than stages.
-        UsageError: the model cannot be trained, or memory does not suffice.
+        UsageError: the model cannot be trained, or there is not enough memory.
     """
     state, deadline = Trained(layout, factors), deadline or Deadline()
     first_layers = [first_trained_layer(model, stage.untrained) for stage in stages]
@@ -171,14 +173,14 @@ def _wrong_steps(got: str, expected: str) -> RecipeError:
 
 
 class _StageTrainer:
-    """Trains the layers from one on.
+    """Trains all layers from a given one upwards.
 
     Args:
         state: gets the best adapter.
         settings: of the stage.
         first: index of the first trained layer.
 
-    The others are those of `train_in_stages`.
+    The other arguments are as for `train_in_stages`.
     """
 
     def __init__(
@@ -211,7 +213,7 @@ class _StageTrainer:
         self._runner = PassRunner(model, machine.workers, machine.pass_tokens)
 
     def train(self, given: int | None, progress: Progress) -> None:
-        """Take steps until the time is over or all are taken.
+        """Take steps until time runs out or all are taken.
 
         Args:
             given: steps to take, whatever the held-out rows say.
@@ -257,7 +259,7 @@ class _StageTrainer:
         return state.end
 
     def _store(self, rows: Sequence[Tokens]) -> bool:
-        """Run rows through the layers below; return False if the time is over before."""
+        """Run rows through the layers below; return False if time runs out first."""
         for part in _parts(rows):
             if self._deadline.passed:
                 return False
@@ -265,7 +267,7 @@ class _StageTrainer:
         return True
 
     def _is_due(self, step: int) -> bool:
-        """Whether to score after a step: often at first, since a little training brings most."""
+        """Whether to score after a step: often at first, since the first steps gain the most."""
         return step % self._settings.evaluate_every == 0 or step in _EARLY_STEPS
 
     def _step(self, batch: Sequence[Tokens], number: int) -> None:
@@ -299,7 +301,7 @@ class _StageTrainer:
 
 
 def _parts(rows: Sequence[Tokens]) -> list[Sequence[Tokens]]:
-    """Return rows in parts, between which one can look at the clock."""
+    """Split rows into parts, so that the time can be checked between them."""
     return [rows[i : i + _ROWS_AT_A_TIME] for i in range(0, len(rows), _ROWS_AT_A_TIME)]
 
 
@@ -322,7 +324,7 @@ def is_significant(gains: Array) -> bool:
 def divide(rows: Sequence[Tokens], seed: int) -> Divided:
     """Divide rows into those to train on and those to hold out.
 
-    Of rows with the same output, the same share is held out.
+    The same share of the rows of each output is held out.
 
     Args:
         rows: at least 8.
@@ -345,7 +347,7 @@ def divide(rows: Sequence[Tokens], seed: int) -> Divided:
 
 
 def batches(rows: Sequence[Tokens], settings: Settings) -> Iterator[list[Tokens]]:
-    """Yield the rows of step after step, from one epoch after another.
+    """Yield the rows of one step after another, epoch after epoch.
 
     Each step has a share of every output, so that a training that ends early has seen all of them.
 

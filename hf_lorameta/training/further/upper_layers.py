@@ -1,9 +1,9 @@
-"""Train the upper layers of a base model alone, on what the layers below them put out.
+"""Train only the upper layers of a base model, on the outputs of the layers below them.
 
-What the lower layers put out for a row is the same in every step. So each row passes through them
+The output of the lower layers for a row is the same in every step. So each row passes through them
 once, when it is first needed, and its states are kept: passes with the adapter in training begin at
-the first trained layer. Forward and backward through half of the layers cost half as much, through
-a fifth a fifth.
+the first trained layer. Forward and backward passes through half of the layers cost half as much,
+through a fifth of them a fifth.
 """
 
 import logging
@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 def first_trained_layer(model: Any, share: float) -> int:
-    """Return the index of the first layer above a share of them; 0 if a model is trained whole.
+    """Return the index of the first layer above a share of the layers; 0 to train the whole model.
 
-    It is trained whole if its upper layers, started from stored states, give other results.
+    The whole model is trained if its upper layers, started from stored states, give other results.
     """
     first = int(share * len(decoder_layers(model)))
     known = _starts.setdefault(model, {})
@@ -59,10 +59,10 @@ def _can_start(model: Any, first: int) -> bool:
         whole = [output_logits(model, one, adapters=False)[0] for one in together]
         try:
             with UpperLayers(model, first, (), ()) as upper:
-                for row in rows:  # apart, so that layers keep nothing of both
+                for row in rows:  # one by one, so that layers keep no state of two rows
                     upper.store([row])
                 found = [output_logits(model, one)[0] for one in together]
-        except Exception:  # noqa: BLE001 - whatever an architecture raises that cannot do it
+        except Exception:  # noqa: BLE001 - an architecture that cannot do it may raise anything
             return False
     return all(agree(model, *pair) for pair in zip(found, whole, strict=True))
 
@@ -105,7 +105,7 @@ class UpperLayers:
         self._below = False
         """Whether the layers below are run, and no others."""
         self._others: tuple[None, ...] | None = None
-        """What stands for the rest of what layers return, where these are tuples."""
+        """Placeholders for the other values that layers return, if they return tuples."""
 
     def __enter__(self) -> Self:
         if not self._first:
@@ -137,7 +137,7 @@ class UpperLayers:
     def _run_layer(
         self, index: int, layer: Callable[..., Any], states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        """Run a layer, unless a pass leaves it out; the first one uses or keeps stored states."""
+        """Run a layer, unless this pass skips it; the first stores states or uses stored ones."""
         parts = current_boundaries()
         if not parts.slices:
             return layer(states, *args, **kwargs)
