@@ -201,7 +201,7 @@ def test_generate_trains_and_counts_unless_told_not_to(
 def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
     tiny_bank: Bank, rows: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise LoraMetaError("out of memory")
 
     monkeypatch.setattr(make, "check_adapter", fail)
