@@ -13,13 +13,13 @@ from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.recipe import Recipe
 from limits.callers import call_of
 from views import result as view
-from views.blocks import note, render
+from views.blocks import error_html, note, render
 from views.plan import verdict_html
 from work import trying
 from work.background import Background
 from work.generating import Adapter, Destination, make_adapter, publish
 from work.jobs import Job, Updates
-from work.planning import PlanResult, make_plan
+from work.planning import PlanResult, RequestError, make_plan
 from work.visit import Visit, known
 
 _ELSEWHERE = "“Use it” below has the commands to try it on your own machine."
@@ -61,9 +61,13 @@ class AdapterActions(Actions):
     @in_turn
     def more_time(self, visit: Visit, request: gr.Request) -> Updates:
         """Train once more, for longer; also count right answers, if that has not been done."""
-        if visit.adapter is not None and visit.background is None:
+        try:
+            _made(visit)
+        except RequestError as error:
+            return self.idle(visit) | {self.components.problem: error_html(error)}
+        if visit.background is None:
             self._improve(visit, trying.MORE_SECONDS, call_of(request).address)
-        return self.idle(visit) | self._news(visit)
+        return self.settle(visit) | self._news(visit)
 
     def _improve(self, visit: Visit, seconds: float, address: str) -> None:
         """Count right answers and train in the background, if that can be done here."""
@@ -90,7 +94,7 @@ class AdapterActions(Actions):
     def refresh(self, visit: Visit, version: int) -> Updates:
         """Show what goes on, and the results since the one with a number."""
         news = self._news(visit) if visit.adapter and version != visit.version else {}
-        return (self.nothing(visit) if visit.task else self.idle(visit)) | news
+        return self.settle(visit) | news
 
     @last_wins
     def try_out(self, visit: Visit, number: int, text: str) -> Updates:

@@ -6,7 +6,8 @@ and back. It ends if no page has asked for some time.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +70,20 @@ class Background:
 
     def show(self, adapter: Adapter, report: Report | None, said: str) -> None:
         """Take the best adapter so far."""
-        visit = self.visit
-        with visit.lock:
+        with self._its_visit() as visit:
             if visit.background is self:
                 visit.adapter, visit.report, visit.said = adapter, report, said
                 visit.version += 1
+
+    @contextmanager
+    def _its_visit(self) -> Iterator[Any]:
+        """Lock the visit; a later page may take its place while its lock is waited for."""
+        while True:
+            visit = self.visit
+            with visit.lock:
+                if visit is self.visit:
+                    yield visit
+                    return
 
     def _run(self) -> None:
         more, said = False, ""
@@ -95,8 +105,7 @@ class Background:
             known = known_error(error)
             hint = known.hint if isinstance(known, SpaceError) else ""
             more, said = True, f"{known}. {hint}".strip()
-        visit = self.visit
-        with visit.lock:
+        with self._its_visit() as visit:
             if visit.background is self:
                 visit.background, visit.more, visit.said = None, more, said or visit.said
                 visit.version += 1
@@ -107,5 +116,6 @@ class Background:
                 if self._line.begin(place):
                     return
                 minutes = _EACH_MINUTES * self._line.number(place)
+            self.job.restart()
             self.job.report(f"Waiting for the training of others: up to {minutes} minutes")
             time.sleep(_LOOK_SECONDS)

@@ -120,8 +120,8 @@ class Visit:
             for name in _RESUMED:
                 setattr(self, name, getattr(earlier, name))
             earlier.background = None
-        if self.background is not None:
-            self.background.visit = self
+            if self.background is not None:
+                self.background.visit = self
         return True
 
     def drop_background(self) -> None:
@@ -146,7 +146,7 @@ class Visit:
         return True
 
     def begin(self, task: Task) -> None:
-        """Put a task in line; Cancel will bring back what is planned and made by now."""
+        """Put a task in line; if it restores, Cancel will bring back what is made by now."""
         self.task = task
         self._before = (self.plan_result, self.adapter, self.report)
 
@@ -172,9 +172,10 @@ class Visit:
         self.number = number
         if self._before is None or (self.task and self.task.job.committed):
             return False
-        if self.adapter is not self._before[1]:
-            self.drop_background()
-        self.plan_result, self.adapter, self.report = self._before
+        if self.task is None or self.task.restores:
+            if self.adapter is not self._before[1]:
+                self.drop_background()
+            self.plan_result, self.adapter, self.report = self._before
         self.drop_task()
         self.canceled = True
         return True

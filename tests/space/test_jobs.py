@@ -30,6 +30,7 @@ if why := missing("gradio"):
 
 sys.path.insert(0, str(SPACE))
 try:
+    import adapter_actions
     import dataset_actions
     from actions import Actions
     from adapter_actions import AdapterActions
@@ -519,6 +520,73 @@ def test_stopping_keeps_the_adapter_that_was_just_made_and_cancel_takes_it_back(
     actions.cancel(made, 2)  # sent before the result was shown
     assert made.adapter is None
     assert work.job.canceled
+
+
+def test_canceling_a_try_keeps_what_was_made_meanwhile(made: Visit) -> None:
+    actions = page_with()
+    work: Any = SimpleNamespace(job=jobs.Job(60), ask=lambda: None)
+    better: Any = SimpleNamespace()
+    report: Any = SimpleNamespace()
+    made.background = work
+    actions.try_out(made, 1, "prompt")
+    made.adapter, made.report = better, report
+    actions.cancel(made, 2)
+    assert made.canceled
+    assert made.task is None
+    assert (made.adapter, made.report, made.background) == (better, report, work)
+    assert not work.job.canceled
+
+
+def test_a_result_that_comes_while_another_page_takes_over_is_shown_there(
+    made: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shows, report = threading.Event(), SimpleNamespace()
+
+    def improve(adapter: Any, result: Any, model: Any, job: Any, show: Any, **_: Any) -> bool:
+        shows.set()
+        show(MADE, report, "")
+        return True
+
+    monkeypatch.setattr(trying, "improve", improve)
+    later = Visit()
+    with made.lock:
+        page_with()._improve(made, 1.0, "203.0.113.1")
+        assert shows.wait(60)
+        time.sleep(0.1)  # it waits for the lock
+        assert later.resume(made.key)
+    wait_until(lambda: later.background is None)
+    assert later.report is report  # type: ignore[comparison-overlap]
+    assert later.more
+
+
+def test_more_time_says_that_the_state_was_dropped(visit: Visit) -> None:
+    page = page_with().more_time(visit, None)  # type: ignore[arg-type]
+    assert "The plan of this page is kept no longer" in page["problem"]
+
+
+def test_more_time_leaves_a_task_on_the_page(made: Visit) -> None:
+    actions = page_with()
+    actions.begin(made, "model", forever, "answers")
+    made.background = SimpleNamespace(job=jobs.Job(60), ask=lambda: None)  # type: ignore
+    assert "cancel" not in actions.more_time(made, None)  # type: ignore[arg-type]
+
+
+def test_the_time_in_the_line_of_trainings_has_no_limit(
+    made: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("work.background._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(trying, "improve", lambda *_, **__: False)
+    actions = page_with()
+    line = actions.lines["training"]
+    first = line.ask("203.0.113.2", None)
+    assert line.begin(first)
+    monkeypatch.setattr(adapter_actions, "Job", lambda _: jobs.Job(0.2))
+    actions._improve(made, 1.0, "203.0.113.1")
+    time.sleep(0.5)
+    assert made.background is not None
+    line.leave(first)
+    wait_until(lambda: made.background is None)
+    assert not made.said
 
 
 def test_trainings_wait_for_each_other_and_one_that_fails_says_why(
