@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -24,7 +25,15 @@ from settings import Settings
 from views.blocks import advice, message_of
 from work.generating import Destination, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
-from work.planning import CHOICES, FILE_TYPES, DatasetRequest, PlanResult, make_plan
+from work.planning import (
+    CHOICES,
+    FILE_TYPES,
+    DatasetRequest,
+    PlanResult,
+    make_plan,
+    refuse_many_keys,
+)
+from work.reader_process import read
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TEXTS = ("dataset", *CHOICES)
@@ -175,6 +184,8 @@ class Endpoints:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}
         kept = used(named["file"] or "")
         request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
+        if request.file:
+            read(job, refuse_many_keys, Path(request.file))
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
         result = make_plan(self._bank, request, recipe, self._settings.max_rows, credential, job)
         del kept  # and with it the file

@@ -183,7 +183,7 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
     hub = Hub(credential)
     with hidden_path(request):
         if request.file:
-            _refuse_many_keys(Path(request.file))
+            refuse_many_keys(Path(request.file))
             return Source([], [], preview(request.file, hub))
         name = request.dataset or ""
         repo = hub.resolve(name, "dataset")
@@ -196,7 +196,7 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
         return Source(configs, splits, preview(name, hub, config=named, split=split))
 
 
-def _refuse_many_keys(path: Path) -> None:
+def refuse_many_keys(path: Path) -> None:
     """Refuse a JSON file with more than `MAX_KEYS` different keys, which a page cannot show.
 
     Raises:
@@ -217,7 +217,7 @@ def _refuse_many_keys(path: Path) -> None:
             rest = text[-_KEY_BYTES:]
 
 
-_KEY = re.compile(rb'"((?:[^"\\]|\\.){0,200})"\s{0,9}:')
+_KEY = re.compile(rb'(?<!\\)"((?:[^"\\]|\\.){0,200})"\s{0,9}:')
 _BLOCK_BYTES, _KEY_BYTES = 1_000_000, 300
 
 

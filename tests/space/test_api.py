@@ -175,7 +175,7 @@ def test_names_that_are_not_hub_ids_are_rejected_without_a_request(
 
 
 def test_errors_state_cause_and_remedy(
-    call_error: Callable[..., str], user: Account, enrol: Callable[[], Account]
+    call_error: Callable[..., str], user: Account, enrol: Callable[[], Account], tmp_path: Path
 ) -> None:
     repo = user.dataset("book", {"train.jsonl": notes(30)})
     secret = user.dataset("secret", {"train.jsonl": notes(30)}, private=True)
@@ -188,6 +188,9 @@ def test_errors_state_cause_and_remedy(
     assert 'To go on, add columns="input=' in message
     assert "Rank must be" in call_error("/plan", dataset=repo, rank=100_000)
     assert "has no {input} or {prompt}" in call_error("/plan", dataset=repo, template="Say it.")
+    wide = tmp_path / "wide.json"
+    wide.write_text(json.dumps({f"key {i}": "a" for i in range(20_000)}))
+    assert "different keys" in call_error("/plan", dataset="", file=handle_file(wide))
     assert "Publishing needs an account" in call_error("/push", dataset=repo)
     assert "the sign-in has expired" in call_error("/push", dataset=repo, token="hf_wrong")
     theirs = f"{user.name}/x"

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -258,6 +259,17 @@ def test_json_with_many_keys_is_refused_before_it_is_read(
             read_source(DatasetRequest(file=str(path)), False)
     path.write_text("".join(f'{{"input": "a: {i}", "output": "b"}}\n' for i in range(20_000)))
     assert read_source(DatasetRequest(file=str(path)), False).preview.names == ["input", "output"]
+
+
+@pytest.mark.parametrize(
+    "text", ['\\"' * 400_000, json.dumps({"input": json.dumps([{"a": "b"}] * 30_000)})]
+)
+def test_quotes_within_texts_take_no_time_to_tell_from_keys(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "quotes.jsonl"
+    path.write_text(text)
+    start = time.process_time()
+    planning.refuse_many_keys(path)
+    assert time.process_time() - start < 0.5
 
 
 def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> None:
