@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hf_lorameta.cards.results import Check
 from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.files import atomic_file
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
@@ -95,8 +96,11 @@ class Adapter:
             (folder / name).write_text(text, encoding="utf-8", newline="")
 
     def _write_archive(self) -> None:
-        """Write the zip file, without compression, which takes longer and saves little."""
-        with zipfile.ZipFile(self.archive, "w") as opened:
+        """Write the zip file, without compression, which takes longer and saves little.
+
+        The one that is there may be read meanwhile.
+        """
+        with atomic_file(self.archive) as file, zipfile.ZipFile(file, "w") as opened:
             for path in sorted(self.folder.iterdir()):
                 opened.write(path, path.name)
 

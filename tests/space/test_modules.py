@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -53,7 +54,7 @@ try:
     from views import plan as plan_view
     from views import result as result_view
     from views.blocks import note, progress_html
-    from work import jobs, planning, reader_process
+    from work import generating, jobs, planning, reader_process
     from work.bank_loader import BankLoader, fetch_base_model
     from work.planning import (
         DatasetRequest,
@@ -280,6 +281,29 @@ def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> 
     path = Path(reader_process.read(jobs.Job(60), readers.keep_file))
     assert path.parent.name.startswith("reader-")
     assert not path.parent.exists()
+
+
+# --- adapters -----------------------------------------------------------------------------------
+
+
+def test_an_archive_is_whole_while_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Any = SimpleNamespace(folder=tmp_path / "adapter", archive=tmp_path / "a.zip")
+    made.folder.mkdir()
+    (made.folder / "README.md").write_text("A card.")
+    generating.Adapter._write_archive(made)
+    write, seen = zipfile.ZipFile.write, []
+
+    def during(*values: Any) -> None:
+        seen.append(zipfile.ZipFile(made.archive).namelist())
+        write(*values)
+
+    monkeypatch.setattr(zipfile.ZipFile, "write", during)
+    generating.Adapter._write_archive(made)
+    assert seen == [["README.md"]]
+    assert zipfile.ZipFile(made.archive).namelist() == ["README.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "adapter"]
 
 
 # --- settings -----------------------------------------------------------------------------------
