@@ -23,23 +23,23 @@ class ChatMode(BaseModel):
     """How a base model's chat template was run, and what it puts around further turns.
 
     Attributes:
-        chat_template_kwargs: given to the template, in the words of transformers and of servers.
-        system: a system text that turns thoughts off, where no argument does.
-        closing: put behind what the template writes: it closes thoughts that the template leaves
-            open, or begins the answer.
-        date: that the template was given as today's, if it writes the date and takes none.
-        strips: whether the white space at the ends of a message is removed.
+        chat_template_kwargs: arguments of the template, named as in transformers and servers.
+        system: a system text that turns thinking off, if no argument does.
+        closing: added after what the template writes: it closes a thinking block that the template
+            leaves open, or begins the answer.
+        date: the date given to the template as today's, if it writes the date and takes no
+            argument for it.
+        strips: whether whitespace around a message is removed.
         content_parts: whether the template takes a message as a list of parts, not as a text.
-        unspaced: whether an answer follows the prompt as it is; other answers begin with a space,
-            unless the prompt ends in white space.
-        end: what follows an answer; its first token ends one that the adapter is trained on, if the
-            base model stops there.
-        between: the texts between a user's message and the answer to it, and between that and the
-            next message; None if turns cannot be told apart.
-        around_system: the texts before and behind a system text, instead of the one that the
+        unspaced: whether an answer follows the prompt directly; other answers begin with a space,
+            unless the prompt ends in whitespace.
+        end: what follows an answer; its first token ends the answers that the adapter is trained
+            on, if the base model stops there.
+        between: the texts between a user's message and the answer to it, and between the answer
+            and the next message; None if turns cannot be told apart.
+        around_system: the texts before and after a system text, in place of the one that the
             template begins with; None if it has no place for one.
-        applies: whether ``apply_chat_template`` of transformers gives the same tokens, whatever day
-            it is.
+        applies: whether ``apply_chat_template`` of transformers gives the same tokens on any day.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,16 +66,16 @@ class ChatMode(BaseModel):
 
     @property
     def thinks_not(self) -> bool:
-        """Whether thoughts were turned off."""
+        """Whether thinking was turned off."""
         off = (value in (False, 0) for value in self.chat_template_kwargs.values())
         return bool(self.system) or any(off)
 
     def messages(self, turns: Sequence[Turn]) -> list[Turn]:
-        """Return turns as messages of a system, then users and assistants in turn.
+        """Return turns as messages: the system's, then alternately the user's and the assistant's.
 
-        The first and the last are a user's, as most templates require: texts of the same side are
-        joined, as is a greeting with the message behind it. Where the template cannot tell turns
-        apart, or the assistant has the last word, all are one message.
+        The first and the last of these are a user's, as most templates require: texts of the same
+        side are joined, and so is a greeting with the message after it. If the template cannot tell
+        turns apart, or the last turn is the assistant's, all turns become one message.
 
         Example:
             >>> mode = ChatMode(between=("<bot>", "<user>"))

@@ -1,8 +1,8 @@
 """Run the chat template of a base model, to get the form of its prompts.
 
 A chat template is a program that turns a list of messages into a text. Here it runs on a few
-messages, in its mode without thinking, so that what is around them can be recorded in a recipe and
-is the same in every later version of the base model, on every day.
+messages, in its mode without thinking, so that the text around them can be recorded in a recipe,
+and is the same in later versions of the base model and on any day.
 """
 
 import json
@@ -24,19 +24,19 @@ from hf_lorameta.hub.repo import Token
 
 _CONFIG_FILE, _TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
 _TODAY = datetime(2024, 7, 26)
-"""What templates get as today: the date that Llama 3.2's writes where it is given none."""
+"""The date that templates get as today's: the one that Llama 3.2's writes if it is given none."""
 _DATE_STRING = "%d %b %Y"
 _SWITCHES: Mapping[str, bool | int] = {
     "enable_thinking": False, "thinking": False, "thinking_budget": 0,
 }  # fmt: skip
-"""Arguments of templates that turn thoughts off: those of Qwen and most others, of Granite and
+"""Arguments of templates that turn thinking off: those of Qwen and most others, of Granite and
 DeepSeek, and of Seed-OSS."""
 _NO_THINK = "/no_think"
 _THOUGHTS = {
     "<think>": "</think>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]",
     "<thinking>": "</thinking>", "<|START_THINKING|>": "<|END_THINKING|>",
 }  # fmt: skip
-"""What thoughts begin and end with."""
+"""What thinking blocks begin and end with."""
 _ANSWER, _MORE, _ANSWER_2, _MORE_2, _RULE = "{answer}", "{more}", "{answer 2}", "{more 2}", "{rule}"
 
 
@@ -171,7 +171,7 @@ class _Template:
     """A chat template in its mode without thinking, run in the sandbox of transformers.
 
     Raises:
-        _TemplateFailureError: it is no template, or fails on the message of a user.
+        _TemplateFailureError: it is not a template, or fails on a user's message.
     """
 
     def __init__(self, source: str, texts: Mapping[str, str]) -> None:
@@ -212,7 +212,7 @@ class _Template:
             )
 
     def closing(self, text: str) -> str:
-        """Return what closes the thoughts that a prompt ends in, or else begins answers to it."""
+        """Return what closes a thinking block at the end of a prompt, or else begins answers."""
         for opened, closed in _THOUGHTS.items():
             if text.rstrip().endswith(opened):
                 return f"\n{closed}\n\n" if text[-1].isspace() else closed
@@ -265,7 +265,7 @@ class _Template:
 
 @contextmanager
 def _named_failures() -> Iterator[None]:
-    """Raise what a template that does not fit raises as a `_TemplateFailureError`."""
+    """Turn the errors of a template that does not fit into a `_TemplateFailureError`."""
     from jinja2 import TemplateError
 
     wrong = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)

@@ -1,4 +1,4 @@
-"""Open a dataset, of the Hub, of local files or in memory, as a stream of (input, output) rows."""
+"""Open a dataset on the Hub, in local files or in memory as a stream of (input, output) rows."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,10 +62,9 @@ class DatasetInfo:
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
         gated: whether access to the dataset has to be asked for.
-        proposed: whether an instruction that was made from rows that are not public is put before
-            them; it may name their classes.
-        remarks: what to know about how it is read, and why inputs may not hold what an answer
-            needs.
+        proposed: whether rows that are not public get an instruction that was derived from them;
+            it may name their classes.
+        remarks: what to know about how it is read, and why inputs may lack what an answer needs.
     """
 
     id: str | None
@@ -138,10 +137,10 @@ class ReadingOptions(TypedDict, total=False):
         revision: branch, tag or commit of a Hub dataset.
         columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them,
             see `hf_lorameta.data.columns.layouts.find_columns`.
-        instruction: put before every input, where the rows have none.
+        instruction: put before every input, if the rows have none.
         template: text with ``{instruction}`` and ``{input}``, see
-            `hf_lorameta.data.prompt.join_instruction`; ``chat``, where a base model is known, is
-            its chat template.
+            `hf_lorameta.data.prompt.join_instruction`; ``chat`` is the chat template of the base
+            model, if one is known.
     """
 
     config: str | None
@@ -160,12 +159,12 @@ def open_dataset(
     limits: ReadingLimits = DEFAULT_LIMITS,
     **options: Unpack[ReadingOptions],
 ) -> Dataset:
-    """Open a dataset, pinned to a commit or digest. One in memory counts as private.
+    """Open a dataset, pinned to a commit or digest. A dataset in memory counts as private.
 
     Args:
         name: Hub id; path of a local folder that is laid out like a dataset repo or was written by
             ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt
-            or .parquet, also with .gz, .bz2 or .xz behind), or a list of them; with wildcards,
+            or .parquet, also with .gz, .bz2 or .xz appended), or a list of them; with wildcards,
             several files. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of the library
             `datasets`, or an opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
@@ -176,10 +175,10 @@ def open_dataset(
     Raises:
         DatasetError: no such file, config or split, or it cannot be read.
         ColumnsError: the columns fit no layout, or several.
-        UnlabeledDatasetError: inputs, and other columns that may hold outputs.
+        UnlabeledDatasetError: there are inputs, and no outputs but columns that may hold them.
         EmptyDatasetError: no rows, or blank inputs.
-        UsageError: an instruction or a template that does not go with the columns, or an argument
-            of another name.
+        UsageError: an instruction or a template does not fit the columns, or an argument is
+            unknown.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
 
     Example:
@@ -358,7 +357,7 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
 
 
 def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row], blank: int) -> Iterator[str]:
-    """Yield why a model of texts may not be able to answer from the inputs, without their text.
+    """Yield why a text model may be unable to answer from the inputs, without quoting them.
 
     Args:
         raw: the first rows as the files have them.

@@ -1,7 +1,7 @@
-"""Add an instruction and a cue to prompts that lack them, as those of people's datasets often do.
+"""Add an instruction and a cue to prompts that lack them, as prompts in users' datasets often do.
 
 Adapters of a bank were trained on prompts that say what to do and end in a cue, such as
-``Output:``. Other prompts hardly get right answers, see ``tests/benchmarks/README.md``.
+``Output:``. Other prompts rarely get right answers, see ``tests/benchmarks/README.md``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,9 @@ from hf_lorameta.types import Row
 
 QUESTION, TEXT = "Question: {input}\nAnswer:", "Input: {input}\nOutput:"
 LABELED = {QUESTION: "{input}\nAnswer:", TEXT: "{input}\nOutput:"}
-"""Templates of prompts that say what to do and lack a cue, and of others without an instruction.
+"""Templates of prompts that say what to do but lack a cue, and of prompts without an instruction.
 
-`LABELED` are those of several inputs, which have the names of their columns before them.
+`LABELED` has those for several inputs, each of which follows the name of its column.
 
 Of five templates, the first had the lowest mean loss on three of the public tasks (`boolq`,
 `bbh_navigate`, `bbh_sports_understanding`; quarters of their training rows): 0.57, ``{input}`` with
@@ -44,15 +44,15 @@ _TOLERANCE = 1.05
 def with_instruction_and_cue(dataset: Dataset, chat: str | ChatForm | None = None) -> Dataset:
     """Return a dataset with an instruction and a cue around prompts that lack them.
 
-    What is added depends on the columns, on what the first prompts share, and on the outputs of a
-    proposed instruction, see `propose_instruction`. The instruction
-    is stored with the adapter, and may name the classes, as the adapter's answers do.
+    What is added depends on the columns and on what the first prompts share. An instruction is
+    proposed from columns and outputs, see `propose_instruction`. It is stored with the adapter, and
+    may name the classes, as the adapter's answers do.
 
     Args:
-        dataset: one that was opened with a template stays as it is, as does one that was opened
-            with an instruction without `chat`.
-        chat: the form of chats that the base model reads, or that of a bank's prompts, which is put
-            around all prompts instead of a cue; None is no chat.
+        dataset: returned as it is if it was opened with a template, or with an instruction and
+            without `chat`.
+        chat: the chat form of the base model, or of a bank's prompts, which is put around all
+            prompts instead of a cue; None is no chat.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -88,7 +88,7 @@ def with_instruction_and_cue(dataset: Dataset, chat: str | ChatForm | None = Non
 def _remarks(
     instruction: str | None, template: str | None, chat: str | ChatForm | None
 ) -> Iterator[Remark]:
-    """Say what is put around the prompts."""
+    """Yield remarks on what is put around the prompts."""
     texts: list[str] = []
     if instruction:
         what = "The rows have no instruction, so all get this one, which the card shows"
@@ -106,7 +106,7 @@ def _remarks(
 
 
 def _mode(form: ChatForm) -> str:
-    """Return how a base model's chat template was run, to follow its name."""
+    """Return how a base model's chat template was run, as a phrase that follows its name."""
     mode = form.chat
     said = [f"{name}={value}" for name, value in mode.chat_template_kwargs.items()] if mode else []
     return f", with {', '.join(said)}" if said else ""
@@ -140,7 +140,7 @@ def share_cue(prompts: Sequence[str]) -> bool:
 
 
 def are_continued(rows: Sequence[Row]) -> bool:
-    r"""Whether prompts go on in their outputs, as code does: space is between all of them.
+    r"""Whether outputs continue their prompts, as code does: whitespace is between all of them.
 
     Example:
         >>> are_continued([("def f():\n", "    return 1")]), are_continued([("Who is it?", "Ann")])
@@ -153,13 +153,13 @@ def are_continued(rows: Sequence[Row]) -> bool:
 
 
 def shares_instruction(profile: Profile) -> bool:
-    """Whether the inputs of a dataset share an instruction, as far as their token counts tell.
+    """Whether the inputs of a dataset share an instruction, judged by their token counts.
 
-    A token of an instruction that every row has is counted once a row, which tokens of running text
-    rarely are: 3 different tokens with counts from one to 1.05 times the number of rows are taken
-    for an instruction. On the 259 tasks of ``shared/suite`` and ``shared/everyday``, compared with
-    a prefix or suffix of 15 characters that 64 rows share, it overlooks 5 of 237 instructions and
-    sees one in 4 of 22 datasets without.
+    A token of an instruction that every row has is counted once per row, which is rare for tokens
+    of running text: 3 different tokens with counts from 1 to 1.05 times the number of rows are
+    taken for an instruction. On the 259 tasks of ``shared/suite`` and ``shared/everyday``, compared
+    with a prefix or suffix of 15 characters that 64 rows share, it misses 5 of 237 instructions and
+    finds one in 4 of the 22 datasets without.
     """
     counts = profile.input.counts
     once = (counts >= profile.rows) & (counts <= _TOLERANCE * profile.rows)
@@ -215,7 +215,7 @@ def propose_instruction(dataset: Dataset) -> str | None:
 
 
 def listing(task: str, names: Sequence[str]) -> str:
-    """Return an instruction that ends in names; of too many, without them.
+    """Return an instruction that ends in names, if any are given.
 
     Example:
         >>> listing("Tag each word as one of", ["O", "PER"]), listing("Tag each word as one of", [])

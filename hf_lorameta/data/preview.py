@@ -25,8 +25,8 @@ class Preview:
         split: name of the split.
         names: all columns.
         rows: the first `ROWS` rows, every value as a text of about `CELL_CHARACTERS`.
-        columns: how rows would be read; what is proposed if that is not clear; None without one.
-        problem: why it is not clear, without a row; None if it is.
+        columns: how rows would be read, or a proposal if that is not clear; None without one.
+        problem: why it is not clear, without a row; None if it is clear.
     """
 
     config: str | None
@@ -72,7 +72,7 @@ def preview(
 
 
 def _short(value: object) -> str:
-    """Return a value as one line; of a long text both ends, since those of a column share one."""
+    """Return a value on one line; of a long text, both ends, since texts may share one of them."""
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     if len(text) <= CELL_CHARACTERS:
         return " ".join(text.split())

@@ -16,11 +16,12 @@ def join_instruction(instruction: str, text: str, template: str | None = None) -
     """Put an instruction before an input.
 
     Args:
-        instruction: may be empty, as may the input: the prompt is then the other one. Without both
-            it is empty, but for ``{prompt}``.
+        instruction: may be empty, as may the input: the prompt is then the other one. If both are,
+            the prompt is empty, too, unless the template has ``{prompt}``.
         text: the input.
-        template: with ``{instruction}`` and ``{input}``; where one is empty, the white space at the
-            ends is removed. Or with ``{prompt}``, the two in the format below, which is None.
+        template: with ``{instruction}`` and ``{input}``; if one is empty, surrounding whitespace
+            is removed. Or with ``{prompt}``, which stands for both in the default format. None is
+            the default format, as in the first example.
 
     Example:
         >>> join_instruction("Name the animal.", "woof")
@@ -53,9 +54,9 @@ def fill(template: str, instruction: str, text: str) -> str:
 
 
 def check_template(template: str, *, has_instruction: bool) -> None:
-    """Raise `UsageError` if a template lacks ``{input}`` or does not go with the instruction.
+    """Raise `UsageError` if a template lacks ``{input}`` or does not fit the instruction.
 
-    ``{prompt}`` stands alone.
+    A template with ``{prompt}`` needs no other field.
     """
     fields = set(_FIELD.findall(template))
     if PROMPT in template and not fields:
@@ -73,7 +74,7 @@ def check_template(template: str, *, has_instruction: bool) -> None:
 
 
 def shared_ends(texts: Sequence[str]) -> tuple[str, str]:
-    """Return what texts begin with alike, and what the rest of them ends with alike.
+    """Return the common beginning of texts, and the common end of what follows it.
 
     Example:
         >>> shared_ends(["Q: a?", "Q: bb?"]), shared_ends(["aa", "aaa"])
@@ -86,7 +87,7 @@ def shared_ends(texts: Sequence[str]) -> tuple[str, str]:
 
 
 def shared_length(sequences: Sequence[Sequence[object]]) -> int:
-    """Return the number of elements that sequences begin with alike.
+    """Return the length of the common beginning of sequences.
 
     Example:
         >>> shared_length([[1, 2, 3], [1, 2, 4, 5]]), shared_length([])
@@ -111,7 +112,7 @@ def as_option(text: str) -> str:
 def from_option(text: str) -> str:
     r"""Return a text from the form of an option.
 
-    ``\n`` is a line break, ``\t`` a tab and ``\\`` a backslash; before other characters, a
-    backslash is itself.
+    ``\n`` is a line break, ``\t`` a tab and ``\\`` a backslash; before any other character, a
+    backslash is kept.
     """
     return re.sub(r"\\[\\nt]", lambda found: _READ[found[0]], text)

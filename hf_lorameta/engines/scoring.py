@@ -19,13 +19,13 @@ from hf_lorameta.types import FactorPair, Row, StageProgress, no_progress
 MAX_LENGTH = 1024
 """Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
 MAX_NEW_TOKENS = 64
-"""Tokens of an answer that is generated."""
+"""Most tokens of a generated answer."""
 BASE_METHOD = "base"
 """The base model, a method of `compare`."""
 ADAPTER_METHOD = "generated"
-"""The adapter that is scored, where there is only one, as a method of `compare`."""
+"""The adapter, if only one is scored, a method of `compare`."""
 _TEXT_WORDS = 5
-"""Mean number of words from which on different outputs are texts."""
+"""Different outputs with at least this many words on average are texts."""
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
 
@@ -38,8 +38,9 @@ class Scores:
         loss: mean cross entropy of all output and end tokens, in nats; infinite if it is not a
             number, which is worse than any other.
         rouge_l: mean Rouge-L F-measure with stemming, 0 to 1; None if not all answers are known.
-        exact_match: share of right answers: those equal to the reference but for case and ends.
-        contains: share of answers that contain the reference, in any case; None as `rouge_l`.
+        exact_match: share of right answers: those equal to the reference, except for case and
+            surrounding whitespace.
+        contains: share of answers that contain the reference, ignoring case; None like `rouge_l`.
         rows: number of rows.
     """
 
@@ -69,7 +70,7 @@ class Sample:
     outputs: Mapping[str, str]
 
     def is_right(self, method: str) -> bool:
-        """Whether a method's answer is the reference; neither case nor ends count."""
+        """Whether a method's answer equals the reference, except for case and outer whitespace."""
         return folded(self.outputs[method]) == folded(self.reference)
 
 
@@ -80,7 +81,7 @@ class Report:
     Attributes:
         scores: of each method.
         samples: rows with the answers of all methods.
-        most_frequent: how many rows would be answered right by their most frequent output.
+        most_frequent: how many rows the most frequent output would answer right.
         texts: whether the outputs are texts, see `are_texts`.
 
     Example:
@@ -202,21 +203,22 @@ def score(loss: float, rows: Sequence[Row], answers: Sequence[str], complete: bo
 
 
 def folded(answer: str) -> str:
-    """Return an answer as it is compared with a reference: without ends and case.
+    """Return an answer as it is compared: without surrounding whitespace, and in one case.
 
-    A base model that was never shown the outputs may begin them in another case, which is right.
+    A base model that was never shown the outputs may write them in another case, which counts as
+    right.
     """
     return answer.strip().casefold()
 
 
 def may_be_right(beginning: str, reference: str) -> bool:
-    """Whether an answer that begins so may be the reference, but for case and ends.
+    """Whether an answer with this beginning may still be right.
 
     Example:
         >>> may_be_right(" Y", "yes"), may_be_right("no", "yes"), may_be_right("yes, it", "yes")
         (True, False, False)
     """
-    whole = beginning.rstrip("\ufffd")  # which stands for a character of which a part is known
+    whole = beginning.rstrip("\ufffd")  # stands for a character of which only a part is known
     return folded(reference).startswith(folded(whole))
 
 
@@ -231,7 +233,7 @@ def single_line(rows: Sequence[Row]) -> bool:
 
 
 def are_texts(rows: Sequence[Row]) -> bool:
-    """Whether outputs are texts, which good answers resemble, rather than labels or short ones.
+    """Whether outputs are texts, which good answers resemble, not labels or short answers.
 
     Example:
         >>> are_texts([("a", "The cat sat on a mat."), ("b", "Nobody knows where it went.")])
@@ -288,10 +290,10 @@ class Evaluator(Protocol):
         Args:
             rows: at least one.
             adapter: None is the base model itself.
-            generate: complete all answers; otherwise only those that may be right, and of the
-                others the beginning is returned.
-            done: called with the number of steps that were finished, two for each row: its loss and
-                its answer.
+            generate: complete all answers; False completes only those that may be right, and
+                returns the beginning of the others.
+            done: called with the number of finished steps, two for each row: its loss and its
+                answer.
 
         Raises:
             AdapterError: the adapter is broken, or does not fit the base model.
@@ -303,8 +305,8 @@ def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) ->
 
     Args:
         model: the base model.
-        rows: those that are in that form already stay in it.
-        shots: examples that come first: in a chat, as earlier messages and their answers.
+        rows: any that already have that form keep it.
+        shots: examples that come first; in a chat, as earlier messages and their answers.
     """
     form = model.scored_form
     if form is None:
@@ -340,8 +342,8 @@ def compare(
 ) -> Report:
     """Evaluate several methods on the same rows.
 
-    A base model that has a chat template adds the method `CHAT_METHOD`: without an adapter, each
-    prompt as the message of a user. It is often the stronger base. Examples are earlier turns of
+    If the base model has a chat template, the method `CHAT_METHOD` is added: no adapter, and each
+    prompt as a user's message. It is often the stronger baseline. Examples are earlier turns of
     such a chat.
 
     Args:

@@ -20,7 +20,7 @@ _WORD = 40
 
 
 def is_alternatives(path: str) -> bool:
-    """Whether a list of texts in this place holds several right outputs, of which one is read.
+    """Whether a list of texts at this path holds several right outputs, of which one is read.
 
     Example:
         >>> is_alternatives("answers"), is_alternatives("keywords"), is_alternatives("answers.*")
@@ -46,7 +46,7 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
 
 
 def from_json(value: Any, start: str = "") -> Any:
-    """Return what a text stores as JSON, if it begins like that; others as they are.
+    """Return what a text that begins with `start` stores as JSON; other values as they are.
 
     Example:
         >>> from_json('["a"]', "["), from_json('["a"]', "{"), from_json("a")
@@ -59,7 +59,7 @@ def from_json(value: Any, start: str = "") -> Any:
 
 
 def as_object(value: Any) -> Mapping[str, Any] | None:
-    """Return a cell that is an object, also one that is stored as JSON; None for others.
+    """Return a cell that is an object, or the object that it stores as JSON; None for others.
 
     Example:
         >>> as_object('{"a": 1}'), as_object("a")
@@ -171,7 +171,7 @@ def _is_text(value: Any) -> bool:
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Yield the texts in a cell, also in lists and fields.
+    """Yield the texts in a cell, including those in lists and fields.
 
     Example:
         >>> list(texts_in({"a": ["b", 1], "c": "d"}))
@@ -185,7 +185,7 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def join_items(texts: Sequence[str], separator: str = "") -> str:
-    """Join the items of a list: short ones by commas, sentences and longer texts by lines.
+    """Join the items of a list: short ones with commas, sentences and longer texts with newlines.
 
     Example:
         >>> join_items(["joy", "relief"]), join_items(["It rains.", "We stay in, of course."])

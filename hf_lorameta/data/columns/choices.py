@@ -14,7 +14,7 @@ _CHOICE_NAME = re.compile(r"[A-Ha-h0-9]")
 
 
 def multiple_choice(table: TableView) -> Columns | None:
-    """Return the columns of multiple choice: choices, in one list or a column each, and answer."""
+    """Return the columns of a multiple-choice dataset; None if it is not one."""
     listed = [
         n for n in table.named(known.CHOICES)
         if table.kind(n) in ("list", "fields") and _holds_texts(table, n)
@@ -42,7 +42,7 @@ def multiple_choice(table: TableView) -> Columns | None:
 
 
 def _written_choices(table: TableView, right: str) -> Columns | None:
-    """Return the columns of choices written in one text, where the answer is a letter or number."""
+    """Return the columns if choices are in one text and the answer is a letter or number."""
     written = [n for n in table.named(("options", "choices")) if table.kind(n) == "text"]
     inputs = input_columns(table, {right, *written})
     if written and inputs:
@@ -135,7 +135,7 @@ class Choices:
         return int(text) if text.removeprefix("-").isdecimal() else None
 
     def _first_number(self, sample: Sequence[Mapping[str, Any]]) -> int:
-        """Return 1 if answers of the sample count from 1: one equals the count, none is 0."""
+        """Return 1 if answers count from 1: one equals the number of choices, and none is 0."""
         numbers = [(n, self._named(row)) for row in sample if (n := self._number(row)) is not None]
         past_end = any(0 < n <= len(named) and not _at(named, n) for n, named in numbers)
         return int(past_end and all(n != 0 for n, _ in numbers))

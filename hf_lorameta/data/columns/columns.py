@@ -26,7 +26,7 @@ MAX_CHARACTERS = 10_000
 _SEVERAL = ("input", "choices", "output")
 _EXAMPLE = Option("columns", "input=question,output=answer")
 _LISTED = 100
-"""Columns of a dataset that a message names."""
+"""How many columns of a dataset a message names, at most."""
 _PART = re.compile(rf"(?:^|,)\s*({'|'.join(ROLES)})\s*=")
 
 
@@ -127,10 +127,10 @@ class Columns(BaseModel):
         return self.model_copy(update=update)
 
     def prompt_of(self, text: str) -> str:
-        """Put an input into what all rows share around it: instruction and template.
+        """Put around an input what all rows share: instruction and template.
 
-        An instruction that differs from row to row is left to the input, as are the turns of a
-        chat.
+        An instruction that differs from row to row has to be part of the input, and so do the turns
+        of a chat.
 
         Example:
             >>> Columns(input="text", instruction_text="Sort.").prompt_of("a")
@@ -159,7 +159,7 @@ class Columns(BaseModel):
         return [(USER, join_instruction(instruction, _joined(turns)))]
 
     def with_prompt(self, instruction: str | None, template: str | ChatForm | None) -> "Columns":
-        """Return a copy that puts an instruction and a template around every row; None keeps.
+        """Return a copy with an instruction and a template for every row; None keeps the old one.
 
         Raises:
             UsageError: the rows have an instruction of their own, or the template does not fit.
@@ -208,7 +208,7 @@ def parse_columns(text: str) -> Columns:
 
 
 def as_columns(columns: ColumnsLike | None) -> Columns | None:
-    """Return columns that a Python program gives as such, by role, or as on the command line.
+    """Return `Columns` from names by role, or from the form of the command line.
 
     Raises:
         UsageError: an unknown role, or roles that cannot be combined.

@@ -1,7 +1,7 @@
 """Conversations as (input, output): the last answer is the output, all turns before it the input.
 
-Read are chats with a role and a text in each turn, pairs of a question and an answer, texts that
-two speakers write in turn, and transcripts, see `is_transcript`. A call of a tool is read as JSON.
+These are read: chats with a role and a text in each turn, pairs of a question and an answer, texts
+of two alternating speakers, and transcripts, see `is_transcript`. A tool call is read as JSON.
 """
 
 import json
@@ -88,7 +88,7 @@ def conversation_sides(value: Sequence[Any]) -> list[Turn]:
 
 
 def answerers(roles: Sequence[str]) -> set[str]:
-    """Return the roles that answer: known ones, or of two in turn the one that is not the user's.
+    """Return the roles that answer: known ones, or of two alternating ones, not the user's.
 
     Example:
         >>> answerers(["human", "gpt"]), answerers(["bard", "human"]), answerers(["Ann", "Bob"])
@@ -102,7 +102,7 @@ def answerers(roles: Sequence[str]) -> set[str]:
 
 
 def unknown_roles(values: Sequence[object]) -> tuple[set[str], set[str]]:
-    """Return the roles in conversations that are not known: those that answer, and all."""
+    """Return the unknown roles in conversations: those that answer, and all of them."""
     found = [[role for role, _ in _turns(v)] for v in values if isinstance(v, (list, tuple))]
     others = {*_ANSWERERS, *_OTHERS, *_USERS}
     return {r for roles in found for r in answerers(roles)} - others, set().union(*found) - others
@@ -144,7 +144,7 @@ def _turn(turn: Mapping[str, Any]) -> Turn:
 
 
 def _calls(calls: object) -> Iterator[str]:
-    """Yield each call of a tool as JSON with its name and arguments."""
+    """Yield each tool call as JSON, with its name and arguments."""
     for call in calls if isinstance(calls, (list, tuple)) else ():
         function = call.get("function", call) if isinstance(call, Mapping) else None
         if isinstance(function, Mapping) and function.get("name"):
@@ -177,7 +177,7 @@ def _parsed(text: str) -> list[Any] | list[Turn] | None:
 def _transcript(text: str) -> list[Turn]:
     """Return the turns of a transcript; none if the text does not begin with a speaker.
 
-    Read are ``Human: …``, the form of ChatML, and that of Llama 2.
+    The forms are ``Human: …``, ChatML, and that of Llama 2.
 
     Example:
         >>> _transcript("<s>[INST] hi [/INST] hello </s>")

@@ -1,4 +1,4 @@
-"""Labels as outputs: spellings of the same one, and several in one output."""
+"""Labels as outputs: different spellings of a label, and several labels in one output."""
 
 from collections import Counter
 from collections.abc import Sequence

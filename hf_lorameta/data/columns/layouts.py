@@ -263,7 +263,7 @@ def _nested(table: TableView) -> Columns | None:
 
 
 def _columns_inside(table: TableView) -> Columns | None:
-    """Propose columns that lead to texts inside of objects and lists of objects, the first of each.
+    """Propose columns that lead to texts inside objects, and inside the first object of lists.
 
     Example:
         >>> row = {"data": {"text": "a b"}, "marks": [{"value": {"label": "c"}}]}
@@ -288,7 +288,7 @@ def _columns_inside(table: TableView) -> Columns | None:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield path and value of what is inside of objects, and of the first of several."""
+    """Yield the path and value of all that is inside objects, and inside the first of lists."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, f"{path}.{key}" if path else str(key))

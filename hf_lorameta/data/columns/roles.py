@@ -1,4 +1,4 @@
-"""Find the outputs among columns and the inputs of an output, and guess where it is unclear."""
+"""Find the output columns, and the input columns of an output; guess if that is unclear."""
 
 import re
 from collections.abc import Sequence
@@ -119,11 +119,11 @@ def is_sure(table: TableView, inputs: Sequence[str], output: str) -> bool:
     return asked or titled or compared_pair(columns) is not None
 
 
-# --- proposals where that is not clear ---------------------------------------------------------
+# --- proposals if that is not clear ------------------------------------------------------------
 
 
 def guess_columns(table: TableView) -> Columns | None:
-    """Guess columns for a proposal: outputs repeat or are named so, and the longest is the input.
+    """Guess columns: outputs repeat or have a usual name, and the longest text is the input.
 
     Returns:
         None if no column holds text.
@@ -165,8 +165,10 @@ def _lettered(table: TableView) -> Columns | None:
 
 
 def long_text(table: TableView, others: Sequence[str]) -> str | None:
-    """Return a column for the output of these inputs: of those with texts, one named like an output
-    (``response_1``), or the longest; None if there is none.
+    """Return the text column that is likely the output of these inputs; None if there is none.
+
+    That is one named like an output, such as ``response_1``, or else the one with the longest
+    texts.
     """
     texts = [
         n for n in table.usable

@@ -32,7 +32,7 @@ from hf_lorameta.errors import ColumnsError, Option, UsageError
 from hf_lorameta.types import Row
 
 _UNKNOWN = -1
-"""What datasets have for the label of a row that has none, beside labels from 0 to 2 or more."""
+"""The label of rows that have none, in datasets with labels from 0 to 2 or more."""
 
 
 def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
@@ -42,7 +42,7 @@ def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     string. Floats are written as integers in a column whose first rows hold whole numbers only, as
     a column of integers with a missing one is read from a CSV file. Lists are joined, but of a list
     of answers the first is read. Several inputs are labeled by the names of their columns. Of a
-    conversation, the last answer is the output and all turns before it are the input; those that a
+    conversation, the last answer is the output and all turns before it are the input. Rows that a
     column marks as bad are left out.
     """
     reader = RowReader(raw, columns)
@@ -57,7 +57,7 @@ class RowReader:
     """Converts rows of a dataset.
 
     Args:
-        raw: the dataset; its first rows tell how numbered answers count, which floats are integers,
+        raw: the dataset; its first rows show how numbered answers count, which floats are integers,
             and which column says whether an answer is good.
         columns: what to read.
 
@@ -202,7 +202,7 @@ class RowReader:
         return bool(parts and (parts[0].strip() or any(text.strip() for _, text in parts[1])))
 
     def several_outputs(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row has other outputs than the one that is read."""
+        """Whether a row has outputs other than the one that is read."""
         path = self.columns.answer
         if not path or self._choices or not is_alternatives(path):
             return False
@@ -288,7 +288,7 @@ class RowReader:
 
 
 def join_inputs(names: Sequence[str], texts: Sequence[str]) -> str:
-    """Join the inputs of a row: several that are not empty are labeled by their columns' names.
+    """Join the inputs of a row; if there are several columns, texts are labeled by their names.
 
     Example:
         >>> join_inputs(["question"], ["Why?"]), join_inputs(["text", "question"], ["So.", "Why?"])

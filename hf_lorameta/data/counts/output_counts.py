@@ -19,7 +19,7 @@ class OutputCounts(NamedTuple):
     Attributes:
         first: (V,) counts of the first tokens of the outputs.
         later: (V,) counts of all others, end tokens included.
-        copied: share of the first tokens that occur in the input of their row, of the first
+        copied: share of the first tokens that occur in the input of their row, in the first
             `COPY_ROWS` rows.
     """
 

@@ -29,7 +29,7 @@ Part = Literal["input", "output", "both", "lengths"]
 """A key of `PARTS`."""
 
 PROFILE_FORMAT = 2
-"""Version of the histograms; stored profiles of another version are recounted. 2: lengths."""
+"""Version of the histograms; stored profiles of another version are recounted. 2 added lengths."""
 LENGTHS = 64
 """Number of length classes, each a factor of √2 wide; see `length_class`."""
 
@@ -75,11 +75,10 @@ _EMPTY = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
 class Profile:
     """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs.
 
-    `left_out` is the number of rows without an output that were not counted, and `cut` of
-    those with a text that was cut to its beginning. `same` is how many rows have the most frequent
-    output. `ended_early` says that a limit may have left
-    rows unread, and `total` is the number of all rows then, if it is known. None of these is
-    stored.
+    `left_out` is the number of rows without an output that were not counted, and `cut` that of rows
+    with a text that was cut to its beginning. `same` is how many rows have the most frequent
+    output. `ended_early` says that a limit may have left rows unread; `total` is then the number of
+    all rows, if it is known. None of these is stored.
     """
 
     input: Histogram

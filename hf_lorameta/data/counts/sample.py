@@ -55,7 +55,7 @@ def draw_stratified(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     """Draw rows so that each output is as frequent among them as among all rows, in random order.
 
     Of n rows of N with the same output, ⌊n · count / N⌋ or one more are drawn: systematic sampling
-    of the rows sorted by output. Where no output repeats, any rows are equally likely.
+    of the rows sorted by output. If no output repeats, all rows are equally likely.
 
     Args:
         rows: N of them.

@@ -17,7 +17,7 @@ def load_encode(path: Path) -> Encode:
 
 
 def load_tokenizer(path: Path) -> Any:
-    """Return a tokenizer, shared and thus not to be changed; a bank asks for it many times."""
+    """Return a tokenizer, which is cached and shared: do not change it."""
     try:
         return _parsed(path, path.stat().st_mtime_ns)
     except Exception as error:  # noqa: BLE001 - the library raises bare Exception

@@ -34,7 +34,7 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
 def is_local(name: str | Path) -> bool:
-    """Whether a name is that of local files rather than a Hub id: it ends like that of a file.
+    """Whether a name is that of local files, not a Hub id: it has the ending of a data file.
 
     Example:
         >>> is_local("data/rows.csv"), is_local("user/rows")
@@ -44,7 +44,7 @@ def is_local(name: str | Path) -> bool:
 
 
 def ending(path: Path) -> str:
-    """Return the ending that states a file's format, before that of a compression.
+    """Return the ending that states a file's format, without that of a compression.
 
     Example:
         >>> ending(Path("rows.jsonl.gz")), ending(Path("rows.CSV"))
@@ -82,7 +82,7 @@ def find_files(name: str | Path) -> list[Path]:
 
 
 def other_format(path: Path) -> DatasetError:
-    """Return the error about a file whose ending states no format that is read.
+    """Return the error for a file whose ending is not that of a format that is read.
 
     Example:
         >>> other_format(Path("rows.zip")).hint
@@ -107,7 +107,7 @@ def other_name(path: Path) -> list[str]:
 
 
 def similar_file(path: Path) -> list[str]:
-    """Return the advice to name a file with a similar name, or one in a folder with one."""
+    """Suggest a file with a similar name, or else a folder with a similar name."""
     similar = similar_name(path, lambda other: ending(other) in FORMATS)
     return similar or similar_name(path.parent, Path.is_dir)
 

@@ -1,4 +1,4 @@
-"""A local folder as a dataset: laid out as a dataset repo, or written by ``save_to_disk``."""
+"""A local folder as a dataset: laid out like a dataset repo, or written by ``save_to_disk``."""
 
 import hashlib
 from dataclasses import replace

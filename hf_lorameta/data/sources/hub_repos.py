@@ -31,7 +31,7 @@ class RepoFiles:
     """What `datasets` reads as a dataset repo: one on the Hub, or a folder laid out like one.
 
     Attributes:
-        repo: the repo; of a folder, its path, digest and files.
+        repo: the repo; for a folder, its path, digest and files.
         source: the Hub, or the folder.
     """
 
@@ -57,7 +57,7 @@ class RepoFiles:
         for name in CARD_FILES:
             if name in repo.files:
                 path = source / name if isinstance(source, Path) else source.download(repo, name)
-                if path.exists():  # the cache may have one of them only
+                if path.exists():  # the cache may have only one of them
                     check_card(repo.repo_id, path)
 
 
@@ -116,7 +116,7 @@ def open_split(
 ) -> RawDataset:
     """Open one split of a dataset repo or of a folder as a stream.
 
-    Without `config`, it is the only configuration or the one named default; for `split`, see
+    Without `config`, the only configuration or the one named default is opened; for `split`, see
     `pick_split`.
     """
     datasets, name = prepared_datasets(), files.repo.repo_id

@@ -1,7 +1,7 @@
 """Rows of JSON files: lines, lists, and objects with rows somewhere in them.
 
-The reader of `datasets` is not used: `pyarrow` crashes on a row that is ``null``, and later rows
-must have the columns of the first ones there.
+The reader of `datasets` is not used: its `pyarrow` crashes on a row that is ``null``, and it
+requires later rows to have the columns of the first ones.
 """
 
 import io
@@ -22,9 +22,9 @@ _SPEAKERS = ({"role", "content"}, {"from", "value"})
 
 
 def json_rows(file: IO[bytes], name: str, encoding: str = "utf-8") -> Iterator[dict[str, Any]]:
-    r"""Yield the rows of a file: its lines, or the items of the list that it is.
+    r"""Yield the rows of a file: its lines, or the items of the list that it holds.
 
-    An item that is a text has the column ``text``, and one that is a list ``column_1``, ….
+    A text becomes a row with the column ``text``, and a list one with ``column_1``, ….
 
     Raises:
         DatasetError: a line is not JSON, or an item is null or a number.
@@ -64,7 +64,7 @@ def _rows_in(text: IO[str], name: str) -> Iterator[dict[str, Any]]:
 
 
 def _loads(text: str) -> Any:
-    """Return a JSON value, without halves of UTF-16 pairs, which no encoding has."""
+    """Return a JSON value, without lone halves of UTF-16 pairs, which cannot be encoded."""
     value = json.loads(text)
     if _ESCAPED in text.lower():
         whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
@@ -180,7 +180,7 @@ def _unfolded(path: str, rows: Rows) -> tuple[str, Rows]:
 
 
 def _transposed(found: dict[str, Any]) -> Rows:
-    """Return the rows of an object that holds columns, or rows by their ids; none of others."""
+    """Return the rows of an object that holds columns, or rows by their ids; [] for others."""
     values = list(found.values())
     if values and all(isinstance(value, dict) and value for value in values):
         if not all(key.isdecimal() for value in values for key in value):
@@ -206,7 +206,7 @@ def _object(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _parsed(data: bytes | str) -> Any:
-    """Return the value that a text is; None if it is not JSON: the reader of its lines says so."""
+    """Return the value of a JSON text; None for another text, which the line reader reports."""
     try:
         return _loads(data if isinstance(data, str) else data.decode("utf-8-sig"))
     except (ValueError, RecursionError):

@@ -39,8 +39,8 @@ def rows_in_memory(rows: Any, split: Splits = None) -> RawDataset:
         own = str(getattr(rows, "split", None) or "train")
         picked = pick_split(_NAME, [own.partition("[")[0]], split) if split else ""
     if hasattr(rows, "features"):  # of the library `datasets`; `own` may be a slice that it holds
-        rows = rows.with_format(None)  # not of arrays or tensors
-        if picked and hasattr(rows, "to_iterable_dataset"):  # whose slices may end past its end
+        rows = rows.with_format(None)  # plain values, not arrays or tensors
+        if picked and hasattr(rows, "to_iterable_dataset"):  # its slices may end past the last row
             rows = rows.to_iterable_dataset()
         raw = raw_dataset(rows, picked or "train", partial(reading, _NAME))
         return replace(raw, split=picked or own)

@@ -69,13 +69,13 @@ class RawDataset:
 
 
 def prepared_datasets() -> Any:
-    """Return the library `datasets`: no bars, logs, retries or counts of uses, and fit for threads.
+    """Return the library `datasets`, safe for threads, without bars, logs, retries or use counts.
 
-    Its logs of errors may quote rows.
+    Its error logs may quote rows.
 
-    To count uses, it sends a name to Amazon S3, for up to 3 s, or 5 s where no name is resolved.
-    Its bars share a lock. Where there is none, tqdm makes one for a call and deletes it afterwards,
-    which fails if another thread did so; a lock that is there before the call stays.
+    To count uses, it sends a name to Amazon S3, for up to 3 s, or 5 s if no name can be resolved.
+    Its bars share a lock. If there is none, tqdm makes one for a call and deletes it afterwards,
+    which fails if another thread has done so; a lock that exists before the call stays.
     """
     import datasets
 
@@ -104,8 +104,8 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     Args:
         builder: a `datasets.DatasetBuilder` of text files.
         name: of the dataset, for messages.
-        split: see `pick_split`; of a single JSON file that holds several lists of rows, one of
-            them.
+        split: see `pick_split`; for a single JSON file with several lists of rows, one of the
+            lists.
         guard: for errors of reading.
 
     Raises:
@@ -216,7 +216,7 @@ def _shuffled(url: str) -> bytes:
 
 
 def _of_object(name: str, lists: dict[str, list[dict[str, Any]]], split: Splits) -> RawDataset:
-    """Return one of the lists of rows in a JSON file; of several, the keys are the splits."""
+    """Return a list of rows in a JSON file; if there are several, their keys are the splits."""
     split = pick_split(name, list(lists) if len(lists) > 1 else ["train"], split)
     key = split_name(split) if len(lists) > 1 else next(iter(lists))
     rows = lists[key]
@@ -231,7 +231,7 @@ def kind_of(builder: Any) -> str:
 
 
 def unpacked(path: str, token: Token = None) -> AbstractContextManager[IO[bytes]]:
-    """Open a local file, or one of the Hub, without its compression, if its name states one."""
+    """Open a local file, or one on the Hub, decompressed if its name states a compression."""
     import fsspec
 
     options = {"hf": {"token": token}} if "://" in path else {}
@@ -265,7 +265,7 @@ def _switch_off_decoding(feature: Any) -> None:
 
 
 def _row_total(builder: Any, split: str) -> int | None:
-    """Return the number of rows of a split or a slice as the card states it; None if not."""
+    """Return the number of rows of a split or a slice if the card states it, else None."""
     stated = (builder.info.splits or {}).get(split_name(split))
     total = stated.num_examples if stated else None
     if not isinstance(total, int) or total < 1:

@@ -1,4 +1,4 @@
-"""Map what `datasets` and its readers raise to errors of ours, which quote no row."""
+"""Turn the exceptions of `datasets` and its readers into our own errors, which quote no row."""
 
 import logging
 import re
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def reading(name: str, *, opening: bool = False, local: bool = False) -> Iterator[None]:
     """Translate exceptions while a dataset's rows are read, or while it is opened.
 
-    Files of this machine have no other configuration or split to propose.
+    For `local` files, there is no other configuration or split to propose.
     """
     try:
         yield

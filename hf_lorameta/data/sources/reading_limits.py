@@ -1,4 +1,4 @@
-"""How much of a dataset is counted, and of a text."""
+"""How much of a dataset, and of each text, is counted."""
 
 from dataclasses import dataclass
 
@@ -28,5 +28,5 @@ def cut(text: str) -> str:
 
 
 def is_cut(text: str) -> bool:
-    """Whether a text that was read is only the beginning of the one in the dataset, or as long."""
+    """Whether a text that was read has been cut, or is exactly as long as the limit."""
     return len(text) >= MAX_TEXT

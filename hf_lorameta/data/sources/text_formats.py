@@ -13,7 +13,7 @@ _CANDIDATES = (
     WESTERN, "cp1251", "cp1250", "cp1254", "cp1253", "cp1256", "cp1255", "koi8_r",
     "cp932", "euc_jp", "gb18030", "big5", "cp949",
 )  # fmt: skip
-"""Windows' encodings and others that files still have; of equally likely ones the first."""
+"""Encodings of Windows and others still in use; of equally likely ones, the first is taken."""
 CENTRAL = "cp1250"
 _RARE, _SYMBOL = re.compile("[ĺĹŕŔ]"), re.compile(r"\w[¹¾³£¥¯¼¿]\w")
 _GUESSED_BYTES = 1 << 16
@@ -30,7 +30,7 @@ _WORDS, _LENGTH = 4, 25
 
 
 def encoding_of(file: IO[bytes]) -> str:
-    """Return utf-8 or utf-16 if a file is, else a guess from where it is not UTF-8.
+    """Return utf-8 or utf-16 if a file is so encoded, else a guess from where it is not UTF-8.
 
     Example:
         >>> from io import BytesIO
@@ -54,8 +54,8 @@ def encoding_of(file: IO[bytes]) -> str:
 def guess_encoding(data: bytes) -> str:
     """Return the name of the likely encoding of a text that is not UTF-8.
 
-    `charset_normalizer` measures how much a decoded text looks like one. Where Windows-1252, which
-    includes Latin-1, gives the same text as another, or one as likely, it is Windows-1252.
+    `charset_normalizer` measures how much a decoded text looks like real text. If Windows-1252,
+    which includes Latin-1, gives the same text as another encoding, or one as likely, it is chosen.
 
     Example:
         >>> guess_encoding("Schöne Grüße aus Übersee".encode("latin-1"))
@@ -81,10 +81,10 @@ def guess_encoding(data: bytes) -> str:
 
 
 def _is_western(data: bytes, encoding: str) -> bool:
-    """Whether a text that may be in Windows-1250 is rather in Windows-1252.
+    """Whether a text that may be in Windows-1250 is more likely in Windows-1252.
 
-    It is if it has ĺ or ŕ, which are rare in Central Europe, where Western languages have å and à,
-    and no symbol within a word as Windows-1252.
+    It is if, read as Windows-1250, it has ĺ or ŕ, which are rare in Central Europe and are å and à
+    in Windows-1252, and if, read as Windows-1252, it has no symbol within a word.
 
     Example:
         >>> [_is_western(text.encode(CENTRAL), CENTRAL) for text in ("Sĺ är det", "stĺp, ďatľov")]

@@ -13,7 +13,7 @@ _LABEL, _DOCUMENT = "__label__", "-DOCSTART-"
 _COMMENT = re.compile(r"# \w+ =|# newdoc|# newpar")
 _PROSE = re.compile(r"\w[.,!?;]$")
 _REPEATED = 3
-"""How often tags are repeated on average, at least."""
+"""How often tags occur on average, at least."""
 _WORD, _TAG = 1, 3
 """Fields of CoNLL-U, whose lines have ten, that are read; of other lines, the first and the last.
 """
@@ -26,8 +26,8 @@ Form = Callable[[Iterable[str]], Iterator[dict[str, Any]]]
 def text_rows(file: IO[bytes], encoding: str = "utf-8") -> Iterator[dict[str, Any]]:
     r"""Yield the lines of a file as ``text``.
 
-    Of words with tags (CoNLL), yield ``tokens`` and ``tags`` of each sentence; of lines that begin
-    with labels (fastText), ``labels`` too.
+    For words with tags (CoNLL), yield ``tokens`` and ``tags`` of each sentence; for lines that
+    begin with labels (fastText), ``labels`` too.
 
     Example:
         >>> list(text_rows(io.BytesIO(b"__label__spam win now\n__label__ham hi")))
@@ -84,7 +84,7 @@ def _sentences(lines: Iterable[str]) -> Iterator[list[list[str]]]:
 def classes_of(urls: Sequence[str]) -> dict[str, str]:
     """Return the class that each file stands for, by its folder or its name, if these are words.
 
-    Of several files for each class, each is a text; else each line is one.
+    If a class has several files, each file is a text; else each line is one.
 
     Example:
         >>> classes_of(["pos/1.txt", "pos/2.txt", "neg/1.txt"])

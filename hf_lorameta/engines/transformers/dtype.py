@@ -34,10 +34,10 @@ def suited_dtype(folder: Path) -> str:
 
 
 def require_memory(folder: Path, dtype: str) -> None:
-    """Refuse a model whose weights do not fit into memory, before they are read.
+    """Raise if a model's weights do not fit into memory, before they are read.
 
     Raises:
-        UsageError: they do not.
+        UsageError: they do not fit.
     """
     needed = _MEMORY_FACTOR * parameters(folder) * (4 if dtype == "float32" else 2)
     free = available_memory()
@@ -50,9 +50,9 @@ def require_memory(folder: Path, dtype: str) -> None:
 
 
 def parameters(folder: Path) -> int:
-    """Number of values in a model's safetensors files, from their headers.
+    """Return the number of values in a model's safetensors files, from their headers.
 
-    Broken files, which loading will report, count for nothing.
+    Broken files count as empty; loading will report them.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -66,9 +66,9 @@ def parameters(folder: Path) -> int:
 
 @lru_cache(maxsize=1)
 def bfloat16_is_faster() -> bool:
-    """Whether this CPU needs less than two thirds of the time in bfloat16; measured, in 50 ms.
+    """Whether bfloat16 takes this CPU less than two thirds of float32's time; measured in 50 ms.
 
-    Both are measured in turns, since another process may be running at the same time.
+    The two are measured alternately, since another process may be running at the same time.
 
     Processors with the same instructions differ: two AVX-512 cores with bfloat16 instructions
     reached 165 GFLOPS in bfloat16 and 300 in float32 on one machine, 1,050 and 230 on another.
@@ -83,7 +83,7 @@ def bfloat16_is_faster() -> bool:
 
 
 def _product_seconds(dtype: "torch.dtype") -> float:
-    """Return the least of several times of a product of the size of a small model's layers."""
+    """Return the shortest time, of several, of a product as large as a small model's layers."""
     import torch
 
     rows, width, outputs = _PRODUCT
@@ -97,7 +97,7 @@ def _product_seconds(dtype: "torch.dtype") -> float:
 
 
 def available_memory() -> int:
-    """Bytes that a process can still allocate, within a container's limit (cgroup v2)."""
+    """Return how many bytes can still be allocated, within a container's limit (cgroup v2)."""
     import psutil
 
     available = int(psutil.virtual_memory().available)

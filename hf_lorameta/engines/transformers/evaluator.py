@@ -47,7 +47,7 @@ def require_eval() -> None:
 class TorchEvaluator(scoring.Evaluator):
     """A base model of transformers in memory, to which adapters are attached one at a time.
 
-    Everything is deterministic.
+    All results are deterministic.
 
     Args:
         model: a causal LM of transformers with frozen weights, in evaluation mode.
@@ -95,7 +95,7 @@ class TorchEvaluator(scoring.Evaluator):
         Args:
             folder: of model and tokenizer, see `hf_lorameta.hub.base_model.locate`.
             dtype: torch name of the weights' dtype; ``auto`` is `suited_dtype`.
-            options: the arguments of the class that are numbers.
+            options: the numeric arguments of the class.
 
         Raises:
             MissingExtraError: the extra ``eval`` is not installed.
@@ -114,7 +114,7 @@ class TorchEvaluator(scoring.Evaluator):
     @classmethod
     @contextmanager
     def of_model(cls, model: Any, tokenizer: Any) -> Iterator["TorchEvaluator"]:
-        """Use a model that is loaded on the CPU; it is the same after the context.
+        """Use a model that is already on the CPU; it is restored after the context.
 
         Raises:
             UsageError: no tokenizer, one without an end token, or a model on another device.
@@ -139,7 +139,7 @@ class TorchEvaluator(scoring.Evaluator):
             yield evaluator
 
     def suit_to_cpu(self) -> Callable[[], None]:
-        """See `suit_to_cpu` of `float32_products.py`; the model is on the CPU."""
+        """Call `suit_to_cpu` of `float32_products.py` for the model, which is on the CPU."""
         from hf_lorameta.engines.transformers.float32_products import suit_to_cpu
 
         return suit_to_cpu(self.model)
@@ -152,7 +152,7 @@ class TorchEvaluator(scoring.Evaluator):
         shared = {id(t): t for t in chain(self.model.parameters(), self.model.buffers())}
         other = copy(self)
         other.model = deepcopy(self.model, shared)
-        other._tokenizer = deepcopy(self._tokenizer)  # of use by one thread at a time
+        other._tokenizer = deepcopy(self._tokenizer)  # usable by one thread at a time
         return other
 
     def evaluate(
@@ -164,8 +164,8 @@ class TorchEvaluator(scoring.Evaluator):
     ) -> tuple[Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
 
-        The passes that give the losses also show the answers, up to the first token that is not
-        the output's. Only what they leave open is generated.
+        The passes that compute the losses also show the answers, up to the first token that differs
+        from the output. Only the rest is generated.
         """
         first_line = scoring.single_line(rows)
         with quiet_transformers(), self._with(adapter):
@@ -297,21 +297,21 @@ class TorchEvaluator(scoring.Evaluator):
             return self._generated([self._prompt((prompt, ""))], first_line=False)[0]
 
     def _prompt(self, row: Row) -> list[int]:
-        """Return a prompt's tokens, so many that an answer fits."""
+        """Return a prompt's tokens, truncated so that an answer fits."""
         length = self.max_length - self.max_new_tokens
         return self._encode(row).truncated_prompt(length, self.start_tokens)
 
     def _shown_answer(
         self, row: Tokens, likeliest: Sequence[int], first_line: bool
     ) -> tuple[str, bool]:
-        """Return the beginning of a row's greedy answer, and whether it is all of it.
+        """Return the beginning of a row's greedy answer, and whether that is the whole answer.
 
         Greedy decoding gives the output's tokens as long as each is the likeliest after those
         before it, and then the likeliest one.
 
         Args:
             row: its prompt and output.
-            likeliest: token in the place of each output token, given the output tokens before it.
+            likeliest: the most probable token in place of each output token, given those before it.
             first_line: whether answers end after their first line.
         """
         same = shared_length([row.output, likeliest])
@@ -410,7 +410,7 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
         model, found = load_model(folder, dtype=dtype, output_loading_info=True, **safely)
         tokenizer = load_tokenizer(folder, **safely)
     except (OSError, ValueError, SafetensorError, ImportError, RuntimeError) as error:
-        # ImportError: quantized by a package that is not here; RuntimeError: of other shapes
+        # ImportError: a quantization package is missing; RuntimeError: shapes differ
         if "custom code" in str(error):
             raise UsageError(
                 f"the model in {folder} needs code of its own repo, which is never run here",

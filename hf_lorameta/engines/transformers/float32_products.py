@@ -20,9 +20,9 @@ _BLOCK_VALUES = 1 << 21
 
 
 def suit_to_cpu(model: Any) -> Callable[[], None]:
-    """Let a model compute in float32 if its weights are 16 bits wide and this CPU is slow with it.
+    """Let a model compute in float32 if its weights have 16 bits and this CPU is slow with them.
 
-    Models with other weights than those of linear layers, embeddings and norms stay as they are.
+    Models with weights other than those of linear layers, embeddings and norms stay as they are.
 
     Args:
         model: of transformers, on the CPU, with frozen weights.

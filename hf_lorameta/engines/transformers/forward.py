@@ -1,7 +1,8 @@
 """Losses of many rows in few forward passes of a causal LM, with or without gradients.
 
-Rows run together as `hf_lorameta.engines.transformers.row_mode` finds out, so that each has the
-loss that it has on its own. Logits are computed for output tokens only. Needs the extra ``eval``.
+Rows run together in the mode that `hf_lorameta.engines.transformers.row_mode` finds, so that each
+has the loss that it has on its own. Logits are computed for output tokens only. Needs the extra
+``eval``.
 """
 
 import math
@@ -138,8 +139,8 @@ class PassRunner:
     def _shared(self, rows: Mapping[int, Sequence[Tokens]]) -> list[list[JoinedRows]]:
         """Return the passes of each worker's share of the slots.
 
-        Threads of their own, as far as there are several slots: those that torch uses within an
-        operation wait for each other where other programs use the cores.
+        Slots are spread over threads, since the threads that torch uses within an operation wait
+        for each other when other programs use the cores.
         """
         sizes = {slot: count_tokens(of_slot) for slot, of_slot in rows.items()}
         shares = divide(sizes, self._workers)

@@ -1,10 +1,11 @@
 """Rows of several tasks in one sequence without padding, and attention within each row.
 
-The tokens of a *pass* are those of task after task, and of a task row after row. The common prefix
-of a task's prompts, usually an instruction, comes before its rows and only once. All layers of the
-base model work on the single sequence; only attention separates the rows: each sees its task's
-prefix and itself. Where all layers that mix tokens are such attention, this gives exactly the
-losses and gradients of single rows; `hf_lorameta.engines.transformers.row_mode` finds out.
+A *pass* has the tokens of one task after another and, within a task, of one row after another. The
+common prefix of a task's prompts, usually an instruction, comes once, before its rows. All layers
+of the base model work on the single sequence; only attention separates the rows: each sees its
+task's prefix and itself. If all layers that mix tokens are such attention layers, this gives
+exactly the losses and gradients of single rows; `hf_lorameta.engines.transformers.row_mode` finds
+out whether it does.
 
 Rows of other models are padded: the rows of a task, with padding at their ends, in one batch.
 """
@@ -54,7 +55,7 @@ class Slice(NamedTuple):
 
 
 class PlacedRow(NamedTuple):
-    """A row of a pass: its tokens, but for the last, and their places in the pass."""
+    """A row of a pass: its tokens without the last one, and their places in the pass."""
 
     tokens: tuple[int, ...]
     places: Sequence[int]
@@ -64,9 +65,9 @@ class Boundaries(NamedTuple):
     """How the tokens of a forward pass are divided.
 
     Attributes:
-        slices: among slots; none applies no adapter.
-        segments: among rows; none stands for a single row, or one in each line of a batch.
-        rows: what they are; none if nobody needs it.
+        slices: among slots; without any, no adapter is applied.
+        segments: among rows; without any, there is one row, or one in each line of a batch.
+        rows: the rows themselves; empty if they are not needed.
     """
 
     slices: tuple[Slice, ...] = ()
@@ -82,7 +83,7 @@ _PARTS: ContextVar[Boundaries] = ContextVar("parts", default=_UNDIVIDED)
 
 @contextmanager
 def using(parts: Boundaries) -> Iterator[None]:
-    """State how tokens are divided, for forward passes of this thread."""
+    """Set how tokens are divided in this thread's forward passes."""
     token = _PARTS.set(parts)
     try:
         yield
@@ -91,7 +92,7 @@ def using(parts: Boundaries) -> Iterator[None]:
 
 
 def current_boundaries() -> Boundaries:
-    """Return the parts of `using`; outside of it, those of a single row without adapters."""
+    """Return what `using` has set; outside of it, a single row without adapters."""
     return _PARTS.get()
 
 
@@ -110,7 +111,7 @@ class JoinedRows:
         rows: for each row in order, its tokens and their places among the T.
         segments: prefixes and rows, in order; empty if each row is a line of a batch.
         slices: tokens of each task.
-        lines: number of sequences of the same length that the T tokens are.
+        lines: number of sequences of equal length that the T tokens form.
     """
 
     ids: list[int]
@@ -127,13 +128,13 @@ class JoinedRows:
 
 
 def join_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
-    """Pack rows, in order, into passes of limited memory; a row that exceeds it is on its own.
+    """Pack rows, in order, into passes of limited memory; a row that is too long gets its own pass.
 
     A task's rows share the common prefix of their prompts, which counts once.
 
     Args:
         rows: rows of the task in each slot.
-        budget: maximum number of tokens; output tokens count half more (`OUTPUT_TOKEN_COST`).
+        budget: maximum number of tokens; output tokens count 1.5 times (`OUTPUT_TOKEN_COST`).
 
     Example:
         >>> rows = {0: [Tokens([1, 2], [3]), Tokens([1, 4], [5])], 2: [Tokens([6], [7, 8])]}
@@ -216,15 +217,15 @@ def _joined(groups: Mapping[int, Sequence[tuple[int, Tokens]]]) -> JoinedRows:
 
 
 def pad_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
-    """Put rows of a task that are about as long into batches of limited memory.
+    """Put rows of a task of similar length into batches of limited memory.
 
-    Padding, the last token again, follows the rows, so that a causal model does not see it and
-    needs no mask. The embedding of a padding token is often zero, whose gradient may be NaN.
+    Padding follows the rows, so that a causal model does not see it and needs no mask. It repeats
+    the last token: the embedding of a padding token is often zero, and its gradient may be NaN.
 
     Args:
         rows: rows of the task in each slot.
         budget: maximum number of tokens, padding included; places where one of the rows has an
-            output token count half more. A row that exceeds it is on its own.
+            output token count 1.5 times. A row that exceeds it gets its own batch.
 
     Example:
         >>> rows = {0: [Tokens([1, 2], [3, 4]), Tokens([5], [6]), Tokens([7, 8], [9])]}
@@ -282,7 +283,7 @@ def _padded(slot: int, rows: Sequence[Tokens], batch: Sequence[int]) -> JoinedRo
 
 @contextmanager
 def using_row_attention(model: Any) -> Iterator[None]:
-    """Let a model's attention layers work within rows, and as before afterwards."""
+    """Make a model's attention layers work within rows; restore them afterwards."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     before = model.config._attn_implementation
@@ -302,10 +303,10 @@ def row_mask(
 
     Args:
         q_length: T.
-        mask_function: returns whether one sees another, of (batch, head, position, position of the
-            other) within a row, as the layers' windows say.
+        mask_function: called with (batch, head, position, position of another token) within a row;
+            returns whether the first sees the other, according to the layers' windows.
         device: of the mask.
-        others: what else transformers says.
+        others: further arguments of transformers, not used.
 
     Returns:
         (1, 1, T, T) bool; the segments are those of `using`.
@@ -344,10 +345,10 @@ def row_attention(
         query: (1, H, T, D).
         key: (1, G, T, D), where G divides H.
         value: (1, G, T, D).
-        attention_mask: of `row_mask`.
+        attention_mask: from `row_mask`.
         scaling: factor of the scores; None is 1/√D.
         softcap: s of the scores' cap, s·tanh(score/s).
-        others: what else the layer passes on.
+        others: further arguments of the layer.
 
     The segments are those of `using`.
 

@@ -1,9 +1,9 @@
 """Several LoRA adapters on one frozen base model, each for its own slice of the tokens.
 
 A *slot* holds one adapter, finished or in training. For the tokens x of slot k, an adapted layer
-computes ``y = x Wᵀ + s (x A_kᵀ) B_kᵀ``. The product with W is one for all tokens, as in S-LoRA
-(arXiv 2311.03285). The gradients, with g that of y and u = x Aᵀ computed anew instead of saved
-(RunLoRA, arXiv 2312.03415; of its orders, the one for a rank far below the number of tokens):
+computes ``y = x Wᵀ + s (x A_kᵀ) B_kᵀ``. The product with W is computed once for all tokens, as in
+S-LoRA (arXiv 2311.03285). The gradients, where g is the gradient of y, and u = x Aᵀ is recomputed,
+not saved (RunLoRA, arXiv 2312.03415, in its order for a rank far below the number of tokens):
 
     z = g B      ∂A = s zᵀ x      ∂B = s gᵀ u      ∂x = g W + s z A
 """
@@ -32,7 +32,7 @@ def with_adapters(
     gradients: Mapping[str, Mapping[int, Factors]] | None = None,
     scaling: float = 1.0,
 ) -> Iterator[None]:
-    """Give slots of a model's layers their adapters, and put its own layers back afterwards.
+    """Apply the slots' adapters in a model's layers, and put its own layers back afterwards.
 
     Args:
         model: of transformers, with frozen weights.
@@ -41,7 +41,8 @@ def with_adapters(
             are finished.
         scaling: s.
 
-    The slices of `hf_lorameta.engines.transformers.joined_rows.using` say which tokens are whose.
+    The slices of `hf_lorameta.engines.transformers.joined_rows.using` say which tokens belong to
+    which slot.
     """
     own = {name: model.get_submodule(name) for name in adapters}
     try:
@@ -87,7 +88,7 @@ def _check(model: Any, module: Module) -> None:
 
 
 def weight_of(layer: Any) -> torch.Tensor:
-    """Return the weight (out, in) of a linear layer, which GPT-2 stores the other way round."""
+    """Return the weight (out, in) of a linear layer, which GPT-2 stores transposed."""
     weight: torch.Tensor = layer.weight
     return weight.T if isinstance(layer, Conv1D) else weight
 

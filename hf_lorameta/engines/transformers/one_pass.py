@@ -16,7 +16,7 @@ _LOGIT_ROWS = 256
 def token_losses(model: Any, joined: JoinedRows, adapters: bool = True) -> torch.Tensor:
     """Return the cross entropy of the n output tokens of a pass in nats, (n,).
 
-    Arguments are those of `output_logits`.
+    The arguments are those of `output_logits`.
     """
     return cross_entropies(*output_logits(model, joined, adapters))
 
@@ -59,7 +59,7 @@ def _inputs(model: Any, joined: JoinedRows) -> dict[str, Any]:
     inputs = {"input_ids": ids, "use_cache": False}
     if len(joined.segments) > 1:
         inputs["position_ids"] = torch.tensor([joined.positions], device=model.device)
-        # without it, transformers finds borders of rows in the positions, and not ours
+        # without it, transformers infers other row boundaries than ours from the positions
         inputs["attention_mask"] = torch.ones_like(ids)
     return inputs
 

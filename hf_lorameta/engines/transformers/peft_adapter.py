@@ -1,4 +1,4 @@
-"""Adapters that PEFT loads by its own rules."""
+"""Attach adapters with PEFT, which loads them by its own rules."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 
 @contextmanager
 def attached(model: Any, adapter: Path | None) -> Iterator[None]:
-    """Attach an adapter, and restore the model's own modules afterwards, also after errors.
+    """Attach an adapter, and restore the model's own modules afterwards, even after errors.
 
     Args:
         model: a causal LM of transformers.
@@ -40,7 +40,7 @@ def attached(model: Any, adapter: Path | None) -> Iterator[None]:
 def _attach(model: Any, folder: Path) -> None:
     """Attach a PEFT adapter to the model, in place.
 
-    It is refused if PEFT would ignore some of its tensors or make some up, of which it only warns.
+    Raises if PEFT would ignore some of its tensors or make some up, about which PEFT only warns.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open

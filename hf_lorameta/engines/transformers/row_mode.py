@@ -1,4 +1,4 @@
-"""How rows of a base model run together: found by trying it on two short rows, not by its name."""
+"""Find how rows of a base model can run together, by trying two short rows, not by its name."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ from hf_lorameta.errors import Option, UsageError, first_line
 from hf_lorameta.hub.packaged_model import quiet_transformers
 
 _LEAST_TOKENS, _TOKENS_PER_WIDTH = 1024, 0.5
-"""Maximum tokens of a pass, and relative to the width of the model's layers if that is more:
-products are no faster with more."""
+"""Maximum tokens of a pass: this number, or this multiple of the layers' width if that is more.
+Products are no faster with more tokens."""
 _PREFIX, _OWN = 5, (9, 14)
-"""Tokens that the two rows share, and have for themselves."""
+"""Number of tokens that the two rows share, and that each has of its own."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class RowMode(StrEnum):
     PADDED = "padded"
     """In a batch, see `pad_rows`."""
     SINGLE = "single"
-    """Not at all."""
+    """One by one."""
 
 
 _COSTS = {
@@ -68,7 +68,7 @@ def row_mode(model: Any) -> RowMode:
 
 
 def rows_apart(model: Any) -> AbstractContextManager[None]:
-    """Let a model keep the rows of a pass of `passes` apart."""
+    """Make a model keep the rows of a pass apart; see `passes`."""
     return using_row_attention(model) if row_mode(model) is RowMode.JOINED else nullcontext()
 
 
@@ -85,7 +85,7 @@ def passes(model: Any, rows: Mapping[int, Sequence[Tokens]], budget: int) -> Ite
 
 
 def suited_tokens(model: Any) -> int:
-    """Return the maximum number of tokens of a pass."""
+    """Return the maximum number of tokens of a pass that suits a model."""
     return max(_LEAST_TOKENS, int(_TOKENS_PER_WIDTH * width(model)))
 
 
@@ -110,7 +110,7 @@ def _find(model: Any) -> RowMode:
             hint=Option("base", change="name another"),
         ) from error
     for mode in (RowMode.JOINED, RowMode.PADDED):
-        with suppress(Exception):  # whatever an architecture raises that cannot do it
+        with suppress(Exception):  # an architecture that cannot do it may raise anything
             with using_row_attention(model) if mode is RowMode.JOINED else nullcontext():
                 found = _run(model, mode, rows)
             if agree(model, found, alone):
@@ -128,7 +128,7 @@ def _find(model: Any) -> RowMode:
 
 
 def sample_rows(model: Any) -> list[Tokens]:
-    """Return two rows of different lengths that begin alike, of tokens all over the vocabulary."""
+    """Return two rows of different lengths with a common beginning; tokens vary widely."""
     words = model.get_input_embeddings().weight.shape[0]
     ids = iter([(7919 * i + 11) % words for i in range(1, 1 + _PREFIX + sum(_OWN))])
     prefix, *own = ([next(ids) for _ in range(count)] for count in (_PREFIX, *_OWN))
@@ -147,7 +147,7 @@ def _run(model: Any, mode: RowMode, rows: Sequence[Tokens]) -> torch.Tensor:
 def agree(model: Any, found: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether logits (n, V) of a model differ by no more than rounding in its dtype.
 
-    Another row or position in their place makes a difference of more than half of their spread.
+    Logits of another row or position differ by more than half of their spread.
     """
     tolerance = 0.2 if model.dtype.itemsize == 2 else 1e-3
     found, expected = found.double(), expected.double()
