@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from os import environ
 from pathlib import Path
@@ -65,11 +65,13 @@ def temporary_cache(folder: Path, problem: OSError) -> Path:
 
 def delete_outdated(folder: Path) -> int:
     """Delete the folders in a folder that were last changed a day ago; return their number."""
-    found = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
-    old = [path for path in found if path.stat().st_mtime < time.time() - _DAY]
-    for path in old:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(old)
+    deleted, day_ago = 0, time.time() - _DAY
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another command deletes it
+            if path.is_dir() and not path.is_symlink() and path.stat().st_mtime < day_ago:
+                shutil.rmtree(path, ignore_errors=True)
+                deleted += 1
+    return deleted
 
 
 @contextmanager

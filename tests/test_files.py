@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_lorameta.caches import delete_outdated
 from hf_lorameta.files import atomic_file, explain, sha256, write_atomically
 
 
@@ -23,6 +24,25 @@ def test_write_replaces_the_file_when_the_block_ends(tmp_path: Path) -> None:
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_outdated_folder_that_another_command_deletes_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, 0))
+    is_dir = Path.is_dir
+
+    def deleted(path: Path) -> bool:
+        found = is_dir(path)
+        if path.name == "a":
+            path.rmdir()
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", deleted)
+    assert delete_outdated(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_block_leaves_the_old_file(tmp_path: Path) -> None:
