@@ -265,6 +265,12 @@ def test_fields_with_dots_in_their_names_are_asked_about(row: dict[str, Any]) ->
         find_columns(TableView(list(row), {}, [row] * _REPEATED))
 
 
+@pytest.mark.parametrize("row", [{"0": "a b", "1": "c d e"}, {"0": {"1": "a b"}, "x": 3}])
+def test_columns_may_be_named_by_numbers(row: dict[str, Any]) -> None:
+    with pytest.raises(ColumnsError, match="no known layout"):
+        find_columns(TableView(list(row), {}, [row] * 2))
+
+
 def test_no_proposal_is_made_where_no_column_holds_text() -> None:
     with pytest.raises(ColumnsError, match="no column holds text") as caught:
         find_columns(TableView(["image", "label"], {"label": CLASS}, [{"image": b"x", "label": 1}]))

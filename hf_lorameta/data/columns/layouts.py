@@ -273,7 +273,7 @@ def _columns_inside(table: TableView) -> Columns | None:
     rows = [dict(_leaves(row)) for row in table.sample]
     paths: dict[str, str] = {}
     for path in sorted((path for row in rows for path in row), key=lambda path: path.count(".")):
-        *above, last = [step for step in path.split(".") if not step.isdecimal()]
+        *above, last = [s for s in path.split(".") if not s.isdecimal()] or [path]
         named = last in ("text", "value") and above and normalized(above[-1]) in known.OUTPUTS
         paths.setdefault(above[-1] if named else last, path)
     if all("." not in path for path in paths.values()):
