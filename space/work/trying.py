@@ -51,15 +51,20 @@ class Model:
         self.session = session
         self._loading, self._one_try = threading.Lock(), threading.Semaphore(1)
         self._tries: set[Job] = set()
-        self._twin: TorchEvaluator | None = None
+        self._twins: tuple[TorchEvaluator, TorchEvaluator] | None = None
 
     def load(self, job: Job) -> TorchEvaluator:
         """Return the base model for counting and training."""
+        return self._load(job)[0]
+
+    def _load(self, job: Job) -> tuple[TorchEvaluator, TorchEvaluator]:
         job.report("Loading the base model")
         with self._loading:
-            evaluator = self.session.evaluator
+            if self._twins is None:  # before a training changes the layers of the first
+                evaluator = self.session.evaluator
+                self._twins = evaluator, evaluator.twin()
         job.check()
-        return evaluator
+        return self._twins
 
     @contextmanager
     def one_try(self, job: Job) -> Iterator[TorchEvaluator]:
@@ -72,10 +77,7 @@ class Model:
             while not self._one_try.acquire(timeout=_WAIT_SECONDS):
                 job.report("Waiting for another request to end")
             try:
-                evaluator = self.load(job)
-                with self._loading:
-                    self._twin = self._twin or evaluator.twin()
-                yield self._twin
+                yield self._load(job)[1]
             finally:
                 self._one_try.release()
         finally:

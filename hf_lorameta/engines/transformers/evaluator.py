@@ -147,7 +147,7 @@ class TorchEvaluator(scoring.Evaluator):
     def twin(self) -> "TorchEvaluator":
         """Return another evaluator on the same weights in memory, for another thread.
 
-        Adapters that are attached to one do not change the other.
+        Adapters that are attached to one later do not change the other.
         """
         shared = {id(t): t for t in chain(self.model.parameters(), self.model.buffers())}
         other = copy(self)
