@@ -1,5 +1,6 @@
 """Packed rows give the results of single rows, for the architectures of possible banks."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.joined_rows import join_rows, pad_rows
 from hf_lorameta.errors import UsageError
+from tests.support.tiny_architectures import tiny_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -104,6 +106,17 @@ def test_the_losses_of_rows_are_their_sums_by_slot_and_row() -> None:
     assert done[0] == 6
     assert sum(done[1:]) == 6
     assert len(done) > 3
+
+
+@pytest.mark.parametrize(("kind", "one_thread_only"), [("recurrent_gemma", True), ("mamba", False)])
+def test_passes_of_layers_that_keep_states_run_in_one_thread(
+    kind: str, one_thread_only: bool
+) -> None:
+    model, used = tiny_model(kind), set[int]()
+    runner = PassRunner(model, 2, 16)
+    model.register_forward_pre_hook(lambda *_: used.add(threading.get_ident()))
+    runner.losses({0: ROWS[:3]})
+    assert (used == {threading.get_ident()}) is one_thread_only
 
 
 def test_rows_that_change_each_other_in_a_batch_run_one_by_one() -> None:

@@ -21,7 +21,7 @@ from hf_lorameta.engines.transformers.one_pass import (
     output_logits,
     token_losses,
 )
-from hf_lorameta.engines.transformers.row_mode import passes
+from hf_lorameta.engines.transformers.row_mode import keeps_states, passes
 from hf_lorameta.types import Array
 
 T = TypeVar("T")
@@ -73,12 +73,14 @@ class PassRunner:
 
     Args:
         model: a causal LM of transformers, inside `rows_apart` of `row_mode`.
-        workers: number of threads; each has the memory of its own pass.
+        workers: number of threads; each has the memory of its own pass. A model whose layers keep
+            states gets one.
         pass_tokens: maximum tokens of a pass.
     """
 
     def __init__(self, model: Any, workers: int, pass_tokens: int) -> None:
-        self._model, self._workers, self._pass_tokens = model, workers, pass_tokens
+        self._model, self._pass_tokens = model, pass_tokens
+        self._workers = 1 if keeps_states(model) else workers
 
     def losses(
         self,

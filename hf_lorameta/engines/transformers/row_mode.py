@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import StrEnum
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
@@ -48,6 +48,7 @@ _COSTS = {
     "this takes 2 to 5 times as long",
 }
 _modes: WeakKeyDictionary[Any, RowMode] = WeakKeyDictionary()
+_stateful: WeakSet[Any] = WeakSet()
 
 
 def row_mode(model: Any) -> RowMode:
@@ -65,6 +66,12 @@ def row_mode(model: Any) -> RowMode:
         if cost := _COSTS.get(_modes[model]):
             logger.info("Rows of %s run %s", type(model).__name__, cost)
     return _modes[model]
+
+
+def keeps_states(model: Any) -> bool:
+    """Whether layers keep states of a pass until the next one, which threads would mix up."""
+    row_mode(model)
+    return model in _stateful
 
 
 def rows_apart(model: Any) -> AbstractContextManager[None]:
@@ -103,12 +110,16 @@ def _passes(
 def _find(model: Any) -> RowMode:
     name, rows = type(model).__name__, sample_rows(model)
     try:
-        alone = _run(model, RowMode.SINGLE, rows)
+        first = _run(model, RowMode.SINGLE, rows[:1])
+        kept = _kept_states(model)
+        alone = torch.cat([first, _run(model, RowMode.SINGLE, rows[1:])])
     except Exception as error:
         raise UsageError(
             f"{name} cannot be run on a text alone: {first_line(error)[:300]}",
             hint=Option("base", change="name another"),
         ) from error
+    if list(map(id, kept)) != list(map(id, _kept_states(model))):
+        _stateful.add(model)
     for mode in (RowMode.JOINED, RowMode.PADDED):
         with suppress(Exception):  # an architecture that cannot do it may raise anything
             with using_row_attention(model) if mode is RowMode.JOINED else nullcontext():
@@ -116,15 +127,21 @@ def _find(model: Any) -> RowMode:
             if agree(model, found, alone):
                 return mode
     longer = [row._replace(output=[*row.output, *rows[0].output]) for row in rows]
-    kept = [len(row.output) for row in rows]
-    parts = torch.split(_run(model, RowMode.SINGLE, longer), [n + kept[0] for n in kept])
-    same = torch.cat([part[:n] for part, n in zip(parts, kept, strict=True)])
+    sizes = [len(row.output) for row in rows]
+    parts = torch.split(_run(model, RowMode.SINGLE, longer), [n + sizes[0] for n in sizes])
+    same = torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
     if not agree(model, same, alone):
         raise UsageError(
             f"{name} is not a causal language model: its scores of a token depend on later ones",
             hint=Option("base", change="name another"),
         )
     return RowMode.SINGLE
+
+
+def _kept_states(model: Any) -> list[torch.Tensor]:
+    """Return the tensors in a model's layers that are neither weights nor buffers."""
+    values = (value for module in model.modules() for value in vars(module).values())
+    return [value for value in values if isinstance(value, torch.Tensor)]
 
 
 def sample_rows(model: Any) -> list[Tokens]:
