@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from hf_lorameta.data.chat_form import ASSISTANT, USER, ChatForm
+from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatForm, Turn
 from hf_lorameta.data.prompt import PROMPT, shared_length
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
@@ -306,28 +306,40 @@ def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) ->
     Args:
         model: the base model.
         rows: any that already have that form keep it.
-        shots: examples that come first; in a chat, as earlier messages and their answers.
+        shots: examples that come first; in a chat, as earlier messages and their answers, behind
+            the system text of the row.
     """
     form = model.scored_form
     if form is None:
         return [(prompt_text(text, shots), output) for text, output in rows]
     start, _, end = form.template.partition(PROMPT)
 
-    def message(text: str) -> str:
-        inside = text.startswith(start) and text.endswith(end)
-        return text[len(start) : len(text) - len(end)] if inside else text
+    def parts(text: str) -> tuple[list[Turn], str]:
+        """Return the system text, if there is one, and the message."""
+        if not text.endswith(end):
+            return [], text
+        inside = text[: len(text) - len(end)]
+        if inside.startswith(start):
+            return [], inside[len(start) :]
+        if end and form.chat and form.chat.between and form.chat.around_system:
+            before, behind = form.chat.around_system
+            system, found, message = inside.removeprefix(before).partition(behind)
+            if found and inside.startswith(before):
+                return [(SYSTEM, system)], message
+        return [], text
 
-    examples = [(message(text), output) for text, output in shots]
+    examples = [(parts(text)[1], output) for text, output in shots]
     turns = [turn for text, output in examples for turn in ((USER, text), (ASSISTANT, output))]
 
     def prompt(text: str) -> str:
-        if end and text.endswith(end):  # with a beginning of its own, such as a system text
+        system, message = parts(text)
+        if end and message.endswith(end):  # with a beginning of its own
             return prompt_text(text, shots)
         if form.chat and form.chat.between:
-            return form.chat.prompt(form.template, [*turns, (USER, text)])
-        return f"{start}{prompt_text(text, examples)}{end}"
+            return form.chat.prompt(form.template, [*system, *turns, (USER, message)])
+        return f"{start}{prompt_text(message, examples)}{end}"
 
-    return [(prompt(message(text)), output) for text, output in rows]
+    return [(prompt(text), output) for text, output in rows]
 
 
 def compare(

@@ -71,6 +71,17 @@ def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> No
     assert list(compare(model, rows, {"base": None}).scores) == ["base"]
 
 
+def test_examples_come_behind_the_system_text_of_a_row() -> None:
+    model = TwoStepsPerRow()
+    mode = ChatMode(between=("<end><bot>", "<end><user>"), around_system=("<system>", "<user>"))
+    model.scored_form = ChatForm("<system>Help.<user>{prompt}<end><bot>", mode)
+    rows = [(f"<system>Be {how}.<user>{text}<end><bot>", text) for how, text in ("ab", "cd", "ef")]
+    examples = "<user>b<end><bot>b<end><user>d<end><bot>d<end>"
+    prompt = f"<system>Be e.{examples}<user>f<end><bot>"
+    assert in_chat(model, rows) == rows
+    assert in_chat(model, rows[2:], rows[:2]) == [(prompt, "f")]
+
+
 def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
     evaluator = TwoStepsPerRow()
     mode = ChatMode(between=("<assistant>", "<user>"))
