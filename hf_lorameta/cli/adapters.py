@@ -170,7 +170,7 @@ def push(
         resolved = request.resolve(dataset, session, export)
         target = target_for_dataset(
             dataset, session.bank, session.hub, repo_id, consent,
-            name=str(request.name), dry_run=dry_run,
+            name=request.first_name, dry_run=dry_run,
         )  # fmt: skip
         adapter = make(dataset, session, resolved)
         folder = adapter.save_pretrained(

@@ -109,7 +109,7 @@ def push_on_jobs(
     from hf_lorameta.pipeline.resolve import refuse_wrong
 
     with request.session(quiet) as session:
-        dataset, name = request.open_dataset(session), str(request.name)
+        dataset, name = request.open_dataset(session), request.first_name
         budget = budget_seconds(request.budget)
         refuse_wrong(dataset, session.bank, request.recipe, budget, export)
         target = target_for_dataset(dataset, session.bank, session.hub, repo_id, consent, name=name)

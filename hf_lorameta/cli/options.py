@@ -181,6 +181,11 @@ class Request:
         return self.dataset[0] if self.dataset and len(self.dataset) == 1 else self.dataset
 
     @property
+    def first_name(self) -> str:
+        """The dataset, or the first of its files, after which a repo is named."""
+        return self.dataset[0] if self.dataset else ""
+
+    @property
     def given(self) -> list[str]:
         """Names of the options whose values are not the defaults, without the token."""
         fields = [f for f in dataclasses.fields(self) if f.name in _OPTIONS - {"token"}]

@@ -274,6 +274,15 @@ def test_dry_run_publishes_nothing_and_its_folder_can_be_pushed(
     assert cli.hub.repo(repo).private  # type: ignore[union-attr]  # as the dataset is
 
 
+def test_a_repo_is_named_after_the_first_of_several_files(
+    cli: Shell, bank: Built, user: Account, data: Path
+) -> None:
+    (cli.cwd / "more.jsonl").write_bytes(data.read_bytes())
+    command = ("push", "more.jsonl", data, "--bank", bank.folder, "--dry-run", "--json")
+    repo = cli(*command, token=user.token).json["repo_id"]
+    assert repo == f"{user.name}/more-{BASE.rpartition('/')[2]}-lorameta"
+
+
 @pytest.mark.parametrize("output", ["file/a", "file/a/b", "/proc/a"])
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     cli: Shell, tmp_path: Path, output: str
