@@ -93,7 +93,8 @@ def form_of(config: Mapping[str, Any], base_model: str, *, starts: bool) -> Chat
     """
     source = config.get("chat_template")
     if isinstance(source, list):
-        source = {one.get("name"): one.get("template") for one in source}
+        named = (one for one in source if isinstance(one, Mapping))
+        source = {one.get("name"): one.get("template") for one in named}
     if isinstance(source, Mapping):
         source = source.get("default")
     if not isinstance(source, str) or not source:
@@ -268,7 +269,10 @@ def _named_failures() -> Iterator[None]:
     """Turn the errors of a template that does not fit into a `_TemplateFailureError`."""
     from jinja2 import TemplateError
 
-    wrong = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+    wrong = (
+        TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError,
+        MemoryError,
+    )  # fmt: skip
     try:
         yield
     except (TemplateError, *wrong) as error:

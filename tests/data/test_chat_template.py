@@ -291,3 +291,9 @@ def test_a_base_model_without_a_usable_chat_template_is_refused(tmp_path: Path) 
 def test_a_chat_template_cannot_run_code() -> None:
     with pytest.raises(UsageError, match="SecurityError"):
         form("{{ ''.__class__.__mro__[1].__subclasses__() }}")
+
+
+def test_a_template_that_asks_for_too_much_memory_or_is_none_does_not_crash() -> None:
+    with pytest.raises(UsageError, match="fails on a message: MemoryError"):
+        form_of({"chat_template": "{{ 'a' * 10**15 }}"}, "base", starts=False)
+    assert form_of({"chat_template": ["text", None]}, "base", starts=False) is None
