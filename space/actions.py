@@ -1,8 +1,8 @@
-"""What all actions have in common.
+"""The base class of all actions.
 
-A request of a visitor is two events. The first is answered at once: it validates what was asked
-for, cancels what runs, and puts a task in line. The second, `Actions.run`, waits in Gradio's queue
-and streams the task's progress and results.
+A visitor's request is two events. The first is answered at once: it validates what was asked for,
+cancels what runs, and puts a task in line. The second, `Actions.run`, waits in Gradio's queue and
+streams the task's progress and results.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from work.visit import Line, Task, Visit
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
 _AGAIN = note("warning", "All places in the line are taken", ["Asking again in some seconds."])
 _AGAIN_SECONDS, _ASKING_SECONDS = 5.0, 60.0
-"""After which a place is asked for again, and for how long."""
+"""How often, and for how long, a place is asked for."""
 _BUSY = note("error", "Too many people use this page at the moment", ["Try again in a minute."])
 
 F = TypeVar("F", bound=Callable[..., Updates])
@@ -48,7 +48,7 @@ def in_turn(answer: F) -> F:
 def last_wins(answer: F) -> F:
     """Decorate a method that answers a request with a number: the last one of a page wins.
 
-    It cancels what runs.
+    It cancels whatever runs.
     """
 
     @functools.wraps(answer)
@@ -68,7 +68,7 @@ class Actions:
         components: widgets to update.
         bank_loader: provides the bank.
         settings: limits and sign-in.
-        lines: in which requests wait.
+        lines: the lines in which requests wait.
     """
 
     components: Components
@@ -92,9 +92,9 @@ class Actions:
     async def run_in_turn(
         self, visit: Visit, name: Line, line: WaitingLine, call: Call
     ) -> AsyncIterator[Updates]:
-        """Run the task that waits in a line once its turn comes; yield its place before.
+        """Run the task that waits in a line once its turn comes; yield its place until then.
 
-        It asks for a place for a minute, if there is none.
+        If there is no place, it keeps asking for a minute.
         """
         task, progress = visit.task, self.components.progress
         end = time.monotonic() + _ASKING_SECONDS
@@ -127,8 +127,8 @@ class Actions:
     ) -> Generator[Updates, None, None]:
         """Run the task that waits in a line; yield its progress and results.
 
-        Answers may reach a page in another order, so it is told what runs at the start and at the
-        end, whatever it was told before.
+        Answers may reach a page out of order, so the page is told what runs both at the start and
+        at the end.
         """
         task = visit.take(line)
         if task is None:
@@ -146,7 +146,7 @@ class Actions:
         except Exception as error:  # noqa: BLE001 - shown as a message
             found = known_error(error)
             updates = {task.problem: error_html(found)}
-        finally:  # Gradio closes this generator where it takes a page for closed
+        finally:  # Gradio closes this generator if it takes the page for closed
             with visit.lock:
                 visit.finish(task)
         with visit.lock:
@@ -196,13 +196,13 @@ class Actions:
 
     @in_turn
     def settle(self, visit: Visit) -> Updates:
-        """Show that nothing runs, if so."""
+        """Show that nothing runs, if that is so."""
         return self.nothing(visit) if visit.task else self.idle(visit)
 
     def fill(self, visit: Visit, **values: Any) -> Updates:
-        """Fill fields, by their names, in which the visitor has not typed meanwhile.
+        """Fill fields by name, except those in which the visitor has typed meanwhile.
 
-        All of them are sent, and the number of answers, so that the page notices each.
+        All values are sent, with the number of answers, so that the page notices every answer.
         """
         visit.filled |= values | {"answers": visit.filled.get("answers", 0) + 1}
         return {self.components.filled: dict(visit.filled)}
@@ -224,7 +224,7 @@ class Actions:
         }
 
     def idle(self, visit: Visit) -> Updates:
-        """Show that nothing runs but in the background; an empty bar is hidden."""
+        """Show that nothing runs except in the background; an empty bar is hidden."""
         c, ready, made = self.components, visit.plan_result is not None, visit.adapter is not None
         background, progress = visit.background, _CANCELED if visit.canceled else ""
         if background is not None:

@@ -1,4 +1,4 @@
-"""Actions that make, try and save an adapter; counting and training go on in the background."""
+"""Actions that make, try and save an adapter; counting and training run in the background."""
 
 from os import environ
 from pathlib import Path
@@ -41,7 +41,7 @@ class AdapterActions(Actions):
 
         def work(job: Job) -> None:
             result = visit.plan_result
-            if result is None:  # others needed the memory
+            if result is None:  # dropped, since others needed the memory
                 request, most = known(visit.request), self.settings.max_rows
                 result = make_plan(bank, request, Recipe(), most, credential, job)
             adapter = make_adapter(result, job)
@@ -85,14 +85,14 @@ class AdapterActions(Actions):
         )  # fmt: skip
 
     def rows_to_improve(self, result: PlanResult) -> Rows:
-        """Return the rows that will be checked and trained on; none where that cannot be done."""
+        """Return the rows that will be checked and trained on; none if that cannot be done."""
         if self.bank_loader.no_model or environ.get(NO_BASE):
             return Rows()
         return trying.rows_of(result)
 
     @in_turn
     def refresh(self, visit: Visit, version: int) -> Updates:
-        """Show what goes on, and the results since the one with a number."""
+        """Show what is running, and the results since a version."""
         news = self._news(visit) if visit.adapter and version != visit.version else {}
         return self.settle(visit) | news
 

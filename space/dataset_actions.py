@@ -49,7 +49,7 @@ class DatasetActions(AdapterActions):
         profile: gr.OAuthProfile | None,
         token: gr.OAuthToken | None,
     ) -> Updates:
-        """Read the dataset that the data form names, and plan for it; or take over a visit."""
+        """Read the dataset that the data form names, and plan; or take over an earlier visit."""
         values = dict(event._data or {})
         if key := values.get("resume"):
             if visit.resume(str(key)):
@@ -99,7 +99,7 @@ class DatasetActions(AdapterActions):
         template: str,
         token: gr.OAuthToken | None,
     ) -> Updates:
-        """Plan with another instruction or form of the prompt; what was proposed is no choice."""
+        """Plan with another instruction or form of the prompt; a kept proposal is no choice."""
         try:
             request = known(visit.request)
             shown = _shown_prompt(known(visit.plan_result), request)

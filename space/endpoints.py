@@ -44,7 +44,7 @@ MCP_TOOL = "plan"
 def add_endpoints(bank: Bank, settings: Settings, lines: Mapping[str, Line]) -> None:
     """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page.
 
-    They wait in lines of their own.
+    Calls wait in lines of their own.
     """
     endpoints = Endpoints(bank, settings, lines)
     with gr.Row(visible=False):

@@ -24,7 +24,7 @@ _NUMBER_REQUESTS = """(...values) => {
 """Sets the second input to the number of the page's request, as requests may change order."""
 _FILL = f"""(filled, ...values) => {json.dumps(FILLED)}.map((name, i) =>
     name in filled && !window.lorametaTyped.has("lm-" + name) ? filled[name] : values[i])"""
-"""Returns what `FILLED` hold from now on; only the browser knows what was typed meanwhile."""
+"""Returns the new values of `FILLED`; only the browser knows what was typed meanwhile."""
 _PRIVATE: dict[str, Any] = {
     "queue": False, "show_progress": "hidden", "api_visibility": "private"
 }  # fmt: skip

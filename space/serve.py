@@ -23,7 +23,7 @@ from work.bank_loader import BankLoader
 
 FOLDER = Path(__file__).parent
 _THREADS = 64
-"""For requests that are answered or run."""
+"""Threads for requests that are answered or run."""
 _SYSTEM = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 THEME = gr.themes.Base(

@@ -32,7 +32,7 @@ class Settings:
         space_id: ``user/space`` on the Hub; None elsewhere.
         sign_in: ``oauth`` on the Hub, ``local`` with this machine's saved token, or ``none``.
         user: whose token is saved on this machine, if ``local``.
-        key: which the address of the page holds that may use it; new at every start.
+        key: part of the address of the page that may use that token; new at every start.
     """
 
     bank: str | None = None
@@ -68,7 +68,7 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
 
 
 def source_url(settings: Settings) -> str:
-    """Return where the source can be read, the Space's files; empty on a machine of one's own."""
+    """Return the URL of the Space's files, its source; empty if it does not run on the Hub."""
     return (
         f"https://huggingface.co/spaces/{settings.space_id}/tree/main" if settings.space_id else ""
     )
@@ -78,7 +78,7 @@ def install_command(extra: str, settings: Settings) -> str:
     """Return the command with which a visitor can install this package with an extra.
 
     A Space on the Hub offers the package as a wheel among its own files. Without a URL, the command
-    is for a clone: the package's name alone may be another's on PyPI.
+    is for a clone: the package's name alone may belong to somebody else on PyPI.
     """
     wheel = next(Path(__file__).parent.glob("hf_lorameta-*.whl"), None)
     requirement = remote_requirement(extra)

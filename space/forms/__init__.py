@@ -1,1 +1,1 @@
-"""Forms that are HTML, and what forms and endpoints are given."""
+"""HTML forms, and the inputs of forms and endpoints."""

@@ -1,4 +1,4 @@
-"""The forms that are HTML: the field for a dataset, and a role for each of its columns."""
+"""The HTML forms: the field for a dataset, and a role for each of its columns."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ ROLES = {
 }
 """Roles of a column, with their labels; `columns_form.js` lets some belong to one column only."""
 SHOWN_COLUMNS = 200
-"""Columns of a dataset that its form shows, and those beyond that have a role."""
+"""Columns of a dataset that its form shows; further ones are shown if they have a role."""
 _SEVERAL = ("input", "choices")
 _NEEDED = (
     "Choose which column the model is given (input) and which it should answer (output), or one of "
@@ -82,8 +82,8 @@ def _search_public(text: str, period: int) -> list[str]:
 def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
     """Return the form of a dataset: configuration, split, and a role for each column.
 
-    Of many columns, it shows the first `SHOWN_COLUMNS` and those that have a role. It is folded if
-    the roles are clear.
+    If there are many columns, it shows the first `SHOWN_COLUMNS` and those that have a role. It is
+    folded if the roles are clear.
 
     Args:
         source: what the dataset offers.

@@ -1,4 +1,4 @@
-"""Convert the inputs of the page and of the endpoints to a credential, and of these to a recipe."""
+"""Turn inputs of the page and endpoints into a credential, and those of endpoints into a recipe."""
 
 from secrets import compare_digest
 
@@ -15,7 +15,7 @@ OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
 def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Token:
     """Return the visitor's own token, False without one, None for the one saved on this machine.
 
-    The page's key stands for that.
+    The page's key stands for the saved token.
     """
     if token is None:
         return False

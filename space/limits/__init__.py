@@ -1,1 +1,1 @@
-"""What one visitor may take, so that no visitor has to wait for another's requests."""
+"""Limits on what one visitor may use, so that no visitor has to wait for another's requests."""

@@ -1,6 +1,6 @@
-"""Whose request it is: the network address that limits are counted by, and whether it is wanted.
+"""Who makes a request, by network address, and whether its answer is still wanted.
 
-A page's session is no measure, since a program can name as many sessions as it likes.
+Limits are not counted by session, since a program can name as many sessions as it likes.
 """
 
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from starlette.types import Scope
 
 _KEY = "lorameta_call"
 _IPV6_PREFIX = 64
-"""Bits of an IPv6 address that stand for one visitor, who may choose the others."""
+"""Leading bits of an IPv6 address that identify a visitor, who may choose the other bits."""
 
 
 @dataclass(eq=False)
 class Stream:
-    """Through which a page or a program gets answers.
+    """A stream through which a page or a program gets answers.
 
     Attributes:
-        left: whether it was left before its end.
+        left: whether the caller left before its end.
     """
 
     left: bool = False
@@ -32,7 +32,7 @@ class Call:
 
     Attributes:
         address: of the visitor; empty if unknown.
-        stream: where the answer is wanted.
+        stream: through which the answer is wanted.
     """
 
     address: str = ""
@@ -45,7 +45,7 @@ class Call:
 
 
 def note_call(scope: Scope, call: Call) -> None:
-    """Keep a call with its request, for `call_of`."""
+    """Store a call with its request, for `call_of`."""
     scope.setdefault("state", {})[_KEY] = call
 
 
@@ -70,7 +70,7 @@ def find_address(scope: Scope, *, on_hub: bool) -> str:
 
 
 def network(address: str) -> str:
-    """Return an address as limits are counted by it.
+    """Return the form of an address that limits are counted by.
 
     Example:
         >>> network("203.0.113.7"), network("2001:db8:1:2:3:4:5:6"), network("a socket")

@@ -1,4 +1,4 @@
-"""What each address has used within the last hour, of what would otherwise run out for others."""
+"""Limit what each address may use within an hour of what would otherwise run out for others."""
 
 import threading
 import time
@@ -7,19 +7,19 @@ from collections import deque
 from work.jobs import SpaceError
 
 MODEL_SECONDS, TRAINING_SECONDS = 600.0, 1800.0
-"""Of the base model, to try and to count and train, for an address in `PERIOD`."""
+"""Seconds of the base model for an address in `PERIOD`: to try, and to count and train."""
 ADAPTER_BYTES = 2_000_000_000
-"""Of adapters, for an address in `PERIOD`; they stay on the disk for as long, in three copies."""
+"""Bytes of adapters for an address in `PERIOD`; they stay on the disk as long, in three copies."""
 PERIOD = 3600.0
-"""Seconds."""
+"""Seconds in which use is counted."""
 
 
 class HourlyShare:
     """Counts what each address has used in the last hour; all methods are thread-safe.
 
     Args:
-        most: that an address may use.
-        done: what a visitor who has used that much has done.
+        most: how much an address may use.
+        done: what a visitor who has used that much has done, for the message.
     """
 
     def __init__(self, most: float, done: str) -> None:
@@ -28,10 +28,10 @@ class HourlyShare:
         self._used: dict[str, deque[tuple[float, float]]] = {}
 
     def check(self, address: str, amount: float = 1) -> None:
-        """Raise if an address has not that much of its share left.
+        """Raise if an address does not have that much of its share left.
 
         Raises:
-            SpaceError: it has not.
+            SpaceError: it does not.
         """
         with self._lock:
             now = time.monotonic()

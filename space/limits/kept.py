@@ -1,4 +1,4 @@
-"""How much of the server's memory visits keep, by address and in total."""
+"""Limit how much of the server's memory visits keep, by address and in total."""
 
 import sys
 import threading
@@ -8,9 +8,9 @@ from typing import Protocol
 from weakref import ReferenceType, ref
 
 OF_ADDRESS, IN_ALL = 50_000_000, 500_000_000
-"""Bytes that visits of an address, and all together, keep; they last an hour otherwise."""
+"""Bytes that visits of an address, and all visits, may keep; they last an hour otherwise."""
 PLAN_BYTES = 1_500_000
-"""That a plan takes besides its rows: for outputs, two numbers of each token of the vocabulary."""
+"""Bytes of a plan without its rows: for outputs, two numbers per token of the vocabulary."""
 
 
 class Rows(Sequence[tuple[str, str]]):
@@ -46,17 +46,17 @@ class Rows(Sequence[tuple[str, str]]):
 
 
 class Visit(Protocol):
-    """What keeps a plan."""
+    """A visit that keeps a plan."""
 
     key: str
     lock: threading.RLock
 
     def forget_plan(self) -> None:
-        """Drop it."""
+        """Drop the plan."""
 
 
 class Kept:
-    """The visits that keep a plan; too much of an address or in all, and the oldest forget theirs.
+    """The visits that keep a plan; above a limit, the oldest ones forget theirs.
 
     All methods are thread-safe.
     """
@@ -66,7 +66,7 @@ class Kept:
         self._visits: dict[str, tuple[ReferenceType[Visit], str, int]] = {}  # the oldest first
 
     def keep(self, visit: Visit, address: str, size: int) -> None:
-        """Count what a visit keeps, instead of what it kept before, and make room for it."""
+        """Count what a visit keeps now, in place of what it kept before, and make room for it."""
         with self._lock:
             living = {k: v for k, v in self._visits.items() if v[0]() and k != visit.key}
             self._visits = living | {visit.key: (ref(visit), address, size)}
@@ -78,7 +78,7 @@ class Kept:
                     break
                 oldest = found()
                 is_over = used.total() > IN_ALL or of == address
-                # what a visit does at this moment goes on, as waiting for it might never end
+                # a visit that is busy is skipped, since waiting for it might never end
                 if oldest is None or not is_over or not oldest.lock.acquire(blocking=False):
                     continue
                 try:

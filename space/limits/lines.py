@@ -15,11 +15,11 @@ from limits.callers import Call
 from settings import Settings
 
 LOOK_SECONDS = 0.1
-"""How often a request that waits looks whether its turn has come."""
+"""How often a waiting request checks whether its turn has come."""
 SHOW_SECONDS = 2.0
-"""After which its number is shown again, since showing it takes some computing."""
+"""Seconds until its number is shown again, since showing it takes some computing."""
 SLOW_SECONDS = 4.0
-"""After which a request that reads, and so mostly waits for another server, lets one more begin."""
+"""Seconds until a reading request, which mostly waits for another server, lets one more begin."""
 _FULL = "Too many requests are waiting. Try again in a minute."
 _SHARE_TAKEN = "Too many requests from your address are waiting. Try again in a minute."
 
@@ -46,13 +46,13 @@ class Place:
 class Line:
     """A line of requests, for one event loop.
 
-    Of the places to wait, one address has at most half, and one session a quarter. Of the requests
-    that run, one address has all but one. Addresses take turns.
+    One address may take at most half of the places to wait, and one session a quarter. If several
+    requests run at once, one address may have all but one of them. Addresses take turns.
 
     Args:
         at_once: requests that run at once.
-        places: requests that wait.
-        reads: whether slow ones let others begin beside them, up to a quarter of the places.
+        places: requests that may wait.
+        reads: whether slow requests let others begin, up to a quarter of the places.
         now: the clock.
     """
 
@@ -89,7 +89,7 @@ class Line:
         return place
 
     def begin(self, place: Place) -> bool:
-        """Whether it is the turn of a request; if so, it runs from now on."""
+        """Begin a request if it is its turn; return whether it has begun."""
         taken, now = self._taken(), self._now()
         begun = (other.began for other in self._running)
         slow = sum(began is not None and now - began > SLOW_SECONDS for began in begun)
@@ -108,7 +108,7 @@ class Line:
         return self._waiting.index(place) + 1
 
     def leave(self, place: Place) -> None:
-        """Give up a place, or end."""
+        """Give up a place, whether the request waits or runs."""
         (self._waiting if place.began is None else self._running).remove(place)
 
     def _taken(self) -> Counter[str]:
@@ -128,7 +128,7 @@ class Line:
             self.leave(place)
 
     async def turn(self, place: Place, wanted: Callable[[], bool]) -> AsyncIterator[int]:
-        """Yield the number of a place now and then, until its turn, or nobody wants it."""
+        """Yield the number of a place now and then, until its turn comes or nobody wants it."""
         shown, next_at = 0, 0.0
         while wanted() and not self.begin(place):
             number, now = self.number(place), self._now()

@@ -18,8 +18,8 @@ from settings import LOOPBACK
 class OwnMachine:
     """Middleware: signs in requests under the key, and refuses those of other hosts and origins.
 
-    A page of another site can send requests here, and be sent answers once its host's name leads to
-    this machine (DNS rebinding).
+    A page of another site can send requests here, and can read the answers if its host name points
+    to this machine (DNS rebinding).
 
     Args:
         app: to protect; it finds the sign-in where Gradio looks for one, in the request's session.

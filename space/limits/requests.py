@@ -19,16 +19,17 @@ from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
 
 BODY_BYTES = 300_000
-"""Of a request that is no upload; the longest columns, instruction and template are a tenth."""
+"""Most bytes of a request, except uploads; the longest columns, instruction and template take a
+tenth."""
 BURST, PER_SECOND = 200, 10
 """Requests that an address may make at once, and then in each second; files and streams are free.
 A visitor makes about ten to open the page and three a second while typing."""
 AT_ONCE: dict[Kind, int] = {"request": 8, "tool": 8, "stream": 64, "upload": 2}
-"""Of an address."""
+"""Requests of each kind that an address may have open at once."""
 FILES_AT_ONCE = 8
-"""Files of the page that are sent to an address; others wait, since a page asks for a hundred."""
+"""Files of the page sent to an address at once; others wait, since a page asks for a hundred."""
 CROWDED = 24
-"""Requests of all addresses at once, from which on each may have one, so that threads are left."""
+"""With so many requests of all addresses at once, each may have one, so that threads are left."""
 _BYTES_OF_REQUEST = 10_000  # a longer body counts as several requests: reading it takes as long
 _NEW_SESSION = 5  # requests that a session counts as when it is first named
 _SESSIONS, _SESSION_CHARACTERS = 10_000, 100  # that Gradio keeps, and of the name of one
@@ -41,7 +42,7 @@ logger = logging.getLogger("space")
 
 
 class RefusedError(Exception):
-    """A request is refused, with a status of HTTP and a sentence for the visitor."""
+    """A request is refused, with an HTTP status and a sentence for the visitor."""
 
 
 class VisitorLimits:
@@ -96,7 +97,7 @@ class VisitorLimits:
         if kind == "file" or not address:
             return
         now = time.monotonic()
-        if len(self._used) > 10_000:  # those that have used nothing any more
+        if len(self._used) > 10_000:  # forget those whose use has faded
             faded = now - BURST / PER_SECOND
             self._used = {a: used for a, used in self._used.items() if used[1] > faded}
         used, at = self._used.get(address, (0.0, now))
@@ -111,7 +112,7 @@ class VisitorLimits:
         """Forward a call, noting who calls and in which stream the answer is wanted.
 
         Raises:
-            RefusedError: Gradio fails at it, so it is malformed.
+            RefusedError: Gradio fails on it, so it is malformed.
         """
         started = False
         stream = self._streams.get(session or "") or Stream()
@@ -156,7 +157,7 @@ class VisitorLimits:
         await self._app(scope, note_leaving, note_end)
 
     def _count_body(self, address: str, kind: Kind, body: bytes) -> str | None:
-        """Count a body as the further requests that it is worth; check it, return its session."""
+        """Count a long body as further requests; check it, and return its session."""
         self._count(address, kind, len(body) // _BYTES_OF_REQUEST)
         session = _checked(body)
         if session is None or session in self._sessions:
@@ -168,7 +169,7 @@ class VisitorLimits:
         return session
 
     def _count_upload(self, scope: Scope, address: str) -> None:
-        """Count an upload by its announced length, if the header with it is the one that counts."""
+        """Count an upload by its announced length, if that header is the one that applies."""
         headers = Headers(scope=scope)
         text = headers.get("content-length", "")
         if "transfer-encoding" in headers or not text.isdecimal() or len(text) > 18:
@@ -237,7 +238,7 @@ class _Incoming:
         return body
 
     async def drop(self, most: int) -> None:
-        """Receive the rest, and forget it; not that of a body that is longer than any here."""
+        """Receive and drop the rest, up to `most` bytes."""
         dropped = 0
         with suppress(RefusedError):  # too slow
             while not self._ended and dropped < most:
@@ -247,12 +248,13 @@ class _Incoming:
 def _checked(body: bytes) -> str | None:
     """Return the session that JSON names, if any.
 
-    Gradio would fetch a file from a URL, of whatever size, and fail without a word at a missing
-    one; so files that are named, however deep, have to be uploads. It keeps names of sessions.
+    Gradio would fetch a file of any size from a URL, and fail silently on a missing one; so files
+    that are named, however deep, have to be uploads. It stores names of sessions, so these have to
+    be short.
 
     Raises:
-        RefusedError: it is no JSON, or holds many values, or names another file, many of them, or
-            an overlong session.
+        RefusedError: it is not JSON, holds too many values, names a file that is not an upload or
+            too many files, or names a session that is too long.
     """
     try:
         request = json.loads(body, parse_constant=_refuse_constant)
@@ -290,12 +292,12 @@ def _checked(body: bytes) -> str | None:
 
 
 def _refuse_constant(name: str) -> None:
-    """Refuse NaN and infinity, which are no JSON and which Gradio fails at."""
+    """Refuse NaN and infinity, which are not JSON and on which Gradio fails."""
     raise ValueError(name)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Return a function that gives a body that was read, then what comes after it."""
+    """Return a function that receives a body that was read, then what comes after it."""
     unread = [body]
 
     async def again() -> Message:

@@ -1,8 +1,8 @@
-"""The files that visitors upload: how many bytes each may, and when they are deleted.
+"""Limit how many bytes each visitor may upload, and delete uploaded files.
 
-A file is deleted when the visit or the call that uses it ends, others by Gradio after an hour
-(`delete_cache` in `page.py`). So an address has on the disk what it may upload in an hour, and all
-together leave `SPARE_BYTES` free.
+A file is deleted when the visit or the call that uses it ends; Gradio deletes others after an hour
+(`delete_cache` in `page.py`). So an address has at most an hour's uploads on the disk, and all
+uploads together leave `SPARE_BYTES` free.
 """
 
 import shutil
@@ -18,13 +18,13 @@ from limits.hourly import HourlyShare
 from work.jobs import SpaceError
 
 OF_ADDRESS = 5
-"""Largest files that an address may upload in an hour."""
+"""How many files of the largest size an address may upload in an hour."""
 SPARE_BYTES = 2_000_000_000
-"""That uploads leave free on the disk."""
+"""Bytes that uploads leave free on the disk."""
 _ABANDONED_SECONDS = 120
-"""How long an upload may send nothing before what came of it is deleted."""
+"""How long an upload may send nothing before its partial file is deleted."""
 _LEAST = 1_000_000
-"""Bytes that any upload counts as."""
+"""Fewest bytes that an upload counts as."""
 _HEAD = 100_000
 """Bytes that a browser adds to a file when it sends it."""
 
@@ -74,7 +74,7 @@ _USED: weakref.WeakValueDictionary[Path, Upload] = weakref.WeakValueDictionary()
 
 
 def used(name: str) -> Upload | None:
-    """Keep an uploaded file for as long as the returned object; None if it is no upload."""
+    """Keep an uploaded file as long as the returned object exists; None if it is not an upload."""
     if not is_upload(name):
         return None
     path = Path(name).resolve()
@@ -96,12 +96,12 @@ def is_upload(name: str) -> bool:
 def _delete(path: Path) -> None:
     """Delete a file, and the folder that Gradio made for it."""
     path.unlink(missing_ok=True)
-    with suppress(OSError):  # others lie there too
+    with suppress(OSError):  # other files are there, too
         path.parent.rmdir()
 
 
 def _delete_abandoned(folder: Path) -> None:
-    """Delete what came of uploads that broke off, which Gradio keeps for good."""
+    """Delete the partial files of uploads that broke off, which Gradio would keep forever."""
     oldest = time.time() - _ABANDONED_SECONDS
     for path in folder.iterdir():
         with suppress(OSError):

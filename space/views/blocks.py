@@ -68,7 +68,7 @@ _ADVICE: dict[type[LoraMetaError], str] = {
 _FORMATS = {
     ".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV", ".json": "JSON", ".jsonl": "JSON lines",
 }  # fmt: skip
-"""Of files that can be uploaded."""
+"""Formats of files that can be uploaded."""
 _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",

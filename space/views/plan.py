@@ -19,7 +19,7 @@ _TITLES = {
     CHAT_METHOD: "Without it, as a chat",
     f"{SHOTS}-shot": f"Without it, {SHOTS} examples in the prompt",
 }
-"""Of what is counted, in the order that is shown."""
+"""Titles of what is counted, in the order shown."""
 _SHORT = 30
 
 

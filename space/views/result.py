@@ -1,4 +1,4 @@
-"""Answers, and code, also for another base model. All texts are escaped."""
+"""HTML and Markdown of answers and code, including code for another base model, all escaped."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from views.plan import scores_of
 from work.planning import DatasetRequest, PlanResult
 
 _SHORT = 300
-"""Characters of an input that is shown in code."""
+"""Most characters of an input that is shown in code."""
 EXAMPLE_FILE = Path(__file__).parents[1] / "example.json"
 
 

@@ -1,7 +1,7 @@
-"""What goes on for a visit while its page does something else: counting and training.
+"""Counting and training for a visit in the background, while its page does something else.
 
-It runs in a thread, and the page asks for it now and then, so it outlives the way to the sign-in
-and back. It ends if no page has asked for some time.
+They run in a thread, and the page asks for news now and then, so they continue while the visitor
+leaves the page to sign in. They end if no page has asked for some time.
 """
 
 import threading
@@ -21,9 +21,9 @@ Show = Callable[[Adapter, Report | None, str], None]
 """Takes the best adapter so far, its answers if they were counted, and a sentence about it."""
 
 LEFT_SECONDS = 120.0
-"""After which a page that has not asked is taken for left; browsers slow down hidden pages."""
+"""Seconds until a page that does not ask is taken for closed; browsers slow down hidden pages."""
 _EACH_MINUTES = 3
-"""That the work of a visitor takes at most, mostly."""
+"""Minutes that a visitor's work rarely exceeds."""
 _LOOK_SECONDS = 0.5
 _LOCK = threading.Lock()  # lines are made for one thread
 
@@ -43,12 +43,12 @@ class Background:
     """Improves a visit's adapter in a thread of its own, which waits in a line.
 
     Args:
-        visit: gets the results, as long as this is its `background`, which it is from now on.
+        visit: gets the results, as long as this is its `background`, which is set here.
         job: reports the progress.
         line: where it waits for its turn.
         address: of the visitor.
-        work: what is done; it is given the job and `show`, and returns whether more time might
-            bring more.
+        work: what to do; it is called with the job and `show`, and returns whether more time might
+            help.
 
     Attributes:
         visit: the same; a later page may take the place of an earlier one.
@@ -65,7 +65,7 @@ class Background:
         threading.Thread(target=self._run, name="lorameta-background", daemon=True).start()
 
     def ask(self) -> None:
-        """Note that a page wants it."""
+        """Note that a page still wants the results."""
         self._call.seen = time.monotonic()
 
     def show(self, adapter: Adapter, report: Report | None, said: str) -> None:

@@ -17,9 +17,9 @@ from work.trying import Model
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
 _MOST_PARAMETERS = 1e9
-"""Of a base model that is fetched; a larger one takes too long on two cores."""
+"""Most parameters of a base model that is fetched; a larger one takes too long on two cores."""
 _BYTES_IN_MEMORY = 2.4
-"""Of a parameter, while the base model runs."""
+"""Bytes per parameter while the base model runs."""
 _NOT_HERE = "The base model cannot be run on this machine."
 _TOO_LARGE = "The base model is too large for this machine."
 

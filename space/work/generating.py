@@ -91,7 +91,7 @@ class Adapter:
         self._write_archive()
 
     def write_texts(self, folder: Path, repo_id: str | None = None) -> None:
-        """Write the files besides the weights and their config, for a repo if one is named."""
+        """Write all files but the weights and their config, for a repo if one is named."""
         for name, text in self.generation.texts(repo_id).items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
 
@@ -153,7 +153,7 @@ def make_adapter(result: PlanResult, job: Job) -> Adapter:
     """Combine the adapters of the plan, and save what comes out.
 
     Raises:
-        SpaceError: the visitor has made as many as one may.
+        SpaceError: the visitor has made as many adapters as one may.
     """
     ADAPTERS.check(job.call.address)
     text = f"Combining {plural(len(result.plan.neighbors()), 'adapter')}"

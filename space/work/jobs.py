@@ -1,8 +1,8 @@
 """Jobs of visitors: they report progress, show results, and can be canceled or time out.
 
 Gradio's queue says when a job runs, but it can neither stop a function that is running nor replace
-a request by a later one. So the work runs in a thread that calls `Job.check` at every row and every
-module, and a generator hands to Gradio what the job reports.
+a request with a later one. So the work runs in a thread that calls `Job.check` at every row and
+every module, and a generator passes what the job reports to Gradio.
 """
 
 import logging
@@ -19,10 +19,10 @@ from limits.callers import Call
 Updates = dict[Any, Any]
 """New values or properties by component of the page."""
 Show = Callable[[], Updates]
-"""Takes a result into the state of a visit, and returns how to show it."""
+"""Stores a result in the state of a visit, and returns the updates that show it."""
 _REPORT_SECONDS = 0.2
 TRY_AGAIN = "Try again. If the error persists, please tell the owner of this Space."
-"""Advice for an error that nobody expected."""
+"""Advice for an unexpected error."""
 logger = logging.getLogger("space")
 
 
@@ -59,7 +59,7 @@ class Job:
         call: who asked for it; the job ends if they leave.
         committed: whether the work has begun what cannot be undone.
         stopped: whether the work should end with the best that it has so far.
-        step: that was reported last.
+        step: the one that was reported last.
     """
 
     def __init__(self, time_limit: float) -> None:

@@ -37,13 +37,13 @@ CHOICES = ("config", "split", "columns", "instruction", "template")
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 TEXT_CHARACTERS = 4000
-"""Of an instruction or a template."""
+"""Most characters of an instruction or a template."""
 SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
 SAMPLE_CHARACTERS = 4000
-"""Of an input and an output; more than training reads."""
+"""Most characters kept of an input, and of an output; more than training reads."""
 MAX_KEYS = 10_000
-"""Different keys of an uploaded JSON file; a million take minutes and a gigabyte to read."""
+"""Most different keys of an uploaded JSON file; a million take minutes and a gigabyte to read."""
 MAX_CHARACTERS = 10_000_000
 """Characters read from a dataset at most; counting their tokens takes about 6 s of computing."""
 
@@ -97,7 +97,7 @@ class DatasetRequest:
 
 
 def fitting(request: DatasetRequest) -> DatasetRequest:
-    """Return a request whose prompt fits its columns; one that does not is left out."""
+    """Return a request, without its instruction and template if they do not fit its columns."""
     try:
         return validated(request)
     except LoraMetaError:
@@ -149,7 +149,7 @@ def prompt_text(text: str | None, kind: str) -> str | None:
 
 
 def _validated_id(text: str) -> str:
-    """Return a Hub id, of a link too, that cannot be read as a path or URL on this machine."""
+    """Return the Hub id in a name or link; raise if it could be a path or URL on this machine."""
     link = LINK.match(text)
     name = link[1] if link else text.removesuffix("/")
     if not is_repo_id(name):
@@ -177,8 +177,8 @@ class Source:
 def read_source(request: DatasetRequest, credential: Token) -> Source:
     """Return what a dataset offers.
 
-    Where none is requested, the configuration is ``default`` and the split ``train`` if there are
-    such, else the first.
+    If none is requested, the configuration is ``default`` and the split ``train`` if these exist,
+    else the first ones.
     """
     hub = Hub(credential)
     with hidden_path(request):
@@ -197,7 +197,7 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
 
 
 def refuse_many_keys(path: Path) -> None:
-    """Refuse a JSON file with more than `MAX_KEYS` different keys, which a page cannot show.
+    """Raise if a JSON file has more than `MAX_KEYS` different keys, which a page cannot show.
 
     Raises:
         RequestError: it has more.
@@ -223,7 +223,7 @@ _BLOCK_BYTES, _KEY_BYTES = 1_000_000, 300
 
 @contextmanager
 def hidden_path(request: DatasetRequest) -> Iterator[None]:
-    """Replace the path of an uploaded file by its name in error messages."""
+    """Replace the path of an uploaded file with its name in error messages."""
     try:
         yield
     except LoraMetaError as error:

@@ -68,7 +68,7 @@ def start_forkserver() -> None:
 
 
 def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
-    """Return what a function returns in a process of its own, which is killed at the end.
+    """Run a function in a process of its own, which is killed at the end; return its result.
 
     Args:
         job: checked while waiting; shows what the function passes to `report_rows`.

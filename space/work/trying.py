@@ -1,4 +1,4 @@
-"""Try an adapter, count its right answers and train it, where this machine runs the base model."""
+"""Try an adapter, count its right answers and train it, if this machine can run the base model."""
 
 import threading
 import time
@@ -23,23 +23,23 @@ from work.jobs import Canceled, Job
 from work.planning import PlanResult, RequestError
 
 TEST_CHARACTERS = 1000
-"""Of an input and an output; longer ones take long here."""
+"""Most characters of an input, and of an output; longer ones take long here."""
 TRAINING_SECONDS = 120.0
 MORE_SECONDS = 240.0
-"""Of a training for which a visitor asks for more time."""
+"""Seconds of a training for which a visitor asks for more time."""
 UNTRAINED_METHOD = "untrained"
 """The adapter before it was trained, in a report."""
 PROMPT_CHARACTERS = 20_000
-"""Of a prompt that is tried; the base model reads the last thousand tokens of it."""
+"""Most characters of a prompt that is tried; the base model reads its last thousand tokens."""
 _WAIT_SECONDS, _TRIES_SECONDS = 0.2, 10.0
 _COUNT_SECONDS, _METHODS = 20.0, 4
-"""That counting is expected to take until that is known, and what is counted of."""
+"""Seconds that counting is expected to take at first, and how many methods are counted."""
 _OVER = 0.9
-"""Share of the time after which a training has ended because its time was over."""
+"""A training that took more than this share of its time has ended because time ran out."""
 
 
 class Model:
-    """The base model, once in memory: for tries, and for counting and training, which let tries go.
+    """The base model, once in memory, for tries and, with lower priority, counting and training.
 
     Tries are made one at a time, and so are trainings, which wait in the line of `Background`.
 
@@ -68,8 +68,9 @@ class Model:
 
     @contextmanager
     def one_try(self, job: Job) -> Iterator[TorchEvaluator]:
-        """Wait for one's turn to try; the waiting and running tries go before the next step of a
-        training.
+        """Wait for a turn to try, and yield the base model.
+
+        Waiting and running tries go before the next step of a training.
         """
         self._tries.add(job)
         try:
@@ -84,7 +85,7 @@ class Model:
             self._tries.discard(job)
 
     def let_tries_go(self, job: Job) -> None:
-        """Wait for tries, though not for so long that others keep a training from going on."""
+        """Wait for tries, but not so long that they keep a training from continuing."""
         end = time.monotonic() + _TRIES_SECONDS
         while self._tries and time.monotonic() < end:
             job.check()
@@ -152,7 +153,7 @@ class _Improving:
         self._evaluator = model.load(job)
 
     def _say(self, text: str, left: float) -> None:
-        """Show a step and the time that is left, after tries; end the work if it should."""
+        """Wait for tries, then show a step and the time left; end the work if it should end."""
         self._model.let_tries_go(self._job)
         gone = time.monotonic() - self._started
         left = max(10 * round(left / 10), 10) if left < 95 else left
@@ -164,7 +165,7 @@ class _Improving:
     def count(self, adapter: Adapter) -> Report:
         """Return the answers of base model, few-shot prompt and adapter, and put them on its card.
 
-        They are ended with the job when it is stopped.
+        Counting ends when the job is stopped.
         """
         seen: list[str] = []
 
@@ -243,7 +244,7 @@ def improve(
 ) -> bool:
     """Count right answers, also on the card; train; count again. Each result is shown at once.
 
-    The rows that are trained on are others than those that are counted on.
+    The rows that are trained on are not those that are counted on.
 
     Args:
         adapter: as it was made from the plan.
@@ -252,10 +253,10 @@ def improve(
         job: shows the progress; once it is stopped, the training ends with the best so far.
         show: is given each result.
         report: of the adapter, if its answers were counted before.
-        seconds: that the training may take.
+        seconds: how long the training may take.
 
     Returns:
-        Whether more time might bring more, since the time was over.
+        Whether more time might help, because time ran out.
 
     Raises:
         LoraMetaError: the base model cannot be loaded, or not by this visitor now.
@@ -279,7 +280,7 @@ def improve(
         if report:
             try:
                 report = work.count_trained(trained, report)
-            except LoraMetaError:  # never costs the adapter
+            except LoraMetaError:  # keep the adapter
                 report = None
         show(trained, report, f"Trained on {len(work.train)} other rows of yours.")
         return over

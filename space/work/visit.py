@@ -26,8 +26,8 @@ _RESUMED = (
 )  # fmt: skip
 T = TypeVar("T")
 Line = Literal["plan", "adapter", "model"]
-"""What waits for each other: reading datasets and planning; combining and saving adapters; trying
-them. Counting and training wait in the line of `Background`."""
+"""Tasks that wait for each other: reading datasets and planning; combining and saving adapters;
+trying them. Counting and training wait in the line of `Background`."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Task:
         job: reports its progress and results.
         work: runs in a thread.
         problem: component of the page that shows an error.
-        restores: whether a Cancel that comes while the result is on its way takes it back.
+        restores: whether Cancel takes the result back if it comes while that is on its way.
         started: whether its turn has come.
     """
 
@@ -57,11 +57,11 @@ class Visit:
 
     Attributes:
         number: of the page's latest request; the page counts them, so that an earlier request that
-            arrives late is told from a new one.
+            arrives late can be told from a new one.
         task: the one that waits or runs; None if there is none.
         canceled: whether the latest request was Cancel.
         request: the dataset that was asked for.
-        upload: its file, if it was uploaded, which is kept for as long.
+        upload: its file, if it was uploaded; the file is kept as long as this is set.
         dataset_number: of that dataset; forms of earlier datasets state earlier numbers.
         source: what that dataset offers to choose from.
         plan_result: its plan.
@@ -70,13 +70,13 @@ class Visit:
         said: a sentence about its training.
         more: whether more time might make it better.
         version: number of adapters and reports so far.
-        results: number of adapters that the visitor had made.
+        results: number of adapters that the visitor has asked for and got.
         background: counts and trains; None if nothing does.
         published: id of the repo that has an earlier version.
         filled: what answers have put into fields.
-        key: with which a later page of the same browser tab, after signing in, takes over.
-        lock: held while a request is answered and while a result is shown, so
-            that a Cancel finds either all of a request or nothing of it.
+        key: lets a later page of the same browser tab, after signing in, take over.
+        lock: held while a request is answered and while a result is shown, so that a Cancel finds
+            either all of a request or nothing of it.
     """
 
     number: int = 0
@@ -108,7 +108,7 @@ class Visit:
         return Visit()
 
     def resume(self, key: str) -> bool:
-        """Take over what an earlier page of the same browser tab has; whether there is anything.
+        """Take over what an earlier page of the same browser tab has; return whether it has any.
 
         Args:
             key: of that page's visit, which nobody else knows.
@@ -116,7 +116,7 @@ class Visit:
         earlier = _VISITS.get(key)
         if earlier is None or earlier is self or earlier.plan_result is None:
             return False
-        with earlier.lock:  # what goes on in the background reports to this visit from now on
+        with earlier.lock:  # background work reports to this visit from now on
             for name in _RESUMED:
                 setattr(self, name, getattr(earlier, name))
             earlier.background = None
@@ -125,20 +125,20 @@ class Visit:
         return True
 
     def drop_background(self) -> None:
-        """End what goes on in the background; it shows nothing more."""
+        """End the background work; it shows nothing more."""
         if self.background is not None:
             self.background.job.cancel()
         self.background = None
 
     def keep(self, address: str) -> None:
-        """Count what this visit keeps in memory as an address', whose oldest visits make room."""
+        """Count what this visit keeps in memory for an address, whose oldest visits make room."""
         rows = self.plan_result.samples if self.plan_result else ()
         texts = rows.size if isinstance(rows, Rows) else 0
         names = self.source.configs + self.source.preview.names if self.source else []
         KEPT.keep(self, address, PLAN_BYTES + texts + sum(map(sys.getsizeof, names)))
 
     def accept(self, number: int) -> bool:
-        """Whether a request is later than all before it; if so, what runs is canceled."""
+        """Return whether a request is later than all before it; if so, cancel what runs."""
         if number <= self.number:
             return False
         self.number, self.canceled = number, False
@@ -166,7 +166,7 @@ class Visit:
             self._before = self._before if task.restores else None
 
     def cancel(self, number: int) -> bool:
-        """Cancel the task, also one whose result is on its way; return whether it was in time."""
+        """Cancel the task, even if its result is on its way; return whether it was in time."""
         if number <= self.number:
             return False
         self.number = number
