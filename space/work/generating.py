@@ -79,7 +79,8 @@ class Adapter:
         except BaseException:
             self.discard()
             raise
-        ADAPTERS.add(job.call.address, self.archive.stat().st_size)
+        files = filter(None, (self.archive, self.gguf))
+        ADAPTERS.add(job.call.address, sum(path.stat().st_size for path in files))
         self.generation = replace(self.generation, pairs=())
         return self
 

@@ -50,6 +50,7 @@ sys.path.insert(0, str(SPACE))
 try:
     import settings
     from forms import html_forms, inputs
+    from limits import hourly
     from views import blocks
     from views import plan as plan_view
     from views import result as result_view
@@ -304,6 +305,20 @@ def test_an_archive_is_whole_while_it_is_written_again(
     assert seen == [["README.md"]]
     assert zipfile.ZipFile(made.archive).namelist() == ["README.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "adapter"]
+
+
+def test_both_files_of_an_adapter_count_as_disk_of_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    share = hourly.HourlyShare(100_000_000, "made adapters")
+    monkeypatch.setattr(generating, "ADAPTERS", share)
+    result = planning.PlanResult(plan(TRAIN), [("a", "b")], "notes")
+    made = generating.make_adapter(result, jobs.Job(60))
+    assert made.gguf
+    left = 100_000_000 - sum(path.stat().st_size for path in (made.archive, made.gguf))
+    share.check("", left)
+    with pytest.raises(jobs.SpaceError, match="made adapters"):
+        share.check("", left + 1)
 
 
 # --- settings -----------------------------------------------------------------------------------
