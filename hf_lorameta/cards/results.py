@@ -113,6 +113,7 @@ class Outcome:
         rows: how many rows it was trained on within a time limit; None without one.
         steps: optimizer steps of each stage, where a time limit or the user ended the training;
             None where held-out rows or the recipe did.
+        given_model: whether a loaded base model was given, instead of that on this machine.
     """
 
     fit: Training | None = None
@@ -120,6 +121,7 @@ class Outcome:
     check: Check | None = None
     rows: int | None = None
     steps: tuple[int, ...] | None = None
+    given_model: bool = False
 
     @property
     def trainings(self) -> tuple[Training, ...]:

@@ -104,7 +104,10 @@ def make_adapter(
             )
         except LoraMetaError as error:  # keep the adapter: nobody asked for this check
             logger.warning("The adapter was not checked: %s", error)
-    return generation
+    outcome = generation.outcome
+    if session.has_model and (outcome.trainings or outcome.check):
+        outcome = replace(outcome, given_model=True)
+    return replace(generation, outcome=outcome)
 
 
 def _why_untrained(generation: Generation, rows: Rows) -> str:

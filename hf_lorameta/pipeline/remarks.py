@@ -113,7 +113,7 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
             "on the original weights.",
         )
-    elif outcome.trainings or outcome.check:
+    elif (outcome.trainings or outcome.check) and not outcome.given_model:
         weights = find_at_hand(index.base_model, index.base_revision)
         if weights and weights.suffix == ".gguf":
             yield Remark(

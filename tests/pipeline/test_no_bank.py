@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from huggingface_hub import constants
 from tests.conftest import Account
 from tests.hub.conftest import use_endpoint
 from tests.pipeline.test_fit import labeled
+from tests.pipeline.test_remarks import with_index
 from tests.support import tiny_gguf
 from tests.support.fast_training import fast_training
 from tests.support.shared_data import MISSING, SHARED
@@ -257,6 +259,8 @@ def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
     )
     assert isinstance(given, Generation)
     assert given.outcome.fit
+    given_smollm2 = replace(given, plan=with_index(given.plan, base_model=SMOLLM2))
+    assert not any("4-bit weights" in remark.text for remark in given_smollm2.remarks)
 
 
 def test_a_revision_of_the_base_model_is_used(
