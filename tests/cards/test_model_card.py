@@ -149,6 +149,8 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
               "\n# LoRA adapter for base-7b\n"], ["vllm"]),
         ({"outcome": Outcome(replace(FIT, rows=138, held_out=46, used_rows=184))},
          ["Fitted on 138 rows", "Of 184 rows, 46 were held out"], ["the nearest source adapter"]),
+        ({"outcome": Outcome(replace(FIT, rows=138, held_out=8, used_rows=184))},
+         ["Of 184 rows, 46 were held out, and the number of steps was chosen on 8 of them."], []),
         ({"neighbors": (neighbor(0, 1.0, title="Requests"),), "bank_published": False},
          ["closest source dataset is Requests,", "\n| Requests | in the bank |"], ["task-0"]),
         (of_dataset(config=None, revision="", split=""), [],
