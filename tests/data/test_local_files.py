@@ -234,6 +234,14 @@ def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
         open_dataset(f"{tmp_path}/*.csv")
 
 
+@pytest.mark.parametrize("name", ["b.jsonl", "b.tsv"])
+def test_files_of_several_formats_are_no_dataset(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(csv_of(","))
+    (tmp_path / name).write_bytes(LINES)
+    with pytest.raises(DatasetError, match=rf"have one format, got \.csv, {name[1:]}"):
+        open_dataset([tmp_path / "a.csv", tmp_path / name])
+
+
 def test_of_several_files_the_malformed_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(LINES)
     (tmp_path / "b.jsonl").write_bytes(LINES + b"{oops")

@@ -126,12 +126,18 @@ def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDat
     """Open the files that names stand for, see `find_files`, as one stream of rows.
 
     Raises:
-        DatasetError: a file is missing or cannot be read, there is no such split, or one of several
-            files is one object that holds rows.
+        DatasetError: a file is missing or cannot be read, there is no such split, or the files have
+            several formats.
     """
     names = [name] if isinstance(name, str | Path) else name
     found = [file for one in names for file in find_files(one)]
     files = list({file.resolve(): file for file in found}.values())
+    formats = {ending(file): FORMATS.get(ending(file), "text") for file in files}
+    if len({(form, end == ".tsv") for end, form in formats.items()}) > 1:
+        raise DatasetError(
+            f"files that are read as one dataset have one format, got {', '.join(formats)}",
+            hint="name those of one format",
+        )
     name = names[0]
     return replace(_open_rows(name, files, split), revision=f"sha256:{digest(files)}")
 
