@@ -26,10 +26,10 @@ from work.jobs import Canceled, Job, Step, Updates, known_error
 from work.visit import Line, Task, Visit
 
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
-_AGAIN = note("warning", "All places in the line are taken", ["Asking again in some seconds."])
+_AGAIN = note("warning", "All places in the line are taken", ["Asking again in a few seconds."])
 _AGAIN_SECONDS, _ASKING_SECONDS = 5.0, 60.0
 """How often, and for how long, a place is asked for."""
-_BUSY = note("error", "Too many people use this page at the moment", ["Try again in a minute."])
+_BUSY = note("error", "Too many people are using this page", ["Try again in a minute."])
 
 F = TypeVar("F", bound=Callable[..., Updates])
 

@@ -254,7 +254,7 @@ def _stop_if_interrupted(
     if training := adapter.outcome.interrupted:
         error = KeyboardInterrupt()
         error.add_note(
-            f"{undone}The best adapter until the interruption, after "
+            f"{undone}The best adapter so far, after "
             f"{plural(training.steps, 'step')}, is kept in {folder}, and its card says so; to "
             f"publish it: {command}"
         )

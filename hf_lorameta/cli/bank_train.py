@@ -189,7 +189,7 @@ def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
                 progress=progress,
             )
         except KeyboardInterrupt as error:
-            error.add_note("Run the same command again to go on: finished tasks are kept")
+            error.add_note("Run the same command again to resume: finished tasks are kept")
             raise
     url = push_bank(bank.folder, request.push_to, hub=hub) if request.push_to else None
     lines = training_log(bank)

@@ -76,7 +76,7 @@ def run_on_jobs(
             logger.info("  %s", line)
             url = line.strip() if line.startswith(f"{url}/") else url  # of a pull request
     except KeyboardInterrupt as error:
-        error.add_note(f"The job goes on, and publishes its result: {job.url}")
+        error.add_note(f"The job keeps running and will publish its result: {job.url}")
         raise
     emit(json, data | {"job": job.url, "url": url}, lambda: url)
 

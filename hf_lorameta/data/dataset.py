@@ -280,7 +280,7 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
         if answering:
             notes.append(f"Turns of {', '.join(sorted(answering))} are read as the answers.")
     if reader.verdict:
-        notes.append(f"Rows with false in the column {reader.verdict} are bad examples: left out.")
+        notes.append(f"Rows with false in column {reader.verdict} are left out as bad examples.")
     output = columns.answer
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from class names.")
@@ -288,12 +288,12 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
         notes.append("Some rows have several labels: they are read in a fixed order, with commas.")
     if respelled := reader.labels.respelled:
         notes.append(
-            f"{respelled} of the first {len(rows)} labels differ from others in case or "
-            "space alone: all are read in the most frequent spelling."
+            f"{respelled} of the first {len(rows)} labels differ from others only in case or "
+            "space: all are read in the most frequent spelling."
         )
     if unknown := sum(map(reader.is_unknown, raw.sample)):
         notes.append(
-            f"{unknown} of the first {len(rows)} rows have the label -1, so none: left out."
+            f"{unknown} of the first {len(rows)} rows have the label -1, for none: left out."
         )
     if several := sum(map(reader.several_outputs, raw.sample)):
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})

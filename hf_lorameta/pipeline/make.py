@@ -90,7 +90,7 @@ def make_adapter(
             rows = replace(rows, check=())
     if not generation.pairs:
         raise AdapterError(
-            f"{_why_untrained(generation, rows)}, and there is no bank to make an adapter of",
+            f"{_why_untrained(generation, rows)}, and there is no bank to make an adapter from",
             hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
         )
     if recipe.check is not None:
@@ -114,7 +114,7 @@ def _why_untrained(generation: Generation, rows: Rows) -> str:
     if not (rows.fit or rows.train):
         return "there are too few labeled rows to train on"
     if not generation.outcome.trainings:
-        return "the time was over before the first training step"
+        return "time ran out before the first training step"
     return "no training step helped on held-out rows"
 
 

@@ -118,8 +118,8 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         if weights and weights.suffix == ".gguf":
             yield Remark(
                 "warning",
-                f"4-bit weights stood in for those of {index.base_model}, which were not on this "
-                "machine: on those, the adapter may give other answers.",
+                f"4-bit weights were used in place of those of {index.base_model}, which were not "
+                "on this machine: on the original weights, the adapter may give other answers.",
             )
     if index.packing and index.packing.retained_whole < _LOW_RETENTION:
         yield Remark(
@@ -145,7 +145,7 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
     if training:
         yield _on_training("Training", "Trained", training, limited)
     if limited and not outcome.trainings:
-        text = "The time was over before the first training step."
+        text = "Time ran out before the first training step."
         yield Remark("warning", text, Option("budget", "10m"), "To allow more")
     if check:
         yield _on_losses(check)
@@ -168,7 +168,7 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
         yield Remark(
             "warning",
             f"The training was interrupted after {plural(stopped.steps, 'step')}: this is the "
-            "best adapter until then, and more steps might have made it better.",
+            "best adapter so far, and more steps might have made it better.",
         )
     last = training or fit
     if last and last.outputs == 1:
@@ -181,7 +181,8 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
         yield Remark(
             "warning",
             f"On {last.held_out} held-out rows, the adapter is worse than the base model: an "
-            f"output token has a probability of {last.end:.3f} and {last.base:.3f}.",
+            f"output token has a probability of {last.end:.3f}, with the base model "
+            f"{last.base:.3f}.",
             _TRAIN_LONGER,
             "To train it",
         )

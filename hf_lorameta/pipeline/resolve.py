@@ -72,7 +72,7 @@ class Resolved:
             steps.append(f"count right answers on {self.check} other rows")
         if steps:
             return ", then ".join(steps)
-        return "leave out training on your rows" + (f": {self.obstacle}" if self.obstacle else "")
+        return "skip training on your rows" + (f": {self.obstacle}" if self.obstacle else "")
 
 
 def resolve(

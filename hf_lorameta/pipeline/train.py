@@ -140,7 +140,8 @@ def _refuse_worse_training(training: Training | None, deadline: Deadline) -> Non
     if training and not deadline.limited and training.end < training.base:
         raise AdapterError(
             f"on {training.held_out} held-out rows, the adapter is worse than the base model: an "
-            f"output token has a probability of {training.end:.3f} and {training.base:.3f}",
+            f"output token has a probability of {training.end:.3f}, with the base model "
+            f"{training.base:.3f}",
             hint=[
                 "train on more rows",
                 Option("bank", change="name another"),

@@ -46,7 +46,7 @@ class HourlyShare:
             since = now - used[0][0] if used else 0.0  # none, if this amount alone is too much
             minutes = (PERIOD - since) / 60
         raise SpaceError(
-            f"You have {self._done} within an hour, all that one visitor may",
+            f"You have {self._done} within an hour, the limit for one visitor",
             hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",
         )
 

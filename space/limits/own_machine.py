@@ -57,7 +57,7 @@ def _refusal(scope: Scope) -> str:
     Example:
         >>> headers = [(b"host", b"127.0.0.1:7860"), (b"origin", b"http://127.0.0.1:9999")]
         >>> _refusal({"type": "http", "method": "POST", "headers": headers})
-        'Requests of other sites are refused.'
+        'Requests from other sites are refused.'
     """
     headers = Headers(scope=scope)
     host = headers.get("host", "")
@@ -68,7 +68,7 @@ def _refusal(scope: Scope) -> str:
     origin = headers.get("origin") or ("" if opens else headers.get("referer", ""))
     foreign = not opens and site not in ("same-origin", "none")
     if foreign or (origin and _parts(origin)[1] != host):
-        return "Requests of other sites are refused."
+        return "Requests from other sites are refused."
     return ""
 
 

@@ -266,13 +266,13 @@ def _checked(body: bytes) -> str | None:
         value = left.popleft()
         values += 1
         if values + len(left) > _VALUES:
-            raise RefusedError(400, f"A request may hold {_VALUES:,} values.")
+            raise RefusedError(400, f"A request may hold at most {_VALUES:,} values.")
         if isinstance(value, dict):
             path = value.get("path")
             if isinstance(path, str):
                 files += 1
                 if files > _FILES:
-                    raise RefusedError(400, f"A request may name {_FILES} uploaded files.")
+                    raise RefusedError(400, f"A request may name at most {_FILES} uploads.")
                 if not is_upload(path):
                     gone = "The uploaded file is no longer there: upload it again."
                     raise RefusedError(400, fetched if "://" in path else gone)

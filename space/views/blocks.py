@@ -103,7 +103,7 @@ def message_of(error: LoraMetaError) -> str:
         return "The Hub did not respond"
     if isinstance(error, errors.ConflictError) and " already holds " in str(error):
         return f"There is an adapter in {str(error).partition(' ')[0]} already"
-    message = str(error).strip() or "Something went wrong that should not"
+    message = str(error).strip() or "Something unexpected went wrong"
     first = message.partition(" ")[0]
     named = "/" in first or "." in first.rstrip(".")
     return message if named else message[:1].upper() + message[1:]

@@ -174,4 +174,4 @@ def known_error(error: Exception) -> LoraMetaError:
     if isinstance(error, LoraMetaError):
         return error
     logger.error("unexpected %s", type(error).__name__)
-    return SpaceError("Something went wrong that should not", hint=TRY_AGAIN)
+    return SpaceError("Something unexpected went wrong", hint=TRY_AGAIN)

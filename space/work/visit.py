@@ -210,5 +210,5 @@ def known(value: T | None) -> T:
         RequestError: it is missing, since the state of the page was dropped.
     """
     if value is None:
-        raise RequestError("The plan of this page is kept no longer: read the dataset again")
+        raise RequestError("The plan of this page is no longer kept: read the dataset again")
     return value

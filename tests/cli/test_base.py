@@ -224,7 +224,7 @@ def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path)
         (("--base", "BASE", "--budget", 0), 2, "has to be trained on labeled", "add --budget 2m"),
         (
             ("--base", "BASE", "--budget", "0.001s"), 5,
-            "the time was over before the first", "add --train 100",
+            "time ran out before the first", "add --train 100",
         ),
         (
             ("--base", "BASE", "--fit", 8, "--template", "chat"), 2,

@@ -89,7 +89,7 @@ def test_several_files_that_are_named_are_one_dataset(cli: Shell, bank: Built, d
 
 def test_a_plan_says_what_is_done_with_the_base_model(cli: Shell, bank: Built, data: Path) -> None:
     plan = ("plan", "--bank", bank.folder, data)
-    assert cli(*plan).out.splitlines()[-1] == "generate will leave out training on your rows"
+    assert cli(*plan).out.splitlines()[-1] == "generate will skip training on your rows"
     within = cli(*plan, "--budget", "60s", "--no-check", "--json").json["next"]
     assert within == "generate will train on your rows for up to 60 s"
 

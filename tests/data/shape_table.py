@@ -835,7 +835,7 @@ HUB_CASES = [
          (f"{text(0)}\n- is a\n- is b", "is a")),
     case("KTO: a label says whether the chat is good",
          lambda i: {"messages": turns(i), "label": i % 2 == 1}, (text(1), text(2)),
-         says=("Rows with false in the column label are bad examples: left out",)),
+         says=("Rows with false in column label are left out as bad examples",)),
     case("GoEmotions: numbers of several labels, as a text",
          lambda i: {"text": text(i), "labels": f"{i % 9},{i % 8}" if i % 3 else f"{i % 28}",
                     "id": f"e{i}x"},

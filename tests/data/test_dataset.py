@@ -308,7 +308,7 @@ def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_pat
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)
     (tmp_path / "dd.jsonl").mkdir()
-    assert "is no file" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
+    assert "is not a file" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
     assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
     assert "--dataset" in cli("plan", "--bank", bank.folder, code=2).err
 

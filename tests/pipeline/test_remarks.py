@@ -113,7 +113,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "far, to be measured": (lambda p: at(p, 1.6, recipe=Recipe(check=8)), "warning", "is near"),
     "GGUF": (lambda p: with_index(p, base_model="a.gguf"), "warning", "dequantized from a GGUF"),
     "4-bit weights": (
-        lambda p: fitted(with_index(p, base_model=SMOLLM2)), "warning", "4-bit weights stood in for"
+        lambda p: fitted(with_index(p, base_model=SMOLLM2)), "warning", "4-bit weights were used"
     ),
     "pack": (lambda p: packed(p, 0.8), "warning", "a pack that retains 80% of its adapters'"),
     "good pack": (lambda p: packed(p, 0.95), "warning", None),

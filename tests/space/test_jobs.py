@@ -325,7 +325,7 @@ def test_a_page_whose_state_was_dropped_says_so(
     page = getattr(actions, handler)(visit, 1, *arguments)
     if visit.task:
         page |= shown(actions.run(visit, visit.task.line))
-    assert "The plan of this page is kept no longer" in str(page)
+    assert "The plan of this page is no longer kept" in str(page)
     assert page["progress"] == "", "nothing runs"
 
 
@@ -561,7 +561,7 @@ def test_a_result_that_comes_while_another_page_takes_over_is_shown_there(
 
 def test_more_time_says_that_the_state_was_dropped(visit: Visit) -> None:
     page = page_with().more_time(visit, None)  # type: ignore[arg-type]
-    assert "The plan of this page is kept no longer" in page["problem"]
+    assert "The plan of this page is no longer kept" in page["problem"]
 
 
 def test_more_time_leaves_a_task_on_the_page(made: Visit) -> None:

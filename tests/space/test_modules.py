@@ -574,7 +574,7 @@ def test_try_takes_the_input_alone(tickets: Plan) -> None:
     ("error", "message", "advice"),
     [
         (LoraMetaError("the file is empty"), "The file is empty", jobs.TRY_AGAIN),
-        (LoraMetaError(""), "Something went wrong that should not", jobs.TRY_AGAIN),
+        (LoraMetaError(""), "Something unexpected went wrong", jobs.TRY_AGAIN),
         (LoraMetaError("rows.csv is empty"), "rows.csv is empty", jobs.TRY_AGAIN),
         (LoraMetaError("user/name is gone"), "user/name is gone", jobs.TRY_AGAIN),
         (RecipeError("top_k is 0"), "Top_k is 0", "Use another value."),

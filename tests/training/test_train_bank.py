@@ -438,7 +438,7 @@ trainer.Trainer._step = _step
 def test_an_interrupted_training_says_how_to_go_on(base: Path, cli: Shell, tmp_path: Path) -> None:
     command = ("bank", "train", tiny.write_tasks(tmp_path / "tasks"), "-o", "bank", "--base", base)
     stopped = cli(*command, *OPTIONS, before=INTERRUPTED, code=130)
-    assert "Run the same command again to go on: finished tasks are kept" in stopped.err
+    assert "Run the same command again to resume: finished tasks are kept" in stopped.err
 
 
 def test_adapters_start_from_a_general_one_that_later_runs_keep(

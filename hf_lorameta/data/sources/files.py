@@ -76,7 +76,7 @@ def find_files(name: str | Path) -> list[Path]:
     if _wild(str(name)):
         files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     if not files or not all(map(Path.is_file, files)):
-        problem = " is no file" if path.is_dir() else ": no such file"
+        problem = " is not a file" if path.is_dir() else ": no such file"
         raise DatasetError(f"{name}{problem}", hint=other_name(path))
     return files
 
