@@ -111,7 +111,7 @@ class Background:
                 visit.version += 1
 
     def _wait(self, place: Place) -> None:
-        while True:
+        while not self.job.stopped:
             with _LOCK:
                 if self._line.begin(place):
                     return
@@ -119,3 +119,4 @@ class Background:
             self.job.restart()
             self.job.report(f"Waiting for the training of others: up to {minutes} minutes")
             time.sleep(_LOOK_SECONDS)
+        raise Canceled

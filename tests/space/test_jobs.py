@@ -571,6 +571,16 @@ def test_more_time_leaves_a_task_on_the_page(made: Visit) -> None:
     assert "cancel" not in actions.more_time(made, None)  # type: ignore[arg-type]
 
 
+def test_a_training_that_waits_can_be_stopped(made: Visit) -> None:
+    actions = page_with()
+    line = actions.lines["training"]
+    assert line.begin(line.ask("203.0.113.2", None))
+    actions._improve(made, 1.0, "203.0.113.1")
+    actions.stop(made)
+    wait_until(lambda: made.background is None)
+    assert made.more
+
+
 def test_the_time_in_the_line_of_trainings_has_no_limit(
     made: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
