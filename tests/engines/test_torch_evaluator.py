@@ -31,6 +31,7 @@ from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
 from hf_lorameta.types import Row
 from tests.support import shared_data
 from tests.support.random_adapter import random_pairs, write_adapter
+from tests.training import tiny
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -664,3 +665,13 @@ def test_an_answer_begins_and_ends_as_the_chat_template_writes_it(end: str, spac
     blank = "" if end.endswith("\n") else space
     assert written.output == [*ids(f"{blank}yes"), turn_end if space else chat.end_token]
     assert plain.output == [*ids(" yes"), chat.end_token]
+
+
+def test_outputs_are_cut_to_the_positions_of_a_model(tmp_path: Path) -> None:
+    base = tiny.write_base(tmp_path, "GPT2", n_positions=80, n_embd=32, n_layer=1, n_head=4)
+    evaluator = TorchEvaluator.from_folder(base, "float32")
+    cut, short = evaluator.encode([("sun " * 90, "rain " * 100), ("sun", "rain")])
+    assert (len(cut.prompt), len(cut.output)) == (1, 80)
+    assert len(short.output) == 2
+    scores, _ = evaluator.evaluate([("sun " * 90, "rain " * 100)], generate=False)
+    assert 0 < scores.loss < 100

@@ -54,7 +54,7 @@ class TorchEvaluator(scoring.Evaluator):
         tokenizer: of the model.
         batch_tokens: maximum number of tokens in a batch, padding included.
         max_length: maximum tokens of prompt and answer together, if the model takes so many; longer
-            prompts lose their beginning, outputs are never truncated.
+            prompts lose their beginning, outputs only what is beyond the model's positions.
         max_new_tokens: maximum tokens of an answer.
 
     Raises:
@@ -71,6 +71,7 @@ class TorchEvaluator(scoring.Evaluator):
     ) -> None:
         self.model, self._tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._positions: int | None = context or None
         self.max_length, self.max_new_tokens = (
             min(max_length, context or max_length),
             max_new_tokens,
@@ -263,7 +264,10 @@ class TorchEvaluator(scoring.Evaluator):
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
-        return [self._encode(row).truncated(self.max_length, self.start_tokens) for row in rows]
+        most = self._positions and self._positions - len(self.start_tokens)
+        whole = map(self._encode, rows)
+        cut = (row._replace(output=row.output[:most]) for row in whole)
+        return [row.truncated(self.max_length, self.start_tokens) for row in cut]
 
     def row_losses(
         self, rows: Sequence[Tokens], done: Callable[[int], None] = no_progress
