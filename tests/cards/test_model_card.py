@@ -14,6 +14,7 @@ from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import Routing
 from hf_lorameta.cards.results import Check, Outcome, RougeL, Training
+from hf_lorameta.data.chat_form import ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
@@ -149,6 +150,9 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
               "\n# LoRA adapter for base-7b\n"], ["vllm"]),
         ({"outcome": Outcome(replace(FIT, rows=138, held_out=46, used_rows=184))},
          ["Fitted on 138 rows", "Of 184 rows, 46 were held out"], ["the nearest source adapter"]),
+        (of_dataset(columns=Columns(input="text", template="<u>{prompt}<b>", chat=ChatMode())),
+         ["the token that ends a turn, or if the base model does not stop at that, the end-of-"],
+         []),
         ({"outcome": Outcome(replace(FIT, rows=138, held_out=8, used_rows=184))},
          ["Of 184 rows, 46 were held out, and the number of steps was chosen on 8 of them."], []),
         ({"neighbors": (neighbor(0, 1.0, title="Requests"),), "bank_published": False},
