@@ -112,7 +112,7 @@ class Endpoints:
     async def plan(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> dict[str, Any]:
-        """Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
+        """Show which LoRA adapters would be combined for a dataset, and their distances.
 
         Reads the dataset's rows, changes nothing, writes nothing.
 
@@ -140,7 +140,7 @@ class Endpoints:
     async def generate(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Generate a LoRA adapter for a dataset from those of the bank; it trains on no row.
+        """Generate a LoRA adapter for a dataset from those of the bank, without training.
 
         Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
         published. The arguments are those of /plan.

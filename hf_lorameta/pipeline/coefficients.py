@@ -195,7 +195,7 @@ class Comparison(NamedTuple):
 
 
 def compare_with_bank(bank: Bank, profile: Profile, metric: str) -> Comparison:
-    """Return how to compare a new dataset with a bank, without what the new dataset lacks.
+    """Return how to compare a new dataset with a bank, using only the parts that the dataset has.
 
     A dataset without outputs is compared by inputs alone. One without inputs is compared by
     outputs alone if the metric measures inputs and outputs separately, and otherwise with all the

@@ -59,7 +59,7 @@ def open_to_evaluate(
     hub: Hub,
     **reading: Unpack[ReadingOptions],
 ) -> Dataset:
-    """Open a dataset to score an adapter on; what is not given comes from the adapter's recipe.
+    """Open a dataset to score an adapter on, with the adapter's recipe for what is not given.
 
     Args:
         name: Hub id, file, opened `Dataset` or rows in memory; None is the public dataset that the

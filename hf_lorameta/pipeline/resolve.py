@@ -139,7 +139,7 @@ def refuse_wrong(
     budget: float | None,
     export: Export | None,
 ) -> None:
-    """Raise for what is wrong with a request that another machine will resolve.
+    """Raise an error if something is wrong with a request that another machine will resolve.
 
     Args:
         dataset: as for `resolve`, like the others.
@@ -151,7 +151,7 @@ def refuse_wrong(
 
 
 def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:
-    """Raise for settings that a bank or a dataset rules out; `resolve` does so, too.
+    """Raise an error for settings that a bank or a dataset rules out; `resolve` does so, too.
 
     Raises:
         RecipeError: a setting says how a bank's adapters are combined, and there are none.

@@ -351,7 +351,7 @@ def _plain_text(table: TableView) -> Columns | None:
 
 
 def _refuse_unread(table: TableView, text: str) -> None:
-    """Raise an error if a column beside a text may be its prompt or its output."""
+    """Raise an error if a column next to a text may be its prompt or its output."""
     prompts = [n for n in table.named(("prompt", "instruction")) if table.values(n)]
     if prompts and not table.is_within(prompts[0], [text]):
         problem = f"{text} alone would leave {prompts[0]} unread"

@@ -11,7 +11,7 @@ from hf_lorameta.data.columns.table_view import TableView, normalized
 LEAST = 6
 """Fewest rows that show whether a column's values repeat."""
 _FACTS = {"age", "gender", "accent", "accents", "segment", "variant", "up_votes", "down_votes"}
-"""Facts about a speaker or a recording, which are hardly what a text is classified by."""
+"""Facts about a speaker or a recording, by which texts are rarely classified."""
 _ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)(?:answer|solution)s?(?:_|$)")
 
 

@@ -197,7 +197,7 @@ class RowReader:
         return self._text(row, path)
 
     def has_input(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row says anything besides its output and what all rows share."""
+        """Whether a row says anything apart from its output and what all rows share."""
         parts = self._parts(row)
         return bool(parts and (parts[0].strip() or any(text.strip() for _, text in parts[1])))
 

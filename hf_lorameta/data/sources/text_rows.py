@@ -15,8 +15,7 @@ _PROSE = re.compile(r"\w[.,!?;]$")
 _REPEATED = 3
 """How often tags occur on average, at least."""
 _WORD, _TAG = 1, 3
-"""Fields of CoNLL-U, whose lines have ten, that are read; of other lines, the first and the last.
-"""
+"""Fields that are read of CoNLL-U lines, which have ten; of other lines, the first and the last."""
 _WORDS = re.compile(r"[^\W\d]{2,}([ _.-][^\W\d]+)*")
 _SPLITS = {"train", "training", "test", "dev", "valid", "validation", "eval", "data"}
 

@@ -172,7 +172,7 @@ def open_task(
 
 
 def stated_of(task: Task, license: str | None, private: bool = False) -> dict[str, Any]:
-    """Return what the index states about a task, but its adapter does not depend on.
+    """Return what the index states about a task and its adapter does not depend on.
 
     Args:
         task: the task; a local one is not private if it states a license.
