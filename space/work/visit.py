@@ -24,6 +24,8 @@ _RESUMED = (
     "request", "upload", "source", "plan_result", "adapter", "report", "said", "more", "version",
     "results", "background", "published",
 )  # fmt: skip
+_LOCK_SECONDS = 5.0
+"""To wait for an earlier page; two that take over each other would wait forever."""
 T = TypeVar("T")
 Line = Literal["plan", "adapter", "model"]
 """Tasks that wait for each other: reading datasets and planning; combining and saving adapters;
@@ -116,12 +118,16 @@ class Visit:
         earlier = _VISITS.get(key)
         if earlier is None or earlier is self or earlier.plan_result is None:
             return False
-        with earlier.lock:  # background work reports to this visit from now on
+        if not earlier.lock.acquire(timeout=_LOCK_SECONDS):
+            return False
+        try:  # background work reports to this visit from now on
             for name in _RESUMED:
                 setattr(self, name, getattr(earlier, name))
             earlier.background = None
             if self.background is not None:
                 self.background.visit = self
+        finally:
+            earlier.lock.release()
         return True
 
     def drop_background(self) -> None:

@@ -668,6 +668,27 @@ def test_a_visit_is_taken_over_only_with_its_key(visit: Visit) -> None:
     assert later.key != visit.key
 
 
+def test_visits_that_take_over_each_other_do_not_wait_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("work.visit._LOCK_SECONDS", 0.1)
+    visits, both = [Visit(), Visit()], threading.Barrier(2)
+    for one in visits:
+        one.plan_result = PLAN
+
+    def resume(one: Visit, other: Visit) -> None:
+        with one.lock:
+            both.wait(60)
+            one.resume(other.key)
+
+    threads = [
+        threading.Thread(target=resume, args=pair, daemon=True) for pair in (visits, visits[::-1])
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: not any(thread.is_alive() for thread in threads))
+
+
 def test_a_key_that_is_no_longer_known_reads_the_dataset_of_the_link_if_there_is_one(
     visit: Visit,
 ) -> None:
