@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ ADAPTER_METHOD = "generated"
 """The adapter, if only one is scored, a method of `compare`."""
 _TEXT_WORDS = 5
 """Different outputs with at least this many words on average are texts."""
+_WORD = re.compile(r"[^\W_]+")
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
 
@@ -196,10 +198,26 @@ def score(loss: float, rows: Sequence[Row], answers: Sequence[str], complete: bo
     if not complete:
         return Scores(loss, None, exact_match, None, n)
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words(DefaultTokenizer(use_stemmer=True)))
     rouge_l = sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n
     return Scores(loss, rouge_l, exact_match, sum(r in o for o, r in pairs) / n, n)
+
+
+class _Words:
+    """Splits texts of any script into words; `rouge_score` alone drops all but a to z and digits.
+
+    Args:
+        latin: the tokenizer of `rouge_score`, for words of these.
+    """
+
+    def __init__(self, latin: Any) -> None:
+        self._latin = latin
+
+    def tokenize(self, text: str) -> list[str]:
+        words = _WORD.findall(text.lower())
+        return [t for w in words for t in (self._latin.tokenize(w) if w.isascii() else [w])]
 
 
 def folded(answer: str) -> str:

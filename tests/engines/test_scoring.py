@@ -31,6 +31,7 @@ def test_text_scores_equal_hand_computed_values() -> None:
     assert text_scores([" Yes. "], ["Yes."]) == (1, 1, 1)
     assert text_scores(["yes"], ["Yes"]) == (1, 1, 1)
     assert text_scores(["I say No, no"], ["no "])[2] == 1
+    assert text_scores(["Кошка спит"], ["кошка спит дома"])[0] == pytest.approx(4 / 5)
     mixed = text_scores(["a b", "", "nothing alike"], ["a b", "x", "y z"])
     assert mixed == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 
