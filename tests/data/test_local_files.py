@@ -200,6 +200,16 @@ def test_a_row_that_is_null_is_named_before_pyarrow_crashes(
         open_dataset(path)
 
 
+@pytest.mark.parametrize("lines", [True, False])
+def test_rows_that_are_nested_deep_are_refused(lines: bool, tmp_path: Path) -> None:
+    depth, path = 200, tmp_path / f"deep.json{'l' if lines else ''}"
+    turns = '[{"role": "user", "content": ' * depth + '"a"' + "}]" * depth
+    row = f'{{"messages": {turns}, "output": "b"}}'
+    path.write_text(f"{row}\n{row}" if lines else f"[{row},\n{row}]")
+    with pytest.raises(DatasetError, match="line 1 is not a JSON value"):
+        open_dataset(path)
+
+
 def test_null_inside_an_object_of_several_lines_is_a_missing_value(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('{"output":\nnull,\n"input": "a"}\n{"output": "c", "input": "b"}\n')

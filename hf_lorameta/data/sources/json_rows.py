@@ -16,6 +16,8 @@ from hf_lorameta.errors import DatasetError
 Rows = list[dict[str, Any]]
 _START = 64
 _SPACE = re.compile(r"\s*")
+_LEVELS = 100
+"""Of objects and lists within each other, at most."""
 _ESCAPED = "\\ud"
 _ASKING = {"question", "query", "prompt", "instruction", "input", "context", "passage", "text"}
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
@@ -66,10 +68,22 @@ def _rows_in(text: IO[str], name: str) -> Iterator[dict[str, Any]]:
 def _loads(text: str) -> Any:
     """Return a JSON value, without lone halves of UTF-16 pairs, which cannot be encoded."""
     value = json.loads(text)
+    _refuse_deep(value, text)
     if _ESCAPED in text.lower():
         whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
         value = json.loads(whole)
     return value
+
+
+def _refuse_deep(value: Any, text: str) -> None:
+    """Raise `RecursionError`, as the parser does later, for more levels than rows have."""
+    if text.count("[") + text.count("{") > _LEVELS:
+        level = [value]
+        for _ in range(_LEVELS + 1):
+            level = [v for v in level if isinstance(v, (dict, list))]
+            level = [i for v in level for i in (v.values() if isinstance(v, dict) else v)]
+        if level:
+            raise RecursionError
 
 
 def _values(text: str, name: str, start: int) -> Iterator[Any]:
@@ -77,10 +91,12 @@ def _values(text: str, name: str, start: int) -> Iterator[Any]:
     decoder, place = json.JSONDecoder(), 0
     while (place := _SPACE.match(text, place).end()) < len(text):  # type: ignore[union-attr]
         try:
-            value, place = decoder.raw_decode(text, place)
+            value, end = decoder.raw_decode(text, place)
+            _refuse_deep(value, text[place:end])
         except (ValueError, RecursionError) as error:
             line = start + text.count("\n", 0, getattr(error, "pos", place))
             raise _malformed(name, line) from None
+        place = end
         yield value
 
 
