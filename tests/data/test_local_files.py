@@ -200,6 +200,16 @@ def test_a_row_that_is_null_is_named_before_pyarrow_crashes(
         open_dataset(path)
 
 
+def test_each_line_may_be_a_list_or_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps([f"question {i}?", f"an answer {i}"]) + "\n" for i in "abc"))
+    columns = "input=column_1,output=column_2"
+    rows = [(f"question {i}?", f"an answer {i}") for i in "abc"]
+    assert list(open_dataset(path, columns=columns).rows()) == rows
+    path.write_text('"a b"\n"c d"\n')
+    assert [text for _, text in open_dataset(path).rows()] == ["a b", "c d"]
+
+
 @pytest.mark.parametrize("lines", [True, False])
 def test_rows_that_are_nested_deep_are_refused(lines: bool, tmp_path: Path) -> None:
     depth, path = 200, tmp_path / f"deep.json{'l' if lines else ''}"

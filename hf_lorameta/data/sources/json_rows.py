@@ -56,7 +56,8 @@ def _rows_in(text: IO[str], name: str) -> Iterator[dict[str, Any]]:
                 raise _malformed(name, number) from None
             yield _row(value, f"{name}: line {number}")
         return
-    values = [value] if value else list(_values(first[1] + text.read(), name, first[0]))
+    rest = text.read()
+    values = [value] if value and not rest.strip() else [*_values(first[1] + rest, name, first[0])]
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]
     elif len(values) == 1 and isinstance(values[0], dict):
