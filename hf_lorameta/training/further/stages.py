@@ -48,7 +48,8 @@ _HELD_OUT_TIME = 0.2
 scored."""
 _EARLY_STEPS = (4, 8, 16)
 _SHARES = 2
-"""Parts of a step's rows, one per thread: a fixed number, so that results are the same."""
+"""Parts of a step's rows. Each is computed in a thread of its own where there are several cores:
+threads within an operation wait for each other, which takes long beside other programs."""
 
 
 class Divided(NamedTuple):
