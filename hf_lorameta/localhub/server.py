@@ -67,9 +67,9 @@ class LocalHub:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop serving and wait until all connections are closed."""
+        """Stop serving and wait until all connections are closed, for 10 seconds at most."""
         self._server.should_exit = True
-        self._thread.join()
+        self._thread.join(10)
 
     @property
     def url(self) -> str:
