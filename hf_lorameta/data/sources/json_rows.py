@@ -4,13 +4,13 @@ The reader of `datasets` is not used: its `pyarrow` crashes on a row that is ``n
 requires later rows to have the columns of the first ones.
 """
 
-import io
 import json
 import re
 from collections.abc import Iterator
 from itertools import chain
 from typing import IO, Any
 
+from hf_lorameta.data.sources.text_formats import UTF8, as_text
 from hf_lorameta.errors import DatasetError
 
 Rows = list[dict[str, Any]]
@@ -23,7 +23,7 @@ _ASKING = {"question", "query", "prompt", "instruction", "input", "context", "pa
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
 
 
-def json_rows(file: IO[bytes], name: str, encoding: str = "utf-8") -> Iterator[dict[str, Any]]:
+def json_rows(file: IO[bytes], name: str, encoding: str = UTF8) -> Iterator[dict[str, Any]]:
     r"""Yield the rows of a file: its lines, or the items of the list that it holds.
 
     A text becomes a row with the column ``text``, and a list one with ``column_1``, ….
@@ -32,12 +32,13 @@ def json_rows(file: IO[bytes], name: str, encoding: str = "utf-8") -> Iterator[d
         DatasetError: a line is not JSON, or an item is null or a number.
 
     Example:
+        >>> import io
         >>> list(json_rows(io.BytesIO(b'{"a": 1}\n\n{"a": 2}'), "rows.jsonl"))
         [{'a': 1}, {'a': 2}]
         >>> list(json_rows(io.BytesIO(b'[["a", 1],\n ["b", 2]]'), "rows.json"))
         [{'column_1': 'a', 'column_2': 1}, {'column_1': 'b', 'column_2': 2}]
     """
-    with io.TextIOWrapper(file, "utf-8-sig" if encoding == "utf-8" else encoding) as text:
+    with as_text(file, encoding) as text:
         yield from _rows_in(text, name)
 
 
@@ -61,8 +62,7 @@ def _rows_in(text: IO[str], name: str) -> Iterator[dict[str, Any]]:
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]
     elif len(values) == 1 and isinstance(values[0], dict):
-        lists = dict(_unfolded(*found) for found in _lists(values[0], ()))
-        values = max(lists.values(), key=len, default=values)
+        values = next(iter(_by_path(values[0]).values()), values)
     yield from (_row(value, f"{name}: line {i}") for i, value in enumerate(values, 1))
 
 
@@ -133,6 +133,7 @@ def rows_by_path(file: IO[bytes]) -> dict[str, Rows]:
     list of questions or contexts, as in SQuAD's own files, the items of those lists are the rows.
 
     Example:
+        >>> import io
         >>> def paths(text):
         ...     return rows_by_path(io.BytesIO(text.encode()))
         >>> paths('{"version": 1, "data": {"items": [{"text": "a"}, {"text": "b"}]}}')
@@ -152,8 +153,13 @@ def rows_by_path(file: IO[bytes]) -> dict[str, Rows]:
         >>> paths('{"text": "a", "spans": [{"start": 0}]}')
         {}
     """
-    found = dict(_unfolded(path, rows) for path, rows in _lists(_object(file), ()))
-    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+    return _by_path(_object(file))
+
+
+def _by_path(found: dict[str, Any]) -> dict[str, Rows]:
+    """Return the lists of rows in an object by their paths; the longest is the first."""
+    lists = dict(_unfolded(*named) for named in _lists(found, ()))
+    return dict(sorted(lists.items(), key=lambda item: -len(item[1])))
 
 
 def _lists(found: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Rows]]:

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
@@ -27,6 +28,11 @@ _WORDS, _LENGTH = 4, 25
 """Fewest words and characters of a name that is a sentence."""
 
 # --- encodings ------------------------------------------------------------------------------------
+
+
+def as_text(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
+    """Return a file as text, without the mark that UTF-8 may begin with."""
+    return io.TextIOWrapper(file, "utf-8-sig" if encoding == UTF8 else encoding)
 
 
 def encoding_of(file: IO[bytes]) -> str:

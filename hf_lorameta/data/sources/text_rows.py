@@ -1,11 +1,12 @@
 """Rows of text files: lines, words with their tags, lines with labels, or files of classes."""
 
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 from pathlib import PurePosixPath
 from typing import IO, Any
+
+from hf_lorameta.data.sources.text_formats import UTF8, as_text
 
 _LOOK = 64
 """Lines that show the form of a file."""
@@ -22,19 +23,20 @@ _SPLITS = {"train", "training", "test", "dev", "valid", "validation", "eval", "d
 Form = Callable[[Iterable[str]], Iterator[dict[str, Any]]]
 
 
-def text_rows(file: IO[bytes], encoding: str = "utf-8") -> Iterator[dict[str, Any]]:
+def text_rows(file: IO[bytes], encoding: str = UTF8) -> Iterator[dict[str, Any]]:
     r"""Yield the lines of a file as ``text``.
 
     For words with tags (CoNLL), yield ``tokens`` and ``tags`` of each sentence; for lines that
     begin with labels (fastText), ``labels`` too.
 
     Example:
+        >>> import io
         >>> list(text_rows(io.BytesIO(b"__label__spam win now\n__label__ham hi")))
         [{'text': 'win now', 'labels': ['spam']}, {'text': 'hi', 'labels': ['ham']}]
         >>> list(text_rows(io.BytesIO(b"Ada PER\nlives O\nhere O\n\nBob PER\nis O\nin O\n")))[1]
         {'tokens': ['Bob', 'is', 'in'], 'tags': ['PER', 'O', 'O']}
     """
-    with io.TextIOWrapper(file, "utf-8-sig" if encoding == "utf-8" else encoding) as text:
+    with as_text(file, encoding) as text:
         lines = (line.rstrip("\n") for line in text)
         start = list(islice(lines, _LOOK))
         yield from _form(start)(chain(start, lines))
