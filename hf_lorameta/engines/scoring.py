@@ -149,6 +149,16 @@ class Tokens(NamedTuple):
     prompt: list[int]
     output: list[int]
 
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The tokens that a model reads to predict the output: all but the last.
+
+        Example:
+            >>> Tokens([1, 2], [3, 4]).read
+            (1, 2, 3)
+        """
+        return (*self.prompt, *self.output[:-1])
+
     @classmethod
     def split(
         cls, prompt: list[int], text: list[int], start: list[int], first: list[int], end: int

@@ -192,14 +192,14 @@ def _joined(groups: Mapping[int, Sequence[tuple[int, Tokens]]]) -> JoinedRows:
             ids += rows[0].prompt[:prefix]
             positions += range(prefix)
         seen = len(segments) - 1 if prefix else None
-        for prompt, output in rows:
-            own = [*prompt[prefix:], *output[:-1]]
+        for row in rows:
+            own = row.read[prefix:]
             segments.append(Segment(len(own), seen))
             places = [*range(start, start + prefix), *range(len(ids), len(ids) + len(own))]
-            placed.append(PlacedRow((*prompt, *output[:-1]), places))
+            placed.append(PlacedRow(row.read, places))
             ids += own
             positions += range(prefix, prefix + len(own))
-            predicting += range(len(ids) - len(output), len(ids))
+            predicting += range(len(ids) - len(row.output), len(ids))
         slices.append(Slice(slot, start, len(ids)))
     members = [(slot, index, row) for slot, of in groups.items() for index, row in of]
     return JoinedRows(
@@ -233,9 +233,7 @@ def pad_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Join
         [(2, [5, 5, 7, 8], (1, 2)), (1, [1, 2, 3], (0,))]
     """
     for slot, of_slot in rows.items():
-        order = sorted(
-            range(len(of_slot)), key=lambda i: len(of_slot[i].prompt + of_slot[i].output)
-        )
+        order = sorted(range(len(of_slot)), key=lambda i: len(of_slot[i].read))
         batch: list[int] = []
         for index in order:
             if batch and _padded_cost([of_slot[i] for i in (*batch, index)]) > budget:
@@ -246,19 +244,19 @@ def pad_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Join
 
 
 def _padded_cost(rows: Sequence[Tokens]) -> float:
-    width = max(len(row.prompt) + len(row.output) - 1 for row in rows)
+    width = max(len(row.read) for row in rows)
     predicting = {i for row in rows for i in _predicting(row)}
     return len(rows) * (width + OUTPUT_TOKEN_COST * len(predicting))
 
 
 def _predicting(row: Tokens) -> range:
     """Return the positions in a row of the tokens that predict an output token."""
-    return range(len(row.prompt) - 1, len(row.prompt) + len(row.output) - 1)
+    return range(len(row.prompt) - 1, len(row.read))
 
 
 def _padded(slot: int, rows: Sequence[Tokens], batch: Sequence[int]) -> JoinedRows:
     chosen = [rows[index] for index in batch]
-    texts = [(*row.prompt, *row.output[:-1]) for row in chosen]
+    texts = [row.read for row in chosen]
     width = max(map(len, texts))
     return JoinedRows(
         ids=[token for text in texts for token in (*text, *text[-1:] * (width - len(text)))],

@@ -76,7 +76,7 @@ def keeps_states(model: Any) -> bool:
 
 def rows_apart(model: Any) -> AbstractContextManager[None]:
     """Make a model keep the rows of a pass apart; see `passes`."""
-    return using_row_attention(model) if row_mode(model) is RowMode.JOINED else nullcontext()
+    return _apart(model, row_mode(model))
 
 
 def passes(model: Any, rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
@@ -87,13 +87,16 @@ def passes(model: Any, rows: Mapping[int, Sequence[Tokens]], budget: int) -> Ite
         rows: of each slot.
         budget: maximum number of tokens, see `join_rows` and `pad_rows`.
     """
-    mode = row_mode(model)
-    return _passes(mode, rows, budget)
+    return _passes(row_mode(model), rows, budget)
 
 
 def suited_tokens(model: Any) -> int:
     """Return the maximum number of tokens of a pass that suits a model."""
     return max(_LEAST_TOKENS, int(_TOKENS_PER_WIDTH * width(model)))
+
+
+def _apart(model: Any, mode: RowMode) -> AbstractContextManager[None]:
+    return using_row_attention(model) if mode is RowMode.JOINED else nullcontext()
 
 
 def _passes(
@@ -122,7 +125,7 @@ def _find(model: Any) -> RowMode:
         _stateful.add(model)
     for mode in (RowMode.JOINED, RowMode.PADDED):
         with suppress(Exception):  # an architecture that cannot do it may raise anything
-            with using_row_attention(model) if mode is RowMode.JOINED else nullcontext():
+            with _apart(model, mode):
                 found = _run(model, mode, rows)
             if agree(model, found, alone):
                 return mode

@@ -208,8 +208,9 @@ class _StageTrainer:
         self._slots = TrainableAdapters(model, self._layout, rank, scaling, _SHARES, settings.clip)
         new = self._slots.factors(self._slots.initial(settings.seed))
         start = [given.get(module, pair) for module, pair in zip(self._layout, new, strict=True)]
+        vector = self._slots.vector(start)
         for slot in range(_SHARES):
-            self._slots.start(slot, self._slots.vector(start))
+            self._slots.start(slot, vector)
         self._upper = UpperLayers(model, first, self._below, self._factors, machine.pass_tokens)
         self._runner = PassRunner(model, machine.workers, machine.pass_tokens)
 

@@ -124,7 +124,7 @@ class UpperLayers:
 
     def store(self, rows: Sequence[Tokens]) -> None:
         """Run rows through the layers below, unless their states are stored."""
-        new = [row for row in rows if (*row.prompt, *row.output[:-1]) not in self._states]
+        new = [row for row in rows if row.read not in self._states]
         if not self._first or not new:
             return
         self._below = True
