@@ -204,7 +204,7 @@ class PlannedAdapter(SavableAdapter):
         train = outcome.rows or recipe.train
         return recipe.model_copy(update={"train": train, "steps": steps})
 
-    @property
+    @cached_property
     def remarks(self) -> tuple[Remark, ...]:
         """What a user should know before relying on the adapter; the last is the verdict."""
         return remarks_on(self.plan, self.outcome)
