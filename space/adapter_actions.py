@@ -93,8 +93,7 @@ class AdapterActions(Actions):
     @in_turn
     def refresh(self, visit: Visit, version: int) -> Updates:
         """Show what is running, and the results since a version."""
-        news = self._news(visit) if visit.adapter and version != visit.version else {}
-        return self.settle(visit) | news
+        return self.settle(visit) | self._news_since(visit, version)
 
     @last_wins
     def try_out(self, visit: Visit, number: int, text: str) -> Updates:
@@ -137,11 +136,12 @@ class AdapterActions(Actions):
 
             def show() -> Updates:
                 visit.published = published.repo_id
-                later = self._later_version(visit) if version != visit.version else {}
+                # this may reach the page after a later version, which it then asks for again
                 return {
                     c.saved: render("result.published", published=published),
                     c.usage: usage,
-                } | later
+                    c.version: version,
+                } | self._news_since(visit, version)
 
             job.show(show)
 
@@ -176,6 +176,9 @@ class AdapterActions(Actions):
             )
             | self._news(visit)
         )
+
+    def _news_since(self, visit: Visit, version: int) -> Updates:
+        return self._news(visit) if visit.adapter and version != visit.version else {}
 
     def _news(self, visit: Visit) -> Updates:
         """Show the best adapter so far, and what was counted."""

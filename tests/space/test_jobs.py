@@ -652,6 +652,25 @@ def test_saving_an_adapter_that_does_not_help_is_asked_twice(made: Visit) -> Non
     assert made.task is not None
 
 
+@pytest.mark.parametrize("later", [True, False])
+def test_the_answer_to_a_save_says_which_version_the_page_shows(
+    made: Visit, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    def published(*_: object) -> object:
+        made.version += later
+        return SimpleNamespace(repo_id="user/name")
+
+    monkeypatch.setattr(adapter_actions, "publish", published)
+    monkeypatch.setattr("views.result.usage_markdown", lambda *_: "")
+    monkeypatch.setattr(adapter_actions, "render", lambda template, **_: template)
+    made.request, made.version = DatasetRequest("user/name"), 3
+    page = page_with()
+    page.save(made, 1, "name", "public", False, EVENT, None)
+    updates = shown(page.run(made, "adapter"))
+    assert updates["saved"] == "result.published"
+    assert updates["version"] == made.version == 3 + later
+
+
 # --- the same tab after signing in --------------------------------------------------------------
 
 
