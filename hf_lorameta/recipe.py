@@ -146,7 +146,7 @@ class MethodSettings(_Settings):
     combine: str = Field(
         default="exact",
         description="exact: the best rank-r approximation of the sum; factors: average A and B "
-        "separately; sparse: keep the largest entries of each update, which takes longer.",
+        "separately.",
     )
     emit: Emit = Field(
         default="adapter",

@@ -62,7 +62,7 @@ def test_a_recipe_is_frozen() -> None:
         ({"coefficients": ""}, "coefficients must be"),
         (
             {"combine": "soup"},
-            "combine must be one of factors, exact, sparse, got 'soup'",
+            "combine must be one of factors, exact, got 'soup'",
         ),
         ({"metric": 3}, "metric must be a valid string, got 3"),
         ({"dtype": "int8"}, "dtype must be"),
@@ -70,7 +70,7 @@ def test_a_recipe_is_frozen() -> None:
         ({"emit": "mixture", "top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
         ({"emit": "soup"}, "emit must be 'adapter' or 'mixture', got 'soup'"),
         ({"emit": "mixture", "check": 16}, "a mixture is neither merged nor trained, got check=16"),
-        ({"emit": "mixture", "combine": "sparse"}, "a mixture is neither merged nor trained"),
+        ({"emit": "mixture", "combine": "factors"}, "a mixture is neither merged nor trained"),
         ({"temperature": 0}, "temperature must be greater than 0, got 0"),
         ({"scale": 0}, "scale must be greater than 0, got 0"),
         ({"temperature": -1.0}, "temperature must be greater than 0"),

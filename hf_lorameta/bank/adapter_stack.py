@@ -60,7 +60,6 @@ class AdapterStack:
         rank: int | None = None,
         *,
         expand: Callable[[str, FloatArray, FloatArray], FactorPair] | None = None,
-        start: bool = False,
     ) -> Iterator[FactorPair]:
         """Yield lora_A and lora_B of each module of the combined adapter, scaling included.
 
@@ -74,15 +73,12 @@ class AdapterStack:
             rank: of the result; None is the combiner's default.
             expand: maps stored factors to the sizes of the base model, see `Bank.expand`; None if
                 they already have them.
-            start: whether the other adapters were trained from the last one; for entrywise
-                combiners only.
 
         Raises:
             RecipeError: the combiner cannot combine these ranks.
             AdapterError: a value is not finite.
         """
-        coefficients, options = np.asarray(weights), {"start": True} if start else {}
-        size = max(map(self.size, layout))
+        coefficients, size = np.asarray(weights), max(map(self.size, layout))
         workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))
         buffers = [np.empty(size, np.float32) for _ in range(workers)]
 
@@ -90,13 +86,10 @@ class AdapterStack:
             buffer, module = buffers.pop(), layout[number]
             part, present = self._having(module)
             A, B = part.read(module, buffer)
-            if expand and combiner.entrywise:
-                A, B = expand(module.name, A, B)
             As, Bs = Concatenated(A, part.ranks, 0), Concatenated(B, part.ranks, 1)
-            c = coefficients[present]
-            pair = combiner.function(As, Bs, c, part.scalings, rank, **options)
+            pair = combiner.function(As, Bs, coefficients[present], part.scalings, rank)
             buffers.append(buffer)
-            return expand(module.name, *pair) if expand and not combiner.entrywise else pair
+            return expand(module.name, *pair) if expand else pair
 
         return in_modules(combined, len(layout), workers)
 

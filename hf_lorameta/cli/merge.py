@@ -25,7 +25,6 @@ from hf_lorameta.tables import plural
     "hf-lorameta merge user/a:0.7 user/b:-0.3 -o merged",
     "hf-lorameta merge user/a:0.5 my-adapter:0.5 --export gguf -o merged",
     "hf-lorameta merge my-adapter:1 --max-size 2MB -o smaller",
-    "hf-lorameta merge user/a:1 user/b:1 --combine sparse -o merged",
 )
 def merge(
     adapters: Annotated[

@@ -23,14 +23,6 @@ class LowRankSum(NamedTuple):
     B: FloatArray
     weights: Array
 
-    @classmethod
-    def of_matrix(cls, matrix: FloatArray) -> "LowRankSum":
-        """Return a full matrix (out_features, in_features) as a product with the identity."""
-        rows, columns = matrix.shape
-        identity = np.eye(min(rows, columns), dtype=np.float32)
-        A, B = (matrix, identity) if rows <= columns else (identity, matrix)
-        return cls(A, B, np.ones(len(identity)))
-
     @property
     def shape(self) -> tuple[int, int]:
         """(out_features, in_features)."""

@@ -9,7 +9,6 @@ References:
     [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     [2] Eckart, Young, Psychometrika 1, 1936.
     [3] Musco, Musco, arXiv 1504.05477, 2015.
-    [4] Arnob et al., Exploring Sparse Adapters, arXiv 2507.07140, 2025.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.method import PAPER
-from hf_lorameta.method.low_rank import LowRankSum, finite, truncated_svd
+from hf_lorameta.method.low_rank import LowRankSum, truncated_svd
 from hf_lorameta.types import Array, FactorPair, FloatArray
 
 Factors = Sequence[FloatArray]
@@ -28,8 +27,6 @@ Weights = Sequence[float] | NDArray[Any]
 
 DEFAULT_RANK = 16
 """Rank of a result, which vLLM serves without configuration."""
-SPARSE_DENSITY = 0.05
-"""Share of each update's entries that `sparse` keeps, as in [4]."""
 
 
 class Concatenated(list[FloatArray]):
@@ -147,77 +144,12 @@ def exact(
     return _balanced(*truncated_svd(_stack(As, Bs, cs), rank), rank)
 
 
-def sparse(
-    As: Factors,
-    Bs: Factors,
-    weights: Weights,
-    scalings: Weights,
-    rank: int | None = None,
-    *,
-    start: bool = False,
-    density: float = SPARSE_DENSITY,
-) -> FactorPair:
-    """Keep the largest entries of each update, and average each entry over those that kept it.
-
-    With T_i the update ``s_i B_i A_i`` of which all but the largest entries by magnitude are 0, and
-    K the adapters that kept an entry, the entry is ``Σ|c| · Σ_K c_i T_i / Σ_K |c_i|``: with equal
-    coefficients that sum to 1, the mean of the kept ones. The matrix is then fitted by one adapter
-    of the given rank, as in `exact`. In [4] adapters are trained sparse; here trained LoRA adapters
-    are made sparse. Updates are formed one after another, in float32, so that memory is that of a
-    few matrices (out, in).
-
-    If all adapters were trained from another one, its entries, which all of them contain, would
-    decide which are kept. With `start`, the differences from it are combined in place of the
-    updates: as ``c_0 ΔW_0 + Σ c_i ΔW_i`` is ``(c_0 + Σ c_i) ΔW_0 + Σ c_i (ΔW_i − ΔW_0)``, the start
-    is added with the sum of all coefficients.
-
-    Args:
-        As: N arrays (r_i, in_features).
-        Bs: N arrays (out_features, r_i).
-        weights: (N,) coefficients c.
-        scalings: (N,) scalings s, alpha / r.
-        rank: of the result; None is 16, or that of a matrix of this shape if it is less.
-        start: whether the last adapter is the one from which all others were trained.
-        density: share of the entries kept, above 0 and at most 1.
-
-    Returns:
-        A (rank, in_features) and B (out_features, rank), float32, to be used with scaling 1.
-
-    Raises:
-        AdapterError: a value is not finite.
-
-    Example:
-        >>> I = np.eye(2, dtype=np.float32)
-        >>> Bs = [np.diag([4, 1]).astype("f"), np.diag([1, 6]).astype("f")]
-        >>> A, B = sparse([I, I], Bs, [0.5, 0.5], [1.0, 1.0], density=0.25)
-        >>> (B @ A).round(4).tolist()
-        [[4.0, 0.0], [0.0, 6.0]]
-    """
-    shape = Bs[0].shape[0], As[0].shape[-1]
-    rank = rank or min(DEFAULT_RANK, *shape)
-    c = np.asarray(weights, np.float32)
-    others = c[: len(c) - start]
-    origin = _update(As[-1], Bs[-1], scalings[-1]) if start else np.zeros((), np.float32)
-    total = np.zeros(shape, np.float32)
-    counts = np.zeros_like(total)
-    for i in np.flatnonzero(others).tolist():
-        kept = _largest(_update(As[i], Bs[i], scalings[i]) - origin, density)
-        total += c[i] * kept
-        counts += np.abs(c[i]) * (kept != 0)
-    merged = np.divide(total, counts, out=np.zeros_like(total), where=counts > 0)
-    merged = np.abs(others).sum() * merged + c.sum() * origin
-    return _balanced(*truncated_svd(LowRankSum.of_matrix(merged), rank), rank)
-
-
 class Combiner(NamedTuple):
     """A row of `COMBINERS`; its title is a phrase for use inside a sentence.
 
     Attributes:
         function: from As, Bs, weights, scalings and rank to A and B.
         linear: whether twice the weights give twice the update B A; if not, twice A and twice B.
-        entrywise: whether it chooses among the entries of the updates. Then it needs the factors in
-            the base model's own coordinates, not in those of a pack, and takes `start`, see
-            `sparse`.
     """
 
     name: str
@@ -225,7 +157,6 @@ class Combiner(NamedTuple):
     reference: str
     function: Callable[..., FactorPair]
     linear: bool
-    entrywise: bool = False
 
 
 COMBINERS: dict[str, Combiner] = {
@@ -238,15 +169,6 @@ COMBINERS: dict[str, Combiner] = {
             "Eckart, Young 1936",
             exact,
             linear=True,
-        ),
-        Combiner(
-            "sparse",
-            "the largest twentieth of each update's entries, "
-            "each averaged over the adapters that kept it",
-            "Arnob et al., arXiv 2507.07140",
-            sparse,
-            linear=True,
-            entrywise=True,
         ),
     )
 }
@@ -279,17 +201,3 @@ def _balanced(U: Array, s: Array, V: Array, rank: int) -> FactorPair:
         A[: s.size] = (V * signed_root).T
         B[:, : s.size] = U * signed_root
     return A, B
-
-
-def _update(A: FloatArray, B: FloatArray, scaling: float) -> FloatArray:
-    return finite((B * np.float32(scaling)) @ A)
-
-
-def _largest(update: FloatArray, density: float) -> FloatArray:
-    """Return the update with all but its ``density · size`` largest entries set to zero."""
-    keep = max(1, int(density * update.size))
-    if keep >= update.size:
-        return update
-    sizes = np.abs(update)
-    threshold = np.partition(sizes, update.size - keep, axis=None)[update.size - keep]
-    return np.asarray(update * (sizes >= threshold), np.float32)  # faster than `where`

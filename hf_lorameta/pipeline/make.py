@@ -137,9 +137,6 @@ def _combine(plan: Plan, progress: StageProgress) -> Generation:
 def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
     """Combine a plan's adapters; return (lora_A, lora_B) of every module of ``plan.layout``.
 
-    A combiner that chooses among the entries of the updates gets their differences from the general
-    adapter, if the bank has one, since the other adapters were trained from it.
-
     Args:
         plan: the plan.
         progress: called after each module with (done, total).
@@ -151,15 +148,12 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
     """
     bank, combiner = plan.bank, COMBINERS[plan.recipe.combine]
     active = [i for i in plan.active_indices if i < bank.index.number]
-    start = combiner.entrywise and bank.index.general is not None
-    if start:
-        active = [i for i in active if i < len(bank)] + [len(bank)]
     entries = bank.index.chosen(active)
     stack = AdapterStack(bank.adapters(entries), [entry.scaling for entry in entries])
     weights = plan.coefficients[active]
     pairs: list[FactorPair] = []
     for pair in stack.combine(
-        bank.stored_layout, weights, combiner, plan.recipe.rank, expand=bank.expand, start=start
+        bank.stored_layout, weights, combiner, plan.recipe.rank, expand=bank.expand
     ):
         pairs.append(pair)
         progress(len(pairs), len(bank.layout))

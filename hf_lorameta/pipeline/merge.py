@@ -168,7 +168,7 @@ def _rank(recipe: MergeRecipe, ranks: Sequence[int], layout: Layout) -> int:
     if recipe.combine == "factors":
         return shared_rank(ranks)
     if recipe.max_size is not None:
-        most = MAX_RANK if COMBINERS[recipe.combine].entrywise else min(sum(ranks), MAX_RANK)
+        most = min(sum(ranks), MAX_RANK)
         return _rank_within(recipe.max_size, recipe.dtype, layout, most)
     return min(sum(ranks), max(DEFAULT_RANK, *ranks), MAX_RANK)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hf_lorameta.errors import AdapterError, RecipeError
 from hf_lorameta.method import low_rank
 from hf_lorameta.method.low_rank import LowRankSum
-from hf_lorameta.method.merging import COMBINERS, Concatenated, exact, factors, sparse
+from hf_lorameta.method.merging import COMBINERS, Concatenated, exact, factors
 from tests.method.oracles import update
 
 Float32 = NDArray[np.float32]
@@ -177,9 +177,8 @@ def test_narrow_matrices_are_fitted_as_well_as_by_a_full_svd(
     monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", 8)
     matrix = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     optimal = np.linalg.svd(matrix, compute_uv=False)[:rank]
-    np.testing.assert_allclose(
-        low_rank.truncated_svd(LowRankSum.of_matrix(matrix), rank)[1], optimal, rtol=1e-4
-    )
+    whole = LowRankSum(matrix, np.eye(len(matrix), dtype=np.float32), np.ones(len(matrix)))
+    np.testing.assert_allclose(low_rank.truncated_svd(whole, rank)[1], optimal, rtol=1e-4)
 
 
 def test_iteration_recovers_an_update_of_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,58 +189,6 @@ def test_iteration_recovers_an_update_of_low_rank(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_allclose(product((A, B)), product(direct), atol=1e-4)
 
 
-# --- sparse --------------------------------------------------------------------------------------
-
-
-def trimmed(M: NDArray[np.float64], density: float) -> NDArray[np.float64]:
-    """Sort all entries and keep the largest."""
-    keep = np.zeros(M.size)
-    keep[np.argsort(-np.abs(M), axis=None)[: int(density * M.size)]] = 1
-    return M * keep.reshape(M.shape)
-
-
-@pytest.mark.parametrize("signs", [(1, 1, 1, 1), (1, -1, 1, -1)])
-def test_sparse_averages_each_entry_over_those_that_kept_it(signs: tuple[int, ...]) -> None:
-    As, Bs, weights, scalings = bank(5, ranks=(4, 2, 3, 4))
-    c = weights * signs
-    one_by_one = zip(As, Bs, scalings, strict=True)
-    Ts = np.array([trimmed(update([A], [B], [1.0], [s]), 0.4) for A, B, s in one_by_one])
-    kept = np.tensordot(np.abs(c), (Ts != 0).astype(float), 1)
-    expected = np.tensordot(c, Ts, 1) / np.where(kept, kept, 1) * np.abs(c).sum()
-    merged = product(sparse(As, Bs, c, scalings, 9, density=0.4))
-    np.testing.assert_allclose(merged, expected, atol=1e-4)
-
-
-def test_sparse_adds_the_start_unchanged_and_combines_the_differences_from_it() -> None:
-    As, Bs, weights, scalings = bank(7, ranks=(4, 2, 4))
-    merged = sparse(As, Bs, weights, scalings, 9, start=True, density=0.3)
-    # the difference of two adapters is an adapter, too
-    wide_A = [np.concatenate([A, As[-1]]) for A in As[:-1]]
-    wide_B = [
-        np.concatenate([s * B, -scalings[-1] * Bs[-1]], 1).astype(np.float32)
-        for s, B in zip(scalings[:-1], Bs[:-1], strict=True)
-    ]
-    difference = sparse(wide_A, wide_B, weights[:-1], [1.0, 1.0], 9, density=0.3)
-    expected = update(As[-1:], Bs[-1:], [weights.sum()], scalings[-1:])
-    np.testing.assert_allclose(product(merged), expected + product(difference), atol=1e-4)
-
-
-def test_sparse_of_a_start_alone_is_its_update() -> None:
-    args = bank(ranks=(4,))
-    np.testing.assert_allclose(product(sparse(*args, 4, start=True)), update(*args), atol=1e-5)
-
-
-def test_large_matrices_are_fitted_as_well_as_by_a_full_svd() -> None:
-    rng = np.random.default_rng(0)
-    As = [rng.normal(size=(4, 640)).astype(np.float32) for _ in range(2)]
-    Bs = [rng.normal(size=(520, 4)).astype(np.float32) for _ in range(2)]
-    merged = [product(sparse(As, Bs, [0.7, 0.3], [1.0, 1.0], rank)) for rank in (8, 520)]
-    singular = np.linalg.svd(merged[1], compute_uv=False)
-    best = np.square(singular[8:]).sum()
-    lost = np.square(merged[1] - merged[0]).sum()
-    assert lost == pytest.approx(best, abs=2e-6 * np.square(singular).sum())
-
-
 # --- all ----------------------------------------------------------------------------------------
 
 
@@ -250,8 +197,7 @@ def test_large_matrices_are_fitted_as_well_as_by_a_full_svd() -> None:
 @given(seed=st.integers(0, 1000), scaling=st.floats(0.125, 16))
 def test_combining_one_adapter_gives_its_update(name: str, seed: int, scaling: float) -> None:
     As, Bs, _, _ = bank(seed, ranks=(4,))
-    whole = {"density": 1.0} if COMBINERS[name].entrywise else {}
-    pair = COMBINERS[name].function(As, Bs, [1.0], [scaling], 4, **whole)
+    pair = COMBINERS[name].function(As, Bs, [1.0], [scaling], 4)
     expected = scaling * product((As[0], Bs[0]))
     np.testing.assert_allclose(product(pair), expected, atol=1e-5 * scaling)
 
@@ -295,16 +241,15 @@ def test_factors_in_one_array_give_the_same_adapter(name: str, zeros: int) -> No
     )
 
 
-@pytest.mark.parametrize("combiner", [exact, sparse])
 @pytest.mark.parametrize(("value", "direct"), [(np.nan, 0), (np.nan, 512), (np.inf, 512)])
 def test_values_that_are_not_finite_are_refused(
-    combiner: Callable[..., object], value: float, direct: int, monkeypatch: pytest.MonkeyPatch
+    value: float, direct: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", direct)
     As, Bs, weights, scalings = bank(shape=(80, 90))
     As[1][0, 0] = value
     with pytest.raises(AdapterError, match="NaN or infinite"):
-        combiner(As, Bs, weights, scalings, 2)
+        exact(As, Bs, weights, scalings, 2)
 
 
 @pytest.mark.parametrize("name", sorted(COMBINERS))

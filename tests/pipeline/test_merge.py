@@ -171,8 +171,6 @@ def test_max_size_chooses_the_largest_rank_that_fits(
 
 def test_no_rank_above_that_of_the_sum_is_chosen(adapters: Path) -> None:
     assert merge({adapters / "plain": 1.0}, MergeRecipe(max_size=10**9)).rank == 4
-    recipe = MergeRecipe(max_size=10**9, combine="sparse")
-    assert merge({adapters / "plain": 1.0}, recipe).rank == 512  # its sum has any rank
 
 
 def test_the_share_that_is_kept_of_the_squared_norm_is_stated(
