@@ -66,7 +66,7 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     page.locator("#lm-verdict .lm-first", has_text="of 16 right").wait_for()
     expect(page.locator("#lm-report tbody tr")).to_have_count(16)
     expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
-    page.locator("#lm-saved", has_text="This is a later version").wait_for()
+    page.locator("#lm-saved", has_text="This version is later").wait_for()
     page.locator("#lm-work [data-progress^='Training on 20']").wait_for()
     page.get_by_role("button", name="Stop here").click()
     page.locator("#lm-work .lm-progress").wait_for(state="detached")
