@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ _POLICY = "; ".join((
     "worker-src 'self' blob:",
     "object-src 'none'",
     "base-uri 'self'",
-    "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
+    "frame-ancestors 'self' https://huggingface.co",
 ))  # fmt: skip
 """Content-Security-Policy of the page: the browser may contact this server only."""
 
@@ -78,6 +79,8 @@ def serve(settings: Settings) -> None:
         bank_loader = BankLoader(settings)
     except LoraMetaError as error:
         raise SystemExit(f"The bank of this Space cannot be used: {error}") from None
+    sys.tracebacklimit = 0  # those of malformed calls are long
+    logging.getLogger().addFilter(_first_line)
     lines = make_lines(settings)
     blocks = build_page(settings, bank_loader, lines)
     blocks.queue(api_open=False)
@@ -128,6 +131,12 @@ def _set_up_mcp(server: Any) -> None:
 
     server.postprocess_output_data = answer
     server.convert_strings_to_filedata = without_files
+
+
+def _first_line(record: logging.LogRecord) -> bool:
+    """Cut a message of the MCP library, which quotes what a caller sent, to its first line."""
+    record.msg, record.args = record.getMessage().partition("\n")[0], ()
+    return True
 
 
 def _security_headers(app: ASGIApp) -> ASGIApp:

@@ -69,6 +69,24 @@ def find_address(scope: Scope, *, on_hub: bool) -> str:
     return network(next(seen, client[0] if client else ""))
 
 
+def opens_page(scope: Scope) -> bool:
+    """Return whether a request opens a page in a window or frame, as a click on a link does."""
+    mode = Headers(scope=scope).get("sec-fetch-mode", "navigate")
+    return scope["method"] in ("GET", "HEAD") and mode == "navigate"
+
+
+def from_another_site(scope: Scope) -> bool:
+    """Return whether a page of another site sent a request, as browsers say, but to open this one.
+
+    Example:
+        >>> headers = [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"cors")]
+        >>> from_another_site({"type": "http", "method": "GET", "headers": headers})
+        True
+    """
+    site = Headers(scope=scope).get("sec-fetch-site", "none")
+    return site not in ("same-origin", "none") and not opens_page(scope)
+
+
 def network(address: str) -> str:
     """Return the form of an address that limits are counted by.
 

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from limits.callers import from_another_site, opens_page
 from settings import LOOPBACK
 
 
@@ -63,11 +64,8 @@ def _refusal(scope: Scope) -> str:
     host = headers.get("host", "")
     if _parts(f"//{host}")[0] not in LOOPBACK:
         return f"Open this page at {LOOPBACK[0]}: it acts with the token of this machine."
-    mode, site = headers.get("sec-fetch-mode", "navigate"), headers.get("sec-fetch-site", "none")
-    opens = scope["method"] in ("GET", "HEAD") and mode == "navigate"
-    origin = headers.get("origin") or ("" if opens else headers.get("referer", ""))
-    foreign = not opens and site not in ("same-origin", "none")
-    if foreign or (origin and _parts(origin)[1] != host):
+    origin = headers.get("origin") or ("" if opens_page(scope) else headers.get("referer", ""))
+    if from_another_site(scope) or (origin and _parts(origin)[1] != host):
         return "Requests from other sites are refused."
     return ""
 

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limits.callers import Call, Stream, find_address, note_call
+from limits.callers import Call, Stream, find_address, from_another_site, note_call
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
 
@@ -67,6 +67,8 @@ class VisitorLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if from_another_site(scope):  # the sign-in's cookie comes along, since the Hub frames pages
+            scope = {**scope, "session": {}}
         incoming = _Incoming(receive)
         try:
             address = find_address(scope, on_hub=self._on_hub)
@@ -77,7 +79,7 @@ class VisitorLimits:
             async with self._one_more(address, kind):
                 if kind == "upload":
                     self._count_upload(scope, address)
-                    await self._app(scope, incoming.receive, send)
+                    await self._forward(scope, incoming.receive, send)
                 elif scope["method"] == "POST":
                     body = await incoming.read()
                     session = self._count_body(address, kind, body)
@@ -85,7 +87,7 @@ class VisitorLimits:
                 elif kind == "stream":
                     await self._watch(scope, receive, send)
                 else:
-                    await self._app(scope, receive, send)
+                    await self._forward(scope, receive, send)
         except RefusedError as refused:
             # most clients read no answer while they still send
             await incoming.drop(max(self._uploads.largest, _DROPPED_BYTES))
@@ -109,33 +111,44 @@ class VisitorLimits:
     async def _answer(
         self, scope: Scope, address: str, session: str | None, receive: Receive, send: Send
     ) -> None:
-        """Forward a call, noting who calls and in which stream the answer is wanted.
-
-        Raises:
-            RefusedError: Gradio fails on it, so it is malformed.
-        """
-        started = False
+        """Forward a call, noting who calls and in which stream the answer is wanted."""
         stream = self._streams.get(session or "") or Stream()
         if session:
             self._streams[session] = stream
         note_call(scope, Call(address, stream))
 
         async def note_event(message: Message) -> None:
-            nonlocal started
-            started = True
             if not session and message["type"] == "http.response.body":
                 with suppress(ValueError, KeyError, TypeError):
                     self._streams[str(json.loads(message["body"])["event_id"])] = stream
             await send(message)
 
+        await self._forward(scope, receive, note_event)
+
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request; what Gradio fails on is malformed, and answered by 400.
+
+        Raises:
+            RefusedError: Gradio fails before it answers.
+        """
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            if message.get("status") == 500:
+                message["status"] = 400
+            await send(message)
+
         try:
-            await self._app(scope, receive, note_event)
-        except Exception as error:
-            if started:
-                raise
+            await self._app(scope, receive, note_start)
+        except RefusedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its message may hold what a visitor sent
             logger.warning("malformed call: %s", type(error).__name__)
-            why = "The call is malformed: see the API's documentation at the bottom of the page."
-            raise RefusedError(400, why) from None
+            if not started:
+                why = "The request is malformed: the API's documentation is at the page's bottom."
+                raise RefusedError(400, why) from None
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request for a stream; note if its caller leaves before the end."""
@@ -154,7 +167,7 @@ class VisitorLimits:
                 stream.left = True
             return message
 
-        await self._app(scope, note_leaving, note_end)
+        await self._forward(scope, note_leaving, note_end)
 
     def _count_body(self, address: str, kind: Kind, body: bytes) -> str | None:
         """Count a long body as further requests; check it, and return its session."""

@@ -210,6 +210,39 @@ def test_an_address_has_few_requests_at_once_and_one_where_many_are_open(
     assert statuses.count(200) == len(addresses) - refused
 
 
+@pytest.mark.parametrize(
+    ("method", "site", "mode", "signed_in"),
+    [
+        ("POST", "same-origin", "cors", True), ("POST", "cross-site", "cors", False),
+        ("POST", "cross-site", "navigate", False), ("GET", "same-site", "no-cors", False),
+        ("GET", "cross-site", "navigate", True), ("POST", None, None, True),
+    ],
+)  # fmt: skip
+def test_other_sites_do_not_act_with_the_sign_in_of_a_visitor(
+    method: str, site: str | None, mode: str | None, signed_in: bool
+) -> None:
+    """The Hub shows the page in a frame, so browsers send its cookie whoever asks."""
+    sessions = list[object]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        sessions.append(scope["session"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    said = {b"sec-fetch-site": site, b"sec-fetch-mode": mode}
+    headers = [(name, value.encode()) for name, value in said.items() if value]
+    path = JOIN if method == "POST" else "/config"
+    asked = {**scope("a"), "headers": headers, "method": method, "path": path}
+    limits = VisitorLimits(app, on_hub=True, max_upload=MB)
+    asyncio.run(limits({**asked, "session": {"oauth_info": "ann"}}, receive, send))
+    assert sessions == [{"oauth_info": "ann"} if signed_in else {}]
+
+
 def test_an_upload_without_a_length_that_counts_is_refused() -> None:
     async def visit() -> int:
         headers = {"content-length": "10", "transfer-encoding": "chunked"}  # which wins
