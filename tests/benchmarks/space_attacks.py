@@ -243,10 +243,11 @@ async def drip_bodies(a: Attacker, path: str, number: int, address: str = "") ->
     ])  # fmt: skip
 
 
-@attack("1,000 connections that send nothing")
+@attack("1,000 connections that send nothing, or half of a request")
 async def idle_connections(a: Attacker) -> None:
-    for _ in range(1000):
+    for i in range(1000):
         _, writer = await asyncio.open_connection(a._host, a._port)
+        writer.write(b"GET / HTTP/1.1\r\nHost:" if i % 2 else b"")
         a._open.append(writer)
 
 
