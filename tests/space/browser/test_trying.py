@@ -84,6 +84,27 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
 
 
 @pytest.mark.slow
+def test_stop_here_keeps_what_there_is_right_after_make_and_as_training_begins(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    page, path = visitor.page, tmp_path / "notes.jsonl"
+    path.write_bytes(b"".join(ROWS))
+    visitor.upload(path)
+    visitor.make()
+    stop, ended = page.locator("#lm-stop"), page.locator("#lm-bar #lm-work .lm-progress")
+    stop.click()
+    ended.wait_for(state="detached")
+    expect(page.locator("#lm-verdict")).to_contain_text("nobody counted its right answers")
+    expect(page.locator("#lm-files a[download]")).to_be_visible()
+    page.get_by_role("button", name="Count right answers and train").click()
+    page.locator("#lm-work [data-progress^='Training on 20']").wait_for()
+    stop.click()
+    ended.wait_for(state="detached")
+    expect(page.locator("#lm-verdict .lm-first")).to_contain_text("of 16 right")
+    expect(page.get_by_role("button", name="More time")).to_be_visible()
+
+
+@pytest.mark.slow
 def test_answers_to_too_few_rows_are_not_counted(visitor: Visitor, tmp_path: Path) -> None:
     page, path = visitor.page, tmp_path / "few.jsonl"
     path.write_bytes(b"".join(ROWS[:3]))
