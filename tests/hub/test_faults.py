@@ -244,12 +244,8 @@ def test_an_answer_that_is_lost_after_the_commit_is_looked_for(
         cli.hub.add_fault(Fault("cut", path=path))  # each answer of the kind
     cli(*push_args, "--public", token=user.token, before=NO_WAIT)
     assert len(cli.hub.commits(target)) == 2  # the first is that of the new repo
-    for rank in (1, 2):  # the title and the parent are the same for both
-        pr = cli(*push_args, "--public", "--create-pr", "--rank", rank, token=user.token,
-                 before=NO_WAIT)  # fmt: skip
-        assert pr.out == f"{cli.hub.url}/{target}/discussions/{rank}\n"
     sent = [r for r in cli.hub.requests if r.method == "POST" and "/commit/" in r.path]
-    assert len(sent) == 3
+    assert len(sent) == 1
 
 
 def test_uploads_are_retried(cli: Shell, user: Account, push_args: tuple[object, ...]) -> None:

@@ -5,6 +5,7 @@ The tests of huggingface_hub (`tests.benchmarks.official_hub_tests`) cover its A
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -355,3 +356,14 @@ def test_an_injected_fault_has_the_hubs_message(hub: FaultHub, alice: HfApi) -> 
         alice.model_info(REPO)
     with pytest.raises(LocalHubError, match="kind"):
         Fault(kind="explode")  # type: ignore[arg-type]
+
+
+def test_a_held_request_does_not_keep_the_hub_from_stopping() -> None:
+    with ThreadPoolExecutor() as threads:
+        with FaultHub() as hub:
+            hub.add_fault(Fault("hold"))
+            held = threads.submit(get_session().get, hub.url)
+            while not hub.requests:
+                time.sleep(0.01)
+        assert not hub._thread.is_alive()
+        assert held.result().status_code == 500

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hf_lorameta.localhub.errors import HTTPError
 from tests.support.full_hub import FullHub, LocalHubError
 
-FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "callback"]
+FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "hold", "callback"]
 
 _SECRET_PARAMS = {"token", "access_token", "signature"}
 _MESSAGES = {
@@ -33,8 +33,9 @@ class Fault:
     Kinds: ``status``: respond with `status` and do nothing. ``cut``: send `after_bytes` of the
     body and close the connection (for HEAD: without a response). ``truncate``: send only
     `after_bytes`, with a matching Content-Length. ``corrupt``: flip `bits` in the byte at
-    `after_bytes`. ``delay``: wait `seconds`, then continue. ``callback``: call `callback`, which
-    may use this hub, then continue.
+    `after_bytes`. ``delay``: wait `seconds`, then continue. ``hold``: wait until the fault is
+    removed, then continue. ``callback``: call `callback`, which may use this hub, then continue;
+    it must return, as the server waits for it before it stops.
     """
 
     kind: FaultKind
@@ -106,6 +107,8 @@ class FaultMiddleware:
                 await asyncio.sleep(fault.seconds)
             if fault.callback is not None:
                 await asyncio.to_thread(fault.callback)
+            while fault.kind == "hold" and fault in self.faults:
+                await asyncio.sleep(0.01)
         if fault is not None and fault.kind == "status":
             await Request(scope, channel.receive).body()  # unread, it would break the connection
             await _error_response(fault)(scope, channel.receive, channel.send)

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -217,15 +216,13 @@ def test_a_later_choice_replaces_a_slow_dataset_and_a_file_that_is_being_uploade
     visitor: Visitor, web: Web, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     slow, page = user.dataset("slow", {"train.jsonl": TRAIN}), visitor.page
-    go_on = threading.Event()
-    cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=go_on.wait))
+    cli.hub.add_fault(Fault("hold", path=f"datasets/{slow}"))
     path = tmp_path / "rows.jsonl"
     path.write_bytes(TRAIN)
     visitor.enter_dataset(slow)
     page.locator("#lm-cancel").wait_for()
     visitor.upload(path)
     cli.hub.clear_faults()
-    go_on.set()
     assert web.space.settled() == []
     page.wait_for_timeout(500)  # what was answered late would be shown now
     expect(page.locator("#lm-columns")).to_contain_text("rows.jsonl")
@@ -389,13 +386,11 @@ def test_cancel_saves_nothing_and_a_private_dataset_defaults_to_a_private_repo(
     visitor.plan(repo)
     visitor.make()
     target = f"{web.owner.name}/hidden-SmolLM2-135M-Instruct-lorameta"
-    go_on = threading.Event()
-    cli.hub.add_fault(Fault("callback", path=f"api/models/{target}", callback=go_on.wait))
+    cli.hub.add_fault(Fault("hold", path=f"api/models/{target}"))
     page.get_by_role("button", name="Save to Hub").click()
     page.locator("#lm-cancel").click()
     page.locator("#lm-work", has_text="Canceled").wait_for()
     cli.hub.clear_faults()
-    go_on.set()
     assert web.space.settled() == [], "the canceled job has ended"
     assert cli.hub.repo(target) is None
     page.get_by_role("button", name="Save to Hub").click()

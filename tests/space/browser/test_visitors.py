@@ -67,18 +67,11 @@ def visitor(space: RunningSpace) -> Caller:
 
 
 @pytest.fixture
-def slow(cli: Shell, user: Account) -> Iterator[str]:
+def slow(cli: Shell, user: Account) -> str:
     """A dataset that takes forever to read."""
     repo = user.dataset("slow", {"train.jsonl": TRAIN})
-    go_on = threading.Event()
-
-    def hold() -> None:
-        go_on.wait()
-
-    cli.hub.add_fault(Fault("callback", path=f"datasets/{repo}", callback=hold))
-    yield repo
-    go_on.set()
-    cli.hub.clear_faults()
+    cli.hub.add_fault(Fault("hold", path=f"datasets/{repo}"))
+    return repo
 
 
 def page_run(visitor: Caller) -> int:
@@ -151,15 +144,10 @@ def test_visitors_wait_in_line_can_cancel_there_and_get_a_place_that_was_given_u
 ) -> None:
     from playwright.sync_api import expect
 
-    go_on, reading = threading.Event(), threading.Semaphore(0)
-
-    def hold() -> None:
-        reading.release()
-        go_on.wait()
-
+    reading = threading.Semaphore(0)
     slow = user.dataset("slow", {"train.jsonl": TRAIN})
     repo = user.dataset("book", {"train.jsonl": TRAIN})
-    cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=hold))
+    cli.hub.add_fault(Fault("hold", path=f"datasets/{slow}", callback=reading.release))
     # two pages share the files that are fetched; more would share too few connections
     contexts = [chromium.new_context() for _ in range(2)]
     visitors = [
@@ -172,24 +160,23 @@ def test_visitors_wait_in_line_can_cancel_there_and_get_a_place_that_was_given_u
         visitors[0].plan(repo)
     named = next((path, body.replace(repo, slow)) for path, body in asked if repo in body)
     asking = [named, next(post for post in asked if post[0].endswith("/queue/join"))]
-    with ended_by(go_on):
-        for number, other in enumerate(others, 1):
-            repeat(asking, other)
-            if number <= AT_ONCE:  # it begins before the next one asks
-                assert reading.acquire(timeout=120)
-        visitors[0].enter_dataset(repo)
-        expect(first.locator("#lm-work")).to_contain_text("Waiting: place 3 in the line")
-        visitors[1].enter_dataset(repo)
-        expect(second.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
-        visitors[2].enter_dataset(repo)
-        expect(third.locator("#lm-work")).to_contain_text("All places in the line are taken")
-        with posts(second) as canceling:
-            second.locator("#lm-cancel").click()
-            expect(second.locator("#lm-work")).to_have_text("Canceled")
-        expect(third.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
-        for other in others[:PLACES]:
-            repeat(canceling[:1], other)
-        visitors[2].wait_for_plan(repo)
+    for number, other in enumerate(others, 1):
+        repeat(asking, other)
+        if number <= AT_ONCE:  # it begins before the next one asks
+            assert reading.acquire(timeout=120)
+    visitors[0].enter_dataset(repo)
+    expect(first.locator("#lm-work")).to_contain_text("Waiting: place 3 in the line")
+    visitors[1].enter_dataset(repo)
+    expect(second.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
+    visitors[2].enter_dataset(repo)
+    expect(third.locator("#lm-work")).to_contain_text("All places in the line are taken")
+    with posts(second) as canceling:
+        second.locator("#lm-cancel").click()
+        expect(second.locator("#lm-work")).to_have_text("Canceled")
+    expect(third.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
+    for other in others[:PLACES]:
+        repeat(canceling[:1], other)
+    visitors[2].wait_for_plan(repo)
     cli.hub.clear_faults()
     visitors[0].wait_for_plan(repo)
     expect(second.locator("#lm-work")).to_have_text("Canceled")
@@ -217,15 +204,6 @@ def repeat(requests: list[tuple[str, str]], caller: Caller) -> None:
     for path, body in requests:
         renamed = json.loads(body) | {"session_hash": caller.address}
         assert caller.status(path, json.dumps(renamed).encode()) == 200
-
-
-@contextmanager
-def ended_by(event: threading.Event) -> Iterator[None]:
-    """Set an event at the end of a ``with`` block, also if a test fails."""
-    try:
-        yield
-    finally:
-        event.set()
 
 
 def test_routes_that_nothing_uses_are_closed(visitor: Caller) -> None:
