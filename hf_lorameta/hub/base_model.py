@@ -262,7 +262,7 @@ def _from_hub(
         return Path(caching(fetch))
     except hf.RemoteEntryNotFoundError:  # not of a snapshot, which requests only existing files
         raise
-    except (OSError, httpx2.HTTPError) as error:
+    except (OSError, RuntimeError, httpx2.HTTPError) as error:
         if getattr(error, "errno", None):  # of the cache
             raise
         missing = isinstance(error, hf.LocalEntryNotFoundError)

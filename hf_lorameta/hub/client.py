@@ -22,7 +22,7 @@ from hf_lorameta.errors import AuthError, NotFoundError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.cache import cached_repo, caching
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import DamagedError, translated
+from hf_lorameta.hub.errors import damaged, translated
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.hub.repo_info import fetch_repo
@@ -186,17 +186,17 @@ class Hub(Connection):
         if isinstance(cached, str) and (blob is None or blob.matches(Path(cached))):
             return Path(cached)
 
-        damaged: list[str] = []  # digests
-        with translated(repo.repo_id):
-            while len(damaged) < _DOWNLOADS:
+        digests: set[str] = set()
+        for _ in range(_DOWNLOADS):
+            with translated(repo.repo_id):
                 downloaded = caching(partial(self._download_once, repo, path))
-                if downloaded and (blob is None or blob.matches(downloaded)):
-                    return downloaded
-                digest = _removed(downloaded) if downloaded else "incomplete"
-                if digest in damaged:
-                    raise DamagedError(path, always=True)
-                damaged.append(digest)
-            raise DamagedError(path, always=False)
+            if downloaded and (blob is None or blob.matches(downloaded)):
+                return downloaded
+            digest = _removed(downloaded) if downloaded else "incomplete"
+            if digest in digests:
+                raise damaged(f"{repo.repo_id}: {path}", always=True)
+            digests.add(digest)
+        raise damaged(f"{repo.repo_id}: {path}", always=False)
 
     def _download_once(self, repo: PinnedRepo, path: str) -> Path | None:
         """Download a file anew; None if it has another size than the server states."""

@@ -34,19 +34,6 @@ class UnsupportedError(errors.HubError):
     """The server does not offer what was requested, such as pull requests."""
 
 
-class DamagedError(Exception):
-    """The digest of a downloaded file differs from the one on the Hub, always in the same way.
-
-    Args:
-        path: of the file.
-        always: whether the same damage came twice.
-    """
-
-    def __init__(self, path: str, *, always: bool) -> None:
-        super().__init__(path)
-        self.always = always
-
-
 def unexpected_answer(what: str, problem: str) -> errors.HubError:
     """Return the error for an answer that cannot be the Hub's."""
     return errors.HubError(
@@ -70,9 +57,17 @@ def translated(what: str, revision: str | None = None) -> Iterator[None]:
         raise unexpected_answer(what, "the answer is not JSON") from None
     except Exception as error:
         ours = translate(what, error, revision)
+        if ours is None and _of_transfer(error):
+            cause = error.__cause__ and translate(what, error.__cause__, revision)
+            ours = cause or lost(what, " ".join(str(error).split())[:200])
         if ours is None:
             raise
         raise ours from None
+
+
+def _of_transfer(error: Exception) -> bool:
+    """Whether an exception says that files could not be transferred, as of `hf_xet`."""
+    return type(error) is RuntimeError or (isinstance(error, OSError) and not error.errno)
 
 
 def translate(
@@ -107,23 +102,12 @@ def translate(
             )
         case ConnectionError(__cause__=hf.HfHubHTTPError() | httpx2.HTTPError() as cause):
             return translate(what, cause, revision)  # `datasets` says less
-        case ConnectionError():  # of hf_xet
-            return lost(what, " ".join(str(error).split())[:200])
         case hf.HFValidationError():
             return errors.UsageError(f"{what} is not a valid repo id: {str(error)[:200]}")
         case hf.FileMetadataError():
             return unexpected_answer(what, "no file metadata")
         case hf.HfHubHTTPError():
             return _http_error(what, error)
-        case DamagedError():
-            differs = f"its checksum differs from the one that {hub_url()} states"
-            if not error.always:
-                message = f"{what}: {error} was damaged in transfer: {differs}"
-                return errors.ConnectionLostError(message, hint=_RERUN_HINT)
-            return errors.HubError(
-                f"{what}: {error} was damaged before it was sent: {differs}, twice in the same way",
-                hint=[errors.Option("revision", change="name another"), "tell who runs the server"],
-            )
         case httpx2.HTTPError():
             reason = str(error) if type(error) is httpx2.TransportError else type(error).__name__
             return lost(what, reason, getattr(error, "_request", None))
@@ -158,6 +142,18 @@ def lost(
     return errors.ConnectionLostError(
         f"{what}: no answer from {hub_url()}{asked} ({reason})",
         hint=f"check the connection and {_RERUN_HINT}",
+    )
+
+
+def damaged(file: str, *, always: bool) -> errors.HubError:
+    """Return the error for a file that each download damaged, `always` in the same way."""
+    differs = f"its checksum differs from the one that {hub_url()} states"
+    if not always:
+        message = f"{file} was damaged in transfer: {differs}"
+        return errors.ConnectionLostError(message, hint=_RERUN_HINT)
+    return errors.HubError(
+        f"{file} was damaged before it was sent: {differs}, twice in the same way",
+        hint=[errors.Option("revision", change="name another"), "tell who runs the server"],
     )
 
 

@@ -4,27 +4,23 @@ The Hub refuses a commit whose parent is not the head. If an answer is lost, the
 may have been made: it is looked for before the request is repeated, see `until_made`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import huggingface_hub as hfh
-from huggingface_hub import constants
 from huggingface_hub import errors as hf
 
 from hf_lorameta.errors import ConflictError, HubError
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import lost, translated
+from hf_lorameta.hub.errors import translated
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
 from hf_lorameta.hub.retry import until_made
 
 _OF_NEW_REPOS = frozenset({".gitattributes", "README.md"})
 """Files that the Hub commits to a new repo, the second to a Space."""
-_PULL_REQUESTS = 10
-"""That are looked through for the one whose answer was lost."""
 
 
 @dataclass(frozen=True)
@@ -128,64 +124,29 @@ def commit(
             return sent.oid, sent.pr_url
 
         def made() -> Made | None:
-            revisions: Iterable[tuple[str, str | None]] = [(constants.DEFAULT_REVISION, None)]
-            if create_pr:
-                revisions = _pull_requests(connection, parent, message)
-            found = (
-                (sha, url)
-                for revision, url in revisions
-                if (sha := _child(connection, parent, revision, contents, upload.delete))
+            """Return the head if it follows `parent` and holds what was to be committed."""
+            commits = connection.api.list_repo_commits(parent.repo_id, repo_type=parent.repo_type)
+            if [one.commit_id for one in commits[1:2]] != [parent.sha]:
+                return None
+            head = fetch_repo(
+                connection, parent.repo_id, parent.repo_type, commits[0].commit_id, blobs=True
             )
-            return next(found, None)
+            added = all(
+                name in head.blobs and head.blobs[name].matches(content)
+                for name, content in contents.items()
+            )
+            return (
+                (head.sha, None) if added and head.blobs.keys().isdisjoint(upload.delete) else None
+            )
 
-        try:
-            return until_made(send, made)
-        except RuntimeError as error:  # the upload of a file failed
-            cause = error.__cause__
-            raise cause or lost(parent.repo_id, "an upload failed") from None
+        try:  # of two pull requests, their reader takes one
+            return send() if create_pr else until_made(send, made)
         except ValueError as error:
             if type(error) is not ValueError:
                 raise
             # such as of the card
             reason = " ".join(str(error).split())[:500]
             raise HubError(f"{parent.repo_id}: {reason}") from None
-
-
-def _pull_requests(
-    connection: Connection, repo: PinnedRepo, title: str
-) -> Iterator[tuple[str, str]]:
-    """Yield the revisions and URLs of the latest open pull requests of a title."""
-    listed = connection.api.get_repo_discussions(
-        repo.repo_id,
-        repo_type=repo.repo_type,
-        discussion_type="pull_request",
-        discussion_status="open",
-    )
-    for one in islice(listed, _PULL_REQUESTS):
-        if one.title == title and one.git_reference:
-            yield one.git_reference, one.url
-
-
-def _child(
-    connection: Connection,
-    parent: PinnedRepo,
-    revision: str,
-    contents: Mapping[str, Path | bytes],
-    deleted: Sequence[str],
-) -> str | None:
-    """Return the head of a revision if it follows `parent` and holds what was to be committed."""
-    head = fetch_repo(connection, parent.repo_id, parent.repo_type, revision, blobs=True)
-    path = f"api/{parent.repo_type}s/{parent.repo_id}/commits/{head.sha}"
-    response = hfh.get_session().get(
-        f"{constants.ENDPOINT}/{path}", params={"limit": 2}, headers=connection.headers({})
-    )
-    hfh.hf_raise_for_status(response)
-    follows = [one["id"] for one in response.json()][1:2] == [parent.sha]
-    added = all(
-        name in head.blobs and head.blobs[name].matches(content)
-        for name, content in contents.items()
-    )
-    return head.sha if follows and added and head.blobs.keys().isdisjoint(deleted) else None
 
 
 def _contents(upload: Upload) -> dict[str, Any]:
