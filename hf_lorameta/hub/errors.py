@@ -58,8 +58,8 @@ def translated(what: str, revision: str | None = None) -> Iterator[None]:
     except Exception as error:
         ours = translate(what, error, revision)
         if ours is None and _of_transfer(error):
-            cause = error.__cause__ and translate(what, error.__cause__, revision)
-            ours = cause or lost(what, " ".join(str(error).split())[:200])
+            ours = translate(what, error.__cause__, revision) if error.__cause__ else None
+            ours = ours or lost(what, " ".join(str(error).split())[:200])
         if ours is None:
             raise
         raise ours from None
