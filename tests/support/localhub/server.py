@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hf_lorameta.localhub.errors import HTTPError
-from hf_lorameta.localhub.routes import ROUTES
-from hf_lorameta.localhub.routing import Call, Route
-from hf_lorameta.localhub.state import HubState, Repo, Tree, User
+from tests.support.localhub.errors import HTTPError
+from tests.support.localhub.routes import ROUTES
+from tests.support.localhub.routing import Call, Route
+from tests.support.localhub.state import HubState, Repo, Tree, User
 
 HOST = "127.0.0.1"
 _log = logging.getLogger(__name__)

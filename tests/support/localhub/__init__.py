@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on loopback that real clients can use over HTTP, for the demo and tests.
+"""A Hugging Face Hub on loopback that real clients can use over HTTP.
 
 Example:
     >>> from huggingface_hub import HfApi
@@ -6,10 +6,8 @@ Example:
     ...     api = HfApi(endpoint=hub.url, token=hub.add_user("alice"))
     ...     api.create_repo("alice/model").repo_id
     'alice/model'
-
-See README.md in this folder.
 """
 
-from hf_lorameta.localhub.server import LocalHub
+from tests.support.localhub.server import LocalHub
 
 __all__ = ["LocalHub"]
