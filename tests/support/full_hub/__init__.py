@@ -96,7 +96,7 @@ class FullHub(LocalHub):
 
     # ---- repos
 
-    def create_repo(  # type: ignore[override]
+    def create_repo(
         self,
         repo_id: str,
         repo_type: str = "model",

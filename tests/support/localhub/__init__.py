@@ -1,12 +1,4 @@
-"""A Hugging Face Hub on loopback that real clients can use over HTTP.
-
-Example:
-    >>> from huggingface_hub import HfApi
-    >>> with LocalHub() as hub:
-    ...     api = HfApi(endpoint=hub.url, token=hub.add_user("alice"))
-    ...     api.create_repo("alice/model").repo_id
-    'alice/model'
-"""
+"""The basic API of a Hugging Face Hub on loopback, which `tests.support.full_hub` completes."""
 
 from tests.support.localhub.server import LocalHub
 
