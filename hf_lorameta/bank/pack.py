@@ -30,12 +30,9 @@ from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.safetensors import TensorInfo, read_range
 from hf_lorameta.types import Array, Progress, no_progress
 
-DEFAULT_RETENTION = 0.98
+DEFAULT_BASIS = 128
+"""Dimensions with which the loss of generated adapters stays as it was."""
 _WORKERS = min(4, os.cpu_count() or 1)
-
-
-_Limits = tuple[int | None, float | None]
-"""Largest number of dimensions on each side of a module, and the share of energy to retain."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,7 @@ def pack(
     source: Bank,
     target: Path,
     *,
-    basis: int | None = None,
-    retention: float | None = None,
+    basis: int = DEFAULT_BASIS,
     progress: Progress = no_progress,
 ) -> Bank:
     """Write a bank as a pack: the same entries and profiles, with adapters in shared bases.
@@ -64,36 +60,29 @@ def pack(
 
     Args:
         target: folder of the pack, which must not exist; it appears only when complete.
-        basis: largest number of dimensions on each side of a module; None is no limit.
-        retention: share of the updates' energy ``Σ‖s_i B_i A_i‖²`` to retain in every module, with
-            as few dimensions as possible. None takes `basis`, or 0.98 if that is None too.
+        basis: largest number of dimensions on each side of a module.
         progress: called after each module with (done, total).
 
     Raises:
-        UsageError: `target` exists, or a limit is out of range.
+        UsageError: `target` exists, or `basis` is less than 1.
         BankError: `source` is a pack, or `target` cannot be written.
         AdapterError: an adapter is damaged.
     """
-    if basis is None and retention is None:
-        retention = DEFAULT_RETENTION
-    if (basis is not None and basis < 1) or (retention is not None and not 0 < retention <= 1):
-        raise UsageError(
-            f"basis={basis} and retention={retention}, expected a basis of at least 1 and a "
-            "retention above 0 and at most 1"
-        )
+    if basis < 1:
+        raise UsageError(f"basis={basis}, expected at least 1")
     if source.index.packing:
         raise BankError(
             f"{source.folder} is a pack already", hint="name the bank that it was packed from"
         )
     with new_bank_folder(target) as folder:
-        _write_pack(source, folder, (basis, retention), progress)
+        _write_pack(source, folder, basis, progress)
     return Bank(target)
 
 
-def _write_pack(source: Bank, folder: Path, limits: _Limits, progress: Progress) -> None:
+def _write_pack(source: Bank, folder: Path, basis: int, progress: Progress) -> None:
     """Write the pack into a folder; temporary parts are written beside it."""
     layout = source.layout
-    modules = _pack_modules(source, folder.parent, limits, progress)
+    modules = _pack_modules(source, folder.parent, basis, progress)
     small = tuple(Module(m.name, *packed.space) for m, packed in zip(layout, modules, strict=True))
     with (folder / BASIS_FILE).open("wb") as file:
         file.write(basis_header(layout, small))
@@ -124,14 +113,14 @@ def _write_pack(source: Bank, folder: Path, limits: _Limits, progress: Progress)
 
 
 def _pack_modules(
-    source: Bank, scratch: Path, limits: _Limits, progress: Progress
+    source: Bank, scratch: Path, basis: int, progress: Progress
 ) -> list[_PackedModule]:
     layout, files = source.layout, source.adapters(source.index.adapters)
     scalings = np.array([entry.scaling for entry in source.index.adapters])
 
     def pack_one(number: int) -> _PackedModule:
         reader = ModuleReader(files, scalings, layout[number])
-        return _pack_module(reader, limits, number, scratch / f"{number}.part")
+        return _pack_module(reader, basis, number, scratch / f"{number}.part")
 
     modules: list[_PackedModule] = []
     for module in in_modules(pack_one, len(layout), _WORKERS):
@@ -140,8 +129,8 @@ def _pack_modules(
     return modules
 
 
-def _pack_module(reader: ModuleReader, limits: _Limits, number: int, path: Path) -> _PackedModule:
-    right, left = (find_basis(reader, side, *limits, (0, number, side)) for side in (0, 1))
+def _pack_module(reader: ModuleReader, size: int, number: int, path: Path) -> _PackedModule:
+    right, left = (find_basis(reader, side, size, (0, number, side)) for side in (0, 1))
     raw_V, raw_U = (safetensors.to_bytes(basis, "bfloat16") for basis in (right.T, left))
     V, U = (
         safetensors.to_float32(raw, TensorInfo("BF16", shape, 0, len(raw))).astype(np.float64)

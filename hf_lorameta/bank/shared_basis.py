@@ -26,7 +26,6 @@ from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.types import Array, FloatArray
 
-_INITIAL_SIZE = 64  # dimensions tried first for a given retention; doubled until they suffice
 _MAX_EXACT_DIM = 1024  # largest side of a module for which G and its eigenvectors are computed
 _PASSES = 2  # subspace iterations over a module
 _CHUNK_BYTES = 32 << 20
@@ -82,75 +81,44 @@ def _gram_root(rows: FloatArray, s: Array) -> FloatArray:
     return np.asarray(root, np.float32)
 
 
-def find_basis(
-    reader: ModuleReader,
-    side: int,
-    max_size: int | None,
-    retention: float | None,
-    seed: tuple[int, ...],
-) -> Array:
+def find_basis(reader: ModuleReader, side: int, size: int, seed: tuple[int, ...]) -> Array:
     """Find the basis of one side of a module: (dim, R) orthonormal columns by decreasing energy.
 
     Args:
+        reader: of the module.
         side: 0 for the inputs (rows of lora_A), 1 for the outputs (columns of lora_B).
-        max_size: largest number of dimensions; None is no limit.
-        retention: share of the energy to retain in the module; this side may lose half of the rest.
-            None takes `max_size` dimensions.
+        size: largest R; it is no more than what the adapters span.
+        seed: of the random start where eigenvectors are approximated.
     """
     dim = (reader.module.in_features, reader.module.out_features)[side]
-    span = min(dim, reader.rank)
-    limit = span if max_size is None else min(span, max_size)
-    if dim <= _MAX_EXACT_DIM or 2 * limit > dim:
-        return _truncate(*_exact(reader, side, dim), limit, retention)
-    size = limit if retention is None else min(limit, _INITIAL_SIZE)
-    while True:
-        basis = _truncate(*_nystrom(reader, side, dim, size, seed), size, retention)
-        if basis.shape[1] < size or size == limit:
-            return basis
-        size = min(limit, 2 * size)
-        if 2 * size > dim:
-            return _truncate(*_exact(reader, side, dim), limit, retention)
+    size = min(dim, reader.rank, size)
+    if dim <= _MAX_EXACT_DIM or 2 * size > dim:
+        return _exact(reader, side, dim)[:, :size]
+    return _nystrom(reader, side, dim, size, seed)[:, :size]
 
 
-def _truncate(
-    vectors: Array, energies: Array, total: float, limit: int, retention: float | None
-) -> Array:
-    """Return the leading columns: `limit`, or as few as lose at most half of the allowed loss."""
-    if retention is None or not total:
-        return vectors[:, : limit if retention is None else 1]
-    enough = total * (1 - (1 - retention) / 2 * 0.99)
-    needed = int(np.searchsorted(np.cumsum(energies), enough)) + 1
-    return vectors[:, : min(limit, needed)]
-
-
-def _exact(reader: ModuleReader, side: int, dim: int) -> tuple[Array, Array, float]:
-    """Return eigenvectors and eigenvalues of G by decreasing eigenvalue, and the trace of G."""
+def _exact(reader: ModuleReader, side: int, dim: int) -> Array:
+    """Return the eigenvectors of G by decreasing eigenvalue."""
     G = np.zeros((dim, dim))
     for rows in reader.weighted_rows(side):
         exact = rows.astype(np.float64)
         G += exact.T @ exact
-    values, vectors = np.linalg.eigh(G)
-    return vectors[:, ::-1], values[::-1].clip(0), float(np.trace(G))
+    return np.asarray(np.linalg.eigh(G)[1][:, ::-1])
 
 
-def _nystrom(
-    reader: ModuleReader, side: int, dim: int, size: int, seed: tuple[int, ...]
-) -> tuple[Array, Array, float]:
-    """Return leading eigenvectors and eigenvalues of G, approximated, and the trace of G."""
+def _nystrom(reader: ModuleReader, side: int, dim: int, size: int, seed: tuple[int, ...]) -> Array:
+    """Return at least `size` leading eigenvectors of G, approximated."""
     width = min(dim, size + max(16, size // 4))
     X = np.random.default_rng(seed).standard_normal((dim, width))
-    trace = 0.0
     for _ in range(_PASSES):
         X = np.linalg.qr(X)[0]
-        Y, trace, X32 = np.zeros_like(X), 0.0, X.astype(np.float32)
+        Y, X32 = np.zeros_like(X), X.astype(np.float32)
         for rows in reader.weighted_rows(side):
             Y += rows.T @ (rows @ X32)
-            trace += float(np.vdot(rows, rows))
         X, last = Y, X
     shift = _RELATIVE_SHIFT * float(np.linalg.norm(Y))
     Y = Y + shift * last
     core = last.T @ Y
     values, vectors = np.linalg.eigh((core + core.T) / 2)
     F = Y @ (vectors / np.sqrt(values.clip(shift or 1.0)))
-    U, s, _ = np.linalg.svd(F, full_matrices=False)
-    return U, (np.square(s) - shift).clip(0), trace
+    return np.asarray(np.linalg.svd(F, full_matrices=False)[0])

@@ -171,13 +171,8 @@ def pack(
     folder: FolderArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the pack.")],
     basis: Annotated[
-        int | None,
-        typer.Option(min=1, help="At most this many basis vectors on each side of a module."),
-    ] = None,
-    retention: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=1, help="Share of each module's energy to keep. Default: 0.98."),
-    ] = None,
+        int, typer.Option(min=1, help="At most this many basis vectors on each side of a module.")
+    ] = 128,
     token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -188,9 +183,7 @@ def pack(
 
     bank = Bank.from_pretrained(folder, token=token)
     with stage_bars(quiet) as stage:
-        packed = pack(
-            bank, output, basis=basis, retention=retention, progress=partial(stage, "Packing")
-        )
+        packed = pack(bank, output, basis=basis, progress=partial(stage, "Packing"))
     packing = packed.index.packing
     assert packing is not None
     content = packing.model_dump(mode="json") | {"before": bank.size, "after": packed.size}

@@ -159,7 +159,7 @@ def test_a_low_dimensional_shared_space_is_found(tmp_path: Path) -> None:
     """30 adapters of rank 4 in a space of 6 dimensions need 6 dimensions."""
     layout = (Module("h.0.q", 1600, 1300),)
     bank = make_bank(tmp_path / "bank", random_pairs(30, 4, shared=6, layout=layout), layout)
-    packed_bank = pack(bank, tmp_path / "pack", retention=0.9999)
+    packed_bank = pack(bank, tmp_path / "pack", basis=6)
     assert packed_bank.index.packing
     assert packed_bank.index.packing.spaces == ((6, 6),)
     assert packed_bank.index.packing.retained_whole > 0.9999
@@ -183,16 +183,6 @@ def test_the_basis_is_close_to_optimal(tmp_path: Path) -> None:
     assert side - 1e-3 < packed_bank.index.packing.retained_whole <= side + 1e-6
 
 
-@pytest.mark.parametrize("retention", [0.5, 0.9, 0.98, 0.999, 1.0])
-def test_the_given_retention_is_reached_in_every_module(retention: float, tmp_path: Path) -> None:
-    layout = (Module("h.0.q", 1100, 24), Module("h.1.v", 1100, 12))
-    bank = make_bank(tmp_path / "bank", random_pairs(40, 4, layout=layout), layout)
-    packed_bank = pack(bank, tmp_path / "pack", retention=retention).index.packing
-    assert packed_bank
-    assert min(packed_bank.retained) >= retention - 2e-4  # for rounding
-    assert retention >= 0.99 or max(a for a, _ in packed_bank.spaces) < 160
-
-
 def test_adapters_of_different_ranks_are_packed(tmp_path: Path) -> None:
     pairs = [*random_pairs(2, 2), *random_pairs(2, 3, 1), *random_pairs(1, 2, 2)]
     bank = make_bank(tmp_path / "bank", pairs)
@@ -204,7 +194,7 @@ def test_adapters_of_different_ranks_are_packed(tmp_path: Path) -> None:
 def test_zero_updates_are_packed(tmp_path: Path) -> None:
     zero = [[(A, 0 * B) for A, B in module] for module in random_pairs(3, 2)]
     bank = make_bank(tmp_path / "bank", zero)
-    packed_bank = pack(bank, tmp_path / "pack", retention=0.9)
+    packed_bank = pack(bank, tmp_path / "pack", basis=4)
     assert packed_bank.index.packing
     assert packed_bank.index.packing.retained_whole == 1.0
     assert not updates(packed_bank).any()
@@ -252,9 +242,8 @@ def test_invalid_sources_and_targets_are_refused(tmp_path: Path) -> None:
         pack(bank, tmp_path / "pack")
     with pytest.raises(BankError, match="pack already"):
         pack(packed_bank, tmp_path / "again")
-    for limits in ({"retention": 0}, {"retention": 1.5}, {"basis": 0}):
-        with pytest.raises(UsageError, match="expected a basis of at least 1"):
-            pack(bank, tmp_path / "x", **limits)
+    with pytest.raises(UsageError, match="expected at least 1"):
+        pack(bank, tmp_path / "x", basis=0)
     path = tmp_path / "bank" / adapter_path("a0")
     path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes())
     with pytest.raises(IntegrityError):
@@ -358,7 +347,7 @@ def test_a_pack_is_listed_pushed_and_used(
 ) -> None:
     out = cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 6, "-q").out
     assert "of the updates' energy" in out
-    cli("bank", "pack", bank.folder, "-o", "none", "--retention", 0, code=2)
+    cli("bank", "pack", bank.folder, "-o", "none", "--basis", 0, code=2)
     report = cli("bank", "pack", bank.folder, "-o", "small", "--json", "-q").json
     assert report["after"] == Bank(tmp_path / "small").size
     assert min(report["retained"]) >= 0.97

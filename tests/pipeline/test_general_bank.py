@@ -234,7 +234,7 @@ def test_factors_are_averaged_without_the_output_prior(
 
 
 def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
-    packed = pack(bank, tmp_path / "pack", retention=1.0)
+    packed = pack(bank, tmp_path / "pack", basis=1000)
     assert packed.verify() == []
     assert packed.index.general is not None
     assert len(packed) == len(bank)
