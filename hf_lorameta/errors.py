@@ -50,13 +50,13 @@ class Option:
     """A setting to change, as a part of an error's advice.
 
     Attributes:
-        name: as in Python, such as ``max_size``.
+        name: as in Python, such as ``max_rows``.
         value: to give it; None names the setting alone, True and False are those of a switch.
         change: what to do with it.
 
     Example:
-        >>> command_line(Option("max_size", 500)), in_python(Option("max_size", 500))
-        ('add --max-size 500', 'add max_size=500')
+        >>> command_line(Option("max_rows", 500)), in_python(Option("max_rows", 500))
+        ('add --max-rows 500', 'add max_rows=500')
     """
 
     name: str

@@ -53,8 +53,8 @@ def option_words(options: Mapping[str, object]) -> list[str]:
             those of a switch.
 
     Example:
-        >>> option_words({"create_pr": True, "private": False, "max_size": 500, "split": None})
-        ['--create-pr', '--public', '--max-size', '500']
+        >>> option_words({"create_pr": True, "private": False, "max_rows": 500, "split": None})
+        ['--create-pr', '--public', '--max-rows', '500']
     """
     words = []
     for name, value in options.items():

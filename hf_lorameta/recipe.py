@@ -4,11 +4,10 @@ A `Recipe` is frozen and is stored with its result in ``recipe.json``.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
-    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -40,12 +39,6 @@ REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner]] = {
 MOST_FITTED = 2000
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
-
-
-if TYPE_CHECKING:
-    Bytes: TypeAlias = int
-else:
-    Bytes = ByteSize
 
 
 class _Settings(BaseModel):
@@ -112,30 +105,18 @@ class MergeRecipe(_Settings):
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
         rank: of every module of the result; None is the adapters' largest, or 16 if that is more,
             or the sum of their ranks if that is less.
-        max_size: choose the rank instead, the largest at which the weights file has at most so many
-            bytes; ``2MB`` is read as 2,000,000.
         dtype: of the tensors written.
 
     Example:
-        >>> MergeRecipe(rank=8, max_size=1000)
+        >>> MergeRecipe(rank=0)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: rank and max_size exclude each other
+        hf_lorameta.errors.RecipeError: rank must be greater than or equal to 1, got 0
     """
 
     command = "merge"
     combine: str = "exact"
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
-    max_size: Bytes | None = Field(default=None, ge=1)
     dtype: Dtype = "bfloat16"
-
-    def _check_together(self) -> None:
-        if self.rank is not None and self.max_size is not None:
-            raise RecipeError("rank and max_size exclude each other", hint="name one of the two")
-        if self.combine == "factors" and self.max_size is not None:
-            raise RecipeError(
-                "factors keeps the rank of the adapters, so max_size cannot choose it",
-                hint=Option("combine", "exact"),
-            )
 
 
 class MethodSettings(_Settings):

@@ -24,7 +24,7 @@ from hf_lorameta.tables import plural
 @example(
     "hf-lorameta merge user/a:0.7 user/b:-0.3 -o merged",
     "hf-lorameta merge user/a:0.5 my-adapter:0.5 --export gguf -o merged",
-    "hf-lorameta merge my-adapter:1 --max-size 2MB -o smaller",
+    "hf-lorameta merge my-adapter:1 --rank 4 -o smaller",
 )
 def merge(
     adapters: Annotated[
@@ -47,10 +47,6 @@ def merge(
         int | None,
         typer.Option(help="Rank. Default: the adapters' largest, at least 16.", show_default=False),
     ] = None,
-    max_size: Annotated[
-        str | None,
-        typer.Option(help="Choose the largest rank at which the weights fit, e.g. 2MB."),
-    ] = None,
     dtype: Annotated[recipes.Dtype, typer.Option(help="Dtype of the weights.")] = "bfloat16",
     bank: Annotated[
         str | None, typer.Option(help="Folder or Hub repo of a bank, for names of its adapters.")
@@ -66,7 +62,7 @@ def merge(
     from hf_lorameta.pipeline.publish import command_to_publish
 
     weights = parse_weights(adapters)
-    recipe = MergeRecipe.of(combine=combine, rank=rank, max_size=max_size, dtype=dtype)
+    recipe = MergeRecipe.of(combine=combine, rank=rank, dtype=dtype)
     require_free_target(output, overwrite)
     with stage_bars(quiet) as progress:
         merged = plan_merge(weights, recipe, bank=bank, token=token, progress=progress)

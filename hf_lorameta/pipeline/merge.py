@@ -17,10 +17,8 @@ from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_merge_card
-from hf_lorameta.errors import Option, UsageError
-from hf_lorameta.formats.lora_file import canonical_header
+from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.formats.safetensors import CODES, DTYPES
 from hf_lorameta.hub.base_model import stated_license
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
@@ -56,8 +54,7 @@ def merge(
         progress: called with (stage, modules done, all modules); None shows bars.
 
     Raises:
-        UsageError: no adapter, a weight that is not finite, all weights zero, an unknown name, or a
-            maximum size below that of rank 1.
+        UsageError: no adapter, a weight that is not finite, all weights zero, or an unknown name.
         RecipeError: the combiner cannot combine these ranks.
         AdapterError: an adapter is damaged or not a plain LoRA, base models differ, or the size of
             a module differs between adapters.
@@ -82,7 +79,7 @@ def merge(
     opened = {n: open_named(n, hub, open_bank) for n, weight in weights.items() if weight}
     layout, coefficients = common_layout(opened), [weights[name] for name in opened]
     configs = [adapter.config for adapter in opened.values()]
-    rank = _rank(recipe, [config.rank for config in configs], layout)
+    rank = _rank(recipe, [config.rank for config in configs])
     files = [adapter.weights for adapter in opened.values()]
     stack = AdapterStack(files, [config.scaling for config in configs])
     pairs: list[FactorPair] = []
@@ -161,31 +158,10 @@ def _only(values: set[str | None]) -> str | None:
     return values.pop() if len(values) == 1 else None
 
 
-def _rank(recipe: MergeRecipe, ranks: Sequence[int], layout: Layout) -> int:
-    """Return the recipe's rank, the largest for its maximum size, or one that suits the ranks."""
+def _rank(recipe: MergeRecipe, ranks: Sequence[int]) -> int:
+    """Return the recipe's rank, or one that suits those of the adapters."""
     if recipe.rank:
         return recipe.rank
     if recipe.combine == "factors":
         return shared_rank(ranks)
-    if recipe.max_size is not None:
-        most = min(sum(ranks), MAX_RANK)
-        return _rank_within(recipe.max_size, recipe.dtype, layout, most)
     return min(sum(ranks), max(DEFAULT_RANK, *ranks), MAX_RANK)
-
-
-def _rank_within(max_size: int, dtype: str, layout: Layout, most: int) -> int:
-    """Return the largest rank, up to `most`, whose weights file has at most `max_size` bytes."""
-    width = DTYPES[CODES[dtype]].itemsize
-    of_rank = width * sum(module.in_features + module.out_features for module in layout)
-
-    def size(rank: int) -> int:
-        header = canonical_header(layout, rank, dtype)
-        return len(header) + rank * of_rank
-
-    for rank in range(min(most, max_size // of_rank), 0, -1):
-        if size(rank) <= max_size:
-            return rank
-    raise UsageError(
-        f"the maximum size is {max_size} bytes, expected at least {size(1)}, that of rank 1",
-        hint=Option("max_size", size(1), "raise"),
-    )

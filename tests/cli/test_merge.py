@@ -55,13 +55,13 @@ def test_a_finished_merge_replaces_a_generated_adapter(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     a = adapter(user, "a", seed=1)
-    cli("merge", f"{a}:2", "-o", "m", "--max-size", "2kB", token=user.token)
+    cli("merge", f"{a}:2", "-o", "m", "--rank", 1, token=user.token)
     assert "names no public dataset" in cli("evaluate", "m", code=2).err
     target = user.adapter("old", {RECIPE_FILE: b"{}", COEFFICIENTS_FILE: b"[]"})
     cli("push", "--from", "m", "--repo-id", target, token=user.token, code=6)
     cli("push", "--from", "m", "--repo-id", target, "--overwrite", token=user.token)
     assert COEFFICIENTS_FILE not in cli.hub.files(target)
-    assert json.loads(cli.hub.read(target, RECIPE_FILE))["merge"]["max_size"] == 2000
+    assert json.loads(cli.hub.read(target, RECIPE_FILE))["merge"]["rank"] == 1
 
 
 def test_folders_give_a_private_repo_and_no_path_on_the_card(
@@ -102,7 +102,6 @@ def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:
         ((a, "-o", "m"), f"hf-lorameta merge {a}:1"),
         ((f"{a}:x", "-o", "m"), f"hf-lorameta merge {a}:1"),
         ((f"{a}:1", f"{a}:2", "-o", "m"), "named twice"),
-        ((f"{a}:1", "-o", "m", "--max-size", "2XB"), "max_size"),
         ((f"{a}:1", "-o", "m", "--rank", "x"), "valid integer"),
     ):
         assert message in cli("merge", *arguments, token=user.token, code=2).err

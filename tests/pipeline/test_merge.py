@@ -153,26 +153,6 @@ def test_the_task_type_that_all_adapters_state_is_kept(
 # --- ranks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rank", [1, 4, 9])
-def test_max_size_chooses_the_largest_rank_that_fits(
-    rank: int, adapters: Path, tmp_path: Path
-) -> None:
-    size = (merged(adapters, tmp_path / "m", rank=rank) / WEIGHTS_FILE).stat().st_size
-    folder = merged(adapters, tmp_path / "sized", max_size=size)
-    assert (folder / WEIGHTS_FILE).stat().st_size == size
-    assert json.loads((folder / CONFIG_FILE).read_bytes())["r"] == rank
-    weights = {adapters / name: weight for name, weight in WEIGHTS.items()}
-    if rank == 1:
-        with pytest.raises(UsageError, match=f"is {size - 1} bytes, expected at least {size}"):
-            merge(weights, MergeRecipe(max_size=size - 1, dtype="float32"))
-    else:
-        assert merge(weights, MergeRecipe(max_size=size - 1, dtype="float32")).rank == rank - 1
-
-
-def test_no_rank_above_that_of_the_sum_is_chosen(adapters: Path) -> None:
-    assert merge({adapters / "plain": 1.0}, MergeRecipe(max_size=10**9)).rank == 4
-
-
 def test_the_share_that_is_kept_of_the_squared_norm_is_stated(
     base: Path, adapters: Path, tmp_path: Path
 ) -> None:
@@ -253,17 +233,6 @@ def test_values_that_are_not_finite_are_refused_with_their_place(
     with pytest.raises(AdapterError, match=place):
         merged(tmp_path, tmp_path / "m", {save("a").name: 1.0, "damaged": 1.0}, combine=combine)
     assert not (tmp_path / "m").exists()
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"rank": 4, "max_size": 1000}, {"combine": "factors", "max_size": 1000}, {"max_size": "2XB"}],
-)
-def test_settings_that_cannot_be_used_are_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(RecipeError, match="max_size") as raised:
-        MergeRecipe.of(**settings)
-    assert "generate" not in raised.value.hint
-    assert MergeRecipe.of(max_size="2MB").max_size == 2_000_000
 
 
 def test_a_merge_without_a_callback_shows_its_progress(
