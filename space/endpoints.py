@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from starlette.concurrency import run_in_threadpool
 
-from forms.inputs import OPTIONS, credential_of, recipe_of
+from forms.inputs import credential_of
 from hf_lorameta import errors
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import as_columns
@@ -37,6 +37,8 @@ from work.reader_process import read
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TEXTS = ("dataset", *CHOICES)
+OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
+"""Of a recipe; an empty value or 0 is the default."""
 _INPUTS = (*_TEXTS, "file", *OPTIONS, "repo_id", "visibility", "overwrite")
 MCP_TOOL = "plan"
 
@@ -186,7 +188,7 @@ class Endpoints:
         request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
         if request.file:
             read(job, refuse_many_keys, Path(request.file))
-        recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
+        recipe = Recipe.of(**{name: inputs[name] for name in OPTIONS if inputs[name]})
         result = make_plan(self._bank, request, recipe, self._settings.max_rows, credential, job)
         del kept  # and with it the file
         return result

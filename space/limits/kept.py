@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 from weakref import ReferenceType, ref
 
@@ -33,15 +33,7 @@ class Rows(Sequence[tuple[str, str]]):
         return len(self._rows)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self._read(row) for row in self._rows[index]]
-        return self._read(self._rows[index])
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return map(self._read, self._rows)
-
-    def _read(self, row: tuple[bytes, ...]) -> tuple[str, str]:
-        first, second = (text.decode("utf-8", "surrogatepass") for text in row)
+        first, second = (text.decode("utf-8", "surrogatepass") for text in self._rows[index])
         return first, second
 
 

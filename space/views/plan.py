@@ -6,11 +6,9 @@ from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.recipe import REGISTRIES
 from views.blocks import render
 from work.trying import UNTRAINED_METHOD
 
-LARGE_SHARE = 0.1
 BARS = 10
 _TITLES = {
     ADAPTER_METHOD: "With your adapter",
@@ -89,37 +87,10 @@ def _warnings(shown: Plan | Generation) -> list[str]:
 
 
 def details_html(plan: Plan) -> str:
-    """Return what an adapter is made of, and how it is computed."""
+    """Return what an adapter is made of, and the shares of the largest parts."""
     neighbors = plan.neighbors()
-    if not neighbors:
-        return render("plan.general", plan=plan)
-    large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
-    return render(
-        "plan.details",
-        shares=large[:3],
-        bars=neighbors[:BARS],
-        rest=neighbors[BARS:],
-        largest=max(abs(n.coefficient) for n in neighbors) or 1.0,
-        method=_method(plan),
-        plan=plan,
-    )
-
-
-def _method(plan: Plan) -> str:
-    """Return how the plan was computed, in words."""
-    recipe = plan.recipe
-    parts = [methods[getattr(recipe, name)].title for name, methods in REGISTRIES.items()]
-    if recipe.top_k:
-        parts.append(f"top {recipe.top_k}")
-    if recipe.temperature != 1:
-        parts.append(f"temperature {recipe.temperature:g}")
-    text = f"Computed with: {' · '.join(parts)}."
-    if plan.general_coefficient is not None:
-        text += (
-            f" The bank's general adapter takes the rest, {100 * plan.general_coefficient:.0f} %."
-        )
-    if plan.output_strength is not None:
-        text += " An update computed from your outputs' token counts makes these tokens likelier."
-    if plan.scale != 1:
-        text += f" Your outputs are long, so all of this is scaled by {plan.scale:.2f}."
-    return text
+    largest = max((abs(n.coefficient) for n in neighbors), default=0.0) or 1.0
+    shares = [
+        (n.label, f"{100 * n.coefficient:.1f} %", abs(n.coefficient) / largest) for n in neighbors
+    ]
+    return render("plan.details", plan=plan, shares=shares[:BARS], rest=neighbors[BARS:])

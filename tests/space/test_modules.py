@@ -49,7 +49,7 @@ from tests.support.running_space import SPACE
 sys.path.insert(0, str(SPACE))
 try:
     import settings
-    from forms import html_forms, inputs
+    from forms import html_forms
     from limits import hourly
     from views import blocks
     from views import plan as plan_view
@@ -104,29 +104,6 @@ def tickets() -> Plan:
 )
 def test_a_link_names_its_dataset(link: str) -> None:
     assert validated(DatasetRequest(link)).dataset == "user/name"
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"rank": "", "top_k": "", "temperature": 1}, Recipe()),
-        ({"rank": None, "top_k": None, "temperature": 1.0, "metric": ""}, Recipe()),
-        ({"temperature": 0.5, "top_k": 5.0}, Recipe(temperature=0.5, top_k=5)),
-    ],
-)
-def test_empty_options_keep_the_defaults(given: dict[str, Any], expected: Recipe) -> None:
-    assert inputs.recipe_of(**given) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("rank", "many"), ("rank", "0"), ("rank", float("inf")), ("rank", "9" * 5000),
-     ("temperature", "-1"), ("temperature", "nan"), ("temperature", float("nan")),
-     ("metric", "x"), ("top_k", 1.5), ("top_k", "1e999")],
-)  # fmt: skip
-def test_an_invalid_option_is_named(name: str, value: Any) -> None:
-    with pytest.raises(RecipeError, match=rf"^{name} "):
-        inputs.recipe_of(**{name: value})
 
 
 def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
@@ -457,17 +434,17 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
 def test_a_plan_with_a_general_adapter_alone() -> None:
     alone = plan(TRAIN, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", recipe=Recipe(scale=0.5))
     page = plan_view.details_html(alone)
-    assert "Made from the general adapter of the bank, which was trained on 185 datasets" in page
+    assert "the general adapter of the bank, which\nwas trained on 185 datasets together" in page
     assert "scaled by 0.50" in page
-    assert "Of one adapter for" in page
+    assert "The bank has one adapter for" in page
 
 
 def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
     page = plan_view.details_html(tickets)
-    widths = [float(w) for w in re.findall(r'<i[^>]* style="width:([\d.]+)%"', page)]
+    widths = [int(width) for width in re.findall(r'<i style="width:(\d+)%"', page)]
     c = [n.coefficient for n in tickets.neighbors()]
-    assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.06) for x in c]
-    assert page.count("lm-negative") == sum(x < 0 for x in c)
+    assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.51) for x in c[:10]]
+    assert f"{len(c) - 10} more, together " in page
 
 
 def report_of(text: str) -> Report:
