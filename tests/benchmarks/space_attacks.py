@@ -1,9 +1,9 @@
 """Attack the Space without an account: ``python -m tests.benchmarks.space_attacks``.
 
 Each attack lasts some seconds and sends a bounded number of requests, all to this machine. During
-it and right after it, another visitor opens the page and its configuration, uploads a file, and
-plans a small dataset. Prints the longest wait for each, and what the server answered, kept in
-memory and left on the disk.
+it and right after it, another visitor opens the page and its configuration, uploads a file, plans a
+small dataset, and with ``--model`` tries an adapter. Prints the longest wait for each, and what the
+server answered, kept in memory and left on the disk.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import count, cycle
 from pathlib import Path
@@ -35,7 +36,7 @@ from tests.support.caller import Caller
 from tests.support.full_hub import FullHub
 from tests.support.running_space import SPACE, RunningSpace, running_space
 
-HEAD = ("attack", "page", "config", "plan", "upload", "answers", "memory", "files")
+HEAD = ("attack", "page", "config", "plan", "upload", "try", "answers", "memory", "files")
 MB = 1_000_000
 VISITOR = "203.0.113.1"
 SMALL, CHOICES = "ann/small", "ann/choices"
@@ -170,15 +171,16 @@ class Attacker:
         """Return the number of an event of the page by its name, such as ``choose``."""
         return next(int(d["id"]) for d in self.config["dependencies"] if d["api_name"] == name)
 
-    async def ask(self, session: str, name: str, data: list[Any], values: Any = None) -> None:
-        """Have the page's action answer at once, then wait for what it has put in line."""
+    async def ask(self, session: str, name: str, data: list[Any], values: Any = None) -> str:
+        """Have the page's action answer at once; return what it has put in line, once that ends."""
         body = {"fn_index": self.event(name), "session_hash": session, "data": data}
         await self.post(f"/run/{name}", body | {"event_data": values})
         dependencies = self.config["dependencies"]
         after = next(d["id"] for d in dependencies if d.get("trigger_after") == body["fn_index"])
         join = {"fn_index": after, "session_hash": session, "data": [None]}
         if "event_id" in await self.post("/queue/join", join):
-            await self.send("GET", f"{API}/queue/data?session_hash={session}")
+            return (await self.send("GET", f"{API}/queue/data?session_hash={session}")).decode()
+        return ""
 
     async def plan(self, **inputs: Any) -> None:
         """Plan through the endpoint and wait for the end."""
@@ -192,6 +194,11 @@ class Attacker:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
         accepted = {"Accept": "application/json, text/event-stream"} | how.pop("headers", {})
         await self.post("/mcp/", body, headers=accepted, **how)
+
+    async def make(self, session: str) -> None:
+        """Have the page make an adapter, which it begins to train if there is a base model."""
+        await self.ask(session, "choose", [None, 1], {"dataset": SMALL})
+        await self.ask(session, "make", [None, 2])
 
     def close(self) -> None:
         """Close what is open, without a word."""
@@ -555,12 +562,26 @@ async def options(a: Attacker) -> None:
 
 @attack("adapters of many pages")
 async def adapters(a: Attacker) -> None:
-    async def make() -> None:
-        session = a.name()
-        await a.ask(session, "choose", [None, 1], {"dataset": SMALL})
-        await a.ask(session, "make", [None, 2])
+    await a.repeat(lambda: a.make(a.name()), 4)
 
-    await a.repeat(make, 4)
+
+@attack("trainings, and prompts of 20,000 characters, of 20 addresses")
+async def long_prompts(a: Attacker) -> None:
+    others = [Attacker(f"http://{a._host}:{a._port}", new_address()) for _ in range(20)]
+    for other in others:
+        other.config, other.answers = a.config, a.answers
+
+    async def work(other: Attacker) -> None:
+        session = f"{other.address}-{other.name()}"
+        await other.make(session)
+        for number in count(3):
+            await other.ask(session, "try_out", [None, number, "word " * 4000])
+
+    try:
+        await asyncio.gather(*map(work, others))
+    finally:
+        for other in others:
+            other.close()
 
 
 @attack("a dataset with 20,000 configurations")
@@ -666,13 +687,14 @@ class Waits:
 
     Args:
         space: the server.
+        tries: tries an adapter; None if there is no base model.
 
     Attributes:
         longest: seconds by what was waited for.
         failed: what could not be had.
     """
 
-    def __init__(self, space: RunningSpace) -> None:
+    def __init__(self, space: RunningSpace, tries: Callable[[], object] | None = None) -> None:
         visitor = Caller(space, VISITOR)
         self._actions: dict[str, Callable[[], object]] = {
             "page": lambda: visitor.send("/").read(),
@@ -680,6 +702,8 @@ class Waits:
             "plan": lambda: _complete(visitor.plan(dataset=SMALL)),
             "upload": self._upload,
         }
+        if tries:
+            self._actions["try"] = tries
         self._space = space
         self.longest: defaultdict[str, float] = defaultdict(float)
         self.failed: dict[str, str] = {}
@@ -716,7 +740,31 @@ class Waits:
     def cells(self) -> list[str]:
         """Return the cells of the table."""
         failed = {name: f" ({why})" for name, why in self.failed.items()}
-        return [f"{self.longest[name]:.1f} s{failed.get(name, '')}" for name in self._actions]
+        cells = {n: f"{self.longest[n]:.1f} s{failed.get(n, '')}" for n in self._actions}
+        return [cells.get(name, "–") for name in HEAD[1:6]]
+
+
+def begin_tries(space: RunningSpace) -> Callable[[], object]:
+    """Make an adapter, without training it, and return a function that tries it."""
+    visitor, session, numbers = Attacker(space.url, VISITOR), "visitor", count(3)
+
+    async def begin() -> None:
+        visitor.config = json.loads(await visitor.send("GET", "/config"))
+        await visitor.make(session)
+        body = {"fn_index": visitor.event("stop"), "session_hash": session, "data": [None]}
+        await visitor.post("/run/stop", body)
+
+    def once() -> None:
+        visitor.address = new_address()  # since each may try for some minutes
+        data = [None, next(numbers), "Where is my parcel?"]
+        if "with your adapter" not in asyncio.run(visitor.ask(session, "try_out", data)):
+            raise RuntimeError("no answer")
+
+    asyncio.run(begin())
+    for _ in range(5):  # the weights are prepared once, which may take longer than a request may
+        with suppress(RuntimeError):
+            once()
+    return once
 
 
 def _complete(end: str) -> None:
@@ -737,7 +785,11 @@ def _files(space: RunningSpace) -> tuple[int, int]:
 
 
 def measure(
-    space: RunningSpace, title: str, pool: ProcessPoolExecutor, seconds: float
+    space: RunningSpace,
+    title: str,
+    pool: ProcessPoolExecutor,
+    seconds: float,
+    tries: Callable[[], object] | None,
 ) -> list[str]:
     """Run an attack while another visitor waits; return its row of the table."""
     for _ in range(20):  # of the attack before, requests may still run
@@ -745,7 +797,7 @@ def measure(
         before.once("plan")
         if before.longest["plan"] < IDLE_PLAN:
             break
-    waits, memory, (number, size) = Waits(space), space.memory(), _files(space)
+    waits, memory, (number, size) = Waits(space, tries), space.memory(), _files(space)
     running = pool.submit(run_attack, title, space.url, new_address(), seconds)
     time.sleep(0.3)
     waits.during(running)
@@ -762,6 +814,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("titles", nargs="*", help="parts of the titles of attacks; default: all")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each attack")
+    parser.add_argument("--model", action="store_true", help="run the base model, too")
     parser.add_argument("--space", type=Path, default=SPACE, help="folder of the Space's files")
     given = parser.parse_args()
     wanted = [t for t in ATTACKS if not given.titles or any(part in t for part in given.titles)]
@@ -773,20 +826,22 @@ def main() -> None:
         hub.create_repo(SMALL, repo_type="dataset")
         hub.commit(SMALL, {"train.jsonl": TRAIN}, repo_type="dataset")
         limits = {"HF_LORAMETA_MAX_UPLOAD_MB": str(UPLOAD_MB), "HF_LORAMETA_TIME_LIMIT": "20"}
+        limits |= {"HF_LORAMETA_NO_BASE": ""} if given.model else {}
         spawn = multiprocessing.get_context("spawn")
         with (
             running_space(hub, Path(home), folder=given.space, **limits) as space,
             ProcessPoolExecutor(1, spawn) as pool,
         ):
             Waits(space).once("plan")
+            tries = begin_tries(space) if given.model else None
             for title in ["none", *(title for title in wanted if title != "none")]:
                 if ATTACKS[title] is configurations:  # not before: the Hub reads it in searches
                     hub.create_repo(CHOICES, repo_type="dataset")
                     files = {"train.jsonl": TRAIN, "README.md": card}
                     hub.commit(CHOICES, files, repo_type="dataset")
-                rows.append(measure(space, title, pool, given.seconds))
+                rows.append(measure(space, title, pool, given.seconds, tries))
                 print(*rows[-1], sep=" | ", flush=True)
-    print(markdown_table(HEAD, rows, right=(1, 2, 3, 4)))
+    print(markdown_table(HEAD, rows, right=(1, 2, 3, 4, 5)))
 
 
 if __name__ == "__main__":

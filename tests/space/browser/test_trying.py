@@ -1,12 +1,17 @@
 """Trying, testing and saving in a Space with the real base model."""
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.engines.scoring import Sample
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests.conftest import Account, Shell, Web
 from tests.space.datasets import TRAIN
 from tests.space.forbidden_words import forbidden_words
@@ -83,25 +88,66 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     assert "Right answers on" in card
 
 
+def right_by_peft(folder: Path, rows: list[list[str]]) -> list[tuple[bool, bool]]:
+    """Return whether an adapter, and the base model alone, are right on rows in plain PEFT."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = locate(SMOLLM2)
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: Any = PeftModel.from_pretrained(plain, folder)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    columns = Columns.model_validate(recipe["dataset"]["columns"])
+
+    def is_right(text: str, reference: str) -> bool:
+        inputs = tokenizer(columns.prompt_of(text), return_tensors="pt")
+        tokens = model.generate(**inputs, max_new_tokens=16, do_sample=False)[0]
+        answer = tokenizer.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return Sample(text, reference, {"peft": answer}).is_right("peft")
+
+    adapted = [is_right(text, reference) for text, reference in rows]
+    with model.disable_adapter():
+        return list(zip(adapted, (is_right(*row) for row in rows), strict=True))
+
+
+def unzipped_download(page: Any, folder: Path) -> Path:
+    with page.expect_download() as started:
+        page.locator("#lm-download").click()
+    zipfile.ZipFile(started.value.path()).extractall(folder)
+    return folder
+
+
 @pytest.mark.slow
-def test_stop_here_keeps_what_there_is_right_after_make_and_as_training_begins(
+def test_stop_here_keeps_what_there_is_and_counts_are_those_of_plain_peft(
     visitor: Visitor, tmp_path: Path
 ) -> None:
     page, path = visitor.page, tmp_path / "notes.jsonl"
     path.write_bytes(b"".join(ROWS))
     visitor.upload(path)
     visitor.make()
-    stop, ended = page.locator("#lm-stop"), page.locator("#lm-bar #lm-work .lm-progress")
-    stop.click()
-    ended.wait_for(state="detached")
+    stop, progress = page.locator("#lm-stop"), page.locator("#lm-work .lm-progress")
+    stop.click()  # while right answers are counted
+    progress.wait_for(state="detached")
     expect(page.locator("#lm-verdict")).to_contain_text("nobody counted its right answers")
-    expect(page.locator("#lm-files a[download]")).to_be_visible()
     page.get_by_role("button", name="Count right answers and train").click()
     page.locator("#lm-work [data-progress^='Training on 20']").wait_for()
     stop.click()
-    ended.wait_for(state="detached")
-    expect(page.locator("#lm-verdict .lm-first")).to_contain_text("of 16 right")
+    progress.wait_for(state="detached")
     expect(page.get_by_role("button", name="More time")).to_be_visible()
+    page.locator(".lm-all summary").click()
+    cells = [row.locator("td").all_inner_texts() for row in page.locator(".lm-all tbody tr").all()]
+    by_peft = right_by_peft(unzipped_download(page, tmp_path / "a"), [row[1:3] for row in cells])
+    assert [row[3][0] == "✓" for row in cells] == [adapted for adapted, _ in by_peft]
+    table = page.locator("#lm-verdict")
+    expect(table.locator(".lm-first")).to_contain_text(
+        f"{sum(right for right, _ in by_peft)} of 16"
+    )
+    alone = table.get_by_role(
+        "row", name=f"Without it {sum(right for _, right in by_peft)}", exact=True
+    )
+    expect(alone).to_be_visible()
 
 
 @pytest.mark.slow
