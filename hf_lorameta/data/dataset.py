@@ -29,6 +29,7 @@ from hf_lorameta.data.sources.folders import is_folder, open_folder
 from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
+from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
 from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import (
@@ -204,6 +205,7 @@ def _unknown_argument(name: str) -> UsageError:
     )
 
 
+@refusing_deep_rows()
 def as_dataset(
     raw: RawDataset,
     columns: Columns | None = None,
@@ -316,6 +318,7 @@ def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
         return None
 
 
+@refusing_deep_rows()
 def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     """Open one split before its columns are chosen; arguments are those of `open_dataset`."""
     config, split = options.get("config"), options.get("split")

@@ -210,14 +210,18 @@ def test_each_line_may_be_a_list_or_a_text(tmp_path: Path) -> None:
     assert [text for _, text in open_dataset(path).rows()] == ["a b", "c d"]
 
 
-@pytest.mark.parametrize("lines", [True, False])
-def test_rows_that_are_nested_deep_are_refused(lines: bool, tmp_path: Path) -> None:
-    depth, path = 200, tmp_path / f"deep.json{'l' if lines else ''}"
-    turns = '[{"role": "user", "content": ' * depth + '"a"' + "}]" * depth
-    row = f'{{"messages": {turns}, "output": "b"}}'
-    path.write_text(f"{row}\n{row}" if lines else f"[{row},\n{row}]")
-    with pytest.raises(DatasetError, match="line 1 is not a JSON value"):
-        open_dataset(path)
+@pytest.mark.parametrize("form", ["lines", "list", "memory", "later"])
+def test_rows_that_are_nested_too_deep_are_refused(form: str, tmp_path: Path) -> None:
+    turns: object = "a"
+    for _ in range(400):
+        turns = [{"role": "user", "content": turns}]
+    row, flat = {"messages": turns, "output": "b"}, {"messages": "a", "output": "b"}
+    rows = [flat] * 40 + [row] if form == "later" else [row, row]
+    path = tmp_path / f"deep.json{'' if form == 'list' else 'l'}"
+    path.write_text(json.dumps(rows) if form == "list" else "\n".join(map(json.dumps, rows)))
+    columns = "input=messages,output=output" if form == "later" else None
+    with pytest.raises(DatasetError, match=r"too many objects or lists|not a JSON value"):
+        list(open_dataset(rows if form == "memory" else path, columns=columns).rows())
 
 
 def test_null_inside_an_object_of_several_lines_is_a_missing_value(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Multiple choice: which columns have the choices, how they are shown, and which one is right."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from hf_lorameta.data.columns import names as known
@@ -10,6 +11,9 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.roles import input_columns
 from hf_lorameta.data.columns.table_view import TableView, normalized
 
+_Named = Sequence[tuple[str, str]]
+"""(name, text) of each choice; the name is empty if it has none."""
+_Way = Callable[[_Named, Any], str]
 _CHOICE_NAME = re.compile(r"[A-Ha-h0-9]")
 
 
@@ -84,9 +88,14 @@ class Choices:
         labels: Sequence[str] = (),
         sample: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self._columns, self._answer, self._labels = tuple(columns), answer, labels
-        self._start = self._first_number(sample)
-        self._by_number = self._are_numbered(sample)
+        self._columns, self._answer = tuple(columns), answer
+        found = [(self._named(row), value_at(row, answer)) for row in sample]
+
+        def count(way: _Way) -> int:
+            return sum(bool(way(*one)) for one in found)
+
+        numbers = [partial(_by_place, first=first) for first in ((0,) if labels else (0, 1))]
+        self._ways = sorted((_by_text, _by_name, max(numbers, key=count)), key=count, reverse=True)
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
         """Return the choices of a row, without empty ones."""
@@ -94,22 +103,8 @@ class Choices:
 
     def right(self, row: Mapping[str, Any]) -> str:
         """Return the text of the right choice; empty if the answer matches none."""
-        named = self._named(row)
-        value = value_at(row, self._answer)
-        if isinstance(value, int) and not isinstance(value, bool) and self._labels:
-            return _at(named, value)  # class labels count from 0
-        answer = cell_text(value, self._answer, first=True).strip()
-        if not self._by_number and answer in (text for _, text in named):
-            return answer
-        by_name = {name.strip().upper(): text for name, text in named if name}
-        key = answer.strip("().: ").upper()
-        if key in by_name:
-            return by_name[key]
-        if (number := self._number(row)) is not None:
-            return _at(named, number - self._start)
-        if len(key) == 1 and "A" <= key <= "Z":
-            return _at(named, ord(key) - ord("A"))
-        return ""
+        named, value = self._named(row), value_at(row, self._answer)
+        return next(filter(None, (way(named, value) for way in self._ways)), "")
 
     def _named(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return (name, text) of each choice; the name is empty if the row has none."""
@@ -126,28 +121,6 @@ class Choices:
             return [_item(item) for item in value]
         return []
 
-    def _number(self, row: Mapping[str, Any]) -> int | None:
-        """Return the answer as a number; None if it is not one."""
-        value = value_at(row, self._answer)
-        if is_whole(value):
-            return int(value)
-        text = cell_text(value, self._answer, first=True).strip()
-        return int(text) if text.removeprefix("-").isdecimal() else None
-
-    def _first_number(self, sample: Sequence[Mapping[str, Any]]) -> int:
-        """Return 1 if answers count from 1: one equals the number of choices, and none is 0."""
-        numbers = [(n, self._named(row)) for row in sample if (n := self._number(row)) is not None]
-        past_end = any(0 < n <= len(named) and not _at(named, n) for n, named in numbers)
-        return int(past_end and all(n != 0 for n, _ in numbers))
-
-    def _are_numbered(self, sample: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether every answer is the number of a choice."""
-        answers = [(value_at(row, self._answer), self._named(row)) for row in sample]
-        answers = [(value, named) for value, named in answers if cell_text(value, self._answer)]
-        return bool(answers) and all(
-            is_whole(value) and _at(named, int(value) - self._start) for value, named in answers
-        )
-
 
 def _item(item: Any) -> tuple[str, str]:
     if isinstance(item, Mapping):
@@ -156,8 +129,27 @@ def _item(item: Any) -> tuple[str, str]:
     return "", cell_text(item, "choices")
 
 
-def _at(named: Sequence[tuple[str, str]], index: int) -> str:
+# --- ways to say which choice is right ------------------------------------------------------------
+
+
+def _by_text(named: _Named, value: Any) -> str:
+    answer = cell_text(value, "answer", first=True).strip()
+    return answer if answer in (text for _, text in named) else ""
+
+
+def _by_name(named: _Named, value: Any) -> str:
+    return {name.strip().upper(): text for name, text in named if name}.get(_key(value), "")
+
+
+def _by_place(named: _Named, value: Any, first: int) -> str:
+    """Return a choice by its letter, or by its number, of which `first` is the lowest."""
+    key = str(int(value)) if is_whole(value) else _key(value)
+    index = int(key) - first if key.isdecimal() else ord(key) - ord("A") if len(key) == 1 else -1
     return named[index][1] if 0 <= index < len(named) else ""
+
+
+def _key(value: Any) -> str:
+    return cell_text(value, "answer", first=True).strip("().: ").upper()
 
 
 def show_choices(texts: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from hf_lorameta.data.columns.labels import NONE, Form, Labels, separator
 from hf_lorameta.data.columns.names import VERDICTS
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.sources.raw_dataset import RawDataset
+from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option, UsageError
 from hf_lorameta.types import Row
@@ -46,11 +47,11 @@ def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     column marks as bad are left out.
     """
     reader = RowReader(raw, columns)
-    for row in raw.rows():
-        if reader.is_bad(row):
-            continue
-        prompt, output = reader.read(row)
-        yield cut(prompt), cut(output)
+    with refusing_deep_rows():
+        for row in raw.rows():
+            if not reader.is_bad(row):
+                prompt, output = reader.read(row)
+                yield cut(prompt), cut(output)
 
 
 class RowReader:

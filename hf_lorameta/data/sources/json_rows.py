@@ -6,6 +6,7 @@ requires later rows to have the columns of the first ones.
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from itertools import chain
 from typing import IO, Any
@@ -14,10 +15,7 @@ from hf_lorameta.data.sources.text_formats import UTF8, as_text
 from hf_lorameta.errors import DatasetError
 
 Rows = list[dict[str, Any]]
-_START = 64
 _SPACE = re.compile(r"\s*")
-_LEVELS = 100
-"""Of objects and lists within each other, at most."""
 _ESCAPED = "\\ud"
 _ASKING = {"question", "query", "prompt", "instruction", "input", "context", "passage", "text"}
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
@@ -44,21 +42,20 @@ def json_rows(file: IO[bytes], name: str, encoding: str = UTF8) -> Iterator[dict
 
 def _rows_in(text: IO[str], name: str) -> Iterator[dict[str, Any]]:
     lines = ((n, line) for n, line in enumerate(text, 1) if not line.isspace())
-    first = next(lines, None)
-    if first is None:
-        return
-    value = _parsed(first[1])
-    second = next(lines, None) if isinstance(value, dict) else None
-    if second is not None:
-        for number, line in chain([first, second], lines):
+    number, line = next(lines, (0, ""))
+    value = _parsed(line)
+    if value is None:
+        values = list(_values(line + text.read(), name, number))
+    elif (second := next(lines, None)) is None:
+        values = [value]
+    else:
+        for n, each in chain([(number, line), second], lines):
             try:
-                value = _loads(line)
+                value = _loads(each)
             except (ValueError, RecursionError):
-                raise _malformed(name, number) from None
-            yield _row(value, f"{name}: line {number}")
+                raise _malformed(name, n) from None
+            yield _row(value, f"{name}: line {n}")
         return
-    rest = text.read()
-    values = [value] if value and not rest.strip() else [*_values(first[1] + rest, name, first[0])]
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]
     elif len(values) == 1 and isinstance(values[0], dict):
@@ -69,22 +66,10 @@ def _rows_in(text: IO[str], name: str) -> Iterator[dict[str, Any]]:
 def _loads(text: str) -> Any:
     """Return a JSON value, without lone halves of UTF-16 pairs, which cannot be encoded."""
     value = json.loads(text)
-    _refuse_deep(value, text)
     if _ESCAPED in text.lower():
         whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
         value = json.loads(whole)
     return value
-
-
-def _refuse_deep(value: Any, text: str) -> None:
-    """Raise `RecursionError`, as the parser does later, for more levels than rows have."""
-    if text.count("[") + text.count("{") > _LEVELS:
-        level = [value]
-        for _ in range(_LEVELS + 1):
-            level = [v for v in level if isinstance(v, (dict, list))]
-            level = [i for v in level for i in (v.values() if isinstance(v, dict) else v)]
-        if level:
-            raise RecursionError
 
 
 def _values(text: str, name: str, start: int) -> Iterator[Any]:
@@ -92,12 +77,10 @@ def _values(text: str, name: str, start: int) -> Iterator[Any]:
     decoder, place = json.JSONDecoder(), 0
     while (place := _SPACE.match(text, place).end()) < len(text):  # type: ignore[union-attr]
         try:
-            value, end = decoder.raw_decode(text, place)
-            _refuse_deep(value, text[place:end])
+            value, place = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             line = start + text.count("\n", 0, getattr(error, "pos", place))
             raise _malformed(name, line) from None
-        place = end
         yield value
 
 
@@ -217,15 +200,11 @@ def _transposed(found: dict[str, Any]) -> Rows:
 
 def _object(file: IO[bytes]) -> dict[str, Any]:
     """Return the object that a file holds; an empty one if it holds none."""
-    start = file.read(_START)
-    if not start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-        return {}
-    line, end, more = start.partition(b"\n")
-    line += end or file.readline()
+    line = file.readline()
     found = _parsed(line)
-    if found is None:
-        return _parsed(line + more + file.read()) or {}
-    return {} if more.strip() or any(map(bytes.strip, file)) else found  # else JSON lines
+    if found is None and line.removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
+        return _parsed(line + file.read()) or {}
+    return found if isinstance(found, dict) and not any(map(bytes.strip, file)) else {}  # or lines
 
 
 def _parsed(data: bytes | str) -> Any:

@@ -30,6 +30,18 @@ def reading(name: str, *, opening: bool = False, local: bool = False) -> Iterato
         raise (ours or _unreadable(name, error, local)) from None
 
 
+@contextmanager
+def refusing_deep_rows() -> Iterator[None]:
+    """Refuse rows with so many objects and lists within each other that Python cannot follow."""
+    try:
+        yield
+    except RecursionError:
+        raise errors.DatasetError(
+            "a row has too many objects or lists within each other",
+            hint="bring its texts into columns of their own",
+        ) from None
+
+
 def _is_ours(error: OSError) -> bool:
     """Whether a file of ours failed, such as one in a cache, rather than one of the dataset."""
     return error.filename is not None and variable_of(Path(str(error.filename))) is not None
