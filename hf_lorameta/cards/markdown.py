@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hf_lorameta import quoting
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _environment() -> "jinja2.Environment":
     )
     environment.globals |= {
         "gguf_file": GGUF_FILE, "base_file": BASE_FILE, "modelfile": MODELFILE,
+        "measures": MEASURES,
     }  # fmt: skip
     environment.filters |= {
         "code": code,

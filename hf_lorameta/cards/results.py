@@ -4,7 +4,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, Report, Scores
+from hf_lorameta.engines.scoring import (
+    ADAPTER_METHOD,
+    BASE_METHOD,
+    CHAT_METHOD,
+    MEASURES,
+    Report,
+    Scores,
+)
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,14 @@ class RightAnswers:
 
 
 @dataclass(frozen=True)
-class RougeL:
-    """Mean Rouge-L of answers that are texts, 0 to 1; see `RightAnswers` for the attributes."""
+class Graded:
+    """A score of answers, 0 to 1, that are more or less right; see `RightAnswers` for the others.
 
+    Attributes:
+        measure: one of `hf_lorameta.engines.scoring.MEASURES`.
+    """
+
+    measure: str
     base: float
     end: float
     chat: float | None = None
@@ -86,8 +98,8 @@ class Check:
         chat: loss of the base model with its own chat template; None if it has none.
         prompt: loss of the base model with a prompt of examples; None if there were no other rows.
         shots: number of examples.
-        rouge_l: how similar the answers are to the outputs, if these are texts and all answers were
-            generated; else None.
+        graded: how good the answers are, if outputs are texts or have several labels, and all
+            answers were generated; else None.
     """
 
     rows: int
@@ -99,7 +111,7 @@ class Check:
     chat: float | None = None
     prompt: float | None = None
     shots: int = 0
-    rouge_l: RougeL | None = None
+    graded: Graded | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +178,8 @@ def check_of(report: Report, shots: int, end: Scores | None = None, scale: float
     chat, prompt = ((s.right, s.loss) if s else (None, None) for s in others)
     right = RightAnswers(report.most_frequent, base.right, end.right, chat[0], prompt[0])
     losses = base.loss, start.loss, end.loss
-    rouge_l = None
-    if report.texts and base.rouge_l is not None and end.rouge_l is not None:
-        rouge_l = RougeL(base.rouge_l, end.rouge_l, *(s.rouge_l if s else None for s in others))
-    return Check(base.rows, *losses, scale, right, chat[1], prompt[1], shots, rouge_l)
+    first, last, *more = (s and getattr(s, report.measure) for s in (base, end, *others))
+    graded = None
+    if report.measure in MEASURES and first is not None and last is not None:
+        graded = Graded(report.measure, first, last, *more)
+    return Check(base.rows, *losses, scale, right, chat[1], prompt[1], shots, graded)

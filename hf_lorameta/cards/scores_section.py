@@ -19,6 +19,7 @@ _METRICS = {
     "loss": ("loss", "Loss (nats per token)"),
     "rouge_l": ("rouge", "Rouge-L"),
     "exact_match": ("exact_match", "Exact match"),
+    "label_f1": ("f1", "F1 of labels (micro)"),
 }
 """Scores in the metadata: the Hub's name of the metric and a title."""
 _MEASURED, _NOT_MEASURED = "## What was measured", "## What was not measured"

@@ -65,6 +65,7 @@ class DatasetInfo:
         gated: whether access to the dataset has to be asked for.
         proposed: whether rows that are not public get an instruction that was derived from them;
             it may name their classes.
+        form: what outputs are.
         remarks: what to know about how it is read, and why inputs may lack what an answer needs.
     """
 
@@ -77,6 +78,7 @@ class DatasetInfo:
     license: str | None
     gated: bool = field(default=False, kw_only=True)
     proposed: bool = field(default=False, kw_only=True)
+    form: Form = field(default="one", kw_only=True)
     remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 
     @property
@@ -100,7 +102,6 @@ class Dataset(DatasetInfo):
         whole: iterates over the whole split, ignoring any slice.
         first_rows: the first rows as they are read; only those with an output, if there are any.
         classes: names of the labels in outputs, if they are stated.
-        form: what outputs are.
         unread: columns that are not read, except ids.
         limits: how much a plan counts.
         total: number of rows; None if it is not known without reading them.
@@ -113,7 +114,6 @@ class Dataset(DatasetInfo):
     with_prompt: Callable[[str | None, str | ChatForm | None], "Dataset"]
     first_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
-    form: Form = "one"
     unread: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
     total: int | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatForm, Turn
+from hf_lorameta.data.columns.labels import JOINED, NONE, Form
 from hf_lorameta.data.prompt import PROMPT, shared_length
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
@@ -28,6 +29,8 @@ ADAPTER_METHOD = "generated"
 _TEXT_WORDS = 5
 """Different outputs with at least this many words on average are texts."""
 _WORD = re.compile(r"[^\W_]+")
+MEASURES = {"rouge_l": "Rouge-L", "label_f1": "F1 of labels"}
+"""What judges texts, and outputs of several labels: a field of `Scores`, and its name."""
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
 
@@ -44,6 +47,7 @@ class Scores:
             surrounding whitespace.
         contains: share of answers that contain the reference, ignoring case; None like `rouge_l`.
         rows: number of rows.
+        label_f1: F1 of the labels in all answers, see `label_f1`; None like `rouge_l`.
     """
 
     loss: float
@@ -51,6 +55,7 @@ class Scores:
     exact_match: float
     contains: float | None
     rows: int
+    label_f1: float | None = None
 
     @property
     def right(self) -> int:
@@ -84,7 +89,7 @@ class Report:
         scores: of each method.
         samples: rows with the answers of all methods.
         most_frequent: how many rows the most frequent output would answer right.
-        texts: whether the outputs are texts, see `are_texts`.
+        measure: what judges the answers: one of `MEASURES`, or ``exact_match``.
 
     Example:
         >>> generated = Scores(0.5, 1, 0.25, 0.125, 4)
@@ -101,21 +106,22 @@ class Report:
     scores: Mapping[str, Scores]
     samples: tuple[Sample, ...] = ()
     most_frequent: int = 0
-    texts: bool = False
+    measure: str = "exact_match"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers, for JSON."""
-        return {
-            "scores": {method: asdict(scores) for method, scores in self.scores.items()},
-            "samples": [asdict(sample) for sample in self.samples],
-        }
+        scores = {method: asdict(scores) for method, scores in self.scores.items()}
+        for values in scores.values() if self.measure != "label_f1" else ():
+            del values["label_f1"]
+        return {"scores": scores, "samples": [asdict(sample) for sample in self.samples]}
 
     def table(self) -> str:
         """Return a Markdown table, readable as plain text too; "–" marks missing scores."""
-        head = ("method", "loss", "Rouge-L", "exact match", "contains")
+        head = ["method", "loss", "Rouge-L", "exact match", "contains"]
+        head += [MEASURES["label_f1"]] if self.measure == "label_f1" else []
         rows = []
         for method, s in self.scores.items():
-            values = s.loss, s.rouge_l, s.exact_match, s.contains
+            values = (s.loss, s.rouge_l, s.exact_match, s.contains, s.label_f1)[: len(head) - 1]
             rows.append((method, *("–" if value is None else f"{value:.3f}" for value in values)))
         return padded_markdown_table(head, rows, right=range(1, len(head)))
 
@@ -199,7 +205,7 @@ def score(loss: float, rows: Sequence[Row], answers: Sequence[str], complete: bo
 
     Example:
         >>> score(0.5, [("Is it?", "Yes.")], [" yes. "], complete=True)
-        Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1)
+        Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1, label_f1=1.0)
     """
     n = len(rows)
     pairs = [(folded(o), folded(r)) for o, (_, r) in zip(answers, rows, strict=True)]
@@ -212,7 +218,29 @@ def score(loss: float, rows: Sequence[Row], answers: Sequence[str], complete: bo
 
     scorer = RougeScorer(["rougeL"], tokenizer=_Words(DefaultTokenizer(use_stemmer=True)))
     rouge_l = sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n
-    return Scores(loss, rouge_l, exact_match, sum(r in o for o, r in pairs) / n, n)
+    contains = sum(r in o for o, r in pairs) / n
+    return Scores(loss, rouge_l, exact_match, contains, n, label_f1(pairs))
+
+
+def label_f1(pairs: Sequence[tuple[str, str]]) -> float:
+    """Return the micro-averaged F1 of the labels in answers; ``none`` is no label.
+
+    It is 2 TP / (2 TP + FP + FN), counted over the labels of all rows, as for SemEval-2018 Task 1
+    (https://aclanthology.org/S18-1001); 1 if there are no labels at all.
+
+    Args:
+        pairs: each answer and its reference, in one case, with commas between labels.
+
+    Example:
+        >>> label_f1([("awe, joy", "joy"), ("none", "none"), ("none", "fear, joy")])
+        0.4
+    """
+    right = total = 0
+    for pair in pairs:
+        answer, reference = ({*map(str.strip, text.split(JOINED["several"][0]))} for text in pair)
+        right += len(answer & reference - {NONE, ""})
+        total += len(answer - {NONE, ""}) + len(reference - {NONE, ""})
+    return 2 * right / total if total else 1.0
 
 
 class _Words:
@@ -272,6 +300,13 @@ def are_texts(rows: Sequence[Row]) -> bool:
     words = [len(output.split()) for _, output in rows]
     different = len({folded(output) for _, output in rows})
     return sum(words) >= _TEXT_WORDS * len(rows) and 2 * different > len(rows)
+
+
+def measure_of(rows: Sequence[Row], form: Form) -> str:
+    """Return what judges answers to rows, see `Report`."""
+    if form == "several":
+        return "label_f1"
+    return "rouge_l" if are_texts(rows) else "exact_match"
 
 
 def stripped(answer: str, first_line: bool) -> str:
@@ -379,6 +414,7 @@ def compare(
     samples: int = 5,
     progress: Callable[[str, Scores], None] = no_progress,
     row_progress: StageProgress = no_progress,
+    form: Form = "one",
 ) -> Report:
     """Evaluate several methods on the same rows.
 
@@ -396,6 +432,7 @@ def compare(
         progress: called with each method and its scores when they are complete.
         row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
             whose answer is not known yet counts half.
+        form: what the outputs of the dataset are.
 
     Raises:
         AdapterError: an adapter cannot be loaded.
@@ -428,4 +465,5 @@ def compare(
         for index, row in enumerate(rows[:samples] if generate else ())
     )
     outputs = Counter(folded(output) for _, output in rows)
-    return Report(scores, tuple(listed), outputs.most_common(1)[0][1], are_texts(rows))
+    measure = measure_of(rows, form)
+    return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)

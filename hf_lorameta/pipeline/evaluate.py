@@ -70,7 +70,7 @@ def evaluate(
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
         generate: complete all answers; False completes only those that may be right, and leaves
-            out Rouge-L.
+            out Rouge-L and F1.
         base: folder, GGUF file or Hub id of the base model; None is what the adapter names.
         model: the base model, on the CPU, and its tokenizer; the model is left unchanged. None
             loads it.
@@ -121,6 +121,7 @@ class Evaluation(NamedTuple):
 
     def compare(self, evaluator: Evaluator, **options: Any) -> Report:
         """Score the base model, each adapter and the few-shot prompt, with options of `compare`."""
+        options["form"] = self.dataset.form
         return compare(evaluator, self.rows, {"base": None, **self.folders}, self.shots, **options)
 
 

@@ -13,11 +13,12 @@ from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
     BASE_METHOD,
+    MEASURES,
     Adapter,
     Evaluator,
     LoraWeights,
-    are_texts,
     compare,
+    measure_of,
 )
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
@@ -184,21 +185,21 @@ def check_adapter(
         rows: only its rows to check on and those of the prompt are used.
         evaluator: the base model.
         progress: called with (stage, rows scored, rows).
-        texts: if the outputs are texts, generate all answers to measure Rouge-L, which takes
-            longer than counting right answers.
+        texts: if the outputs are texts or have several labels, generate all answers to measure
+            Rouge-L or F1, which takes longer than counting right answers.
 
     Returns:
         The adapter with the check in its `outcome`; all coefficients are zero if no scale helps.
     """
     plan, layout = generation.plan, generation.layout
-    title = f"Checking {len(rows.check)} rows"
+    title, form = f"Checking {len(rows.check)} rows", plan.dataset.form
     adapters: dict[str, Adapter | None] = {
         BASE_METHOD: None,
         ADAPTER_METHOD: LoraWeights(layout, generation.pairs),
     }
     report = compare(
         evaluator, rows.check, adapters, rows.prompt,
-        generate=texts and are_texts(rows.check), samples=0,
+        generate=texts and measure_of(rows.check, form) in MEASURES, samples=0, form=form,
         row_progress=lambda method, *counts: progress(f"{title}, {method}", *counts),
     )  # fmt: skip
     base, start = (report.scores[method] for method in adapters)

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from hf_lorameta.bank.index import FAR_RATIO
-from hf_lorameta.cards.results import Check, Outcome, RightAnswers, RougeL, Training
+from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
 from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
+from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.errors import Option
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
@@ -19,8 +20,8 @@ _FEW_ROWS = 20
 _LARGE_SHARE = 0.9
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
-_ROUGE_MARGIN = 0.05
-"""Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
+_GRADED_MARGIN = 0.05
+"""Smallest lead in Rouge-L or F1 that counts; on 16 rows, less may be chance."""
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
 
@@ -236,7 +237,7 @@ def _on_losses(check: Check) -> Remark:
 
 
 def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
-    """Return whether an adapter helps, judged by its right answers or, for texts, by Rouge-L.
+    """Return whether an adapter helps, judged by its right answers or how good they are.
 
     Args:
         check: of the adapter on rows; None if there was none.
@@ -259,10 +260,15 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         advice = "Count right answers on some rows before you rely on it."
         text = " ".join(["Unsure: nobody counted its right answers.", *doubts, advice])
         return Remark("unsure", text)
-    scores: RightAnswers | RougeL
-    if texts := check.rouge_l:
-        scores, title, spell = texts, "Rouge-L of the answers to", "{} {:.2f}"
-        margin, better, equal = _ROUGE_MARGIN, "answers are closer to the outputs", "as good"
+    scores: RightAnswers | Graded
+    if graded := check.graded:
+        title, spell = f"{MEASURES[graded.measure]} of the answers to", "{} {:.2f}"
+        scores, margin, better, equal = (
+            graded,
+            _GRADED_MARGIN,
+            "answers are closer to the outputs",
+            "as good",
+        )
     else:
         scores, title, spell = check.right, "Right answers on", "{} {}"
         margin, better, equal = _margin(check.rows), "more answers are right", "as many are right"
@@ -294,7 +300,7 @@ def _margin(rows: int) -> int:
     return max(2, round(math.sqrt(rows / 2)))
 
 
-def _others(scores: RightAnswers | RougeL, shots: int) -> dict[str, float]:
+def _others(scores: RightAnswers | Graded, shots: int) -> dict[str, float]:
     """Return the scores of all methods but the adapter, by name."""
     found = {
         "the base model": scores.base,

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, Report
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES, Report
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.save import Generation
@@ -58,7 +58,7 @@ def verdict_html(
 
 
 def scores_of(report: Report) -> list[tuple[str, str, float]]:
-    """Return title, score and share of each method: right answers, or Rouge-L of texts.
+    """Return title, score and share of each method: right answers, or how good they are.
 
     Example:
         >>> answers = {"base": "no", "generated": "yes"}
@@ -68,14 +68,15 @@ def scores_of(report: Report) -> list[tuple[str, str, float]]:
          ('Always “yes”', '2', 1.0)]
     """
     samples, found = report.samples, list[tuple[str, str, float]]()
+    measure = MEASURES.get(report.measure)
     for method, title in _TITLES.items():
-        if report.texts and method in report.scores:
-            rouge_l = report.scores[method].rouge_l or 0.0
-            found.append((title, f"{rouge_l:.2f}{'' if found else ' Rouge-L'}", rouge_l))
-        elif not report.texts and method in samples[0].outputs:
+        if measure and method in report.scores:
+            score = getattr(report.scores[method], report.measure) or 0.0
+            found.append((title, f"{score:.2f}{'' if found else f' {measure}'}", score))
+        elif not measure and method in samples[0].outputs:
             right, total = sum(sample.is_right(method) for sample in samples), len(samples)
             found.append((title, f"{right}{'' if found else f' of {total} right'}", right / total))
-    if not report.texts:
+    if not measure:
         [(answer, count)] = Counter(sample.reference.strip() for sample in samples).most_common(1)
         always = f"Always “{answer}”" if len(answer) <= _SHORT else "Always the same answer"
         found.append((always, str(count), count / len(samples)))

@@ -182,8 +182,9 @@ class _Improving:
         methods = {BASE_METHOD: None, ADAPTER_METHOD: adapter.folder}
         rows = self.rows
         report = compare(
-            self._evaluator, rows, methods, self.shots, samples=len(rows), row_progress=progress
-        )
+            self._evaluator, rows, methods, self.shots, samples=len(rows),
+            row_progress=progress, form=self._result.plan.dataset.form,
+        )  # fmt: skip
         adapter.add_check(check_of(report, len(self.shots)))
         return report
 

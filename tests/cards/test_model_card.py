@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import Routing
-from hf_lorameta.cards.results import Check, Outcome, RougeL, Training
+from hf_lorameta.cards.results import Check, Graded, Outcome, Training
 from hf_lorameta.data.chat_form import ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
@@ -37,7 +37,7 @@ TRAINING = Training(rows=32, held_out=32, base=3.0, start=2.5, end=1.5, steps=20
 STOPPED = Training(rows=32, held_out=32, base=3, start=2.5, end=1.5, steps=20, interrupted=True)
 CHECK = Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT)
 PROMPTED = Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT, prompt=0.7, shots=3)
-ALL_ANSWERS = replace(PROMPTED, rouge_l=RougeL(0.25, 0.5, prompt=0.375))
+ALL_ANSWERS = replace(PROMPTED, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
+from typing import Any
 
 import pytest
 
@@ -95,3 +96,20 @@ def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
         "base-chat": "<user>a<assistant>",
     }
     assert report.samples == (Sample("a", "b", answers),)
+
+
+def test_answers_of_several_labels_are_judged_by_f1() -> None:
+    rows = [("a", "awe, joy"), ("b", "none"), ("c", "fear")]
+    answers = ["Joy, awe", "fear", "fear"]
+
+    class Answers(TwoStepsPerRow):
+        def evaluate(self, rows: Sequence[Row], *_: Any) -> tuple[Scores, list[str]]:
+            return score(1.0, rows, answers, complete=True), answers
+
+    pytest.importorskip("rouge_score")
+    report = compare(Answers(), rows, {"base": None}, form="several")
+    assert report.to_dict()["scores"]["base"]["label_f1"] == pytest.approx(6 / 7)
+    assert report.table().splitlines()[-1].endswith("0.857 |")
+    plain = compare(Answers(), rows, {"base": None})
+    assert "label_f1" not in plain.to_dict()["scores"]["base"]
+    assert "F1" not in plain.table()

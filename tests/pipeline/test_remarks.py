@@ -11,7 +11,8 @@ import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Check, Outcome, RightAnswers, RougeL, Training
+from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
+from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline import remarks as of_plan
 from hf_lorameta.pipeline.make import make_adapter
@@ -227,18 +228,24 @@ def test_the_verdict_names_the_winner(right: Any, level: str, winner: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("rouge_l", "level"),
+    ("graded", "level"),
     [
-        (RougeL(0.2, 0.6, chat=0.3, prompt=0.5), "likely"),
-        (RougeL(0.2, 0.6, chat=0.3, prompt=0.62), "unsure"),
-        (RougeL(0.2, 0.5, chat=0.3, prompt=0.62), "unlikely"),
-        (RougeL(0.0, 0.0), "unsure"),
+        (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.5), "likely"),
+        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.5), "likely"),
+        (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.62), "unsure"),
+        (Graded("rouge_l", 0.2, 0.5, chat=0.3, prompt=0.62), "unlikely"),
+        (Graded("rouge_l", 0.0, 0.0), "unsure"),
     ],
 )
-def test_answers_that_are_texts_are_compared_by_rouge_l(rouge_l: RougeL, level: str) -> None:
-    found = verdict_on(replace(check(end=0, prompt=16), rouge_l=rouge_l))
+def test_answers_that_are_more_or_less_right_are_compared_by_their_scores(
+    graded: Graded, level: str
+) -> None:
+    found = verdict_on(replace(check(end=0, prompt=16), graded=graded))
     assert found.level == level
-    assert f"Rouge-L of the answers to 16 rows: the adapter {rouge_l.end:.2f}" in found.reason
+    assert (
+        f"{MEASURES[graded.measure]} of the answers to 16 rows: the adapter {graded.end:.2f}"
+        in found.reason
+    )
     assert ("more time to train" in found.reason) == (level == "unlikely")
 
 

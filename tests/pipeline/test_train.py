@@ -286,4 +286,4 @@ def test_answers_that_are_texts_are_generated_where_there_is_time(tiny_bank: Ban
             make_adapter(planned, rows, session, seconds=seconds).outcome.check
             for seconds in (0, 20, 100)
         ]
-    assert [check and check.rouge_l is not None for check in checks] == [True, False, True]
+    assert [check and check.graded is not None for check in checks] == [True, False, True]
