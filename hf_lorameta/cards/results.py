@@ -178,8 +178,7 @@ def check_of(report: Report, shots: int, end: Scores | None = None, scale: float
     chat, prompt = ((s.right, s.loss) if s else (None, None) for s in others)
     right = RightAnswers(report.most_frequent, base.right, end.right, chat[0], prompt[0])
     losses = base.loss, start.loss, end.loss
-    first, last, *more = (s and getattr(s, report.measure) for s in (base, end, *others))
-    graded = None
-    if report.measure in MEASURES and first is not None and last is not None:
-        graded = Graded(report.measure, first, last, *more)
+    values: list[Any] = [getattr(s, report.measure, None) for s in (base, end, *others)]
+    known = report.measure in MEASURES and None not in values[:2]
+    graded = Graded(report.measure, *values) if known else None
     return Check(base.rows, *losses, scale, right, chat[1], prompt[1], shots, graded)

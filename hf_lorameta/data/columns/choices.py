@@ -95,7 +95,8 @@ class Choices:
             return sum(bool(way(*one)) for one in found)
 
         numbers = [partial(_by_place, first=first) for first in ((0,) if labels else (0, 1))]
-        self._ways = sorted((_by_text, _by_name, max(numbers, key=count)), key=count, reverse=True)
+        ways: list[_Way] = [_by_text, _by_name, max(numbers, key=count)]
+        self._ways = sorted(ways, key=count, reverse=True)
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
         """Return the choices of a row, without empty ones."""
