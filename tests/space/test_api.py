@@ -17,7 +17,6 @@ import pytest
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.conftest import Account, Shell, Web
-from tests.support.caller import Caller
 from tests.support.running_space import missing
 
 if why := missing("gradio", "gradio_client"):
@@ -218,21 +217,6 @@ def test_a_signed_out_visitor_does_not_act_with_the_machines_token(
     secret = web.owner.dataset("own-secret", {"train.jsonl": notes(30)}, private=True)
     assert "was not found" in call_error("/plan", dataset=secret)
     assert web.owner.token not in web.space.log.read_text()
-
-
-MALFORMED: list[dict[str, Any]] = [
-    {"oauth_token": ["x"]}, {"oauth_token": 5}, {"file": "/etc/passwd"}, {"file": ["/etc/passwd"]},
-    {"": "a"}, {"unknown": "a"}, {"top_k": float("nan")},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("inputs", MALFORMED, ids=repr)
-def test_a_malformed_call_ends_in_400_and_at_most_one_line_of_the_log(
-    inputs: dict[str, Any], web: Web
-) -> None:
-    before = len(web.space.log.read_text())
-    assert Caller(web.space, "203.0.113.77").ask(**{"dataset": "a/b", **inputs}) == 400
-    assert web.space.log.read_text()[before:].count("\n") <= 1
 
 
 # --- many at once -------------------------------------------------------------------------------
