@@ -22,7 +22,7 @@ from huggingface_hub import constants
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
-from hf_lorameta.data.columns.columns import parse_columns
+from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.engines.scoring import Report, Sample, Scores
@@ -417,6 +417,9 @@ def renamed(plan: Plan, name: str, title: str | None) -> Plan:
 def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
     bad = renamed(tickets, f"user/{NASTY}", title)
     made = Generation(bad, bad.layout, 16, (), 1.0)
+    found = Columns(input=NASTY, output=f"{NASTY}2")
+    preview = Preview(NASTY, NASTY, [NASTY, f"{NASTY}2"], [{NASTY: NASTY}], found, None)
+    source = Source([NASTY, "b"], [NASTY, "c"], preview)
     pages = [
         plan_view.details_html(bad),
         plan_view.expected_html(bad, NASTY, Rows()),
@@ -424,7 +427,13 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
         result_view.answers_html(NASTY, NASTY, NASTY, NASTY),
         result_view.report_html(report_of(NASTY), planning.PlanResult(bad, [], NASTY)),
         note("error", NASTY, [NASTY]),
+        blocks.error_html(LoraMetaError(NASTY, hint=NASTY)),
         progress_html(NASTY, 1, 2),
+        html_forms.columns_form(source, 1, DatasetRequest(NASTY)),
+        blocks.render("result.published", published=generating.Published(NASTY, NASTY, True, 1.0)),
+        blocks.render("result.later_version", repo_id=NASTY),
+        blocks.render("page.account", user=NASTY),
+        blocks.render("page.header", title=NASTY, paper=NASTY, source=NASTY),
     ]
     for page in pages:
         assert "<script" not in page
