@@ -1,19 +1,24 @@
 """The command that shows what an adapter is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
 from hf_lorameta.cli.output import LEGEND, emit, log
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.prompt import as_option
-from hf_lorameta.tables import coefficient_table, table
+from hf_lorameta.quoting import option_words, shell
+from hf_lorameta.recipe import Recipe
+from hf_lorameta.tables import coefficient_table, plural, table
 
 if TYPE_CHECKING:
     from hf_lorameta.pipeline.adapter_folder import SavedAdapter
 
-_LISTED_APART = ("schema_version", "base_model", "rank", "modules", "remarks", "adapters")
+_LISTED_APART = (
+    "schema_version", "base_model", "rank", "modules", "remarks", "adapters", "check",
+)  # fmt: skip
 """Parts of an adapter's provenance that are shown elsewhere, or not at all."""
 
 
@@ -46,8 +51,9 @@ def _describe(saved: "SavedAdapter") -> str:
     if saved.provenance is None:
         fields.append(["library", "unknown: not made by hf-lorameta"])
         return table(["field", "value"], fields)
-    shown = {k: v for k, v in saved.provenance.items() if k not in _LISTED_APART}
-    fields += _fields(shown, "")
+    shown = {k: v for k, v in saved.provenance.items() if v and k not in _LISTED_APART}
+    for name, value in shown.items():
+        fields += _OWN_ROWS[name](value) if name in _OWN_ROWS else _fields(value, name)
     remarks = saved.provenance.get("remarks", [])
     fields += [[remark["level"], as_option(remark["text"])] for remark in remarks]
     lines = [table(["field", "value"], fields)]
@@ -56,17 +62,50 @@ def _describe(saved: "SavedAdapter") -> str:
     return "\n".join(lines)
 
 
+def _settings(recipe: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the settings of a recipe that are not the defaults, as options of the command line."""
+    defaults = Recipe().model_dump()
+    changed = {name: value for name, value in recipe.items() if value != defaults.get(name)}
+    yield ["settings", shell(*option_words(changed)) or "the defaults"]
+
+
+def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield what is stored about a dataset, and how it was read as options of the command line."""
+    columns = Columns.model_validate(stored.get("columns", {}))
+    yield from _fields({k: v for k, v in stored.items() if k != "columns"}, "dataset")
+    yield ["columns", str(columns)]
+    for name, text in (
+        ("instruction", columns.instruction_text), ("template", columns.template)
+    ):  # fmt: skip
+        yield from [[name, as_option(text)]] if text else []
+
+
+def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield what a fit or training brought."""
+    yield ["trained", f"{plural(result['rows'], 'row')}, {plural(result['steps'], 'step')}"]
+    base, start, end = (f"{result[name]:.4g}" for name in ("base", "start", "end"))
+    text = f"base model {base}, before training {start}, after it {end}"
+    yield [f"probability of a token of {plural(result['held_out'], 'other row')}", text]
+
+
+_OWN_ROWS: Mapping[str, Callable[[Any], Iterator[list[str]]]] = {
+    "recipe": _settings, "dataset": _dataset, "fit": _training, "training": _training,
+}  # fmt: skip
+"""Parts of an adapter's provenance that are shown in the words of the command line."""
+
+
 def _fields(value: Any, name: str) -> Iterator[list[str]]:
     """Yield the name and value of each leaf of a JSON value, on one line each.
 
     Example:
-        >>> list(_fields({"dataset": {"id": "user/a", "columns": {"input": ["q", "r"]}}}, ""))
-        [['dataset id', 'user/a'], ['dataset columns input', 'q, r']]
+        >>> list(_fields({"id": "user/a", "kept": {"top_k": [1, 2]}}, "bank"))
+        [['bank id', 'user/a'], ['bank kept top k', '1, 2']]
     """
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _fields(item, f"{name} {key.replace('_', ' ')}".strip())
+            yield from _fields(item, f"{name} {key}")
     elif value is not None:
+        name = name.replace("_", " ")
         parts = value if isinstance(value, list) else [value]
         texts = (f"{x:.4g}" if isinstance(x, float) else as_option(str(x)) for x in parts)
         yield [name, ", ".join(texts)]

@@ -67,7 +67,7 @@ def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRep
     # interrupted download leaves one without files
     if not commit or not (snapshots / commit).is_dir():
         commit = "" if revision in (None, "main") else revision
-    found = snapshots.glob(f"{commit}*")
+    found = (folder for folder in snapshots.glob("*") if folder.name.startswith(commit))
     folder = max(found, key=lambda folder: folder.stat().st_mtime, default=None)
     if folder is None:
         at = f" at {revision}" if revision else ""

@@ -23,7 +23,7 @@ def test_inspect_shows_provenance_and_coefficients(
     assert "local bank" in text
     for entry in bank.owner.entries:
         assert entry["adapter"] in text
-    for field, value in (("dataset split", "train"), ("dataset columns input", "input")):
+    for field, value in (("dataset split", "train"), ("columns", "input=input")):
         assert any(line.split("  ")[0] == field and value in line for line in text.splitlines())
     assert "coefficient: the adapter's factor" in cli("inspect", published.repo).err
     for option in ("-q", "--json"):
@@ -42,8 +42,10 @@ def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
     assert shown["output prior"] == f"{plan.output_strength:.4g}"
     assert shown["scale"] == f"{plan.scale:.4g}"
     assert shown["unsure"].startswith("Unsure: nobody counted its right answers")
-    names = ("rows", "steps", "base", "start", "end")
-    assert [shown[f"training {name}"] for name in names] == ["16", "12", "3", "2", "1"]
+    assert shown["settings"] == "the defaults"
+    assert shown["trained"] == "16 rows, 12 steps"
+    probabilities = "base model 3, before training 2, after it 1"
+    assert shown["probability of a token of 16 other rows"] == probabilities
 
 
 def test_inspect_shows_the_shape_of_any_lora_adapter(cli: Shell, user: Account) -> None:
@@ -63,9 +65,9 @@ def test_inspect_shows_each_setting_of_the_prompt_on_one_line(
     cli("generate", data, "--bank", bank.folder, *columns, *prompt, "-o", "a")
     shown = [line.split("  ") for line in cli("inspect", "a").out.splitlines()]
     found = {words[0]: words[-1].strip() for words in shown}
-    assert found["dataset columns input"] == "a, b"
-    assert found["dataset columns instruction text"] == "Say it."
-    assert found["dataset columns template"] == prompt[-1]
+    assert found["columns"] == columns[-1]
+    assert found["instruction"] == "Say it."
+    assert found["template"] == prompt[-1]
 
 
 def test_inspect_refuses_what_is_not_a_lora_adapter(cli: Shell, user: Account) -> None:
@@ -94,6 +96,8 @@ def test_without_the_hub_the_cache_is_used(cli: Shell, published: Published) -> 
     for revision in ("main", commit, commit[:8]):
         at = cli("inspect", published.repo, "--revision", revision, "--json", before=OFFLINE)
         assert at.json == contents
+    absolute = cli("inspect", published.repo, "--revision", "/x", before=OFFLINE, code=6).err
+    assert "at /x is not in the cache" in absolute
     assert "neither a folder nor a Hub id" in cli("inspect", "a b/c", before=OFFLINE, code=5).err
     assert "--dataset 'a b.jsonl' -o" in cli("inspect", "a b.jsonl", code=5).err
     message = cli("inspect", "user/other", before=OFFLINE, code=6).err
