@@ -76,8 +76,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     }
     return _render(
         "mixture_card.md.j2" if routing else "model_card.md.j2",
-        "Mixture of LoRA adapters" if routing else "LoRA adapter",
-        card["base_model"],
+        _title("Mixture of LoRA adapters" if routing else "LoRA adapter", card),
         repo_id,
         lambda repo: adapter_metadata(
             card["base_model"],
@@ -85,6 +84,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
             tags,
             list(dict.fromkeys([*datasets, *source_datasets])),
             repo,
+            dataset.languages,
         ),
         card={**card, **derived},
         base={"id": card["base_model"], "revision": card["base_revision"]},
@@ -112,24 +112,33 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
 def _render(
     template: str,
     title: str,
-    base_model: str,
     repo_id: str | None,
     metadata: Callable[[str | None], ModelCardData],
     **values: object,
 ) -> str:
-    """Render a card; its title is the repo's name, or the base model's behind `title`."""
+    """Render a card; its title is the repo's name, or `title` if it is in a folder."""
     repo_id = clean(repo_id or "") or None
     folder = _folder(repo_id)
     text = render(
         template,
         metadata=Markdown(metadata(repo_id).to_yaml()),
-        title=folder if repo_id else f"{title} for {clean(base_model).rpartition('/')[2]}",
+        title=folder if repo_id else title,
         repo_id=repo_id,
         folder=folder,
         ollama_name=ollama_name(folder),
         **{"chat_kwargs": {}, **values},
     )
     return str(ModelCard(text))
+
+
+def _title(kind: str, card: Mapping[str, Any]) -> str:
+    """Return the title of a card, with the base model, and with the dataset if it is public."""
+    base, dataset = _name_of(card["base_model"]), public_id(card["dataset"])
+    return f"{kind} of {base} for {dataset}" if dataset else f"{kind} for {base}"
+
+
+def _name_of(base_model: str) -> str:
+    return clean(base_model).rstrip("/").rpartition("/")[2]
 
 
 def _folder(repo_id: str | None) -> str:
@@ -156,8 +165,7 @@ def render_merge_card(
     base, tags = provenance["base_model"], ("lora", "merge", "hf-lorameta")
     return _render(
         "merge_card.md.j2",
-        "Merged LoRA adapter",
-        base["id"],
+        f"Merged LoRA adapter for {_name_of(base['id'])}",
         repo_id,
         lambda repo: adapter_metadata(base["id"], stated, tags, repo_id=repo),
         base=base,
@@ -180,6 +188,7 @@ def adapter_metadata(
     tags: Sequence[str],
     datasets: Sequence[str] = (),
     repo_id: str | None = None,
+    languages: Sequence[str] = (),
 ) -> ModelCardData:
     """Return an adapter's metadata; the last tag is that of its base model.
 
@@ -187,17 +196,18 @@ def adapter_metadata(
     count, since none of it is redistributed. If they have no common license that the Hub knows, its
     id is ``other``, the name lists each license (``unknown`` if the authors state none) and the
     link is to the base model. Of more licenses than fit into a name, the link is to the list on the
-    card that is published in `repo_id`.
+    card that is published in `repo_id`; a card in a local folder has no link then.
     """
     base = base_model if is_hub_id(base_model) else None
     license_id, license_name = combined_license(licenses)
     license_link = hub_url(base) if base and license_name else None
-    if license_name == SEVERAL and repo_id:
-        license_link = f"{hub_url(repo_id)}#licenses"
+    if license_name == SEVERAL:
+        license_link = f"{hub_url(repo_id)}#licenses" if repo_id else None
     return ModelCardData(
         base_model=base,
         base_model_relation="adapter" if base else None,
         datasets=list(datasets) or None,
+        language=list(languages) or None,
         library_name="peft",
         license=license_id,
         license_name=license_name,

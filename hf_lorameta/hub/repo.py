@@ -89,6 +89,7 @@ class PinnedRepo:
     private: bool = False
     gated: bool = False
     license: str | None = None  # stated on the repo's card
+    languages: tuple[str, ...] = ()  # stated on the repo's card
     files: tuple[str, ...] = ()
     # by path, if requested: downloads are compared with them
     blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)

@@ -22,22 +22,23 @@ def fetch_repo(
         files_metadata=blobs,
         timeout=connection.timeouts,
     )
-    files = info.siblings or ()
+    files, stated = info.siblings or (), _stated(info.card_data)
     return PinnedRepo(
         info.id,
         repo_type,
         info.sha,
         private=bool(info.private),
         gated=bool(info.gated),
-        license=card_license(_stated(info.card_data)),
+        license=card_license(stated),
+        languages=stated_names(stated.get("language")),
         files=tuple(file.rfilename for file in files),
         blobs={file.rfilename: blob_of(file) for file in files} if blobs else {},
     )
 
 
 def _stated(card: Any) -> dict[str, Any]:
-    """Return what a card that `huggingface_hub` parsed states about license and sources."""
-    fields = ("license", "license_name", "datasets", "base_model", _FACTS)
+    """Return what a card states about license, languages and sources."""
+    fields = ("license", "license_name", "language", "datasets", "base_model", _FACTS)
     return {} if card is None else {name: card.get(name) for name in fields}
 
 

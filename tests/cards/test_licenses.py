@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.hub.licenses import SEVERAL
 from tests.cards.examples import metadata, neighbor, of_dataset, rendered, section
 from tests.support.full_hub import card_rules as hub_rules
 
@@ -37,7 +38,7 @@ GENERAL: dict[str, Any] = {"general_licenses": ("CC-BY-SA-4.0", None)}
          "apache-2.0-and-gpl-and-mit"),
         (licensed("my own terms", "my own terms"), "other", "my-own-terms"),
         (licensed("mit\nbase_model: x", "mit"), "other", "mit-and-mit-base-model-x"),
-        (licensed("mit", *MANY), "other", "several-licenses"),
+        (licensed("mit", *MANY), "other", SEVERAL),
         # the dataset's does not count; the general adapter is a part of each other one
         (of_dataset(license="gpl-3.0"), "apache-2.0", None),
         (GENERAL | {"general": 0.5}, "other", "apache-2.0-and-cc-by-sa-4.0-and-unknown"),
@@ -49,7 +50,7 @@ def test_license_of_a_combination(
 ) -> None:
     text = rendered(**changes)
     data = metadata(text)
-    expected = (license_id, name, BASE if name else None)
+    expected = (license_id, name, BASE if name not in (None, SEVERAL) else None)
     assert (data.license, data.license_name, data.license_link) == expected
     assert hub_rules.check(text, "model") == ([], [])
 
