@@ -17,6 +17,7 @@ from hf_lorameta.data.columns.labels import Form
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
+from hf_lorameta.data.columns.word_rows import in_sentences
 from hf_lorameta.data.sources.files import (
     are_names,
     is_local,
@@ -62,6 +63,7 @@ class DatasetInfo:
         columns: the columns read as input and output.
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
+        languages: codes of the languages that the dataset card states.
         gated: whether access to the dataset has to be asked for.
         proposed: whether rows that are not public get an instruction that was derived from them;
             it may name their classes.
@@ -78,6 +80,7 @@ class DatasetInfo:
     license: str | None
     gated: bool = field(default=False, kw_only=True)
     proposed: bool = field(default=False, kw_only=True)
+    languages: tuple[str, ...] = field(default=(), kw_only=True)
     form: Form = field(default="one", kw_only=True)
     remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 
@@ -214,6 +217,7 @@ def as_dataset(
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Choose the columns of opened rows; arguments and errors are those of `open_dataset`."""
+    raw = in_sentences(raw)
     table, repo = TableView(raw.columns, raw.labels, raw.sample), raw.repo
     try:
         found = columns is None
@@ -238,6 +242,7 @@ def as_dataset(
         columns=columns,
         private=repo.private if repo else True,
         license=repo.license if repo else None,
+        languages=repo.languages if repo else (),
         gated=repo.gated if repo else False,
         remarks=tuple(remarks),
         rows=partial(read, raw),

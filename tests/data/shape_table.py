@@ -437,6 +437,17 @@ CASES = [
          (" ".join(text(0).split()), " ".join(TAGS))),
     Case("CoNLL in a text file on the Hub", {"train.txt": CONLL.replace(" -X- ", "\t").encode()},
          (" ".join(text(0).split()), " ".join(TAGS)), card=""),
+    Case("CoNLL as a table, the number of a sentence before its first word", {"ner.csv": csv_text([
+         {"Sentence #": "" if k else f"Sentence: {i}", "Word": w, "POS": "N", "Tag": t}
+         for i in range(ROWS) for k, (w, t) in enumerate(zip(text(i).split(), TAGS, strict=True))])
+         .encode()}, (text(0), " ".join(TAGS)), says=("the same Sentence # are read as one",)),
+    Case("CoNLL as a table, the number of a sentence before each word", {"ner.jsonl": jsonl([
+         {"sentence_id": i, "tokens": w, "ner_tags": t} for i in range(ROWS)
+         for w, t in zip(text(i).split(), TAGS, strict=True)])}, (text(0), " ".join(TAGS))),
+    Case("SQuAD as a table", {"squad.csv": csv_text([{"context": text(i, 30), "question":
+         text(i + 1), "id": i, "answer_start": 4, "text": text(i, 2)} for i in range(ROWS)])
+         .encode()}, (SQUAD_INPUT, text(0, 2)), asks=True,
+         says=("text alone would leave question unread",)),
     Case("fastText", {"rows.txt": "".join(f"__label__{CLASSES[i % 3]} {text(i)}\n"
          for i in range(ROWS)).encode()}, (text(0), "negative")),
     Case("SQuAD's own JSON", {"rows.json": json.dumps({"version": "1", "data": [{"title": "T",
@@ -521,6 +532,15 @@ TASK_CASES = [
          lambda i: {"prompt": text(i), "response_0": text(i, 9), "response_1": text(i, 7),
                     "is_response_0_safe": i % 2 == 0, "is_response_1_safe": True},
          (text(0), text(0, 9)), asks=True),
+    case("a batch for OpenAI's API: chats below a key",
+         lambda i: {"custom_id": f"r-{i}", "method": "POST", "url": "/v1/chat/completions",
+                    "body": {"model": "m", "messages": turns(i)}},
+         (text(0), text(1)), asks=True, says=("messages=body.messages",)),
+    case("what OpenAI's API returns for a batch",
+         lambda i: {"id": f"b{i}", "custom_id": f"r-{i}", "error": None, "response": {
+             "status_code": 200, "body": {"model": "m", "choices": [
+                 {"index": 0, "message": {"role": "assistant", "content": text(i)}}]}}},
+         ("", text(0)), asks=True, says=("output=response.body.choices.0.message.content",)),
     # --- code
     case("kodcode: a solution, and tests of it",
          lambda i: {"style": "instruct", "question": text(i), "solution": f"def f():\n  return {i}",
@@ -699,7 +719,14 @@ TASK_CASES = [
          (text(0, 12), "да")),
     case("Chinese names", lambda i: {"问题": text(i, 12), "答案": text(i, 4)},
          (text(0, 12), text(0, 4)), asks=True),
+    case("aspects of a text as objects",
+         lambda i: {"text": text(i), "aspects": [{"term": "food", "polarity": CLASSES[i % 3]},
+                                                 {"term": "room", "polarity": CLASSES[2]}]},
+         (text(0), "negative, positive"), asks=True),
     # --- text to text
+    case("an abstract and its keywords",
+         lambda i: {"title": text(i, 3), "abstract": text(i, 30), "keywords": text(i, 2)},
+         (LONG, text(0, 2)), says=("not read: title",)),
     case("a summary as a list of bullets",
          lambda i: {"document": text(i, 30), "summary": [f"• {text(i, 4)}", f"• {text(i, 5)}"]},
          (LONG, f"• {text(0, 4)}\n• {text(0, 5)}")),

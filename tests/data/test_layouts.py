@@ -194,7 +194,7 @@ READ = [
      "input=context.contexts,input=question,output=long_answer"),
     ({"document": {"text": "a", "kind": "b"}, "question": {"text": "c", "tokens": ["d"]},
       "answers": [{"text": "e", "tokens": ["f"]}]},
-     "input=document.text,input=question.text,output=answers"),
+     "input=document.text,input=question.text,output=answers.text"),
     ({"question": "a", "distractor1": "b", "distractor2": "c", "distractor3": "d",
       "correct_answer": "e", "support": "f"}, "input=support,input=question,output=correct_answer"),
     # multiple choice
@@ -282,7 +282,8 @@ def test_columns_that_are_not_read_are_listed_without_ids() -> None:
     names = ["id", "title", "question", "answers", "url", "doc_id"]
     assert unread_columns(columns, TableView(names)) == ["title"]
     sample = [{"title": "https://example.com", "url": "https://example.com", "source": text(0)}]
-    names = [*names, "source", "target"]
+    sample[0] |= {"target": text(1), "tools": ""}
+    names = [*names, "source", "target", "tools"]  # none without a value
     assert unread_columns(columns, TableView(names, {}, sample)) == ["source", "target"]
 
 

@@ -5,6 +5,7 @@ or raises an error with a proposal.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from hf_lorameta.data.columns import names as known
@@ -88,7 +89,7 @@ def unread_columns(columns: Columns, table: TableView) -> list[str]:
     return [
         name for name in table.names
         if not any(path == name or path.startswith(f"{name}.") for path in used)
-        and not table.is_about(name)
+        and not table.is_about(name) and table.kind(name) != "empty"
     ]  # fmt: skip
 
 
@@ -252,14 +253,9 @@ def _nested(table: TableView) -> Columns | None:
         return f"{place[field[0]]}.{path}" if field else path
 
     flat = [{key: row[name][key] for name in row for key in row[name]} for row in rows]
-    try:
+    with suppress(DatasetError):
         return find_columns(TableView(list(place), {}, flat)).renamed(with_column)
-    except DatasetError as error:
-        if len(table.usable) > 1:
-            return None
-        problem = f"{table.usable[0]} holds {', '.join(place)}, which fit no known layout"
-        proposal = error.columns and error.columns.renamed(with_column)
-        raise unclear(table, problem, proposal, kind=type(error)) from None
+    return None
 
 
 def _columns_inside(table: TableView) -> Columns | None:
@@ -284,7 +280,7 @@ def _columns_inside(table: TableView) -> Columns | None:
     except DatasetError as error:
         found = error.columns
     inside = found and found.renamed(lambda name: paths.get(name, name))
-    return inside if inside and inside.input and inside.output else None
+    return inside if inside and (inside.messages or inside.output) else None
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -340,22 +336,23 @@ def _plain_text(table: TableView) -> Columns | None:
         return None
     if table.is_transcripts(text):
         return Columns(messages=text)
-    if table.holds_single_words(text):
-        problem = f"each row of {text} is a single word; if that is meant, read it as it is"
-        raise unclear(table, problem, Columns(output=text))
     if named:
         _refuse_unread(table, text)
     elif len(table.names) > 1 or normalized(text) in known.INPUTS:
         return None
+    if table.holds_single_words(text):
+        problem = f"each row of {text} is a single word; if that is meant, read it as it is"
+        raise unclear(table, problem, Columns(output=text))
     return Columns(output=text)
 
 
 def _refuse_unread(table: TableView, text: str) -> None:
     """Raise an error if a column next to a text may be its prompt or its output."""
-    prompts = [n for n in table.named(("prompt", "instruction")) if table.values(n)]
+    prompts = [n for n in table.named(("prompt", "instruction", "question")) if table.values(n)]
     if prompts and not table.is_within(prompts[0], [text]):
         problem = f"{text} alone would leave {prompts[0]} unread"
-        raise unclear(table, problem, Columns(input=prompts[0], output=text))
+        inputs = input_columns(table, {text}) or prompts[:1]
+        raise unclear(table, problem, Columns(input=tuple(inputs), output=text))
     if rated := table.ratings:
         problem = f"the output may be {' or '.join(rated)}"
         raise unclear(table, problem, Columns(input=text, output=rated[0]))

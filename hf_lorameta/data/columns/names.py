@@ -36,6 +36,12 @@ OUTPUTS = (
     "corrections", "chosen", "completions", "responses", "solutions", "positive", "doctor",
 )  # fmt: skip
 NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
+SENTENCES = (
+    "sentence_#", "sentence_id", "sentence_number", "sentence_no", "sentence_idx", "sent_id",
+    "sentence",
+)  # fmt: skip
+WORDS = ("word", "words", "token", "tokens", "form")
+WORD_TAGS = ("ner_tag", "ner_tags", "ner", "tag", "tags", "label", "labels", "pos", "upos")
 CODE = ("code", "sql", "snippet", "program")
 STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")

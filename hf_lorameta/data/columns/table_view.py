@@ -22,6 +22,7 @@ _ABOUT = {
     "filename", "file_name", "path", "file_path", "token_count", "length", "version", "model",
     "dump", "language_score", "level", "difficulty", "subject", "task", "task_name", "locale",
     "annotator", "worker", "user_name", "num_turns", "data_source", "role", "turn", "language_code",
+    "answer_start",
 }  # fmt: skip
 _WITH_SUBJECT = ("body", "message", "email", "mail")
 _DATE_OR_URL = re.compile(
@@ -198,9 +199,10 @@ class TableView:
         values = self.values(name)
         if self.holds_spans(name):
             return f"{name}.0.{next(i for i, v in enumerate(values[0][0]) if isinstance(v, str))}"
-        if self.kind(name) != "fields":
+        cells = (value if isinstance(value, (list, tuple)) else [value] for value in values)
+        values = [item for items in cells for item in items if isinstance(item, Mapping)]
+        if self.kind(name) not in ("fields", "list") or not values:
             return name
-        values = [value for value in values if isinstance(value, Mapping)]
         lengths = {
             key: sum(len(text) for fields in values for text in texts_in(fields.get(key)))
             for key in values[0]
