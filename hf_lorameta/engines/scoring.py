@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatForm, Turn
 from hf_lorameta.data.columns.labels import JOINED, NONE, Form
 from hf_lorameta.data.prompt import PROMPT, shared_length
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import FactorPair, Row, StageProgress, no_progress
@@ -26,6 +27,8 @@ BASE_METHOD = "base"
 """The base model, a method of `compare`."""
 ADAPTER_METHOD = "generated"
 """The adapter, if only one is scored, a method of `compare`."""
+_FIRST_ROWS = 4
+"""Rows that are scored whatever time is left."""
 _TEXT_WORDS = 5
 """Different outputs with at least this many words on average are texts."""
 _WORD = re.compile(r"[^\W_]+")
@@ -48,6 +51,7 @@ class Scores:
         contains: share of answers that contain the reference, ignoring case; None like `rouge_l`.
         rows: number of rows.
         label_f1: F1 of the labels in all answers, see `label_f1`; None like `rouge_l`.
+        tokens: number of their output and end tokens.
     """
 
     loss: float
@@ -56,6 +60,7 @@ class Scores:
     contains: float | None
     rows: int
     label_f1: float | None = None
+    tokens: int = 1
 
     @property
     def right(self) -> int:
@@ -194,7 +199,9 @@ class Tokens(NamedTuple):
 # --- answers ------------------------------------------------------------------------------------
 
 
-def score(loss: float, rows: Sequence[Row], answers: Sequence[str], complete: bool) -> Scores:
+def score(
+    loss: float, rows: Sequence[Row], answers: Sequence[str], complete: bool, tokens: int = 1
+) -> Scores:
     """Return the scores of rows with this mean loss and these answers.
 
     Args:
@@ -202,24 +209,25 @@ def score(loss: float, rows: Sequence[Row], answers: Sequence[str], complete: bo
         rows: with their references.
         answers: to each row, or the beginning of one that is wrong.
         complete: whether all answers are complete.
+        tokens: number of output tokens.
 
     Example:
         >>> score(0.5, [("Is it?", "Yes.")], [" yes. "], complete=True)
-        Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1, label_f1=1.0)
+        Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1, label_f1=1.0, tokens=1)
     """
     n = len(rows)
     pairs = [(folded(o), folded(r)) for o, (_, r) in zip(answers, rows, strict=True)]
     exact_match = sum(o == r for o, r in pairs) / n
     loss = math.inf if math.isnan(loss) else loss
     if not complete:
-        return Scores(loss, None, exact_match, None, n)
+        return Scores(loss, None, exact_match, None, n, tokens)
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
 
     scorer = RougeScorer(["rougeL"], tokenizer=_Words(DefaultTokenizer(use_stemmer=True)))
     rouge_l = sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n
     contains = sum(r in o for o, r in pairs) / n
-    return Scores(loss, rouge_l, exact_match, contains, n, label_f1(pairs))
+    return Scores(loss, rouge_l, exact_match, contains, n, label_f1(pairs), tokens)
 
 
 def label_f1(pairs: Sequence[tuple[str, str]]) -> float:
@@ -241,6 +249,17 @@ def label_f1(pairs: Sequence[tuple[str, str]]) -> float:
         right += len(answer & reference - {NONE, ""})
         total += len(answer - {NONE, ""}) + len(reference - {NONE, ""})
     return 2 * right / total if total else 1.0
+
+
+def _joined(
+    parts: Sequence[Scores], rows: Sequence[Row], answers: Sequence[str], complete: bool
+) -> Scores:
+    """Return the scores of rows from those of parts of them."""
+    if len(parts) == 1:
+        return parts[0]
+    tokens = sum(part.tokens for part in parts)
+    loss = sum(part.loss * part.tokens for part in parts) / tokens
+    return score(loss, rows, answers, complete, tokens)
 
 
 class _Words:
@@ -415,6 +434,7 @@ def compare(
     progress: Callable[[str, Scores], None] = no_progress,
     row_progress: StageProgress = no_progress,
     form: Form = "one",
+    deadline: Deadline | None = None,
 ) -> Report:
     """Evaluate several methods on the same rows.
 
@@ -433,18 +453,18 @@ def compare(
         row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
             whose answer is not known yet counts half.
         form: what the outputs of the dataset are.
+        deadline: if it would be missed, only the first rows are scored: at least 4, and as many as
+            the time is likely to suffice for, judging by these.
 
     Raises:
         AdapterError: an adapter cannot be loaded.
     """
+    steps = Counter[str]()
 
     def counting(method: str) -> Callable[[int], None]:
-        steps = 0
-
         def done(more: int) -> None:
-            nonlocal steps
-            steps += more
-            row_progress(method, steps // 2, len(rows))
+            steps[method] += more
+            row_progress(method, steps[method] // 2, len(rows))
 
         return done
 
@@ -455,15 +475,25 @@ def compare(
         methods[f"{len(shots)}-shot"] = (in_chat(evaluator, rows, shots), None)
     if (chat := in_chat(evaluator, rows)) != list(rows):
         methods[CHAT_METHOD] = (chat, None)
-    scores, answers = {}, {}
-    for method, (asked, adapter) in methods.items():
-        found = evaluator.evaluate(asked, adapter, generate, counting(method))
-        scores[method], answers[method] = found
-        progress(method, scores[method])
+    parts: dict[str, list[Scores]] = {method: [] for method in methods}
+    answers: dict[str, list[str]] = {method: [] for method in methods}
+    deadline, size, done = deadline or Deadline(), len(rows), 0
+    stop, started = min(_FIRST_ROWS, size) if deadline.limited else size, deadline.clock()
+    while done < size:
+        for method, (asked, adapter) in methods.items():
+            part = asked[done:stop]
+            found, given = evaluator.evaluate(part, adapter, generate, counting(method))
+            parts[method].append(found)
+            answers[method] += given
+            progress(method, found)
+        done = stop
+        per_row = max((deadline.clock() - started) / done, 1e-9)
+        stop = size = min(done + int(min(deadline.left() / per_row, size)), size)
+    measure, rows = measure_of(rows, form), rows[:done]
+    scores = {m: _joined(of, rows, answers[m], generate) for m, of in parts.items()}
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
         for index, row in enumerate(rows[:samples] if generate else ())
     )
     outputs = Counter(folded(output) for _, output in rows)
-    measure = measure_of(rows, form)
     return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)

@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 _MIN_SCALE = 1 / 8
 _TRAINING_SHARE = 0.8
 """Share of a time limit that is for training; the rest is for the check."""
-_GENERATION_SECONDS = 10.0
-"""Least time that a check needs to generate answers that are texts."""
 
 
 def make_adapter(
@@ -55,8 +53,9 @@ def make_adapter(
             scores may scale the adapter down only if the recipe has `check`.
         session: runs the base model if it is needed; None makes one.
         seconds: wall-clock time for loading the base model and training; a download does not
-            count. If there are rows to check on, a fifth of the time is left for the check; a
-            check that takes longer is not cut short. 0 fits and trains as the recipe says.
+            count. If there are rows to check on, a fifth of the time is left for the check, which
+            scores as many of them as the time allows, at least 4. 0 fits and trains as the recipe
+            says.
         unasked: whether nobody asked for the training in that time: if it is not possible, the
             adapter is the combination alone, with a warning.
 
@@ -77,11 +76,12 @@ def make_adapter(
     """
     rows, session, recipe = rows or Rows(), session or Session(plan.bank), plan.recipe
     progress = session.progress
-    generation = _combine(plan, progress)
+    generation, end = _combine(plan, progress), Deadline(seconds or None)
     if rows.fit or rows.train:
         try:
             if seconds:
                 session.fetch_base_model()  # a download does not count
+                end = Deadline(seconds)
             deadline = Deadline(seconds * (_TRAINING_SHARE if rows.check else 1) or None)
             generation = improve(generation, rows, session.evaluator, deadline, progress)
         except LoraMetaError as error:
@@ -99,10 +99,7 @@ def make_adapter(
         _refuse_failed_check(generation.outcome.check)
     elif rows.check:
         try:
-            soon = 0 < seconds * (1 - _TRAINING_SHARE) < _GENERATION_SECONDS
-            generation = check_adapter(
-                generation, rows, session.evaluator, progress, texts=not soon
-            )
+            generation = check_adapter(generation, rows, session.evaluator, progress, end)
         except LoraMetaError as error:  # keep the adapter: nobody asked for this check
             logger.warning("The adapter was not checked: %s", error)
     outcome = generation.outcome
@@ -172,8 +169,7 @@ def check_adapter(
     rows: Rows,
     evaluator: Evaluator,
     progress: StageProgress = no_progress,
-    *,
-    texts: bool = True,
+    deadline: Deadline | None = None,
 ) -> Generation:
     """Score a finished adapter as it would be saved, and halve it while the base model is better.
 
@@ -185,8 +181,7 @@ def check_adapter(
         rows: only its rows to check on and those of the prompt are used.
         evaluator: the base model.
         progress: called with (stage, rows scored, rows).
-        texts: if the outputs are texts or have several labels, generate all answers to measure
-            Rouge-L or F1, which takes longer than counting right answers.
+        deadline: limits how many rows are scored.
 
     Returns:
         The adapter with the check in its `outcome`; all coefficients are zero if no scale helps.
@@ -199,7 +194,8 @@ def check_adapter(
     }
     report = compare(
         evaluator, rows.check, adapters, rows.prompt,
-        generate=texts and measure_of(rows.check, form) in MEASURES, samples=0, form=form,
+        generate=measure_of(rows.check, form) in MEASURES, samples=0, form=form,
+        deadline=deadline,
         row_progress=lambda method, *counts: progress(f"{title}, {method}", *counts),
     )  # fmt: skip
     base, start = (report.scores[method] for method in adapters)

@@ -11,6 +11,7 @@ from hf_lorameta.engines.transformers import decoder
 from hf_lorameta.engines.transformers.dtype import available_memory, suited_dtype
 from hf_lorameta.engines.transformers.float32_products import is_slow
 from hf_lorameta.engines.transformers.joined_rows import OUTPUT_TOKEN_COST
+from hf_lorameta.engines.transformers.threads import cores
 from hf_lorameta.errors import Advice, UsageError
 from hf_lorameta.formats.lora_layout import Layout
 
@@ -77,7 +78,7 @@ def plan_device(
     kind, free = model.device.type, _free_memory(model.device) - kept
     slow = kind == "cpu" and is_slow(model.dtype)
     width = 4 if slow else model.dtype.itemsize  # of the values between layers, see `suit_to_cpu`
-    workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
+    workers = cores() if kind == "cpu" else 1
     per_token = _token_bytes(model, width, first) * workers
     per_adapter = _state_bytes(layout, rank)
     tokens = max(min(_PASS_TOKENS[kind], int(free * 0.6 / per_token)), 0)

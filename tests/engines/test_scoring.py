@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta.data.chat_form import ChatForm, ChatMode
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import (
     Adapter,
     Evaluator,
@@ -61,6 +62,30 @@ def test_compare_counts_rows_within_each_method() -> None:
         TwoStepsPerRow(), [("a", "b"), ("c", "d")], methods, row_progress=lambda *s: steps.append(s)
     )
     assert steps == [(method, n, 2) for method in methods for n in (0, 1, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "scored"), [(0.0, 4), (9.9, 4), (10.0, 5), (16.5, 8), (99.0, 12)]
+)
+def test_compare_scores_the_first_rows_if_time_is_short(seconds: float, scored: int) -> None:
+    now = 0.0
+
+    class OneSecondPerRow(TwoStepsPerRow):
+        def evaluate(self, rows: Sequence[Row], *args: Any, **options: Any) -> Any:
+            nonlocal now
+            now += len(rows)
+            loss = sum(int(prompt) for prompt, _ in rows) / len(rows)
+            return Scores(loss, 1.0, 1.0, 1.0, len(rows), tokens=len(rows)), ["" for _ in rows]
+
+    rows = [(f"{i}", "a" if i < 4 else "b") for i in range(12)]
+    methods = {"base": None, "again": None}
+    limit = Deadline(seconds, clock=lambda: now)
+    report = compare(OneSecondPerRow(), rows, methods, samples=99, deadline=limit)
+    assert [scores.rows for scores in report.scores.values()] == [scored, scored]
+    assert report.scores["again"].loss == pytest.approx((scored - 1) / 2)
+    assert len(report.samples) == scored
+    assert report.most_frequent == max(4, scored - 4)
+    assert now == 2 * scored
 
 
 def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:

@@ -43,7 +43,8 @@ def losses_and_gradients(
     lower, trained = divide_layout(model, layout, first)
     slots = TrainableAdapters(model, trained, RANK, 1.0, count=1)
     slots.start(0, slots.vector([given[module] for module in trained]))
-    below = UpperLayers(model, first, lower, [given[module] for module in lower])
+    runner = PassRunner(model, 2, 30)
+    below = UpperLayers(model, first, lower, [given[module] for module in lower], runner)
     with rows_apart(model), slots.attached(), below as upper:
         upper.store(rows[:2])
         upper.store(rows)

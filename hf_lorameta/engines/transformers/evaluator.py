@@ -184,7 +184,8 @@ class TorchEvaluator(scoring.Evaluator):
             texts = self._generated([prompts[i] for i in unfinished], first_line, done)
         for index, text in zip(unfinished, texts, strict=True):
             answers[index] = text
-        return scoring.score(losses.per_token, rows, answers, complete=generate), answers
+        tokens = sum(losses.sizes)
+        return scoring.score(losses.per_token, rows, answers, generate, tokens), answers
 
     @contextmanager
     def _with(self, adapter: Adapter | None) -> Iterator[None]:
@@ -278,13 +279,12 @@ class TorchEvaluator(scoring.Evaluator):
             rows: to score.
             done: called with the number of rows of each pass that is finished.
         """
-        import torch
-
         from hf_lorameta.engines.transformers.forward import PassRunner
         from hf_lorameta.engines.transformers.row_mode import rows_apart, suited_tokens
+        from hf_lorameta.engines.transformers.threads import cores
 
         budget = min(self.batch_tokens, suited_tokens(self.model))
-        workers = min(torch.get_num_threads(), self.batch_tokens // budget)
+        workers = min(cores(), self.batch_tokens // budget)
         with rows_apart(self.model):
             runner = PassRunner(self.model, workers, budget)
             return runner.losses({0: rows}, done=done)[0]
@@ -338,10 +338,13 @@ class TorchEvaluator(scoring.Evaluator):
         done: Callable[[int], None] = no_progress,
     ) -> list[str]:
         """Return the answers to prompts."""
+        from hf_lorameta.engines.transformers.threads import fastest_threads
+
         answers = [""] * len(prompts)
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
         for batch in _batches(lengths, self.batch_tokens):
-            texts = self._decode(self._generate([prompts[i] for i in batch], first_line))
+            with fastest_threads(self.model):
+                texts = self._decode(self._generate([prompts[i] for i in batch], first_line))
             for index, text in zip(batch, texts, strict=True):
                 answers[index] = scoring.stripped(text, first_line)
             done(len(texts))

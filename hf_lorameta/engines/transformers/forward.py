@@ -22,6 +22,7 @@ from hf_lorameta.engines.transformers.one_pass import (
     token_losses,
 )
 from hf_lorameta.engines.transformers.row_mode import keeps_states, passes
+from hf_lorameta.engines.transformers.threads import cores
 from hf_lorameta.types import Array
 
 T = TypeVar("T")
@@ -138,6 +139,11 @@ class PassRunner:
 
         self._run(self._shared(rows), compute, lambda joined, nothing: None)
 
+    def run(self, parts: Sequence[Sequence[Tokens]], compute: Callable[[JoinedRows], None]) -> None:
+        """Compute something else from rows of slot 0, each part in a thread of its own."""
+        jobs = [[*passes(self._model, {0: part}, self._pass_tokens)] for part in parts]
+        self._run(jobs, compute, lambda joined, nothing: None)
+
     def _shared(self, rows: Mapping[int, Sequence[Tokens]]) -> list[list[JoinedRows]]:
         """Return the passes of each worker's share of the slots.
 
@@ -162,8 +168,10 @@ class PassRunner:
                 use(joined, compute(joined))
             return
 
+        of_each = max(cores() // workers, 1)
+
         def work(job: Sequence[JoinedRows]) -> list[T]:
-            torch.set_num_threads(max(threads // workers, 1))  # of this thread, and of later ones
+            torch.set_num_threads(of_each)  # of this thread, and of later ones
             return [compute(joined) for joined in job]
 
         try:

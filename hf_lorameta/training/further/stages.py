@@ -33,6 +33,7 @@ from hf_lorameta.training.further.settings import (
     settings_for,
 )
 from hf_lorameta.training.further.upper_layers import (
+    SHARES,
     UpperLayers,
     divide_layout,
     first_trained_layer,
@@ -47,9 +48,6 @@ _HELD_OUT_TIME = 0.2
 """Share of the remaining time to score held-out rows in, before the first step; 8 are always
 scored."""
 _EARLY_STEPS = (4, 8, 16)
-_SHARES = 2
-"""Parts of a step's rows. Each is computed in a thread of its own where there are several cores:
-threads within an operation wait for each other, which takes long beside other programs."""
 
 
 class Divided(NamedTuple):
@@ -204,15 +202,15 @@ class _StageTrainer:
         tokens = count_tokens([*rows.train, *rows.held_out])
         kept = 4 * width(model) * tokens if first else 0
         rank, scaling = settings.rank, settings.scaling
-        machine = plan_device(model, self._layout, rank, _SHARES, first=first, kept=kept, hint=hint)
-        self._slots = TrainableAdapters(model, self._layout, rank, scaling, _SHARES, settings.clip)
+        machine = plan_device(model, self._layout, rank, SHARES, first=first, kept=kept, hint=hint)
+        self._slots = TrainableAdapters(model, self._layout, rank, scaling, SHARES, settings.clip)
         new = self._slots.factors(self._slots.initial(settings.seed))
         start = [given.get(module, pair) for module, pair in zip(self._layout, new, strict=True)]
         vector = self._slots.vector(start)
-        for slot in range(_SHARES):
+        for slot in range(SHARES):
             self._slots.start(slot, vector)
-        self._upper = UpperLayers(model, first, self._below, self._factors, machine.pass_tokens)
         self._runner = PassRunner(model, machine.workers, machine.pass_tokens)
+        self._upper = UpperLayers(model, first, self._below, self._factors, self._runner)
 
     def train(self, given: int | None, progress: Progress) -> None:
         """Take steps until time runs out or all are taken.
@@ -279,7 +277,7 @@ class _StageTrainer:
         def weights(joined: JoinedRows) -> list[float]:
             return [1 / total] * len(joined.targets)
 
-        shares = {slot: batch[slot::_SHARES] for slot in range(min(_SHARES, len(batch)))}
+        shares = {slot: batch[slot::SHARES] for slot in range(min(SHARES, len(batch)))}
         self._runner.backward(shares, weights)
         self._slots.update_together(self._settings.learning_rate(number))
 

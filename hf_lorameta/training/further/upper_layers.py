@@ -18,6 +18,7 @@ import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.decoder import decoder_layers
+from hf_lorameta.engines.transformers.forward import PassRunner
 from hf_lorameta.engines.transformers.joined_rows import current_boundaries
 from hf_lorameta.engines.transformers.lora_layer import applied
 from hf_lorameta.engines.transformers.one_pass import output_logits, run_decoder
@@ -26,6 +27,9 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.types import FactorPair
 
+SHARES = 2
+"""Parts of a step's rows. Each is computed in a thread of its own where there are several cores:
+threads within an operation wait for each other, which takes long beside other programs."""
 _starts: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()
 """Whether passes can start at a layer, by model and layer."""
 
@@ -58,7 +62,8 @@ def _can_start(model: Any, first: int) -> bool:
     with rows_apart(model):
         whole = [output_logits(model, one, adapters=False)[0] for one in together]
         try:
-            with UpperLayers(model, first, (), ()) as upper:
+            runner = PassRunner(model, 1, sys.maxsize)
+            with UpperLayers(model, first, (), (), runner) as upper:
                 for row in rows:  # one by one, so that layers keep no state of two rows
                     upper.store([row])
                 found = [output_logits(model, one)[0] for one in together]
@@ -87,7 +92,7 @@ class UpperLayers:
         first: index of the layer, as `first_trained_layer` returns it; 0 changes nothing.
         layout: modules of the layers below it that have an adapter.
         factors: A (r, in) and s·B (out, r) of each of them.
-        pass_tokens: maximum tokens of a pass through the layers below.
+        runner: computes the passes through the layers below.
     """
 
     def __init__(
@@ -96,9 +101,9 @@ class UpperLayers:
         first: int,
         layout: Layout,
         factors: Sequence[FactorPair],
-        pass_tokens: int = 1024,
+        runner: PassRunner,
     ) -> None:
-        self._model, self._first, self._pass_tokens = model, first, pass_tokens
+        self._model, self._first, self._runner = model, first, runner
         self._layout, self._factors = layout, factors
         self._states: dict[tuple[int, ...], torch.Tensor] = {}
         self._context = ExitStack()
@@ -127,10 +132,10 @@ class UpperLayers:
         new = [row for row in rows if row.read not in self._states]
         if not self._first or not new:
             return
+        shares = [new[i::SHARES] for i in range(min(SHARES, len(new)))]
         self._below = True
         try:
-            for joined in passes(self._model, {0: new}, self._pass_tokens):
-                run_decoder(self._model, joined)
+            self._runner.run(shares, partial(run_decoder, self._model))
         finally:
             self._below = False
 

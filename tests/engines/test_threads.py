@@ -1,0 +1,55 @@
+"""How many threads torch uses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hf_lorameta.engines.transformers import threads  # noqa: E402 - it imports torch
+
+
+@pytest.fixture(autouse=True)
+def eight_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("max 100000", 8), ("", 8)],
+)
+def test_a_container_limits_the_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, expected: int
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(limit)
+    monkeypatch.setattr(threads, "_LIMIT", file)
+    assert threads.cores() == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({8: 1.0, 4: 2.0, 2: 4.0, 1: 8.0}, 8),  # idle
+        ({8: 0.9, 4: 1.0, 2: 1.0, 1: 1.0}, 1),  # a small model
+        ({8: 9.0, 4: 9.0, 2: 0.5, 1: 1.0}, 2),  # six cores are busy
+        ({8: 9.0, 4: 9.0, 2: 9.0, 1: 1.0}, 1),
+    ],
+)
+def test_more_threads_are_used_if_they_are_faster(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], expected: int
+) -> None:
+    embeddings = SimpleNamespace(weight=torch.ones(3, 2))
+    model: Any = SimpleNamespace(get_input_embeddings=lambda: embeddings)
+    assert threads._product_seconds(embeddings.weight, 2) > 0
+    torch.set_num_threads(8)
+    monkeypatch.setattr(threads, "_product_seconds", lambda weight, count: seconds[count])
+    with threads.fastest_threads(model):
+        assert torch.get_num_threads() == expected
+    assert torch.get_num_threads() == 8
