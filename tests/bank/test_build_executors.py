@@ -97,12 +97,11 @@ def test_a_job_is_pickled_without_the_token() -> None:
 class Cluster:
     """A Dask scheduler and workers, each in its own process."""
 
-    def __init__(self, folder: Path, env: dict[str, str], workers: int = 2) -> None:
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.file, self._env, self._folder = folder / "scheduler.json", env, folder
         self.processes = {"scheduler": self._start("scheduler", "--port", "0")}
         self.address = self._wait_for_address()
-        for number in range(workers):
-            name = f"w{number}"
+        for name in ("w0", "w1"):
             options = ("--name", name, "--nthreads", "1", "--no-nanny")
             self.processes[name] = self._start("worker", *options)
 

@@ -26,11 +26,11 @@ COMMIT = "/api/datasets/.*/commit/"
 __all__ = ["isolated_client"]
 
 
-@pytest.fixture
-def many(bank: Built, tmp_path: Path) -> Bank:
-    """A bank of 30 adapters: copies of four."""
+@pytest.fixture(scope="module")
+def copies(bank: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a bank of 30 adapters: copies of four."""
     source = Bank(bank.folder)
-    target = tmp_path / "many"
+    target = tmp_path_factory.mktemp("copies") / "many"
     (target / "adapters").mkdir(parents=True)
     (target / ".build").mkdir()
     shutil.copy(bank.folder / TOKENIZER_FILE, target)
@@ -46,7 +46,13 @@ def many(bank: Built, tmp_path: Path) -> Bank:
     files = stored.files | {TOKENIZER_FILE: source.index.files[TOKENIZER_FILE]}
     source.folder = target
     source.update_index(**stored._asdict() | {"files": files, "entries": tuple(entries)})
-    return Bank(target)
+    return target
+
+
+@pytest.fixture
+def many(copies: Path, tmp_path: Path) -> Bank:
+    """That bank, which a test may change."""
+    return Bank(shutil.copytree(copies, tmp_path / "many"))
 
 
 @pytest.fixture

@@ -32,7 +32,12 @@ import importlib.util as u
 find = u.find_spec
 u.find_spec = lambda name, *args: None if name == "gguf" else find(name, *args)
 """
-DEMO = Path(__file__).parents[2] / "hf_lorameta" / "demo" / "data"
+SHORT_DEMO = """
+import sys, hf_lorameta.demo.run as run
+from hf_lorameta.cli import main
+run.BUDGET = "1s"  # for the adapter, which is good enough without training
+main(sys.argv[1:])
+"""
 
 
 def save(folder: Path, **settings: object) -> Path:
@@ -168,30 +173,6 @@ def test_an_impossible_export_is_refused_before_any_work(
 # --- try and evaluate ---------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def demo_adapter(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an adapter generated from the embedded bank for the demo's dataset."""
-    world.cwd = tmp_path_factory.mktemp("demo")
-    world("generate", "-d", DEMO / "train.jsonl", "-o", "a", "--export", "gguf")
-    return world.cwd / "a"
-
-
-@needs_model
-@pytest.mark.slow
-def test_try_answers_a_prompt_and_lines_of_stdin(cli: Shell, demo_adapter: Path) -> None:
-    first = json.loads((DEMO / "test.jsonl").read_text().splitlines()[0])
-    command = ("try", demo_adapter, "--max-tokens", 3)
-    both = cli(*command, "--prompt", first["input"], "--compare", "--json").json
-    assert both["answer"] in ("account", "billing", "delivery")
-    assert both["base"] != both["answer"]
-    head = "Classify the text as one of: account, billing, delivery."
-    template = f"{head}\\n\\nInput: {{}}\\nOutput:"
-    lines = "You charged my card twice for one order.\nThe parcel was left at the depot.\n"
-    stdin = f"import io, sys; sys.stdin = io.StringIO({lines!r})"
-    done = cli(*command, "--template", template, before=stdin)
-    assert done.out.split("\n")[:2] == ["billing", "delivery"]
-
-
 def test_try_reads_the_recorded_instruction(cli: Shell, tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_bytes(rows(1))
@@ -276,7 +257,7 @@ def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(tmp_pa
     base_models = locate(SMOLLM2).parent  # dequantized once for all tests
     (tmp_path / base_models.name).symlink_to(base_models)
     env = {**os.environ, "HF_LORAMETA_CACHE": str(tmp_path)}
-    command = [sys.executable, "-m", "hf_lorameta", "demo", "--max-rows", "1", "-q", "--json"]
+    command = [sys.executable, "-c", SHORT_DEMO, "demo", "--max-rows", "1", "-q", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     report = json.loads(done.stdout)
     scores = report["scores"]
@@ -288,9 +269,11 @@ def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(tmp_pa
     assert report["summary"].endswith(report["try"])
     words = shlex.split(report["try"])
     assert words[:2] == ["hf-lorameta", "try"]
+    words += ["--max-tokens", "3", "--compare", "--json"]
     answer = subprocess.run(
-        [sys.executable, "-m", "hf_lorameta", *words[1:], "--max-tokens", "3"],
+        [sys.executable, "-m", "hf_lorameta", *words[1:]],
         input="You charged my card twice for one order.\n",
         capture_output=True, text=True, check=True, env=env,
     )  # fmt: skip
-    assert answer.stdout.strip() == "billing"
+    answers = json.loads(answer.stdout)
+    assert answers["answer"] == "billing" != answers["base"]

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,17 +24,23 @@ main(sys.argv[1:])
 """
 
 
+@pytest.fixture(scope="module")
+def large_bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bank of twenty adapters, 400 MB in all."""
+    folder = tmp_path_factory.mktemp("large") / "bank"
+    write_bank(folder, Shape(layers=204, narrow=4096, rank=2, adapters=20, shared=4))
+    assert sum(p.stat().st_size for p in (folder / "adapters").iterdir()) > 390e6
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.slow
 @pytest.mark.parametrize("combiner", ["factors", "exact"])
 def test_memory_does_not_grow_with_the_bank(
-    cli: Shell, data: Path, tmp_path: Path, combiner: str
+    cli: Shell, data: Path, tmp_path: Path, large_bank: Path, combiner: str
 ) -> None:
-    folder = tmp_path / "bank"
-    write_bank(folder, Shape(layers=204, narrow=4096, rank=2, adapters=20, shared=4))
-    size = sum(p.stat().st_size for p in (folder / "adapters").iterdir())
-    assert size > 390e6
-    generate = ["generate", "-d", str(data), "-q", "--bank", str(folder)]
+    generate = ["generate", "-d", str(data), "-q", "--bank", str(large_bank)]
     # the bank's rank, so that the result has the size of one adapter
     generate += ["--combine", combiner, "--rank", "2", "-o", str(tmp_path / "a")]
     # `datasets` imports torch where it is installed, and the core does not need it
@@ -45,7 +52,6 @@ def test_memory_does_not_grow_with_the_bank(
     assert done.returncode == 0, done.stderr
     peak = 1024 * int(done.stderr.split()[-2])
     assert peak < 400e6 + 2 * 21e6
-    shutil.rmtree(folder)
 
 
 NO_TORCH = """

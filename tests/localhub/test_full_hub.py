@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_session
 from huggingface_hub.errors import HfHubHTTPError
@@ -18,6 +19,7 @@ from huggingface_hub.hf_api import RepoFile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_lorameta.hub import retry
 from tests.support.fault_hub import Fault, FaultHub
 from tests.support.full_hub import LocalHubError
 from tests.support.localhub.errors import HTTPError
@@ -350,7 +352,10 @@ def test_lists_have_filters_fields_and_pages(hub: FaultHub, alice: HfApi) -> Non
     assert listed == [f"d/{n}.txt" for n in range(7)]
 
 
-def test_an_injected_fault_has_the_hubs_message(hub: FaultHub, alice: HfApi) -> None:
+def test_an_injected_fault_has_the_hubs_message(
+    hub: FaultHub, alice: HfApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "ATTEMPTS", 1)  # tests before may have set our client
     hub.add_fault(Fault(kind="status", status=500, path=f"/api/models/{REPO}"))
     with pytest.raises(HfHubHTTPError, match="Internal Error"):
         alice.model_info(REPO)
@@ -359,10 +364,10 @@ def test_an_injected_fault_has_the_hubs_message(hub: FaultHub, alice: HfApi) -> 
 
 
 def test_a_held_request_does_not_keep_the_hub_from_stopping() -> None:
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor() as threads, httpx2.Client(trust_env=False) as client:
         with FaultHub() as hub:
             hub.add_fault(Fault("hold"))
-            held = threads.submit(get_session().get, hub.url)
+            held = threads.submit(client.get, hub.url)
             while not hub.requests:
                 time.sleep(0.01)
         assert not hub._thread.is_alive()

@@ -172,12 +172,10 @@ CHAT = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["Qwen3", "Qwen3_5Text", "GraniteMoeHybrid"])
 def test_the_code_on_the_card_gives_the_tokens_that_an_adapter_of_chats_was_trained_on(
-    kind: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    sizes = BASES[kind] | {"vocab_size": 49152}
-    base = tiny.write_base(tmp_path / "base", kind, **sizes)
+    base = tiny.write_base(tmp_path / "base", "Qwen3", head_dim=8, vocab_size=49152)
     (base / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     (base / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": HYBRID}))

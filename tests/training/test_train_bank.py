@@ -2,10 +2,12 @@
 
 import json
 import math
+import pickle
 import shutil
 import signal
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,6 @@ from hf_lorameta.errors import BankError, LoraMetaError, NotFoundError, UsageErr
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
-from tests.bank.test_build_executors import Cluster, needs_dask
 from tests.cli.conftest import EVERY_LINE
 from tests.conftest import Account, Built, Shell, tree
 from tests.training import tiny
@@ -242,9 +243,16 @@ def test_a_validation_split_is_held_out(base: Path, tmp_path: Path) -> None:
     assert (line["held_out"], line["rows"]) == (6, 40)
 
 
+class Remote(ThreadPoolExecutor):
+    """Pickles its jobs, as processes on other machines need."""
+
+    def submit(self, *call: Any, **named: Any) -> "Future[Any]":
+        return super().submit(pickle.loads(pickle.dumps(partial(*call, **named))))
+
+
 def test_jobs_of_an_executor_give_the_same_bank(base: Path, tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks")
-    with ThreadPoolExecutor(2) as pool:
+    with Remote(2) as pool:
         remote = train(base, tasks, tmp_path / "remote", executor=pool, at_once=2)
     local = train(base, tasks, tmp_path / "local", at_once=1)
     assert [e.name for e in remote.index.entries] == [e.name for e in local.index.entries]
@@ -580,18 +588,18 @@ def test_an_interrupted_general_training_continues_exactly(
     assert resumed.index == whole.index
 
 
-@needs_dask
-@pytest.mark.slow
-def test_dask_workers_train_the_same_bank(
-    base: Path, cli: Shell, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
+STAND_IN_FOR_DASK = """
+import hf_lorameta.bank.executors as executors
+from concurrent.futures import ThreadPoolExecutor
+executors.dask_executor = lambda address: ThreadPoolExecutor(1)
+"""
+
+
+@pytest.mark.usefixtures("model_commands")
+def test_dask_workers_train_the_same_bank(base: Path, cli: Shell, tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks")
     command = ("bank", "train", tasks, "--base", base, *OPTIONS, "--general-steps", 0)
-    cluster = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | {"USE_TORCH": "0"}, workers=1)
-    try:
-        done = cli(*command, "-o", "remote", "--dask", cluster.address, "--json")
-    finally:
-        cluster.close()
+    done = cli(*command, "-o", "remote", "--dask", "tcp://x:1", "--json", before=STAND_IN_FOR_DASK)
     assert done.json["adapters"] == 3
     local = train(base, tasks, tmp_path / "local", settings=COMMAND_SETTINGS)
     assert Bank(tmp_path / "remote").index == local.index
