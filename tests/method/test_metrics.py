@@ -179,7 +179,7 @@ def plain_distances(new: Profile, bank: list[Profile], size: int, name: str) -> 
         terms.append(("lengths", oracles.lengths))
     total = np.zeros(len(bank))
     for part, function in terms:
-        p, *Q = ((c := of.counts(size, part)) / max(c.sum(), 1) for of in (new, *bank))
+        p, *Q = ((c := of.counts(size, part)) / max(float(c.sum()), 1) for of in (new, *bank))
         total += [function(p, q) for q in Q] if p.any() else 0
     return total.tolist()
 

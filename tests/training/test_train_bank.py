@@ -246,8 +246,8 @@ def test_a_validation_split_is_held_out(base: Path, tmp_path: Path) -> None:
 class Remote(ThreadPoolExecutor):
     """Pickles its jobs, as processes on other machines need."""
 
-    def submit(self, *call: Any, **named: Any) -> "Future[Any]":
-        return super().submit(pickle.loads(pickle.dumps(partial(*call, **named))))
+    def submit(self, job: Any, /, *given: Any, **named: Any) -> "Future[Any]":
+        return super().submit(pickle.loads(pickle.dumps(partial(job, *given, **named))))
 
 
 def test_jobs_of_an_executor_give_the_same_bank(base: Path, tmp_path: Path) -> None:

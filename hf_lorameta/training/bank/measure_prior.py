@@ -157,6 +157,6 @@ def _background(tasks: Sequence[TaskRows], part: slice, size: int) -> FloatArray
     for task in tasks:
         tokens = [token for row in task.train for token in row.output[part]]
         counts = np.bincount(tokens, minlength=size)
-        total += counts / max(counts.sum(), 1)
+        total += counts / max(int(counts.sum()), 1)
     total += _UNSEEN * total.sum() / size + np.finfo(np.float32).tiny
     return np.asarray(total / total.sum(), np.float32)
