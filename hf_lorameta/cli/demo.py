@@ -1,4 +1,4 @@
-"""The command that shows the way from a dataset to a scored adapter."""
+"""The command that runs every step on this machine."""
 
 from functools import partial
 from typing import Annotated
@@ -15,7 +15,7 @@ def demo(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Make an adapter for a small dataset, and score it; needs no account."""
+    """Run every step on this machine: a loopback Hub, the embedded bank, push, evaluate."""
     from hf_lorameta.demo.run import run_demo
 
     report = run_demo(partial(log, quiet), max_rows=max_rows, quiet=quiet)

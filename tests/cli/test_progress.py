@@ -69,7 +69,7 @@ FAKE_DEMO = """
 import sys
 from hf_lorameta.demo import run
 sys.executable = {script!r}
-run.run_demo = lambda say, max_rows, quiet: run._run(["evaluate"], say, quiet)
+run.run_demo = lambda say, max_rows, quiet: run._run(["evaluate"], {{}}, say, quiet)
 """
 GENERATE = "generate {data} --bank {bank} -o a"
 COMMANDS = {
