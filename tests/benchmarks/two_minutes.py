@@ -25,6 +25,7 @@ import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_lorameta import Generation, Recipe, generate
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import in_chat
 from hf_lorameta.hub.base_model import locate
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", help="default: all")
     parser.add_argument("--rows", type=int, default=60, help="test rows")
     parser.add_argument("--base", help="default: that of the bank")
+    parser.add_argument("--bank-of", help="base model of an embedded bank, for --base FILE.gguf")
     parser.add_argument("--cpu-clock", action="store_true", help="limit CPU seconds")
     options = parser.parse_args()
     if options.cpu_clock:
@@ -141,7 +143,8 @@ def main() -> None:
     results: dict[str, dict[str, Result]] = {}
     base = locate(options.base or shared_data.BASE_MODEL)
     model = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
-    with Session(base=options.base, model=model) as session:
+    bank = Bank.embedded(options.bank_of) if options.bank_of else None
+    with Session(bank, base=None if bank else options.base, model=model) as session:
         benchmark = TwoMinutes(options.folder, session, model, options.rows)
         for task in options.tasks or (*files, *TEXTS):
             for method in options.methods:

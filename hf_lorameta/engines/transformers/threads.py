@@ -35,7 +35,7 @@ def fastest_threads(model: Any) -> Iterator[None]:
     longer than the operation: on two busy cores, 24 tokens took 0.6 s in one thread and 6 s in two.
 
     Args:
-        model: a causal LM of transformers on the CPU.
+        model: a causal LM of transformers.
     """
     before, counts = torch.get_num_threads(), [cores()]
     while counts[-1] > 1:
@@ -57,7 +57,7 @@ def fastest_threads(model: Any) -> Iterator[None]:
 def _product_seconds(weight: torch.Tensor, threads: int) -> float:
     """Return how long products of one token's states take in a number of threads."""
     torch.set_num_threads(threads)
-    states = torch.ones((1, weight.shape[1]), dtype=weight.dtype)
+    states = torch.ones_like(weight[:1])
     start = time.perf_counter()
     with torch.no_grad():
         for _ in range(_PRODUCTS):
