@@ -5,13 +5,12 @@ or raises an error with a proposal.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.cells import as_object
 from hf_lorameta.data.columns.choices import multiple_choice
-from hf_lorameta.data.columns.columns import Columns, all_of, split_path
+from hf_lorameta.data.columns.columns import Columns, all_of
 from hf_lorameta.data.columns.conversations import is_conversation
 from hf_lorameta.data.columns.roles import (
     first_question,
@@ -21,7 +20,7 @@ from hf_lorameta.data.columns.roles import (
     long_text,
     output_columns,
 )
-from hf_lorameta.data.columns.table_view import TableView, normalized
+from hf_lorameta.data.columns.table_view import IDS, TableView, normalized
 from hf_lorameta.errors import ColumnsError, DatasetError, Option, UnlabeledDatasetError
 
 LAYOUTS: tuple[Columns, ...] = (
@@ -37,12 +36,6 @@ LAYOUTS: tuple[Columns, ...] = (
     Columns(messages="conversations"),
 )
 """Known layouts. One whose columns are a subset of another fitting layout's is ignored."""
-
-INPUT_LAYOUTS: tuple[Columns, ...] = (
-    Columns(instruction="instruction", input="input"),
-    *(Columns(input=name) for name in ("input", "prompt", "question", "instruction")),
-)
-"""Layouts without outputs, used only if no other column may hold outputs."""
 
 
 def find_columns(table: TableView) -> Columns:
@@ -98,6 +91,8 @@ def unread_columns(columns: Columns, table: TableView) -> list[str]:
 
 def _conversation(table: TableView) -> Columns | None:
     """Chats: one column of turns, or a prompt and an answer that are lists of turns each."""
+    for chosen in filter(table.is_transcripts, table.named(("chosen",))):
+        return Columns(messages=chosen)
     turns = [n for n in table.names if table.kind(n) == "turns" and normalized(n) != "rejected"]
     best = table.named(known.CONVERSATIONS)
     prompts = table.named(("prompt", "question", "input"))
@@ -126,19 +121,6 @@ def _is_written_chat(table: TableView, name: str) -> bool:
     values = table.values(name)
     listed = bool(values) and all(str(v).lstrip().startswith(("[{", '["')) for v in values)
     return listed or table.is_transcripts(name)
-
-
-def _preference(table: TableView) -> Columns | None:
-    """Preferences: the chosen answer is read, the rejected one is not."""
-    chosen = next(iter(table.named(("chosen",))), None)
-    if chosen is None or (table.named(("messages",)) and table.kind(chosen) != "text"):
-        return None
-    inputs = table.named((*known.INPUTS, "query"))
-    if table.is_transcripts(chosen):
-        return Columns(messages=chosen)
-    if len(inputs) == 1:
-        return Columns(instruction=_system(table), input=inputs[0], output=chosen)
-    return None
 
 
 def _system(table: TableView) -> str | None:
@@ -240,25 +222,13 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
 def _nested(table: TableView) -> Columns | None:
     """Rows that are objects in one column, also as JSON texts, or in a column for each side."""
     sample = [row for row in table.sample if any(map(row.get, table.usable))]
-    rows = [{name: as_object(row.get(name)) or {} for name in table.usable} for row in sample]
+    rows = [{name: as_object(row.get(name)) for name in table.usable} for row in sample]
     if not rows or not all(all(row.values()) for row in rows):
         return None
-    fields = {(str(key), name) for row in rows for name in row for key in row[name]}
-    place = {str(key): name for row in rows for name in row for key in row[name]}
-    if len(place) < len(fields):  # two columns have a field of one name
-        return None
-
-    def with_column(path: str) -> str:
-        field = split_path(path, place)
-        return f"{place[field[0]]}.{path}" if field else path
-
-    flat = [{key: row[name][key] for name in row for key in row[name]} for row in rows]
-    with suppress(DatasetError):
-        return find_columns(TableView(list(place), {}, flat)).renamed(with_column)
-    return None
+    return _columns_inside(TableView(table.usable, {}, rows), sure=True)
 
 
-def _columns_inside(table: TableView) -> Columns | None:
+def _columns_inside(table: TableView, sure: bool = False) -> Columns | None:
     """Propose columns that lead to texts inside objects, and inside the first object of lists.
 
     Example:
@@ -272,13 +242,13 @@ def _columns_inside(table: TableView) -> Columns | None:
         *above, last = [s for s in path.split(".") if not s.isdecimal()] or [path]
         named = last in ("text", "value") and above and normalized(above[-1]) in known.OUTPUTS
         paths.setdefault(above[-1] if named else last, path)
-    if all("." not in path for path in paths.values()):
+    if list(paths) == list(paths.values()):
         return None
     flat = TableView(list(paths), {}, [{n: row.get(p) for n, p in paths.items()} for row in rows])
     try:
-        found = next(filter(None, (rule(flat) for rule in RULES)), None) or guess_columns(flat)
+        found: Columns | None = find_columns(flat)
     except DatasetError as error:
-        found = error.columns
+        found = None if sure else error.columns
     inside = found and found.renamed(lambda name: paths.get(name, name))
     return inside if inside and (inside.messages or inside.output) else None
 
@@ -373,10 +343,11 @@ def _inputs_only(table: TableView) -> Columns | None:
     inputs = sorted(table.named(known.INPUTS))
     if not inputs or table.named((*known.OUTPUTS, "text")):
         return None
-    keys = {normalized(n) for n in table.names if not _is_id(n)}
-    for layout in INPUT_LAYOUTS:
-        if set(layout.names()) == keys and not table.labels:
-            return layout.renamed(table.by_key.__getitem__)
+    if not table.labels and set(inputs) == {n for n in table.names if normalized(n) not in IDS}:
+        if len(inputs) == 1:
+            return Columns(input=inputs[0])
+        if list(map(normalized, inputs)) == ["input", "instruction"]:
+            return Columns(instruction=inputs[1], input=inputs[0])
     alone, held = Columns(input=table.text_field(inputs[0])), ", ".join(inputs)
     if output := long_text(table, inputs):
         problem = f"the dataset has inputs ({held}), and {output} may be the output"
@@ -388,13 +359,8 @@ def _inputs_only(table: TableView) -> Columns | None:
     raise unclear(table, problem, alone, advice=advice, kind=UnlabeledDatasetError)
 
 
-def _is_id(name: str) -> bool:
-    return normalized(name) in {"id", "idx", "index", "uid", "uuid"}
-
-
 RULES: tuple[Callable[[TableView], Columns | None], ...] = (
     _conversation,
-    _preference,
     _translation,
     multiple_choice,
     _known_layout,

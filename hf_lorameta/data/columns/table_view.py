@@ -15,7 +15,7 @@ from hf_lorameta.data.columns.conversations import (
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
 
-_IDS = {"id", "idx", "index", "uid", "uuid", "guid", "qid", "key", "pid", "hash", "no", "nr", "eid"}
+IDS = {"id", "idx", "index", "uid", "uuid", "guid", "qid", "key", "pid", "hash", "no", "nr", "eid"}
 _ABOUT = {
     "url", "link", "date", "timestamp", "time", "created_at", "source", "language", "lang",
     "license", "split", "author", "meta", "metadata", "dataset", "dataset_name", "domain", "subset",
@@ -91,7 +91,7 @@ class TableView:
     def is_about(self, name: str) -> bool:
         """Whether a column only describes the row, such as an id, a date or a URL."""
         key = normalized(name)
-        if key in _IDS or key.endswith(("_id", "_ids")) or key.startswith("unnamed"):
+        if key in IDS or key.endswith(("_id", "_ids")) or key.startswith("unnamed"):
             return True
         texts = [value for value in self.values(name) if isinstance(value, str)]
         if texts and all(map(_DATE_OR_URL.fullmatch, texts)):
