@@ -724,6 +724,10 @@ TASK_CASES = [
                                                  {"term": "room", "polarity": CLASSES[2]}]},
          (text(0), "negative, positive"), asks=True),
     # --- text to text
+    case("a dialogue of people as turns, and its summary",
+         lambda i: {"id": f"{i}", "summary": text(i, 4), "dialogue": [
+             {"speaker": "Ann", "utterance": text(i)}, {"speaker": "Ben", "utterance": text(i, 5)},
+         ]}, (f"{text(0)}\n\n{text(0, 5)}", text(0, 4))),
     case("an abstract and its keywords",
          lambda i: {"title": text(i, 3), "abstract": text(i, 30), "keywords": text(i, 2)},
          (LONG, text(0, 2)), says=("not read: title",)),

@@ -11,7 +11,7 @@ from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.cells import as_object
 from hf_lorameta.data.columns.choices import multiple_choice
 from hf_lorameta.data.columns.columns import Columns, all_of
-from hf_lorameta.data.columns.conversations import is_conversation
+from hf_lorameta.data.columns.conversations import is_conversation, unknown_roles
 from hf_lorameta.data.columns.roles import (
     first_question,
     guess_columns,
@@ -91,8 +91,8 @@ def unread_columns(columns: Columns, table: TableView) -> list[str]:
 
 def _conversation(table: TableView) -> Columns | None:
     """Chats: one column of turns, or a prompt and an answer that are lists of turns each."""
-    for chosen in filter(table.is_transcripts, table.named(("chosen",))):
-        return Columns(messages=chosen)
+    for preferred in filter(table.is_transcripts, table.named(("chosen",))):
+        return Columns(messages=preferred)
     turns = [n for n in table.names if table.kind(n) == "turns" and normalized(n) != "rejected"]
     best = table.named(known.CONVERSATIONS)
     prompts = table.named(("prompt", "question", "input"))
@@ -106,6 +106,9 @@ def _conversation(table: TableView) -> Columns | None:
     chosen = named or turns
     if len(chosen) != 1 or not (chosen[0] in best or table.has_answers(chosen[0])):
         return None
+    for summary in table.named(known.SUMMARIES):
+        if unknown_roles(table.values(chosen[0]))[1]:  # of people, not of an assistant
+            return Columns(input=chosen[0], output=summary)
     unread = [n for n in table.named((*known.INPUTS, "context", "completion", "response"))
               if n not in chosen and n in table.usable]  # fmt: skip
     if all(table.is_within(name, chosen) for name in unread):
