@@ -263,17 +263,17 @@ def _stop_if_interrupted(
 
 def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
     """Log what will be read, and the bank that it is compared with."""
-    from hf_lorameta.cli.bank_reports import about, contents
+    from hf_lorameta.cli.bank_reports import adapter_count, bank_facts
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     logger.info("Reading %s of split %s%s", dataset.columns, dataset.split, unread)
-    source = f"{bank.id}, {contents(bank)} for" if bank.index.number else "none, only"
+    source = f"{bank.id}, {adapter_count(bank)} for" if bank.index.number else "none, only"
     logger.info("Bank: %s %s", source, bank.index.base_model)
     published = bank.base.banks if bank.base else ()
     if published:
         logger.info("Others have published banks for it, which are used only if you name them:")
     for found in published[:3]:
-        logger.info("  --bank %s (%s)", found.repo_id, about(found))
+        logger.info("  --bank %s (%s)", found.repo_id, bank_facts(found))
 
 
 def _require_folder(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hf_lorameta.hub.repo_info import ListedBank
 
 
-def contents(bank: "Bank") -> str:
+def adapter_count(bank: "Bank") -> str:
     """Return how many adapters a bank holds, or that it has only the general one."""
     return plural(len(bank), "adapter") if len(bank) else "a general adapter"
 
@@ -39,7 +39,7 @@ def listing(bank: "Bank") -> str:
 
 def _with_table(bank: "Bank", head: list[str], rows: list[list[Any]]) -> list[str]:
     """Return lines that say what a bank holds, followed by a table if it has rows."""
-    first = f"{contents(bank)} for {bank.index.base_model}"
+    first = f"{adapter_count(bank)} for {bank.index.base_model}"
     return [first, *(["", table(head, rows)] if rows else [])]
 
 
@@ -113,7 +113,7 @@ def discovery_report(found: "Discovery", output: Path) -> str:
     return "\n".join(lines)
 
 
-def about(bank: "ListedBank") -> str:
+def bank_facts(bank: "ListedBank") -> str:
     """Return what a published bank holds, on one line."""
     parts = [plural(bank.adapters, "adapter")] if bank.adapters or not bank.general else []
     parts += ["a general adapter"] if bank.general else []
@@ -135,6 +135,6 @@ def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
             f"no bank for {base} is published; train one: hf-lorameta bank train TASKS -o my-bank "
             f"--base {base} --dry-run says how long that takes"
         )
-    lines = [f"{bank.repo_id}: {about(bank)}" for bank in banks]
+    lines = [f"{bank.repo_id}: {bank_facts(bank)}" for bank in banks]
     command = shell("hf-lorameta", "push", "DATASET", "--base", base, "--bank", banks[0].repo_id)
     return "\n".join([*lines, "", f"use one if you trust its owner: {command}"])

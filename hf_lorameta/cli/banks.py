@@ -201,7 +201,7 @@ def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = Fa
     emit(
         json,
         {"problems": problems},
-        lambda: "\n".join(problems) or f"{reports.contents(bank)}, all checksums match",
+        lambda: "\n".join(problems) or f"{reports.adapter_count(bank)}, all checksums match",
     )
     if problems:
         raise IntegrityError(

@@ -106,12 +106,12 @@ def push_on_jobs(
         HubError: the job was not accepted, or failed.
     """
     from hf_lorameta.pipeline.publish import target_for_dataset
-    from hf_lorameta.pipeline.resolve import refuse_wrong
+    from hf_lorameta.pipeline.resolve import check_request
 
     with request.session(quiet) as session:
         dataset, name = request.open_dataset(session), request.first_name
         budget = budget_seconds(request.budget)
-        refuse_wrong(dataset, session.bank, request.recipe, budget, export)
+        check_request(dataset, session.bank, request.recipe, budget, export)
         target = target_for_dataset(dataset, session.bank, session.hub, repo_id, consent, name=name)
         arguments = _push_arguments(request, session.bank, dataset, target, export)
     run_on_jobs(

@@ -304,7 +304,7 @@ def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Ma
     return provenance, coefficients
 
 
-_OF_ROWS = ("recipe", "dataset", "fit", "training")
+_ROW_FIELDS = ("recipe", "dataset", "fit", "training")
 """Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads."""
 
 
@@ -326,7 +326,7 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
         return ()
     if "merge" in provenance:
         return tuple(part for row in provenance["adapters"] for part in row["generated"])
-    return ({name: provenance.get(name) for name in _OF_ROWS},)
+    return ({name: provenance.get(name) for name in _ROW_FIELDS},)
 
 
 def holds_proposed_instruction(parts: Iterable[Mapping[str, Any]]) -> bool:

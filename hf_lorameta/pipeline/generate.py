@@ -184,6 +184,8 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation |
         mixture = Mixture(plan, session.progress)
         logger.info("A mixture of %d adapters of rank %d", len(mixture.entries), mixture.rank)
         return mixture
-    adapter = make_adapter(plan, rows, session, seconds=resolved.seconds, unasked=resolved.unasked)
+    adapter = make_adapter(
+        plan, rows, session, seconds=resolved.seconds, by_default=resolved.by_default
+    )
     log_remarks(adapter.remarks, said=plan.remarks)
     return adapter

@@ -43,7 +43,7 @@ def make_adapter(
     session: Session | None = None,
     *,
     seconds: float = 0.0,
-    unasked: bool = False,
+    by_default: bool = False,
 ) -> Generation:
     """Combine a plan's adapters, train the result, and count its right answers.
 
@@ -56,8 +56,8 @@ def make_adapter(
             count. If there are rows to check on, a fifth of the time is left for the check, which
             scores as many of them as the time allows, at least 4. 0 fits and trains as the recipe
             says.
-        unasked: whether nobody asked for the training in that time: if it is not possible, the
-            adapter is the combination alone, with a warning.
+        by_default: whether the training in that time is the default, not asked for: if it is not
+            possible, the adapter is the combination alone, with a warning.
 
     Raises:
         RecipeError: the combiner ``factors`` is asked for with ranks that differ, or with a rank
@@ -85,7 +85,7 @@ def make_adapter(
             deadline = Deadline(seconds * (_TRAINING_SHARE if rows.check else 1) or None)
             generation = improve(generation, rows, session.evaluator, deadline, progress)
         except LoraMetaError as error:
-            if not (seconds and unasked and generation.pairs):
+            if not (seconds and by_default and generation.pairs):
                 raise
             logger.warning("Not trained on your rows: %s", error)
             rows = replace(rows, check=())

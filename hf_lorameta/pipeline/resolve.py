@@ -38,8 +38,8 @@ DEFAULT_BUDGET = 120.0
 """Seconds to train by default."""
 CHECK_ROWS = 16
 """Rows to check on by default."""
-_UNPACKED = 4
-"""Size of a GGUF file's weights once they are dequantized from four bits, relative to the file."""
+_DEQUANTIZED_RATIO = 4
+"""Size of weights in 16 bits, relative to that of their GGUF file in four."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Resolved:
     Attributes:
         recipe: the settings.
         seconds: wall-clock time to train the adapter in; 0 leaves it as the recipe makes it.
-        unasked: whether nobody asked for the training within that time.
+        by_default: whether the training within that time is the default, not asked for.
         check: rows to count right answers on, apart from those of the recipe; 0 for none.
         obstacle: why the base model is not run although it would be by default; else None.
     """
@@ -57,7 +57,7 @@ class Resolved:
     recipe: Recipe
     seconds: float = 0.0
     check: int = 0
-    unasked: bool = False
+    by_default: bool = False
     obstacle: LoraMetaError | None = None
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ def resolve(
     return Resolved(recipe, seconds, CHECK_ROWS if reports else 0, budget is None, missed)
 
 
-def refuse_wrong(
+def check_request(
     dataset: DatasetInfo,
     bank: Bank,
     recipe: Recipe,
@@ -320,7 +320,7 @@ def _obstacle(dataset: DatasetInfo, session: Session, recipe: Recipe) -> LoraMet
             "the base model is not on this machine", hint=f"hf download {index.base_model}"
         )
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    size = size if path.is_dir() else _UNPACKED * path.stat().st_size
+    size = size if path.is_dir() else _DEQUANTIZED_RATIO * path.stat().st_size
     if size > available_memory() / 2:
         return UsageError(
             f"the base model has {size / 1e9:.1f} GB, more than half of the free memory",

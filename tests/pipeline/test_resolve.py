@@ -111,7 +111,7 @@ def test_a_variable_switches_the_default_off_without_a_word(
     at_hand: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NO_BASE, "1")
-    assert decided() == Resolved(Recipe(), unasked=True)
+    assert decided() == Resolved(Recipe(), by_default=True)
     assert decided(budget=9.0) == Resolved(Recipe(), 9.0, CHECK_ROWS)
 
 

@@ -188,10 +188,10 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
     tiny_bank: Bank, new: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Session(tiny_bank) as session:
-        resolved = Resolved(Recipe(rank=4), seconds=9, check=16, unasked=True)
+        resolved = Resolved(Recipe(rank=4), seconds=9, check=16, by_default=True)
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
         session.evaluator.model.forward = unable
-        made = make_adapter(plan, rows, session, seconds=9, unasked=True)
+        made = make_adapter(plan, rows, session, seconds=9, by_default=True)
         with pytest.raises(UsageError, match="cannot be run"):
             make_adapter(plan, rows, session, seconds=9)
     assert (made.outcome.training, made.outcome.check) == (None, None)
