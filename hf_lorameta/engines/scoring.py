@@ -83,7 +83,7 @@ class Sample:
 
     def is_right(self, method: str) -> bool:
         """Whether a method's answer equals the reference, except for case and outer whitespace."""
-        return folded(self.outputs[method]) == folded(self.reference)
+        return normalized(self.outputs[method]) == normalized(self.reference)
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def score(
         Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1, label_f1=1.0, tokens=1)
     """
     n = len(rows)
-    pairs = [(folded(o), folded(r)) for o, (_, r) in zip(answers, rows, strict=True)]
+    pairs = [(normalized(o), normalized(r)) for o, (_, r) in zip(answers, rows, strict=True)]
     exact_match = sum(o == r for o, r in pairs) / n
     loss = math.inf if math.isnan(loss) else loss
     if not complete:
@@ -277,7 +277,7 @@ class _Words:
         return [t for w in words for t in (self._latin.tokenize(w) if w.isascii() else [w])]
 
 
-def folded(answer: str) -> str:
+def normalized(answer: str) -> str:
     """Return an answer as it is compared: without surrounding whitespace, and in one case.
 
     A base model that was never shown the outputs may write them in another case, which counts as
@@ -294,7 +294,7 @@ def may_be_right(beginning: str, reference: str) -> bool:
         (True, False, False)
     """
     whole = beginning.rstrip("\ufffd")  # stands for a character of which only a part is known
-    return folded(reference).startswith(folded(whole))
+    return normalized(reference).startswith(normalized(whole))
 
 
 def single_line(rows: Sequence[Row]) -> bool:
@@ -317,7 +317,7 @@ def are_texts(rows: Sequence[Row]) -> bool:
         False
     """
     words = [len(output.split()) for _, output in rows]
-    different = len({folded(output) for _, output in rows})
+    different = len({normalized(output) for _, output in rows})
     return sum(words) >= _TEXT_WORDS * len(rows) and 2 * different > len(rows)
 
 
@@ -495,5 +495,5 @@ def compare(
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
         for index, row in enumerate(rows[:samples] if generate else ())
     )
-    outputs = Counter(folded(output) for _, output in rows)
+    outputs = Counter(normalized(output) for _, output in rows)
     return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)

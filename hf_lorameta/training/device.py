@@ -77,7 +77,7 @@ def plan_device(
     """
     kind, free = model.device.type, _free_memory(model.device) - kept
     slow = kind == "cpu" and is_slow(model.dtype)
-    width = 4 if slow else model.dtype.itemsize  # of the values between layers, see `suit_to_cpu`
+    width = 4 if slow else model.dtype.itemsize  # of values, see `prefer_float32`
     workers = cores() if kind == "cpu" else 1
     per_token = _token_bytes(model, width, first) * workers
     per_adapter = _state_bytes(layout, rank)

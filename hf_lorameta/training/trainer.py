@@ -31,7 +31,7 @@ from hf_lorameta.types import FactorPair
 
 CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints."""
-_KEPT = ("step", "best_step", "misses", "base_loss", "loss")
+_CHECKPOINT_FIELDS = ("step", "best_step", "misses", "base_loss", "loss")
 """What a checkpoint stores of a run."""
 
 
@@ -256,7 +256,7 @@ class Trainer:
             if path := self._path(run):
                 vectors = self.slots.vectors[:, slots[0]].contiguous()
                 tensors = {"vectors": vectors, "best": run.best}
-                state = {name: getattr(run, name) for name in _KEPT}
+                state = {name: getattr(run, name) for name in _CHECKPOINT_FIELDS}
                 content = save(tensors, {"key": run.key, "run": json.dumps(state)})
                 write_atomically(path, content)
 

@@ -30,9 +30,9 @@ from hf_lorameta import Columns, Recipe, open_dataset
 from hf_lorameta.data.chat_template import require_chat_form
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.instruction_and_cue import with_instruction_and_cue
-from hf_lorameta.engines.scoring import folded, prompt_text
+from hf_lorameta.engines.scoring import normalized, prompt_text
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.engines.transformers.peft_adapter import attached
+from hf_lorameta.engines.transformers.peft_adapter import attached_by_peft
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
@@ -198,7 +198,7 @@ def ranked(
 ) -> list[str]:
     """Return for each row the label with the highest probability."""
     asked = [(text, label) for text, _ in rows for label in labels]
-    with attached(evaluator.model, adapter):
+    with attached_by_peft(evaluator.model, adapter):
         losses = evaluator.row_losses(evaluator.encode(asked))
     chosen = np.array(losses.sums).reshape(len(rows), len(labels)).argmin(axis=1)
     return [labels[index] for index in chosen]
@@ -211,7 +211,7 @@ def scores_of(answers: Sequence[str], outputs: Sequence[str]) -> Result:
         >>> scores_of(["A", "b", "a"], ["a", "b", "b"])
         {'exact': 0.6666666666666666, 'macro_f1': 0.6666666666666666}
     """
-    given, wanted = ([folded(text) for text in texts] for texts in (answers, outputs))
+    given, wanted = ([normalized(text) for text in texts] for texts in (answers, outputs))
     right = Counter(a for a, b in zip(given, wanted, strict=True) if a == b)
     sizes = Counter(given), Counter(wanted)
     f1 = [2 * right[label] / (sizes[0][label] + sizes[1][label]) for label in sizes[1]]

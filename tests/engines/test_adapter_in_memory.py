@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lorameta.engines.scoring import LoraWeights, folded
+from hf_lorameta.engines.scoring import LoraWeights, normalized
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Module
@@ -93,7 +93,7 @@ def test_answers_shown_by_losses_are_those_that_are_generated(
     for number, variant in enumerate(variants):
         rows = [(prompt, variant(e) or "x") for prompt, e in zip(prompts, expected, strict=True)]
         scores, answers = evaluator.evaluate(rows, adapter, generate=generate)
-        right = [folded(e) == folded(row[1]) for e, row in zip(expected, rows, strict=True)]
+        right = [normalized(e) == normalized(row[1]) for e, row in zip(expected, rows, strict=True)]
         assert scores.right == sum(right)
         assert all(right) == (number < 2)
         for answer, whole, is_right in zip(answers, expected, right, strict=True):

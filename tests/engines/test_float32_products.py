@@ -35,7 +35,7 @@ def pair(base: Path) -> tuple[TorchEvaluator, TorchEvaluator]:
         TorchEvaluator.from_folder(base, "bfloat16"),
         TorchEvaluator.from_folder(base, "bfloat16"),
     )
-    suited.suit_to_cpu()
+    suited.prefer_float32()
     plain.model.float()
     assert suited.model.get_input_embeddings().weight.dtype == torch.bfloat16
     return suited, plain
@@ -93,6 +93,6 @@ def test_other_models_stay_as_they_are(base: Path, change: Callable[[Any], objec
     model = TorchEvaluator.from_folder(base, "bfloat16").model
     change(model)
     dtypes = [p.dtype for p in model.parameters()]
-    float32_products.suit_to_cpu(model)
+    float32_products.prefer_float32(model)
     assert [p.dtype for p in model.parameters()] == dtypes
     assert "forward" not in vars(model.get_output_embeddings())

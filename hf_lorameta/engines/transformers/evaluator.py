@@ -22,7 +22,7 @@ from hf_lorameta.data.prompt import PROMPT, shared_length
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.scoring import Adapter, LoraWeights, Scores, Tokens
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
-from hf_lorameta.engines.transformers.peft_adapter import attached
+from hf_lorameta.engines.transformers.peft_adapter import attached_by_peft
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers, time_shown
@@ -109,7 +109,7 @@ class TorchEvaluator(scoring.Evaluator):
         with loading_model(), time_shown("Loading the base model"):
             evaluator = cls(*_load(Path(folder), suited), **options)
         if dtype == "auto":
-            evaluator.suit_to_cpu()
+            evaluator.prefer_float32()
         return evaluator
 
     @classmethod
@@ -136,14 +136,14 @@ class TorchEvaluator(scoring.Evaluator):
             undo.callback(model.train, training)
             undo.callback(setattr, model, "generation_config", config)
             evaluator = cls(model.eval().requires_grad_(False), tokenizer)
-            undo.callback(evaluator.suit_to_cpu())
+            undo.callback(evaluator.prefer_float32())
             yield evaluator
 
-    def suit_to_cpu(self) -> Callable[[], None]:
-        """Call `suit_to_cpu` of `float32_products.py` for the model, which is on the CPU."""
-        from hf_lorameta.engines.transformers.float32_products import suit_to_cpu
+    def prefer_float32(self) -> Callable[[], None]:
+        """Call `prefer_float32` of `float32_products.py` for the model, which is on the CPU."""
+        from hf_lorameta.engines.transformers.float32_products import prefer_float32
 
-        return suit_to_cpu(self.model)
+        return prefer_float32(self.model)
 
     def twin(self) -> "TorchEvaluator":
         """Return another evaluator on the same weights in memory, for another thread.
@@ -191,13 +191,13 @@ class TorchEvaluator(scoring.Evaluator):
     def _with(self, adapter: Adapter | None) -> Iterator[None]:
         """Run the model with an adapter."""
         if not isinstance(adapter, LoraWeights):
-            with attached(self.model, adapter):
+            with attached_by_peft(self.model, adapter):
                 yield
             return
-        from hf_lorameta.engines.transformers.joined_rows import WHOLE, using
-        from hf_lorameta.engines.transformers.lora_layer import applied
+        from hf_lorameta.engines.transformers.joined_rows import WHOLE, set_boundaries
+        from hf_lorameta.engines.transformers.lora_layer import adapter_applied
 
-        with applied(self.model, *adapter), using(WHOLE):
+        with adapter_applied(self.model, *adapter), set_boundaries(WHOLE):
             yield
 
     def _encode(self, row: Row) -> Tokens:

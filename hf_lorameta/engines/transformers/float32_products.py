@@ -19,7 +19,7 @@ _BLOCK_VALUES = 1 << 21
 """Weights that are converted at a time: 8 MB, which stay in the processor's cache."""
 
 
-def suit_to_cpu(model: Any) -> Callable[[], None]:
+def prefer_float32(model: Any) -> Callable[[], None]:
     """Let a model compute in float32 if its weights have 16 bits and this CPU is slow with them.
 
     Models with weights other than those of linear layers, embeddings and norms stay as they are.

@@ -151,7 +151,7 @@ class PassRunner:
         for each other when other programs use the cores.
         """
         sizes = {slot: count_tokens(of_slot) for slot, of_slot in rows.items()}
-        shares = divide(sizes, self._workers)
+        shares = even_shares(sizes, self._workers)
         of_shares = [{slot: rows[slot] for slot in share} for share in shares]
         return [[*passes(self._model, share, self._pass_tokens)] for share in of_shares]
 
@@ -188,11 +188,11 @@ def count_tokens(rows: Sequence[Tokens]) -> int:
     return sum(len(row.prompt) + len(row.output) for row in rows)
 
 
-def divide(sizes: Mapping[int, int], workers: int) -> list[list[int]]:
+def even_shares(sizes: Mapping[int, int], workers: int) -> list[list[int]]:
     """Divide slots among workers so that the largest share is small; no share is empty.
 
     Example:
-        >>> divide({0: 5, 1: 9, 2: 3}, 2)
+        >>> even_shares({0: 5, 1: 9, 2: 3}, 2)
         [[1], [0, 2]]
     """
     shares: list[list[int]] = [[] for _ in range(workers)]

@@ -82,7 +82,7 @@ _PARTS: ContextVar[Boundaries] = ContextVar("parts", default=_UNDIVIDED)
 
 
 @contextmanager
-def using(parts: Boundaries) -> Iterator[None]:
+def set_boundaries(parts: Boundaries) -> Iterator[None]:
     """Set how tokens are divided in this thread's forward passes."""
     token = _PARTS.set(parts)
     try:
@@ -92,7 +92,7 @@ def using(parts: Boundaries) -> Iterator[None]:
 
 
 def current_boundaries() -> Boundaries:
-    """Return what `using` has set; outside of it, a single row without adapters."""
+    """Return what `set_boundaries` has set; outside of it, a single row without adapters."""
     return _PARTS.get()
 
 
@@ -307,7 +307,7 @@ def row_mask(
         others: further arguments of transformers, not used.
 
     Returns:
-        (1, 1, T, T) bool; the segments are those of `using`.
+        (1, 1, T, T) bool; the segments are those of `set_boundaries`.
     """
     import torch
 
@@ -348,7 +348,7 @@ def row_attention(
         softcap: s of the scores' cap, s·tanh(score/s).
         others: further arguments of the layer.
 
-    The segments are those of `using`.
+    The segments are those of `set_boundaries`.
 
     Returns:
         (1, T, H, D), and None for the attention weights.

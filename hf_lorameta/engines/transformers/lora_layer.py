@@ -41,8 +41,8 @@ def with_adapters(
             are finished.
         scaling: s.
 
-    The slices of `hf_lorameta.engines.transformers.joined_rows.using` say which tokens belong to
-    which slot.
+    The slices of `hf_lorameta.engines.transformers.joined_rows.set_boundaries` say which tokens
+    belong to which slot.
     """
     own = {name: model.get_submodule(name) for name in adapters}
     try:
@@ -55,7 +55,7 @@ def with_adapters(
             model.set_submodule(name, layer)
 
 
-def applied(
+def adapter_applied(
     model: Any, layout: Layout, factors: Sequence[FactorPair]
 ) -> AbstractContextManager[None]:
     """Apply a finished adapter to the tokens of slot 0.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hf_lorameta.engines.transformers.decoder import text_model
-from hf_lorameta.engines.transformers.joined_rows import Boundaries, JoinedRows, using
+from hf_lorameta.engines.transformers.joined_rows import Boundaries, JoinedRows, set_boundaries
 
 _LOGIT_ROWS = 256
 """Positions whose logits are cast to float32 at once: 50 MB with a vocabulary of 49,152."""
@@ -35,7 +35,8 @@ def output_logits(
     columns = torch.tensor(sorted({i % length for i in joined.predicting}))
     lines, places = at // length, torch.searchsorted(columns, at % length)
     inputs = _inputs(model, joined) | {"logits_to_keep": columns.to(model.device)}
-    with using(Boundaries(joined.slices if adapters else (), joined.segments, joined.rows)):
+    slices = joined.slices if adapters else ()
+    with set_boundaries(Boundaries(slices, joined.segments, joined.rows)):
         logits = model(**_accepted(model, inputs)).logits
     if logits.shape[1] != len(columns):  # a model that computes all of them
         places = at % length
@@ -49,7 +50,7 @@ def output_logits(
 def run_decoder(model: Any, joined: JoinedRows) -> None:
     """Run a pass with the adapters of its slots through the layers, without logits or gradients."""
     decoder = text_model(model)
-    with torch.no_grad(), using(Boundaries(joined.slices, joined.segments, joined.rows)):
+    with torch.no_grad(), set_boundaries(Boundaries(joined.slices, joined.segments, joined.rows)):
         decoder(**_accepted(decoder, _inputs(model, joined)))
 
 

@@ -11,7 +11,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 
 
 @contextmanager
-def attached(model: Any, adapter: Path | None) -> Iterator[None]:
+def attached_by_peft(model: Any, adapter: Path | None) -> Iterator[None]:
     """Attach an adapter, and restore the model's own modules afterwards, even after errors.
 
     Args:

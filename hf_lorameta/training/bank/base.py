@@ -83,7 +83,7 @@ class TrainingBase:
         layout = find_layout(model, settings.targets)
         plan = plan_device(model, layout, settings.rank, hint=["choose a smaller base model"])
         if device == "cpu":
-            evaluator.suit_to_cpu()
+            evaluator.prefer_float32()
         return Loaded(evaluator, layout, plan)
 
 

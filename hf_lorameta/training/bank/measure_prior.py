@@ -9,7 +9,7 @@ import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.joined_rows import join_rows
-from hf_lorameta.engines.transformers.lora_layer import applied
+from hf_lorameta.engines.transformers.lora_layer import adapter_applied
 from hf_lorameta.engines.transformers.one_pass import output_logits
 from hf_lorameta.engines.transformers.row_mode import RowMode, row_mode, rows_apart
 from hf_lorameta.formats.lora_layout import Layout, Module
@@ -122,7 +122,7 @@ def collect_states(
     seen, kept = list[torch.Tensor](), list[list[torch.Tensor]]()
     with ExitStack() as stack:
         stack.enter_context(rows_apart(model))
-        stack.enter_context(applied(model, layout, factors))
+        stack.enter_context(adapter_applied(model, layout, factors))
         for module in watched:
             hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
             stack.callback(hook.remove)

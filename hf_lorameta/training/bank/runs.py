@@ -7,7 +7,7 @@ from itertools import count, islice
 
 from hf_lorameta.bank.index import GENERAL
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.transformers.forward import divide
+from hf_lorameta.engines.transformers.forward import even_shares
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import Run
 
@@ -79,4 +79,4 @@ def _turns(tasks: Sequence[TaskRows], settings: Settings) -> Iterator[Tokens]:
 def _divided(rows: Sequence[Tokens], slots: int) -> list[list[Tokens]]:
     """Divide rows among slots."""
     sizes = {index: len(row.prompt) + len(row.output) for index, row in enumerate(rows)}
-    return [[rows[i] for i in share] for share in divide(sizes, slots)]
+    return [[rows[i] for i in share] for share in even_shares(sizes, slots)]

@@ -20,7 +20,7 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.decoder import decoder_layers
 from hf_lorameta.engines.transformers.forward import PassRunner
 from hf_lorameta.engines.transformers.joined_rows import current_boundaries
-from hf_lorameta.engines.transformers.lora_layer import applied
+from hf_lorameta.engines.transformers.lora_layer import adapter_applied
 from hf_lorameta.engines.transformers.one_pass import output_logits, run_decoder
 from hf_lorameta.engines.transformers.row_mode import agree, passes, rows_apart, sample_rows
 from hf_lorameta.formats.lora_layout import Layout, Module
@@ -116,7 +116,7 @@ class UpperLayers:
         if not self._first:
             return self
         with ExitStack() as undo:  # what an exception leaves half done, too
-            undo.enter_context(applied(self._model, self._layout, self._factors))
+            undo.enter_context(adapter_applied(self._model, self._layout, self._factors))
             for index, layer in enumerate(decoder_layers(self._model)):
                 own = layer.forward
                 layer.forward = partial(self._run_layer, index, own)
