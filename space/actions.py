@@ -192,7 +192,7 @@ class Actions:
         """End the training with the best adapter so far."""
         if visit.background is not None:
             visit.background.job.stopped = True
-        return self.nothing(visit)
+        return self.settle(visit)
 
     @in_turn
     def settle(self, visit: Visit) -> Updates:
@@ -227,9 +227,11 @@ class Actions:
         """Show that nothing runs except in the background; an empty bar is hidden."""
         c, ready, made = self.components, visit.plan_result is not None, visit.adapter is not None
         background, progress = visit.background, _CANCELED if visit.canceled else ""
+        stopped = background is not None and background.job.stopped
         if background is not None:
             background.ask()
-            progress = progress_html(*astuple(background.job.step))
+            step = Step("Stopping") if stopped else background.job.step
+            progress = progress_html(*astuple(step))
         to_make = ready and not made
         return {
             c.visit: visit,  # keeps it for another hour
@@ -237,7 +239,7 @@ class Actions:
             c.bar: gr.Row(visible=to_make or bool(progress)),
             c.make: gr.Button(visible=to_make),
             c.cancel: gr.Button(visible=False),
-            c.stop: gr.Button(visible=background is not None),
+            c.stop: gr.Button(visible=background is not None and not stopped),
             c.run_timer: gr.Timer(active=background is not None),
             c.verdict_step: gr.Column(visible=ready),
             c.details_step: gr.Column(visible=ready),

@@ -514,8 +514,8 @@ def test_stopping_keeps_the_adapter_that_was_just_made_and_cancel_takes_it_back(
     work = made.background
     assert work is not None
     assert (is_visible(page["stop"]), is_visible(page["cancel"])) == (True, False)
-    actions.stop(made)
-    assert work.job.stopped
+    page = actions.stop(made)
+    assert (is_visible(page["stop"]), "Stopping" in page["progress"]) == (False, True)
     assert (made.adapter, made.background) == (MADE, work)
     actions.cancel(made, 2)  # sent before the result was shown
     assert made.adapter is None

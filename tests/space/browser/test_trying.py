@@ -128,7 +128,8 @@ def test_stop_here_keeps_what_there_is_and_counts_are_those_of_plain_peft(
     visitor.upload(path)
     visitor.make()
     stop, progress = page.locator("#lm-stop"), page.locator("#lm-work .lm-progress")
-    stop.click()  # while right answers are counted
+    stop.click()  # while the base model is loaded, or right answers are counted
+    expect(stop).to_be_hidden()
     progress.wait_for(state="detached")
     expect(page.locator("#lm-verdict")).to_contain_text("nobody counted its right answers")
     page.get_by_role("button", name="Count right answers and train").click()
