@@ -31,8 +31,8 @@ def output_columns(table: TableView) -> list[str]:
     if answers and table.named(known.QUESTIONS) and not exact:
         return answers
     outputs = [n for n in table.named(known.OUTPUTS) if n in usable and is_output(table, n)]
-    longest = max(usable, key=table.mean_length, default="")  # is no summary of the others
-    outputs = [n for n in outputs if n != longest or n not in table.named(known.SUMMARIES)]
+    longest = max(usable, key=table.mean_length, default="")
+    outputs = [n for n in outputs if n != longest or n not in table.named(known.CONTEXTS)]
     outputs += [n for n in usable if table.kind(n) == "class" and n not in outputs]
     for short, spelled in combinations(outputs[::-1], 2):
         if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
