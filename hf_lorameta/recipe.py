@@ -210,8 +210,8 @@ class Recipe(MethodSettings):
         steps: take exactly so many steps in each stage of `fit` and `train`, numbers separated by
             commas, whatever the held-out rows say. The recipe of an adapter whose training a time
             limit or its user ended has them.
-        check: score the adapter on this many rows that were not fitted on, and scale its
-            coefficients down if the base model is better; None does not check.
+        check: score the adapter on this many rows that were not fitted on, and refuse it if the
+            base model has a lower loss; None does not check.
 
     Example:
         >>> Recipe().metric, Recipe().coefficients
@@ -250,8 +250,8 @@ class Recipe(MethodSettings):
         default=None,
         ge=4,
         le=4096,
-        description="Score the adapter on this many other rows, e.g. 16, and scale it down until "
-        "its loss is no higher than the base model's (extra: eval). By default, 16 rows are only "
+        description="Score the adapter on this many other rows, e.g. 16, and refuse it if the base "
+        "model has a lower loss (extra: eval). By default, 16 rows are only "
         "scored, if the base model is on this machine.",
     )
 

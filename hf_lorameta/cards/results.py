@@ -10,7 +10,6 @@ from hf_lorameta.engines.scoring import (
     CHAT_METHOD,
     MEASURES,
     Report,
-    Scores,
 )
 
 
@@ -91,9 +90,7 @@ class Check:
 
     Attributes:
         base: loss of the base model.
-        start: loss of the generated adapter; `end`: after scaling.
-        scale: factor of its coefficients: 1 if unchanged, 0 if every tested scale was worse than
-            the base model.
+        end: loss of the adapter.
         right: the right answers.
         chat: loss of the base model with its own chat template; None if it has none.
         prompt: loss of the base model with a prompt of examples; None if there were no other rows.
@@ -104,9 +101,7 @@ class Check:
 
     rows: int
     base: float
-    start: float
     end: float
-    scale: float
     right: RightAnswers
     chat: float | None = None
     prompt: float | None = None
@@ -158,27 +153,24 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_of(report: Report, shots: int, end: Scores | None = None, scale: float = 1) -> Check:
+def check_of(report: Report, shots: int) -> Check:
     """Return the check of an adapter.
 
     Args:
         report: on the base model and the adapter alone.
         shots: number of examples in its prompt.
-        end: scores of the adapter after scaling; None if it is unchanged.
-        scale: factor of its coefficients.
 
     Example:
+        >>> from hf_lorameta.engines.scoring import Scores
         >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
         >>> check_of(Report(scores, most_frequent=1), 0).right
         RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None)
     """
-    base, start = report.scores[BASE_METHOD], report.scores[ADAPTER_METHOD]
-    end = end or start
+    base, end = report.scores[BASE_METHOD], report.scores[ADAPTER_METHOD]
     others = [report.scores.get(method) for method in (CHAT_METHOD, f"{shots}-shot")]
     chat, prompt = ((s.right, s.loss) if s else (None, None) for s in others)
     right = RightAnswers(report.most_frequent, base.right, end.right, chat[0], prompt[0])
-    losses = base.loss, start.loss, end.loss
     values: list[Any] = [getattr(s, report.measure, None) for s in (base, end, *others)]
     known = report.measure in MEASURES and None not in values[:2]
     graded = Graded(report.measure, *values) if known else None
-    return Check(base.rows, *losses, scale, right, chat[1], prompt[1], shots, graded)
+    return Check(base.rows, base.loss, end.loss, right, chat[1], prompt[1], shots, graded)

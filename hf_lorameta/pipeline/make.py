@@ -5,8 +5,6 @@ import time
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.cards.results import Check, check_of
 from hf_lorameta.deadline import Deadline
@@ -32,7 +30,6 @@ from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
-_MIN_SCALE = 1 / 8
 _TRAINING_SHARE = 0.8
 """Share of a time limit that is for training; the rest is for the check."""
 
@@ -50,7 +47,7 @@ def make_adapter(
     Args:
         plan: for one adapter, not for a mixture.
         rows: drawn for it; None means no rows. Rows to check on are scored and reported; their
-            scores may scale the adapter down only if the recipe has `check`.
+            scores may refuse the adapter only if the recipe has `check`.
         session: runs the base model if it is needed; None makes one.
         seconds: wall-clock time for loading the base model and training; a download does not
             count. If there are rows to check on, a fifth of the time is left for the check, which
@@ -62,8 +59,8 @@ def make_adapter(
     Raises:
         RecipeError: the combiner ``factors`` is asked for with ranks that differ, or with a rank
             other than the bank's.
-        AdapterError: the adapter was checked, and is worse than the base model at every scale; or
-            it was trained, and is worse; or there is no bank, and no training helped.
+        AdapterError: the recipe has `check`, and the base model is better; or the adapter was
+            trained, and is worse; or there is no bank, and no training helped.
         UsageError: the base model cannot be fitted or trained.
         HubError: adapters of a Hub bank cannot be fetched.
         MissingExtraError: the base model is needed and the extra ``eval`` is missing.
@@ -171,10 +168,7 @@ def check_adapter(
     progress: StageProgress = no_progress,
     deadline: Deadline | None = None,
 ) -> Generation:
-    """Score a finished adapter as it would be saved, and halve it while the base model is better.
-
-    The smallest scale is 1/8. A check that the recipe does not ask for only reports: it leaves the
-    adapter as it is.
+    """Score a finished adapter as it would be saved, beside the base model.
 
     Args:
         generation: the adapter.
@@ -184,13 +178,12 @@ def check_adapter(
         deadline: limits how many rows are scored.
 
     Returns:
-        The adapter with the check in its `outcome`; all coefficients are zero if no scale helps.
+        The adapter with the check in its `outcome`.
     """
-    plan, layout = generation.plan, generation.layout
-    title, form = f"Checking {len(rows.check)} rows", plan.dataset.form
+    title, form = f"Checking {len(rows.check)} rows", generation.plan.dataset.form
     adapters: dict[str, Adapter | None] = {
         BASE_METHOD: None,
-        ADAPTER_METHOD: LoraWeights(layout, generation.pairs),
+        ADAPTER_METHOD: LoraWeights(generation.layout, generation.pairs),
     }
     report = compare(
         evaluator, rows.check, adapters, rows.prompt,
@@ -198,45 +191,18 @@ def check_adapter(
         deadline=deadline,
         row_progress=lambda method, *counts: progress(f"{title}, {method}", *counts),
     )  # fmt: skip
-    base, start = (report.scores[method] for method in adapters)
-    scale, end = 1.0, start
-    while plan.recipe.check is not None and end.loss > base.loss:
-        scale /= 2
-        if scale < _MIN_SCALE:
-            scale, end = 0.0, base
-            break
-        scaled = LoraWeights(layout, _scaled(generation, scale))
-        end, _ = evaluator.evaluate(rows.check, scaled, generate=False)
-    check = check_of(report, len(rows.prompt), end, scale)
-    return replace(
-        generation,
-        plan=replace(plan, coefficients=scale * plan.coefficients),
-        pairs=_scaled(generation, scale),
-        outcome=replace(generation.outcome, check=check),
-    )
-
-
-def _scaled(generation: Generation, scale: float) -> tuple[FactorPair, ...]:
-    """Return an adapter's factors with its coefficients scaled; for `factors`, both A and B."""
-    plan = generation.plan
-    changed = any(training.steps for training in generation.outcome.trainings)
-    linear = COMBINERS[plan.recipe.combine].linear or changed
-    scale_A, scale_B = np.float32(1 if linear else scale), np.float32(scale)
-    return tuple((A * scale_A, B * scale_B) for A, B in generation.pairs)
+    check = check_of(report, len(rows.prompt))
+    return replace(generation, outcome=replace(generation.outcome, check=check))
 
 
 def _refuse_failed_check(check: Check | None) -> None:
-    """Raise AdapterError if an adapter that was checked is not better than the base model."""
-    anyway = Option("check", change="leave out")
-    if check and check.chat is not None and check.chat < check.end:
-        raise AdapterError(
-            f"the base model with its own chat template is better: its loss on {check.rows} rows "
-            f"is {check.chat:.3f}, that of the adapter {check.end:.3f}",
-            hint=["use the base model's chat template", anyway],
-        )
-    if check and not check.scale:
-        raise AdapterError(
-            "even at 1/8 strength the adapter is worse than the base model on the scored rows: it "
-            "cannot help with this dataset",
-            hint=[Option("bank", change="name another"), anyway],
-        )
+    """Raise AdapterError if the base model is better than an adapter that was checked."""
+    if check is None:
+        return
+    for name, loss in (("", check.base), (" with its own chat template", check.chat)):
+        if loss is not None and not check.end <= loss:
+            raise AdapterError(
+                f"the base model{name} is better: its loss on {check.rows} rows is {loss:.3f}, "
+                f"that of the adapter {check.end:.3f}",
+                hint=["add labeled rows", Option("check", change="leave out")],
+            )

@@ -33,8 +33,7 @@ class PlanData:
         profile: of the dataset.
         distances: (N,) to every bank dataset; in a large bank, infinite for those not compared.
         coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
-            output prior if it has one; zero for those left out. Those of adapters sum to `scale`,
-            unless they were scaled down.
+            output prior if it has one; zero for those left out. Those of adapters sum to `scale`.
         output_counts: of the dataset, if its outputs are counted.
         example: a row of a public dataset, for the card; None for a private, gated or local one.
     """

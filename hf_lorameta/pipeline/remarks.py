@@ -187,13 +187,7 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
             _TRAIN_LONGER,
             "To train it",
         )
-    if check and check.scale < 1:
-        yield Remark(
-            "warning",
-            f"On {check.rows} rows this adapter was worse than the base model: its coefficients "
-            f"were scaled by {check.scale:g} until it was not.",
-        )
-    elif check and _is_worse(check):
+    if check and _is_worse(check):
         yield Remark(
             "warning",
             f"On {check.rows} rows this adapter has a higher loss and fewer right answers than the "
@@ -246,7 +240,7 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
 
     Example:
         >>> right = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
-        >>> check = Check(16, base=2.0, start=1.0, end=1.0, scale=1, shots=3, right=right)
+        >>> check = Check(16, base=2.0, end=1.0, shots=3, right=right)
         >>> print(verdict_on(check))  # doctest: +NORMALIZE_WHITESPACE
         Likely to help: the adapter answers best. Right answers on 16 rows: the adapter 12, the base
         model 2, the base model in its chat template 3, 3 examples in the prompt 9, the most

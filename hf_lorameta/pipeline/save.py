@@ -235,7 +235,7 @@ class Generation(PlannedAdapter):
     """A generated adapter.
 
     Attributes:
-        plan: the plan it was generated from; only a check that fails scales its coefficients.
+        plan: the plan it was generated from.
         layout: the modules that it changes: those of the plan, or more if it was fitted or trained.
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling

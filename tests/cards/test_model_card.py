@@ -35,8 +35,8 @@ FIT = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.75, steps=30, la
 USELESS = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.25, steps=0, layers=6)
 TRAINING = Training(rows=32, held_out=32, base=3.0, start=2.5, end=1.5, steps=20)
 STOPPED = Training(rows=32, held_out=32, base=3, start=2.5, end=1.5, steps=20, interrupted=True)
-CHECK = Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT)
-PROMPTED = Check(8, 2.5, 0.5, 0.5, 1.0, RIGHT, prompt=0.7, shots=3)
+CHECK = Check(8, 2.5, 0.5, RIGHT)
+PROMPTED = Check(8, 2.5, 0.5, RIGHT, prompt=0.7, shots=3)
 ALL_ANSWERS = replace(PROMPTED, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 

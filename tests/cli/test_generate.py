@@ -141,13 +141,13 @@ def test_an_adapter_is_replaced_only_with_overwrite_and_other_files_never(
 # --- push ---------------------------------------------------------------------------------------
 
 
-def test_an_adapter_that_no_scale_makes_useful_is_not_published(
+def test_a_checked_adapter_that_is_worse_than_the_base_model_is_not_published(
     cli: Shell, plan_args: PlanArgs, user: Account
 ) -> None:
     push = ("push", *plan_args, "--repo-id", f"{user.name}/harm", "--overwrite")
     before = fake_runner(best=1e-6)
     message = cli(*push, "--check", 8, token=user.token, code=5, before=before).err
-    assert "even at 1/8 strength the adapter is worse" in message
+    assert "the base model is better: its loss on 8 rows" in message
     assert "leave out --check" in message
     assert touched(cli.hub, "create") == touched(cli.hub, "commit") == []
     cli(*push, token=user.token)

@@ -45,7 +45,7 @@ def far(user: Account) -> str:
         ("plan", ""),
         ("generate -o a", ""),
         ("generate -o a --train 8", TRAINED),
-        ("generate -o a --check 4", fake_runner(0.02)),
+        ("generate -o a --check 4", fake_runner(0.5)),
         ("push --check 4 --repo-id {user}/far", fake_runner(0.5)),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rows to fit and to check on, and adapters that are scaled down or refused."""
+"""Rows to fit and to check on, and adapters that are refused."""
 
 import json
 import math
@@ -193,55 +193,22 @@ def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(da
 # --- the check -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("combine", ["exact", "factors"])
-@pytest.mark.parametrize("share", [1, 0.6, 0.4, 0.15])
-def test_a_checked_adapter_is_not_worse_than_the_base(
-    data: Path, combine: str, share: float
-) -> None:
-    plain = make_adapter(prepared(data, combine=combine)[0])
-    full = norm(plain.pairs)
-    best = share * full
-    power = 2 if combine == "factors" else 1  # both A and B are sums
-    scale = max(s for s in (1, 1 / 2, 1 / 4, 1 / 8) if s**power <= 2 * share)
-    generation = made(data, FakeBase(best), combine=combine, check=16)
-    check = generation.outcome.check
-    assert check is not None
-    assert (check.rows, check.scale) == (16, scale)
-    assert norm(generation.pairs) == pytest.approx(scale**power * full, rel=1e-4)
-    expected = (1 - norm(generation.pairs) / best) ** 2
-    assert check.end == pytest.approx(expected, rel=1e-3, abs=1e-6)
-    assert check.end <= check.base == 1
-    scaled = generation.plan.coefficients
-    np.testing.assert_allclose(scaled, scale * plain.plan.coefficients)
-    again = make_adapter(replace(generation.plan, recipe=plain.plan.recipe))
-    for (A, B), (C, D) in zip(generation.pairs, again.pairs, strict=True):
-        np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
-
-
 def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     full = norm(make_adapter(prepared(data)[0]).pairs)
-    text = saved_card(made(data, FakeBase(0.4 * full), check=16), tmp_path / "a")
+    text = saved_card(made(data, FakeBase(full), check=16), tmp_path / "a")
     section = text.split("## Checked on 16 rows")[1].split("##")[0]
-    assert "multiplied by 0.5" in section
     rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("|")][2:]
     assert [name.strip() for name, _, _ in rows] == [
         "always the most frequent answer", "base model", "base model with a prompt of 3 examples",
-        "this adapter at full strength", "this adapter",
+        "this adapter",
     ]  # fmt: skip
-    assert [right.strip() for _, right, _ in rows][1:] == ["8", "8", "–", "8"]
+    assert [right.strip() for _, right, _ in rows][1:] == ["8", "8", "8"]
     losses = [float(loss) for _, _, loss in rows[1:]]
-    assert losses == pytest.approx([1, 1, 2.25, 0.0625], rel=0.01)
-    assert "was worse than the base model: its coefficients were scaled by 0.5" in text
+    assert losses == pytest.approx([1, 1, 0], abs=0.01)
     assert "Beyond the figures above, this adapter was not evaluated" in text
     assert "--check 16" in text.split("How to reproduce it")[1]
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
-    assert recipe["check"]["scale"] == 0.5
     assert recipe["recipe"]["check"] == 16
-
-    good = saved_card(made(data, FakeBase(full), check=16), tmp_path / "b")
-    assert "## Checked on 16 rows" in good
-    assert "at full strength" not in good
-    assert "was worse" not in good
 
 
 def saved_card(generation: Generation, folder: Path) -> str:
@@ -254,19 +221,17 @@ def test_a_loss_that_is_not_a_number_is_worse_than_any(data: Path) -> None:
             return math.nan if self.norm > 0.9 * full else super().loss(rows)
 
     full = norm(make_adapter(prepared(data)[0]).pairs)
-    check = made(data, Unstable(full), check=8).outcome.check
-    assert check
-    assert (check.start, check.scale) == (math.inf, 0.5)
-    assert check.end == pytest.approx(0.25)
+    with pytest.raises(AdapterError, match="the adapter inf"):
+        made(data, Unstable(full), check=8)
     plan, rows = prepared(data)
     asked = replace(rows, check=(("a", "b"),) * 4)
     reported = make_adapter(plan, asked, session_with(Unstable(full))).outcome.check
     assert reported
-    assert (reported.end, reported.scale) == (math.inf, 1)
+    assert reported.end == math.inf
 
 
-def test_an_adapter_of_zeros_is_refused(data: Path) -> None:
-    with pytest.raises(AdapterError, match="even at 1/8 strength") as error:
+def test_an_adapter_that_is_worse_than_the_base_model_is_refused(data: Path) -> None:
+    with pytest.raises(AdapterError, match="the base model is better") as error:
         made(data, FakeBase(1e-9), check=8)
     assert "leave out --check" in error.value.hint
 

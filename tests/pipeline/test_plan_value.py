@@ -44,9 +44,9 @@ def test_the_values_of_a_card_are_those_that_the_tests_of_cards_render(result: P
 
 
 def test_a_loss_that_is_not_finite_is_null_in_json() -> None:
-    check = Check(16, 5.0, math.inf, 2.0, 0.5, RIGHT, chat=math.nan)
+    check = Check(16, 5.0, math.inf, RIGHT, chat=math.nan)
     stored = Outcome(check=check).to_dict()["check"]
-    assert [stored[name] for name in ("start", "chat", "end")] == [None, None, 2.0]
+    assert [stored[name] for name in ("end", "chat", "base")] == [None, None, 5.0]
 
 
 def test_a_plan_is_printed_with_the_largest_coefficients(result: Plan) -> None:

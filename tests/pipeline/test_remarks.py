@@ -30,7 +30,7 @@ SENTIMENTS = [
 
 
 def check(loss: float = 1.0, **right: Any) -> Check:
-    return Check(16, 2.0, loss, loss, 1, chat=1.5, shots=3, right=replace(RIGHT, **right))
+    return Check(16, 2.0, loss, chat=1.5, shots=3, right=replace(RIGHT, **right))
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +139,6 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "worse": (lambda p: made(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),
     "chat": (lambda p: made(p, check=check(1.6, end=1)), "warning", "do not use it as it is"),
     "less likely, more right": (lambda p: made(p, check=check(2.5)), "warning", None),
-    "scaled": (
-        lambda p: made(p, check=replace(check(), scale=0.5)), "warning", "scaled by 0.5 until"
-    ),
 }  # fmt: skip
 """How a plan or an adapter gets there, and a remark's level and words; None if there is none."""
 

@@ -61,7 +61,6 @@ def test_training_lowers_the_loss_and_the_card_says_so(
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
     assert trained.outcome.check is not None
-    assert trained.outcome.check.scale == 1
     generated.save_pretrained(tmp_path / "generated")
     trained.save_pretrained(tmp_path / "trained")
     pool = [(row["input"], row["output"]) for row in tiny.rows(3)]

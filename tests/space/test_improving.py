@@ -238,7 +238,7 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
     (adapter.folder / WEIGHTS).write_bytes(marked)
     if tested:
         right = RightAnswers(most_frequent=7, base=2, end=12)
-        adapter.add_check(Check(16, 2.0, 1.0, 1.0, 1, right=right))
+        adapter.add_check(Check(16, 2.0, 1.0, right=right))
         assert json.loads(adapter.read("recipe.json"))["check"]["right"]["end"] == 12
         with zipfile.ZipFile(adapter.archive) as opened:
             assert opened.read("README.md").decode() == adapter.read("README.md")
