@@ -69,7 +69,7 @@ def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Accoun
     script = user.dataset("script", {"script.py": b"import os"})
     split = user.dataset("empty", {"README.md": b"# Nothing"})
     away = user.dataset("away", {"train.jsonl": TRAIN})
-    cli.hub.add_fault(Fault("status", path=away, status=500))
+    cli.hub.add_fault(Fault("status", path=away, status=503, retry_after=600))
     found = {
         " ": "No dataset was named",
         secret: "was not found",
