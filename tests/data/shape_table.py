@@ -727,7 +727,7 @@ TASK_CASES = [
     case("a dialogue of people as turns, and its summary",
          lambda i: {"id": f"{i}", "summary": text(i, 4), "dialogue": [
              {"speaker": "Ann", "utterance": text(i)}, {"speaker": "Ben", "utterance": text(i, 5)},
-         ]}, (f"{text(0)}\n\n{text(0, 5)}", text(0, 4))),
+         ]}, (f"Ann: {text(0)}\nBen: {text(0, 5)}", text(0, 4))),
     case("an abstract and its keywords",
          lambda i: {"title": text(i, 3), "abstract": text(i, 30), "keywords": text(i, 2)},
          (LONG, text(0, 2)), says=("not read: title",)),
@@ -826,6 +826,11 @@ HUB_CASES = [
     case("medqa: choices by their letters",
          lambda i: {"question": text(i), "answer": choices(i)[i % 4], "answer_idx": LETTERS[i % 4],
                     "options": dict(zip(LETTERS, choices(i), strict=True)), "meta_info": "step1"},
+         (f"{text(0)}\n{SHOWN}", text(0, 2))),
+    case("ARC's own files: the choices within the question",
+         lambda i: {"id": f"{i}", "answerKey": LETTERS[i % 4], "question": {
+             "stem": text(i), "choices": [{"text": one, "label": letter} for one, letter
+                                          in zip(choices(i), LETTERS, strict=True)]}},
          (f"{text(0)}\n{SHOWN}", text(0, 2))),
     case("MMLU-Pro: a letter and an index of the right choice",
          lambda i: {"question_id": i, "question": text(i), "options": choices(i), "src": "x",

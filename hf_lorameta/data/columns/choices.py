@@ -33,6 +33,12 @@ def multiple_choice(table: TableView) -> Columns | None:
     right = [n for n in right if table.kind(n) not in ("turns", "other")]
     if not right:
         return None
+    for name in filter(lambda name: table.kind(name) == "fields", table.named(known.QUESTIONS)):
+        fields = table.values(name)[0]
+        held = [key for key in fields if key in known.CHOICES]
+        if held:  # the question itself is the longest text beside them
+            stem = max(fields, key=lambda key: len(str(fields[key])) * (key not in held))
+            return Columns(input=f"{name}.{stem}", choices=f"{name}.{held[0]}", output=right[0])
     if not (listed or single):
         return _written_choices(table, right[0])
     if not single and table.kind(right[0]) == "fields":

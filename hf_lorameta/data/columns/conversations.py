@@ -73,14 +73,27 @@ def conversation_turns(value: object) -> tuple[list[Turn], str] | None:
         value = _parsed(value)
     if not isinstance(value, (list, tuple)):
         return None
-    turns = conversation_sides(value)
+    turns = _sides(value)
     answers = [i for i, (role, _) in enumerate(turns) if role == ASSISTANT]
     last = answers[-1] if answers else len(turns)
     return turns[:last], turns[last][1] if answers else ""
 
 
 def conversation_sides(value: Sequence[Any]) -> list[Turn]:
-    """Return all turns, with the roles system, assistant and, for all others, user."""
+    """Return all turns, with the roles system, assistant and, for all others, user.
+
+    Turns of people become one, with their names.
+
+    Example:
+        >>> conversation_sides([{"speaker": "Ann", "text": "hi"}, {"speaker": "Bo", "text": "ho"}])
+        [('user', 'Ann: hi\\nBo: ho')]
+    """
+    if unknown_roles([value])[1]:
+        return [(USER, "\n".join(f"{role.title()}: {text}" for role, text in _turns(value)))]
+    return _sides(value)
+
+
+def _sides(value: Sequence[Any]) -> list[Turn]:
     turns = list(_turns(value))
     sides = dict.fromkeys(answerers([role for role, _ in turns]), ASSISTANT)
     sides |= dict.fromkeys(_SYSTEM, SYSTEM)
