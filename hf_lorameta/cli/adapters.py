@@ -1,7 +1,8 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,9 +32,12 @@ from hf_lorameta.tables import plural
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
+    from hf_lorameta.pipeline.adapter_folder import Export
     from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.publish import Consent, Published
+    from hf_lorameta.pipeline.resolve import Resolved
     from hf_lorameta.pipeline.save import Generation
+    from hf_lorameta.pipeline.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +55,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     """Show which bank adapters would be combined, their distances and coefficients."""
     from hf_lorameta.pipeline.generate import plan_dataset
 
-    with request.session(quiet) as session:
-        dataset = request.open_dataset(session)
-        _report_dataset(dataset, session.bank)
-        resolved = request.resolve(dataset, session)
+    with _opened(request, quiet) as (session, dataset, resolved):
         planned = plan_dataset(dataset, session.bank, request.recipe)
     log_remarks(planned.remarks, said=[planned.verdict])
     if not json:
@@ -87,10 +88,7 @@ def generate(
     from hf_lorameta.pipeline.publish import command_to_publish
 
     require_free_target(output, overwrite)
-    with request.session(quiet) as session:
-        dataset = request.open_dataset(session)
-        _report_dataset(dataset, session.bank)
-        resolved = request.resolve(dataset, session, export)
+    with _opened(request, quiet, export) as (session, dataset, resolved):
         adapter = make(dataset, session, resolved)
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
@@ -164,10 +162,7 @@ def push(
             flavor=flavor, timeout=timeout, dry_run=dry_run, json=json, quiet=quiet,
         )  # fmt: skip
         return
-    with request.session(quiet) as session:
-        dataset = request.open_dataset(session)
-        _report_dataset(dataset, session.bank)
-        resolved = request.resolve(dataset, session, export)
+    with _opened(request, quiet, export) as (session, dataset, resolved):
         target = target_for_dataset(
             dataset, session.bank, session.hub, repo_id, consent,
             name=request.first_name, dry_run=dry_run,
@@ -259,6 +254,17 @@ def _stop_if_interrupted(
             f"publish it: {command}"
         )
         raise error
+
+
+@contextmanager
+def _opened(
+    request: Request, quiet: bool, export: "Export | None" = None
+) -> "Iterator[tuple[Session, Dataset, Resolved]]":
+    """Open a session and the dataset, say what will be read, and decide what is done."""
+    with request.session(quiet) as session:
+        dataset = request.open_dataset(session)
+        _report_dataset(dataset, session.bank)
+        yield session, dataset, request.resolve(dataset, session, export)
 
 
 def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
