@@ -8,7 +8,6 @@ import importlib.util
 import json
 import logging
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -95,16 +94,13 @@ def packaged_path(base_model: str) -> Path | None:
 def dequantized(gguf: Path) -> Path:
     """Return a cached folder with the GGUF's weights in bfloat16, converted on the first call.
 
-    After two seconds, the elapsed time is shown.
-
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the file is damaged, or transformers cannot read its architecture.
         UsageError: it holds an adapter.
     """
     status = gguf.stat()
-    with time_shown(f"Reading {gguf.name}"):
-        digest = _digest(gguf, status.st_mtime_ns, status.st_size)
+    digest = _digest(gguf, status.st_mtime_ns, status.st_size)
     name = f"base_models/{_name(gguf)}-{digest[:12]}-v{_CONVERSION}"
     if (target := cache_dir() / name).is_dir():
         return target
@@ -123,41 +119,9 @@ def dequantized(gguf: Path) -> Path:
                 target,
                 minutes,
             )
-            with time_shown(f"Dequantizing {gguf.name}"):
-                _convert(gguf, partial)
+            _convert(gguf, partial)
             partial.rename(target)
     return target
-
-
-@contextmanager
-def time_shown(title: str) -> Iterator[None]:
-    """Show the elapsed time of the ``with`` block, of which libraries show bars of parts only.
-
-    Nothing is shown in the first two seconds.
-    """
-    from tqdm.auto import tqdm
-
-    terminal = sys.stderr.isatty()
-    finished = threading.Event()
-    with tqdm(
-        desc=title,
-        bar_format="{desc}: {elapsed}",
-        delay=2.0,
-        mininterval=1.0 if terminal else 10.0,
-        leave=not terminal,  # which also ends the line
-    ) as bar:
-
-        def repeat() -> None:
-            while not finished.wait(1.0):
-                bar.update()
-
-        thread = threading.Thread(target=repeat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            finished.set()
-            thread.join()
 
 
 @cache

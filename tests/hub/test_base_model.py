@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -367,23 +366,6 @@ def test_an_interrupted_conversion_starts_over(
         locate(SMOLLM2)
     monkeypatch.setattr(packaged_model, "_convert", convert)
     assert list(locate(SMOLLM2).iterdir()) == []
-
-
-def test_a_conversion_shows_its_time_before_the_library_shows_a_bar(
-    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def convert(gguf: Path, folder: Path) -> None:
-        time.sleep(3.5)
-        folder.mkdir()
-
-    monkeypatch.setattr(packaged_model, "_convert", convert)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    locate(SMOLLM2)
-    shown = capsys.readouterr().err
-    assert re.search(r"Dequantizing tiny.gguf: 00:0\d", shown)
-    assert "Reading" not in shown  # within two seconds
-    locate(SMOLLM2)
-    assert capsys.readouterr().err == ""
 
 
 def test_dequantizing_needs_the_eval_extra(

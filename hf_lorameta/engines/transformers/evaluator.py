@@ -8,6 +8,7 @@ tokenizer's end token. The loss covers the tokens of all outputs, end tokens inc
 decoded greedily, and end after their first line unless a reference has several.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy, deepcopy
@@ -25,8 +26,10 @@ from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.peft_adapter import attached_by_peft
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
-from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers, time_shown
+from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
 from hf_lorameta.types import Row, no_progress
+
+logger = logging.getLogger(__name__)
 
 _OTHER_WEIGHTS = (
     "name a causal language model with all weights in bfloat16, float16 or float32; if it is "
@@ -106,7 +109,8 @@ class TorchEvaluator(scoring.Evaluator):
         require_eval()
         suited = suited_dtype(Path(folder)) if dtype == "auto" else dtype
         require_memory(Path(folder), suited)
-        with loading_model(), time_shown("Loading the base model"):
+        logger.info("Loading the base model")
+        with loading_model():
             evaluator = cls(*_load(Path(folder), suited), **options)
         if dtype == "auto":
             evaluator.prefer_float32()
