@@ -186,15 +186,12 @@ def propose_instruction(dataset: Dataset) -> str | None:
         HubError: as reading its rows raises.
     """
     columns = dataset.columns
-    paths = (columns.named("input")[0], columns.answer)
-    source, target = (path.rpartition(".") for path in paths)
-    if normalized(target[2]) in known.SUMMARIES:
+    if normalized(columns.answer.rpartition(".")[2]) in known.SUMMARIES:
         return "Summarize the text."
     if columns.choices:
         return "Choose the right answer."
-    languages = all(known.LANGUAGE.fullmatch(normalized(path[2])) for path in (source, target))
-    if languages and source[0] and source[0] == target[0]:
-        return f"Translate from {source[2]} to {target[2]}."
+    if languages := columns.languages:
+        return f"Translate from {languages[0]} to {languages[1]}."
     outputs, mark = [row[1] for row in dataset.first_rows if row[1]], JOINED[dataset.form]
     classes = dataset.classes
     if not classes:

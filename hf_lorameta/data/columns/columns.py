@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from hf_lorameta.data.chat_form import SYSTEM, USER, ChatForm, ChatMode, Turn
+from hf_lorameta.data.columns.names import LANGUAGE
 from hf_lorameta.data.prompt import PROMPT, check_template, join_instruction
 from hf_lorameta.errors import ColumnsError, Option, UsageError
 
@@ -95,6 +96,24 @@ class Columns(BaseModel):
             ('b', '')
         """
         return self.output if isinstance(self.output, str) else ""
+
+    @property
+    def languages(self) -> tuple[str, str] | None:
+        """The codes of two languages, if the input and the output are named by them.
+
+        Example:
+            >>> Columns(input="translation.de", output="translation.en").languages
+            ('de', 'en')
+            >>> Columns(input="src", output="tgt").languages
+        """
+        if not isinstance(self.input, str) or not isinstance(self.output, str):
+            return None
+        (above, _, source), (beside, _, target) = (
+            path.rpartition(".") for path in (self.input, self.output)
+        )
+        named = all(LANGUAGE.fullmatch(code.lower().replace("-", "_")) and (above or len(code) != 3)
+                    for code in (source, target))  # fmt: skip
+        return (source, target) if named and above == beside else None
 
     def named(self, role: str) -> tuple[str, ...]:
         """Return the columns of a role."""

@@ -56,6 +56,10 @@ def find_columns(table: TableView) -> Columns:
             return found
     guess = _columns_inside(table) or guess_columns(table)
     problem = "the columns fit no known layout" if guess else "no column holds text"
+    if guess and (languages := guess.languages):
+        back = Columns(input=guess.output, output=guess.input)
+        problem = f"{' and '.join(languages)} may be translated in either direction"
+        raise unclear(table, problem, guess, back)
     raise unclear(table, problem, guess)
 
 
@@ -136,28 +140,6 @@ def _tools(table: TableView) -> str | None:
     return next((n for n in named if set(map(str, table.values(n))) != {"[]"}), None)
 
 
-def _translation(table: TableView) -> Columns | None:
-    """Translations: the direction is asked for."""
-    if table.named(("label", "labels")):
-        return None  # texts to compare
-    for name in filter(table.is_by_language, table.names):
-        fields = table.values(name)[0].items()
-        languages = [f"{name}.{language}" for language, text in fields if isinstance(text, str)]
-        if len(languages) > 1:
-            raise _unclear_direction(table, languages)
-    codes = [n for n in table.names if known.LANGUAGE.fullmatch(normalized(n)) and len(n) != 3]
-    texts = [n for n in codes if n in table.usable and table.kind(n) == "text"]
-    if len(texts) == 2 and set(texts) == set(table.usable) and not table.repeats(texts[1]):
-        raise _unclear_direction(table, texts)
-    return None
-
-
-def _unclear_direction(table: TableView, texts: list[str]) -> DatasetError:
-    pairs = [Columns(input=a, output=b) for a, b in (texts[:2], texts[1::-1])]
-    more = f"others of {', '.join(texts)}" if len(texts) > 2 else ""
-    return unclear(table, "the direction of the translation is not known", *pairs, advice=more)
-
-
 def _known_layout(table: TableView) -> Columns | None:
     """The layouts of `LAYOUTS`, with context, and with an instruction of their own."""
     have = set(table.by_key)
@@ -172,8 +154,13 @@ def _known_layout(table: TableView) -> Columns | None:
     if len(found) > 1:
         raise unclear(table, f"the columns can be read as {' or '.join(map(str, found))}", *found)
     columns = _with_context(found[0], table)
-    verdicts = [*table.named(known.VERDICTS), *_labels_of(table, columns.answer)]
-    verdicts = [n for n in verdicts if n not in columns.names() and table.repeats(n)]
+    start = f"{normalized(columns.answer)}_"
+    verdicts = [
+        name for name in table.names
+        if ((key := normalized(name)) in known.VERDICTS or key.endswith("_label"))
+        and (key in known.VERDICTS or key.startswith(start))
+        and name not in columns.names() and table.repeats(name)
+    ]  # fmt: skip
     is_kto = normalized(columns.answer) == "completion" and all(
         isinstance(value, bool) for name in verdicts for value in table.values(name)
     )
@@ -183,13 +170,6 @@ def _known_layout(table: TableView) -> Columns | None:
         problem = f"{verdicts[0]} may say whether {columns.answer} is right; without it: {columns}"
         raise unclear(table, problem, judged)
     return columns
-
-
-def _labels_of(table: TableView, output: str) -> list[str]:
-    """Return the labels of an output, such as ``response_label``."""
-    start = f"{normalized(output)}_"
-    keys = {n: normalized(n) for n in table.usable}
-    return [n for n, key in keys.items() if key.startswith(start) and key.endswith("_label")]
 
 
 def _with_context(columns: Columns, table: TableView) -> Columns:
@@ -364,7 +344,6 @@ def _inputs_only(table: TableView) -> Columns | None:
 
 RULES: tuple[Callable[[TableView], Columns | None], ...] = (
     _conversation,
-    _translation,
     multiple_choice,
     _known_layout,
     _nested,

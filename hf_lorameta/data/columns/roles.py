@@ -109,7 +109,7 @@ def is_sure(table: TableView, inputs: Sequence[str], output: str) -> bool:
     """Whether these inputs are the only sensible ones for the output."""
     if "questions" in table.by_key and "questions" not in inputs:
         return False
-    if any(table.is_by_language(name.partition(".")[0]) for name in inputs):
+    if any(table.is_by_language(name.partition(".")[0]) for name in (*inputs, output)):
         return False
     if len(inputs) == 1:
         return True
