@@ -84,7 +84,7 @@ class AdapterStack:
 
         def combined(number: int) -> FactorPair:
             buffer, module = buffers.pop(), layout[number]
-            part, present = self._having(module)
+            part, present = self._adapting(module)
             A, B = part.read(module, buffer)
             As, Bs = Concatenated(A, part.ranks, 0), Concatenated(B, part.ranks, 1)
             pair = combiner.function(As, Bs, coefficients[present], part.scalings, rank)
@@ -97,13 +97,13 @@ class AdapterStack:
         """Return the exact sum's squared norm, ``Σ ‖Σ c_i s_i B_i A_i‖²`` over the modules."""
         total = 0.0
         for module in layout:
-            part, present = self._having(module)
+            part, present = self._adapting(module)
             scaled = np.asarray(weights)[present] * part.scalings
             update = LowRankSum(*part.read(module), np.repeat(scaled, part.ranks))
             total += update.squared_norm()
         return total
 
-    def _having(self, module: Module) -> tuple["AdapterStack", list[int]]:
+    def _adapting(self, module: Module) -> tuple["AdapterStack", list[int]]:
         """Return the adapters that change a module, and their positions."""
         present = [i for i, file in enumerate(self.files) if file.adapts(module.name)]
         return AdapterStack([self.files[i] for i in present], self.scalings[present]), present

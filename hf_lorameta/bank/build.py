@@ -56,7 +56,7 @@ from hf_lorameta.types import StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
-Outcome = IndexEntry | Skipped
+EntryResult = IndexEntry | Skipped
 
 OTHER_MODULES = "adapts other modules or shapes than most of the bank"
 _COMPARED = 1000
@@ -186,7 +186,7 @@ def build_entries(
     revision: str | None,
     executor: Executor | int,
     progress: StageProgress,
-) -> dict[str, Outcome]:
+) -> dict[str, EntryResult]:
     """Build every entry and return the outcomes by entry name, in the manifest's order.
 
     Entries whose template is ``chat`` get the base model's chat template at a `revision`.
@@ -206,9 +206,9 @@ def _outcomes(
     job: BuildJob,
     executor: Executor,
     progress: StageProgress,
-) -> dict[str, Outcome]:
+) -> dict[str, EntryResult]:
     futures = {executor.submit(build_entry, entry, job): entry for entry in entries}
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, EntryResult] = {}
     try:
         with reporting_dead_workers():
             for done, future in enumerate(as_completed(futures), 1):
@@ -248,8 +248,8 @@ def skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
 
 
 def without_outliers(
-    outcomes: Mapping[str, Outcome], held: Iterable[IndexEntry] = ()
-) -> dict[str, Outcome]:
+    outcomes: Mapping[str, EntryResult], held: Iterable[IndexEntry] = ()
+) -> dict[str, EntryResult]:
     """Skip the adapters whose updates are unusually large, see `hf_lorameta.bank.outliers`.
 
     Args:
@@ -267,7 +267,7 @@ def without_outliers(
 
 
 def finish_bank(
-    folder: Path, outcomes: Mapping[str, Outcome], start: Index, held: Bank | None = None
+    folder: Path, outcomes: Mapping[str, EntryResult], start: Index, held: Bank | None = None
 ) -> Bank:
     """Write profiles, distances and the index of a bank whose entries are finished.
 
@@ -344,7 +344,9 @@ def clean_up(folder: Path, index: Index) -> None:
             path.unlink()
 
 
-def _layout(folder: Path, outcomes: Mapping[str, Outcome], start: Index) -> tuple[Layout, set[str]]:
+def _layout(
+    folder: Path, outcomes: Mapping[str, EntryResult], start: Index
+) -> tuple[Layout, set[str]]:
     """Return the layout of a bank, and the names of the entries that have another one.
 
     It is the one that the bank has already, or the commonest among the entries, of several the

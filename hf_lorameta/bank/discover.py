@@ -123,7 +123,7 @@ def discover(
     base_model = hub.resolve(base_model, "model").repo_id
     listed: list[ListedAdapter] = []
     for repo in list_adapters(hub, base_model, limit + 1):
-        listed += adapters_in(repo)
+        listed += adapters_of_repo(repo)
         progress("listing", min(len(listed), limit), limit)
         if len(listed) > limit:
             break
@@ -221,7 +221,7 @@ def _because(reason: str) -> Iterator[None]:
         raise _LeftOutError(reason, str(error)) from None
 
 
-def adapters_in(repo: ListedAdapter) -> list[ListedAdapter]:
+def adapters_of_repo(repo: ListedAdapter) -> list[ListedAdapter]:
     """Return the adapters of a repo: the one in its root, or those in its folders if it has none.
 
     An adapter in a folder has the datasets on the repo's card only if it is the repo's only one.

@@ -39,7 +39,7 @@ COMMIT_FILES = 99
 """Largest number of files that a commit adds and deletes; the Hub recommends fewer than 100."""
 COMMIT_BYTES = 4 << 30
 """Approximate size limit of a commit; its shards need as much temporary disk space."""
-_OF_LAST = 2  # the index and the card
+_INDEX_AND_CARD = 2  # files of the last commit
 _CHUNK_BYTES = 4 << 20
 
 
@@ -202,7 +202,7 @@ def _uploads(
             yield Upload(folder, only=(), others=others)
         done += len(batch)
     progress("Publishing files", done, total)
-    room = COMMIT_FILES - _OF_LAST - len(last)
+    room = COMMIT_FILES - _INDEX_AND_CARD - len(last)
     with _staged(folder, last) as others:
         index = (INDEX_FILE,)
         yield Upload(folder, index, others, stale[:room], card)
@@ -217,7 +217,9 @@ def _batches(files: Sequence[PushedFile]) -> list[list[PushedFile]]:
     size = 0
     for file in files:
         size += file.size
-        if len(batches[-1]) >= COMMIT_FILES - _OF_LAST or (batches[-1] and size > COMMIT_BYTES):
+        if len(batches[-1]) >= COMMIT_FILES - _INDEX_AND_CARD or (
+            batches[-1] and size > COMMIT_BYTES
+        ):
             batches.append([])
             size = file.size
         batches[-1].append(file)

@@ -133,7 +133,7 @@ def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
     if not banks:
         return (
             f"no bank for {base} is published; train one: hf-lorameta bank train TASKS -o my-bank "
-            f"--base {base} --dry-run says how long that takes"
+            f"--base {base}"
         )
     lines = [f"{bank.repo_id}: {bank_facts(bank)}" for bank in banks]
     command = shell("hf-lorameta", "push", "DATASET", "--base", base, "--bank", banks[0].repo_id)

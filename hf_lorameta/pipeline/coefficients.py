@@ -49,7 +49,7 @@ def choose_coefficients(
     """
     has_general = bank.index.general is not None
     if not len(bank):
-        return np.empty(0), _finished(np.ones(int(has_general)), bank, recipe, profile, counts)
+        return np.empty(0), _with_prior(np.ones(int(has_general)), bank, recipe, profile, counts)
     comparison = compare_with_bank(bank, profile, recipe.metric)
     if bank.is_large:
         _check_among_candidates(bank, recipe)
@@ -66,11 +66,13 @@ def choose_coefficients(
     )
     coefficients = apply_rule(recipe.coefficients, inputs, recipe.top_k)
     if comparison.chosen is not None:
-        distances, coefficients = _of_all(len(bank), comparison.chosen, distances, coefficients)
-    return distances, _finished(coefficients, bank, recipe, profile, counts)
+        distances, coefficients = _over_whole_bank(
+            len(bank), comparison.chosen, distances, coefficients
+        )
+    return distances, _with_prior(coefficients, bank, recipe, profile, counts)
 
 
-def _finished(
+def _with_prior(
     coefficients: Array,
     bank: Bank,
     recipe: Recipe,
@@ -101,7 +103,7 @@ def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
     )
 
 
-def _of_all(
+def _over_whole_bank(
     number: int, chosen: NDArray[np.intp], distances: Array, coefficients: Array
 ) -> tuple[Array, Array]:
     """Return the distances and coefficients of candidates as arrays over the whole bank."""

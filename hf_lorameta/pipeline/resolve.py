@@ -205,7 +205,8 @@ def _problems(
             f"no bank is used for {bank.index.base_model}, so its adapter has to be trained on "
             "labeled rows",
             hint=[
-                Option("budget", "2m"), Option("train", 100), *_named(bank), _train_a_bank(bank),
+                Option("budget", "2m"), Option("train", 100),
+                *_bank_advice(bank), _train_a_bank(bank),
             ],
         )  # fmt: skip
 
@@ -222,14 +223,14 @@ def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[
             if name not in allowed and value != field.default:
                 yield RecipeError(
                     f"{name}={value} is for the adapters of a bank, and {reason}",
-                    hint=[Option(name, change="leave out"), *_named(bank)],
+                    hint=[Option(name, change="leave out"), *_bank_advice(bank)],
                 )
     columns = Option("columns", "input=COLUMN,output=COLUMN")
     if empty and dataset.prompts_only:
         yield UnlabeledDatasetError(
             f"no bank is used for {index.base_model}, so its adapter has to learn from labeled "
             "rows, and the dataset has no outputs",
-            hint=[columns, *_named(bank), _train_a_bank(bank)],
+            hint=[columns, *_bank_advice(bank), _train_a_bank(bank)],
         )
     elif dataset.prompts_only and recipe.rows_asked:
         name = next(iter(recipe.rows_asked))
@@ -239,7 +240,7 @@ def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[
         )
 
 
-def _named(bank: Bank) -> list[str | Option]:
+def _bank_advice(bank: Bank) -> list[str | Option]:
     """Return the advice to name a bank: those that others have published, if there are any."""
     if bank.base is None:
         return ["name another bank"]
@@ -249,7 +250,7 @@ def _named(bank: Bank) -> list[str | Option]:
 def _train_a_bank(bank: Bank) -> str:
     return (
         "train a bank on datasets of your own, which takes hours: hf-lorameta bank train TASKS "
-        f"-o my-bank --base {bank.index.base_model} --dry-run says how many"
+        f"-o my-bank --base {bank.index.base_model}"
     )
 
 

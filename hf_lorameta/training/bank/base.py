@@ -22,7 +22,7 @@ _SAMPLE_BYTES = 1 << 16
 _UNLIMITED = 1 << 30
 
 
-class Loaded(NamedTuple):
+class LoadedBase(NamedTuple):
     """A base model in memory, ready for training.
 
     Attributes:
@@ -58,7 +58,7 @@ class TrainingBase:
         commit = cached_commit(folder) or (repo.sha if repo else None)
         return cls(name, folder, commit, base_license(name, repo), _digest(folder))
 
-    def load(self, dtype: str, settings: Settings, token: Token) -> Loaded:
+    def load(self, dtype: str, settings: Settings, token: Token) -> LoadedBase:
         """Load it on this machine's device; it may have been found on another machine.
 
         Args:
@@ -84,7 +84,7 @@ class TrainingBase:
         plan = plan_device(model, layout, settings.rank, hint=["choose a smaller base model"])
         if device == "cpu":
             evaluator.prefer_float32()
-        return Loaded(evaluator, layout, plan)
+        return LoadedBase(evaluator, layout, plan)
 
 
 def _digest(folder: Path) -> str:

@@ -22,7 +22,7 @@ from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
 from hf_lorameta.hub.base_model import read_object
 from hf_lorameta.method.output_prior import ARCHITECTURES
-from hf_lorameta.training.bank.base import Loaded
+from hf_lorameta.training.bank.base import LoadedBase
 from hf_lorameta.training.bank.measure_prior import measure_prior
 from hf_lorameta.training.bank.one_task import (
     OpenTask,
@@ -66,7 +66,7 @@ def open_all(
 
 
 def train_general(
-    opened: Sequence[OpenTask], job: TrainingJob, loaded: Loaded, progress: StageProgress
+    opened: Sequence[OpenTask], job: TrainingJob, loaded: LoadedBase, progress: StageProgress
 ) -> GeneralEntry:
     """Train the general adapter and store it.
 
@@ -141,7 +141,7 @@ def may_have_prior(job: TrainingJob) -> bool:
 def store_prior(
     opened: Sequence[OpenTask],
     job: TrainingJob,
-    loaded: Loaded,
+    loaded: LoadedBase,
     general: GeneralEntry,
     progress: StageProgress,
 ) -> OutputPriorEntry | None:

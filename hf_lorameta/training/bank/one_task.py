@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.bank.build import Outcome
+from hf_lorameta.bank.build import EntryResult
 from hf_lorameta.bank.entry import finished_entry, store_entry
 from hf_lorameta.bank.index import (
     GENERAL,
@@ -29,7 +29,7 @@ from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.bank.base import Loaded, TrainingBase
+from hf_lorameta.training.bank.base import LoadedBase, TrainingBase
 from hf_lorameta.training.bank.forms import Forms
 from hf_lorameta.training.bank.runs import TaskRows
 from hf_lorameta.training.bank.tasks import Task
@@ -99,7 +99,7 @@ class TrainingJob:
         """Folder, in the bank's, for records of finished tasks and states of unfinished ones."""
         return self.folder / WORK_FOLDER
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedBase:
         """Load the base model, see `TrainingBase.load`."""
         return self.base.load(self.dtype, self.settings, self.hub.token)
 
@@ -198,7 +198,7 @@ def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> 
 
 def store_adapter(
     opened: OpenTask, run: Run, factors: Sequence[FactorPair], job: TrainingJob, layout: Layout
-) -> Outcome:
+) -> EntryResult:
     """Write the adapter of a finished run, its log and its record."""
     task, settings = opened.task, job.settings
     if not run.best_step:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import (
-    Outcome,
+    EntryResult,
     adapters_in,
     finish_bank,
     locked_folder,
@@ -36,7 +36,7 @@ from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.errors import BankError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.bank.base import Loaded, TrainingBase
+from hf_lorameta.training.bank.base import LoadedBase, TrainingBase
 from hf_lorameta.training.bank.general import (
     finished_general,
     finished_prior,
@@ -118,7 +118,7 @@ def train_bank(
             tasks = []
         job = replace(job, general=general.sha256 if general else None)
         finished = {task.entry_name: finished_adapter(task, job) for task in tasks}
-        outcomes: dict[str, Outcome] = {name: one for name, one in finished.items() if one}
+        outcomes: dict[str, EntryResult] = {name: one for name, one in finished.items() if one}
         waiting = [task for task in tasks if task.entry_name not in outcomes]
         if outcomes:
             logger.info("%d of %d tasks are finished already", len(outcomes), len(tasks))
@@ -142,9 +142,9 @@ def train_bank(
 def train_tasks(
     tasks: Sequence[Task],
     job: TrainingJob,
-    load: Callable[[], Loaded],
+    load: Callable[[], LoadedBase],
     progress: StageProgress = no_progress,
-) -> Iterator[tuple[Task, Outcome]]:
+) -> Iterator[tuple[Task, EntryResult]]:
     """Train tasks in this process and store their adapters; yield them with their outcomes."""
     if not tasks:
         return
@@ -154,7 +154,7 @@ def train_tasks(
         start=general_factors(job.folder) if job.general else (),
         checkpoints=job.work_folder,
     )  # fmt: skip
-    skipped: list[tuple[Task, Outcome]] = []
+    skipped: list[tuple[Task, EntryResult]] = []
     opened: dict[str, OpenTask] = {}
     most, steps = job.settings.steps, dict.fromkeys((task.name for task in tasks), 0)
 
@@ -182,7 +182,7 @@ def train_tasks(
 
 
 def _general(
-    tasks: Sequence[Task], job: TrainingJob, load: Callable[[], Loaded], progress: StageProgress
+    tasks: Sequence[Task], job: TrainingJob, load: Callable[[], LoadedBase], progress: StageProgress
 ) -> tuple[GeneralEntry | None, OutputPriorEntry | None]:
     """Return the general adapter and the output prior, made in this process if missing."""
     steps = job.settings.general_steps_for(len(tasks))
@@ -226,7 +226,7 @@ def _train_elsewhere(
     job: TrainingJob,
     executor: Executor,
     progress: StageProgress,
-) -> Iterator[tuple[Task, Outcome]]:
+) -> Iterator[tuple[Task, EntryResult]]:
     """Train tasks in an executor; each job has as many as would be trained at once here."""
     at_once = AT_ONCE[find_device()]
     groups = [tuple(tasks[i : i + at_once]) for i in range(0, len(tasks), at_once)]
@@ -241,7 +241,7 @@ def _train_elsewhere(
             future.cancel()
 
 
-def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, Outcome]]:
+def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, EntryResult]]:
     return list(train_tasks(tasks, job, job.load))
 
 
