@@ -1,6 +1,7 @@
 """The command that shows what an adapter is."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,13 +54,20 @@ def _describe(saved: "SavedAdapter") -> str:
         return table(["field", "value"], fields)
     shown = {k: v for k, v in saved.provenance.items() if v and k not in _LISTED_APART}
     for name, value in shown.items():
-        fields += _OWN_ROWS[name](value) if name in _OWN_ROWS else _fields(value, name)
+        fields += _part(name, value)
     remarks = saved.provenance.get("remarks", [])
     fields += [[remark["level"], as_option(remark["text"])] for remark in remarks]
     lines = [table(["field", "value"], fields)]
     if saved.coefficients:
         lines += ["", _merged(saved) if saved.is_merge else _combined(saved)]
     return "\n".join(lines)
+
+
+def _part(name: str, value: Any) -> list[list[str]]:
+    """Return what a part of an adapter's provenance holds, in any form that a file may have."""
+    with suppress(LookupError, TypeError, ValueError):
+        return list(_OWN_ROWS[name](value))
+    return list(_fields(value, name))
 
 
 def _settings(recipe: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -20,8 +20,8 @@ _FEW_ROWS = 20
 _LARGE_SHARE = 0.9
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
-_GRADED_MARGIN = 0.05
-"""Smallest lead in Rouge-L or F1 that counts; on 16 rows, less may be chance."""
+_ROUGE_MARGIN = 0.05
+"""Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
 
@@ -255,17 +255,14 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         text = " ".join(["Unsure: nobody counted its right answers.", *doubts, advice])
         return Remark("unsure", text)
     scores: RightAnswers | Graded
+    margin: float = _margin(check.rows)
     if graded := check.graded:
-        title, spell = f"{MEASURES[graded.measure]} of the answers to", "{} {:.2f}"
-        scores, margin, better, equal = (
-            graded,
-            _GRADED_MARGIN,
-            "answers are closer to the outputs",
-            "as good",
-        )
+        scores, title, spell = graded, f"{MEASURES[graded.measure]} of the answers to", "{} {:.2f}"
+        margin = _ROUGE_MARGIN if graded.measure == "rouge_l" else margin / check.rows
+        better, equal = "answers are closer to the outputs", "as good"
     else:
         scores, title, spell = check.right, "Right answers on", "{} {}"
-        margin, better, equal = _margin(check.rows), "more answers are right", "as many are right"
+        better, equal = "more answers are right", "as many are right"
     adapter, others = scores.end, _others(scores, check.shots)
     name, best = max(others.items(), key=lambda item: item[1])
     counts = ", ".join(spell.format(*of) for of in {"the adapter": adapter, **others}.items())

@@ -68,6 +68,12 @@ def test_inspect_shows_each_setting_of_the_prompt_on_one_line(
     assert found["columns"] == columns[-1]
     assert found["instruction"] == "Say it."
     assert found["template"] == prompt[-1]
+    recipe = json.loads((cli.cwd / "a" / RECIPE_FILE).read_bytes())  # of another version
+    recipe |= {"training": {"rows": 3}, "dataset": recipe["dataset"] | {"columns": {"new": "a"}}}
+    (cli.cwd / "a" / RECIPE_FILE).write_text(json.dumps(recipe))
+    assert {"training rows", "dataset columns new"} <= {
+        line.split("  ")[0] for line in cli("inspect", "a").out.splitlines()
+    }
 
 
 def test_inspect_refuses_what_is_not_a_lora_adapter(cli: Shell, user: Account) -> None:

@@ -228,7 +228,8 @@ def test_the_verdict_names_the_winner(right: Any, level: str, winner: str) -> No
     ("graded", "level"),
     [
         (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.5), "likely"),
-        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.5), "likely"),
+        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.4), "likely"),
+        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.5), "unsure"),
         (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.62), "unsure"),
         (Graded("rouge_l", 0.2, 0.5, chat=0.3, prompt=0.62), "unlikely"),
         (Graded("rouge_l", 0.0, 0.0), "unsure"),
