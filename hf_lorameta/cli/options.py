@@ -59,6 +59,7 @@ QuietFlag = Annotated[
 TokenOption = Annotated[
     str | None,
     typer.Option(
+        callback=lambda token: token and token.strip(),
         help="Hub token. Other users can see it in the list of processes: set $HF_TOKEN instead. "
         "Default: $HF_TOKEN, else the saved login (hf auth login).",
         show_default=False,

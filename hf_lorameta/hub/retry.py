@@ -40,7 +40,7 @@ _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
 _LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 _QUESTION = re.compile("/(validate-yaml|preupload/[^/]+|paths-info/[^/]+|info/lfs/.+)$")
 """Paths of the Hub's POST requests that only ask, or have the same effect if they are repeated."""
-_SENT = re.compile("Bearer +[!-~]+|(?!Bearer).*")
+_SENT = re.compile("Bearer [!-~]+|(?!Bearer).*")
 _SPAN = re.compile(r"bytes (\d+)-(\d+)/")
 
 logger = logging.getLogger(__name__)
@@ -147,15 +147,13 @@ class Client(httpx2.Client):
 
     def build_request(self, *args: Any, **options: Any) -> httpx2.Request:
         """Build a request with a usable token, and note the start of a file that it sends."""
-        headers = dict(options.get("headers") or {})
-        if sent := headers.get("authorization"):
-            headers["authorization"] = sent = sent.strip()
-            if not _SENT.fullmatch(sent):
-                raise AuthError(
-                    "the Hub token has characters that no token has, such as spaces",
-                    hint="copy it again, to HF_TOKEN or into: hf auth login",
-                )
-        request = super().build_request(*args, **options | {"headers": headers})
+        sent = dict(options.get("headers") or {}).get("authorization")
+        if sent and not _SENT.fullmatch(sent):
+            raise AuthError(
+                "the Hub token has characters that no token has, such as spaces",
+                hint="copy it again, to HF_TOKEN or into: hf auth login",
+            )
+        request = super().build_request(*args, **options)
         body: Any = options.get("content") or options.get("data")
         if hasattr(body, "seek"):
             request.extensions["start"] = body, body.tell()
