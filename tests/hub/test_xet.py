@@ -64,6 +64,7 @@ def hub(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
             answer.headers.update({"X-Xet-Hash": info.hash, "X-Xet-Refresh-Route": route})
             return answer
 
+        others: dict[Any, Any]
         others = {lfs.xet_token: running.token_for_storage, lfs.resolve: resolve}
         for route in lfs.ROUTES:
             monkeypatch.setattr(route, "handler", others.get(route.handler, route.handler))
