@@ -535,7 +535,7 @@ TASK_CASES = [
     case("a batch for OpenAI's API: chats below a key",
          lambda i: {"custom_id": f"r-{i}", "method": "POST", "url": "/v1/chat/completions",
                     "body": {"model": "m", "messages": turns(i)}},
-         (text(0), text(1)), asks=True, says=("messages=body.messages",)),
+         (text(0), text(1)), says=("messages=body.messages",)),
     case("what OpenAI's API returns for a batch",
          lambda i: {"id": f"b{i}", "custom_id": f"r-{i}", "error": None, "response": {
              "status_code": 200, "body": {"model": "m", "choices": [

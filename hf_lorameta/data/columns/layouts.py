@@ -204,11 +204,12 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
 
 def _nested(table: TableView) -> Columns | None:
     """Rows that are objects in one column, also as JSON texts, or in a column for each side."""
-    sample = [row for row in table.sample if any(map(row.get, table.usable))]
-    rows = [{name: as_object(row.get(name)) for name in table.usable} for row in sample]
+    names = [name for name in table.usable if not table.is_same(name)]
+    sample = [row for row in table.sample if any(map(row.get, names))]
+    rows = [{name: as_object(row.get(name)) for name in names} for row in sample]
     if not rows or not all(all(row.values()) for row in rows):
         return None
-    return _columns_inside(TableView(table.usable, {}, rows), sure=True)
+    return _columns_inside(TableView(names, {}, rows), sure=True)
 
 
 def _columns_inside(table: TableView, sure: bool = False) -> Columns | None:
@@ -233,7 +234,9 @@ def _columns_inside(table: TableView, sure: bool = False) -> Columns | None:
     except DatasetError as error:
         found = None if sure else error.columns
     inside = found and found.renamed(lambda name: paths.get(name, name))
-    return inside if inside and (inside.messages or inside.output) else None
+    if not inside or not (inside.messages or inside.output):
+        return None
+    return inside if inside.messages or inside.input or not sure else None
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

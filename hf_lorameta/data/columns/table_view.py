@@ -116,9 +116,9 @@ class TableView:
         return bool(values) and all(is_transcript(value) for value in values)
 
     def has_answers(self, name: str) -> bool:
-        """Whether a conversation in a column has an answer."""
+        """Whether a conversation in a column has an answer to something."""
         found = map(conversation_turns, self.values(name))
-        return any(row is not None and row[1] for row in found)
+        return any(row is not None and row[0] and row[1] for row in found)
 
     def is_turn(self, name: str) -> bool:
         """Whether a column holds one turn of a conversation, such as an answer, in each row."""
