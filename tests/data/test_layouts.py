@@ -161,8 +161,6 @@ def table(row: dict[str, Any]) -> Rows:
 # fmt: off
 READ = [
     # classification and regression
-    ({"sentence1": "a", "sentence2": "b", "label": 1, "idx": 9},
-     "input=sentence1,input=sentence2,output=label"),
     ({"question1": "a", "question2": "b", "is_duplicate_label": 1},
      "input=question1,input=question2,output=is_duplicate_label"),
     ({"question": "a", "sentence": "b", "label": 1}, "input=question,input=sentence,output=label"),
@@ -178,7 +176,6 @@ READ = [
      "input=document,input=query,output=relevance"),
     # text to text
     ({"article": "a", "abstract": "b"}, "input=article,output=abstract"),
-    ({"id": "a", "dialogue": "a", "summary": "b", "topic": "c"}, "input=dialogue,output=summary"),
     ({"task_id": "a", "prompt": "a", "canonical_solution": "b", "test": "c", "entry_point": "d"},
      "input=prompt,output=canonical_solution"),
     ({"db_id": "a", "query": "b", "question": "c", "query_toks": ["d"]},
@@ -186,10 +183,7 @@ READ = [
     ({"definition": "a", "inputs": "b", "targets": "c", "id": "d"},
      "input=inputs,output=targets,instruction=definition"),
     ({"problem": "a", "level": 2, "type": 1, "solution": "b"}, "input=problem,output=solution"),
-    ({"text": "a", "title": "b", "url": "http://x"}, "output=text"),
     # questions
-    ({"answer": "a", "question": "b", "context": "c"},
-     "input=context,input=question,output=answer"),
     ({"question": "a", "context": {"contexts": ["b", "c"], "labels": ["X"]}, "long_answer": "d"},
      "input=context.contexts,input=question,output=long_answer"),
     ({"document": {"text": "a", "kind": "b"}, "question": {"text": "c", "tokens": ["d"]},
@@ -202,8 +196,6 @@ READ = [
      "input=question,output=cop,choices=opa,choices=opb"),
     ({"context": "a", "question": "b", "answerA": "c", "answerB": "d", "label": 1},
      "input=context,input=question,output=label,choices=answerA,choices=answerB"),
-    ({"question": "a", "options": "b", "answer": "c"},
-     "input=question,input=options,output=answer"),
     ({"prompt": "a", "options": "b", "response": "c"},
      "input=prompt,input=options,output=response"),
     ({"question": "a", "options": ["A)1", "B)2"], "rationale": "d", "correct": "A"},
