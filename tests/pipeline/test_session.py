@@ -66,7 +66,7 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
 
     from hf_lorameta import open_dataset
 
-    loaded, read = count_loaded(monkeypatch, 5), []
+    loaded, read = count_loaded(monkeypatch, 28), []
     opened = open_dataset(data)
 
     def rows() -> Iterator[Row]:
