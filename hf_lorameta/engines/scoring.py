@@ -220,7 +220,7 @@ def score(
     exact_match = sum(o == r for o, r in pairs) / n
     loss = math.inf if math.isnan(loss) else loss
     if not complete:
-        return Scores(loss, None, exact_match, None, n, tokens)
+        return Scores(loss, None, exact_match, None, n, tokens=tokens)
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
 

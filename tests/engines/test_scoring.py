@@ -88,6 +88,13 @@ def test_compare_scores_the_first_rows_if_time_is_short(seconds: float, scored: 
     assert now == 2 * scored
 
 
+def test_scores_of_incomplete_answers_count_tokens_and_no_labels() -> None:
+    rows = [("a", "awe, joy"), ("b", "none")]
+    assert score(0.5, rows, ["a", "b"], complete=False, tokens=7) == Scores(
+        loss=0.5, rouge_l=None, exact_match=0.0, contains=None, rows=2, label_f1=None, tokens=7
+    )
+
+
 def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:
     model = TwoStepsPerRow()
     model.scored_form = ChatForm("<user>{prompt}<model>", None)
