@@ -23,7 +23,7 @@ def test_a_mixture_is_pushed_inspected_and_replaced(
     shown = cli("inspect", repo, "--json", token=user.token).json
     assert shown["provenance"]["recipe"]["emit"] == "mixture"
     assert len(shown["coefficients"]) == 3
-    assert "recipe emit" in cli("inspect", repo, token=user.token).out
+    assert "--emit mixture" in cli("inspect", repo, token=user.token).out
     cli(*push, "--overwrite", token=user.token)
     assert not any(name.startswith(EXPERTS) for name in cli.hub.files(repo))
 
