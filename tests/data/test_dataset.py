@@ -14,8 +14,10 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.counts.profile import profile_rows
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
+from hf_lorameta.data.preview import preview
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.hub.client import Hub
 from tests.conftest import Account, Built, Shell, rows, touched
 
 RECORDS = [json.loads(line) for line in rows(0).splitlines()]
@@ -86,6 +88,7 @@ _SUMS = ["8", "2", "24", "120"]
         ([{"c": _SUMS, "a": 3}, {"c": _SUMS, "a": 4}], ["24", "120"]),  # counted from 1
         ([{"c": _SUMS, "a": 2}, {"c": _SUMS, "a": 120}], ["2", "120"]),  # texts
         ([{"c": _SUMS, "a": "2"}, {"c": _SUMS, "a": "8"}], ["2", "8"]),
+        ([{"c": ["1", "0"], "a": 0}, {"c": ["1", "0"], "a": 1}], ["1", "0"]),  # numbers, not texts
         ([{"c": _SUMS, "a": 2.0}, {"c": _SUMS, "a": None}], ["24", ""]),
         ([{"c": {"A": None, "B": "two", "C": "three"}, "a": "B"}], ["two"]),
         ([{"c": ["", "two", "three"], "a": "B"}], ["two"]),
@@ -100,6 +103,15 @@ def test_the_right_choice_is_found_by_its_number_or_letter(
     assert not any(
         line in ("- ", "- None") for row in dataset.rows() for line in row[0].split("\n")
     )
+
+
+def test_class_labels_are_numbers_of_choices() -> None:
+    records = [{"q": "Which?", "c": ["2", "1", "0"], "a": number} for number in (2, 1, -1)]
+    columns = Columns(input="q", choices="c", output="a")
+    found = read(records, columns, {"a": ["A", "B", "C"]})
+    assert [output for _, output in found] == ["0", "1", ""]
+    with pytest.raises(ColumnsError, match="column a contains a dict"):
+        read([{"q": "Which?", "c": ["x", "y"], "a": {"x": "1", "y": "2"}}], columns)
 
 
 def test_an_empty_choice_keeps_the_letters_of_the_others() -> None:
@@ -407,6 +419,26 @@ def test_a_private_dataset_is_previewed_with_a_token(cli: Shell, user: Account) 
     code = "from hf_lorameta.data.preview import preview; from hf_lorameta.hub.client import Hub; "
     code += f"print(preview({repo!r}, Hub({user.token!r})).names); raise SystemExit(0)"
     assert cli(before=code).out == "['input', 'output']\n"
+
+
+_WORDS = [("Rome", "B"), ("is", "O"), ("big", "O")] * 3
+_TAGGED = [{"sentence_id": i // 3, "word": w, "pos": "X", "tag": t}
+           for i, (w, t) in enumerate(_WORDS)]  # fmt: skip
+
+
+def test_words_are_read_as_sentences_unless_other_columns_are_named(tmp_path: Path) -> None:
+    sentences = open_dataset(_TAGGED)
+    assert sentences.head(1) == [("Rome is big", "B O O")]
+    assert sentences.remarks[0].text.endswith("as one sentence, without pos.")
+    assert open_dataset(_TAGGED, columns=sentences.columns).head(1) == sentences.head(1)
+    words = open_dataset(_TAGGED, columns={"input": "word", "output": "tag"})
+    assert words.head(2) == [("Rome", "B"), ("is", "O")]
+    within = [{"sentence": "Rome is big", "word": w, "label": t} for w, t in _WORDS]
+    assert open_dataset(within).head(1) == [("Rome", "B")]
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps(_TAGGED))
+    found = preview(path, Hub())
+    assert (found.names, found.rows[0]["tokens"]) == (["tokens", "tags"], '["Rome", "is", "big"]')
 
 
 def test_unreadable_repos_are_errors(cli: Shell, bank: Built, user: Account) -> None:

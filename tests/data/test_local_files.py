@@ -246,6 +246,11 @@ def test_json_lines_are_told_by_their_first_two_lines() -> None:
     assert file.tell() <= len(b"".join(LINES.splitlines(keepends=True)[:2]))
 
 
+def test_an_object_that_holds_rows_may_begin_behind_an_empty_line() -> None:
+    file = io.BytesIO(b'\n{"train": [{"input": "a"}],\n"test": [{"input": "b"}]}')
+    assert list(rows_by_path(file)) == ["train", "test"]
+
+
 def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
     half = len(LINES.splitlines()) // 2
     parts = LINES.splitlines(keepends=True)

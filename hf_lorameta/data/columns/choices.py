@@ -13,7 +13,9 @@ from hf_lorameta.data.columns.table_view import TableView, normalized
 
 _Named = Sequence[tuple[str, str]]
 """(name, text) of each choice; the name is empty if it has none."""
-_Way = Callable[[_Named, Any], str]
+_Answer = str | int | float
+"""A whole number, or a text."""
+_Way = Callable[[_Named, _Answer], str]
 _CHOICE_NAME = re.compile(r"[A-Ha-h0-9]")
 
 
@@ -95,13 +97,19 @@ class Choices:
         sample: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._columns, self._answer = tuple(columns), answer
-        found = [(self._named(row), value_at(row, answer)) for row in sample]
+        found = [(self._named(row), self._answered(row)) for row in sample]
 
         def count(way: _Way) -> int:
             return sum(bool(way(*one)) for one in found)
 
         numbers = [partial(_by_place, first=first) for first in ((0,) if labels else (0, 1))]
-        ways: list[_Way] = [_by_text, _by_name, max(numbers, key=count)]
+        ways: list[_Way] = [_by_name, max(numbers, key=count)]
+        if labels:  # count from 0
+            ways = ways[1:]
+        elif all(map(is_whole, (value for _, value in found if value != ""))):
+            ways = [*ways, _by_text]  # which may be that of another choice
+        else:
+            ways = [_by_text, *ways]
         self._ways = sorted(ways, key=count, reverse=True)
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
@@ -110,8 +118,12 @@ class Choices:
 
     def right(self, row: Mapping[str, Any]) -> str:
         """Return the text of the right choice; empty if the answer matches none."""
-        named, value = self._named(row), value_at(row, self._answer)
+        named, value = self._named(row), self._answered(row)
         return next(filter(None, (way(named, value) for way in self._ways)), "")
+
+    def _answered(self, row: Mapping[str, Any]) -> _Answer:
+        value: _Answer = value_at(row, self._answer)
+        return value if is_whole(value) else cell_text(value, self._answer, first=True).strip()
 
     def _named(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return (name, text) of each choice; the name is empty if the row has none."""
@@ -139,24 +151,23 @@ def _item(item: Any) -> tuple[str, str]:
 # --- ways to say which choice is right ------------------------------------------------------------
 
 
-def _by_text(named: _Named, value: Any) -> str:
-    answer = cell_text(value, "answer", first=True).strip()
-    return answer if answer in (text for _, text in named) else ""
+def _by_text(named: _Named, answer: _Answer) -> str:
+    return str(answer) if str(answer) in (text for _, text in named) else ""
 
 
-def _by_name(named: _Named, value: Any) -> str:
-    return {name.strip().upper(): text for name, text in named if name}.get(_key(value), "")
+def _by_name(named: _Named, answer: _Answer) -> str:
+    return {name.strip().upper(): text for name, text in named if name}.get(_key(answer), "")
 
 
-def _by_place(named: _Named, value: Any, first: int) -> str:
+def _by_place(named: _Named, answer: _Answer, first: int) -> str:
     """Return a choice by its letter, or by its number, of which `first` is the lowest."""
-    key = str(int(value)) if is_whole(value) else _key(value)
+    key = _key(answer)
     index = int(key) - first if key.isdecimal() else ord(key) - ord("A") if len(key) == 1 else -1
     return named[index][1] if 0 <= index < len(named) else ""
 
 
-def _key(value: Any) -> str:
-    return cell_text(value, "answer", first=True).strip("().: ").upper()
+def _key(answer: _Answer) -> str:
+    return answer.strip("().: ").upper() if isinstance(answer, str) else str(int(answer))
 
 
 def show_choices(texts: Sequence[str]) -> str:

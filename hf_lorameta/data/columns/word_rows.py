@@ -10,9 +10,11 @@ from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.sources.raw_dataset import SAMPLE_ROWS, RawDataset
 
+READ_AS = ["tokens", "tags"]
+
 
 def in_sentences(raw: RawDataset) -> RawDataset:
-    """Return a dataset of sentences with ``tokens`` and ``tags`` if each row is a tagged word.
+    """Return a dataset of sentences with `READ_AS` as columns if each row is a tagged word.
 
     The rows of a sentence follow each other; all have its number, or only the first has it.
     """
@@ -22,12 +24,16 @@ def in_sentences(raw: RawDataset) -> RawDataset:
     sentences = partial(_sentences, number=number, word=word, tag=tag)
     if not (number and tag and table.holds_single_words(word)):
         return raw
+    if table.is_within(word, [number]):  # which is a sentence, and has a row for some of its words
+        return raw
     if 2 * len(list(sentences(lambda: raw.sample))) > len(raw.sample):
         return raw
-    note = f"Each row is a word: those with the same {number} are read as one sentence."
+    note = f"Each row is a word: those with the same {number} are read as one sentence"
+    unread = [n for n in table.usable if n not in (number, word, tag)]
+    note += f", without {', '.join(unread)}." if unread else "."
     return replace(
         raw,
-        columns=["tokens", "tags"],
+        columns=READ_AS,
         labels={"tags": raw.labels[tag]} if tag in raw.labels else {},
         rows=partial(sentences, raw.rows),
         whole=partial(sentences, raw.whole),

@@ -200,11 +200,12 @@ def _transposed(found: dict[str, Any]) -> Rows:
 
 def _object(file: IO[bytes]) -> dict[str, Any]:
     """Return the object that a file holds; an empty one if it holds none."""
-    line = file.readline()
-    found = _parsed(line)
-    if found is None and line.removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
+    line = next(filter(bytes.strip, file), b"")
+    if not line.removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
+        return {}
+    if (found := _parsed(line)) is None:
         return _parsed(line + file.read()) or {}
-    return found if isinstance(found, dict) and not any(map(bytes.strip, file)) else {}  # or lines
+    return {} if any(map(bytes.strip, file)) else found  # else JSON lines
 
 
 def _parsed(data: bytes | str) -> Any:
