@@ -30,9 +30,10 @@ ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:36]
 def web_with_model(
     world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Web]:
-    """The Space with the bank in the package, which counts answers unasked."""
+    """The Space with the bank in the package, which counts answers unasked, in float32."""
     owner, home = enrol(), tmp_path_factory.mktemp("model")
-    with running_space(world.hub, home, token=owner.token, HF_LORAMETA_NO_BASE="") as space:
+    variables = {"HF_LORAMETA_NO_BASE": "", "ONEDNN_MAX_CPU_ISA": "AVX2"}  # slow in bfloat16
+    with running_space(world.hub, home, token=owner.token, **variables) as space:
         yield Web(space, owner)
 
 
