@@ -106,7 +106,8 @@ def right_by_peft(folder: Path, rows: list[list[str]]) -> list[tuple[bool, bool]
         inputs = tokenizer(columns.prompt_of(text), return_tensors="pt")
         tokens = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0]
         answer = tokenizer.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return Sample(text, reference, {"peft": answer}).is_right("peft")
+        ended = bool(tokens[-1] == tokenizer.eos_token_id)
+        return ended and Sample(text, reference, {"peft": answer}).is_right("peft")
 
     adapted = [is_right(text, reference) for text, reference in rows]
     with model.disable_adapter():
