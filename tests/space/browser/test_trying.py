@@ -32,8 +32,10 @@ def web_with_model(
 ) -> Iterator[Web]:
     """The Space with the bank in the package, which counts answers unasked, in float32."""
     owner, home = enrol(), tmp_path_factory.mktemp("model")
-    variables = {"HF_LORAMETA_NO_BASE": "", "ONEDNN_MAX_CPU_ISA": "AVX2"}  # slow in bfloat16
-    with running_space(world.hub, home, token=owner.token, **variables) as space:
+    with running_space(
+        world.hub, home, token=owner.token, HF_LORAMETA_NO_BASE="",
+        ONEDNN_MAX_CPU_ISA="AVX2",  # which is slow in bfloat16
+    ) as space:  # fmt: skip
         yield Web(space, owner)
 
 
