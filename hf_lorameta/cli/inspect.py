@@ -65,7 +65,7 @@ def _describe(saved: "SavedAdapter") -> str:
 
 def _part(name: str, value: Any) -> list[list[str]]:
     """Return what a part of an adapter's provenance holds, in any form that a file may have."""
-    with suppress(LookupError, TypeError, ValueError):
+    with suppress(AttributeError, LookupError, TypeError, ValueError):
         return list(_OWN_ROWS[name](value))
     return list(_fields(value, name))
 

@@ -454,6 +454,10 @@ def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
     c = [n.coefficient for n in tickets.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.51) for x in c[:10]]
     assert f"{len(c) - 10} more, together " in page
+    few = plan_view.details_html(plan(TRAIN, recipe=Recipe(top_k=3)))
+    for text in (page, few):
+        assert "The bank's general adapter takes" in text
+        assert "makes these tokens likelier" in text
 
 
 def report_of(text: str) -> Report:
