@@ -1,5 +1,6 @@
 """Look up a repo on the Hub, and list adapters and banks of a base model."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import translated, unexpected_answer
 from hf_lorameta.hub.repo import PinnedRepo, blob_of, card_license
+
+_LANGUAGE = re.compile("[a-z]{2,3}|code|multilingual")
+"""What the Hub accepts as a language on a card; older cards have others, such as ``zh-CN``."""
 
 # --- one repo -----------------------------------------------------------------------------------
 
@@ -30,7 +34,7 @@ def fetch_repo(
         private=bool(info.private),
         gated=bool(info.gated),
         license=card_license(stated),
-        languages=stated_names(stated.get("language")),
+        languages=tuple(filter(_LANGUAGE.fullmatch, stated_names(stated.get("language")))),
         files=tuple(file.rfilename for file in files),
         blobs={file.rfilename: blob_of(file) for file in files} if blobs else {},
     )

@@ -64,6 +64,15 @@ def test_an_adapter_on_two_pages_is_listed_once(monkeypatch: pytest.MonkeyPatch)
     assert requested[0]["limit"] == 5
 
 
+def test_languages_that_the_hub_refuses_on_cards_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stated = {"language": ["en", "zh-CN", "pt_pt", "English", False, "nob", "code"]}
+    found = ModelInfo(id="o/a", sha="1", cardData=stated)  # type: ignore[no-untyped-call]
+    monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: found)
+    assert Hub(False).resolve("o/a", "model").languages == ("en", "nob", "code")
+
+
 def test_a_server_that_ignores_filters_does_not_list_banks(
     cli: Shell, bank: Built, user: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:

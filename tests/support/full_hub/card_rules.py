@@ -13,7 +13,7 @@ from hf_lorameta.localhub.routing import Call, Route
 from tests.support.full_hub.cards import SDKS, as_list
 
 _REPO_ID = re.compile(r"(?!\.)[\w.-]{1,96}(?:/[\w.-]{1,96})?")
-_LANGUAGE = re.compile(r"[a-z]{2,8}(?:[-_][A-Za-z0-9]+)*")
+_LANGUAGE = re.compile("[a-z]{2,3}|code|multilingual")
 _RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 LICENSES = HUB_LICENSES | {"other", "unknown"}
