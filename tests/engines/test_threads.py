@@ -1,7 +1,9 @@
 """How many threads torch uses."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,3 +55,29 @@ def test_more_threads_are_used_if_they_are_faster(
     with threads.fastest_threads(model):
         assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == 8
+
+
+def test_threads_that_overlap_leave_the_number_as_it_was() -> None:
+    began, ended = Event(), Event()
+
+    def first() -> None:
+        with threads.restoring_threads():
+            torch.set_num_threads(1)
+            later.submit(second)
+            assert began.wait(9)
+        ended.set()
+
+    def second() -> None:
+        with threads.restoring_threads():
+            counts.append(torch.get_num_threads())
+            torch.set_num_threads(2)
+            began.set()
+            assert ended.wait(9)
+
+    counts = list[int]()
+    with ThreadPoolExecutor(1) as later, ThreadPoolExecutor(1) as early:
+        early.submit(first).result()
+    with ThreadPoolExecutor(1) as new:
+        counts.append(new.submit(torch.get_num_threads).result())
+    assert counts == [8, 8]
+    assert threads._before == []

@@ -22,7 +22,7 @@ from hf_lorameta.engines.transformers.one_pass import (
     token_losses,
 )
 from hf_lorameta.engines.transformers.row_mode import keeps_states, passes
-from hf_lorameta.engines.transformers.threads import cores
+from hf_lorameta.engines.transformers.threads import cores, restoring_threads
 from hf_lorameta.types import Array
 
 T = TypeVar("T")
@@ -162,25 +162,23 @@ class PassRunner:
         use: Callable[[JoinedRows, T], None],
     ) -> None:
         """Compute the passes of each job in a thread; use their results here, in order."""
-        workers, threads = min(self._workers, len(jobs)), torch.get_num_threads()
+        workers = min(self._workers, len(jobs))
         if workers <= 1:
             for joined in (one for job in jobs for one in job):
                 use(joined, compute(joined))
             return
 
-        of_each = max(cores() // workers, 1)
+        with restoring_threads():
+            of_each = max(cores() // workers, 1)
 
-        def work(job: Sequence[JoinedRows]) -> list[T]:
-            torch.set_num_threads(of_each)  # of this thread, and of later ones
-            return [compute(joined) for joined in job]
+            def work(job: Sequence[JoinedRows]) -> list[T]:
+                torch.set_num_threads(of_each)
+                return [compute(joined) for joined in job]
 
-        try:
             with ThreadPoolExecutor(workers) as pool:
                 for job, results in zip(jobs, pool.map(work, jobs), strict=True):
                     for joined, result in zip(job, results, strict=True):
                         use(joined, result)
-        finally:
-            torch.set_num_threads(threads)
 
 
 def count_tokens(rows: Sequence[Tokens]) -> int:

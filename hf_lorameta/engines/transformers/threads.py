@@ -1,5 +1,6 @@
 """How many threads torch uses: as many as there are cores, or fewer where that is faster."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ _LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _ROUNDS, _PRODUCTS, _OUTPUTS = 4, 4, 4096
 _FASTER = 0.8
 """More threads are used if they take at most this share of the time."""
+_changing = threading.Lock()
+_before: list[int] = []
+"""Threads of the process before `restoring_threads`, once for each block that has not ended."""
 
 
 def cores() -> int:
@@ -28,6 +32,25 @@ def cores() -> int:
 
 
 @contextmanager
+def restoring_threads() -> Iterator[None]:
+    """Restore the number of threads behind a block that changes it.
+
+    Torch gives that number to this thread, and to all that begin later. One that begins during such
+    a block of another thread starts with the number from before, too, and restores that.
+    """
+    with _changing:
+        threads = _before[0] if _before else torch.get_num_threads()
+        _before.append(threads)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        with _changing:
+            _before.pop()
+
+
+@contextmanager
 def fastest_threads(model: Any) -> Iterator[None]:
     """Generate answers in as many threads as are fastest now.
 
@@ -37,11 +60,11 @@ def fastest_threads(model: Any) -> Iterator[None]:
     Args:
         model: a causal LM of transformers.
     """
-    before, counts = torch.get_num_threads(), [cores()]
-    while counts[-1] > 1:
-        counts.append(counts[-1] // 2)
-    seconds = dict.fromkeys(counts, 0.0)
-    try:
+    with restoring_threads():
+        counts = [cores()]
+        while counts[-1] > 1:
+            counts.append(counts[-1] // 2)
+        seconds = dict.fromkeys(counts, 0.0)
         for _ in range(_ROUNDS):  # by turns, since the load changes
             for count in counts:
                 seconds[count] += _product_seconds(model.get_input_embeddings().weight, count)
@@ -50,8 +73,6 @@ def fastest_threads(model: Any) -> Iterator[None]:
             best = count if seconds[count] < _FASTER * seconds[best] else best
         torch.set_num_threads(best)
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _product_seconds(weight: torch.Tensor, threads: int) -> float:
