@@ -203,6 +203,8 @@ READ = [
     # chats and preferences
     ({"system": "a", "question": "b", "chosen": "c", "rejected": "d"},
      "input=question,output=chosen,instruction=system"),
+    ({"prompt": "a", "response": "b", "chosen": "c", "rejected": "d", "category": "e"},
+     "input=prompt,output=chosen"),
     ({"prompt": "a", "completion": "b", "label": True}, "input=prompt,output=completion"),
     ({"conversations": ["a", "b"], "source": "c"}, "messages=conversations"),
     ({"conversation": [{"human": "a", "assistant": "b"}]}, "messages=conversation"),

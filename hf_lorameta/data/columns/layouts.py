@@ -19,6 +19,7 @@ from hf_lorameta.data.columns.roles import (
     is_sure,
     long_text,
     output_columns,
+    preferred_text,
 )
 from hf_lorameta.data.columns.table_view import IDS, TableView, normalized
 from hf_lorameta.errors import ColumnsError, DatasetError, Option, UnlabeledDatasetError
@@ -148,7 +149,7 @@ def _known_layout(table: TableView) -> Columns | None:
         layout for layout in fitting
         if not any(set(layout.names()) < set(other.names()) for other in fitting)
     ]  # fmt: skip
-    if not best:
+    if not best or preferred_text(table):
         return None
     found = [layout.renamed(table.by_key.__getitem__) for layout in best]
     if len(found) > 1:

@@ -26,6 +26,8 @@ def output_columns(table: TableView) -> list[str]:
     """Return the columns that may be outputs."""
     usable = [n for n in table.usable if table.kind(n) != "turns"]
     texts = [n for n in usable if table.kind(n) in ("text", "list")]
+    if preferred := preferred_text(table):
+        return [preferred]
     answers = [n for n in texts if _ANSWER.search(normalized(n)) and not table.repeats(n)]
     exact = table.named(("answer", "answers", "solution", "solutions"))
     if answers and table.named(known.QUESTIONS) and not exact:
@@ -57,6 +59,14 @@ def output_columns(table: TableView) -> list[str]:
         return flags
     repeated = [n for n in usable if table.repeats(n) and n not in table.named(known.TEXTS)]
     return weak or (repeated if len(usable) == 2 else [])
+
+
+def preferred_text(table: TableView) -> str | None:
+    """Return the column of chosen answers, if others have the prompts and rejected answers."""
+    pair = table.named(("chosen", "rejected"))
+    if len(pair) < 2 or not table.named((*known.INPUTS, "query")):
+        return None
+    return pair[0] if table.kind(pair[0]) == "text" else None
 
 
 def input_columns(table: TableView, outputs: set[str]) -> list[str]:
