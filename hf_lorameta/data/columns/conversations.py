@@ -82,14 +82,17 @@ def conversation_turns(value: object) -> tuple[list[Turn], str] | None:
 def conversation_sides(value: Sequence[Any]) -> list[Turn]:
     """Return all turns, with the roles system, assistant and, for all others, user.
 
-    Turns of people become one, with their names.
+    Turns of people, none of whom is the user, become one with their names.
 
     Example:
         >>> conversation_sides([{"speaker": "Ann", "text": "hi"}, {"speaker": "Bo", "text": "ho"}])
         [('user', 'Ann: hi\\nBo: ho')]
+        >>> conversation_sides([{"role": "user", "content": "hi"}, {"role": "pi", "content": "ho"}])
+        [('user', 'hi'), ('assistant', 'ho')]
     """
-    if unknown_roles([value])[1]:
-        return [(USER, "\n".join(f"{role.title()}: {text}" for role, text in _turns(value)))]
+    turns = list(_turns(value))
+    if unknown_roles([value])[1] and _USERS.isdisjoint(role for role, _ in turns):
+        return [(USER, "\n".join(f"{role.title()}: {text}" for role, text in turns))]
     return _sides(value)
 
 
