@@ -63,7 +63,8 @@ class DatasetInfo:
         columns: the columns read as input and output.
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
-        languages: codes of the languages that the dataset card states.
+        languages: codes of the languages that the dataset card states; none if it states several
+            and a configuration was named, which may be in one of them.
         gated: whether access to the dataset has to be asked for.
         proposed: whether rows that are not public get an instruction that was derived from them;
             it may name their classes.
@@ -234,7 +235,7 @@ def as_dataset(
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
-    read = partial(read_rows, columns=columns)
+    read, whole = partial(read_rows, columns=columns), raw.config in (None, "default")
     return Dataset(
         id=repo.repo_id if repo else None,
         revision=raw.revision,
@@ -243,7 +244,7 @@ def as_dataset(
         columns=columns,
         private=repo.private if repo else True,
         license=repo.license if repo else None,
-        languages=repo.languages if repo else (),
+        languages=repo.languages if repo and (whole or len(repo.languages) == 1) else (),
         gated=repo.gated if repo else False,
         remarks=tuple(remarks),
         rows=partial(read, raw),

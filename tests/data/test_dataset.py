@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from hf_lorameta import generate, plan
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.counts.profile import profile_rows
-from hf_lorameta.data.dataset import DatasetInfo, open_dataset
+from hf_lorameta.data.dataset import DatasetInfo, as_dataset, open_dataset
 from hf_lorameta.data.preview import preview
+from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
 from tests.conftest import Account, Built, Shell, rows, touched
 
 RECORDS = [json.loads(line) for line in rows(0).splitlines()]
@@ -412,6 +415,18 @@ def test_class_labels_are_converted_to_names(cli: Shell, bank: Built, user: Acco
     result = cli(*plan).json
     assert result["dataset"]["columns"] == {"input": "text", "output": "label"}
     assert result["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
+
+
+@pytest.mark.parametrize(
+    ("config", "stated", "read"),
+    [("default", "en de", "en de"), (None, "en", "en"), ("x", "en", "en"), ("x", "en de", "")],
+)
+def test_the_languages_of_several_configurations_are_not_those_of_each(
+    config: str | None, stated: str, read: str
+) -> None:
+    repo = PinnedRepo("me/d", "dataset", "1" * 40, languages=tuple(stated.split()))
+    raw = replace(rows_in_memory(RECORDS, None), config=config, repo=repo)
+    assert as_dataset(raw).languages == tuple(read.split())
 
 
 def test_a_private_dataset_is_previewed_with_a_token(cli: Shell, user: Account) -> None:
