@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -167,11 +168,13 @@ class Job:
 
 
 def known_error(error: Exception) -> LoraMetaError:
-    """Return an error to show; of an unexpected exception, only the type is logged.
+    """Return an error to show; of an unexpected exception, only type and place are logged.
 
     Its message is neither logged nor shown, since it may quote a row.
     """
     if isinstance(error, LoraMetaError):
         return error
-    logger.error("unexpected %s", type(error).__name__)
+    places = traceback.extract_tb(error.__traceback__, limit=-1)
+    where = " ".join(f"at {place.filename}:{place.lineno}" for place in places)
+    logger.error("unexpected %s %s", type(error).__name__, where)
     return SpaceError("Something unexpected went wrong", hint=TRY_AGAIN)

@@ -596,6 +596,17 @@ def test_errors_are_said_in_the_words_of_the_page(
     assert (blocks.message_of(error), blocks.advice(error)) == (message, [advice])
 
 
+def test_of_an_unexpected_error_the_log_has_the_place_and_not_the_message(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    try:
+        raise ValueError("a secret row")
+    except ValueError as error:
+        jobs.known_error(error)
+    assert re.search(r"unexpected ValueError at .*test_modules\.py:\d+", caplog.text)
+    assert "secret" not in caplog.text
+
+
 def test_long_texts_are_refused_before_anything_is_read() -> None:
     long = "x" * 4001
     for request in (
