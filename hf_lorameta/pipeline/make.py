@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _TRAINING_SHARE = 0.8
 """Share of a time limit that is for training; the rest is for the check."""
+_GENERATION_SECONDS = 10.0
+"""Least time for a check in which all answers are generated."""
 
 
 def make_adapter(
@@ -175,7 +177,8 @@ def check_adapter(
         rows: only its rows to check on and those of the prompt are used.
         evaluator: the base model.
         progress: called with (stage, rows scored, rows).
-        deadline: limits how many rows are scored.
+        deadline: limits how many rows are scored. Outputs that are texts or have several labels
+            need all answers, which are generated if at least 10 s are left.
 
     Returns:
         The adapter with the check in its `outcome`.
@@ -185,9 +188,11 @@ def check_adapter(
         BASE_METHOD: None,
         ADAPTER_METHOD: LoraWeights(generation.layout, generation.pairs),
     }
+    deadline = deadline or Deadline()
+    graded = measure_of(rows.check, form) in MEASURES
+    generate = graded and deadline.left() >= _GENERATION_SECONDS
     report = compare(
-        evaluator, rows.check, adapters, rows.prompt,
-        generate=measure_of(rows.check, form) in MEASURES, samples=0, form=form,
+        evaluator, rows.check, adapters, rows.prompt, generate, samples=0, form=form,
         deadline=deadline,
         row_progress=lambda method, *counts: progress(f"{title}, {method}", *counts),
     )  # fmt: skip

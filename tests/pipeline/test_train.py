@@ -276,7 +276,7 @@ def test_a_check_counts_the_answers_that_an_evaluation_counts(
     assert (checked.base, checked.end) == pytest.approx((again.base, again.end), abs=1e-2)
 
 
-def test_answers_that_are_texts_are_generated_to_as_many_rows_as_there_is_time_for(
+def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if_it_suffices(
     tiny_bank: Bank,
 ) -> None:
     lines = [{"input": f"say {i}", "output": f"{i} is what was said just now"} for i in range(80)]
@@ -288,4 +288,4 @@ def test_answers_that_are_texts_are_generated_to_as_many_rows_as_there_is_time_f
             for seconds in (0, 0.01, 200)
         ]
     assert [check and check.rows for check in checks] == [16, 4, 16]
-    assert all(check and check.graded for check in checks)
+    assert [check and check.graded is not None for check in checks] == [True, False, True]

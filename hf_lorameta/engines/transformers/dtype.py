@@ -68,17 +68,21 @@ def parameters(folder: Path) -> int:
 def bfloat16_is_faster() -> bool:
     """Whether bfloat16 takes this CPU less than two thirds of float32's time; measured in 50 ms.
 
-    The two are measured alternately, since another process may be running at the same time.
+    The two are measured alternately and in one thread, since other programs may be running.
 
     Processors with the same instructions differ: two AVX-512 cores with bfloat16 instructions
     reached 165 GFLOPS in bfloat16 and 300 in float32 on one machine, 1,050 and 230 on another.
     """
     import torch
 
+    from hf_lorameta.engines.transformers.threads import restoring_threads
+
     narrow = wide = math.inf
-    for _ in range(4):
-        narrow = min(narrow, _product_seconds(torch.bfloat16))
-        wide = min(wide, _product_seconds(torch.float32))
+    with restoring_threads():
+        torch.set_num_threads(1)
+        for _ in range(4):
+            narrow = min(narrow, _product_seconds(torch.bfloat16))
+            wide = min(wide, _product_seconds(torch.float32))
     return narrow < 2 / 3 * wide
 
 
@@ -89,7 +93,7 @@ def _product_seconds(dtype: "torch.dtype") -> float:
     rows, width, outputs = _PRODUCT
     x, weight = (torch.ones(shape, dtype=dtype) for shape in ((rows, width), (outputs, width)))
     seconds = []
-    for _ in range(8):
+    for _ in range(4):
         start = time.perf_counter()
         torch.nn.functional.linear(x, weight)
         seconds.append(time.perf_counter() - start)

@@ -8,6 +8,7 @@ has the loss that it has on its own. Logits are computed for output tokens only.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from hf_lorameta.engines.transformers.one_pass import (
     token_losses,
 )
 from hf_lorameta.engines.transformers.row_mode import keeps_states, passes
-from hf_lorameta.engines.transformers.threads import cores, restoring_threads
+from hf_lorameta.engines.transformers.threads import cores, fastest_threads, restoring_threads
 from hf_lorameta.types import Array
 
 T = TypeVar("T")
@@ -113,7 +114,9 @@ class PassRunner:
             done(len(results))
 
         jobs = [[one] for of_share in self._shared(rows) for one in of_share]
-        self._run(jobs, compute, add)
+        alone = min(self._workers, len(jobs)) == 1
+        with fastest_threads(self._model) if alone else nullcontext():
+            self._run(jobs, compute, add)
         sizes = {slot: [len(row.output) for row in rows[slot]] for slot in rows}
         return {slot: RowLosses(sums[slot], sizes[slot], found[slot]) for slot in rows}
 

@@ -18,6 +18,7 @@ from hf_lorameta.engines.transformers.joined_rows import (
     using_row_attention,
 )
 from hf_lorameta.engines.transformers.one_pass import output_logits
+from hf_lorameta.engines.transformers.threads import fastest_threads
 from hf_lorameta.errors import Option, UsageError, first_line
 from hf_lorameta.hub.packaged_model import quiet_transformers
 
@@ -61,7 +62,7 @@ def row_mode(model: Any) -> RowMode:
         UsageError: it cannot be run on token ids alone, or is not causal.
     """
     if model not in _modes:
-        with torch.no_grad(), quiet_transformers():
+        with torch.no_grad(), quiet_transformers(), fastest_threads(model):
             _modes[model] = _find(model)
         if cost := _COSTS.get(_modes[model]):
             logger.info("Rows of %s run %s", type(model).__name__, cost)

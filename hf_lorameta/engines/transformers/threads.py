@@ -52,7 +52,7 @@ def restoring_threads() -> Iterator[None]:
 
 @contextmanager
 def fastest_threads(model: Any) -> Iterator[None]:
-    """Generate answers in as many threads as are fastest now.
+    """Run passes and generate answers in as many threads as are fastest now.
 
     Threads within an operation wait for each other. If other programs use the cores, a wait takes
     longer than the operation: on two busy cores, 24 tokens took 0.6 s in one thread and 6 s in two.

@@ -23,6 +23,7 @@ from hf_lorameta.engines.transformers.joined_rows import current_boundaries
 from hf_lorameta.engines.transformers.lora_layer import adapter_applied
 from hf_lorameta.engines.transformers.one_pass import output_logits, run_decoder
 from hf_lorameta.engines.transformers.row_mode import agree, passes, rows_apart, sample_rows
+from hf_lorameta.engines.transformers.threads import fastest_threads
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.types import FactorPair
@@ -44,7 +45,7 @@ def first_trained_layer(model: Any, share: float) -> int:
     first = int(share * len(decoder_layers(model)))
     known = _starts.setdefault(model, {})
     if first and first not in known:
-        with torch.no_grad(), quiet_transformers():
+        with torch.no_grad(), quiet_transformers(), fastest_threads(model):
             known[first] = _can_start(model, first)
         if not known[first]:
             logger.info(
