@@ -81,9 +81,15 @@ _OF_ONE_SPACE = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the unit tests: in these places, all that start no process and run no model.
 
-    The tests of one Space, which take longest, come first, so that others run beside them.
+    The files that take longest come first, so that others run beside them: those of one Space, then
+    all with slow tests.
     """
-    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in _OF_ONE_SPACE)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(
+        key=lambda item: (
+            item.nodeid.partition("::")[0] not in _OF_ONE_SPACE, item.path not in slow
+        )
+    )  # fmt: skip
     for item in items:
         inside = any(item.path.is_relative_to(path) for path in _UNIT) and item.path not in _OTHERS
         heavy = _HEAVY.intersection(getattr(item, "fixturenames", ()))
