@@ -71,7 +71,7 @@ _HEAVY = {"world", "web", "torch", "pot"}
 _OF_ONE_SPACE = [
     f"tests/space/{name}.py"
     for name in (
-        *(f"browser/test_{name}" for name in ("accessibility", "error_states", "page", "repeated")),
+        *(f"browser/test_{name}" for name in ("accessibility", "error_states", "page")),
         *("test_api", "test_attacks", "test_bombs"),
     )
 ]
