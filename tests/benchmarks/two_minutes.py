@@ -144,7 +144,7 @@ def main() -> None:
     base = locate(options.base or shared_data.BASE_MODEL)
     model = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     bank = Bank.embedded(options.bank_of) if options.bank_of else None
-    with Session(bank, base=None if bank else options.base, model=model) as session:
+    with Session(bank, base=None if options.bank_of else options.base, model=model) as session:
         benchmark = TwoMinutes(options.folder, session, model, options.rows)
         for task in options.tasks or (*files, *TEXTS):
             for method in options.methods:
