@@ -100,14 +100,14 @@ class TwoMinutes:
 
 def table(results: dict[str, dict[str, Result]], methods: Sequence[str]) -> str:
     """Return a row for each method, of the means over labels and texts."""
-    lines = []
+    lines, prompts = [], [prompt for prompt in PROMPTS if prompt in methods]
     for method in methods:
         found = {task: of[method] for task, of in results.items()}
         parts: list[str] = []
         for texts in (False, True):
             chosen = {task: r for task, r in found.items() if (task in TEXTS) == texts}
             best = {
-                task: max(results[task][prompt]["score"] for prompt in PROMPTS) for task in chosen
+                task: max(results[task][prompt]["score"] for prompt in prompts) for task in chosen
             }
             gains = [r["score"] - best[task] for task, r in chosen.items()]
             if not gains:
