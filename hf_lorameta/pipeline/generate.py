@@ -59,8 +59,8 @@ def generate(
             minutes if the extra ``eval`` is installed, the base model is on this machine and
             ``HF_LORAMETA_NO_BASE`` is not set, unless the recipe says how many rows to fit or
             train on.
-        check: count right answers on 16 other rows, if the base model is on this machine or there
-            is a budget.
+        check: count right answers on up to 16 other rows, if the base model is on this machine or
+            there is a budget.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`.

@@ -69,7 +69,7 @@ class Resolved:
         if "check" in asked:
             steps.append(f"check on {asked['check']} other rows")
         if self.check:
-            steps.append(f"count right answers on {self.check} other rows")
+            steps.append(f"count right answers on up to {self.check} other rows")
         if steps:
             return ", then ".join(steps)
         return "skip training on your rows" + (f": {self.obstacle}" if self.obstacle else "")
@@ -108,7 +108,7 @@ def resolve(
         >>> from hf_lorameta import open_dataset
         >>> from hf_lorameta.demo import TRAIN_FILE
         >>> print(resolve(open_dataset(TRAIN_FILE), Session(), Recipe(), budget=60))
-        train on your rows for up to 60 s, then count right answers on 16 other rows
+        train on your rows for up to 60 s, then count right answers on up to 16 other rows
     """
     bank = session.bank
     obstacle = _obstacle(dataset, session, recipe) if budget is None else None

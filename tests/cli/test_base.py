@@ -175,7 +175,9 @@ def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> N
     done = cli("plan", labels, "--base", base)
     first, last = done.out.splitlines()
     assert first == f"64 rows; no bank: the adapter starts from {base} alone"
-    done_with_base = "train on your rows for up to 2 min, then count right answers on 16 other rows"
+    done_with_base = (
+        "train on your rows for up to 2 min, then count right answers on up to 16 other rows"
+    )
     assert last == f"generate will {done_with_base}"
     assert "effective number" not in done.err
     planned = cli("plan", labels, "--base", base, "--train", 20, "--json").json

@@ -11,8 +11,9 @@ import torch
 
 _LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _ROUNDS, _PRODUCTS, _OUTPUTS = 4, 4, 4096
-_FASTER = 0.8
-"""More threads are used if they take at most this share of the time."""
+_WAITING = 2.0
+"""All threads are used unless they take more than so many times as long: results in bfloat16 differ
+a little with their number, and should be the same in each run on an idle machine."""
 _changing = threading.Lock()
 _before: list[int] = []
 """Threads of the process before `restoring_threads`, once for each block that has not ended."""
@@ -52,7 +53,7 @@ def restoring_threads() -> Iterator[None]:
 
 @contextmanager
 def fastest_threads(model: Any) -> Iterator[None]:
-    """Run passes and generate answers in as many threads as are fastest now.
+    """Run passes and generate answers in fewer threads than there are cores if these are busy.
 
     Threads within an operation wait for each other. If other programs use the cores, a wait takes
     longer than the operation: on two busy cores, 24 tokens took 0.6 s in one thread and 6 s in two.
@@ -68,10 +69,9 @@ def fastest_threads(model: Any) -> Iterator[None]:
         for _ in range(_ROUNDS):  # by turns, since the load changes
             for count in counts:
                 seconds[count] += _product_seconds(model.get_input_embeddings().weight, count)
-        best = counts.pop()
-        for count in reversed(counts):
-            best = count if seconds[count] < _FASTER * seconds[best] else best
-        torch.set_num_threads(best)
+        fastest = min(counts, key=lambda count: seconds[count])
+        slow = seconds[counts[0]] > _WAITING * seconds[fastest]
+        torch.set_num_threads(fastest if slow else counts[0])
         yield
 
 
