@@ -82,10 +82,10 @@ def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
     columns = Columns.model_validate(stored.get("columns", {}))
     yield from _fields({k: v for k, v in stored.items() if k != "columns"}, "dataset")
     yield ["columns", str(columns)]
-    for name, text in (
-        ("instruction", columns.instruction_text), ("template", columns.template)
-    ):  # fmt: skip
-        yield from [[name, as_option(text)]] if text else []
+    prompt = {"instruction": columns.instruction_text, "template": columns.template}
+    for name, text in prompt.items():
+        if text:
+            yield [name, as_option(text)]
 
 
 def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:

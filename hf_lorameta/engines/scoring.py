@@ -449,7 +449,8 @@ def compare(
             generated.
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
         samples: number of rows that the report lists with their answers.
-        progress: called with each method and its scores when they are complete.
+        progress: called with each method and its scores when they are complete; if there is a
+            deadline, with those of each part of the rows.
         row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
             whose answer is not known yet counts half.
         form: what the outputs of the dataset are.

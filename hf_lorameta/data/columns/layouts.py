@@ -158,8 +158,8 @@ def _known_layout(table: TableView) -> Columns | None:
     start = f"{normalized(columns.answer)}_"
     verdicts = [
         name for name in table.names
-        if ((key := normalized(name)) in known.VERDICTS or key.endswith("_label"))
-        and (key in known.VERDICTS or key.startswith(start))
+        if ((key := normalized(name)) in known.VERDICTS
+            or (key.startswith(start) and key.endswith("_label")))
         and name not in columns.names() and table.repeats(name)
     ]  # fmt: skip
     is_kto = normalized(columns.answer) == "completion" and all(

@@ -1,7 +1,6 @@
 """The dtype in which a base model runs fastest on this machine, within its memory."""
 
 import math
-import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -90,14 +89,11 @@ def _product_seconds(dtype: "torch.dtype") -> float:
     """Return the shortest time, of several, of a product as large as a small model's layers."""
     import torch
 
+    from hf_lorameta.engines.transformers.threads import product_seconds
+
     rows, width, outputs = _PRODUCT
     x, weight = (torch.ones(shape, dtype=dtype) for shape in ((rows, width), (outputs, width)))
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        torch.nn.functional.linear(x, weight)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(product_seconds(x, weight) for _ in range(4))
 
 
 def available_memory() -> int:
