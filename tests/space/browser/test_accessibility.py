@@ -68,8 +68,11 @@ def test_an_adapter_is_saved_by_keyboard_with_the_focus_in_place_and_announced_o
     assert cli.hub.repo(f"{web.owner.name}/typed-SmolLM2-135M-Instruct-lorameta") is not None
     slow = user.dataset("slow", {"train.jsonl": TRAIN})
     cli.hub.add_fault(Fault("hold", path=f"datasets/{slow}"))
+    cancel = page.locator("#lm-cancel")
+    expect(cancel).to_be_hidden()  # that of the save
     visitor.enter_dataset(slow)
-    page.locator("#lm-cancel").focus()
+    expect(cancel).to_be_visible()
+    cancel.focus()
     page.keyboard.press("Enter")
     expect(page.locator("#lm-work")).to_contain_text("Canceled")
     expect(page.locator("#lm-dataset")).to_be_focused()
