@@ -10,37 +10,36 @@ Every score is saved in FOLDER at once, so the command resumes where it stopped.
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from hf_lorameta import Bank, open_dataset, plan
+from hf_lorameta import Bank, Plan, open_dataset, plan
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt import fill
 from hf_lorameta.engines.scoring import LoraWeights, Scores
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.pipeline.bank_prompts import prompts_like
+from hf_lorameta.pipeline.coefficients import scale_for
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.training.bank.forms import split_instruction
 from hf_lorameta.types import Row, no_progress
-from tests.benchmarks.everyday import (
-    GAINS,
-    REPORT_ON,
-    ROWS,
-    SHOTS,
-    Everyday,
-    drawn,
-    gains,
-    prompted,
-    read,
-)
+from tests.benchmarks.everyday import REPORT_ON, prompted, read, read_sources
 from tests.benchmarks.tables import markdown_table, stored
 from tests.support import shared_data
 
 FORMS = ("known", "unseen")
 METHODS = ("base", "3-shot", "default", "general")
+ROWS, SHOTS = 24, 3
+HEAD = ("form", "method", "loss", "share of the 3-shot gain", "better than base",
+        "better than 3-shot", "right answers")  # fmt: skip
 UNSEEN = (
     "Definition: {instruction}\n\nNow complete the following example -\nInput: {input}\nOutput: ",
     "{instruction}\nSentence: {input}\nSolution:",
@@ -67,8 +66,27 @@ UNSEEN = (
 """One for each task; no other part of the project knows them."""
 
 
-class UnseenForms(Everyday):
+class UnseenForms:
     """Losses and right answers by task, form and method, saved in a folder."""
+
+    def __init__(self, folder: Path, bank: Bank, dtype: str) -> None:
+        self.folder, self.bank, self.dtype = folder, bank, dtype
+        self._sources = read_sources()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def evaluator(self) -> TorchEvaluator:
+        logging.disable(logging.WARNING)
+        return TorchEvaluator.from_folder(locate(shared_data.BASE_MODEL), self.dtype)
+
+    def others(self, task: str) -> list[int]:
+        """Return the indices of the bank's entries of other sources."""
+        general = self.bank.index.general
+        seen = [t.name.removeprefix("local--") for t in general.tasks] if general else []
+        if any(self._sources.get(name) == self._sources[task] for name in seen):
+            raise SystemExit(f"the general adapter was trained on the source of {task}")
+        names = [entry.adapter.rpartition("/")[2] for entry in self.bank.index.entries]
+        return [i for i, n in enumerate(names) if self._sources.get(n) != self._sources[task]]
 
     def scores(self, task: str, form: str, method: str) -> Scores:
         """Return the scores of a method, computed once."""
@@ -92,6 +110,25 @@ class UnseenForms(Everyday):
         """Open rows as a public dataset, in the form that is chosen for it."""
         opened = replace(open_dataset(_named(rows)), id="user/data", private=False)
         return prompts_like(self.bank)(opened)
+
+
+def drawn(planned: Plan, entries: Sequence[int]) -> Plan:
+    """Return a plan with some entries of the bank, as if it had no others."""
+    bank, recipe = planned.bank, planned.recipe
+    size = len(bank)
+    general = np.array([1.0])
+    if len(entries):
+        inside = bank.distances[recipe.metric][np.ix_(entries, entries)].astype(np.float64)
+        inputs = RuleInputs(
+            planned.distances[entries], recipe.temperature, lambda: inside, general=True
+        )
+        general = apply_rule(recipe.coefficients, inputs, recipe.top_k)
+    coefficients = np.zeros(size + 1)
+    coefficients[[*entries, size]] = general
+    if planned.output_strength is not None:
+        coefficients = np.append(coefficients, recipe.output_prior)
+    scale = scale_for(bank, recipe, planned.profile)
+    return replace(planned, coefficients=scale * coefficients)
 
 
 def _named(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -124,14 +161,17 @@ def main() -> None:
     bench = UnseenForms(options.folder, Bank.from_pretrained(options.bank), options.dtype)
     tasks, rows = options.tasks.read_text("utf-8").split(), []
     for form in FORMS:
-        found = [[bench.scores(task, form, method) for method in METHODS] for task in tasks]
-        losses = {m: np.array([row[i].loss for row in found]) for i, m in enumerate(METHODS)}
-        for i, method in enumerate(METHODS):
-            right = np.mean([row[i].right / ROWS for row in found])
-            cells = gains(losses["base"], losses["3-shot"], losses[method])
-            rows.append([form, method, *cells, f"{right:.2f}"])
-    head = ("form", "method", *GAINS, "right answers")
-    text = markdown_table(head, rows, right=range(2, 7))
+        found = {m: [bench.scores(task, form, m) for task in tasks] for m in METHODS}
+        losses = {m: np.array([scores.loss for scores in of]) for m, of in found.items()}
+        base, shot = losses["base"], losses["3-shot"]
+        for method, loss in losses.items():
+            right = np.mean([scores.right / ROWS for scores in found[method]])
+            share = (base - loss).mean() / (base - shot).mean()
+            better = (f"{(loss < other).mean():.0%}" for other in (base, shot))
+            rows.append(
+                [form, method, f"{loss.mean():.3f}", f"{share:.2f}", *better, f"{right:.2f}"]
+            )
+    text = markdown_table(HEAD, rows, right=range(2, 7))
     (options.folder / "unseen_forms.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
