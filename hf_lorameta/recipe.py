@@ -13,7 +13,6 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -24,10 +23,6 @@ from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
 from hf_lorameta.method.output_prior import STRENGTH
 
 Dtype = Literal["bfloat16", "float16", "float32"]
-Emit = Literal["adapter", "mixture"]
-
-MIXTURE_SIZE = 8
-"""Adapters in a mixture, unless `Recipe.top_k` says otherwise."""
 
 REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner]] = {
     "metric": METRICS,
@@ -35,6 +30,11 @@ REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner]] = {
     "combine": COMBINERS,
 }
 """Fields of a `Recipe` that name a method, and the registry with their choices."""
+
+METHOD_SETTINGS = (
+    "metric", "coefficients", "combine", "top_k", "temperature", "output_prior", "scale", "rank",
+)  # fmt: skip
+"""Fields of a `Recipe` that say how a bank's adapters are combined."""
 
 MOST_FITTED = 2000
 MAX_RANK = 512
@@ -119,64 +119,7 @@ class MergeRecipe(_Settings):
     dtype: Dtype = "bfloat16"
 
 
-class MethodSettings(_Settings):
-    """Settings of the method itself, the first fields of a `Recipe`."""
-
-    metric: str = Field(default=DEFAULT_METRIC, description="Distance between datasets.")
-    coefficients: str = Field(default="kernel", description="Rule from distances to coefficients.")
-    combine: str = Field(
-        default="exact",
-        description="exact: the best rank-r approximation of the sum; factors: average A and B "
-        "separately.",
-    )
-    emit: Emit = Field(
-        default="adapter",
-        description="mixture: keep the adapters separate, and let PEFT's Arrow route each token "
-        "between them.",
-    )
-    top_k: int | None = Field(
-        default=None,
-        ge=1,
-        description="Use only the k largest coefficients. Default: all; 8 in a mixture.",
-    )
-    temperature: float = Field(
-        default=1.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="Temperature of the coefficients; below 1 is sharper.",
-    )
-    output_prior: float = Field(
-        default=STRENGTH,
-        ge=0,
-        le=2,
-        allow_inf_nan=False,
-        description="Strength of the update toward the dataset's output tokens; 0: none.",
-    )
-    scale: float | None = Field(
-        default=None,
-        gt=0,
-        le=4,
-        allow_inf_nan=False,
-        description="Factor of all coefficients. Default: 1, less if outputs are longer than "
-        "the bank's.",
-    )
-    rank: int | None = Field(default=None, ge=1, le=MAX_RANK, description="Rank of the adapter.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _limit_mixture(cls, settings: Any) -> Any:
-        merges = not isinstance(settings, Mapping) or settings.get("emit", "adapter") == "adapter"
-        if merges or settings.get("top_k") is not None:
-            return settings
-        return {**settings, "top_k": MIXTURE_SIZE}
-
-    @property
-    def is_mixture(self) -> bool:
-        """Whether the adapters are kept separate."""
-        return self.emit != "adapter"
-
-
-class Recipe(MethodSettings):
+class Recipe(_Settings):
     """Settings of one generated adapter: distances, coefficients, and how weights are made.
 
     The command line has an option for each field, with its description as the help.
@@ -187,10 +130,7 @@ class Recipe(MethodSettings):
         coefficients: rule from distances to coefficients, a key of
             `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
-        emit: ``adapter`` merges the adapters into one; ``mixture`` keeps them separate and routes
-            each token to some of them, see `hf_lorameta.pipeline.mixture`.
-        top_k: keep only the k largest coefficients and renormalize; None keeps all, but 8 in a
-            mixture.
+        top_k: keep only the k largest coefficients and renormalize; None keeps all.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
             Dimensionless.
         output_prior: strength of the update toward the dataset's output tokens, if the bank has
@@ -218,11 +158,45 @@ class Recipe(MethodSettings):
         ('js-task', 'kernel')
         >>> Recipe.paper(metric="mmd", coefficients="attentional").combine
         'factors'
-        >>> Recipe(emit="mixture", fit=16)
+        >>> Recipe(fit=1)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: a mixture is neither merged nor trained, got fit=16
+        hf_lorameta.errors.RecipeError: fit must be greater than or equal to 8, got 1
     """
 
+    metric: str = Field(default=DEFAULT_METRIC, description="Distance between datasets.")
+    coefficients: str = Field(default="kernel", description="Rule from distances to coefficients.")
+    combine: str = Field(
+        default="exact",
+        description="exact: the best rank-r approximation of the sum; factors: average A and B "
+        "separately.",
+    )
+    top_k: int | None = Field(
+        default=None,
+        ge=1,
+        description="Use only the k largest coefficients. Default: all.",
+    )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Temperature of the coefficients; below 1 is sharper.",
+    )
+    output_prior: float = Field(
+        default=STRENGTH,
+        ge=0,
+        le=2,
+        allow_inf_nan=False,
+        description="Strength of the update toward the dataset's output tokens; 0: none.",
+    )
+    scale: float | None = Field(
+        default=None,
+        gt=0,
+        le=4,
+        allow_inf_nan=False,
+        description="Factor of all coefficients. Default: 1, less if outputs are longer than "
+        "the bank's.",
+    )
+    rank: int | None = Field(default=None, ge=1, le=MAX_RANK, description="Rank of the adapter.")
     dtype: Dtype = Field(default="bfloat16", description="Dtype of the weights.")
     seed: int = Field(default=0, ge=0, description="Random seed.")
     max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
@@ -258,15 +232,6 @@ class Recipe(MethodSettings):
     def _check_together(self) -> None:
         if self.steps is not None and self.fit is None and self.train is None:
             raise RecipeError("steps are taken on rows", hint=Option("train", 100))
-        if not self.is_mixture:
-            return
-        settings: dict[str, object] = {"combine": self.combine} if self.combine != "exact" else {}
-        if settings := settings | self.rows_asked:
-            field, value = next(iter(settings.items()))
-            raise RecipeError(
-                f"a mixture is neither merged nor trained, got {field}={value}",
-                hint=[Option(field, change="leave out"), Option("emit", change="leave out")],
-            )
 
     @property
     def stage_steps(self) -> tuple[int, ...] | None:

@@ -67,10 +67,6 @@ def test_a_recipe_is_frozen() -> None:
         ({"metric": 3}, "metric must be a valid string, got 3"),
         ({"dtype": "int8"}, "dtype must be"),
         ({"top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
-        ({"emit": "mixture", "top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
-        ({"emit": "soup"}, "emit must be 'adapter' or 'mixture', got 'soup'"),
-        ({"emit": "mixture", "check": 16}, "a mixture is neither merged nor trained, got check=16"),
-        ({"emit": "mixture", "combine": "factors"}, "a mixture is neither merged nor trained"),
         ({"temperature": 0}, "temperature must be greater than 0, got 0"),
         ({"scale": 0}, "scale must be greater than 0, got 0"),
         ({"temperature": -1.0}, "temperature must be greater than 0"),
@@ -111,8 +107,6 @@ def test_the_advice_for_a_number_out_of_range_is_the_limit(
 def test_the_constructor_refuses_settings_in_the_same_words() -> None:
     with pytest.raises(RecipeError, match="topk is not a setting, expected one of metric, "):
         Recipe(topk=3)  # type: ignore[call-arg]
-    with pytest.raises(RecipeError, match="a mixture is neither merged nor trained, got train=16"):
-        Recipe(emit="mixture", train=16)
 
 
 def test_the_papers_recipe_has_its_settings_unless_others_are_given() -> None:
@@ -121,7 +115,6 @@ def test_the_papers_recipe_has_its_settings_unless_others_are_given() -> None:
         "metric": "wd",
         "coefficients": "normalized",
         "combine": "factors",
-        "emit": "adapter",
         "top_k": None,
         "temperature": 1.0,
         "output_prior": 0.0,

@@ -1,4 +1,4 @@
-"""What a card lists: the adapters that were combined, and how a mixture routes between them."""
+"""The adapters that a card lists, and the name of the dataset that it may state."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -37,18 +37,3 @@ class WeightedAdapter:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
         return {name: value for name, value in vars(self).items() if value or name != "title"}
-
-
-@dataclass(frozen=True)
-class Routing:
-    """How PEFT's Arrow routes between the adapters of a mixture.
-
-    Attributes:
-        paths: folders of the adapters, in the order of the neighbors.
-        top_k: adapters per token and module.
-        shared: folder of the adapter that is added to the base model once, if there is one.
-    """
-
-    paths: tuple[str, ...]
-    top_k: int
-    shared: str | None

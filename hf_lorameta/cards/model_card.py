@@ -41,14 +41,14 @@ _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 
 
 def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
-    """Render the README.md of a generated adapter or of a mixture.
+    """Render the README.md of a generated adapter.
 
     Args:
         card: its values, as `hf_lorameta.pipeline.plan.Plan.card_values` returns them.
         repo_id: None for a local folder.
     """
     neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]
-    routing, base_license, example = card["routing"], card["base_license"], card["example"]
+    base_license, example = card["base_license"], card["example"]
     public_dataset = public_id(dataset)
     outcome = card["outcome"]
     trainings = outcome.trainings
@@ -57,11 +57,9 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     source_datasets = list(dict.fromkeys(published))[:MAX_DATASETS]
     datasets = [public_dataset] if fitted_rows and public_dataset else []
     tags = ["lora", "hf-lorameta", *(["arxiv:2507.01806"] if neighbors else [])]
-    tags += ["mixture", "arxiv:2405.11157"] if routing else []
     # the general adapter is a part of each other one, so it counts whatever its own coefficient
     licenses = [*(n.license for n in neighbors), *card["general_licenses"]]
     nearest = min(neighbors, key=lambda n: n.distance, default=None)
-    shown = len(neighbors) if routing else TABLE_ROWS
     derived = {
         "fit": outcome.fit,
         "training": outcome.training,
@@ -75,8 +73,8 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
         "nearest": nearest,
     }
     return _render(
-        "mixture_card.md.j2" if routing else "model_card.md.j2",
-        _title("Mixture of LoRA adapters" if routing else "LoRA adapter", card),
+        "model_card.md.j2",
+        _title(card),
         repo_id,
         lambda repo: adapter_metadata(
             card["base_model"],
@@ -95,8 +93,8 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
         chart_file=CHART_FILE,
         relative_distance=_relative_distance(nearest, card["nearest_in_bank"]),
         far_ratio=FAR_RATIO,
-        listed=neighbors[:shown],
-        unlisted=neighbors[shown:],
+        listed=neighbors[:TABLE_ROWS],
+        unlisted=neighbors[TABLE_ROWS:],
         source_datasets=source_datasets,
         metric=METRICS[recipe.metric].title,
         coefficient_rule=COEFFICIENT_RULES[recipe.coefficients].title,
@@ -118,7 +116,7 @@ def _render(
 ) -> str:
     """Render a card; its title is the repo's name, or `title` if it is in a folder."""
     repo_id = clean(repo_id or "") or None
-    folder = _folder(repo_id)
+    folder = (repo_id or "").rpartition("/")[2] or "my-adapter"
     text = render(
         template,
         metadata=Markdown(metadata(repo_id).to_yaml()),
@@ -131,19 +129,14 @@ def _render(
     return str(ModelCard(text))
 
 
-def _title(kind: str, card: Mapping[str, Any]) -> str:
+def _title(card: Mapping[str, Any]) -> str:
     """Return the title of a card, with the base model, and with the dataset if it is public."""
     base, dataset = _name_of(card["base_model"]), public_id(card["dataset"])
-    return f"{kind} of {base} for {dataset}" if dataset else f"{kind} for {base}"
+    return f"LoRA adapter of {base} for {dataset}" if dataset else f"LoRA adapter for {base}"
 
 
 def _name_of(base_model: str) -> str:
     return clean(base_model).rstrip("/").rpartition("/")[2]
-
-
-def _folder(repo_id: str | None) -> str:
-    """Return the name of the folder that commands assume the adapter is in."""
-    return clean(repo_id or "").rpartition("/")[2] or "my-adapter"
 
 
 def render_merge_card(
@@ -226,10 +219,7 @@ def _relative_distance(nearest: WeightedAdapter | None, typical: float) -> float
 
 
 def _vllm_command(card: Mapping[str, Any], repo_id: str | None) -> Markdown:
-    """Return a command line that serves the base model.
-
-    It resolves the adapter on the Hub, or loads those of a mixture from a folder.
-    """
+    """Return a command line that serves the base model, and resolves the adapter on the Hub."""
     rank = card["rank"]
     arguments = ["vllm", "serve", card["base_model"], "--enable-lora"]
     if card["base_revision"]:
@@ -238,12 +228,6 @@ def _vllm_command(card: Mapping[str, Any], repo_id: str | None) -> Markdown:
         arguments += ["--default-chat-template-kwargs", json.dumps(kwargs)]
     if rank > _VLLM_RANKS[0]:
         arguments += ["--max-lora-rank", str(min(r for r in _VLLM_RANKS if r >= rank))]
-    if card["routing"]:
-        paths = card["routing"].paths
-        folder = _folder(repo_id)
-        modules = [f"{path.rpartition('/')[2]}={folder}/{path}" for path in paths]
-        arguments += ["--max-loras", str(len(paths)), "--lora-modules", *modules]
-        return Markdown(shell(*arguments))
     variables = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_PLUGINS=lora_hf_hub_resolver")
     repos = f"VLLM_LORA_RESOLVER_HF_REPO_LIST={shell_word(repo_id or '')}"
     return Markdown(" ".join([*variables, repos, shell(*arguments)]))

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.adapter_folder import Export
-    from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.publish import Consent, Published
     from hf_lorameta.pipeline.resolve import Resolved
     from hf_lorameta.pipeline.save import Generation
@@ -233,7 +232,7 @@ def _report_published(
 
 
 def _stop_if_interrupted(
-    adapter: "Generation | Mixture", folder: Path, command: str, undone: str = ""
+    adapter: "Generation", folder: Path, command: str, undone: str = ""
 ) -> None:
     """Exit as interrupted if the training was interrupted; say what is kept and how to continue.
 

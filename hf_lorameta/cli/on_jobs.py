@@ -111,7 +111,7 @@ def push_on_jobs(
     with request.session(quiet) as session:
         dataset, name = request.open_dataset(session), request.first_name
         budget = budget_seconds(request.budget)
-        check_request(dataset, session.bank, request.recipe, budget, export)
+        check_request(dataset, session.bank, request.recipe, budget)
         target = target_for_dataset(dataset, session.bank, session.hub, repo_id, consent, name=name)
         arguments = _push_arguments(request, session.bank, dataset, target, export)
     run_on_jobs(

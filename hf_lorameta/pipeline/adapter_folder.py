@@ -1,7 +1,6 @@
 """An adapter folder: its file names, how to find it, and how to read what it holds."""
 
 import json
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,10 +28,6 @@ FILES = (
 EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
 """Added by ``export="gguf"``."""
 
-EXPERTS, SHARED = "experts", "shared"
-"""Folders of a mixture: the first has a folder per adapter, the second what all of them share."""
-_MIXTURE_FILE = re.compile(rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})")
-
 Export = Literal["gguf"]
 _SCRATCH, _OTHER_FOLDER = ".lorameta-", "name another folder"
 
@@ -41,17 +36,10 @@ def is_own_file(name: str) -> bool:
     """Return whether a path in a folder or repo is that of a file this package writes.
 
     Example:
-        >>> is_own_file("README.md"), is_own_file("experts/a/adapter_config.json")
-        (True, True)
-        >>> is_own_file("experts/notes.txt")
-        False
+        >>> is_own_file("README.md"), is_own_file("notes.txt")
+        (True, False)
     """
-    return name in (*FILES, *EXPORTS) or is_adapter_file(name)
-
-
-def is_adapter_file(name: str) -> bool:
-    """Return whether a path is one of PEFT's two files, or a mixture's copy of one of them."""
-    return name in (CONFIG_FILE, WEIGHTS_FILE) or _MIXTURE_FILE.fullmatch(name) is not None
+    return name in (*FILES, *EXPORTS)
 
 
 def locate_adapter(
@@ -86,8 +74,7 @@ def locate_adapter(
 
 def similar_adapter(folder: Path) -> list[str]:
     """Return advice that suggests an adapter folder with a similar name; empty if none has one."""
-    own = (CONFIG_FILE, RECIPE_FILE)  # a mixture has the second only
-    return similar_name(folder, lambda path: any((path / name).is_file() for name in own))
+    return similar_name(folder, lambda path: (path / CONFIG_FILE).is_file())
 
 
 @contextmanager
@@ -144,15 +131,13 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
     """
     names = [file for file in FILES if file in repo.files]
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in names]
-    if missing and RECIPE_FILE in names:  # of a mixture
-        names += [file for file in repo.files if _MIXTURE_FILE.fullmatch(file)]
-    if missing and not any("/" in name for name in names):
+    if missing:
         raise AdapterError(
             f"{repo.repo_id} lacks {' and '.join(missing)}, so its adapter cannot be read",
             hint="name a repo with a PEFT adapter; PEFT saves one from a pickle as safetensors",
         )
-    paths = {file: hub.download(repo, file) for file in names}
-    return next(path.parent for file, path in paths.items() if "/" not in file)
+    paths = [hub.download(repo, file) for file in names]
+    return paths[0].parent
 
 
 @contextmanager
@@ -211,10 +196,7 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file, expected a folder", hint=_OTHER_FOLDER)
-    names = {path.name for path in _held(folder)} - {EXPERTS, SHARED}
-    for part in (EXPERTS, SHARED):
-        inside = (path for path in (folder / part).rglob("*") if path.is_file())
-        names |= {path.relative_to(folder).as_posix() for path in inside}
+    names = {path.name for path in _held(folder)}
     refuse_other_files(folder, (name for name in names if not is_own_file(name)))
     if names and not overwrite:
         raise UsageError(f"{folder} already holds an adapter", hint=Option("overwrite", True))
@@ -226,7 +208,7 @@ class SavedAdapter:
 
     Attributes:
         folder: path.
-        config: PEFT's settings; for a mixture, those of each of its adapters.
+        config: PEFT's settings.
         modules: number of modules that the adapter changes.
         dtypes: of its tensors.
         provenance: content of ``recipe.json``; None if hf-lorameta did not write the adapter.
@@ -277,15 +259,13 @@ class SavedAdapter:
 
 
 def read_adapter(folder: Path) -> SavedAdapter:
-    """Read the folder of any LoRA adapter, or of a mixture.
+    """Read the folder of any LoRA adapter.
 
     Raises:
-        AdapterError: the folder holds no LoRA adapter, or a mixture that lacks one.
+        AdapterError: the folder holds no LoRA adapter.
     """
-    (config, weights), *_ = (check_adapter(path) for path in _adapter_folders(folder))
+    config, weights = check_adapter(folder)
     provenance, coefficients = read_provenance(folder)
-    if (experts := len(_experts(folder))) and provenance and experts != len(coefficients):
-        raise AdapterError(f"{folder / EXPERTS} has {experts} adapters, not {len(coefficients)}")
     dtypes = tuple(sorted(weights.dtypes))
     return SavedAdapter(folder, config, len(weights.layout), dtypes, provenance, coefficients)
 
@@ -350,16 +330,3 @@ def _check_provenance(provenance: Any, coefficients: Any) -> None:
     for row in coefficients:
         if not all(isinstance(row[name], kind) for name, kind in fields.items()):
             raise TypeError
-
-
-def _adapter_folders(folder: Path) -> list[Path]:
-    """Return the folder itself, or the folders of a mixture's adapters."""
-    experts = _experts(folder)
-    return [*experts, *folder.glob(SHARED)] if experts else [folder]
-
-
-def _experts(folder: Path) -> list[Path]:
-    """Return the folders of a mixture's single adapters; none for any other adapter."""
-    if (folder / CONFIG_FILE).exists():
-        return []
-    return sorted(path for path in (folder / EXPERTS).glob("*") if path.is_dir())

@@ -2,14 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.mixture import Mixture
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import bars_unless, budget_seconds
 from hf_lorameta.pipeline.read import read_dataset, token_counting
@@ -37,7 +35,7 @@ def generate(
     check: bool = True,
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
-) -> Generation | Mixture:
+) -> Generation:
     """Generate an adapter for a dataset, and train it if the base model is on this machine.
 
     Warnings, losses and right answers are logged.
@@ -66,7 +64,7 @@ def generate(
             `hf_lorameta.open_dataset`.
 
     Returns:
-        The adapter; or, if the recipe says so, a mixture of adapters.
+        The adapter.
 
     Raises:
         DatasetError: as `plan` raises.
@@ -90,8 +88,7 @@ def generate(
     ):
         opened = session.open_dataset(dataset, **reading)
         resolved = resolve(opened, session, recipe, budget=seconds, check=check)
-        adapter = make(opened, session, resolved)
-    return replace(adapter, progress=progress) if isinstance(adapter, Mixture) else adapter
+        return make(opened, session, resolved)
 
 
 def plan(
@@ -159,7 +156,7 @@ def plan_with_rows(dataset: Dataset, session: Session, resolved: Resolved) -> tu
     return plan_from_reading(reading, session.bank), rows_for(resolved, reading.pool)
 
 
-def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation | Mixture:
+def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     """Read a dataset, plan, draw rows, and make the adapter; log what was done, and warnings.
 
     Args:
@@ -180,10 +177,6 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation |
         )  # fmt: skip
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)
-    if plan.recipe.is_mixture:
-        mixture = Mixture(plan, session.progress)
-        logger.info("A mixture of %d adapters of rank %d", len(mixture.entries), mixture.rank)
-        return mixture
     adapter = make_adapter(
         plan, rows, session, seconds=resolved.seconds, by_default=resolved.by_default
     )

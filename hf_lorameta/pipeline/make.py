@@ -47,7 +47,7 @@ def make_adapter(
     """Combine a plan's adapters, train the result, and count its right answers.
 
     Args:
-        plan: for one adapter, not for a mixture.
+        plan: which adapters, and their coefficients.
         rows: drawn for it; None means no rows. Rows to check on are scored and reported; their
             scores may refuse the adapter only if the recipe has `check`.
         session: runs the base model if it is needed; None makes one.

@@ -19,6 +19,7 @@ from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_merge_card
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.formats.peft_config import write_config
 from hf_lorameta.hub.base_model import stated_license
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
@@ -101,7 +102,7 @@ def merge(
     }
     task_type = _only({config.task_type for config in configs} - {None})
     base_license = stated_license(base_model, hub.token)
-    return Merge(provenance, layout, tuple(pairs), task_type, base_license)
+    return Merge(provenance, layout, rank, tuple(pairs), task_type, base_license)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Merge(SavableAdapter):
     Attributes:
         provenance: content of ``recipe.json``.
         layout: the modules that it changes.
+        rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
         task_type: PEFT's, if all adapters that state one agree.
@@ -119,6 +121,7 @@ class Merge(SavableAdapter):
 
     provenance: Mapping[str, Any]
     layout: Layout
+    rank: int
     pairs: tuple[FactorPair, ...]
     task_type: str | None
     base_license: str | None
@@ -129,16 +132,18 @@ class Merge(SavableAdapter):
         return f"Merge({count} for {self.base_model}: {modules})"
 
     @property
-    def rank(self) -> int:
-        """Rank of every module."""
-        return int(self.provenance["rank"])
+    def dtype(self) -> str:
+        """Dtype of the tensors written."""
+        return str(self.provenance["merge"]["dtype"])
 
-    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
-        dtype = self.provenance["merge"]["dtype"]
-        self._write_weights(
-            folder, self.layout, dtype, self.rank, self.pairs,
+    def _peft_config(self) -> bytes:
+        return write_config(
+            self.base_model, self.layout, self.rank, self.base_revision,
             task_type=self.task_type, all_layers=False,
         )  # fmt: skip
+
+    def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
+        """Return recipe, card and Modelfile, as `SavableAdapter.texts` describes them."""
         card = render_merge_card(self.provenance, self.base_license, repo_id, exported)
         texts = {RECIPE_FILE: as_json(self.provenance) + "\n", CARD_FILE: card}
         return texts | ({MODELFILE: render_modelfile(self.base_model)} if exported else {})

@@ -116,7 +116,6 @@ class Plan(PlanData):
             "output_prior": self.output_strength,
             "scale": self.scale,
             "example": self.example,
-            "routing": None,
             "gguf": False,
         }
 

@@ -41,7 +41,6 @@ from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
     RECIPE_FILE,
-    is_adapter_file,
     is_own_file,
     read_adapter,
 )
@@ -295,7 +294,6 @@ def _stale_files(folder: Path, target: Target) -> tuple[str, ...]:
     stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
     if RECIPE_FILE in existing:
         stale += (COEFFICIENTS_FILE, CHART_FILE)
-    stale += tuple(sorted(filter(is_adapter_file, existing)))  # one of the two is a mixture
     return tuple(name for name in stale if name in existing and not (folder / name).exists())
 
 

@@ -128,7 +128,7 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             f"The bank is a pack that retains {index.packing.retained_whole:.0%} of its adapters' "
             "updates: the unpacked bank would make a better adapter.",
         )
-    if len(neighbors) > 1 and plan.effective_number < 1.2 and not plan.recipe.is_mixture:
+    if len(neighbors) > 1 and plan.effective_number < 1.2:
         text = "Nearly all weight is on one adapter: the result is close to a copy of it."
         yield Remark("warning", text)
     if any(n.license is None for n in neighbors):

@@ -30,7 +30,7 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.recipe import MethodSettings, Recipe
+from hf_lorameta.recipe import METHOD_SETTINGS, Recipe
 
 NO_BASE = "HF_LORAMETA_NO_BASE"
 """Environment variable: if it is set, the base model is run only on request."""
@@ -97,8 +97,8 @@ def resolve(
         export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
 
     Raises:
-        UsageError: settings exclude each other; a mixture, or the base model's architecture, cannot
-            be exported; or there is no bank to make an adapter of, and nothing to train it on.
+        UsageError: settings exclude each other; the base model's architecture cannot be
+            exported; or there is no bank to make an adapter of, and nothing to train it on.
         RecipeError: a setting says how a bank's adapters are combined, and there are none.
         UnlabeledDatasetError: the request needs outputs, and the dataset has none.
         MissingExtraError: the request needs an extra that is not installed.
@@ -111,14 +111,14 @@ def resolve(
         train on your rows for up to 60 s, then count right answers on up to 16 other rows
     """
     bank = session.bank
-    obstacle = _obstacle(dataset, session, recipe) if budget is None else None
+    obstacle = _obstacle(dataset, session) if budget is None else None
     if budget is not None:
         seconds = budget
     elif recipe.trains or (bank.index.number and obstacle):
         seconds = 0.0
     else:
         seconds = DEFAULT_BUDGET
-    problems = list(_problems(dataset, bank, recipe, budget, export))
+    problems = list(_problems(dataset, bank, recipe, budget))
     if (recipe.rows_asked or seconds) and (missing := missing_extra()):
         problems.append(missing)
     _refuse(problems)
@@ -127,7 +127,7 @@ def resolve(
         export_config(index.base_model, index.base_revision, export, session.hub.token)
     model_runs = seconds > 0 or (budget is None and obstacle is None)
     reports = check and model_runs and recipe.check is None
-    user_decided = seconds or recipe.rows_asked or recipe.is_mixture or environ.get(NO_BASE)
+    user_decided = seconds or recipe.rows_asked or environ.get(NO_BASE)
     missed = None if user_decided else obstacle
     return Resolved(recipe, seconds, CHECK_ROWS if reports else 0, budget is None, missed)
 
@@ -137,7 +137,6 @@ def check_request(
     bank: Bank,
     recipe: Recipe,
     budget: float | None,
-    export: Export | None,
 ) -> None:
     """Raise an error if something is wrong with a request that another machine will resolve.
 
@@ -147,7 +146,7 @@ def check_request(
     Raises:
         UsageError, RecipeError, UnlabeledDatasetError: as `resolve` raises.
     """
-    _refuse(list(_problems(dataset, bank, recipe, budget, export)))
+    _refuse(list(_problems(dataset, bank, recipe, budget)))
 
 
 def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:
@@ -177,18 +176,10 @@ def _problems(
     bank: Bank,
     recipe: Recipe,
     budget: float | None,
-    export: Export | None,
 ) -> Iterator[LoraMetaError]:
     """Yield what is wrong with a request, whichever machine resolves it."""
     without_budget = Option("budget", change="leave out")
     yield from _incompatible(recipe, bank, dataset)
-    if recipe.is_mixture and export is not None:
-        yield no_export_of_mixture()
-    if budget and recipe.is_mixture:
-        yield UsageError(
-            "a budget is for training, and a mixture is not trained",
-            hint=[without_budget, Option("emit", change="leave out")],
-        )
     if budget is not None and recipe.trains:
         name, rows = next(iter(recipe.rows_asked.items()))
         yield UsageError(
@@ -218,9 +209,9 @@ def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[
         reason = f"none is used for {index.base_model}" if empty else f"{bank.id} has only one"
         allowed = {"rank"} if empty else {"rank", "scale"}
         allowed |= {"output_prior"} if index.output_prior else set()
-        for name, field in MethodSettings.model_fields.items():
+        for name in METHOD_SETTINGS:
             value = getattr(recipe, name)
-            if name not in allowed and value != field.default:
+            if name not in allowed and value != Recipe.model_fields[name].default:
                 yield RecipeError(
                     f"{name}={value} is for the adapters of a bank, and {reason}",
                     hint=[Option(name, change="leave out"), *_bank_advice(bank)],
@@ -257,14 +248,6 @@ def _train_a_bank(bank: Bank) -> str:
 # --- export ---------------------------------------------------------------------------------------
 
 
-def no_export_of_mixture() -> UsageError:
-    """Return the error that there is no GGUF of a mixture."""
-    return UsageError(
-        "a mixture cannot be exported as GGUF: llama.cpp adds adapters up and routes nothing",
-        hint=[Option("export", change="leave out"), Option("emit", change="leave out")],
-    )
-
-
 def export_config(
     base_model: str, revision: str | None, export: Export | None, token: Token = None
 ) -> dict[str, Any] | None:
@@ -295,7 +278,7 @@ def missing_extra() -> MissingExtraError | None:
     return None
 
 
-def _obstacle(dataset: DatasetInfo, session: Session, recipe: Recipe) -> LoraMetaError | None:
+def _obstacle(dataset: DatasetInfo, session: Session) -> LoraMetaError | None:
     """Return why the base model is not run by default, with advice; None if it can be."""
     index = session.bank.index
     if dataset.prompts_only:
@@ -304,8 +287,6 @@ def _obstacle(dataset: DatasetInfo, session: Session, recipe: Recipe) -> LoraMet
             hint="where answers are labels, label 64 rows: without them the adapter rarely gives "
             "the right one",
         )
-    if recipe.is_mixture:
-        return UsageError("a mixture is not trained", hint=Option("emit", change="leave out"))
     if environ.get(NO_BASE):
         return UsageError(f"{NO_BASE} is set", hint="unset it")
     if missing := missing_extra():

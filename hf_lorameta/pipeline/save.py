@@ -1,8 +1,8 @@
-"""Save and publish adapters: what a generation, a merge and a mixture have in common."""
+"""Save and publish adapters, generated ones and merged ones."""
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,9 +47,16 @@ class SavableAdapter(ABC):
 
     Attributes:
         provenance: content of ``recipe.json``.
+        layout: the modules that it changes.
+        rank: r of every module.
+        pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
+            included.
     """
 
     provenance: Mapping[str, Any]
+    layout: Layout
+    rank: int
+    pairs: tuple[FactorPair, ...]
 
     @property
     def base_model(self) -> str:
@@ -72,29 +79,22 @@ class SavableAdapter(ABC):
         """Whether its files contain an instruction derived from rows that are not public."""
         return holds_proposed_instruction(generated_parts(self.provenance))
 
+    @property
     @abstractmethod
-    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
-        """Write weights and config into an empty folder, and return the text files by name."""
+    def dtype(self) -> str:
+        """Dtype of the tensors written."""
 
-    def _write_weights(
-        self,
-        folder: Path,
-        layout: Layout,
-        dtype: str,
-        rank: int,
-        pairs: Iterable[FactorPair],
-        **config: Any,
-    ) -> None:
-        """Write PEFT's two files; `config` is passed to `write_config`."""
-        write_tensors(folder / WEIGHTS_FILE, layout, rank, dtype, pairs)
-        content = write_config(self.base_model, layout, rank, self.base_revision, **config)
-        (folder / CONFIG_FILE).write_bytes(content)
+    @abstractmethod
+    def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
+        """Return the text files by their names: recipe, card, and what belongs to them.
 
-    def _export_config(self, export: Export | None, token: Token) -> dict[str, Any] | None:
-        """Return the base model's config if it is needed; refuse what cannot be exported."""
-        if export is None:
-            return None
-        return export_config(self.base_model, self.base_revision, export, token)
+        Args:
+            repo_id: the repo that the adapter will be published to, for the card.
+            exported: whether the folder has the adapter as GGUF as well.
+        """
+
+    def _peft_config(self) -> bytes:
+        return write_config(self.base_model, self.layout, self.rank, self.base_revision)
 
     def save_pretrained(
         self,
@@ -122,17 +122,18 @@ class SavableAdapter(ABC):
 
         Raises:
             UsageError: the folder holds other files, or an adapter and `overwrite` is false; or the
-                base model's architecture, or a mixture, cannot be exported.
+                base model's architecture cannot be exported.
             AdapterError: the files cannot be read back, or the disk is full.
             HubError: an adapter or, with `export`, the base model's config.json cannot be fetched.
             MissingExtraError: with `export`, the package `gguf` is not installed.
         """
         target = Path(folder).resolve()
         require_free_target(target, overwrite)
-        base_config = self._export_config(export, token)
+        base_config = export_config(self.base_model, self.base_revision, export, token)
         with new_folder(target) as new:
-            texts = self._write(new, repo_id, exported=base_config is not None)
-            for name, text in texts.items():
+            write_tensors(new / WEIGHTS_FILE, self.layout, self.rank, self.dtype, self.pairs)
+            (new / CONFIG_FILE).write_bytes(self._peft_config())
+            for name, text in self.texts(repo_id, exported=export is not None).items():
                 (new / name).write_bytes(text.encode())
             read_adapter(new).require_provenance()
             if base_config is not None:
@@ -183,16 +184,30 @@ class SavableAdapter(ABC):
 
 
 @dataclass(frozen=True)
-class PlannedAdapter(SavableAdapter):
-    """Base class of adapters that were made from a plan.
+class Generation(SavableAdapter):
+    """A generated adapter.
 
     Attributes:
         plan: as it was decided, before the base model was run.
+        layout: the modules that it changes: those of the plan, or more if it was fitted or trained.
+        rank: r of every module.
+        pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
+            included.
+        seconds: wall time of combining, not counting the time to fetch the adapters.
         outcome: what was done with the base model.
     """
 
     plan: Plan
+    layout: Layout
+    rank: int
+    pairs: tuple[FactorPair, ...]
+    seconds: float
     outcome: Outcome = field(default=Outcome(), kw_only=True)
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the tensors written."""
+        return self.plan.recipe.dtype
 
     @property
     def recipe(self) -> Recipe:
@@ -214,40 +229,6 @@ class PlannedAdapter(SavableAdapter):
         """Whether the adapter helps, judged by right answers if they were counted."""
         return self.remarks[-1]
 
-    def _text_files(self, card: Mapping[str, Any], repo_id: str | None) -> dict[str, str]:
-        """Return recipe, coefficients, card and chart by their file names."""
-        neighbors = card["neighbors"]
-        rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in neighbors]
-        files = {
-            RECIPE_FILE: as_json(self.provenance) + "\n",
-            COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
-            CARD_FILE: render_card(card, repo_id),
-        }
-        chart = {CHART_FILE: render_chart(neighbors, card["recipe"].metric)} if neighbors else {}
-        return files | chart
-
-
-# --- a generated adapter --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Generation(PlannedAdapter):
-    """A generated adapter.
-
-    Attributes:
-        plan: the plan it was generated from.
-        layout: the modules that it changes: those of the plan, or more if it was fitted or trained.
-        rank: r of every module.
-        pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
-            included.
-        seconds: wall time of combining, not counting the time to fetch the adapters.
-    """
-
-    layout: Layout
-    rank: int
-    pairs: tuple[FactorPair, ...]
-    seconds: float
-
     @cached_property
     def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
         """Content of ``recipe.json``."""
@@ -262,27 +243,27 @@ class Generation(PlannedAdapter):
         verdict = f". {self.verdict.text}" if self.outcome.check else ""
         return f"Generation(rank {self.rank} for {name}, {source}){verdict}"
 
-    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
-        plan, dtype = self.plan, self.plan.recipe.dtype
-        self._write_weights(folder, self.layout, dtype, self.rank, self.pairs)
-        texts = self.texts(repo_id, exported=exported)
-        if exported:
-            texts[MODELFILE] = render_modelfile(self.base_model, plan.dataset.columns)
-        return texts
-
     def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
-        """Return recipe, coefficients, card and chart by their file names.
+        """Return recipe, coefficients, card, chart and Modelfile by their file names.
 
         Args:
             repo_id: the repo that the adapter will be published to, for the card.
-            exported: whether the folder has the adapter as GGUF as well.
+            exported: whether the folder has the adapter as GGUF as well; else no Modelfile.
         """
+        plan, neighbors = self.plan, self.plan.neighbors()
         made = {"recipe": self.recipe, "outcome": self.outcome, "remarks": self.remarks}
-        card = self.plan.card_values(self.rank) | made | {"gguf": exported}
-        return self._text_files(card, repo_id)
-
-
-# --- JSON ------------------------------------------------------------------------------
+        card = plan.card_values(self.rank) | made | {"gguf": exported}
+        rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in neighbors]
+        files = {
+            RECIPE_FILE: as_json(self.provenance) + "\n",
+            COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
+            CARD_FILE: render_card(card, repo_id),
+        }
+        if neighbors:
+            files[CHART_FILE] = render_chart(neighbors, plan.recipe.metric)
+        if exported:
+            files[MODELFILE] = render_modelfile(self.base_model, plan.dataset.columns)
+        return files
 
 
 def as_json(value: object, indent: int | None = 2) -> str:

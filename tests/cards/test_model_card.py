@@ -12,7 +12,6 @@ from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
-from hf_lorameta.cards.card_data import Routing
 from hf_lorameta.cards.results import Check, Graded, Outcome, Training
 from hf_lorameta.data.chat_form import ChatMode
 from hf_lorameta.data.columns.columns import Columns
@@ -49,20 +48,13 @@ def alone(**changes: Any) -> dict[str, Any]:
     return values | changes
 
 
-def mixture(size: int, shared: str | None = "shared") -> dict[str, Any]:
-    """Return values of a mixture."""
-    routing = Routing(tuple(f"experts/lora-{i}" for i in range(size)), min(3, size), shared)
-    recipe = Recipe(emit="mixture", top_k=size)
-    return {"neighbors": many(size), "routing": routing, "recipe": recipe}
-
-
 def test_card_equals_the_pinned_text() -> None:
     text = rendered("me/questions-lora")
     assert text == PINNED.read_text(encoding="utf-8")
     assert str(ModelCard(text)) == text
 
 
-@pytest.mark.parametrize("changes", [{}, alone(), mixture(25)], ids=["bank", "no bank", "mixture"])
+@pytest.mark.parametrize("changes", [{}, alone()], ids=["bank", "no bank"])
 def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
     assert hub_rules.check(rendered("me/lora", **changes), "model") == ([], [])
 
@@ -136,7 +128,6 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
              "| before the training | 2.5 |"],
             [],
         ),
-        (mixture(4, shared=None), [], ["merge_and_unload", "hf download", "not trained on it"]),
         (
             {"bank_published": False},
             ["`bank/task-0`"],
@@ -177,17 +168,6 @@ def test_card_of_a_local_folder_says(
     assert [phrase for phrase in present if phrase not in text] == []
     assert [phrase for phrase in absent if phrase in text] == []
     assert "\n\n\n" not in text.split("---\n", 2)[2]
-
-
-def test_card_of_a_mixture_lists_every_adapter_and_loads_it() -> None:
-    text = rendered("me/mix", **mixture(25))
-    assert {"mixture", "arxiv:2405.11157"} <= set(metadata_fields(text)["tags"])
-    assert len(rows_of(section(text, "Source adapters"))) == 2 + 25
-    for part in (
-        'mixture = "me/mix"', "--lora-modules lora-0=mix/experts/lora-0", "--max-loras 25",
-        "| Combination | mixture: routed, not merged |", "--emit mixture \\\n    --top-k 25",
-    ):  # fmt: skip
-        assert part in text
 
 
 SOURCES = ["bank/task-0", "bank/task-1", "bank/task-2"]

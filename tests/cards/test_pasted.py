@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.bank.index import NO_BANK
-from hf_lorameta.cards.card_data import Routing
 from hf_lorameta.cards.gguf_usage import render_modelfile
 from hf_lorameta.cards.model_card import render_card, reproduce_command
 from hf_lorameta.cards.results import Outcome, Training
@@ -32,7 +31,6 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
     names = dict.fromkeys(("base_model", "base_revision", "bank_revision"), text)
     merged = PLAIN | names | of_dataset(columns=columns, config=text, split=text)
     merged |= {"gguf": True, "example": (text, text)}
-    routing, emit = Routing((f"experts/{text}", "experts/b"), 1, text), Recipe(emit="mixture")
     training = Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24)
     alone = {
         "bank_id": NO_BANK,
@@ -40,7 +38,7 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
         "recipe": Recipe(train=16),
         "outcome": Outcome(training=training),
     }
-    for card in (merged, merged | {"routing": routing, "recipe": emit}, merged | alone):
+    for card in (merged, merged | alone):
         for repo_id in (None, f"me/{text}"):
             ran, strings = [], set()
             for language, code in blocks_of(render_card(card, repo_id)):

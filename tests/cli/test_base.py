@@ -195,8 +195,6 @@ def test_the_small_bank_in_this_package_is_used_without_the_base_model(
     card = (cli.cwd / "adapter" / "README.md").read_text("utf-8")
     assert "the general adapter of a bank, which was trained on 185 datasets together" in card
     assert f"--base {base}" in card  # of the command that reproduces it
-    done = cli("generate", labels, "--base", base, "--emit", "mixture", "-o", "other", code=2)
-    assert "emit=mixture is for the adapters of a bank, and embedded bank has only one" in done.err
     error = cli("generate", labels, "--base", base, "--fit", 32, "-o", "other", code=6).err
     assert "--base FOLDER" not in error  # it would not get the bank
     assert f"hf download {base}" in error

@@ -333,7 +333,6 @@ REFUSED: list[tuple[dict[str, Any], type[LoraMetaError], str, str]] = [
         )
         for name, value in (("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0))
     ),
-    ({"emit": "mixture"}, RecipeError, "emit=mixture is for the adapters of a", "leave out --emit"),
 ]  # fmt: skip
 
 

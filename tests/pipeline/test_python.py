@@ -195,15 +195,6 @@ def test_bars_are_shown_for_long_stages_only(
     )
 
 
-def test_a_mixture_shows_its_own_bars(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    mixture = hf_lorameta.generate(LINES, recipe=Recipe(emit="mixture", top_k=2))
-    monkeypatch.setattr(progress, "_DELAY_SECONDS", 0)
-    mixture.save_pretrained(tmp_path / "m")
-    assert "Writing adapters: 100%" in capsys.readouterr().err
-
-
 # --- with a loaded model -------------------------------------------------------------------------
 
 

@@ -69,9 +69,9 @@ def packed(of: Plan, retained: float) -> Plan:
     return with_index(of, packing=packing.model_copy(update={"retained_whole": retained}))
 
 
-def on_one(of: Plan, emit: str = "adapter") -> Plan:
+def on_one(of: Plan) -> Plan:
     weights = np.where(of.coefficients == of.coefficients.max(), 0.99, of.coefficients / 100)
-    return replace(of, coefficients=weights, recipe=Recipe.of(emit=emit))
+    return replace(of, coefficients=weights)
 
 
 def unlicensed(of: Plan, license: str | None = None) -> Plan:
@@ -119,7 +119,6 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "pack": (lambda p: packed(p, 0.8), "warning", "a pack that retains 80% of its adapters'"),
     "good pack": (lambda p: packed(p, 0.95), "warning", None),
     "one adapter": (on_one, "warning", "close to a copy of it"),
-    "mixture": (lambda p: on_one(p, "mixture"), "warning", None),
     "unlicensed": (unlicensed, "warning", "Not all of the adapters used state a license"),
     "fitted": (fitted, "note", "Fitted on 60 rows for 4 steps: the mean probability of an output"),
     "not fitted": (lambda p: fitted(p, steps=0), "note", "Fitting on 60 rows did not help"),
