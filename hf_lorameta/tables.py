@@ -46,11 +46,13 @@ def coefficient_table(
 
     Example:
         >>> print(coefficient_table(["adapter"], [["a"]] * 22, [0.02] * 22).splitlines()[-1])
-        … and 2 more, together 4.0%
+        The other 2 have coefficients that sum to 4.0%.
     """
     text = table(head, rows[:_SHOWN_ADAPTERS])
     rest = coefficients[_SHOWN_ADAPTERS:]
-    return f"{text}\n… and {len(rest)} more, together {sum(rest):.1%}" if rest else text
+    if not rest:
+        return text
+    return f"{text}\nThe other {len(rest)} have coefficients that sum to {sum(rest):.1%}."
 
 
 def _is_number(cell: str) -> bool:

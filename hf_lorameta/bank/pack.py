@@ -30,8 +30,6 @@ from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.safetensors import TensorInfo, read_range
 from hf_lorameta.types import Array, Progress, no_progress
 
-DEFAULT_BASIS = 128
-"""Dimensions with which the loss of generated adapters stays as it was."""
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -50,7 +48,7 @@ def pack(
     source: Bank,
     target: Path,
     *,
-    basis: int = DEFAULT_BASIS,
+    basis: int,
     progress: Progress = no_progress,
 ) -> Bank:
     """Write a bank as a pack: the same entries and profiles, with adapters in shared bases.

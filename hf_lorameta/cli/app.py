@@ -110,7 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
     except LoraMetaError as error:
         hint = _propose_command(error, arguments) or _hint(error, arguments)
         fail(error, str(error), hint, error.exit_code)
-    except SystemExit as end:  # typer exits like this if a command was interrupted
+    except SystemExit as end:  # typer exits like this: it has printed what is wrong
+        if hasattr(end.__context__, "format_message"):
+            _complete_usage_error(end.__context__, as_json="--json" in arguments)
         cause = getattr(end.__context__, "__cause__", None)
         if isinstance(cause, KeyboardInterrupt):
             for note in getattr(cause, "__notes__", ["Interrupted"]):
@@ -138,6 +140,19 @@ def _fail(
     if hint:
         typer.echo(f"Next:  {printable(hint)}", err=True)
     sys.exit(code)
+
+
+def _complete_usage_error(error: Any, as_json: bool) -> None:
+    """Print what typer's own message lacks: JSON, and advice for an argument that is an option."""
+    message = error.format_message()
+    options = [flag for option in error.ctx.command.params for flag in option.opts]
+    prompt = "unexpected extra argument" in message and "--prompt" in options
+    hint = "put the prompt behind --prompt" if prompt else None
+    if as_json:
+        fields = {"type": "UsageError", "message": message, "hint": hint}
+        emit_error(fields | {"exit_code": error.exit_code})
+    if hint:
+        typer.echo(f"Next:  {hint}", err=True)
 
 
 def _hint(error: LoraMetaError, arguments: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ def run_demo(
         quiet: whether the commands show no messages either, except errors.
 
     Returns:
-        ``url`` of the adapter, ``seconds`` of generating it, ``scores`` by method, ``try`` (a
+        ``url`` of the adapter, ``seconds`` of combining it, ``scores`` by method, ``try`` (a
         command that prompts the adapter), and ``summary``, a text.
 
     Raises:
@@ -75,7 +75,8 @@ def run_demo(
 
         command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO, "--budget", BUDGET]
         pushed = run([*command, "--repo-id", ADAPTER_REPO], owner)
-        say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
+        combined = f"Combined in {pushed['seconds']:.1f} s, trained and checked within {BUDGET}"
+        say(f"{combined}, and published as {pushed['url']}")
         inspected = run(["inspect", ADAPTER_REPO], visitor)
         nearest = (f"{c['title']} {c['coefficient']:.1%}" for c in inspected["coefficients"][:3])
         say(f"Its recipe is public; the largest coefficients: {', '.join(nearest)}")

@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -50,7 +50,8 @@ class Scores:
             surrounding whitespace.
         contains: share of answers that contain the reference, ignoring case; None like `rouge_l`.
         rows: number of rows.
-        label_f1: F1 of the labels in all answers, see `label_f1`; None like `rouge_l`.
+        label_f1: F1 of the labels in all answers, see `label_f1`; None like `rouge_l`, and where an
+            output is not several labels.
         tokens: number of their output and end tokens.
     """
 
@@ -116,8 +117,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers, for JSON."""
         scores = {method: asdict(scores) for method, scores in self.scores.items()}
-        for values in scores.values() if self.measure != "label_f1" else ():
-            del values["label_f1"]
+        for values in scores.values():
+            if values["label_f1"] is None:
+                del values["label_f1"]
         return {"scores": scores, "samples": [asdict(sample) for sample in self.samples]}
 
     def table(self) -> str:
@@ -212,8 +214,8 @@ def score(
         tokens: number of output tokens.
 
     Example:
-        >>> score(0.5, [("Is it?", "Yes.")], [" yes. "], complete=True)
-        Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1, label_f1=1.0, tokens=1)
+        >>> score(0.5, [("Is it?", "Yes.")], [" yes. "], complete=True).exact_match
+        1.0
     """
     n = len(rows)
     pairs = [(normalized(o), normalized(r)) for o, (_, r) in zip(answers, rows, strict=True)]
@@ -227,25 +229,29 @@ def score(
     scorer = RougeScorer(["rougeL"], tokenizer=_Words(DefaultTokenizer(use_stemmer=True)))
     rouge_l = sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n
     contains = sum(r in o for o, r in pairs) / n
-    return Scores(loss, rouge_l, exact_match, contains, n, label_f1(pairs), tokens)
+    return Scores(loss, rouge_l, exact_match, contains, n, tokens=tokens)
 
 
-def label_f1(pairs: Sequence[tuple[str, str]]) -> float:
+def label_f1(rows: Sequence[Row], answers: Sequence[str]) -> float:
     """Return the micro-averaged F1 of the labels in answers; ``none`` is no label.
 
     It is 2 TP / (2 TP + FP + FN), counted over the labels of all rows, as for SemEval-2018 Task 1
     (https://aclanthology.org/S18-1001); 1 if there are no labels at all.
 
     Args:
-        pairs: each answer and its reference, in one case, with commas between labels.
+        rows: with their references, in which commas are between labels.
+        answers: to each row.
 
     Example:
-        >>> label_f1([("awe, joy", "joy"), ("none", "none"), ("none", "fear, joy")])
+        >>> rows = [("a", "joy"), ("b", "none"), ("c", "fear, joy")]
+        >>> label_f1(rows, ["awe, Joy", "none", "none"])
         0.4
     """
     right = total = 0
-    for pair in pairs:
-        answer, reference = ({*map(str.strip, text.split(JOINED["several"][0]))} for text in pair)
+    for pair in zip(answers, (reference for _, reference in rows), strict=True):
+        answer, reference = (
+            {*map(str.strip, normalized(text).split(JOINED["several"][0]))} for text in pair
+        )
         right += len(answer & reference - {NONE, ""})
         total += len(answer - {NONE, ""}) + len(reference - {NONE, ""})
     return 2 * right / total if total else 1.0
@@ -492,6 +498,8 @@ def compare(
         stop = size = min(done + int(min(deadline.left() / per_row, size)), size)
     measure, rows = measure_of(rows, form), rows[:done]
     scores = {m: _joined(of, rows, answers[m], generate) for m, of in parts.items()}
+    if generate and form == "several":
+        scores = {m: replace(s, label_f1=label_f1(rows, answers[m])) for m, s in scores.items()}
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
         for index, row in enumerate(rows[:samples] if generate else ())

@@ -284,7 +284,7 @@ def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Ma
     return provenance, coefficients
 
 
-_ROW_FIELDS = ("recipe", "dataset", "fit", "training")
+_ROW_FIELDS = ("recipe", "dataset", "fit", "training", "check")
 """Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads."""
 
 
@@ -299,8 +299,10 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
 
     Example:
         >>> made = {"recipe": {"fit": 8}, "dataset": {"id": "user/name"}, "rank": 16}
-        >>> generated_parts({"merge": {}, "adapters": [{"generated": generated_parts(made)}]})
-        ({'recipe': {'fit': 8}, 'dataset': {'id': 'user/name'}, 'fit': None, 'training': None},)
+        >>> merged = {"merge": {}, "adapters": [{"generated": generated_parts(made)}]}
+        >>> generated_parts(merged)  # doctest: +NORMALIZE_WHITESPACE
+        ({'recipe': {'fit': 8}, 'dataset': {'id': 'user/name'},
+          'fit': None, 'training': None, 'check': None},)
     """
     if provenance is None:
         return ()

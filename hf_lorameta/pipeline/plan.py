@@ -14,8 +14,6 @@ from hf_lorameta.pipeline.coefficients import choose_coefficients
 from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.pipeline.read import Reading
 from hf_lorameta.pipeline.remarks import remarks_on
-from hf_lorameta.pipeline.resolve import require_compatible
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import coefficient_table, plural
 
@@ -159,21 +157,6 @@ class Plan(PlanData):
             "nearest_in_bank": None if math.isnan(typical) else typical,  # JSON has no NaN
             "neighbors": [neighbor.to_dict() for neighbor in self.neighbors()],
         }
-
-    def with_recipe(self, recipe: Recipe) -> "Plan":
-        """Plan again with other settings, without reading the dataset again.
-
-        Args:
-            recipe: its ``max_rows`` is assumed to be the number of rows that were read.
-
-        Raises:
-            BankError: the bank lacks the neural rule that was asked for.
-            RecipeError: a setting says how to combine adapters, and the bank has none or only one.
-            UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
-        """
-        require_compatible(recipe, self.bank, self.dataset)
-        read = Reading(self.dataset, recipe, self.profile, self.output_counts, self.example)
-        return plan_from_reading(read, self.bank)
 
 
 def plan_from_reading(reading: Reading, bank: Bank) -> Plan:

@@ -248,11 +248,11 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         >>> verdict_on(check, ["No input says what to do."]).title
         'Unsure, although the adapter answers best'
         >>> verdict_on(None).title
-        'Unsure: nobody counted its right answers'
+        'Unsure: its right answers were not counted'
     """
     if check is None:
         advice = "Count right answers on some rows before you rely on it."
-        text = " ".join(["Unsure: nobody counted its right answers.", *doubts, advice])
+        text = " ".join(["Unsure: its right answers were not counted.", *doubts, advice])
         return Remark("unsure", text)
     scores: RightAnswers | Graded
     margin: float = _margin(check.rows)

@@ -16,7 +16,7 @@ from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.errors import EmptyDatasetError, Option
-from hf_lorameta.pipeline.resolve import Resolved
+from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
@@ -74,13 +74,7 @@ def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
         >>> len(rows.train), len(rows.check)
         (30, 10)
     """
-    recipe = resolved.recipe
-    check = min(resolved.check, len(pool) // _CHECKED_SHARE)
-    check = check if check >= MIN_ROWS else 0
-    if resolved.seconds:
-        most = min(MOST_ROWS, len(pool) - (recipe.check or check))
-        recipe = recipe.model_copy(update={"train": max(most, 0)})
-    rows = draw_rows(recipe, pool, check)
+    rows = _draw(resolved, pool)
     require_rows(rows, resolved.recipe)
     if resolved.seconds and len(rows.train) < MIN_TRAINING_ROWS:
         logger.warning(
@@ -89,6 +83,16 @@ def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
         )  # fmt: skip
         return replace(rows, train=())
     return rows
+
+
+def _draw(resolved: Resolved, pool: Sequence[Row]) -> Rows:
+    recipe = resolved.recipe
+    check = min(resolved.check, len(pool) // _CHECKED_SHARE)
+    check = check if check >= MIN_ROWS else 0
+    if resolved.seconds:
+        most = min(MOST_ROWS, len(pool) - (recipe.check or check))
+        recipe = recipe.model_copy(update={"train": max(most, 0)})
+    return draw_rows(recipe, pool, check)
 
 
 def draw_rows(recipe: Recipe, pool: Sequence[Row], check: int = 0) -> Rows:
@@ -183,7 +187,8 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
         RecipeError: the adapter's recipe is not one of this version.
     """
     recipe = Recipe.of(**provenance["recipe"])
-    if not recipe.rows_asked or not _is_adapted_split(provenance, dataset):
+    checked = CHECK_ROWS if provenance.get("check") and recipe.check is None else 0
+    if not (recipe.rows_asked or checked) or not _is_adapted_split(provenance, dataset):
         return []
     stored = provenance["dataset"]
     read = dataset.columns.model_dump(exclude_none=True)
@@ -192,7 +197,10 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     steps = (provenance.get(step) or {} for step in ("fit", "training"))
     if any(step.get("given_rows", False) for step in steps):
         return None
-    return draw_rows(recipe, pool_of(_adapted_rows(provenance, dataset), recipe)).used
+    # a check that no recipe asked for goes with a training; one that did not help is not recorded
+    resolved = Resolved(recipe, seconds=float(bool(checked) and not recipe.trains), check=checked)
+    rows = _draw(resolved, pool_of(_adapted_rows(provenance, dataset), recipe))
+    return (rows if recipe.trains else replace(rows, train=())).used
 
 
 def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:

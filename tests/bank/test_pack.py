@@ -238,15 +238,15 @@ def test_invalid_sources_and_targets_are_refused(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(2, 2))
     packed_bank = pack(bank, tmp_path / "pack", basis=4)
     with pytest.raises(UsageError, match="exists"):
-        pack(bank, tmp_path / "pack")
+        pack(bank, tmp_path / "pack", basis=4)
     with pytest.raises(BankError, match="pack already"):
-        pack(packed_bank, tmp_path / "again")
+        pack(packed_bank, tmp_path / "again", basis=4)
     with pytest.raises(UsageError, match="expected at least 1"):
         pack(bank, tmp_path / "x", basis=0)
     path = tmp_path / "bank" / adapter_path("a0")
     path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes())
     with pytest.raises(IntegrityError):
-        pack(Bank(tmp_path / "bank"), tmp_path / "x")
+        pack(Bank(tmp_path / "bank"), tmp_path / "x", basis=4)
     assert {p.name for p in tmp_path.iterdir()} == {"bank", "pack"}
 
 

@@ -68,7 +68,6 @@ PLAIN: dict[str, Any] = {
     "output_prior": None,
     "scale": 1.0,
     "example": None,
-    "routing": None,
     "gguf": False,
 }
 

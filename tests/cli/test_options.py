@@ -125,3 +125,6 @@ def test_errors_are_json_where_results_are(cli: Shell) -> None:
         "exit_code": 3,
     }
     assert cli("plan", "missing.jsonl", code=3).out == ""
+    wrong = cli("try", "adapter", "a prompt", "--json", code=2)
+    assert wrong.json["error"]["hint"] == "put the prompt behind --prompt"
+    assert wrong.err.endswith("Next:  put the prompt behind --prompt\n")

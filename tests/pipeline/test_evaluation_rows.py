@@ -21,7 +21,8 @@ from hf_lorameta.pipeline.evaluation_rows import (
     rows_to_evaluate,
 )
 from hf_lorameta.pipeline.generate import plan_with_rows
-from hf_lorameta.pipeline.resolve import Resolved
+from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
+from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 
@@ -112,6 +113,20 @@ def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_t
         scored_on(dataset, provenance)
     provenance["recipe"]["check"] = -1
     assert len(scored_on(dataset, provenance).rows) == ROWS
+
+
+@pytest.mark.parametrize("helped", [True, False])
+def test_rows_that_were_checked_on_by_default_are_skipped(file: Path, helped: bool) -> None:
+    dataset = open_dataset(file)
+    resolved = Resolved(Recipe(), seconds=9.0, check=CHECK_ROWS)
+    plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), resolved)
+    provenance = plan.provenance() | {"check": {"rows": len(rows.check)}}
+    if helped:
+        provenance["recipe"] |= {"train": len(rows.train), "steps": "1,0"}
+    used = rows_used(provenance, dataset)
+    assert used is not None
+    assert set(rows.check) == set(used) - set(rows.train)
+    assert set(used) == set(rows.used if helped else rows.check)
 
 
 def test_rows_are_drawn_from_a_bounded_beginning(

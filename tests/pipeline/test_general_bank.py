@@ -2,13 +2,13 @@
 
 import json
 from copy import copy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.pipeline.conftest import with_recipe
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -74,11 +74,11 @@ def test_a_plan_gives_the_general_adapter_what_is_left_of_one(bank: Bank, new: P
     assert prior == Recipe().output_prior
     assert len(planned.neighbors()) == 3
     assert planned.effective_number <= 3
-    one = planned.with_recipe(Recipe(top_k=1, output_prior=0))
+    one = with_recipe(planned, Recipe(top_k=1, output_prior=0))
     assert np.count_nonzero(one.coefficients[:3]) == 1
     assert one.coefficients[:3].sum() == pytest.approx(sum(single))
     assert one.output_strength is None
-    paper = planned.with_recipe(Recipe.paper())
+    paper = with_recipe(planned, Recipe.paper())
     assert paper.general_coefficient == pytest.approx(0)
     assert paper.layout == bank.layout
 
@@ -94,7 +94,7 @@ def test_coefficients_are_scaled_for_outputs_longer_than_the_banks(
     typical = np.exp(np.mean([np.log(profiles[i].output_length) for i in range(len(profiles))]))
     assert longer.scale == pytest.approx((typical / longer.profile.output_length) ** 0.5)
     assert longer.scale < 0.7
-    whole = longer.with_recipe(Recipe(scale=1))
+    whole = with_recipe(longer, Recipe(scale=1))
     np.testing.assert_allclose(longer.coefficients, longer.scale * whole.coefficients)
     assert whole.coefficients[:-1].sum() == pytest.approx(1)
     assert whole.coefficients[-1] == Recipe().output_prior
@@ -143,10 +143,9 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     assert not (tmp_path / "adapter" / "neighbors.svg").exists()
     for setting in ({"metric": "mmd"}, {"output_prior": 0.7}):
         refused = rf"{next(iter(setting))}=.* is for the .* and local bank has only one"
-        for plan_again in (partial(plan, new, lone), planned.with_recipe):
-            with pytest.raises(RecipeError, match=refused) as caught:
-                plan_again(Recipe(**setting))
-            assert "name another bank" in caught.value.hint
+        with pytest.raises(RecipeError, match=refused) as caught:
+            plan(new, lone, Recipe(**setting))
+        assert "name another bank" in caught.value.hint
 
 
 def test_prompts_get_the_chat_format_of_the_general_adapter(bank: Bank, new: Path) -> None:
@@ -198,7 +197,7 @@ def test_rules_of_the_paper_are_not_scaled_unasked(
     lines = [row | {"output": " ".join([row["output"]] * 4)} for row in tiny.rows(3)]
     planned = plan(tiny.write_task(tmp_path, "long", lines), bank, Recipe.of(**settings))
     assert planned.scale == 1
-    half = planned.with_recipe(Recipe.of(scale=0.5, **settings))
+    half = with_recipe(planned, Recipe.of(scale=0.5, **settings))
     np.testing.assert_allclose(half.coefficients, planned.coefficients / 2)
 
 
@@ -209,7 +208,7 @@ def test_general_adapter_and_output_prior_lower_the_loss(
     planned = plan(new, bank)
     losses = {"base": loss(base, new, None)}
     for name, recipe in (("without", Recipe(output_prior=0)), ("with", Recipe())):
-        generated = make_adapter(planned.with_recipe(recipe))
+        generated = make_adapter(with_recipe(planned, recipe))
         generated.save_pretrained(tmp_path / name)
         losses[name] = loss(base, new, tmp_path / name)
     assert losses["with"] < losses["without"]

@@ -12,7 +12,6 @@ from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.store_profiles import bank_distances
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data.counts.profile import ProfileTable, profile_rows
-from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, RuleInputs, apply_rule
 from hf_lorameta.method.metrics import METRICS
@@ -23,6 +22,7 @@ from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
 from tests.method import oracles
 from tests.method.oracles import js
+from tests.pipeline.conftest import with_recipe
 from tests.support.plain_bank import plain_bank
 
 TEXTS = ["When did it happen?", "How long does the storm last?", "Is the bridge still closed?"]
@@ -100,16 +100,8 @@ def test_a_bank_with_a_dataset_of_plain_text_has_distances_of_inputs() -> None:
 
 
 def test_the_papers_metrics_also_compare_prompts_with_inputs_only(prompts: Plan) -> None:
-    other = prompts.with_recipe(Recipe(metric="js", coefficients="normalized"))
+    other = with_recipe(prompts, Recipe(metric="js", coefficients="normalized"))
     np.testing.assert_allclose(other.distances, prompts.distances)
-
-
-def test_with_recipe_does_not_read_the_dataset_again(embedded: Bank) -> None:
-    first = plan(TRAIN_FILE, embedded, Recipe(metric="js"))
-    second = first.with_recipe(Recipe(metric="wd", top_k=3))
-    expected = plan(TRAIN_FILE, embedded, Recipe(metric="wd", top_k=3))
-    assert second.to_dict() == expected.to_dict()
-    assert second.profile is first.profile
 
 
 def test_text_without_inputs_is_compared_with_outputs(tmp_path: Path, embedded: Bank) -> None:
@@ -119,7 +111,7 @@ def test_text_without_inputs_is_compared_with_outputs(tmp_path: Path, embedded: 
     np.testing.assert_allclose(result.coefficients, expected, atol=1e-7)
     np.fill_diagonal(inside, np.inf)
     assert result.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
-    complete = result.with_recipe(Recipe(metric="js", coefficients="normalized"))
+    complete = with_recipe(result, Recipe(metric="js", coefficients="normalized"))
     assert complete.nearest_in_bank == embedded.index.typical_distances["js"]
 
 
@@ -134,7 +126,7 @@ def test_nearer_datasets_come_first_with_every_metric_and_rule(
     tmp_path: Path, embedded: Bank, metric: str, rule: str
 ) -> None:
     result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
-    result = result.with_recipe(Recipe(metric=metric, coefficients=rule))
+    result = with_recipe(result, Recipe(metric=metric, coefficients=rule))
     neighbors = result.neighbors()
     assert sum(n.coefficient for n in neighbors) == pytest.approx(1)
     coefficients = [n.coefficient for n in neighbors]
@@ -145,7 +137,7 @@ def test_nearer_datasets_come_first_with_every_metric_and_rule(
 
 
 def test_a_card_says_that_outputs_are_missing(prompts: Plan, tmp_path: Path) -> None:
-    generation = make_adapter(prompts.with_recipe(Recipe(top_k=2)))
+    generation = make_adapter(with_recipe(prompts, Recipe(top_k=2)))
     folder = generation.save_pretrained(tmp_path / "a")
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
     assert "The dataset has no outputs" in card.split("## Warnings")[1]
@@ -158,15 +150,13 @@ def test_a_card_says_that_outputs_are_missing(prompts: Plan, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("option", ["fit", "check"])
 def test_missing_outputs_are_refused_before_any_row_is_read(
-    prompts: Plan, tmp_path: Path, embedded: Bank, option: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, embedded: Bank, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unexpected(*_: Any, **__: Any) -> Iterator[Any]:
         raise AssertionError("the rows were read")
 
     recipe = Recipe.of(**{option: 16})
     message = f"{option} compares answers with outputs, and the dataset has none"
-    with pytest.raises(UnlabeledDatasetError, match=message):
-        prompts.with_recipe(recipe)
     monkeypatch.setattr(read, "profile_rows", unexpected)
     with pytest.raises(UnlabeledDatasetError, match=message):
         plan(write_rows(tmp_path, "question"), embedded, recipe)

@@ -19,6 +19,7 @@ from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.remarks import Remark, log_remarks
+from tests.pipeline.conftest import with_recipe
 from tests.support.plain_bank import plain_bank
 
 RIGHT = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
@@ -157,7 +158,7 @@ def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown() -> None:
     scaled, unscaled = read(PROMPTS, Bank.embedded), read(PROMPTS)
     others = (Recipe(scale=0.7), Recipe(metric="js", coefficients="normalized"))
     advice = "For outputs of a sentence or more, add scale=0.5."
-    plans = (scaled, unscaled, *map(scaled.with_recipe, others))
+    plans = (scaled, unscaled, *(with_recipe(scaled, other) for other in others))
     advised = [any(str(r).endswith(advice) for r in p.remarks) for p in plans]
     assert advised == [True, False, False, False]
 

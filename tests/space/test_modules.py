@@ -453,7 +453,7 @@ def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
     widths = [int(width) for width in re.findall(r'<i style="width:(\d+)%"', page)]
     c = [n.coefficient for n in tickets.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.51) for x in c[:10]]
-    assert f"{len(c) - 10} more, together " in page
+    assert f"The other {len(c) - 10} have coefficients that sum to " in page
     few = plan_view.details_html(plan(TRAIN, recipe=Recipe(top_k=3)))
     for text in (page, few):
         assert "The bank's general adapter takes" in text

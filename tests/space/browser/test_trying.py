@@ -134,7 +134,7 @@ def test_stop_here_keeps_what_there_is_and_counts_are_those_of_plain_peft(
     stop.click()  # while the base model is loaded, or right answers are counted
     expect(stop).to_be_hidden()
     progress.wait_for(state="detached")
-    expect(page.locator("#lm-verdict")).to_contain_text("nobody counted its right answers")
+    expect(page.locator("#lm-verdict")).to_contain_text("its right answers were not counted")
     page.get_by_role("button", name="Count right answers and train").click()
     page.locator("#lm-work [data-progress^='Training on 20']").wait_for()
     stop.click()
@@ -154,5 +154,5 @@ def test_answers_to_too_few_rows_are_not_counted(visitor: Visitor, tmp_path: Pat
     path.write_bytes(b"".join(ROWS[:3]))
     visitor.upload(path)
     visitor.make()
-    expect(page.locator("#lm-verdict")).to_contain_text("nobody counted its right answers")
+    expect(page.locator("#lm-verdict")).to_contain_text("its right answers were not counted")
     expect(page.locator("#lm-cancel")).to_be_hidden()
