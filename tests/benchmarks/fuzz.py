@@ -1,7 +1,7 @@
 """Seeded invalid inputs for every reader of others' data, which may raise only `LoraMetaError`.
 
-``python -m tests.benchmarks.fuzz KIND=NUMBER …`` reads them in a process that cannot allocate more
-than `CAP_MB` beyond what a few of the inputs needed, and prints a line of JSON for each kind.
+``python -m tests.benchmarks.fuzz [KIND=NUMBER …]`` reads them in a process that cannot allocate
+more than `CAP_MB` beyond what a few of the inputs needed, and prints a line of JSON for each kind.
 """
 
 import argparse
@@ -33,6 +33,8 @@ from hf_lorameta.formats.safetensors import parse_header, read_header
 
 CAP_MB = 64
 """MB that a kind of input may allocate in addition; a header that claims 10 GB fails."""
+INPUTS = 1000
+"""Of each kind, unless stated."""
 _WARM = 50
 LAYOUT = (Module("h.0.q", 8, 6), Module("h.1.v", 8, 4))
 Result = tuple[int, int, list[str]]
@@ -237,13 +239,6 @@ KINDS: dict[str, Callable[[int], Result]] = {
 }
 
 
-def distribute(inputs: int) -> dict[str, int]:
-    """Number of inputs of each kind, at least `inputs` in total; fewer of files, which are slow."""
-    files = min(inputs // 100, 1000)
-    rest = -(-(inputs - files) // (len(KINDS) - 1))
-    return {name: files if name == "dataset files" else rest for name in KINDS}
-
-
 def _status(field: str) -> float:
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if field in x)
     return int(line.split()[1]) / 1024
@@ -253,9 +248,9 @@ def main() -> None:
     """Read ``KIND=NUMBER …``; print a line of JSON for each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     help_text = f"a kind of input, and how many of it: {', '.join(KINDS)}"
-    parser.add_argument("inputs", nargs="+", metavar="KIND=NUMBER", type=_inputs, help=help_text)
+    parser.add_argument("inputs", nargs="*", metavar="KIND=NUMBER", type=_inputs, help=help_text)
     logging.disable(logging.CRITICAL)
-    for name, number in parser.parse_args().inputs:
+    for name, number in parser.parse_args().inputs or [(name, INPUTS) for name in KINDS]:
         print(json.dumps(measured(name, number)), flush=True)
 
 

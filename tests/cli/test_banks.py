@@ -408,17 +408,6 @@ def test_push_publishes_no_other_files_and_keeps_the_visibility(
     cli("bank", "push", copy, repo, token=user.token, code=4)
 
 
-def test_a_general_adapter_alone_is_fetched_and_used(
-    cli: Shell, user: Account, data: Path, tmp_path: Path
-) -> None:
-    base, repo = "Qwen/Qwen2.5-Coder-0.5B-Instruct", f"{user.name}/small"
-    cli("bank", "push", EMBEDDED[base], repo, "--public", token=user.token)
-    cli("generate", "--dataset", data, "--bank", repo, "-o", tmp_path / "adapter", "--budget", 0)
-    report = cli("inspect", tmp_path / "adapter").out
-    assert "general coefficient" in report
-    assert "distance" not in report
-
-
 def test_a_bank_on_the_hub_is_fetched_as_it_is_needed(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:

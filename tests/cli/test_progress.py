@@ -42,61 +42,29 @@ def test_lines_state_the_time_left(
 
 
 STEPS = "done(0); done(2)"
-FAKE_TRAINING = """
-import hf_lorameta.pipeline.make as make
-import hf_lorameta.pipeline.session as session
-session.Session.evaluator = None
-def improve(generation, rows, evaluator, deadline, progress):
-    progress("Training on 8 rows", 0, 3), progress("Training on 8 rows", 1, 3)
-    return generation
-make.improve = improve
-"""
-FAKE_RULE = """
-import hf_lorameta.bank.train_neural_rule as rule
-rule.train_neural_rule = lambda bank, progress, **_: [progress("wd", i, 3) for i in (0, 1)] and {}
-"""
-FAKE_BANK_TRAINING = """
-import hf_lorameta.training.bank.base as found
-import hf_lorameta.training.bank.train_bank as training
-def train_bank(*arguments, progress, **options):
-    for stage in ("Training the general adapter", "Training the adapters"):
-        progress(stage, 1, 10), progress(stage, 3, 10)
-    raise SystemExit
-training.train_bank = train_bank
-found.TrainingBase.find = lambda *arguments: None
-"""
 FAKE_DEMO = """
 import sys
 from hf_lorameta.demo import run
 sys.executable = {script!r}
 run.run_demo = lambda say, max_rows, quiet: run._run(["evaluate"], {{}}, say, quiet)
 """
-GENERATE = "generate {data} --bank {bank} -o a"
 COMMANDS = {
     "evaluate": ("evaluate {repo} -d {dataset}", fake_evaluator(STEPS), ["base", "generated"]),
     "demo": ("demo", FAKE_DEMO, ["base"]),
-    "train": (f"{GENERATE} --train 8", FAKE_TRAINING, ["Training on 8 rows"]),
-    "bank train-rule": ("bank train-rule {bank}", FAKE_RULE, ["wd"]),
-    "bank train": (
-        "bank train {data} -o b --base base/tiny",
-        FAKE_BANK_TRAINING,
-        ["Training the general adapter", "Training the adapters"],
-    ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_long_command_shows_the_time_left(
-    cli: Shell, bank: Built, data: Path, tmp_path: Path, name: str, request: pytest.FixtureRequest
+    cli: Shell, published: Published, tmp_path: Path, name: str
 ) -> None:
     command, before, stages = COMMANDS[name]
-    adapter = request.getfixturevalue("published")._asdict() if "{repo}" in command else {}
     script = tmp_path / "child"
     script.write_text(
         "#!/bin/sh\necho '  base: 1 of 3, about 9 s left' >&2\necho '{\"summary\": 1}'\n"
     )
     script.chmod(0o755)
-    words = command.format(data=data, bank=bank.folder, **adapter).split()
+    words = command.format(**published._asdict()).split()
     before = before.format(script=str(script)) if name == "demo" else before
     shown = cli(*words, before=EVERY_LINE + before)
     for stage in stages:

@@ -59,18 +59,6 @@ def test_a_plan_and_its_adapter_are_warned_of_once(
     assert [fact for fact, times in Counter(facts).items() if times > 1] == []
 
 
-@pytest.mark.parametrize(("options", "said"), [(("--train", 8), True), ((), False)])
-def test_after_a_training_without_a_check_the_option_that_counts_right_answers_is_named(
-    cli: Shell, bank: Built, far: str, user: Account, options: tuple[object, ...], said: bool
-) -> None:
-    generate = ("generate", "-d", far, "--bank", bank.folder, "-o", "a", *options)
-    shown = cli(*generate, token=user.token, before=TRAINED)
-    assert (
-        "Right answers were not counted. To count them on 16 other rows, add --check 16."
-        in shown.err
-    ) == said
-
-
 def test_an_evaluation_warns_once(
     cli: Shell, bank: Built, published: Published, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from hf_lorameta.engines.scoring import LoraWeights, normalized
@@ -12,7 +11,6 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.hub.packaged_model import quiet_transformers
-from hf_lorameta.types import FactorPair
 from tests.engines.test_torch_evaluator import HIDDEN, ROWS, save_base
 from tests.support.random_adapter import random_pairs, write_adapter
 
@@ -65,18 +63,6 @@ def test_update_has_the_loss_of_the_adapter_in_peft(
         assert found == pytest.approx(adapted, abs=1e-5)
 
 
-def test_losses_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
-    tokens, total = evaluator.encode(ALIKE), 0.0
-    for prompt, output in tokens:  # with a plain forward pass, of dense updates
-        with dense(evaluator, ADAPTER), torch.no_grad():
-            logits = evaluator.model(torch.tensor([prompt + output])).logits[0].double()
-        p = logits[len(prompt) - 1 : -1].softmax(-1).numpy()[np.arange(len(output)), output]
-        total -= np.log(p).sum()
-    count = sum(len(row.output) for row in tokens)
-    found = evaluator.evaluate(ALIKE, IN_MEMORY, generate=False)[0].loss
-    assert found == pytest.approx(total / count, rel=1e-5)
-
-
 @pytest.mark.parametrize(("adapter", "generate"), [(None, False), (IN_MEMORY, True)])
 def test_answers_shown_by_losses_are_those_that_are_generated(
     evaluator: TorchEvaluator, adapter: LoraWeights | None, generate: bool
@@ -98,18 +84,6 @@ def test_answers_shown_by_losses_are_those_that_are_generated(
         for answer, whole, is_right in zip(answers, expected, right, strict=True):
             assert answer == whole or not (generate or is_right)
             assert whole.startswith(answer)
-
-
-@contextmanager
-def dense(evaluator: TorchEvaluator, pairs: list[FactorPair]) -> Iterator[None]:
-    """Add B·A to the weights."""
-    linears = [evaluator.model.get_submodule(module.name) for module in LAYOUT]
-    own = [linear.weight.data for linear in linears]
-    for linear, (A, B) in zip(linears, pairs, strict=True):
-        linear.weight.data = linear.weight.data + torch.from_numpy(B @ A)
-    yield
-    for linear, weight in zip(linears, own, strict=True):
-        linear.weight.data = weight
 
 
 # --- the model is restored -----------------------------------------------------------------------

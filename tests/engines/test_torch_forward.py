@@ -8,7 +8,7 @@ import pytest
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.transformers.joined_rows import join_rows, pad_rows
 from hf_lorameta.errors import UsageError
-from tests.support.tiny_architectures import tiny_model
+from tests.support.tiny_architectures import tiny_config, tiny_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -22,28 +22,11 @@ from hf_lorameta.engines.transformers.row_mode import (  # noqa: E402
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SIZES = {
-    "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3,
-}  # fmt: skip
-MODELS: dict[str, dict[str, Any]] = {
-    "Llama": SIZES,
-    "Mistral": SIZES | {"sliding_window": 14},
-    "Qwen2": SIZES,
-    "Gemma2": SIZES | {"head_dim": 8, "sliding_window": 16},
-    "GPT2": {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
-    "Bloom": {"vocab_size": 60, "hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "Mamba": {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
-}
-MODELS["Qwen3_5"] = SIZES | {
-    "layer_types": ["linear_attention", "full_attention", "linear_attention"], "head_dim": 8,
-    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-}  # fmt: skip
-MODELS["GptOss"] = SIZES | {
-    "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 8,
-}  # fmt: skip
-PADDED = {"Bloom", "Mamba", "Qwen3_5", "GptOss"}
+MODELS = (
+    "llama", "mistral", "qwen2", "gemma2", "gpt2", "bloom", "mamba", "qwen3_5_text", "gpt_oss",
+)  # fmt: skip
+SETTINGS = {"mistral": {"sliding_window": 14}, "gemma2": {"sliding_window": 16}}
+PADDED = {"bloom", "mamba", "qwen3_5_text", "gpt_oss"}
 PREFIX = [5, 7, 9, 11]
 ROWS = [
     Tokens([*PREFIX, 1, 2, 3], [4, 5]),
@@ -52,14 +35,6 @@ ROWS = [
     Tokens(PREFIX, [3, 1, 2]),  # all of the prompt but its last token is shared
 ]
 WITHOUT_PREFIX = [Tokens([1, 2], [3]), Tokens([4], [5, 6]), Tokens([7, 8, 9], [10])]
-
-
-def model_of(name: str) -> Any:
-    suffix = "TextConfig" if name == "Qwen3_5" else "Config"
-    config = getattr(transformers, f"{name}{suffix}")(**MODELS[name])
-    kind = f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM"
-    torch.manual_seed(0)
-    return getattr(transformers, kind)(config).eval().requires_grad_(False)
 
 
 def logprobs(model: Any, row: Tokens) -> Any:
@@ -71,8 +46,11 @@ def logprobs(model: Any, row: Tokens) -> Any:
 @pytest.mark.parametrize("rows", [ROWS, WITHOUT_PREFIX, ROWS[:1]], ids=["alike", "unlike", "one"])
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.filterwarnings("ignore:The fast path is not available")
-def test_rows_together_give_the_results_of_single_rows(name: str, rows: list[Tokens]) -> None:
-    model = model_of(name)
+def test_rows_together_give_the_results_of_single_rows(
+    name: str, rows: list[Tokens], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "hf_lorameta")
+    model = tiny_model(name, **SETTINGS.get(name, {}))
     logs = [logprobs(model, row) for row in rows]
     expected = [
         -float(log.gather(1, torch.tensor(row.output)[:, None]).sum())
@@ -81,6 +59,7 @@ def test_rows_together_give_the_results_of_single_rows(name: str, rows: list[Tok
     attention = model.config._attn_implementation
     mode = RowMode.PADDED if name in PADDED else RowMode.JOINED
     assert row_mode(model) is mode
+    assert ("run in padded batches" in caplog.text) == (name in PADDED)
     counts: list[int] = []
     with rows_apart(model):
         found = PassRunner(model, 1, suited_tokens(model)).losses({0: rows}, done=counts.append)[0]
@@ -91,7 +70,7 @@ def test_rows_together_give_the_results_of_single_rows(name: str, rows: list[Tok
 
 
 def test_the_losses_of_rows_are_their_sums_by_slot_and_row() -> None:
-    model = model_of("Llama")
+    model = tiny_model("llama")
     rows = {2: ROWS[:3], 0: WITHOUT_PREFIX}
     done: list[int] = []
     with rows_apart(model):
@@ -129,7 +108,7 @@ def test_rows_that_change_each_other_in_a_batch_run_one_by_one() -> None:
         def set_attn_implementation(self, name: str) -> None:
             raise ValueError(name)
 
-    model = Mixing(transformers.LlamaConfig(**SIZES)).eval().requires_grad_(False)
+    model = Mixing(tiny_config("llama")).eval().requires_grad_(False)
     assert row_mode(model) is RowMode.SINGLE
     with rows_apart(model):
         found = PassRunner(model, 1, 1000).losses({0: ROWS[:2]})[0]
@@ -138,11 +117,7 @@ def test_rows_that_change_each_other_in_a_batch_run_one_by_one() -> None:
 
 
 def test_a_model_that_sees_later_tokens_is_refused() -> None:
-    config = transformers.BertConfig(
-        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, initializer_range=0.3,
-    )  # fmt: skip
-    model = transformers.BertLMHeadModel(config).eval()
+    model = transformers.BertLMHeadModel(tiny_config("bert", is_decoder=False)).eval()
     with pytest.raises(UsageError, match="BertLMHeadModel is not a causal language model"):
         row_mode(model)
 
@@ -152,7 +127,7 @@ def test_a_model_that_needs_more_than_token_ids_is_refused() -> None:
         def forward(self, input_ids: Any, pixels: Any) -> Any:
             return super().forward(input_ids, pixels=pixels)
 
-    model = Needy(transformers.LlamaConfig(**SIZES)).eval()
+    model = Needy(tiny_config("llama")).eval()
     with pytest.raises(UsageError, match=r"cannot be run on a text alone: .*pixels"):
         row_mode(model)
 
@@ -173,7 +148,7 @@ def test_common_prefix_counts_once_and_an_output_token_half_more() -> None:
 
 
 def test_wide_models_get_more_tokens_in_a_pass() -> None:
-    model = model_of("Llama")
+    model = tiny_model("llama")
     assert suited_tokens(model) == 1024
     model.config.hidden_size = 4096
     assert suited_tokens(model) == 2048

@@ -16,15 +16,12 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe  # noqa: E402 - they import torch
-from hf_lorameta.data.dataset import open_dataset  # noqa: E402
-from hf_lorameta.errors import UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.resolve import Resolved  # noqa: E402
-from hf_lorameta.pipeline.rows import draw_rows, rows_used  # noqa: E402
+from hf_lorameta.pipeline.rows import draw_rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.pipeline.train import improve  # noqa: E402
-from hf_lorameta.training import device  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,17 +87,6 @@ def test_a_fit_lowers_the_loss_of_other_rows_and_the_card_says_so(
     assert recipe["recipe"]["fit"] == 32
 
 
-def test_rows_fitted_on_are_neither_trained_nor_scored_on(tiny_bank: Bank, new: Path) -> None:
-    adapter = make(tiny_bank, new, fit=16, train=16, check=8)
-    assert adapter.outcome.fit
-    assert adapter.outcome.training
-    rows = draw_rows(adapter.plan.recipe, [(row["input"], row["output"]) for row in labeled()])
-    assert not {*rows.fit} & {*rows.train, *rows.check}
-    used = rows_used(adapter.plan.provenance(), open_dataset(new))
-    assert used is not None
-    assert {*rows.fit} <= {*used}
-
-
 def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     tiny_bank: Bank, tmp_path: Path
 ) -> None:
@@ -117,13 +103,3 @@ def test_a_fit_that_does_not_help_leaves_the_adapter_as_it_was(
     assert fit is not None
     assert (fit.steps, fit.end) == (0, fit.start)
     assert again.pairs == fitted.pairs
-
-
-def test_too_little_memory_is_an_error_with_a_way_out(
-    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(device, "available_memory", lambda: 100_000)
-    with pytest.raises(UsageError, match="GB of memory") as caught:
-        make(tiny_bank, new, fit=16)
-    assert caught.value.hint.startswith("leave out --fit, or use a machine")
-    assert caught.value.__notes__ == ["leave out fit=, or use a machine with more memory"]

@@ -18,6 +18,7 @@ from tests.pipeline.test_remarks import with_index
 from tests.support import tiny_gguf
 from tests.support.fast_training import fast_training
 from tests.support.shared_data import MISSING, SHARED
+from tests.support.tiny_architectures import tiny_model, write_base
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -48,49 +49,33 @@ pytestmark = [
 ]
 
 EVERYDAY = SHARED / "everyday"
-_GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8, "pad_token_id": 0}
-_QWEN = {
-    "num_hidden_layers": 4, "layer_types": ["linear_attention", "full_attention"] * 2,
-    "head_dim": 8, "pad_token_id": 0,
-    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-}  # fmt: skip
-_GRANITE = {
-    "num_hidden_layers": 4, "layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4,
-    "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8, "num_local_experts": 0,
-    "num_experts_per_tok": 0, "shared_intermediate_size": 48, "pad_token_id": 0,
-}  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
-    "Llama": {"tie_word_embeddings": True},
-    "Llama-untied": {"tie_word_embeddings": False},
-    "Qwen2": {"tie_word_embeddings": True},
-    "Gemma3": _GEMMA,
-    "Mistral": {"sliding_window": None},
-    "Qwen3": {"head_dim": 8},
-    "SmolLM3": {"pad_token_id": 0},
-    "Phi3": {"pad_token_id": 0},
-    "Gemma2": _GEMMA | {"attn_implementation": "eager"},
-    "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
-    "Qwen3_5Text": _QWEN,
-    "GraniteMoeHybrid": _GRANITE,
+    "llama": {"tie_word_embeddings": True},
+    "llama, untied": {"tie_word_embeddings": False},
+    "qwen2": {"tie_word_embeddings": True},
+    "mistral": {"sliding_window": None},
+    "gemma2": {"attn_implementation": "eager"},
+    "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    **{kind: {} for kind in ("gemma3_text", "qwen3", "smollm3", "phi3", "gpt2")},
+    "granitemoehybrid": {"num_local_experts": 0, "num_experts_per_tok": 0},
 }
-"""Settings of a tiny base model, by its architecture."""
+"""Settings of a tiny base model, by its type."""
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 OTHERS = {
-    "Phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
-    "GPT2": {"c_attn", "c_proj", "c_fc"},
-    "Qwen3_5Text": PROJECTIONS
+    "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+    "gpt2": {"c_attn", "c_proj", "c_fc"},
+    "qwen3_5_text": PROJECTIONS
     | {"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"},
-    "GraniteMoeHybrid": {
+    "granitemoehybrid": {
         "q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "out_proj", "input_linear",
         "output_linear",
     },
 }  # fmt: skip
 """Names of adapted layers of base models that have others."""
 WORK: list[tuple[str, dict[str, int]]] = [
-    *((kind, {"fit": 16, "train": 16, "check": 8}) for kind in ("Llama", "Phi3")),
-    *((kind, {"fit": 32}) for kind in ("Llama-untied", "Gemma3")),
-    *((kind, {"train": 16}) for kind in BASES if kind not in ("Llama", "Llama-untied", "Phi3")),
+    *((kind, {"fit": 16, "train": 16, "check": 8}) for kind in ("llama", "phi3")),
+    *((kind, {"fit": 32}) for kind in ("llama, untied", "gemma3_text")),
+    *((kind, {"train": 16}) for kind in BASES if kind not in ("llama", "llama, untied", "phi3")),
 ]
 """Kinds of base models, and what is done with each."""
 
@@ -98,7 +83,9 @@ WORK: list[tuple[str, dict[str, int]]] = [
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
-        kind: tiny.write_base(tmp_path_factory.mktemp("base"), kind.split("-")[0], **settings)
+        kind: write_base(
+            tiny_model(kind.split(",")[0], **settings), tmp_path_factory.mktemp("base")
+        )
         for kind, settings in BASES.items()
     }
 
@@ -139,17 +126,17 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
         assert training.end > training.start
     adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
     assert adapted == OTHERS.get(kind, PROJECTIONS)
-    in_lower_layer = any("layers.0." in module.name for module in adapter.layout)
+    in_lower_layer = any(".0." in module.name for module in adapter.layout)
     assert in_lower_layer == bool(training and training.steps and not training.layers)
     export: Literal["gguf"] | None
-    export = None if kind in ("GPT2", "GraniteMoeHybrid") else "gguf"
+    export = None if kind in ("gpt2", "granitemoehybrid") else "gguf"
     folder = adapter.save_pretrained(tmp_path / "adapter", export=export)
     model = transformers.AutoModelForCausalLM.from_pretrained(bases[kind]).eval()
     model.requires_grad_(False)
     ids = torch.tensor([[3, 7, 5, 12, 9]])
     alone, changed = model(input_ids=ids, use_cache=False).logits, copy.deepcopy(model)
     for module, (A, B) in zip(adapter.layout, adapter.pairs, strict=True):
-        update = torch.from_numpy(A.T @ B.T if kind == "GPT2" else B @ A)
+        update = torch.from_numpy(A.T @ B.T if kind == "gpt2" else B @ A)
         changed.get_submodule(module.name).weight += update
     ours = changed(input_ids=ids, use_cache=False).logits
     loaded = peft.PeftModel.from_pretrained(model, folder)
@@ -224,7 +211,7 @@ def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
 def test_recipe_and_card_say_that_no_bank_was_used(
     bases: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
-    adapter = make(bases["Qwen2"], data, fit=16, train=16)
+    adapter = make(bases["qwen2"], data, fit=16, train=16)
     folder = adapter.save_pretrained(tmp_path / "adapter", repo_id="me/labels-lora")
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "coefficients.json",
@@ -235,11 +222,11 @@ def test_recipe_and_card_say_that_no_bank_was_used(
     assert (saved.provenance["bank"], list(saved.coefficients)) == (None, [])
     assert saved.private, "it names a folder of this machine"
     assert json.loads((folder / CONFIG_FILE).read_bytes())["base_model_name_or_path"] == str(
-        bases["Qwen2"]
+        bases["qwen2"]
     )
     card = (folder / "README.md").read_text()
     assert "It starts from the base model itself: no bank of adapters was used." in card
-    assert str(bases["Qwen2"]) not in card
+    assert str(bases["qwen2"]) not in card
     for said_of_banks in ("Similarity", "Source adapters", "coefficient", "combination", "2507"):
         assert said_of_banks not in card
     assert "    --base path/to/base/model \\\n    --bank none \\\n" in card
@@ -250,10 +237,10 @@ def test_recipe_and_card_say_that_no_bank_was_used(
 
 
 def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(bases["Llama"])
-    tokenizer = transformers.AutoTokenizer.from_pretrained(bases["Llama"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(bases["llama"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bases["llama"])
     given = generate(
-        data, base=bases["Llama"], recipe=Recipe(rank=4, fit=16), model=(model, tokenizer)
+        data, base=bases["llama"], recipe=Recipe(rank=4, fit=16), model=(model, tokenizer)
     )
     assert isinstance(given, Generation)
     assert given.outcome.fit
@@ -270,7 +257,7 @@ def test_a_revision_of_the_base_model_is_used(
 ) -> None:
     use_endpoint(monkeypatch, user.hub.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    files = {path.name: path.read_bytes() for path in bases["Llama"].iterdir()}
+    files = {path.name: path.read_bytes() for path in bases["llama"].iterdir()}
     base = user.adapter("base", files)
     first = user.hub.commits(base)[0].sha
     user.hub.commit(base, {"model.safetensors": b"not the weights"})
@@ -287,7 +274,7 @@ def test_a_revision_of_the_base_model_is_used(
 
 
 def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data: Path) -> None:
-    adapter = generate(data, base=bases["Llama"])
+    adapter = generate(data, base=bases["llama"])
     assert isinstance(adapter, Generation)
     assert adapter.recipe.train == 48
     assert adapter.outcome.training
@@ -298,7 +285,7 @@ def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data:
 
 
 def test_a_plan_says_what_it_read(bases: dict[str, Path], data: Path) -> None:
-    planned = plan(data, base=bases["Llama"])
+    planned = plan(data, base=bases["llama"])
     source = f"no bank, from {bases['Llama']} alone"
     assert repr(planned).startswith(f"Plan({source} for a local dataset, read with columns=")
     assert planned.neighbors() == ()
@@ -309,7 +296,7 @@ def test_a_plan_says_what_it_read(bases: dict[str, Path], data: Path) -> None:
 def test_texts_without_inputs_are_planned(bases: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "sun rain wind"}\n' * 30)
-    planned = plan(path, base=bases["Llama"])
+    planned = plan(path, base=bases["llama"])
     assert planned.profile.input.total == 0
     assert np.isnan(planned.nearest_in_bank)
 
@@ -344,7 +331,7 @@ def test_what_cannot_be_made_is_refused(
     recipe = dict(settings)
     rows, budget = recipe.pop("rows", data), recipe.pop("budget", None)
     with pytest.raises(kind, match=message) as caught:
-        generate(rows, base=bases["Llama"], recipe=Recipe.of(**recipe), budget=budget)
+        generate(rows, base=bases["llama"], recipe=Recipe.of(**recipe), budget=budget)
     assert caught.value.hint.startswith(advice)
     if "train a" in advice:
         command = f"hf-lorameta bank train TASKS -o my-bank --base {bases['Llama']}"
@@ -356,7 +343,7 @@ def test_an_adapter_that_learned_nothing_is_refused(
 ) -> None:
     fast_training(monkeypatch.setattr, lr=1e-9)
     with pytest.raises(AdapterError, match="no training step helped on held-out rows"):
-        generate(data, base=bases["Llama"], recipe=Recipe(rank=4, fit=8))
+        generate(data, base=bases["llama"], recipe=Recipe(rank=4, fit=8))
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """`plan`, `generate` and `evaluate` as a Python program calls them."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,6 @@ from hf_lorameta.errors import (
     DatasetError,
     EmptyDatasetError,
     LoraMetaError,
-    MissingExtraError,
     UsageError,
 )
 from hf_lorameta.formats.peft_config import CONFIG_FILE
@@ -131,15 +129,6 @@ def test_lists_that_pandas_reads_as_arrays_are_read(
     pandas.DataFrame([cells]).to_parquet(tmp_path / "rows.parquet")
     frame = pandas.read_parquet(tmp_path / "rows.parquet")
     assert list(open_dataset(frame).rows()) == [expected]
-
-
-@pytest.mark.parametrize("asked", ["fit", "train", "check"])
-def test_a_missing_extra_is_named_before_any_work(
-    asked: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    with pytest.raises(MissingExtraError):
-        hf_lorameta.generate(LINES, plain_bank(), Recipe.of(**{asked: 16}))
 
 
 ROWS_LACK = "leave out train=, or lower check=, or name a dataset with more rows"

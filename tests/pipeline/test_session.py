@@ -39,11 +39,6 @@ def test_hub_bank_and_base_model_are_opened_once(monkeypatch: pytest.MonkeyPatch
     assert loaded == [1]
 
 
-def test_an_opened_bank_is_not_opened_again() -> None:
-    bank = plain_bank()
-    assert Session(bank).bank is bank
-
-
 def test_the_base_model_is_loaded_at_the_banks_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = plain_bank()
     bank.index = bank.index.model_copy(update={"base_revision": "abc"})

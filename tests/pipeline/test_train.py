@@ -132,26 +132,14 @@ def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Pat
         assert all(map(np.array_equal, ours, same))
 
 
-def test_without_training_no_rows_are_drawn_for_it() -> None:
-    rows = draw_rows(Recipe(check=16), [(f"question {i}", f"label {i % 16}") for i in range(96)])
-    assert (rows.train, len(rows.check)) == ((), 16)
-
-
+@pytest.mark.parametrize("asked", ["fit", "train"])
 def test_too_little_memory_is_an_error_with_a_way_out(
-    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+    asked: str, tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
     with pytest.raises(UsageError, match="GB of memory") as caught:
-        make(tiny_bank, new, train=16)
-    assert caught.value.hint == "leave out --train, or use a machine with more memory"
-
-
-def test_the_same_seed_gives_the_same_adapter(tiny_bank: Bank, new: Path) -> None:
-    first, second = make(tiny_bank, new, train=16), make(tiny_bank, new, train=16)
-    other = make(tiny_bank, new, train=16, seed=1)
-    for ours, same in zip(first.pairs, second.pairs, strict=True):
-        assert all(np.array_equal(x, y) for x, y in zip(ours, same, strict=True))
-    assert first.outcome.training != other.outcome.training
+        make(tiny_bank, new, **{asked: 16})
+    assert caught.value.hint == f"leave out --{asked}, or use a machine with more memory"
 
 
 def test_rows_to_fit_train_and_check_on_are_disjoint(caplog: pytest.LogCaptureFixture) -> None:

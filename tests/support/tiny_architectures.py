@@ -51,18 +51,18 @@ _PARTICULAR: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_config(model_type: str) -> Any:
-    """Return a config of a few thousand parameters.
+def tiny_config(model_type: str, **changes: Any) -> Any:
+    """Return a config of a few thousand parameters; `changes` override settings.
 
     Raises:
         Exception: whatever the config's class raises, if the sizes do not fit together.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return _shrunk(CONFIG_MAPPING[model_type])
+    return _shrunk(CONFIG_MAPPING[model_type], **changes)
 
 
-def _shrunk(kind: Any) -> Any:
+def _shrunk(kind: Any, **changes: Any) -> Any:
     from transformers import PreTrainedConfig
 
     default, given = kind(), {}
@@ -77,7 +77,7 @@ def _shrunk(kind: Any) -> Any:
             del given[name]
     if "kv_lora_rank" in given:
         given["num_key_value_heads"] = 4
-    return kind(**given | _PARTICULAR.get(kind.model_type, {}))
+    return kind(**given | _PARTICULAR.get(kind.model_type, {}) | changes)
 
 
 def _small(name: str, value: Any) -> Any:
@@ -97,8 +97,10 @@ def _small(name: str, value: Any) -> Any:
     return value
 
 
-def tiny_model(model_type: str) -> Any:
+def tiny_model(model_type: str, **changes: Any) -> Any:
     """Return a model with random weights, of less than 8 million parameters.
+
+    `changes` override settings of its config. It is the same at each call.
 
     Raises:
         ValueError: it has more.
@@ -107,7 +109,7 @@ def tiny_model(model_type: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = tiny_config(model_type)
+    config = tiny_config(model_type, **changes)
     with torch.device("meta"):
         size = AutoModelForCausalLM.from_config(config).num_parameters()
     if size > 8e6:

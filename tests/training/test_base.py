@@ -24,14 +24,6 @@ client = isolated_client
 """Used by all tests here: empty caches and no network."""
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_base_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
-    folder = tiny.write_base(tmp_path, "Bert")
-    base = TrainingBase.find(str(folder), None, Hub(False))
-    with pytest.raises(UsageError, match="BertLMHeadModel is not a causal language model"):
-        base.load("float32", Settings(), False)
-
-
 def test_base_that_does_not_fit_on_a_gpu_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import UsageError
+from tests.support.tiny_architectures import tiny_model
 from tests.training.tiny import exact_norms, tokens
 
 torch = pytest.importorskip("torch")
@@ -20,69 +21,34 @@ from hf_lorameta.engines.transformers.row_mode import passes, rows_apart  # noqa
 from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
 from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
 
-RANK, SCALING, TARGETS = 3, 1.5, ("q_proj", "v_proj", "down_proj")
+RANK, SCALING, TARGETS, LAYERS = 3, 1.5, ("q_proj", "v_proj", "down_proj"), 4
 pytestmark = pytest.mark.usefixtures("one_thread")
-SIZES = {
-    "vocab_size": 20, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3,
-     "pad_token_id": 0,
+MODELS = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gemma4_text", "phi3",
+    "smollm3", "gpt2", "lfm2", "qwen3_5_text",
+)  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 4},
+    "gemma2": {"sliding_window": 4, "attn_implementation": "eager"},
+    "gemma3_text": {"sliding_window": 4},
+    "gemma4_text": {
+        "sliding_window": 4, "num_kv_shared_layers": 2, "final_logit_softcapping": 3.0,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+    "lfm2": {"layer_types": ["full_attention", "conv"] * 2},
 }  # fmt: skip
-LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention"]
-MODELS: dict[str, dict[str, Any]] = {
-    "Llama": SIZES,
-    "Mistral": SIZES | {"sliding_window": 3},
-    "Qwen2": SIZES,
-    "Qwen3": SIZES | {"head_dim": 8},
-    "Gemma2": SIZES
-    | {
-        "head_dim": 8,
-        "sliding_window": 4,
-        "attn_logit_softcapping": 5.0,
-        "attn_implementation": "eager",
-    },
-    "Gemma3": SIZES | {"head_dim": 8, "sliding_window": 4, "layer_types": LAYER_TYPES},
-    "Gemma4": SIZES
-    | {
-        "num_hidden_layers": 4,
-        "head_dim": 8,
-        "global_head_dim": 16,
-        "sliding_window": 4,
-        "layer_types": LAYER_TYPES[1:] * 2,
-        "num_kv_shared_layers": 2,
-        "hidden_size_per_layer_input": 4,
-        "vocab_size_per_layer_input": 20,
-        "final_logit_softcapping": 3.0,
-    },
-    "Phi3": SIZES,
-    "SmolLM3": SIZES | {"eos_token_id": 1, "bos_token_id": 0},
-    "GPT2": {"vocab_size": 20, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
-    "Lfm2": SIZES | {"layer_types": ["full_attention", "conv", "full_attention"]},
-    "Qwen3_5": SIZES
-    | {
-        "layer_types": ["full_attention", "linear_attention", "full_attention"],
-        "head_dim": 8,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-    },
-}
 OTHER_TARGETS = {
-    "Phi3": ("qkv_proj", "down_proj"),
-    "GPT2": ("c_attn", "c_fc"),
-    "Lfm2": ("q_proj", "in_proj", "w2"),
-    "Qwen3_5": ("q_proj", "in_proj_qkv", "out_proj", "down_proj"),
+    "phi3": ("qkv_proj", "down_proj"),
+    "gpt2": ("c_attn", "c_fc"),
+    "lfm2": ("q_proj", "in_proj", "w2"),
+    "qwen3_5_text": ("q_proj", "in_proj_qkv", "out_proj", "down_proj"),
 }
-TOLERANCES = {"Gemma2": 1e-6, "Qwen3_5": 1e-5}
+TOLERANCES = {"gemma2": 1e-6, "qwen3_5_text": 1e-5}
 """Of models of which transformers computes parts in float32: a softmax, states."""
 
 
 def model_of(name: str) -> Any:
-    is_text = name in ("Gemma3", "Gemma4", "Qwen3_5")
-    config = getattr(transformers, f"{name}TextConfig" if is_text else f"{name}Config")
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config(**MODELS[name]))
-    return exact_norms(model.double().eval().requires_grad_(False))
+    return exact_norms(tiny_model(name, **SETTINGS.get(name, {})).double())
 
 
 def targets_of(name: str) -> tuple[str, ...]:
@@ -169,7 +135,7 @@ def test_an_update_equals_peft_with_torch_adamw(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_clipping_equals_torch_clip_grad_norm() -> None:
     slots = TrainableAdapters(
-        model := model_of("Llama"), find_layout(model, TARGETS), RANK, SCALING, 1, 0.5
+        model := model_of("llama"), find_layout(model, TARGETS), RANK, SCALING, 1, 0.5
     )
     slots.start(0, start_of(slots, 0))
     gradient = torch.linspace(-1, 2, slots.size, dtype=torch.float64)
@@ -183,7 +149,7 @@ def test_clipping_equals_torch_clip_grad_norm() -> None:
 
 
 def test_the_start_is_the_base_model_and_that_of_peft_in_scale() -> None:
-    model = model_of("Llama")
+    model = model_of("llama")
     slots = TrainableAdapters(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
     for module, (A, B) in zip(slots.layout, slots.factors(slots.initial(0)), strict=True):
         assert not B.any()
@@ -193,7 +159,7 @@ def test_the_start_is_the_base_model_and_that_of_peft_in_scale() -> None:
 
 
 def test_detaching_restores_the_models_own_layers() -> None:
-    model = model_of("Llama")
+    model = model_of("llama")
     names = [name for name, _ in model.named_modules()]
     slots = TrainableAdapters(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
     with slots.attached():
@@ -203,34 +169,36 @@ def test_detaching_restores_the_models_own_layers() -> None:
 
 def test_unknown_targets_are_refused_with_the_choices() -> None:
     with pytest.raises(UsageError, match="no linear layers nope") as caught:
-        find_layout(model_of("Llama"), ("q_proj", "nope"))
+        find_layout(model_of("llama"), ("q_proj", "nope"))
     assert "down_proj" in caught.value.hint
 
 
-@pytest.mark.parametrize(("name", "count", "beside"), [("Llama", 7, 4), ("Phi3", 4, 3)])
+@pytest.mark.parametrize(("name", "count", "beside"), [("llama", 7, 4), ("phi3", 4, 3)])
 def test_all_projections_are_added_to_a_layout_but_for_those_of_experts(
     name: str, count: int, beside: int
 ) -> None:
-    model, layers = model_of(name), SIZES["num_hidden_layers"]
+    model = model_of(name)
     head = find_layout(model, ["lm_head"])
-    assert len(with_all_projections(model, head)) == count * layers + 1
+    assert len(with_all_projections(model, head)) == count * LAYERS + 1
     experts = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(2, 2)})
     model.model.layers[0].mlp.add_module("experts", experts)
     layout = with_all_projections(model, head)
     assert set(head) < set(layout)
-    assert len(layout) == beside * layers + 1
+    assert len(layout) == beside * LAYERS + 1
     assert not [module.name for module in layout if "experts" in module.name]
     assert with_all_projections(model, layout) == layout
 
 
 def test_all_layers_but_routers_are_adapted_where_names_are_unusual() -> None:
-    model = model_of("Llama")
+    model = model_of("llama")
     model.config.model_type = "unusual"
     for layer in model.model.layers:
         layer.self_attn, layer.mlp = torch.nn.Module(), torch.nn.Module()
         layer.mlp.mix, layer.mlp.router = torch.nn.Linear(32, 32), torch.nn.Linear(32, 4)
     layout = with_all_projections(model, ())
-    assert [module.name for module in layout] == [f"model.layers.{i}.mlp.mix" for i in range(3)]
+    assert [module.name for module in layout] == [
+        f"model.layers.{i}.mlp.mix" for i in range(LAYERS)
+    ]
     for layer in model.model.layers:
         del layer.mlp.mix
     with pytest.raises(UsageError, match="LlamaForCausalLM has no linear layers that can be"):
@@ -238,31 +206,18 @@ def test_all_layers_but_routers_are_adapted_where_names_are_unusual() -> None:
 
 
 def test_fused_projections_are_adapted_in_place_of_their_parts() -> None:
-    layout = find_layout(model_of("Phi3"), ("q_proj", "v_proj", "up_proj"))
+    layout = find_layout(model_of("phi3"), ("q_proj", "v_proj", "up_proj"))
     leaves = {module.name.rpartition(".")[2] for module in layout}
     assert leaves == {"qkv_proj", "gate_up_proj"}
-    assert len(layout) == 2 * SIZES["num_hidden_layers"]
+    assert len(layout) == 2 * LAYERS
 
 
-def with_images(kind: str) -> Any:
-    """A model of texts and images, whose text model is that of `model_of`."""
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-              "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
-              "image_size": 28, "patch_size": 14}  # fmt: skip
-    config = getattr(transformers, f"{kind}Config")(
-        text_config=MODELS[kind], vision_config=vision, mm_tokens_per_image=4
-    )
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    return exact_norms(model.double().eval().requires_grad_(False))
-
-
-@pytest.mark.parametrize("kind", ["Gemma3", "Gemma4"])
+@pytest.mark.parametrize("kind", ["gemma3", "gemma4"])
 def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
-    model = with_images(kind)
+    model = model_of(kind)
     layout = find_layout(model, ("q_proj", "k_proj"))
     assert all(m.name.startswith("model.language_model.layers.") for m in layout)
-    assert len(layout) > MODELS[kind]["num_hidden_layers"]
+    assert len(layout) > LAYERS
     rows = tokens(1, 6)
     expected = float(reference_loss(model, rows))
     [joined] = passes(model, {0: rows}, 1000)
