@@ -20,17 +20,6 @@ LAYOUT: Layout = tuple(
 RANK = 2
 
 
-def random_pairs(
-    layout: Layout, rank: int, seed: int = 0
-) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """(lora_A, lora_B) of every module, float32."""
-    rng = np.random.default_rng(seed)
-    return [
-        tuple(rng.normal(size=m.shape(f, rank)).astype(np.float32) for f in ("A", "B"))  # type: ignore[misc]
-        for m in layout
-    ]
-
-
 def by_name(layout: Layout, pairs: Iterable[Any]) -> dict[str, Any]:
     """Tensors of pairs by PEFT's names, in canonical order."""
     return {

@@ -17,10 +17,10 @@ from hf_lorameta.errors import AdapterError, MissingExtraError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, permute, tile
 from hf_lorameta.formats.gguf_metadata import read_metadata
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
-from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.support import shared_data
+from tests.support.random_adapter import random_pairs, write_adapter
 from tests.support.tiny_gguf import interleaved, tiled
 
 gguf = pytest.importorskip("gguf")
@@ -72,16 +72,7 @@ def config(kind: str = "llama", **changes: object) -> dict[str, Any]:
 
 def save(folder: Path, layout: Layout = LAYOUT, scale: float = 0.1, **settings: object) -> Path:
     """Write a PEFT folder with random weights; `settings` override its config."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    pairs = [
-        tuple((scale * rng.normal(size=m.shape(f, RANK))).astype(np.float32) for f in ("A", "B"))
-        for m in layout
-    ]
-    write_tensors(folder / WEIGHTS_FILE, layout, RANK, "float32", pairs)  # type: ignore[arg-type]
-    adapter_config = json.loads(write_config("org/base", layout, RANK)) | settings
-    (folder / CONFIG_FILE).write_text(json.dumps(adapter_config))
-    return folder
+    return write_adapter(folder, layout, random_pairs(layout, RANK, scale=scale), **settings)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -159,7 +150,7 @@ def test_file_holds_the_tensors_of_the_peft_adapter(tmp_path: Path, kind: str, d
     assert metadata["general.architecture"] == names.get(plain, plain)
     assert metadata["general.type"] == "adapter"
     assert metadata["adapter.type"] == "lora"
-    assert metadata["general.base_model.0.name"] == "org/base"
+    assert metadata["general.base_model.0.name"] == "o/base"
 
 
 def test_untied_output_layer_is_exported(tmp_path: Path) -> None:

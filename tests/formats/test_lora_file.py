@@ -33,10 +33,10 @@ from tests.formats.samples import (
     RANK,
     TORCH_DTYPES,
     by_name,
-    random_pairs,
     raw_file,
     raw_header,
 )
+from tests.support.random_adapter import random_pairs
 
 
 @pytest.fixture

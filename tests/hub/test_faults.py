@@ -5,9 +5,7 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,24 +42,6 @@ def resume(cli: Shell, message: str, token: str) -> str:
     folder = Path(command[command.index("--from") + 1])
     assert set(tree(folder)) == set(FILES)
     return cli(*command[1:], token=token).out
-
-
-@contextmanager
-def on_request(cli: Shell, part: str, act: Callable[[], object]) -> Iterator[None]:
-    """Call `act` as soon as a request arrives whose path contains `part`."""
-
-    def watch() -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if touched(cli.hub, part):
-                act()
-                return
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield
-    thread.join()
 
 
 def test_a_web_page_in_place_of_an_answer_is_named(cli: Shell, user: Account) -> None:
@@ -359,14 +339,18 @@ def test_a_damaged_file_is_removed_from_the_cache(cli: Shell, bank: Built) -> No
 # --- concurrent changes -------------------------------------------------------------------------
 
 
+def before_it(cli: Shell, path: str, act: Callable[[], object]) -> None:
+    """Call `act` before the next request to a path is answered."""
+    cli.hub.add_fault(Fault("callback", path=path, callback=act, times=1))
+
+
 def test_a_repo_changed_during_the_push_is_a_conflict(
     cli: Shell, user: Account, push_args: tuple[object, ...]
 ) -> None:
     target = f"{user.name}/a"
     cli.hub.create_repo(target, private=True)
-    cli.hub.add_fault(Fault("delay", path=COMMIT, seconds=0.5))
-    with on_request(cli, "/commit/", lambda: cli.hub.commit(target, {"x": b"theirs"})):
-        message = cli(*push_args, token=user.token, code=6).err
+    before_it(cli, COMMIT, lambda: cli.hub.commit(target, {"x": b"theirs"}))
+    message = cli(*push_args, token=user.token, code=6).err
     assert "changed in the meantime" in message
     cli.hub.clear_faults()
     assert set(cli.hub.files(target)) == {".gitattributes", "x"}
@@ -378,29 +362,10 @@ def test_a_repo_created_during_the_push_is_a_conflict(
     cli: Shell, user: Account, push_args: tuple[object, ...]
 ) -> None:
     target = f"{user.name}/a"
-    cli.hub.add_fault(Fault("delay", path="/api/repos/create", seconds=0.5))
-    with on_request(cli, "/api/repos/create", lambda: cli.hub.create_repo(target)):
-        cli(*push_args, token=user.token, code=6)
+    before_it(cli, "/api/repos/create", lambda: cli.hub.create_repo(target))
+    cli(*push_args, token=user.token, code=6)
     assert set(cli.hub.files(target)) == {".gitattributes"}  # it is public: nothing was committed
     assert not cli.hub.repo(target).private  # type: ignore[union-attr]
-
-
-def test_a_killed_push_succeeds_when_run_again(
-    cli: Shell, user: Account, push_args: tuple[object, ...]
-) -> None:
-    cli.hub.add_fault(Fault("delay", path="/preupload/", seconds=10))
-    push = cli.start(*push_args, token=user.token)
-    deadline = time.monotonic() + 60
-    while not touched(cli.hub, "/preupload/"):
-        assert push.poll() is None, push.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    push.send_signal(signal.SIGKILL)
-    push.communicate()
-    cli.hub.clear_faults()
-    assert set(cli.hub.files(f"{user.name}/a")) == {".gitattributes"}
-    cli(*push_args, token=user.token)
-    assert len(cli.hub.commits(f"{user.name}/a")) == 2
 
 
 # --- the disk -----------------------------------------------------------------------------------

@@ -286,7 +286,7 @@ def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data:
 
 def test_a_plan_says_what_it_read(bases: dict[str, Path], data: Path) -> None:
     planned = plan(data, base=bases["llama"])
-    source = f"no bank, from {bases['Llama']} alone"
+    source = f"no bank, from {bases['llama']} alone"
     assert repr(planned).startswith(f"Plan({source} for a local dataset, read with columns=")
     assert planned.neighbors() == ()
     assert planned.to_dict()["bank"] is None
@@ -334,7 +334,7 @@ def test_what_cannot_be_made_is_refused(
         generate(rows, base=bases["llama"], recipe=Recipe.of(**recipe), budget=budget)
     assert caught.value.hint.startswith(advice)
     if "train a" in advice:
-        command = f"hf-lorameta bank train TASKS -o my-bank --base {bases['Llama']}"
+        command = f"hf-lorameta bank train TASKS -o my-bank --base {bases['llama']}"
         assert command in caught.value.hint
 
 
