@@ -129,7 +129,7 @@ class FaultCases:
             first = [seen for seen in trace if seen.nth == 0]
             for status, after in ((429, RETRY_AFTER), (503, None), (500, None)):
                 row = f"{status}{f' with Retry-After: {after}' if after else ''} three times"
-                how = {"status": status, "retry_after": after, "times": 3}
+                how: dict[str, Any] = {"status": status, "retry_after": after, "times": 3}
                 faults = [seen.fault("status", **how) for seen in first]
                 yield from self._faults(row, command, faults, self._check_waits)
 
@@ -448,15 +448,15 @@ def table(outcomes: Iterable[Outcome]) -> str:
     rows: dict[str, list[Outcome]] = {}
     for found in outcomes:
         rows.setdefault(found.row, []).append(found)
-    cells = []
+    cells: list[list[object]] = []
     for row, of in rows.items():
         right, wrong = sum(o.at_once for o in of), sum(bool(o.failed) for o in of)
-        cells.append((row, len(of), right, len(of) - right - wrong, wrong))
+        cells.append([row, len(of), right, len(of) - right - wrong, wrong])
     everything = [found for of in rows.values() for found in of]
     searched = sum(found.searched for found in everything)
     leaks = sum(len(found.leaks) for found in everything)
-    cells.append((TOKENS, searched, searched - leaks, 0, leaks))
-    return markdown_table(HEAD, (map(str, row) for row in cells), right=range(1, len(HEAD)))
+    cells.append([TOKENS, searched, searched - leaks, 0, leaks])
+    return markdown_table(HEAD, [[*map(str, row)] for row in cells], right=range(1, len(HEAD)))
 
 
 def main() -> None:

@@ -95,7 +95,12 @@ class Request:
 
     def fault(self, kind: FaultKind, **settings: Any) -> Fault:
         """Return a fault of this request only."""
-        own = {"path": self.path, "method": self.method, "skip": self.nth, "times": 1}
+        own: dict[str, Any] = {
+            "path": self.path,
+            "method": self.method,
+            "skip": self.nth,
+            "times": 1,
+        }
         return Fault(kind, **own | settings)
 
 
