@@ -70,7 +70,7 @@ def config(kind: str = "llama", **changes: object) -> dict[str, Any]:
     return plain | changes
 
 
-def save(folder: Path, layout: Layout = LAYOUT, scale: float = 0.1, **settings: object) -> Path:
+def save(folder: Path, layout: Layout = LAYOUT, scale: float = 0.1, **settings: Any) -> Path:
     """Write a PEFT folder with random weights; `settings` override its config."""
     return write_adapter(folder, layout, random_pairs(layout, RANK, scale=scale), **settings)
 
