@@ -1,4 +1,4 @@
-"""The command that runs every step on this machine."""
+"""The command that shows what the others do."""
 
 from functools import partial
 from typing import Annotated
@@ -15,7 +15,7 @@ def demo(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Run every step on this machine: a loopback Hub, the embedded bank, push, evaluate."""
+    """Generate an adapter for a small dataset in this package, inspect and evaluate it."""
     from hf_lorameta.demo.run import run_demo
 
     report = run_demo(partial(log, quiet), max_rows=max_rows, quiet=quiet)
