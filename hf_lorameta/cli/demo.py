@@ -1,4 +1,4 @@
-"""The command that shows what the others do."""
+"""The command that runs every step on this machine."""
 
 from functools import partial
 from typing import Annotated
@@ -15,7 +15,7 @@ def demo(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Generate an adapter for a small dataset in this package, inspect and evaluate it."""
+    """Run every step on this machine: a loopback Hub, the embedded bank, push, evaluate."""
     from hf_lorameta.demo.run import run_demo
 
     report = run_demo(partial(log, quiet), max_rows=max_rows, quiet=quiet)

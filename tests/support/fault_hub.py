@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hf_lorameta.localhub.errors import HTTPError
 from tests.support.full_hub import FullHub, LocalHubError
-from tests.support.localhub.errors import HTTPError
 
 FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "hold", "callback"]
 

@@ -8,6 +8,11 @@ from typing import Literal
 
 from starlette.types import ASGIApp
 
+from hf_lorameta.localhub import LocalHub
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import ROUTES
+from hf_lorameta.localhub.server import HubApp
+from hf_lorameta.localhub.state import Commit, token_digest
 from tests.support.full_hub import card_rules, commits, details, lfs, listing
 from tests.support.full_hub import settings as repo_settings
 from tests.support.full_hub.calls import FullCall
@@ -15,11 +20,6 @@ from tests.support.full_hub.errors import LocalHubError
 from tests.support.full_hub.jobs import Jobs
 from tests.support.full_hub.moves import Moves
 from tests.support.full_hub.state import Account, FullRepo, FullState, Gated
-from tests.support.localhub import LocalHub
-from tests.support.localhub.errors import HTTPError
-from tests.support.localhub.routes import ROUTES
-from tests.support.localhub.server import HubApp
-from tests.support.localhub.state import Commit, token_digest
 
 __all__ = ["FullHub", "LocalHubError"]
 
@@ -96,7 +96,7 @@ class FullHub(LocalHub):
 
     # ---- repos
 
-    def create_repo(
+    def create_repo(  # type: ignore[override]
         self,
         repo_id: str,
         repo_type: str = "model",

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routing import Call
 from tests.support.full_hub.errors import gated_repo
 from tests.support.full_hub.state import Account, FullRepo, FullState
-from tests.support.localhub.errors import HTTPError
-from tests.support.localhub.routing import Call
 
 
 @dataclass

@@ -7,10 +7,10 @@ import yaml
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.hub.licenses import HUB_LICENSES
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import parse_card
+from hf_lorameta.localhub.routing import Call, Route
 from tests.support.full_hub.cards import SDKS, as_list
-from tests.support.localhub.errors import HTTPError
-from tests.support.localhub.routes import parse_card
-from tests.support.localhub.routing import Call, Route
 
 _REPO_ID = re.compile(r"(?!\.)[\w.-]{1,96}(?:/[\w.-]{1,96})?")
 _LANGUAGE = re.compile("[a-z]{2,3}|code|multilingual")

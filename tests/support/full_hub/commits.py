@@ -6,13 +6,13 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from hf_lorameta.localhub import errors, routes
+from hf_lorameta.localhub.routes import Operation
+from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import Changes
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.lfs import commit_pointer
 from tests.support.full_hub.state import FullRepo
-from tests.support.localhub import errors, routes
-from tests.support.localhub.routes import Operation
-from tests.support.localhub.routing import Route
-from tests.support.localhub.state import Changes
 
 
 def _delete_file(call: FullCall, repo: FullRepo, path: str, value: dict[str, Any]) -> Changes:

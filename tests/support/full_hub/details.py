@@ -6,12 +6,12 @@ from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, Response
 
+from hf_lorameta.localhub import routes
+from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import git_oid
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.lfs_rules import add_lfs, is_lfs
 from tests.support.full_hub.listing import page_of
-from tests.support.localhub import routes
-from tests.support.localhub.routing import Route
-from tests.support.localhub.state import git_oid
 
 LFS_ORIGIN = "localhub-classic"
 """In the User-Agent of clients without Xet, which `FullHub.env` sets."""

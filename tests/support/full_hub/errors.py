@@ -1,6 +1,6 @@
 """The exception of `FullHub`'s Python methods, and responses that only it sends."""
 
-from tests.support.localhub.errors import HTTPError
+from hf_lorameta.localhub.errors import HTTPError
 
 
 class LocalHubError(Exception):

@@ -14,10 +14,10 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import now
 from tests.support.full_hub.calls import FullCall
-from tests.support.localhub.errors import HTTPError
-from tests.support.localhub.routing import Route
-from tests.support.localhub.state import now
 
 _SOURCE = str(Path(__file__).parents[3])
 _PRICES = {"cpu-basic": 167, "cpu-upgrade": 500, "a10g-large": 25000}

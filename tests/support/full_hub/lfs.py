@@ -5,13 +5,13 @@ from typing import Any
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from hf_lorameta.localhub import routes
+from hf_lorameta.localhub.errors import HTTPError, repo_not_found
+from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import Changes
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.lfs_rules import LfsEntry, lfs_entry
 from tests.support.full_hub.state import FullRepo
-from tests.support.localhub import routes
-from tests.support.localhub.errors import HTTPError, repo_not_found
-from tests.support.localhub.routing import Route
-from tests.support.localhub.state import Changes
 
 
 def resolve(call: FullCall) -> Response:

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import PurePosixPath
 from typing import Any
 
-from tests.support.localhub.state import Entry, Tree, git_oid
+from hf_lorameta.localhub.state import Entry, Tree, git_oid
 
 
 class LfsEntry(Entry):

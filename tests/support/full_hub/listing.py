@@ -4,13 +4,13 @@ from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
+from hf_lorameta.localhub import routes
+from hf_lorameta.localhub.routing import Route
+from hf_lorameta.localhub.state import Commit
 from tests.support.full_hub import cards
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.lfs_rules import add_lfs
 from tests.support.full_hub.state import FullRepo
-from tests.support.localhub import routes
-from tests.support.localhub.routing import Route
-from tests.support.localhub.state import Commit
 
 T = TypeVar("T")
 

@@ -3,10 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from hf_lorameta.localhub.errors import HTTPError, repo_not_found
+from hf_lorameta.localhub.routing import Route
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.state import FullRepo, FullState, check_repo_id
-from tests.support.localhub.errors import HTTPError, repo_not_found
-from tests.support.localhub.routing import Route
 
 
 class Moves:

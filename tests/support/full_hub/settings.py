@@ -2,12 +2,12 @@
 
 from starlette.responses import JSONResponse, Response
 
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import created, is_private, repo_in_body
+from hf_lorameta.localhub.routing import Route
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.cards import SDKS
 from tests.support.full_hub.state import FullRepo
-from tests.support.localhub.errors import HTTPError
-from tests.support.localhub.routes import created, is_private, repo_in_body
-from tests.support.localhub.routing import Route
 
 
 def auth_check(call: FullCall) -> Response:

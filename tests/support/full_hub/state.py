@@ -6,11 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlencode
 
-from tests.support.full_hub import card_rules
-from tests.support.full_hub.errors import LocalHubError
-from tests.support.full_hub.lfs_rules import GITATTRIBUTES, LfsEntry, entry_for
-from tests.support.localhub.errors import HTTPError, revision_not_found
-from tests.support.localhub.state import (
+from hf_lorameta.localhub.errors import HTTPError, revision_not_found
+from hf_lorameta.localhub.state import (
     Changes,
     Commit,
     Entry,
@@ -20,6 +17,9 @@ from tests.support.localhub.state import (
     now,
     token_digest,
 )
+from tests.support.full_hub import card_rules
+from tests.support.full_hub.errors import LocalHubError
+from tests.support.full_hub.lfs_rules import GITATTRIBUTES, LfsEntry, entry_for
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _SHA = re.compile(r"[0-9a-f]{40}")

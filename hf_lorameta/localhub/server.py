@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.support.localhub.errors import HTTPError
-from tests.support.localhub.routes import ROUTES
-from tests.support.localhub.routing import Call, Route
-from tests.support.localhub.state import HubState
+from hf_lorameta.localhub.errors import HTTPError
+from hf_lorameta.localhub.routes import ROUTES
+from hf_lorameta.localhub.routing import Call, Route
+from hf_lorameta.localhub.state import HubState, Repo, Tree, User
 
 HOST = "127.0.0.1"
 _log = logging.getLogger(__name__)
@@ -76,7 +76,19 @@ class LocalHub:
         """``http://127.0.0.1:PORT``, the value for ``HF_ENDPOINT``."""
         return self._hub.url
 
+    # ---- users
+
+    def add_user(self, name: str) -> str:
+        """Add a user and return a token."""
+        with self._hub.lock:
+            return self._hub.add_user(User(name))
+
     # ---- repos
+
+    def create_repo(self, repo_id: str, repo_type: str = "model") -> None:
+        """Create a repo without files."""
+        with self._hub.lock:
+            self._hub.create(Repo(repo_id, repo_type))
 
     def upload_folder(self, repo_id: str, folder: Path, repo_type: str = "model") -> None:
         """Commit all files in a folder."""
@@ -86,6 +98,19 @@ class LocalHub:
             repo = self._hub.repos[repo_type, repo_id]
             changes = {path: self._hub.store(path, data) for path, data in files.items()}
             self._hub.commit(repo, "main", changes, "Upload folder")
+
+    def files(self, repo_id: str) -> dict[str, int]:
+        """Return path and size of all files of a model."""
+        tree = self._tree(repo_id)
+        return {path: tree[path].size for path in sorted(tree)}
+
+    def read(self, repo_id: str, path: str) -> bytes:
+        """Return the bytes of a file of a model."""
+        return self._hub.blobs[self._tree(repo_id)[path].sha256]
+
+    def _tree(self, repo_id: str) -> Tree:
+        with self._hub.lock:
+            return self._hub.repos["model", repo_id].resolve("main").tree
 
     # ---- clients in other processes
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tests.support.localhub.errors import HTTPError, revision_not_found
+from hf_lorameta.localhub.errors import HTTPError, revision_not_found
 
 
 def now() -> str:

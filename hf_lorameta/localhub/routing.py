@@ -11,8 +11,8 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tests.support.localhub.errors import HTTPError, repo_not_found
-from tests.support.localhub.state import Commit, HubState, Repo, User
+from hf_lorameta.localhub.errors import HTTPError, repo_not_found
+from hf_lorameta.localhub.state import Commit, HubState, Repo, User
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from starlette.responses import JSONResponse, Response
 
-from tests.support.localhub.errors import HTTPError, entry_not_found
-from tests.support.localhub.routing import Call, Route
-from tests.support.localhub.state import Changes, Commit, Entry, Repo
+from hf_lorameta.localhub.errors import HTTPError, entry_not_found
+from hf_lorameta.localhub.routing import Call, Route
+from hf_lorameta.localhub.state import Changes, Commit, Entry, Repo
 
 # ---- accounts and repos
 
