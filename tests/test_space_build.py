@@ -265,25 +265,8 @@ def test_base_selects_a_bank_in_the_package(cli: Shell, bank: Built) -> None:
     error = cli(*build, "--base", "base/tiny", before=NO_PACKAGE, code=2).err
     assert "this package has no bank for base/tiny" in error
     assert "add --bank user/bank" in error
-    wrong = cli(*build, "--bank", bank.repo, "--base", base, before=NO_PACKAGE, code=4).err
-    assert "is a bank for base/tiny" in wrong
     wrong = cli("space", "build", "-o", "c", "--bank-revision", "main", code=2).err
     assert "revision main is given, but no bank repo" in wrong
-
-
-def test_a_space_uses_the_pack_of_a_bank(cli: Shell, bank: Built, user: Account) -> None:
-    pack = f"{bank.repo}-pack"
-    cli("bank", "pack", bank.repo, "-o", "pack", "--basis", 128, "-q")
-    cli("bank", "push", "pack", pack, token=bank.owner.token)
-    deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--bank", pack)
-    cli(*deploy, token=user.token, before=NO_PACKAGE)
-    defaults = json.loads(cli.hub.read(f"{user.name}/page", "defaults.json", repo_type="space"))
-    assert defaults["bank"] == pack
-    card = cli.hub.read(pack, "README.md", repo_type="dataset").decode()
-    sha = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
-    assert f"from `{bank.repo}` at commit `{sha}`" in card
-    packing = json.loads(cli.hub.read(pack, "bank.json", repo_type="dataset"))["packing"]
-    assert (packing["source_id"], packing["source_revision"]) == (bank.repo, sha)
 
 
 @pytest.mark.slow

@@ -345,8 +345,14 @@ def test_an_adapter_from_a_pack_is_close_to_one_from_its_bank(
 def test_a_pack_is_listed_pushed_and_used(
     cli: Shell, bank: Built, user: Account, tmp_path: Path, data: Path
 ) -> None:
-    out = cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 6, "-q").out
+    out = cli("bank", "pack", bank.repo, "-o", "pack", "--basis", 6, "-q").out
     assert "of the updates' energy" in out
+    packing, sha = (
+        Bank(tmp_path / "pack").index.packing,
+        cli.hub.commits(bank.repo, "dataset")[0].sha,
+    )
+    assert packing
+    assert (packing.source_id, packing.source_revision) == (bank.repo, sha)
     cli("bank", "pack", bank.folder, "-o", "none", "--basis", 0, code=2)
     report = cli("bank", "pack", bank.folder, "-o", "small", "--json", "-q").json
     assert report["after"] == Bank(tmp_path / "small").size
@@ -356,6 +362,8 @@ def test_a_pack_is_listed_pushed_and_used(
     repo = f"{user.name}/pack"
     cli("bank", "push", "pack", repo, token=user.token)
     assert "basis.safetensors" in cli.hub.files(repo, repo_type="dataset")
+    card = cli.hub.read(repo, "README.md", repo_type="dataset").decode()
+    assert f"from `{bank.repo}` at commit `{sha}`" in card
     cli.hub.clear_requests()
     cli("plan", "-d", data, "--bank", repo)
     assert not touched(cli.hub, "basis.safetensors")

@@ -83,43 +83,6 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     assert recipe["recipe"]["train"] == 16
 
 
-class Clock:
-    """A clock that stands still until time is over."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
-    tiny_bank: Bank, new: Path, tmp_path: Path
-) -> None:
-    clock = Clock()
-
-    def show(title: str, done: int, total: int) -> None:
-        if title == "Training 2 of 2 layers on 12 rows" and done == 5:
-            clock.now = 100.0
-
-    with Session(tiny_bank) as session:
-        dataset, recipe = session.open_dataset(new), Recipe(rank=4, train=16)
-        plan, rows = plan_with_rows(dataset, session, Resolved(recipe))
-        timed = improve(make_adapter(plan), rows, session.evaluator, Deadline(60, clock), show)
-    recorded = timed.recipe
-    assert recorded.stage_steps
-    assert recorded.stage_steps[0]
-    again = make(tiny_bank, new, train=16, steps=recorded.steps)
-    assert again.plan.recipe == recorded
-    assert again.outcome.training == timed.outcome.training
-    contents = [
-        made.save_pretrained(tmp_path / name) / "adapter_model.safetensors"
-        for name, made in (("timed", timed), ("again", again))
-    ]
-    assert contents[0].read_bytes() == contents[1].read_bytes()
-    card = (tmp_path / "timed" / "README.md").read_text()
-    assert f"--steps {recorded.steps}" in card
-
-
 def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Path) -> None:
     with Session(tiny_bank) as session:
         recipe = Recipe(rank=4, train=16)

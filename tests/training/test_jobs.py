@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +10,7 @@ import huggingface_hub
 import pytest
 
 from hf_lorameta.cli.app import app
+from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, UsageError
 from tests.test_environment import REPOSITORY, install
 
@@ -111,21 +111,14 @@ def test_a_dry_run_without_jobs_says_what_is_trained_here(client: Client) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("org/a", *TRAIN, "--flavor", "abacus"), "there is no flavor abacus"),
         (("org/a", *TRAIN[:-2]), "files are lost when it ends"),
         (("org/a", *TRAIN, "--base", "."), "cannot access the folder"),
-        (("rows.jsonl", *TRAIN), "a job cannot access"),
+        ((str(TRAIN_FILE), *TRAIN), "a job cannot access"),
     ],
 )
 def test_what_a_job_cannot_do_is_refused(
-    client: Client,
-    options: tuple[str, ...],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    client: Client, options: tuple[str, ...], message: str
 ) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"input": "a", "output": "b"}\n')
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         run(*options)
     assert client.jobs == []
