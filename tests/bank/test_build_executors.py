@@ -10,52 +10,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hf_lorameta.bank.build import build_bank
 from hf_lorameta.bank.entry import BuildJob
 from hf_lorameta.bank.executors import dask_executor
-from hf_lorameta.errors import MissingExtraError, UsageError
+from hf_lorameta.bank.manifest import load
+from hf_lorameta.errors import BankError, MissingExtraError, UsageError
 from hf_lorameta.hub.client import Hub
 from tests.conftest import Account, Built, Shell, touched, tree
+from tests.hub.conftest import isolated_client, use_endpoint
 from tests.support.fault_hub import Fault
 
 WEIGHTS, ROWS = "adapter_model.safetensors", "train.jsonl"
-SEQUENTIAL = """
-from concurrent.futures import Executor, Future
+BUILD = """
 from pathlib import Path
 from hf_lorameta.bank import build, manifest
-
-class Sequential(Executor):
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-build.build_bank(manifest.load(Path("m.yaml")), Path("b"), executor=Sequential())
-raise SystemExit(0)
-"""
-DEAD = """
-from concurrent.futures import Executor, Future
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from hf_lorameta.bank import build, manifest
-
-class Dead(Executor):
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        future.set_exception(BrokenProcessPool("a worker was killed"))
-        return future
-
-try:
-    build.build_bank(manifest.load(Path("m.yaml")), Path("b"), executor=Dead())
-except build.BankError as error:
-    print(error, error.hint)
+from tests.bank.test_build_executors import Inline
+build.build_bank(manifest.load(Path("m.yaml")), Path("b"), executor=Inline())
 raise SystemExit(0)
 """
 needs_dask = pytest.mark.skipif(
@@ -63,18 +40,42 @@ needs_dask = pytest.mark.skipif(
 )
 
 
+isolated = isolated_client
+"""Used by all tests here: empty caches and no network."""
+
+
+class Inline(Executor):
+    """Can only submit: runs a job at once, or fails with an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def submit(self, job: Any, /, *given: Any, **named: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        if self._error:
+            future.set_exception(self._error)
+        else:
+            future.set_result(job(*given, **named))
+        return future
+
+
 def test_an_executor_that_can_only_submit_builds_the_same_bytes(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     bank.owner.manifest(tmp_path / "m.yaml")
-    cli(before=SEQUENTIAL)
+    cli(before=BUILD)
     assert tree(tmp_path / "b") == tree(bank.folder)
 
 
-def test_dead_workers_fail_a_build(cli: Shell, bank: Built, tmp_path: Path) -> None:
-    bank.owner.manifest(tmp_path / "m.yaml")
-    said = cli(before=DEAD).out
-    assert "the workers of the executor died (BrokenProcessPool) run the same command again" in said
+def test_dead_workers_fail_a_build(
+    cli: Shell, bank: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_endpoint(monkeypatch, cli.hub.url)
+    manifest = load(bank.owner.manifest(tmp_path / "m.yaml"))
+    dead = Inline(BrokenProcessPool("a worker was killed"))
+    with pytest.raises(BankError, match="the workers of the executor died") as caught:
+        build_bank(manifest, tmp_path / "b", executor=dead)
+    assert caught.value.hint.startswith("run the same command again")
     assert not (tmp_path / "b/bank.json").exists()
 
 

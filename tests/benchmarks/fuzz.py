@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.manifest import parse
 from hf_lorameta.bank.pack_format import PackedFile
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.layouts import find_columns
@@ -27,9 +26,8 @@ from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.formats.lora_file import AdapterFile, canonical_header
-from hf_lorameta.formats.lora_layout import Module, read_layout
+from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import parse_config, write_config
-from hf_lorameta.formats.safetensors import parse_header, read_header
 
 CAP_MB = 64
 """MB that a kind of input may allocate in addition; a header that claims 10 GB fails."""
@@ -103,38 +101,11 @@ def _mutated_file(rng: random.Random, header: dict[str, Any], body: bytes) -> by
     return mutate_bytes(rng, content) if rng.random() < 0.5 else content
 
 
-def headers(number: int) -> Result:
-    """safetensors headers."""
-    header, body = _header()
-
-    def one(rng: random.Random) -> None:
-        raw = _mutated_file(rng, header, body)
-        head = read_header(lambda start, stop: raw[start:stop], len(raw))
-        read_layout(parse_header(head, len(raw)))
-
-    return _run(number, one)
-
-
 def configs(number: int) -> Result:
     """``adapter_config.json``."""
     good = json.loads(write_config("o/m", LAYOUT, 2))
     good |= {"use_dora": False, "rank_pattern": {}, "bias": "none", "init_lora_weights": True}
     return _run(number, lambda rng: parse_config(json.dumps(mutate_json(rng, good)).encode()))
-
-
-def manifests(number: int) -> Result:
-    """Manifests, as YAML."""
-    entry = {"adapter": "o/a", "dataset": "o/d", "license": "mit", "split": "train",
-             "columns": {"input": "q", "output": "a"}}  # fmt: skip
-    good = {"version": 1, "base_model": "o/m", "entries": [entry, entry | {"adapter": "o/b"}]}
-
-    def one(rng: random.Random) -> None:
-        text = json.dumps(mutate_json(rng, good))
-        if rng.random() < 0.5:
-            text = mutate_bytes(rng, text.encode()).decode("utf-8", "replace")
-        parse(text)
-
-    return _run(number, one)
 
 
 def dataset_rows(number: int) -> Result:
@@ -229,9 +200,7 @@ def dataset_files(number: int) -> Result:
 
 
 KINDS: dict[str, Callable[[int], Result]] = {
-    "safetensors headers": headers,
     "adapter configs": configs,
-    "manifests": manifests,
     "dataset rows": dataset_rows,
     "packs": packs,
     "adapter files": adapters,

@@ -71,7 +71,7 @@ def test_memory_cap_fails_a_reader_that_allocates_10_gb() -> None:
         "def allocate(number):\n"
         "    def one(rng):\n        number > fuzz._WARM and numpy.zeros(10 << 30, numpy.uint8)\n"
         "    return fuzz._run(number, one)\n"
-        "fuzz.KINDS['manifests'] = allocate\nsys.argv[1:] = ['manifests=60']\nfuzz.main()\n"
+        "fuzz.KINDS['packs'] = allocate\nsys.argv[1:] = ['packs=60']\nfuzz.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     failed = json.loads(done.stdout)["failed"]

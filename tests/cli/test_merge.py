@@ -4,12 +4,10 @@ import json
 import shlex
 from pathlib import Path
 
-import numpy as np
-
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE, RECIPE_FILE
-from tests.conftest import BASE, LAYOUT, Account, Shell, adapter_files
+from tests.conftest import BASE, Account, Shell, adapter_files
 
 CARD = b"---\nlicense: apache-2.0\n---\n"
 
@@ -36,16 +34,7 @@ def test_repos_are_merged_and_published_with_licenses_and_commits(
     card = cli.hub.read(target, "README.md").decode()
     assert "license: apache-2.0\n" in card
     assert f"base_model: {BASE}\n" in card
-    (tmp_path / WEIGHTS_FILE).write_bytes(cli.hub.read(target, WEIGHTS_FILE))
-    merged = AdapterFile(tmp_path / WEIGHTS_FILE)
-    expected: np.ndarray = np.zeros(1)
-    for seed, rank, weight in ((1, 2, 0.7), (2, 3, -0.3)):
-        (tmp_path / "one").write_bytes(adapter_files(seed, rank)[WEIGHTS_FILE])
-        one = AdapterFile(tmp_path / "one")
-        B, A = one.tensor(LAYOUT[0].name, "B"), one.tensor(LAYOUT[0].name, "A")
-        expected = expected + weight * B @ A
-    actual = merged.tensor(LAYOUT[0].name, "B") @ merged.tensor(LAYOUT[0].name, "A")
-    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    assert cli.hub.read(target, WEIGHTS_FILE) == (tmp_path / "m" / WEIGHTS_FILE).read_bytes()
     text = cli("inspect", target, token=user.token).out
     assert a in text
     assert "-0.3" in text

@@ -5,7 +5,7 @@ import math
 import random
 import struct
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from tests.formats.samples import (
     raw_header,
 )
 from tests.support.random_adapter import random_pairs
+from tests.support.tiny_architectures import tiny_model
 
 
 @pytest.fixture
@@ -184,27 +185,16 @@ def test_result_does_not_depend_on_the_source_order(
 # --- agreement with PEFT -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def tiny_llama(torch: Any) -> Callable[[], Any]:
-    """Builds the same two-layer Llama each time."""
+def tiny_llama() -> Any:
+    """Return a Llama of two layers, the same at each call."""
     pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-
-    def build() -> Any:
-        torch.manual_seed(0)
-        config = transformers.LlamaConfig(
-            vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32,
-        )  # fmt: skip
-        return transformers.LlamaForCausalLM(config)
-
-    return build
+    return tiny_model("llama", num_hidden_layers=2)
 
 
 LLAMA: Layout = tuple(
     Module(f"model.layers.{layer}.{leaf}", n, m)
     for layer in (0, 1)
-    for leaf, n, m in (("mlp.down_proj", 24, 16), ("self_attn.k_proj", 16, 8))
+    for leaf, n, m in (("mlp.down_proj", 48, 32), ("self_attn.k_proj", 32, 16))
 )
 
 
@@ -223,9 +213,8 @@ ignore_peft_warning = pytest.mark.filterwarnings("ignore:.is_gradient_checkpoint
 )
 @pytest.mark.parametrize("dtype", TORCH_DTYPES)
 def test_peft_loads_a_written_folder_and_computes_the_same_update(
-    layout: Layout, targets: list[str], dtype: str, tmp_path: Path, tiny_llama: Callable[[], Any]
+    layout: Layout, targets: list[str], dtype: str, tmp_path: Path, torch: Any
 ) -> None:
-    import torch
     from peft import PeftModel
 
     pairs = random_pairs(layout, RANK, seed=1)
@@ -254,7 +243,8 @@ def test_peft_loads_a_written_folder_and_computes_the_same_update(
 
 
 @ignore_peft_warning
-def test_adapter_written_by_peft_is_read(tmp_path: Path, tiny_llama: Callable[[], Any]) -> None:
+@pytest.mark.usefixtures("torch")
+def test_adapter_written_by_peft_is_read(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"], use_rslora=True,

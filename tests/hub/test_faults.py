@@ -245,10 +245,6 @@ def test_a_hub_that_does_not_answer_is_an_error(cli: Shell, bank: Built, tmp_pat
     message = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err
     assert "HTTP 503" in message
     assert len(cli.hub.requests) == 6
-    cli.hub.clear_faults()
-    cli.hub.add_fault(Fault("cut", path="/api/"))
-    message = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err
-    assert "no answer from" in message
     offline = "from huggingface_hub import constants as c; c.HF_HUB_OFFLINE = True"
     cli.hub.clear_requests()
     message = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=offline).err

@@ -1,6 +1,5 @@
 """The guide for contributors: its examples run, and their methods work from recipe to adapter."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,11 +34,9 @@ def examples() -> Iterator[None]:
 
 
 def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    rows = ({"input": f"question {i}", "output": f"answer {i}"} for i in range(30))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"input": f"question {i}", "output": f"answer {i}"} for i in range(30)]
     bank, recipe = plain_bank(), Recipe.of(**OURS)
-    planned = plan(path, bank, recipe)
+    planned = plan(rows, bank, recipe)
     c = planned.coefficients
     assert c.sum() == pytest.approx(1)
     assert c.argmax() == planned.distances.argmin()

@@ -1,6 +1,5 @@
 """A small dataset with and without outputs, and a bank for a tiny base model."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,14 @@ def tiny_bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     return tiny.write_bank(tmp_path_factory.mktemp)
 
 
+@pytest.fixture(scope="session")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of a topic that the banks for tiny base models do not have."""
+    return tiny.write_task(tmp_path_factory.mktemp("new"), "topic3", tiny.rows(3))
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Fifty rows; every fifth has no output."""
-    path = tmp_path / "rows.jsonl"
     rows = [{"input": f"question {i}", "output": "" if i % 5 == 4 else f"{i}"} for i in range(50)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return tiny.write_task(tmp_path, "rows", rows)

@@ -23,6 +23,7 @@ from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, rows_for, rows_u
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row, no_progress
 from tests.support.plain_bank import plain_bank
+from tests.training import tiny
 
 
 class FakeBase:
@@ -111,10 +112,9 @@ def test_the_pool_is_drawn_from_the_rows_that_are_read(data: Path) -> None:
 
 def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> None:
     """As in IMDB: the first half is negative, and the end of the file is far away."""
-    path = tmp_path / "sorted.jsonl"
     labels = ["neg"] * 1500 + ["pos"] * 1500
     lines = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path = tiny.write_task(tmp_path, "sorted", lines)
     plan, rows = prepared(path, fit=16, check=16)
     for drawn in (rows.fit, rows.check):
         assert 6 <= sum(output == "neg" for _, output in drawn) <= 10
@@ -123,18 +123,14 @@ def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> 
 
 
 def test_a_pool_is_as_large_as_the_rows_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "many.jsonl"
     lines = [{"input": f"review {i}", "output": f"{i}"} for i in range(1300)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = prepared(path, fit=1100, check=100)[1]
+    rows = prepared(tiny.write_task(tmp_path, "many", lines), fit=1100, check=100)[1]
     assert (len(rows.fit), len(rows.check)) == (1100, 100)
 
 
 def test_a_row_that_occurs_twice_is_not_both_fitted_and_checked_on(tmp_path: Path) -> None:
-    path = tmp_path / "twice.jsonl"
     lines = [{"input": f"review {i % 12}", "output": "fine"} for i in range(40)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = prepared(path, fit=8, check=4)[1]
+    rows = prepared(tiny.write_task(tmp_path, "twice", lines), fit=8, check=4)[1]
     assert len({*rows.fit, *rows.check}) == 12
 
 

@@ -25,16 +25,15 @@ from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
 from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
+from tests.training import tiny
 
 ROWS = 60
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
     rows = [{"input": f"question {i}", "output": f"answer {i}", "more": "x"} for i in range(ROWS)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return tiny.write_task(tmp_path, "rows", rows)
 
 
 def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:

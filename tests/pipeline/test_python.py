@@ -43,8 +43,7 @@ def test_an_empty_split_is_none() -> None:
 
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
 def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path) -> None:
-    path, bank = tmp_path / "rows.jsonl", plain_bank()
-    path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    path, bank = tiny.write_task(tmp_path, "rows", LINES), plain_bank()
     columns = {"input": "question", "output": "answer"}
     told = "Odd or even?"
     plan = hf_lorameta.plan(in_memory(kind), bank, columns=columns, split="train", instruction=told)
@@ -100,8 +99,7 @@ def test_a_slice_of_rows_in_memory_is_read(kind: str) -> None:
 def test_a_slice_that_datasets_loaded_is_read_whole(tmp_path: Path) -> None:
     import datasets
 
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    path = tiny.write_task(tmp_path, "rows", LINES)
     cache = str(tmp_path / "cache")
     rows = datasets.load_dataset("json", data_files=str(path), split="train[2:4]", cache_dir=cache)
     opened = open_dataset(rows)

@@ -15,6 +15,7 @@ from hf_lorameta.pipeline.adapter_folder import generated_parts
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import draw_rows, rows_used
+from tests.training import tiny
 
 
 def write(path: Path, lengths: Sequence[int]) -> Path:
@@ -55,9 +56,8 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
 ) -> None:
     """So that `evaluate`, which knows the recipe alone, leaves them out."""
     bank = Bank.embedded()
-    path = tmp_path / "rows.jsonl"
     rows = [{"input": f"question {i:03}", "output": f"{i:03}"} for i in range(100)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tiny.write_task(tmp_path, "rows", rows)
     opened = open_dataset(path, limits=ReadingLimits(characters=15 * 60))
     reading = read_dataset(opened, recipe, token_counting(bank))
     assert reading.recipe.max_rows == (recipe.max_rows or 60)

@@ -32,13 +32,6 @@ from hf_lorameta.training import device  # noqa: E402
 from hf_lorameta.training.further import stages  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of a topic that the bank does not have."""
-    return tiny.write_task(tmp_path_factory.mktemp("new"), "topic3", tiny.rows(3))
-
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -135,8 +135,8 @@ def make(bank: Bank, data: Path, **settings: object) -> Generation:
     return generation
 
 
-def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path) -> float:
-    """Return the loss of rows with an adapter in PEFT, computed in float32."""
+def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path | None) -> float:
+    """Return the loss of rows with an adapter in PEFT, or of the base model, in float32."""
     from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 
     evaluator = TorchEvaluator.from_folder(bank.index.base_model, "float32")
