@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +26,15 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 START_SECONDS = 300.0
 WAIT_MS = 180_000
 """How long a test waits for the page; more than it takes, as other work may slow the machine."""
+VERDICT_IN_VIEW = """() => {
+    const [verdict, bar] = ["#lm-verdict .lm-verdict", "#lm-bar"].map(
+        (place) => document.querySelector(place).getBoundingClientRect());
+    return verdict.bottom <= bar.top;
+}"""
+"""Whether the verdict on a dataset is above the bar, to which the page scrolls."""
 _LEFT = "about:blank"
 """URL of a window that its visitor has left."""
-_ABORTED = re.compile("AbortError|Connection errored out")
+_ABORTED = re.compile("AbortError|Connection errored out|Failed to fetch")
 
 
 def missing(*packages: str, browser: bool = False) -> str:
@@ -93,6 +99,7 @@ def running_space(
     token: str | None = None,
     folder: Path = SPACE,
     python: str = sys.executable,
+    before: str = "",
     **variables: str,
 ) -> Iterator[RunningSpace]:
     """Start ``python app.py`` in a folder and wait until the page is served.
@@ -103,6 +110,7 @@ def running_space(
         token: token saved on this machine, used by Gradio's mocked sign-in.
         folder: the Space's files.
         python: interpreter.
+        before: code that it runs first.
         variables: environment variables of the Space.
     """
     with socket.socket() as probe:
@@ -119,9 +127,11 @@ def running_space(
     env |= variables
     log = home / "space.log"
     url, start = f"http://127.0.0.1:{port}", time.monotonic()
+    run = f"{before}\nimport runpy; runpy.run_path('app.py', run_name='__main__')"
+    command = [python, *(("-c", run) if before else ("app.py",))]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [python, "app.py"], cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT
+            command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT
         )
         try:
             _wait_for_page(url, process, log)
@@ -263,6 +273,17 @@ class Visitor:
         """Make the adapter and wait for it."""
         self.page.locator("#lm-make").click()
         self.page.get_by_role("heading", name="Your adapter is ready").wait_for()
+        self.wait_for_end()
+
+    def save(self) -> None:
+        """Save the adapter to the Hub, and wait for that."""
+        self.page.get_by_role("button", name="Save to Hub").click()
+        self.page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """Wait until no request of the page runs: its Cancel button would be that of the next."""
+        self.page.locator("#lm-cancel").wait_for(state="hidden")
 
     def open_section(self, title: str) -> None:
         """Open an accordion."""
@@ -276,6 +297,29 @@ class Visitor:
         self.page.wait_for_function("""() => ![...document.querySelectorAll(
             'button.label-wrap:not(.open)')].some((e) => e.checkVisibility())""")
         self.page.wait_for_timeout(500)
+
+    @contextmanager
+    def held(self, url: "re.Pattern[str]") -> Iterator[Callable[[], None]]:
+        """Hold what the page sends to a URL; at the end, let it go and wait for an answer.
+
+        Yields:
+            A function that waits until something is held.
+        """
+        held: list[Any] = []
+        self.page.route(url, lambda route: held.append(route))
+
+        def wait_for_one() -> None:
+            deadline = time.monotonic() + WAIT_MS / 1000
+            while not held:
+                assert time.monotonic() < deadline, f"nothing was sent to {url.pattern}"
+                self.page.wait_for_timeout(20)
+
+        yield wait_for_one
+        wait_for_one()
+        self.page.route(url, lambda route: route.continue_())  # comes before the first
+        with self.page.expect_response(url):
+            for route in held:
+                route.continue_()
 
     def visible_text(self) -> str:
         """Return the visible text of the page, without blocks of code."""

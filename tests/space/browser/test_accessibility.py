@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Account, Shell, Web
 from tests.space.datasets import TRAIN, lines
 from tests.support.fault_hub import Fault
-from tests.support.running_space import Visitor, missing
+from tests.support.running_space import VERDICT_IN_VIEW, Visitor, missing
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
@@ -20,7 +20,7 @@ from playwright.sync_api import expect
 BORDER_AND_PAGE = """(control) => [getComputedStyle(control).borderTopColor,
     getComputedStyle(document.querySelector('.gradio-container')).backgroundColor]"""
 
-
+FITS = "(width) => document.documentElement.scrollWidth <= width"
 WINDOWS = [(320, 780, "dark"), (360, 780, "light"), (640, 450, "light")]
 """Sizes and colors; a zoom of 200 % halves a window in CSS pixels, here from 1280 to 640."""
 
@@ -29,7 +29,7 @@ def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
     web: Web, chromium: Any, context: Any, cli: Shell, user: Account
 ) -> None:
     repo = user.dataset("still", {"train.jsonl": TRAIN})
-    cli.hub.add_fault(Fault("delay", path=f"datasets/{repo}", seconds=0.3))
+    cli.hub.add_fault(Fault("hold", path=f"datasets/{repo}"))
     moving = []
     for still in (False, True):
         visitor = Visitor(chromium, web.space.url, context=context, still=still)
@@ -55,8 +55,7 @@ def test_an_adapter_is_saved_by_keyboard_with_the_focus_in_place_and_announced_o
     page.keyboard.type(repo)
     page.keyboard.press("Enter")
     visitor.wait_for_plan(repo)
-    verdict = page.locator("#lm-verdict .lm-verdict").bounding_box()
-    assert verdict["y"] + verdict["height"] < page.locator("#lm-bar").bounding_box()["y"]
+    page.wait_for_function(VERDICT_IN_VIEW)
     page.locator("#lm-dataset").focus()
     assert tab_to(page, page.locator("#lm-make")) <= 8, "it is near"
     page.keyboard.press("Enter")
@@ -65,14 +64,13 @@ def test_an_adapter_is_saved_by_keyboard_with_the_focus_in_place_and_announced_o
     assert_announced_once(page)
     press(page, page.get_by_role("button", name="Save to Hub"))
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
+    visitor.wait_for_end()
     assert cli.hub.repo(f"{web.owner.name}/typed-SmolLM2-135M-Instruct-lorameta") is not None
     slow = user.dataset("slow", {"train.jsonl": TRAIN})
     cli.hub.add_fault(Fault("hold", path=f"datasets/{slow}"))
-    cancel = page.locator("#lm-cancel")
-    expect(cancel).to_be_hidden()  # that of the save
     visitor.enter_dataset(slow)
-    expect(cancel).to_be_visible()
-    cancel.focus()
+    page.locator("#lm-cancel").wait_for()
+    page.locator("#lm-cancel").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#lm-work")).to_contain_text("Canceled")
     expect(page.locator("#lm-dataset")).to_be_focused()
@@ -141,7 +139,7 @@ def test_a_narrow_or_zoomed_page_does_not_scroll_sideways_and_axe_finds_no_barri
             page.set_viewport_size({"width": width, "height": height})
             page.emulate_media(color_scheme=scheme)
             expect(page.locator(".dark")).to_have_count(int(scheme == "dark"))
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.wait_for_function(FITS, arg=width)
             yield width, height
         page.set_viewport_size({"width": 1280, "height": 900})
 

@@ -22,7 +22,7 @@ FILES = {
     "broken.jsonl": (b'{"input": "q", "output": "a"}\n{"input": \n', "line 2 is not"),
     "number.json": (b"5", "cannot be read"),
     "nothing.csv": (b"", "has no rows"),
-    "heads.csv": (b"input,output\n", "no rows"),
+    "heads.csv": (b"input,output\n", "The split train has no rows"),
     "blank.jsonl": (lines([{"input": "q", "output": ""}] * 12), "has an output"),
     "notes.exe": (b"MZ", "is not one of"),
 }
@@ -67,7 +67,7 @@ def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Accoun
     secret = user.dataset("secret", {"train.jsonl": TRAIN}, private=True)
     gated = user.dataset("gated", {"train.jsonl": TRAIN}, gated=True)
     script = user.dataset("script", {"script.py": b"import os"})
-    split = user.dataset("empty", {"README.md": b"# Nothing"})
+    empty = user.dataset("empty", {"README.md": b"# Nothing"})
     away = user.dataset("away", {"train.jsonl": TRAIN})
     cli.hub.add_fault(Fault("status", path=away, status=503, retry_after=600))
     found = {
@@ -75,13 +75,13 @@ def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Accoun
         secret: "was not found",
         gated: "gated",
         script: "script",
-        split: "",
-        away: "",
+        empty: "has no data files",
+        away: "The Hub did not respond",
     }
     for name, message in found.items():
         visitor.enter_dataset(name)
         expect(visitor, "#lm-status", message)
-        visitor.page.locator("#lm-cancel").wait_for(state="hidden")
+        visitor.wait_for_end()
     cli.hub.clear_faults()
 
 

@@ -3,7 +3,6 @@
 import re
 import shlex
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tests.conftest import Account, Shell, Web
 from tests.space.datasets import TRAIN, lines
 from tests.space.forbidden_words import forbidden_words
 from tests.support.fault_hub import Fault
-from tests.support.running_space import Visitor, missing
+from tests.support.running_space import VERDICT_IN_VIEW, Visitor, missing
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
@@ -26,6 +25,7 @@ ASKED = re.compile("/run|queue/join")
 """URL that the page asks for whatever a visitor does."""
 SEARCH = re.compile("component_server")
 """URL that the page asks for matching datasets."""
+COPIED = "async (text) => (await navigator.clipboard.readText()).trim() === text"
 NASTY = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 
 
@@ -75,8 +75,7 @@ def test_signed_out_verdict_adapter_and_download(
     assert len(blocks) == page.locator("#lm-usage pre").count() > 5
     for block in blocks:
         block.get_by_role("button").click()
-        copied = page.evaluate("navigator.clipboard.readText()")
-        assert copied.strip() == block.locator("code").inner_text().strip()
+        page.wait_for_function(COPIED, arg=block.locator("code").inner_text().strip())
     tabbing_requests_nothing(visitor, cli)
     assert [r for r in cli.hub.requests if repo in r.path] == []
 
@@ -114,18 +113,14 @@ def test_a_found_dataset_is_chosen_by_keyboard_and_a_late_answer_keeps_the_list(
     box.fill("")
     box.press_sequentially("olive")
     page.get_by_role("option", name=repo).wait_for()
-    late: list[Any] = []
-    page.route(SEARCH, lambda route: late.append(route))
-    with page.expect_request(SEARCH):
+    with visitor.held(SEARCH) as wait_for_one:
         box.press_sequentially("-d")
-    box.press("ArrowDown")
-    with page.expect_response(SEARCH):
-        late[-1].continue_()
+        wait_for_one()
+        box.press("ArrowDown")
     page.wait_for_timeout(500)
     expect(option.first).to_have_attribute("aria-selected", "true")
     box.press("Enter")
     visitor.wait_for_plan(repo)
-    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_a_link_to_share_opens_the_dataset_and_verdicts_come_into_view_on_a_phone(
@@ -136,15 +131,10 @@ def test_a_link_to_share_opens_the_dataset_and_verdicts_come_into_view_on_a_phon
     visitor = Visitor(chromium, link, context=context, width=360, height=780)
     visitor.wait_for_plan(repo)
     expect(visitor.page.get_by_role("combobox", name="Name or link")).to_have_value(repo)
-    above_the_bar = """() => {
-        const [verdict, bar] = ["#lm-verdict .lm-verdict", "#lm-bar"].map(
-            (place) => document.querySelector(place).getBoundingClientRect());
-        return verdict.bottom <= bar.top;
-    }"""
     for name in ("first", "second"):
         visitor.page.evaluate("scrollTo(0, 0)")
         visitor.plan(user.dataset(name, {"train.jsonl": TRAIN}))
-        visitor.page.wait_for_function(above_the_bar)
+        visitor.page.wait_for_function(VERDICT_IN_VIEW)
     visitor.close()
 
 
@@ -227,15 +217,11 @@ def test_a_later_choice_replaces_a_slow_dataset_and_a_file_that_is_being_uploade
     expect(page.locator("#lm-columns")).to_contain_text("rows.jsonl")
     expect(page.locator("#lm-verdict [data-announce^='rows.jsonl']")).to_have_count(1)
     page.wait_for_url(lambda url: "dataset=" not in url)
-    held = list[Any]()
-    page.route(re.compile("/upload"), lambda route: held.append(route))
-    page.locator("#lm-file").set_input_files(path)
-    page.get_by_text("Uploading rows.jsonl").wait_for()
-    repo = user.dataset("later", {"train.jsonl": TRAIN})
-    visitor.plan(repo)
-    (upload,) = held
-    with page.expect_response(re.compile("/upload")):
-        upload.continue_()
+    with visitor.held(re.compile("/upload")):
+        page.locator("#lm-file").set_input_files(path)
+        page.get_by_text("Uploading rows.jsonl").wait_for()
+        repo = user.dataset("later", {"train.jsonl": TRAIN})
+        visitor.plan(repo)
     page.wait_for_timeout(500)
     assert page.locator("#lm-upload").inner_text() == ""
     expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
@@ -263,10 +249,9 @@ def test_proposed_roles_are_taken_by_one_click_and_a_prompt_stays_when_others_ar
     page.locator("[data-link*='output%3Dright']").wait_for(state="attached")
     expect(page.locator(".lm-warning")).to_contain_text("Only 12 rows were read")
     visitor.open_section("Prompt")
-    release = held_requests(page)
-    page.get_by_label("Role of more").select_option("input")
-    instruction.fill("Answer with one word.")
-    release()
+    with visitor.held(ASKED):
+        page.get_by_label("Role of more").select_option("input")
+        instruction.fill("Answer with one word.")
     page.locator("[data-link*='input%3Dmore']").wait_for(state="attached")
     expect(instruction).to_have_value("Answer with one word.")
     page.get_by_role("button", name="Use this prompt").click()
@@ -274,21 +259,6 @@ def test_proposed_roles_are_taken_by_one_click_and_a_prompt_stays_when_others_ar
     page.get_by_label("Role of more").select_option("instruction")
     page.locator("[data-link*='instruction%3Dmore']").wait_for(state="attached")
     expect(instruction).to_have_value("")
-
-
-def held_requests(page: Any) -> Callable[[], None]:
-    """Hold what the page sends from now on; return a function that lets it go."""
-    held: list[Any] = []
-    page.route(ASKED, lambda route: held.append(route))
-
-    def release() -> None:
-        page.wait_for_timeout(1000)  # changes of a form are sent after a moment
-        assert held
-        page.route(ASKED, lambda route: route.continue_())  # comes before the first
-        for route in held:
-            route.continue_()
-
-    return release
 
 
 def test_lora_and_the_method_are_explained_in_place(
@@ -322,8 +292,7 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo(
     expect(page.get_by_label("Name", exact=True)).to_have_value(target)
     save = page.get_by_role("button", name="Save to Hub")
     expect(save).to_have_class(re.compile(r"\bprimary\b"))
-    save.click()
-    page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
+    visitor.save()
     link = page.locator("#lm-saved").get_by_role("link", name=target)
     assert link.get_attribute("href") == f"{cli.hub.url}/{target}"
     view = cli.hub.repo(target)
@@ -339,7 +308,7 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo(
         (user.adapter("taken"), "There is an adapter in"),
     ):
         page.get_by_label("Name", exact=True).fill(name)
-        page.get_by_role("button", name="Save to Hub").click()
+        save.click()
         page.locator("#lm-saved [role=alert]", has_text=message).wait_for()
         assert forbidden_words(visitor.visible_text()) == []
     page.get_by_label("private: only you").check()
@@ -392,8 +361,7 @@ def test_cancel_saves_nothing_and_a_private_dataset_defaults_to_a_private_repo(
     cli.hub.clear_faults()
     assert web.space.settled() == [], "the canceled job has ended"
     assert cli.hub.repo(target) is None
-    page.get_by_role("button", name="Save to Hub").click()
-    page.get_by_text("Your adapter is on the Hub").first.wait_for()
+    visitor.save()
     page.get_by_text("(private)").wait_for()
     view = cli.hub.repo(target)
     assert view is not None

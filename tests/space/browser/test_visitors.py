@@ -5,7 +5,6 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,18 +59,17 @@ def slow(cli: Shell, user: Account) -> str:
     return repo
 
 
-def page_run(visitor: Caller) -> int:
-    """Return the number of the page's event that waits for a plan."""
+def events_of(visitor: Caller) -> dict[str, int]:
+    """Return the numbers of the page's events by name; `run` waits for a plan."""
     with visitor.send("/config") as answer:
-        dependencies = json.load(answer)["dependencies"]
-    return next(int(d["id"]) for d in dependencies if d["api_name"] == "run")
+        return {event["api_name"]: event["id"] for event in json.load(answer)["dependencies"]}
 
 
 def test_after_each_attack_another_visitor_plans_soon(
     space: RunningSpace, attacker: Caller, visitor: Caller, user: Account, slow: str
 ) -> None:
     book = user.dataset("book", {"train.jsonl": TRAIN})
-    run = page_run(visitor)
+    run = events_of(visitor)["run"]
     many = "input=text," * 100_000
     attacks: dict[str, Callable[[], set[int]]] = {
         "a megabyte of columns": lambda: {attacker.ask(dataset=book, columns=many)},
@@ -142,12 +140,15 @@ def test_visitors_wait_in_line_can_cancel_there_and_get_a_place_that_was_given_u
     ]
     first, second, third = (visitor.page for visitor in visitors)
     others = [Caller(space, f"203.0.113.{i + 4}") for i in range(AT_ONCE + PLACES - 2)]
-    with posts(first) as asked:
+    events = events_of(others[0])
+    with (
+        first.expect_request(of_event(events["choose"])) as chosen,
+        first.expect_request(of_event(events["run"])) as joined,
+    ):
         visitors[0].plan(repo)
-    named = next((path, body.replace(repo, slow)) for path, body in asked if repo in body)
-    asking = [named, next(post for post in asked if post[0].endswith("/queue/join"))]
     for number, other in enumerate(others, 1):
-        repeat(asking, other)
+        repeat(chosen.value, other, repo, slow)
+        repeat(joined.value, other)
         if number <= AT_ONCE:  # it begins before the next one asks
             assert reading.acquire(timeout=120)
     visitors[0].enter_dataset(repo)
@@ -156,12 +157,12 @@ def test_visitors_wait_in_line_can_cancel_there_and_get_a_place_that_was_given_u
     expect(second.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
     visitors[2].enter_dataset(repo)
     expect(third.locator("#lm-work")).to_contain_text("All places in the line are taken")
-    with posts(second) as canceling:
+    with second.expect_request(of_event(events["cancel"])) as canceling:
         second.locator("#lm-cancel").click()
-        expect(second.locator("#lm-work")).to_have_text("Canceled")
+    expect(second.locator("#lm-work")).to_have_text("Canceled")
     expect(third.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
     for other in others[:PLACES]:
-        repeat(canceling[:1], other)
+        repeat(canceling.value, other)
     visitors[2].wait_for_plan(repo)
     cli.hub.clear_faults()
     visitors[0].wait_for_plan(repo)
@@ -171,25 +172,15 @@ def test_visitors_wait_in_line_can_cancel_there_and_get_a_place_that_was_given_u
         visitor.close()
 
 
-@contextmanager
-def posts(page: Any) -> Iterator[list[tuple[str, str]]]:
-    """Collect path and body of what a page posts."""
-    found: list[tuple[str, str]] = []
-
-    def note(request: Any) -> None:
-        if request.method == "POST":
-            found.append((urlsplit(request.url).path, request.post_data))
-
-    page.on("request", note)
-    yield found
-    page.remove_listener("request", note)
+def of_event(number: int) -> Callable[[Any], bool]:
+    """Return whether a request is for an event of the page."""
+    return lambda request: f'"fn_index":{number},' in (request.post_data or "")
 
 
-def repeat(requests: list[tuple[str, str]], caller: Caller) -> None:
-    """Post what a page did, as another page at the address of a caller."""
-    for path, body in requests:
-        renamed = json.loads(body) | {"session_hash": caller.address}
-        assert caller.status(path, json.dumps(renamed).encode()) == 200
+def repeat(request: Any, caller: Caller, old: str = "", new: str = "") -> None:
+    """Post what a page did, with a text replaced, as another page at the address of a caller."""
+    body = json.loads(request.post_data.replace(old, new)) | {"session_hash": caller.address}
+    assert caller.status(urlsplit(request.url).path, json.dumps(body).encode()) == 200
 
 
 def test_an_uploaded_file_is_deleted_after_its_call(space: RunningSpace, visitor: Caller) -> None:
