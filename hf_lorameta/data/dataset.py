@@ -17,7 +17,6 @@ from hf_lorameta.data.columns.labels import Form
 from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
-from hf_lorameta.data.columns.word_rows import READ_AS, in_sentences
 from hf_lorameta.data.sources.files import (
     are_names,
     is_local,
@@ -218,8 +217,6 @@ def as_dataset(
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Choose the columns of opened rows; arguments and errors are those of `open_dataset`."""
-    if columns is None or set(columns.names()) <= set(READ_AS):
-        raw = in_sentences(raw)
     table, repo = TableView(raw.columns, raw.labels, raw.sample), raw.repo
     try:
         found = columns is None

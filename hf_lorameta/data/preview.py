@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.data.columns.word_rows import in_sentences
 from hf_lorameta.data.dataset import as_dataset, open_rows
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.hub.client import Hub
@@ -60,7 +59,7 @@ def preview(
         >>> found.names, found.columns.output, len(found.rows)
         (['input', 'output'], 'output', 3)
     """
-    raw = in_sentences(open_rows(name, hub, {"config": config, "split": split}))
+    raw = open_rows(name, hub, {"config": config, "split": split})
     columns: Columns | None
     problem: DatasetError | None = None
     try:

@@ -343,7 +343,7 @@ CASES = [
          (text(0), text(0, 4)), says=("not read: negative",)),
     case("rows as JSON texts in a column",
          lambda i: {"id": i, "data": json.dumps({"question": text(i), "answer": text(i, 2)})},
-         (text(0), text(0, 2))),
+         (text(0), text(0, 2)), asks=True),
     case("an image beside the text",
          lambda i: {"image": {"bytes": b"\x89PNG", "path": "a.png"}, "question": text(i),
                     "answer": text(i, 2)},
@@ -440,10 +440,12 @@ CASES = [
     Case("CoNLL as a table, the number of a sentence before its first word", {"ner.csv": csv_text([
          {"Sentence #": "" if k else f"Sentence: {i}", "Word": w, "POS": "N", "Tag": t}
          for i in range(ROWS) for k, (w, t) in enumerate(zip(text(i).split(), TAGS, strict=True))])
-         .encode()}, (text(0), " ".join(TAGS)), says=("the same Sentence # are read as one",)),
+         .encode()}, ("Sun", "B-LOC"), asks=True,
+         says=("rows.ffill().groupby('Sentence #', sort=False)",)),
     Case("CoNLL as a table, the number of a sentence before each word", {"ner.jsonl": jsonl([
          {"sentence_id": i, "tokens": w, "ner_tags": t} for i in range(ROWS)
-         for w, t in zip(text(i).split(), TAGS, strict=True)])}, (text(0), " ".join(TAGS))),
+         for w, t in zip(text(i).split(), TAGS, strict=True)])}, ("Sun", "B-LOC"), asks=True,
+         says=("each row is a single word",)),
     Case("SQuAD as a table", {"squad.csv": csv_text([{"context": text(i, 30), "question":
          text(i + 1), "id": i, "answer_start": 4, "text": text(i, 2)} for i in range(ROWS)])
          .encode()}, (SQUAD_INPUT, text(0, 2)), asks=True,
@@ -493,7 +495,7 @@ TASK_CASES = [
     case("HelpSteer2: two responses and which is better",
          lambda i: {"prompt": text(i), "response_1": text(i, 20), "response_2": text(i + 1, 20),
                     "preference_strength": i % 3 - 1, "preference_statement": text(i, 40)},
-         (text(0), text(0, 20)), asks=True, says=("without it: input=prompt",)),
+         (text(0), text(0, 20)), asks=True, says=("also possible: input=prompt",)),
     case("chatbot_arena: two chats and a winner",
          lambda i: {"question_id": f"{i}", "winner": ["model_a", "tie"][i % 2],
                     "conversation_a": turns(i), "conversation_b": turns(i + 1)},
@@ -527,7 +529,7 @@ TASK_CASES = [
          lambda i: {"prompt": text(i), "response": text(i, 9), "prompt_label": CLASSES[i % 2],
                     "response_label": CLASSES[i % 3]},
          (f"Prompt: {text(0)}\nResponse: {text(0, 9)}", "negative"), asks=True,
-         says=("without it: input=prompt,output=response",)),
+         says=("also possible: input=prompt,output=response",)),
     case("PKU-SafeRLHF: two responses, of which one is always safe in the first rows",
          lambda i: {"prompt": text(i), "response_0": text(i, 9), "response_1": text(i, 7),
                     "is_response_0_safe": i % 2 == 0, "is_response_1_safe": True},
@@ -535,7 +537,7 @@ TASK_CASES = [
     case("a batch for OpenAI's API: chats below a key",
          lambda i: {"custom_id": f"r-{i}", "method": "POST", "url": "/v1/chat/completions",
                     "body": {"model": "m", "messages": turns(i)}},
-         (text(0), text(1)), says=("messages=body.messages",)),
+         (text(0), text(1)), asks=True, says=("messages=body.messages",)),
     case("what OpenAI's API returns for a batch",
          lambda i: {"id": f"b{i}", "custom_id": f"r-{i}", "error": None, "response": {
              "status_code": 200, "body": {"model": "m", "choices": [
@@ -594,8 +596,7 @@ TASK_CASES = [
     case("CoQA: lists of questions and answers",
          lambda i: {"source": "cnn", "story": text(i, 30), "questions": [text(i), text(i + 1)],
                     "answers": {"input_text": [text(i, 2), text(i, 3)], "answer_start": [1, 2]}},
-         (f"Story: {LONG}\nQuestions: {text(0)}", text(0, 2)), "parquet", asks=True,
-         says=("each row holds several questions, of which the first is read",)),
+         (LONG, f"{text(0, 2)}\n{text(0, 3)}"), "parquet", asks=True),
     case("dream: a dialogue as a list, and the choices of a question",
          lambda i: {"dialogue": [text(i), text(i + 1)], "question": text(i, 5),
                     "choice": choices(i)[:2], "answer": choices(i)[i % 2]},
@@ -679,7 +680,7 @@ TASK_CASES = [
     case("a text and what was extracted from it",
          lambda i: {"text": text(i), "extracted": json.dumps({"name": text(i, 2)})},
          (text(0), json.dumps({"name": text(0, 2)})), asks=True,
-         says=("without it: output=text",)),
+         says=("also possible: output=text",)),
     case("web_nlg: an id of the entry",
          lambda i: {"category": ["Airport", "City"][i % 2], "eid": f"{i}", "lex": {
              "comment": ["good"], "text": [text(i)]}, "size": 1},
@@ -690,7 +691,7 @@ TASK_CASES = [
          (text(0), text(0, 3)), "parquet", asks=True),
     case("reuters: topics as a list of names",
          lambda i: {"text": text(i), "topics": [["earn", "acq"], ["grain"], []][i % 3]},
-         (text(0), "acq, earn"), asks=True, says=("without it: output=text",)),
+         (text(0), "acq, earn"), asks=True, says=("also possible: output=text",)),
     case("spans of entities beside their text",
          lambda i: {"text": text(i), "spans": [{"start": 0, "end": 3, "label": LETTERS[i % 4]}]},
          (text(0), "A"), asks=True),
@@ -706,7 +707,7 @@ TASK_CASES = [
          says=("input=data.text,output=annotations.0.result.0.value.choices",)),
     case("doccano: spans as lists",
          lambda i: {"id": i, "text": text(i), "label": [[0, 3, LETTERS[i % 4]]], "Comments": []},
-         (text(0), "A"), asks=True, says=("output=label.0.2",)),
+         ("", text(0)), asks=True),
     case("Common Voice: facts about speakers",
          lambda i: {"client_id": f"c{i}", "path": f"{i}.mp3", "sentence": text(i), "up_votes": 2,
                     "age": ["teens", "twenties"][i % 2], "gender": ["male", "female"][i // 2 % 2]},
@@ -787,7 +788,7 @@ HUB_CASES = [
         (text(0), text(0, 3)), card=""),
     Case("a folder for each class, one text a file", {f"train/{label}/{i}_{j}.txt": text(0).encode()
          for j, label in enumerate(CLASSES) for i in range(8)},
-         (text(0), "positive"), card="", says=("is the name of its file or folder: neg",)),
+         (text(0), "negative"), card="", says=("is the name of its file or folder: neg",)),
     Case("a file for each class", {f"{label}.txt": "\n".join(f"{label} {text(i)}"
          for i in range(ROWS)).encode() for label in CLASSES}, (f"negative {text(0)}", "negative"),
          card="", says=("is the name of its file or folder: neg",)),
@@ -846,7 +847,7 @@ HUB_CASES = [
          lambda i: {"question_id": f"Q{i}", "question": text(i), "document_title": text(i, 2),
                     "answer": text(i, 9), "label": i % 2},
          (f"Question: {text(0)}\nAnswer: {text(0, 9)}", "0"), "parquet", asks=True,
-         says=("without it: input=question,output=answer",)),
+         says=("also possible: input=question,output=answer",)),
     case("KTO: a label says whether the completion is good",
          lambda i: {"prompt": text(i), "completion": text(i, 9), "label": i % 2 == 0},
          (text(0), text(0, 9)), says=("Rows with false in column label are left out",)),
@@ -908,7 +909,7 @@ HUB_CASES = [
     case("fields for inputs and outputs",
          lambda i: {"inputs": {"question": text(i), "context": text(i, 30)},
                     "outputs": {"answer": text(i, 3)}},
-         (f"Context: {LONG}\nQuestion: {text(0)}", text(0, 3)), "parquet"),
+         (f"Context: {LONG}\nQuestion: {text(0)}", text(0, 3)), "parquet", asks=True),
     case("xlam: the tools that an answer calls",
          lambda i: {"id": i, "query": text(i), "tools": f'[{{"name": "f{i}"}}]',
                     "answers": f'[{{"name": "f{i}", "arguments": {{}}}}]'},

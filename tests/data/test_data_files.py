@@ -98,4 +98,4 @@ def test_paths_inside_the_repo_are_read(cli: Shell, user: Account) -> None:
 def test_files_of_other_formats_are_refused(cli: Shell, user: Account) -> None:
     repo = user.dataset("pictures", {"a.lance": b"x", "b.lance": b"y"})
     done = cli("plan", "-d", repo, code=3)
-    assert f"Error: {repo} has files of the format lance, expected one of arrow, csv" in done.err
+    assert f"Error: {repo} has files of the format lance, expected one of arrow, conll" in done.err

@@ -15,11 +15,9 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.counts.profile import profile_rows
 from hf_lorameta.data.dataset import DatasetInfo, as_dataset, open_dataset
-from hf_lorameta.data.preview import preview
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
-from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from tests.conftest import Account, Built, Shell, rows, touched
 
@@ -436,24 +434,20 @@ def test_a_private_dataset_is_previewed_with_a_token(cli: Shell, user: Account) 
     assert cli(before=code).out == "['input', 'output']\n"
 
 
-_WORDS = [("Rome", "B"), ("is", "O"), ("big", "O")] * 3
-_TAGGED = [{"sentence_id": i // 3, "word": w, "pos": "X", "tag": t}
-           for i, (w, t) in enumerate(_WORDS)]  # fmt: skip
-
-
-def test_words_are_read_as_sentences_unless_other_columns_are_named(tmp_path: Path) -> None:
-    sentences = open_dataset(_TAGGED)
-    assert sentences.head(1) == [("Rome is big", "B O O")]
-    assert sentences.remarks[0].text.endswith("as one sentence, without pos.")
-    assert open_dataset(_TAGGED, columns=sentences.columns).head(1) == sentences.head(1)
-    words = open_dataset(_TAGGED, columns={"input": "word", "output": "tag"})
-    assert words.head(2) == [("Rome", "B"), ("is", "O")]
-    within = [{"sentence": "Rome is big", "word": w, "label": t} for w, t in _WORDS]
+def test_tables_of_words_become_sentences_as_the_error_says() -> None:
+    pandas = pytest.importorskip("pandas")
+    words = [("Rome", "B"), ("is", "O"), ("big", "O")] * 3
+    rows = pandas.DataFrame(
+        {"sentence_id": None if i % 3 else f"s{i}", "word": word, "pos": "X", "tag": tag}
+        for i, (word, tag) in enumerate(words)
+    )
+    with pytest.raises(ColumnsError, match="each row is a single word") as caught:
+        open_dataset(rows)
+    code = str(caught.value).partition("sentences: ")[2].partition("; all columns")[0]
+    assert open_dataset(eval(code, {"rows": rows})).head(1) == [("Rome is big", "B O O")]
+    assert open_dataset(rows, columns=caught.value.columns).head(1) == [("Rome", "B")]
+    within = [{"sentence": "Rome is big", "word": word, "label": tag} for word, tag in words]
     assert open_dataset(within).head(1) == [("Rome", "B")]
-    path = tmp_path / "words.json"
-    path.write_text(json.dumps(_TAGGED))
-    found = preview(path, Hub())
-    assert (found.names, found.rows[0]["tokens"]) == (["tokens", "tags"], '["Rome", "is", "big"]')
 
 
 def test_unreadable_repos_are_errors(cli: Shell, bank: Built, user: Account) -> None:

@@ -41,25 +41,15 @@ def multiple_choice(table: TableView) -> Columns | None:
         if held:  # the question itself is the longest text beside them
             stem = max(fields, key=lambda key: len(str(fields[key])) * (key not in held))
             return Columns(input=f"{name}.{stem}", choices=f"{name}.{held[0]}", output=right[0])
-    if not (listed or single):
-        return _written_choices(table, right[0])
+    written = [n for n in table.named(("options", "choices")) if table.kind(n) == "text"]
+    inputs = input_columns(table, {right[0], *(single or ()), *listed, *written})
+    if not inputs or not (listed or single or written):
+        return None
+    if not (listed or single):  # they are in one text
+        return Columns(input=(*inputs, written[0]), output=right[0])
     if not single and table.kind(right[0]) == "fields":
         return None  # answers of SQuAD
-    choices = listed[0] if listed else single
-    taken = {right[0], *(single or ()), *listed}
-    inputs = [n for n in input_columns(table, taken) if n not in taken]
-    if not inputs:
-        return None
-    return Columns(input=tuple(inputs), choices=choices, output=right[0])
-
-
-def _written_choices(table: TableView, right: str) -> Columns | None:
-    """Return the columns if choices are in one text and the answer is a letter or number."""
-    written = [n for n in table.named(("options", "choices")) if table.kind(n) == "text"]
-    inputs = input_columns(table, {right, *written})
-    if written and inputs:
-        return Columns(input=(*inputs, written[0]), output=right)
-    return None
+    return Columns(input=tuple(inputs), choices=listed[0] if listed else single, output=right[0])
 
 
 def _holds_texts(table: TableView, name: str) -> bool:

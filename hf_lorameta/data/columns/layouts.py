@@ -13,11 +13,9 @@ from hf_lorameta.data.columns.choices import multiple_choice
 from hf_lorameta.data.columns.columns import Columns, all_of
 from hf_lorameta.data.columns.conversations import is_conversation, unknown_roles
 from hf_lorameta.data.columns.roles import (
-    first_question,
     guess_columns,
     input_columns,
     is_sure,
-    long_text,
     output_columns,
     preferred_text,
 )
@@ -55,13 +53,33 @@ def find_columns(table: TableView) -> Columns:
     for rule in RULES:
         if found := rule(table):
             return found
-    guess = _columns_inside(table) or guess_columns(table)
-    problem = "the columns fit no known layout" if guess else "no column holds text"
+    raise ask(table)
+
+
+def ask(table: TableView, problem: str = "") -> DatasetError:
+    """Return an error that proposes the likeliest columns, and those that surely hold inputs."""
+    inputs, outputs = table.named(known.INPUTS), output_columns(table)
+    guess = guess_columns(table)
+    texts = [n for n in table.usable if table.kind(n) == "text"]
+    if not (guess and guess.input and texts):
+        guesses = filter(None, (_columns_inside(table), guess))
+        guess = max(guesses, key=lambda columns: len(columns.names()), default=None)
+    if guess and guess.input and not guess.output:
+        problem = f"the dataset has inputs ({', '.join(inputs)}) and no outputs"
+        advice = f"name the output column: {guess},output=COLUMN"
+        return unclear(table, problem, guess, advice=advice, kind=UnlabeledDatasetError)
+    alone = None
+    if "text" in table.by_key:
+        alone = Columns(output="text")
+    elif inputs and not outputs:
+        alone = Columns(input=table.text_field(inputs[0]))
     if guess and (languages := guess.languages):
-        back = Columns(input=guess.output, output=guess.input)
+        alone = Columns(input=guess.output, output=guess.input)
         problem = f"{' and '.join(languages)} may be translated in either direction"
-        raise unclear(table, problem, guess, back)
-    raise unclear(table, problem, guess)
+    if len(outputs) > 1:
+        problem = f"the output may be {' or '.join(outputs)}"
+    unknown = "the columns fit no known layout" if guess else "no column holds text"
+    return unclear(table, problem or unknown, guess, alone)
 
 
 def unclear(
@@ -72,12 +90,13 @@ def unclear(
     kind: type[DatasetError] = ColumnsError,
 ) -> DatasetError:
     """Return an error that proposes columns; its `columns` are the first proposal."""
-    proposed = [columns for columns in proposals if columns]
+    proposed = list(dict.fromkeys(map(str, filter(None, proposals))))
     if not proposed:
         advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"
-    options = [Option("columns", str(columns)) for columns in proposed]
-    error = kind(f"{problem}; all columns: {all_of(table.names)}", hint=[*options, advice])
-    error.columns = next(iter(proposed), None)
+    options = [Option("columns", columns) for columns in proposed]
+    also = f"; also possible: {' or '.join(proposed[1:])}" if proposed[1:] else ""
+    error = kind(f"{problem}{also}; all columns: {all_of(table.names)}", hint=[*options, advice])
+    error.columns = next(filter(None, proposals), None)
     return error
 
 
@@ -92,6 +111,18 @@ def unread_columns(columns: Columns, table: TableView) -> list[str]:
 
 
 # --- rules --------------------------------------------------------------------------------------
+
+
+def _tagged_words(table: TableView) -> None:
+    """Tables of tagged words, whose rows have to become sentences first, as pandas can do."""
+    named = (table.named(keys) for keys in (known.SENTENCES, known.WORDS, known.WORD_TAGS))
+    number, word, tag = (next(iter(names), "") for names in named)
+    single = number and tag and table.holds_single_words(word)
+    if single and not table.is_within(word, [number]):
+        lists = f"tokens=({word!r}, list), tags=({tag!r}, list)"
+        sentences = f"rows.ffill().groupby({number!r}, sort=False).agg({lists})"
+        problem = f"each row is a single word; in pandas, these are its sentences: {sentences}"
+        raise unclear(table, problem, Columns(input=word, output=tag))
 
 
 def _conversation(table: TableView) -> Columns | None:
@@ -153,7 +184,7 @@ def _known_layout(table: TableView) -> Columns | None:
         return None
     found = [layout.renamed(table.by_key.__getitem__) for layout in best]
     if len(found) > 1:
-        raise unclear(table, f"the columns can be read as {' or '.join(map(str, found))}", *found)
+        raise unclear(table, "the columns fit several layouts", *found)
     columns = _with_context(found[0], table)
     start = f"{normalized(columns.answer)}_"
     verdicts = [
@@ -168,8 +199,8 @@ def _known_layout(table: TableView) -> Columns | None:
     if verdicts and columns.answer and not is_kto:
         texts = (*columns.named("input"), columns.answer)
         judged = columns.model_copy(update={"input": texts, "output": verdicts[0]})
-        problem = f"{verdicts[0]} may say whether {columns.answer} is right; without it: {columns}"
-        raise unclear(table, problem, judged)
+        problem = f"{verdicts[0]} may say whether {columns.answer} is right"
+        raise unclear(table, problem, judged, columns)
     return columns
 
 
@@ -203,17 +234,7 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
     return columns
 
 
-def _nested(table: TableView) -> Columns | None:
-    """Rows that are objects in one column, also as JSON texts, or in a column for each side."""
-    names = [name for name in table.usable if not table.is_same(name)]
-    sample = [row for row in table.sample if any(map(row.get, names))]
-    rows = [{name: as_object(row.get(name)) for name in names} for row in sample]
-    if not rows or not all(all(row.values()) for row in rows):
-        return None
-    return _columns_inside(TableView(names, {}, rows), sure=True)
-
-
-def _columns_inside(table: TableView, sure: bool = False) -> Columns | None:
+def _columns_inside(table: TableView) -> Columns | None:
     """Propose columns that lead to texts inside objects, and inside the first object of lists.
 
     Example:
@@ -233,26 +254,20 @@ def _columns_inside(table: TableView, sure: bool = False) -> Columns | None:
     try:
         found: Columns | None = find_columns(flat)
     except DatasetError as error:
-        found = None if sure else error.columns
-    inside = found and found.renamed(lambda name: paths.get(name, name))
-    if not inside or not (inside.messages or inside.output):
-        return None
-    return inside if inside.messages or inside.input or not sure else None
+        found = error.columns
+    return found and found.renamed(lambda name: paths.get(name, name))
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the path and value of all that is inside objects, and inside the first of lists."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
+    items = isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping)
+    if fields := as_object(value):
+        for key, item in fields.items():
             yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    elif _are_objects(value) and not is_conversation(value):
+    elif items and not is_conversation(value):
         yield from _leaves(value[0], f"{path}.0")
     else:
         yield path, value
-
-
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping)
 
 
 def _named_output(table: TableView) -> Columns | None:
@@ -265,15 +280,7 @@ def _named_output(table: TableView) -> Columns | None:
         output = table.text_field(outputs[0])
         return Columns(instruction=_system(table), input=tuple(inputs), output=output)
     if "text" in table.by_key or inputs:
-        problem = "the columns fit no known layout"
-        if len(outputs) > 1:
-            problem = f"the output may be {' or '.join(outputs)}"
-        guess = guess_columns(table)
-        if shown := inputs or (guess.named("input") if guess else ()):
-            guess = Columns(input=tuple(shown), output=table.text_field(outputs[0]))
-        if guess and (first := first_question(table, guess)):
-            guess, problem = first, "each row holds several questions, of which the first is read"
-        raise unclear(table, problem, guess)
+        raise ask(table)
     return None
 
 
@@ -294,7 +301,13 @@ def _plain_text(table: TableView) -> Columns | None:
     if table.is_transcripts(text):
         return Columns(messages=text)
     if named:
-        _refuse_unread(table, text)
+        prompts = [n for n in table.named(("prompt", "instruction", "question")) if table.values(n)]
+        if prompts and not table.is_within(prompts[0], [text]):
+            raise ask(table, f"{text} alone would leave {prompts[0]} unread")
+        if others := _beside_text(table, text):
+            guess = Columns(input=text, output=table.text_field(others[0]))
+            problem = f"the output may be {' or '.join(others)}"
+            raise unclear(table, problem, guess, Columns(output=text))
     elif len(table.names) > 1 or normalized(text) in known.INPUTS:
         return None
     if table.holds_single_words(text):
@@ -303,26 +316,17 @@ def _plain_text(table: TableView) -> Columns | None:
     return Columns(output=text)
 
 
-def _refuse_unread(table: TableView, text: str) -> None:
-    """Raise an error if a column next to a text may be its prompt or its output."""
-    prompts = [n for n in table.named(("prompt", "instruction", "question")) if table.values(n)]
-    if prompts and not table.is_within(prompts[0], [text]):
-        problem = f"{text} alone would leave {prompts[0]} unread"
-        inputs = input_columns(table, {text}) or prompts[:1]
-        raise unclear(table, problem, Columns(input=tuple(inputs), output=text))
-    if rated := table.ratings:
-        problem = f"the output may be {' or '.join(rated)}"
-        raise unclear(table, problem, Columns(input=text, output=rated[0]))
-    others = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
+def _beside_text(table: TableView, text: str) -> list[str]:
+    """Return the columns next to a text that may be its output."""
+    lists = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
+    others = [*table.ratings, *lists]
     if len(table.usable) == 2:  # a text and another one
         titles = table.named(known.TITLES)
         others += [
             n for n in table.usable
             if n not in (text, *titles) and table.kind(n) == "text" and table.holds_words(n)
         ]  # fmt: skip
-    if others:
-        problem = f"{others[0]} may be the output; without it: output={text}"
-        raise unclear(table, problem, Columns(input=text, output=table.text_field(others[0])))
+    return others
 
 
 def _inputs_only(table: TableView) -> Columns | None:
@@ -335,22 +339,14 @@ def _inputs_only(table: TableView) -> Columns | None:
             return Columns(input=inputs[0])
         if list(map(normalized, inputs)) == ["input", "instruction"]:
             return Columns(instruction=inputs[1], input=inputs[0])
-    alone, held = Columns(input=table.text_field(inputs[0])), ", ".join(inputs)
-    if output := long_text(table, inputs):
-        problem = f"the dataset has inputs ({held}), and {output} may be the output"
-        problem += f"; without it: {alone}"
-        proposal = Columns(input=inputs[0], output=output)
-        raise unclear(table, problem, proposal, kind=UnlabeledDatasetError)
-    problem = f"the dataset has inputs ({held}) and no outputs"
-    advice = f"name the output column: {alone},output=COLUMN"
-    raise unclear(table, problem, alone, advice=advice, kind=UnlabeledDatasetError)
+    raise ask(table)
 
 
 RULES: tuple[Callable[[TableView], Columns | None], ...] = (
+    _tagged_words,
     _conversation,
     multiple_choice,
     _known_layout,
-    _nested,
     _named_output,
     _flags,
     _plain_text,

@@ -16,8 +16,9 @@ _ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)(?:answer|solution)s?(?:_|
 
 
 def is_output(table: TableView, name: str) -> bool:
-    """Whether a column that is named like an output holds text."""
-    if table.holds_spans(name):
+    """Whether a column that is named like an output holds text, and no spans of a text."""
+    first = next(iter(table.values(name)), None)
+    if isinstance(first, (list, tuple)) and first and isinstance(first[0], (list, tuple)):
         return False
     return table.kind(name) != "fields" or table.text_field(name) != name
 
@@ -149,19 +150,29 @@ def guess_columns(table: TableView) -> Columns | None:
         texts += [n for n in table.usable if table.text_field(n) != n]
     texts = [n for n in texts if not known.NOT_MEANT.fullmatch(normalized(n))] or texts
     texts = [n for n in texts if few or table.holds_words(n) or table.repeats(n)] or texts
+    asking = table.named(known.INPUTS)
     outputs = table.named((*known.OUTPUTS, *known.CODE, *known.WEAK_OUTPUTS))
-    outputs = [n for n in outputs if n in usable and (is_output(table, n) or table.holds_spans(n))]
-    outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
+    outputs = [n for n in outputs if n in usable and is_output(table, n)]
+    outputs = [*output_columns(table), *outputs]
+    if asking and not outputs:
+        contexts = table.named(known.CONTEXTS)
+        output = long_text(table, [*asking, *contexts]) or long_text(table, asking)
+        if not output:
+            return Columns(input=table.text_field(asking[0]))
+        return Columns(input=tuple(input_columns(table, {output})), output=output)
     outputs += filter(table.repeats, usable)
+    outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
         return Columns(output=texts[0])
     output = next((n for n in outputs if [t for t in texts if t != n]), None)
-    shortest = min(texts, key=table.mean_length, default=None)
-    output = output or (shortest if few else texts[-1] if texts else None)
+    if not output:
+        output = min(texts, key=table.mean_length, default=None) if few else None
+        output = output or next(reversed(texts), None)
     inputs = [n for n in texts if n != output]
     if not inputs or not output:
         return None
-    read = compared_pair(inputs) or [max(inputs, key=table.mean_length)]
+    known_inputs = input_columns(table, {output})
+    read = known_inputs or compared_pair(inputs) or [max(inputs, key=table.mean_length)]
     paths = tuple(map(table.text_field, read))
     return Columns(input=paths, output=table.text_field(output))
 
@@ -189,12 +200,3 @@ def long_text(table: TableView, others: Sequence[str]) -> str | None:
     ]  # fmt: skip
     named = [n for n in texts if normalized(n).partition("_")[0] in known.OUTPUTS]
     return named[0] if named else max(texts, key=table.mean_length, default=None)
-
-
-def first_question(table: TableView, guess: Columns) -> Columns | None:
-    """Return columns that read the first of several questions and its answer; None without any."""
-    questions = table.by_key.get("questions")
-    if questions is None or table.kind(questions) != "list" or questions in guess.names():
-        return None
-    inputs = (*guess.named("input"), f"{questions}.0")
-    return Columns(input=inputs, output=f"{guess.output}.0")

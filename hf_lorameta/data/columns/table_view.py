@@ -197,8 +197,6 @@ class TableView:
             'answers.text'
         """
         values = self.values(name)
-        if self.holds_spans(name):
-            return f"{name}.0.{next(i for i, v in enumerate(values[0][0]) if isinstance(v, str))}"
         cells = (value if isinstance(value, (list, tuple)) else [value] for value in values)
         values = [item for items in cells for item in items if isinstance(item, Mapping)]
         if self.kind(name) not in ("fields", "list") or not values:
@@ -209,13 +207,6 @@ class TableView:
         }
         best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]))
         return f"{name}.{best}" if lengths[best] else name
-
-    def holds_spans(self, name: str) -> bool:
-        """Whether a column holds lists of spans of a text: two numbers and a label each."""
-        first = next(iter(self.values(name)), None)
-        span = first[0] if isinstance(first, (list, tuple)) and first else None
-        kinds = list(map(type, span)) if isinstance(span, (list, tuple)) else []
-        return kinds.count(int) == 2 and str in kinds
 
     def is_by_language(self, name: str) -> bool:
         """Whether a column holds the same text in several languages, as fields by their codes."""

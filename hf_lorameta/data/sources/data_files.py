@@ -18,7 +18,7 @@ from hf_lorameta.data.sources.raw_dataset import kind_of
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
-_KINDS = ("arrow", "csv", "json", "parquet", "text")
+_KINDS = ("arrow", "conll", "csv", "json", "parquet", "text")
 """The formats of `datasets` that are read; others may refer to other files."""
 
 CARD_FILES = ("README.md", ".huggingface.yaml")

@@ -1,13 +1,12 @@
 """Rows of one split as its files have them, before the roles of its columns are known."""
 
 import atexit
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import PurePosixPath
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -98,8 +97,8 @@ def no_cache() -> str:
 def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDataset:
     """Read a split of a `datasets` builder with the encoding, separator and header of its files.
 
-    Only files on this machine are searched for text that is not UTF-8 before they are read: those
-    of the Hub would have to be downloaded whole.
+    Files on this machine are searched for text that is not UTF-8 before they are read. Of those on
+    the Hub, only the start of the first one is, since they would have to be downloaded whole.
 
     Args:
         builder: a `datasets.DatasetBuilder` of text files.
@@ -125,7 +124,7 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     part = split_name(split)
     urls = files[part]
 
-    ours = kind in ("json", "text") and not any(url.endswith(".zip") for url in urls)
+    ours = kind in ("json", "text", "conll") and not any(url.endswith(".zip") for url in urls)
     classes = classes_of(urls) if ours and kind == "text" else {}
     folders = sorted({PurePosixPath(url).parent.name for url in urls})
     if classes:
@@ -145,7 +144,9 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
             stream = _without_decoding(builder.as_streaming_dataset(part))
         return raw_dataset(stream, split, guard)
 
-    def set_encoding() -> None:
+    if hasattr(config, "batch_size"):
+        config.batch_size = _BATCH_ROWS
+    if getattr(config, "encoding", "") in (None, UTF8):
         with guard():
             encoding = _encoding_of_files(builder, urls)
         if encoding != UTF8:
@@ -154,25 +155,13 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
                 f"{name} is not UTF-8: it is read as {encoding}. If its text looks wrong, save it "
                 "as UTF-8: iconv -f ENCODING -t UTF-8"
             )
-
-    if hasattr(config, "batch_size"):
-        config.batch_size = _BATCH_ROWS
-    if hasattr(config, "encoding") and "://" not in urls[0]:
-        set_encoding()
     is_csv = hasattr(config, "sep")
     if is_csv:
         _keep_texts(config)
         if config.sep == SEPARATORS[0]:
             with guard(), unpacked(urls[0], builder.token) as file:
-                start = file.read(START)
-            config.sep = separator_of(start, config.encoding or UTF8)
-    try:
-        raw = read()
-    except DatasetError as error:
-        if not _from_decoding(error):
-            raise
-        set_encoding()
-        raw = read()
+                config.sep = separator_of(file.read(START), config.encoding or UTF8)
+    raw = read()
     if is_csv and _INDEX in raw.columns:
         raise DatasetError(
             f"{name} has rows with more fields than its first line",
@@ -188,31 +177,25 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
 def _rows_in_files(
     builder: Any, urls: Sequence[str], classes: Mapping[str, str], guard: Guard
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of JSON or text files, with the class of their file if there is one."""
+    """Yield the rows of JSON or text files, of several classes in turn."""
     encoding, is_json = builder.config.encoding, kind_of(builder) == "json"
-    whole = len(urls) > len(set(classes.values()))
+    whole = len(urls) > len(set(classes.values())) > 0
 
     def rows(url: str) -> Iterator[dict[str, Any]]:
         more = {"label": classes[url]} if classes else {}
         with guard(), unpacked(url, builder.token) as file:
             if is_json:
                 yield from json_rows(file, url.rpartition("/")[2], encoding)
-            elif classes and whole:
+            elif whole:
                 yield {"text": file.read().decode(encoding), **more}
             else:
                 yield from ({**row, **more} for row in text_rows(file, encoding))
 
-    if classes and not whole:
-        for together in zip_longest(*map(rows, urls)):
-            yield from filter(None, together)
-        return
-    for url in sorted(urls, key=_shuffled) if classes else urls:
-        yield from rows(url)
-
-
-def _shuffled(url: str) -> bytes:
-    """Return a key that mixes the files of several folders, wherever these are."""
-    return hashlib.sha256("/".join(url.split("/")[-2:]).encode()).digest()
+    streams: dict[str, list[Iterator[dict[str, Any]]]] = {}
+    for url in urls:
+        streams.setdefault(classes.get(url, ""), []).append(rows(url))
+    for together in zip_longest(*map(chain.from_iterable, streams.values())):
+        yield from (row for row in together if row is not None)
 
 
 def _of_object(name: str, lists: dict[str, list[dict[str, Any]]], split: Splits) -> RawDataset:
@@ -246,22 +229,17 @@ def _without_decoding(stream: Any) -> Any:
 
     To decode them, `datasets` would open the files of this machine or other hosts that they name.
     """
-    if not stream.features:
-        return stream
-    features = deepcopy(stream.features)
-    _switch_off_decoding(features)
-    return stream.cast(features)
-
-
-def _switch_off_decoding(feature: Any) -> None:
-    """Switch off decoding in a feature of `datasets`, and in its fields or items."""
     from datasets import Json
 
-    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
-    for one in filter(None, inner):
-        _switch_off_decoding(one)
-    if hasattr(feature, "decode") and not isinstance(feature, Json):
-        feature.decode = False
+    features = deepcopy(stream.features)
+    found: list[Any] = [features]
+    while found:
+        feature = found.pop()
+        found += feature.values() if isinstance(feature, dict) else []
+        found += filter(None, [getattr(feature, "feature", None)])
+        if hasattr(feature, "decode") and not isinstance(feature, Json):
+            feature.decode = False
+    return stream.cast(features) if features else stream
 
 
 def _row_total(builder: Any, split: str) -> int | None:
@@ -274,19 +252,12 @@ def _row_total(builder: Any, split: str) -> int | None:
 
 
 def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
-    """Return the encoding of the first file that is not UTF-8."""
-    for url in urls:
+    """Return the encoding of the first file that is not UTF-8; of files on the Hub, by a start."""
+    for url in urls[:1] if "://" in urls[0] else urls:
         with unpacked(url, builder.token) as file:
-            if (encoding := encoding_of(file)) != UTF8:
+            if (encoding := encoding_of(file, whole="://" not in url)) != UTF8:
                 return encoding
     return UTF8
-
-
-def _from_decoding(error: BaseException | None) -> bool:
-    """Whether an error was raised because a text is not in the encoding that was tried."""
-    while error and not isinstance(error, UnicodeDecodeError):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _keep_texts(config: Any) -> None:

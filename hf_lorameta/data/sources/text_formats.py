@@ -35,8 +35,12 @@ def as_text(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(file, "utf-8-sig" if encoding == UTF8 else encoding)
 
 
-def encoding_of(file: IO[bytes]) -> str:
+def encoding_of(file: IO[bytes], *, whole: bool = True) -> str:
     """Return utf-8 or utf-16 if a file is so encoded, else a guess from where it is not UTF-8.
+
+    Args:
+        file: from its start.
+        whole: whether to read all of it, not the first MiB alone.
 
     Example:
         >>> from io import BytesIO
@@ -49,9 +53,8 @@ def encoding_of(file: IO[bytes]) -> str:
         return "utf-16"
     try:
         while chunk:
-            decoder.decode(chunk)
-            chunk = file.read(_CHUNK)
-        decoder.decode(b"", final=True)
+            decoder.decode(chunk, final=len(chunk) < _CHUNK)
+            chunk = file.read(_CHUNK) if whole else b""
     except UnicodeDecodeError as error:
         return guess_encoding(error.object)
     return UTF8
