@@ -7,7 +7,7 @@ import gradio as gr
 
 from actions import Actions, in_turn, last_wins
 from forms.inputs import credential_of
-from hf_lorameta.pipeline.publish import default_repo_id
+from hf_lorameta.pipeline.publish import Consent, default_repo_id
 from hf_lorameta.pipeline.resolve import NO_BASE
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.recipe import Recipe
@@ -17,7 +17,7 @@ from views.blocks import error_html, note, render
 from views.plan import verdict_html
 from work import trying
 from work.background import Background
-from work.generating import Adapter, Destination, make_adapter, publish
+from work.generating import Adapter, find_target, make_adapter, publish
 from work.jobs import Job, Updates
 from work.planning import PlanResult, RequestError, make_plan
 from work.visit import Visit, known
@@ -122,7 +122,7 @@ class AdapterActions(Actions):
     ) -> Updates:
         """Save the adapter to the Hub; ask first if a test found that it does not help."""
         c, credential = self.components, credential_of(token, self.settings)
-        destination = Destination(repo_id, visibility == "private", overwrite)
+        consent = Consent(visibility == "private", overwrite=overwrite)
         asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
         level = visit.adapter.generation.verdict.level if visit.adapter else ""
         if level == "unlikely" and not asked:
@@ -131,11 +131,12 @@ class AdapterActions(Actions):
         def work(job: Job) -> None:
             result, adapter = _made(visit)
             request, version = known(visit.request), visit.version
-            published = publish(result, adapter, destination, credential, job)
-            usage = view.usage_markdown(result, request, published.repo_id, self.settings)
+            target = find_target(result, repo_id or "", consent, credential, job)
+            published = publish(adapter, target, credential, job)
+            usage = view.usage_markdown(result, request, target.repo_id, self.settings)
 
             def show() -> Updates:
-                visit.published = published.repo_id
+                visit.published = target.repo_id
                 # this may reach the page after a later version, which it then asks for again
                 return {
                     c.saved: render("result.published", published=published),

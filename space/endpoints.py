@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +16,14 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.hub.repo import Token
+from hf_lorameta.pipeline.publish import Consent
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from limits.callers import call_of
 from limits.lines import FullError, Line
 from limits.uploads import used
 from settings import Settings
 from views.blocks import advice, message_of
-from work.generating import Destination, make_adapter, publish
+from work.generating import find_target, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
 from work.planning import (
     CHOICES,
@@ -174,13 +174,21 @@ class Endpoints:
         """
         credential = credential_of(oauth_token, self._settings)
         private = {"public": False, "private": True}.get(inputs["visibility"] or "")
-        destination = Destination(inputs["repo_id"] or None, private, inputs["overwrite"])
+        consent = Consent(private, overwrite=inputs["overwrite"])
         async with self._job("api-adapter", request) as job:
             if credential is False:
                 raise SpaceError("Publishing needs an account: pass oauth_token")
             result = await run_in_threadpool(self._plan, inputs, credential, job)
-            made = (result, None, destination, credential, job)
-            return asdict(await run_in_threadpool(publish, *made))
+            where = inputs["repo_id"] or "", consent, credential, job
+            target = await run_in_threadpool(find_target, result, *where)
+            adapter = await run_in_threadpool(make_adapter, result, job)
+            published = await run_in_threadpool(publish, adapter, target, credential, job)
+            return {
+                "url": published.url,
+                "repo_id": target.repo_id,
+                "private": target.private,
+                "seconds": adapter.seconds,
+            }
 
     def _plan(self, inputs: dict[str, Any], credential: Token, job: Job) -> PlanResult:
         named = {name: inputs[name] for name in (*_TEXTS, "file")}

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hf_lorameta.errors import BankError, RecipeError
-from hf_lorameta.method import PAPER
 from hf_lorameta.types import Array
 
 KERNEL_WIDTH = 2.0
@@ -171,7 +170,6 @@ class CoefficientRule(NamedTuple):
 
     name: str
     title: str
-    reference: str
     function: Callable[[RuleInputs], Array]
     by_length: bool = False
     among_candidates: bool = False
@@ -180,19 +178,17 @@ class CoefficientRule(NamedTuple):
 COEFFICIENT_RULES: dict[str, CoefficientRule] = {
     row.name: row
     for row in (
-        CoefficientRule("attentional", "softmin of the distances", PAPER, attentional),
-        CoefficientRule("normalized", "softmin of the standardized distances", PAPER, normalized),
+        CoefficientRule("attentional", "softmin of the distances", attentional),
+        CoefficientRule("normalized", "softmin of the standardized distances", normalized),
         CoefficientRule(
             "neural",
             "softmin of a small network over the standardized distances, trained on the bank",
-            PAPER,
             neural,
         ),
         CoefficientRule(
             "kernel",
             "kernel ridge regression on the distances, with the general adapter, or the bank's "
             "mean, as its prior",
-            "Rasmussen, Williams 2006",
             kernel,
             by_length=True,
             among_candidates=True,

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.errors import Option, RecipeError
-from hf_lorameta.method import PAPER
 from hf_lorameta.method.low_rank import LowRankSum, truncated_svd
 from hf_lorameta.types import Array, FactorPair, FloatArray
 
@@ -154,7 +153,6 @@ class Combiner(NamedTuple):
 
     name: str
     title: str
-    reference: str
     function: Callable[..., FactorPair]
     linear: bool
 
@@ -162,11 +160,10 @@ class Combiner(NamedTuple):
 COMBINERS: dict[str, Combiner] = {
     row.name: row
     for row in (
-        Combiner("factors", "lora_A and lora_B averaged separately", PAPER, factors, linear=False),
+        Combiner("factors", "lora_A and lora_B averaged separately", factors, linear=False),
         Combiner(
             "exact",
             "the weighted sum of the updates B·A, truncated to the rank by an SVD",
-            "Eckart, Young 1936",
             exact,
             linear=True,
         ),

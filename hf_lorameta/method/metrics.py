@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from hf_lorameta.data.counts.profile import LENGTHS, PARTS, Histogram, Part, Profile, ProfileTable
 from hf_lorameta.errors import BankError, Option
-from hf_lorameta.method import PAPER
 from hf_lorameta.method.token_counts import Counts, QueryCounts
 from hf_lorameta.types import Array
 
@@ -131,7 +130,6 @@ class Metric(NamedTuple):
 
     name: str
     title: str
-    reference: str
     function: DistanceFunction
     parts: tuple[Part, ...] = ("both",)
     lengths: bool = False
@@ -147,14 +145,13 @@ class Metric(NamedTuple):
 METRICS: dict[str, Metric] = {
     row.name: row
     for row in (
-        Metric("wd", "1-Wasserstein distance on token ids", PAPER, wasserstein),
-        Metric("kl", "Kullback–Leibler divergence", PAPER, kl, symmetric=False),
-        Metric("js", "Jensen–Shannon divergence", PAPER, js),
-        Metric("mmd", "maximum mean discrepancy on token ids", PAPER, mmd),
+        Metric("wd", "1-Wasserstein distance on token ids", wasserstein),
+        Metric("kl", "Kullback–Leibler divergence", kl, symmetric=False),
+        Metric("js", "Jensen–Shannon divergence", js),
+        Metric("mmd", "maximum mean discrepancy on token ids", mmd),
         Metric(
             "js-io",
             "Jensen–Shannon divergence of inputs plus that of outputs",
-            "this project: inputs and outputs of a task are compared separately",
             js,
             ("input", "output"),
         ),
@@ -162,7 +159,6 @@ METRICS: dict[str, Metric] = {
             "js-task",
             "Jensen–Shannon divergence of inputs plus that of outputs plus the distance of the "
             "outputs' lengths",
-            "this project: the length of an answer depends on the kind of task",
             js,
             ("input", "output"),
             lengths=True,

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import weakref
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.cards.results import Check
@@ -18,6 +18,8 @@ from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     Consent,
+    Published,
+    Target,
     default_repo_id,
     publish_folder,
     target_for_dataset,
@@ -118,38 +120,6 @@ class Adapter:
         return (self.folder / name).read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Published:
-    """A published adapter.
-
-    Attributes:
-        url: URL of the repo.
-        repo_id: id of the repo.
-        private: whether the repo is private.
-        seconds: duration of the combination.
-    """
-
-    url: str
-    repo_id: str
-    private: bool
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where to publish an adapter.
-
-    Attributes:
-        repo_id: repo id or name; None names it after the dataset.
-        private: visibility; None makes it as private as the dataset.
-        overwrite: replace an adapter that the repo already holds.
-    """
-
-    repo_id: str | None = None
-    private: bool | None = None
-    overwrite: bool = False
-
-
 def make_adapter(result: PlanResult, job: Job) -> Adapter:
     """Combine the adapters of the plan, and save what comes out.
 
@@ -166,57 +136,59 @@ def make_adapter(result: PlanResult, job: Job) -> Adapter:
     return Adapter(result.name, generation).save(job)
 
 
-def publish(
-    result: PlanResult,
-    adapter: Adapter | None,
-    destination: Destination,
-    credential: Token,
-    job: Job,
-) -> Published:
-    """Check the target, and publish an adapter in one commit.
+def find_target(
+    result: PlanResult, repo_id: str, consent: Consent, credential: Token, job: Job
+) -> Target:
+    """Return the repo to publish an adapter to, checked before it is made.
 
     Args:
         result: the plan.
-        adapter: made from it; None makes it once the target is checked.
-        destination: where to publish.
+        repo_id: repo id or name; empty names it after the dataset.
+        consent: what the visitor wants.
         credential: of the visitor.
-        job: canceled until the commit begins.
+        job: checked before.
 
     Raises:
         SpaceError: the visitor is signed out.
-        LoraMetaError: as `target_for_dataset`, `publish_folder` and `combine` raise.
+        LoraMetaError: as `target_for_dataset` raises.
     """
     if credential is False:
         raise SpaceError("Saving needs an account: sign in first", hint="The button is above.")
     hub = Hub(credential)
     job.report("Checking the repo")
-    target = target_for_dataset(
+    return target_for_dataset(
         result.plan.dataset,
         result.plan.bank,
         hub,
-        chosen_name(result, destination, hub.user()),
-        Consent(destination.private, overwrite=destination.overwrite),
+        chosen_name(result, repo_id, hub.user()),
+        consent,
         name=result.name,
     )
-    adapter = adapter or make_adapter(result, job)
+
+
+def publish(adapter: Adapter, target: Target, credential: Token, job: Job) -> Published:
+    """Publish an adapter in one commit; the job is canceled until that begins.
+
+    Raises:
+        LoraMetaError: as `publish_folder` raises.
+    """
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"
         shutil.copytree(adapter.folder, folder)
         adapter.write_texts(folder, target.repo_id)
         job.report("Saving to the Hub; this can no longer be canceled")
         job.commit()
-        url = str(publish_folder(folder, target, hub).url)
-    return Published(url, target.repo_id, target.private, adapter.seconds)
+        return publish_folder(folder, target, Hub(credential))
 
 
-def chosen_name(result: PlanResult, destination: Destination, user: str) -> str | None:
+def chosen_name(result: PlanResult, repo_id: str, user: str) -> str | None:
     """Return the id of the repo to publish to; None if it is the one that the page proposes.
 
     Raises:
         RequestError: the id is invalid.
     """
     default = default_repo_id(user, result.name, result.plan.bank.index.base_model)
-    name = (destination.repo_id or "").strip() or default
+    name = repo_id.strip() or default
     name = name if "/" in name else f"{user}/{name}"
     if not is_repo_id(name):
         raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")

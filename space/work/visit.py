@@ -10,10 +10,11 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from hf_lorameta.engines.scoring import Report
-from limits.kept import KEPT, PLAN_BYTES, Rows
+from limits.kept import KEPT, PLAN_BYTES
 from limits.uploads import Upload
 from work.background import Background
 from work.generating import Adapter
@@ -138,10 +139,9 @@ class Visit:
 
     def keep(self, address: str) -> None:
         """Count what this visit keeps in memory for an address, whose oldest visits make room."""
-        rows = self.plan_result.samples if self.plan_result else ()
-        texts = rows.size if isinstance(rows, Rows) else 0
-        names = self.source.configs + self.source.preview.names if self.source else []
-        KEPT.keep(self, address, PLAN_BYTES + texts + sum(map(sys.getsizeof, names)))
+        texts = [*chain(*self.plan_result.samples)] if self.plan_result else []
+        texts += self.source.configs + self.source.preview.names if self.source else []
+        KEPT.keep(self, address, PLAN_BYTES + sum(map(sys.getsizeof, texts)))
 
     def accept(self, number: int) -> bool:
         """Return whether a request is later than all before it; if so, cancel what runs."""

@@ -27,7 +27,7 @@ from hf_lorameta.engines.scoring import Report  # noqa: E402
 from hf_lorameta.engines.transformers.lora_layer import AdaptedLinear  # noqa: E402
 from hf_lorameta.errors import UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
-from hf_lorameta.pipeline.publish import Target  # noqa: E402
+from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 
@@ -214,14 +214,13 @@ def test_no_public_repo_is_named_after_a_private_dataset(
     monkeypatch.setattr(generating, "Hub", lambda _: SimpleNamespace(user=lambda: "ann"))
     private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
     hidden = replace(result, plan=private)
-    chosen = generating.Destination(name, False)
+    public, job = Consent(False), jobs.Job(60)
     with pytest.raises(jobs.SpaceError, match="Saving needs an account: sign in first"):
-        generating.publish(hidden, adapter, chosen, False, jobs.Job(60))
+        generating.find_target(hidden, name, public, False, job)
     with pytest.raises(UsageError, match="would reveal its name") as caught:
-        generating.publish(hidden, adapter, chosen, "token", jobs.Job(60))
+        generating.find_target(hidden, name, public, "token", job)
     assert blocks.advice(caught.value) == ["Type another name."]
-    other = generating.chosen_name(hidden, generating.Destination("other", False), "ann")
-    assert other == "ann/other"
+    assert generating.chosen_name(hidden, "other", "ann") == "ann/other"
 
 
 @pytest.mark.parametrize("tested", [False, True])
@@ -247,9 +246,9 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
     monkeypatch.setattr(generating, "target_for_dataset", lambda *_, **__: target)
     monkeypatch.setattr(generating, "publish_folder", upload)
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
-    destination, job = generating.Destination("ann/x"), jobs.Job(60)
-    done = generating.publish(result, adapter, destination, "hf_token", job)
-    assert done == generating.Published("https://hub/ann/x", "ann/x", True, adapter.seconds)
+    job = jobs.Job(60)
+    assert generating.find_target(result, "ann/x", Consent(), "hf_token", job) is target
+    assert generating.publish(adapter, target, "hf_token", job).url == "https://hub/ann/x"
     card = published.pop("README.md").decode()
     assert "path/to/this/folder" in before.pop("README.md").decode()
     assert "path/to/this/folder" not in card

@@ -505,8 +505,8 @@ def test_of_many_columns_the_first_and_those_with_a_role_are_shown() -> None:
 def test_a_repo_id_is_bounded() -> None:
     from hf_lorameta import plan
     from hf_lorameta.demo import TRAIN_FILE
-    from work.generating import Destination, chosen_name
+    from work.generating import chosen_name
 
     result = planning.PlanResult(plan(TRAIN_FILE), [], "rows")
     with pytest.raises(RequestError, match="is not a repo id"):
-        chosen_name(result, Destination("a" * 300_000), "user")
+        chosen_name(result, "a" * 300_000, "user")

@@ -38,6 +38,7 @@ from hf_lorameta.errors import (
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.publish import Published, Target
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.recipe import Recipe
@@ -416,7 +417,7 @@ def renamed(plan: Plan, name: str, title: str | None) -> Plan:
 @pytest.mark.parametrize("title", [None, NASTY])
 def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
     bad = renamed(tickets, f"user/{NASTY}", title)
-    made = Generation(bad, bad.layout, 16, (), 1.0)
+    made, target = Generation(bad, bad.layout, 16, (), 1.0), Target(NASTY, None, True, False, ())
     found = Columns(input=NASTY, output=f"{NASTY}2")
     preview = Preview(NASTY, NASTY, [NASTY, f"{NASTY}2"], [{NASTY: NASTY}], found, None)
     source = Source([NASTY, "b"], [NASTY, "c"], preview)
@@ -430,7 +431,7 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
         blocks.error_html(LoraMetaError(NASTY, hint=NASTY)),
         progress_html(NASTY, 1, 2),
         html_forms.columns_form(source, 1, DatasetRequest(NASTY)),
-        blocks.render("result.published", published=generating.Published(NASTY, NASTY, True, 1.0)),
+        blocks.render("result.published", published=Published(Path(), target, (), NASTY)),
         blocks.render("result.later_version", repo_id=NASTY),
         blocks.render("page.account", user=NASTY),
         blocks.render("page.header", title=NASTY, paper=NASTY, source=NASTY),
