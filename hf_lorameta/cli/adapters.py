@@ -21,7 +21,6 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import (
     LEGEND,
     emit,
-    log,
     report_pull_request,
     show_row,
 )
@@ -54,15 +53,15 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     """Show which bank adapters would be combined, their distances and coefficients."""
     from hf_lorameta.pipeline.generate import plan_dataset
 
-    with _opened(request, quiet) as (session, dataset, resolved):
+    with _opened(request) as (session, dataset, resolved):
         planned = plan_dataset(dataset, session.bank, request.recipe)
     log_remarks(planned.remarks, said=[planned.verdict])
     if not json:
-        log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
+        logger.info(f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     following = f"generate will {resolved}"
     emit(json, planned.to_dict() | {"next": following}, lambda: f"{planned}\n{following}")
-    if len(planned.bank):
-        log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
+    if len(planned.bank) and not json:
+        logger.info("%s; %s", LEGEND, _EFFECTIVE_NUMBER)
 
 
 @with_request
@@ -87,7 +86,7 @@ def generate(
     from hf_lorameta.pipeline.publish import command_to_publish
 
     require_free_target(output, overwrite)
-    with _opened(request, quiet, export) as (session, dataset, resolved):
+    with _opened(request, export) as (session, dataset, resolved):
         adapter = make(dataset, session, resolved)
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
@@ -153,15 +152,15 @@ def push(
     consent = Consent(private, create_pr, overwrite)
     if source is not None or request.dataset is None:
         folder, repo_id = _require_folder(request, source, repo_id, {"export": export, "on": on})
-        _push_folder(request, folder, repo_id, consent, dry_run=dry_run, json=json, quiet=quiet)
+        _push_folder(request, folder, repo_id, consent, dry_run=dry_run, json=json)
         return
     if on is not None:
         push_on_jobs(
             request, repo_id, consent, export,
-            flavor=flavor, timeout=timeout, dry_run=dry_run, json=json, quiet=quiet,
+            flavor=flavor, timeout=timeout, dry_run=dry_run, json=json,
         )  # fmt: skip
         return
-    with _opened(request, quiet, export) as (session, dataset, resolved):
+    with _opened(request, export) as (session, dataset, resolved):
         target = target_for_dataset(
             dataset, session.bank, session.hub, repo_id, consent,
             name=request.first_name, dry_run=dry_run,
@@ -174,7 +173,7 @@ def push(
         command = command_to_publish(folder, **target.options(bool(target.replaces)))
         _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
-    _report_published(published, adapter.seconds, json=json, quiet=quiet)
+    _report_published(published, adapter.seconds, json=json)
 
 
 def _push_folder(
@@ -185,13 +184,12 @@ def _push_folder(
     *,
     dry_run: bool,
     json: bool,
-    quiet: bool,
 ) -> None:
     """Publish a finished folder."""
     from hf_lorameta.pipeline.adapter_folder import read_adapter
     from hf_lorameta.pipeline.publish import publish_or_keep, resolve_target
 
-    with request.session(quiet) as session:
+    with request.session() as session:
         finished = read_adapter(folder).require_provenance()
         target = resolve_target(
             repo_id,
@@ -202,19 +200,17 @@ def _push_folder(
             dry_run=dry_run,
         )
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
-    _report_published(published, None, json=json, quiet=quiet)
+    _report_published(published, None, json=json)
 
 
-def _report_published(
-    published: "Published", seconds: float | None, *, json: bool, quiet: bool
-) -> None:
+def _report_published(published: "Published", seconds: float | None, *, json: bool) -> None:
     """Print what was published or, in a dry run, what would be."""
     target, url, folder = published.target, published.url, str(published.folder)
     visibility = "private" if target.private else "public"
     if published.deleted:
         are = "would be" if url is None else "are"
         names = ", ".join(published.deleted)
-        log(quiet, f"Files of the replaced adapter that {are} deleted: {names}")
+        logger.info(f"Files of the replaced adapter that {are} deleted: {names}")
     data = {
         "repo_id": target.repo_id,
         "private": target.private,
@@ -223,10 +219,10 @@ def _report_published(
         "url": url,
     }
     if url is None:
-        log(quiet, f"Dry run: would publish {folder} to {target.repo_id} ({visibility})")
+        logger.info(f"Dry run: would publish {folder} to {target.repo_id} ({visibility})")
         emit(json, data | {"folder": folder}, lambda: folder)
     else:
-        log(quiet, f"The repo is {visibility}")
+        logger.info(f"The repo is {visibility}")
         report_pull_request(target.create_pr, url)
         emit(json, data, lambda: url)
 
@@ -257,10 +253,10 @@ def _stop_if_interrupted(
 
 @contextmanager
 def _opened(
-    request: Request, quiet: bool, export: "Export | None" = None
+    request: Request, export: "Export | None" = None
 ) -> "Iterator[tuple[Session, Dataset, Resolved]]":
     """Open a session and the dataset, say what will be read, and decide what is done."""
-    with request.session(quiet) as session:
+    with request.session() as session:
         dataset = request.open_dataset(session)
         _report_dataset(dataset, session.bank)
         yield session, dataset, request.resolve(dataset, session, export)

@@ -174,7 +174,7 @@ def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
 
     hub = Hub(request.token)
     with (
-        stage_bars(request.quiet) as progress,
+        stage_bars() as progress,
         dask_executor(request.dask) if request.dask else nullcontext() as executor,
     ):
         try:

@@ -58,7 +58,7 @@ def build(
     from hf_lorameta.hub.client import Hub
 
     with (
-        stage_bars(quiet) as progress,
+        stage_bars() as progress,
         dask_executor(dask) if dask else nullcontext(workers) as executor,
     ):
         bank = build_bank(
@@ -86,7 +86,7 @@ def add(
 
     index = Bank(folder).index
     before, skipped = len(index.entries), set(index.skipped)
-    with stage_bars(quiet) as progress:
+    with stage_bars() as progress:
         extended = build_bank(
             load(manifest), folder, add=True, hub=Hub(token), executor=workers,
             keep_outliers=keep_outliers, progress=progress,
@@ -122,7 +122,7 @@ def discover(
     from hf_lorameta.bank.discover import discover
     from hf_lorameta.hub.client import Hub
 
-    with stage_bars(quiet) as progress:
+    with stage_bars() as progress:
         found = discover(
             base, output, hub=Hub(token), limit=limit, workers=workers, progress=progress
         )
@@ -187,7 +187,7 @@ def pack(
     from hf_lorameta.bank.pack import pack
 
     bank = Bank.from_pretrained(folder, token=token)
-    with stage_bars(quiet) as stage:
+    with stage_bars() as stage:
         packed = pack(bank, output, basis=basis, progress=partial(stage, "Packing"))
     packing = packed.index.packing
     assert packing is not None
@@ -201,7 +201,7 @@ def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = Fa
     from hf_lorameta.bank.bank import Bank
 
     bank = Bank(folder)
-    with stage_bars(quiet) as stage:
+    with stage_bars() as stage:
         problems = bank.verify(partial(stage, "Verifying files"))
     emit(
         json,
@@ -235,7 +235,7 @@ def push(
     from hf_lorameta.bank.share import push_bank
     from hf_lorameta.hub.client import Hub
 
-    with stage_bars(quiet) as stage:
+    with stage_bars() as stage:
         url = push_bank(folder, repo, private=private, hub=Hub(token), progress=stage)
     emit(json, {"url": url}, lambda: url)
 
@@ -271,7 +271,7 @@ def train_rule(
     from hf_lorameta.bank.train_neural_rule import train_neural_rule
 
     bank = Bank.from_pretrained(folder)
-    with stage_bars(quiet) as progress:
+    with stage_bars() as progress:
         reports = train_neural_rule(bank, hidden=hidden, steps=steps, seed=seed, progress=progress)
     head = ["metric", "validation before", "after", "normalized", "uniform"]
     rows = [

@@ -1,12 +1,14 @@
 """The command that runs every step on this machine."""
 
-from functools import partial
+import logging
 from typing import Annotated
 
 import typer
 
 from hf_lorameta.cli.options import JsonFlag, QuietFlag, example
-from hf_lorameta.cli.output import emit, log
+from hf_lorameta.cli.output import emit
+
+logger = logging.getLogger(__name__)
 
 
 @example("hf-lorameta demo")
@@ -18,5 +20,5 @@ def demo(
     """Run every step on this machine: a loopback Hub, the embedded bank, push, evaluate."""
     from hf_lorameta.demo.run import run_demo
 
-    report = run_demo(partial(log, quiet), max_rows=max_rows, quiet=quiet)
+    report = run_demo(logger.info, max_rows=max_rows, quiet=quiet)
     emit(json, report, lambda: str(report["summary"]))

@@ -1,5 +1,6 @@
 """The command that scores adapters."""
 
+import logging
 from typing import Annotated
 
 import typer
@@ -14,8 +15,10 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars
+from hf_lorameta.cli.output import emit, report_pull_request, stage_bars
 from hf_lorameta.errors import Option, UsageError
+
+logger = logging.getLogger(__name__)
 
 
 @example(
@@ -86,7 +89,7 @@ def evaluate(
     hub = Hub(token)
     named = adapters if save_card else []
     repos = [resolve_card_repo(name, hub=hub, create_pr=create_pr) for name in named]
-    with stage_bars(quiet) as progress:
+    with stage_bars() as progress:
         prepared = prepare_evaluation(
             adapters, dataset, hub, max_rows=max_rows, shots=shots, base=base, repos=repos,
             progress=progress, config=config, split=split, revision=revision,
@@ -96,7 +99,7 @@ def evaluate(
             open_evaluator(*prepared.base, token),
             generate=answers,
             row_progress=progress,
-            progress=lambda method, scores: log(quiet, f"  {method}: loss {scores.loss:.3f}"),
+            progress=lambda method, scores: logger.info(f"  {method}: loss {scores.loss:.3f}"),
         )
     result, folders = report.to_dict(), prepared.folders
     try:
@@ -108,7 +111,7 @@ def evaluate(
                 own = measured.of(name, folders)
                 cards[name] = save_scores(folder, own, repo, hub=hub, create_pr=create_pr)
                 report_pull_request(create_pr, cards[name])
-                log(quiet, f"The scores are on the card: {cards[name]}")
+                logger.info(f"The scores are on the card: {cards[name]}")
             result |= {"cards": cards} if len(adapters) > 1 else {"card": cards[ADAPTER_METHOD]}
     finally:  # print the scores even if a card could not be written
         emit(json, result, report.table)

@@ -1,5 +1,6 @@
 """The commands that try an adapter, and export it for llama.cpp and Ollama."""
 
+import logging
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -15,13 +16,15 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log
+from hf_lorameta.cli.output import emit
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.quoting import shell
 
 if TYPE_CHECKING:
     from hf_lorameta.data.columns.columns import Columns
+
+logger = logging.getLogger(__name__)
 
 BaseOption = Annotated[
     str | None,
@@ -77,8 +80,8 @@ def export(
     write(folder, output, config_json(base_model, revision, token), dtype)
     size = output.stat().st_size
     source = f" (from the Hub: {SMOLLM2_GGUF})" if base_model == SMOLLM2 else ""
-    log(quiet, f"llama.cpp, with {base_model} as base.gguf{source}:")
-    log(quiet, shell("llama-server", "-m", "base.gguf", "--lora", str(output)))
+    logger.info(f"llama.cpp, with {base_model} as base.gguf{source}:")
+    logger.info(shell("llama-server", "-m", "base.gguf", "--lora", str(output)))
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
     emit(json, data, lambda: str(output))
 
@@ -133,12 +136,12 @@ def try_(
     if prompt is None and json:
         asked = [sys.stdin.read()]
     elif prompt is None and sys.stdin.isatty():
-        log(quiet, "Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
+        logger.info("Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
     for text in asked:
         data = {"prompt": fill(text.rstrip("\n") if prompt is None else text)}
         data["answer"] = shown = evaluator.answer(data["prompt"], folder)
         if not shown:
-            log(quiet, _NO_ANSWER)
+            logger.info(_NO_ANSWER)
         if compare:
             data["base"] = evaluator.answer(data["prompt"])
             shown = f"adapter: {shown}\nbase:    {data['base']}"

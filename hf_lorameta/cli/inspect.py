@@ -1,5 +1,6 @@
 """The command that shows what an adapter is."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
-from hf_lorameta.cli.output import LEGEND, emit, log
+from hf_lorameta.cli.output import LEGEND, emit
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.quoting import option_words, shell
@@ -16,6 +17,8 @@ from hf_lorameta.tables import coefficient_table, plural, table
 
 if TYPE_CHECKING:
     from hf_lorameta.pipeline.adapter_folder import SavedAdapter
+
+logger = logging.getLogger(__name__)
 
 _LISTED_APART = (
     "schema_version", "base_model", "rank", "modules", "remarks", "adapters", "check",
@@ -37,8 +40,8 @@ def inspect(
 
     saved = read_adapter(locate_adapter(adapter, revision=revision, hub=Hub(token)))
     emit(json, saved.to_dict(), lambda: _describe(saved))
-    if saved.coefficients:
-        log(quiet or json, LEGEND)
+    if saved.coefficients and not json:
+        logger.info(LEGEND)
 
 
 def _describe(saved: "SavedAdapter") -> str:

@@ -1,5 +1,6 @@
 """The command that merges adapters by weight."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +16,12 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars
+from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import MergeRecipe
 from hf_lorameta.tables import plural
+
+logger = logging.getLogger(__name__)
 
 
 @example(
@@ -64,12 +67,12 @@ def merge(
     weights = parse_weights(adapters)
     recipe = MergeRecipe.of(combine=combine, rank=rank, dtype=dtype)
     require_free_target(output, overwrite)
-    with stage_bars(quiet) as progress:
+    with stage_bars() as progress:
         merged = plan_merge(weights, recipe, bank=bank, token=token, progress=progress)
         folder = merged.save_pretrained(output, overwrite=overwrite, export=export, repo_id=repo_id)
     modules = plural(len(merged.layout), "module")
-    log(quiet, f"Merged {plural(len(weights), 'adapter')} into {modules} of rank {merged.rank}")
-    log(quiet, f"To publish: {command_to_publish(folder, repo_id)}")
+    logger.info(f"Merged {plural(len(weights), 'adapter')} into {modules} of rank {merged.rank}")
+    logger.info(f"To publish: {command_to_publish(folder, repo_id)}")
     data: dict[str, Any] = {
         "folder": str(folder),
         "modules": len(merged.layout),

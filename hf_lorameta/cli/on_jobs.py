@@ -91,7 +91,6 @@ def push_on_jobs(
     timeout: float,
     dry_run: bool,
     json: bool,
-    quiet: bool,
 ) -> None:
     """Run ``hf-lorameta push`` as a job, which publishes the adapter.
 
@@ -99,7 +98,6 @@ def push_on_jobs(
         request: what to make.
         repo_id: as in ``push``, like `consent` and `export`.
         flavor: as for `run_on_jobs`, like `timeout`, `dry_run` and `json`.
-        quiet: show no progress.
 
     Raises:
         UsageError: the dataset, bank or base model is on this machine; or as `run_on_jobs` raises.
@@ -108,7 +106,7 @@ def push_on_jobs(
     from hf_lorameta.pipeline.publish import target_for_dataset
     from hf_lorameta.pipeline.resolve import check_request
 
-    with request.session(quiet) as session:
+    with request.session() as session:
         dataset, name = request.open_dataset(session), request.first_name
         budget = budget_seconds(request.budget)
         check_request(dataset, session.bank, request.recipe, budget)

@@ -194,12 +194,12 @@ class Request:
         return given + list(self.recipe.model_dump(exclude_defaults=True))
 
     @contextmanager
-    def session(self, quiet: bool) -> "Iterator[Session]":
-        """Open this command's session, which shows progress unless `quiet`."""
+    def session(self) -> "Iterator[Session]":
+        """Open this command's session, which shows progress."""
         from hf_lorameta.pipeline.session import Session
 
         with (
-            stage_bars(quiet) as progress,
+            stage_bars() as progress,
             Session(
                 self.bank,
                 base=self.base,

@@ -15,6 +15,8 @@ from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import StageProgress
 
+logger = logging.getLogger(__name__)
+
 _REPORT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 600
 LEGEND = (
@@ -43,12 +45,6 @@ def emit_error(error: Mapping[str, object]) -> None:
     """Print an error on stdout as JSON, unless a result was printed: stdout has one JSON value."""
     if not _result_printed:
         typer.echo(json.dumps({"error": error}, indent=2))
-
-
-def log(quiet: bool, message: str) -> None:
-    """Print a message on stderr unless `quiet`."""
-    if not quiet:
-        _print_above_bars(printable(message))
 
 
 def warn(message: str) -> None:
@@ -97,10 +93,10 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def stage_bars(quiet: bool) -> Iterator[StageProgress]:
+def stage_bars() -> Iterator[StageProgress]:
     """Show the progress of each stage: a bar on a terminal, else a line every 10 seconds.
 
-    Both state the time left.
+    Both state the time left. With ``--quiet``, nothing is shown.
 
     Yields:
         A `StageProgress`.
@@ -109,7 +105,7 @@ def stage_bars(quiet: bool) -> Iterator[StageProgress]:
 
     from hf_lorameta.pipeline import progress as bars
 
-    terminal = sys.stderr.isatty()
+    terminal, quiet = sys.stderr.isatty(), not logger.isEnabledFor(logging.INFO)
     make_bar = partial(tqdm, disable=quiet or not terminal, file=sys.stderr)
     reported = time.monotonic()
     started: dict[str, tuple[float, int]] = {}
@@ -125,7 +121,7 @@ def stage_bars(quiet: bool) -> Iterator[StageProgress]:
                 reported = now
                 of = f" of {total}" if total else ""
                 left = _time_left(now - start, done - before, total - done)
-                log(quiet, f"  {title}: {done}{of}{left}")
+                logger.info(f"  {title}: {done}{of}{left}")
 
         yield progress
 

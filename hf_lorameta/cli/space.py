@@ -1,13 +1,16 @@
 """The commands of ``hf-lorameta space``: build or deploy the Gradio Space."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hf_lorameta.cli.options import BankBaseOption, JsonFlag, QuietFlag, TokenOption
-from hf_lorameta.cli.output import emit, log
+from hf_lorameta.cli.output import emit
 from hf_lorameta.quoting import shell_word
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Build or deploy the web page, a Gradio Space.",
@@ -41,10 +44,9 @@ def build(
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import build_space
 
-    log(quiet, "Copying the pages and this package")
+    logger.info("Copying the pages and this package")
     files = build_space(output, bank=bank, base=base, revision=bank_revision, hub=Hub(token))
-    log(
-        quiet,
+    logger.info(
         f"Try it: cd {shell_word(str(output))} && pip install -r requirements.txt && python app.py",
     )
     emit(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
@@ -68,11 +70,11 @@ def deploy(
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import deploy_space
 
-    log(quiet, "Uploading the pages and this package")
+    logger.info("Uploading the pages and this package")
     deployed = deploy_space(
         repo, bank=bank, base=base, revision=bank_revision, private=private, hub=Hub(token)
     )
     if deployed.hardware:
-        log(quiet, f"Hardware: {deployed.hardware}, since {deployed.why}")
-    log(quiet, "The Hub is building the Space, which takes a few minutes; its page shows the log.")
+        logger.info(f"Hardware: {deployed.hardware}, since {deployed.why}")
+    logger.info("The Hub is building the Space, which takes a few minutes; its page shows the log.")
     emit(json, {"repo_id": repo, **deployed._asdict()}, lambda: deployed.url)

@@ -1,5 +1,6 @@
 """The progress of long commands where no bar can be shown, and the bars that ``-q`` hides."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -26,19 +27,19 @@ from tests.conftest import Account, Built, Shell
 )  # fmt: skip
 def test_lines_state_the_time_left(
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     steps: list[tuple[int, float]],
     total: int,
     lines: list[str],
 ) -> None:
     now = 0.0
     monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: now))
-    for quiet in (False, True):
-        with output.stage_bars(quiet) as progress:
+    for level in (logging.INFO, logging.WARNING):
+        with caplog.at_level(level, "hf_lorameta"), output.stage_bars() as progress:
             for done, now in steps:  # noqa: B007
                 progress("Fitting", done, total)
             now = 0.0
-    assert capsys.readouterr().err.splitlines() == [f"  Fitting: {line}" for line in lines]
+    assert caplog.messages == [f"  Fitting: {line}" for line in lines]
 
 
 STEPS = "done(0); done(2)"
