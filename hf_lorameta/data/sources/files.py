@@ -138,18 +138,13 @@ def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDat
             f"files that are read as one dataset have one format, got {', '.join(formats)}",
             hint="name those of one format",
         )
-    name = names[0]
-    return replace(_open_rows(name, files, split), revision=f"sha256:{digest(files)}")
-
-
-def _open_rows(name: str | Path, files: Sequence[Path], split: Splits) -> RawDataset:
-    first, guard = files[0], partial(reading, str(name), local=True)
-    form = FORMATS.get(ending(first), "text")
+    first, guard = files[0], partial(reading, str(names[0]), local=True)
     with guard():
         builder = prepared_datasets().load_dataset_builder(
-            form,
+            formats[ending(first)],
             data_files={"train": [glob.escape(str(path)) for path in files]},
             cache_dir=no_cache(),
             **({"sep": "\t"} if ending(first) == ".tsv" else {}),
         )
-    return read_builder(builder, first.name, split, guard)
+    raw = read_builder(builder, first.name, split, guard)
+    return replace(raw, revision=f"sha256:{digest(files)}")

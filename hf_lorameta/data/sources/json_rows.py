@@ -5,8 +5,6 @@ requires later rows to have the columns of the first ones.
 """
 
 import json
-import re
-from codecs import BOM_UTF8
 from collections.abc import Iterator
 from itertools import chain
 from typing import IO, Any
@@ -15,7 +13,6 @@ from hf_lorameta.data.sources.text_formats import UTF8, as_text
 from hf_lorameta.errors import DatasetError
 
 Rows = list[dict[str, Any]]
-_SPACE = re.compile(r"\s*")
 _ESCAPED = "\\ud"
 _ASKING = {"question", "query", "prompt", "instruction", "input", "context", "passage", "text"}
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
@@ -37,30 +34,35 @@ def json_rows(file: IO[bytes], name: str, encoding: str = UTF8) -> Iterator[dict
         [{'column_1': 'a', 'column_2': 1}, {'column_1': 'b', 'column_2': 2}]
     """
     with as_text(file, encoding) as text:
-        yield from _rows_in(text, name)
+        lines, value = _opened(text, name)
+        if isinstance(value, dict):
+            value = next(iter(_by_path(value).values()), [value])
+        values = enumerate(value if isinstance(value, list) else [value], 1)
+        for number, each in lines or values:
+            yield _row(each, f"{name}: line {number}")
 
 
-def _rows_in(text: IO[str], name: str) -> Iterator[dict[str, Any]]:
-    lines = ((n, line) for n, line in enumerate(text, 1) if not line.isspace())
-    number, line = next(lines, (0, ""))
-    value = _parsed(line)
-    if value is None:
-        values = list(_values(line + text.read(), name, number))
-    elif (second := next(lines, None)) is None:
-        values = [value]
-    else:
-        for n, each in chain([(number, line), second], lines):
-            try:
-                value = _loads(each)
-            except (ValueError, RecursionError):
-                raise _malformed(name, n) from None
-            yield _row(value, f"{name}: line {n}")
-        return
-    if len(values) == 1 and isinstance(values[0], list):
-        values = values[0]
-    elif len(values) == 1 and isinstance(values[0], dict):
-        values = next(iter(_by_path(values[0]).values()), values)
-    yield from (_row(value, f"{name}: line {i}") for i, value in enumerate(values, 1))
+def _opened(text: IO[str], name: str) -> tuple[Iterator[tuple[int, Any]] | None, Any]:
+    """Return the values of a file's lines by their numbers; or None, and the one that it holds."""
+    lines = ((number, line) for number, line in enumerate(text, 1) if not line.isspace())
+    first, line = next(lines, (0, "[]"))
+    try:
+        value = _loads(line)
+    except (ValueError, RecursionError):
+        return None, _parsed(line + text.read(), name, first)
+    second = next(lines, None)
+    if second is None:
+        return None, value
+    rest = ((number, _parsed(line, name, number)) for number, line in chain([second], lines))
+    return chain([(first, value)], rest), None
+
+
+def _parsed(text: str, name: str, first: int) -> Any:
+    """Return the value of a JSON text that starts at the line `first`."""
+    try:
+        return _loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(name, first - 1 + getattr(error, "lineno", 1)) from None
 
 
 def _loads(text: str) -> Any:
@@ -70,18 +72,6 @@ def _loads(text: str) -> Any:
         whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
         value = json.loads(whole)
     return value
-
-
-def _values(text: str, name: str, start: int) -> Iterator[Any]:
-    """Yield the JSON values in a text that starts at a line, one after the other."""
-    decoder, place = json.JSONDecoder(), 0
-    while (place := _SPACE.match(text, place).end()) < len(text):  # type: ignore[union-attr]
-        try:
-            value, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            line = start + text.count("\n", 0, getattr(error, "pos", place))
-            raise _malformed(name, line) from None
-        yield value
 
 
 def _malformed(name: str, line: int) -> DatasetError:
@@ -105,7 +95,7 @@ def _row(value: Any, place: str) -> dict[str, Any]:
 # --- files that are one object --------------------------------------------------------------------
 
 
-def rows_by_path(file: IO[bytes]) -> dict[str, Rows]:
+def rows_by_path(file: IO[bytes], name: str, encoding: str = UTF8) -> dict[str, Rows]:
     """Return the lists of rows in a file that is one JSON object, by the keys that lead to them.
 
     The longest is the first.
@@ -118,7 +108,7 @@ def rows_by_path(file: IO[bytes]) -> dict[str, Rows]:
     Example:
         >>> import io
         >>> def paths(text):
-        ...     return rows_by_path(io.BytesIO(text.encode()))
+        ...     return rows_by_path(io.BytesIO(text.encode()), "rows.json")
         >>> paths('{"version": 1, "data": {"items": [{"text": "a"}, {"text": "b"}]}}')
         {'data.items': [{'text': 'a'}, {'text': 'b'}]}
         >>> paths('{"data": [{"title": "T", "qas": [{"question": "a"}, {"question": "b"}]}]}')
@@ -136,7 +126,9 @@ def rows_by_path(file: IO[bytes]) -> dict[str, Rows]:
         >>> paths('{"text": "a", "spans": [{"start": 0}]}')
         {}
     """
-    return _by_path(_object(file))
+    with as_text(file, encoding) as text:
+        _, value = _opened(text, name)
+    return _by_path(value) if isinstance(value, dict) else {}
 
 
 def _by_path(found: dict[str, Any]) -> dict[str, Rows]:
@@ -196,21 +188,3 @@ def _transposed(found: dict[str, Any]) -> Rows:
     if not all(isinstance(value, list) for value in values) or len(set(map(len, values))) != 1:
         return []
     return [dict(zip(found, row, strict=True)) for row in zip(*values, strict=True)]
-
-
-def _object(file: IO[bytes]) -> dict[str, Any]:
-    """Return the object that a file holds; an empty one if it holds none."""
-    line = next(filter(bytes.strip, file), b"")
-    if not line.removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
-        return {}
-    if (found := _parsed(line)) is None:
-        return _parsed(line + file.read()) or {}
-    return {} if any(map(bytes.strip, file)) else found  # else JSON lines
-
-
-def _parsed(data: bytes | str) -> Any:
-    """Return the value of a JSON text; None for another text, which the line reader reports."""
-    try:
-        return _loads(data if isinstance(data, str) else data.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None

@@ -116,8 +116,10 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     notes: list[str] = []
     only = [url for urls in files.values() for url in urls]
     if kind == "json" and len(only) == 1 and ".json" in PurePosixPath(only[0]).suffixes:
+        with guard():
+            encoding = _encoding_of_files(builder, only)
         with guard(), unpacked(only[0], builder.token) as file:
-            lists = rows_by_path(file)
+            lists = rows_by_path(file, PurePosixPath(only[0]).name, encoding)
         if lists:
             return _of_object(name, lists, split)
     split = pick_split(name, list(files), split)
