@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from hf_lorameta.bank.bank_files import BankFiles, delete_download
-from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
+from hf_lorameta.bank.entries import IndexEntry
+from hf_lorameta.bank.index import Index, adapter_path
 from hf_lorameta.formats.safetensors import read_range
 
 SHARD_ADAPTERS = 128

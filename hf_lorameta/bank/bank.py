@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hf_lorameta.bank.adapter_shards import fetch_adapters
 from hf_lorameta.bank.arrays import load_arrays, prior_from_arrays
 from hf_lorameta.bank.bank_files import BankFiles, Remote
+from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -31,7 +32,6 @@ from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     GeneralEntry,
     Index,
-    IndexEntry,
     adapter_path,
     parse_index,
     sketches_file,

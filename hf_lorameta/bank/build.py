@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub.constants import is_offline_mode
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.entries import EntryTable, IndexEntry, to_lines
 from hf_lorameta.bank.entry import BuildJob, build_entry, has_profile, store_entry, stored_profile
 from hf_lorameta.bank.executors import reporting_dead_workers
 from hf_lorameta.bank.index import (
@@ -24,12 +25,9 @@ from hf_lorameta.bank.index import (
     OUTPUT_PRIOR_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
-    EntryTable,
     Index,
-    IndexEntry,
     Skipped,
     adapter_path,
-    to_lines,
     write_index,
 )
 from hf_lorameta.bank.locked import locked

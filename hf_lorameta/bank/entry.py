@@ -13,7 +13,8 @@ from typing import Any
 
 from hf_lorameta.bank.adapter_repo import adapter_in_folder, adapter_on_hub
 from hf_lorameta.bank.arrays import load_arrays, to_record
-from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
+from hf_lorameta.bank.entries import IndexEntry
+from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
 from hf_lorameta.bank.outliers import update_norm
 from hf_lorameta.data.columns.columns import check_columns

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
-from hf_lorameta.bank.index import StrictModel
+from hf_lorameta.bank.entries import StrictModel
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError, first_line, problem_of

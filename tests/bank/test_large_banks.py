@@ -14,7 +14,8 @@ from hf_lorameta.bank import store_profiles as storing
 from hf_lorameta.bank.arrays import from_record, load_arrays, save_arrays, to_record
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import build_bank, clean_up
-from hf_lorameta.bank.index import TOKENIZER_FILE, EntryTable, Index, IndexEntry, to_lines
+from hf_lorameta.bank.entries import EntryTable, IndexEntry, to_lines
+from hf_lorameta.bank.index import TOKENIZER_FILE, Index
 from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.pack import pack

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from hf_lorameta import Generation, Recipe
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
+from hf_lorameta.bank.entries import IndexEntry
+from hf_lorameta.bank.index import Index, adapter_path
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.pack_format import PackedFile, dequantize, quantize, small_header
 from hf_lorameta.bank.train_neural_rule import weight_blocks

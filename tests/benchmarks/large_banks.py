@@ -21,15 +21,9 @@ from pathlib import Path
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
 from hf_lorameta.bank.build import finish_bank
+from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.entry import store_entry
-from hf_lorameta.bank.index import (
-    TOKENIZER_FILE,
-    WORK_FOLDER,
-    Index,
-    IndexEntry,
-    adapter_path,
-    write_index,
-)
+from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, Index, adapter_path, write_index
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.demo import TRAIN_FILE
 from tests.benchmarks.synthetic_bank import VOCAB, Shape, index_of, profiles, write_bank

@@ -12,14 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
-from hf_lorameta.bank.index import (
-    TOKENIZER_FILE,
-    WORK_FOLDER,
-    Index,
-    IndexEntry,
-    adapter_path,
-    write_index,
-)
+from hf_lorameta.bank.entries import IndexEntry
+from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, Index, adapter_path, write_index
 from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile

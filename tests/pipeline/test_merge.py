@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Bank, MergeRecipe, merge
-from hf_lorameta.bank.index import GeneralEntry, IndexEntry
+from hf_lorameta.bank.entries import IndexEntry
+from hf_lorameta.bank.index import GeneralEntry
 from hf_lorameta.errors import AdapterError, LoraMetaError, RecipeError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.peft_config import CONFIG_FILE

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     GENERAL,
     WORK_FOLDER,
     GeneralEntry,
-    IndexEntry,
     adapter_path,
     write_index,
 )

@@ -10,15 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta.bank.build import EntryResult
+from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.entry import finished_entry, store_entry
-from hf_lorameta.bank.index import (
-    GENERAL,
-    TOKENIZER_FILE,
-    WORK_FOLDER,
-    IndexEntry,
-    Skipped,
-    adapter_path,
-)
+from hf_lorameta.bank.index import GENERAL, TOKENIZER_FILE, WORK_FOLDER, Skipped, adapter_path
 from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, profile_rows
 from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
