@@ -456,6 +456,9 @@ CASES = [
          "paragraphs": [{"context": text(i, 30), "qas": [{"id": f"{i}", "question": text(i + 1),
          "answers": [{"text": text(i, 2), "answer_start": 4}]}]}]} for i in range(ROWS)]})
          .encode()}, (SQUAD_INPUT, text(0, 2)), says=("rows below data.paragraphs.qas are read",)),
+    Case("Capybara's chats of pairs, below a key", {"rows.json": json.dumps({"data": [{
+         "conversation": [{"input": text(i), "output": text(i + 1)}]} for i in range(ROWS)]})
+         .encode()}, (text(0), text(1)), says=("rows below data are read",)),
     Case("rows below several keys", {"rows.json": json.dumps({"meta": {"n": 1}, "data": {"items": [
          {"question": text(i), "answer": text(i, 2)} for i in range(ROWS)]}}).encode()},
          (text(0), text(0, 2)), says=("the rows below data.items are read",)),
@@ -553,6 +556,10 @@ TASK_CASES = [
                     "prompt": f"### Instruction:\n{text(i)}\n### Input:\n{text(i, 3)}\n### Output:"
                               f"\nf({i})"},
          (f"{text(0)}\n\nInput: {text(0, 3)}\nOutput:", "f(0)"), says=("not read: prompt",)),
+    case("python_alpaca: the row once more as one text, and no input",
+         lambda i: {"instruction": text(i), "input": "", "output": f"f({i})",
+                    "prompt": f"### Instruction:\n{text(i)}\n### Output:\nf({i})"},
+         (text(0), "f(0)"), says=("not read: prompt",)),
     case("apps: solutions as a list in JSON",
          lambda i: {"problem_id": i, "question": text(i), "difficulty": "interview",
                     "solutions": json.dumps([f"f({i})", f"g({i})"]), "starter_code": ""},
@@ -667,6 +674,9 @@ TASK_CASES = [
          lambda i: {"id": f"{i}", "comment_text": text(i), "toxic": (i + 1) % 2, "obscene": 0,
                     "threat": int(i % 3 == 0), "insult": 0, "identity_hate": 0},
          (text(0), "toxic, threat"), says=("Some rows have several labels",)),
+    case("civil_comments: shares of annotators, 0.0 in the first rows",
+         lambda i: {"text": text(i), "toxicity": 0.0, "threat": 0.0, "insult": i / 30,
+                    "obscene": 0.0}, (text(0), "0"), asks=True),
     case("several labels in a text, in any order",
          lambda i: {"text": text(i), "emotion": ["joy, awe", "joy", "awe, joy", "fear"][i % 4]},
          (text(0), "awe, joy")),
@@ -833,6 +843,10 @@ HUB_CASES = [
              "stem": text(i), "choices": [{"text": one, "label": letter} for one, letter
                                           in zip(choices(i), LETTERS, strict=True)]}},
          (f"{text(0)}\n{SHOWN}", text(0, 2))),
+    case("QuAIL: the number of the right answer among the answers",
+         lambda i: {"context_id": "f", "context": text(i, 30), "question": text(i),
+                    "answers": choices(i), "correct_answer_id": i % 4},
+         (f"Context: {text(0, 30)}\nQuestion: {text(0)}\n{SHOWN}", text(0, 2))),
     case("MMLU-Pro: a letter and an index of the right choice",
          lambda i: {"question_id": i, "question": text(i), "options": choices(i), "src": "x",
                     "answer": LETTERS[i % 4], "answer_index": i % 4, "category": "law"},

@@ -60,7 +60,8 @@ CHOICES = (
 CHOICE = re.compile(r"(?:(choice|option|sol|solution|op|opt|answer|ending)_?[0-9a-h]|[a-h])")
 RIGHT = (
     "accept", "answer", "answer_key", "label", "correct_answer", "correct", "correct_option", "cop",
-    "answer_index", "answer_idx", "correct_idx", "target", "gold",
+    "answer_index", "answer_idx", "correct_idx", "correct_answer_id", "correct_choice", "target",
+    "gold",
 )  # fmt: skip
 CONVERSATIONS = (
     "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat",

@@ -68,7 +68,8 @@ class RowReader:
     """
 
     def __init__(self, raw: RawDataset, columns: Columns) -> None:
-        self.columns, self._classes = columns, raw.labels
+        self.columns, self._classes, self._sample = columns, raw.labels, raw.sample
+        table = TableView(raw.columns, raw.labels, raw.sample)
         found = {path: [value_at(row, path) for row in raw.sample] for path in columns.names()}
         self._whole = {
             path for path, values in found.items()
@@ -79,13 +80,15 @@ class RowReader:
         if columns.choices and path:
             named = columns.named("choices")
             self._choices = Choices(named, path, self._names_of(path), raw.sample)
-        self._sample = raw.sample
         numbers = {value for value in found.get(path, ()) if is_whole(value)}
         several = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
         self._has_unknown = numbers == {_UNKNOWN} or several
-        self.verdict = self._verdict_column(raw)
+        others = [name for name in table.named(VERDICTS) if name not in columns.names()]
+        flags = (n for n in others if all(isinstance(v, bool) for v in table.values(n)))
+        flags = (name for name in flags if table.kind(name) == "number")
+        self.verdict = None if table.repeats(path) else next(flags, None)
         self._flags = () if path else columns.named("output")
-        if self._flags and not all(map(TableView([], {}, raw.sample).is_flag, self._flags)):
+        if not all(map(table.is_flag, self._flags)):
             raise UsageError(
                 f"several outputs are given, {' and '.join(self._flags)}, and not all hold 0 and 1",
                 hint=Option("columns", str(columns.model_copy(update={"output": self._flags[0]}))),
@@ -128,18 +131,6 @@ class RowReader:
         if self._is_tagged:
             return "tags"
         return "several" if self._separator is not None and self.labels.several else "one"
-
-    def _verdict_column(self, raw: RawDataset) -> str | None:
-        """Return a column of true and false that is named like a verdict on answers."""
-        table = TableView(raw.columns, raw.labels, raw.sample)
-        if table.repeats(self.columns.answer):
-            return None
-        for name in table.named(VERDICTS):
-            values = [row.get(name) for row in raw.sample if row.get(name) is not None]
-            judges = name not in raw.labels and name not in self.columns.names()
-            if judges and values and all(isinstance(v, bool) for v in values):
-                return name
-        return None
 
     def unread_outputs(self) -> str:
         """Return why no output of the sample is read, although there may be some; empty if not."""
@@ -230,31 +221,24 @@ class RowReader:
 
     def _labels_in(self, row: Mapping[str, Any]) -> list[str]:
         """Return the labels of a row, or its output, as they are spelled there."""
-        if self._flags:
-            return [name for name in self._flags if value_at(row, name) == 1]
-        if self._separator is None:
-            return [self._cell(row)]
-        path = self.columns.answer
-        value = self._output_value(row, path)
-        if isinstance(value, (list, tuple)):
-            return [cell_text(item, path, self._names_of(path)) for item in value]
-        return [label.strip() for label in self._cell(row).split(self._separator or None)]
-
-    def _cell(self, row: Mapping[str, Any]) -> str:
-        """Return the output of a row as it is spelled there."""
         path = self.columns.answer
         if not path:
-            return ""
+            return [name for name in self._flags if value_at(row, name) == 1] or [""]
         if self._choices:
-            return self._choices.right(row)
-        value = self._output_value(row, path)
+            return [self._choices.right(row)]
+        value, names = self._output_value(row, path), self._names_of(path)
         if self.is_unknown(row):
-            return ""
+            return [""]
         if is_conversation(value):
-            return conversation_text(value[-1:])
-        alternatives = is_alternatives(path) and not self._names_of(path)
-        separator = " " if self._is_aligned(row, value) else ""
-        return cell_text(value, path, self._names_of(path), first=alternatives, separator=separator)
+            return [conversation_text(value[-1:])]
+        if self._separator is not None and isinstance(value, (list, tuple)):
+            return [cell_text(item, path, names) for item in value]
+        first = is_alternatives(path) and not names
+        between = " " if self._is_aligned(row, value) else ""
+        text = cell_text(value, path, names, first=first, separator=between)
+        if self._separator is None:
+            return [text]
+        return [label.strip() for label in text.split(self._separator or None)]
 
     def _output_value(self, row: Mapping[str, Any], path: str) -> Any:
         """Return the value of an output; several, as ``solutions``, may be a list in JSON."""

@@ -150,9 +150,10 @@ class TableView:
 
     @property
     def flags(self) -> list[str]:
-        """The columns of 0 and 1, or of true and false, if there are several."""
+        """The columns of 0 and 1, or of true and false, if there are several, not all 0."""
         flags = [name for name in self.usable if self.is_flag(name)]
-        return flags if len(flags) >= _RATINGS else []
+        held = any(1 in self.values(name) for name in flags)
+        return flags if held and len(flags) >= _RATINGS else []
 
     def is_flag(self, name: str) -> bool:
         """Whether a column holds nothing but 0 and 1, or true and false."""
@@ -224,7 +225,7 @@ class TableView:
 
     def is_rendered(self, name: str, others: Sequence[str]) -> bool:
         """Whether a column's texts contain those of the others, as rendered prompts do."""
-        return all(self.is_within(other, [name]) for other in others)
+        return all(self.is_within(other, [name]) for other in others if self.values(other))
 
 
 def are_labels(texts: Sequence[str]) -> bool:

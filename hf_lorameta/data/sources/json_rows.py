@@ -15,6 +15,7 @@ from hf_lorameta.errors import DatasetError
 Rows = list[dict[str, Any]]
 _ESCAPED = "\\ud"
 _ASKING = {"question", "query", "prompt", "instruction", "input", "context", "passage", "text"}
+_CHATS = {"messages", "conversation", "conversations", "dialog", "dialogue", "turns", "chat"}
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
 
 
@@ -103,7 +104,8 @@ def rows_by_path(file: IO[bytes], name: str, encoding: str = UTF8) -> dict[str, 
     An object that holds columns, or rows by their ids, has one list, whose path is empty. Columns
     are lists of the same length, or, as pandas writes them, values by the row's number. An object
     with a text of its own, or with turns, is a row, not one that holds rows. Where each row holds a
-    list of questions or contexts, as in SQuAD's own files, the items of those lists are the rows.
+    list of questions or contexts, as in SQuAD's own files, the items of those lists are the rows;
+    turns of a chat are not.
 
     Example:
         >>> import io
@@ -167,7 +169,7 @@ def _are_all(kind: type, items: Any) -> bool:
 
 def _unfolded(path: str, rows: Rows) -> tuple[str, Rows]:
     """Return the path and the items of lists of questions or contexts that rows hold."""
-    for key in rows[0]:
+    for key in (key for key in rows[0] if key not in _CHATS):
         items: list[Any] = [row.get(key) for row in rows]
         asking = _ASKING - {"text"}
         if all(_are_all(dict, item) and not asking.isdisjoint(item[0]) for item in items):
