@@ -412,6 +412,9 @@ CASES = [
          for i in range(ROWS)).encode()}, (text(0), "negative"), says=("has no header line",)),
     Case("no header, on the Hub", {"train.csv": "".join(f'"{text(i)}",{i % 3}\n'
          for i in range(ROWS)).encode()}, (text(0), "0"), card="", says=("has no header line",)),
+    Case("a table in a text file", {"rows.txt": "".join(f"{text(i)}\t{text(i, 3)}\n"
+         for i in range(ROWS)).encode()}, ("", f"{text(0)}\t{text(0, 3)}"), asks=True,
+         says=("end the file's name in .tsv",)),
     Case("MMLU without a header", {"rows.csv": "".join(f"{text(i)}?,{','.join(choices(i))},"
          f"{LETTERS[i % 4]}\n" for i in range(ROWS)).encode()},
          (f"{text(0)}?\n{SHOWN}", text(0, 2)), asks=True),

@@ -310,6 +310,9 @@ def _plain_text(table: TableView) -> Columns | None:
             raise unclear(table, problem, guess, Columns(output=text))
     elif len(table.names) > 1 or normalized(text) in known.INPUTS:
         return None
+    if (values := table.values(text)) and all("\t" in value for value in values):
+        problem = f"each row of {text} holds tabs; if it is a table, end the file's name in .tsv"
+        raise unclear(table, problem, Columns(output=text))
     if table.holds_single_words(text):
         problem = f"each row of {text} is a single word; if that is meant, read it as it is"
         raise unclear(table, problem, Columns(output=text))
