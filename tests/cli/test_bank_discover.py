@@ -191,7 +191,7 @@ def test_each_adapter_that_is_left_out_has_its_reason(cli: Shell, publisher: Pub
 
 def test_a_killed_command_resumes(cli: Shell, publisher: Publisher, tmp_path: Path) -> None:
     names = [publisher.adapter(f"a{i}") for i in range(3)]
-    cli.hub.add_fault(Fault("delay", path=f"{names[0]}/resolve/.*config", seconds=20))
+    cli.hub.add_fault(Fault("hold", path=f"{names[0]}/resolve/.*config"))
     running = cli.start("bank", "discover", publisher.base, "-o", "m.yaml")
     checks, deadline = tmp_path / ".m.yaml.checks.jsonl", time.monotonic() + 60
     while not (checks.exists() and checks.read_text().count("entry") == 2):

@@ -310,7 +310,7 @@ def test_a_killed_build_resumes_with_the_unfinished_entry(
     manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
     shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights of other builds
     last = bank.owner.entries[-1]["adapter"]
-    cli.hub.add_fault(Fault("delay", path=f"{last}/resolve/.*{WEIGHTS}", seconds=20))
+    cli.hub.add_fault(Fault("hold", path=f"{last}/resolve/.*{WEIGHTS}"))
     build = cli.start("bank", "build", manifest, "-o", target)
     finished = [target / ".build" / f"{bank.owner.name}--e{i}.json" for i in range(3)]
     deadline = time.monotonic() + 60

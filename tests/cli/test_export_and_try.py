@@ -35,7 +35,7 @@ u.find_spec = lambda name, *args: None if name == "gguf" else find(name, *args)
 SHORT_DEMO = """
 import sys, hf_lorameta.demo.run as run
 from hf_lorameta.cli import main
-run.BUDGET = "1s"  # for the adapter, which is good enough without training
+run.BUDGET = "0"  # the adapter is good enough without training
 main(sys.argv[1:])
 """
 

@@ -168,11 +168,9 @@ def test_a_branch_whose_download_was_interrupted_does_not_hide_the_cache(
 def test_a_silent_hub_costs_one_timeout(hub: FaultHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_model, "_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(base_model, "_PATIENCE_SECONDS", 0.1)
-    hub.add_fault(Fault("delay", seconds=1.5))
-    start = time.monotonic()
+    hub.add_fault(Fault("hold"))
     with pytest.raises(ConnectionLostError, match=r"no answer from .* \(ReadTimeout\)"):
         locate(REPO)
-    assert time.monotonic() - start < 1.4
     assert len(hub.requests) <= 1
 
 

@@ -1,7 +1,6 @@
 """Training an adapter further in the Space, with a tiny base model."""
 
 import json
-import sys
 import threading
 import time
 import zipfile
@@ -13,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.fast_training import fast_training
-from tests.support.running_space import SPACE
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -30,14 +28,9 @@ from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
-
-sys.path.insert(0, str(SPACE))
-try:
-    from views import blocks
-    from work import generating, jobs, trying
-    from work.planning import PlanResult
-finally:
-    sys.path.remove(str(SPACE))
+from views import blocks  # noqa: E402
+from work import generating, jobs, trying  # noqa: E402
+from work.planning import PlanResult  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -28,21 +28,17 @@ from tests.support.running_space import SPACE, missing
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
 
-sys.path.insert(0, str(SPACE))
-try:
-    import adapter_actions
-    import dataset_actions
-    from actions import Actions
-    from adapter_actions import AdapterActions
-    from dataset_actions import DatasetActions
-    from limits.lines import Line
-    from settings import Settings
-    from work import jobs, trying
-    from work.bank_loader import fetch_base_model
-    from work.planning import DatasetRequest, PlanResult
-    from work.visit import Visit
-finally:
-    sys.path.remove(str(SPACE))
+import adapter_actions
+import dataset_actions
+from actions import Actions
+from adapter_actions import AdapterActions
+from dataset_actions import DatasetActions
+from limits.lines import Line
+from settings import Settings
+from work import jobs, trying
+from work.bank_loader import fetch_base_model
+from work.planning import DatasetRequest, PlanResult
+from work.visit import Visit
 
 
 def forever(job: jobs.Job) -> None:
@@ -314,6 +310,7 @@ EVENT: Any = SimpleNamespace(_data={}, target=None)
         (DatasetActions, "choose_columns", [EVENT, None]),
         (DatasetActions, "choose_prompt", ["", "", None]),
         (AdapterActions, "make", [None, None]),
+        (AdapterActions, "more_time", []),
         (AdapterActions, "try_out", ["prompt"]),
         (AdapterActions, "save", ["name", "public", False, EVENT, None]),
     ],
@@ -559,11 +556,6 @@ def test_a_result_that_comes_while_another_page_takes_over_is_shown_there(
     assert later.more
 
 
-def test_more_time_says_that_the_state_was_dropped(visit: Visit) -> None:
-    page = page_with().more_time(visit, None)  # type: ignore[arg-type]
-    assert "The plan of this page is no longer kept" in page["problem"]
-
-
 def test_more_time_leaves_a_task_on_the_page(made: Visit) -> None:
     actions = page_with()
     actions.begin(made, "model", forever, "answers")
@@ -571,54 +563,31 @@ def test_more_time_leaves_a_task_on_the_page(made: Visit) -> None:
     assert "cancel" not in actions.more_time(made, None)  # type: ignore[arg-type]
 
 
-def test_a_training_that_waits_can_be_stopped(made: Visit) -> None:
-    actions = page_with()
-    line = actions.lines["training"]
-    assert line.begin(line.ask("203.0.113.2", None))
-    actions._improve(made, 1.0, "203.0.113.1")
-    actions.stop(made)
-    wait_until(lambda: made.background is None)
-    assert made.more
-
-
-def test_the_time_in_the_line_of_trainings_has_no_limit(
-    made: Visit, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["stopped", "failed"])
+def test_a_training_waits_for_others_without_a_limit_and_says_why_it_ended(
+    made: Visit, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    monkeypatch.setattr("work.background._LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(trying, "improve", lambda *_, **__: False)
-    actions = page_with()
-    line = actions.lines["training"]
-    first = line.ask("203.0.113.2", None)
-    assert line.begin(first)
-    monkeypatch.setattr(adapter_actions, "Job", lambda _: jobs.Job(0.2))
-    actions._improve(made, 1.0, "203.0.113.1")
-    time.sleep(0.5)
-    assert made.background is not None
-    line.leave(first)
-    wait_until(lambda: made.background is None)
-    assert not made.said
-
-
-def test_trainings_wait_for_each_other_and_one_that_fails_says_why(
-    made: Visit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-
     def improve(*_: Any, **__: Any) -> bool:
-        go_on.wait(60)
         raise LoraMetaError("no time left")
 
+    monkeypatch.setattr("work.background._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(adapter_actions, "Job", lambda _: jobs.Job(0.2))
     monkeypatch.setattr(trying, "improve", improve)
-    actions, other = page_with(), Visit()
-    other.plan_result, other.adapter = PLAN, MADE
+    actions = page_with()
+    line = actions.lines["training"]
+    other = line.ask("203.0.113.2", None)
+    assert line.begin(other)
     actions._improve(made, 1.0, "203.0.113.1")
-    actions._improve(other, 1.0, "203.0.113.2")
-    wait_until(lambda: other.background is None or "Waiting" in other.background.job.step.text)
-    assert other.background is not None
-    assert "up to 3 minutes" in other.background.job.step.text
-    go_on.set()
-    wait_until(lambda: made.background is None and other.background is None)
-    assert made.said == "no time left."
+    work: Any = made.background
+    wait_until(lambda: "up to 3 minutes" in work.job.step.text)
+    time.sleep(0.5)
+    assert made.background is work
+    if end == "stopped":
+        actions.stop(made)
+    else:
+        line.leave(other)
+    wait_until(lambda: made.background is None)
+    assert made.said == {"stopped": "", "failed": "no time left."}[end]
     assert made.more, "it can be asked for again"
 
 

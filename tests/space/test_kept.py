@@ -1,25 +1,20 @@
 """How much memory the plans of visits keep."""
 
-import sys
 import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.support.running_space import SPACE, missing
+from tests.support.running_space import missing
 
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
 
-sys.path.insert(0, str(SPACE))
-try:
-    from limits import kept
-    from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept
-    from work.planning import SAMPLE_CHARACTERS, SAMPLES, PlanResult
-    from work.visit import Visit
-finally:
-    sys.path.remove(str(SPACE))
+from limits import kept
+from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept
+from work.planning import SAMPLE_CHARACTERS, SAMPLES, PlanResult
+from work.visit import Visit
 
 
 def planned(address: str, characters: int = SAMPLE_CHARACTERS) -> Visit:

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,26 +15,21 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.support.running_space import SPACE, missing
+from tests.support.running_space import missing
 
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
 
-sys.path.insert(0, str(SPACE))
-try:
-    from forms import html_forms
-    from limits import hourly, requests, uploads
-    from limits.callers import Call, call_of, find_address
-    from limits.lines import SLOW_SECONDS, FullError, Line, Place
-    from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
-    from work import generating, jobs, planning, trying
-    from work.planning import DatasetRequest, RequestError, Source
-finally:
-    sys.path.remove(str(SPACE))
-
+from forms import html_forms
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.errors import LoraMetaError, UsageError
+from limits import hourly, requests, uploads
+from limits.callers import Call, call_of, find_address
+from limits.lines import SLOW_SECONDS, FullError, Line, Place
+from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
+from work import generating, jobs, planning, trying
+from work.planning import DatasetRequest, RequestError, Source
 
 MB = 1_000_000
 NOTHING: Any = None

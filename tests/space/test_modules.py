@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import pytest
 from huggingface_hub import constants
 
+import settings
+from forms import html_forms
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
 from hf_lorameta.data.columns.columns import Columns, parse_columns
@@ -42,31 +44,24 @@ from hf_lorameta.pipeline.publish import Published, Target
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.recipe import Recipe
+from limits import hourly
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
 from tests.support.fault_hub import FaultHub
 from tests.support.running_space import SPACE
-
-sys.path.insert(0, str(SPACE))
-try:
-    import settings
-    from forms import html_forms
-    from limits import hourly
-    from views import blocks
-    from views import plan as plan_view
-    from views import result as result_view
-    from views.blocks import note, progress_html
-    from work import generating, jobs, planning, reader_process
-    from work.bank_loader import BankLoader, fetch_base_model
-    from work.planning import (
-        DatasetRequest,
-        RequestError,
-        Source,
-        read_source,
-        validated,
-    )
-finally:
-    sys.path.remove(str(SPACE))
+from views import blocks
+from views import plan as plan_view
+from views import result as result_view
+from views.blocks import note, progress_html
+from work import generating, jobs, planning, reader_process
+from work.bank_loader import BankLoader, fetch_base_model
+from work.planning import (
+    DatasetRequest,
+    RequestError,
+    Source,
+    read_source,
+    validated,
+)
 
 T = TypeVar("T")
 TRAIN = DATA_FOLDER / "train.jsonl"
@@ -74,12 +69,9 @@ NASTY = '"><script>alert(1)</script>'
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forkserver() -> Iterator[None]:
-    """Start what readers are forked from, and let them import the Space's modules."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SPACE))
-        reader_process.start_forkserver()
-        yield
+def forkserver() -> None:
+    """Start what readers are forked from."""
+    reader_process.start_forkserver()
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """What the page gives people to paste holds hostile values unchanged, and runs nothing of them."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import settings
 from hf_lorameta import plan
 from hf_lorameta.cards.gguf_usage import render_modelfile
 from hf_lorameta.data.columns.columns import Columns
@@ -13,15 +13,8 @@ from hf_lorameta.data.prompt import from_option
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.pipeline.plan import Plan
 from tests.support.pasting import HOSTILE, blocks_of, commands_of, strings_of
-from tests.support.running_space import SPACE
-
-sys.path.insert(0, str(SPACE))
-try:
-    import settings
-    from views import result as result_view
-    from work.planning import DatasetRequest, PlanResult
-finally:
-    sys.path.remove(str(SPACE))
+from views import result as result_view
+from work.planning import DatasetRequest, PlanResult
 
 
 @pytest.fixture(scope="module")

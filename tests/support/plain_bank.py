@@ -21,14 +21,6 @@ def plain_bank() -> Bank:
     return Bank(once("plain-bank", _write))
 
 
-def too_strong_bank(folder: Path) -> Path:
-    """Write a bank whose adapters are worse than the base model."""
-    bank = Bank(shutil.copytree(plain_bank().folder, folder))
-    strong = [e.model_copy(update={"scaling": 8 * e.scaling}) for e in bank.index.entries]
-    bank.update_index(entries=tuple(strong))
-    return folder
-
-
 def _write(folder: Path) -> None:
     for part in ("adapters", WORK_FOLDER):
         (folder / part).mkdir(parents=True)

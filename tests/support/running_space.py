@@ -55,7 +55,6 @@ class RunningSpace:
         scratch: folder of its temporary files.
         log: file with its output.
         process: the server.
-        seconds: time from the start to the first response.
     """
 
     url: str
@@ -63,7 +62,6 @@ class RunningSpace:
     scratch: Path
     log: Path
     process: "subprocess.Popen[bytes]"
-    seconds: float
 
     @property
     def saving_url(self) -> str:
@@ -126,7 +124,7 @@ def running_space(
     env |= {"HF_LORAMETA_NO_BASE": "1"}  # adapters are tested only where a test asks for it
     env |= variables
     log = home / "space.log"
-    url, start = f"http://127.0.0.1:{port}", time.monotonic()
+    url = f"http://127.0.0.1:{port}"
     run = f"{before}\nimport runpy; runpy.run_path('app.py', run_name='__main__')"
     command = [python, *(("-c", run) if before else ("app.py",))]
     with log.open("wb") as out:
@@ -135,7 +133,7 @@ def running_space(
         )
         try:
             _wait_for_page(url, process, log)
-            yield RunningSpace(url, hub, scratch, log, process, time.monotonic() - start)
+            yield RunningSpace(url, hub, scratch, log, process)
         finally:
             process.terminate()
             process.wait(timeout=30)
