@@ -352,7 +352,7 @@ def test_an_adapter_that_learned_nothing_is_refused(
 def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # its settings are not those of a tiny model
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
-    recipe = Recipe(fit=12, check=4)
+    recipe = Recipe(fit=12, steps="8", check=4)
     data = EVERYDAY / "wellformed_query.train.jsonl"
     adapter = generate(data, "none", recipe, base=SMOLLM2)
     assert isinstance(adapter, Generation)
