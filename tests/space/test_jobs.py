@@ -627,8 +627,10 @@ def test_the_answer_to_a_save_says_which_version_the_page_shows(
 ) -> None:
     def published(*_: object) -> object:
         made.version += later
-        return SimpleNamespace(repo_id="user/name")
+        return SimpleNamespace()
 
+    target = SimpleNamespace(repo_id="user/name")
+    monkeypatch.setattr(adapter_actions, "find_target", lambda *_: target)
     monkeypatch.setattr(adapter_actions, "publish", published)
     monkeypatch.setattr("views.result.usage_markdown", lambda *_: "")
     monkeypatch.setattr(adapter_actions, "render", lambda template, **_: template)
