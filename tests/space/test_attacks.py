@@ -38,10 +38,18 @@ FILES: tuple[dict[str, Any], ...] = (
     FILE | URL, {"meta": FILE["meta"]} | URL, FILE | URL | {"path": None},
     FILE | {"orig_name": "../../evil.csv"}, FILE | {"path": "UPLOAD/../../space.log"},
 )  # fmt: skip
+
+
+def nested(depth: int) -> list[Any]:
+    """Return lists within each other."""
+    return [nested(depth - 1)] if depth else []
+
+
 JOINS: tuple[Any, ...] = (
     [], None, "a", 1, {"data": "\ud800"}, {"fn_index": -1}, {"fn_index": 1e999},
     {"fn_index": "__class__"}, {"session_hash": ["a"]}, {"data": {}}, {"data": [None] * 100},
-    {"event_data": {"__proto__": 1}},
+    {"event_data": {"__proto__": 1}}, {"data": nested(900)}, {"fn_index": 10**18},
+    {"trigger_id": {"a": 1}},
 )  # fmt: skip
 EVENTS: tuple[tuple[str, list[Any], Any], ...] = (
     ("choose", [None, 1], "x"), ("choose", [None, 1], [1]), ("choose", ["x", 1], {"dataset": {}}),
@@ -74,7 +82,8 @@ CLOSED = (
 """Routes and methods that the page does not use."""
 HEADERS = (
     {"Host": 'a"><script>alert(1)</script>'}, {"Host": "evil.example"}, {"Origin": "null"},
-    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}, {"Host": "a" * 8000},
+    {"X-Gradio-Server": "http://[::"},
 )  # fmt: skip
 
 
