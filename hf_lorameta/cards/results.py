@@ -97,6 +97,7 @@ class Check:
         shots: number of examples.
         graded: how good the answers are, if outputs are texts or have several labels, and all
             answers were generated; else None.
+        given_rows: whether the rows were drawn in a way that the recipe does not state.
     """
 
     rows: int
@@ -107,6 +108,7 @@ class Check:
     prompt: float | None = None
     shots: int = 0
     graded: Graded | None = None
+    given_rows: bool = False
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision or with other columns, or the rows trained on were not drawn by the recipe.
+        revision or with other columns, or its rows were not drawn by the recipe.
 
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
@@ -194,7 +194,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     read = dataset.columns.model_dump(exclude_none=True)
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
         return None
-    steps = (provenance.get(step) or {} for step in ("fit", "training"))
+    steps = (provenance.get(step) or {} for step in ("fit", "training", "check"))
     if any(step.get("given_rows", False) for step in steps):
         return None
     # a check that no recipe asked for goes with a training; one that did not help is not recorded

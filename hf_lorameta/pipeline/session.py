@@ -32,7 +32,7 @@ class Session:
     """A Hub client, a bank and a base model, opened when first used and then shared.
 
     All reads of one session see one commit of the bank. Use it as a context manager, or call
-    `close`, to stop the base model's engine.
+    `close`, to restore a model that was given.
 
     Args:
         bank: an opened bank, a folder, a Hub id or ``none``; None is the default bank.
@@ -86,7 +86,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Stop the base model's engine."""
+        """Restore the model that was given, if there is one."""
         self._closing.close()
 
     def with_progress(self, progress: StageProgress) -> "Session":

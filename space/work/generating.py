@@ -87,7 +87,8 @@ class Adapter:
         return self
 
     def add_check(self, check: Check) -> None:
-        """Write what was counted on rows into recipe and card."""
+        """Write what was counted on rows of the page's own into recipe and card."""
+        check = replace(check, given_rows=True)
         outcome = replace(self.generation.outcome, check=check)
         self.generation = replace(self.generation, outcome=outcome)
         self.write_texts(self.folder)

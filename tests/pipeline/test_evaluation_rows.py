@@ -126,6 +126,8 @@ def test_rows_that_were_checked_on_by_default_are_skipped(file: Path, helped: bo
     assert used is not None
     assert set(rows.check) == set(used) - set(rows.train)
     assert set(used) == set(rows.used if helped else rows.check)
+    given = provenance | {"check": {"rows": len(rows.check), "given_rows": True}}
+    assert rows_used(given, dataset) is None
 
 
 def test_rows_are_drawn_from_a_bounded_beginning(
