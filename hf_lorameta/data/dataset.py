@@ -179,7 +179,7 @@ def open_dataset(
     Raises:
         DatasetError: no such file, config or split, or it cannot be read.
         ColumnsError: the columns fit no layout, or several.
-        UnlabeledDatasetError: there are inputs, and no outputs but columns that may hold them.
+        UnlabeledDatasetError: there are inputs and no outputs.
         EmptyDatasetError: no rows, or blank inputs.
         UsageError: an instruction or a template does not fit the columns, or an argument is
             unknown.

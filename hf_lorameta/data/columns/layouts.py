@@ -42,7 +42,7 @@ def find_columns(table: TableView) -> Columns:
 
     Raises:
         ColumnsError: no layout fits, or several do; its `columns` is a proposal.
-        UnlabeledDatasetError: there is an input, no known output, and columns that may hold one.
+        UnlabeledDatasetError: there are inputs and no outputs; its `columns` are the inputs.
 
     Example:
         >>> find_columns(TableView(["text"])).output
@@ -57,7 +57,7 @@ def find_columns(table: TableView) -> Columns:
 
 
 def ask(table: TableView, problem: str = "") -> DatasetError:
-    """Return an error that proposes the likeliest columns, and those that surely hold inputs."""
+    """Return an error that proposes the likeliest columns, and a reading without that output."""
     inputs, outputs = table.named(known.INPUTS), output_columns(table)
     guess = guess_columns(table)
     texts = [n for n in table.usable if table.kind(n) == "text"]
