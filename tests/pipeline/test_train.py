@@ -76,6 +76,30 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     assert recipe["recipe"]["train"] == 16
 
 
+def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_training(monkeypatch.setattr, lr=0.005, patience=2)  # both stages help
+    now = [0.0]  # until time is over
+
+    def show(title: str, done: int, total: int) -> None:
+        if title == "Training 2 of 2 layers on 12 rows" and done == 21:
+            now[0] = 100.0
+
+    with Session(tiny_bank) as session:
+        dataset, recipe = session.open_dataset(new), Recipe(rank=4, train=16)
+        plan, rows = plan_with_rows(dataset, session, Resolved(recipe))
+        deadline = Deadline(60, lambda: now[0])
+        timed = improve(make_adapter(plan), rows, session.evaluator, deadline, show)
+    recorded = timed.recipe
+    assert recorded.stage_steps
+    assert all(recorded.stage_steps)
+    again = make(tiny_bank, new, train=16, steps=recorded.steps)
+    assert (again.plan.recipe, again.outcome.training) == (recorded, timed.outcome.training)
+    for ours, same in zip(again.pairs, timed.pairs, strict=True):
+        assert all(map(np.array_equal, ours, same))
+
+
 def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Path) -> None:
     with Session(tiny_bank) as session:
         recipe = Recipe(rank=4, train=16)
