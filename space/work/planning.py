@@ -28,6 +28,7 @@ from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, toke
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.quoting import command
 from hf_lorameta.recipe import Recipe
+from limits.kept import Rows
 from work.jobs import Job, SpaceError
 from work.reader_process import read, report_rows
 
@@ -281,7 +282,7 @@ def make_plan(
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
     how = (recipe, limits, token_counting(bank), session.prompts, form)
     reading, samples = read(job, _read, request, credential, *how)
-    return PlanResult(plan_from_reading(reading, bank), samples, request.name)
+    return PlanResult(plan_from_reading(reading, bank), Rows(samples), request.name)
 
 
 def _read(

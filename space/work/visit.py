@@ -10,11 +10,10 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from hf_lorameta.engines.scoring import Report
-from limits.kept import KEPT, PLAN_BYTES
+from limits.kept import KEPT, PLAN_BYTES, Rows
 from limits.uploads import Upload
 from work.background import Background
 from work.generating import Adapter
@@ -139,9 +138,10 @@ class Visit:
 
     def keep(self, address: str) -> None:
         """Count what this visit keeps in memory for an address, whose oldest visits make room."""
-        texts = [*chain(*self.plan_result.samples)] if self.plan_result else []
-        texts += self.source.configs + self.source.preview.names if self.source else []
-        KEPT.keep(self, address, PLAN_BYTES + sum(map(sys.getsizeof, texts)))
+        rows = self.plan_result.samples if self.plan_result else ()
+        texts = rows.size if isinstance(rows, Rows) else 0
+        names = self.source.configs + self.source.preview.names if self.source else []
+        KEPT.keep(self, address, PLAN_BYTES + texts + sum(map(sys.getsizeof, names)))
 
     def accept(self, number: int) -> bool:
         """Return whether a request is later than all before it; if so, cancel what runs."""
