@@ -231,6 +231,9 @@ def test_null_inside_an_object_of_several_lines_is_a_missing_value(tmp_path: Pat
     path.write_text('{"output": "b",\n"input": "a"}\n{"output": "c",\n"input": "b"}\n')
     with pytest.raises(DatasetError, match="line 3 is not a JSON value"):
         open_dataset(path)
+    path.write_text('{"input": "a"}\n{"input":\n')
+    with pytest.raises(DatasetError, match="line 2 is not a JSON value"):
+        open_dataset(path)
 
 
 def test_a_folder_that_cannot_be_listed_holds_no_similar_file(

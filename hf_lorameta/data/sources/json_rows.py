@@ -61,7 +61,7 @@ def _opened(text: IO[str], name: str) -> tuple[Iterator[tuple[int, Any]] | None,
 def _parsed(text: str, name: str, first: int) -> Any:
     """Return the value of a JSON text that starts at the line `first`."""
     try:
-        return _loads(text)
+        return _loads(text.rstrip())  # else the end may be taken for one more line
     except (ValueError, RecursionError) as error:
         raise _malformed(name, first - 1 + getattr(error, "lineno", 1)) from None
 
