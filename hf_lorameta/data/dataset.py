@@ -299,7 +299,8 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
         )
     if unknown := sum(map(reader.is_unknown, raw.sample)):
         notes.append(
-            f"{unknown} of the first {len(rows)} rows have the label -1, for none: left out."
+            f"{unknown} of the first {len(rows)} rows have the label {reader.unknown}, for none: "
+            "left out."
         )
     if several := sum(map(reader.several_outputs, raw.sample)):
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})

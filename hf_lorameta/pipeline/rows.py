@@ -170,6 +170,10 @@ def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
 # --- the rows of a finished adapter --------------------------------------------------------------
 
 
+_DRAWN_BY = ("seed", "max_rows", "fit", "train", "steps", "check")
+"""Settings that decide which rows are drawn."""
+
+
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
@@ -184,9 +188,10 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
         revision or with other columns, or its rows were not drawn by the recipe.
 
     Raises:
-        RecipeError: the adapter's recipe is not one of this version.
+        RecipeError: the adapter's recipe states rows as no recipe of this version can.
     """
-    recipe = Recipe.of(**provenance["recipe"])
+    stated = provenance["recipe"]
+    recipe = Recipe.of(**{name: stated[name] for name in _DRAWN_BY if name in stated})
     checked = CHECK_ROWS if provenance.get("check") and recipe.check is None else 0
     if not (recipe.rows_asked or checked) or not _is_adapted_split(provenance, dataset):
         return []

@@ -229,8 +229,9 @@ def test_null_inside_an_object_of_several_lines_is_a_missing_value(tmp_path: Pat
     path.write_text('{"output":\nnull,\n"input": "a"}\n')
     assert list(open_dataset(path).rows()) == [("a", "")]
     path.write_text('{"output": "b",\n"input": "a"}\n{"output": "c",\n"input": "b"}\n')
-    with pytest.raises(DatasetError, match="line 3 is not a JSON value"):
+    with pytest.raises(DatasetError, match="line 3 is not a JSON value") as caught:
         open_dataset(path)
+    assert "jq -c" in str(caught.value.hint)
     path.write_text('{"input": "a"}\n{"input":\n')
     with pytest.raises(DatasetError, match="line 2 is not a JSON value"):
         open_dataset(path)
@@ -248,6 +249,10 @@ def test_a_folder_that_cannot_be_listed_holds_no_similar_file(
 
 def test_json_lines_are_told_by_their_first_two_lines() -> None:
     assert rows_by_path(io.BytesIO(LINES + b"{oops"), "rows.json") == {}
+
+
+def test_a_file_that_begins_with_a_list_is_not_read_for_an_object() -> None:
+    assert rows_by_path(io.BytesIO(b' [{"a": 1},\noops'), "rows.json") == {}
 
 
 def test_an_object_that_holds_rows_may_begin_behind_an_empty_line() -> None:

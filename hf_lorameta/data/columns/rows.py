@@ -32,8 +32,8 @@ from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option, UsageError
 from hf_lorameta.types import Row
 
-_UNKNOWN = -1
-"""The label of rows that have none, in datasets with labels from 0 to 2 or more."""
+_UNKNOWN, _DASH = -1, "-"
+"""The label of rows that have none, in datasets with labels from 0 to 2 or more, or with names."""
 
 
 def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
@@ -65,6 +65,7 @@ class RowReader:
     Attributes:
         columns: what is read.
         verdict: the column that says whether a row's answer is good, as in KTO, if there is one.
+        unknown: the label of rows that have none, if any.
     """
 
     def __init__(self, raw: RawDataset, columns: Columns) -> None:
@@ -82,7 +83,11 @@ class RowReader:
             self._choices = Choices(named, path, self._names_of(path), raw.sample)
         numbers = {value for value in found.get(path, ()) if is_whole(value)}
         several = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
-        self._has_unknown = numbers == {_UNKNOWN} or several
+        words = {value for value in found.get(path, ()) if isinstance(value, str)} - {_DASH}
+        named = table.repeats(path) and bool(words) and min(map(len, words)) > 1
+        self.unknown: int | str | None = _DASH if named else None
+        if numbers == {_UNKNOWN} or several:
+            self.unknown = _UNKNOWN
         others = [name for name in table.named(VERDICTS) if name not in columns.names()]
         flags = (n for n in others if all(isinstance(v, bool) for v in table.values(n)))
         flags = (name for name in flags if table.kind(name) == "number")
@@ -146,8 +151,8 @@ class RowReader:
         return self.verdict is not None and row.get(self.verdict) is False
 
     def is_unknown(self, row: Mapping[str, Any]) -> bool:
-        """Whether the label of a row is the number for no label, as in SNLI."""
-        return self._has_unknown and value_at(row, self.columns.answer) == _UNKNOWN
+        """Whether the label of a row is the number or the dash for no label, as in SNLI."""
+        return self.unknown is not None and value_at(row, self.columns.answer) == self.unknown
 
     def read(self, row: Mapping[str, Any]) -> Row:
         """Return a row as text; both are empty if it should hold a conversation and does not."""

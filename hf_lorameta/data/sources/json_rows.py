@@ -43,10 +43,17 @@ def json_rows(file: IO[bytes], name: str, encoding: str = UTF8) -> Iterator[dict
             yield _row(each, f"{name}: line {number}")
 
 
-def _opened(text: IO[str], name: str) -> tuple[Iterator[tuple[int, Any]] | None, Any]:
-    """Return the values of a file's lines by their numbers; or None, and the one that it holds."""
+def _opened(
+    text: IO[str], name: str, *, lists: bool = True
+) -> tuple[Iterator[tuple[int, Any]] | None, Any]:
+    """Return the values of a file's lines by their numbers; or None, and the one that it holds.
+
+    Without `lists`, a file that begins with a list is not read, and both are None.
+    """
     lines = ((number, line) for number, line in enumerate(text, 1) if not line.isspace())
     first, line = next(lines, (0, "[]"))
+    if not lists and line.lstrip().startswith("["):
+        return None, None
     try:
         value = _loads(line)
     except (ValueError, RecursionError):
@@ -78,7 +85,8 @@ def _loads(text: str) -> Any:
 def _malformed(name: str, line: int) -> DatasetError:
     return DatasetError(
         f"{name} cannot be read: line {line} is not a JSON value in UTF-8",
-        hint='correct that line: each row is an object, such as {"input": "…", "output": "…"}',
+        hint="correct that line: each row is an object on a line of its own, as jq -c writes it, "
+        'such as {"input": "…", "output": "…"}',
     )
 
 
@@ -129,7 +137,7 @@ def rows_by_path(file: IO[bytes], name: str, encoding: str = UTF8) -> dict[str, 
         {}
     """
     with as_text(file, encoding) as text:
-        _, value = _opened(text, name)
+        _, value = _opened(text, name, lists=False)
     return _by_path(value) if isinstance(value, dict) else {}
 
 

@@ -30,6 +30,8 @@ SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
 _BATCH_ROWS = 1024
 """Rows of a Parquet file that are decoded at once; `datasets` decodes a whole row group."""
+_AHEAD = 1 << 18
+"""Bytes that are downloaded beyond what is read of a file's start."""
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
 SETTINGS = {
@@ -115,6 +117,7 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     files = {str(part): list(map(str, urls)) for part, urls in config.data_files.items()}
     notes: list[str] = []
     only = [url for urls in files.values() for url in urls]
+    encoding = ""
     if kind == "json" and len(only) == 1 and ".json" in PurePosixPath(only[0]).suffixes:
         with guard():
             encoding = _encoding_of_files(builder, only)
@@ -150,7 +153,7 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
         config.batch_size = _BATCH_ROWS
     if getattr(config, "encoding", "") in (None, UTF8):
         with guard():
-            encoding = _encoding_of_files(builder, urls)
+            encoding = encoding or _encoding_of_files(builder, urls)
         if encoding != UTF8:
             config.encoding = encoding
             notes.append(
@@ -161,7 +164,7 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     if is_csv:
         _keep_texts(config)
         if config.sep == SEPARATORS[0]:
-            with guard(), unpacked(urls[0], builder.token) as file:
+            with guard(), unpacked(urls[0], builder.token, start=True) as file:
                 config.sep = separator_of(file.read(START), config.encoding or UTF8)
     raw = read()
     if is_csv and _INDEX in raw.columns:
@@ -215,15 +218,25 @@ def kind_of(builder: Any) -> str:
     return str(builder.__module__).rpartition(".")[2]
 
 
-def unpacked(path: str, token: Token = None) -> AbstractContextManager[IO[bytes]]:
-    """Open a local file, or one on the Hub, decompressed if its name states a compression."""
+def unpacked(
+    path: str, token: Token = None, *, start: bool = False
+) -> AbstractContextManager[IO[bytes]]:
+    """Open a local file, or one on the Hub, decompressed if its name states a compression.
+
+    Args:
+        path: or URL.
+        token: for the Hub.
+        start: whether only the start will be read; else 5 MiB more than is read are downloaded.
+    """
     import fsspec
 
     options = {"hf": {"token": token}} if "://" in path else {}
-    opened: AbstractContextManager[IO[bytes]] = fsspec.open(
-        path, "rb", compression="infer", **options
-    )
-    return opened
+    opened: Any = fsspec.open(path, "rb", compression="infer", **options)
+    if start and options:
+        more = {"block_size": _AHEAD, "compression": opened.compression}
+        opened = opened.fs.open(opened.path, "rb", **more)
+    file: AbstractContextManager[IO[bytes]] = opened
+    return file
 
 
 def _without_decoding(stream: Any) -> Any:
@@ -256,8 +269,9 @@ def _row_total(builder: Any, split: str) -> int | None:
 def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
     """Return the encoding of the first file that is not UTF-8; of files on the Hub, by a start."""
     for url in urls[:1] if "://" in urls[0] else urls:
-        with unpacked(url, builder.token) as file:
-            if (encoding := encoding_of(file, whole="://" not in url)) != UTF8:
+        remote = "://" in url
+        with unpacked(url, builder.token, start=remote) as file:
+            if (encoding := encoding_of(file, whole=not remote)) != UTF8:
                 return encoding
     return UTF8
 
