@@ -310,7 +310,9 @@ def _plain_text(table: TableView) -> Columns | None:
             raise unclear(table, problem, guess, Columns(output=text))
     elif len(table.names) > 1 or normalized(text) in known.INPUTS:
         return None
-    if (values := table.values(text)) and all("\t" in value for value in values):
+    if (values := table.values(text)) and all(map(as_object, values)):
+        raise ask(table)
+    if values and all("\t" in value for value in values):
         problem = f"each row of {text} holds tabs; if it is a table, end the file's name in .tsv"
         raise unclear(table, problem, Columns(output=text))
     if table.holds_single_words(text):

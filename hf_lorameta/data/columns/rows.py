@@ -84,8 +84,8 @@ class RowReader:
         numbers = {value for value in found.get(path, ()) if is_whole(value)}
         several = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
         words = {value for value in found.get(path, ()) if isinstance(value, str)} - {_DASH}
-        named = table.repeats(path) and bool(words) and min(map(len, words)) > 1
-        self.unknown: int | str | None = _DASH if named else None
+        are_names = table.repeats(path) and bool(words) and min(map(len, words)) > 1
+        self.unknown: int | str | None = _DASH if are_names else None
         if numbers == {_UNKNOWN} or several:
             self.unknown = _UNKNOWN
         others = [name for name in table.named(VERDICTS) if name not in columns.names()]
