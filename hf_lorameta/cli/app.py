@@ -14,7 +14,13 @@ from typer.core import TyperGroup
 
 from hf_lorameta._version import __version__
 from hf_lorameta.cli import adapters, banks, demo, evaluate, export_and_try, inspect, merge, space
-from hf_lorameta.cli.output import LogHandler, emit_error, printable, show_row
+from hf_lorameta.cli.output import (
+    LogHandler,
+    PrintableFormatter,
+    emit_error,
+    printable,
+    show_row,
+)
 from hf_lorameta.errors import (
     DatasetError,
     LoraMetaError,
@@ -93,7 +99,9 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("USE_TORCH", "0")
     debug = "--debug" in arguments
     if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(PrintableFormatter("%(name)s: %(message)s"))
+        logging.basicConfig(level=logging.DEBUG, handlers=[handler])
     else:
         logging.getLogger().setLevel(logging.ERROR)
         logging.getLogger("hf_lorameta").addHandler(LogHandler())

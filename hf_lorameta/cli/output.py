@@ -76,6 +76,14 @@ class LogHandler(logging.Handler):
             _print_above_bars(printable(text))
 
 
+class PrintableFormatter(logging.Formatter):
+    """Formats what is logged with ``--debug``, which may hold texts of others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a message without control characters."""
+        return printable(super().format(record))
+
+
 def report_pull_request(create_pr: bool, url: str) -> None:
     """Warn if a pull request was asked for but not opened, because nothing would change."""
     if create_pr and "/discussions/" not in url:

@@ -114,6 +114,10 @@ def test_an_interrupted_command_says_how_to_resume(cli: Shell) -> None:
 def test_control_characters_of_a_dataset_do_not_reach_the_terminal(cli: Shell) -> None:
     (cli.cwd / "rows.csv").write_text("a\x1b]0;title\x07b,c\n1,2\n3,4\n")
     assert "\x1b" not in cli("plan", "rows.csv", code=3).err
+    (cli.cwd / "rows.jsonl").write_text('{"text": "a\\u001b]0;title\\u0007 b"}\n')
+    shown = cli("plan", "rows.jsonl", "--debug").err
+    assert "title" in shown
+    assert "\x1b" not in shown
 
 
 def test_errors_are_json_where_results_are(cli: Shell) -> None:

@@ -814,6 +814,9 @@ HUB_CASES = [
     Case("a folder for each class, one text a file", {f"train/{label}/{i}_{j}.txt": text(0).encode()
          for j, label in enumerate(CLASSES) for i in range(8)},
          (text(0), "negative"), card="", says=("is the name of its file or folder: neg",)),
+    Case("a folder for each class in Windows-1252, the first text in ASCII",
+         {f"train/{label}/{i}.txt": (text(0) if i == 0 else SENTENCES[i]).encode("cp1252")
+         for label in CLASSES for i in range(ROWS)}, (text(0), "negative"), card=""),
     Case("a file for each class", {f"{label}.txt": "\n".join(f"{label} {text(i)}"
          for i in range(ROWS)).encode() for label in CLASSES}, (f"negative {text(0)}", "negative"),
          card="", says=("is the name of its file or folder: neg",)),

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from io import BytesIO
 from itertools import chain, islice, zip_longest
 from pathlib import PurePosixPath
 from shutil import rmtree
@@ -192,7 +193,9 @@ def _rows_in_files(
             if is_json:
                 yield from json_rows(file, url.rpartition("/")[2], encoding)
             elif whole:
-                yield {"text": file.read().decode(encoding), **more}
+                data = file.read()  # the start of the first file shows the encoding of no other
+                own = encoding_of(BytesIO(data)) if encoding == UTF8 else encoding
+                yield {"text": data.decode(own), **more}
             else:
                 yield from ({**row, **more} for row in text_rows(file, encoding))
 
