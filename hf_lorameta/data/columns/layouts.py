@@ -118,6 +118,7 @@ def _tagged_words(table: TableView) -> None:
     named = (table.named(keys) for keys in (known.SENTENCES, known.WORDS, known.WORD_TAGS))
     number, word, tag = (next(iter(names), "") for names in named)
     single = number and tag and table.holds_single_words(word)
+    single = single and 2 * len(set(map(str, table.values(number)))) <= len(table.sample)
     if single and not table.is_within(word, [number]):
         lists = f"tokens=({word!r}, list), tags=({tag!r}, list)"
         sentences = f"rows.ffill().groupby({number!r}, sort=False).agg({lists})"

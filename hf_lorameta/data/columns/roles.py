@@ -88,11 +88,8 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
         others = [n for n in texts if n not in pair and not table.is_same(n)]
         before = [n for n in asking if n in others]
         return [table.text_field(n) for n in (*before, *pair)]
-    texts = [
-        n for n in texts
-        if not (table.repeats(n) or table.is_same(n))
-        or (n in asking and not (table.is_same(n) and table.holds_single_words(n)))
-    ]  # fmt: skip
+    texts = [n for n in texts if n in asking or not (table.repeats(n) or table.is_same(n))]
+    texts = [n for n in texts if not table.is_placeholder(n)] or texts
     questions = [n for n in table.named(known.QUESTIONS) if n in texts][:1]
     contexts = [n for n in table.named(known.CONTEXTS) if n in texts]
     if questions and contexts:

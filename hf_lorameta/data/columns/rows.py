@@ -1,6 +1,7 @@
 """Convert the rows of a dataset to (input, output) pairs of text."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -32,6 +33,7 @@ from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option, UsageError
 from hf_lorameta.types import Row
 
+_NAME = re.compile(r"[^\W\d_]{2}")
 _UNKNOWN, _DASH = -1, "-"
 """The label of rows that have none, in datasets with labels from 0 to 2 or more, or with names."""
 
@@ -84,7 +86,7 @@ class RowReader:
         numbers = {value for value in found.get(path, ()) if is_whole(value)}
         several = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
         words = {value for value in found.get(path, ()) if isinstance(value, str)} - {_DASH}
-        are_names = table.repeats(path) and bool(words) and min(map(len, words)) > 1
+        are_names = table.repeats(path) and bool(words) and all(map(_NAME.search, words))
         self.unknown: int | str | None = _DASH if are_names else None
         if numbers == {_UNKNOWN} or several:
             self.unknown = _UNKNOWN

@@ -138,6 +138,11 @@ class TableView:
         values = self.values(name)
         return len(values) >= _MIN_ROWS and all(value == values[0] for value in values)
 
+    def is_placeholder(self, name: str) -> bool:
+        """Whether a column has the same word in capitals in all rows, such as NO_QUERY."""
+        values = self.values(name)[:1] if self.is_same(name) else []
+        return any(str(v).isupper() and len(str(v).split()) == 1 for v in values)
+
     def holds_codes(self, name: str) -> bool:
         """Whether a column holds few different whole numbers, which may stand for classes.
 
