@@ -208,6 +208,10 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     return (rows if recipe.trains else replace(rows, train=())).used
 
 
+_ROLES = ("instruction", "input", "choices", "messages", "output")
+"""What says which columns are read; the text around them may differ, as between merged adapters."""
+
+
 def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
     """Whether an adapter was generated for rows of this split, or of a slice that overlaps it.
 
@@ -230,7 +234,8 @@ def _is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
         return False
     if not stored["private"]:
         return bool((stored["id"], stored.get("config")) == (dataset.id, dataset.config))
-    if stored.get("columns") != dataset.columns.model_dump(exclude_none=True):
+    columns, read = stored.get("columns") or {}, dataset.columns.model_dump(exclude_none=True)
+    if any(columns.get(role) != read.get(role) for role in _ROLES):
         return False
     limit = provenance["recipe"].get("max_rows")
     labeled = (output for _, output in islice(_adapted_rows(provenance, dataset), limit) if output)

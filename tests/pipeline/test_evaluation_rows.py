@@ -97,6 +97,12 @@ def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[st
     assert "checked on are among them" in warnings_of(scored_on(scored, provenance))[0]
 
 
+def test_a_file_is_recognized_with_another_text_around_its_rows(file: Path) -> None:
+    provenance, _ = adapted_to(open_dataset(file))
+    read = open_dataset(file, instruction="Answer in one word.")
+    assert "checked on are among them" in warnings_of(scored_on(read, provenance))[0]
+
+
 def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_them(
     file: Path,
 ) -> None:
