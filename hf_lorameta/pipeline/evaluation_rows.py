@@ -68,8 +68,8 @@ def open_to_evaluate(
         hub: the client.
         reading: as for `open_dataset`, except for what None means: `config` and `revision` are the
             recipe's if the dataset is the same, `columns` the recipe's if the dataset has them,
-            `template` the recipe's chat form if it has one, and `split` the first of `TEST_SPLITS`
-            that a Hub dataset or a folder has.
+            `instruction` and `template` the recipe's, and `split` the first of `TEST_SPLITS` that a
+            Hub dataset or a folder has.
 
     Raises:
         UsageError: no name, and the recipe states no public dataset.
@@ -93,8 +93,11 @@ def open_to_evaluate(
         with suppress(ColumnsError):  # another dataset, with columns of its own
             if reading.get("columns") is None and columns.names():
                 return open_dataset(name, hub, **(reading | {"columns": columns}))
-        if columns.chat and columns.template and not reading.get("template"):
+        if columns.template and not reading.get("template"):
             reading["template"] = ChatForm(columns.template, columns.chat)
+        instruction = reading.get("instruction") or columns.instruction_text
+        with suppress(UsageError):  # its rows have an instruction of their own
+            return open_dataset(name, hub, **(reading | {"instruction": instruction}))
     return open_dataset(name, hub, **reading)
 
 
@@ -136,7 +139,7 @@ def rows_to_evaluate(
             hint=["name a file with rows that it has not seen", Option("split", "NAME")],
         )
     if train:
-        examples = _draw(train, shots, {*rows, *_used(provenances, train)[0]})[0]
+        examples = _draw(train, shots, rows)[0]
     notes = [f"Read {dataset.columns} of split {dataset.split}."]
     if skipped:
         notes.append(f"Skipping {skipped} rows that were fitted, trained or checked on.")

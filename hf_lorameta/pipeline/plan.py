@@ -68,7 +68,7 @@ class Plan(PlanData):
         if self.output_strength is not None:
             strength = f"{self.output_strength:.2g}"
             lines.append(f"output prior, from the dataset's output tokens: {strength}")
-        if self.scale != 1:
+        if round(self.scale, 2) != 1:
             length = f"{self.profile.output_length:.0f} tokens are longer than the bank's"
             why = "" if self.recipe.scale else f": outputs of {length}"
             lines.append(f"all coefficients are scaled by {self.scale:.2f}{why}")

@@ -155,18 +155,36 @@ def test_rows_are_drawn_from_a_bounded_beginning(
     assert any(row in chosen.rows for row in read[30:])
 
 
+@pytest.mark.parametrize(
+    ("mode", "template", "prompt"),
+    [
+        (ChatMode(), "<user>{prompt}<bot>", "<user>Greet.\n\nInput: hi\nOutput:<bot>"),
+        (None, "{instruction} {input} ->", "Greet. hi ->"),
+        (None, None, "Greet.\n\nInput: hi\nOutput:"),
+    ],
+)
 @pytest.mark.parametrize("named", [None, "input=question,output=answer"])
-def test_rows_of_other_columns_are_in_the_chat_form_that_the_adapter_was_made_for(
-    named: str | None, tmp_path: Path
+def test_rows_of_other_columns_are_in_the_form_that_the_adapter_was_made_for(
+    named: str | None, mode: ChatMode | None, template: str | None, prompt: str, tmp_path: Path
 ) -> None:
     (tmp_path / "other.jsonl").write_text('{"question": "hi", "answer": "hello"}\n' * 2)
-    form = ChatForm("<user>{prompt}<bot>", ChatMode())
-    columns = Columns(input="input", output="output").with_prompt(None, form)
+    form = ChatForm(template, mode) if template else None
+    columns = Columns(input="input", output="output").with_prompt("Greet.", form)
     provenance = {"dataset": {"id": None, "columns": columns.model_dump(exclude_none=True)}}
 
     def first(**reading: str | None) -> str:
         name = tmp_path / "other.jsonl"
         return open_to_evaluate(name, provenance, Hub(False), **reading).head(1)[0][0]
 
-    assert first(columns=named) == "<user>hi<bot>"
-    assert first(columns=named, template="{prompt}") == "hi"
+    assert first(columns=named) == prompt
+    assert first(columns=named, template="{instruction}: {input}") == "Greet.: hi"
+
+
+def test_rows_with_an_instruction_of_their_own_keep_it(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"do": "Greet.", "to": "Ann", "answer": "Hi"}\n' * 2)
+    columns = Columns(input="input", output="output").with_prompt("Sort.", None)
+    provenance = {"dataset": {"id": None, "columns": columns.model_dump(exclude_none=True)}}
+    named = "instruction=do,input=to,output=answer"
+    read = open_to_evaluate(tmp_path / "own.jsonl", provenance, Hub(False), columns=named)
+    assert "Greet." in read.head(1)[0][0]
+    assert "Sort." not in read.head(1)[0][0]
