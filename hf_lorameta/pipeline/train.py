@@ -38,7 +38,7 @@ def improve(
         rows: only those to fit and to train on are used.
         evaluator: the base model.
         deadline: when to stop; None stops when held-out rows no longer gain.
-        progress: called after each step with (stage, steps done, most steps).
+        progress: called after each step with (stage, steps done, likely steps in all).
 
     Returns:
         The adapter with its `outcome`. If no step was taken, its weights are unchanged.

@@ -132,7 +132,7 @@ def train_in_stages(
         steps: how many to take in each stage, whatever the held-out rows say; stages beyond the
             last number take none.
         deadline: the training ends when less time is left than a step and scoring took.
-        progress: called after each step with (stage, steps done, most steps).
+        progress: called after each step with (stage, steps done, likely steps in all).
         hint: what to do if there is not enough memory.
 
     Raises:
@@ -217,7 +217,7 @@ class _StageTrainer:
 
         Args:
             given: steps to take, whatever the held-out rows say.
-            progress: called after each step with (steps done, most steps).
+            progress: called after each step with (steps done, likely steps in all).
         """
         deadline, most = self._deadline, given or self._settings.steps
         with rows_apart(self._model), self._slots.attached(), self._upper:
@@ -231,7 +231,7 @@ class _StageTrainer:
                 self._step(next(order), step)
                 step += 1
                 stepping = deadline.clock() - started
-                progress(step, most)
+                progress(step, _likely_steps(step, most, stepping, deadline.left() - scoring))
                 if given is None and self._is_due(step):
                     started, scored = deadline.clock(), step
                     self._keep_if_better(before, step)
@@ -298,6 +298,16 @@ class _StageTrainer:
         state.layout, state.factors = self._below + self._layout, factors
         state.layers = self._trained if self._first else 0
         state.steps[-1], state.end = step, scores
+
+
+def _likely_steps(taken: int, most: int, seconds: float, left: float) -> int:
+    """Return how many steps there will be, if each takes so many seconds of those left.
+
+    Example:
+        >>> _likely_steps(4, 94, 2.0, 9.0), _likely_steps(4, 94, 2.0, math.inf)
+        (8, 94)
+    """
+    return int(min(most, taken + max(left, 0) / max(seconds, 1e-9)))
 
 
 def _parts(rows: Sequence[Tokens]) -> list[Sequence[Tokens]]:
