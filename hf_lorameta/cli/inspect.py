@@ -59,7 +59,11 @@ def _describe(saved: "SavedAdapter") -> str:
     for name, value in shown.items():
         fields += _part(name, value)
     remarks = saved.provenance.get("remarks", [])
-    fields += [[remark["level"], as_option(remark["text"])] for remark in remarks]
+    for remark in remarks:
+        level = remark["level"]
+        if level != "doubt":  # the verdict has its text
+            name = level if level in ("note", "warning") else "verdict"
+            fields.append([name, as_option(remark["text"])])
     lines = [table(["field", "value"], fields)]
     if saved.coefficients:
         lines += ["", _merged(saved) if saved.is_merge else _combined(saved)]
@@ -136,7 +140,7 @@ def _combined(saved: "SavedAdapter") -> str:
             c.get("title") or c["dataset"],
             c["adapter"],
             f"{c['distance']:.4g}",
-            f"{c['coefficient']:.4f}",
+            f"{c['coefficient']:.1%}",
         ]
         for c in saved.coefficients
     ]
