@@ -314,15 +314,16 @@ async def mcp_calls(a: Attacker) -> None:
     await a.repeat(lambda: a.post("/mcp/", body, **accepted), 64)
 
 
-@attack("options changed 8 at once")
-async def options(a: Attacker) -> None:
-    session, temperatures = a.name(), count(1)
+@attack("prompts changed 8 at once")
+async def prompts(a: Attacker) -> None:
+    session, numbers = a.name(), count(2)
     await a.ask(session, "choose", [None, 1], {"dataset": SMALL})
-    body = {"fn_index": a.event("change_options"), "session_hash": session}
+    body = {"fn_index": a.event("choose_prompt"), "session_hash": session}
 
     async def change() -> None:
-        data = [None, "kl", None, None, None, str(1 + next(temperatures) / 1000), None]
-        await a.post("/run/change_options", body | {"data": data})
+        number = next(numbers)
+        data = [None, number, f"Sort the messages, {number}.", ""]
+        await a.post("/run/choose_prompt", body | {"data": data})
 
     await a.repeat(change, 8)
 
