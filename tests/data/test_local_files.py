@@ -16,7 +16,7 @@ import pytest
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.files import other_name
 from hf_lorameta.data.sources.json_rows import rows_by_path
-from hf_lorameta.data.sources.text_formats import guess_encoding
+from hf_lorameta.data.sources.text_formats import encoding_of, guess_encoding
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256
 from tests.conftest import Built, Shell
@@ -58,6 +58,12 @@ def test_a_file_is_read_without_a_request(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("datasets.load.get_session", pytest.fail)
     (tmp_path / "a.jsonl").write_bytes(LINES)
     assert list(open_dataset(tmp_path / "a.jsonl").rows()) == PAIRS
+
+
+def test_a_letter_cut_off_at_the_end_of_a_block_is_no_utf8() -> None:
+    cut_off = b"a" * ((1 << 20) - 1) + b"\xe9"
+    assert encoding_of(io.BytesIO(cut_off)) != "utf-8"
+    assert encoding_of(io.BytesIO(cut_off + b"\xa9"), whole=False) == "utf-8", "it may go on"
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])

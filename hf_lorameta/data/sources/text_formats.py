@@ -55,6 +55,7 @@ def encoding_of(file: IO[bytes], *, whole: bool = True) -> str:
         while chunk:
             decoder.decode(chunk, final=len(chunk) < _CHUNK)
             chunk = file.read(_CHUNK) if whole else b""
+        decoder.decode(b"", final=whole)
     except UnicodeDecodeError as error:
         return guess_encoding(error.object)
     return UTF8
