@@ -139,7 +139,7 @@ def rows_to_evaluate(
             hint=["name a file with rows that it has not seen", Option("split", "NAME")],
         )
     if train:
-        examples = _draw(train, shots, rows)[0]
+        examples = _draw(train, shots, set(rows))[0]
     notes = [f"Read {dataset.columns} of split {dataset.split}."]
     if skipped:
         notes.append(f"Skipping {skipped} rows that were fitted, trained or checked on.")
