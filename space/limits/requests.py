@@ -5,8 +5,9 @@ import json
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
 from urllib.parse import parse_qs
 from weakref import WeakValueDictionary
 
@@ -29,16 +30,20 @@ AT_ONCE: dict[Kind, int] = {"request": 8, "tool": 8, "stream": 64, "upload": 2}
 FILES_AT_ONCE = 8
 """Files of the page sent to an address at once; others wait, since a page asks for a hundred."""
 CROWDED = 24
-"""With so many requests of all addresses at once, each may have one, so that threads are left."""
+"""While so many requests of all addresses are answered, each address has one answered at a time, so
+that threads are left; its others wait. A body that still comes in takes no thread."""
 _BYTES_OF_REQUEST = 10_000  # a longer body counts as several requests: reading it takes as long
 _NEW_SESSION = 5  # requests that a session counts as when it is first named
 _SESSIONS, _SESSION_CHARACTERS = 10_000, 100  # that Gradio keeps, and of the name of one
 _FILES = 10  # uploaded files that a request may name
 _VALUES = 5000  # in the JSON of a request; a page sends 300, and Gradio goes through them often
 _BODY_SECONDS, _BYTES_PER_SECOND = 20.0, 10_000  # that a body may take; more the longer it is
+_TURN_SECONDS = 60.0
 _DROPPED_BYTES = 10_000_000
 _BUSY = "Too many requests from your address at once. Try again in a minute."
+_CROWDED = "Too many people are using this page. Try again in a minute."
 logger = logging.getLogger("space")
+T = TypeVar("T")
 
 
 class RefusedError(Exception):
@@ -58,7 +63,7 @@ class VisitorLimits:
         self._app, self._on_hub, self._uploads = app, on_hub, Uploads(max_upload)
         self._used: dict[str, tuple[float, float]] = {}  # requests of an address, and until when
         self._open: Counter[tuple[str, Kind]] = Counter()
-        self._files: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._answered, self._ended = Counter[tuple[str, Kind]](), asyncio.Event()
         self._sessions: dict[str, None] = {}  # the oldest first
         self._streams: WeakValueDictionary[str, Stream] = WeakValueDictionary()
 
@@ -76,18 +81,20 @@ class VisitorLimits:
             if kind is None:
                 raise RefusedError(404, "Not found.")
             self._count(address, kind)
-            async with self._one_more(address, kind):
+            with self._one_more(address, kind):
                 if kind == "upload":
                     self._count_upload(scope, address)
                     await self._forward(scope, incoming.receive, send)
                 elif scope["method"] == "POST":
                     body = await incoming.read()
                     session = self._count_body(address, kind, body)
-                    await self._answer(scope, address, session, _replayed(body, receive), send)
+                    async with self._turn(address, kind):
+                        await self._answer(scope, address, session, _replayed(body, receive), send)
                 elif kind == "stream":
                     await self._watch(scope, receive, send)
                 else:
-                    await self._forward(scope, receive, send)
+                    async with self._turn(address, kind):
+                        await self._forward(scope, receive, send)
         except RefusedError as refused:
             # most clients read no answer while they still send
             await incoming.drop(max(self._uploads.largest, _DROPPED_BYTES))
@@ -190,26 +197,48 @@ class VisitorLimits:
         if refusal := self._uploads.count(address, int(text)):
             raise RefusedError(429 if int(text) <= self._uploads.largest else 413, refusal)
 
-    @asynccontextmanager
-    async def _one_more(self, address: str, kind: Kind) -> AsyncIterator[None]:
+    @contextmanager
+    def _one_more(self, address: str, kind: Kind) -> Iterator[None]:
         """Count a request as open until it is answered."""
-        key, most = (address, kind), AT_ONCE.get(kind, 1000)
-        requests = sum(n for (_, of), n in self._open.items() if of == "request")
-        if kind == "request" and requests >= CROWDED:
-            most = 1
-        if self._open[key] >= most:
+        if self._open[address, kind] >= AT_ONCE.get(kind, 1000):
             raise RefusedError(429, _BUSY)
-        self._open[key] += 1
+        with _counted(self._open, (address, kind)):
+            yield
+
+    @asynccontextmanager
+    async def _turn(self, address: str, kind: Kind) -> AsyncIterator[None]:
+        """Wait until a request may be answered, and count it until it is."""
         try:
-            if kind == "file":
-                async with self._files.setdefault(address, asyncio.Semaphore(FILES_AT_ONCE)):
-                    yield
-            else:
+            async with asyncio.timeout(None if kind == "file" else _TURN_SECONDS):
+                while self._has_to_wait(address, kind):
+                    await self._ended.wait()
+        except TimeoutError:
+            raise RefusedError(503, _CROWDED) from None
+        try:
+            with _counted(self._answered, (address, kind)):
                 yield
         finally:
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
+            self._ended.set()  # wakes all that wait now
+            self._ended.clear()
+
+    def _has_to_wait(self, address: str, kind: Kind) -> bool:
+        own = self._answered[address, kind]
+        if kind == "file":
+            return own >= FILES_AT_ONCE
+        answered = sum(number for (_, of), number in self._answered.items() if of == "request")
+        return kind == "request" and own > 0 and answered >= CROWDED
+
+
+@contextmanager
+def _counted(counter: Counter[T], key: T) -> Iterator[None]:
+    """Count one more of a key meanwhile."""
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
 
 
 class _Incoming:

@@ -179,7 +179,7 @@ def test_a_body_is_json_within_limits(
     [
         ("/gradio_api/mcp/", ["a"] * 64, requests.AT_ONCE["tool"], 64 - requests.AT_ONCE["tool"]),
         ("/assets/a.js", ["a"] * 50, requests.FILES_AT_ONCE, 0),  # others wait
-        ("/", [*(f"a{i // 2}" for i in range(CROWDED)), "a0", "b"], CROWDED + 1, 1),
+        ("/", [*(f"a{i // 2}" for i in range(CROWDED)), "a0", "b"], CROWDED + 1, 0),  # a0 waits
     ],
 )
 def test_an_address_has_few_requests_at_once_and_one_where_many_are_open(
@@ -202,6 +202,31 @@ def test_an_address_has_few_requests_at_once_and_one_where_many_are_open(
     assert at_once == running
     assert statuses.count(429) == refused
     assert statuses.count(200) == len(addresses) - refused
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "statuses"),
+    [(JOIN, [b"{", b"}"], [200] * 4), ("/", [], [200, 503, 503, 503])],
+    ids=["slow bodies", "a crowd"],
+)
+def test_slow_bodies_of_others_take_no_turn_and_a_turn_is_not_waited_for_forever(
+    path: str, body: list[bytes], statuses: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "_TURN_SECONDS", 0.1)
+
+    async def visit() -> list[int]:
+        server = Server()
+        server.go_on.clear()
+        async with asyncio.TaskGroup() as group:
+            for i in range(CROWDED):
+                group.create_task(server.ask(path, *body, address=f"a{i}", pause=0.2))
+            await asyncio.sleep(0.01)
+            page = [group.create_task(server.ask("/", address="b")) for _ in range(4)]
+            await asyncio.sleep(0.3)
+            server.go_on.set()
+        return [task.result() for task in page]
+
+    assert sorted(asyncio.run(visit())) == statuses
 
 
 @pytest.mark.parametrize(
