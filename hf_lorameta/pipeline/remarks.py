@@ -66,7 +66,9 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
         yield Remark(
             "warning",
             "The inputs contain no instruction, unlike those of most bank datasets, so the adapter "
-            "may not know what to do with them. State the task as an instruction.",
+            "may not know what to do with them.",
+            Option("instruction", "Answer the question."),
+            "To state the task, for example",
         )
     if dataset.prompts_only:
         yield _on_missing_outputs(plan)
@@ -248,25 +250,30 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         >>> verdict_on(check, ["No input says what to do."]).title
         'Unsure, although the adapter answers best'
         >>> verdict_on(None).title
-        'Unsure: its right answers were not counted'
+        'Unsure: its right answers have not been counted yet'
     """
     if check is None:
-        advice = "Count right answers on some rows before you rely on it."
-        text = " ".join(["Unsure: its right answers were not counted.", *doubts, advice])
+        advice = "Count them on some rows before you rely on it."
+        text = " ".join(["Unsure: its right answers have not been counted yet.", *doubts, advice])
         return Remark("unsure", text)
-    scores: RightAnswers | Graded
+    scores: RightAnswers | Graded = check.right
     margin: float = _margin(check.rows)
+    better, equal = "more answers are right", "as many are right"
+    reason = f"Right answers on {check.rows} rows: {_listed(check.right, check.shots)}."
     if graded := check.graded:
-        scores, title, spell = graded, f"{MEASURES[graded.measure]} of the answers to", "{} {:.2f}"
-        margin = _ROUGE_MARGIN if graded.measure == "rouge_l" else margin / check.rows
-        better, equal = "answers are closer to the outputs", "as good"
-    else:
-        scores, title, spell = check.right, "Right answers on", "{} {}"
-        better, equal = "more answers are right", "as many are right"
+        reason = (
+            f"{MEASURES[graded.measure]} of the answers to {check.rows} rows: "
+            f"{_listed(graded, check.shots, '.2f')}. Right answers: "
+            f"{_listed(check.right, check.shots)}."
+        )
+        least = _ROUGE_MARGIN if graded.measure == "rouge_l" else margin / check.rows
+        # where a copy of the input is close to the output, only right answers tell methods apart
+        if abs(_lead(graded, check.shots)) >= least or abs(_lead(scores, check.shots)) < margin:
+            scores, margin = graded, least
+            better, equal = "answers are closer to the outputs", "as good"
+    reason = " ".join([reason, *doubts])
     adapter, others = scores.end, _others(scores, check.shots)
     name, best = max(others.items(), key=lambda item: item[1])
-    counts = ", ".join(spell.format(*of) for of in {"the adapter": adapter, **others}.items())
-    reason = " ".join([f"{title} {check.rows} rows: {counts}.", *doubts])
     if not max(adapter, best):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
     if best >= adapter + margin:
@@ -300,3 +307,13 @@ def _others(scores: RightAnswers | Graded, shots: int) -> dict[str, float]:
         "the most frequent answer for all rows": getattr(scores, "most_frequent", None),
     }
     return {name: score for name, score in found.items() if score is not None}
+
+
+def _lead(scores: RightAnswers | Graded, shots: int) -> float:
+    """Return the adapter's score less that of the best other method."""
+    return scores.end - max(_others(scores, shots).values())
+
+
+def _listed(scores: RightAnswers | Graded, shots: int, spec: str = "") -> str:
+    methods = {"the adapter": scores.end, **_others(scores, shots)}
+    return ", ".join(f"{name} {score:{spec}}" for name, score in methods.items())

@@ -41,7 +41,7 @@ def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
     assert shown["general coefficient"] == f"{plan.general_coefficient:.4g}"
     assert shown["output prior"] == f"{plan.output_strength:.4g}"
     assert shown["scale"] == f"{plan.scale:.4g}"
-    assert shown["verdict"].startswith("Unsure: its right answers were not counted")
+    assert shown["verdict"].startswith("Unsure: its right answers have not been counted yet")
     assert shown["settings"] == "the defaults"
     assert shown["trained"] == "16 rows, 12 steps"
     probabilities = "base model 3, before training 2, after it 1"

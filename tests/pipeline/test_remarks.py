@@ -106,7 +106,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "left out": (lambda p: with_profile(p, left_out=2), "warning", "2 of 26 rows have no output"),
     "imbalanced": (lambda p: with_profile(p, rows=100, same=97), "warning", "97% of the rows have"),
     "cut": (lambda p: with_profile(p, cut=1), "warning", "beginning of 1 row was counted"),
-    "bare": (lambda _: read(BARE, columns="input=text,output=next"), "warning", "no instruction"),
+    "bare": (lambda _: read(BARE, columns="input=text,output=next"), "warning", "add instruction="),
     "told": (lambda p: p, "warning", None),
     "prompts": (lambda _: read(PROMPTS), "warning", "no outputs: only inputs were compared"),
     "texts": (lambda _: read(TEXTS), "warning", f"{ONLY_TEXT}: only outputs were compared"),
@@ -225,25 +225,26 @@ def test_the_verdict_names_the_winner(right: Any, level: str, winner: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("graded", "level"),
+    ("graded", "right", "level"),
     [
-        (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.5), "likely"),
-        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.4), "likely"),
-        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.5), "unsure"),
-        (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.62), "unsure"),
-        (Graded("rouge_l", 0.2, 0.5, chat=0.3, prompt=0.62), "unlikely"),
-        (Graded("rouge_l", 0.0, 0.0), "unsure"),
+        (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.5), 0, "likely"),
+        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.4), 0, "likely"),
+        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.5), 8, "unsure"),
+        (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.62), 10, "unsure"),
+        (Graded("rouge_l", 0.2, 0.5, chat=0.3, prompt=0.62), 16, "unlikely"),
+        (Graded("rouge_l", 0.0, 0.0), 10, "unsure"),
+        (Graded("rouge_l", 0.92, 0.95, chat=0.9, prompt=0.93), 15, "likely"),
+        (Graded("rouge_l", 0.92, 0.95, chat=0.9, prompt=0.93), 0, "unlikely"),
     ],
 )
-def test_answers_that_are_more_or_less_right_are_compared_by_their_scores(
-    graded: Graded, level: str
+def test_right_answers_decide_only_where_the_scores_of_answers_are_about_equal(
+    graded: Graded, right: int, level: str
 ) -> None:
-    found = verdict_on(replace(check(end=0, prompt=16), graded=graded))
+    found = verdict_on(replace(check(end=right), graded=graded))
     assert found.level == level
-    assert (
-        f"{MEASURES[graded.measure]} of the answers to 16 rows: the adapter {graded.end:.2f}"
-        in found.reason
-    )
+    measure = MEASURES[graded.measure]
+    assert f"{measure} of the answers to 16 rows: the adapter {graded.end:.2f}" in found.reason
+    assert f"Right answers: the adapter {right}, the base model" in found.reason
     assert ("more time to train" in found.reason) == (level == "unlikely")
 
 

@@ -71,7 +71,7 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     stop.click()  # while the base model is loaded
     progress.wait_for(state="detached")
     expect(stop).to_be_hidden()
-    expect(verdict).to_contain_text("its right answers were not counted")
+    expect(verdict).to_contain_text("right answers have not been counted")
     visitor.save()
     assert "## Checked on" not in cli.hub.read(target, "README.md").decode()
 
@@ -139,5 +139,5 @@ def test_answers_to_too_few_rows_are_not_counted(visitor: Visitor, tmp_path: Pat
     path.write_bytes(b"".join(ROWS[:3]))
     visitor.upload(path)
     visitor.make()
-    expect(page.locator("#lm-verdict")).to_contain_text("its right answers were not counted")
+    expect(page.locator("#lm-verdict")).to_contain_text("right answers have not been counted")
     expect(page.locator("#lm-cancel")).to_be_hidden()
