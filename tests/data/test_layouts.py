@@ -427,6 +427,9 @@ def test_a_misspelled_column_is_answered_with_all_columns() -> None:
         open_dataset(rows, columns="input=txt,output=label")
     with pytest.raises(ColumnsError) as caught:
         open_dataset(rows, columns="input=text,output=lable")
+    assert caught.value.hint == "add --columns input=text,output=label"
+    with pytest.raises(ColumnsError) as caught:
+        open_dataset(rows, columns="input=text,output=answer")
     assert caught.value.hint == "add --columns input=text,output=COLUMN"
 
 

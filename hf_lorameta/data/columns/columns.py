@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -323,7 +324,9 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
     """Raise `ColumnsError` if a dataset with columns `names` lacks one of the columns to read."""
     missing = [name for name in columns.names() if split_path(name, names) is None]
     if missing:
+        others = [name for name in islice(names, _LISTED) if name not in columns.names()]
+        named = {name: [*get_close_matches(name, others, 1), "COLUMN"][0] for name in missing}
         raise ColumnsError(
             f"no column {', '.join(missing)}; all columns: {all_of(names)}",
-            hint=Option("columns", str(columns.renamed(lambda n: "COLUMN" if n in missing else n))),
+            hint=Option("columns", str(columns.renamed(lambda name: named.get(name, name)))),
         )
