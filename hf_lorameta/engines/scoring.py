@@ -47,7 +47,7 @@ class Scores:
             number, which is worse than any other.
         rouge_l: mean Rouge-L F-measure with stemming, 0 to 1; None if not all answers are known.
         exact_match: share of right answers: those equal to the reference, except for case and
-            surrounding whitespace.
+            surrounding whitespace, and for the order of several labels if all answers are known.
         contains: share of answers that contain the reference, ignoring case; None like `rouge_l`.
         rows: number of rows.
         label_f1: F1 of the labels in all answers, see `label_f1`; None like `rouge_l`, and where an
@@ -248,13 +248,21 @@ def label_f1(rows: Sequence[Row], answers: Sequence[str]) -> float:
         0.4
     """
     right = total = 0
-    for pair in zip(answers, (reference for _, reference in rows), strict=True):
-        answer, reference = (
-            {*map(str.strip, normalized(text).split(JOINED["several"][0]))} for text in pair
-        )
-        right += len(answer & reference - {NONE, ""})
-        total += len(answer - {NONE, ""}) + len(reference - {NONE, ""})
+    for answer, (_, output) in zip(answers, rows, strict=True):
+        given, expected = _labels(answer), _labels(output)
+        right += len(given & expected - {NONE, ""})
+        total += len(given - {NONE, ""}) + len(expected - {NONE, ""})
     return 2 * right / total if total else 1.0
+
+
+def _labels(text: str) -> set[str]:
+    return {*map(str.strip, normalized(text).split(JOINED["several"][0]))}
+
+
+def _of_labels(scores: Scores, rows: Sequence[Row], answers: Sequence[str]) -> Scores:
+    """Return the scores of answers that are several labels, right in any order."""
+    right = sum(_labels(a) == _labels(o) for a, (_, o) in zip(answers, rows, strict=True))
+    return replace(scores, exact_match=right / len(rows), label_f1=label_f1(rows, answers))
 
 
 def _joined(
@@ -499,7 +507,7 @@ def compare(
     measure, rows = measure_of(rows, form), rows[:done]
     scores = {m: _joined(of, rows, answers[m], generate) for m, of in parts.items()}
     if generate and form == "several":
-        scores = {m: replace(s, label_f1=label_f1(rows, answers[m])) for m, s in scores.items()}
+        scores = {m: _of_labels(s, rows, answers[m]) for m, s in scores.items()}
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
         for index, row in enumerate(rows[:samples] if generate else ())

@@ -141,6 +141,7 @@ def test_answers_of_several_labels_are_judged_by_f1() -> None:
     pytest.importorskip("rouge_score")
     report = compare(Answers(), rows, {"base": None}, form="several")
     assert report.to_dict()["scores"]["base"]["label_f1"] == pytest.approx(6 / 7)
+    assert report.scores["base"].right == 2  # in any order
     assert report.table().splitlines()[-1].endswith("0.857 |")
     plain = compare(Answers(), rows, {"base": None})
     assert "label_f1" not in plain.to_dict()["scores"]["base"]
