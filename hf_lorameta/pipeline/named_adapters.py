@@ -32,9 +32,10 @@ class NamedAdapter(NamedTuple):
     Attributes:
         config: PEFT's settings.
         weights: its file, with factors in the sizes of the base model.
-        facts: what ``recipe.json`` says of it: ``adapter``, its public name; ``revision``, its
-            commit; ``sha256`` of the weights; ``licenses``; whether it is ``private`` and whether
-            the name is ``published`` on the Hub; ``generated``, which rows it was made with, see
+        facts: what ``recipe.json`` says of it: ``adapter``, its public name, or the folder's
+            without its path; ``revision``, its commit; ``sha256`` of the weights; ``licenses``;
+            whether it is ``private`` and whether the name is ``published`` on the Hub;
+            ``generated``, which rows it was made with, see
             `hf_lorameta.pipeline.adapter_folder.generated_parts`.
     """
 
@@ -79,7 +80,7 @@ def _in_folder(folder: Path, name: str) -> NamedAdapter:
     with naming(name):
         config, weights = check_adapter(folder)
     facts = {
-        "adapter": "local adapter",  # the path stays private
+        "adapter": folder.resolve().name,  # the path stays private
         "revision": None,
         "sha256": sha256(weights.path),
         "licenses": [stated_license(folder) or UNKNOWN],

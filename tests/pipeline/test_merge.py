@@ -276,7 +276,7 @@ def test_a_folder_is_recorded_with_its_license_and_without_its_path(
     folder = save("a")
     (folder / "README.md").write_text(card)
     (row,) = merge({folder: 1.0}).provenance["adapters"]
-    assert (row["adapter"], row["licenses"]) == ("local adapter", [license_])
+    assert (row["adapter"], row["licenses"]) == ("a", [license_])
 
 
 # --- banks --------------------------------------------------------------------------------------
