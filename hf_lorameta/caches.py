@@ -92,6 +92,9 @@ def variable_of(path: Path) -> str | None:
         >>> from huggingface_hub.constants import HF_HOME
         >>> variable_of(Path(HF_HOME) / "hub"), variable_of(Path("/data/rows.jsonl"))
         ('HF_HOME', None)
+        >>> folder = Path(tempfile.gettempdir())
+        >>> variable_of(folder / "hf-lorameta-x"), variable_of(folder / "tmp_rows.csv")
+        ('TMPDIR', None)
     """
     from huggingface_hub import constants
 
@@ -101,9 +104,7 @@ def variable_of(path: Path) -> str | None:
         "HF_LORAMETA_CACHE": str(cache_dir()),
     }
     temporary = tempfile.gettempdir()
-    if path == Path(temporary) or str(path).startswith(
-        (f"{temporary}/hf-lorameta-", f"{temporary}/tmp")
-    ):
+    if path == Path(temporary) or str(path).startswith(f"{temporary}/hf-lorameta-"):
         return "TMPDIR"
     for variable, folder in folders.items():
         # a parent that is missing is where the creation of the folder failed

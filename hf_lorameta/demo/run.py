@@ -66,7 +66,7 @@ def run_demo(
         raise MissingExtraError(str(error), hint=hint) from None
     from hf_lorameta.localhub import LocalHub
 
-    with tempfile.TemporaryDirectory(prefix="lorameta-demo-") as scratch, LocalHub() as hub:
+    with tempfile.TemporaryDirectory(prefix="hf-lorameta-demo-") as scratch, LocalHub() as hub:
         token = seed(hub)
         say(f"A Hub for this demo runs on {hub.url} until the demo ends.")
         run = partial(_run, say=say, quiet=quiet)

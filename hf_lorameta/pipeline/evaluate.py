@@ -302,7 +302,7 @@ def save_scores(
             return str(folder / CARD_FILE)
     except (OSError, UnicodeDecodeError) as error:
         raise AdapterError(f"{folder / CARD_FILE} cannot be read and written: {error}") from None
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="hf-lorameta-") as scratch:
         (Path(scratch) / CARD_FILE).write_bytes(card)
         with suggest_pr(repo, create_pr):
             return hub.publish(
