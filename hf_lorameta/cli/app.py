@@ -154,7 +154,8 @@ def _complete_usage_error(error: Any, as_json: bool) -> None:
     """Print what typer's own message lacks: JSON, and advice for an argument that is an option."""
     message = error.format_message()
     options = [flag for option in error.ctx.command.params for flag in option.opts]
-    prompt = "unexpected extra argument" in message and "--prompt" in options
+    # only an argument that is left over is of the base class of the errors about options
+    prompt = type(error) is typer.BadParameter.__base__ and "--prompt" in options
     hint = "put the prompt behind --prompt" if prompt else None
     if as_json:
         fields = {"type": "UsageError", "message": message, "hint": hint}

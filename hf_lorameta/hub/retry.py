@@ -150,7 +150,7 @@ class Client(httpx2.Client):
         sent = dict(options.get("headers") or {}).get("authorization")
         if sent and not _SENT.fullmatch(sent):
             raise AuthError(
-                "the Hub token has characters that no token has, such as spaces",
+                "the Hub token has characters that no token has, such as spaces or line breaks",
                 hint="copy it again, to HF_TOKEN or into: hf auth login",
             )
         request = super().build_request(*args, **options)

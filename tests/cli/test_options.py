@@ -132,3 +132,5 @@ def test_errors_are_json_where_results_are(cli: Shell) -> None:
     wrong = cli("try", "adapter", "a prompt", "--json", code=2)
     assert wrong.json["error"]["hint"] == "put the prompt behind --prompt"
     assert wrong.err.endswith("Next:  put the prompt behind --prompt\n")
+    named = cli("try", "--unexpected extra argument", "--json", code=2)
+    assert named.json["error"]["hint"] is None
