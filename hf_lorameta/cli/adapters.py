@@ -11,9 +11,7 @@ import typer
 from hf_lorameta.cli.on_jobs import FlavorOption, TimeoutOption, push_on_jobs
 from hf_lorameta.cli.options import (
     ExportOption,
-    JsonFlag,
     OverwriteFlag,
-    QuietFlag,
     Request,
     example,
     with_request,
@@ -21,6 +19,7 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import (
     LEGEND,
     emit,
+    prints_json,
     report_pull_request,
     show_row,
 )
@@ -49,18 +48,18 @@ _EFFECTIVE_NUMBER = (
     "hf-lorameta plan user/name",
     "hf-lorameta plan --dataset rows.jsonl --metric kl --json",
 )
-def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+def plan(request: Request) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
     from hf_lorameta.pipeline.generate import plan_dataset
 
     with _opened(request) as (session, dataset, resolved):
         planned = plan_dataset(dataset, session.bank, request.recipe)
     log_remarks(planned.remarks, said=[planned.verdict])
-    if not json:
+    if not prints_json():
         logger.info(f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     following = f"generate will {resolved}"
-    emit(json, planned.to_dict() | {"next": following}, lambda: f"{planned}\n{following}")
-    if len(planned.bank) and not json:
+    emit(planned.to_dict() | {"next": following}, lambda: f"{planned}\n{following}")
+    if len(planned.bank) and not prints_json():
         logger.info("%s; %s", LEGEND, _EFFECTIVE_NUMBER)
 
 
@@ -77,8 +76,6 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
     overwrite: OverwriteFlag = False,
     export: ExportOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter folder in PEFT format; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import require_free_target
@@ -93,7 +90,7 @@ def generate(
         )
     _stop_if_interrupted(adapter, folder, command_to_publish(folder))
     data = {"folder": str(folder), "seconds": adapter.seconds, "rank": adapter.rank}
-    emit(json, data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
+    emit(data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
 
 
 @with_request
@@ -136,8 +133,6 @@ def push(
     flavor: FlavorOption = "cpu-upgrade",
     timeout: TimeoutOption = 2.0,
     export: ExportOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
     from hf_lorameta.pipeline.generate import make
@@ -152,12 +147,12 @@ def push(
     consent = Consent(private, create_pr, overwrite)
     if source is not None or request.dataset is None:
         folder, repo_id = _require_folder(request, source, repo_id, {"export": export, "on": on})
-        _push_folder(request, folder, repo_id, consent, dry_run=dry_run, json=json)
+        _push_folder(request, folder, repo_id, consent, dry_run=dry_run)
         return
     if on is not None:
         push_on_jobs(
             request, repo_id, consent, export,
-            flavor=flavor, timeout=timeout, dry_run=dry_run, json=json,
+            flavor=flavor, timeout=timeout, dry_run=dry_run,
         )  # fmt: skip
         return
     with _opened(request, export) as (session, dataset, resolved):
@@ -173,7 +168,7 @@ def push(
         command = command_to_publish(folder, **target.options(bool(target.replaces)))
         _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
-    _report_published(published, adapter.seconds, json=json)
+    _report_published(published, adapter.seconds)
 
 
 def _push_folder(
@@ -183,7 +178,6 @@ def _push_folder(
     consent: "Consent",
     *,
     dry_run: bool,
-    json: bool,
 ) -> None:
     """Publish a finished folder."""
     from hf_lorameta.pipeline.adapter_folder import read_adapter
@@ -200,10 +194,10 @@ def _push_folder(
             dry_run=dry_run,
         )
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
-    _report_published(published, None, json=json)
+    _report_published(published, None)
 
 
-def _report_published(published: "Published", seconds: float | None, *, json: bool) -> None:
+def _report_published(published: "Published", seconds: float | None) -> None:
     """Print what was published or, in a dry run, what would be."""
     target, url, folder = published.target, published.url, str(published.folder)
     visibility = "private" if target.private else "public"
@@ -220,11 +214,11 @@ def _report_published(published: "Published", seconds: float | None, *, json: bo
     }
     if url is None:
         logger.info(f"Dry run: would publish {folder} to {target.repo_id} ({visibility})")
-        emit(json, data | {"folder": folder}, lambda: folder)
+        emit(data | {"folder": folder}, lambda: folder)
     else:
         logger.info(f"The repo is {visibility}")
         report_pull_request(target.create_pr, url)
-        emit(json, data, lambda: url)
+        emit(data, lambda: url)
 
 
 def _stop_if_interrupted(

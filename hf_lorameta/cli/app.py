@@ -14,10 +14,12 @@ from typer.core import TyperGroup
 
 from hf_lorameta._version import __version__
 from hf_lorameta.cli import adapters, banks, demo, evaluate, export_and_try, inspect, merge, space
+from hf_lorameta.cli.options import Commands
 from hf_lorameta.cli.output import (
     LogHandler,
     PrintableFormatter,
     emit_error,
+    print_json,
     printable,
     show_row,
 )
@@ -50,7 +52,7 @@ class _Group(TyperGroup):
             raise
 
 
-app = typer.Typer(
+app = Commands(
     name="hf-lorameta",
     cls=_Group,
     no_args_is_help=True,
@@ -110,7 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers, URLs
     for covered in ("huggingface_hub.repocard", "huggingface_hub.hf_api"):
         logging.getLogger(covered).setLevel(logging.CRITICAL)  # our errors say it in one line
-    fail = partial(_fail, debug=debug, as_json="--json" in arguments)
+    print_json("--json" in arguments)  # if they cannot be parsed
+    fail = partial(_fail, debug=debug)
     try:
         if ("-o", "") in pairwise(arguments):
             raise UsageError("-o names no file or folder", hint="name one, such as -o .")
@@ -120,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(error, str(error), hint, error.exit_code)
     except SystemExit as end:  # typer exits like this: it has printed what is wrong
         if hasattr(end.__context__, "format_message"):
-            _complete_usage_error(end.__context__, as_json="--json" in arguments)
+            _complete_usage_error(end.__context__)
         cause = getattr(end.__context__, "__cause__", None)
         if isinstance(cause, KeyboardInterrupt):
             for note in getattr(cause, "__notes__", ["Interrupted"]):
@@ -136,30 +139,26 @@ def main(arguments: list[str] | None = None) -> None:
         fail(error, message, "run the command again with --debug and report it", 1)
 
 
-def _fail(
-    error: BaseException, message: str, hint: str, code: int, *, debug: bool, as_json: bool
-) -> None:
+def _fail(error: BaseException, message: str, hint: str, code: int, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
-    if as_json:
-        fields = {"type": type(error).__name__, "message": message, "hint": hint or None}
-        emit_error(fields | {"exit_code": code})
+    fields = {"type": type(error).__name__, "message": message, "hint": hint or None}
+    emit_error(fields | {"exit_code": code})
     typer.echo(f"Error: {printable(message)}", err=True)
     if hint:
         typer.echo(f"Next:  {printable(hint)}", err=True)
     sys.exit(code)
 
 
-def _complete_usage_error(error: Any, as_json: bool) -> None:
+def _complete_usage_error(error: Any) -> None:
     """Print what typer's own message lacks: JSON, and advice for an argument that is an option."""
     message = error.format_message()
     options = [flag for option in error.ctx.command.params for flag in option.opts]
     # only an argument that is left over is of the base class of the errors about options
     prompt = type(error) is typer.BadParameter.__base__ and "--prompt" in options
     hint = "put the prompt behind --prompt" if prompt else None
-    if as_json:
-        fields = {"type": "UsageError", "message": message, "hint": hint}
-        emit_error(fields | {"exit_code": error.exit_code})
+    fields = {"type": "UsageError", "message": message, "hint": hint}
+    emit_error(fields | {"exit_code": error.exit_code})
     if hint:
         typer.echo(f"Next:  {hint}", err=True)
 

@@ -14,8 +14,6 @@ from hf_lorameta.cli.on_jobs import FlavorOption, TimeoutOption, run_on_jobs
 from hf_lorameta.cli.options import (
     DaskOption,
     InstructionOption,
-    JsonFlag,
-    QuietFlag,
     TemplateOption,
     TokenOption,
     field_parameters,
@@ -48,9 +46,7 @@ _SETTINGS = {
     "seed": "Seed of initialization and order.",
 }
 """The fields of `Settings` that are options, and their help."""
-_NOT_IN_A_JOB = frozenset(
-    {"tasks", "output", "on", "flavor", "timeout", "dry_run", "token", "json", "quiet"}
-)
+_NOT_IN_A_JOB = frozenset({"tasks", "output", "on", "flavor", "timeout", "dry_run", "token"})
 EXAMPLES = """\b
 Examples:
   hf-lorameta bank train tasks/ -o my-bank --base org/model
@@ -97,8 +93,6 @@ class TrainRequest:
         ),
     ] = False
     token: TokenOption = None
-    json: JsonFlag = False
-    quiet: QuietFlag = False
     chosen: Mapping[str, Any]
 
     @property
@@ -194,7 +188,7 @@ def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
     url = push_bank(bank.folder, request.push_to, hub=hub) if request.push_to else None
     lines = training_log(bank)
     data = {"folder": str(bank.folder), "url": url, "adapters": len(bank), "tasks": lines}
-    emit(request.json, data, lambda: training_report(bank, lines, url))
+    emit(data, lambda: training_report(bank, lines, url))
 
 
 def _describe(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settings) -> None:
@@ -211,7 +205,7 @@ def _describe(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
         "tasks": count, "base_model": base, "folder": str(request.output), "steps": settings.steps,
         "general_steps": general,
     }  # fmt: skip
-    emit(request.json, data, lambda: "\n".join(lines))
+    emit(data, lambda: "\n".join(lines))
 
 
 # --- as a job -------------------------------------------------------------------------------------
@@ -231,7 +225,6 @@ def _run_on_jobs(request: TrainRequest, tasks: "tuple[Task, ...]") -> None:
         timeout=request.timeout,
         token=request.token,
         dry_run=request.dry_run,
-        json=request.json,
         with_files=True,
     )
 

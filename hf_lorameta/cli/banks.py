@@ -12,10 +12,9 @@ from hf_lorameta.cli import bank_reports as reports
 from hf_lorameta.cli import bank_train
 from hf_lorameta.cli.options import (
     BankBaseOption,
+    Commands,
     DaskOption,
     FolderArgument,
-    JsonFlag,
-    QuietFlag,
     TokenOption,
 )
 from hf_lorameta.cli.output import emit, stage_bars
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
 
 
-app = typer.Typer(
+app = Commands(
     help="Build, inspect, verify and publish banks of adapters.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -48,8 +47,6 @@ def build(
     keep_outliers: KeepOutliersFlag = False,
     dask: DaskOption = None,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Build a bank from a manifest; run it again to resume or to extend."""
     from hf_lorameta.bank.build import build_bank
@@ -65,7 +62,7 @@ def build(
             load(manifest), output.resolve(), hub=Hub(token), executor=executor,
             keep_outliers=keep_outliers, progress=progress,
         )  # fmt: skip
-    _show_list(bank, json)
+    _show_list(bank)
 
 
 @app.command(epilog="Example: hf-lorameta bank add my-bank more.yaml")
@@ -75,8 +72,6 @@ def add(
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
     keep_outliers: KeepOutliersFlag = False,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Add the entries of a manifest to a bank; entries that it already has stay as they are."""
     from hf_lorameta.bank.bank import Bank
@@ -100,7 +95,7 @@ def add(
         f"{plural(len(added), 'adapter')} added to {extended.folder}, which holds {len(extended)}",
         *reports.reasons(one for one in extended.index.skipped if one not in skipped),
     ]
-    emit(json, content, lambda: "\n".join(text))
+    emit(content, lambda: "\n".join(text))
 
 
 @app.command(epilog="Example: hf-lorameta bank discover org/model -o manifest.yaml")
@@ -112,8 +107,6 @@ def discover(
     ] = 1000,
     workers: Annotated[int, typer.Option(min=1, help="Parallel requests.")] = 8,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Find a base model's adapters on the Hub and list them for `bank build`.
 
@@ -135,7 +128,7 @@ def discover(
         ],
         "more": found.more,
     }
-    emit(json, content, lambda: reports.discovery_report(found, output))
+    emit(content, lambda: reports.discovery_report(found, output))
     if not found.entries:
         raise BankError(
             f"none of {len(found.checked)} adapters of {found.base_model} can be used",
@@ -152,18 +145,17 @@ def list_(
     bank: BankArgument = None,
     base: BankBaseOption = None,
     token: TokenOption = None,
-    json: JsonFlag = False,
 ) -> None:
     """List entries with ranks, sizes, commits and licenses, and why others were skipped."""
     from hf_lorameta.bank.open_bank import require_bank
     from hf_lorameta.hub.client import Hub
 
-    _show_list(require_bank(bank, base, hub=Hub(token)), json)
+    _show_list(require_bank(bank, base, hub=Hub(token)))
 
 
-def _show_list(bank: "Bank", json: bool) -> None:
+def _show_list(bank: "Bank") -> None:
     index = bank.index.model_dump(mode="json")
-    emit(json, index, lambda: reports.listing(bank))
+    emit(index, lambda: reports.listing(bank))
 
 
 @app.command(epilog="Example: hf-lorameta bank pack my-bank -o my-pack --basis 128")
@@ -179,8 +171,6 @@ def pack(
         ),
     ] = 128,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Compress a bank: one shared basis per module. A pack is used like a bank."""
     from hf_lorameta.bank.bank import Bank
@@ -192,11 +182,11 @@ def pack(
     packing = packed.index.packing
     assert packing is not None
     content = packing.model_dump(mode="json") | {"before": bank.size, "after": packed.size}
-    emit(json, content, lambda: reports.pack_report(packed, bank.size))
+    emit(content, lambda: reports.pack_report(packed, bank.size))
 
 
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
-def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+def verify(folder: FolderArgument) -> None:
     """Recompute every checksum; exits with 4 if one is wrong."""
     from hf_lorameta.bank.bank import Bank
 
@@ -204,7 +194,6 @@ def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = Fa
     with stage_bars() as stage:
         problems = bank.verify(partial(stage, "Verifying files"))
     emit(
-        json,
         {"problems": problems},
         lambda: "\n".join(problems) or f"{reports.adapter_count(bank)}, all checksums match",
     )
@@ -228,8 +217,6 @@ def push(
         ),
     ] = None,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Publish a bank as a dataset repo; prints its URL. Run it again to resume."""
     from hf_lorameta.bank.share import push_bank
@@ -237,14 +224,13 @@ def push(
 
     with stage_bars() as stage:
         url = push_bank(folder, repo, private=private, hub=Hub(token), progress=stage)
-    emit(json, {"url": url}, lambda: url)
+    emit({"url": url}, lambda: url)
 
 
 @app.command(epilog="Example: hf-lorameta bank search --base org/model")
 def search(
     base: Annotated[str, typer.Option(help="Hub id of a base model.")],
     token: TokenOption = None,
-    json: JsonFlag = False,
 ) -> None:
     """List the banks that others have published for a base model."""
     from hf_lorameta.hub.client import Hub
@@ -254,7 +240,7 @@ def search(
     base = hub.resolve(base, "model").repo_id
     banks = list(list_banks(hub, base))
     found = [asdict(bank) for bank in banks]
-    emit(json, {"base_model": base, "banks": found}, lambda: reports.search_report(base, banks))
+    emit({"base_model": base, "banks": found}, lambda: reports.search_report(base, banks))
 
 
 @app.command(epilog="Example: hf-lorameta bank train-rule my-bank")
@@ -263,8 +249,6 @@ def train_rule(
     hidden: Annotated[int, typer.Option(min=1, help="Width of the network; paper: 4000.")] = 256,
     steps: Annotated[int, typer.Option(min=0, help="Optimizer steps.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the initial weights.")] = 0,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Train the neural rule on the bank and store it there (extra: eval)."""
     from hf_lorameta.bank.bank import Bank
@@ -282,4 +266,4 @@ def train_rule(
         name: {kind: losses._asdict() for kind, losses in vars(report).items()}
         for name, report in reports.items()
     }
-    emit(json, content, lambda: table(head, rows))
+    emit(content, lambda: table(head, rows))

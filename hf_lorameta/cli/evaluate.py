@@ -9,8 +9,6 @@ from hf_lorameta.cli.export_and_try import BaseOption
 from hf_lorameta.cli.options import (
     ColumnsOption,
     ConfigOption,
-    JsonFlag,
-    QuietFlag,
     RevisionOption,
     TokenOption,
     example,
@@ -67,8 +65,6 @@ def evaluate(
         bool, typer.Option("--create-pr", help="With --save-card: open a pull request.")
     ] = False,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Score the base model, adapters and a few-shot prompt on test rows (extra: eval).
 
@@ -114,4 +110,4 @@ def evaluate(
                 logger.info(f"The scores are on the card: {cards[name]}")
             result |= {"cards": cards} if len(adapters) > 1 else {"card": cards[ADAPTER_METHOD]}
     finally:  # print the scores even if a card could not be written
-        emit(json, result, report.table)
+        emit(result, report.table)

@@ -11,12 +11,10 @@ import typer
 
 from hf_lorameta.cli.options import (
     AdapterArgument,
-    JsonFlag,
-    QuietFlag,
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit
+from hf_lorameta.cli.output import emit, prints_json
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.quoting import shell
@@ -55,8 +53,6 @@ def export(
         str | None, typer.Option(help="Folder or repo whose config.json to use.")
     ] = None,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Write a plain LoRA adapter of PEFT as GGUF, for llama.cpp and Ollama (extra: gguf)."""
     from hf_lorameta.environment import require_extra
@@ -83,7 +79,7 @@ def export(
     logger.info(f"llama.cpp, with {base_model} as base.gguf{source}:")
     logger.info(shell("llama-server", "-m", "base.gguf", "--lora", str(output)))
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
-    emit(json, data, lambda: str(output))
+    emit(data, lambda: str(output))
 
 
 @example(
@@ -114,8 +110,6 @@ def try_(
     max_tokens: Annotated[int, typer.Option(min=1, max=512, help="Length of an answer.")] = 64,
     compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Answer prompts with an adapter (extra: eval)."""
     from hf_lorameta.formats.lora_file import folder_config
@@ -133,7 +127,7 @@ def try_(
         fill = partial(from_option(template).replace, "{}")
     evaluator = open_evaluator(*base_model, token, max_tokens)
     asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
-    if prompt is None and json:
+    if prompt is None and prints_json():
         asked = [sys.stdin.read()]
     elif prompt is None and sys.stdin.isatty():
         logger.info("Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
@@ -145,7 +139,7 @@ def try_(
         if compare:
             data["base"] = evaluator.answer(data["prompt"])
             shown = f"adapter: {shown}\nbase:    {data['base']}"
-        emit(json, data, partial(str, shown))
+        emit(data, partial(str, shown))
 
 
 _NO_ANSWER = (

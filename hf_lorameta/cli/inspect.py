@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
-from hf_lorameta.cli.output import LEGEND, emit
+from hf_lorameta.cli.options import AdapterArgument, TokenOption, example
+from hf_lorameta.cli.output import LEGEND, emit, prints_json
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.quoting import option_words, shell
@@ -31,16 +31,14 @@ def inspect(
     adapter: AdapterArgument,
     revision: Annotated[str | None, typer.Option(help="Revision of a repo.")] = None,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Show a LoRA adapter's base model and shape; if generated, its recipe and coefficients."""
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_adapter
 
     saved = read_adapter(locate_adapter(adapter, revision=revision, hub=Hub(token)))
-    emit(json, saved.to_dict(), lambda: _describe(saved))
-    if saved.coefficients and not json:
+    emit(saved.to_dict(), lambda: _describe(saved))
+    if saved.coefficients and not prints_json():
         logger.info(LEGEND)
 
 

@@ -10,9 +10,7 @@ from hf_lorameta import recipe as recipes
 from hf_lorameta.cli.options import (
     CombinerName,
     ExportOption,
-    JsonFlag,
     OverwriteFlag,
-    QuietFlag,
     TokenOption,
     example,
 )
@@ -56,8 +54,6 @@ def merge(
     ] = None,
     export: ExportOption = None,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Merge LoRA adapters by weight, without the base model; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import require_free_target
@@ -79,7 +75,7 @@ def merge(
         "rank": merged.rank,
         "provenance": merged.provenance,
     }
-    emit(json, data, lambda: str(folder))
+    emit(data, lambda: str(folder))
 
 
 def parse_weights(arguments: list[str]) -> dict[str, float]:

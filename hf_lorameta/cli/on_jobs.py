@@ -35,7 +35,6 @@ def run_on_jobs(
     timeout: float,
     token: str | None,
     dry_run: bool,
-    json: bool,
     with_files: bool = False,
 ) -> None:
     """Say what a job may cost, start it, show its log, and print the URL of what it published.
@@ -47,7 +46,6 @@ def run_on_jobs(
         flavor: hardware of the job.
         timeout: hours after which it is stopped.
         dry_run: only print the price and the command.
-        json: print JSON.
 
     Raises:
         UsageError: the Hub offers no such hardware, or it is not known where a job can install
@@ -65,7 +63,7 @@ def run_on_jobs(
     data = {**facts, "flavor": flavor, "timeout": timeout, "hourly": hourly, "dollars": most}
     if dry_run:
         command = shell("hf-lorameta", *arguments)
-        emit(json, data | {"arguments": arguments}, lambda: f"{price}\nwould run {command}")
+        emit(data | {"arguments": arguments}, lambda: f"{price}\nwould run {command}")
         return
     logger.info(price)
     job = start(arguments, flavor, timeout, token, with_files=with_files)
@@ -78,7 +76,7 @@ def run_on_jobs(
     except KeyboardInterrupt as error:
         error.add_note(f"The job keeps running and will publish its result: {job.url}")
         raise
-    emit(json, data | {"job": job.url, "url": url}, lambda: url)
+    emit(data | {"job": job.url, "url": url}, lambda: url)
 
 
 def push_on_jobs(
@@ -90,14 +88,13 @@ def push_on_jobs(
     flavor: str,
     timeout: float,
     dry_run: bool,
-    json: bool,
 ) -> None:
     """Run ``hf-lorameta push`` as a job, which publishes the adapter.
 
     Args:
         request: what to make.
         repo_id: as in ``push``, like `consent` and `export`.
-        flavor: as for `run_on_jobs`, like `timeout`, `dry_run` and `json`.
+        flavor: as for `run_on_jobs`, like `timeout` and `dry_run`.
 
     Raises:
         UsageError: the dataset, bank or base model is on this machine; or as `run_on_jobs` raises.
@@ -120,7 +117,6 @@ def push_on_jobs(
         timeout=timeout,
         token=request.token,
         dry_run=dry_run,
-        json=json,
     )
 
 

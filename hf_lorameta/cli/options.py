@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
-from hf_lorameta.cli.output import stage_bars
+from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.pipeline.progress import budget_seconds
 from hf_lorameta.recipe import REGISTRIES, Recipe
@@ -29,14 +29,11 @@ if TYPE_CHECKING:
 if not TYPE_CHECKING:  # the choices of the registry
     CombinerName = Literal[tuple(REGISTRIES["combine"])]
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
 _PROGRESS_LOGGERS = ("hf_lorameta.hub.retry", "hf_lorameta.data.sources.hub_repos")
 """Loggers whose warnings only say why a command takes longer."""
 
 
-def _silence(quiet: bool) -> bool:
+def _silence(quiet: bool) -> None:
     """Switch off messages and progress bars, ours and those of other libraries."""
     # other libraries read these variables when they are imported
     if quiet:
@@ -47,15 +44,8 @@ def _silence(quiet: bool) -> bool:
         logging.getLogger("hf_lorameta").setLevel(logging.WARNING)
         for name in _PROGRESS_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
-    return quiet
 
 
-QuietFlag = Annotated[
-    bool,
-    typer.Option(
-        "--quiet", "-q", callback=_silence, help="Print only warnings and errors on stderr."
-    ),
-]
 TokenOption = Annotated[
     str | None,
     typer.Option(
@@ -285,6 +275,36 @@ def with_request(command: Callable[..., None]) -> Callable[..., None]:
         command(request=request, **options)
 
     return with_parameters(run, [name, first, *own, *_recipe_parameters(), *shared])
+
+
+class Commands(typer.Typer):
+    """Commands, each of which has the options ``--json`` and ``--quiet``."""
+
+    def command(self, *args: Any, **settings: Any) -> Callable[[Any], Any]:
+        """Add a command, as `typer.Typer.command` does."""
+        add = super().command(*args, **settings)
+        return lambda run: add(_with_output_options(run))
+
+
+def _with_output_options(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*, json: bool, quiet: bool, **options: Any) -> None:
+        command(**options)
+
+    own = inspect.signature(command).parameters.values()
+    flags = [parameter(name, flag, False) for name, flag in _OUTPUT_FLAGS.items()]
+    return with_parameters(run, [*own, *flags])
+
+
+_OUTPUT_FLAGS = {
+    "json": Annotated[bool, typer.Option("--json", callback=print_json, help="Print JSON.")],
+    "quiet": Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", callback=_silence, help="Print only warnings and errors on stderr."
+        ),
+    ],
+}
 
 
 def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -26,24 +26,36 @@ LEGEND = (
 """What the figures of a `hf_lorameta.tables.coefficient_table` mean."""
 
 
+_as_json = False
 _result_printed = False
 _warnings: set[str] = set()
 """Warnings printed so far."""
 
 
-def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
+def print_json(asked: bool) -> None:
+    """Make `emit` print JSON, or text if that is not asked for."""
+    global _as_json
+    _as_json = asked
+
+
+def prints_json() -> bool:
+    """Whether results are printed as JSON."""
+    return _as_json
+
+
+def emit(data: object, text: Callable[[], str]) -> None:
     """Print a result on stdout, as JSON or as text."""
     global _result_printed
     _result_printed = True
-    if as_json:
+    if _as_json:
         typer.echo(json.dumps(data, indent=2, allow_nan=False))
     else:
         typer.echo(printable(text()))
 
 
 def emit_error(error: Mapping[str, object]) -> None:
-    """Print an error on stdout as JSON, unless a result was printed: stdout has one JSON value."""
-    if not _result_printed:
+    """Print an error on stdout where results are JSON, unless one was printed: it is one value."""
+    if _as_json and not _result_printed:
         typer.echo(json.dumps({"error": error}, indent=2))
 
 

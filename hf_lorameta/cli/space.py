@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from hf_lorameta.cli.options import BankBaseOption, JsonFlag, QuietFlag, TokenOption
+from hf_lorameta.cli.options import BankBaseOption, Commands, TokenOption
 from hf_lorameta.cli.output import emit
 from hf_lorameta.quoting import shell_word
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(
+app = Commands(
     help="Build or deploy the web page, a Gradio Space.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -34,8 +34,6 @@ def build(
     base: BankBaseOption = None,
     bank_revision: RevisionOption = None,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Write the folder of a Space: its pages, this package, pinned requirements.
 
@@ -49,7 +47,7 @@ def build(
     logger.info(
         f"Try it: cd {shell_word(str(output))} && pip install -r requirements.txt && python app.py",
     )
-    emit(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
+    emit({"folder": str(output), "files": list(files)}, lambda: str(output))
 
 
 @app.command(epilog="Example: hf-lorameta space deploy --repo user/space")
@@ -60,8 +58,6 @@ def deploy(
     bank_revision: RevisionOption = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
     token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
 ) -> None:
     """Publish the Space in one commit; prints its URL.
 
@@ -77,4 +73,4 @@ def deploy(
     if deployed.hardware:
         logger.info(f"Hardware: {deployed.hardware}, since {deployed.why}")
     logger.info("The Hub is building the Space, which takes a few minutes; its page shows the log.")
-    emit(json, {"repo_id": repo, **deployed._asdict()}, lambda: deployed.url)
+    emit({"repo_id": repo, **deployed._asdict()}, lambda: deployed.url)
