@@ -240,7 +240,7 @@ class Bank:
     @property
     def layout(self) -> Layout:
         """Every adapted module of the base model, in canonical order."""
-        return tuple(Module(*module) for module in self.index.layout)
+        return self.index.layout
 
     @cached_property
     def stored_layout(self) -> Layout:
@@ -318,13 +318,13 @@ class Bank:
         if stated is None:
             return None
         arrays = load_arrays(self.verified_file(OUTPUT_PRIOR_FILE))
-        return prior_from_arrays(arrays, Module(*stated.module), self.index.vocab_size)
+        return prior_from_arrays(arrays, stated.module, self.index.vocab_size)
 
     @property
     def adapted_layout(self) -> Layout:
         """The modules of the layout, and that of the output prior if there is one."""
         stated = self.index.output_prior
-        return (*self.layout, Module(*stated.module)) if stated else self.layout
+        return (*self.layout, stated.module) if stated else self.layout
 
     @cached_property
     def distances(self) -> dict[str, NDArray[Any]]:

@@ -46,7 +46,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
-from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.quoting import shell_word
 from hf_lorameta.tables import plural
@@ -312,8 +312,7 @@ def finish_bank(
         stored = store_profiles(folder, every, len(entries), start.vocab_size)
     names = [TOKENIZER_FILE, *([OUTPUT_PRIOR_FILE] if start.output_prior else [])]
     files = {name: start.files.get(name) or sha256(folder / name) for name in names}
-    changes |= stored._asdict() | {"files": stored.files | files}
-    changes["layout"] = tuple((m.name, m.in_features, m.out_features) for m in layout)
+    changes |= stored._asdict() | {"files": stored.files | files, "layout": layout}
     return write_bank(folder, start.model_copy(update=changes))
 
 
@@ -355,7 +354,7 @@ def _layout(
         if isinstance(outcome, IndexEntry):
             layout = AdapterFile(folder / adapter_path(name)).layout
             by_layout.setdefault(layout, set()).add(name)
-    layout = tuple(Module(*module) for module in start.layout)
+    layout = start.layout
     if not layout and by_layout:
         layout = max(by_layout, key=lambda layout: len(by_layout[layout]))
     elif not layout and start.general:

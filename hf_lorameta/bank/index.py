@@ -18,6 +18,7 @@ from hf_lorameta.bank.entries import (
 )
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import write_atomically
+from hf_lorameta.formats.lora_layout import Layout, Module
 
 EMBEDDED_BANK = "embedded bank"
 """`Bank.id` of the bank that comes with the package."""
@@ -117,11 +118,11 @@ class OutputPriorEntry(StrictModel):
     """The module and end token of the output prior; see `hf_lorameta.method.output_prior`.
 
     Attributes:
-        module: (name, in_features, out_features) of the last down-projection.
+        module: the last down-projection.
         end: id of the end token.
     """
 
-    module: tuple[str, int, int]
+    module: Module
     end: int
 
 
@@ -142,7 +143,7 @@ class Index(StrictModel):
     base_license: str | None
     vocab_size: int = Field(ge=1, le=1 << 22)
     published: bool  # whether the entries are on the public Hub
-    layout: tuple[tuple[str, int, int], ...]  # (name, in_features, out_features) of every module
+    layout: Layout  # every adapted module of the base model, in canonical order
     # in the manifest's order; those of a large bank are in a file of their own
     entries: Annotated[Sequence[IndexEntry], AfterValidator(tuple)]
     skipped: tuple[Skipped, ...]

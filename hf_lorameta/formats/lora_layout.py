@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hf_lorameta.errors import AdapterError, sanitize
 from hf_lorameta.formats.safetensors import TensorInfo
@@ -15,8 +14,7 @@ _LAYER = re.compile(r"[0-9]{1,9}")
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 
 
-@dataclass(frozen=True, order=True)
-class Module:
+class Module(NamedTuple):
     """An adapted linear layer of the base model, such as ``model.layers.0.self_attn.q_proj``."""
 
     name: str

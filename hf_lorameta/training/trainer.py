@@ -55,9 +55,8 @@ class Run:
         base_loss: loss of the base model on the held-out rows, in nats: the mean per token, or with
             `copies` the mean over rows of that.
         start: losses of the held-out rows before the first step.
-        lowest: their losses after the best step.
-        loss: mean of these, as `base_loss`.
-        best_step: the step after which they were lowest; 0 if none lowered the loss.
+        loss: their mean after the best step, as `base_loss`.
+        best_step: the step after which it was lowest; 0 if none lowered it.
         best: parameters of the slots, (slots, P), after that step.
         misses: measurements since then.
     """
@@ -71,7 +70,6 @@ class Run:
     step: int = field(default=0, init=False)
     base_loss: float = field(default=math.nan, init=False)
     start: RowLosses = field(init=False)
-    lowest: RowLosses = field(init=False)
     loss: float = field(default=math.nan, init=False)
     best_step: int = field(default=0, init=False)
     best: torch.Tensor = field(init=False)
@@ -88,7 +86,7 @@ class Run:
         if self.step and not loss < self.loss:
             self.misses += 1
             return
-        self.loss, self.lowest, self.best_step, self.misses = loss, losses, self.step, 0
+        self.loss, self.best_step, self.misses = loss, self.step, 0
         self.best = parameters.clone()
         if not self.step:
             self.start = losses

@@ -58,7 +58,7 @@ def make_bank(
     (folder / "tokenizer.json").write_bytes(tokenizer_json())
     index = Index(
         base_model="base/tiny", base_revision=None, base_license=None, vocab_size=18,
-        published=False, layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
+        published=False, layout=layout,
         entries=tuple(entries), skipped=(),
         files={n: sha256(folder / n) for n in ("profiles.safetensors", "tokenizer.json")},
     )  # fmt: skip

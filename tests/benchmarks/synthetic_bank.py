@@ -86,7 +86,7 @@ def index_of(
     return Index(
         base_model=base_model, base_revision=None, base_license=None,
         vocab_size=VOCAB, published=False, entries=tuple(entries), skipped=(),
-        layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
+        layout=layout,
         files=stored.files | {TOKENIZER_FILE: sha256(folder / TOKENIZER_FILE)},
         typical_distances=stored.typical_distances, median_distances=stored.median_distances,
     )  # fmt: skip

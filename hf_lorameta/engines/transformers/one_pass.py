@@ -13,12 +13,14 @@ _LOGIT_ROWS = 256
 """Positions whose logits are cast to float32 at once: 50 MB with a vocabulary of 49,152."""
 
 
-def token_losses(model: Any, joined: JoinedRows, adapters: bool = True) -> torch.Tensor:
-    """Return the cross entropy of the n output tokens of a pass in nats, (n,).
+def token_losses(model: Any, joined: JoinedRows) -> torch.Tensor:
+    """Return the cross entropy of the n output tokens of a pass with its adapters, in nats, (n,).
 
-    The arguments are those of `output_logits`.
+    Args:
+        model: as for `output_logits`.
+        joined: the pass.
     """
-    return cross_entropies(*output_logits(model, joined, adapters))
+    return cross_entropies(*output_logits(model, joined))
 
 
 def output_logits(

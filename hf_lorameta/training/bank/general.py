@@ -156,12 +156,9 @@ def store_prior(
     )
     if prior is None:
         return None
-    path, module = job.folder / OUTPUT_PRIOR_FILE, prior.module
+    path = job.folder / OUTPUT_PRIOR_FILE
     save_arrays(path, prior_to_arrays(prior))
-    entry = OutputPriorEntry(
-        module=(module.name, module.in_features, module.out_features),
-        end=loaded.evaluator.end_token,
-    )
+    entry = OutputPriorEntry(module=prior.module, end=loaded.evaluator.end_token)
     result = entry.model_dump() | {"sha256": sha256(path)}
     store_record(job.work_folder / _PRIOR_RECORD, {"general": general.sha256}, result)
     return entry
