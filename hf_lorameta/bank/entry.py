@@ -17,10 +17,8 @@ from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
 from hf_lorameta.bank.outliers import update_norm
-from hf_lorameta.data.columns.columns import check_columns
 from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
 from hf_lorameta.data.counts.tokenizer import load_encode
-from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import digest_of
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256, write_atomically
@@ -61,16 +59,7 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
     else:
         source = adapter_on_hub(job.hub, entry.adapter, entry.revision, job.base_model)
     weights, config, file = job.folder / adapter_path(entry.name), source.config, source.weights
-    dataset = open_dataset(
-        entry.dataset,
-        job.hub,
-        config=entry.config,
-        split=entry.split,
-        revision=entry.dataset_revision,
-        columns=check_columns(entry.columns) if entry.columns else None,
-        instruction=entry.instruction,
-        template=entry.template,
-    )
+    dataset = entry.open_dataset(entry.dataset, entry.dataset_revision, job.hub)
     profile = profile_rows(
         dataset.rows(), _encode(job.folder / TOKENIZER_FILE, job.tokenizer), job.vocab_size
     )

@@ -23,15 +23,17 @@ import re
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
 from hf_lorameta.bank.entries import StrictModel
 from hf_lorameta.data.chat_form import CHAT
-from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.columns.columns import Columns, check_columns
+from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.errors import ManifestError, first_line, problem_of
+from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
 
 _FOLDER = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
@@ -102,8 +104,8 @@ _Revision = Annotated[
 ]
 
 
-class Defaults(StrictModel):
-    """Values for entries that do not set them."""
+class EntrySettings(StrictModel):
+    """How a dataset is read, and the license of its adapter; ``defaults`` states them for all."""
 
     config: str | None = None  # None is the only one, or the one called default
     split: str | None = None  # None is train, or the only one
@@ -112,8 +114,25 @@ class Defaults(StrictModel):
     template: str | None = None  # of the prompt, see `hf_lorameta.data.prompt.join_instruction`
     license: str | None = None  # of the adapter; None reads it from the repo's card
 
+    def with_chat_template(self, form: str) -> Self:
+        """Return a copy with a template in place of ``chat``."""
+        return self.model_copy(update={"template": form}) if self.template == CHAT else self
 
-class BankEntry(Defaults):
+    def open_dataset(self, name: str, revision: str | None, hub: Hub) -> Dataset:
+        """Open a dataset at a revision; raises as `hf_lorameta.data.dataset.open_dataset` does."""
+        return open_dataset(
+            name,
+            hub,
+            config=self.config,
+            split=self.split,
+            revision=revision,
+            columns=check_columns(self.columns) if self.columns else None,
+            instruction=self.instruction,
+            template=self.template,
+        )
+
+
+class BankEntry(EntrySettings):
     """An adapter of the bank and the dataset it was trained on, on the Hub or local."""
 
     adapter: _Adapter
@@ -129,10 +148,6 @@ class BankEntry(Defaults):
         if bool(columns.messages) == bool(columns.output) or (columns.messages and columns.input):
             raise ValueError("expected output (with input), or messages")
         return columns
-
-    def with_chat_template(self, form: str) -> "BankEntry":
-        """Return a copy with a template in place of ``chat``."""
-        return self.model_copy(update={"template": form}) if self.template == CHAT else self
 
     @property
     def name(self) -> str:
@@ -187,7 +202,7 @@ class Manifest(StrictModel):
     base_model: RepoId
     tokenizer: RepoId | None = None
     published: bool = True
-    defaults: Defaults = Defaults()
+    defaults: EntrySettings = EntrySettings()
     entries: tuple[BankEntry, ...] = Field(min_length=1)
 
     @property
@@ -198,7 +213,7 @@ class Manifest(StrictModel):
 
 
 _MODELS: dict[tuple[int | str, ...], type[BaseModel]] = {
-    (): Manifest, ("defaults",): Defaults, ("columns",): Columns,
+    (): Manifest, ("defaults",): EntrySettings, ("columns",): Columns,
 }  # fmt: skip
 """The model of a field's value, by the field; those in a list are `BankEntry`."""
 
@@ -259,7 +274,7 @@ def _with_defaults(data: dict[Any, Any]) -> dict[Any, Any]:
     defaults = {} if defaults is None else defaults
     if not isinstance(defaults, dict) or not isinstance(entries, list):
         return data
-    inherited = {key: value for key, value in defaults.items() if key in Defaults.model_fields}
+    inherited = {key: value for key, value in defaults.items() if key in EntrySettings.model_fields}
     merged = [inherited | e if isinstance(e, dict) else e for e in entries]
     return data | {"entries": merged, "defaults": defaults}
 

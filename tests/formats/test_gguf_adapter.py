@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +164,7 @@ def test_text_model_within_a_model_of_images_is_exported(tmp_path: Path) -> None
     plain = read(export(save(tmp_path / "a"), tmp_path / "a.gguf", config("gemma3_text")))
     nested = {"model_type": "gemma3", "text_config": config("gemma3_text")}
     for prefix in ("model.language_model.", "language_model.model."):
-        layout = tuple(replace(m, name=m.name.replace("model.", prefix, 1)) for m in LAYOUT)
+        layout = tuple(m._replace(name=m.name.replace("model.", prefix, 1)) for m in LAYOUT)
         path = export(save(tmp_path / "b", layout), tmp_path / "b.gguf", nested)
         assert read(path).keys() == plain.keys()
         assert all((values == plain[name]).all() for name, values in read(path).items())

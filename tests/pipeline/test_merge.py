@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,7 +200,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-WIDE = tuple(replace(module, out_features=16) for module in LAYOUT)
+WIDE = tuple(module._replace(out_features=16) for module in LAYOUT)
 REFUSALS: dict[str, tuple[list[float], dict[str, Any], MergeRecipe, type[LoraMetaError], str]] = {
     "no plain LoRA": ([1, 1], {"use_dora": True}, MergeRecipe(), AdapterError, ".*b: use_dora"),
     "another base": ([1, 1], {"base": "org/other"}, MergeRecipe(), AdapterError, ".*org/other"),

@@ -90,13 +90,13 @@ def test_the_validation_split_of_a_local_folder_is_held_out(tmp_path: Path) -> N
     for split, count in (("train", 4), ("validation", 2)):
         lines = "".join(json.dumps({"input": "q", "output": f"{i}"}) + "\n" for i in range(count))
         (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    task = Task("folder", str(tmp_path))
+    task = Task(name="folder", dataset=str(tmp_path))
     held_out = task.open_validation(task.open(Hub()), Hub())
     assert held_out
     assert len(list(held_out.rows())) == 2
     (tmp_path / "validation.jsonl").unlink()
     assert task.open_validation(task.open(Hub()), Hub()) is None
-    alone = Task("file", str(tmp_path / "train.jsonl"))
+    alone = Task(name="file", dataset=str(tmp_path / "train.jsonl"))
     assert alone.open_validation(alone.open(Hub()), Hub()) is None
 
 

@@ -3,14 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.bank.manifest import BankEntry, clean_name, load
+from hf_lorameta.bank.manifest import BankEntry, EntrySettings, clean_name, load
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.chat_template import find_chat_form, require_chat_form
-from hf_lorameta.data.columns.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.prompt import check_template
 from hf_lorameta.data.sources.files import is_local
@@ -25,21 +23,14 @@ _META_FILE = "meta.json"
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A dataset to train an adapter on; opened when its turn comes.
+class Task(EntrySettings):
+    """A dataset to train an adapter on, and how it is read; opened when its turn comes.
 
     Attributes:
         name: unique name, of letters, digits, dots, dashes and underscores.
         dataset: Hub id, or path of a local file.
-        config: configuration of a Hub dataset.
-        split: split to train on; None is train, or the only one.
         revision: branch, tag or commit of a Hub dataset.
-        columns: columns to read; None finds them.
-        instruction: put before every input.
-        template: of the prompt, see `hf_lorameta.data.prompt.join_instruction`.
         validation: local file with held-out rows; Hub datasets have a split.
-        license: stated license; None is the one on the dataset's card.
         source: where the rows come from.
         source_revision: commit of the source.
         title: readable name of the dataset.
@@ -47,14 +38,8 @@ class Task:
 
     name: str
     dataset: str
-    config: str | None = None
-    split: str | None = None
     revision: str | None = None
-    columns: Columns | None = None
-    instruction: str | None = None
-    template: str | None = None
     validation: Path | None = None
-    license: str | None = None
     source: str | None = None
     source_revision: str | None = None
     title: str | None = None
@@ -75,7 +60,7 @@ class Task:
         """Id of the adapter in the bank.
 
         Example:
-            >>> Task("boolq", "google/boolq").adapter
+            >>> Task(name="boolq", dataset="google/boolq").adapter
             'local/boolq'
         """
         return f"local/{self.name}"
@@ -106,16 +91,7 @@ class Task:
 
     def open(self, hub: Hub) -> Dataset:
         """Open the rows to train on; raises as `open_dataset` does."""
-        return open_dataset(
-            self.dataset,
-            hub,
-            config=self.config,
-            split=self.split,
-            revision=self.revision,
-            columns=check_columns(self.columns) if self.columns else None,
-            instruction=self.instruction,
-            template=self.template,
-        )
+        return self.open_dataset(self.dataset, self.revision, hub)
 
     def open_validation(self, train: Dataset, hub: Hub) -> Dataset | None:
         """Open the validation split of an opened task; None if it has none."""
@@ -165,9 +141,10 @@ def read_tasks(
         elif is_local(path):
             if not path.is_file():
                 raise UsageError(f"{path}: no such file")
-            tasks.append(Task(clean_name(path.name.split(".")[0]), str(path.absolute())))
+            name = clean_name(path.name.split(".")[0])
+            tasks.append(Task(name=name, dataset=str(path.absolute())))
         elif is_repo_id(name):
-            tasks.append(Task(clean_name(name.split("/")[1]), name))
+            tasks.append(Task(name=clean_name(name.split("/")[1]), dataset=name))
         else:
             raise UsageError(
                 f"{name} is not a folder, a manifest, a dataset file or a Hub id",
@@ -181,10 +158,11 @@ def read_tasks(
     if template not in (None, CHAT):
         check_template(template, has_instruction=bool(instruction) or "{instruction}" in template)
     return tuple(
-        replace(
-            task,
-            template=task.template or template,
-            instruction=task.instruction or instruction,
+        task.model_copy(
+            update={
+                "template": task.template or template,
+                "instruction": task.instruction or instruction,
+            }
         )
         for task in tasks
     )
@@ -200,8 +178,8 @@ def _of_folder(folder: Path) -> list[Task]:
         facts = facts if isinstance(facts, Mapping) else {}
         tasks.append(
             Task(
-                clean_name(name),
-                str(path.absolute()),
+                name=clean_name(name),
+                dataset=str(path.absolute()),
                 validation=validation.absolute() if validation.exists() else None,
                 license=_text(facts, "license"),
                 source=_text(facts, "source_repo") or _text(facts, "source"),
@@ -249,8 +227,7 @@ def with_chat_template(
     if any(task.template == CHAT for task in tasks):
         form = require_chat_form(form, str(base))
     template = form and form.template
-    in_form = [replace(t, template=template) if t.template == CHAT else t for t in tasks]
-    return in_form, template
+    return [task.with_chat_template(template or "") for task in tasks], template
 
 
 def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
@@ -260,23 +237,18 @@ def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
     """
     tasks = [
         Task(
-            entry.dataset_id.split("/")[1],
-            entry.dataset,
-            config=entry.config,
-            split=entry.split,
+            name=entry.dataset_id.split("/")[1],
+            dataset=entry.dataset,
             revision=entry.dataset_revision,
-            columns=entry.columns,
-            instruction=entry.instruction,
-            template=entry.template,
-            license=entry.license,
+            **{name: getattr(entry, name) for name in EntrySettings.model_fields},
         )
         for entry in entries
     ]
     licenses: dict[Task, set[str | None]] = {}
     for task in tasks:
-        licenses.setdefault(replace(task, license=None), set()).add(task.license)
+        licenses.setdefault(task.model_copy(update={"license": None}), set()).add(task.license)
     return [
-        replace(task, license=stated.pop() if len(stated) == 1 else None)
+        task.model_copy(update={"license": stated.pop() if len(stated) == 1 else None})
         for task, stated in licenses.items()
     ]
 
@@ -290,7 +262,7 @@ def _with_distinct_names(tasks: Sequence[Task]) -> list[Task]:
     for by_owner in (False, True):
         taken = Counter(task.name.lower() for task in distinct)
         distinct = [
-            replace(task, name=_longer_name(task, by_owner))
+            task.model_copy(update={"name": _longer_name(task, by_owner)})
             if taken[task.name.lower()] > 1 and not task.is_local else task
             for task in distinct
         ]  # fmt: skip
