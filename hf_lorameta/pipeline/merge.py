@@ -131,11 +131,6 @@ class Merge(SavableAdapter):
         modules = f"{len(self.layout)} modules of rank {self.rank}"
         return f"Merge({count} for {self.base_model}: {modules})"
 
-    @property
-    def dtype(self) -> str:
-        """Dtype of the tensors written."""
-        return str(self.provenance["merge"]["dtype"])
-
     def _peft_config(self) -> bytes:
         return write_config(
             self.base_model, self.layout, self.rank, self.base_revision,

@@ -80,9 +80,9 @@ class SavableAdapter(ABC):
         return holds_proposed_instruction(generated_parts(self.provenance))
 
     @property
-    @abstractmethod
     def dtype(self) -> str:
         """Dtype of the tensors written."""
+        return str((self.provenance.get("merge") or self.provenance["recipe"])["dtype"])
 
     @abstractmethod
     def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
@@ -203,11 +203,6 @@ class Generation(SavableAdapter):
     pairs: tuple[FactorPair, ...]
     seconds: float
     outcome: Outcome = field(default=Outcome(), kw_only=True)
-
-    @property
-    def dtype(self) -> str:
-        """Dtype of the tensors written."""
-        return self.plan.recipe.dtype
 
     @property
     def recipe(self) -> Recipe:

@@ -103,9 +103,7 @@ def suited_to_the_tiny_bases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(base: Path, data: Path, **settings: object) -> Generation:
     recipe = Recipe.of(rank=4, dtype="float32", **settings)
-    generation = generate(data, base=base, recipe=recipe)
-    assert isinstance(generation, Generation)
-    return generation
+    return generate(data, base=base, recipe=recipe)
 
 
 # --- what is made -------------------------------------------------------------------------------
@@ -174,7 +172,6 @@ def test_the_code_on_the_card_gives_the_tokens_that_an_adapter_of_chats_was_trai
     data = tmp_path / "chats.jsonl"
     data.write_text("\n".join(map(json.dumps, lines)))
     generation = generate(data, base=base, recipe=Recipe(rank=4, train=16))
-    assert isinstance(generation, Generation)
     folder = generation.save_pretrained(tmp_path / "adapter")
     columns = generation.plan.dataset.columns
     recorded = json.loads((folder / "recipe.json").read_bytes())["dataset"]["columns"]
@@ -242,7 +239,6 @@ def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
     given = generate(
         data, base=bases["llama"], recipe=Recipe(rank=4, fit=16), model=(model, tokenizer)
     )
-    assert isinstance(given, Generation)
     assert given.outcome.fit
     given_smollm2 = replace(given, plan=with_index(given.plan, base_model=SMOLLM2))
     assert not any("4-bit weights" in remark.text for remark in given_smollm2.remarks)
@@ -262,7 +258,6 @@ def test_a_revision_of_the_base_model_is_used(
     first = user.hub.commits(base)[0].sha
     user.hub.commit(base, {"model.safetensors": b"not the weights"})
     generation = generate(data, base=base, base_revision=first, recipe=Recipe(rank=4, fit=16))
-    assert isinstance(generation, Generation)
     folder = generation.save_pretrained(tmp_path / "adapter")
     assert json.loads((folder / CONFIG_FILE).read_bytes())["revision"] == first
     assert plan(data, base=base, base_revision=first).provenance()["base_model"] == {
@@ -275,7 +270,6 @@ def test_a_revision_of_the_base_model_is_used(
 
 def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data: Path) -> None:
     adapter = generate(data, base=bases["llama"])
-    assert isinstance(adapter, Generation)
     assert adapter.recipe.train == 48
     assert adapter.outcome.training
     assert adapter.outcome.check
@@ -355,7 +349,6 @@ def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch)
     recipe = Recipe(fit=12, steps="8", check=4)
     data = EVERYDAY / "wellformed_query.train.jsonl"
     adapter = generate(data, "none", recipe, base=SMOLLM2)
-    assert isinstance(adapter, Generation)
     check = adapter.outcome.check
     assert check is not None
     assert check.end < 0.2 * check.base  # the answers end where the label does

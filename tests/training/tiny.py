@@ -130,9 +130,7 @@ def _rms_norm(module: Any, shifted: bool, x: Any) -> Any:
 
 def make(bank: Bank, data: Path, **settings: object) -> Generation:
     """Generate an adapter of rank 4."""
-    generation = generate(data, bank, Recipe.of(rank=4, **settings))
-    assert isinstance(generation, Generation)
-    return generation
+    return generate(data, bank, Recipe.of(rank=4, **settings))
 
 
 def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path | None) -> float:
