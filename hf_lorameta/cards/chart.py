@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from hf_lorameta.cards.card_data import WeightedAdapter
-from hf_lorameta.cards.markdown import clean, number
+from hf_lorameta.cards.markdown import clean
 from hf_lorameta.method.metrics import METRICS
 
 CHART_FILE = "neighbors.svg"
@@ -25,7 +25,7 @@ def render_chart(neighbors: Sequence[WeightedAdapter], metric: str) -> str:
     It has its own background, so that it looks the same on light and dark pages.
 
     Args:
-        neighbors: the adapters that were combined, by descending coefficient.
+        neighbors: the adapters that were combined, by descending size of the coefficient.
         metric: name of the metric that their distances were computed with.
     """
     bars, rest = neighbors[:BARS], neighbors[BARS:]
@@ -42,12 +42,11 @@ def render_chart(neighbors: Sequence[WeightedAdapter], metric: str) -> str:
     largest = max(abs(n.coefficient) for n in bars) or 1.0
     rows = "\n".join(_bar(top + _ROW * i, n, largest) for i, n in enumerate(bars))
     description = "; ".join(
-        f"{_label(n)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}" for n in bars
+        f"{_label(n)}: coefficient {n.coefficient:.1%}, distance {n.distance:.3f}" for n in bars
     )
     footer = ""
     if rest:
-        share = 100 * sum(n.coefficient for n in rest)
-        more = f"{len(rest)} more, {share:.1f} % in total"
+        more = f"{len(rest)} more, {sum(n.coefficient for n in rest):.1%} in total"
         footer = f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>'
         description += f". {more}"
     return f"""\
@@ -79,13 +78,12 @@ def _bar(top: int, neighbor: WeightedAdapter, largest: float) -> str:
     color = "#dd6b20" if neighbor.coefficient >= 0 else "#718096"
     base = top + 17
     label = _xml(_shorten(_label(neighbor), _LABEL_CELLS))
-    distance = number(neighbor.distance)
     return (
         f'<text x="{_LABEL_END}" y="{base}" class="end">{label}</text>\n'
         f'<rect x="{_BAR_START}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 8}" rx="3" '
         f'fill="{color}"/>\n'
-        f'<text x="{_BAR_START + width + 8:.1f}" y="{base}">{neighbor.coefficient:.4f}</text>\n'
-        f'<text x="{_DISTANCE_END}" y="{base}" class="soft end">{distance}</text>'
+        f'<text x="{_BAR_START + width + 8:.1f}" y="{base}">{neighbor.coefficient:.1%}</text>\n'
+        f'<text x="{_DISTANCE_END}" y="{base}" class="soft end">{neighbor.distance:.3f}</text>'
     )
 
 

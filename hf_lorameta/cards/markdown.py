@@ -91,8 +91,8 @@ def source(row: Any, published: bool) -> Markdown:
     return link(row.dataset, row.dataset_revision, "datasets/", published)
 
 
-def number(value: float, spec: str = ".4g") -> Markdown:
-    """Format a number, by default with four significant digits."""
+def number(value: float, spec: str = ".3f") -> Markdown:
+    """Format a number, by default with three decimals."""
     return Markdown(format(value, spec))
 
 

@@ -1,7 +1,7 @@
 """The command that shows what an adapter is."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,9 +85,12 @@ def _settings(recipe: Mapping[str, Any]) -> Iterator[list[str]]:
 def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield what is stored about a dataset, and how it was read as options of the command line."""
     columns = Columns.model_validate(stored.get("columns", {}))
-    yield from _fields({k: v for k, v in stored.items() if k != "columns"}, "dataset")
+    yield ["dataset", stored["id"] or "a private or local one"]
+    facts = ("config", "split", "revision", "rows", "tokens")
+    yield from _fields({name: stored.get(name) for name in facts}, "dataset")
     yield ["columns", str(columns)]
-    prompt = {"instruction": columns.instruction_text, "template": columns.template}
+    made = ", made from the rows" if stored.get("proposed_instruction") else ""
+    prompt = {f"instruction{made}": columns.instruction_text, "template": columns.template}
     for name, text in prompt.items():
         if text:
             yield [name, as_option(text)]
@@ -96,13 +99,20 @@ def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
 def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield what a fit or training brought."""
     yield ["trained", f"{plural(result['rows'], 'row')}, {plural(result['steps'], 'step')}"]
-    base, start, end = (f"{result[name]:.4g}" for name in ("base", "start", "end"))
+    base, start, end = (f"{result[name]:.3f}" for name in ("base", "start", "end"))
     text = f"base model {base}, before training {start}, after it {end}"
     yield [f"probability of a token of {plural(result['held_out'], 'other row')}", text]
 
 
-_OWN_ROWS: Mapping[str, Callable[[Any], Iterator[list[str]]]] = {
+_OWN_ROWS: Mapping[str, Callable[[Any], Iterable[list[str]]]] = {
     "recipe": _settings, "dataset": _dataset, "fit": _training, "training": _training,
+    "private": lambda _: [["sources", "not all of them are public"]],
+    "merge": lambda recipe: [["combination", recipe["combine"]]],
+    "kept": lambda share: [["share of the weighted sum's squared norm kept", f"{share:.1%}"]],
+    "general_coefficient": lambda share: [["coefficient of the general adapter", f"{share:.1%}"]],
+    "output_prior": lambda value: [["strength of the output prior", f"{value:.2g}"]],
+    "scale": lambda value: [["scale of all coefficients", f"{value:.2f}"]],
+    "effective_number": lambda value: [["effective number of adapters", f"{value:.1f}"]],
 }  # fmt: skip
 """Parts of an adapter's provenance that are shown in the words of the command line."""
 
@@ -137,7 +147,7 @@ def _combined(saved: "SavedAdapter") -> str:
         [
             c.get("title") or c["dataset"],
             c["adapter"],
-            f"{c['distance']:.4g}",
+            f"{c['distance']:.3f}",
             f"{c['coefficient']:.1%}",
         ]
         for c in saved.coefficients

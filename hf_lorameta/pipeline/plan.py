@@ -49,7 +49,7 @@ class Plan(PlanData):
         lines = [read]
         if neighbors:
             rows = [
-                [n.label, f"{n.distance:.4g}", f"{n.coefficient:.1%}", n.license or "unknown"]
+                [n.label, f"{n.distance:.3f}", f"{n.coefficient:.1%}", n.license or "unknown"]
                 for n in neighbors
             ]
             head = ["bank dataset", "distance", "coefficient", "license"]
@@ -59,15 +59,15 @@ class Plan(PlanData):
                 "",
                 f"{read}; {plural(len(neighbors), 'adapter')}, effective number "
                 f"{self.effective_number:.1f}; nearest bank dataset at distance "
-                f"{self.distances.min():.4g}, typical within the bank: "
-                f"{'unknown' if math.isnan(typical) else f'{typical:.4g}'}",
+                f"{self.distances.min():.3f}, typical within the bank: "
+                f"{'unknown' if math.isnan(typical) else f'{typical:.3f}'}",
             ]
         if self.general_coefficient is not None:
             besides = ", in addition to its part in each adapter" if neighbors else ""
             lines.append(f"general adapter of the bank: {self.general_coefficient:.1%}{besides}")
         if self.output_strength is not None:
-            strength = f"{self.output_strength:.2g}"
-            lines.append(f"output prior, from the dataset's output tokens: {strength}")
+            prior = "output prior, which makes the tokens of the outputs more likely"
+            lines.append(f"{prior}: {self.output_strength:.2g}")
         if round(self.scale, 2) != 1:
             length = f"{self.profile.output_length:.0f} tokens are longer than the bank's"
             why = "" if self.recipe.scale else f": outputs of {length}"
@@ -76,7 +76,7 @@ class Plan(PlanData):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(n.label)}</td><td>{n.distance:.4g}</td>"
+            f"<tr><td>{escape(n.label)}</td><td>{n.distance:.3f}</td>"
             f"<td>{n.coefficient:.1%}</td><td>{escape(n.license or 'unknown')}</td></tr>"
             for n in self.neighbors()
         )

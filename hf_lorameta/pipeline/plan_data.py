@@ -106,11 +106,11 @@ class PlanData:
         return compare_with_bank(self.bank, self.profile, self.recipe.metric).typical_nearest()
 
     def neighbors(self) -> tuple[WeightedAdapter, ...]:
-        """Return the adapters that take part, by descending coefficient.
+        """Return the adapters that take part, those with the largest coefficients first.
 
-        ``pandas.DataFrame(plan.neighbors())`` is a table of them.
+        A coefficient may be negative. ``pandas.DataFrame(plan.neighbors())`` is a table of them.
         """
-        return tuple(
+        found = (
             WeightedAdapter(
                 **self.bank.index.entries[i].model_dump(include=_SHOWN),
                 distance=float(self.distances[i]),
@@ -119,6 +119,7 @@ class PlanData:
             for i in self.active_indices
             if i < len(self.bank)
         )
+        return tuple(sorted(found, key=lambda adapter: -abs(adapter.coefficient)))
 
     def __repr__(self) -> str:
         name = self.dataset.id or "a local dataset"

@@ -102,7 +102,7 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             yield Remark(
                 "warning",
                 "No dataset in the bank is near this one: the nearest is at distance "
-                f"{nearest:.3g}; within the bank, {typical:.3g} is typical.",
+                f"{nearest:.3f}; within the bank, {typical:.3f} is typical.",
             )
             if outcome == Outcome() and not plan.recipe.rows_asked:
                 yield Remark(

@@ -19,7 +19,7 @@ def test_chart_is_self_contained_and_has_a_description() -> None:
     ids = {e.get("id") for e in root.iter()}
     assert set((root.get("aria-labelledby") or "").split()) <= ids
     description = root.findtext(f"{SVG}desc") or ""
-    assert "task-0: coefficient 0.2503, distance 0.1" in description
+    assert "task-0: coefficient 25.0%, distance 0.100" in description
     assert not re.search(r"href|url\(|@import|<image|<script|<foreignObject", drawn)
     assert set(re.findall(r"https?://[^\"]+", drawn)) == {"http://www.w3.org/2000/svg"}
 
@@ -33,8 +33,8 @@ def test_bar_widths_are_proportional_to_the_coefficients() -> None:
     texts = [e.text for e in root.findall(f"{SVG}text")]
     assert "task-11" in texts
     assert "task-12" not in texts
-    rest = 100 * sum(n.coefficient for n in used[12:])
-    assert f"18 more, {rest:.1f} % in total" in texts
+    rest = sum(n.coefficient for n in used[12:])
+    assert f"18 more, {rest:.1%} in total" in texts
     assert "12 of 30 coefficients · distance: Kullback–Leibler divergence" in texts
 
 

@@ -70,7 +70,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "the dataset on whose rows it was fitted.",
                 "Dataset it is fitted on",
                 "the last 6 layers were trained",
-                "| before the fit | 0.25 |\n| fitted (slightly optimistic) | 0.75 |",
+                "| before the fit | 0.250 |\n| fitted (slightly optimistic) | 0.750 |",
             ],
             ["not trained on it."],
         ),
@@ -84,7 +84,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [
                 "**Trained on 32 rows of the dataset**, starting from a weighted combination",
                 "combination was trained further for 20 steps.",
-                "| trained (slightly optimistic) | 1.5 |",
+                "| trained (slightly optimistic) | 1.500 |",
                 "--train 32",
             ],
             ["not trained on it."],
@@ -93,9 +93,9 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             {"outcome": Outcome(check=replace(ALL_ANSWERS, right=replace(RIGHT, prompt=9)))},
             [
                 "Right answers, apart from case, Rouge-L of all answers, and loss",
-                "| base model | 2 | 0.25 | 2.5 |",
-                "| base model with a prompt of 3 examples | 9 | 0.38 | 0.7 |",
-                "| this adapter | 12 | 0.50 | 0.5 |",
+                "| base model | 2 | 0.25 | 2.500 |",
+                "| base model with a prompt of 3 examples | 9 | 0.38 | 0.700 |",
+                "| this adapter | 12 | 0.50 | 0.500 |",
             ],
             [],
         ),
@@ -112,7 +112,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             alone(),
             [
                 "**Trained on 32 rows of the dataset.** It starts from the base model itself",
-                "| base model | 3 |\n| trained (slightly optimistic) | 1.5 |",
+                "| base model | 3.000 |\n| trained (slightly optimistic) | 1.500 |",
             ],
             ["## Source adapters", "## Citation", "before the"],
         ),
@@ -125,7 +125,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
         (
             alone(outcome=Outcome(FIT, TRAINING)),
             ["**Fitted on 16 rows of the dataset, and then trained on 32 others.**",
-             "| before the training | 2.5 |"],
+             "| before the training | 2.500 |"],
             [],
         ),
         (
@@ -254,7 +254,7 @@ def test_vllm_command_allows_the_rank(rank: int, option: str | None) -> None:
 @pytest.mark.parametrize(
     ("distance", "typical", "expected"),
     [
-        (0.1, 0.2, "0.2 from its nearest neighbor; this distance is no larger."),
+        (0.1, 0.2, "0.200 from its nearest neighbor; this distance is no larger."),
         (0.2, 0.2, "this distance is no larger."),
         (0.3, 0.2, "this distance is 1.5 times as large: a loosely related dataset."),
         (0.32, 0.2, "1.6 times as large: no dataset of the bank is close to this one. Expect"),
@@ -282,7 +282,7 @@ def test_table_has_twenty_neighbors_and_sums_up_the_others() -> None:
     text = section(rendered(neighbors=used), "Source adapters")
     assert len(rows_of(text)) == 2 + 20
     rest = sum(n.coefficient for n in used[20:])
-    assert f"The other 5 adapters have coefficients that sum to {rest:.4f}." in text
+    assert f"The other 5 adapters have coefficients that sum to {rest:.1%}." in text
     assert "The other" not in rendered(neighbors=many(20))
 
 

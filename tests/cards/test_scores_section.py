@@ -40,9 +40,9 @@ def test_card_shows_all_scores_and_indexes_those_of_this_adapter() -> None:
     assert f"datasets/me/questions/tree/{'d' * 40}" in part
     assert "1,200 rows" in part
     assert [line for line in part.splitlines() if line.startswith("| `")] == [
-        "| `base` | 2.25 | 0.125 | 0 | 0.25 |",
-        "| `generated` | 0.3457 | 0.5 | 0.25 | 0.375 |",
-        "| `3-shot` | 0.5 | – | – | – |",
+        "| `base` | 2.250 | 0.125 | 0.000 | 0.250 |",
+        "| `generated` | 0.346 | 0.500 | 0.250 | 0.375 |",
+        "| `3-shot` | 0.500 | – | – | – |",
     ]
     place = ("me/questions", "main", "test")
     assert results(text) == [
@@ -82,7 +82,7 @@ def test_new_scores_replace_those_of_the_same_split_only() -> None:
     part = section(text, "What was measured")
     assert (part.count("### `me/questions`"), part.count("### `you/others`")) == (1, 1)
     assert "1,200 rows" in part  # of the other
-    assert "| `generated` | 0.25 | – | – | – |" in part
+    assert "| `generated` | 0.250 | – | – | – |" in part
     assert sorted({found[:1] + found[3:] for found in results(text)}) == [
         ("me/questions", "loss", 0.25),
         ("you/others", "exact_match", 0.25),
@@ -97,7 +97,7 @@ def test_scores_do_not_name_a_private_dataset(hidden: dict[str, object]) -> None
     before = rendered("me/lora", **of_dataset(**hidden))
     text = with_scores(before, replace(MEASURED, **of_dataset(split="test", **hidden)), "me/lora")
     assert "### a local or private dataset, split `test`" in text
-    assert "| `generated` | 0.3457 |" in text
+    assert "| `generated` | 0.346 |" in text
     assert not re.search(r"me/questions|d{40}|`main`", text)
     assert "model-index" not in text
 

@@ -38,13 +38,15 @@ def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
     lines = cli("inspect", "a").out.splitlines()
     fields = {name: value for name, _, value in (line.partition("  ") for line in lines)}
     shown = {name: value.strip() for name, value in fields.items()}
-    assert shown["general coefficient"] == f"{plan.general_coefficient:.4g}"
-    assert shown["output prior"] == f"{plan.output_strength:.4g}"
-    assert shown["scale"] == f"{plan.scale:.4g}"
+    assert shown["coefficient of the general adapter"] == f"{plan.general_coefficient:.1%}"
+    assert shown["strength of the output prior"] == f"{plan.output_strength:.2g}"
+    assert shown["scale of all coefficients"] == f"{plan.scale:.2f}"
+    assert shown["sources"] == "not all of them are public"
+    assert not {name for name in shown if "_" in name or name.endswith("private")}
     assert shown["verdict"].startswith("Unsure: its right answers have not been counted yet")
     assert shown["settings"] == "the defaults"
     assert shown["trained"] == "16 rows, 12 steps"
-    probabilities = "base model 3, before training 2, after it 1"
+    probabilities = "base model 3.000, before training 2.000, after it 1.000"
     assert shown["probability of a token of 16 other rows"] == probabilities
 
 
