@@ -46,13 +46,18 @@
     linkShown = shown;
     verdictUnseen = true;
     const { link, visit } = shown.dataset;
-    sessionStorage.setItem("lm-visit", visit);
+    window.lorametaVisit = visit;
     const dataset = new URLSearchParams(link).get("dataset");
     const query = dataset ? `?dataset=${encodeURIComponent(dataset).replace("%2F", "/")}` : "";
     history.replaceState(history.state, "", location.pathname + query);
     sessionStorage.setItem("lm-link", link);
     window.parent?.postMessage({ queryString: query }, "https://huggingface.co");
   }
+
+  // What follows in this tab takes over; a duplicate of it, whose storage is a copy, does not
+  addEventListener("pagehide", () => {
+    if (window.lorametaVisit) sessionStorage.setItem("lm-visit", window.lorametaVisit);
+  });
 
   // Answers leave alone a field in which something was typed that was not sent yet
   const typed = window.lorametaTyped = new Set();

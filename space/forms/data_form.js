@@ -109,7 +109,8 @@ form.addEventListener("drop", (event) => {
 let link = new URLSearchParams(location.search);
 const stored = new URLSearchParams(sessionStorage.getItem("lm-link") ?? "");
 const same = (link.get("dataset") ?? "") === (stored.get("dataset") ?? "");
-const resume = same ? sessionStorage.getItem("lm-visit") : null;
+const resume = window.lorametaVisit = same ? sessionStorage.getItem("lm-visit") : null;
+sessionStorage.removeItem("lm-visit");
 if (same) link = stored;
 if (link.get("dataset") || resume) {
   input.value = link.get("dataset") ?? "";

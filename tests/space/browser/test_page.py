@@ -193,9 +193,12 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     expect(page.get_by_role("button", name="Save to Hub")).to_be_visible()
     page.reload()
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
-    other = Visitor(page.context.browser, visitor.url, context=page.context)  # another tab
-    assert other.page.get_by_role("heading", name="Your adapter is ready").count() == 0
-    other.close()
+    with page.expect_popup() as opened:  # another tab, with a copy of this one's storage
+        page.evaluate("open(location.href)")
+    opened.value.locator("#lm-dataset").wait_for()
+    opened.value.wait_for_timeout(1000)
+    assert opened.value.locator("#lm-cancel, #lm-verdict").filter(visible=True).count() == 0
+    opened.value.close()
 
 
 # --- the last choice wins -----------------------------------------------------------------------
