@@ -76,17 +76,9 @@ class Actions:
     settings: Settings
     lines: Mapping[str, WaitingLine] = field(default_factory=dict)
 
-    def begin(
-        self,
-        visit: Visit,
-        line: Line,
-        work: Callable[[Job], None],
-        problem: Any,
-        *,
-        restores: bool = False,
-    ) -> Updates:
+    def begin(self, visit: Visit, line: Line, work: Callable[[Job], None], problem: Any) -> Updates:
         """Put work in line for a visit whose request was accepted; arguments as in `Task`."""
-        visit.begin(Task(line, Job(self.settings.time_limit), work, problem, restores))
+        visit.task = Task(line, Job(self.settings.time_limit), work, problem)
         return self._running(visit) | {problem: ""}
 
     async def run_in_turn(
@@ -179,12 +171,7 @@ class Actions:
 
     @in_turn
     def cancel(self, visit: Visit, number: int) -> Updates:
-        """Cancel the task that waits or runs, or take its result back if that is on its way.
-
-        Args:
-            visit: of the page.
-            number: of this request.
-        """
+        """Cancel the task that waits or runs; what it has shown by now stays."""
         return self.idle(visit) if visit.cancel(number) else self.nothing(visit)
 
     @in_turn

@@ -56,7 +56,7 @@ class AdapterActions(Actions):
 
             job.show(show)
 
-        return self.begin(visit, "adapter", work, self.components.problem, restores=True)
+        return self.begin(visit, "adapter", work, self.components.problem)
 
     @in_turn
     def more_time(self, visit: Visit, request: gr.Request) -> Updates:

@@ -149,7 +149,7 @@ class DatasetActions(AdapterActions):
                 job.show(lambda: self._show_plan(visit, result, asked, job))
 
         c = self.components
-        return self._no_plan() | self.begin(visit, "plan", work, c.status, restores=True)
+        return self._no_plan() | self.begin(visit, "plan", work, c.status)
 
     def _show_source(
         self, visit: Visit, source: Source, request: DatasetRequest, job: Job

@@ -41,7 +41,6 @@ class Task:
         job: reports its progress and results.
         work: runs in a thread.
         problem: component of the page that shows an error.
-        restores: whether Cancel takes the result back if it comes while that is on its way.
         started: whether its turn has come.
     """
 
@@ -49,7 +48,6 @@ class Task:
     job: Job
     work: Callable[[Job], None]
     problem: Any
-    restores: bool
     started: bool = False
 
 
@@ -98,7 +96,6 @@ class Visit:
     background: Background | None = None
     published: str = ""
     filled: dict[str, Any] = field(default_factory=dict)
-    _before: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
         self.lock = threading.RLock()  # no field: Gradio copies those
@@ -151,11 +148,6 @@ class Visit:
         self.drop_task()
         return True
 
-    def begin(self, task: Task) -> None:
-        """Put a task in line; if it restores, Cancel will bring back what is made by now."""
-        self.task = task
-        self._before = (self.plan_result, self.adapter, self.report)
-
     def take(self, line: Line) -> Task | None:
         """Return the task that waits in a line; None if it was canceled, replaced or taken."""
         with self.lock:
@@ -169,19 +161,14 @@ class Visit:
         """End a task, unless a later one has begun."""
         if self.task is task:
             self.task = None
-            self._before = self._before if task.restores else None
 
     def cancel(self, number: int) -> bool:
-        """Cancel the task, even if its result is on its way; return whether it was in time."""
+        """Cancel the task; return whether it was in time."""
         if number <= self.number:
             return False
         self.number = number
-        if self._before is None or (self.task and self.task.job.committed):
+        if self.task is None or self.task.job.committed:
             return False
-        if self.task is None or self.task.restores:
-            if self.adapter is not self._before[1]:
-                self.drop_background()
-            self.plan_result, self.adapter, self.report = self._before
         self.drop_task()
         self.canceled = True
         return True
@@ -190,7 +177,7 @@ class Visit:
         """Cancel the task; it shows nothing more, unless it was committed."""
         if self.task is not None:
             self.task.job.cancel()
-        self.task = self._before = None
+        self.task = None
 
     def choose(self, request: DatasetRequest) -> None:
         """Replace the dataset."""
