@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
-import numpy as np
 import pytest
 
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.support.fault_hub import FaultHub
 from tests.support.once_per_run import share_folder
+from tests.support.random_adapter import random_pairs, write_adapter
 from tests.support.running_space import RunningSpace, missing, running_space
 from tests.support.shell import ONE_THREAD
 from tests.support.shell import Done as Done
 from tests.support.shell import Shell as Shell
+from tests.support.words import TOPICS, word_level
 
 collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
 
@@ -158,7 +157,6 @@ BASE_CONFIG = {
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
 }
-TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
 
 
 @dataclass
@@ -219,29 +217,15 @@ def adapter_files(
     **config: object,
 ) -> dict[str, bytes]:
     """Return PEFT's two files with small random weights; `config` overrides settings."""
-    rng = np.random.default_rng(seed)
-    pairs = [
-        tuple(rng.normal(0, 0.1, m.shape(f, rank)).astype(np.float32) for f in ("A", "B"))
-        for m in layout
-    ]
+    pairs = random_pairs(layout, rank, seed, scale=0.1)
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "weights")
-        write_tensors(path, layout, rank, "float32", pairs)  # type: ignore[arg-type]
-        weights = path.read_bytes()
-    settings = json.loads(write_config(base, layout, rank)) | config
-    return {CONFIG_FILE: json.dumps(settings).encode(), WEIGHTS_FILE: weights}
+        folder = write_adapter(Path(scratch), layout, pairs, base, **config)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def tokenizer_json() -> bytes:
-    """Return a word-level tokenizer of the topics' words."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-
-    words = ["[UNK]", "say", *" ".join(TOPICS).split()]
-    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    return str(tokenizer.to_str()).encode()
+    """Return a tokenizer of the topics' words."""
+    return word_level(["[UNK]", "say", *" ".join(TOPICS).split()])
 
 
 def tree(folder: Path) -> dict[str, bytes]:

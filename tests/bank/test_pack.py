@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.entries import IndexEntry
-from hf_lorameta.bank.index import Index, adapter_path
+from hf_lorameta.bank.index import adapter_path, write_index
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.pack_format import PackedFile, dequantize, quantize, small_header
 from hf_lorameta.bank.train_neural_rule import weight_blocks
-from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.data.counts.profile import Histogram, Profile, ProfileTable
+from hf_lorameta.data.counts.profile import Histogram, Profile
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats import safetensors as safetensors_module
@@ -30,6 +28,7 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method import merging
 from hf_lorameta.pipeline.generate import generate
 from tests.conftest import Account, Built, Shell, rows, tokenizer_json, touched, tree
+from tests.support.bank_index import entry_of, index_of
 
 WIDE = (Module("h.0.q", 40, 24), Module("h.1.v", 40, 12))
 
@@ -43,26 +42,12 @@ def make_bank(
     for i, factors in enumerate(pairs):
         path, rank = folder / adapter_path(f"a{i}"), len(factors[0][0])
         write_tensors(path, layout, rank, "float32", factors)
-        entries.append(
-            IndexEntry(
-                name=f"a{i}", adapter=f"o/a{i}", adapter_revision="0" * 40, dataset=f"o/d{i}",
-                dataset_revision="0" * 40, config=None, split="train",
-                columns=Columns(input="input", output="output"), license="mit", rank=rank,
-                scaling=1.0 + i / 4, rows=9, size=path.stat().st_size, sha256=sha256(path),
-            )
-        )  # fmt: skip
+        entries.append(entry_of(path, rank, scaling=1.0 + i / 4, rows=9))
     dense = np.random.default_rng(3).integers(1, 9, (len(pairs), 18))
     histograms = [Histogram.from_dense(d) for d in dense]
-    table = ProfileTable.from_profiles([Profile(h, h, 9) for h in histograms])
-    (folder / "profiles.safetensors").write_bytes(safetensors.numpy.save(table.arrays))
     (folder / "tokenizer.json").write_bytes(tokenizer_json())
-    index = Index(
-        base_model="base/tiny", base_revision=None, base_license=None, vocab_size=18,
-        published=False, layout=layout,
-        entries=tuple(entries), skipped=(),
-        files={n: sha256(folder / n) for n in ("profiles.safetensors", "tokenizer.json")},
-    )  # fmt: skip
-    (folder / "bank.json").write_bytes(index.to_bytes())
+    profiles = [Profile(h, h, 9) for h in histograms]
+    write_index(folder, index_of(folder, "base/tiny", layout, entries, profiles, vocab_size=18))
     return Bank(folder)
 
 

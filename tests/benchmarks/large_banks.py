@@ -26,10 +26,11 @@ from hf_lorameta.bank.entry import store_entry
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, Index, adapter_path, write_index
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.demo import TRAIN_FILE
-from tests.benchmarks.synthetic_bank import VOCAB, Shape, index_of, profiles, write_bank
+from tests.benchmarks.synthetic_bank import VOCAB, Shape, profiles, write_bank
 from tests.benchmarks.tables import markdown_table
 from tests.conftest import adapter_files
 from tests.support import shared_data
+from tests.support.bank_index import index_of
 
 SHAPE = Shape(layers=30, hidden=576, narrow=192, adapters=200, shared=32)
 INPUTS, OUTPUTS = 499, 503
@@ -63,8 +64,8 @@ def write_large(folder: Path, number: int, weights: Bank, build: bool = False) -
         finish_bank(folder, {entry.name: entry for entry in entries}, start)
         print(number, "built", time.perf_counter() - started, time.process_time() - cpu)
     else:
-        found = index_of(folder, shared_data.BASE_MODEL, SHAPE.layout, entries, mixed(number))
-        write_index(folder, found)
+        base, layout = shared_data.BASE_MODEL, SHAPE.layout
+        write_index(folder, index_of(folder, base, layout, entries, mixed(number), VOCAB))
     return Bank(folder)
 
 

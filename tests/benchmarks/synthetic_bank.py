@@ -4,7 +4,7 @@ In every module most of an adapter is in a subspace that all adapters share, wit
 as in adapters trained on related tasks; the rest is its own.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,12 @@ import numpy as np
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
 from hf_lorameta.bank.entries import IndexEntry
-from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, Index, adapter_path, write_index
-from hf_lorameta.bank.store_profiles import store_profiles
-from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, adapter_path, write_index
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile
-from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.types import FloatArray
+from tests.support.bank_index import entry_of, index_of
 
 OWN_SCALE = 0.05
 """Scale of the part of an adapter that is outside the shared subspace."""
@@ -69,27 +67,9 @@ def write_bank(folder: Path, shape: Shape, seed: int = 0) -> Bank:
         entries = tuple(workers.map(write, range(shape.adapters)))
     (folder / TOKENIZER_FILE).write_bytes((EMBEDDED_FOLDER / TOKENIZER_FILE).read_bytes())
     index = index_of(folder, "mistralai/Mistral-7B-Instruct-v0.2", shape.layout, entries,
-                     profiles(shape.adapters, VOCAB, seed))  # fmt: skip
+                     profiles(shape.adapters, VOCAB, seed), VOCAB)  # fmt: skip
     write_index(folder, index)
     return Bank(folder)
-
-
-def index_of(
-    folder: Path,
-    base_model: str,
-    layout: Layout,
-    entries: Sequence[IndexEntry],
-    profiles: Iterable[Profile],
-) -> Index:
-    """Store profiles in the folder of a bank, which has its tokenizer; return the bank's index."""
-    stored = store_profiles(folder, profiles, len(entries), VOCAB)
-    return Index(
-        base_model=base_model, base_revision=None, base_license=None,
-        vocab_size=VOCAB, published=False, entries=tuple(entries), skipped=(),
-        layout=layout,
-        files=stored.files | {TOKENIZER_FILE: sha256(folder / TOKENIZER_FILE)},
-        typical_distances=stored.typical_distances, median_distances=stored.median_distances,
-    )  # fmt: skip
 
 
 def _space(rng: np.random.Generator, shared: int, dim: int) -> FloatArray:
@@ -118,13 +98,7 @@ def _write_adapter(
     path = folder / adapter_path(f"synthetic-{number:03d}")
     pairs = ((factor(V), factor(U).T) for V, U in spaces)
     write_tensors(path, shape.layout, shape.rank, "bfloat16", pairs)
-    sha = "0" * 40
-    return IndexEntry(
-        name=path.stem, adapter=f"synthetic/{number:03d}", adapter_revision=sha,
-        dataset=f"synthetic/{number:03d}", dataset_revision=sha, config=None, split="train",
-        columns=Columns(input="input", output="output"), license="mit", rank=shape.rank,
-        scaling=2.0, rows=1000, size=path.stat().st_size, sha256=sha256(path),
-    )  # fmt: skip
+    return entry_of(path, shape.rank, scaling=2.0, rows=1000)
 
 
 def profiles(number: int, vocab: int, seed: int = 0) -> Iterator[Profile]:

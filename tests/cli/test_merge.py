@@ -56,11 +56,11 @@ def test_a_finished_merge_replaces_a_generated_adapter(
 def test_folders_give_a_private_repo_and_no_path_on_the_card(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
-    (tmp_path / "my secret folder").mkdir()
+    (tmp_path / "my secret folder" / "mine").mkdir(parents=True)
     for name, content in adapter_files().items():
-        (tmp_path / "my secret folder" / name).write_bytes(content)
+        (tmp_path / "my secret folder" / "mine" / name).write_bytes(content)
     target = f"{user.name}/from-folder"
-    cli("merge", "my secret folder:1", "-o", "m", token=user.token)
+    cli("merge", "my secret folder/mine:1", "-o", "m", token=user.token)
     cli("push", "--from", "m", "--repo-id", target, token=user.token)
     assert (repo := cli.hub.repo(target)) is not None
     assert repo.private

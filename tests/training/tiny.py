@@ -9,11 +9,11 @@ from unittest.mock import patch
 
 from hf_lorameta import Bank, Generation, Recipe, generate
 from hf_lorameta.engines.scoring import Tokens
+from tests.support.words import TOPICS, word_level
 
 if TYPE_CHECKING:
     from hf_lorameta.training.settings import Settings
 
-TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
 WORDS = [*" ".join(TOPICS).split(), "say"]
 VOCABULARY = ["<s>", "</s>", "[UNK]", *WORDS]
 
@@ -22,9 +22,6 @@ def write_base(folder: Path, kind: str = "Llama", **changes: Any) -> Path:
     """Write a random model with a word-level tokenizer; `kind` begins its classes' names."""
     import torch
     import transformers
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
 
     sizes = {
         "vocab_size": len(VOCABULARY), "hidden_size": 32, "intermediate_size": 48,
@@ -35,10 +32,7 @@ def write_base(folder: Path, kind: str = "Llama", **changes: Any) -> Path:
     text = "TextConfig" if kind == "Gemma3" else "Config"
     config = getattr(transformers, kind + text)(**(sizes | changes))
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    words = {word: index for index, word in enumerate(VOCABULARY)}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_bytes(word_level(VOCABULARY))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>",
               "unk_token": "[UNK]", "model_max_length": 512}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
