@@ -25,7 +25,17 @@ from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import BankError, IntegrityError, RecipeError
 from hf_lorameta.pipeline import bank_prompts, coefficients
 from hf_lorameta.pipeline.coefficients import choose_coefficients
-from tests.conftest import BASE, LAYOUT, Account, Built, Shell, adapter_files, rows, tree
+from tests.conftest import (
+    BASE,
+    LAYOUT,
+    Account,
+    Built,
+    Shell,
+    adapter_files,
+    rows,
+    tree,
+    write_files,
+)
 from tests.support.plain_bank import SIZE, plain_bank
 
 
@@ -346,9 +356,7 @@ def manifest_of(folder: Path, *names: str, **config: Any) -> Manifest:
     """Write a manifest of local adapters and datasets."""
     entries = []
     for seed, name in enumerate(names):
-        (folder / name).mkdir(parents=True)
-        for file, content in adapter_files(seed=100 + seed, **config).items():
-            (folder / name / file).write_bytes(content)
+        write_files(folder / name, adapter_files(seed=100 + seed, **config))
         (folder / f"{name}.jsonl").write_bytes(rows(seed % 4))
         entries.append({"adapter": f"./{name}", "dataset": f"./{name}.jsonl", "license": "mit"})
     path = folder / "more.json"

@@ -28,7 +28,7 @@ from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.demo import TRAIN_FILE
 from tests.benchmarks.synthetic_bank import VOCAB, Shape, profiles, write_bank
 from tests.benchmarks.tables import markdown_table
-from tests.conftest import adapter_files
+from tests.conftest import adapter_files, write_files
 from tests.support import shared_data
 from tests.support.bank_index import index_of
 
@@ -100,10 +100,8 @@ def one_more(folder: Path) -> Path:
     """Write an adapter, its dataset and a manifest of both; return the manifest."""
     adapter, rows, manifest = folder / "new", folder / "rows.jsonl", folder / "more.yaml"
     adapter /= f"lora-{time.time_ns()}"
-    adapter.mkdir(parents=True, exist_ok=True)
     files = adapter_files(rank=SHAPE.rank, base=shared_data.BASE_MODEL, layout=SHAPE.layout)
-    for name, content in files.items():
-        (adapter / name).write_bytes(content)
+    write_files(adapter, files)
     lines = (json.dumps({"input": f"word {i}", "output": f"{i} drow"}) for i in range(500))
     rows.write_text("\n".join(lines))
     manifest.write_text(

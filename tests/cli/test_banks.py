@@ -26,6 +26,7 @@ from tests.conftest import (
     tokenizer_json,
     touched,
     tree,
+    write_files,
 )
 from tests.support.fault_hub import Fault
 
@@ -222,14 +223,10 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
 def test_local_adapters_and_datasets_are_entries_that_show_no_path(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
-    def write(folder: str, files: dict[str, bytes]) -> None:
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (tmp_path / folder / name).write_bytes(content)
-
-    write("mine/my lora", adapter_files(seed=9) | {"README.md": b"---\nlicense: mit\n---\n"})
-    write("mine/data", {"train.jsonl": rows(2)})
-    write("mine", {"rows.jsonl": rows(1), "manifest.json": b""})
+    lora = adapter_files(seed=9) | {"README.md": b"---\nlicense: mit\n---\n"}
+    write_files(tmp_path / "mine/my lora", lora)
+    others = {"data/train.jsonl": rows(2), "rows.jsonl": rows(1), "manifest.json": b""}
+    write_files(tmp_path / "mine", others)
     entries: list[dict[str, object]] = [
         {"adapter": "./my lora", "dataset": "./rows.jsonl"},
         bank.owner.entries[0],
@@ -251,7 +248,7 @@ def test_local_adapters_and_datasets_are_entries_that_show_no_path(
     before = tree(tmp_path / "b")
     cli("bank", "build", manifest, "-o", "b")
     assert tree(tmp_path / "b") == before
-    write("mine", {"rows.jsonl": rows(3, 12)})
+    write_files(tmp_path / "mine", {"rows.jsonl": rows(3, 12)})
     (local, _) = cli("bank", "build", manifest, "-o", "b", "--json").json["entries"]
     assert local["rows"] == 12
     entries[0]["dataset"] = "./data"

@@ -20,7 +20,7 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, RECIPE_FILE
 from tests.cli.conftest import NO_EXTRAS
-from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
+from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree, write_files
 
 gguf = pytest.importorskip("gguf")
 needs_model = pytest.mark.skipif(
@@ -41,10 +41,7 @@ main(sys.argv[1:])
 
 
 def save(folder: Path, **settings: object) -> Path:
-    folder.mkdir()
-    for name, content in adapter_files(**settings).items():  # type: ignore[arg-type]
-        (folder / name).write_bytes(content)
-    return folder
+    return write_files(folder, adapter_files(**settings))  # type: ignore[arg-type]
 
 
 # --- export -------------------------------------------------------------------------------------

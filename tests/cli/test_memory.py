@@ -10,7 +10,7 @@ import pytest
 
 from hf_lorameta.formats.lora_layout import Module
 from tests.benchmarks.synthetic_bank import Shape, write_bank
-from tests.conftest import Shell, adapter_files
+from tests.conftest import Shell, adapter_files, write_files
 
 # ru_maxrss of a child counts its parent's memory at the fork; VmHWM does not
 PRINT_PEAK = """
@@ -69,9 +69,7 @@ def test_merge_takes_the_memory_of_its_result_and_no_torch(cli: Shell, tmp_path:
         weights = []
         for seed in (1, 2):
             folder = tmp_path / f"{modules}-{seed}"
-            folder.mkdir()
-            for name, content in adapter_files(seed, 16, layout=layout).items():
-                (folder / name).write_bytes(content)
+            write_files(folder, adapter_files(seed, 16, layout=layout))
             weights.append(f"{folder}:0.5")
         done = subprocess.run(
             [sys.executable, "-c", NO_TORCH + PRINT_PEAK, "merge", *weights, "-q", "-o", "merged",

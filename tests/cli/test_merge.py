@@ -7,7 +7,7 @@ from pathlib import Path
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE, RECIPE_FILE
-from tests.conftest import BASE, Account, Shell, adapter_files
+from tests.conftest import BASE, Account, Shell, adapter_files, write_files
 
 CARD = b"---\nlicense: apache-2.0\n---\n"
 
@@ -56,9 +56,7 @@ def test_a_finished_merge_replaces_a_generated_adapter(
 def test_folders_give_a_private_repo_and_no_path_on_the_card(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
-    (tmp_path / "my secret folder" / "mine").mkdir(parents=True)
-    for name, content in adapter_files().items():
-        (tmp_path / "my secret folder" / "mine" / name).write_bytes(content)
+    write_files(tmp_path / "my secret folder" / "mine", adapter_files())
     target = f"{user.name}/from-folder"
     cli("merge", "my secret folder/mine:1", "-o", "m", token=user.token)
     cli("push", "--from", "m", "--repo-id", target, token=user.token)

@@ -28,7 +28,7 @@ from hf_lorameta.errors import (
     UnlabeledDatasetError,
     UsageError,
 )
-from tests.conftest import Account, Built, Done, Shell
+from tests.conftest import Account, Built, Done, Shell, write_files
 from tests.data.shape_table import CASES, HUB_CASES, REFUSED, TASK_CASES, VECTORS
 from tests.data.shapes import Case, text
 
@@ -46,8 +46,7 @@ def dataset_of(shape: Case, cli: Shell, user: Account) -> str:
     if shape.card is not None:
         files = shape.files | {"README.md": shape.card.encode()}
         return user.dataset("d", files)
-    for name, content in shape.files.items():
-        (cli.cwd / name).write_bytes(content)
+    write_files(cli.cwd, shape.files)
     first = next(iter(shape.files))
     if len(shape.files) == 1:
         return first
@@ -59,10 +58,7 @@ def placed(shape: Case, cli: Shell, user: Account, place: str) -> str:
     files = shape.files | ({"README.md": shape.card.encode()} if shape.card else {})
     if place == "hub":
         return user.dataset("d", files)
-    for name, content in files.items():
-        path = cli.cwd / "my data" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    write_files(cli.cwd / "my data", files)
     return "my data"
 
 

@@ -17,7 +17,7 @@ import pytest
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.adapter_folder import FILES
 from hf_lorameta.pipeline.publish import STAGING_FOLDER
-from tests.conftest import Account, Built, Shell, adapter_files, rows, touched, tree
+from tests.conftest import Account, Built, Shell, adapter_files, rows, touched, tree, write_files
 from tests.support.fault_hub import Fault
 
 COMMIT = r"/api/models/.*/commit/"
@@ -258,9 +258,7 @@ def test_a_hub_that_does_not_answer_is_an_error(cli: Shell, bank: Built, tmp_pat
 
 
 def test_a_bank_of_local_files_is_built_offline(cli: Shell, tmp_path: Path) -> None:
-    for name, content in adapter_files(base=SMOLLM2).items():
-        (tmp_path / "mine").mkdir(exist_ok=True)
-        (tmp_path / "mine" / name).write_bytes(content)
+    write_files(tmp_path / "mine", adapter_files(base=SMOLLM2))
     (tmp_path / "mine.jsonl").write_bytes(rows(1))
     entry = {"adapter": "./mine", "dataset": "./mine.jsonl", "license": "mit"}
     manifest = {"version": 1, "base_model": SMOLLM2, "entries": [entry]}

@@ -18,7 +18,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, locate_adapter
-from tests.conftest import LAYOUT, adapter_files
+from tests.conftest import LAYOUT, adapter_files, write_files
 from tests.training import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -192,10 +192,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
     """Function that writes a synthetic adapter."""
 
     def write(name: str, **settings: Any) -> Path:
-        (tmp_path / name).mkdir()
-        for file, content in adapter_files(**settings).items():
-            (tmp_path / name / file).write_bytes(content)
-        return tmp_path / name
+        return write_files(tmp_path / name, adapter_files(**settings))
 
     return write
 
