@@ -74,7 +74,7 @@ def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
         >>> len(rows.train), len(rows.check)
         (30, 10)
     """
-    rows = _draw(resolved, pool)
+    rows = _draw(resolved.recipe, pool, resolved.check, all_others=bool(resolved.seconds))
     require_rows(rows, resolved.recipe)
     if resolved.seconds and len(rows.train) < MIN_TRAINING_ROWS:
         logger.warning(
@@ -85,11 +85,11 @@ def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
     return rows
 
 
-def _draw(resolved: Resolved, pool: Sequence[Row]) -> Rows:
-    recipe = resolved.recipe
-    check = min(resolved.check, len(pool) // _CHECKED_SHARE)
+def _draw(recipe: Recipe, pool: Sequence[Row], check: int, *, all_others: bool) -> Rows:
+    """Draw the rows of a recipe; with `all_others`, train on all that are not checked on."""
+    check = min(check, len(pool) // _CHECKED_SHARE)
     check = check if check >= MIN_ROWS else 0
-    if resolved.seconds:
+    if all_others:
         most = min(MOST_ROWS, len(pool) - (recipe.check or check))
         recipe = recipe.model_copy(update={"train": max(most, 0)})
     return draw_rows(recipe, pool, check)
@@ -202,9 +202,9 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     steps = (provenance.get(step) or {} for step in ("fit", "training", "check"))
     if any(step.get("given_rows", False) for step in steps):
         return None
+    pool = pool_of(_adapted_rows(provenance, dataset), recipe)
     # a check that no recipe asked for goes with a training; one that did not help is not recorded
-    resolved = Resolved(recipe, seconds=float(bool(checked) and not recipe.trains), check=checked)
-    rows = _draw(resolved, pool_of(_adapted_rows(provenance, dataset), recipe))
+    rows = _draw(recipe, pool, checked, all_others=bool(checked) and not recipe.trains)
     return (rows if recipe.trains else replace(rows, train=())).used
 
 
