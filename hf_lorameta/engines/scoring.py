@@ -1,4 +1,4 @@
-"""Prompts, token ids, scores and reports. Runs no model.
+"""Score answers, and compare methods by their scores. Runs no model.
 
 `hf_lorameta.engines.transformers.evaluator` scores with it.
 """
@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatForm, Turn
 from hf_lorameta.data.columns.labels import JOINED, NONE, Form
-from hf_lorameta.data.prompt import PROMPT, shared_length
+from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.row_tokens import prompt_text
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import FactorPair, Row, StageProgress, no_progress
@@ -131,71 +132,6 @@ class Report:
             values = (s.loss, s.rouge_l, s.exact_match, s.contains, s.label_f1)[: len(head) - 1]
             rows.append((method, *("–" if value is None else f"{value:.3f}" for value in values)))
         return padded_markdown_table(head, rows, right=range(1, len(head)))
-
-
-# --- texts and tokens ---------------------------------------------------------------------------
-
-
-def prompt_text(text: str, shots: Sequence[Row] = ()) -> str:
-    """Return a row's prompt: few-shot examples, each followed by a blank line, then its input.
-
-    Example:
-        >>> prompt_text("2+2=", shots=[("1+1=", "2")])
-        '1+1= 2\\n\\n2+2='
-    """
-    return "".join(f"{row_text(*shot)}\n\n" for shot in shots) + text
-
-
-def row_text(prompt: str, output: str) -> str:
-    """Join prompt and output, with a space unless the prompt is empty or ends in whitespace.
-
-    Example:
-        >>> row_text("Q:", "a"), row_text("Q:\\n", "a"), row_text("", "a")
-        ('Q: a', 'Q:\\na', 'a')
-    """
-    return f"{prompt} {output}" if prompt and not prompt[-1].isspace() else prompt + output
-
-
-class Tokens(NamedTuple):
-    """Token ids of a row: the prompt with its start token, the output with its end token."""
-
-    prompt: list[int]
-    output: list[int]
-
-    @property
-    def read(self) -> tuple[int, ...]:
-        """The tokens that a model reads to predict the output: all but the last.
-
-        Example:
-            >>> Tokens([1, 2], [3, 4]).read
-            (1, 2, 3)
-        """
-        return (*self.prompt, *self.output[:-1])
-
-    @classmethod
-    def split(
-        cls, prompt: list[int], text: list[int], start: list[int], first: list[int], end: int
-    ) -> "Tokens":
-        """Split the tokens of a row's text; one that spans the border belongs to the output.
-
-        The tokenizer prepends `start`, possibly none, to a text; `first` replaces an empty prompt.
-
-        Example:
-            >>> Tokens.split([5, 6], [5, 6, 7], [], [0], 1)
-            Tokens(prompt=[5, 6], output=[7, 1])
-        """
-        common = shared_length([prompt, text])
-        return cls(start + prompt[:common] or first, [*text[common:], end])
-
-    def truncated_prompt(self, length: int, start: list[int]) -> list[int]:
-        """Return at most `length` tokens: the start token and the end of the prompt."""
-        if len(self.prompt) <= length:
-            return self.prompt
-        return start + self.prompt[-max(length - len(start), 1) :]
-
-    def truncated(self, length: int, start: list[int]) -> "Tokens":
-        """Return the row in `length` tokens; the prompt is truncated, the output never."""
-        return Tokens(self.truncated_prompt(length - len(self.output), start), self.output)
 
 
 # --- answers ------------------------------------------------------------------------------------

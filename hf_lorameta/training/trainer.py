@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import torch
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses
 from hf_lorameta.engines.transformers.joined_rows import JoinedRows
 from hf_lorameta.engines.transformers.row_mode import rows_apart

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 
 _IGNORED = -100
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.joined_rows import join_rows, pad_rows
 from hf_lorameta.errors import UsageError
 from tests.support.tiny_architectures import tiny_config, tiny_model

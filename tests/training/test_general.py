@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from tests.training.tiny import exact_norms, tokens, write_base
 
 torch = pytest.importorskip("torch")

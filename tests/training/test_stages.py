@@ -17,7 +17,7 @@ from tests.training.tiny import exact_norms, tokens, write_base
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.engines.scoring import Tokens  # noqa: E402 - they import torch
+from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.training.further import stages  # noqa: E402
 from hf_lorameta.training.further.settings import (  # noqa: E402
     ALL_LAYERS,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.errors import UsageError
 from tests.support.tiny_architectures import tiny_model
 from tests.training.tiny import exact_norms, tokens

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import FactorPair
 from tests.support.random_adapter import random_pairs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from hf_lorameta import Bank, Generation, Recipe, generate
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from tests.support.words import TOPICS, word_level
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.data.chat_template import form_of
 from hf_lorameta.data.prompt import PROMPT, shared_length
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.scoring import Adapter, LoraWeights, Scores, Tokens
+from hf_lorameta.engines.row_tokens import Tokens, row_text
+from hf_lorameta.engines.scoring import Adapter, LoraWeights, Scores
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
 from hf_lorameta.engines.transformers.peft_adapter import attached_by_peft
 from hf_lorameta.environment import require_extra
@@ -208,7 +209,7 @@ class TorchEvaluator(scoring.Evaluator):
         mode, prompt_end, end = self._chat
         in_chat = bool(prompt_end.strip()) and row[0].endswith(prompt_end)
         end = end if in_chat else self.end_token
-        texts = [row[0], "".join(row) if in_chat and mode.unspaced else scoring.row_text(*row)]
+        texts = [row[0], "".join(row) if in_chat and mode.unspaced else row_text(*row)]
         prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
         if row[0].endswith("\n") and ids[: len(prompt_ids)] != prompt_ids:
             # a server encodes a prompt without its answer: blank lines at its end may be one token

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_lorameta.data.prompt import shared_length
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 
 if TYPE_CHECKING:
     import torch

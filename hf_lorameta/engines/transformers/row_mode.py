@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.decoder import width
 from hf_lorameta.engines.transformers.joined_rows import (
     JoinedRows,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from hf_lorameta.data.instruction_and_cue import LEAST_INSTRUCTION, classification
 from hf_lorameta.data.prompt import fill, shared_ends
-from hf_lorameta.engines.scoring import prompt_text
+from hf_lorameta.engines.row_tokens import prompt_text
 from hf_lorameta.types import Row
 
 WITH_INSTRUCTION = (

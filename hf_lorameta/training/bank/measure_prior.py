@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.joined_rows import join_rows
 from hf_lorameta.engines.transformers.lora_layer import adapter_applied
 from hf_lorameta.engines.transformers.one_pass import output_logits

@@ -16,7 +16,7 @@ from hf_lorameta.bank.index import GENERAL, TOKENIZER_FILE, WORK_FOLDER, Skipped
 from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, profile_rows
 from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import EmptyDatasetError, LoraMetaError
 from hf_lorameta.files import sha256

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 
 from hf_lorameta.bank.index import GENERAL
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.forward import even_shares
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import Run

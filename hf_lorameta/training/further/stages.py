@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.decoder import decoder_layers, width
 from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses, count_tokens
 from hf_lorameta.engines.transformers.joined_rows import JoinedRows

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.decoder import decoder_layers
 from hf_lorameta.engines.transformers.forward import PassRunner
 from hf_lorameta.engines.transformers.joined_rows import current_boundaries
