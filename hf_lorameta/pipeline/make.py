@@ -197,6 +197,8 @@ def check_adapter(
         row_progress=lambda method, *counts: progress(f"{title}, {method}", *counts),
     )  # fmt: skip
     check = check_of(report, len(rows.prompt))
+    if check.rows < len(rows.check):
+        logger.info("Time ran out after %d of %d rows to check on", check.rows, len(rows.check))
     return replace(generation, outcome=replace(generation.outcome, check=check))
 
 

@@ -107,7 +107,8 @@ def read_dataset(
         labeled_only=not dataset.prompts_only,
         also=counter.add if counter else None,
     )
-    profile = replace(profile, cut=rows.cut, same=max(rows.outputs.values(), default=0))
+    same = max(rows.outputs.values(), default=0)
+    profile = replace(profile, cut=rows.cut, same=same, repeated=sample.repeated)
     if rows.reached or rows.count == recipe.max_rows:
         total = dataset.total or 0
         more = total if total > rows.count else None

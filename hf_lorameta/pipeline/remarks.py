@@ -51,6 +51,9 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
         total = profile.rows + profile.left_out
         text = f"{profile.left_out} of {total} rows have no output and were left out."
         yield Remark("warning", text)
+    if profile.repeated:
+        text = f"{profile.repeated} of {profile.rows} rows repeat others: no row is drawn twice."
+        yield Remark("note", text)
     if profile.cut:
         rows = plural(profile.cut, "row")
         text = f"Only the beginning of {rows} was counted: their texts exceed the length limit."

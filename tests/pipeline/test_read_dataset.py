@@ -71,6 +71,13 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
         assert rows_used(given, open_dataset(path)) is None
 
 
+def test_rows_that_repeat_others_are_counted_where_rows_are_drawn() -> None:
+    rows = [{"input": f"question {i % 8}", "output": f"{i % 8}"} for i in range(10)]
+    counting = token_counting(Bank.embedded())
+    found = [read_dataset(open_dataset(rows), Recipe(train=n), counting) for n in (8, None)]
+    assert [(r.profile.rows, r.profile.repeated) for r in found] == [(10, 2), (10, 0)]
+
+
 def test_a_text_that_is_cut_is_counted_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

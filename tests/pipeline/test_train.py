@@ -245,8 +245,9 @@ def test_a_check_counts_the_answers_that_an_evaluation_counts(
 
 
 def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if_it_suffices(
-    tiny_bank: Bank,
+    tiny_bank: Bank, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "hf_lorameta")
     lines = [{"input": f"say {i}", "output": f"{i} is what was said just now"} for i in range(80)]
     with Session(tiny_bank) as session:
         resolved = Resolved(Recipe(rank=4), check=16)
@@ -256,4 +257,5 @@ def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if
             for seconds in (0, 0.01, 200)
         ]
     assert [check and check.rows for check in checks] == [16, 4, 16]
+    assert caplog.text.count("Time ran out after 4 of 16 rows to check on") == 1
     assert [check and check.graded is not None for check in checks] == [True, False, True]

@@ -77,8 +77,9 @@ class Profile:
 
     `left_out` is the number of rows without an output that were not counted, and `cut` that of rows
     with a text that was cut to its beginning. `same` is how many rows have the most frequent
-    output. `ended_early` says that a limit may have left rows unread; `total` is then the number of
-    all rows, if it is known. None of these is stored.
+    output. `repeated` is how many rows had come before, if some are drawn to train or check on.
+    `ended_early` says that a limit may have left rows unread; `total` is then the number of all
+    rows, if it is known. None of these is stored.
     """
 
     input: Histogram
@@ -88,6 +89,7 @@ class Profile:
     left_out: int = 0
     cut: int = 0
     same: int = 0
+    repeated: int = 0
     ended_early: bool = False
     total: int | None = None
 

@@ -15,6 +15,7 @@ class RowSample:
 
     Attributes:
         rows: the rows drawn so far.
+        repeated: number of rows with an output that had come before.
 
     Example:
         >>> sample = RowSample(2, seed="0")
@@ -27,13 +28,16 @@ class RowSample:
 
     def __init__(self, size: int, seed: str) -> None:
         self.rows: list[Row] = []
+        self.repeated = 0
         self._size, self._random = size, random.Random(seed)
         self._seen: set[int] = set()
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield all rows of the stream."""
         for row in rows:
-            if row[1].strip() and hash(row) not in self._seen:
+            if row[1].strip() and hash(row) in self._seen:
+                self.repeated += 1
+            elif row[1].strip():
                 self._seen.add(hash(row))
                 self._draw(row)
             yield row
