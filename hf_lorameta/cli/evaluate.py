@@ -13,10 +13,15 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, report_pull_request, stage_bars
+from hf_lorameta.cli.output import emit, prints_json, report_pull_request, stage_bars
 from hf_lorameta.errors import Option, UsageError
 
 logger = logging.getLogger(__name__)
+
+_METHODS = (
+    "base: the base model; base-chat: it in its own chat template; 3-shot: it with 3 examples in "
+    "the prompt; generated: the adapter; loss: nats per token, the lower the better"
+)
 
 
 @example(
@@ -111,3 +116,5 @@ def evaluate(
             result |= {"cards": cards} if len(adapters) > 1 else {"card": cards[ADAPTER_METHOD]}
     finally:  # print the scores even if a card could not be written
         emit(result, report.table)
+    if not prints_json():
+        logger.info(_METHODS)

@@ -76,7 +76,7 @@ def export(
     write(folder, output, config_json(base_model, revision, token), dtype)
     size = output.stat().st_size
     source = f" (from the Hub: {SMOLLM2_GGUF})" if base_model == SMOLLM2 else ""
-    logger.info(f"llama.cpp, with {base_model} as base.gguf{source}:")
+    logger.info(f"To run it in llama.cpp, with {base_model} as base.gguf{source}:")
     logger.info(shell("llama-server", "-m", "base.gguf", "--lora", str(output)))
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
     emit(data, lambda: str(output))

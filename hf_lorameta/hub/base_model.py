@@ -202,7 +202,7 @@ def pinned_base(base_model: str, revision: str | None, hub: Hub) -> PinnedRepo |
     except (AuthError, GatedError):
         raise
     except (HubError, UsageError) as error:
-        logger.info("%s: %s; looking in the cache", base_model, error)
+        logger.info("%s; looking in the cache", error)
         return None
 
 

@@ -134,15 +134,15 @@ def rows_to_evaluate(
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
         raise EmptyDatasetError(
-            f"no row is left to score: {skipped} were fitted, trained or checked on, and "
-            f"{len(examples)} are examples",
+            f"no row is left to score: {skipped} were used to make or check an adapter, and "
+            f"{len(examples)} are examples in the prompt",
             hint=["name a file with rows that it has not seen", Option("split", "NAME")],
         )
     if train:
         examples = _draw(train, shots, set(rows))[0]
     notes = [f"Read {dataset.columns} of split {dataset.split}."]
     if skipped:
-        notes.append(f"Skipping {skipped} rows that were fitted, trained or checked on.")
+        notes.append(f"Skipping {skipped} rows that were used to make or check an adapter.")
     if len(rows) < count:
         others = "; the examples of the prompt are other rows" if examples else ""
         notes.append(f"The split has only {len(rows)} rows to score{others}.")

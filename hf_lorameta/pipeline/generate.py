@@ -171,9 +171,10 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     plan, rows = plan_with_rows(dataset, session, resolved)
     log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
     if resolved.seconds or resolved.check:
+        only = "; to skip the count alone: --no-check, in Python check=False"
         logger.info(
-            "With the base model: %s. To skip both: --budget 0, in Python budget=0; to skip the "
-            "count: --no-check, in Python check=False", resolved,
+            "With the base model: %s. To skip this: --budget 0, in Python budget=0%s",
+            resolved, only if resolved.check else "",
         )  # fmt: skip
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)

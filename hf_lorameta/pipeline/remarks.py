@@ -70,7 +70,7 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
             "warning",
             "The inputs contain no instruction, unlike those of most bank datasets, so the adapter "
             "may not know what to do with them.",
-            Option("instruction", "Answer the question."),
+            Option("instruction", "Answer the question"),
             "To state the task, for example",
         )
     if dataset.prompts_only:
@@ -212,7 +212,8 @@ def _is_worse(check: Check) -> bool:
 def _on_training(trying: str, done: str, training: Training, limited: bool) -> Remark:
     """Return a remark with the probabilities before training, and after it if a step helped."""
     where = f"the mean probability of an output token of {training.held_out} held-out rows"
-    before = f"{where} is {training.base:.3f} with the base model, {training.start:.3f} before"
+    start = f"{training.start:.3f} before {trying.lower()}"
+    before = f"{where} is {training.base:.3f} with the base model, {start}"
     if not training.steps:
         kept = f"did not help{' in the time' if limited else ''}, so the adapter stays as it was"
         text = f"{trying} on {training.rows} rows {kept}: {before}."

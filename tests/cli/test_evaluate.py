@@ -59,11 +59,12 @@ def test_save_card_adds_the_scores_to_the_repo_in_one_commit(
     saved = cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
     assert saved.out == unsaved.out
     assert "  generated: loss 0.500\n" in saved.err
+    assert "base-chat: it in its own chat template" in saved.err
     assert f"The scores are on the card: {cli.hub.url}/{repo}" in saved.err
     text = card_text(cli, repo)
     assert card_scores(text) == {"loss": 0.5, "rouge": 0.25, "exact_match": 0.125}
     assert f"### `{dataset}`, split `test`" in text
-    assert "| `3-shot` | 1 | 0.25 | 0.125 | 0.5 |" in text
+    assert "| `3-shot` | 1.000 | 0.250 | 0.125 | 0.500 |" in text
     assert before.count("say bread") == text.count("say bread") == 1  # the example
     assert len(cli.hub.commits(repo)) == count + 1
     cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
@@ -111,7 +112,7 @@ def test_save_card_changes_only_the_card_of_a_folder(
     assert cli(*evaluate, before=fake_evaluator()).json["card"] == "a/README.md"
     text = (tmp_path / "a" / "README.md").read_text()
     assert "### a local or private dataset, split `train`" in text
-    assert "| `generated` | 0.5 |" in text
+    assert "| `generated` | 0.500 |" in text
     assert card_scores(text) == {}
     assert "rows.jsonl" not in text
     assert (tmp_path / "a" / WEIGHTS_FILE).read_bytes() == weights
@@ -248,7 +249,7 @@ def test_rows_that_an_adapter_or_a_part_of_a_merge_was_fitted_on_are_not_scored(
     for adapters in ((two.repo, "b"), ("twice",)):
         command = ("evaluate", *adapters, "--split", "train", "--shots", 0)
         messages = cli(*command, before=fake_evaluator()).err
-        assert "Skipping 4 rows that were fitted" in messages
+        assert "Skipping 4 rows that were used" in messages
         assert "Warning: An adapter was generated for split train" in messages
 
 

@@ -49,7 +49,8 @@ def warnings_of(chosen: RowsToEvaluate) -> list[str]:
 def says_skipped(chosen: RowsToEvaluate, count: int) -> bool:
     """Whether this number of rows is said to be left out; nothing is said of none."""
     said = [remark.text for remark in chosen.remarks if remark.text.startswith("Skipping")]
-    return said == [f"Skipping {count} rows that were fitted, trained or checked on."] * bool(count)
+    text = f"Skipping {count} rows that were used to make or check an adapter."
+    return said == [text] * bool(count)
 
 
 def scored_on(dataset: Dataset, provenance: dict[str, Any]) -> RowsToEvaluate:
@@ -115,7 +116,7 @@ def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_t
     assert len(chosen.rows) == ROWS - len(used)
     assert says_skipped(chosen, len(used))
     provenance["recipe"]["check"] = ROWS
-    with pytest.raises(EmptyDatasetError, match=f"{ROWS} were fitted, trained or checked"):
+    with pytest.raises(EmptyDatasetError, match=f"{ROWS} were used to make or check"):
         scored_on(dataset, provenance)
     provenance["recipe"]["check"] = -1
     assert len(scored_on(dataset, provenance).rows) == ROWS
