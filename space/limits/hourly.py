@@ -33,6 +33,22 @@ class HourlyShare:
         Raises:
             SpaceError: it does not.
         """
+        now, used = time.monotonic(), self._recent(address)
+        if sum(before for _, before in used) + amount <= self._most:
+            return
+        since = now - used[0][0] if used else 0.0  # none, if this amount alone is too much
+        minutes = (PERIOD - since) / 60
+        raise SpaceError(
+            f"You have {self._done} within an hour, the limit for one visitor",
+            hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",
+        )
+
+    def used(self, address: str) -> float:
+        """Return how much an address has used."""
+        return sum(amount for _, amount in self._recent(address))
+
+    def _recent(self, address: str) -> list[tuple[float, float]]:
+        """Return the times and amounts of an address, the oldest first, none too old."""
         with self._lock:
             now = time.monotonic()
             for name, used in list(self._used.items()):
@@ -40,15 +56,7 @@ class HourlyShare:
                     used.popleft()
                 if not used:
                     del self._used[name]
-            used = self._used.get(address, deque())
-            if sum(before for _, before in used) + amount <= self._most:
-                return
-            since = now - used[0][0] if used else 0.0  # none, if this amount alone is too much
-            minutes = (PERIOD - since) / 60
-        raise SpaceError(
-            f"You have {self._done} within an hour, the limit for one visitor",
-            hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",
-        )
+            return list(self._used.get(address, ()))
 
     def add(self, address: str, amount: float) -> None:
         """Count what has just been used."""

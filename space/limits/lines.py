@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from limits.callers import Call
+from limits.hourly import MODEL_TIME, TRAINING_TIME
 from settings import Settings
 
 LOOK_SECONDS = 0.1
@@ -47,12 +48,14 @@ class Line:
     """A line of requests, for one event loop.
 
     One address may take at most half of the places to wait, and one session a quarter. If several
-    requests run at once, one address may have all but one of them. Addresses take turns.
+    requests run at once, one address may have all but one of them. Addresses take turns, the one
+    that has used least first.
 
     Args:
         at_once: requests that run at once.
         places: requests that may wait.
         reads: whether slow requests let others begin, up to a quarter of the places.
+        used: returns how much an address has used lately.
         now: the clock.
     """
 
@@ -62,9 +65,11 @@ class Line:
         places: int,
         *,
         reads: bool = False,
+        used: Callable[[str], float] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._at_once, self._places, self._reads, self._now = at_once, places, reads, now
+        self._at_once, self._places, self._reads = at_once, places, reads
+        self._used, self._now = used or (lambda address: 0.0), now
         self._waiting: list[Place] = []
         self._running: list[Place] = []
 
@@ -81,9 +86,9 @@ class Line:
         if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
             raise FullError(_SHARE_TAKEN)
         self._waiting.append(place := Place(address, session))
-        turns, turn = self._taken(), dict[Place, int]()
+        turns, turn = self._taken(), dict[Place, tuple[int, float]]()
         for other in self._waiting:
-            turn[other] = turns[other.address]
+            turn[other] = turns[other.address], self._used(other.address)
             turns[other.address] += 1
         self._waiting.sort(key=turn.__getitem__)
         return place
@@ -144,7 +149,8 @@ def make_lines(settings: Settings) -> dict[str, Line]:
         "plan": 4, "adapter": settings.concurrency, "model": 1, "training": 1, "api-plan": 2,
         "api-adapter": 1,
     }  # fmt: skip
+    used = {"model": MODEL_TIME.used, "training": TRAINING_TIME.used}
     return {
-        name: Line(number, settings.queue, reads=name.endswith("plan"))
+        name: Line(number, settings.queue, reads=name.endswith("plan"), used=used.get(name))
         for name, number in at_once.items()
     }

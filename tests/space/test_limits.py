@@ -334,8 +334,9 @@ Lining.TestCase.settings = hypothesis_settings(max_examples=200, deadline=None)
 TestLining = Lining.TestCase
 
 
-def test_addresses_take_turns() -> None:
-    line = Line(1, 20)
+@pytest.mark.parametrize(("used", "turns"), [("", "bcabaa"), ("aab", "cbbaaa")])
+def test_addresses_take_turns_those_first_that_have_used_least(used: str, turns: str) -> None:
+    line = Line(1, 20, used=used.count)
     first = line.ask("a", 0)
     assert line.begin(first)
     waiting = [line.ask(address, number) for number, address in enumerate("aaabbc")]
@@ -347,7 +348,7 @@ def test_addresses_take_turns() -> None:
         waiting.remove(begun)
         order += begun.address
         line.leave(begun)
-    assert order == "bcabaa"
+    assert order == turns
 
 
 # --- callers who leave --------------------------------------------------------------------------
