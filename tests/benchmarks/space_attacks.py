@@ -1,8 +1,9 @@
 """Attack the Space without an account: ``python -m tests.benchmarks.space_attacks``.
 
 Each attack loads the server for some seconds with a bounded number of requests, all to this
-machine. Meanwhile and right after, another visitor opens the page, uploads a file and plans a small
-dataset. Prints the longest wait for each, what the server answered, and what it kept in memory.
+machine. Meanwhile and right after, another visitor opens the page, uploads a file, plans a small
+dataset, and where the base model is attacked, tries an adapter. Prints the longest wait for each,
+what the server answered, and what it kept in memory.
 Single requests that no page sends are in ``tests/space/test_attacks.py``.
 """
 
@@ -28,15 +29,18 @@ from tests.support.caller import Caller
 from tests.support.full_hub import FullHub
 from tests.support.running_space import SPACE, RunningSpace, running_space
 
-HEAD = ("attack", "page", "plan", "upload", "answers", "memory")
+HEAD = ("attack", "page", "plan", "upload", "try", "answers", "memory")
 MB = 1_000_000
 VISITOR = "203.0.113.1"
-SMALL = "ann/small"
+SMALL, TINY = "ann/small", "ann/tiny"
+"""Datasets; the second has too few rows to count and train on."""
 API = "/gradio_api"
 JSON, FORM = "application/json", "multipart/form-data; boundary=b"
 UPLOAD_MB = 10
 MOST = 3000
 """Requests of one attack."""
+MODEL_SECONDS = 25.0
+"""Seconds at least of an attack that uses the base model: it first makes adapters."""
 IDLE_PLAN = 1.5
 """Seconds that a plan takes at most while nothing else runs."""
 _NUMBERS = count(256)
@@ -69,8 +73,8 @@ class Attacker:
         self.answers: Counter[str] = Counter()
 
     def name(self) -> str:
-        """Return a name that was not used before."""
-        return f"n{next(self._names)}"
+        """Return a name that nobody has used before."""
+        return f"{self._address}-{next(self._names)}"
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection."""
@@ -151,15 +155,25 @@ class Attacker:
         """Return the number of an event of the page by its name, such as ``choose``."""
         return next(int(d["id"]) for d in self.config["dependencies"] if d["api_name"] == name)
 
-    async def ask(self, session: str, name: str, data: list[Any], values: Any = None) -> None:
+    async def ask(
+        self, session: str, name: str, data: list[Any], values: Any = None, **how: Any
+    ) -> bytes:
         """Have the page's action answer at once, and wait for what it has put in line."""
         body = {"fn_index": self.event(name), "session_hash": session, "data": data}
-        await self.post(f"/run/{name}", body | {"event_data": values})
+        await self.post(f"/run/{name}", body | {"event_data": values}, **how)
         dependencies = self.config["dependencies"]
         after = next(d["id"] for d in dependencies if d.get("trigger_after") == body["fn_index"])
         join = {"fn_index": after, "session_hash": session, "data": [None]}
-        if "event_id" in await self.post("/queue/join", join):
-            await self.send("GET", f"{API}/queue/data?session_hash={session}")
+        if "event_id" not in await self.post("/queue/join", join, **how):
+            return b""
+        return await self.send("GET", f"{API}/queue/data?session_hash={session}", **how)
+
+    async def make(self, dataset: str, **how: Any) -> str:
+        """Make an adapter on a new page; return its session."""
+        session = self.name()
+        await self.ask(session, "choose", [None, 1], {"dataset": dataset}, **how)
+        await self.ask(session, "make", [None, 2], **how)
+        return session
 
     async def plan(self, **inputs: Any) -> None:
         """Plan through the endpoint and wait for the end."""
@@ -184,19 +198,22 @@ def form(content: bytes, name: str = "rows.csv", end: bytes = b"--b--\r\n") -> b
 
 Attack = Callable[[Attacker], Awaitable[None]]
 ATTACKS: dict[str, Attack] = {}
+MODEL_ATTACKS: dict[str, Attack] = {}
+"""Those on a Space that can run the base model."""
 
 
-def attack(title: str, *arguments: Any) -> Callable[[Any], Any]:
-    """Add a function, called with an attacker and these arguments, to the table."""
+def attack(title: str, *arguments: Any, of: dict[str, Attack] = ATTACKS) -> Callable[[Any], Any]:
+    """Add a function, called with an attacker and these arguments, to a table."""
 
     def add(function: Any) -> Any:
-        ATTACKS[title] = lambda attacker: function(attacker, *arguments)
+        of[title] = lambda attacker: function(attacker, *arguments)
         return function
 
     return add
 
 
 @attack("none")
+@attack("none", of=MODEL_ATTACKS)
 async def nothing(a: Attacker) -> None:
     """Wait."""
 
@@ -330,12 +347,29 @@ async def prompts(a: Attacker) -> None:
 
 @attack("adapters of many pages")
 async def adapters(a: Attacker) -> None:
-    async def make() -> None:
-        session = a.name()
-        await a.ask(session, "choose", [None, 1], {"dataset": SMALL})
-        await a.ask(session, "make", [None, 2])
+    await a.repeat(lambda: a.make(SMALL), 4)
 
-    await a.repeat(make, 4)
+
+@attack("prompts of 20,000 characters, 4 at once", 4, of=MODEL_ATTACKS)
+@attack("prompts of 20,000 characters, from 4 addresses", 1, of=MODEL_ATTACKS)
+async def long_prompts(a: Attacker, of: int) -> None:
+    """Try long prompts on four pages, `of` of an address."""
+
+    async def tries(number: int) -> None:
+        how, numbers = {"address": f"198.51.100.{number // of}"}, count(3)
+        session = await a.make(TINY, **how)
+
+        async def one_try() -> None:
+            await a.ask(session, "try_out", [None, next(numbers), "a b " * 5000], **how)
+
+        await a.repeat(one_try, 1)
+
+    await asyncio.gather(*map(tries, range(4)))
+
+
+@attack("4 adapters trained, each for another address", of=MODEL_ATTACKS)
+async def trainings(a: Attacker) -> None:
+    await asyncio.gather(*(a.make(SMALL, address=f"198.51.100.{i}") for i in range(4)))
 
 
 def lines(row: dict[str, str], number: int) -> bytes:
@@ -368,16 +402,22 @@ async def read(a: Attacker, name: str, content: bytes) -> None:
 # --- measuring ----------------------------------------------------------------------------------
 
 
-def run_attack(title: str, url: str, address: str, seconds: float) -> dict[str, int]:
+async def somebody(url: str, address: str) -> Attacker:
+    """Return an attacker, or a visitor, who knows the page's events."""
+    attacker = Attacker(url, address)
+    attacker.config = json.loads(await attacker.send("GET", "/config", address=VISITOR))
+    attacker.answers.clear()
+    return attacker
+
+
+def run_attack(title: str, url: str, seconds: float, address: str, model: bool) -> dict[str, int]:
     """Run an attack in this process; return the number of answers by status."""
 
     async def run() -> dict[str, int]:
-        attacker = Attacker(url, address)
-        attacker.config = json.loads(await attacker.send("GET", "/config", address=VISITOR))
-        attacker.answers.clear()
+        attacker = await somebody(url, address)
         try:
             async with asyncio.timeout(seconds):
-                await ATTACKS[title](attacker)
+                await (MODEL_ATTACKS if model else ATTACKS)[title](attacker)
                 await asyncio.sleep(seconds)
         except TimeoutError:
             pass
@@ -391,12 +431,16 @@ def run_attack(title: str, url: str, address: str, seconds: float) -> dict[str, 
 class Waits:
     """The longest waits of another visitor of the Space.
 
+    Args:
+        space: the server.
+        model: whether the visitor tries an adapter, too.
+
     Attributes:
         longest: seconds by what was waited for.
         failed: what could not be had.
     """
 
-    def __init__(self, space: RunningSpace) -> None:
+    def __init__(self, space: RunningSpace, model: bool) -> None:
         visitor = Caller(space, VISITOR)
         self._actions: dict[str, Callable[[], object]] = {
             "page": lambda: visitor.send("/").read(),
@@ -406,6 +450,12 @@ class Waits:
                 Caller(space, new_address()).send(f"{API}/upload", form(b"a,b"), FORM).read()
             ),
         }
+        if model:
+            page, numbers = asyncio.run(somebody(space.url, new_address())), count(3)
+            session = asyncio.run(page.make(TINY))
+            self._actions["try"] = lambda: _answered(
+                asyncio.run(page.ask(session, "try_out", [None, next(numbers), "Where is it?"]))
+            )
         self.longest: defaultdict[str, float] = defaultdict(float)
         self.failed: dict[str, str] = {}
 
@@ -435,7 +485,9 @@ class Waits:
 
     def cells(self) -> Iterable[str]:
         """Return the cells of the table."""
-        return (f"{self.longest[n]:.1f} s{self.failed.get(n, '')}" for n in self._actions)
+        for name in HEAD[1:-2]:
+            waited = f"{self.longest[name]:.1f} s{self.failed.get(name, '')}"
+            yield waited if name in self._actions else ""
 
 
 def _complete(end: str) -> None:
@@ -443,17 +495,22 @@ def _complete(end: str) -> None:
         raise RuntimeError(end[:60])
 
 
+def _answered(stream: bytes) -> None:
+    if b"Before: the base model" not in stream:
+        raise RuntimeError("no answers")
+
+
 def measure(
-    space: RunningSpace, title: str, pool: ProcessPoolExecutor, seconds: float
+    space: RunningSpace, title: str, pool: ProcessPoolExecutor, seconds: float, model: bool
 ) -> list[str]:
     """Run an attack while another visitor waits; return its row of the table."""
     for _ in range(20):  # of the attack before, requests may still run
-        before = Waits(space)
+        before = Waits(space, False)
         before.once("plan")
         if before.longest["plan"] < IDLE_PLAN:
             break
-    waits, memory = Waits(space), space.memory()
-    running = pool.submit(run_attack, title, space.url, new_address(), seconds)
+    waits, memory = Waits(space, model), space.memory()
+    running = pool.submit(run_attack, title, space.url, seconds, new_address(), model)
     time.sleep(0.3)
     waits.during(running)
     answers = ", ".join(f"{n:,} × {status}" for status, n in sorted(running.result().items()))
@@ -469,22 +526,31 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each attack")
     parser.add_argument("--space", type=Path, default=SPACE, help="folder of the Space's files")
     given = parser.parse_args()
-    wanted = [t for t in ATTACKS if not given.titles or any(part in t for part in given.titles)]
-    limits = {"HF_LORAMETA_MAX_UPLOAD_MB": str(UPLOAD_MB), "HF_LORAMETA_TIME_LIMIT": "20"}
+    limits = {"HF_LORAMETA_MAX_UPLOAD_MB": str(UPLOAD_MB)}
     rows = []
-    with FullHub() as hub, tempfile.TemporaryDirectory() as home:
+    with FullHub() as hub, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         hub.add_user("ann")
-        hub.create_repo(SMALL, repo_type="dataset")
-        hub.commit(SMALL, {"train.jsonl": DATA_FOLDER / "train.jsonl"}, repo_type="dataset")
-        with (
-            running_space(hub, Path(home), folder=given.space, **limits) as space,
-            ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
-        ):
-            Waits(space).once("plan")
-            for title in dict.fromkeys(("none", *wanted)):
-                rows.append(measure(space, title, pool, given.seconds))
-                print(*rows[-1], sep=" | ", flush=True)
-    print(markdown_table(HEAD, rows, right=(1, 2, 3)))
+        text = (DATA_FOLDER / "train.jsonl").read_bytes()
+        for name, content in ((SMALL, text), (TINY, b"".join(text.splitlines(True)[:3]))):
+            hub.create_repo(name, repo_type="dataset")
+            hub.commit(name, {"train.jsonl": content}, repo_type="dataset")
+        for table in (ATTACKS, MODEL_ATTACKS):
+            model = table is MODEL_ATTACKS
+            wanted = [t for t in table if not given.titles or any(g in t for g in given.titles)]
+            if not wanted:
+                continue
+            of_table = ("NO_BASE", "") if model else ("TIME_LIMIT", "20")
+            variables = limits | {f"HF_LORAMETA_{of_table[0]}": of_table[1]}
+            seconds = max(given.seconds, MODEL_SECONDS) if model else given.seconds
+            with (
+                tempfile.TemporaryDirectory() as home,
+                running_space(hub, Path(home), folder=given.space, **variables) as space,
+            ):
+                Waits(space, model).once("try" if model else "plan")
+                for title in dict.fromkeys(("none", *wanted)):
+                    rows.append(measure(space, title, pool, seconds, model))
+                    print(*rows[-1], sep=" | ", flush=True)
+    print(markdown_table(HEAD, rows, right=(1, 2, 3, 4)))
 
 
 if __name__ == "__main__":
