@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hf_lorameta.formats.lora_file import AdapterFile
+from hf_lorameta.method.low_rank import LowRankSum
 
 LEAST_RATIO = 4.0
 """An outlier's norm is at least this many times the median of the bank."""
@@ -20,10 +21,9 @@ that are still normal in a bank whose adapters were trained in many ways."""
 
 def update_norm(file: AdapterFile, scaling: float) -> float:
     """Return the Frobenius norm of an adapter's whole update, √Σ‖s B A‖² over its modules."""
-    squared = 0.0
-    for module in file.layout:
-        A, B = (factor.astype(np.float64) for factor in file.factors(module.name))
-        squared += float(np.sum((A @ A.T) * (B.T @ B)))  # tr(BA(BA)ᵀ), without forming BA
+    ones = np.ones(file.rank)
+    updates = (LowRankSum(*file.factors(module.name), ones) for module in file.layout)
+    squared = sum(update.squared_norm() for update in updates)
     return abs(scaling) * math.sqrt(max(squared, 0.0))
 
 
