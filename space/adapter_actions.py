@@ -6,7 +6,6 @@ from pathlib import Path
 import gradio as gr
 
 from actions import Actions, in_turn, last_wins
-from forms.inputs import credential_of
 from hf_lorameta.pipeline.publish import Consent, default_repo_id
 from hf_lorameta.pipeline.resolve import NO_BASE
 from hf_lorameta.pipeline.rows import Rows
@@ -37,7 +36,7 @@ class AdapterActions(Actions):
         token: gr.OAuthToken | None,
     ) -> Updates:
         """Make the adapter of the plan, and begin to improve it."""
-        credential, bank = credential_of(token, self.settings), self.bank_loader.bank
+        credential, bank = self.settings.credential(token), self.bank_loader.bank
 
         def work(job: Job) -> None:
             result = visit.plan_result
@@ -121,7 +120,7 @@ class AdapterActions(Actions):
         token: gr.OAuthToken | None,
     ) -> Updates:
         """Save the adapter to the Hub; ask first if a test found that it does not help."""
-        c, credential = self.components, credential_of(token, self.settings)
+        c, credential = self.components, self.settings.credential(token)
         consent = Consent(visibility == "private", overwrite=overwrite)
         asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
         level = visit.adapter.generation.verdict.level if visit.adapter else ""

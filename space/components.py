@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from forms.html_forms import data_form, dataset_search
-from settings import Settings, source_url
+from settings import Settings
 from views.blocks import render
 from work.planning import TEXT_CHARACTERS
 from work.trying import PROMPT_CHARACTERS
@@ -34,7 +34,7 @@ class Components:
         self.version = gr.Number(0, visible=False, precision=0)  # of the adapter that is shown
         self.filled = gr.JSON(visible="hidden")  # what answers put into the fields `FILLED`
         gr.HTML(
-            render("page.header", title=TITLE, paper=PAPER, source=source_url(settings)),
+            render("page.header", title=TITLE, paper=PAPER, space_id=settings.space_id),
             padding=False,
         )
         self.sign_in = _html("lm-sign-in-first")  # to read private data

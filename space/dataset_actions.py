@@ -12,7 +12,6 @@ import gradio as gr
 from actions import in_turn, last_wins
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
-from forms.inputs import credential_of
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
@@ -135,7 +134,7 @@ class DatasetActions(AdapterActions):
     def _read(self, visit: Visit, token: gr.OAuthToken | None) -> Updates:
         """Read what the dataset offers, unless that is known; plan if its columns are clear."""
         request, source = known(visit.request), visit.source
-        credential = credential_of(token, self.settings)
+        credential = self.settings.credential(token)
 
         def work(job: Job) -> None:
             asked = request

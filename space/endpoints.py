@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import gradio as gr
 from starlette.concurrency import run_in_threadpool
 
-from forms.inputs import credential_of
 from hf_lorameta import errors
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import as_columns
@@ -133,7 +132,7 @@ class Endpoints:
             temperature: of the softmin; below 1 is sharper.
             rank: of the adapter; 0 for the default.
         """
-        credential = credential_of(oauth_token, self._settings)
+        credential = self._settings.credential(oauth_token)
         async with self._job("api-plan", request) as job:
             result = await run_in_threadpool(self._plan, inputs, credential, job)
             return result.plan.to_dict()
@@ -147,14 +146,14 @@ class Endpoints:
         Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
         published. The arguments are those of /plan.
         """
-        credential = credential_of(oauth_token, self._settings)
+        credential = self._settings.credential(oauth_token)
         async with self._job("api-adapter", request) as job:
             result = await run_in_threadpool(self._plan, inputs, credential, job)
             adapter = await run_in_threadpool(make_adapter, result, job)
         try:
             yield (
                 str(adapter.archive),
-                {"seconds": adapter.seconds, "plan": result.plan.to_dict()},
+                {"seconds": adapter.generation.seconds, "plan": result.plan.to_dict()},
             )
         finally:
             adapter.discard()  # Gradio has copied the archive
@@ -172,7 +171,7 @@ class Endpoints:
             visibility: public or private; empty makes it as private as the dataset.
             overwrite: replace an adapter that the repo already holds.
         """
-        credential = credential_of(oauth_token, self._settings)
+        credential = self._settings.credential(oauth_token)
         private = {"public": False, "private": True}.get(inputs["visibility"] or "")
         consent = Consent(private, overwrite=inputs["overwrite"])
         async with self._job("api-adapter", request) as job:
@@ -187,7 +186,7 @@ class Endpoints:
                 "url": published.url,
                 "repo_id": target.repo_id,
                 "private": target.private,
-                "seconds": adapter.seconds,
+                "seconds": adapter.generation.seconds,
             }
 
     def _plan(self, inputs: dict[str, Any], credential: Token, job: Job) -> PlanResult:

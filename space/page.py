@@ -36,7 +36,7 @@ def build_page(
     """Return the `gr.Blocks` of the page and the endpoints, whose requests wait in lines."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         components = Components(settings)
-        Wiring(DatasetActions(components, bank_loader, settings, lines)).connect()
+        _connect(DatasetActions(components, bank_loader, settings, lines))
 
         def show_account(profile: gr.OAuthProfile | None) -> list[str]:
             user = profile.username if profile else None
@@ -52,59 +52,44 @@ def build_page(
     return blocks
 
 
-class Wiring:
-    """Connects the widgets with the actions.
+def _connect(actions: DatasetActions) -> None:
+    """Connect the forms, and the buttons of the bar and of the result, with their actions."""
+    c = actions.components
+    at_once = _PRIVATE | {"outputs": c.all}
 
-    Args:
-        actions: all of them, the widgets, and the lines in which requests wait.
-    """
-
-    def __init__(self, actions: DatasetActions) -> None:
-        self._actions, self._components = actions, actions.components
-        self._at_once = _PRIVATE | {"outputs": actions.components.all}
-
-    def connect(self) -> None:
-        """Connect the forms, the options, and the buttons of the bar and of the result."""
-        c, actions = self._components, self._actions
-        self._request(c.data_form.submit, actions.choose, "plan")
-        self._request(c.columns_form.submit, actions.choose_columns, "plan")
-        self._request(
-            c.use_prompt.click, actions.choose_prompt, "plan", [c.instruction, c.template]
-        )
-        fields = [getattr(c, name) for name in FILLED]
-        c.filled.change(None, [c.filled, *fields], fields, js=_FILL, **_PRIVATE)
-        self._request(c.make.click, actions.make, "adapter")
-        c.more.click(actions.more_time, c.visit, **self._at_once)
-        self._request(c.compare.click, actions.try_out, "model", [c.prompt])
-        for button in (c.save, c.save_anyway):
-            target = [c.repo_id, c.visibility, c.overwrite]
-            self._request(button.click, actions.save, "adapter", target)
-        # the last updates of an event may not arrive, if the page's stream of messages was reopened
-        c.run_timer.tick(actions.refresh, [c.visit, c.version], **self._at_once)
-        c.stop.click(actions.stop, c.visit, **self._at_once)
-        canceled = self._ask(c.cancel.click, actions.cancel)
-        canceled.then(actions.settle, c.visit, **self._at_once)
-
-    def _ask(self, trigger: Any, action: Callable[..., Updates], inputs: Sequence[Any] = ()) -> Any:
+    def ask(trigger: Any, action: Callable[..., Updates], inputs: Sequence[Any] = ()) -> Any:
         """Have an action answer at once; requests are numbered in the order of the page."""
-        c = self._components
         return trigger(
             action, [c.visit, c.number, *inputs], js=_NUMBER_REQUESTS, trigger_mode="multiple",
-            **self._at_once,
+            **at_once,
         )  # fmt: skip
 
-    def _request(
-        self, trigger: Any, action: Callable[..., Updates], line: Line, inputs: Sequence[Any] = ()
-    ) -> None:
-        """Have an action put a task in line, which waits for its turn and runs."""
-        c, actions = self._components, self._actions
+    def put_in_line(asked: Any, line: Line) -> None:
+        """Have the task that an action has put in line wait for its turn, and run."""
         places = actions.lines[line]
 
         async def run(visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
             async for updates in actions.run_in_turn(visit, line, places, call_of(request)):
                 yield updates
 
-        self._ask(trigger, action, inputs).then(
+        asked.then(
             run, c.visit, c.all, concurrency_limit=None, trigger_mode="multiple",
             show_progress="minimal", show_progress_on=c.progress, api_visibility="private",
         )  # fmt: skip
+
+    target = [c.repo_id, c.visibility, c.overwrite]
+    put_in_line(ask(c.data_form.submit, actions.choose), "plan")
+    put_in_line(ask(c.columns_form.submit, actions.choose_columns), "plan")
+    prompt = [c.instruction, c.template]
+    put_in_line(ask(c.use_prompt.click, actions.choose_prompt, prompt), "plan")
+    put_in_line(ask(c.make.click, actions.make), "adapter")
+    put_in_line(ask(c.compare.click, actions.try_out, [c.prompt]), "model")
+    put_in_line(ask(c.save.click, actions.save, target), "adapter")
+    put_in_line(ask(c.save_anyway.click, actions.save, target), "adapter")
+    ask(c.cancel.click, actions.cancel).then(actions.settle, c.visit, **at_once)
+    c.more.click(actions.more_time, c.visit, **at_once)
+    c.stop.click(actions.stop, c.visit, **at_once)
+    # the last updates of an event may not arrive, if the page's stream of messages was reopened
+    c.run_timer.tick(actions.refresh, [c.visit, c.version], **at_once)
+    fields = [getattr(c, name) for name in FILLED]
+    c.filled.change(None, [c.filled, *fields], fields, js=_FILL, **_PRIVATE)

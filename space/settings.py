@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from hf_lorameta.environment import DISTRIBUTION, remote_requirement
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import Token
 from hf_lorameta.quoting import shell
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -48,6 +51,16 @@ class Settings:
     user: str = ""
     key: str = field(default="", repr=False)
 
+    def credential(self, token: gr.OAuthToken | None) -> Token:
+        """Return a visitor's own token, False without one, None for the one saved on this machine.
+
+        The page's key stands for the saved token.
+        """
+        if token is None:
+            return False
+        own = self.key and secrets.compare_digest(token.token.encode(), self.key.encode())
+        return None if own else token.token
+
 
 def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
     """Read ``HF_LORAMETA_*`` and the variables that the Hub sets.
@@ -65,13 +78,6 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
             values[of.name] = _positive_int(name, text) if of.type is int else text
     values |= {"space_id": variables.get("SPACE_ID") or None} | _sign_in(variables)
     return Settings(**values)
-
-
-def source_url(settings: Settings) -> str:
-    """Return the URL of the Space's files, its source; empty if it does not run on the Hub."""
-    return (
-        f"https://huggingface.co/spaces/{settings.space_id}/tree/main" if settings.space_id else ""
-    )
 
 
 def install_command(extra: str, settings: Settings) -> str:

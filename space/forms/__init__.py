@@ -1,1 +1,1 @@
-"""HTML forms, and the inputs of forms and endpoints."""
+"""HTML forms."""

@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import gradio as gr
 
-from forms.inputs import credential_of
 from hf_lorameta.data.columns.columns import MAX_COLUMNS, Columns, check_columns, split_path
 from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.hub.client import Hub
@@ -60,7 +59,7 @@ def dataset_search(settings: Settings) -> Callable[..., list[str]]:
 
     def search(text: str, token: gr.OAuthToken | None) -> list[str]:
         """Return ids of datasets whose names match; none if the Hub does not answer in time."""
-        text, credential = str(text)[:100], credential_of(token, settings)
+        text, credential = str(text)[:100], settings.credential(token)
         try:
             if credential is False:
                 return _search_public(text, int(time.time() // _SEARCH_SECONDS))

@@ -86,10 +86,9 @@ class VisitorLimits:
                     self._count_upload(scope, address)
                     await self._forward(scope, incoming.receive, send)
                 elif scope["method"] == "POST":
-                    body = await incoming.read()
-                    session = self._count_body(address, kind, body)
+                    session = self._count_body(address, kind, await incoming.read())
                     async with self._turn(address, kind):
-                        await self._answer(scope, address, session, _replayed(body, receive), send)
+                        await self._answer(scope, address, session, incoming.receive, send)
                 elif kind == "stream":
                     await self._watch(scope, receive, send)
                 else:
@@ -246,14 +245,18 @@ class _Incoming:
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._ended = receive, False
+        self._unread: bytes | None = None
         self._started, self._bytes = time.monotonic(), 0
 
     async def receive(self) -> Message:
-        """Receive a part.
+        """Receive a part, or all that was read.
 
         Raises:
             RefusedError: the body has taken too long for its length.
         """
+        if self._unread is not None:
+            body, self._unread = self._unread, None
+            return {"type": "http.request", "body": body}
         if self._ended:  # what comes is the end of the connection
             return await self._receive()
         end = self._started + _BODY_SECONDS + self._bytes / _BYTES_PER_SECOND
@@ -267,7 +270,7 @@ class _Incoming:
         return message
 
     async def read(self) -> bytes:
-        """Return the body.
+        """Return the body, which can be received again.
 
         Raises:
             RefusedError: it is longer than `BODY_BYTES`, or too slow.
@@ -277,6 +280,7 @@ class _Incoming:
             body += (await self.receive()).get("body", b"")
             if len(body) > BODY_BYTES:
                 raise RefusedError(413, f"The request is longer than {BODY_BYTES:,} bytes.")
+        self._unread = body
         return body
 
     async def drop(self, most: int) -> None:
@@ -336,13 +340,3 @@ def _checked(body: bytes) -> str | None:
 def _refuse_constant(name: str) -> None:
     """Refuse NaN and infinity, which are not JSON and on which Gradio fails."""
     raise ValueError(name)
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Return a function that receives a body that was read, then what comes after it."""
-    unread = [body]
-
-    async def again() -> Message:
-        return {"type": "http.request", "body": unread.pop()} if unread else await receive()
-
-    return again

@@ -60,16 +60,6 @@ class Adapter:
         """The plan it was made from."""
         return self.generation.plan
 
-    @property
-    def seconds(self) -> float:
-        """Duration of the combination."""
-        return self.generation.seconds
-
-    @property
-    def trained(self) -> bool:
-        """Whether it was trained further."""
-        return self.generation.outcome.training is not None
-
     def save(self, job: Job) -> "Adapter":
         """Write the files that ``hf-lorameta generate`` writes, and their zip, or nothing."""
         job.report("Saving and validating the adapter")

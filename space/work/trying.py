@@ -229,7 +229,7 @@ class _Improving:
         if training is None or not training.steps or (before and training.end <= before.end):
             return None
         outcome = replace(outcome, training=replace(training, given_rows=True))
-        generation = replace(generation, outcome=outcome, seconds=adapter.seconds)
+        generation = replace(generation, outcome=outcome, seconds=adapter.generation.seconds)
         return Adapter(self._result.name, generation).save(self._job)
 
 

@@ -76,8 +76,7 @@ def test_answers_are_counted_the_adapter_is_trained_and_counted_again(
     assert not trying.improve(adapter, result, model, job, shown.add), "no time was missing"
     (first, counted, _), (improved, report, said) = shown
     assert first is adapter
-    assert improved.trained
-    assert not adapter.trained
+    assert adapter.generation.outcome.training is None
     training = improved.generation.outcome.training
     assert training
     assert training.used_rows == len(trying.rows_of(result).train)

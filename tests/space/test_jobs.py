@@ -356,8 +356,7 @@ def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_comm
     made = plan(DATA_FOLDER / "train.jsonl")
     generation = Generation(made, made.layout, 16, (), 1.0)
     visit.adapter = SimpleNamespace(  # type: ignore[assignment]
-        archive=archive, gguf=None, trained=False, seconds=1.0, plan=made, read=str,
-        generation=generation,
+        archive=archive, gguf=None, plan=made, read=str, generation=generation
     )  # fmt: skip
     visit.plan_result = PlanResult(made, [(f"note {i}", "kind") for i in range(120)], "book")
     visit.request = DatasetRequest("u/d")

@@ -426,7 +426,7 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
         blocks.render("result.published", published=Published(Path(), target, (), NASTY)),
         blocks.render("result.later_version", repo_id=NASTY),
         blocks.render("page.account", user=NASTY),
-        blocks.render("page.header", title=NASTY, paper=NASTY, source=NASTY),
+        blocks.render("page.header", title=NASTY, paper=NASTY, space_id=NASTY),
     ]
     for page in pages:
         assert "<script" not in page
