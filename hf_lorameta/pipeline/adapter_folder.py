@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,8 +202,25 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
         raise UsageError(f"{folder} already holds an adapter", hint=Option("overwrite", True))
 
 
+class WithProvenance:
+    """An adapter with the content of its ``recipe.json``; None if hf-lorameta did not make it."""
+
+    provenance: Mapping[str, Any] | None
+
+    @property
+    def private(self) -> bool:
+        """Whether a source of the adapter is private, so that its repo is private by default."""
+        return bool((self.provenance or {}).get("private"))
+
+    @property
+    def proposed_instruction(self) -> bool:
+        """Whether its files contain an instruction derived from rows that are not public."""
+        parts = generated_parts(self.provenance)
+        return any(part["dataset"].get("proposed_instruction") for part in parts)
+
+
 @dataclass(frozen=True)
-class SavedAdapter:
+class SavedAdapter(WithProvenance):
     """What an adapter folder holds, apart from the weights.
 
     Attributes:
@@ -226,16 +243,6 @@ class SavedAdapter:
     def is_merge(self) -> bool:
         """Whether the adapter is a weighted merge of other adapters."""
         return "merge" in (self.provenance or {})
-
-    @property
-    def private(self) -> bool:
-        """Whether a source of the adapter is private."""
-        return bool((self.provenance or {}).get("private"))
-
-    @property
-    def proposed_instruction(self) -> bool:
-        """Whether its files contain an instruction derived from rows that are not public."""
-        return holds_proposed_instruction(generated_parts(self.provenance))
 
     def require_provenance(self) -> "SavedAdapter":
         """Return this adapter, or raise AdapterError if hf-lorameta did not write it."""
@@ -309,11 +316,6 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
     if "merge" in provenance:
         return tuple(part for row in provenance["adapters"] for part in row["generated"])
     return ({name: provenance.get(name) for name in _ROW_FIELDS},)
-
-
-def holds_proposed_instruction(parts: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether any part has an instruction derived from rows that are not public."""
-    return any(part["dataset"].get("proposed_instruction") for part in parts)
 
 
 _DATASET_FIELDS = ("id", "private", "revision")

@@ -22,8 +22,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
     Export,
-    generated_parts,
-    holds_proposed_instruction,
+    WithProvenance,
     new_folder,
     read_adapter,
     require_free_target,
@@ -42,7 +41,7 @@ from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
 
-class SavableAdapter(ABC):
+class SavableAdapter(WithProvenance, ABC):
     """Base class of adapters that can be saved to a folder and published.
 
     Attributes:
@@ -68,16 +67,6 @@ class SavableAdapter(ABC):
         """Commit of the base model; None if it is unknown, or merged adapters state several."""
         revision: str | None = self.provenance["base_model"]["revision"]
         return revision
-
-    @property
-    def private(self) -> bool:
-        """Whether a source of the adapter is private, so that its repo is private by default."""
-        return bool(self.provenance["private"])
-
-    @property
-    def proposed_instruction(self) -> bool:
-        """Whether its files contain an instruction derived from rows that are not public."""
-        return holds_proposed_instruction(generated_parts(self.provenance))
 
     @property
     def dtype(self) -> str:
