@@ -51,8 +51,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     base_license, example = card["base_license"], card["example"]
     public_dataset = public_id(dataset)
     outcome = card["outcome"]
-    trainings = outcome.trainings
-    fitted_rows = sum(training.rows for training in trainings if training.steps)
+    fitted_rows = sum(training.rows for training in outcome.trainings if training.steps)
     published = (n.dataset for n in neighbors if card["bank_published"] and is_hub_id(n.dataset))
     source_datasets = list(dict.fromkeys(published))[:MAX_DATASETS]
     datasets = [public_dataset] if fitted_rows and public_dataset else []
@@ -61,14 +60,10 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     licenses = [*(n.license for n in neighbors), *card["general_licenses"]]
     nearest = min(neighbors, key=lambda n: n.distance, default=None)
     derived = {
-        "fit": outcome.fit,
-        "training": outcome.training,
-        "check": outcome.check,
         "has_bank": card["bank_id"] != NO_BANK,
         "public_dataset": public_dataset,
         "fitted": bool(outcome.fit and outcome.fit.steps),
         "trained": bool(outcome.training and outcome.training.steps),
-        "trainings": trainings,
         "fitted_rows": fitted_rows,
         "nearest": nearest,
     }
