@@ -44,7 +44,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     """Render the README.md of a generated adapter.
 
     Args:
-        card: its values, as `hf_lorameta.pipeline.plan.Plan.card_values` returns them.
+        card: its values, as `hf_lorameta.pipeline.save.Generation.card_values` returns them.
         repo_id: None for a local folder.
     """
     neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]

@@ -86,37 +86,6 @@ class Plan(PlanData):
         texts = f"<p>{escape(repr(self))}</p><p>{escape(verdict.text)}</p>"
         return f"{texts}<table>{head}{rows}</table><ul>{warnings}</ul>"
 
-    def card_values(self, rank: int) -> dict[str, Any]:
-        """Return what the model card states, by the names that its template uses."""
-        index = self.bank.index
-        general = tuple(task.license for task in index.general.tasks) if index.general else ()
-        return {
-            "base_model": self.bank.public_base,
-            "base_revision": index.base_revision,
-            "base_license": index.base_license,
-            "dataset": self.dataset,
-            "rows": self.profile.rows,
-            "tokens": self.profile.input.total + self.profile.output.total,
-            "bank_id": self.bank.id,
-            "bank_revision": self.bank.revision,
-            "bank_size": len(self.bank),
-            "bank_published": index.published,
-            "neighbors": self.neighbors(),
-            "effective_number": self.effective_number,
-            "nearest_in_bank": self.nearest_in_bank,
-            "rank": rank,
-            "remarks": self.remarks,
-            "recipe": self.recipe,
-            "outcome": Outcome(),
-            "library_version": __version__,
-            "general": self.general_coefficient,
-            "general_licenses": general,
-            "output_prior": self.output_strength,
-            "scale": self.scale,
-            "example": self.example,
-            "gguf": False,
-        }
-
     def provenance(self) -> dict[str, Any]:
         """Return the content of ``recipe.json``, without a private dataset's name."""
         index, data = self.bank.index, self.dataset

@@ -19,7 +19,6 @@ from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.bank.share import bank_card  # noqa: E402
 from hf_lorameta.bank.train_neural_rule import train_neural_rule  # noqa: E402
-from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import BankError, RecipeError  # noqa: E402
@@ -50,6 +49,10 @@ def lone(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 def _warnings(of: Plan) -> list[str]:
     return [remark.text for remark in of.remarks if remark.level == "warning"]
+
+
+def card_of(of: Plan) -> str:
+    return make_adapter(of).texts()["README.md"]
 
 
 def loss(bank: Bank, adapter: Path | None) -> float:
@@ -90,10 +93,8 @@ def test_coefficients_are_scaled_for_outputs_longer_than_the_banks(
     np.testing.assert_allclose(longer.coefficients, longer.scale * whole.coefficients)
     assert whole.coefficients[:-1].sum() == pytest.approx(1)
     assert whole.coefficients[-1] == Recipe().output_prior
-    assert "since the outputs of this dataset are longer" in render_card(
-        longer.card_values(4), None
-    )
-    assert "All coefficients were scaled" not in render_card(whole.card_values(4), None)
+    assert "since the outputs of this dataset are longer" in card_of(longer)
+    assert "All coefficients were scaled" not in card_of(whole)
     assert longer.to_dict()["scale"] == longer.scale
 
 
@@ -105,7 +106,7 @@ def test_outputs_are_compared_with_those_of_the_general_adapter(
     assert plan(new, lone).scale == 1
     scaled = plan(longer, lone)
     assert scaled.scale == pytest.approx(plan(longer, bank).scale, rel=0.1)
-    intro = render_card(scaled.card_values(4), None).partition("## Usage")[0]
+    intro = card_of(scaled).partition("## Usage")[0]
     assert f"It was scaled by {scaled.scale:.2f}, since the outputs of this dataset" in intro
     assert ", times" not in intro  # stated once
 

@@ -37,7 +37,7 @@ def test_an_adapter_of_a_private_bank_is_private(
 
 
 def test_the_values_of_a_card_are_those_that_the_tests_of_cards_render(result: Plan) -> None:
-    values = result.card_values(16)
+    values = make_adapter(result).card_values()
     assert set(values) == set(PLAIN)
     for name, value in PLAIN.items():
         assert value is None or values[name] is None or isinstance(values[name], type(value)), name
