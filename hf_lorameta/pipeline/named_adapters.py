@@ -32,10 +32,10 @@ class NamedAdapter(NamedTuple):
     Attributes:
         config: PEFT's settings.
         weights: its file, with factors in the sizes of the base model.
-        facts: what ``recipe.json`` says of it: ``adapter``, its public name, or the folder's
-            without its path; ``revision``, its commit; ``sha256`` of the weights; ``licenses``;
-            whether it is ``private`` and whether the name is ``published`` on the Hub;
-            ``generated``, which rows it was made with, see
+        facts: what ``recipe.json`` says of it: ``adapter``, its public name, with the first
+            digits of ``sha256`` if it is a folder; ``revision``, its commit; ``sha256`` of the
+            weights; ``licenses``; whether it is ``private`` and whether the name is ``published``
+            on the Hub; ``generated``, which rows it was made with, see
             `hf_lorameta.pipeline.adapter_folder.generated_parts`.
     """
 
@@ -79,10 +79,11 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
 def _in_folder(folder: Path, name: str) -> NamedAdapter:
     with naming(name):
         config, weights = check_adapter(folder)
+    digest = sha256(weights.path)
     facts = {
-        "adapter": folder.resolve().name,  # the path stays private
+        "adapter": f"local adapter {digest[:8]}",  # folders may be named after private datasets
         "revision": None,
-        "sha256": sha256(weights.path),
+        "sha256": digest,
         "licenses": [stated_license(folder) or UNKNOWN],
         "private": True,
         "published": False,

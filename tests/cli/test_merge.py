@@ -56,9 +56,9 @@ def test_a_finished_merge_replaces_a_generated_adapter(
 def test_folders_give_a_private_repo_and_no_path_on_the_card(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
-    write_files(tmp_path / "my secret folder" / "mine", adapter_files())
+    write_files(tmp_path / "my secret folder", adapter_files())
     target = f"{user.name}/from-folder"
-    cli("merge", "my secret folder/mine:1", "-o", "m", token=user.token)
+    cli("merge", "my secret folder:1", "-o", "m", token=user.token)
     cli("push", "--from", "m", "--repo-id", target, token=user.token)
     assert (repo := cli.hub.repo(target)) is not None
     assert repo.private

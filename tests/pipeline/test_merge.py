@@ -266,13 +266,14 @@ def test_an_unknown_name_is_refused(save: Callable[..., Path], tmp_path: Path) -
         ("no metadata", "unknown"),
     ],
 )
-def test_a_folder_is_recorded_with_its_license_and_without_its_path(
+def test_a_folder_is_recorded_with_its_license_and_without_its_name(
     card: str, license_: str, save: Callable[..., Path]
 ) -> None:
     folder = save("a")
     (folder / "README.md").write_text(card)
     (row,) = merge({folder: 1.0}).provenance["adapters"]
-    assert (row["adapter"], row["licenses"]) == ("a", [license_])
+    assert row["adapter"] == f"local adapter {row['sha256'][:8]}"
+    assert row["licenses"] == [license_]
 
 
 # --- banks --------------------------------------------------------------------------------------
