@@ -136,10 +136,11 @@ def _run(
 def _summary(report: dict[str, Any]) -> str:
     scores = {method: Scores(**values) for method, values in report["scores"].items()}
     rows = next(iter(scores.values())).rows
-    lines = [f"\nScores on {rows} held-out rows:", "", Report(scores).table(), ""]
+    scored = Report(scores)
+    lines = [f"\nScores on {rows} held-out rows:", "", scored.table(), ""]
     samples = sorted(
         (Sample(**sample) for sample in report["samples"]),
-        key=lambda sample: (not sample.is_right("generated"), sample.is_right("base")),
+        key=lambda s: (not scored.is_right(s, "generated"), scored.is_right(s, "base")),
     )
     if samples:
         lines.append("Some of these rows; first those that only the adapter answers right:")

@@ -83,10 +83,6 @@ class Sample:
     reference: str
     outputs: Mapping[str, str]
 
-    def is_right(self, method: str) -> bool:
-        """Whether a method's answer equals the reference, except for case and outer whitespace."""
-        return normalized(self.outputs[method]) == normalized(self.reference)
-
 
 @dataclass(frozen=True)
 class Report:
@@ -114,6 +110,11 @@ class Report:
     samples: tuple[Sample, ...] = ()
     most_frequent: int = 0
     measure: str = "exact_match"
+
+    def is_right(self, sample: Sample, method: str) -> bool:
+        """Whether a method's answer to a row counts as right, as in `Scores.exact_match`."""
+        as_compared = _labels if self.measure == "label_f1" else normalized
+        return as_compared(sample.outputs[method]) == as_compared(sample.reference)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers, for JSON."""
@@ -191,12 +192,12 @@ def label_f1(rows: Sequence[Row], answers: Sequence[str]) -> float:
     return 2 * right / total if total else 1.0
 
 
-def _labels(text: str) -> set[str]:
-    return {*map(str.strip, normalized(text).split(JOINED["several"][0]))}
+def _labels(text: str) -> frozenset[str]:
+    return frozenset(map(str.strip, normalized(text).split(JOINED["several"][0])))
 
 
-def _of_labels(scores: Scores, rows: Sequence[Row], answers: Sequence[str]) -> Scores:
-    """Return the scores of answers that are several labels, right in any order."""
+def of_labels(scores: Scores, rows: Sequence[Row], answers: Sequence[str]) -> Scores:
+    """Return the scores of complete answers that are several labels, right in any order."""
     right = sum(_labels(a) == _labels(o) for a, (_, o) in zip(answers, rows, strict=True))
     return replace(scores, exact_match=right / len(rows), label_f1=label_f1(rows, answers))
 
@@ -442,11 +443,12 @@ def compare(
         stop = size = min(done + int(min(deadline.left() / per_row, size)), size)
     measure, rows = measure_of(rows, form), rows[:done]
     scores = {m: _joined(of, rows, answers[m], generate) for m, of in parts.items()}
-    if generate and form == "several":
-        scores = {m: _of_labels(s, rows, answers[m]) for m, s in scores.items()}
+    any_order = generate and form == "several"
+    if any_order:
+        scores = {m: of_labels(s, rows, answers[m]) for m, s in scores.items()}
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
         for index, row in enumerate(rows[:samples] if generate else ())
     )
-    outputs = Counter(normalized(output) for _, output in rows)
+    outputs = Counter(map(_labels if any_order else normalized, (output for _, output in rows)))
     return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)

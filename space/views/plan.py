@@ -74,7 +74,7 @@ def scores_of(report: Report) -> list[tuple[str, str, float]]:
             score = getattr(report.scores[method], report.measure) or 0.0
             found.append((title, f"{score:.2f}{'' if found else f' {measure}'}", score))
         elif not measure and method in samples[0].outputs:
-            right, total = sum(sample.is_right(method) for sample in samples), len(samples)
+            right, total = sum(report.is_right(sample, method) for sample in samples), len(samples)
             found.append((title, f"{right}{'' if found else f' of {total} right'}", right / total))
     if not measure:
         [(answer, count)] = Counter(sample.reference.strip() for sample in samples).most_common(1)

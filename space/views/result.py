@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +27,42 @@ def answers_html(base: str, adapter: str, expected: str, text: str) -> str:
     return render("result.answers", base=base, adapter=adapter, expected=expected, text=text)
 
 
-def best_example(samples: Sequence[Sample]) -> Sample:
+def best_example(report: Report) -> Sample:
     """Return a row that the adapter answers right, if there is one where the base model does not.
 
     Example:
         >>> wrong, right = ({"base": "no", "generated": text} for text in ("no", "yes"))
-        >>> best_example([Sample("a", "yes", wrong), Sample("b", "yes", right)]).input
+        >>> samples = Sample("a", "yes", wrong), Sample("b", "yes", right)
+        >>> best_example(Report({}, samples)).input
         'b'
     """
 
     def gain(sample: Sample) -> tuple[bool, bool, bool]:
         before, after = (sample.outputs[method].strip() for method in ("base", "generated"))
-        return sample.is_right("generated"), not sample.is_right("base"), before != after
+        base, adapter = (report.is_right(sample, method) for method in ("base", "generated"))
+        return adapter, not base, before != after
 
-    return max(samples, key=gain)
+    return max(report.samples, key=gain)
 
 
 def report_html(report: Report, result: PlanResult) -> str:
     """Return all answers, the wrong ones first, and one row before and after."""
-    samples = sorted(report.samples, key=lambda sample: sample.is_right("generated"))
+    is_right = partial(report.is_right, method="generated")
+    samples = sorted(report.samples, key=is_right)
     texts = [(bare_input(result, sample.input), sample) for sample in samples]
-    place = samples.index(best_example(samples))
-    return render("result.report", example=texts[place], number=place + 1, samples=texts)
+    place = samples.index(best_example(report))
+    return render(
+        "result.report", example=texts[place], number=place + 1, samples=texts, is_right=is_right
+    )
 
 
 def example_html() -> str:
     """Return the result of the example, which ``python -m tests.tools.example_result`` wrote."""
     stored = json.loads(EXAMPLE_FILE.read_text(encoding="utf-8"))
-    samples = tuple(Sample(**sample) for sample in stored["samples"])
+    report = Report({}, tuple(Sample(**sample) for sample in stored["samples"]))
     return render(
-        "result.example", sample=best_example(samples), total=len(samples),
-        scores=scores_of(Report({}, samples)), train=stored["train"], seconds=stored["seconds"],
+        "result.example", sample=best_example(report), total=len(report.samples),
+        scores=scores_of(report), train=stored["train"], seconds=stored["seconds"],
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from hf_lorameta.cards.results import check_of
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, Report, compare
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, Report, compare, of_labels
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.make import make_adapter
@@ -198,6 +198,8 @@ class _Improving:
             self._say_count(1 - (1 - steps / 2 / len(self.rows)) / _METHODS, 0)
 
         scores, texts = self._evaluator.evaluate(self.rows, trained.folder, done=progress)
+        if report.measure == "label_f1":
+            scores = of_labels(scores, self.rows, texts)
         samples = []
         for sample, text in zip(report.samples, texts, strict=True):
             old = {UNTRAINED_METHOD: sample.outputs[ADAPTER_METHOD]} | dict(sample.outputs)

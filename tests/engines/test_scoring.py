@@ -131,8 +131,8 @@ def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
 
 
 def test_answers_of_several_labels_are_judged_by_f1() -> None:
-    rows = [("a", "awe, joy"), ("b", "none"), ("c", "fear")]
-    answers = ["Joy, awe", "fear", "fear"]
+    rows = [("a", "awe, joy"), ("b", "none"), ("c", "joy, awe")]
+    answers = ["Joy, awe", "fear", "joy"]
 
     class Answers(TwoStepsPerRow):
         def evaluate(self, rows: Sequence[Row], *_: Any) -> tuple[Scores, list[str]]:
@@ -140,9 +140,12 @@ def test_answers_of_several_labels_are_judged_by_f1() -> None:
 
     pytest.importorskip("rouge_score")
     report = compare(Answers(), rows, {"base": None}, form="several")
-    assert report.to_dict()["scores"]["base"]["label_f1"] == pytest.approx(6 / 7)
-    assert report.scores["base"].right == 2  # in any order
-    assert report.table().splitlines()[-1].endswith("0.857 |")
+    assert report.to_dict()["scores"]["base"]["label_f1"] == pytest.approx(3 / 4)
+    assert report.scores["base"].right == 1  # in any order
+    assert [report.is_right(sample, "base") for sample in report.samples] == [True, False, False]
+    assert report.most_frequent == 2
+    assert report.table().splitlines()[-1].endswith("0.750 |")
     plain = compare(Answers(), rows, {"base": None})
+    assert (plain.most_frequent, plain.scores["base"].right) == (1, 0)
     assert "label_f1" not in plain.to_dict()["scores"]["base"]
     assert "F1" not in plain.table()

@@ -88,7 +88,7 @@ def test_answers_are_counted_the_adapter_is_trained_and_counted_again(
     assert [sample.outputs["untrained"] for sample in report.samples] == before
     for made, answers in ((adapter, counted), (improved, report)):
         check = json.loads(made.read("recipe.json"))["check"]
-        right = sum(sample.is_right("generated") for sample in answers.samples)
+        right = sum(answers.is_right(sample, "generated") for sample in answers.samples)
         assert check["right"]["end"] == right
     assert f"Trained on {training.rows} rows" in improved.read("README.md")
     assert "The command draws other rows of the dataset" in improved.read("README.md")
@@ -97,6 +97,27 @@ def test_answers_are_counted_the_adapter_is_trained_and_counted_again(
     weights = [(folder / WEIGHTS).read_bytes() for folder in folders]
     assert weights[0] != weights[1]
     assert json.loads(improved.read("recipe.json"))["training"]["given_rows"]
+
+
+def test_several_labels_of_a_trained_adapter_are_counted_as_those_of_the_base_model(
+    result: PlanResult, model: trying.Model
+) -> None:
+    several = replace(result.plan, dataset=replace(result.plan.dataset, form="several"))
+    result = replace(
+        result,
+        plan=several,
+        samples=[(text, words.replace(" ", ", ")) for text, words in result.samples],
+    )
+    made, shown = generating.make_adapter(result, jobs.Job(120)), Shown()
+    trying.improve(made, result, model, jobs.Job(120), shown.add)
+    (_, counted, _), (trained, report, _) = shown
+    for adapter, answers in ((made, counted), (trained, report)):
+        assert answers is not None
+        scores = answers.scores["generated"]
+        graded = json.loads(adapter.read("recipe.json"))["check"]["graded"]
+        assert (graded["measure"], graded["end"]) == ("label_f1", scores.label_f1)
+        assert scores.right == sum(answers.is_right(row, "generated") for row in answers.samples)
+        adapter.discard()
 
 
 def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(

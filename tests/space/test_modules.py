@@ -502,7 +502,7 @@ def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not
         Sample(str(i), "yes", {"base": base, "generated": own})
         for i, (base, own) in enumerate(answers)
     )
-    best = [result_view.best_example(samples[:end]).input for end in (4, 3, 1)]
+    best = [result_view.best_example(Report({}, samples[:end])).input for end in (4, 3, 1)]
     assert best == ["3", "2", "0"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.engines.scoring import Sample
+from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests.conftest import Account, Shell, Web
@@ -121,7 +121,7 @@ def right_by_peft(folder: Path, rows: list[list[str]]) -> list[bool]:
         tokens = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0]
         answer = tokenizer.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ended = bool(tokens[-1] == tokenizer.eos_token_id)
-        return ended and Sample(text, reference, {"peft": answer}).is_right("peft")
+        return ended and Report({}).is_right(Sample(text, reference, {"peft": answer}), "peft")
 
     return [is_right(text, reference) for text, reference in rows]
 
