@@ -33,13 +33,12 @@ from work.planning import (
     validated,
 )
 from work.reader_process import read
-from work.visit import Visit, known
+from work.visit import Visit, earlier_visit, known
 
 
 class DatasetActions(AdapterActions):
     """Handlers of the forms for the dataset, its columns and its prompt, and of the result."""
 
-    @last_wins
     def choose(
         self,
         visit: Visit,
@@ -48,13 +47,18 @@ class DatasetActions(AdapterActions):
         profile: gr.OAuthProfile | None,
         token: gr.OAuthToken | None,
     ) -> Updates:
-        """Read the dataset that the data form names, and plan; or take over an earlier visit."""
+        """Read the dataset that the data form names, and plan; or go on with an earlier visit."""
         values = dict(event._data or {})
-        if key := values.get("resume"):
-            if visit.resume(str(key)):
-                return self._resume(visit, profile)
-            if not values.get("dataset"):
-                return self.idle(visit)
+        if earlier := earlier_visit(str(values.get("resume"))):
+            return self._resume(earlier, number, profile)
+        return self._choose(visit, number, values, token)
+
+    @last_wins
+    def _choose(
+        self, visit: Visit, number: int, values: Mapping[str, Any], token: gr.OAuthToken | None
+    ) -> Updates:
+        if values.get("resume") and not values.get("dataset"):
+            return self.idle(visit)
         no_columns = {self.components.columns_form: ""}
         visit.choose(DatasetRequest())
         try:
@@ -114,8 +118,9 @@ class DatasetActions(AdapterActions):
         visit.request = request
         return self._read(visit, token)
 
-    def _resume(self, visit: Visit, profile: gr.OAuthProfile | None) -> Updates:
-        """Show what was taken over from an earlier page, such as the one before signing in."""
+    @last_wins
+    def _resume(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
+        """Show the visit of an earlier page, such as the one before signing in."""
         c = self.components
 
         def show(job: Job) -> Updates:

@@ -54,7 +54,7 @@
     window.parent?.postMessage({ queryString: query }, "https://huggingface.co");
   }
 
-  // What follows in this tab takes over; a duplicate of it, whose storage is a copy, does not
+  // What follows in this tab goes on; a duplicate of it, whose storage is a copy, starts anew
   addEventListener("pagehide", () => {
     if (window.lorametaVisit) sessionStorage.setItem("lm-visit", window.lorametaVisit);
   });

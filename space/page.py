@@ -18,10 +18,11 @@ from work.jobs import Updates
 from work.visit import Line, Visit
 
 _NUMBER_REQUESTS = """(...values) => {
-    values[1] = window.lorametaRequests = (window.lorametaRequests ?? 0) + 1;
+    values[1] = window.lorametaRequests = Math.max((window.lorametaRequests ?? 0) + 1, Date.now());
     return values;
 }"""
-"""Sets the second input to the number of the page's request, as requests may change order."""
+"""Sets the second input to the number of the page's request, as requests may change order; a later
+page of the same tab has higher ones."""
 _FILL = f"""(filled, ...values) => {json.dumps(FILLED)}.map((name, i) =>
     name in filled && !window.lorametaTyped.has("lm-" + name) ? filled[name] : values[i])"""
 """Returns the new values of `FILLED`; only the browser knows what was typed meanwhile."""

@@ -6,8 +6,7 @@ leaves the page to sign in. They end if no page has asked for some time.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +50,13 @@ class Background:
             help.
 
     Attributes:
-        visit: the same; a later page may take the place of an earlier one.
         job: the same.
     """
 
     def __init__(
         self, visit: Any, job: Job, line: Line, address: str, work: Callable[[Job, Show], bool]
     ) -> None:
-        self.visit, self.job, self._line, self._work = visit, job, line, work
+        self._visit, self.job, self._line, self._work = visit, job, line, work
         self._call = job.call = _AskedFor(address)
         self.ask()
         visit.background = self
@@ -70,23 +68,14 @@ class Background:
 
     def show(self, adapter: Adapter, report: Report | None, said: str) -> None:
         """Take the best adapter so far."""
-        with self._its_visit() as visit:
+        visit = self._visit
+        with visit.lock:
             if visit.background is self:
                 visit.adapter, visit.report, visit.said = adapter, report, said
                 visit.version += 1
 
-    @contextmanager
-    def _its_visit(self) -> Iterator[Any]:
-        """Lock the visit; a later page may take its place while its lock is waited for."""
-        while True:
-            visit = self.visit
-            with visit.lock:
-                if visit is self.visit:
-                    yield visit
-                    return
-
     def _run(self) -> None:
-        more, said = False, ""
+        visit, more, said = self._visit, False, ""
         try:
             with _LOCK:
                 place = self._line.ask(self._call.address, self)
@@ -105,7 +94,7 @@ class Background:
             known = known_error(error)
             hint = known.hint if isinstance(known, SpaceError) else ""
             more, said = True, f"{known}. {hint}".strip()
-        with self._its_visit() as visit:
+        with visit.lock:
             if visit.background is self:
                 visit.background, visit.more, visit.said = None, more, said or visit.said
                 visit.version += 1

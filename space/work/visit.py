@@ -1,4 +1,4 @@
-"""What one open page has chosen and made; the last request wins.
+"""What a page, or several in one browser tab, have chosen and made; the last request wins.
 
 A `Visit` is the value of the page's only `gr.State`. All handlers of a page share it, and Gradio
 drops it, and with it the files of the adapter, an hour after its last use.
@@ -20,12 +20,6 @@ from work.generating import Adapter
 from work.jobs import Job
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
-_RESUMED = (
-    "request", "upload", "source", "plan_result", "adapter", "report", "said", "more", "version",
-    "results", "background", "published",
-)  # fmt: skip
-_LOCK_SECONDS = 5.0
-"""To wait for an earlier page; two that take over each other would wait forever."""
 T = TypeVar("T")
 Line = Literal["plan", "adapter", "model"]
 """Tasks that wait for each other: reading datasets and planning; combining and saving adapters;
@@ -53,7 +47,7 @@ class Task:
 
 @dataclass
 class Visit:
-    """State of one open page.
+    """State of a page.
 
     Attributes:
         number: of the page's latest request; the page counts them, so that an earlier request that
@@ -74,7 +68,7 @@ class Visit:
         background: counts and trains; None if nothing does.
         published: id of the repo that has an earlier version.
         filled: what answers have put into fields.
-        key: lets a later page of the same browser tab, after signing in, take over.
+        key: lets a later page of the same browser tab, after signing in, go on with this visit.
         lock: held while a request is answered and while a result is shown, so that a Cancel finds
             either all of a request or nothing of it.
     """
@@ -105,27 +99,6 @@ class Visit:
     def __deepcopy__(self, memo: object) -> "Visit":
         """Return a new visit: Gradio copies the initial value of the state for each page."""
         return Visit()
-
-    def resume(self, key: str) -> bool:
-        """Take over what an earlier page of the same browser tab has; return whether it has any.
-
-        Args:
-            key: of that page's visit, which nobody else knows.
-        """
-        earlier = _VISITS.get(key)
-        if earlier is None or earlier is self or earlier.plan_result is None:
-            return False
-        if not earlier.lock.acquire(timeout=_LOCK_SECONDS):
-            return False
-        try:  # background work reports to this visit from now on
-            for name in _RESUMED:
-                setattr(self, name, getattr(earlier, name))
-            earlier.background = None
-            if self.background is not None:
-                self.background.visit = self
-        finally:
-            earlier.lock.release()
-        return True
 
     def drop_background(self) -> None:
         """End the background work; it shows nothing more."""
@@ -194,6 +167,16 @@ class Visit:
 
 _VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()
 """Visits by their keys, as long as Gradio keeps them: an hour."""
+
+
+def earlier_visit(key: str) -> Visit | None:
+    """Return the visit of an earlier page, if that has a plan.
+
+    Args:
+        key: of that visit, which nobody else knows.
+    """
+    visit = _VISITS.get(key)
+    return visit if visit is not None and visit.plan_result is not None else None
 
 
 def known(value: T | None) -> T:

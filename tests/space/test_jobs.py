@@ -454,14 +454,10 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
     assert made.background is not None
     assert made.accept(1)  # such as Save
     assert not made.background.job.canceled
-    later = Visit()
-    assert later.resume(made.key)
-    assert made.background is None
     go_on.set()
-    wait_until(lambda: later.background is None)
-    assert (later.adapter, later.report, later.more) == (better, "a better report", True)
-    assert actions.refresh(later, 1)["version"] == later.version > 1
-    assert made.adapter is MADE
+    wait_until(lambda: made.background is None)
+    assert (made.adapter, made.report, made.more) == (better, "a better report", True)
+    assert actions.refresh(made, 1)["version"] == made.version > 1
 
 
 def test_what_goes_on_ends_with_its_dataset_or_a_page_that_does_not_ask_and_can_be_stopped(
@@ -514,28 +510,6 @@ def test_stop_and_a_cancel_that_comes_too_late_keep_the_adapter_that_was_just_ma
     assert (made.canceled, made.task) == (True, None)
     assert (made.adapter, made.background) == (MADE, work)
     made.drop_background()
-
-
-def test_a_result_that_comes_while_another_page_takes_over_is_shown_there(
-    made: Visit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shows, report = threading.Event(), SimpleNamespace()
-
-    def improve(adapter: Any, result: Any, model: Any, job: Any, show: Any, **_: Any) -> bool:
-        shows.set()
-        show(MADE, report, "")
-        return True
-
-    monkeypatch.setattr(trying, "improve", improve)
-    later = Visit()
-    with made.lock:
-        page_with()._improve(made, 1.0, "203.0.113.1")
-        assert shows.wait(60)
-        time.sleep(0.1)  # it waits for the lock
-        assert later.resume(made.key)
-    wait_until(lambda: later.background is None)
-    assert later.report is report  # type: ignore[comparison-overlap]
-    assert later.more
 
 
 def test_more_time_leaves_a_task_on_the_page(made: Visit) -> None:
@@ -627,38 +601,20 @@ def test_the_answer_to_a_save_says_which_version_the_page_shows(
 # --- the same tab after signing in --------------------------------------------------------------
 
 
-def test_a_visit_is_taken_over_only_with_its_key(visit: Visit) -> None:
-    visit.choose(DatasetRequest("user/name"))
-    visit.plan_result, visit.adapter = PLAN, PLAN
-    later = Visit()
-    assert not later.resume("")
-    assert not later.resume(later.key)
-    assert not later.resume(visit.key + "x")
-    assert later.adapter is None
-    assert later.resume(visit.key)
-    assert (later.plan_result, later.adapter, later.request) == (PLAN, PLAN, visit.request)
-    assert later.key != visit.key
+def test_a_later_page_goes_on_with_a_visit_whose_key_it_has(visit: Visit) -> None:
+    actions = DatasetActions(COMPONENTS, BANK, Settings())
 
+    def visit_of_later_page(key: str) -> Visit:
+        event: Any = SimpleNamespace(_data={"resume": key}, target=None)
+        found: Visit = actions.choose(Visit(), 9, event, None, None)["visit"]
+        return found
 
-def test_visits_that_take_over_each_other_do_not_wait_forever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("work.visit._LOCK_SECONDS", 0.1)
-    visits, both = [Visit(), Visit()], threading.Barrier(2)
-    for one in visits:
-        one.plan_result = PLAN
-
-    def resume(one: Visit, other: Visit) -> None:
-        with one.lock:
-            both.wait(60)
-            one.resume(other.key)
-
-    threads = [
-        threading.Thread(target=resume, args=pair, daemon=True) for pair in (visits, visits[::-1])
-    ]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: not any(thread.is_alive() for thread in threads))
+    assert visit_of_later_page(visit.key) is not visit, "it has no plan"
+    visit.plan_result = PLAN
+    for wrong in ("", visit.key + "x", Visit().key):
+        assert visit_of_later_page(wrong) is not visit
+    assert visit_of_later_page(visit.key) is visit
+    assert visit.task is not None, "which shows the plan"
 
 
 def test_a_key_that_is_no_longer_known_reads_the_dataset_of_the_link_if_there_is_one(
