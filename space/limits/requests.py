@@ -23,7 +23,7 @@ BODY_BYTES = 300_000
 """Most bytes of a request, except uploads; the longest columns, instruction and template take a
 tenth."""
 BURST, PER_SECOND = 200, 10
-"""Requests that an address may make at once, and then in each second; files and streams are free.
+"""Requests that an address may make at once, and then in each second; files are free.
 A visitor makes about ten to open the page and three a second while typing."""
 AT_ONCE: dict[Kind, int] = {"request": 8, "tool": 8, "stream": 64, "upload": 2}
 """Requests of each kind that an address may have open at once."""
