@@ -343,6 +343,6 @@ class Visitor:
         for event, handler in self._handlers.items():
             self.page.remove_listener(event, handler)
         self.page.unroute_all(behavior="ignoreErrors")
-        self.page.evaluate("sessionStorage.clear()")
+        self.page.evaluate("sessionStorage.clear(); lorametaVisit = null")  # stored as one leaves
         self.page.goto(_LEFT)
         self.context.clear_cookies()
