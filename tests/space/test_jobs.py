@@ -456,7 +456,8 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
     assert not made.background.job.canceled
     go_on.set()
     wait_until(lambda: made.background is None)
-    assert (made.adapter, made.report, made.more) == (better, "a better report", True)
+    found: Any = made.adapter, made.report, made.more
+    assert found == (better, "a better report", True)
     assert actions.refresh(made, 1)["version"] == made.version > 1
 
 
