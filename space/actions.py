@@ -140,7 +140,8 @@ class Actions:
             updates = {task.problem: error_html(found)}
         finally:  # Gradio closes this generator if it takes the page for closed
             with visit.lock:
-                visit.finish(task)
+                if visit.task is task:
+                    visit.task = None
         with visit.lock:
             if visit.task is None:
                 updates = self.idle(visit) | updates

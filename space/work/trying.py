@@ -53,11 +53,8 @@ class Model:
         self._tries: set[Job] = set()
         self._twins: tuple[TorchEvaluator, TorchEvaluator] | None = None
 
-    def load(self, job: Job) -> TorchEvaluator:
-        """Return the base model for counting and training."""
-        return self._load(job)[0]
-
-    def _load(self, job: Job) -> tuple[TorchEvaluator, TorchEvaluator]:
+    def load(self, job: Job) -> tuple[TorchEvaluator, TorchEvaluator]:
+        """Return the base model for counting and training, and the same for tries."""
         job.report("Loading the base model")
         with self._loading:
             if self._twins is None:  # before a training changes the layers of the first
@@ -78,7 +75,7 @@ class Model:
             while not self._one_try.acquire(timeout=_WAIT_SECONDS):
                 job.report("Waiting for another request to end")
             try:
-                yield self._load(job)[1]
+                yield self.load(job)[1]
             finally:
                 self._one_try.release()
         finally:
@@ -150,7 +147,7 @@ class _Improving:
         self.train = drawn.train
         self.seconds = seconds if drawn.train else 0.0
         self._started, self._count = time.monotonic(), _COUNT_SECONDS
-        self._evaluator = model.load(job)
+        self._evaluator, _ = model.load(job)
 
     def _say(self, text: str, left: float) -> None:
         """Wait for tries, then show a step and the time left; end the work if it should end."""

@@ -130,11 +130,6 @@ class Visit:
             task.started = True
             return task
 
-    def finish(self, task: Task) -> None:
-        """End a task, unless a later one has begun."""
-        if self.task is task:
-            self.task = None
-
     def cancel(self, number: int) -> bool:
         """Cancel the task; return whether it was in time."""
         if number <= self.number:
