@@ -153,7 +153,8 @@ def _fail(error: BaseException, message: str, hint: str, code: int, *, debug: bo
 def _complete_usage_error(error: Any) -> None:
     """Print what typer's own message lacks: JSON, and advice for an argument that is an option."""
     message = error.format_message()
-    options = [flag for option in error.ctx.command.params for flag in option.opts]
+    parameters = error.ctx.command.params if error.ctx else []  # none, if an option has no value
+    options = [flag for option in parameters for flag in option.opts]
     # only an argument that is left over is of the base class of the errors about options
     prompt = type(error) is typer.BadParameter.__base__ and "--prompt" in options
     hint = "put the prompt behind --prompt" if prompt else None

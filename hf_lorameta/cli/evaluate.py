@@ -15,13 +15,9 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, prints_json, report_pull_request, stage_bars
 from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.tables import plural
 
 logger = logging.getLogger(__name__)
-
-_METHODS = (
-    "base: the base model; base-chat: it in its own chat template; 3-shot: it with 3 examples in "
-    "the prompt; generated: the adapter; loss: nats per token, the lower the better"
-)
 
 
 @example(
@@ -76,7 +72,7 @@ def evaluate(
     Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
     from hf_lorameta.cards.scores_section import MeasuredScores
-    from hf_lorameta.engines.scoring import ADAPTER_METHOD
+    from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.evaluate import (
         open_evaluator,
@@ -117,4 +113,12 @@ def evaluate(
     finally:  # print the scores even if a card could not be written
         emit(result, report.table)
     if not prints_json():
-        logger.info(_METHODS)
+        examples = plural(len(prepared.shots), "example")
+        methods = {
+            BASE_METHOD: "the base model",
+            CHAT_METHOD: "it in its own chat template",
+            f"{len(prepared.shots)}-shot": f"it with {examples} in the prompt",
+            ADAPTER_METHOD: "the adapter",
+        }
+        legend = [f"{name}: {text}" for name, text in methods.items() if name in report.scores]
+        logger.info("; ".join([*legend, "loss: nats per token, the lower the better"]))

@@ -171,11 +171,12 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     plan, rows = plan_with_rows(dataset, session, resolved)
     log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
     if resolved.seconds or resolved.check:
-        only = "; to skip the count alone: --no-check, in Python check=False"
-        logger.info(
-            "With the base model: %s. To skip this: --budget 0, in Python budget=0%s",
-            resolved, only if resolved.check else "",
-        )  # fmt: skip
+        said = [f"With the base model: {resolved}"]
+        if resolved.seconds and session.bank.index.number:
+            said.append("To skip this: --budget 0, in Python budget=0")
+        if resolved.check:
+            said.append("To skip the count alone: --no-check, in Python check=False")
+        logger.info(". ".join(said))
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)
     adapter = make_adapter(

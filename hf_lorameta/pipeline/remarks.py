@@ -52,8 +52,9 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
         text = f"{profile.left_out} of {total} rows have no output and were left out."
         yield Remark("warning", text)
     if profile.repeated:
-        text = f"Of {profile.rows} rows, {profile.rows - profile.repeated} are distinct"
-        yield Remark("note", f"{text}: each of these is trained or checked on only once.")
+        count = f"{profile.repeated} of {profile.rows}"
+        text = f"Rows that repeat earlier ones are neither trained nor checked on: {count}."
+        yield Remark("note", text)
     if profile.cut:
         rows = plural(profile.cut, "row")
         text = f"Only the beginning of {rows} was counted: their texts exceed the length limit."

@@ -59,7 +59,10 @@ def test_save_card_adds_the_scores_to_the_repo_in_one_commit(
     saved = cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
     assert saved.out == unsaved.out
     assert "  generated: loss 0.500\n" in saved.err
-    assert "base-chat: it in its own chat template" in saved.err
+    legend = (
+        "base: the base model; 3-shot: it with 3 examples in the prompt; generated: the adapter"
+    )
+    assert f"\n{legend}; loss: nats per token" in saved.err
     assert f"The scores are on the card: {cli.hub.url}/{repo}" in saved.err
     text = card_text(cli, repo)
     assert card_scores(text) == {"loss": 0.5, "rouge": 0.25, "exact_match": 0.125}
@@ -216,9 +219,10 @@ def test_several_adapters_are_in_one_table_under_their_names(cli: Shell, two: Pu
     config = json.loads((cli.cwd / "b" / CONFIG_FILE).read_bytes())
     config["base_model_name_or_path"] = BASE.upper()  # ids of the Hub ignore case
     (cli.cwd / "b" / CONFIG_FILE).write_text(json.dumps(config))
-    table = cli("evaluate", repo, "b", "-d", dataset, before=fake_evaluator()).out
-    assert f"| {repo} | 0.500 |" in table
-    assert "| b " in table
+    done = cli("evaluate", repo, "b", "-d", dataset, "--shots", 1, before=fake_evaluator())
+    assert f"| {repo} | 0.500 |" in done.out
+    assert "| b " in done.out
+    assert "base: the base model; 1-shot: it with 1 example in the prompt; loss:" in done.err
 
 
 def test_scores_of_several_adapters_go_to_the_card_of_each_without_the_others(

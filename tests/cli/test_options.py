@@ -134,3 +134,5 @@ def test_errors_are_json_where_results_are(cli: Shell) -> None:
     assert wrong.err.endswith("Next:  put the prompt behind --prompt\n")
     named = cli("try", "--unexpected extra argument", "--json", code=2)
     assert named.json["error"]["hint"] is None
+    bare = cli("try", "adapter", "--json", "--prompt", code=2)
+    assert bare.json["error"]["message"] == "Option '--prompt' requires an argument."

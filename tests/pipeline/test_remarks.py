@@ -105,7 +105,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "one row": (lambda p: with_profile(p, rows=1), "warning", "Only 1 row was read"),
     "left out": (lambda p: with_profile(p, left_out=2), "warning", "2 of 26 rows have no output"),
     "imbalanced": (lambda p: with_profile(p, rows=100, same=97), "warning", "97% of the rows have"),
-    "repeated": (lambda p: with_profile(p, repeated=2), "note", "Of 24 rows, 22 are distinct"),
+    "repeated": (lambda p: with_profile(p, repeated=2), "note", "checked on: 2 of 24."),
     "cut": (lambda p: with_profile(p, cut=1), "warning", "beginning of 1 row was counted"),
     "bare": (lambda _: read(BARE, columns="input=text,output=next"), "warning", "add instruction="),
     "told": (lambda p: p, "warning", None),

@@ -194,6 +194,8 @@ def test_generate_trains_and_counts_unless_told_not_to(
     assert weights[0].read_bytes() == weights[1].read_bytes()
     pure = cli(*command, "--budget", "0", "-o", tmp_path / "b", HF_LORAMETA_NO_BASE="")
     assert "Right answers" not in pure.err
+    asked = cli(*command, "--train", 8, "-o", tmp_path / "c", HF_LORAMETA_NO_BASE="")
+    assert "on up to 16 other rows. To skip the count alone: --no-check" in asked.err
 
 
 def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
