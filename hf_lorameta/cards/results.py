@@ -66,6 +66,11 @@ class RightAnswers:
     chat: int | None = None
     prompt: int | None = None
 
+    @property
+    def most_by_model(self) -> int:
+        """The most that the model answers right, with the adapter or without it."""
+        return max(self.base, self.end, self.chat or 0, self.prompt or 0)
+
 
 @dataclass(frozen=True)
 class Graded:

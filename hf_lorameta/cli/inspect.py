@@ -38,7 +38,7 @@ def inspect(
 
     saved = read_adapter(locate_adapter(adapter, revision=revision, hub=Hub(token)))
     emit(saved.to_dict(), lambda: _describe(saved))
-    if saved.coefficients and not prints_json():
+    if saved.coefficients and not (saved.is_merge or prints_json()):
         logger.info(LEGEND)
 
 

@@ -279,7 +279,7 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
     reason = " ".join([reason, *doubts])
     adapter, others = scores.end, _others(scores, check.shots)
     name, best = max(others.items(), key=lambda item: item[1])
-    if not max(adapter, best):
+    if not max(adapter, best, check.right.most_by_model):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
     if best >= adapter + margin:
         text = f"Unlikely to help: {better} with {name}. {reason} {_WHAT_HELPS}"

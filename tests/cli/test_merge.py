@@ -35,9 +35,10 @@ def test_repos_are_merged_and_published_with_licenses_and_commits(
     assert "license: apache-2.0\n" in card
     assert f"base_model: {BASE}\n" in card
     assert cli.hub.read(target, WEIGHTS_FILE) == (tmp_path / "m" / WEIGHTS_FILE).read_bytes()
-    text = cli("inspect", target, token=user.token).out
-    assert a in text
-    assert "-0.3" in text
+    shown = cli("inspect", target, token=user.token)
+    assert a in shown.out
+    assert "-0.3" in shown.out
+    assert "distance" not in shown.err
 
 
 def test_a_finished_merge_replaces_a_generated_adapter(

@@ -247,6 +247,7 @@ def test_right_answers_decide_only_where_the_scores_of_answers_are_about_equal(
     assert f"{measure} of the answers to 16 rows: the adapter {graded.end:.2f}" in found.reason
     assert f"Right answers: the adapter {right}, the base model" in found.reason
     assert ("more time to train" in found.reason) == (level == "unlikely")
+    assert "no answer is right" not in found.text  # the base model has right ones
 
 
 IMAGE = {"bytes": b"", "path": "a.png"}
