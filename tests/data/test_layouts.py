@@ -427,6 +427,9 @@ def test_a_misspelled_column_is_answered_with_all_columns() -> None:
     with pytest.raises(ColumnsError) as caught:
         open_dataset(rows, columns="input=text,output=answer")
     assert caught.value.hint == "add --columns input=text,output=COLUMN"
+    with pytest.raises(ColumnsError) as caught:
+        open_dataset(rows, columns="input=txt,output=texts")
+    assert caught.value.hint == "add --columns input=text,output=COLUMN"
 
 
 @pytest.mark.parametrize(

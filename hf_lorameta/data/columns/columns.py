@@ -325,7 +325,10 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
     missing = [name for name in columns.names() if split_path(name, names) is None]
     if missing:
         others = [name for name in islice(names, _LISTED) if name not in columns.names()]
-        named = {name: [*get_close_matches(name, others, 1), "COLUMN"][0] for name in missing}
+        named: dict[str, str] = {}
+        for name in missing:
+            [named[name]] = get_close_matches(name, others, 1) or ["COLUMN"]
+            others = [other for other in others if other != named[name]]  # has one role
         raise ColumnsError(
             f"no column {', '.join(missing)}; all columns: {all_of(names)}",
             hint=Option("columns", str(columns.renamed(lambda name: named.get(name, name)))),
