@@ -53,7 +53,7 @@ class Visit:
         number: of the page's latest request; the page counts them, so that an earlier request that
             arrives late can be told from a new one.
         task: the one that waits or runs; None if there is none.
-        canceled: whether the latest request was Cancel.
+        canceled: whether the latest request was Cancel, and ended all that went on.
         request: the dataset that was asked for.
         upload: its file, if it was uploaded; the file is kept as long as this is set.
         dataset_number: of that dataset; forms of earlier datasets state earlier numbers.
@@ -138,7 +138,7 @@ class Visit:
         if self.task is None or self.task.job.committed:
             return False
         self.drop_task()
-        self.canceled = True
+        self.canceled = self.background is None
         return True
 
     def drop_task(self) -> None:
