@@ -58,7 +58,7 @@ def verdict_html(
 
 
 def scores_of(report: Report) -> list[tuple[str, str, float]]:
-    """Return title, score and share of each method: right answers, or how good they are.
+    """Return title, score and share of each method: right answers, and how good they are.
 
     Example:
         >>> answers = {"base": "no", "generated": "yes"}
@@ -71,8 +71,11 @@ def scores_of(report: Report) -> list[tuple[str, str, float]]:
     measure = MEASURES.get(report.measure)
     for method, title in _TITLES.items():
         if measure and method in report.scores:
-            score = getattr(report.scores[method], report.measure) or 0.0
-            found.append((title, f"{score:.2f}{'' if found else f' {measure}'}", score))
+            scores = report.scores[method]
+            score = getattr(scores, report.measure) or 0.0
+            units = ("", "") if found else (f" {measure}", f" of {scores.rows} right")
+            text = f"{score:.2f}{units[0]}, {scores.right}{units[1]}"
+            found.append((title, text, score))
         elif not measure and method in samples[0].outputs:
             right, total = sum(report.is_right(sample, method) for sample in samples), len(samples)
             found.append((title, f"{right}{'' if found else f' of {total} right'}", right / total))

@@ -517,9 +517,9 @@ def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -
         ("With your adapter", "2 of 4 right"), ("Before it was trained", "1"),
         ("Without it", "1"), ("Always “yes”", "4"),
     ]  # fmt: skip
-    of_texts = {name: Scores(1.0, 0.25, 0.0, 0.0, 4) for name in ("base", "generated")}
+    of_texts = {name: Scores(1.0, 0.25, 0.5, 0.0, 4) for name in ("base", "generated")}
     assert plan_view.scores_of(replace(report, scores=of_texts, measure="rouge_l")) == [
-        ("With your adapter", "0.25 Rouge-L", 0.25), ("Without it", "0.25", 0.25)
+        ("With your adapter", "0.25 Rouge-L, 2 of 4 right", 0.25), ("Without it", "0.25, 2", 0.25)
     ]  # fmt: skip
     page = result_view.report_html(report, planning.PlanResult(tickets, [], "x"))
     cells = re.findall(r"<tr><td>(\d)</td><td>row (\d)</td>", page)
