@@ -49,7 +49,8 @@ class Scores:
         rouge_l: mean Rouge-L F-measure with stemming, 0 to 1; None if not all answers are known.
         exact_match: share of right answers: those equal to the reference, except for case and
             surrounding whitespace, and for the order of several labels if all answers are known.
-        contains: share of answers that contain the reference, ignoring case; None like `rouge_l`.
+        contains: share of answers that contain the reference, ignoring case, and the order of
+            several labels; None like `rouge_l`.
         rows: number of rows.
         label_f1: F1 of the labels in all answers, see `label_f1`; None like `rouge_l`, and where an
             output is not several labels.
@@ -198,8 +199,13 @@ def _labels(text: str) -> frozenset[str]:
 
 def of_labels(scores: Scores, rows: Sequence[Row], answers: Sequence[str]) -> Scores:
     """Return the scores of complete answers that are several labels, right in any order."""
-    right = sum(_labels(a) == _labels(o) for a, (_, o) in zip(answers, rows, strict=True))
-    return replace(scores, exact_match=right / len(rows), label_f1=label_f1(rows, answers))
+    pairs = [(_labels(a), _labels(o)) for a, (_, o) in zip(answers, rows, strict=True)]
+    return replace(
+        scores,
+        exact_match=sum(given == expected for given, expected in pairs) / len(pairs),
+        contains=sum(given >= expected for given, expected in pairs) / len(pairs),
+        label_f1=label_f1(rows, answers),
+    )
 
 
 def _joined(

@@ -37,6 +37,7 @@ STOPPED = Training(rows=32, held_out=32, base=3, start=2.5, end=1.5, steps=20, i
 CHECK = Check(8, 2.5, 0.5, RIGHT)
 PROMPTED = Check(8, 2.5, 0.5, RIGHT, prompt=0.7, shots=3)
 ALL_ANSWERS = replace(PROMPTED, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
+SEVERAL = replace(PROMPTED, graded=Graded("label_f1", 0.25, 0.5, prompt=0.375))
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
 
@@ -97,6 +98,11 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "| base model with a prompt of 3 examples | 9 | 0.38 | 0.700 |",
                 "| this adapter | 12 | 0.50 | 0.500 |",
             ],
+            [],
+        ),
+        (
+            {"outcome": Outcome(check=SEVERAL)},
+            ["Right answers, apart from case and the order of labels, F1 of labels of all"],
             [],
         ),
         ({"outcome": Outcome(training=STOPPED)}, ["for 20 steps, until it was interrupted."], []),

@@ -56,6 +56,15 @@ def test_card_shows_all_scores_and_indexes_those_of_this_adapter() -> None:
     assert hub_rules.check(text, "model") == ([], [])
 
 
+def test_several_labels_are_said_to_match_in_any_order() -> None:
+    several = {"generated": {"loss": 2.0, "exact_match": 1.0, "contains": 1.0, "label_f1": 0.75}}
+    part = section(
+        with_scores(CARD, replace(MEASURED, scores=several), "me/lora"), "What was measured"
+    )
+    assert "from 0 to 1, and labels match in any order. " in part
+    assert "| `generated` | 2.000 | – | 1.000 | 1.000 | 0.750 |" in part
+
+
 def test_other_sections_and_metadata_stay_unchanged() -> None:
     text = with_scores(CARD, MEASURED, "me/lora")
     titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
