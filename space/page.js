@@ -54,10 +54,14 @@
     window.parent?.postMessage({ queryString: query }, "https://huggingface.co");
   }
 
-  // What follows in this tab goes on; a duplicate of it, whose storage is a copy, starts anew
-  addEventListener("pagehide", () => {
-    if (window.lorametaVisit) sessionStorage.setItem("lm-visit", window.lorametaVisit);
-  });
+  // What follows in this tab goes on, also if the browser discards it while it is hidden; a duplicate
+  // of it, whose storage is a copy, starts anew
+  function storeVisit({ type }) {
+    if (type !== "pagehide" && !document.hidden) sessionStorage.removeItem("lm-visit");
+    else if (window.lorametaVisit) sessionStorage.setItem("lm-visit", window.lorametaVisit);
+  }
+  addEventListener("pagehide", storeVisit);
+  document.addEventListener("visibilitychange", storeVisit);
 
   // Answers leave alone a field in which something was typed that was not sent yet
   const typed = window.lorametaTyped = new Set();

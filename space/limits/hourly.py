@@ -43,9 +43,9 @@ class HourlyShare:
             hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",
         )
 
-    def used(self, address: str) -> float:
-        """Return how much an address has used."""
-        return sum(amount for _, amount in self._recent(address))
+    def minutes_used(self, address: str) -> int:
+        """Return the whole minutes that an address has used, if seconds are counted."""
+        return int(sum(seconds for _, seconds in self._recent(address)) // 60)
 
     def _recent(self, address: str) -> list[tuple[float, float]]:
         """Return the times and amounts of an address, the oldest first, none too old."""

@@ -55,7 +55,8 @@ class Line:
         at_once: requests that run at once.
         places: requests that may wait.
         reads: whether slow requests let others begin, up to a quarter of the places.
-        used: returns how much an address has used lately.
+        used: returns how much an address has used lately, in large units: among those that have
+            used as much, the one that has waited longest goes first.
         now: the clock.
     """
 
@@ -65,11 +66,11 @@ class Line:
         places: int,
         *,
         reads: bool = False,
-        used: Callable[[str], float] | None = None,
+        used: Callable[[str], int] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._at_once, self._places, self._reads = at_once, places, reads
-        self._used, self._now = used or (lambda address: 0.0), now
+        self._used, self._now = used or (lambda address: 0), now
         self._waiting: list[Place] = []
         self._running: list[Place] = []
 
@@ -86,7 +87,7 @@ class Line:
         if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
             raise FullError(_SHARE_TAKEN)
         self._waiting.append(place := Place(address, session))
-        turns, turn = self._taken(), dict[Place, tuple[int, float]]()
+        turns, turn = self._taken(), dict[Place, tuple[int, int]]()
         for other in self._waiting:
             turn[other] = turns[other.address], self._used(other.address)
             turns[other.address] += 1
@@ -149,7 +150,7 @@ def make_lines(settings: Settings) -> dict[str, Line]:
         "plan": 4, "adapter": settings.concurrency, "model": 1, "training": 1, "api-plan": 2,
         "api-adapter": 1,
     }  # fmt: skip
-    used = {"model": MODEL_TIME.used, "training": TRAINING_TIME.used}
+    used = {"model": MODEL_TIME.minutes_used, "training": TRAINING_TIME.minutes_used}
     return {
         name: Line(number, settings.queue, reads=name.endswith("plan"), used=used.get(name))
         for name, number in at_once.items()

@@ -464,6 +464,8 @@ def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
     spent = hourly.HourlyShare(hourly.MODEL_SECONDS, "tried adapters for 10 minutes")
     spent.add("a", hourly.MODEL_SECONDS - 1)
     spent.check("a")
+    spent.add("c", 59)
+    assert [spent.minutes_used(address) for address in "abc"] == [9, 0, 0]
     spent.add("a", 2)
     with pytest.raises(LoraMetaError, match="10 minutes within an hour") as caught:
         spent.check("a")

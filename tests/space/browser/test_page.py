@@ -199,6 +199,14 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     opened.value.wait_for_timeout(1000)
     assert opened.value.locator("#lm-cancel, #lm-verdict").filter(visible=True).count() == 0
     opened.value.close()
+    stored = "sessionStorage.getItem('lm-visit')"
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    for hidden in (True, False):  # a browser may discard a hidden tab without another event
+        page.evaluate(hide, hidden)
+        assert bool(page.evaluate(stored)) is hidden
 
 
 # --- the last choice wins -----------------------------------------------------------------------
