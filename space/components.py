@@ -142,7 +142,7 @@ class Components:
         settings = self._settings
         space_id = settings.space_id
         with gr.Accordion("Run your own copy, or call this one from a program", open=False):
-            _markdown("lm-own", render("page.own_copy", space=space_id or "http://127.0.0.1:7860"))
+            self.own_copy = _markdown("lm-own")  # names the page's address
             if space_id:
                 gr.DuplicateButton("Duplicate this Space", size="sm")
 

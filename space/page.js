@@ -6,7 +6,7 @@
   announcer.className = "lm-hidden";
   announcer.setAttribute("role", "status");
   document.body.append(announcer);
-  let announced = "", lastProgress = 0, lastFocused = null, focusedHeading = "";
+  let announced = "", announcedProgress = "", lastProgress = 0, lastFocused = null, focusedHeading = "";
   let linkShown = null, verdictUnseen = false;
 
   const announce = (text) => { announcer.textContent = text; };
@@ -17,9 +17,10 @@
     announced = now;
     if (text) return announce(text);
     const progress = document.querySelector("[data-progress]")?.dataset.progress;
+    if (!progress && announcer.textContent === announcedProgress) return announce("");
     if (progress && Date.now() - lastProgress >= PROGRESS_MS) {
       lastProgress = Date.now();
-      announce(progress);
+      announce(announcedProgress = progress);
     }
   }
 

@@ -39,12 +39,14 @@ def build_page(
         components = Components(settings)
         _connect(DatasetActions(components, bank_loader, settings, lines))
 
-        def show_account(profile: gr.OAuthProfile | None) -> list[str]:
+        def show_account(request: gr.Request, profile: gr.OAuthProfile | None) -> list[str]:
             user = profile.username if profile else None
             first = render("page.sign_in_first", user=user, sign_in=settings.sign_in)
-            return [render("page.account", user=user), first]
+            address = request.headers.get("origin", "http://127.0.0.1:7860")
+            own_copy = render("page.own_copy", space_id=settings.space_id, address=address)
+            return [render("page.account", user=user), first, own_copy]
 
-        account = [components.account, components.sign_in]
+        account = [components.account, components.sign_in, components.own_copy]
         blocks.load(show_account, None, account, **_PRIVATE)
         add_endpoints(bank_loader.bank, settings, lines)
     for event in blocks.fns.values():

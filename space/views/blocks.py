@@ -73,12 +73,19 @@ _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",
     "no instruction": "Leave the instruction empty.",
-    "instruction": "Write the instruction into its field under “Prompt”.",
+    "instruction": "Open “Prompt” and write an instruction into its field.",
     "repo_id": "Type another name.",
-    "template": "Write the form into its field under “Prompt”: {input} and {instruction} where "
+    "template": "Open “Prompt” and write the form into its field: {input} and {instruction} where "
     "they belong, or the word chat.",
 }
 """Where the page has an option that an error advises to change, or to leave out."""
+
+
+def place_of(option: Option | None) -> str:
+    """Return how the page changes, or leaves out, an option; empty if it does not have it."""
+    if option is None:
+        return ""
+    return _PLACES.get(f"{'no ' if option.change == 'leave out' else ''}{option.name}", "")
 
 
 def advice(error: LoraMetaError) -> list[str]:
@@ -86,8 +93,7 @@ def advice(error: LoraMetaError) -> list[str]:
     if isinstance(error, SpaceError):
         return [error.hint] * bool(error.hint)
     options = [part for part in error.advice if isinstance(part, Option)]
-    named = [f"{'no ' if part.change == 'leave out' else ''}{part.name}" for part in options]
-    if places := [_PLACES[name] for name in named if name in _PLACES]:
+    if places := [place for place in map(place_of, options) if place]:
         return places
     if type(error) is LoraMetaError:
         return [TRY_AGAIN]

@@ -6,7 +6,7 @@ from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.save import Generation
-from views.blocks import render
+from views.blocks import place_of, render
 from work.trying import UNTRAINED_METHOD
 
 BARS = 10
@@ -50,7 +50,8 @@ def verdict_html(
     if busy and report:
         said = "It is being trained on other rows."
     elif busy:
-        level, title, reason = "unsure", "Checking", "Some of your rows are being answered."
+        level, title = "unsure", "Not checked yet"
+        reason = "It is being checked, or trained, on your rows."
     return render(
         "plan.verdict", name=name, level=level, title=title, reason=reason,  said=said,
         scores=scores_of(report) if report else [], warnings=_warnings(made),
@@ -87,7 +88,9 @@ def scores_of(report: Report) -> list[tuple[str, str, float]]:
 
 
 def _warnings(shown: Plan | Generation) -> list[str]:
-    return [remark.text for remark in shown.remarks if remark.level == "warning"]
+    """Return the warnings, with what can be done about them on the page."""
+    warnings = (remark for remark in shown.remarks if remark.level == "warning")
+    return [" ".join(filter(None, (remark.text, place_of(remark.option)))) for remark in warnings]
 
 
 def details_html(plan: Plan) -> str:

@@ -14,7 +14,6 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.chat_form import CHAT, ChatForm
 from hf_lorameta.data.chat_template import require_chat_form
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
@@ -281,8 +280,8 @@ def make_plan(
         form = require_chat_form(session.chat_form, bank.public_base)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
     how = (recipe, limits, token_counting(bank), session.prompts, form)
-    reading, samples = read(job, _read, request, credential, *how)
-    return PlanResult(plan_from_reading(reading, bank), Rows(samples), request.name)
+    reading = read(job, _read, request, credential, *how)
+    return PlanResult(plan_from_reading(reading, bank), Rows(reading.pool), request.name)
 
 
 def _read(
@@ -293,21 +292,14 @@ def _read(
     counting: TokenCounting,
     in_form: Callable[[Dataset], Dataset],
     form: ChatForm | None,
-) -> tuple[Reading, list[tuple[str, str]]]:
-    """Return the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
+) -> Reading:
+    """Return what was read, its pool with short rows only; runs in a `reader_process`."""
     with hidden_path(request):
         named = request.file or request.dataset or ""
         options = {name: getattr(request, name) for name in CHOICES}
         options["template"] = form or request.template
         opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))
-        sample = RowSample(SAMPLES, "samples")
-
-        def rows() -> Iterator[tuple[str, str]]:
-            return sample.of(report_rows(opened.rows()))
-
-        reading = read_dataset(replace(opened, rows=rows), recipe, counting)
-        samples = [
-            (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
-            for prompt, output in sample.rows
-        ]
-        return reading, samples
+        reported = replace(opened, rows=lambda: report_rows(opened.rows()))
+        reading = read_dataset(reported, recipe, counting, collect=SAMPLES)
+        cut = ((text[-SAMPLE_CHARACTERS:], out[:SAMPLE_CHARACTERS]) for text, out in reading.pool)
+        return replace(reading, pool=tuple(cut))

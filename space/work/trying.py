@@ -12,8 +12,8 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.pipeline.resolve import CHECK_ROWS
-from hf_lorameta.pipeline.rows import MIN_ROWS, MIN_TRAINING_ROWS, Rows, draw_rows
+from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
+from hf_lorameta.pipeline.rows import Rows, rows_for
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
@@ -90,11 +90,8 @@ class Model:
 
 
 def rows_of(result: PlanResult) -> Rows:
-    """Draw rows to test an adapter on, none if they are few, and others to train it on."""
-    wanted = {"fit": None, "train": len(result.samples), "check": CHECK_ROWS}
-    rows = draw_rows(result.plan.recipe.model_copy(update=wanted), result.samples)
-    rows = replace(rows, train=rows.train if len(rows.train) >= MIN_TRAINING_ROWS else ())
-    return rows if len(rows.check) >= MIN_ROWS else replace(rows, check=())
+    """Draw rows to check an adapter on, and others to train it on, as the command line does."""
+    return rows_for(Resolved(result.plan.recipe, TRAINING_SECONDS, CHECK_ROWS), result.samples)
 
 
 def _clipped(rows: Sequence[Row]) -> list[Row]:
@@ -210,7 +207,7 @@ class _Improving:
     def trained(self, adapter: Adapter) -> Adapter | None:
         """Return the trained adapter; None if no step made it better on held-out rows."""
         end = time.monotonic() + self.seconds
-        text = f"Training on {len(self.train)} of your rows"
+        text = "Training on your rows"
 
         def progress(stage: str, done: int, total: int) -> None:
             if self._job.stopped:
@@ -282,5 +279,6 @@ def improve(
                 report = work.count_trained(trained, report)
             except LoraMetaError:  # keep the adapter
                 report = None
-        show(trained, report, f"Trained on {len(work.train)} other rows of yours.")
+        [training] = trained.generation.outcome.trainings
+        show(trained, report, f"Trained on {training.rows} of your rows.")
         return over

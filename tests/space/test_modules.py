@@ -39,11 +39,15 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import Published, Target
+from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.remarks import Remark
 from limits import hourly
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
@@ -53,7 +57,7 @@ from views import blocks
 from views import plan as plan_view
 from views import result as result_view
 from views.blocks import note, progress_html
-from work import generating, jobs, planning, reader_process
+from work import generating, jobs, planning, reader_process, trying
 from work.bank_loader import BankLoader, fetch_base_model
 from work.planning import (
     DatasetRequest,
@@ -145,7 +149,7 @@ def test_a_form_of_the_prompt_that_does_not_fit_is_refused(template: str, instru
         with_prompt(instruction, fitting)
     with pytest.raises(UsageError, match=re.escape(template)) as caught:
         with_prompt(instruction, template)
-    assert "into its field under “Prompt”" in blocks.advice(caught.value)[0]
+    assert "Open “Prompt”" in blocks.advice(caught.value)[0]
 
 
 def test_of_other_columns_a_prompt_that_does_not_fit_is_left_out() -> None:
@@ -176,7 +180,21 @@ def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank: Bank) -> N
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
     assert "for the first 50 rows of your data" in plan_view.details_html(limited.plan)
     assert len(complete.samples) == planning.SAMPLES
-    assert len(limited.samples) == 51  # one more is read to see that the limit was reached
+    assert len(limited.samples) == 50
+
+
+def test_few_rows_are_checked_and_trained_on_as_by_the_command_line(
+    bank: Bank, tmp_path: Path
+) -> None:
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(TRAIN.read_text().splitlines(keepends=True)[:24]))
+    request = DatasetRequest(file=str(path))
+    result = planning.make_plan(bank, request, Recipe(), 1000, False, jobs.Job(120))
+    resolved = Resolved(Recipe(), seconds=120.0, check=CHECK_ROWS)
+    session = Session(bank)
+    _, rows = plan_with_rows(session.open_dataset(str(path)), session, resolved)
+    assert trying.rows_of(result) == rows
+    assert (len(rows.check), len(rows.train)) == (6, 18)
 
 
 def test_samples_are_drawn_over_a_dataset_that_is_sorted(bank: Bank, tmp_path: Path) -> None:
@@ -537,6 +555,14 @@ def test_the_stored_result_of_the_example_is_counted_from_its_answers() -> None:
     assert all(known[sample["input"]] == sample["reference"] for sample in stored["samples"])
     right = sum(s["outputs"]["generated"] == s["reference"] for s in stored["samples"])
     assert f"{right} of 16 right" in result_view.example_html()
+
+
+def test_too_few_rows_to_check_on_are_trained_on_and_a_warning_says_what_to_do() -> None:
+    remark = Remark("warning", "No instruction.", Option("instruction", "Sort it"), "For example")
+    shown: Any = SimpleNamespace(remarks=[remark], verdict=None)
+    html = plan_view.expected_html(shown, "x", Rows(train=(("a", "b"),) * 15))
+    assert "Your 15 rows are then for its training" in html
+    assert "No instruction. Open “Prompt” and write an instruction" in html
 
 
 def test_try_takes_the_input_alone(tickets: Plan) -> None:

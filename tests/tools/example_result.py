@@ -55,8 +55,9 @@ def main() -> None:
     samples: list[dict[str, Any]] = report.to_dict()["samples"]
     for sample in samples:
         sample["input"] = bare_input(result, sample["input"])
-    trained = len(trying.rows_of(result).train)
-    stored = {"train": trained, "seconds": round(SECONDS), "samples": samples}
+    training = found[-1][0].generation.outcome.training
+    assert training is not None
+    stored = {"train": training.rows, "seconds": round(SECONDS), "samples": samples}
     EXAMPLE_FILE.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 

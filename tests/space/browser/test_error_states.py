@@ -82,6 +82,7 @@ def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Accoun
         visitor.enter_dataset(name)
         expect(visitor, "#lm-status", message)
         visitor.wait_for_end()
+        visitor.page.locator("#lm-announcer:empty").wait_for(state="attached")
     cli.hub.clear_faults()
 
 

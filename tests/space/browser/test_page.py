@@ -272,8 +272,8 @@ def test_proposed_roles_are_taken_by_one_click_and_a_prompt_stays_when_others_ar
     expect(instruction).to_have_value("")
 
 
-def test_lora_and_the_method_are_explained_in_place(
-    visitor: Visitor,
+def test_lora_the_method_and_how_to_call_this_server_are_explained_in_place(
+    visitor: Visitor, web: Web
 ) -> None:
     page = visitor.page
     term = page.get_by_text("small matrices that are added")
@@ -285,6 +285,9 @@ def test_lora_and_the_method_are_explained_in_place(
     expect(page.locator(".lm-how li:visible")).to_have_count(6)
     paper = page.get_by_role("link", name="arXiv 2507.01806")
     assert paper.get_attribute("href") == "https://arxiv.org/abs/2507.01806"
+    visitor.open_section("Run your own copy")
+    expect(page.locator("#lm-own")).to_contain_text(f'Client("{web.space.url}")')
+    expect(page.locator("#lm-own")).to_contain_text("hf-lorameta space deploy")
 
 
 # --- signed in ----------------------------------------------------------------------------------

