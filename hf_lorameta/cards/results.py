@@ -128,6 +128,7 @@ class Outcome:
         steps: optimizer steps of each stage, if there was a time limit or the user ended the
             training; None if held-out rows or the recipe decided.
         given_model: whether a loaded base model was given, instead of that on this machine.
+        budget: the time limit in seconds; 0 without one.
     """
 
     fit: Training | None = None
@@ -136,6 +137,7 @@ class Outcome:
     rows: int | None = None
     steps: tuple[int, ...] | None = None
     given_model: bool = False
+    budget: float = 0.0
 
     @property
     def trainings(self) -> tuple[Training, ...]:

@@ -107,8 +107,8 @@ def _with_table(body: str, measured: MeasuredScores) -> str:
         position = titles.index(_NOT_MEASURED)
         _, fence, command = sections[position].partition("\n```")
         sections[position] = (
-            f"{_NOT_MEASURED}\n\nOnly the scores above were measured: "
-            f"no other dataset, no harmful or biased output.\n{fence}{command}"
+            f"{_NOT_MEASURED}\n\nOnly the scores above were measured: no other dataset, no harmful "
+            f"or biased output.{' To score other rows:' if fence else ''}\n{fence}{command}"
         )
     if _MEASURED not in titles:
         sections.insert(position, f"{_MEASURED}\n")

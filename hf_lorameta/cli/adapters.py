@@ -88,9 +88,8 @@ def generate(
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
+    emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
     _stop_if_interrupted(adapter, folder, command_to_publish(folder))
-    data = {"folder": str(folder), "seconds": adapter.seconds, "rank": adapter.rank}
-    emit(data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
 
 
 @with_request
@@ -166,6 +165,8 @@ def push(
             token=session.hub.token,
         )  # fmt: skip
         command = command_to_publish(folder, **target.options(bool(target.replaces)))
+        if adapter.outcome.interrupted:
+            emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
         _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
     _report_published(published, adapter.seconds)

@@ -60,7 +60,7 @@ app = Commands(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 dataset, 4 bank, 5 adapter, 6 Hub, "
-    "7 missing dependency. --debug shows the traceback of an error.",
+    "7 missing dependency, 130 interrupted. --debug shows the traceback of an error.",
 )
 app.add_typer(banks.app, name="bank")
 app.add_typer(space.app, name="space")

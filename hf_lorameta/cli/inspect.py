@@ -109,7 +109,7 @@ _OWN_ROWS: Mapping[str, Callable[[Any], Iterable[list[str]]]] = {
     "private": lambda _: [["sources", "not all of them are public"]],
     "merge": lambda recipe: [["combination", recipe["combine"]]],
     "kept": lambda share: [["share of the weighted sum's squared norm kept", f"{share:.1%}"]],
-    "general_coefficient": lambda share: [["coefficient of the general adapter", f"{share:.1%}"]],
+    "general_coefficient": lambda share: [["coefficient of the general adapter", f"{share:z.1%}"]],
     "output_prior": lambda value: [["strength of the output prior", f"{value:.2g}"]],
     "scale": lambda value: [["scale of all coefficients", f"{value:.2f}"]],
     "effective_number": lambda value: [["effective number of adapters", f"{value:.1f}"]],

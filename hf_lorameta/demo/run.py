@@ -75,8 +75,8 @@ def run_demo(
 
         command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO, "--budget", BUDGET]
         pushed = run([*command, "--repo-id", ADAPTER_REPO], owner)
-        combined = f"Combined in {pushed['seconds']:.1f} s, trained and checked within {BUDGET}"
-        say(f"{combined}, and published as {pushed['url']}")
+        made = f"Combined, trained and checked in {pushed['seconds']:.0f} s"
+        say(f"{made}, and published as {pushed['url']}")
         inspected = run(["inspect", ADAPTER_REPO], visitor)
         nearest = (f"{c['title']} {c['coefficient']:.1%}" for c in inspected["coefficients"][:3])
         say(f"Its recipe is public; the largest coefficients: {', '.join(nearest)}")

@@ -133,9 +133,11 @@ def rows_to_evaluate(
     drawn, skipped = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
+        counts = {"used to make or check an adapter": skipped,
+                  "needed as examples in the prompt": len(examples)}  # fmt: skip
+        taken = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise EmptyDatasetError(
-            f"no row is left to score: {skipped} were used to make or check an adapter, and "
-            f"{len(examples)} are examples in the prompt",
+            f"no row is left to score: {taken}",
             hint=["name a file with rows that it has not seen", Option("split", "NAME")],
         )
     if train:

@@ -21,6 +21,7 @@ from hf_lorameta.engines.scoring import (
 from hf_lorameta.errors import AdapterError, LoraMetaError, Option
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.remarks import more_time
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
@@ -76,6 +77,7 @@ def make_adapter(
     rows, session, recipe = rows or Rows(), session or Session(plan.bank), plan.recipe
     progress = session.progress
     generation, end = _combine(plan, progress), Deadline(seconds or None)
+    combined = time.perf_counter()
     if rows.fit or rows.train:
         try:
             if seconds:
@@ -91,7 +93,7 @@ def make_adapter(
     if not generation.pairs:
         raise AdapterError(
             f"{_why_untrained(generation, rows)}, and there is no bank to make an adapter from",
-            hint=[Option("train", 100), Option("budget", "10m"), "name a bank"],
+            hint=[Option("train", 100), more_time(seconds), "name a bank"],
         )
     if recipe.check is not None:
         generation = check_adapter(generation, rows, session.evaluator, progress)
@@ -104,7 +106,10 @@ def make_adapter(
     outcome = generation.outcome
     if session.has_model and (outcome.trainings or outcome.check):
         outcome = replace(outcome, given_model=True)
-    return replace(generation, outcome=outcome)
+    if outcome.steps is not None:
+        outcome = replace(outcome, budget=seconds)
+    spent = generation.seconds + time.perf_counter() - combined
+    return replace(generation, outcome=outcome, seconds=spent)
 
 
 def _why_untrained(generation: Generation, rows: Rows) -> str:

@@ -62,7 +62,7 @@ class Plan(PlanData):
                 f"{self.distances.min():.3f}, typical within the bank: "
                 f"{'unknown' if math.isnan(typical) else f'{typical:.3f}'}",
             ]
-        if self.general_coefficient is not None:
+        if round(self.general_coefficient or 0, 3):
             besides = ", in addition to its part in each adapter" if neighbors else ""
             lines.append(f"general adapter of the bank: {self.general_coefficient:.1%}{besides}")
         if self.output_strength is not None:

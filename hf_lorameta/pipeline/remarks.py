@@ -12,6 +12,7 @@ from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
+from hf_lorameta.pipeline.resolve import DEFAULT_BUDGET
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
@@ -148,12 +149,12 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
     fit, training, check = outcome.fit, outcome.training, outcome.check
     limited = outcome.steps is not None
     if fit:
-        yield _on_training("Fitting", "Fitted", fit, limited)
+        yield _on_training("Fitting", "Fitted", fit, outcome)
     if training:
-        yield _on_training("Training", "Trained", training, limited)
+        yield _on_training("Training", "Trained", training, outcome)
     if limited and not outcome.trainings:
         text = "Time ran out before the first training step."
-        yield Remark("warning", text, Option("budget", "10m"), "To allow more")
+        yield Remark("warning", text, more_time(outcome.budget), "To allow more")
     if check:
         yield _on_losses(check)
     elif outcome.trainings:
@@ -210,15 +211,26 @@ def _is_worse(check: Check) -> bool:
     return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
 
 
-def _on_training(trying: str, done: str, training: Training, limited: bool) -> Remark:
+def more_time(budget: float) -> Option:
+    """Return a longer time to train; 0 stands for an unknown one.
+
+    Example:
+        >>> more_time(2.0).value, more_time(120.0).value, more_time(0.0).value
+        ('2m', '10m', '10m')
+    """
+    return Option("budget", "2m" if 0 < budget < DEFAULT_BUDGET else "10m")
+
+
+def _on_training(trying: str, done: str, training: Training, outcome: Outcome) -> Remark:
     """Return a remark with the probabilities before training, and after it if a step helped."""
+    limited = outcome.steps is not None
     where = f"the mean probability of an output token of {training.held_out} held-out rows"
     start = f"{training.start:.3f} before {trying.lower()}"
     before = f"{where} is {training.base:.3f} with the base model, {start}"
     if not training.steps:
         kept = f"did not help{' in the time' if limited else ''}, so the adapter stays as it was"
         text = f"{trying} on {training.rows} rows {kept}: {before}."
-        more = (Option("budget", "10m"), "To allow more time") if limited else ()
+        more = (more_time(outcome.budget), "To allow more time") if limited else ()
         return Remark("note", text, *more)
     steps = plural(training.steps, "step")
     text = f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.3f} after."
@@ -255,11 +267,11 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         >>> verdict_on(check, ["No input says what to do."]).title
         'Unsure, although the adapter answers best'
         >>> verdict_on(None).title
-        'Unsure: its right answers have not been counted yet'
+        'Unsure: right answers have not been counted yet'
     """
     if check is None:
-        advice = "Count them on some rows before you rely on it."
-        text = " ".join(["Unsure: its right answers have not been counted yet.", *doubts, advice])
+        advice = "Count them on some rows before you rely on an adapter."
+        text = " ".join(["Unsure: right answers have not been counted yet.", *doubts, advice])
         return Remark("unsure", text)
     scores: RightAnswers | Graded = check.right
     margin: float = _margin(check.rows)
@@ -309,8 +321,9 @@ def _others(scores: RightAnswers | Graded, shots: int) -> dict[str, float]:
         "the base model": scores.base,
         "the base model in its chat template": scores.chat,
         f"{shots} examples in the prompt": scores.prompt,
-        "the most frequent answer for all rows": getattr(scores, "most_frequent", None),
     }
+    if isinstance(scores, RightAnswers) and scores.most_frequent > 1:  # an output repeats
+        found["the most frequent answer for all rows"] = scores.most_frequent
     return {name: score for name, score in found.items() if score is not None}
 
 

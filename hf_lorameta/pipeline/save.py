@@ -41,6 +41,9 @@ from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
+_MADE = ("recipe", "fit", "training", "check", "rank")
+"""What ``recipe.json`` states of an adapter in place of, or besides, its plan."""
+
 
 class SavableAdapter(WithProvenance, ABC):
     """Base class of adapters that can be saved to a folder and published.
@@ -183,7 +186,8 @@ class Generation(SavableAdapter):
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
-        seconds: wall time of combining, not counting the time to fetch the adapters.
+        seconds: wall time of combining, training and checking, not counting the time to fetch the
+            adapters.
         outcome: what was done with the base model.
     """
 
@@ -220,6 +224,13 @@ class Generation(SavableAdapter):
         result = {"recipe": self.recipe.model_dump(), **self.outcome.to_dict()}
         remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
         return self.plan.provenance() | result | {"remarks": remarks, "rank": self.rank}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values, as ``generate --json`` prints it."""
+        made = {name: self.provenance[name] for name in _MADE}
+        made |= {"seconds": self.seconds, "interrupted": bool(self.outcome.interrupted)}
+        remarks = [remark.to_dict() for remark in self.remarks]
+        return self.plan.to_dict() | made | {"remarks": remarks, "verdict": self.verdict.text}
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank

@@ -227,8 +227,10 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata(bad: str) -> None:
 def test_card_says_what_the_adapter_was_not_compared_with(
     check: Check | None, unknown: str
 ) -> None:
-    text = section(rendered(outcome=Outcome(check=check)), "What was not measured")
+    card = rendered(outcome=Outcome(check=check))
+    text = section(card, "What was not measured")
     assert f"Whether it is better than {unknown} is not known." in text
+    assert ("| always the most frequent answer | 7 |" in card) == (check is not None)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +264,7 @@ def test_vllm_command_allows_the_rank(rank: int, option: str | None) -> None:
     [
         (0.1, 0.2, "0.200 from its nearest neighbor; this distance is no larger."),
         (0.2, 0.2, "this distance is no larger."),
+        (0.209, 0.2, "this distance is hardly larger."),
         (0.3, 0.2, "this distance is 1.5 times as large: a loosely related dataset."),
         (0.32, 0.2, "1.6 times as large: no dataset of the bank is close to this one. Expect"),
         (0.0, 0.2, "it may be the same dataset"),

@@ -52,7 +52,7 @@ def test_card_shows_all_scores_and_indexes_those_of_this_adapter() -> None:
     assert metadata(text).model_name == "me/lora"
     assert "not evaluated" not in text
     assert "Only the scores above were measured" in section(text, "What was not measured")
-    assert "hf-lorameta evaluate me/lora" in section(text, "What was not measured")
+    assert "other rows:\n\n```bash\nhf-lorameta evaluate me/lora" in text
     assert hub_rules.check(text, "model") == ([], [])
 
 

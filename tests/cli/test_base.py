@@ -178,7 +178,7 @@ def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path)
         (("--base", "org/absent", "--fit", 8), 6, "org/absent was not found", "--base FOLDER"),
         (
             ("--base", "BASE", "--budget", "0.001s"), 5,
-            "time ran out before the first", "add --train 100",
+            "time ran out before the first", "or add --budget 2m",
         ),
     ],
 )  # fmt: skip

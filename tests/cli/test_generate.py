@@ -61,6 +61,7 @@ def test_generate_writes_the_same_peft_folder_each_time(
     result = cli("generate", *plan_args, "-o", tmp_path / "b", "--json").json
     assert result["folder"] == str(tmp_path / "b")
     assert result["rank"] == 8  # that of a sum of four adapters of rank 2
+    assert not result["interrupted"]
     assert set(tree(tmp_path / "a")) == set(FILES)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     config, weights = check_adapter(tmp_path / "a")
@@ -288,14 +289,16 @@ def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
 ) -> None:
     before, repo = fake_runner(0.5) + INTERRUPTED, f"{user.name}/stopped"
     generated = cli("generate", *plan_args, *asked, "-o", "a", code=130, before=before)
-    assert generated.out == ""
+    assert generated.out == "a\n"
     assert "after 12 steps, is kept in a, and its card says so" in generated.err
     assert "hf-lorameta push --from a --repo-id user/name" in generated.err
     card = (tmp_path / "a" / "README.md").read_text()
     assert card.count("trained further for 12 steps, until it was interrupted") == 1
     assert "was interrupted" in card.split("## Warnings")[1]
     pushed = ("push", *plan_args, *asked, "--repo-id", repo)
-    stopped = cli(*pushed, token=user.token, code=130, before=before)
+    stopped = cli(*pushed, "--json", token=user.token, code=130, before=before)
+    assert stopped.json["interrupted"]
+    assert Path(stopped.json["folder"]).is_dir()
     assert cli.hub.repo(repo) is None
     assert "Nothing was published" in stopped.err
     (command,) = re.findall(r"to publish it: hf-lorameta (.*)", stopped.err)

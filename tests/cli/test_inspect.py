@@ -43,7 +43,7 @@ def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
     assert shown["scale of all coefficients"] == f"{plan.scale:.2f}"
     assert shown["sources"] == "not all of them are public"
     assert not {name for name in shown if "_" in name or name.endswith("private")}
-    assert shown["verdict"].startswith("Unsure: its right answers have not been counted yet")
+    assert shown["verdict"].startswith("Unsure: right answers have not been counted yet")
     assert shown["settings"] == "the defaults"
     assert shown["trained"] == "16 rows, 12 steps"
     probabilities = "base model 3.000, before training 2.000, after it 1.000"

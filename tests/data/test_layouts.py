@@ -282,11 +282,10 @@ _NAMES = st.text(min_size=1).filter(
 )
 
 
-@given(st.lists(_NAMES, min_size=1, max_size=3), _NAMES, st.none() | _NAMES)
-def test_columns_in_the_form_of_the_command_line_round_trip(
-    inputs: list[str], output: str, instruction: str | None
-) -> None:
-    columns = Columns(input=tuple(inputs), output=output, instruction=instruction)
+@given(st.lists(_NAMES, min_size=3, max_size=5, unique_by=str.strip), st.booleans())
+def test_columns_in_the_form_of_the_command_line_round_trip(names: list[str], told: bool) -> None:
+    instruction, output, *inputs = names
+    columns = Columns(input=tuple(inputs), output=output, instruction=instruction if told else None)
     assert parse_columns(str(columns)) == columns
     assert Columns.model_validate(columns.model_dump()) == columns
 
@@ -362,11 +361,19 @@ def test_unknown_names_and_missing_outputs_are_not_guessed() -> None:
         "in=q,output=a",
         "",
         "=",
+        "input=q,output=q",
+        "input=q,input= q,output=a",
     ],
 )
 def test_parse_columns_rejects(text: str) -> None:
     with pytest.raises(UsageError):
         parse_columns(text)
+
+
+def test_swapped_names_and_roles_are_put_right() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_columns("message=input, is it spam?=output")
+    assert "input=message,output=is it spam?" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -397,7 +404,7 @@ def test_several_outputs_that_are_not_0_and_1_are_named() -> None:
 
 
 def test_more_columns_than_anybody_names_are_refused_at_once() -> None:
-    few = ",".join(["input=q"] * MAX_COLUMNS)
+    few = ",".join(f"input=q{number}" for number in range(MAX_COLUMNS))
     assert len(parse_columns(few).names()) == MAX_COLUMNS
     started = time.process_time()
     for many in (f"{few},output=a", "input=text," * 100_000, "input=" + "a." * 500_000):

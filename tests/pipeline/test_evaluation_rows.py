@@ -116,7 +116,7 @@ def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_t
     assert len(chosen.rows) == ROWS - len(used)
     assert says_skipped(chosen, len(used))
     provenance["recipe"]["check"] = ROWS
-    with pytest.raises(EmptyDatasetError, match=f"{ROWS} were used to make or check"):
+    with pytest.raises(EmptyDatasetError, match=f"{ROWS} used to make or check an adapter\n"):
         scored_on(dataset, provenance)
     provenance["recipe"]["check"] = -1
     assert len(scored_on(dataset, provenance).rows) == ROWS

@@ -194,6 +194,9 @@ def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Pa
         card = (folder / CARD_FILE).read_text()
         assert card.count(f"**{verdict.title}.** {verdict.reason}") == 1
         assert adapter.provenance["remarks"][-1] == verdict.to_dict()
+        shown = adapter.to_dict()
+        assert shown["verdict"] == verdict.text
+        assert (shown["check"] is None) == (found is None)
         assert (verdict.text in repr(adapter)) == (found is not None)
     for text in (str(planned), planned._repr_html_()):
         assert planned.verdict.text in text
@@ -215,6 +218,7 @@ def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Pa
         ({"prompt": 14}, "unsure", "3 examples in the prompt"),
         ({"end": 0, "base": 0, "chat": 0, "prompt": 0, "most_frequent": 0}, "unsure", "no answer"),
         ({"chat": None, "prompt": None}, "likely", "the adapter answers best"),
+        ({"most_frequent": 1, "end": 3}, "unlikely", "3 examples in the prompt"),
     ],
 )
 def test_the_verdict_names_the_winner(right: Any, level: str, winner: str) -> None:
@@ -223,6 +227,7 @@ def test_the_verdict_names_the_winner(right: Any, level: str, winner: str) -> No
     assert winner in found.title
     assert f"on 16 rows: the adapter {right.get('end', 12)}, the base model" in found.reason
     assert "None" not in found.reason
+    assert ("the most frequent" in found.text) == (right.get("most_frequent", 7) > 1)
 
 
 @pytest.mark.parametrize(

@@ -219,9 +219,12 @@ def parse_columns(text: str) -> Columns:
         given.setdefault(role, []).append(name)
     twice = [role for role, names in given.items() if len(names) > 1 and role not in _SEVERAL]
     if start.strip() or not parts or twice or not all(map(str.strip, parts)):
+        swapped = [part.rpartition("=")[::2] for part in text.split(",")]
+        likely = all(name and role.strip() in ROLES for name, role in swapped)
+        turned = ",".join(f"{role.strip()}={name.strip()}" for name, role in swapped)
         raise UsageError(
             f"columns {text}: expected role=column, roles are {', '.join(sorted(ROLES))}",
-            hint=_EXAMPLE,
+            hint=Option("columns", turned) if likely else _EXAMPLE,
         )
     roles = {role: names if role in _SEVERAL else names[0] for role, names in given.items()}
     return check_columns(Columns.model_validate(roles))
@@ -253,6 +256,8 @@ def check_columns(columns: Columns) -> Columns:
     """Return the columns; raise `UsageError` if they cannot be combined, or are too many."""
     names = columns.names()
     _check_size(len(names), sum(map(len, names)))
+    if len(set(map(str.strip, names))) < len(names):
+        raise UsageError(f"columns {columns}: expected each column once", hint=_EXAMPLE)
     texts = columns.input or columns.output or columns.choices
     if bool(columns.messages) == bool(texts):
         raise UsageError(
