@@ -21,6 +21,7 @@ from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.data.chat_form import CHAT
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.hub.licenses import SEVERAL, combined_license
@@ -81,6 +82,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
         ),
         card={**card, **derived},
         base={"id": card["base_model"], "revision": card["base_revision"]},
+        columns=dataset.columns,
         base_license=base_license,
         gguf=card["gguf"],
         vllm_command=_vllm_command(card, repo_id),
@@ -136,7 +138,7 @@ def _name_of(base_model: str) -> str:
 
 def render_merge_card(
     provenance: Mapping[str, Any],
-    base_license: str | None,
+    columns: Columns | None,
     repo_id: str | None,
     gguf: bool,
 ) -> str:
@@ -144,12 +146,12 @@ def render_merge_card(
 
     Args:
         provenance: content of ``recipe.json``.
-        base_license: of the base model; None if its authors state none.
+        columns: how all adapters read rows; None if their prompts differ, or not all are known.
         repo_id: None for a local folder.
         gguf: whether the adapter is exported as GGUF, too.
     """
     named = (name for row in provenance["adapters"] for name in row["licenses"])
-    stated = [base_license, *(None if name == "unknown" else name for name in named)]
+    stated = [provenance["base_license"], *(None if n == "unknown" else n for n in named)]
     base, tags = provenance["base_model"], ("lora", "merge", "hf-lorameta")
     return _render(
         "merge_card.md.j2",
@@ -157,7 +159,9 @@ def render_merge_card(
         repo_id,
         lambda repo: adapter_metadata(base["id"], stated, tags, repo_id=repo),
         base=base,
-        base_license=base_license,
+        base_license=stated[0],
+        columns=columns,
+        prompt_code=columns and Markdown(prompt_code(columns)),
         adapters=provenance["adapters"],
         combine=provenance["merge"]["combine"],
         combiner=COMBINERS[provenance["merge"]["combine"]].title,

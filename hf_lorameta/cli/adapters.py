@@ -88,8 +88,8 @@ def generate(
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
-    emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
     _stop_if_interrupted(adapter, folder, command_to_publish(folder))
+    emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
 
 
 @with_request
@@ -165,8 +165,6 @@ def push(
             token=session.hub.token,
         )  # fmt: skip
         command = command_to_publish(folder, **target.options(bool(target.replaces)))
-        if adapter.outcome.interrupted:
-            emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
         _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
     _report_published(published, adapter.seconds)
@@ -225,7 +223,7 @@ def _report_published(published: "Published", seconds: float | None) -> None:
 def _stop_if_interrupted(
     adapter: "Generation", folder: Path, command: str, undone: str = ""
 ) -> None:
-    """Exit as interrupted if the training was interrupted; say what is kept and how to continue.
+    """Exit as interrupted if the training was interrupted; print what is kept, say how to continue.
 
     Args:
         adapter: the adapter that was made.
@@ -237,6 +235,7 @@ def _stop_if_interrupted(
         KeyboardInterrupt: the training was interrupted.
     """
     if training := adapter.outcome.interrupted:
+        emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
         error = KeyboardInterrupt()
         error.add_note(
             f"{undone}The best adapter so far, after "

@@ -155,8 +155,8 @@ def _recorded_columns(folder: Path) -> "Columns":
     from hf_lorameta.data.columns.columns import Columns
     from hf_lorameta.pipeline.adapter_folder import read_adapter
 
-    provenance = read_adapter(folder).provenance or {}  # a merge has no dataset
-    stored = provenance.get("dataset", {}).get("columns")
+    provenance = read_adapter(folder).provenance or {}
+    stored = provenance.get("dataset", provenance).get("columns")  # a merge has no dataset
     try:
         return Columns.model_validate(stored or {})
     except ValidationError:

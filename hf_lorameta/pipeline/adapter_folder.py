@@ -326,6 +326,8 @@ _WEIGHT_FIELDS = {"adapter": str, "weight": float}
 def _check_provenance(provenance: Any, coefficients: Any) -> None:
     """Raise KeyError or TypeError unless both hold the fields that are read from them."""
     provenance["library"], provenance["private"]
+    if not isinstance(provenance.get("base_license"), str | None):
+        raise TypeError
     fields = _WEIGHT_FIELDS if "merge" in provenance else _COEFFICIENT_FIELDS
     for part in generated_parts(provenance):
         dict(part["recipe"])

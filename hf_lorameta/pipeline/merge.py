@@ -6,6 +6,7 @@ that of the result.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_merge_card
+from hf_lorameta.cards.prompt_code import prompt_code
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import write_config
@@ -90,19 +93,21 @@ def merge(
             show("Merging", len(pairs), len(layout))
     base_model = configs[0].base_model
     rows = [{**a.facts, "weight": c} for a, c in zip(opened.values(), coefficients, strict=True)]
+    columns, licenses = _shared_columns(rows), {row["base_license"] for row in rows} - {None}
     provenance = {
         "schema_version": 1,
         "library": f"hf-lorameta {__version__}",
         "merge": recipe.model_dump(),
         "base_model": {"id": base_model, "revision": _only({c.revision for c in configs})},
+        "base_license": stated_license(base_model, hub.token) or _only(licenses),
         "adapters": rows,
+        "columns": columns and columns.model_dump(),
         "private": any(row["private"] for row in rows),
         "rank": rank,
         "kept": _kept(stack, layout, coefficients, pairs) if recipe.combine == "exact" else None,
     }
     task_type = _only({config.task_type for config in configs} - {None})
-    base_license = stated_license(base_model, hub.token)
-    return Merge(provenance, layout, rank, tuple(pairs), task_type, base_license)
+    return Merge(provenance, layout, rank, tuple(pairs), task_type, columns)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Merge(SavableAdapter):
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
         task_type: PEFT's, if all adapters that state one agree.
-        base_license: of the base model; None if its authors state none.
+        columns: how all adapters read rows; None if their prompts differ, or not all are known.
     """
 
     provenance: Mapping[str, Any]
@@ -124,7 +129,7 @@ class Merge(SavableAdapter):
     rank: int
     pairs: tuple[FactorPair, ...]
     task_type: str | None
-    base_license: str | None
+    columns: Columns | None
 
     def __repr__(self) -> str:
         count = plural(len(self.provenance["adapters"]), "adapter")
@@ -139,9 +144,10 @@ class Merge(SavableAdapter):
 
     def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
         """Return recipe, card and Modelfile, as `SavableAdapter.texts` describes them."""
-        card = render_merge_card(self.provenance, self.base_license, repo_id, exported)
+        card = render_merge_card(self.provenance, self.columns, repo_id, exported)
         texts = {RECIPE_FILE: as_json(self.provenance) + "\n", CARD_FILE: card}
-        return texts | ({MODELFILE: render_modelfile(self.base_model)} if exported else {})
+        modelfile = render_modelfile(self.base_model, self.columns)
+        return texts | ({MODELFILE: modelfile} if exported else {})
 
 
 def _kept(
@@ -151,6 +157,16 @@ def _kept(
     total = stack.squared_norm(layout, weights)
     kept = sum(LowRankSum(A, B, np.ones(len(A))).squared_norm() for A, B in pairs)
     return min(1.0, kept / total) if total else None
+
+
+def _shared_columns(rows: Sequence[Mapping[str, Any]]) -> Columns | None:
+    """Return how the adapters read rows, if the prompt of all is known and the same; else None."""
+    unknown: tuple[Any, ...] = ({"dataset": {}},)
+    parts = [part for row in rows for part in row["generated"] or unknown]
+    with suppress(ValueError):  # unknown, or of another version
+        read = [Columns.model_validate(part["dataset"].get("columns")) for part in parts]
+        return read[0] if len(set(map(prompt_code, read))) == 1 else None
+    return None
 
 
 def _only(values: set[str | None]) -> str | None:

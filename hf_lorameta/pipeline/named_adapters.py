@@ -35,7 +35,8 @@ class NamedAdapter(NamedTuple):
         facts: what ``recipe.json`` says of it: ``adapter``, its public name, with the first
             digits of ``sha256`` if it is a folder; ``revision``, its commit; ``sha256`` of the
             weights; ``licenses``; whether it is ``private`` and whether the name is ``published``
-            on the Hub; ``generated``, which rows it was made with, see
+            on the Hub; ``base_license``, of the base model, None if it is not known;
+            ``generated``, which rows it was made with, see
             `hf_lorameta.pipeline.adapter_folder.generated_parts`.
     """
 
@@ -79,7 +80,7 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
 def _in_folder(folder: Path, name: str) -> NamedAdapter:
     with naming(name):
         config, weights = check_adapter(folder)
-    digest = sha256(weights.path)
+    digest, (provenance, _) = sha256(weights.path), read_provenance(folder)
     facts = {
         "adapter": f"local adapter {digest[:8]}",  # folders may be named after private datasets
         "revision": None,
@@ -87,7 +88,8 @@ def _in_folder(folder: Path, name: str) -> NamedAdapter:
         "licenses": [stated_license(folder) or UNKNOWN],
         "private": True,
         "published": False,
-        "generated": generated_parts(read_provenance(folder)[0]),
+        "base_license": (provenance or {}).get("base_license"),
+        "generated": generated_parts(provenance),
     }
     return NamedAdapter(config, weights, facts)
 
@@ -104,7 +106,8 @@ def _in_bank(name: str, bank: Bank) -> NamedAdapter:
             or "hf-lorameta bank list shows the names of a bank's adapters",
         )
     entry = entries[0]
-    facts: dict[str, Any] = {"sha256": entry.sha256, "generated": ()}
+    facts: dict[str, Any] = {"sha256": entry.sha256, "base_license": index.base_license}
+    facts["generated"] = ()
     if isinstance(entry, GeneralEntry):
         facts |= {
             "adapter": f"{bank.id}: {name}",

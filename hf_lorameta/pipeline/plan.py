@@ -95,6 +95,7 @@ class Plan(PlanData):
             "private": self.private,
             "recipe": self.recipe.model_dump(),
             "base_model": {"id": index.base_model, "revision": index.base_revision},
+            "base_license": index.base_license,
             "bank": self.bank.reference,
             "dataset": {
                 "id": None if data.private else data.id,

@@ -41,9 +41,6 @@ from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
-_MADE = ("recipe", "fit", "training", "check", "rank")
-"""What ``recipe.json`` states of an adapter in place of, or besides, its plan."""
-
 
 class SavableAdapter(WithProvenance, ABC):
     """Base class of adapters that can be saved to a folder and published.
@@ -227,7 +224,7 @@ class Generation(SavableAdapter):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
-        made = {name: self.provenance[name] for name in _MADE}
+        made = {k: self.provenance[k] for k in ("recipe", "fit", "training", "check", "rank")}
         made |= {"seconds": self.seconds, "interrupted": bool(self.outcome.interrupted)}
         remarks = [remark.to_dict() for remark in self.remarks]
         return self.plan.to_dict() | made | {"remarks": remarks, "verdict": self.verdict.text}

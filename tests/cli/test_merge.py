@@ -77,6 +77,23 @@ def test_a_folder_is_replaced_with_consent(cli: Shell, user: Account, tmp_path: 
     assert rows[0]["adapter"] == b
 
 
+def test_a_merge_keeps_what_its_sources_agree_on(cli: Shell, tmp_path: Path) -> None:
+    rows = "".join(f'{{"q": "How far is {n}?", "a": "{n} km"}}\n' for n in range(30))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    for name, told in (("a", "Say it."), ("b", "Say it."), ("c", "Guess.")):
+        of = ("-d", "rows.jsonl", "--columns", "input=q,output=a", "--instruction", told)
+        cli("generate", *of, "--top-k", 2, "--budget", 0, "-o", name)
+    for other, prompt in (("b:1", "Say it."), ("c:1", None), ("general:1", None)):
+        cli("merge", "a:1", other, "-o", "m", "--overwrite", "--export", "gguf")
+        card = (tmp_path / "m" / "README.md").read_text()
+        assert ("The adapters have different prompts, or" in card) == (prompt is None)
+        assert ('prompt = "Say it.' in card) == (prompt is not None)
+        assert ("Say it." in (tmp_path / "m" / "Modelfile").read_text()) == (prompt is not None)
+        columns = json.loads((tmp_path / "m" / RECIPE_FILE).read_bytes())["columns"]
+        assert (columns and columns["instruction_text"]) == prompt
+        assert "Base model: `apache-2.0`" in card
+
+
 def test_a_repo_without_safetensors_is_refused(cli: Shell, user: Account) -> None:
     files = adapter_files()
     repo = user.adapter("pickled", {"adapter_model.bin": b"", CONFIG_FILE: files[CONFIG_FILE]})
