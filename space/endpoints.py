@@ -196,7 +196,8 @@ class Endpoints:
         if request.file:
             read(job, refuse_many_keys, Path(request.file))
         recipe = Recipe.of(**{name: inputs[name] for name in OPTIONS if inputs[name]})
-        result = make_plan(self._bank, request, recipe, self._settings.max_rows, credential, job)
+        most = self._settings.max_rows
+        result = make_plan(self._bank, request, recipe, most, credential, job, samples=0)
         del kept  # and with it the file
         return result
 

@@ -258,6 +258,7 @@ def make_plan(
     max_rows: int,
     credential: Token,
     job: Job,
+    samples: int = SAMPLES,
 ) -> PlanResult:
     """Read the dataset once, in a process of its own, and plan.
 
@@ -268,6 +269,7 @@ def make_plan(
         max_rows: maximum number of rows to read; of characters, it is `MAX_CHARACTERS`.
         credential: token of the visitor.
         job: checked while the dataset is read.
+        samples: labeled rows to keep, to train and check on.
 
     Raises:
         RequestError: the request is invalid.
@@ -279,7 +281,7 @@ def make_plan(
     if request.template == CHAT:
         form = require_chat_form(session.chat_form, bank.public_base)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    how = (recipe, limits, token_counting(bank), session.prompts, form)
+    how = (recipe, limits, token_counting(bank), session.prompts, form, samples)
     reading = read(job, _read, request, credential, *how)
     return PlanResult(plan_from_reading(reading, bank), Rows(reading.pool), request.name)
 
@@ -292,6 +294,7 @@ def _read(
     counting: TokenCounting,
     in_form: Callable[[Dataset], Dataset],
     form: ChatForm | None,
+    samples: int,
 ) -> Reading:
     """Return what was read, its pool with short rows only; runs in a `reader_process`."""
     with hidden_path(request):
@@ -300,6 +303,6 @@ def _read(
         options["template"] = form or request.template
         opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))
         reported = replace(opened, rows=lambda: report_rows(opened.rows()))
-        reading = read_dataset(reported, recipe, counting, collect=SAMPLES)
+        reading = read_dataset(reported, recipe, counting, collect=samples)
         cut = ((text[-SAMPLE_CHARACTERS:], out[:SAMPLE_CHARACTERS]) for text, out in reading.pool)
         return replace(reading, pool=tuple(cut))
