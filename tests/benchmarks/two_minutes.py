@@ -18,7 +18,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ SHOTS = 3
 Result = dict[str, float]
 
 
+@cache
 def public_tasks() -> list[str]:
     """Return the tasks of ``../shared/public``, all with labels or choices."""
     files = PUBLIC.glob("*.train.jsonl")

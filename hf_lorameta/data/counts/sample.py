@@ -35,11 +35,12 @@ class RowSample:
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield all rows of the stream."""
         for row in rows:
-            if row[1].strip() and hash(row) in self._seen:
-                self.repeated += 1
-            elif row[1].strip():
-                self._seen.add(hash(row))
-                self._draw(row)
+            if row[1].strip():
+                if (digest := hash(row)) in self._seen:
+                    self.repeated += 1
+                else:
+                    self._seen.add(digest)
+                    self._draw(row)
             yield row
 
     def draw_from(self, rows: Iterable[Row]) -> int:
