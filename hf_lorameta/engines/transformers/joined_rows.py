@@ -27,6 +27,12 @@ ATTENTION = "hf_lorameta_rows"
 """Name under which the attention function is registered in transformers."""
 _OTHER_SCORES = frozenset({"s_aux", "sinks", "position_bias", "indices", "block_indices"})
 """Arguments of transformers' attention functions that change scores or leave out tokens."""
+_MULTIPLE = 16
+"""Each task's tokens in a pass are filled up to a multiple of this.
+
+oneDNN compiles each product anew for each number of tokens, 80 to 120 ms in a step of 8 short rows,
+and computes in tiles of 16 tokens anyway.
+"""
 OUTPUT_TOKEN_COST = 0.5
 """Memory of an output token's logits, relative to a token's activations in all layers.
 
@@ -109,7 +115,7 @@ class JoinedRows:
         indices: for each row in order, its number among the rows of its task.
         by_row: for each row in order, how many of the n belong to it.
         rows: for each row in order, its tokens and their places among the T.
-        segments: prefixes and rows, in order; empty if each row is a line of a batch.
+        segments: prefixes, rows and fillers, in order; empty if each row is a line of a batch.
         slices: tokens of each task.
         lines: number of sequences of equal length that the T tokens form.
     """
@@ -139,10 +145,10 @@ def join_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Joi
     Example:
         >>> rows = {0: [Tokens([1, 2], [3]), Tokens([1, 4], [5])], 2: [Tokens([6], [7, 8])]}
         >>> [one] = join_rows(rows, budget=100)
-        >>> one.ids, one.positions
-        ([1, 2, 4, 6, 7], [0, 1, 1, 0, 1])
+        >>> one.ids[:3], one.ids[16:18], one.positions[:3]
+        ([1, 2, 4], [6, 7], [0, 1, 1])
         >>> one.slices
-        (Slice(slot=0, start=0, stop=3), Slice(slot=2, start=3, stop=5))
+        (Slice(slot=0, start=0, stop=16), Slice(slot=2, start=16, stop=32))
         >>> one.segments[2]
         Segment(length=1, prefix=0)
     """
@@ -200,6 +206,10 @@ def _joined(groups: Mapping[int, Sequence[tuple[int, Tokens]]]) -> JoinedRows:
             ids += own
             positions += range(prefix, prefix + len(own))
             predicting += range(len(ids) - len(row.output), len(ids))
+        if filler := -(len(ids) - start) % _MULTIPLE:
+            segments.append(Segment(filler))
+            ids += ids[-1:] * filler
+            positions += range(filler)
         slices.append(Slice(slot, start, len(ids)))
     members = [(slot, index, row) for slot, of in groups.items() for index, row in of]
     return JoinedRows(
