@@ -145,11 +145,11 @@ class Recipe(_Settings):
         max_rows: read at most this many rows of the dataset; None reads all.
         fit: train the upper fifth of the layers on this many rows of the dataset, which needs the
             base model; None does not.
-        train: train the upper half of the layers and then all on this many other rows, as long as
+        train: train the upper three quarters of the layers on this many other rows, as long as
             those of them that are held out gain, which needs the base model; None does not.
-        steps: take exactly so many steps in each stage of `fit` and `train`, numbers separated by
-            commas, whatever the held-out rows say. The recipe of an adapter whose training a time
-            limit or its user ended has them.
+        steps: take exactly so many steps, whatever the held-out rows say; of `fit` and `train`, two
+            numbers separated by a comma. The recipe of an adapter whose training a time limit or
+            its user ended has them.
         check: score the adapter on this many rows that were not fitted on, and refuse it if the
             base model has a lower loss; None does not check.
 
@@ -211,14 +211,14 @@ class Recipe(_Settings):
         default=None,
         ge=8,
         le=4096,
-        description="Train the adapter further on this many rows, e.g. 16 or 200, in more and more "
-        "layers, as long as held-out rows gain (extra: eval).",
+        description="Train the upper three quarters of the layers on this many rows, e.g. 16 or "
+        "200, as long as held-out rows gain (extra: eval).",
     )
     steps: str | None = Field(
         default=None,
         pattern=r"^\d{1,6}(,\d{1,6})*$",
-        description="Take exactly so many steps in each stage of --fit and --train, e.g. 24,12, "
-        "as the card of an adapter states that was made within a time limit.",
+        description="Take exactly so many steps, as the card of an adapter states that was made "
+        "within a time limit; of --fit and --train, two numbers, e.g. 24,12.",
     )
     check: int | None = Field(
         default=None,
@@ -234,11 +234,11 @@ class Recipe(_Settings):
             raise RecipeError("steps are taken on rows", hint=Option("train", 100))
 
     @property
-    def stage_steps(self) -> tuple[int, ...] | None:
+    def given_steps(self) -> tuple[int, ...] | None:
         """The numbers of `steps`; None leaves them to the held-out rows.
 
         Example:
-            >>> Recipe(train=16, steps="24,12").stage_steps
+            >>> Recipe(fit=16, train=16, steps="24,12").given_steps
             (24, 12)
         """
         return None if self.steps is None else tuple(map(int, self.steps.split(",")))

@@ -125,8 +125,8 @@ class Outcome:
         training: how it was trained further, if it was.
         check: how it scored on other rows, if it was checked.
         rows: how many rows it was trained on within a time limit; None without one.
-        steps: optimizer steps of each stage, if there was a time limit or the user ended the
-            training; None if held-out rows or the recipe decided.
+        steps: optimizer steps of the fit and the training, if there was a time limit or the user
+            ended them; None if held-out rows or the recipe decided.
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; 0 without one.
     """

@@ -1,4 +1,4 @@
-"""Train a finished adapter on labeled rows of its dataset, in stages, until a deadline."""
+"""Train a finished adapter on labeled rows of its dataset, until a deadline."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,10 +9,11 @@ import numpy as np
 from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import AdapterError, Option
+from hf_lorameta.errors import AdapterError, Option, RecipeError
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.training.further.settings import STAGES, UPPER_FIFTH, Stage
+from hf_lorameta.tables import plural
+from hf_lorameta.training.further.settings import UPPER_FIFTH, UPPER_THREE_QUARTERS, Part
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def improve(
     """Train a finished adapter on rows, as long as held-out rows gain and time is left.
 
     On the rows to fit on, the upper fifth of the layers is trained; on the rows to train on, the
-    upper half and then all layers. An interruption (Ctrl-C) ends the training with the best state
+    upper three quarters. An interruption (Ctrl-C) ends the training with the best state
     so far, if steps have helped.
 
     Args:
@@ -38,34 +39,37 @@ def improve(
         rows: only those to fit and to train on are used.
         evaluator: the base model.
         deadline: when to stop; None stops when held-out rows no longer gain.
-        progress: called after each step with (stage, steps done, likely steps in all).
+        progress: called after each step with (title, steps done, likely steps in all).
 
     Returns:
         The adapter with its `outcome`. If no step was taken, its weights are unchanged.
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
+        RecipeError: more steps are given than there are, or more numbers of steps.
         UsageError: the base model cannot be trained here, or there is not enough memory.
         AdapterError: there was no deadline, and the base model is better on held-out rows.
     """
-    deadline, steps, taken = deadline or Deadline(), generation.plan.recipe.stage_steps, list[int]()
-    for name, part, stages in (
-        ("fit", rows.fit, (UPPER_FIFTH,)),
-        ("training", rows.train, STAGES),
-    ):
-        if part and not generation.outcome.interrupted:
-            left = None if steps is None else steps[len(taken) :]
+    deadline, steps, taken = deadline or Deadline(), generation.plan.recipe.given_steps, list[int]()
+    parts = (("fit", rows.fit, UPPER_FIFTH), ("training", rows.train, UPPER_THREE_QUARTERS))
+    asked = [(name, of_name, part) for name, of_name, part in parts if of_name]
+    if steps is not None and len(steps) > len(asked):
+        counts = f"got {plural(len(steps), 'number')} of steps, expected at most {len(asked)}"
+        raise RecipeError(counts, hint=Option("steps", change="leave out"))
+    for name, of_name, part in asked:
+        if not generation.outcome.interrupted:
+            given = None if steps is None else next(iter(steps[len(taken) :]), 0)
             try:
-                generation, of_part = _train(
-                    generation, name, part, stages, left, evaluator, deadline, progress
+                generation, count = _train(
+                    generation, name, of_name, part, given, evaluator, deadline, progress
                 )
             except KeyboardInterrupt:
                 fit = generation.outcome.fit
                 if fit is None or not fit.steps:
                     raise
                 stopped = replace(fit, interrupted=True)
-                generation, of_part = replace(generation, outcome=Outcome(stopped)), []
-            taken += of_part
+                generation, count = replace(generation, outcome=Outcome(stopped)), 0
+            taken.append(count)
     outcome = generation.outcome
     if steps is None and not outcome.interrupted:
         _refuse_worse_training(outcome.training, deadline)
@@ -79,29 +83,29 @@ def _train(
     generation: Generation,
     name: str,
     rows: Sequence[Row],
-    stages: Sequence[Stage],
-    steps: Sequence[int] | None,
+    part: Part,
+    steps: int | None,
     evaluator: TorchEvaluator,
     deadline: Deadline,
     progress: StageProgress,
-) -> tuple[Generation, list[int]]:
-    """Return the adapter with its training recorded under a name, and the steps of each stage."""
+) -> tuple[Generation, int]:
+    """Return the adapter with its training recorded under a name, and the steps taken."""
     from hf_lorameta.training.bank.one_task import encode_rows
-    from hf_lorameta.training.further.stages import divide, train_in_stages
+    from hf_lorameta.training.further.train_rows import divide, train_further
     from hf_lorameta.training.settings import Settings
 
     plan, model = generation.plan, evaluator.model
     divided = divide(encode_rows(evaluator, Settings.max_length, rows), plan.recipe.seed)
     fit = [Option("fit", change="leave out")]
     try:
-        result = train_in_stages(
+        result = train_further(
             model,
             generation.layout,
             generation.pairs,
             divided,
             generation.rank,
             plan.recipe.seed,
-            stages=stages,
+            part=part,
             steps=steps,
             deadline=deadline,
             progress=progress,
@@ -118,7 +122,7 @@ def _train(
         base=_mean(result.start.base),
         start=_mean(result.start.adapter),
         end=_mean(result.end.adapter),
-        steps=sum(result.steps),
+        steps=result.steps,
         interrupted=result.interrupted,
         used_rows=len(rows),
         layers=result.layers,

@@ -20,7 +20,12 @@ from hf_lorameta.cards.results import check_of  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.scoring import compare  # noqa: E402
 from hf_lorameta.engines.transformers.forward import RowLosses  # noqa: E402
-from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
+from hf_lorameta.errors import (  # noqa: E402
+    AdapterError,
+    EmptyDatasetError,
+    RecipeError,
+    UsageError,
+)
 from hf_lorameta.pipeline import train  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
@@ -29,7 +34,7 @@ from hf_lorameta.pipeline.rows import draw_rows, require_rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.pipeline.train import improve  # noqa: E402
 from hf_lorameta.training import device  # noqa: E402
-from hf_lorameta.training.further import stages  # noqa: E402
+from hf_lorameta.training.further import train_rows  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,7 +84,7 @@ def test_training_lowers_the_loss_and_the_card_says_so(
 def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
     tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fast_training(monkeypatch.setattr, lr=0.005, patience=2)  # both stages help
+    fast_training(monkeypatch.setattr, lr=0.005, patience=2)
     now = [0.0]  # until time is over
 
     def show(title: str, done: int, total: int) -> None:
@@ -92,8 +97,8 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
         deadline = Deadline(60, lambda: now[0])
         timed = improve(make_adapter(plan), rows, session.evaluator, deadline, show)
     recorded = timed.recipe
-    assert recorded.stage_steps
-    assert all(recorded.stage_steps)
+    assert recorded.given_steps
+    assert all(recorded.given_steps)
     again = make(tiny_bank, new, train=16, steps=recorded.steps)
     assert (again.plan.recipe, again.outcome.training) == (recorded, timed.outcome.training)
     for ours, same in zip(again.pairs, timed.pairs, strict=True):
@@ -106,7 +111,7 @@ def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Pat
         plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
         timed = improve(make_adapter(plan), rows, session.evaluator, Deadline(0))
     assert timed.outcome.training is None
-    assert timed.outcome.steps == (0, 0)
+    assert timed.outcome.steps == (0,)
     generated = make(tiny_bank, new)
     for ours, same in zip(timed.pairs, generated.pairs, strict=True):
         assert all(map(np.array_equal, ours, same))
@@ -165,6 +170,11 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
     assert "Not trained on your rows: LlamaForCausalLM cannot be run on a text alone" in caplog.text
 
 
+def test_more_numbers_of_steps_than_trainings_are_refused(tiny_bank: Bank, new: Path) -> None:
+    with pytest.raises(RecipeError, match="got 2 numbers of steps, expected at most 1"):
+        make(tiny_bank, new, train=16, steps="2,2")
+
+
 def test_steps_are_taken_although_the_base_model_is_better(
     tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +201,7 @@ def test_an_interruption_of_the_training_keeps_a_fit_that_helped(
     assert made.fit.steps
     assert made.interrupted
     assert made.training is None
-    assert made.steps == (made.fit.steps,)
+    assert made.steps == (made.fit.steps, 0)
 
 
 def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(
@@ -213,15 +223,15 @@ def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(
 def test_an_adapter_worse_than_the_base_model_is_refused(
     tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = stages.train_in_stages
+    real = train_rows.train_further
 
-    def worse(*args: Any, **options: Any) -> stages.Trained:
+    def worse(*args: Any, **options: Any) -> train_rows.Trained:
         result = real(*args, **options)
         assert result.end
         better = result.end._replace(base=RowLosses([0.0] * 4, [1] * 4))
         return replace(result, start=better, end=better)
 
-    monkeypatch.setattr(stages, "train_in_stages", worse)
+    monkeypatch.setattr(train_rows, "train_further", worse)
     with pytest.raises(AdapterError, match="worse than the base model: an output token"):
         make(tiny_bank, new, train=16)
 

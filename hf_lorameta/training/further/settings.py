@@ -1,16 +1,16 @@
-"""How a finished adapter is trained on rows of its dataset, in stages; needs no torch."""
+"""How a finished adapter is trained on rows of its dataset; needs no torch."""
 
 from typing import NamedTuple
 
 from hf_lorameta.training.settings import Settings
 
 _HELD_OUT_SHARE, _LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 4, 48
-_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 24, 192, 4
+_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 48, 192, 8
 _MEASUREMENTS = 4
 
 
-class Stage(NamedTuple):
-    """Which layers are trained, and how fast.
+class Part(NamedTuple):
+    """Which part of the layers is trained, and how fast.
 
     AdamW's best learning rate is inversely proportional to the width of a model, the size of the
     states between its layers (muP, arXiv 2203.03466).
@@ -24,31 +24,30 @@ class Stage(NamedTuple):
     rate: float
 
 
-UPPER_FIFTH, UPPER_HALF, ALL_LAYERS = Stage(0.8, 0.9), Stage(0.5, 0.576), Stage(0.0, 0.288)
-STAGES = (UPPER_HALF, ALL_LAYERS)
-"""Stages of a training; a fit trains the upper fifth alone."""
+UPPER_FIFTH, UPPER_THREE_QUARTERS = Part(0.8, 0.9), Part(0.25, 0.576)
+"""What a fit and a training train."""
 
 
-def settings_for(rows: int, stage: Stage, width: int, rank: int, seed: int) -> Settings:
-    """Return the settings of a stage.
+def settings_for(rows: int, part: Part, width: int, rank: int, seed: int) -> Settings:
+    """Return the settings of a training.
 
     Args:
         rows: to train on.
-        stage: which layers are trained.
+        part: of the layers that is trained.
         width: size of the states between layers.
         rank: of the adapter.
         seed: of the order of the rows.
 
     Example:
         >>> [settings_for(rows, UPPER_FIFTH, 576, 16, 0).steps for rows in (12, 240, 2000)]
-        [24, 120, 250]
+        [48, 192, 250]
         >>> [round(settings_for(64, UPPER_FIFTH, width, 16, 0).lr, 5) for width in (576, 4096)]
         [0.00156, 0.00022]
     """
     steps = min(max(_EPOCHS * rows // Settings.rows, _LEAST_STEPS), _MOST_STEPS)
     steps = max(steps, rows // Settings.rows)
     return Settings(
-        rank=rank, lr=stage.rate / width, warmup=4, steps=steps, seed=seed,
+        rank=rank, lr=part.rate / width, warmup=4, steps=steps, seed=seed,
         evaluate_every=max(steps // _MEASUREMENTS, 1),
     )  # fmt: skip
 

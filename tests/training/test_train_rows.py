@@ -1,4 +1,4 @@
-"""Training in stages: its result, deadlines, interruptions, and the same adapter again."""
+"""Training further: its result, deadlines, interruptions, and the same adapter again."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,31 +18,31 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
-from hf_lorameta.training.further import stages  # noqa: E402
+from hf_lorameta.training.further import train_rows  # noqa: E402
 from hf_lorameta.training.further.settings import (  # noqa: E402
-    ALL_LAYERS,
     UPPER_FIFTH,
-    UPPER_HALF,
+    UPPER_THREE_QUARTERS,
+    Part,
 )
-from hf_lorameta.training.further.stages import (  # noqa: E402
+from hf_lorameta.training.further.train_rows import (  # noqa: E402
     Trained,
     batches,
     divide,
-    train_in_stages,
+    train_further,
 )
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
 
 ROWS = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
 DIVIDED = divide(ROWS, seed=0)
-LAYERS, STAGES = 5, (UPPER_FIFTH, UPPER_HALF, ALL_LAYERS)
+LAYERS, ALL_LAYERS = 5, UPPER_THREE_QUARTERS._replace(untrained=0.0)
 pytestmark = pytest.mark.usefixtures("one_thread")
 Show = Callable[[str, int, int], None]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of whose layers 1, 3 and 5 are trained in the three stages."""
+    """A model of whose layers a fit trains one, and a training four."""
     return write_base(tmp_path_factory.mktemp("base"), num_hidden_layers=LAYERS)
 
 
@@ -70,8 +70,7 @@ def train(base: Path, **options: Any) -> Trained:
     """Train a small random adapter, in float64."""
     model = load(base)
     before, layers = model.config._attn_implementation, list(model.model.layers)
-    options = {"stages": STAGES, **options}
-    result = train_in_stages(model, *start_of(model), DIVIDED, 4, 0, **options)
+    result = train_further(model, *start_of(model), DIVIDED, 4, 0, **options)
     assert model.config._attn_implementation == before
     assert list(model.model.layers) == layers
     assert not [m for m in model.modules() if type(m).__module__.startswith("hf_lorameta")]
@@ -93,9 +92,8 @@ def score(scores: Any) -> float:
 def test_the_scores_are_those_of_rows_that_were_not_trained_on(base: Path) -> None:
     """Checked with PEFT, and trained by torch's own optimizer."""
     peft = pytest.importorskip("peft")
-    result = train(base, stages=(ALL_LAYERS,))
-    [steps] = result.steps
-    assert steps
+    result = train(base, part=ALL_LAYERS)
+    assert result.steps
     assert result.start
     assert result.end
     assert not {str(row) for row in DIVIDED.train} & {str(row) for row in DIVIDED.held_out}
@@ -111,7 +109,7 @@ def test_the_scores_are_those_of_rows_that_were_not_trained_on(base: Path) -> No
             weight.data = torch.from_numpy(scale * values).double()
     before, after = result.start.adapter.probabilities, result.end.adapter.probabilities
     np.testing.assert_allclose(_probabilities(wrapped), before, rtol=1e-6)
-    _train_with_peft(wrapped, steps)
+    _train_with_peft(wrapped, result.steps)
     np.testing.assert_allclose(_probabilities(wrapped), after, rtol=1e-6)
     with wrapped.disable_adapter():
         base_alone = _probabilities(wrapped)
@@ -125,7 +123,7 @@ def _probabilities(model: Any) -> list[float]:
 def _train_with_peft(model: Any, steps: int) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
-    settings: Settings = vars(stages)["settings_for"](len(DIVIDED.train), ALL_LAYERS, 32, 4, 0)
+    settings: Settings = vars(train_rows)["settings_for"](len(DIVIDED.train), ALL_LAYERS, 32, 4, 0)
     order = batches(DIVIDED.train, settings)
     for step in range(steps):
         batch = next(order)
@@ -145,27 +143,27 @@ def _loss(model: object, row: Tokens) -> Any:
     return torch.nn.functional.cross_entropy(logits, ids[0, len(row.prompt) :])
 
 
-def test_each_stage_starts_from_the_one_before_and_changes_more_layers(base: Path) -> None:
-    results = [train(base, stages=STAGES[:count]) for count in (1, 2, 3)]
+@pytest.mark.parametrize(
+    ("part", "untouched"), [(UPPER_FIFTH, 4), (UPPER_THREE_QUARTERS, 1), (ALL_LAYERS, 0)]
+)
+def test_only_a_part_of_the_layers_is_changed(base: Path, part: Part, untouched: int) -> None:
+    result = train(base, part=part)
     layout, factors = start_of(load(base))
-    for result, untouched in zip(results, (4, 2, 0), strict=True):
-        assert result.layout == layout
-        for module, before, after in zip(layout, factors, result.factors, strict=True):
-            below = int(module.name.split(".")[2]) < untouched
-            assert below == all(map(np.array_equal, before, after))
-        assert result.layers == (LAYERS - untouched if untouched else 0)
-    assert results[2].steps[:2] == results[1].steps
-    scores = [score(result.end) for result in results]
-    assert scores == sorted(scores)
+    assert result.layout == layout
+    for module, before, after in zip(layout, factors, result.factors, strict=True):
+        below = int(module.name.split(".")[2]) < untouched
+        assert below == all(map(np.array_equal, before, after))
+    assert result.layers == (LAYERS - untouched if untouched else 0)
+    assert score(result.end) > score(result.start)
 
 
 def test_a_gain_within_its_standard_error_leaves_the_adapter_as_it_was(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "is_significant", lambda gains: False)
+    monkeypatch.setattr(train_rows, "is_significant", lambda gains: False)
     result = train(base)
     _, factors = start_of(load(base))
-    assert result.steps == [0, 0, 0]
+    assert result.steps == 0
     assert result.end == result.start
     assert content(result) == [x.tobytes() for pair in factors for x in pair]
 
@@ -192,14 +190,13 @@ def until(clock: Clock) -> Deadline:
     return Deadline(100, clock)
 
 
-PHASES: dict[str, tuple[float, tuple[str, int] | None]] = {
+PHASES: dict[str, tuple[float, int | None]] = {
     "scoring before the first step": (4, None),
-    "the first stage": (math.inf, ("1 of 5", 7)),
-    "between stages": (math.inf, ("1 of 5", 12)),
-    "the third stage": (math.inf, ("5 of 5", 10)),
+    "the training": (math.inf, 7),
+    "the last step": (math.inf, 12),
     "never": (math.inf, None),
 }
-"""When time is over: looks at the clock, or a stage and its step."""
+"""When time is over: looks at the clock, or a step."""
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -207,22 +204,20 @@ def test_a_deadline_gives_the_best_so_far_and_its_steps_the_same_bytes(
     base: Path, phase: str
 ) -> None:
     looks, last = PHASES[phase]
-    clock, seen = Clock(looks), list[tuple[str, int]]()
+    clock, seen = Clock(looks), list[int]()
 
     def show(title: str, done: int, most: int) -> None:
         assert most == 12
-        seen.append((title, done))
-        if last and last[0] in title and done == last[1]:
+        seen.append(done)
+        if done == last:
             clock.looks = 0
 
     timed = train(base, deadline=until(clock), progress=show)
     if last:
-        assert last[0] in seen[-1][0]
-        assert seen[-1][1] == last[1]
-    assert len(timed.steps) == 3
+        assert seen[-1] == last
     assert score(timed.end) >= score(timed.start)
-    assert (score(timed.end) > score(timed.start)) == any(timed.steps)
-    assert any(timed.steps) == bool(seen)
+    assert (score(timed.end) > score(timed.start)) == bool(timed.steps)
+    assert bool(timed.steps) == bool(seen)
     again = train(base, steps=timed.steps)
     assert again.steps == timed.steps
     assert content(again) == content(timed)
@@ -231,7 +226,7 @@ def test_a_deadline_gives_the_best_so_far_and_its_steps_the_same_bytes(
 def test_without_time_the_adapter_stays_as_it_was(base: Path) -> None:
     result = train(base, deadline=Deadline(0))
     _, factors = start_of(load(base))
-    assert (result.steps, result.start) == ([0, 0, 0], None)
+    assert (result.steps, result.start) == (0, None)
     assert content(result) == [x.tobytes() for pair in factors for x in pair]
 
 
@@ -239,26 +234,23 @@ def test_fewer_held_out_rows_decide_where_scoring_them_takes_long(base: Path) ->
     rows, model = divide([row._replace(output=[5]) for row in tokens(2, 64)], seed=0), load(base)
     looks = iter(range(1000))  # each takes a second
     deadline = Deadline(6, lambda: float(next(looks)))
-    result = train_in_stages(model, *start_of(model), rows, 4, 0, deadline=deadline)
+    result = train_further(model, *start_of(model), rows, 4, 0, deadline=deadline)
     assert len(rows.held_out) == 16
     assert result.end
     assert len(result.end.rows) == 8
 
 
-@pytest.mark.parametrize(("stop", "stage"), [(8, 0), (12 + 8, 1)])
-def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int, stage: int) -> None:
-    result = train(base, progress=interrupting(stop))
+def test_an_interrupted_training_keeps_the_best_so_far(base: Path) -> None:
+    result = train(base, progress=interrupting(8))
     assert result.interrupted
-    assert result.steps[stage]
-    assert not any(result.steps[stage + 1 :])
+    assert result.steps
     assert score(result.end) > score(result.start)
     assert content(train(base, steps=result.steps)) == content(result)
 
 
-@pytest.mark.parametrize("steps", [(13,), (12, 12, 12, 1)])
-def test_more_steps_than_a_stage_has_are_refused(base: Path, steps: tuple[int, ...]) -> None:
-    with pytest.raises(RecipeError, match="expected"):
-        train(base, steps=steps)
+def test_more_steps_than_the_training_has_are_refused(base: Path) -> None:
+    with pytest.raises(RecipeError, match="expected at most 12"):
+        train(base, steps=13)
 
 
 def test_a_training_that_is_interrupted_before_a_step_helped_has_no_result(base: Path) -> None:

@@ -1,15 +1,15 @@
-"""Train a finished adapter on rows of its dataset, in stages: the upper layers, then more of them.
+"""Train a finished adapter on rows of its dataset, in the upper layers of the base model.
 
 Held-out rows decide which state is kept, by their right answers and by the probability of their
 outputs. Their loss is not used: it rises when the adapter gets too sure of a few wrong answers,
 while further training still raises the share of right ones. If the gain on the held-out rows is
-within its standard error, the adapter stays as it was before the stage.
+within its standard error, the adapter stays as it was.
 """
 
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -26,9 +26,8 @@ from hf_lorameta.errors import Advice, Option, RecipeError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import plan_device
 from hf_lorameta.training.further.settings import (
-    ALL_LAYERS,
-    STAGES,
-    Stage,
+    UPPER_THREE_QUARTERS,
+    Part,
     held_out_rows,
     settings_for,
 )
@@ -80,30 +79,28 @@ class Scores(NamedTuple):
 
 @dataclass
 class Trained:
-    """An adapter after some stages.
+    """An adapter after a training.
 
     Attributes:
         layout: the adapted modules.
         factors: A (r, in) and s·B (out, r) of each of them, float32.
-        steps: of each stage; 0 if none helped.
+        steps: taken; 0 if none helped.
         layers: number of layers that were trained, the upper ones; 0 if all were.
         start: scores of the held-out rows before training; None if there was no time for them.
         end: their scores with this adapter.
-        scoring: seconds per trained layer that scoring them at the start took.
         interrupted: whether the user ended the training.
     """
 
     layout: Layout
     factors: Sequence[FactorPair]
-    steps: list[int] = field(default_factory=list)
+    steps: int = 0
     layers: int = 0
     start: Scores | None = None
     end: Scores | None = None
-    scoring: float = 0.0
     interrupted: bool = False
 
 
-def train_in_stages(
+def train_further(
     model: Any,
     layout: Layout,
     factors: Sequence[FactorPair],
@@ -111,13 +108,13 @@ def train_in_stages(
     rank: int,
     seed: int,
     *,
-    stages: Sequence[Stage] = STAGES,
-    steps: Sequence[int] | None = None,
+    part: Part = UPPER_THREE_QUARTERS,
+    steps: int | None = None,
     deadline: Deadline | None = None,
     progress: StageProgress = no_progress,
     hint: Sequence[Advice] = (),
 ) -> Trained:
-    """Train an adapter in stages, in all projections of more and more layers; keep the best state.
+    """Train an adapter in all projections of the upper layers; keep the best state.
 
     An interruption (Ctrl-C) ends the training with the best state so far, if steps have helped.
 
@@ -128,58 +125,48 @@ def train_in_stages(
         rows: to train on, and held-out rows that decide.
         rank: r of the modules that the training adds.
         seed: of these, and of the order of the rows.
-        stages: taken one after the other; of those that begin at the same layer, only the last.
-        steps: how many to take in each stage, whatever the held-out rows say; stages beyond the
-            last number take none.
+        part: of the layers, which is trained; all are if the base model cannot begin in between.
+        steps: how many to take, whatever the held-out rows say.
         deadline: the training ends when less time is left than a step and scoring took.
-        progress: called after each step with (stage, steps done, likely steps in all).
+        progress: called after each step with (title, steps done, likely steps in all).
         hint: what to do if there is not enough memory.
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
-        RecipeError: more steps than a stage has, or more numbers of steps than stages.
+        RecipeError: more steps than the training has.
         UsageError: the model cannot be trained, or there is not enough memory.
     """
     state, deadline = Trained(layout, factors), deadline or Deadline()
-    first_layers = [first_trained_layer(model, stage.untrained) for stage in stages]
-    by_layer = {i: s if i else ALL_LAYERS for i, s in zip(first_layers, stages, strict=True)}
-    given = [None] * len(by_layer) if steps is None else [*steps, *[0] * len(by_layer)]
-    if any(given[len(by_layer) :]):
-        raise _wrong_steps(f"{len(steps or ())} numbers of steps", f"{len(by_layer)} stages")
+    if deadline.passed or steps == 0:
+        return state
+    first, count = first_trained_layer(model, part.untrained), len(rows.train)
+    part = part if first else UPPER_THREE_QUARTERS  # its rate is right for all layers, too
+    settings = settings_for(count, part, width(model), rank, seed)
+    if steps is not None and steps > settings.steps:
+        expected = f"at most {settings.steps} on {count} rows"
+        leave_out = Option("steps", change="leave out")
+        raise RecipeError(f"got {steps} steps, expected {expected}", hint=leave_out)
     layers = len(decoder_layers(model))
-    for (first, stage), asked in zip(by_layer.items(), given, strict=False):
-        state.steps.append(0)
-        if deadline.passed or state.interrupted or asked == 0:
-            continue
-        settings = settings_for(len(rows.train), stage, width(model), rank, seed)
-        if asked is not None and asked > settings.steps:
-            most = f"at most {settings.steps} on {len(rows.train)} rows"
-            raise _wrong_steps(f"{asked} steps in a stage", most)
-        title = f"Training {layers - first} of {layers} layers on {len(rows.train)} rows"
-        try:
-            trainer = _StageTrainer(model, state, rows, settings, first, deadline, hint)
-            trainer.train(asked, partial(progress, title))
-        except KeyboardInterrupt:
-            state.interrupted = True
-    if state.interrupted and not any(state.steps):
-        raise KeyboardInterrupt
+    title = f"Training {layers - first} of {layers} layers on {count} rows"
+    try:
+        trainer = _Trainer(model, state, rows, settings, first, deadline, hint)
+        trainer.train(steps, partial(progress, title))
+    except KeyboardInterrupt:
+        if not state.steps:
+            raise
+        state.interrupted = True
     return state
 
 
-def _wrong_steps(got: str, expected: str) -> RecipeError:
-    leave_out = Option("steps", change="leave out")
-    return RecipeError(f"got {got}, expected {expected}", hint=leave_out)
-
-
-class _StageTrainer:
+class _Trainer:
     """Trains all layers from a given one upwards.
 
     Args:
         state: gets the best adapter.
-        settings: of the stage.
+        settings: of the training.
         first: index of the first trained layer.
 
-    The other arguments are as for `train_in_stages`.
+    The other arguments are as for `train_further`.
     """
 
     def __init__(
@@ -221,11 +208,9 @@ class _StageTrainer:
         """
         deadline, most = self._deadline, given or self._settings.steps
         with rows_apart(self._model), self._slots.attached(), self._upper:
-            before = self._state.end or self._score_first()
-            if not self._store(before.rows):
-                return
+            before, scoring = self._score_first()
             order, step, scored = batches(self._rows.train, self._settings), 0, 0
-            stepping, scoring = 0.0, self._state.scoring * self._trained
+            stepping = 0.0
             while step < most and deadline.left() > stepping + scoring:
                 started = deadline.clock()
                 self._step(next(order), step)
@@ -241,8 +226,12 @@ class _StageTrainer:
             elif given is None and scored < step:
                 self._keep_if_better(before, step)
 
-    def _score_first(self) -> Scores:
-        """Score before the first step, on as many rows as a share of the time allows."""
+    def _score_first(self) -> tuple[Scores, float]:
+        """Score before the first step, on as many rows as a share of the time allows.
+
+        Returns:
+            The scores, and the seconds that those of the adapter took.
+        """
         state, deadline, held_out = self._state, self._deadline, self._rows.held_out
         enough = (1 - _HELD_OUT_TIME) * deadline.left()
         rows, base = list[Tokens](), list[RowLosses]()
@@ -255,16 +244,7 @@ class _StageTrainer:
         joined = RowLosses(*(list(chain.from_iterable(of)) for of in zip(*base, strict=True)))
         started = deadline.clock()
         state.start = state.end = Scores(rows, joined, self._runner.losses({0: rows})[0])
-        state.scoring = (deadline.clock() - started) / self._trained
-        return state.end
-
-    def _store(self, rows: Sequence[Tokens]) -> bool:
-        """Run rows through the layers below; return False if time runs out first."""
-        for part in _parts(rows):
-            if self._deadline.passed:
-                return False
-            self._upper.store(part)
-        return True
+        return state.start, deadline.clock() - started
 
     def _is_due(self, step: int) -> bool:
         """Whether to score after a step: often at first, since the first steps gain the most."""
@@ -286,9 +266,9 @@ class _StageTrainer:
 
     def _keep_if_better(self, before: Scores, step: int) -> None:
         """Keep the adapter if it is the best so far, and better than before by more than chance."""
-        now, state = self._score(before), self._state
-        best = state.end.by_row if state.end else before.by_row
-        if now.by_row.mean() > best.mean() and is_significant(now.by_row - before.by_row):
+        now, best = self._score(before), self._state.end or before
+        gains = now.by_row - before.by_row
+        if now.by_row.mean() > best.by_row.mean() and is_significant(gains):
             self._keep(now, step)
 
     def _keep(self, scores: Scores, step: int) -> None:
@@ -297,7 +277,7 @@ class _StageTrainer:
         factors = [*self._factors, *self._slots.factors(parameters)]
         state.layout, state.factors = self._below + self._layout, factors
         state.layers = self._trained if self._first else 0
-        state.steps[-1], state.end = step, scores
+        state.steps, state.end = step, scores
 
 
 def _likely_steps(taken: int, most: int, seconds: float, left: float) -> int:
