@@ -230,8 +230,13 @@ class Recipe(_Settings):
     )
 
     def _check_together(self) -> None:
-        if self.steps is not None and self.fit is None and self.train is None:
-            raise RecipeError("steps are taken on rows", hint=Option("train", 100))
+        trainings = [name for name in self.rows_asked if name != "check"]
+        if self.given_steps and len(self.given_steps) != len(trainings):
+            expected = " and ".join(f"one number for {name}" for name in trainings)
+            raise RecipeError(
+                f"got steps={self.steps}, expected {expected or 'none without fit or train'}",
+                hint=Option("steps", change="leave out"),
+            )
 
     @property
     def given_steps(self) -> tuple[int, ...] | None:

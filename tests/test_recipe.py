@@ -78,6 +78,12 @@ def test_a_recipe_is_frozen() -> None:
         ({"check": 3}, "check must be greater than or equal to 4, got 3"),
         ({"seed": -1}, "seed must be greater than or equal to 0"),
         ({"max_rows": 0}, "max_rows must be greater than or equal to 1"),
+        ({"steps": "3"}, "got steps=3, expected none without fit or train"),
+        ({"train": 16, "steps": "96,48"}, "got steps=96,48, expected one number for train"),
+        (
+            {"fit": 16, "train": 16, "check": 8, "steps": "3"},
+            "got steps=3, expected one number for fit and one number for train",
+        ),
         ({"learning_rate": 1e-3}, "learning_rate is not a setting, expected one of metric, "),
     ],
 )

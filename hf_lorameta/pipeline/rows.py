@@ -170,7 +170,7 @@ def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
 # --- the rows of a finished adapter --------------------------------------------------------------
 
 
-_DRAWN_BY = ("seed", "max_rows", "fit", "train", "steps", "check")
+_DRAWN_BY = ("seed", "max_rows", "fit", "train", "check")
 """Settings that decide which rows are drawn."""
 
 

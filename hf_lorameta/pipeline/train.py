@@ -9,10 +9,9 @@ import numpy as np
 from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import AdapterError, Option, RecipeError
+from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.tables import plural
 from hf_lorameta.training.further.settings import UPPER_FIFTH, UPPER_THREE_QUARTERS, Part
 from hf_lorameta.types import Row, StageProgress, no_progress
 
@@ -46,30 +45,26 @@ def improve(
 
     Raises:
         KeyboardInterrupt: the training was interrupted before a step helped.
-        RecipeError: more steps are given than there are, or more numbers of steps.
+        RecipeError: more steps are given than a training has.
         UsageError: the base model cannot be trained here, or there is not enough memory.
         AdapterError: there was no deadline, and the base model is better on held-out rows.
     """
     deadline, steps, taken = deadline or Deadline(), generation.plan.recipe.given_steps, list[int]()
     parts = (("fit", rows.fit, UPPER_FIFTH), ("training", rows.train, UPPER_THREE_QUARTERS))
-    asked = [(name, of_name, part) for name, of_name, part in parts if of_name]
-    if steps is not None and len(steps) > len(asked):
-        counts = f"got {plural(len(steps), 'number')} of steps, expected at most {len(asked)}"
-        raise RecipeError(counts, hint=Option("steps", change="leave out"))
-    for name, of_name, part in asked:
-        if not generation.outcome.interrupted:
-            given = None if steps is None else next(iter(steps[len(taken) :]), 0)
-            try:
-                generation, count = _train(
-                    generation, name, of_name, part, given, evaluator, deadline, progress
-                )
-            except KeyboardInterrupt:
-                fit = generation.outcome.fit
-                if fit is None or not fit.steps:
-                    raise
-                stopped = replace(fit, interrupted=True)
-                generation, count = replace(generation, outcome=Outcome(stopped)), 0
-            taken.append(count)
+    numbers = steps or (None,) * len(parts)
+    for name, of_name, part in (each for each in parts if each[1]):
+        given = 0 if generation.outcome.interrupted else numbers[len(taken)]
+        try:
+            generation, count = _train(
+                generation, name, of_name, part, given, evaluator, deadline, progress
+            )
+        except KeyboardInterrupt:
+            fit = generation.outcome.fit
+            if fit is None or not fit.steps:
+                raise
+            stopped = replace(fit, interrupted=True)
+            generation, count = replace(generation, outcome=Outcome(stopped)), 0
+        taken.append(count)
     outcome = generation.outcome
     if steps is None and not outcome.interrupted:
         _refuse_worse_training(outcome.training, deadline)
@@ -96,7 +91,6 @@ def _train(
 
     plan, model = generation.plan, evaluator.model
     divided = divide(encode_rows(evaluator, Settings.max_length, rows), plan.recipe.seed)
-    fit = [Option("fit", change="leave out")]
     try:
         result = train_further(
             model,
@@ -109,7 +103,7 @@ def _train(
             steps=steps,
             deadline=deadline,
             progress=progress,
-            hint=fit if name == "fit" else [Option("train", change="leave out")],
+            hint=[Option("fit" if name == "fit" else "train", change="leave out")],
         )
     except KeyboardInterrupt as error:
         error.add_note("The training was interrupted before a step had helped: no adapter was made")

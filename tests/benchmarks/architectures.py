@@ -133,7 +133,7 @@ def main() -> None:
                 continue
         results[found.rows, found.starts].append(model_type)
         print(f"{model_type}: {found}, {time.process_time() - started:.1f} s", flush=True)
-    head = ("rows", "from the middle", "architectures")
+    head = ("rows", "start in between", "architectures")
     print(markdown_table(head, [(*found, ", ".join(of)) for found, of in sorted(results.items())]))
     for title, of in (("cannot be built", skipped), ("failed", failed)):
         print(

@@ -55,7 +55,7 @@ class Shown(list[tuple[generating.Adapter, Report | None, str]]):
 @pytest.fixture
 def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
     """A plan for a topic that the bank does not have."""
-    fast_training(monkeypatch.setattr, steps=12, patience=2)
+    fast_training(monkeypatch.setattr, steps=12)
     rows = tiny.rows(3)
     return PlanResult(
         plan(rows, bank, Recipe(rank=4)), [(row["input"], row["output"]) for row in rows], "topic3"

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
+from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
 from hf_lorameta.training.further import train_rows  # noqa: E402
 from hf_lorameta.training.further.settings import (  # noqa: E402
     UPPER_FIFTH,
@@ -157,6 +158,30 @@ def test_only_a_part_of_the_layers_is_changed(base: Path, part: Part, untouched:
     assert score(result.end) > score(result.start)
 
 
+def test_a_model_that_is_trained_whole_has_the_rate_of_most_layers(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[Part]()
+    settings_for: Callable[..., Settings] = vars(train_rows)["settings_for"]
+
+    def settings(rows: int, part: Part, *of: int) -> Settings:
+        asked.append(part)
+        return settings_for(rows, part, *of)
+
+    monkeypatch.setattr(train_rows, "settings_for", settings)
+    monkeypatch.setattr(train_rows, "first_trained_layer", lambda *of: 0)
+    assert train(base, part=UPPER_FIFTH).layers == 0
+    assert asked == [UPPER_THREE_QUARTERS]
+
+
+def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_training(monkeypatch.setattr, steps=12, rows=4, evaluate_every=3, lr=0.3)
+    monkeypatch.setattr(train_rows, "is_significant", lambda gains: True)
+    result = train(base)
+    assert result.steps < 12
+    assert score(result.end) > score(train(base, steps=12).end)
+
+
 def test_a_gain_within_its_standard_error_leaves_the_adapter_as_it_was(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +253,26 @@ def test_without_time_the_adapter_stays_as_it_was(base: Path) -> None:
     _, factors = start_of(load(base))
     assert (result.steps, result.start) == (0, None)
     assert content(result) == [x.tobytes() for pair in factors for x in pair]
+
+
+def test_the_deadline_is_kept_where_steps_and_scores_take_long(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def taking(seconds: float, method: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            nonlocal now
+            now += seconds
+            return method(*args, **options)
+
+        return run
+
+    for name, seconds in (("backward", 10.0), ("losses", 7.0)):
+        monkeypatch.setattr(PassRunner, name, taking(seconds, getattr(PassRunner, name)))
+    result = train(base, deadline=Deadline(93, lambda: now))
+    assert now == 2 * 7 + 5 * 10 + 3 * 7  # another step and its score would take too long
+    assert result.steps == 5
 
 
 def test_fewer_held_out_rows_decide_where_scoring_them_takes_long(base: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows of several tasks in one sequence without padding, and attention within each row.
+"""Rows of several tasks in one sequence, not padded one by one, and attention within each row.
 
 A *pass* has the tokens of one task after another and, within a task, of one row after another. The
 common prefix of a task's prompts, usually an instruction, comes once, before its rows. All layers
@@ -136,7 +136,8 @@ class JoinedRows:
 def join_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[JoinedRows]:
     """Pack rows, in order, into passes of limited memory; a row that is too long gets its own pass.
 
-    A task's rows share the common prefix of their prompts, which counts once.
+    A task's rows share the common prefix of their prompts, which counts once. Copies of the last
+    token fill its part of a pass up to a multiple of 16 tokens.
 
     Args:
         rows: rows of the task in each slot.

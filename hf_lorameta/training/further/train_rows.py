@@ -235,7 +235,8 @@ class _Trainer:
         state, deadline, held_out = self._state, self._deadline, self._rows.held_out
         enough = (1 - _HELD_OUT_TIME) * deadline.left()
         rows, base = list[Tokens](), list[RowLosses]()
-        for part in _parts(held_out):
+        for i in range(0, len(held_out), _ROWS_AT_A_TIME):  # the time is checked between them
+            part = held_out[i : i + _ROWS_AT_A_TIME]
             if rows and deadline.left() < enough:
                 break
             self._upper.store(part)
@@ -288,11 +289,6 @@ def _likely_steps(taken: int, most: int, seconds: float, left: float) -> int:
         (8, 94)
     """
     return int(min(most, taken + max(left, 0) / max(seconds, 1e-9)))
-
-
-def _parts(rows: Sequence[Tokens]) -> list[Sequence[Tokens]]:
-    """Split rows into parts, so that the time can be checked between them."""
-    return [rows[i : i + _ROWS_AT_A_TIME] for i in range(0, len(rows), _ROWS_AT_A_TIME)]
 
 
 def is_significant(gains: Array) -> bool:

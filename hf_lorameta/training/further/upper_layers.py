@@ -49,8 +49,8 @@ def first_trained_layer(model: Any, share: float) -> int:
             known[first] = _can_start(model, first)
         if not known[first]:
             logger.info(
-                "All layers of %s are trained at once, since the upper ones need more than the "
-                "output of those below: a step takes about twice as long",
+                "All layers of %s are trained, since the upper ones need more than the output of "
+                "those below: a step takes longer",
                 type(model).__name__,
             )
     return first if known.get(first) else 0
