@@ -270,7 +270,11 @@ def test_the_deadline_is_kept_where_steps_and_scores_take_long(
 
     for name, seconds in (("backward", 10.0), ("losses", 7.0)):
         monkeypatch.setattr(PassRunner, name, taking(seconds, getattr(PassRunner, name)))
-    result = train(base, deadline=Deadline(93, lambda: now))
+    shown = list[tuple[int, int]]()
+    result = train(
+        base, deadline=Deadline(93, lambda: now), progress=lambda _, *counts: shown.append(counts)
+    )
+    assert shown[0] == (1, 7)  # of the 69 seconds left, six more steps and a score take 67
     assert now == 2 * 7 + 5 * 10 + 3 * 7  # another step and its score would take too long
     assert result.steps == 5
 

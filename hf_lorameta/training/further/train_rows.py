@@ -126,7 +126,7 @@ def train_further(
         rank: r of the modules that the training adds.
         seed: of these, and of the order of the rows.
         part: of the layers, which is trained; all are if the base model cannot begin in between.
-        steps: how many to take, whatever the held-out rows say.
+        steps: how many to take, whatever the held-out rows say; not with a deadline.
         deadline: the training ends when less time is left than a step and scoring took.
         progress: called after each step with (title, steps done, likely steps in all).
         hint: what to do if there is not enough memory.
@@ -221,9 +221,9 @@ class _Trainer:
                     started, scored = deadline.clock(), step
                     self._keep_if_better(before, step)
                     scoring = deadline.clock() - started
-            if given is not None and step == given:
+            if given is not None:
                 self._keep(self._score(before), step)
-            elif given is None and scored < step:
+            elif scored < step:
                 self._keep_if_better(before, step)
 
     def _score_first(self) -> tuple[Scores, float]:
@@ -258,7 +258,7 @@ class _Trainer:
         def weights(joined: JoinedRows) -> list[float]:
             return [1 / total] * len(joined.targets)
 
-        shares = {slot: batch[slot::SHARES] for slot in range(min(SHARES, len(batch)))}
+        shares = {slot: batch[slot::SHARES] for slot in range(SHARES)}
         self._runner.backward(shares, weights)
         self._slots.update_together(self._settings.learning_rate(number))
 
