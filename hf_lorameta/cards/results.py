@@ -127,6 +127,7 @@ class Outcome:
         rows: how many rows it was trained on within a time limit; None without one.
         steps: optimizer steps of the fit and the training, if there was a time limit or the user
             ended them; None if held-out rows or the recipe decided.
+        check_interrupted: whether the user ended the check, so that there is none.
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; 0 without one.
     """
@@ -136,6 +137,7 @@ class Outcome:
     check: Check | None = None
     rows: int | None = None
     steps: tuple[int, ...] | None = None
+    check_interrupted: bool = False
     given_model: bool = False
     budget: float = 0.0
 

@@ -223,7 +223,7 @@ def _report_published(published: "Published", seconds: float | None) -> None:
 def _stop_if_interrupted(
     adapter: "Generation", folder: Path, command: str, undone: str = ""
 ) -> None:
-    """Exit as interrupted if the training was interrupted; print what is kept, say how to continue.
+    """Exit as interrupted if the training or check was; print what is kept, say how to continue.
 
     Args:
         adapter: the adapter that was made.
@@ -232,16 +232,19 @@ def _stop_if_interrupted(
         undone: a sentence that says what was not done.
 
     Raises:
-        KeyboardInterrupt: the training was interrupted.
+        KeyboardInterrupt: the training or the check was interrupted.
     """
-    if training := adapter.outcome.interrupted:
+    training, unchecked = adapter.outcome.interrupted, adapter.outcome.check_interrupted
+    if training or unchecked:
         emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
         error = KeyboardInterrupt()
-        error.add_note(
-            f"{undone}The best adapter so far, after "
-            f"{plural(training.steps, 'step')}, is kept in {folder}, and its card says so; to "
-            f"publish it: {command}"
-        )
+        kept = f"The adapter is kept in {folder}, but was not checked"
+        if training:
+            steps = plural(training.steps, "step")
+            kept = (
+                f"The best adapter so far, after {steps}, is kept in {folder}, and its card says so"
+            )
+        error.add_note(f"{undone}{kept}; to publish it: {command}")
         raise error
 
 

@@ -59,6 +59,8 @@ def make_adapter(
         by_default: whether the training in that time is the default, not asked for: if it is not
             possible, the adapter is the combination alone, with a warning.
 
+    An interruption (Ctrl-C) of the check keeps an adapter that was trained.
+
     Raises:
         RecipeError: the combiner ``factors`` is asked for with ranks that differ, or with a rank
             other than the bank's.
@@ -95,14 +97,21 @@ def make_adapter(
             f"{_why_untrained(generation, rows)}, and there is no bank to make an adapter from",
             hint=[Option("train", 100), more_time(seconds), "name a bank"],
         )
-    if recipe.check is not None:
-        generation = check_adapter(generation, rows, session.evaluator, progress)
-        _refuse_failed_check(generation.outcome.check)
-    elif rows.check:
-        try:
+    try:
+        if recipe.check is not None:
+            generation = check_adapter(generation, rows, session.evaluator, progress)
+            _refuse_failed_check(generation.outcome.check)
+        elif rows.check:
             generation = check_adapter(generation, rows, session.evaluator, progress, end)
-        except LoraMetaError as error:  # keep the adapter: nobody asked for this check
-            logger.warning("The adapter was not checked: %s", error)
+    except LoraMetaError as error:
+        if recipe.check is not None:
+            raise
+        logger.warning("The adapter was not checked: %s", error)  # keep it: nobody asked for this
+    except KeyboardInterrupt:
+        if not any(training.steps for training in generation.outcome.trainings):
+            raise
+        stopped = replace(generation.outcome, check_interrupted=True)
+        generation = replace(generation, outcome=stopped)
     outcome = generation.outcome
     if session.has_model and (outcome.trainings or outcome.check):
         outcome = replace(outcome, given_model=True)

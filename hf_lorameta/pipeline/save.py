@@ -225,7 +225,8 @@ class Generation(SavableAdapter):
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
         made = {k: self.provenance[k] for k in ("recipe", "fit", "training", "check", "rank")}
-        made |= {"seconds": self.seconds, "interrupted": bool(self.outcome.interrupted)}
+        interrupted = bool(self.outcome.interrupted) or self.outcome.check_interrupted
+        made |= {"seconds": self.seconds, "interrupted": interrupted}
         remarks = [remark.to_dict() for remark in self.remarks]
         return self.plan.to_dict() | made | {"remarks": remarks, "verdict": self.verdict.text}
 

@@ -305,6 +305,16 @@ def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
     assert cli(*shlex.split(command), token=user.token).out == f"{cli.hub.url}/{repo}\n"
 
 
+def test_an_interrupted_check_keeps_the_trained_adapter(cli: Shell, plan_args: PlanArgs) -> None:
+    trained = fake_runner(0.5) + INTERRUPTED.replace("interrupted=True", "")
+    stop = "def stop(*_): raise KeyboardInterrupt\nmake.check_adapter = stop\n"
+    command = ("generate", *plan_args, "--train", 8, "--check", 4, "-o", "a")
+    stopped = cli(*command, code=130, before=trained + stop)
+    assert stopped.out == "a\n"
+    assert "The adapter is kept in a, but was not checked" in stopped.err
+    assert "hf-lorameta push --from a --repo-id user/name" in stopped.err
+
+
 # --- push --from --------------------------------------------------------------------------------
 
 

@@ -197,6 +197,26 @@ def test_an_interruption_keeps_a_fit_that_helped(
     assert Recipe.of(**adapter.recipe.model_dump()) == adapter.recipe
 
 
+@pytest.mark.parametrize("asked", [None, 8])
+def test_an_interruption_of_the_check_keeps_an_adapter_that_was_trained(
+    tiny_bank: Bank, new: Path, asked: int | None
+) -> None:
+    def interrupted(title: str, done: int, total: int) -> None:
+        if title.startswith("Checking"):
+            raise KeyboardInterrupt
+
+    with Session(tiny_bank, progress=interrupted) as session:
+        dataset = session.open_dataset(new)
+        plan, rows = plan_with_rows(dataset, session, Resolved(Recipe(rank=4, train=16, check=8)))
+        plan = replace(plan, recipe=plan.recipe.model_copy(update={"check": asked}))
+        adapter = make_adapter(plan, rows, session)
+        with pytest.raises(KeyboardInterrupt):
+            make_adapter(plan, replace(rows, train=()), session)
+    assert adapter.outcome.training
+    assert adapter.outcome.check is None
+    assert adapter.to_dict()["interrupted"]
+
+
 def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(
     tiny_bank: Bank, tmp_path: Path
 ) -> None:
