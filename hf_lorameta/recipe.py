@@ -86,6 +86,8 @@ class _Settings(BaseModel):
         problem = problem_of(first["msg"])
         if first["type"] == "extra_forbidden":
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
+        if first["type"] == "string_pattern_mismatch":
+            problem = "must be whole numbers, separated by commas"
         limits = first.get("ctx", {})
         limit = limits.get("ge", limits.get("le"))
         everything = f"hf-lorameta {cls.command} --help lists every setting"

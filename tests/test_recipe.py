@@ -110,6 +110,11 @@ def test_the_advice_for_a_number_out_of_range_is_the_limit(
     assert raised.value.hint == hint
 
 
+def test_steps_must_be_numbers() -> None:
+    with pytest.raises(RecipeError, match="steps must be whole numbers, separated by commas, got"):
+        Recipe.of(train=16, steps="ten")
+
+
 def test_the_constructor_refuses_settings_in_the_same_words() -> None:
     with pytest.raises(RecipeError, match="topk is not a setting, expected one of metric, "):
         Recipe(topk=3)  # type: ignore[call-arg]

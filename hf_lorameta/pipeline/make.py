@@ -97,6 +97,8 @@ def make_adapter(
             f"{_why_untrained(generation, rows)}, and there is no bank to make an adapter from",
             hint=[Option("train", 100), more_time(seconds), "name a bank"],
         )
+    if rows.check and generation.outcome.interrupted:
+        logger.warning("The training was interrupted. Counting right answers; Ctrl-C skips this")
     try:
         if recipe.check is not None:
             generation = check_adapter(generation, rows, session.evaluator, progress)

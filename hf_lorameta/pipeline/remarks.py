@@ -169,14 +169,14 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
         if rows and requested and rows < requested:
             yield Remark(
                 "warning",
-                f"The adapter was {done} on {rows} labeled rows, not {requested}: the "
-                "dataset has no more distinct ones, or no more were read.",
+                f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
+                "ones were read, or the others are for another purpose, such as the check.",
             )
     if stopped := outcome.interrupted:
         yield Remark(
             "warning",
-            f"The training was interrupted after {plural(stopped.steps, 'step')}: this is the "
-            "best adapter so far, and more steps might have made it better.",
+            "The training was interrupted: this is the best adapter so far, after "
+            f"{plural(stopped.steps, 'step')}. More steps might have made it better.",
         )
     last = training or fit
     if last and last.outputs == 1:

@@ -183,7 +183,7 @@ def _problems(
     if budget is not None and recipe.trains:
         name, rows = next(iter(recipe.rows_asked.items()))
         yield UsageError(
-            f"a budget says how long to train, {name}={rows} on how many rows: got both",
+            f"got both a time limit (budget) and a number of rows ({name}={rows}), expected one",
             hint=[without_budget, Option(name, change="leave out")],
         )
     if budget and bank.index.number and dataset.prompts_only:

@@ -105,7 +105,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             ["Right answers, apart from case and the order of labels, F1 of labels of all"],
             [],
         ),
-        ({"outcome": Outcome(training=STOPPED)}, ["for 20 steps, until it was interrupted."], []),
+        ({"outcome": Outcome(training=STOPPED)}, ["for 20 steps, before it was interrupted."], []),
         (
             {"outcome": Outcome(FIT, TRAINING)},
             [

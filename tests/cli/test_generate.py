@@ -293,7 +293,7 @@ def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
     assert "after 12 steps, is kept in a, and its card says so" in generated.err
     assert "hf-lorameta push --from a --repo-id user/name" in generated.err
     card = (tmp_path / "a" / "README.md").read_text()
-    assert card.count("trained further for 12 steps, until it was interrupted") == 1
+    assert card.count("trained further for 12 steps, before it was interrupted") == 1
     assert "was interrupted" in card.split("## Warnings")[1]
     pushed = ("push", *plan_args, *asked, "--repo-id", repo)
     stopped = cli(*pushed, "--json", token=user.token, code=130, before=before)

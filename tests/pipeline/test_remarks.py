@@ -134,7 +134,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     ),
     "fewer": (lambda p: trained(p, used_rows=80), "warning", "trained on 80 labeled rows, not 100"),
     "enough": (trained, "warning", None),
-    "stopped": (lambda p: trained(p, interrupted=True), "warning", "interrupted after 9 steps"),
+    "stopped": (lambda p: trained(p, interrupted=True), "warning", "so far, after 9 steps"),
     "checked": (lambda p: made(p, check=check()), "note", "loss of the base model 2.000"),
     "better": (lambda p: made(p, check=check(1.4)), "warning", None),
     "worse": (lambda p: made(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),

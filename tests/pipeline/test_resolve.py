@@ -134,7 +134,7 @@ def test_contradictions_are_refused(
 
 def test_one_error_names_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     missing_extra(monkeypatch)
-    with pytest.raises(UsageError, match="got both; and torch is not installed") as error:
+    with pytest.raises(UsageError, match="expected one; and torch is not installed") as error:
         decided(budget=9.0, train=16)
     assert error.value.hint == "leave out --budget, or leave out --train, or pip install torch"
     alone = Bank.embedded("Qwen/Qwen2.5-Coder-0.5B-Instruct")

@@ -86,7 +86,7 @@ class Trained:
         factors: A (r, in) and s·B (out, r) of each of them, float32.
         steps: taken; 0 if none helped.
         layers: number of layers that were trained, the upper ones; 0 if all were.
-        start: scores of the held-out rows before training; None if there was no time for them.
+        start: scores of the held-out rows before training; None if there was no time for a step.
         end: their scores with this adapter.
         interrupted: whether the user ended the training.
     """
@@ -221,7 +221,9 @@ class _Trainer:
                     started, scored = deadline.clock(), step
                     self._keep_if_better(before, step)
                     scoring = deadline.clock() - started
-            if given is not None:
+            if not step:
+                self._state.start = self._state.end = None
+            elif given is not None:
                 self._keep(self._score(before), step)
             elif scored < step:
                 self._keep_if_better(before, step)
