@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.types import Row, StageProgress
 
 if TYPE_CHECKING:
@@ -88,9 +88,8 @@ def budget_seconds(budget: float | str | None) -> float | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(budget).strip().lower())
     if not found or found[2] not in _UNITS:
-        raise UsageError(
-            f"a budget of {budget!r} is not a time", hint="write for example 60s, 2m or 0"
-        )
+        not_a_time = f"a budget of {budget!r} is not a time, expected one such as 60s, 2m or 0"
+        raise UsageError(not_a_time, hint=Option("budget", "60s"))
     return float(found[1]) * _UNITS[found[2]]
 
 

@@ -219,6 +219,5 @@ def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
     "budget", ["soon", "-3", "nan", float("nan"), float("inf"), -1.0, "3 days"]
 )
 def test_a_budget_is_a_time(budget: Any) -> None:
-    with pytest.raises(UsageError, match="is not a time") as error:
+    with pytest.raises(UsageError, match="is not a time, expected one such as 60s, 2m or 0"):
         generate(TRAIN_FILE, budget=budget)
-    assert "60s, 2m or 0" in error.value.hint
