@@ -167,7 +167,8 @@ def main() -> None:
                 found = benchmark.result(task, method)
                 results.setdefault(task, {})[method] = found
                 print(task, method, {k: round(v, 3) for k, v in found.items()}, flush=True)
-    print("\n" + table(results, options.methods))
+    if set(PROMPTS) & set(options.methods):
+        print("\n" + table(results, options.methods))
 
 
 if __name__ == "__main__":
