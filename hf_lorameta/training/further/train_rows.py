@@ -221,12 +221,12 @@ class _Trainer:
                     started, scored = deadline.clock(), step
                     self._keep_if_better(before, step)
                     scoring = deadline.clock() - started
-            if not step:
-                self._state.start = self._state.end = None
-            elif given is not None:
-                self._keep(self._score(before), step)
+            if given is not None:
+                self._keep(before, self._score(before), step)
             elif scored < step:
                 self._keep_if_better(before, step)
+            if step and not self._state.steps:
+                self._state.start = self._state.end = before
 
     def _score_first(self) -> tuple[Scores, float]:
         """Score before the first step, on as many rows as a share of the time allows.
@@ -234,7 +234,7 @@ class _Trainer:
         Returns:
             The scores, and the seconds that those of the adapter took.
         """
-        state, deadline, held_out = self._state, self._deadline, self._rows.held_out
+        deadline, held_out = self._deadline, self._rows.held_out
         enough = (1 - _HELD_OUT_TIME) * deadline.left()
         rows, base = list[Tokens](), list[RowLosses]()
         for i in range(0, len(held_out), _ROWS_AT_A_TIME):  # the time is checked between them
@@ -246,8 +246,8 @@ class _Trainer:
             rows += part
         joined = RowLosses(*(list(chain.from_iterable(of)) for of in zip(*base, strict=True)))
         started = deadline.clock()
-        state.start = state.end = Scores(rows, joined, self._runner.losses({0: rows})[0])
-        return state.start, deadline.clock() - started
+        scores = Scores(rows, joined, self._runner.losses({0: rows})[0])
+        return scores, deadline.clock() - started
 
     def _is_due(self, step: int) -> bool:
         """Whether to score after a step: often at first, since the first steps gain the most."""
@@ -272,15 +272,15 @@ class _Trainer:
         now, best = self._score(before), self._state.end or before
         gains = now.by_row - before.by_row
         if now.by_row.mean() > best.by_row.mean() and is_significant(gains):
-            self._keep(now, step)
+            self._keep(before, now, step)
 
-    def _keep(self, scores: Scores, step: int) -> None:
+    def _keep(self, before: Scores, now: Scores, step: int) -> None:
         state = self._state
         parameters = self._slots.parameters[0].clone()  # those of the slot change
         factors = [*self._factors, *self._slots.factors(parameters)]
         state.layout, state.factors = self._below + self._layout, factors
         state.layers = self._trained if self._first else 0
-        state.steps, state.end = step, scores
+        state.steps, state.start, state.end = step, before, now
 
 
 def _likely_steps(taken: int, most: int, seconds: float, left: float) -> int:
