@@ -36,7 +36,6 @@ METHOD_SETTINGS = (
 )  # fmt: skip
 """Fields of a `Recipe` that say how a bank's adapters are combined."""
 
-MOST_FITTED = 2000
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
 
@@ -86,8 +85,6 @@ class _Settings(BaseModel):
         problem = problem_of(first["msg"])
         if first["type"] == "extra_forbidden":
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
-        if first["type"] == "string_pattern_mismatch":
-            problem = "must be whole numbers, separated by commas"
         limits = first.get("ctx", {})
         limit = limits.get("ge", limits.get("le"))
         everything = f"hf-lorameta {cls.command} --help lists every setting"
@@ -142,17 +139,14 @@ class Recipe(_Settings):
             `hf_lorameta.method.coefficients.length_scale`.
         rank: rank of the result; None is 16, but the bank's own rank for ``factors``.
         dtype: of the tensors written.
-        seed: of drawing the rows to fit, train and check on, and of their order; everything else is
+        seed: of drawing the rows to train and check on, and of their order; everything else is
             deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
-        fit: train the upper fifth of the layers on this many rows of the dataset, which needs the
-            base model; None does not.
-        train: train the upper three quarters of the layers on this many other rows, as long as
-            those of them that are held out gain, which needs the base model; None does not.
-        steps: take exactly so many steps, whatever the held-out rows say; of `fit` and `train`, two
-            numbers separated by a comma. The recipe of an adapter whose training a time limit or
-            its user ended has them.
-        check: score the adapter on this many rows that were not fitted on, and refuse it if the
+        train: train the upper three quarters of the layers on this many rows of the dataset, as
+            long as those of them that are held out gain, which needs the base model; None does not.
+        steps: take exactly so many steps, whatever the held-out rows say. The recipe of an adapter
+            whose training a time limit or its user ended has them.
+        check: score the adapter on this many rows that were not trained on, and refuse it if the
             base model has a lower loss; None does not check.
 
     Example:
@@ -160,9 +154,9 @@ class Recipe(_Settings):
         ('js-task', 'kernel')
         >>> Recipe.paper(metric="mmd", coefficients="attentional").combine
         'factors'
-        >>> Recipe(fit=1)
+        >>> Recipe(train=1)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: fit must be greater than or equal to 8, got 1
+        hf_lorameta.errors.RecipeError: train must be greater than or equal to 8, got 1
     """
 
     metric: str = Field(default=DEFAULT_METRIC, description="Distance between datasets.")
@@ -202,13 +196,6 @@ class Recipe(_Settings):
     dtype: Dtype = Field(default="bfloat16", description="Dtype of the weights.")
     seed: int = Field(default=0, ge=0, description="Random seed.")
     max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
-    fit: int | None = Field(
-        default=None,
-        ge=8,
-        le=MOST_FITTED,
-        description="Train the upper fifth of the layers on this many rows, e.g. 300: for labels, "
-        "in less time than --train (extra: eval).",
-    )
     train: int | None = Field(
         default=None,
         ge=8,
@@ -216,11 +203,11 @@ class Recipe(_Settings):
         description="Train the upper three quarters of the layers on this many rows, e.g. 16 or "
         "200, as long as held-out rows gain (extra: eval).",
     )
-    steps: str | None = Field(
+    steps: int | None = Field(
         default=None,
-        pattern=r"^\d{1,6}(,\d{1,6})*$",
-        description="Take exactly so many steps, as the card of an adapter states that was made "
-        "within a time limit; of --fit and --train, two numbers, e.g. 24,12.",
+        ge=1,
+        description="Take exactly so many steps of --train, as the card of an adapter states that "
+        "was made within a time limit.",
     )
     check: int | None = Field(
         default=None,
@@ -232,39 +219,22 @@ class Recipe(_Settings):
     )
 
     def _check_together(self) -> None:
-        trainings = [name for name in self.rows_asked if name != "check"]
-        if self.given_steps and len(self.given_steps) != len(trainings):
-            expected = " and ".join(f"one number for {name}" for name in trainings)
+        if self.steps is not None and self.train is None:
             raise RecipeError(
-                f"got steps={self.steps}, expected {expected or 'none without fit or train'}",
+                f"got steps={self.steps}, expected none without train",
                 hint=Option("steps", change="leave out"),
             )
 
     @property
-    def given_steps(self) -> tuple[int, ...] | None:
-        """The numbers of `steps`; None leaves them to the held-out rows.
-
-        Example:
-            >>> Recipe(fit=16, train=16, steps="24,12").given_steps
-            (24, 12)
-        """
-        return None if self.steps is None else tuple(map(int, self.steps.split(",")))
-
-    @property
     def rows_asked(self) -> dict[str, int]:
-        """How many labeled rows are asked for, by the setting: `fit`, `train` and `check`.
+        """How many labeled rows are asked for, by the setting: `train` and `check`.
 
         Example:
             >>> Recipe(train=16).rows_asked
             {'train': 16}
         """
-        asked = {"fit": self.fit, "train": self.train, "check": self.check}
+        asked = {"train": self.train, "check": self.check}
         return {name: count for name, count in asked.items() if count is not None}
-
-    @property
-    def trains(self) -> bool:
-        """Whether it says on how many rows to fit or to train."""
-        return self.fit is not None or self.train is not None
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":

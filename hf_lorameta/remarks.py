@@ -23,7 +23,7 @@ class Remark:
 
     Attributes:
         level: where it is shown.
-            ``note``: in the log and in JSON; what was read, fitted or counted.
+            ``note``: in the log and in JSON; what was read, trained or counted.
             ``warning``: in the log and in JSON, on the Space's page and on the card; what to know
             before relying on the adapter.
             ``doubt``: in the verdict; why inputs may not hold what an answer needs.

@@ -51,11 +51,11 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]
     base_license, example = card["base_license"], card["example"]
     public_dataset = public_id(dataset)
-    outcome = card["outcome"]
-    fitted_rows = sum(training.rows for training in outcome.trainings if training.steps)
+    training = card["outcome"].training
+    trained = bool(training and training.steps)
     published = (n.dataset for n in neighbors if card["bank_published"] and is_hub_id(n.dataset))
     source_datasets = list(dict.fromkeys(published))[:MAX_DATASETS]
-    datasets = [public_dataset] if fitted_rows and public_dataset else []
+    datasets = [public_dataset] if trained and public_dataset else []
     tags = ["lora", "hf-lorameta", *(["arxiv:2507.01806"] if neighbors else [])]
     # the general adapter is a part of each other one, so it counts whatever its own coefficient
     licenses = [*(n.license for n in neighbors), *card["general_licenses"]]
@@ -63,9 +63,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     derived = {
         "has_bank": card["bank_id"] != NO_BANK,
         "public_dataset": public_dataset,
-        "fitted": bool(outcome.fit and outcome.fit.steps),
-        "trained": bool(outcome.training and outcome.training.steps),
-        "fitted_rows": fitted_rows,
+        "trained": trained,
         "nearest": nearest,
     }
     return _render(
@@ -250,7 +248,7 @@ def reproduce_command(card: Mapping[str, Any]) -> list[str]:
     revision = card["base_revision" if bank == NO_BANK else "bank_revision"]
     options = generation_options(dataset, bank, recipe, revision, card["base_model"])
     command = ["hf-lorameta", "generate", *option_words(options | {"output": "my-adapter"})]
-    return command if recipe.trains else [*command, "--budget", "0"]
+    return command if recipe.train else [*command, "--budget", "0"]
 
 
 def generation_options(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
@@ -15,7 +15,7 @@ from hf_lorameta.engines.scoring import (
 
 @dataclass(frozen=True)
 class Training:
-    """Result of fitting an adapter or training it further.
+    """Result of training an adapter.
 
     A probability is that of an output token: the geometric mean over the tokens of a row, and of
     these the mean over rows.
@@ -28,7 +28,6 @@ class Training:
         end: that of the trained adapter, or `start` if the training did not help. Slightly
             optimistic: the number of steps was chosen on the same rows.
         steps: optimizer steps; 0 if none helped.
-        interrupted: whether the user ended the training.
         used_rows: number of rows that were trained on or held out.
         layers: number of layers trained, the upper ones; 0 if all were.
         outputs: how many different outputs the `used_rows` have.
@@ -41,7 +40,6 @@ class Training:
     start: float
     end: float
     steps: int
-    interrupted: bool = False
     used_rows: int = 0
     layers: int = 0
     outputs: int = 0
@@ -89,7 +87,7 @@ class Graded:
 
 @dataclass(frozen=True)
 class Check:
-    """Scores of an adapter on rows it was not fitted on.
+    """Scores of an adapter on rows it was not trained on.
 
     Losses are means over output tokens, in nats.
 
@@ -121,40 +119,30 @@ class Outcome:
     """What was done with the base model after the adapters of a plan were combined.
 
     Attributes:
-        fit: how the adapter was fitted, if it was.
-        training: how it was trained further, if it was.
+        training: how the adapter was trained, if it was.
         check: how it scored on other rows, if it was checked.
         rows: how many rows it was trained on within a time limit; None without one.
-        steps: optimizer steps of the fit and the training, if there was a time limit or the user
-            ended them; None if held-out rows or the recipe decided.
-        check_interrupted: whether the user ended the check, so that there is none.
+        steps: optimizer steps of the training, if there was a time limit or the user ended it; None
+            if held-out rows or the recipe decided.
+        interrupted: what the user ended, first of all: the training, or the check, so that there is
+            none; None if nothing.
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; 0 without one.
     """
 
-    fit: Training | None = None
     training: Training | None = None
     check: Check | None = None
     rows: int | None = None
-    steps: tuple[int, ...] | None = None
-    check_interrupted: bool = False
+    steps: int | None = None
+    interrupted: Literal["training", "check"] | None = None
     given_model: bool = False
     budget: float = 0.0
 
-    @property
-    def trainings(self) -> tuple[Training, ...]:
-        """The fit and the training, as far as there were any."""
-        return tuple(filter(None, (self.fit, self.training)))
-
-    @property
-    def interrupted(self) -> Training | None:
-        """The fit or training that the user ended; None without one."""
-        return next((training for training in self.trainings if training.interrupted), None)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the results as JSON values: None for a loss that is not finite."""
-        parts = {"fit": self.fit, "training": self.training, "check": self.check}
-        return {name: part and _finite(asdict(part)) for name, part in parts.items()}
+        parts = {"training": self.training, "check": self.check}
+        results = {name: part and _finite(asdict(part)) for name, part in parts.items()}
+        return results | {"interrupted": self.interrupted}
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -234,12 +234,12 @@ def _stop_if_interrupted(
     Raises:
         KeyboardInterrupt: the training or the check was interrupted.
     """
-    training, unchecked = adapter.outcome.interrupted, adapter.outcome.check_interrupted
-    if training or unchecked:
+    training, interrupted = adapter.outcome.training, adapter.outcome.interrupted
+    if interrupted:
         emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
         error = KeyboardInterrupt()
         kept = f"The adapter is kept in {folder}, but was not checked"
-        if training:
+        if training and interrupted == "training":
             steps = plural(training.steps, "step")
             kept = (
                 f"The best adapter so far, after {steps}, is kept in {folder}, and its card says so"

@@ -97,7 +97,7 @@ def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield what a fit or training brought."""
+    """Yield what a training brought, or the fit of an earlier version."""
     yield ["trained", f"{plural(result['rows'], 'row')}, {plural(result['steps'], 'step')}"]
     base, start, end = (f"{result[name]:.3f}" for name in ("base", "start", "end"))
     text = f"base model {base}, before training {start}, after it {end}"

@@ -138,7 +138,7 @@ class Request:
     bank: Annotated[
         str | None,
         typer.Option(
-            help="Folder or Hub repo of a bank, or none: fit or train on the base model itself. "
+            help="Folder or Hub repo of a bank, or none: train on the base model itself. "
             "Default: $HF_LORAMETA_BANK, else the bank that comes with this package; none for "
             "another base model.",
             show_default=False,

@@ -291,7 +291,7 @@ def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Ma
     return provenance, coefficients
 
 
-_ROW_FIELDS = ("recipe", "dataset", "fit", "training", "check")
+_ROW_FIELDS = ("recipe", "dataset", "training", "check")
 """Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads."""
 
 
@@ -305,11 +305,11 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
         For each generated adapter, what `hf_lorameta.pipeline.rows.rows_used` needs.
 
     Example:
-        >>> made = {"recipe": {"fit": 8}, "dataset": {"id": "user/name"}, "rank": 16}
+        >>> made = {"recipe": {"train": 8}, "dataset": {"id": "user/name"}, "rank": 16}
         >>> merged = {"merge": {}, "adapters": [{"generated": generated_parts(made)}]}
         >>> generated_parts(merged)  # doctest: +NORMALIZE_WHITESPACE
-        ({'recipe': {'fit': 8}, 'dataset': {'id': 'user/name'},
-          'fit': None, 'training': None, 'check': None},)
+        ({'recipe': {'train': 8}, 'dataset': {'id': 'user/name'},
+          'training': None, 'check': None},)
     """
     if provenance is None:
         return ()

@@ -58,7 +58,7 @@ def evaluate(
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Report:
-    """Score the base model, adapters and a few-shot prompt on rows that no adapter was fitted on.
+    """Score the base model, adapters and a few-shot prompt on rows that no adapter was trained on.
 
     Arguments that are not given come from the adapters' recipes. In the report, a single adapter
     is called ``generated``; several have the names they were passed by.

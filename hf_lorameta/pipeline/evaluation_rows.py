@@ -1,7 +1,7 @@
 """Choose what an adapter is scored on: dataset, split, columns, rows and few-shot examples.
 
 Rows are drawn from the whole split and stratified by output, as in `hf_lorameta.pipeline.rows`.
-Rows that the adapter was fitted, trained or checked on are left out.
+Rows that the adapter was trained or checked on are left out.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -168,7 +168,7 @@ def _used(
             stored = provenance["dataset"]["split"]
             text = f"An adapter was generated for split {stored}: its rows are not new to it"
             if own is None:
-                text += ", and those that it was fitted, trained or checked on are among them"
+                text += ", and those that it was trained or checked on are among them"
             warnings[Remark("warning", f"{text}.")] = None
     return used, warnings
 

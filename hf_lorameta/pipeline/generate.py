@@ -55,8 +55,7 @@ def generate(
         budget: how long to train the adapter, in seconds or as a time such as ``"5m"``; training
             stops earlier if held-out rows no longer gain. 0 only combines adapters. None is two
             minutes if the extra ``eval`` is installed, the base model is on this machine and
-            ``HF_LORAMETA_NO_BASE`` is not set, unless the recipe says how many rows to fit or
-            train on.
+            ``HF_LORAMETA_NO_BASE`` is not set, unless the recipe says how many rows to train on.
         check: count right answers on up to 16 other rows, if the base model is on this machine or
             there is a budget.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
@@ -145,7 +144,7 @@ def plan_dataset(dataset: Dataset, bank: Bank, recipe: Recipe) -> Plan:
 
 
 def plan_with_rows(dataset: Dataset, session: Session, resolved: Resolved) -> tuple[Plan, Rows]:
-    """Read a dataset once, plan, and draw the rows to fit, train and check on.
+    """Read a dataset once, plan, and draw the rows to train and check on.
 
     Raises:
         LoraMetaError: as `plan` and `hf_lorameta.pipeline.rows.rows_for` raise.

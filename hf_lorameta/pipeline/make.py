@@ -1,4 +1,4 @@
-"""Make an adapter from a plan: fetch, combine, fit, train, check. Each step is a function."""
+"""Make an adapter from a plan: fetch, combine, train, check. Each step is a function."""
 
 import logging
 import time
@@ -54,8 +54,7 @@ def make_adapter(
         session: runs the base model if it is needed; None makes one.
         seconds: wall-clock time for loading the base model and training; a download does not
             count. If there are rows to check on, a fifth of the time is left for the check, which
-            scores as many of them as the time allows, at least 4. 0 fits and trains as the recipe
-            says.
+            scores as many of them as the time allows, at least 4. 0 trains as the recipe says.
         by_default: whether the training in that time is the default, not asked for: if it is not
             possible, the adapter is the combination alone, with a warning.
 
@@ -66,7 +65,7 @@ def make_adapter(
             other than the bank's.
         AdapterError: the recipe has `check`, and the base model is better; or the adapter was
             trained, and is worse; or there is no bank, and no training helped.
-        UsageError: the base model cannot be fitted or trained.
+        UsageError: the base model cannot be trained.
         HubError: adapters of a Hub bank cannot be fetched.
         MissingExtraError: the base model is needed and the extra ``eval`` is missing.
 
@@ -80,7 +79,7 @@ def make_adapter(
     progress = session.progress
     generation, end = _combine(plan, progress), Deadline(seconds or None)
     combined = time.perf_counter()
-    if rows.fit or rows.train:
+    if rows.train:
         try:
             if seconds:
                 session.fetch_base_model()  # a download does not count
@@ -110,12 +109,13 @@ def make_adapter(
             raise
         logger.warning("The adapter was not checked: %s", error)  # keep it: nobody asked for this
     except KeyboardInterrupt:
-        if not any(training.steps for training in generation.outcome.trainings):
+        outcome = generation.outcome
+        if outcome.training is None or not outcome.training.steps:
             raise
-        stopped = replace(generation.outcome, check_interrupted=True)
+        stopped = replace(outcome, interrupted=outcome.interrupted or "check")
         generation = replace(generation, outcome=stopped)
     outcome = generation.outcome
-    if session.has_model and (outcome.trainings or outcome.check):
+    if session.has_model and (outcome.training or outcome.check):
         outcome = replace(outcome, given_model=True)
     if outcome.steps is not None:
         outcome = replace(outcome, budget=seconds)
@@ -124,9 +124,9 @@ def make_adapter(
 
 
 def _why_untrained(generation: Generation, rows: Rows) -> str:
-    if not (rows.fit or rows.train):
+    if not rows.train:
         return "there are too few labeled rows to train on"
-    if not generation.outcome.trainings:
+    if not generation.outcome.training:
         return "time ran out before the first training step"
     return "no training step helped on held-out rows"
 

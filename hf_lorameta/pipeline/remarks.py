@@ -121,7 +121,7 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
             "on the original weights.",
         )
-    elif (outcome.trainings or outcome.check) and not outcome.given_model:
+    elif (outcome.training or outcome.check) and not outcome.given_model:
         weights = find_at_hand(index.base_model, index.base_revision)
         if weights and weights.suffix == ".gguf":
             yield Remark(
@@ -142,26 +142,22 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield Remark("warning", "Not all of the adapters used state a license.")
 
 
-# --- fit, training and check ----------------------------------------------------------------------
+# --- training and check ---------------------------------------------------------------------------
 
 
 def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
-    fit, training, check = outcome.fit, outcome.training, outcome.check
-    limited = outcome.steps is not None
-    if fit:
-        yield _on_training("Fitting", "Fitted", fit, outcome)
+    training, check = outcome.training, outcome.check
     if training:
-        yield _on_training("Training", "Trained", training, outcome)
-    if limited and not outcome.trainings:
+        yield _on_training(training, outcome)
+    elif outcome.steps is not None:
         text = "Time ran out before the first training step."
         yield Remark("warning", text, more_time(outcome.budget), "To allow more")
     if check:
         yield _on_losses(check)
-    elif outcome.trainings:
+    elif training:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
     used = (
-        ("fitted", fit and fit.used_rows, recipe.fit),
         ("trained", training and training.used_rows, recipe.train),
         ("checked", check and check.rows, recipe.check),
     )
@@ -172,25 +168,24 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
                 "ones were read, or the others are for another purpose, such as the check.",
             )
-    if stopped := outcome.interrupted:
+    if training and outcome.interrupted == "training":
         yield Remark(
             "warning",
             "The training was interrupted: this is the best adapter so far, after "
-            f"{plural(stopped.steps, 'step')}. More steps might have made it better.",
+            f"{plural(training.steps, 'step')}. More steps might have made it better.",
         )
-    last = training or fit
-    if last and last.outputs == 1:
+    if training and training.outputs == 1:
         yield Remark(
             "warning",
-            f"All {last.used_rows} rows that the adapter was trained on have the same output, so "
-            "it cannot have learned which inputs have another one.",
+            f"All {training.used_rows} rows that the adapter was trained on have the same output, "
+            "so it cannot have learned which inputs have another one.",
         )
-    if last and last.end < last.base:
+    if training and training.end < training.base:
         yield Remark(
             "warning",
-            f"On {last.held_out} held-out rows, the adapter is worse than the base model: an "
-            f"output token has a probability of {last.end:.3f}, with the base model "
-            f"{last.base:.3f}.",
+            f"On {training.held_out} held-out rows, the adapter is worse than the base model: an "
+            f"output token has a probability of {training.end:.3f}, with the base model "
+            f"{training.base:.3f}.",
             _TRAIN_LONGER,
             "To train it",
         )
@@ -221,19 +216,19 @@ def more_time(budget: float) -> Option:
     return Option("budget", "2m" if 0 < budget < DEFAULT_BUDGET else "10m")
 
 
-def _on_training(trying: str, done: str, training: Training, outcome: Outcome) -> Remark:
+def _on_training(training: Training, outcome: Outcome) -> Remark:
     """Return a remark with the probabilities before training, and after it if a step helped."""
     limited = outcome.steps is not None
     where = f"the mean probability of an output token of {training.held_out} held-out rows"
-    start = f"{training.start:.3f} before {trying.lower()}"
+    start = f"{training.start:.3f} before training"
     before = f"{where} is {training.base:.3f} with the base model, {start}"
     if not training.steps:
         kept = f"did not help{' in the time' if limited else ''}, so the adapter stays as it was"
-        text = f"{trying} on {training.rows} rows {kept}: {before}."
+        text = f"Training on {training.rows} rows {kept}: {before}."
         more = (more_time(outcome.budget), "To allow more time") if limited else ()
         return Remark("note", text, *more)
     steps = plural(training.steps, "step")
-    text = f"{done} on {training.rows} rows for {steps}: {before}, {training.end:.3f} after."
+    text = f"Trained on {training.rows} rows for {steps}: {before}, {training.end:.3f} after."
     return Remark("note", text)
 
 

@@ -63,7 +63,7 @@ class Resolved:
     def __str__(self) -> str:
         """What is done with the base model."""
         asked = self.recipe.rows_asked
-        steps = [f"{name} on {rows} rows" for name, rows in asked.items() if name != "check"]
+        steps = [f"train on {asked['train']} rows"] if "train" in asked else []
         if self.seconds:
             steps.append(f"train on your rows for up to {duration(self.seconds)}")
         if "check" in asked:
@@ -114,7 +114,7 @@ def resolve(
     obstacle = _obstacle(dataset, session) if budget is None else None
     if budget is not None:
         seconds = budget
-    elif recipe.trains or (bank.index.number and obstacle):
+    elif recipe.train or (bank.index.number and obstacle):
         seconds = 0.0
     else:
         seconds = DEFAULT_BUDGET
@@ -180,11 +180,11 @@ def _problems(
     """Yield what is wrong with a request, whichever machine resolves it."""
     without_budget = Option("budget", change="leave out")
     yield from _incompatible(recipe, bank, dataset)
-    if budget is not None and recipe.trains:
-        name, rows = next(iter(recipe.rows_asked.items()))
+    if budget is not None and recipe.train:
         yield UsageError(
-            f"got both a time limit (budget) and a number of rows ({name}={rows}), expected one",
-            hint=[without_budget, Option(name, change="leave out")],
+            f"got both a time limit (budget) and a number of rows (train={recipe.train}), expected "
+            "one",
+            hint=[without_budget, Option("train", change="leave out")],
         )
     if budget and bank.index.number and dataset.prompts_only:
         yield UnlabeledDatasetError(

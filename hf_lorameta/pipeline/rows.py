@@ -8,8 +8,8 @@ used for two purposes. `rows_used` draws them again, for an adapter that is to b
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
@@ -35,14 +35,12 @@ class Rows:
     """Rows of a dataset by purpose. No row is in two lists, except those of the prompt.
 
     Attributes:
-        fit: to fit the upper layers on.
         train: to train on.
         check: to check on.
-        prompt: examples for a prompt, possibly fewer than `SHOTS`. The adapter may have been fitted
-            or trained on them, too.
+        prompt: examples for a prompt, possibly fewer than `SHOTS`. The adapter may have been
+            trained on them, too.
     """
 
-    fit: tuple[Row, ...] = ()
     train: tuple[Row, ...] = ()
     check: tuple[Row, ...] = ()
     prompt: tuple[Row, ...] = ()
@@ -50,8 +48,7 @@ class Rows:
     @property
     def used(self) -> list[Row]:
         """All rows that shape the adapter or its report: scores on them are meaningless."""
-        lists = (getattr(self, field.name) for field in fields(self) if field.name != "prompt")
-        return list(chain(*lists))
+        return [*self.train, *self.check]
 
 
 def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
@@ -65,8 +62,8 @@ def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
         pool: labeled rows, see `pool_of`.
 
     Raises:
-        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to fit or to train on,
-            where the recipe asks for some.
+        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on, where the
+            recipe asks for some.
 
     Example:
         >>> pool = [(f"{i}", "a") for i in range(40)]
@@ -117,21 +114,20 @@ def draw_rows(recipe: Recipe, pool: Sequence[Row], check: int = 0) -> Rows:
         left = [row for row in left if row not in taken]
         return tuple(drawn)
 
-    fit = draw(recipe.fit, keep=recipe.check or 0)
     train = draw(recipe.train, keep=recipe.check or 0)  # if rows are few, the check comes first
     checked = draw(recipe.check or check)
     examples = draw(SHOTS)
-    prompt = (*examples, *train, *fit)[:SHOTS]
-    return Rows(fit, train, checked, prompt)
+    prompt = (*examples, *train)[:SHOTS]
+    return Rows(train, checked, prompt)
 
 
 def require_rows(rows: Rows, recipe: Recipe) -> None:
     """Raise if there are too few labeled rows for a recipe; log if there are fewer than asked.
 
     Raises:
-        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to fit or to train on.
+        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on.
     """
-    least = {"fit": MIN_TRAINING_ROWS, "train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
+    least = {"train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
     for name, asked in recipe.rows_asked.items():
         if (drawn := len(getattr(rows, name))) < least[name]:
             others = [other for other in recipe.rows_asked if other != name]
@@ -170,12 +166,12 @@ def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
 # --- the rows of a finished adapter --------------------------------------------------------------
 
 
-_DRAWN_BY = ("seed", "max_rows", "fit", "train", "check")
+_DRAWN_BY = ("seed", "max_rows", "train", "check")
 """Settings that decide which rows are drawn."""
 
 
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
-    """Return the rows of a dataset that an adapter was fitted, trained or checked on.
+    """Return the rows of a dataset that an adapter was trained or checked on.
 
     Scores on them do not show how good the adapter is.
 
@@ -185,7 +181,8 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision or with other columns, or its rows were not drawn by the recipe.
+        revision or with other columns, or its rows were not drawn by the recipe, or an earlier
+        version drew rows to fit the adapter on as well.
 
     Raises:
         RecipeError: the adapter's recipe states rows as no recipe of this version can.
@@ -193,19 +190,21 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     stated = provenance["recipe"]
     recipe = Recipe.of(**{name: stated[name] for name in _DRAWN_BY if name in stated})
     checked = CHECK_ROWS if provenance.get("check") and recipe.check is None else 0
-    if not (recipe.rows_asked or checked) or not _is_adapted_split(provenance, dataset):
+    fitted = stated.get("fit") is not None  # by a version that had such a setting
+    asked = fitted or recipe.rows_asked or checked
+    if not asked or not _is_adapted_split(provenance, dataset):
         return []
     stored = provenance["dataset"]
     read = dataset.columns.model_dump(exclude_none=True)
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
         return None
-    steps = (provenance.get(step) or {} for step in ("fit", "training", "check"))
-    if any(step.get("given_rows", False) for step in steps):
+    steps = (provenance.get(step) or {} for step in ("training", "check"))
+    if fitted or any(step.get("given_rows", False) for step in steps):
         return None
     pool = pool_of(_adapted_rows(provenance, dataset), recipe)
     # a check that no recipe asked for goes with a training; one that did not help is not recorded
-    rows = _draw(recipe, pool, checked, all_others=bool(checked) and not recipe.trains)
-    return (rows if recipe.trains else replace(rows, train=())).used
+    rows = _draw(recipe, pool, checked, all_others=bool(checked) and not recipe.train)
+    return (rows if recipe.train else replace(rows, train=())).used
 
 
 _ROLES = ("instruction", "input", "choices", "messages", "output")

@@ -179,7 +179,7 @@ class Generation(SavableAdapter):
 
     Attributes:
         plan: as it was decided, before the base model was run.
-        layout: the modules that it changes: those of the plan, or more if it was fitted or trained.
+        layout: the modules that it changes: those of the plan, or more if it was trained.
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
@@ -199,11 +199,10 @@ class Generation(SavableAdapter):
     def recipe(self) -> Recipe:
         """The settings that make the same adapter again, with steps in place of a time limit."""
         recipe, outcome = self.plan.recipe, self.outcome
-        if outcome.steps is None or not any(outcome.steps):
+        if not outcome.steps:
             return recipe
-        steps = ",".join(map(str, outcome.steps))
         train = outcome.rows or recipe.train
-        return recipe.model_copy(update={"train": train, "steps": steps})
+        return recipe.model_copy(update={"train": train, "steps": outcome.steps})
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
@@ -224,9 +223,8 @@ class Generation(SavableAdapter):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
-        made = {k: self.provenance[k] for k in ("recipe", "fit", "training", "check", "rank")}
-        interrupted = bool(self.outcome.interrupted) or self.outcome.check_interrupted
-        made |= {"seconds": self.seconds, "interrupted": interrupted}
+        names = ("recipe", "training", "check", "interrupted", "rank")
+        made = {name: self.provenance[name] for name in names} | {"seconds": self.seconds}
         remarks = [remark.to_dict() for remark in self.remarks]
         return self.plan.to_dict() | made | {"remarks": remarks, "verdict": self.verdict.text}
 

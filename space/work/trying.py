@@ -279,6 +279,7 @@ def improve(
                 report = work.count_trained(trained, report)
             except LoraMetaError:  # keep the adapter
                 report = None
-        [training] = trained.generation.outcome.trainings
+        training = trained.generation.outcome.training
+        assert training  # else the result is None
         show(trained, report, f"Trained on {training.rows} of your rows.")
         return over

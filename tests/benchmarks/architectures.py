@@ -20,18 +20,13 @@ from tests.support.fast_training import fast_training
 from tests.support.tiny_architectures import tiny_model, write_base
 from tests.training import tiny
 
-_STARTS = {(True, True): "yes", (True, False): "the upper three quarters",
-           (False, True): "the upper fifth",
-           (False, False): "no"}  # fmt: skip
-
 
 class Found(NamedTuple):
     """What an architecture can do.
 
     Attributes:
         rows: how rows run together.
-        starts: whether the upper three quarters and the upper fifth of the layers start from stored
-            states.
+        starts: whether the upper three quarters of the layers start from stored states.
         modules: names of the adapted layers.
     """
 
@@ -51,17 +46,16 @@ def try_out(model_type: str, folder: Path) -> Found:
     from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.engines.transformers.row_mode import row_mode
     from hf_lorameta.errors import AdapterError
-    from hf_lorameta.training.further.settings import UPPER_FIFTH, UPPER_THREE_QUARTERS
+    from hf_lorameta.training.further.settings import UNTRAINED
     from hf_lorameta.training.further.upper_layers import first_trained_layer
 
     evaluator = TorchEvaluator.from_folder(folder, "float32")
     model = evaluator.model
     require_equal_losses(evaluator)
-    shares = UPPER_THREE_QUARTERS.untrained, UPPER_FIFTH.untrained
-    starts = first_trained_layer(model, shares[0]) > 0, first_trained_layer(model, shares[1]) > 0
+    starts = "yes" if first_trained_layer(model, UNTRAINED) else "no"
     data = tiny.rows(1, 40)
     settings: dict[str, Any] = {"rank": 4, "dtype": "float32"}
-    steps = Recipe(train=16, steps="8", **settings)
+    steps = Recipe(train=16, steps=8, **settings)
     made = generate(data, "none", steps, base=folder, check=False)
     adapters = [made]
     try:
@@ -85,7 +79,7 @@ def try_out(model_type: str, folder: Path) -> Found:
         assert (peft - ours).abs().max() < 1e-3 * spread, "PEFT gives other logits"
         assert (peft - alone).abs().max() > 1e-3 * spread, "the adapter changes nothing"
     leaves = sorted({module.name.rpartition(".")[2] for module in made.layout})
-    return Found(str(row_mode(model)), _STARTS[starts], " ".join(leaves))
+    return Found(str(row_mode(model)), starts, " ".join(leaves))
 
 
 def require_equal_losses(evaluator: Any) -> None:

@@ -1,4 +1,4 @@
-"""What ``--fit`` and ``--train`` are compared with: a LoRA trained from zero by PEFT.
+"""What ``--train`` is compared with: a LoRA trained from zero by PEFT.
 
 `train_by_trainer` does what people do who have all rows: transformers' Trainer for three epochs.
 """

@@ -30,10 +30,9 @@ from tests.cards.examples import (
 )
 from tests.support.full_hub import card_rules as hub_rules
 
-FIT = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.75, steps=30, layers=6, outputs=2)
+SHORT = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.75, steps=30, layers=6)
 USELESS = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.25, steps=0, layers=6)
 TRAINING = Training(rows=32, held_out=32, base=3.0, start=2.5, end=1.5, steps=20)
-STOPPED = Training(rows=32, held_out=32, base=3, start=2.5, end=1.5, steps=20, interrupted=True)
 CHECK = Check(8, 2.5, 0.5, RIGHT)
 PROMPTED = Check(8, 2.5, 0.5, RIGHT, prompt=0.7, shots=3)
 ALL_ANSWERS = replace(PROMPTED, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
@@ -63,22 +62,23 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "present", "absent"),
     [
-        ({}, ["**No training took place.**", "not trained on it."], ["fitted", "GGUF"]),
+        ({}, ["**No training took place.**", "not trained on it."], ["## Trained", "GGUF"]),
         (
-            {"outcome": Outcome(FIT)},
+            {"outcome": Outcome(SHORT)},
             [
-                "**Fitted on 16 rows of the dataset** in its upper layers, starting from a",
-                "the dataset on whose rows it was fitted.",
-                "Dataset it is fitted on",
+                "**Trained on 16 rows of the dataset**, starting from a",
+                "the dataset on whose rows it was trained.",
+                "Dataset it is trained on",
                 "the last 6 layers were trained",
-                "| before the fit | 0.250 |\n| fitted (slightly optimistic) | 0.750 |",
+                "| before the training | 0.250 |\n| trained (slightly optimistic) | 0.750 |",
             ],
             ["not trained on it."],
         ),
         (
             {"outcome": Outcome(USELESS)},
-            ["No training took place", "## Fit tried on 16 rows\n\nNo step helped", "stayed as it"],
-            ["| fitted"],
+            ["No training took place", "## Training tried on 16 rows\n\nNo step helped",
+             "stayed as it"],
+            ["| trained"],
         ),
         (
             {"outcome": Outcome(training=TRAINING), "recipe": Recipe(train=32)},
@@ -105,34 +105,24 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             ["Right answers, apart from case and the order of labels, F1 of labels of all"],
             [],
         ),
-        ({"outcome": Outcome(training=STOPPED)}, ["for 20 steps, before it was interrupted."], []),
         (
-            {"outcome": Outcome(FIT, TRAINING)},
-            [
-                "**Fitted on 16 rows of the dataset, and then trained on 32 others**, starting",
-                "The fitted adapter was trained further",
-            ],
+            {"outcome": Outcome(TRAINING, interrupted="training")},
+            ["for 20 steps, before it was interrupted."],
             [],
+        ),
+        (
+            {"outcome": Outcome(TRAINING, interrupted="check")},
+            ["for 20 steps."],
+            ["interrupted"],
         ),
         (
             alone(),
             [
                 "**Trained on 32 rows of the dataset.** It starts from the base model itself",
+                "The adapter was trained for 20 steps.",
                 "| base model | 3.000 |\n| trained (slightly optimistic) | 1.500 |",
             ],
             ["## Source adapters", "## Citation", "before the"],
-        ),
-        (
-            alone(outcome=Outcome(FIT), recipe=Recipe(fit=16)),
-            ["**Fitted on 16 rows of the dataset** in its upper layers; no other layer",
-             "The adapter was trained for 30 steps."],
-            [],
-        ),
-        (
-            alone(outcome=Outcome(FIT, TRAINING)),
-            ["**Fitted on 16 rows of the dataset, and then trained on 32 others.**",
-             "| before the training | 2.500 |"],
-            [],
         ),
         (
             {"bank_published": False},
@@ -145,16 +135,16 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
         (of_dataset(id=None, revision="sha256:77", private=True),
          ["\n# LoRA adapter for base-7b\n", "a local dataset", "--dataset DATASET"],
          ["me/questions", "sha256"]),
-        ({"outcome": Outcome(FIT), **of_dataset(private=True)},
+        ({"outcome": Outcome(SHORT), **of_dataset(private=True)},
          ["a private dataset"], ["me/questions", "d" * 40, "`main`"]),
         ({}, ['(model, "path/to/this/folder")', "evaluate FOLDER --dataset me/questions",
               "\n# LoRA adapter of base-7b for me/questions\n"], ["vllm"]),
-        ({"outcome": Outcome(replace(FIT, rows=138, held_out=46, used_rows=184))},
-         ["Fitted on 138 rows", "Of 184 rows, 46 were held out"], ["the nearest source adapter"]),
+        ({"outcome": Outcome(replace(SHORT, rows=138, held_out=46, used_rows=184))},
+         ["Trained on 138 rows", "Of 184 rows, 46 were held out"], ["the nearest source adapter"]),
         (of_dataset(columns=Columns(input="text", template="<u>{prompt}<b>", chat=ChatMode())),
          ["the token that ends a turn, or if the base model does not stop at that, the end-of-"],
          []),
-        ({"outcome": Outcome(replace(FIT, rows=138, held_out=8, used_rows=184))},
+        ({"outcome": Outcome(replace(SHORT, rows=138, held_out=8, used_rows=184))},
          ["Of 184 rows, 46 were held out, and the number of steps was chosen on 8 of them."], []),
         ({"neighbors": (neighbor(0, 1.0, title="Requests"),), "bank_published": False},
          ["closest source dataset is Requests,", "\n| Requests | in the bank |"], ["task-0"]),
@@ -183,14 +173,13 @@ SOURCES = ["bank/task-0", "bank/task-1", "bank/task-2"]
     ("changes", "expected"),
     [
         ({}, SOURCES),
-        ({"outcome": Outcome(FIT)}, ["me/questions", *SOURCES]),
-        ({"outcome": Outcome(USELESS, TRAINING)}, ["me/questions", *SOURCES]),
+        ({"outcome": Outcome(SHORT)}, ["me/questions", *SOURCES]),
         ({"outcome": Outcome(USELESS)}, SOURCES),
         ({"bank_published": False}, None),
-        ({"bank_published": False, "outcome": Outcome(FIT)}, ["me/questions"]),
-        ({"outcome": Outcome(FIT), **of_dataset(private=True)}, SOURCES),
+        ({"bank_published": False, "outcome": Outcome(SHORT)}, ["me/questions"]),
+        ({"outcome": Outcome(SHORT), **of_dataset(private=True)}, SOURCES),
         (
-            {"outcome": Outcome(FIT), **of_dataset(id="bank/task-1")},
+            {"outcome": Outcome(SHORT), **of_dataset(id="bank/task-1")},
             [SOURCES[1], SOURCES[0], SOURCES[2]],
         ),
         ({"neighbors": (neighbor(0, 0.6), neighbor(1, 0.4, dataset=SOURCES[0]))}, SOURCES[:1]),
@@ -198,7 +187,7 @@ SOURCES = ["bank/task-0", "bank/task-1", "bank/task-2"]
         (alone(), ["me/questions"]),
     ],
 )
-def test_metadata_lists_the_datasets_that_something_was_fitted_on(
+def test_metadata_lists_the_datasets_that_something_was_trained_on(
     changes: dict[str, Any], expected: list[str] | None
 ) -> None:
     assert metadata(rendered(None, **changes)).datasets == expected
@@ -210,7 +199,7 @@ def test_metadata_lists_the_datasets_that_something_was_fitted_on(
 def test_invalid_hub_ids_are_left_out_of_the_metadata(bad: str) -> None:
     used = (neighbor(0, 1.0, dataset=bad),)
     data = metadata_fields(
-        rendered(None, base_model=bad, neighbors=used, outcome=Outcome(FIT), **of_dataset(id=bad))
+        rendered(None, base_model=bad, neighbors=used, outcome=Outcome(SHORT), **of_dataset(id=bad))
     )
     assert data["tags"] == ["lora", "hf-lorameta", "arxiv:2507.01806"]
     assert not {"datasets", "base_model", "base_model_relation"} & set(data)
@@ -327,7 +316,7 @@ def test_cli_parses_the_commands_on_the_card() -> None:
     app = typer.main.get_command(pytest.importorskip("hf_lorameta.cli.app").app)
     recipe = Recipe(
         metric="wd", coefficients="attentional", combine="factors", top_k=3, temperature=2,
-        rank=8, dtype="float32", seed=1, max_rows=9, fit=8, output_prior=0.25,
+        rank=8, dtype="float32", seed=1, max_rows=9, train=8, steps=3, output_prior=0.25,
     )  # fmt: skip
     text = rendered("me/lora", recipe=recipe)
     for block in re.findall(r"```bash\n(hf-lorameta .*?)\n```", text, re.DOTALL):

@@ -49,14 +49,13 @@ from dataclasses import replace
 import hf_lorameta.pipeline.make as make
 from hf_lorameta.cards.results import Outcome, Training
 
-def improve(generation, rows, *_, **__):
-    training = Training(8, 8, base=3.0, start=2.0, end=1.0, steps=12, interrupted=True)
-    field = "fit" if rows.fit else "training"
-    return replace(generation, outcome=Outcome(**{field: training}))
+def improve(generation, *_, **__):
+    training = Training(8, 8, base=3.0, start=2.0, end=1.0, steps=12)
+    return replace(generation, outcome=Outcome(training, interrupted="training"))
 
 make.improve = improve
 """
-"""Code to run after that of `fake_runner`: Ctrl-C ends a fit or training after 12 steps."""
+"""Code to run after that of `fake_runner`: Ctrl-C ends a training after 12 steps."""
 
 
 def fake_evaluator(meanwhile: str = "pass") -> str:

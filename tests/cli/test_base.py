@@ -9,7 +9,6 @@ import pytest
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from tests.cards.examples import metadata_fields
 from tests.conftest import Account, Built, Shell, touched
-from tests.pipeline.test_fit import labeled
 from tests.training import tiny
 
 pytest.importorskip("torch")
@@ -29,13 +28,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def labels(tmp_path: Path) -> Path:
     """A local file whose outputs are one of two labels."""
-    return tiny.write_task(tmp_path, "labels", labeled())
+    return tiny.write_task(tmp_path, "labels", tiny.labeled())
 
 
 @pytest.fixture
 def dataset(user: Account) -> str:
     """The same rows on the Hub."""
-    lines = "".join(json.dumps(row) + "\n" for row in labeled())
+    lines = "".join(json.dumps(row) + "\n" for row in tiny.labeled())
     return user.dataset("labels", {"train.jsonl": lines.encode()})
 
 
@@ -94,8 +93,8 @@ def test_a_bank_that_others_have_published_is_proposed_and_used_only_if_it_is_na
 ) -> None:
     push = ("push", dataset, "--base", hub_base)
     proposed = f"--bank {others_bank} (2 adapters, "
-    fit = ("--bank", "none", "--fit", 16, "--rank", 4)
-    alone = cli(*push, *fit, token=user.token, before=FAST)
+    trained = ("--bank", "none", "--train", 16, "--rank", 4)
+    alone = cli(*push, *trained, token=user.token, before=FAST)
     assert proposed in alone.err
     repo = f"{user.name}/labels-tiny-base-lorameta"
     assert others_bank not in cli.hub.read(repo, "README.md").decode()
@@ -125,7 +124,7 @@ def test_a_bank_that_others_have_published_is_proposed_and_used_only_if_it_is_na
 def test_an_adapter_that_names_a_folder_is_private_unless_asked(
     cli: Shell, user: Account, base: Path, dataset: str
 ) -> None:
-    push = ("push", dataset, "--base", base, "--fit", 16, "--rank", 4, "--dry-run")
+    push = ("push", dataset, "--base", base, "--train", 16, "--rank", 4, "--dry-run")
     done = cli(*push, token=user.token, before=FAST)
     dry_run = ("push", "--from", done.out.strip(), "--repo-id", f"{user.name}/x", "--dry-run")
     assert cli(*dry_run, "--json", token=user.token).json["private"]
@@ -156,7 +155,7 @@ def test_the_small_bank_in_this_package_is_used_without_the_base_model(
     card = (cli.cwd / "adapter" / "README.md").read_text("utf-8")
     assert "the general adapter of a bank, which was trained on 185 datasets together" in card
     assert f"--base {base}" in card  # of the command that reproduces it
-    error = cli("generate", labels, "--base", base, "--fit", 32, "-o", "other", code=6).err
+    error = cli("generate", labels, "--base", base, "--train", 32, "-o", "other", code=6).err
     assert "--base FOLDER" not in error  # it would not get the bank
     assert f"hf download {base}" in error
 
@@ -174,8 +173,11 @@ def test_the_bank_of_the_base_model_is_used(cli: Shell, bank: Built, data: Path)
 @pytest.mark.parametrize(
     ("options", "code", "message", "advice"),
     [
-        (("--bank", "none", "--fit", 8), 2, "the base model has to be named", "add --base Hugging"),
-        (("--base", "org/absent", "--fit", 8), 6, "org/absent was not found", "--base FOLDER"),
+        (
+            ("--bank", "none", "--train", 8), 2,
+            "the base model has to be named", "add --base Hugging",
+        ),
+        (("--base", "org/absent", "--train", 8), 6, "org/absent was not found", "--base FOLDER"),
         (
             ("--base", "BASE", "--budget", "0.001s"), 5,
             "time ran out before the first", "or add --budget 2m",
@@ -212,8 +214,8 @@ def test_a_gated_base_model_needs_access_which_its_page_grants(
     repo, stranger = f"{user.name}/terms", enrol()
     cli.hub.create_repo(repo, gated=True)
     cli.hub.commit(repo, {path.name: path.read_bytes() for path in base.iterdir()})
-    generate = ("generate", labels, "--base", repo, "--fit", 32, "--rank", 4, "-o", "adapter")
+    generate = ("generate", labels, "--base", repo, "--train", 32, "--rank", 4, "-o", "adapter")
     done = cli(*generate, token=stranger.token, code=6)
     assert f"{cli.hub.url}/{repo}" in done.err.split("Next:  ")[1]
     cli.hub.grant_access(repo, stranger.name)
-    assert "Fitted on" in cli(*generate, token=stranger.token, before=FAST).err
+    assert "Trained on" in cli(*generate, token=stranger.token, before=FAST).err

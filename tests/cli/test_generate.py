@@ -283,21 +283,21 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     assert "name another folder" in refused
 
 
-@pytest.mark.parametrize("asked", [("--train", 8), ("--fit", 8)])
 def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
-    cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path, asked: tuple[object, ...]
+    cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path
 ) -> None:
     before, repo = fake_runner(0.5) + INTERRUPTED, f"{user.name}/stopped"
-    generated = cli("generate", *plan_args, *asked, "-o", "a", code=130, before=before)
+    asked = (*plan_args, "--train", 8)
+    generated = cli("generate", *asked, "-o", "a", code=130, before=before)
     assert generated.out == "a\n"
     assert "after 12 steps, is kept in a, and its card says so" in generated.err
     assert "hf-lorameta push --from a --repo-id user/name" in generated.err
     card = (tmp_path / "a" / "README.md").read_text()
     assert card.count("trained further for 12 steps, before it was interrupted") == 1
     assert "was interrupted" in card.split("## Warnings")[1]
-    pushed = ("push", *plan_args, *asked, "--repo-id", repo)
+    pushed = ("push", *asked, "--repo-id", repo)
     stopped = cli(*pushed, "--json", token=user.token, code=130, before=before)
-    assert stopped.json["interrupted"]
+    assert stopped.json["interrupted"] == "training"
     assert Path(stopped.json["folder"]).is_dir()
     assert cli.hub.repo(repo) is None
     assert "Nothing was published" in stopped.err
@@ -306,7 +306,7 @@ def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
 
 
 def test_an_interrupted_check_keeps_the_trained_adapter(cli: Shell, plan_args: PlanArgs) -> None:
-    trained = fake_runner(0.5) + INTERRUPTED.replace("interrupted=True", "")
+    trained = fake_runner(0.5) + INTERRUPTED.replace(', interrupted="training"', "")
     stop = "def stop(*_): raise KeyboardInterrupt\nmake.check_adapter = stop\n"
     command = ("generate", *plan_args, "--train", 8, "--check", 4, "-o", "a")
     stopped = cli(*command, code=130, before=trained + stop)

@@ -44,7 +44,8 @@ def test_options_that_a_command_lacks_are_not_advised(arguments: str, hint: str)
     ("option", "value", "message"),
     [
         ("--rank", 513, "rank must be less than"),
-        ("--fit", "x", "Error: Invalid value for '--fit': must be a valid integer"),
+        ("--train", "x", "Error: Invalid value for '--train': must be a valid integer"),
+        ("--steps", "24,12", "Error: Invalid value for '--steps': must be a valid integer"),
         *((f"--{name}", "new", f"Error: Invalid value for '--{name}': 'new' is not one of "
            + ", ".join(f"'{method}'" for method in methods))
           for name, methods in REGISTRIES.items()),

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Account, Built, Shell, rows
-from tests.pipeline.test_fit import labeled
 from tests.test_environment import COMMIT, install
 from tests.training import tiny
 
@@ -32,7 +31,7 @@ def hub_base(user: Account, tmp_path: Path) -> str:
 def test_an_adapter_is_made_and_published_from_a_token_alone(
     cli: Shell, user: Account, hub_base: str, installed: str
 ) -> None:
-    lines = "".join(json.dumps(row) + "\n" for row in labeled())
+    lines = "".join(json.dumps(row) + "\n" for row in tiny.labeled())
     dataset = user.dataset("labels", {"train.jsonl": lines.encode()})
     push = ("push", dataset, "--base", hub_base, "--on", "jobs", "--private")
     before = len(cli.hub.jobs.jobs)
@@ -98,14 +97,14 @@ def test_no_job_installs_what_pypi_has_under_the_package_s_name(
 def test_what_a_job_cannot_see_is_refused(
     cli: Shell, user: Account, bank: Built, tmp_path: Path
 ) -> None:
-    file = tiny.write_task(tmp_path, "labels", labeled())
+    file = tiny.write_task(tmp_path, "labels", tiny.labeled())
     dataset = user.dataset("new", {"train.jsonl": rows(1)})
     base = tiny.write_base(tmp_path / "tiny")
     jobs = len(cli.hub.jobs.jobs)
     for options, message in (
         ((file, "--repo-id", f"{user.name}/x"), "cannot access data on this machine"),
         ((dataset, "--bank", bank.folder), "cannot access a bank on this machine"),
-        ((dataset, "--base", base, "--fit", 8), "cannot access a base model on this machine"),
+        ((dataset, "--base", base, "--train", 8), "cannot access a base model on this machine"),
         ((dataset, "--flavor", "abacus"), "there is no flavor abacus"),
         (("--from", tmp_path, "--repo-id", "a/b"), "--on needs --dataset"),
     ):

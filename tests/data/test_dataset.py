@@ -271,7 +271,7 @@ def test_unusable_files_are_dataset_errors(
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("column", "name it columns="), ("instructions", "name it instruction="), ("fit", "recipe=")],
+    [("column", "name it columns="), ("instructions", "name it instruction="), ("rank", "recipe=")],
 )
 def test_arguments_with_unknown_names_are_refused(name: str, advice: str) -> None:
     wrong: Any = {name: 3}

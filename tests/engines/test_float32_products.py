@@ -55,15 +55,13 @@ def test_losses_and_answers_agree(pair: Pair) -> None:
 
 
 def test_training_agrees(pair: Pair) -> None:
-    from hf_lorameta.training.further.settings import UPPER_THREE_QUARTERS
     from hf_lorameta.training.further.train_rows import divide, train_further
 
     start, factors, scores = random_pairs(LAYOUT, rank=2, scale=0.1), [], []
     for evaluator in pair:
         encoded = evaluator.encode(ROWS * 2)
         rows = divide([row._replace(output=[5] * len(row.output)) for row in encoded], seed=0)
-        part = UPPER_THREE_QUARTERS._replace(untrained=0.0)
-        trained = train_further(evaluator.model, LAYOUT, start, rows, 2, 0, part=part, steps=6)
+        trained = train_further(evaluator.model, LAYOUT, start, rows, 2, 0, untrained=0.0, steps=6)
         assert trained.end
         factors.append(np.concatenate([x.ravel() for pair in trained.factors for x in pair]))
         scores.append(trained.end.by_row)

@@ -1,4 +1,4 @@
-"""Rows to fit and to check on, and adapters that are refused."""
+"""Rows to train and to check on, and adapters that are refused."""
 
 import json
 import math
@@ -95,11 +95,11 @@ def test_the_rows_that_each_method_has_scored_are_reported_and_the_time(
 # --- rows ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fit", [None, 8, 16])
-def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, fit: int | None) -> None:
-    plan, rows = prepared(data, fit=fit, check=12)
-    assert (len(rows.fit), len(rows.check)) == (fit or 0, 12)
-    assert len({*rows.fit, *rows.check}) == len(rows.fit) + len(rows.check)
+@pytest.mark.parametrize("train", [None, 8, 16])
+def test_rows_to_check_are_labeled_and_were_not_trained_on(data: Path, train: int | None) -> None:
+    plan, rows = prepared(data, train=train, check=12)
+    assert (len(rows.train), len(rows.check)) == (train or 0, 12)
+    assert len({*rows.train, *rows.check}) == len(rows.train) + len(rows.check)
     assert all(output.strip() for _, output in rows.check)
     drawn_from = pool_of(open_dataset(data).rows(), plan.recipe)
     assert rows == draw_rows(plan.recipe, drawn_from)
@@ -108,10 +108,10 @@ def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, fit: int |
 
 
 def test_the_pool_is_drawn_from_the_rows_that_are_read(data: Path) -> None:
-    expected = pool_of(open_dataset(data).rows(), Recipe(fit=8))
+    expected = pool_of(open_dataset(data).rows(), Recipe(train=8))
     assert len(expected) == 40
-    assert pool(data, fit=8) == expected
-    assert pool(data, fit=8, max_rows=9) == expected[:8]  # a row has no output
+    assert pool(data, train=8) == expected
+    assert pool(data, train=8, max_rows=9) == expected[:8]  # a row has no output
     assert pool(data) == ()
 
 
@@ -120,29 +120,29 @@ def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> 
     labels = ["neg"] * 1500 + ["pos"] * 1500
     lines = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
     path = tiny.write_task(tmp_path, "sorted", lines)
-    plan, rows = prepared(path, fit=16, check=16)
-    for drawn in (rows.fit, rows.check):
+    plan, rows = prepared(path, train=16, check=16)
+    for drawn in (rows.train, rows.check):
         assert 6 <= sum(output == "neg" for _, output in drawn) <= 10
-    assert rows == prepared(path, fit=16, check=16)[1]
-    assert rows_used(plan.provenance(), open_dataset(path)) == [*rows.fit, *rows.check]
+    assert rows == prepared(path, train=16, check=16)[1]
+    assert rows_used(plan.provenance(), open_dataset(path)) == [*rows.train, *rows.check]
 
 
 def test_a_pool_is_as_large_as_the_rows_asked_for(tmp_path: Path) -> None:
     lines = [{"input": f"review {i}", "output": f"{i}"} for i in range(1300)]
-    rows = prepared(tiny.write_task(tmp_path, "many", lines), fit=1100, check=100)[1]
-    assert (len(rows.fit), len(rows.check)) == (1100, 100)
+    rows = prepared(tiny.write_task(tmp_path, "many", lines), train=1100, check=100)[1]
+    assert (len(rows.train), len(rows.check)) == (1100, 100)
 
 
-def test_a_row_that_occurs_twice_is_not_both_fitted_and_checked_on(tmp_path: Path) -> None:
+def test_a_row_that_occurs_twice_is_not_both_trained_and_checked_on(tmp_path: Path) -> None:
     lines = [{"input": f"review {i % 12}", "output": "fine"} for i in range(40)]
-    rows = prepared(tiny.write_task(tmp_path, "twice", lines), fit=8, check=4)[1]
-    assert len({*rows.fit, *rows.check}) == 12
+    rows = prepared(tiny.write_task(tmp_path, "twice", lines), train=8, check=4)[1]
+    assert len({*rows.train, *rows.check}) == 12
 
 
-def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path) -> None:
-    plan, rows = prepared(data, fit=8, check=12)
+def test_rows_that_an_adapter_was_trained_or_checked_on_are_recognized(data: Path) -> None:
+    plan, rows = prepared(data, train=8, check=12)
     provenance, same = plan.provenance(), open_dataset(data)
-    expected = sorted([*rows.fit, *rows.check])
+    expected = sorted([*rows.train, *rows.check])
     assert len(expected) == 20
     assert sorted(rows_used(provenance, same) or ()) == expected
     assert rows_used(prepared(data)[0].provenance(), same) == []
@@ -154,7 +154,7 @@ def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path
 
 
 def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: Path) -> None:
-    provenance = prepared(data, fit=8)[0].provenance()
+    provenance = prepared(data, train=8)[0].provenance()
     with data.open("a") as file:
         file.write('{"input": "one", "output": "more"}\n')
     assert rows_used(provenance, open_dataset(data)) == []
@@ -163,11 +163,11 @@ def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: 
 @pytest.mark.parametrize(
     ("asked", "rows", "message", "advice"),
     [
-        ({"fit": 38, "check": 36}, 40, "4 .* to fit on, expected at least 8",
-         "leave out --fit, or lower --check, or name"),
+        ({"train": 38, "check": 36}, 40, "4 .* to train on, expected at least 8",
+         "leave out --train, or lower --check, or name"),
         ({"train": 8}, 7, "7 .* to train on, expected at least 8", "leave out --train, or name"),
         ({"check": 4}, 3, "3 .* to check on, expected at least 4", "leave out --check, or name"),
-        ({"fit": 8}, 0, "0 .* to fit on, expected at least 8", "leave out --fit, or name"),
+        ({"train": 8}, 0, "0 .* to train on, expected at least 8", "leave out --train, or name"),
     ],
 )  # fmt: skip
 def test_too_few_rows_for_a_recipe_are_refused(

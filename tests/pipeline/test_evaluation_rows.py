@@ -1,4 +1,4 @@
-"""Rows to score: none that the adapter was fitted, trained or checked on, whatever the slice."""
+"""Rows to score: none that the adapter was trained or checked on, whatever the slice."""
 
 import json
 from collections.abc import Iterator
@@ -37,8 +37,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
-    """Return the provenance of an adapter, and the rows that it was fitted or checked on."""
-    plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), Resolved(Recipe(fit=8, check=4)))
+    """Return the provenance of an adapter, and the rows that it was trained or checked on."""
+    resolved = Resolved(Recipe(train=8, check=4))
+    plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), resolved)
     return json.loads(json.dumps(plan.provenance())), set(rows.used)
 
 
@@ -129,7 +130,7 @@ def test_rows_that_were_checked_on_by_default_are_skipped(file: Path, helped: bo
     plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), resolved)
     provenance = plan.provenance() | {"check": {"rows": len(rows.check)}}
     if helped:
-        provenance["recipe"] |= {"train": len(rows.train), "steps": "1,0"}
+        provenance["recipe"] |= {"train": len(rows.train), "steps": 1}
     used = rows_used(provenance, dataset)
     assert used is not None
     assert set(rows.check) == set(used) - set(rows.train)

@@ -118,7 +118,7 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     assert (len(lone), len(lone.index.adapters), lone.verify()) == (0, 1, [])
     planned = plan(new, lone)
     assert planned.coefficients.tolist() == [1]
-    assert planned.output_counts is not None  # by which a fit is proposed
+    assert planned.output_counts is not None  # by which a training is proposed
     assert "the general adapter of local bank" in repr(planned)
     assert planned.neighbors() == ()
     assert not any("instruction" in text or "near" in text for text in _warnings(planned))

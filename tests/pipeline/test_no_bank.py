@@ -13,7 +13,6 @@ from huggingface_hub import constants
 
 from tests.conftest import Account
 from tests.hub.conftest import use_endpoint
-from tests.pipeline.test_fit import labeled
 from tests.pipeline.test_remarks import with_index
 from tests.support import tiny_gguf
 from tests.support.fast_training import fast_training
@@ -73,9 +72,8 @@ OTHERS = {
 }  # fmt: skip
 """Names of adapted layers of base models that have others."""
 WORK: list[tuple[str, dict[str, int]]] = [
-    *((kind, {"fit": 16, "train": 16, "check": 8}) for kind in ("llama", "phi3")),
-    *((kind, {"fit": 32}) for kind in ("llama, untied", "gemma3_text")),
-    *((kind, {"train": 16}) for kind in BASES if kind not in ("llama", "llama, untied", "phi3")),
+    *((kind, {"train": 32, "check": 8}) for kind in ("llama", "phi3")),
+    *((kind, {"train": 16}) for kind in BASES if kind not in ("llama", "phi3")),
 ]
 """Kinds of base models, and what is done with each."""
 
@@ -93,7 +91,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset whose outputs are one of two labels."""
-    return tiny.write_task(tmp_path_factory.mktemp("new"), "labels", labeled())
+    return tiny.write_task(tmp_path_factory.mktemp("new"), "labels", tiny.labeled())
 
 
 @pytest.fixture(autouse=True)
@@ -114,18 +112,15 @@ def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
     kind: str, settings: dict[str, int], bases: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
     adapter = make(bases[kind], data, **settings)
-    fit, training = adapter.outcome.fit, adapter.outcome.training
-    if fit:
-        assert fit.steps > 0
-        assert fit.end > fit.start
-    if training and not fit:  # after a fit, there may be nothing left to learn
-        assert training.steps > 0
-        assert training.start == pytest.approx(training.base)  # B is zero, as in PEFT
-        assert training.end > training.start
+    training = adapter.outcome.training
+    assert training
+    assert training.steps > 0
+    assert training.start == pytest.approx(training.base)  # B is zero, as in PEFT
+    assert training.end > training.start
     adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
     assert adapted == OTHERS.get(kind, PROJECTIONS)
     in_lower_layer = any(".0." in module.name for module in adapter.layout)
-    assert in_lower_layer == bool(training and training.steps and not training.layers)
+    assert in_lower_layer == (not training.layers)
     export: Literal["gguf"] | None
     export = None if kind in ("gpt2", "granitemoehybrid") else "gguf"
     folder = adapter.save_pretrained(tmp_path / "adapter", export=export)
@@ -193,9 +188,9 @@ def test_the_code_on_the_card_gives_the_tokens_that_an_adapter_of_chats_was_trai
 def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
     model = tiny_gguf.model_of("Qwen2")
     file = tiny_gguf.write_gguf(model, tmp_path / "tiny.gguf")
-    adapter = make(file, data, fit=32)
-    assert adapter.outcome.fit
-    assert adapter.outcome.fit.steps
+    adapter = make(file, data, train=32)
+    assert adapter.outcome.training
+    assert adapter.outcome.training.steps
     folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
     saved = read_adapter(folder).require_provenance()
     assert (saved.config.base_model, saved.private) == (str(file), True)
@@ -208,7 +203,7 @@ def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
 def test_recipe_and_card_say_that_no_bank_was_used(
     bases: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
-    adapter = make(bases["qwen2"], data, fit=16, train=16)
+    adapter = make(bases["qwen2"], data, train=32)
     folder = adapter.save_pretrained(tmp_path / "adapter", repo_id="me/labels-lora")
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "coefficients.json",
@@ -237,9 +232,9 @@ def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(bases["llama"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(bases["llama"])
     given = generate(
-        data, base=bases["llama"], recipe=Recipe(rank=4, fit=16), model=(model, tokenizer)
+        data, base=bases["llama"], recipe=Recipe(rank=4, train=16), model=(model, tokenizer)
     )
-    assert given.outcome.fit
+    assert given.outcome.training
     given_smollm2 = replace(given, plan=with_index(given.plan, base_model=SMOLLM2))
     assert not any("4-bit weights" in remark.text for remark in given_smollm2.remarks)
 
@@ -257,7 +252,7 @@ def test_a_revision_of_the_base_model_is_used(
     base = user.adapter("base", files)
     first = user.hub.commits(base)[0].sha
     user.hub.commit(base, {"model.safetensors": b"not the weights"})
-    generation = generate(data, base=base, base_revision=first, recipe=Recipe(rank=4, fit=16))
+    generation = generate(data, base=base, base_revision=first, recipe=Recipe(rank=4, train=16))
     folder = generation.save_pretrained(tmp_path / "adapter")
     assert json.loads((folder / CONFIG_FILE).read_bytes())["revision"] == first
     assert plan(data, base=base, base_revision=first).provenance()["base_model"] == {
@@ -337,7 +332,7 @@ def test_an_adapter_that_learned_nothing_is_refused(
 ) -> None:
     fast_training(monkeypatch.setattr, lr=1e-9)
     with pytest.raises(AdapterError, match="no training step helped on held-out rows"):
-        generate(data, base=bases["llama"], recipe=Recipe(rank=4, fit=8))
+        generate(data, base=bases["llama"], recipe=Recipe(rank=4, train=8))
 
 
 @pytest.mark.slow
@@ -346,7 +341,7 @@ def test_an_adapter_that_learned_nothing_is_refused(
 def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # its settings are not those of a tiny model
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
-    recipe = Recipe(fit=12, steps="8", check=4)
+    recipe = Recipe(train=12, steps=8, check=4)
     data = EVERYDAY / "wellformed_query.train.jsonl"
     adapter = generate(data, "none", recipe, base=SMOLLM2)
     check = adapter.outcome.check

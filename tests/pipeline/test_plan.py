@@ -148,7 +148,7 @@ def test_a_card_says_that_outputs_are_missing(prompts: Plan, tmp_path: Path) -> 
 # --- refusals ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("option", ["fit", "check"])
+@pytest.mark.parametrize("option", ["train", "check"])
 def test_missing_outputs_are_refused_before_any_row_is_read(
     tmp_path: Path, embedded: Bank, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

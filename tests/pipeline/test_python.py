@@ -197,12 +197,13 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, lines = model.generation_config, tiny.rows(3)
     loaded = (model, tokenizer)
-    recipe = Recipe(rank=4, fit=8, check=4)
+    recipe = Recipe(rank=4, train=8, check=4)
     generation = hf_lorameta.generate(lines, tiny_bank, recipe, model=loaded)
-    fitted, same = generation.outcome.fit, hf_lorameta.generate(lines, tiny_bank, recipe)
-    assert fitted
-    assert same.outcome.fit
-    assert fitted.start == pytest.approx(same.outcome.fit.start, abs=0.05)  # another dtype
+    same = hf_lorameta.generate(lines, tiny_bank, recipe)
+    trained, again = generation.outcome.training, same.outcome.training
+    assert trained
+    assert again
+    assert trained.start == pytest.approx(again.start, abs=0.05)  # another dtype
     folder = generation.save_pretrained(tmp_path / "adapter")
     report = hf_lorameta.evaluate(folder, lines, shots=2, generate=False, model=loaded)
     assert list(report.scores) == ["base", "generated", "2-shot"]

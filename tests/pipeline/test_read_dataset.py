@@ -66,9 +66,8 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     drawn = draw_rows(reading.recipe, reading.pool)
     assert drawn.train
     assert set(used or ()) == set(drawn.used)
-    for step in ("fit", "training"):
-        [given] = generated_parts(provenance | {step: {"given_rows": True}})
-        assert rows_used(given, open_dataset(path)) is None
+    [given] = generated_parts(provenance | {"training": {"given_rows": True}})
+    assert rows_used(given, open_dataset(path)) is None
 
 
 def test_rows_that_repeat_others_are_counted_where_rows_are_drawn() -> None:

@@ -44,8 +44,7 @@ def planned() -> Plan:
 
 # --- which state gets which remark ----------------------------------------------------------------
 
-FIT = Training(60, 60, 0.1, 0.2, 0.3, steps=4, used_rows=60, outputs=2)
-TRAINING = Training(75, 25, 0.1, 0.2, 0.3, steps=9, used_rows=100)
+TRAINING = Training(75, 25, 0.1, 0.2, 0.3, steps=9, used_rows=100, outputs=2)
 
 
 def with_index(of: Plan, **changes: Any) -> Plan:
@@ -84,12 +83,12 @@ def made(of: Plan, **results: Any) -> Generation:
     return Generation(of, (), 2, (), 0.0, outcome=Outcome(**results))
 
 
-def fitted(of: Plan, **changes: Any) -> Generation:
-    return made(replace(of, recipe=Recipe(fit=60)), fit=replace(FIT, **changes))
-
-
 def trained(of: Plan, **changes: Any) -> Generation:
     return made(replace(of, recipe=Recipe(train=100)), training=replace(TRAINING, **changes))
+
+
+def stopped(of: Plan) -> Generation:
+    return made(of, training=TRAINING, interrupted="training")
 
 
 def read(rows: Any, bank: Callable[[], Bank] = plain_bank, **options: Any) -> Plan:
@@ -116,17 +115,16 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "far, to be measured": (lambda p: at(p, 1.6, recipe=Recipe(check=8)), "warning", "is near"),
     "GGUF": (lambda p: with_index(p, base_model="a.gguf"), "warning", "dequantized from a GGUF"),
     "4-bit weights": (
-        lambda p: fitted(with_index(p, base_model=SMOLLM2)), "warning", "4-bit weights were used"
+        lambda p: trained(with_index(p, base_model=SMOLLM2)), "warning", "4-bit weights were used"
     ),
     "pack": (lambda p: packed(p, 0.8), "warning", "a pack that retains 80% of its adapters'"),
     "good pack": (lambda p: packed(p, 0.95), "warning", None),
     "one adapter": (on_one, "warning", "close to a copy of it"),
     "unlicensed": (unlicensed, "warning", "Not all of the adapters used state a license"),
-    "fitted": (fitted, "note", "Fitted on 60 rows for 4 steps: the mean probability of an output"),
-    "not fitted": (lambda p: fitted(p, steps=0), "note", "Fitting on 60 rows did not help"),
-    "uncounted": (fitted, "note", "were not counted. To count them on 16 other rows, add check=16"),
-    "one output": (lambda p: fitted(p, outputs=1), "warning", "have the same output"),
-    "worse fit": (lambda p: fitted(p, base=0.9), "warning", "the adapter is worse than the base"),
+    "trained": (trained, "note", "Trained on 75 rows for 9 steps: the mean probability of an outp"),
+    "not trained": (lambda p: trained(p, steps=0), "note", "Training on 75 rows did not help"),
+    "uncounted": (trained, "note", "not counted. To count them on 16 other rows, add check=16"),
+    "one output": (lambda p: trained(p, outputs=1), "warning", "have the same output"),
     "worse training": (
         lambda p: made(p, training=replace(TRAINING, base=0.9)),
         "warning",
@@ -134,7 +132,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     ),
     "fewer": (lambda p: trained(p, used_rows=80), "warning", "trained on 80 labeled rows, not 100"),
     "enough": (trained, "warning", None),
-    "stopped": (lambda p: trained(p, interrupted=True), "warning", "so far, after 9 steps"),
+    "stopped": (stopped, "warning", "so far, after 9 steps"),
     "checked": (lambda p: made(p, check=check()), "note", "loss of the base model 2.000"),
     "better": (lambda p: made(p, check=check(1.4)), "warning", None),
     "worse": (lambda p: made(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),

@@ -62,7 +62,7 @@ def decided(rows: Any = LABELED, bank: Bank | None = None, **settings: Any) -> R
         ({"budget": 30.0}, 30, CHECK_ROWS),
         ({"budget": 30.0, "top_k": 2}, 30, CHECK_ROWS),
         ({"top_k": 2}, DEFAULT_BUDGET, CHECK_ROWS),
-        ({"fit": 16}, 0, CHECK_ROWS),
+        ({"train": 16}, 0, CHECK_ROWS),
         ({"train": 16, "check_by_default": False}, 0, 0),
         ({"train": 16, "check": 8}, 0, 0),
         ({"rows": PROMPTS}, 0, 0),
@@ -116,7 +116,6 @@ def test_a_variable_switches_the_default_off_without_a_word(
 
 REFUSED: list[tuple[dict[str, Any], type[LoraMetaError], str]] = [
     ({"budget": 9.0, "train": 16}, UsageError, "leave out --budget, or leave out --train"),
-    ({"budget": 9.0, "fit": 16}, UsageError, "leave out --budget, or leave out --fit"),
     ({"budget": 9.0, "rows": PROMPTS}, UnlabeledDatasetError, "add --columns"),
     ({"train": 16, "rows": PROMPTS}, UnlabeledDatasetError, "leave out --train, or add --columns"),
 ]

@@ -40,11 +40,21 @@ def suited_to_the_tiny_base(monkeypatch: pytest.MonkeyPatch) -> None:
     fast_training(monkeypatch.setattr)
 
 
+@pytest.fixture(scope="module", params=["with a prior", "without"])
+def bank(
+    request: pytest.FixtureRequest, tiny_bank: Bank, tmp_path_factory: pytest.TempPathFactory
+) -> Bank:
+    if request.param == "without":
+        return tiny_bank
+    general: dict[str, Any] = {"general_steps": 8, "general_rows": 4, "forms": True}
+    return tiny.write_bank(tmp_path_factory.mktemp, **general)
+
+
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
 def test_training_lowers_the_loss_and_the_card_says_so(
-    tiny_bank: Bank, new: Path, tmp_path: Path
+    bank: Bank, new: Path, tmp_path: Path
 ) -> None:
-    generated, trained = make(tiny_bank, new), make(tiny_bank, new, train=16, check=8)
+    generated, trained = make(bank, new), make(bank, new, train=16, check=8)
     training = trained.outcome.training
     assert training is not None
     assert (training.rows, training.held_out) == (12, 4)
@@ -60,11 +70,9 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     drawn = draw_rows(trained.plan.recipe, pool)
     used = drawn.train
     others = [row for row in pool if row not in used]
-    assert loss(tiny_bank, others, tmp_path / "trained") < loss(
-        tiny_bank, others, tmp_path / "generated"
-    )
+    assert loss(bank, others, tmp_path / "trained") < loss(bank, others, tmp_path / "generated")
     assert trained.outcome.check.end == pytest.approx(
-        loss(tiny_bank, list(drawn.check), tmp_path / "trained"), abs=0.02
+        loss(bank, list(drawn.check), tmp_path / "trained"), abs=0.02
     )
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "**Trained on 12 rows of the dataset**" in card
@@ -92,8 +100,7 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
         deadline = Deadline(60, lambda: now[0])
         timed = improve(make_adapter(plan), rows, session.evaluator, deadline, show)
     recorded = timed.recipe
-    assert recorded.given_steps
-    assert all(recorded.given_steps)
+    assert recorded.steps
     again = make(tiny_bank, new, train=16, steps=recorded.steps)
     assert (again.plan.recipe, again.outcome.training) == (recorded, timed.outcome.training)
     for ours, same in zip(again.pairs, timed.pairs, strict=True):
@@ -106,40 +113,51 @@ def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Pat
         plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
         timed = improve(make_adapter(plan), rows, session.evaluator, Deadline(0))
     assert timed.outcome.training is None
-    assert timed.outcome.steps == (0,)
+    assert timed.outcome.steps == 0
     generated = make(tiny_bank, new)
     for ours, same in zip(timed.pairs, generated.pairs, strict=True):
         assert all(map(np.array_equal, ours, same))
 
 
-@pytest.mark.parametrize("asked", ["fit", "train"])
+def test_a_training_that_does_not_help_leaves_the_adapter_as_it_was(
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_training(monkeypatch.setattr, lr=1e-9)
+    generated, same = make(tiny_bank, new), make(tiny_bank, new, train=16)
+    training = same.outcome.training
+    assert training is not None
+    assert (training.steps, training.end) == (0, training.start)
+    for ours, before in zip(same.pairs, generated.pairs, strict=True):
+        assert all(map(np.array_equal, ours, before))
+
+
 def test_too_little_memory_is_an_error_with_a_way_out(
-    asked: str, tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
     with pytest.raises(UsageError, match="GB of memory") as caught:
-        make(tiny_bank, new, **{asked: 16})
-    assert caught.value.hint == f"leave out --{asked}, or use a machine with more memory"
+        make(tiny_bank, new, train=16)
+    assert caught.value.hint == "leave out --train, or use a machine with more memory"
 
 
-def test_rows_to_fit_train_and_check_on_are_disjoint(caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_to_train_and_check_on_are_disjoint(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "hf_lorameta")
     pool = [(f"question {i}", f"{i}") for i in range(40)]
-    recipe = Recipe(fit=8, train=100, check=8)
+    recipe = Recipe(train=100, check=8)
     rows = draw_rows(recipe, pool)
-    drawn = [rows.fit, rows.train, rows.check]
-    assert [len(part) for part in drawn] == [8, 24, 8]  # rows to check on are kept
+    drawn = [rows.train, rows.check]
+    assert [len(part) for part in drawn] == [32, 8]  # rows to check on are kept
     assert sorted(row for part in drawn for row in part) == sorted(pool)
     require_rows(rows, recipe)
-    assert caplog.messages == ["Only 24 labeled rows are left to train on, not 100"]
-    recipe = Recipe(fit=16, train=16, check=8)
+    assert caplog.messages == ["Only 32 labeled rows are left to train on, not 100"]
+    recipe = Recipe(train=16, check=24)
     with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on, expected"):
         require_rows(draw_rows(recipe, pool[:30]), recipe)
 
 
 def test_a_base_model_that_cannot_be_trained_is_refused(tiny_bank: Bank, new: Path) -> None:
     with Session(tiny_bank) as session:
-        recipe = Recipe(fit=8, train=16)
+        recipe = Recipe(train=16)
         plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
         session.evaluator.model.forward = unable
         with pytest.raises(UsageError, match="cannot be run on a text alone: no images"):
@@ -170,30 +188,32 @@ def test_steps_are_taken_although_the_base_model_is_better(
 ) -> None:
     refused: list[object] = []
     monkeypatch.setattr(train, "_refuse_worse_training", lambda *of: refused.append(of))
-    assert make(tiny_bank, new, train=16, steps="2").outcome.training
+    assert make(tiny_bank, new, train=16, steps=2).outcome.training
     assert refused == []
     make(tiny_bank, new, train=16)
     assert len(refused) == 1
 
 
-@pytest.mark.parametrize(("part", "step"), [("1 of 2", 15), ("2 of 2", 1)])
-def test_an_interruption_keeps_a_fit_that_helped(
-    tiny_bank: Bank, new: Path, part: str, step: int
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_interruption_keeps_the_best_adapter_so_far(
+    tiny_bank: Bank, new: Path, checked: bool
 ) -> None:
+    """Also one that ends the check, too."""
+
     def interrupted(title: str, done: int, total: int) -> None:
-        if title.startswith(f"Training {part}") and done == step:
+        training = title.startswith("Training") and done == 15
+        if training or (title.startswith("Checking") and not checked):
             raise KeyboardInterrupt
 
     with Session(tiny_bank, progress=interrupted) as session:
-        resolved = Resolved(Recipe(rank=4, fit=16, train=16))
+        resolved = Resolved(Recipe(rank=4, train=16, check=8))
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
         adapter = make_adapter(plan, rows, session)
     made = adapter.outcome
-    assert made.fit
-    assert made.fit.steps
-    assert made.interrupted
-    assert made.training is None
-    assert made.steps == (made.fit.steps, 0)
+    assert made.training
+    assert made.interrupted == adapter.provenance["interrupted"] == "training"
+    assert bool(made.check) == checked
+    assert made.steps == adapter.recipe.steps == made.training.steps > 0
     assert Recipe.of(**adapter.recipe.model_dump()) == adapter.recipe
 
 
@@ -214,7 +234,7 @@ def test_an_interruption_of_the_check_keeps_an_adapter_that_was_trained(
             make_adapter(plan, replace(rows, train=()), session)
     assert adapter.outcome.training
     assert adapter.outcome.check is None
-    assert adapter.to_dict()["interrupted"]
+    assert adapter.to_dict()["interrupted"] == "check"
 
 
 def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(

@@ -1,4 +1,4 @@
-"""Fits and trainings that suit a tiny base model: high learning rates, and few steps."""
+"""Trainings that suit a tiny base model: high learning rates, and few steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,13 @@ Set = Callable[[Any, str, Any], object]
 
 
 def fast_training(set_: Set = setattr, **changes: Any) -> None:
-    """Let fits and trainings on rows of a dataset suit a tiny base model, with changed settings."""
+    """Let trainings on rows of a dataset suit a tiny base model, with changed settings."""
     from hf_lorameta.training.further import train_rows
     from hf_lorameta.training.settings import Settings
 
     fast = {"steps": 24, "lr": 0.02, "warmup": 2, "evaluate_every": 4} | changes
 
-    def settings(rows: int, part: object, width: int, rank: int, seed: int) -> Settings:
+    def settings(rows: int, width: int, rank: int, seed: int) -> Settings:
         return Settings(rank=rank, seed=seed, **fast)
 
     set_(train_rows, "settings_for", settings)

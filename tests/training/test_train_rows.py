@@ -21,11 +21,7 @@ transformers = pytest.importorskip("transformers")
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
 from hf_lorameta.training.further import train_rows  # noqa: E402
-from hf_lorameta.training.further.settings import (  # noqa: E402
-    UPPER_FIFTH,
-    UPPER_THREE_QUARTERS,
-    Part,
-)
+from hf_lorameta.training.further.settings import UNTRAINED  # noqa: E402
 from hf_lorameta.training.further.train_rows import (  # noqa: E402
     Trained,
     batches,
@@ -37,14 +33,14 @@ from hf_lorameta.training.target_layers import with_all_projections  # noqa: E40
 
 ROWS = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
 DIVIDED = divide(ROWS, seed=0)
-LAYERS, ALL_LAYERS = 5, UPPER_THREE_QUARTERS._replace(untrained=0.0)
+LAYERS = 5
 pytestmark = pytest.mark.usefixtures("one_thread")
 Show = Callable[[str, int, int], None]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of whose layers a fit trains one, and a training four."""
+    """A model of whose layers a training trains four."""
     return write_base(tmp_path_factory.mktemp("base"), num_hidden_layers=LAYERS)
 
 
@@ -94,7 +90,7 @@ def score(scores: Any) -> float:
 def test_the_scores_are_those_of_rows_that_were_not_trained_on(base: Path) -> None:
     """Checked with PEFT, and trained by torch's own optimizer."""
     peft = pytest.importorskip("peft")
-    result = train(base, part=ALL_LAYERS)
+    result = train(base, untrained=0.0)
     assert result.steps
     assert result.start
     assert result.end
@@ -125,7 +121,7 @@ def _probabilities(model: Any) -> list[float]:
 def _train_with_peft(model: Any, steps: int) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
-    settings: Settings = vars(train_rows)["settings_for"](len(DIVIDED.train), ALL_LAYERS, 32, 4, 0)
+    settings: Settings = vars(train_rows)["settings_for"](len(DIVIDED.train), 32, 4, 0)
     order = batches(DIVIDED.train, settings)
     for step in range(steps):
         batch = next(order)
@@ -145,11 +141,9 @@ def _loss(model: object, row: Tokens) -> Any:
     return torch.nn.functional.cross_entropy(logits, ids[0, len(row.prompt) :])
 
 
-@pytest.mark.parametrize(
-    ("part", "untouched"), [(UPPER_FIFTH, 4), (UPPER_THREE_QUARTERS, 1), (ALL_LAYERS, 0)]
-)
-def test_only_a_part_of_the_layers_is_changed(base: Path, part: Part, untouched: int) -> None:
-    result = train(base, part=part)
+@pytest.mark.parametrize(("untrained", "untouched"), [(0.8, 4), (UNTRAINED, 1), (0.0, 0)])
+def test_only_a_part_of_the_layers_is_changed(base: Path, untrained: float, untouched: int) -> None:
+    result = train(base, untrained=untrained)
     layout, factors = start_of(load(base))
     assert result.layout == layout
     for module, before, after in zip(layout, factors, result.factors, strict=True):
@@ -157,22 +151,6 @@ def test_only_a_part_of_the_layers_is_changed(base: Path, part: Part, untouched:
         assert below == all(map(np.array_equal, before, after))
     assert result.layers == (LAYERS - untouched if untouched else 0)
     assert score(result.end) > score(result.start)
-
-
-def test_a_model_that_is_trained_whole_has_the_rate_of_most_layers(
-    base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = list[Part]()
-    settings_for: Callable[..., Settings] = vars(train_rows)["settings_for"]
-
-    def settings(rows: int, part: Part, *of: int) -> Settings:
-        asked.append(part)
-        return settings_for(rows, part, *of)
-
-    monkeypatch.setattr(train_rows, "settings_for", settings)
-    monkeypatch.setattr(train_rows, "first_trained_layer", lambda *of: 0)
-    assert train(base, part=UPPER_FIFTH).layers == 0
-    assert asked == [UPPER_THREE_QUARTERS]
 
 
 def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,13 @@ def rows(topic: int, number: int = 48) -> list[dict[str, str]]:
     ]
 
 
+def labeled(count: int = 64) -> list[dict[str, str]]:
+    """Return rows whose outputs are one of two labels."""
+    words = WORDS[:8]
+    of_input = ((words[i % 8], words[i // 8 % 8], WORDS[12 + (i % 8 > 3)]) for i in range(count))
+    return [{"input": f"say {b} {a}", "output": label} for a, b, label in of_input]
+
+
 def write_task(folder: Path, name: str, lines: list[dict[str, str]], split: str = "train") -> Path:
     """Write a task's file into a folder of tasks."""
     folder.mkdir(parents=True, exist_ok=True)

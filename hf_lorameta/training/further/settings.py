@@ -1,7 +1,5 @@
 """How a finished adapter is trained on rows of its dataset; needs no torch."""
 
-from typing import NamedTuple
-
 from hf_lorameta.training.settings import Settings
 
 _HELD_OUT_SHARE, _LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 4, 48
@@ -9,47 +7,37 @@ _LEAST_STEPS, _MOST_STEPS = 48, 192
 _MEASUREMENTS = 4
 
 
-class Part(NamedTuple):
-    """Which part of the layers is trained, how fast and how long.
+UNTRAINED = 0.25
+"""Share of the layers, the lower ones, that are not trained."""
+_RATE = 0.576
+"""Learning rate, times the width of the model.
 
-    AdamW's best learning rate is inversely proportional to the width of a model, the size of the
-    states between its layers (muP, arXiv 2203.03466).
-
-    Attributes:
-        untrained: share of the layers, the lower ones, that are not trained.
-        rate: learning rate, times the width.
-        epochs: how often all rows are trained on, unless rows are very few or many.
-    """
-
-    untrained: float
-    rate: float
-    epochs: int
+AdamW's best rate is inversely proportional to the width, the size of the states between layers
+(muP, arXiv 2203.03466).
+"""
+_EPOCHS = 8
+"""How often all rows are trained on, unless rows are very few or many."""
 
 
-UPPER_FIFTH, UPPER_THREE_QUARTERS = Part(0.8, 0.9, 4), Part(0.25, 0.576, 8)
-"""What a fit and a training train."""
-
-
-def settings_for(rows: int, part: Part, width: int, rank: int, seed: int) -> Settings:
+def settings_for(rows: int, width: int, rank: int, seed: int) -> Settings:
     """Return the settings of a training.
 
     Args:
         rows: to train on.
-        part: of the layers that is trained.
         width: size of the states between layers.
         rank: of the adapter.
         seed: of the order of the rows.
 
     Example:
-        >>> [settings_for(rows, UPPER_FIFTH, 576, 16, 0).steps for rows in (12, 240, 2000)]
+        >>> [settings_for(rows, 576, 16, 0).steps for rows in (12, 120, 2000)]
         [48, 120, 250]
-        >>> [round(settings_for(64, UPPER_FIFTH, width, 16, 0).lr, 5) for width in (576, 4096)]
-        [0.00156, 0.00022]
+        >>> [round(settings_for(64, width, 16, 0).lr, 5) for width in (576, 4096)]
+        [0.001, 0.00014]
     """
-    steps = min(max(part.epochs * rows // Settings.rows, _LEAST_STEPS), _MOST_STEPS)
+    steps = min(max(_EPOCHS * rows // Settings.rows, _LEAST_STEPS), _MOST_STEPS)
     steps = max(steps, rows // Settings.rows)
     return Settings(
-        rank=rank, lr=part.rate / width, warmup=4, steps=steps, seed=seed,
+        rank=rank, lr=_RATE / width, warmup=4, steps=steps, seed=seed,
         evaluate_every=max(steps // _MEASUREMENTS, 1),
     )  # fmt: skip
 

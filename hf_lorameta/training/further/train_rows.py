@@ -25,12 +25,7 @@ from hf_lorameta.engines.transformers.row_mode import rows_apart
 from hf_lorameta.errors import Advice, Option, RecipeError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import plan_device
-from hf_lorameta.training.further.settings import (
-    UPPER_THREE_QUARTERS,
-    Part,
-    held_out_rows,
-    settings_for,
-)
+from hf_lorameta.training.further.settings import UNTRAINED, held_out_rows, settings_for
 from hf_lorameta.training.further.upper_layers import (
     SHARES,
     UpperLayers,
@@ -108,7 +103,7 @@ def train_further(
     rank: int,
     seed: int,
     *,
-    part: Part = UPPER_THREE_QUARTERS,
+    untrained: float = UNTRAINED,
     steps: int | None = None,
     deadline: Deadline | None = None,
     progress: StageProgress = no_progress,
@@ -125,7 +120,8 @@ def train_further(
         rows: to train on, and held-out rows that decide.
         rank: r of the modules that the training adds.
         seed: of these, and of the order of the rows.
-        part: of the layers, which is trained; all are if the base model cannot begin in between.
+        untrained: share of the layers, the lower ones, that are not trained; all are if the base
+            model cannot begin in between.
         steps: how many to take, whatever the held-out rows say; not with a deadline.
         deadline: the training ends when less time is left than a step and scoring took.
         progress: called after each step with (title, steps done, likely steps in all).
@@ -139,9 +135,8 @@ def train_further(
     state, deadline = Trained(layout, factors), deadline or Deadline()
     if deadline.passed or steps == 0:
         return state
-    first, count = first_trained_layer(model, part.untrained), len(rows.train)
-    part = part if first else UPPER_THREE_QUARTERS  # its rate is right for all layers, too
-    settings = settings_for(count, part, width(model), rank, seed)
+    first, count = first_trained_layer(model, untrained), len(rows.train)
+    settings = settings_for(count, width(model), rank, seed)
     if steps is not None and steps > settings.steps:
         expected = f"at most {settings.steps} on {count} rows"
         leave_out = Option("steps", change="leave out")
