@@ -4,11 +4,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_lorameta.cli.on_jobs import FlavorOption, TimeoutOption, push_on_jobs
 from hf_lorameta.cli.options import (
     ExportOption,
     OverwriteFlag,
@@ -97,7 +96,6 @@ def generate(
     "hf-lorameta push user/name",
     "hf-lorameta push --dataset user/name --export gguf",
     "hf-lorameta push --dataset rows.jsonl --repo-id user/adapter --public",
-    "hf-lorameta push --dataset user/name --on jobs",
     "hf-lorameta push --from FOLDER --repo-id user/adapter",
 )
 def push(
@@ -122,15 +120,6 @@ def push(
     source: Annotated[
         Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
     ] = None,
-    on: Annotated[
-        Literal["jobs"] | None,
-        typer.Option(
-            help="jobs: run on Hugging Face Jobs; the dataset has to be on the Hub. With "
-            "--dry-run, only show the price."
-        ),
-    ] = None,
-    flavor: FlavorOption = "cpu-upgrade",
-    timeout: TimeoutOption = 2.0,
     export: ExportOption = None,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
@@ -145,14 +134,8 @@ def push(
 
     consent = Consent(private, create_pr, overwrite)
     if source is not None or request.dataset is None:
-        folder, repo_id = _require_folder(request, source, repo_id, {"export": export, "on": on})
+        folder, repo_id = _require_folder(request, source, repo_id, {"export": export})
         _push_folder(request, folder, repo_id, consent, dry_run=dry_run)
-        return
-    if on is not None:
-        push_on_jobs(
-            request, repo_id, consent, export,
-            flavor=flavor, timeout=timeout, dry_run=dry_run,
-        )  # fmt: skip
         return
     with _opened(request, export) as (session, dataset, resolved):
         target = target_for_dataset(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hf_lorameta.cli.bank_reports import training_report
-from hf_lorameta.cli.on_jobs import FlavorOption, TimeoutOption, run_on_jobs
 from hf_lorameta.cli.options import (
     DaskOption,
     InstructionOption,
@@ -22,8 +21,6 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.data.prompt import from_option
-from hf_lorameta.errors import Option, UsageError
-from hf_lorameta.quoting import option_words
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import Settings
 
@@ -46,7 +43,6 @@ _SETTINGS = {
     "seed": "Seed of initialization and order.",
 }
 """The fields of `Settings` that are options, and their help."""
-_NOT_IN_A_JOB = frozenset({"tasks", "output", "on", "flavor", "timeout", "dry_run", "token"})
 EXAMPLES = """\b
 Examples:
   hf-lorameta bank train tasks/ -o my-bank --base org/model
@@ -76,21 +72,11 @@ class TrainRequest:
         ),
     ] = None
     dask: DaskOption = None
-    on: Annotated[
-        Literal["jobs"] | None,
-        typer.Option(help="jobs: run on Hugging Face Jobs, which cost money; needs --push-to."),
-    ] = None
-    flavor: FlavorOption = "a10g-large"
-    timeout: TimeoutOption = 24.0
     push_to: Annotated[
         str | None, typer.Option(help="Publish the finished bank as this dataset repo.")
     ] = None
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Only print what would be trained; with --on jobs, the price of the job.",
-        ),
+        bool, typer.Option("--dry-run", help="Only print what would be trained.")
     ] = False
     token: TokenOption = None
     chosen: Mapping[str, Any]
@@ -101,15 +87,6 @@ class TrainRequest:
         targets = tuple(filter(None, self.chosen["targets"].split(",")))
         warmup = min(_DEFAULTS.warmup, self.chosen["steps"])
         return Settings(**{**self.chosen, "targets": targets, "warmup": warmup})
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """Arguments of ``bank train`` in a job that does the same."""
-        values = {**vars(self), **self.chosen}
-        options = {o.name: values[o.name] for o in _OPTIONS if o.name not in _NOT_IN_A_JOB}
-        changed = {o.name for o in _OPTIONS if values[o.name] != o.default}
-        given = {name: value for name, value in options.items() if name in changed}
-        return (*self.tasks, *option_words(given))
 
     def read_tasks(self) -> "tuple[Task, ...]":
         """Read the tasks that were named on the command line."""
@@ -144,9 +121,7 @@ def train(**options: Any) -> None:
     chosen = {name: options.pop(name) for name in _SETTINGS}
     request = TrainRequest(**options, chosen=chosen)
     settings, tasks = request.settings, request.read_tasks()
-    if request.on:
-        _run_on_jobs(request, tasks)
-    elif request.dry_run:
+    if request.dry_run:
         _describe(request, tasks, settings)
     else:
         _run_here(request, tasks, settings)
@@ -200,44 +175,8 @@ def _describe(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
     if not settings.general_only:
         each = f"at most {settings.steps} steps of {settings.rows} rows each"
         lines.append(f"  {plural(count, 'adapter')}, {each}")
-    lines.append("--on jobs --dry-run: the price on Hugging Face Jobs")
     data = {
         "tasks": count, "base_model": base, "folder": str(request.output), "steps": settings.steps,
         "general_steps": general,
     }  # fmt: skip
     emit(data, lambda: "\n".join(lines))
-
-
-# --- as a job -------------------------------------------------------------------------------------
-
-
-def _run_on_jobs(request: TrainRequest, tasks: "tuple[Task, ...]") -> None:
-    """Train as a job; with ``--dry-run``, only print what it will cost."""
-    if request.dask:
-        raise UsageError("a job has no Dask workers", hint=[Option("dask", change="leave out")])
-    if not request.dry_run:
-        _check_job(request, tasks)
-    run_on_jobs(
-        ["bank", "train", *request.arguments, "--output", "bank"],
-        f"datasets/{request.push_to}",
-        {"tasks": len(tasks)},
-        flavor=request.flavor,
-        timeout=request.timeout,
-        token=request.token,
-        dry_run=request.dry_run,
-        with_files=True,
-    )
-
-
-def _check_job(request: TrainRequest, tasks: "tuple[Task, ...]") -> None:
-    """Raise UsageError if a job could not read the tasks or base model, or would lose the bank."""
-    local = next((task.dataset for task in tasks if task.is_local), None)
-    if local:
-        raise UsageError(
-            f"a job cannot access {local}",
-            hint="publish the tasks as datasets on the Hub and name their ids or a manifest",
-        )
-    if Path(request.base).expanduser().exists():
-        raise UsageError(f"a job cannot access the folder {request.base}", hint="name a Hub id")
-    if not request.push_to:
-        raise UsageError("a job's files are lost when it ends", hint=Option("push_to", "user/name"))

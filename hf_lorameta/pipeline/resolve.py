@@ -132,23 +132,6 @@ def resolve(
     return Resolved(recipe, seconds, CHECK_ROWS if reports else 0, budget is None, missed)
 
 
-def check_request(
-    dataset: DatasetInfo,
-    bank: Bank,
-    recipe: Recipe,
-    budget: float | None,
-) -> None:
-    """Raise an error if something is wrong with a request that another machine will resolve.
-
-    Args:
-        dataset: as for `resolve`, like the others.
-
-    Raises:
-        UsageError, RecipeError, UnlabeledDatasetError: as `resolve` raises.
-    """
-    _refuse(list(_problems(dataset, bank, recipe, budget)))
-
-
 def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:
     """Raise an error for settings that a bank or a dataset rules out; `resolve` does so, too.
 
@@ -177,7 +160,7 @@ def _problems(
     recipe: Recipe,
     budget: float | None,
 ) -> Iterator[LoraMetaError]:
-    """Yield what is wrong with a request, whichever machine resolves it."""
+    """Yield what is wrong with a request."""
     without_budget = Option("budget", change="leave out")
     yield from _incompatible(recipe, bank, dataset)
     if budget is not None and recipe.train:

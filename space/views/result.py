@@ -4,7 +4,6 @@ import json
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.markdown import clean
@@ -149,14 +148,12 @@ def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings)
     """
     if plan.dataset.prompts_only:
         return render("result.no_other_base", plan=plan)
-    options: dict[str, Any] = {"base": "org/model"}
     install = install_command("eval", settings)
-    on_jobs = request.command("push", **options, on="jobs")
+    generate = request.command(base="org/model", output="my-adapter")
     return render(
         "result.other_base",
         plan=plan,
-        here=fenced(f"{install}\n{request.command(**options, output='my-adapter')}", "bash"),
-        on_jobs=fenced(on_jobs, "bash") if request.dataset else "",
+        here=fenced(f"{install}\n{generate}", "bash"),
     )
 
 

@@ -489,10 +489,7 @@ def test_the_commands_for_another_base_model_name_the_data(tickets: Plan) -> Non
         return [shlex.split(line) for line in text.splitlines() if line.startswith("hf-lorameta ")]
 
     chosen = ["u/d", "--columns", "input=my text,output=label", "--base", "org/model"]
-    assert commands(request) == [
-        ["hf-lorameta", "generate", *chosen, "--output", "my-adapter"],
-        ["hf-lorameta", "push", *chosen, "--on", "jobs"],
-    ]
+    assert commands(request) == [["hf-lorameta", "generate", *chosen, "--output", "my-adapter"]]
     assert len(commands(DatasetRequest(file="rows.jsonl"))) == 1
     prompts = replace(tickets.dataset, columns=parse_columns("input=text"))
     text = result_view.other_base_markdown(replace(tickets, dataset=prompts), request, of)

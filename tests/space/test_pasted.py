@@ -51,8 +51,8 @@ def test_all_blocks_of_the_page(text: str, shell: str, tickets: Plan, tmp_path: 
         assert [c[-1] for c in ran if c[:2] == ["ollama", "run"]] == [text]
         written = (tmp_path / "home" / "Modelfile").read_bytes().decode()
         assert written == render_modelfile(of.bank.index.base_model, columns)
-        made = [command for command in ran if command[1] in ("generate", "push")]
-        assert len(made) == 2 + bool(request.dataset)
+        made = [command for command in ran if command[1] == "generate"]
+        assert len(made) == 2
         for command in made:
             assert command[2].removeprefix("./") == request.name
             assert not command[2].startswith("-")

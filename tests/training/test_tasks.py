@@ -156,6 +156,13 @@ def test_a_dataset_of_several_adapters_is_one_task(tmp_path: Path) -> None:
     assert [(task.dataset, task.license) for task in tasks] == [("o/one", None), ("o/two", "mit")]
 
 
+def test_a_dry_run_says_what_would_be_trained(cli: Shell) -> None:
+    options = ("-o", "bank", "--base", "org/base", "--steps", 5, "--dry-run", "--json")
+    assert cli("bank", "train", "org/one", "org/two", *options).json == {
+        "tasks": 2, "base_model": "org/base", "folder": "bank", "steps": 5, "general_steps": 10,
+    }  # fmt: skip
+
+
 def test_the_example_of_the_guide_writes_tasks_and_a_dataset(
     cli: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

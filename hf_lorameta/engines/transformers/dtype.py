@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ def require_memory(folder: Path, dtype: str) -> None:
         raise UsageError(
             f"the base model needs {needed / 1e9:.1f} GB of memory in {dtype}, and "
             f"{free / 1e9:.1f} GB are free",
-            hint=["choose a smaller base model", Option("on", "jobs")],
+            hint="choose a smaller base model, or a larger machine: hf jobs uv run --help",
         )
 
 

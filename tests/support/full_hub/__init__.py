@@ -17,7 +17,6 @@ from tests.support.full_hub import card_rules, commits, details, lfs, listing
 from tests.support.full_hub import settings as repo_settings
 from tests.support.full_hub.calls import FullCall
 from tests.support.full_hub.errors import LocalHubError
-from tests.support.full_hub.jobs import Jobs
 from tests.support.full_hub.moves import Moves
 from tests.support.full_hub.state import Account, FullRepo, FullState, Gated
 
@@ -25,7 +24,7 @@ __all__ = ["FullHub", "LocalHubError"]
 
 
 class FullHub(LocalHub):
-    """A `LocalHub` that validates cards, with pull requests, gated and moved repos, and jobs.
+    """A `LocalHub` that validates cards, with pull requests, gated and moved repos.
 
     Args:
         always_lfs: ask every client to upload large files to Git LFS. By default only those started
@@ -39,9 +38,7 @@ class FullHub(LocalHub):
 
     def __init__(self, *, always_lfs: bool = False, page_size: int = 1000) -> None:
         super().__init__()
-        self.jobs = Jobs()
         routes = [
-            *self.jobs.routes,
             *Moves().routes,
             *commits.ROUTES,
             *card_rules.ROUTES,
