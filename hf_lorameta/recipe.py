@@ -143,9 +143,10 @@ class Recipe(_Settings):
             deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
         train: train the upper three quarters of the layers on this many rows of the dataset, as
-            long as those of them that are held out gain, which needs the base model; None does not.
-        steps: take exactly so many steps, whatever the held-out rows say. The recipe of an adapter
-            whose training a time limit or its user ended has them.
+            long as other rows gain, which needs the base model; None does not. If there are too few
+            other rows, a quarter of all is held out; few rows are divided into folds instead.
+        steps: take exactly so many steps, on all of these rows. The recipe of an adapter that was
+            trained has them.
         check: score the adapter on this many rows that were not trained on, and refuse it if the
             base model has a lower loss; None does not check.
 
@@ -201,7 +202,7 @@ class Recipe(_Settings):
         ge=8,
         le=4096,
         description="Train the upper three quarters of the layers on this many rows, e.g. 16 or "
-        "200, as long as held-out rows gain (extra: eval).",
+        "200, as long as other rows gain (extra: eval).",
     )
     steps: int | None = Field(
         default=None,
@@ -214,8 +215,8 @@ class Recipe(_Settings):
         ge=4,
         le=4096,
         description="Score the adapter on this many other rows, e.g. 16, and refuse it if the base "
-        "model has a lower loss (extra: eval). By default, 16 rows are only "
-        "scored, if the base model is on this machine.",
+        "model has a lower loss (extra: eval). By default, right answers are only "
+        "counted, on rows that it has not seen.",
     )
 
     def _check_together(self) -> None:

@@ -21,6 +21,7 @@ from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.cards.results import Check
+from hf_lorameta.cards.sentences import rows_checked, steps_chosen
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
@@ -56,7 +57,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]
     base_license, example = card["base_license"], card["example"]
     public_dataset = public_id(dataset)
-    training = card["outcome"].training
+    outcome, training = card["outcome"], card["outcome"].training
     trained = bool(training and training.steps)
     published = (n.dataset for n in neighbors if card["bank_published"] and is_hub_id(n.dataset))
     source_datasets = list(dict.fromkeys(published))[:MAX_DATASETS]
@@ -86,6 +87,8 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
         ),
         card={**card, **derived},
         base={"id": card["base_model"], "revision": card["base_revision"]},
+        steps_chosen=Markdown(steps_chosen(training)) if training else "",
+        rows_checked=Markdown(rows_checked(outcome)),
         columns=dataset.columns,
         base_license=base_license,
         gguf=card["gguf"],

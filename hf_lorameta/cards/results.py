@@ -14,6 +14,23 @@ from hf_lorameta.engines.scoring import (
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """How many rows were drawn for an adapter, from which the same ones can be drawn again.
+
+    Attributes:
+        pool: number of rows that the others were drawn from.
+        train: to train on.
+        held_out: to choose the number of steps by, or to count right answers on.
+        check: to check on, where the recipe asks for that.
+    """
+
+    pool: int
+    train: int
+    held_out: int
+    check: int
+
+
+@dataclass(frozen=True)
 class Training:
     """Result of training an adapter.
 
@@ -22,25 +39,24 @@ class Training:
 
     Attributes:
         rows: number of rows it was trained on.
-        held_out: number of other rows, which the probabilities are means over.
-        base: probability that the base model gives.
-        start: that of the adapter before the training.
+        held_out: number of rows which the probabilities are means over: other rows or, with folds,
+            rows that an adapter of the same steps was not trained on; 0 if the recipe stated steps.
+        start: probability that the adapter gives before the training; None without such rows.
         end: that of the trained adapter, or `start` if the training did not help. Slightly
             optimistic: the number of steps was chosen on the same rows.
         steps: optimizer steps; 0 if none helped.
-        used_rows: number of rows that were trained on or held out.
+        folds: number of folds of its rows that chose the number of steps; 0 if held-out rows did.
         layers: number of layers trained, the upper ones; 0 if all were.
-        outputs: how many different outputs the `used_rows` have.
+        outputs: how many different outputs its rows have.
         given_rows: whether they were drawn by the caller, in a way that the recipe does not state.
     """
 
     rows: int
     held_out: int
-    base: float
-    start: float
-    end: float
+    start: float | None
+    end: float | None
     steps: int
-    used_rows: int = 0
+    folds: int = 0
     layers: int = 0
     outputs: int = 0
     given_rows: bool = False
@@ -121,9 +137,8 @@ class Outcome:
     Attributes:
         training: how the adapter was trained, if it was.
         check: how it scored on other rows, if it was checked.
-        rows: how many rows it was trained on within a time limit; None without one.
-        steps: optimizer steps of the training, if there was a time limit or the user ended it; None
-            if held-out rows or the recipe decided.
+        drawn: the rows that were drawn for it; None if the base model was not run.
+        out_of_time: whether time ran out before the first step of the training.
         interrupted: what the user ended, first of all: the training, or the check, so that there is
             none; None if nothing.
         given_model: whether a loaded base model was given, instead of that on this machine.
@@ -132,8 +147,8 @@ class Outcome:
 
     training: Training | None = None
     check: Check | None = None
-    rows: int | None = None
-    steps: int | None = None
+    drawn: Drawn | None = None
+    out_of_time: bool = False
     interrupted: Literal["training", "check"] | None = None
     given_model: bool = False
     budget: float = 0.0
@@ -142,7 +157,8 @@ class Outcome:
         """Return the results as JSON values: None for a loss that is not finite."""
         parts = {"training": self.training, "check": self.check}
         results = {name: part and _finite(asdict(part)) for name, part in parts.items()}
-        return results | {"interrupted": self.interrupted}
+        drawn = self.drawn and asdict(self.drawn)
+        return results | {"rows": drawn, "interrupted": self.interrupted}
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import typer
 
 from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
-from hf_lorameta.pipeline.progress import budget_seconds
+from hf_lorameta.pipeline.budget import budget_seconds
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -310,6 +310,32 @@ Adapter = Path | LoraWeights
 """The folder of a PEFT adapter, or an adapter in memory."""
 
 
+class Group(NamedTuple):
+    """Rows that are scored with the same adapters and the same examples.
+
+    Attributes:
+        rows: to score.
+        adapters: method to adapter; None is the base model itself. The usual names are base and
+            generated.
+        shots: other rows; k of them add the method "k-shot", without an adapter.
+    """
+
+    rows: Sequence[Row]
+    adapters: Mapping[str, Adapter | None]
+    shots: Sequence[Row] = ()
+
+    def methods(self, model: "Evaluator") -> dict[str, tuple[Sequence[Row], Adapter | None]]:
+        """Return each method's prompts with their outputs, and its adapter."""
+        methods: dict[str, tuple[Sequence[Row], Adapter | None]] = {
+            method: (self.rows, adapter) for method, adapter in self.adapters.items()
+        }
+        if self.shots:
+            methods[f"{len(self.shots)}-shot"] = (in_chat(model, self.rows, self.shots), None)
+        if (chat := in_chat(model, self.rows)) != list(self.rows):
+            methods[CHAT_METHOD] = (chat, None)
+        return methods
+
+
 class Evaluator(Protocol):
     """A base model that scores rows with and without adapters."""
 
@@ -383,9 +409,7 @@ def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) ->
 
 def compare(
     evaluator: Evaluator,
-    rows: Sequence[Row],
-    adapters: Mapping[str, Adapter | None],
-    shots: Sequence[Row] = (),
+    groups: Sequence[Group],
     generate: bool = True,
     samples: int = 5,
     progress: Callable[[str, Scores], None] = no_progress,
@@ -401,13 +425,10 @@ def compare(
 
     Args:
         evaluator: the base model.
-        rows: to score, at least one.
-        adapters: method to adapter; None is the base model itself. The usual names are base and
-            generated.
-        shots: rows of the train split; k of them add the method "k-shot", without an adapter.
+        groups: rows to score, at least one, with the same methods in each group.
         samples: number of rows that the report lists with their answers.
         progress: called with each method and its scores when they are complete; if there is a
-            deadline, with those of each part of the rows.
+            deadline or several groups, with those of each part of the rows.
         row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
             whose answer is not known yet counts half.
         form: what the outputs of the dataset are.
@@ -417,7 +438,7 @@ def compare(
     Raises:
         AdapterError: an adapter cannot be loaded.
     """
-    steps = Counter[str]()
+    steps, rows = Counter[str](), [row for group in groups for row in group.rows]
 
     def counting(method: str) -> Callable[[int], None]:
         def done(more: int) -> None:
@@ -426,28 +447,14 @@ def compare(
 
         return done
 
-    methods: dict[str, tuple[Sequence[Row], Adapter | None]] = {
-        method: (rows, adapter) for method, adapter in adapters.items()
-    }
-    if shots:
-        methods[f"{len(shots)}-shot"] = (in_chat(evaluator, rows, shots), None)
-    if (chat := in_chat(evaluator, rows)) != list(rows):
-        methods[CHAT_METHOD] = (chat, None)
-    parts: dict[str, list[Scores]] = {method: [] for method in methods}
-    answers: dict[str, list[str]] = {method: [] for method in methods}
-    deadline, size, done = deadline or Deadline(), len(rows), 0
-    stop, started = min(_FIRST_ROWS, size) if deadline.limited else size, deadline.clock()
-    while done < size:
+    parts, answers = dict[str, list[Scores]](), dict[str, list[str]]()
+    for methods, part in _parts_in_time(evaluator, groups, deadline or Deadline()):
         for method, (asked, adapter) in methods.items():
-            part = asked[done:stop]
-            found, given = evaluator.evaluate(part, adapter, generate, counting(method))
-            parts[method].append(found)
-            answers[method] += given
+            found, given = evaluator.evaluate(asked[part], adapter, generate, counting(method))
+            parts.setdefault(method, []).append(found)
+            answers.setdefault(method, []).extend(given)
             progress(method, found)
-        done = stop
-        per_row = max((deadline.clock() - started) / done, 1e-9)
-        stop = size = min(done + int(min(deadline.left() / per_row, size)), size)
-    measure, rows = measure_of(rows, form), rows[:done]
+    measure, rows = measure_of(rows, form), rows[: len(answers[next(iter(answers))])]
     scores = {m: _joined(of, rows, answers[m], generate) for m, of in parts.items()}
     any_order = generate and form == "several"
     if any_order:
@@ -458,3 +465,25 @@ def compare(
     )
     outputs = Counter(map(_labels if any_order else normalized, (output for _, output in rows)))
     return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)
+
+
+Methods = Mapping[str, tuple[Sequence[Row], Adapter | None]]
+
+
+def _parts_in_time(
+    evaluator: Evaluator, groups: Sequence[Group], deadline: Deadline
+) -> Iterator[tuple[Methods, slice]]:
+    """Yield parts of the rows of groups, as long as there is likely to be time for them."""
+    started, scored = deadline.clock(), 0
+    for group in groups:
+        methods, done = group.methods(evaluator), 0
+        while done < len(group.rows):
+            fitting: float = _FIRST_ROWS if deadline.limited else math.inf
+            if scored:
+                of_row = max((deadline.clock() - started) / scored, 1e-9)
+                fitting = deadline.left() / of_row
+            stop = int(min(done + fitting, len(group.rows)))
+            if stop <= done:
+                return
+            yield methods, slice(done, stop)
+            scored, done = scored + stop - done, stop

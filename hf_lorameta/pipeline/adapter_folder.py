@@ -291,7 +291,7 @@ def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Ma
     return provenance, coefficients
 
 
-_ROW_FIELDS = ("recipe", "dataset", "training", "check")
+_ROW_FIELDS = ("recipe", "dataset", "training", "check", "rows")
 """Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads."""
 
 
@@ -309,7 +309,7 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
         >>> merged = {"merge": {}, "adapters": [{"generated": generated_parts(made)}]}
         >>> generated_parts(merged)  # doctest: +NORMALIZE_WHITESPACE
         ({'recipe': {'train': 8}, 'dataset': {'id': 'user/name'},
-          'training': None, 'check': None},)
+          'training': None, 'check': None, 'rows': None},)
     """
     if provenance is None:
         return ()

@@ -12,6 +12,7 @@ from hf_lorameta.engines.scoring import (
     CHAT_METHOD,
     MAX_NEW_TOKENS,
     Evaluator,
+    Group,
     Report,
     compare,
 )
@@ -114,7 +115,8 @@ class Evaluation(NamedTuple):
     def compare(self, evaluator: Evaluator, **options: Any) -> Report:
         """Score the base model, each adapter and the few-shot prompt, with options of `compare`."""
         options["form"] = self.dataset.form
-        return compare(evaluator, self.rows, {"base": None, **self.folders}, self.shots, **options)
+        group = Group(self.rows, {"base": None, **self.folders}, self.shots)
+        return compare(evaluator, [group], **options)
 
 
 def prepare_evaluation(

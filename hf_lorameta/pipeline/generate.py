@@ -7,9 +7,11 @@ from typing import Any, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
+from hf_lorameta.pipeline.budget import budget_seconds
+from hf_lorameta.pipeline.check import Check
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
-from hf_lorameta.pipeline.progress import bars_unless, budget_seconds
+from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.resolve import Resolved, require_compatible, resolve
 from hf_lorameta.pipeline.rows import POOL_ROWS, Rows, rows_for
@@ -56,8 +58,8 @@ def generate(
             stops earlier if held-out rows no longer gain. 0 only combines adapters. None is two
             minutes if the extra ``eval`` is installed, the base model is on this machine and
             ``HF_LORAMETA_NO_BASE`` is not set, unless the recipe says how many rows to train on.
-        check: count right answers on up to 16 other rows, if the base model is on this machine or
-            there is a budget.
+        check: count right answers on rows that the adapter was not trained on, if the base model
+            is on this machine or there is a budget.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`.
@@ -149,10 +151,11 @@ def plan_with_rows(dataset: Dataset, session: Session, resolved: Resolved) -> tu
     Raises:
         LoraMetaError: as `plan` and `hf_lorameta.pipeline.rows.rows_for` raise.
     """
-    collect = POOL_ROWS if resolved.seconds or resolved.check else 0
+    collect = POOL_ROWS if resolved.stages else 0
     counting = token_counting(session.bank)
     reading = read_dataset(dataset, resolved.recipe, counting, collect=collect)
-    return plan_from_reading(reading, session.bank), rows_for(resolved, reading.pool)
+    plan = plan_from_reading(reading, session.bank)
+    return plan, rows_for(resolved.recipe, reading.pool, all_rows=resolved.trains_on_all)
 
 
 def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
@@ -169,17 +172,15 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
     log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
-    if resolved.seconds or resolved.check:
+    if resolved.seconds:
         said = [f"With the base model: {resolved}"]
-        if resolved.seconds and session.bank.index.number:
+        if session.bank.index.number:
             said.append("To skip this: --budget 0, in Python budget=0")
-        if resolved.check:
+        if any(isinstance(stage, Check) for stage in resolved.stages):
             said.append("To skip the count alone: --no-check, in Python check=False")
         logger.info(". ".join(said))
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)
-    adapter = make_adapter(
-        plan, rows, session, seconds=resolved.seconds, by_default=resolved.by_default
-    )
+    adapter = make_adapter(plan, rows, session, resolved.stages, seconds=resolved.seconds)
     log_remarks(adapter.remarks, said=plan.remarks)
     return adapter

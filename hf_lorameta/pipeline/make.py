@@ -1,73 +1,53 @@
-"""Make an adapter from a plan: fetch, combine, train, check. Each step is a function."""
+"""Make an adapter from a plan: combine a bank's adapters, and run the stages that follow."""
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from hf_lorameta.bank.adapter_stack import AdapterStack
-from hf_lorameta.cards.results import Check, check_of
+from hf_lorameta.cards.results import Outcome
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import (
-    ADAPTER_METHOD,
-    BASE_METHOD,
-    MEASURES,
-    Adapter,
-    Evaluator,
-    LoraWeights,
-    compare,
-    measure_of,
-)
-from hf_lorameta.errors import AdapterError, LoraMetaError, Option
+from hf_lorameta.engines.scoring import LoraWeights
+from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.remarks import more_time
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.train import improve
+from hf_lorameta.pipeline.stages import Stage, Unseen, Work
 from hf_lorameta.tables import plural
-from hf_lorameta.types import FactorPair, Progress, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, Progress, StageProgress
 
 logger = logging.getLogger(__name__)
-
-_TRAINING_SHARE = 0.8
-"""Share of a time limit that is for training; the rest is for the check."""
-_GENERATION_SECONDS = 10.0
-"""Least time for a check in which all answers are generated."""
 
 
 def make_adapter(
     plan: Plan,
     rows: Rows | None = None,
     session: Session | None = None,
+    stages: Sequence[Stage] = (),
     *,
     seconds: float = 0.0,
-    by_default: bool = False,
 ) -> Generation:
-    """Combine a plan's adapters, train the result, and count its right answers.
+    """Combine a plan's adapters, and run the stages that follow.
+
+    An interruption (Ctrl-C) of a stage keeps an adapter that was trained.
 
     Args:
         plan: which adapters, and their coefficients.
-        rows: drawn for it; None means no rows. Rows to check on are scored and reported; their
-            scores may refuse the adapter only if the recipe has `check`.
-        session: runs the base model if it is needed; None makes one.
-        seconds: wall-clock time for loading the base model and training; a download does not
-            count. If there are rows to check on, a fifth of the time is left for the check, which
-            scores as many of them as the time allows, at least 4. 0 trains as the recipe says.
-        by_default: whether the training in that time is the default, not asked for: if it is not
-            possible, the adapter is the combination alone, with a warning.
-
-    An interruption (Ctrl-C) of the check keeps an adapter that was trained.
+        rows: drawn for it; None means no rows.
+        session: runs the base model if a stage needs it; None makes one.
+        stages: what is done after the adapters are combined.
+        seconds: wall-clock time for loading the base model and all stages; a download does not
+            count. 0 is no limit.
 
     Raises:
         RecipeError: the combiner ``factors`` is asked for with ranks that differ, or with a rank
             other than the bank's.
-        AdapterError: the recipe has `check`, and the base model is better; or the adapter was
-            trained, and is worse; or there is no bank, and no training helped.
-        UsageError: the base model cannot be trained.
         HubError: adapters of a Hub bank cannot be fetched.
-        MissingExtraError: the base model is needed and the extra ``eval`` is missing.
+        LoraMetaError: as a stage raises that is required.
 
     Example:
         >>> from hf_lorameta import plan
@@ -75,60 +55,45 @@ def make_adapter(
         >>> make_adapter(plan(TRAIN_FILE)).rank
         16
     """
-    rows, session, recipe = rows or Rows(), session or Session(plan.bank), plan.recipe
-    progress = session.progress
-    generation, end = _combine(plan, progress), Deadline(seconds or None)
-    combined = time.perf_counter()
-    if rows.train:
+    rows, session = rows or Rows(), session or Session(plan.bank)
+    combined = _combine(plan, session.progress)
+    weights = LoraWeights(combined.layout, combined.pairs)
+    work = Work(combined, rows, (Unseen(rows.held_out, weights, rows.prompt),))
+    started = time.perf_counter()
+    work = _run(stages, work, session, seconds)
+    adapter = work.adapter
+    if adapter.outcome != Outcome():
+        outcome = replace(adapter.outcome, given_model=session.has_model, drawn=rows.drawn)
+        adapter = replace(adapter, outcome=outcome)
+    return replace(adapter, seconds=adapter.seconds + time.perf_counter() - started)
+
+
+def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) -> Work:
+    """Run stages, and record how long they took with the base model in memory."""
+    end: Deadline | None = None
+    loaded = time.perf_counter()
+    for stage in stages:
         try:
-            if seconds:
+            if end is None and (work.rows.train or work.rows.check):
                 session.fetch_base_model()  # a download does not count
-                end = Deadline(seconds)
-            deadline = Deadline(seconds * (_TRAINING_SHARE if rows.check else 1) or None)
-            generation = improve(generation, rows, session.evaluator, deadline, progress)
+                end = Deadline(seconds or None)
+                session.evaluator  # noqa: B018 - loads it
+                loaded = time.perf_counter()
+            work = stage.run(work, session, end or Deadline())
         except LoraMetaError as error:
-            if not (seconds and by_default and generation.pairs):
+            if stage.required:
                 raise
-            logger.warning("Not trained on your rows: %s", error)
-            rows = replace(rows, check=())
-    if not generation.pairs:
-        raise AdapterError(
-            f"{_why_untrained(generation, rows)}, and there is no bank to make an adapter from",
-            hint=[Option("train", 100), more_time(seconds), "name a bank"],
-        )
-    if rows.check and generation.outcome.interrupted:
-        logger.warning("The training was interrupted. Counting right answers; Ctrl-C skips this")
-    try:
-        if recipe.check is not None:
-            generation = check_adapter(generation, rows, session.evaluator, progress)
-            _refuse_failed_check(generation.outcome.check)
-        elif rows.check:
-            generation = check_adapter(generation, rows, session.evaluator, progress, end)
-    except LoraMetaError as error:
-        if recipe.check is not None:
-            raise
-        logger.warning("The adapter was not checked: %s", error)  # keep it: nobody asked for this
-    except KeyboardInterrupt:
-        outcome = generation.outcome
-        if outcome.training is None or not outcome.training.steps:
-            raise
-        stopped = replace(outcome, interrupted=outcome.interrupted or "check")
-        generation = replace(generation, outcome=stopped)
-    outcome = generation.outcome
-    if session.has_model and (outcome.training or outcome.check):
-        outcome = replace(outcome, given_model=True)
-    if outcome.steps is not None:
-        outcome = replace(outcome, budget=seconds)
-    spent = generation.seconds + time.perf_counter() - combined
-    return replace(generation, outcome=outcome, seconds=spent)
-
-
-def _why_untrained(generation: Generation, rows: Rows) -> str:
-    if not rows.train:
-        return "there are too few labeled rows to train on"
-    if not generation.outcome.training:
-        return "time ran out before the first training step"
-    return "no training step helped on held-out rows"
+            logger.warning("%s: %s", stage.failed, error)
+            break
+        except KeyboardInterrupt:
+            outcome = work.adapter.outcome
+            if outcome.training is None or not outcome.training.steps:
+                raise
+            stopped = replace(outcome, interrupted=outcome.interrupted or stage.name)
+            work = replace(work, adapter=replace(work.adapter, outcome=stopped))
+            break
+    spent = time.perf_counter() - loaded
+    return replace(work, adapter=replace(work.adapter, model_seconds=spent))
 
 
 def _combine(plan: Plan, progress: StageProgress) -> Generation:
@@ -174,58 +139,3 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         weight = float(plan.coefficients[-1])
         pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))
     return pairs
-
-
-# --- check ----------------------------------------------------------------------------------------
-
-
-def check_adapter(
-    generation: Generation,
-    rows: Rows,
-    evaluator: Evaluator,
-    progress: StageProgress = no_progress,
-    deadline: Deadline | None = None,
-) -> Generation:
-    """Score a finished adapter as it would be saved, beside the base model.
-
-    Args:
-        generation: the adapter.
-        rows: only its rows to check on and those of the prompt are used.
-        evaluator: the base model.
-        progress: called with (stage, rows scored, rows).
-        deadline: limits how many rows are scored. Outputs that are texts or have several labels
-            need all answers, which are generated if at least 10 s are left.
-
-    Returns:
-        The adapter with the check in its `outcome`.
-    """
-    title, form = f"Checking {len(rows.check)} rows", generation.plan.dataset.form
-    adapters: dict[str, Adapter | None] = {
-        BASE_METHOD: None,
-        ADAPTER_METHOD: LoraWeights(generation.layout, generation.pairs),
-    }
-    deadline = deadline or Deadline()
-    graded = measure_of(rows.check, form) in MEASURES
-    generate = graded and deadline.left() >= _GENERATION_SECONDS
-    report = compare(
-        evaluator, rows.check, adapters, rows.prompt, generate, samples=0, form=form,
-        deadline=deadline,
-        row_progress=lambda method, *counts: progress(f"{title}, {method}", *counts),
-    )  # fmt: skip
-    check = check_of(report, len(rows.prompt))
-    if check.rows < len(rows.check):
-        logger.info("Time ran out after %d of %d rows to check on", check.rows, len(rows.check))
-    return replace(generation, outcome=replace(generation.outcome, check=check))
-
-
-def _refuse_failed_check(check: Check | None) -> None:
-    """Raise AdapterError if the base model is better than an adapter that was checked."""
-    if check is None:
-        return
-    for name, loss in (("", check.base), (" with its own chat template", check.chat)):
-        if loss is not None and not check.end <= loss:
-            raise AdapterError(
-                f"the base model{name} is better: its loss on {check.rows} rows is {loss:.3f}, "
-                f"that of the adapter {check.end:.3f}",
-                hint=["add labeled rows", Option("check", change="leave out")],
-            )

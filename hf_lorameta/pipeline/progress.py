@@ -1,12 +1,10 @@
 """Progress bars of several stages, one after the other."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.types import Row, StageProgress
 
 if TYPE_CHECKING:
@@ -14,7 +12,6 @@ if TYPE_CHECKING:
 
 _DELAY_SECONDS = 2.0
 _REPORTED_ROWS = 100
-_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 @contextmanager
@@ -72,25 +69,6 @@ def with_progress(dataset: "Dataset", progress: StageProgress) -> "Dataset":
         return rows
 
     return replace(dataset, rows=reported(dataset.rows), whole=reported(dataset.whole))
-
-
-def budget_seconds(budget: float | str | None) -> float | None:
-    """Convert a budget such as 90, 60s, 2m, 2min or 1h to seconds; None stays None.
-
-    Raises:
-        UsageError: not a time of zero or more.
-
-    Example:
-        >>> budget_seconds("60s"), budget_seconds("1.5 min"), budget_seconds("1h")
-        (60.0, 90.0, 3600.0)
-    """
-    if budget is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(budget).strip().lower())
-    if not found or found[2] not in _UNITS:
-        not_a_time = f"a budget of {budget!r} is not a time, expected one such as 60s, 2m or 0"
-        raise UsageError(not_a_time, hint=Option("budget", "60s"))
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def duration(seconds: float) -> str:

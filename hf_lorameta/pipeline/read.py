@@ -96,7 +96,7 @@ def read_dataset(
     """
     encode = load_encode(counting.tokenizer)
     size = max(collect, pool_size(recipe) if recipe.rows_asked else 0)
-    rows, sample = _RowsToCount(dataset, recipe.max_rows), row_sample(recipe, size)
+    rows, sample = _RowsToCount(dataset, recipe.max_rows), row_sample(recipe.seed, size)
     counter = None
     if counting.end is not None:
         counter = OutputCounter(encode, counting.vocab_size, counting.end)

@@ -10,9 +10,9 @@ from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.errors import Option
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
+from hf_lorameta.pipeline.budget import more_time
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
-from hf_lorameta.pipeline.resolve import DEFAULT_BUDGET
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
@@ -149,7 +149,7 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
     training, check = outcome.training, outcome.check
     if training:
         yield _on_training(training, outcome)
-    elif outcome.steps is not None:
+    elif outcome.out_of_time:
         text = "Time ran out before the first training step."
         yield Remark("warning", text, more_time(outcome.budget), "To allow more")
     if check:
@@ -158,7 +158,7 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
     used = (
-        ("trained", training and training.used_rows, recipe.train),
+        ("trained", training and training.rows + _held_out(training), recipe.train),
         ("checked", check and check.rows, recipe.check),
     )
     for done, rows, requested in used:
@@ -177,17 +177,8 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
     if training and training.outputs == 1:
         yield Remark(
             "warning",
-            f"All {training.used_rows} rows that the adapter was trained on have the same output, "
+            f"All {training.rows} rows that the adapter was trained on have the same output, "
             "so it cannot have learned which inputs have another one.",
-        )
-    if training and training.end < training.base:
-        yield Remark(
-            "warning",
-            f"On {training.held_out} held-out rows, the adapter is worse than the base model: an "
-            f"output token has a probability of {training.end:.3f}, with the base model "
-            f"{training.base:.3f}.",
-            _TRAIN_LONGER,
-            "To train it",
         )
     if check and _is_worse(check):
         yield Remark(
@@ -206,30 +197,24 @@ def _is_worse(check: Check) -> bool:
     return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
 
 
-def more_time(budget: float) -> Option:
-    """Return a longer time to train; 0 stands for an unknown one.
-
-    Example:
-        >>> more_time(2.0).value, more_time(120.0).value, more_time(0.0).value
-        ('2m', '10m', '10m')
-    """
-    return Option("budget", "2m" if 0 < budget < DEFAULT_BUDGET else "10m")
+def _held_out(training: Training) -> int:
+    """Return how many rows were held out; those of folds were trained on, too."""
+    return 0 if training.folds else training.held_out
 
 
 def _on_training(training: Training, outcome: Outcome) -> Remark:
     """Return a remark with the probabilities before training, and after it if a step helped."""
-    limited = outcome.steps is not None
-    where = f"the mean probability of an output token of {training.held_out} held-out rows"
-    start = f"{training.start:.3f} before training"
-    before = f"{where} is {training.base:.3f} with the base model, {start}"
+    done = f"Trained on {training.rows} rows for {plural(training.steps, 'step')}"
+    if training.start is None or training.end is None:
+        return Remark("note", f"{done}.")
+    rows = f"{training.held_out} rows that {'each fold' if training.folds else 'it'} had not seen"
+    where = f"the mean probability of an output token of {rows} is {training.start:.3f}"
     if not training.steps:
-        kept = f"did not help{' in the time' if limited else ''}, so the adapter stays as it was"
-        text = f"Training on {training.rows} rows {kept}: {before}."
-        more = (more_time(outcome.budget), "To allow more time") if limited else ()
-        return Remark("note", text, *more)
-    steps = plural(training.steps, "step")
-    text = f"Trained on {training.rows} rows for {steps}: {before}, {training.end:.3f} after."
-    return Remark("note", text)
+        limit = " in the time" if outcome.budget else ""
+        kept = f"did not help{limit}, so the adapter stays as it was"
+        more = (more_time(outcome.budget), "To allow more time") if outcome.budget else ()
+        return Remark("note", f"Training on {training.rows} rows {kept}: {where}.", *more)
+    return Remark("note", f"{done}: {where} before training, {training.end:.3f} after.")
 
 
 def _on_losses(check: Check) -> Remark:

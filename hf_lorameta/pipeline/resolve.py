@@ -7,13 +7,11 @@ refused with one error that names everything that is wrong. The steps that follo
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import environ
-from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.transformers.dtype import available_memory
 from hf_lorameta.engines.transformers.evaluator import require_eval
-from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import (
     HubError,
     LoraMetaError,
@@ -24,20 +22,18 @@ from hf_lorameta.errors import (
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.formats.gguf_architecture import BaseArchitecture
-from hf_lorameta.hub.base_model import config_json, find_at_hand
-from hf_lorameta.hub.repo import Token
+from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.adapter_folder import Export
-from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
+from hf_lorameta.pipeline.check import Check
+from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.stages import Stage
+from hf_lorameta.pipeline.train import Train
 from hf_lorameta.recipe import METHOD_SETTINGS, Recipe
 
 NO_BASE = "HF_LORAMETA_NO_BASE"
 """Environment variable: if it is set, the base model is run only on request."""
-DEFAULT_BUDGET = 120.0
-"""Seconds to train by default."""
-CHECK_ROWS = 16
-"""Rows to check on by default."""
 _DEQUANTIZED_RATIO = 4
 """Size of weights in 16 bits, relative to that of their GGUF file in four."""
 
@@ -48,30 +44,25 @@ class Resolved:
 
     Attributes:
         recipe: the settings.
-        seconds: wall-clock time to train the adapter in; 0 leaves it as the recipe makes it.
-        by_default: whether the training within that time is the default, not asked for.
-        check: rows to count right answers on, apart from those of the recipe; 0 for none.
+        stages: what is done with the base model after the adapters are combined.
+        seconds: wall-clock time for all of it; 0 is no limit.
         obstacle: why the base model is not run although it would be by default; else None.
     """
 
     recipe: Recipe
+    stages: tuple[Stage, ...] = ()
     seconds: float = 0.0
-    check: int = 0
-    by_default: bool = False
     obstacle: LoraMetaError | None = None
+
+    @property
+    def trains_on_all(self) -> bool:
+        """Whether all rows are trained on, not a number that the recipe states."""
+        return self.recipe.train is None and any(isinstance(s, Train) for s in self.stages)
 
     def __str__(self) -> str:
         """What is done with the base model."""
-        asked = self.recipe.rows_asked
-        steps = [f"train on {asked['train']} rows"] if "train" in asked else []
-        if self.seconds:
-            steps.append(f"train on your rows for up to {duration(self.seconds)}")
-        if "check" in asked:
-            steps.append(f"check on {asked['check']} other rows")
-        if self.check:
-            steps.append(f"count right answers on up to {self.check} other rows")
-        if steps:
-            return ", then ".join(steps)
+        if self.stages:
+            return ", then ".join(map(str, self.stages))
         return "skip training on your rows" + (f": {self.obstacle}" if self.obstacle else "")
 
 
@@ -92,8 +83,8 @@ def resolve(
         recipe: the settings that were asked for.
         budget: seconds to train; 0 trains nothing. None is `DEFAULT_BUDGET` if the base model is
             on this machine and fits into its memory.
-        check: count right answers on `CHECK_ROWS` rows, if the base model is on this machine or
-            there is a budget.
+        check: count right answers on rows that the adapter was not trained on, if the base model
+            is on this machine or there is a budget.
         export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
 
     Raises:
@@ -108,7 +99,7 @@ def resolve(
         >>> from hf_lorameta import open_dataset
         >>> from hf_lorameta.demo import TRAIN_FILE
         >>> print(resolve(open_dataset(TRAIN_FILE), Session(), Recipe(), budget=60))
-        train on your rows for up to 60 s, then count right answers on up to 16 other rows
+        train on your rows for up to 60 s, then count right answers on rows that it has not seen
     """
     bank = session.bank
     obstacle = _obstacle(dataset, session) if budget is None else None
@@ -125,11 +116,30 @@ def resolve(
     if export is not None:
         index = bank.index
         export_config(index.base_model, index.base_revision, export, session.hub.token)
-    model_runs = seconds > 0 or (budget is None and obstacle is None)
-    reports = check and model_runs and recipe.check is None
     user_decided = seconds or recipe.rows_asked or environ.get(NO_BASE)
     missed = None if user_decided else obstacle
-    return Resolved(recipe, seconds, CHECK_ROWS if reports else 0, budget is None, missed)
+    runs = seconds > 0 or (budget is None and obstacle is None)
+    required = budget is not None or not bank.index.number
+    stages = _stages(recipe, seconds, check and runs, required=required)
+    return Resolved(recipe, stages, seconds, missed)
+
+
+def _stages(recipe: Recipe, seconds: float, count: bool, *, required: bool) -> tuple[Stage, ...]:
+    """Return the stages of a request.
+
+    Args:
+        recipe: the settings.
+        seconds: to train; 0 trains if the recipe says so.
+        count: whether to count right answers although the recipe does not ask for it.
+        required: whether an adapter that cannot be trained is an error.
+    """
+    stages = list[Stage]()
+    checked = count and recipe.check is None
+    if seconds or recipe.train:
+        stages.append(Train(recipe.train, seconds, required or bool(recipe.train), checked))
+    if recipe.check is not None or checked:
+        stages.append(Check(recipe.check))
+    return tuple(stages)
 
 
 def require_compatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> None:
@@ -226,27 +236,6 @@ def _train_a_bank(bank: Bank) -> str:
         "train a bank on datasets of your own, which takes hours: hf-lorameta bank train TASKS "
         f"-o my-bank --base {bank.index.base_model}"
     )
-
-
-# --- export ---------------------------------------------------------------------------------------
-
-
-def export_config(
-    base_model: str, revision: str | None, export: Export | None, token: Token = None
-) -> dict[str, Any] | None:
-    """Return the base model's ``config.json`` if an export needs it, checked before any work.
-
-    Raises:
-        UsageError: the base model's architecture cannot be exported.
-        HubError: the file cannot be fetched.
-        MissingExtraError: the package `gguf` is not installed.
-    """
-    if export is None:
-        return None
-    require_extra("gguf", extra="gguf")
-    config = config_json(base_model, revision, token)
-    BaseArchitecture.from_config(config)
-    return config
 
 
 # --- is the base model on this machine? -----------------------------------------------------------

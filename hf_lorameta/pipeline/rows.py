@@ -2,8 +2,9 @@
 
 Many datasets are sorted by label, so a pool of distinct labeled rows (`POOL_ROWS`, or as many as
 are needed if that is more) is first drawn from all rows that are read. The rows for each purpose
-are then drawn from the pool, stratified by output. All draws use the recipe's seed, and no row is
-used for two purposes. `rows_used` draws them again, for an adapter that is to be scored.
+are then drawn from the pool, stratified by output: first those to train on, so that a recipe with
+their number draws the same ones. All draws use the recipe's seed, and no row is used for two
+purposes. `rows_used` draws them again, for an adapter that is to be scored.
 """
 
 import logging
@@ -12,12 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from hf_lorameta.cards.results import Drawn
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.errors import EmptyDatasetError, Option
-from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.training.further.folds import MOST_ROWS as MOST_FEW_ROWS
 from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
@@ -26,99 +28,115 @@ POOL_ROWS = 2048
 MOST_ROWS = 2000
 """How many rows are trained on within a budget, at most."""
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
-_CHECKED_SHARE = 4
-"""At most one row in this many is checked on by default."""
+_HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
+"""One row in this many is held out, up to so many."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a dataset by purpose. No row is in two lists, except those of the prompt.
+    """Rows of a dataset by purpose. No row is in two lists, except in `few` and `prompt`.
 
     Attributes:
         train: to train on.
-        check: to check on.
+        held_out: to choose the number of steps by, and to count right answers on unless `check`
+            has rows.
+        few: all rows to train on or to hold out, if they are so few that folds may replace held-out
+            rows; the adapter is then trained on all of them.
+        check: to check on, where the recipe asks for that.
         prompt: examples for a prompt, possibly fewer than `SHOTS`. The adapter may have been
             trained on them, too.
+        pool: number of rows that all were drawn from.
     """
 
     train: tuple[Row, ...] = ()
+    held_out: tuple[Row, ...] = ()
+    few: tuple[Row, ...] = ()
     check: tuple[Row, ...] = ()
     prompt: tuple[Row, ...] = ()
+    pool: int = 0
 
     @property
     def used(self) -> list[Row]:
         """All rows that shape the adapter or its report: scores on them are meaningless."""
-        return [*self.train, *self.check]
+        return [*self.train, *self.held_out, *self.check]
+
+    @property
+    def drawn(self) -> Drawn:
+        """The numbers of rows by purpose, from which they can be drawn again."""
+        return Drawn(self.pool, len(self.train), len(self.held_out), len(self.check))
 
 
-def rows_for(resolved: Resolved, pool: Sequence[Row]) -> Rows:
-    """Draw the rows that a resolved request needs.
+def rows_for(recipe: Recipe, pool: Sequence[Row], *, all_rows: bool = False) -> Rows:
+    """Draw the rows that a request needs.
 
-    Within a budget, all rows are trained on except those checked on, at most a quarter. A recipe
-    that says how many rows to train on draws the same ones with and without rows to check on.
+    All rows are trained on except those that the recipe checks on, and a quarter, at most 48, that
+    is held out. If the recipe states steps, only rows that it does not train on are held out.
 
     Args:
-        resolved: what to do.
+        recipe: only its numbers of rows, its steps and its seed are used.
         pool: labeled rows, see `pool_of`.
+        all_rows: whether to train although the recipe states no number of rows.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on, where the
             recipe asks for some.
 
     Example:
-        >>> pool = [(f"{i}", "a") for i in range(40)]
-        >>> rows = rows_for(Resolved(Recipe(), seconds=60.0, check=16), pool)
-        >>> len(rows.train), len(rows.check)
-        (30, 10)
+        >>> pool = [(f"{i}", "a") for i in range(200)]
+        >>> rows = rows_for(Recipe(), pool, all_rows=True)
+        >>> len(rows.train), len(rows.held_out), len(rows.few)
+        (152, 48, 0)
+        >>> rows = rows_for(Recipe(), pool[:16], all_rows=True)
+        >>> len(rows.train), len(rows.held_out), len(rows.few)
+        (12, 4, 16)
     """
-    rows = _draw(resolved.recipe, pool, resolved.check, all_others=bool(resolved.seconds))
-    require_rows(rows, resolved.recipe)
-    if resolved.seconds and len(rows.train) < MIN_TRAINING_ROWS:
+    most = MOST_ROWS if all_rows else 0
+    check = min(recipe.check or 0, len(pool))
+    others = len(pool) - check
+    asked = min(recipe.train or most, others)
+    held_out = min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT)
+    train = asked if recipe.steps else min(asked, others - held_out)
+    held_out = min(held_out, others - train) if asked else 0
+    rows = draw_rows(Drawn(len(pool), train, held_out, check), pool, recipe.seed)
+    if train < asked <= MOST_FEW_ROWS and not check:
+        rows = replace(rows, few=tuple(draw_stratified(pool, asked, recipe.seed)))
+    require_rows(rows, recipe)
+    if all_rows and len(rows.few or rows.train) < MIN_TRAINING_ROWS:
         logger.warning(
             "Not trained: %d labeled rows to train on, expected at least %d",
-            len(rows.train), MIN_TRAINING_ROWS,
+            len(rows.few or rows.train), MIN_TRAINING_ROWS,
         )  # fmt: skip
-        return replace(rows, train=())
+        return Rows(prompt=rows.prompt, pool=rows.pool)
     return rows
 
 
-def _draw(recipe: Recipe, pool: Sequence[Row], check: int, *, all_others: bool) -> Rows:
-    """Draw the rows of a recipe; with `all_others`, train on all that are not checked on."""
-    check = min(check, len(pool) // _CHECKED_SHARE)
-    check = check if check >= MIN_ROWS else 0
-    if all_others:
-        most = min(MOST_ROWS, len(pool) - (recipe.check or check))
-        recipe = recipe.model_copy(update={"train": max(most, 0)})
-    return draw_rows(recipe, pool, check)
-
-
-def draw_rows(recipe: Recipe, pool: Sequence[Row], check: int = 0) -> Rows:
-    """Draw the rows that a recipe asks for; possibly fewer, see `require_rows`.
+def draw_rows(drawn: Drawn, pool: Sequence[Row], seed: int) -> Rows:
+    """Draw so many rows for each purpose.
 
     Args:
-        recipe: only its numbers of rows and its seed are used.
-        pool: labeled rows, see `pool_of`.
-        check: rows to check on if the recipe asks for none.
+        drawn: the numbers.
+        pool: labeled rows, see `pool_of`; if there are fewer than the numbers add up to, the last
+            purposes get fewer.
+        seed: of drawing.
 
     Example:
-        >>> rows = draw_rows(Recipe(check=4), [(f"{i}", "a") for i in range(20)])
-        >>> len(rows.check), len(rows.prompt), len(rows.train)
-        (4, 3, 0)
+        >>> rows = draw_rows(Drawn(20, 8, 4, 0), [(f"{i}", "a") for i in range(20)], seed=0)
+        >>> len(rows.train), len(rows.held_out), len(rows.prompt)
+        (8, 4, 3)
     """
     left = list(pool)
 
-    def draw(count: int | None, keep: int = 0) -> tuple[Row, ...]:
+    def draw(count: int) -> tuple[Row, ...]:
         nonlocal left
-        drawn = draw_stratified(left, min(count or 0, max(len(left) - keep, 0)), recipe.seed)
-        taken = set(drawn)
+        found = draw_stratified(left, count, seed)
+        taken = set(found)
         left = [row for row in left if row not in taken]
-        return tuple(drawn)
+        return tuple(found)
 
-    train = draw(recipe.train, keep=recipe.check or 0)  # if rows are few, the check comes first
-    checked = draw(recipe.check or check)
+    train, held_out, check = draw(drawn.train), draw(drawn.held_out), draw(drawn.check)
     examples = draw(SHOTS)
     prompt = (*examples, *train)[:SHOTS]
-    return Rows(train, checked, prompt)
+    return Rows(train, held_out, (), check, prompt, len(pool))
 
 
 def require_rows(rows: Rows, recipe: Recipe) -> None:
@@ -128,8 +146,9 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on.
     """
     least = {"train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
+    counts = {"train": len(rows.few or rows.train), "check": len(rows.check)}
     for name, asked in recipe.rows_asked.items():
-        if (drawn := len(getattr(rows, name))) < least[name]:
+        if (drawn := counts[name]) < least[name]:
             others = [other for other in recipe.rows_asked if other != name]
             raise EmptyDatasetError(
                 f"{drawn} labeled rows left to {name} on, expected at least {least[name]}",
@@ -151,23 +170,19 @@ def pool_size(recipe: Recipe) -> int:
     return max(POOL_ROWS, sum(recipe.rows_asked.values()))
 
 
-def row_sample(recipe: Recipe, size: int) -> RowSample:
+def row_sample(seed: int, size: int) -> RowSample:
     """Return the sample that draws a pool of this size."""
-    return RowSample(size, f"{recipe.seed} pool")
+    return RowSample(size, f"{seed} pool")
 
 
 def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
     """Return a recipe's pool, drawn from the rows that it reads."""
-    sample = row_sample(recipe, pool_size(recipe))
+    sample = row_sample(recipe.seed, pool_size(recipe))
     sample.draw_from(islice(rows, recipe.max_rows))
     return tuple(sample.rows)
 
 
 # --- the rows of a finished adapter --------------------------------------------------------------
-
-
-_DRAWN_BY = ("seed", "max_rows", "train", "check")
-"""Settings that decide which rows are drawn."""
 
 
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
@@ -181,30 +196,24 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision or with other columns, or its rows were not drawn by the recipe, or an earlier
-        version drew rows to fit the adapter on as well.
-
-    Raises:
-        RecipeError: the adapter's recipe states rows as no recipe of this version can.
+        revision or with other columns, or the recipe does not state how they were drawn, as those
+        of earlier versions.
     """
     stated = provenance["recipe"]
-    recipe = Recipe.of(**{name: stated[name] for name in _DRAWN_BY if name in stated})
-    checked = CHECK_ROWS if provenance.get("check") and recipe.check is None else 0
-    fitted = stated.get("fit") is not None  # by a version that had such a setting
-    asked = fitted or recipe.rows_asked or checked
-    if not asked or not _is_adapted_split(provenance, dataset):
+    asked = any(stated.get(name) is not None for name in ("fit", "train", "check"))
+    if not (asked or provenance.get("training") or provenance.get("check")):
         return []
-    stored = provenance["dataset"]
+    if not _is_adapted_split(provenance, dataset):
+        return []
+    stored, drawn = provenance["dataset"], provenance.get("rows")
     read = dataset.columns.model_dump(exclude_none=True)
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
         return None
-    steps = (provenance.get(step) or {} for step in ("training", "check"))
-    if fitted or any(step.get("given_rows", False) for step in steps):
+    if not drawn:
         return None
-    pool = pool_of(_adapted_rows(provenance, dataset), recipe)
-    # a check that no recipe asked for goes with a training; one that did not help is not recorded
-    rows = _draw(recipe, pool, checked, all_others=bool(checked) and not recipe.train)
-    return (rows if recipe.train else replace(rows, train=())).used
+    sample = row_sample(stated["seed"], drawn["pool"])
+    sample.draw_from(islice(_adapted_rows(provenance, dataset), stated.get("max_rows")))
+    return draw_rows(Drawn(**drawn), sample.rows, stated["seed"]).used
 
 
 _ROLES = ("instruction", "input", "choices", "messages", "output")

@@ -28,6 +28,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     read_adapter,
     require_free_target,
 )
+from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     Consent,
@@ -36,7 +37,6 @@ from hf_lorameta.pipeline.publish import (
     staging_folder,
 )
 from hf_lorameta.pipeline.remarks import remarks_on
-from hf_lorameta.pipeline.resolve import export_config
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
@@ -186,6 +186,8 @@ class Generation(SavableAdapter):
         seconds: wall time of combining, training and checking, not counting the time to fetch the
             adapters.
         outcome: what was done with the base model.
+        model_seconds: of `seconds`, those with the base model in memory.
+        step_seconds: of these, those of training steps.
     """
 
     plan: Plan
@@ -194,15 +196,16 @@ class Generation(SavableAdapter):
     pairs: tuple[FactorPair, ...]
     seconds: float
     outcome: Outcome = field(default=Outcome(), kw_only=True)
+    model_seconds: float = field(default=0.0, kw_only=True)
+    step_seconds: float = field(default=0.0, kw_only=True)
 
     @property
     def recipe(self) -> Recipe:
-        """The settings that make the same adapter again, with steps in place of a time limit."""
-        recipe, outcome = self.plan.recipe, self.outcome
-        if not outcome.steps:
+        """The settings that make the same adapter again, with the steps that were taken."""
+        recipe, training = self.plan.recipe, self.outcome.training
+        if training is None or not training.steps:
             return recipe
-        train = outcome.rows or recipe.train
-        return recipe.model_copy(update={"train": train, "steps": outcome.steps})
+        return recipe.model_copy(update={"train": training.rows, "steps": training.steps})
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
@@ -225,6 +228,7 @@ class Generation(SavableAdapter):
         """Return everything as JSON values, as ``generate --json`` prints it."""
         names = ("recipe", "training", "check", "interrupted", "rank")
         made = {name: self.provenance[name] for name in names} | {"seconds": self.seconds}
+        made["step_share"] = self.step_seconds / self.model_seconds if self.model_seconds else None
         remarks = [remark.to_dict() for remark in self.remarks]
         return self.plan.to_dict() | made | {"remarks": remarks, "verdict": self.verdict.text}
 

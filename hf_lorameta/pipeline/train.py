@@ -1,120 +1,139 @@
-"""Train a finished adapter on labeled rows of its dataset, until a deadline."""
+"""The stage that trains an adapter on labeled rows of its dataset, until a deadline."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hf_lorameta.cards.results import Training
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import AdapterError, Option
-from hf_lorameta.pipeline.rows import Rows
-from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.types import Row, StageProgress, no_progress
+from hf_lorameta.pipeline.budget import more_time
+from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.pipeline.rows import SHOTS, Rows
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.stages import Unseen, Work
 
 if TYPE_CHECKING:
-    from hf_lorameta.engines.transformers.forward import RowLosses
-    from hf_lorameta.training.further.train_rows import Divided, Trained
+    from hf_lorameta.training.further.train_rows import Trained
+
+_SHARE_BEFORE_CHECK = 0.88
+"""Share of the time that is for training where a check follows."""
 
 
-def improve(
-    generation: Generation,
-    rows: Rows,
-    evaluator: TorchEvaluator,
-    deadline: Deadline | None = None,
-    progress: StageProgress = no_progress,
-) -> Generation:
-    """Train a finished adapter on rows, as long as held-out rows gain and time is left.
+@dataclass(frozen=True)
+class Train:
+    """Train on rows, as long as other rows gain and time is left.
 
     An interruption (Ctrl-C) ends the training with the best state so far, if steps have helped.
 
-    Args:
-        generation: the adapter. If its recipe has `steps`, these are taken instead, whatever the
-            held-out rows say.
-        rows: only those to train on are used.
-        evaluator: the base model.
-        deadline: when to stop; None stops when held-out rows no longer gain.
-        progress: called after each step with (title, steps done, likely steps in all).
-
-    Returns:
-        The adapter with its `outcome`. If no step was taken, its weights are unchanged.
-
-    Raises:
-        KeyboardInterrupt: the training was interrupted before a step helped.
-        RecipeError: more steps are given than a training has.
-        UsageError: the base model cannot be trained here, or there is not enough memory.
-        AdapterError: there was no deadline, and the base model is better on held-out rows.
+    Attributes:
+        rows: how many to train on; None is all.
+        seconds: wall-clock time for loading the base model and all stages; 0 is no limit.
+        required: see `hf_lorameta.pipeline.stages.Stage`.
+        checked: whether a check follows, for which time is left.
     """
-    from hf_lorameta.training.bank.one_task import encode_rows
-    from hf_lorameta.training.further.train_rows import divide, train_further
-    from hf_lorameta.training.settings import Settings
 
-    recipe, deadline = generation.plan.recipe, deadline or Deadline()
-    encoded = encode_rows(evaluator, Settings.max_length, rows.train)
-    divided = divide(encoded, recipe.seed)
-    try:
-        result = train_further(
-            evaluator.model,
-            generation.layout,
-            generation.pairs,
-            divided,
-            generation.rank,
-            recipe.seed,
-            steps=recipe.steps,
-            deadline=deadline,
-            progress=progress,
-            hint=[Option("train", change="leave out")],
+    rows: int | None = None
+    seconds: float = 0.0
+    required: bool = True
+    checked: bool = False
+    name: ClassVar[Literal["training", "check"]] = "training"
+    failed: ClassVar[str] = "Not trained on your rows"
+
+    def __str__(self) -> str:
+        on = "your rows" if self.rows is None else f"{self.rows} rows"
+        limit = f" for up to {duration(self.seconds)}" if self.seconds else ""
+        return f"train on {on}{limit}"
+
+    def run(self, work: Work, session: Session, end: Deadline) -> Work:
+        """Train the adapter.
+
+        Raises:
+            KeyboardInterrupt: the training was interrupted before a step helped.
+            RecipeError: the recipe states more steps than a training has.
+            UsageError: the base model cannot be trained here, or there is not enough memory.
+            AdapterError: no step helped, and there is no bank.
+        """
+        made = self._trained(work, session, end) if work.rows.train else work
+        if not made.adapter.pairs:
+            raise AdapterError(
+                f"{_why_untrained(made)}, and there is no bank to make an adapter from",
+                hint=[Option("train", 100), more_time(self.seconds), "name a bank"],
+            )
+        return made
+
+    def _trained(self, work: Work, session: Session, end: Deadline) -> Work:
+        from hf_lorameta.training.bank.one_task import encode_rows
+        from hf_lorameta.training.further.train_rows import TrainingRows, train_further
+        from hf_lorameta.training.settings import Settings
+
+        adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
+        left = end.left() * (_SHARE_BEFORE_CHECK if self.checked else 1)
+        by_purpose = (rows.train, rows.held_out, rows.few)
+        try:
+            result = train_further(
+                evaluator.model,
+                LoraWeights(adapter.layout, adapter.pairs),
+                TrainingRows(*(encode_rows(evaluator, Settings.max_length, r) for r in by_purpose)),
+                adapter.rank,
+                adapter.plan.recipe.seed,
+                steps=adapter.plan.recipe.steps,
+                deadline=Deadline(left, end.clock) if end.limited else None,
+                progress=session.progress,
+                hint=[Option("train", change="leave out")],
+            )
+        except KeyboardInterrupt as error:
+            note = "The training was interrupted before a step had helped: no adapter was made"
+            error.add_note(note)
+            raise
+        outcome = replace(
+            adapter.outcome,
+            training=_record(result, rows),
+            out_of_time=not result.rows,
+            interrupted="training" if result.interrupted else None,
+            budget=self.seconds,
         )
-    except KeyboardInterrupt as error:
-        error.add_note("The training was interrupted before a step had helped: no adapter was made")
-        raise
-    training = _record(result, divided, rows.train) or generation.outcome.training
-    outcome = replace(generation.outcome, training=training)
-    if result.interrupted:
-        outcome = replace(outcome, interrupted="training")
-    elif recipe.steps is None:
-        _refuse_worse_training(training, deadline)
-    if deadline.limited or result.interrupted:
-        used = len(rows.train) if deadline.limited else None
-        outcome = replace(outcome, rows=used, steps=result.steps)
-    pairs = tuple(result.factors)
-    return replace(generation, layout=result.layout, pairs=pairs, outcome=outcome)
+        layout, pairs = result.weights
+        trained = replace(
+            adapter, layout=layout, pairs=tuple(pairs), outcome=outcome, step_seconds=result.seconds
+        )
+        return replace(work, adapter=trained, unseen=_unseen(result, rows))
 
 
-def _record(result: "Trained", divided: "Divided", rows: Sequence[Row]) -> Training | None:
-    """Return what is recorded of a training on rows; None if there was no time for a step."""
-    if result.start is None or result.end is None:
+def _why_untrained(work: Work) -> str:
+    if not work.rows.train:
+        return "there are too few labeled rows to train on"
+    if not work.adapter.outcome.training:
+        return "time ran out before the first training step"
+    return "no training step helped on held-out rows"
+
+
+def _record(result: "Trained", rows: Rows) -> Training | None:
+    """Return what is recorded of a training; None if there was no time for a step."""
+    if not result.rows:
         return None
+    trained_on = rows.few if result.rows == len(rows.few) else rows.train
+    start, end = result.start, result.end
     return Training(
-        rows=len(divided.train),
-        held_out=len(result.end.rows),
-        base=_mean(result.start.base),
-        start=_mean(result.start.adapter),
-        end=_mean(result.end.adapter),
+        rows=result.rows,
+        held_out=len(start.rows) if start else 0,
+        start=start.probability if start else None,
+        end=end.probability if end else None,
         steps=result.steps,
-        used_rows=len(rows),
+        folds=len(result.folds),
         layers=result.layers,
-        outputs=len({output.strip() for _, output in rows}),
+        outputs=len({output.strip() for _, output in trained_on}),
     )
 
 
-def _mean(losses: "RowLosses") -> float:
-    """Return the mean probability of rows; 0 if it is not a number."""
-    return float(np.nan_to_num(losses.probabilities.mean()))
-
-
-def _refuse_worse_training(training: Training | None, deadline: Deadline) -> None:
-    """Raise `AdapterError` if the base model is better although there was no deadline."""
-    if training and not deadline.limited and training.end < training.base:
-        raise AdapterError(
-            f"on {training.held_out} held-out rows, the adapter is worse than the base model: an "
-            f"output token has a probability of {training.end:.3f}, with the base model "
-            f"{training.base:.3f}",
-            hint=[
-                "train on more rows",
-                Option("bank", change="name another"),
-                Option("train", change="leave out"),
-            ],
-        )
+def _unseen(result: "Trained", rows: Rows) -> tuple[Unseen, ...]:
+    """Return rows that right answers can be counted on: those of folds, or held-out rows."""
+    if not result.folds:
+        held_out = () if rows.few and result.rows == len(rows.few) else rows.held_out
+        return (Unseen(held_out, result.weights, rows.prompt),)
+    found = []
+    for indices, weights in result.folds:
+        inside = set(indices)
+        others = [row for index, row in enumerate(rows.few) if index not in inside]
+        found.append(Unseen([rows.few[i] for i in indices], weights, others[:SHOTS]))
+    return tuple(found)

@@ -24,7 +24,7 @@ from hf_lorameta.pipeline.publish import (
     publish_folder,
     target_for_dataset,
 )
-from hf_lorameta.pipeline.resolve import export_config
+from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.tables import plural

@@ -11,6 +11,7 @@ from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import (
     Adapter,
     Evaluator,
+    Group,
     Sample,
     Scores,
     compare,
@@ -59,7 +60,9 @@ def test_compare_counts_rows_within_each_method() -> None:
     steps: list[tuple[str, int, int]] = []
     methods = {"base": None, "again": None}
     compare(
-        TwoStepsPerRow(), [("a", "b"), ("c", "d")], methods, row_progress=lambda *s: steps.append(s)
+        TwoStepsPerRow(),
+        [Group([("a", "b"), ("c", "d")], methods)],
+        row_progress=lambda *s: steps.append(s),
     )
     assert steps == [(method, n, 2) for method in methods for n in (0, 1, 1, 2)]
 
@@ -80,7 +83,7 @@ def test_compare_scores_the_first_rows_if_time_is_short(seconds: float, scored: 
     rows = [(f"{i}", "a" if i < 4 else "b") for i in range(12)]
     methods = {"base": None, "again": None}
     limit = Deadline(seconds, clock=lambda: now)
-    report = compare(OneSecondPerRow(), rows, methods, samples=99, deadline=limit)
+    report = compare(OneSecondPerRow(), [Group(rows, methods)], samples=99, deadline=limit)
     assert [scores.rows for scores in report.scores.values()] == [scored, scored]
     assert report.scores["again"].loss == pytest.approx((scored - 1) / 2)
     assert len(report.samples) == scored
@@ -102,7 +105,7 @@ def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> No
     assert in_chat(model, [("a", "b")]) == rows[:1]
     assert in_chat(model, rows) == rows
     assert in_chat(model, rows[:1], rows[:1]) == [("<user>a b\n\na<model>", "b")]
-    assert list(compare(model, rows, {"base": None}).scores) == ["base"]
+    assert list(compare(model, [Group(rows, {"base": None})]).scores) == ["base"]
 
 
 def test_examples_come_behind_the_system_text_of_a_row() -> None:
@@ -120,7 +123,7 @@ def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
     evaluator = TwoStepsPerRow()
     mode = ChatMode(between=("<assistant>", "<user>"))
     evaluator.scored_form = ChatForm("<user>{prompt}<assistant>", mode)
-    report = compare(evaluator, [("a", "b")], {"base": None}, shots=[("c", "d")])
+    report = compare(evaluator, [Group([("a", "b")], {"base": None}, [("c", "d")])])
     assert list(report.scores) == ["base", "1-shot", "base-chat"]
     answers = {
         "base": "a",
@@ -139,13 +142,13 @@ def test_answers_of_several_labels_are_judged_by_f1() -> None:
             return score(1.0, rows, answers, complete=True), answers
 
     pytest.importorskip("rouge_score")
-    report = compare(Answers(), rows, {"base": None}, form="several")
+    report = compare(Answers(), [Group(rows, {"base": None})], form="several")
     assert report.to_dict()["scores"]["base"]["label_f1"] == pytest.approx(3 / 4)
     assert (report.scores["base"].right, report.scores["base"].contains) == (1, 1 / 3)  # any order
     assert [report.is_right(sample, "base") for sample in report.samples] == [True, False, False]
     assert report.most_frequent == 2
     assert report.table().splitlines()[-1].endswith("0.750 |")
-    plain = compare(Answers(), rows, {"base": None})
+    plain = compare(Answers(), [Group(rows, {"base": None})])
     assert (plain.most_frequent, plain.scores["base"].right) == (1, 0)
     assert "label_f1" not in plain.to_dict()["scores"]["base"]
     assert "F1" not in plain.table()

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.engines.row_tokens import prompt_text, row_text
-from hf_lorameta.engines.scoring import Scores, compare
+from hf_lorameta.engines.scoring import Group, Scores, compare
 from hf_lorameta.engines.transformers import dtype as torch_dtype
 from hf_lorameta.engines.transformers.dtype import suited_dtype
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, _batches
@@ -265,14 +265,14 @@ def test_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -
     settings |= {"eos_token_id": [tokens[place]], "repetition_penalty": 9.0, "max_length": 1}
     (tmp_path / "generation_config.json").write_text(json.dumps(settings))
     stopping = TorchEvaluator.from_folder(tmp_path, "float32", max_new_tokens=12)
-    ids = stopping._generate([naive.tokenizer(ROWS[2][0]).input_ids], first_line=False)[0]
-    assert ids == tokens[: place + 1]
+    ids = stopping.answer(ROWS[2][0])
+    assert ids == naive.tokenizer.decode(tokens[: place + 1]).strip()
     assert stopping._end_tokens() == [1, tokens[place]]
 
 
 def test_generation_stops_after_the_first_line(evaluator: TorchEvaluator, naive: Naive) -> None:
     texts = ["\n\nyes\nand more", "\n \n", "yes", "a\n"]
-    ended = evaluator._newline_criterion(width=2)
+    ended = evaluator._end_criterion(width=2, first_line=True)
     for text, expected in zip(texts, [True, False, False, True], strict=True):
         ids = torch.tensor([[5, 6, *naive.tokenizer(text).input_ids]])
         assert ended(ids, None).tolist() == [expected]
@@ -290,7 +290,7 @@ def test_answers_have_several_lines_only_if_a_reference_has(
 ) -> None:
     one = TorchEvaluator.from_folder(base, "float32")
     answer = naive.tokenizer("\n first \nsecond").input_ids
-    monkeypatch.setattr(one, "_generate", lambda prompts, one_line: [[*answer, 1, 1]])
+    monkeypatch.setattr(one, "_generate", lambda prompts, *of: [[*answer, 1, 1]])
     assert one.evaluate([("q", reference)])[1] == [expected]
 
 
@@ -300,7 +300,7 @@ def test_prompts_are_truncated_to_fit_the_answer(
     one = TorchEvaluator.from_folder(base, "float32", max_length=10, max_new_tokens=6)
     seen: list[list[int]] = []
 
-    def generate(prompts: list[list[int]], one_line: bool) -> list[list[int]]:
+    def generate(prompts: list[list[int]], *of: object) -> list[list[int]]:
         seen.extend(prompts)
         return [[]]
 
@@ -575,7 +575,10 @@ def test_compare_reports_every_method(evaluator: TorchEvaluator, adapter: Path) 
     methods = {"base": None, "generated": adapter}
     scores_by_method: dict[str, Scores] = {}
     report = compare(
-        evaluator, ROWS, methods, shots=SHOTS, samples=2, progress=scores_by_method.__setitem__
+        evaluator,
+        [Group(ROWS, methods, SHOTS)],
+        samples=2,
+        progress=scores_by_method.__setitem__,
     )
     assert scores_by_method == report.scores
     assert list(report.scores) == ["base", "generated", "2-shot"]
@@ -586,7 +589,7 @@ def test_compare_reports_every_method(evaluator: TorchEvaluator, adapter: Path) 
     assert (report.samples[1].input, report.samples[1].reference) == ROWS[1]
     assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
 
-    losses = compare(evaluator, ROWS, methods, generate=False)
+    losses = compare(evaluator, [Group(ROWS, methods)], generate=False)
     assert list(losses.scores) == ["base", "generated"]
     assert losses.samples == ()
     assert losses.scores["base"].rouge_l is None

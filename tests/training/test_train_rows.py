@@ -1,4 +1,4 @@
-"""Training further: its result, deadlines, interruptions, and the same adapter again."""
+"""Training further: its result, folds, deadlines, interruptions, and the same adapter again."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.formats.lora_layout import FACTORS
 from tests.support.fast_training import fast_training
@@ -20,19 +21,23 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
-from hf_lorameta.training.further import train_rows  # noqa: E402
-from hf_lorameta.training.further.settings import UNTRAINED  # noqa: E402
+from hf_lorameta.training.further import adapter_trainer, folds, train_rows  # noqa: E402
+from hf_lorameta.training.further.adapter_trainer import (  # noqa: E402
+    AdapterTrainer,
+    Scores,
+    batches,
+)
 from hf_lorameta.training.further.train_rows import (  # noqa: E402
     Trained,
-    batches,
-    divide,
+    TrainingRows,
     train_further,
 )
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
 
-ROWS = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
-DIVIDED = divide(ROWS, seed=0)
+FEW = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
+HELD_OUT = TrainingRows(FEW[:12], FEW[12:])
+FOLDED = HELD_OUT._replace(few=FEW)
 LAYERS = 5
 pytestmark = pytest.mark.usefixtures("one_thread")
 Show = Callable[[str, int, int], None]
@@ -40,13 +45,15 @@ Show = Callable[[str, int, int], None]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of whose layers a training trains four."""
+    """A model of whose layers four are trained."""
     return write_base(tmp_path_factory.mktemp("base"), num_hidden_layers=LAYERS)
 
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast_training(monkeypatch.setattr, steps=12, rows=4, evaluate_every=3)
+    fast_training(monkeypatch.setattr, steps=12, rows=4)
+    monkeypatch.setattr(train_rows, "_STEPS_BETWEEN", 3)
+    monkeypatch.setattr(folds, "_STEPS", 6)
 
 
 def load(base: Path) -> Any:
@@ -54,29 +61,34 @@ def load(base: Path) -> Any:
     return exact_norms(model.eval().requires_grad_(False))
 
 
-def start_of(model: Any) -> tuple[Any, list[Any]]:
+def start_of(model: Any) -> LoraWeights:
     """Return a small random adapter of all projections."""
     layout, rng = with_all_projections(model, ()), np.random.default_rng(0)
 
     def small(shape: tuple[int, int]) -> Any:
         return 0.05 * rng.standard_normal(shape, np.float32)
 
-    return layout, [(small(m.shape("A", 4)), small(m.shape("B", 4))) for m in layout]
+    factors = [(small(m.shape("A", 4)), small(m.shape("B", 4))) for m in layout]
+    return LoraWeights(layout, factors)
 
 
-def train(base: Path, **options: Any) -> Trained:
+def train(base: Path, rows: TrainingRows = HELD_OUT, **options: Any) -> Trained:
     """Train a small random adapter, in float64."""
     model = load(base)
     before, layers = model.config._attn_implementation, list(model.model.layers)
-    result = train_further(model, *start_of(model), DIVIDED, 4, 0, **options)
+    result = train_further(model, start_of(model), rows, 4, 0, **options)
     assert model.config._attn_implementation == before
     assert list(model.model.layers) == layers
     assert not [m for m in model.modules() if type(m).__module__.startswith("hf_lorameta")]
     return result
 
 
-def content(result: Trained) -> list[bytes]:
-    return [x.tobytes() for pair in result.factors for x in pair]
+def content(weights: LoraWeights) -> list[bytes]:
+    return [x.tobytes() for pair in weights.pairs for x in pair]
+
+
+def start_content(base: Path) -> list[bytes]:
+    return content(start_of(load(base)))
 
 
 def score(scores: Any) -> float:
@@ -87,14 +99,17 @@ def score(scores: Any) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-def test_the_scores_are_those_of_rows_that_were_not_trained_on(base: Path) -> None:
+def test_the_scores_are_those_of_rows_that_were_not_trained_on(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Checked with PEFT, and trained by torch's own optimizer."""
     peft = pytest.importorskip("peft")
-    result = train(base, untrained=0.0)
+    monkeypatch.setattr(adapter_trainer, "UNTRAINED", 0.0)
+    result = train(base)
     assert result.steps
     assert result.start
     assert result.end
-    assert not {str(row) for row in DIVIDED.train} & {str(row) for row in DIVIDED.held_out}
+    assert list(result.start.rows) == list(HELD_OUT.held_out)
     model = load(base)
     layout, factors = start_of(model)
     names = sorted({module.name.rpartition(".")[2] for module in layout})
@@ -105,24 +120,21 @@ def test_the_scores_are_those_of_rows_that_were_not_trained_on(base: Path) -> No
         for factor, values, scale in zip(FACTORS, pair, (1.0, 0.5), strict=True):
             weight = getattr(layer, f"lora_{factor}")["default"].weight
             weight.data = torch.from_numpy(scale * values).double()
-    before, after = result.start.adapter.probabilities, result.end.adapter.probabilities
+    before, after = result.start.losses.probabilities, result.end.losses.probabilities
     np.testing.assert_allclose(_probabilities(wrapped), before, rtol=1e-6)
     _train_with_peft(wrapped, result.steps)
     np.testing.assert_allclose(_probabilities(wrapped), after, rtol=1e-6)
-    with wrapped.disable_adapter():
-        base_alone = _probabilities(wrapped)
-    np.testing.assert_allclose(base_alone, result.start.base.probabilities, rtol=1e-6)
 
 
 def _probabilities(model: Any) -> list[float]:
-    return [math.exp(-_loss(model, row).item()) for row in DIVIDED.held_out]
+    return [math.exp(-_loss(model, row).item()) for row in HELD_OUT.held_out]
 
 
 def _train_with_peft(model: Any, steps: int) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
-    settings: Settings = vars(train_rows)["settings_for"](len(DIVIDED.train), 32, 4, 0)
-    order = batches(DIVIDED.train, settings)
+    settings: Settings = vars(train_rows)["settings_for"](len(HELD_OUT.train), 32, 4, 0)
+    order = batches(HELD_OUT.train, settings)
     for step in range(steps):
         batch = next(order)
         count = sum(len(row.output) for row in batch)
@@ -141,12 +153,15 @@ def _loss(model: object, row: Tokens) -> Any:
     return torch.nn.functional.cross_entropy(logits, ids[0, len(row.prompt) :])
 
 
-@pytest.mark.parametrize(("untrained", "untouched"), [(0.8, 4), (UNTRAINED, 1), (0.0, 0)])
-def test_only_a_part_of_the_layers_is_changed(base: Path, untrained: float, untouched: int) -> None:
-    result = train(base, untrained=untrained)
+@pytest.mark.parametrize(("untrained", "untouched"), [(0.8, 4), (0.25, 1), (0.0, 0)])
+def test_only_a_part_of_the_layers_is_changed(
+    base: Path, untrained: float, untouched: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_trainer, "UNTRAINED", untrained)
+    result = train(base)
     layout, factors = start_of(load(base))
-    assert result.layout == layout
-    for module, before, after in zip(layout, factors, result.factors, strict=True):
+    assert result.weights.layout == layout
+    for module, before, after in zip(layout, factors, result.weights.pairs, strict=True):
         below = int(module.name.split(".")[2]) < untouched
         assert below == all(map(np.array_equal, before, after))
     assert result.layers == (LAYERS - untouched if untouched else 0)
@@ -154,118 +169,164 @@ def test_only_a_part_of_the_layers_is_changed(base: Path, untrained: float, unto
 
 
 def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fast_training(monkeypatch.setattr, steps=12, rows=4, evaluate_every=3, lr=0.3)
-    monkeypatch.setattr(train_rows, "is_significant", lambda gains: True)
+    by_step = {0: 0.1, 3: 0.5, 6: 0.7, 9: 0.6, 12: 0.7}
+    score = AdapterTrainer.score
+
+    def scored(trainer: Any, rows: Any, parameters: Any = None) -> Scores:
+        loss = -math.log(by_step[0 if parameters is not None else trainer.taken])
+        losses = score(trainer, rows, parameters).losses
+        return Scores(rows, losses._replace(sums=[loss * size for size in losses.sizes]))
+
+    monkeypatch.setattr(AdapterTrainer, "score", scored)
+    monkeypatch.setattr(Scores, "by_row", property(lambda self: self.losses.probabilities))
     result = train(base)
-    assert result.steps < 12
-    assert score(result.end) > score(train(base, steps=12).end)
+    assert result.steps == 6
+    assert content(train(base, steps=6).weights) == content(result.weights)
 
 
+@pytest.mark.parametrize("rows", [HELD_OUT, FOLDED])
 def test_a_gain_within_its_standard_error_leaves_the_adapter_as_it_was(
-    base: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, rows: TrainingRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_rows, "is_significant", lambda gains: False)
-    result = train(base)
-    _, factors = start_of(load(base))
+    result = train(base, rows)
     assert result.steps == 0
     assert result.end == result.start
-    assert content(result) == [x.tobytes() for pair in factors for x in pair]
+    assert content(result.weights) == start_content(base)
+    assert [content(fold.weights) for fold in result.folds] == [start_content(base)] * (
+        4 if rows.few else 0
+    )
+
+
+# --- folds ----------------------------------------------------------------------------------------
+
+
+def test_each_row_is_answered_by_an_adapter_that_was_trained_on_the_rows_outside_of_its_fold(
+    base: Path,
+) -> None:
+    result = train(base, FOLDED)
+    assert len(result.folds) == 4
+    assert sorted(i for fold in result.folds for i in fold.indices) == list(range(16))
+    for indices, weights in result.folds:
+        others = [row for i, row in enumerate(FEW) if i not in indices]
+        alone = train(base, TrainingRows(others), steps=result.steps)
+        assert content(alone.weights) == content(weights)
+
+
+def test_the_adapter_of_folds_is_trained_on_all_rows_for_the_steps_that_were_best(
+    base: Path,
+) -> None:
+    result = train(base, FOLDED)
+    assert (result.rows, result.steps in (2, 4, 6)) == (16, True)
+    again = train(base, TrainingRows(FEW), steps=result.steps)
+    assert content(again.weights) == content(result.weights)
+    assert score(result.end) > score(result.start)
+    assert len(result.end.rows if result.end else []) == 16
+
+
+class Timed:
+    """A clock on which only steps take time.
+
+    Args:
+        seconds: of each step, in turn; the last one of all others.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+        self.now, self.taken = 0.0, 0
+        times, backward = chain(seconds, repeat(seconds[-1])), PassRunner.backward
+
+        def timed(*args: Any) -> None:
+            self.now, self.taken = self.now + next(times), self.taken + 1
+            backward(*args)
+
+        monkeypatch.setattr(PassRunner, "backward", timed)
+
+    def deadline(self, seconds: float) -> Deadline:
+        return Deadline(seconds, lambda: self.now)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(40, 4), (32, 3), (25, 2), (20, 2), (15, 0)])
+def test_the_time_decides_how_many_folds_there_are(
+    base: Path, seconds: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Timed(monkeypatch, 1.0)
+    result = train(base, FOLDED, deadline=clock.deadline(seconds))
+    assert len(result.folds) == count
+    assert result.rows == (16 if count else 12)
+    assert result.seconds == clock.taken <= seconds
+
+
+def test_folds_for_which_time_runs_out_leave_time_to_train_on_all_rows(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Timed(monkeypatch, *[1.0] * 10, 2.0)
+    result = train(base, FOLDED, deadline=clock.deadline(40))
+    assert len(result.folds) == 2
+    assert (result.rows, result.steps > 0) == (16, True)
+    assert len(result.end.rows if result.end else []) == 8
+    assert clock.now <= 40
 
 
 # --- deadlines and interruptions ------------------------------------------------------------------
 
 
-class Clock:
-    """A clock that stands still until time is over.
-
-    Args:
-        looks: how often somebody looks at it until then.
-    """
-
-    def __init__(self, looks: float = math.inf) -> None:
-        self.looks = looks
-
-    def __call__(self) -> float:
-        self.looks -= 1
-        return 0.0 if self.looks >= 0 else 1000.0
-
-
-def until(clock: Clock) -> Deadline:
-    return Deadline(100, clock)
-
-
-PHASES: dict[str, tuple[float, int | None]] = {
-    "scoring before the first step": (4, None),
-    "the training": (math.inf, 7),
-    "the last step": (math.inf, 12),
-    "never": (math.inf, None),
-}
-"""When time is over: looks at the clock, or a step."""
-
-
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(("seconds", "steps"), [(0.5, 1), (2, 2), (7.5, 7), (12.5, 12), (99, 12)])
 def test_a_deadline_gives_the_best_so_far_and_its_steps_the_same_bytes(
-    base: Path, phase: str
+    base: Path, seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, last = PHASES[phase]
-    clock, seen = Clock(looks), list[int]()
-
-    def show(title: str, done: int, most: int) -> None:
-        assert most == 12
-        seen.append(done)
-        if done == last:
-            clock.looks = 0
-
-    timed = train(base, deadline=until(clock), progress=show)
-    if last:
-        assert seen[-1] == last
-    assert bool(timed.start) == bool(seen)
-    assert not seen or score(timed.end) > score(timed.start)
-    assert bool(timed.steps) == bool(seen)
+    clock, seen = Timed(monkeypatch, 1.0), list[int]()
+    deadline = clock.deadline(seconds)
+    timed = train(base, deadline=deadline, progress=lambda title, done, most: seen.append(done))
+    assert seen == list(range(1, steps + 1))
+    assert score(timed.end) > score(timed.start)
+    assert 0 < timed.steps <= steps
     again = train(base, steps=timed.steps)
-    assert again.steps == timed.steps
-    assert content(again) == content(timed)
+    assert (again.steps, again.start) == (timed.steps, None)
+    assert content(again.weights) == content(timed.weights)
 
 
 def test_without_time_the_adapter_stays_as_it_was(base: Path) -> None:
     result = train(base, deadline=Deadline(0))
-    _, factors = start_of(load(base))
-    assert (result.steps, result.start) == (0, None)
-    assert content(result) == [x.tobytes() for pair in factors for x in pair]
+    assert (result.rows, result.steps, result.start) == (0, 0, None)
+    assert content(result.weights) == start_content(base)
 
 
 def test_the_deadline_is_kept_where_steps_and_scores_take_long(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 0.0
+    clock = Timed(monkeypatch, 10.0)
+    losses = PassRunner.losses
 
-    def taking(seconds: float, method: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **options: Any) -> Any:
-            nonlocal now
-            now += seconds
-            return method(*args, **options)
+    def slow(*args: Any) -> Any:
+        clock.now += 7.0
+        return losses(*args)
 
-        return run
-
-    for name, seconds in (("backward", 10.0), ("losses", 7.0)):
-        monkeypatch.setattr(PassRunner, name, taking(seconds, getattr(PassRunner, name)))
+    monkeypatch.setattr(PassRunner, "losses", slow)
     shown = list[tuple[int, int]]()
     result = train(
-        base, deadline=Deadline(93, lambda: now), progress=lambda _, *counts: shown.append(counts)
+        base, deadline=clock.deadline(93), progress=lambda _, *counts: shown.append(counts)
     )
-    assert shown[0] == (1, 7)  # of the 69 seconds left, six more steps and a score take 67
-    assert now == 2 * 7 + 5 * 10 + 3 * 7  # another step and its score would take too long
-    assert result.steps == 5
+    assert shown[1] == (2, 9)  # of the 73 seconds left, seven more steps take 70
+    assert result.steps == 6
+    assert clock.now == 6 * 10 + 3 * 7  # another step and its score would take too long
 
 
-def test_fewer_held_out_rows_decide_where_scoring_them_takes_long(base: Path) -> None:
-    rows, model = divide([row._replace(output=[5]) for row in tokens(2, 64)], seed=0), load(base)
-    seconds = chain([0.0] * 3, repeat(30.0))  # the first 8 rows take 30 s
-    deadline = Deadline(100, lambda: next(seconds))
-    result = train_further(model, *start_of(model), rows, 4, 0, deadline=deadline)
-    assert len(rows.held_out) == 16
+@pytest.mark.parametrize(("seconds", "count"), [(0.0, 16), (30.0, 8)])
+def test_fewer_held_out_rows_decide_where_scoring_them_takes_long(
+    base: Path, seconds: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, losses = Timed(monkeypatch, 1.0), PassRunner.losses
+
+    def slow(*args: Any) -> Any:
+        clock.now += seconds
+        return losses(*args)
+
+    monkeypatch.setattr(PassRunner, "losses", slow)
+    many = [row._replace(output=[5]) for row in tokens(2, 64)]
+    rows = TrainingRows(many[:48], many[48:])
+    result = train(base, rows, deadline=clock.deadline(1000))
     assert result.end
-    assert len(result.end.rows) == 8
+    assert len(result.end.rows) == count
 
 
 def test_an_interrupted_training_keeps_the_best_so_far(base: Path) -> None:
@@ -273,7 +334,7 @@ def test_an_interrupted_training_keeps_the_best_so_far(base: Path) -> None:
     assert result.interrupted
     assert result.steps
     assert score(result.end) > score(result.start)
-    assert content(train(base, steps=result.steps)) == content(result)
+    assert content(train(base, steps=result.steps).weights) == content(result.weights)
 
 
 def test_more_steps_than_the_training_has_are_refused(base: Path) -> None:
@@ -281,9 +342,18 @@ def test_more_steps_than_the_training_has_are_refused(base: Path) -> None:
         train(base, steps=13)
 
 
-def test_a_training_that_is_interrupted_before_a_step_helped_has_no_result(base: Path) -> None:
+@pytest.mark.parametrize(("rows", "stop"), [(HELD_OUT, 1), (FOLDED, 3), (FOLDED, 24)])
+def test_a_training_that_is_interrupted_before_a_step_helped_has_no_result(
+    base: Path, rows: TrainingRows, stop: int
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(base, progress=interrupting(1))
+        train(base, rows, progress=interrupting(stop))
+
+
+def test_an_interrupted_training_on_all_rows_keeps_its_steps(base: Path) -> None:
+    result = train(base, FOLDED, progress=interrupting(2 + 4 * 6 + 1))
+    assert (result.interrupted, result.steps, result.rows) == (True, 1, 16)
+    assert content(train(base, TrainingRows(FEW), steps=1).weights) == content(result.weights)
 
 
 def interrupting(stop: int) -> Show:

@@ -37,6 +37,9 @@ _OTHER_WEIGHTS = (
     "quantized, the model that it was quantized from"
 )
 
+_MORE_TOKENS = 8
+"""How many more tokens the answer to a row may have than the longest output, if these are texts."""
+
 if TYPE_CHECKING:
     import torch
 
@@ -171,7 +174,8 @@ class TorchEvaluator(scoring.Evaluator):
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
 
         The passes that compute the losses also show the answers, up to the first token that differs
-        from the output. Only the rest is generated.
+        from the output. Only the rest is generated; of texts, up to a few tokens more than the
+        longest output has. If not all answers are to be complete, one ends as soon as it is wrong.
         """
         first_line = scoring.single_line(rows)
         with quiet_transformers(), self._with(adapter):
@@ -186,7 +190,14 @@ class TorchEvaluator(scoring.Evaluator):
                 if row.prompt != prompts[index] or (open_end and not complete):
                     unfinished.append(index)
             done(len(rows) - len(unfinished))
-            texts = self._generated([prompts[i] for i in unfinished], first_line, done)
+            most = max(len(row.output) for row in encoded) + _MORE_TOKENS
+            texts = self._generated(
+                [prompts[i] for i in unfinished],
+                first_line,
+                done,
+                most=most if scoring.are_texts(rows) else None,
+                references=None if generate else [rows[i][1] for i in unfinished],
+            )
         for index, text in zip(unfinished, texts, strict=True):
             answers[index] = text
         tokens = sum(losses.sizes)
@@ -341,46 +352,81 @@ class TorchEvaluator(scoring.Evaluator):
         prompts: Sequence[list[int]],
         first_line: bool,
         done: Callable[[int], None] = no_progress,
+        *,
+        most: int | None = None,
+        references: Sequence[str] | None = None,
     ) -> list[str]:
-        """Return the answers to prompts."""
+        """Return the answers to prompts.
+
+        Args:
+            prompts: their tokens.
+            first_line: whether answers end after their first line.
+            done: called with the number of answers of each batch that is finished.
+            most: tokens of an answer, at most, if less than `max_new_tokens`.
+            references: right answers; an answer ends as soon as it can no longer be right.
+        """
         from hf_lorameta.engines.transformers.threads import fastest_threads
 
         answers = [""] * len(prompts)
-        lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
+        tokens = min(most or self.max_new_tokens, self.max_new_tokens)
+        lengths = [len(prompt) + tokens for prompt in prompts]
         for batch in _batches(lengths, self.batch_tokens):
             with fastest_threads(self.model):
-                texts = self._decode(self._generate([prompts[i] for i in batch], first_line))
+                right = references and [references[i] for i in batch]
+                given = self._generate([prompts[i] for i in batch], first_line, tokens, right)
+                texts = self._decode(given)
             for index, text in zip(batch, texts, strict=True):
                 answers[index] = scoring.stripped(text, first_line)
             done(len(texts))
         return answers
 
-    def _generate(self, prompts: Sequence[list[int]], first_line: bool) -> list[list[int]]:
+    def _generate(
+        self,
+        prompts: Sequence[list[int]],
+        first_line: bool,
+        most: int,
+        references: Sequence[str] | None,
+    ) -> list[list[int]]:
         """Continue prompts greedily; end tokens may follow an answer."""
         from transformers import StoppingCriteriaList
 
         ids, mask = _left_padded(prompts, self.end_token)
         width = ids.shape[1]
-        criteria = [self._newline_criterion(width)] if first_line else []
+        stop = first_line or references
+        ends = [self._end_criterion(width, first_line, references)] if stop else []
         # of a strided input, torch 2.13 copies a bfloat16 weight for each prompt: 467 MB at 1.5B
         head = self.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
         try:
             tokens = self.model.generate(
-                input_ids=ids, attention_mask=mask, stopping_criteria=StoppingCriteriaList(criteria)
+                input_ids=ids,
+                attention_mask=mask,
+                stopping_criteria=StoppingCriteriaList(ends),
+                max_new_tokens=most,
             )
         finally:
             hook.remove()
         answers: list[list[int]] = tokens[:, width:].tolist()
         return answers
 
-    def _newline_criterion(self, width: int) -> Any:
-        """Stop when a newline follows text that is more than whitespace, after `width` tokens."""
+    def _end_criterion(
+        self, width: int, first_line: bool, references: Sequence[str] | None = None
+    ) -> Any:
+        """End answers, the tokens behind the first `width`, where no more of them is needed.
+
+        For the first line, that is at a newline behind text that is more than whitespace; with
+        references, where an answer can no longer be right.
+        """
         import torch
 
         def stop(ids: "torch.Tensor", scores: object, **_: object) -> "torch.Tensor":
-            texts = self._tokenizer.batch_decode(ids[:, width:])
-            return torch.tensor(["\n" in text.lstrip() for text in texts])
+            texts = self._tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)
+            wrong = [False] * len(texts)
+            if references:
+                pairs = zip(texts, references, strict=True)
+                wrong = [not scoring.may_be_right(text.lstrip(), right) for text, right in pairs]
+            lines = [first_line and "\n" in text.lstrip() for text in texts]
+            return torch.tensor([a or b for a, b in zip(lines, wrong, strict=True)])
 
         return stop
 

@@ -2,10 +2,7 @@
 
 from hf_lorameta.training.settings import Settings
 
-_HELD_OUT_SHARE, _LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 4, 48
 _LEAST_STEPS, _MOST_STEPS = 48, 192
-_MEASUREMENTS = 4
-
 
 UNTRAINED = 0.25
 """Share of the layers, the lower ones, that are not trained."""
@@ -36,17 +33,4 @@ def settings_for(rows: int, width: int, rank: int, seed: int) -> Settings:
     """
     steps = min(max(_EPOCHS * rows // Settings.rows, _LEAST_STEPS), _MOST_STEPS)
     steps = max(steps, rows // Settings.rows)
-    return Settings(
-        rank=rank, lr=_RATE / width, warmup=4, steps=steps, seed=seed,
-        evaluate_every=max(steps // _MEASUREMENTS, 1),
-    )  # fmt: skip
-
-
-def held_out_rows(rows: int) -> int:
-    """Return the number of rows to hold out.
-
-    Example:
-        >>> held_out_rows(8), held_out_rows(64), held_out_rows(1000)
-        (4, 16, 48)
-    """
-    return min(max(rows // _HELD_OUT_SHARE, _LEAST_HELD_OUT), _MOST_HELD_OUT)
+    return Settings(rank=rank, lr=_RATE / width, warmup=4, steps=steps, seed=seed)

@@ -1,75 +1,75 @@
-"""Train a finished adapter on rows of its dataset, in the upper layers of the base model.
+"""Train a finished adapter on labeled rows of its dataset, in the upper layers of the base model.
 
-Held-out rows decide which state is kept, by their right answers and by the probability of their
-outputs. Their loss is not used: it rises when the adapter gets too sure of a few wrong answers,
-while further training still raises the share of right ones. If the gain on the held-out rows is
-within its standard error, the adapter stays as it was.
+Rows that an adapter was not trained on decide how many steps are taken, by their right answers and
+by the probability of their outputs. Their loss is not used: it rises when the adapter gets too sure
+of a few wrong answers, while further training still raises the share of right ones. If the gain on
+these rows is within its standard error, the adapter stays as it was.
+
+Of many rows, some are held out. Few rows are divided into folds if there is time: an adapter is
+trained on the rows outside of each fold, and answers those of the fold. Then one is trained on all
+rows, for the number of steps that was best.
 """
 
 import math
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
-import numpy as np
+import torch
 
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.row_tokens import Tokens
-from hf_lorameta.engines.transformers.decoder import decoder_layers, width
-from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses, count_tokens
-from hf_lorameta.engines.transformers.joined_rows import JoinedRows
-from hf_lorameta.engines.transformers.row_mode import rows_apart
+from hf_lorameta.engines.scoring import LoraWeights
+from hf_lorameta.engines.transformers.decoder import width
 from hf_lorameta.errors import Advice, Option, RecipeError
-from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.training.device import plan_device
-from hf_lorameta.training.further.settings import UNTRAINED, held_out_rows, settings_for
-from hf_lorameta.training.further.upper_layers import (
-    SHARES,
-    UpperLayers,
-    divide_layout,
-    first_trained_layer,
+from hf_lorameta.training.further.adapter_trainer import (
+    AdapterTrainer,
+    Scores,
+    TrainedPart,
+    batches,
+    is_significant,
+    joined,
 )
+from hf_lorameta.training.further.folds import FoldPlan, divided, fold_plan
+from hf_lorameta.training.further.settings import settings_for
 from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.target_layers import with_all_projections
-from hf_lorameta.training.trainable_adapters import TrainableAdapters
-from hf_lorameta.types import Array, FactorPair, Progress, StageProgress, no_progress
+from hf_lorameta.types import Progress, StageProgress, no_progress
 
-_ROWS_AT_A_TIME = 8
-_HELD_OUT_TIME = 0.2
-"""Share of the remaining time to score held-out rows in, before the first step; 8 are always
-scored."""
-_EARLY_STEPS = (4, 8, 16)
-
-
-class Divided(NamedTuple):
-    """Rows of a dataset, encoded: to train on, and to hold out."""
-
-    train: list[Tokens]
-    held_out: list[Tokens]
+_FIRST_STEPS = 2
+"""Steps that show how long one takes; the first one takes longer."""
+_SCORING_SHARE = 0.1
+"""Share of the time of a training that scoring held-out rows may take."""
+_STEPS_BETWEEN = 24
+"""Steps after which held-out rows are scored again."""
+_FIRST_HELD_OUT = 8
+"""Held-out rows that are scored whatever time it takes."""
 
 
-class Scores(NamedTuple):
-    """Losses of held-out rows.
+class TrainingRows(NamedTuple):
+    """Encoded rows.
 
     Attributes:
-        rows: R of them.
-        base: their losses with the base model.
-        adapter: their losses with the adapter.
+        train: to train on.
+        held_out: others, which decide how many steps are taken; with none, all are.
+        few: all rows, if they may be divided into folds; else none.
     """
 
-    rows: Sequence[Tokens]
-    base: RowLosses
-    adapter: RowLosses
+    train: Sequence[Tokens]
+    held_out: Sequence[Tokens] = ()
+    few: Sequence[Tokens] = ()
 
-    @property
-    def by_row(self) -> Array:
-        """What decides, (R,): the mean of the output's probability and of 1 for a right answer."""
-        answers = zip(self.rows, self.adapter.likeliest, strict=True)
-        right = [float(row.output == answer) for row, answer in answers]
-        return np.nan_to_num((np.array(right) + self.adapter.probabilities) / 2)
+
+class Fold(NamedTuple):
+    """Rows, and an adapter that was not trained on them.
+
+    Attributes:
+        indices: of the rows, among all that were divided.
+        weights: the adapter.
+    """
+
+    indices: Sequence[int]
+    weights: LoraWeights
 
 
 @dataclass
@@ -77,33 +77,35 @@ class Trained:
     """An adapter after a training.
 
     Attributes:
-        layout: the adapted modules.
-        factors: A (r, in) and s·B (out, r) of each of them, float32.
+        weights: the adapter.
+        rows: number of rows it was trained on.
         steps: taken; 0 if none helped.
         layers: number of layers that were trained, the upper ones; 0 if all were.
-        start: scores of the held-out rows before training; None if there was no time for a step.
-        end: their scores with this adapter.
+        start: scores, before the training, of the rows that decided; None if none did.
+        end: their scores with this adapter, or those of the folds.
+        folds: adapters that answer rows that they were not trained on; empty without folds.
+        seconds: that all steps took.
         interrupted: whether the user ended the training.
     """
 
-    layout: Layout
-    factors: Sequence[FactorPair]
+    weights: LoraWeights
+    rows: int = 0
     steps: int = 0
     layers: int = 0
     start: Scores | None = None
     end: Scores | None = None
+    folds: Sequence[Fold] = ()
+    seconds: float = 0.0
     interrupted: bool = False
 
 
 def train_further(
     model: Any,
-    layout: Layout,
-    factors: Sequence[FactorPair],
-    rows: Divided,
+    start: LoraWeights,
+    rows: TrainingRows,
     rank: int,
     seed: int,
     *,
-    untrained: float = UNTRAINED,
     steps: int | None = None,
     deadline: Deadline | None = None,
     progress: StageProgress = no_progress,
@@ -115,14 +117,11 @@ def train_further(
 
     Args:
         model: a causal LM of transformers with frozen weights.
-        layout: the adapted modules.
-        factors: A (r, in) and s·B (out, r) of each of them.
-        rows: to train on, and held-out rows that decide.
+        start: the adapter.
+        rows: to train on, and others that decide.
         rank: r of the modules that the training adds.
         seed: of these, and of the order of the rows.
-        untrained: share of the layers, the lower ones, that are not trained; all are if the base
-            model cannot begin in between.
-        steps: how many to take, whatever the held-out rows say; not with a deadline.
+        steps: how many to take, whatever other rows say.
         deadline: the training ends when less time is left than a step and scoring took.
         progress: called after each step with (title, steps done, likely steps in all).
         hint: what to do if there is not enough memory.
@@ -132,223 +131,214 @@ def train_further(
         RecipeError: more steps than the training has.
         UsageError: the model cannot be trained, or there is not enough memory.
     """
-    state, deadline = Trained(layout, factors), deadline or Deadline()
+    deadline = deadline or Deadline()
     if deadline.passed or steps == 0:
-        return state
-    first, count = first_trained_layer(model, untrained), len(rows.train)
-    settings = settings_for(count, width(model), rank, seed)
-    if steps is not None and steps > settings.steps:
-        expected = f"at most {settings.steps} on {count} rows"
+        return Trained(start)
+    part, count = TrainedPart.of(model), len(rows.train)
+
+    def settings(rows: int) -> Settings:
+        return settings_for(rows, width(model), rank, seed)
+
+    if steps is not None and steps > (most := settings(count).steps):
         leave_out = Option("steps", change="leave out")
+        expected = f"at most {most} on {count} rows"
         raise RecipeError(f"got {steps} steps, expected {expected}", hint=leave_out)
-    layers = len(decoder_layers(model))
-    title = f"Training {layers - first} of {layers} layers on {count} rows"
-    try:
-        trainer = _Trainer(model, state, rows, settings, first, deadline, hint)
-        trainer.train(steps, partial(progress, title))
-    except KeyboardInterrupt:
-        if not state.steps:
-            raise
-        state.interrupted = True
-    return state
+    show = partial(progress, f"Training {part} on {len(rows.few) or count} rows")
+    every = [*rows.train, *rows.held_out]
+    with AdapterTrainer(model, part, start, settings(count), every, hint) as trainer:
+        training = _Training(trainer, part, start, rows, deadline, show, settings)
+        try:
+            training.run(steps)
+        except KeyboardInterrupt:
+            training.interrupt()
+            if not training.result.steps:
+                raise
+    return training.result
 
 
-class _Trainer:
-    """Trains all layers from a given one upwards.
+def known(scores: Scores | None) -> Scores:
+    """Return scores that are there."""
+    assert scores is not None
+    return scores
 
-    Args:
-        state: gets the best adapter.
-        settings: of the training.
-        first: index of the first trained layer.
 
-    The other arguments are as for `train_further`.
+class _FoldStates(NamedTuple):
+    """A fold, and the states of the adapter that was trained on the other rows, by steps."""
+
+    indices: Sequence[int]
+    scores: dict[int, Scores]
+    parameters: dict[int, torch.Tensor]
+
+
+class _Training:
+    """A training on rows.
+
+    Attributes:
+        result: the best adapter so far.
+
+    The arguments are as for `train_further`.
     """
 
     def __init__(
         self,
-        model: Any,
-        state: Trained,
-        rows: Divided,
-        settings: Settings,
-        first: int,
+        trainer: AdapterTrainer,
+        part: TrainedPart,
+        start: LoraWeights,
+        rows: TrainingRows,
         deadline: Deadline,
-        hint: Sequence[Advice],
+        progress: Progress,
+        settings: Callable[[int], Settings],
     ) -> None:
-        self._model, self._state, self._rows = model, state, rows
-        self._settings, self._first, self._deadline = settings, first, deadline
-        self._trained = len(decoder_layers(model)) - first
-        self._below, _ = divide_layout(model, state.layout, first)
-        _, self._layout = divide_layout(model, with_all_projections(model, state.layout), first)
-        given = dict(zip(state.layout, state.factors, strict=True))
-        self._factors = [given[module] for module in self._below]
-        tokens = count_tokens([*rows.train, *rows.held_out])
-        kept = 4 * width(model) * tokens if first else 0
-        rank, scaling = settings.rank, settings.scaling
-        machine = plan_device(model, self._layout, rank, SHARES, first=first, kept=kept, hint=hint)
-        self._slots = TrainableAdapters(model, self._layout, rank, scaling, SHARES, settings.clip)
-        new = self._slots.factors(self._slots.initial(settings.seed))
-        start = [given.get(module, pair) for module, pair in zip(self._layout, new, strict=True)]
-        vector = self._slots.vector(start)
-        for slot in range(SHARES):
-            self._slots.start(slot, vector)
-        self._runner = PassRunner(model, machine.workers, machine.pass_tokens)
-        self._upper = UpperLayers(model, first, self._below, self._factors, self._runner)
+        self.result = Trained(start)
+        self._trainer, self._part, self._rows = trainer, part, rows
+        self._deadline, self._progress, self._settings_for = deadline, progress, settings
+        self._settings = settings(len(rows.train))
+        self._done, self._step_seconds, self._score_seconds, self._scored = 0, 0.0, 0.0, 0
 
-    def train(self, given: int | None, progress: Progress) -> None:
-        """Take steps until time runs out or all are taken.
+    def run(self, given: int | None) -> None:
+        """Train for a given number of steps, or for as long as other rows gain."""
+        order, first = batches(self._rows.train, self._settings), given or _FIRST_STEPS
+        while self._trainer.taken < first and not (given is None and self._deadline.passed):
+            self._step(next(order), given or self._likely_steps())
+        if given is not None:
+            self._keep(given, len(self._rows.train))
+            return
+        few, affordable = self._rows.few, self._deadline.left() / self._step_seconds
+        if few and (plan := fold_plan(len(few), affordable)):
+            self._train_in_folds(plan)
+        else:
+            self._train_with_held_out(order)
 
-        Args:
-            given: steps to take, whatever the held-out rows say.
-            progress: called after each step with (steps done, likely steps in all).
-        """
-        deadline, most = self._deadline, given or self._settings.steps
-        with rows_apart(self._model), self._slots.attached(), self._upper:
-            before, scoring = self._score_first()
-            order, step, scored = batches(self._rows.train, self._settings), 0, 0
-            stepping = 0.0
-            while step < most and deadline.left() > stepping + scoring:
-                started = deadline.clock()
-                self._step(next(order), step)
-                step += 1
-                stepping = deadline.clock() - started
-                progress(step, _likely_steps(step, most, stepping, deadline.left() - scoring))
-                if given is None and self._is_due(step):
-                    started, scored = deadline.clock(), step
-                    self._keep_if_better(before, step)
-                    scoring = deadline.clock() - started
-            if given is not None:
-                self._keep(before, self._score(before), step)
-            elif scored < step:
-                self._keep_if_better(before, step)
-            if step and not self._state.steps:
-                self._state.start = self._state.end = before
+    def interrupt(self) -> None:
+        """Keep the adapter as it is now, if it was found to be better."""
+        if self.result.start is not None and not self.result.folds:
+            self._keep_if_better()
+        elif self.result.folds and self._trainer.taken:
+            self._keep(self._trainer.taken, len(self._rows.few))
+        self.result.interrupted = True
 
-    def _score_first(self) -> tuple[Scores, float]:
-        """Score before the first step, on as many rows as a share of the time allows.
+    # --- steps ---
 
-        Returns:
-            The scores, and the seconds that those of the adapter took.
-        """
-        deadline, held_out = self._deadline, self._rows.held_out
-        enough = (1 - _HELD_OUT_TIME) * deadline.left()
-        rows, base = list[Tokens](), list[RowLosses]()
-        for i in range(0, len(held_out), _ROWS_AT_A_TIME):  # the time is checked between them
-            part = held_out[i : i + _ROWS_AT_A_TIME]
-            if rows and deadline.left() < enough:
-                break
-            self._upper.store(part)
-            base.append(self._runner.losses({0: part}, adapters=False)[0])
-            rows += part
-        joined = RowLosses(*(list(chain.from_iterable(of)) for of in zip(*base, strict=True)))
-        started = deadline.clock()
-        scores = Scores(rows, joined, self._runner.losses({0: rows})[0])
-        return scores, deadline.clock() - started
+    def _step(self, batch: Sequence[Tokens], likely: int) -> None:
+        """Take a step, and show which of how many it probably was."""
+        clock, trainer = self._deadline.clock, self._trainer
+        started = clock()
+        trainer.step(batch, self._settings.learning_rate(trainer.taken))
+        self._step_seconds = max(clock() - started, 1e-9)
+        self.result.seconds += self._step_seconds
+        self._done += 1
+        self._progress(self._done, max(likely, self._done))
 
-    def _is_due(self, step: int) -> bool:
-        """Whether to score after a step: often at first, since the first steps gain the most."""
-        return step % self._settings.evaluate_every == 0 or step in _EARLY_STEPS
+    def _likely_steps(self) -> int:
+        """Return how many steps there will be, if each takes as long as the latest."""
+        if not self._step_seconds:
+            return self._settings.steps
+        more = (self._deadline.left() - self._score_seconds) / self._step_seconds
+        return int(min(self._settings.steps, self._trainer.taken + max(more, 0)))
 
-    def _step(self, batch: Sequence[Tokens], number: int) -> None:
-        self._upper.store(batch)
-        total = sum(len(row.output) for row in batch)
+    def _has_time(self, reserved: float = 0.0) -> bool:
+        """Whether there is time for another step, besides the seconds that are reserved."""
+        return self._deadline.left() > self._step_seconds + reserved
 
-        def weights(joined: JoinedRows) -> list[float]:
-            return [1 / total] * len(joined.targets)
+    def _keep(self, steps: int, rows: int) -> None:
+        """Make the present state the result, after steps on so many rows."""
+        result, trainer = self.result, self._trainer
+        result.weights = trainer.weights(trainer.parameters())
+        result.steps, result.rows = steps, rows
+        result.layers = self._part.layers - self._part.first if self._part.first else 0
 
-        shares = {slot: batch[slot::SHARES] for slot in range(SHARES)}
-        self._runner.backward(shares, weights)
-        self._slots.update_together(self._settings.learning_rate(number))
+    # --- held-out rows ---
 
-    def _score(self, before: Scores) -> Scores:
-        return before._replace(adapter=self._runner.losses({0: before.rows})[0])
+    def _train_with_held_out(self, order: Iterator[list[Tokens]]) -> None:
+        trainer, settings = self._trainer, self._settings
+        self.result.rows = len(self._rows.train)
+        self.result.start = self.result.end = self._score_start()
+        while trainer.taken < settings.steps and self._has_time(self._score_seconds):
+            self._step(next(order), self._likely_steps())
+            if trainer.taken % _STEPS_BETWEEN == 0:
+                self._keep_if_better()
+        if trainer.taken > self._scored:
+            self._keep_if_better()
 
-    def _keep_if_better(self, before: Scores, step: int) -> None:
+    def _score_start(self) -> Scores:
+        """Score the adapter before training, on as many rows as a share of the time allows."""
+        trainer, rows, clock = self._trainer, self._rows.held_out, self._deadline.clock
+        started = clock()
+        first = trainer.score(rows[:_FIRST_HELD_OUT], trainer.start)
+        of_row = max(clock() - started, 1e-9) / len(first.rows)
+        planned = self._likely_steps()
+        times = 1 + math.ceil(planned / _STEPS_BETWEEN)
+        count = int(_SCORING_SHARE * planned * self._step_seconds / of_row / times)
+        more = rows[_FIRST_HELD_OUT:count]
+        scores = joined([first, trainer.score(more, trainer.start)]) if more else first
+        self._score_seconds = of_row * len(scores.rows)
+        return scores
+
+    def _keep_if_better(self) -> None:
         """Keep the adapter if it is the best so far, and better than before by more than chance."""
-        now, best = self._score(before), self._state.end or before
+        clock, result, self._scored = self._deadline.clock, self.result, self._trainer.taken
+        before, best, started = known(result.start), known(result.end), clock()
+        now = self._trainer.score(before.rows)
+        self._score_seconds = clock() - started
         gains = now.by_row - before.by_row
         if now.by_row.mean() > best.by_row.mean() and is_significant(gains):
-            self._keep(before, now, step)
+            self._keep(self._trainer.taken, len(self._rows.train))
+            result.end = now
 
-    def _keep(self, before: Scores, now: Scores, step: int) -> None:
-        state = self._state
-        parameters = self._slots.parameters[0].clone()  # those of the slot change
-        factors = [*self._factors, *self._slots.factors(parameters)]
-        state.layout, state.factors = self._below + self._layout, factors
-        state.layers = self._trained if self._first else 0
-        state.steps, state.start, state.end = step, before, now
+    # --- folds ---
 
+    def _train_in_folds(self, plan: FoldPlan) -> None:
+        """Let folds choose the number of steps, then train on all rows."""
+        rows, trainer = self._rows.few, self._trainer
+        self._settings, self._done = self._settings_for(len(rows)), 0
+        finished = list[_FoldStates]()
+        for indices in divided(rows, plan.folds, self._settings.seed):
+            fold = self._train_fold(indices, plan)
+            if fold is None:
+                break
+            finished.append(fold)
+        steps = self._choose(finished) if finished else plan.steps
+        self.result.rows = len(rows)
+        trainer.restart()
+        order = batches(rows, self._settings)
+        while trainer.taken < steps and self._has_time():
+            self._step(next(order), self._done + steps - trainer.taken)
+        if trainer.taken:
+            self._keep(trainer.taken, len(rows))
 
-def _likely_steps(taken: int, most: int, seconds: float, left: float) -> int:
-    """Return how many steps there will be, if each takes so many seconds of those left.
+    def _train_fold(self, indices: Sequence[int], plan: FoldPlan) -> _FoldStates | None:
+        """Train on the rows outside of a fold, and score those of it; None if time ran out.
 
-    Example:
-        >>> _likely_steps(4, 94, 2.0, 9.0), _likely_steps(4, 94, 2.0, math.inf)
-        (8, 94)
-    """
-    return int(min(most, taken + max(left, 0) / max(seconds, 1e-9)))
+        Time for the training on all rows is kept.
+        """
+        trainer, rows, inside = self._trainer, self._rows.few, set(indices)
+        order = batches([r for i, r in enumerate(rows) if i not in inside], self._settings)
+        fold = _FoldStates(indices, {}, {})
+        trainer.restart()
+        while trainer.taken < plan.steps:
+            if not self._has_time(plan.steps * self._step_seconds):
+                return None
+            self._step(next(order), plan.total)
+            if trainer.taken in plan.points:
+                fold.scores[trainer.taken] = trainer.score([rows[i] for i in indices])
+                fold.parameters[trainer.taken] = trainer.parameters()
+        return fold
 
+    def _choose(self, folds: Sequence[_FoldStates]) -> int:
+        """Return the best number of steps; 0 if none is better than the start by more than chance.
 
-def is_significant(gains: Array) -> bool:
-    """Whether the mean of gains exceeds its standard error.
-
-    Args:
-        gains: (R,) in any unit.
-
-    Example:
-        >>> is_significant(np.array([1.0, 1.2, 0.8])), is_significant(np.array([3.0, -1.0, -1.0]))
-        (True, False)
-    """
-    return bool(gains.mean() > gains.std(ddof=1) / math.sqrt(len(gains)))
-
-
-# --- rows ---------------------------------------------------------------------------------------
-
-
-def divide(rows: Sequence[Tokens], seed: int) -> Divided:
-    """Divide rows into those to train on and those to hold out.
-
-    The same share of the rows of each output is held out.
-
-    Args:
-        rows: at least 8.
-        seed: of the order of the rows.
-
-    Example:
-        >>> train, held_out = divide([Tokens([i], [i % 2]) for i in range(16)], seed=0)
-        >>> len(train), sorted(row.output for row in held_out)
-        (12, [[0], [0], [1], [1]])
-    """
-    shuffled = list(rows)
-    random.Random(f"{seed} held out").shuffle(shuffled)
-    shuffled.sort(key=lambda row: tuple(row.output))
-    count = held_out_rows(len(rows))
-    chosen = {(2 * i + 1) * len(rows) // (2 * count) for i in range(count)}
-    parts: tuple[list[Tokens], list[Tokens]] = ([], [])
-    for index, row in enumerate(shuffled):
-        parts[index in chosen].append(row)
-    return Divided(*parts)
-
-
-def batches(rows: Sequence[Tokens], settings: Settings) -> Iterator[list[Tokens]]:
-    """Yield the rows of one step after another, epoch after epoch.
-
-    Each step has a share of every output, so that a training that ends early has seen all of them.
-
-    Args:
-        rows: to train on.
-        settings: of the training.
-
-    Example:
-        >>> order = batches([Tokens([i], [i // 8]) for i in range(16)], Settings(rows=4))
-        >>> sorted(row.output for row in next(order))
-        [[0], [0], [1], [1]]
-    """
-    generator = random.Random(f"{settings.seed} order")
-    while True:
-        epoch = list(rows)
-        generator.shuffle(epoch)
-        epoch.sort(key=lambda row: tuple(row.output))
-        count = math.ceil(len(epoch) / settings.rows)
-        steps = [epoch[index::count] for index in range(count)]
-        generator.shuffle(steps)
-        yield from steps
+        The adapters of the folds after as many steps become part of the result.
+        """
+        trainer, result = self._trainer, self.result
+        rows = [self._rows.few[i] for fold in folds for i in fold.indices]
+        before = trainer.score(rows, trainer.start)
+        after = {n: joined([fold.scores[n] for fold in folds]) for n in folds[0].scores}
+        best = max(after, key=lambda n: (after[n].by_row.mean(), -n))
+        gains = after[best].by_row - before.by_row
+        steps = best if is_significant(gains) else 0
+        result.start, result.end = before, after[best] if steps else before
+        result.folds = [
+            Fold(fold.indices, trainer.weights({**fold.parameters, 0: trainer.start}[steps]))
+            for fold in folds
+        ]
+        return steps

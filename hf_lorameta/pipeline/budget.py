@@ -1,0 +1,38 @@
+"""The time to train in: as it is given, by default, and what to try if it was too short."""
+
+import re
+
+from hf_lorameta.errors import Option, UsageError
+
+DEFAULT_BUDGET = 120.0
+"""Seconds to train by default."""
+_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def budget_seconds(budget: float | str | None) -> float | None:
+    """Convert a budget such as 90, 60s, 2m, 2min or 1h to seconds; None stays None.
+
+    Raises:
+        UsageError: not a time of zero or more.
+
+    Example:
+        >>> budget_seconds("60s"), budget_seconds("1.5 min"), budget_seconds("1h")
+        (60.0, 90.0, 3600.0)
+    """
+    if budget is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(budget).strip().lower())
+    if not found or found[2] not in _UNITS:
+        not_a_time = f"a budget of {budget!r} is not a time, expected one such as 60s, 2m or 0"
+        raise UsageError(not_a_time, hint=Option("budget", "60s"))
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def more_time(budget: float) -> Option:
+    """Return a longer time to train; 0 stands for an unknown one.
+
+    Example:
+        >>> more_time(2.0).value, more_time(120.0).value, more_time(0.0).value
+        ('2m', '10m', '10m')
+    """
+    return Option("budget", "2m" if 0 < budget < DEFAULT_BUDGET else "10m")

@@ -1,0 +1,111 @@
+"""The stage that counts an adapter's right answers, beside those of the base model."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from hf_lorameta.cards import results
+from hf_lorameta.cards.results import check_of
+from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.scoring import (
+    ADAPTER_METHOD,
+    BASE_METHOD,
+    MEASURES,
+    Group,
+    LoraWeights,
+    compare,
+    measure_of,
+)
+from hf_lorameta.errors import AdapterError, Option
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.stages import Unseen, Work
+
+logger = logging.getLogger(__name__)
+
+_GENERATION_SECONDS = 10.0
+"""Least time for a check in which all answers are generated."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Score the adapter as it would be saved, and the base model, on rows it was not trained on.
+
+    Without rows that the recipe asks for, these are the rows that chose the number of steps. Then
+    time may limit how many are scored. Outputs that are texts or have several labels need all
+    answers, which are generated if at least 10 s are left.
+
+    Attributes:
+        rows: how many the recipe asks for, on which the adapter must not be worse than the base
+            model; None counts right answers only.
+    """
+
+    rows: int | None = None
+    name: ClassVar[Literal["training", "check"]] = "check"
+    failed: ClassVar[str] = "The adapter was not checked"
+
+    @property
+    def required(self) -> bool:
+        """See `hf_lorameta.pipeline.stages.Stage`."""
+        return self.rows is not None
+
+    def __str__(self) -> str:
+        if self.rows is not None:
+            return f"check on {self.rows} other rows"
+        return "count right answers on rows that it has not seen"
+
+    def run(self, work: Work, session: Session, end: Deadline) -> Work:
+        """Score the adapter.
+
+        Raises:
+            AdapterError: the recipe asks for the check, and the base model is better.
+        """
+        adapter, unseen, deadline = work.adapter, work.unseen, end
+        if self.required:
+            weights = LoraWeights(adapter.layout, adapter.pairs)
+            unseen, deadline = (Unseen(work.rows.check, weights, work.rows.prompt),), Deadline()
+        rows = [row for part in unseen for row in part.rows]
+        if not rows:
+            return work
+        if adapter.outcome.interrupted:
+            stopped = "The training was interrupted. Counting right answers; Ctrl-C skips this"
+            logger.warning(stopped)
+        check = self._scored(unseen, work, session, deadline)
+        if check.rows < len(rows):
+            logger.info("Time ran out after %d of %d rows to check on", check.rows, len(rows))
+        if self.required:
+            _refuse_failed(check)
+        outcome = replace(adapter.outcome, check=check)
+        return replace(work, adapter=replace(adapter, outcome=outcome))
+
+    def _scored(
+        self, unseen: Sequence[Unseen], work: Work, session: Session, deadline: Deadline
+    ) -> results.Check:
+        rows, form = [row for part in unseen for row in part.rows], work.adapter.plan.dataset.form
+        title = f"Checking {len(rows)} rows"
+        groups = [
+            Group(part.rows, {BASE_METHOD: None, ADAPTER_METHOD: part.weights}, part.examples)
+            for part in unseen
+        ]
+        graded = measure_of(rows, form) in MEASURES
+        report = compare(
+            session.evaluator,
+            groups,
+            generate=graded and deadline.left() >= _GENERATION_SECONDS,
+            samples=0,
+            row_progress=lambda method, *counts: session.progress(f"{title}, {method}", *counts),
+            form=form,
+            deadline=deadline,
+        )
+        return check_of(report, len(groups[0].shots))
+
+
+def _refuse_failed(check: results.Check) -> None:
+    """Raise AdapterError if the base model is better than an adapter that was checked."""
+    for name, loss in (("", check.base), (" with its own chat template", check.chat)):
+        if loss is not None and not check.end <= loss:
+            raise AdapterError(
+                f"the base model{name} is better: its loss on {check.rows} rows is {loss:.3f}, "
+                f"that of the adapter {check.end:.3f}",
+                hint=["add labeled rows", Option("check", change="leave out")],
+            )

@@ -1,0 +1,70 @@
+"""Stages: what is done with the base model after a plan's adapters were combined.
+
+`hf_lorameta.pipeline.resolve.resolve` returns the stages of a request, and
+`hf_lorameta.pipeline.make.make_adapter` runs them in order. A new one is a class in a module of its
+own, one line of `resolve`, and a field of `hf_lorameta.cards.results.Outcome` for what it found.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.scoring import LoraWeights
+from hf_lorameta.pipeline.rows import Rows
+from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.types import Row
+
+
+class Unseen(NamedTuple):
+    """Rows, an adapter that was not trained on them, and other rows as examples for a prompt."""
+
+    rows: Sequence[Row]
+    weights: LoraWeights
+    examples: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Work:
+    """An adapter on its way through the stages.
+
+    Attributes:
+        adapter: as it is now.
+        rows: drawn for it.
+        unseen: rows that its right answers can be counted on.
+    """
+
+    adapter: Generation
+    rows: Rows
+    unseen: tuple[Unseen, ...] = ()
+
+
+class Stage(Protocol):
+    """One stage; its text says what it does, for a plan.
+
+    Attributes:
+        name: for messages; what `hf_lorameta.cards.results.Outcome.interrupted` says of it.
+        failed: what the warning about an error says before it, if the stage is not required. The
+            adapter then stays as it was, and the stages behind it are left out.
+    """
+
+    name: ClassVar[Literal["training", "check"]]
+    failed: ClassVar[str]
+
+    @property
+    def required(self) -> bool:
+        """Whether an error of it ends the command."""
+
+    def run(self, work: Work, session: Session, end: Deadline) -> Work:
+        """Do the work of this stage.
+
+        Args:
+            work: what the stages before it have made.
+            session: has the base model.
+            end: when the time of all stages ends.
+
+        Raises:
+            LoraMetaError: it cannot be done.
+            KeyboardInterrupt: the user ended it, and there is nothing to keep of it.
+        """

@@ -1,0 +1,77 @@
+"""How few rows are divided into folds, and for how many steps each fold is trained."""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hf_lorameta.engines.row_tokens import Tokens
+
+MOST_ROWS = 100
+"""Rows that are divided into folds, at most; of more, some are held out."""
+_STEPS, _STEPS_OF_MORE, _MORE_ROWS = 24, 48, 32
+"""Steps of a training of fewer than 32 rows, and of more."""
+_PLANS = ((4, 1), (3, 1), (2, 1), (2, 2 / 3))
+"""Folds, and steps as a share of those above, best first."""
+_SPARE = 1.15
+"""Time for scoring and slower steps, as a factor of the time of all steps."""
+
+
+class FoldPlan(NamedTuple):
+    """A training of few rows.
+
+    Attributes:
+        folds: number of folds.
+        steps: of each fold, and of the training on all rows at most.
+    """
+
+    folds: int
+    steps: int
+
+    @property
+    def total(self) -> int:
+        """Number of all steps."""
+        return (self.folds + 1) * self.steps
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """After how many steps the rows of a fold are scored.
+
+        Example:
+            >>> FoldPlan(4, 24).points
+            (8, 16, 24)
+        """
+        return tuple(self.steps * part // 3 for part in (1, 2, 3))
+
+
+def fold_plan(rows: int, affordable: float) -> FoldPlan | None:
+    """Return how to train on few rows; None if there is no time for two folds.
+
+    Args:
+        rows: number of them.
+        affordable: steps that there is time for.
+
+    Example:
+        >>> fold_plan(16, 200), fold_plan(64, 200), fold_plan(64, 100)
+        (FoldPlan(folds=4, steps=24), FoldPlan(folds=2, steps=48), None)
+        >>> fold_plan(16, 60)
+        FoldPlan(folds=2, steps=16)
+    """
+    steps = _STEPS if rows < _MORE_ROWS else _STEPS_OF_MORE
+    plans = (FoldPlan(folds, round(share * steps)) for folds, share in _PLANS)
+    return next((plan for plan in plans if _SPARE * plan.total <= affordable), None)
+
+
+def divided(rows: Sequence[Tokens], folds: int, seed: int) -> list[list[int]]:
+    """Divide rows into folds, each with the same share of every output.
+
+    Returns:
+        The indices of the rows of each fold, in increasing order.
+
+    Example:
+        >>> divided([Tokens([i], [i % 2]) for i in range(8)], 2, seed=0)
+        [[0, 3, 4, 5], [1, 2, 6, 7]]
+    """
+    order = list(range(len(rows)))
+    random.Random(f"{seed} folds").shuffle(order)
+    order.sort(key=lambda index: tuple(rows[index].output))
+    return [sorted(order[fold::folds]) for fold in range(folds)]
