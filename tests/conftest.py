@@ -51,6 +51,7 @@ _UNIT = [
     for path in (
         *("tests/cards", "tests/data", "tests/formats", "tests/method"),
         *("tests/test_errors.py", "tests/test_files.py", "tests/test_recipe.py"),
+        *("tests/engines/test_word_classifier.py", "hf_lorameta/engines/word_classifier.py"),
         *("hf_lorameta/cards", "hf_lorameta/data", "hf_lorameta/formats", "hf_lorameta/method"),
     )
 ]
