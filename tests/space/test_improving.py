@@ -261,7 +261,8 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
     job = jobs.Job(60)
     assert generating.find_target(result, "ann/x", Consent(), "hf_token", job) is target
-    assert generating.publish(adapter, target, "hf_token", job).url == "https://hub/ann/x"
+    saved = generating.publish(adapter, target, "hf_token", job)
+    assert (saved.published.url, saved.generation) == ("https://hub/ann/x", adapter.generation)
     card = published.pop("README.md").decode()
     assert "path/to/this/folder" in before.pop("README.md").decode()
     assert "path/to/this/folder" not in card
