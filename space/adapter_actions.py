@@ -104,7 +104,9 @@ class AdapterActions(Actions):
             base, adapted = trying.answers(adapter, self.bank_loader.model, text, job)
             prompt = adapter.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
-            job.show(lambda: {c.answers: view.answers_html(base, adapted, expected, text)})
+            most = trying.PROMPT_TOKENS if len(prompt) > trying.PROMPT_TOKENS else 0
+            html = view.answers_html(base, adapted, expected, text, most)
+            job.show(lambda: {c.answers: html})
 
         return self.begin(visit, "model", work, c.answers)
 

@@ -154,6 +154,21 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
     assert time.monotonic() - start < 0.3
 
 
+def test_a_try_reads_so_many_tokens_of_a_prompt_whatever_its_length(
+    adapter: generating.Adapter, model: trying.Model
+) -> None:
+    read = list[int]()
+    tries, counts = model.load(jobs.Job(120))[1], model.session.evaluator
+    tries.model.register_forward_pre_hook(
+        lambda _, inputs, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
+    before = counts.max_length
+    assert before > trying.PROMPT_TOKENS + counts.max_new_tokens
+    trying.answers(adapter, model, "a b " * 4000, jobs.Job(120))
+    assert max(read) == trying.PROMPT_TOKENS
+    assert counts.max_length == before, "of counting and training"
+
+
 @pytest.mark.parametrize(
     ("samples", "tested", "trained"),
     [(120, 16, 104), (24, 6, 18), (15, 0, 15), (7, 0, 0)],

@@ -378,6 +378,8 @@ def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
     adapter: Any = SimpleNamespace(folder=SPACE, plan=planned)
 
     class SlowModel:
+        max_length, max_new_tokens = 1024, 64
+
         def answer(self, prompt: str, adapter: object = None) -> str:
             nonlocal most
             used.append(self)
