@@ -48,7 +48,7 @@ class AdapterActions(Actions):
             def show() -> Updates:
                 visit.drop_background()
                 visit.plan_result = result
-                visit.adapter, visit.report, visit.said, visit.published = adapter, None, "", ""
+                visit.adapter, visit.report, visit.said, visit.saved = adapter, None, "", None
                 visit.version, visit.results = visit.version + 1, visit.results + 1
                 self._improve(visit, trying.TRAINING_SECONDS, job.call.address)
                 return self.show_result(visit, profile)
@@ -104,7 +104,9 @@ class AdapterActions(Actions):
             base, adapted = trying.answers(adapter, self.bank_loader.model, text, job)
             prompt = adapter.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
-            job.show(lambda: {c.answers: view.answers_html(base, adapted, expected, text)})
+            most = trying.PROMPT_TOKENS if len(prompt) > trying.PROMPT_TOKENS else 0
+            html = view.answers_html(base, adapted, expected, text, most)
+            job.show(lambda: {c.answers: html})
 
         return self.begin(visit, "model", work, c.answers)
 
@@ -131,17 +133,18 @@ class AdapterActions(Actions):
             result, adapter = _made(visit)
             request, version = known(visit.request), visit.version
             target = find_target(result, repo_id or "", consent, credential, job)
-            published = publish(adapter, target, credential, job)
+            saved = publish(adapter, target, credential, job)
             usage = view.usage_markdown(result, request, target.repo_id, self.settings)
 
             def show() -> Updates:
-                visit.published = target.repo_id
+                there = {c.saved: render("result.published", published=saved.published)}
+                if visit.plan_result is not result:  # something else was chosen meanwhile
+                    return there
+                visit.saved = saved
                 # this may reach the page after a later version, which it then asks for again
-                return {
-                    c.saved: render("result.published", published=published),
-                    c.usage: usage,
-                    c.version: version,
-                } | self._news_since(visit, version)
+                shown = there | {c.usage: usage, c.version: version}
+                filled = self.fill(visit, repo_id=target.repo_id, overwrite=False)
+                return shown | filled | self._news_since(visit, version)
 
             job.show(show)
 
@@ -154,24 +157,30 @@ class AdapterActions(Actions):
         """Show an adapter, and what can be done with it."""
         c, result = self.components, known(visit.plan_result)
         user, no_model = profile.username if profile else None, self.bank_loader.no_model
-        folder = f"./{known(visit.adapter).archive.stem}"
-        base_model = result.plan.bank.index.base_model
+        base_model, folder = result.plan.bank.index.base_model, known(visit.adapter).archive.stem
+        name = default_repo_id(user, result.name, base_model) if user else ""
+        place, private, saved = f"./{folder}", result.plan.private, ""
+        if visit.saved:
+            published, target = visit.saved.published, visit.saved.published.target
+            place, name, private = target.repo_id, target.repo_id, target.private
+            saved = render("result.published", published=published)
         return (
-            dict.fromkeys((c.answers, c.saved), "")
-            | {
+            {
+                c.answers: "",
+                c.saved: saved,
                 c.result_step: gr.Column(visible=True),
                 c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
                 c.try_form: gr.Column(visible=not no_model),
                 c.sign_in_to_save: gr.Column(visible=user is None),
                 c.save_form: gr.Column(visible=user is not None),
                 c.ask_again: gr.Column(visible=False),
-                c.usage: view.usage_markdown(result, known(visit.request), folder, self.settings),
+                c.usage: view.usage_markdown(result, known(visit.request), place, self.settings),
             }
             | self.fill(
                 visit,
                 prompt=view.example_input(result),
-                repo_id=default_repo_id(user, result.name, base_model) if user else "",
-                visibility="private" if result.plan.private else "public",
+                repo_id=name,
+                visibility="private" if private else "public",
                 overwrite=False,
             )
             | self._news(visit)
@@ -209,12 +218,15 @@ class AdapterActions(Actions):
                 visible=visit.more,
             ),
         }
-        return updates | (self._later_version(visit) if visit.published else {})
+        return updates | self._later_version(visit)
 
     def _later_version(self, visit: Visit) -> Updates:
-        """Offer to save a version that is later than the one that was saved."""
-        saved = render("result.later_version", repo_id=visit.published)
-        return {self.components.saved: saved} | self.fill(visit, overwrite=True)
+        """Say that a version is later than the one that was saved, if it is."""
+        saved = visit.saved
+        if saved is None or saved.generation is known(visit.adapter).generation:
+            return {}
+        repo_id = saved.published.target.repo_id
+        return {self.components.saved: render("result.later_version", repo_id=repo_id)}
 
 
 def _made(visit: Visit) -> tuple[PlanResult, Adapter]:

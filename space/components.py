@@ -133,7 +133,7 @@ class Components:
             )
             self.visibility = gr.Radio(_VISIBILITY, label="Who sees it", elem_id="lm-visibility")
             self.overwrite = gr.Checkbox(label="Replace what is there", elem_id="lm-overwrite")
-            self.save = gr.Button("Save to Hub", variant="primary")
+            self.save = gr.Button("Save to Hub", variant="primary", elem_id="lm-save-adapter")
         with gr.Column(visible=False, elem_id="lm-ask-again") as self.ask_again:
             gr.HTML(render("page.ask_again"), padding=False)
             self.save_anyway = gr.Button("Save anyway", elem_id="lm-save-anyway")

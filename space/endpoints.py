@@ -181,9 +181,9 @@ class Endpoints:
             where = inputs["repo_id"] or "", consent, credential, job
             target = await run_in_threadpool(find_target, result, *where)
             adapter = await run_in_threadpool(make_adapter, result, job)
-            published = await run_in_threadpool(publish, adapter, target, credential, job)
+            saved = await run_in_threadpool(publish, adapter, target, credential, job)
             return {
-                "url": published.url,
+                "url": saved.published.url,
                 "repo_id": target.repo_id,
                 "private": target.private,
                 "seconds": adapter.generation.seconds,

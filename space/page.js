@@ -68,8 +68,9 @@
   const typed = window.lorametaTyped = new Set();
   document.addEventListener("input", ({ target }) => typed.add(target.closest("[id^=lm-]")?.id));
   document.addEventListener("click", ({ target }) => {
-    if (!target.closest("#lm-use-prompt")) return;
-    ["lm-instruction", "lm-template"].forEach((id) => typed.delete(id));
+    const sent = target.closest("#lm-use-prompt") ? ["lm-instruction", "lm-template"]
+      : target.closest("#lm-save-adapter, #lm-save-anyway") ? ["lm-repo_id", "lm-overwrite"] : [];
+    sent.forEach((id) => typed.delete(id));
   });
 
   // The verdict on a dataset comes into view, unless an adapter is there already

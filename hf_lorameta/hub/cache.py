@@ -40,6 +40,12 @@ def caching(run: Callable[[], T]) -> T:
     return run()
 
 
+def use_cache(folder: Path) -> None:
+    """Store what this process fetches in a folder; with ``HF_HUB_OFFLINE``, nothing is fetched."""
+    if not constants.is_offline_mode():
+        constants.HF_HUB_CACHE = str(folder)
+
+
 def _use_temporary_cache(cache: Path, problem: OSError) -> None:
     temporary = temporary_cache(cache, problem)
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)

@@ -40,6 +40,16 @@ def _removed(downloaded: Path) -> str:
     return digest
 
 
+def _url(repo: PinnedRepo, path: str) -> str:
+    return hfh.hf_hub_url(
+        repo.repo_id,
+        path,
+        repo_type=repo.repo_type,
+        revision=repo.sha,
+        endpoint=constants.ENDPOINT,
+    )
+
+
 class Hub(Connection):
     """The Hub, with one token.
 
@@ -180,11 +190,9 @@ class Hub(Connection):
         blob = repo.blobs.get(path)
         if repo.blobs and not blob:
             raise NotFoundError(f"{repo.repo_id} has no file {path}")
-        cached = hfh.try_to_load_from_cache(
-            repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
-        )
-        if isinstance(cached, str) and (blob is None or blob.matches(Path(cached))):
-            return Path(cached)
+        cached = self._cached(repo, path)
+        if cached and (blob is None or blob.matches(cached)):
+            return cached
 
         digests: set[str] = set()
         for _ in range(_DOWNLOADS):
@@ -197,6 +205,26 @@ class Hub(Connection):
                 raise damaged(f"{repo.repo_id}: {path}", always=True)
             digests.add(digest)
         raise damaged(f"{repo.repo_id}: {path}", always=False)
+
+    def size(self, repo: PinnedRepo, path: str) -> int:
+        """Return the size of a file in bytes, without fetching it.
+
+        Raises:
+            NotFoundError: no such file.
+            ConnectionLostError: the Hub did not answer.
+        """
+        if cached := self._cached(repo, path):
+            return cached.stat().st_size
+        with translated(repo.repo_id):
+            url = _url(repo, path)
+            return self.api.get_hf_file_metadata(url=url, timeout=self.timeout).size or 0
+
+    def _cached(self, repo: PinnedRepo, path: str) -> Path | None:
+        """Return the path of a file in the client's cache; None if it is not there."""
+        cached = hfh.try_to_load_from_cache(
+            repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
+        )
+        return Path(cached) if isinstance(cached, str) else None
 
     def _download_once(self, repo: PinnedRepo, path: str) -> Path | None:
         """Download a file anew; None if it has another size than the server states."""
@@ -225,20 +253,15 @@ class Hub(Connection):
         """
         if stop <= start:
             return b""
-        url = hfh.hf_hub_url(
-            repo.repo_id,
-            path,
-            repo_type=repo.repo_type,
-            revision=repo.sha,
-            endpoint=constants.ENDPOINT,
-        )
         # no compression: ranges count the bytes of the file itself
         headers = self.headers(
             {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         )
 
         with translated(repo.repo_id):
-            response = hfh.get_session().get(url, headers=headers, timeout=self.timeouts)
+            response = hfh.get_session().get(
+                _url(repo, path), headers=headers, timeout=self.timeouts
+            )
             hfh.hf_raise_for_status(response)
             content: bytes = response.content
             if response.status_code == 200:  # the server ignores Range

@@ -21,9 +21,13 @@ _SHORT = 300
 EXAMPLE_FILE = Path(__file__).parents[1] / "example.json"
 
 
-def answers_html(base: str, adapter: str, expected: str, text: str) -> str:
-    """Return two answers to a text side by side, and the row's own output if it is known."""
-    return render("result.answers", base=base, adapter=adapter, expected=expected, text=text)
+def answers_html(base: str, adapter: str, expected: str, text: str, most: int = 0) -> str:
+    """Return two answers to a text side by side, and the row's own output if it is known.
+
+    `most` is the number of tokens that are read of a prompt, if this one may have more; else 0.
+    """
+    texts = {"base": base, "adapter": adapter, "expected": expected, "text": text}
+    return render("result.answers", **texts, most=most)
 
 
 def best_example(report: Report) -> Sample:

@@ -7,6 +7,7 @@ import weakref
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from hf_lorameta.cards.results import Check
 from hf_lorameta.errors import LoraMetaError
@@ -84,10 +85,16 @@ class Adapter:
         self.write_texts(self.folder)
         self._write_archive()
 
-    def write_texts(self, folder: Path, repo_id: str | None = None) -> None:
-        """Write all files but the weights and their config, for a repo if one is named."""
-        for name, text in self.generation.texts(repo_id).items():
+    def write_texts(self, folder: Path, repo_id: str | None = None) -> Generation:
+        """Write all files but the weights and their config, for a repo if one is named.
+
+        Returns:
+            The version that was written, since a check may be added meanwhile.
+        """
+        generation = self.generation
+        for name, text in generation.texts(repo_id).items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
+        return generation
 
     def _write_archive(self) -> None:
         """Write the zip file, without compression, which takes longer and saves little.
@@ -157,8 +164,20 @@ def find_target(
     )
 
 
-def publish(adapter: Adapter, target: Target, credential: Token, job: Job) -> Published:
-    """Publish an adapter in one commit; the job is canceled until that begins.
+class Saved(NamedTuple):
+    """What was saved to the Hub.
+
+    Attributes:
+        published: where.
+        generation: which version; it is the present one of an adapter as long as that has the same.
+    """
+
+    published: Published
+    generation: Generation
+
+
+def publish(adapter: Adapter, target: Target, credential: Token, job: Job) -> Saved:
+    """Publish an adapter in one commit; the job can be canceled until that begins.
 
     Raises:
         LoraMetaError: as `publish_folder` raises.
@@ -166,10 +185,10 @@ def publish(adapter: Adapter, target: Target, credential: Token, job: Job) -> Pu
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"
         shutil.copytree(adapter.folder, folder)
-        adapter.write_texts(folder, target.repo_id)
+        generation = adapter.write_texts(folder, target.repo_id)
         job.report("Saving to the Hub; this can no longer be canceled")
         job.commit()
-        return publish_folder(folder, target, Hub(credential))
+        return Saved(publish_folder(folder, target, Hub(credential)), generation)
 
 
 def chosen_name(result: PlanResult, repo_id: str, user: str) -> str | None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
+from hf_lorameta.hub.cache import use_cache
 from work.jobs import Job, SpaceError
 
 T = TypeVar("T")
@@ -40,8 +41,8 @@ _PRELOADED = (
 )
 _WAIT_SECONDS = 0.2
 MEMORY_BYTES = 1_500_000_000
-"""Memory that a reader may take for a dataset, beyond its libraries; no file that it writes, such
-as the card of a dataset, may be larger."""
+"""Memory that a reader may take for a dataset, beyond its libraries; no file that it writes may be
+larger."""
 MESSAGE_BYTES = 32_000_000
 """Largest item that a reader may send to the server."""
 _TOO_LARGE = "The dataset needs more memory than this Space has for reading one"
@@ -155,6 +156,7 @@ def _send_result(
     global _connection
     _connection = pipe
     tempfile.tempdir = scratch
+    use_cache(Path(scratch, "hub"))  # what is fetched, such as a private card, does not stay
     _limit_process(time_limit)
     error: LoraMetaError
     try:

@@ -30,7 +30,9 @@ MORE_SECONDS = 240.0
 UNTRAINED_METHOD = "untrained"
 """The adapter before it was trained, in a report."""
 PROMPT_CHARACTERS = 20_000
-"""Most characters of a prompt that is tried; the base model reads its last thousand tokens."""
+"""Most characters of a prompt that is tried: the input, with the instruction and form around it."""
+PROMPT_TOKENS = 512
+"""Of a longer prompt, the base model reads the last tokens."""
 _WAIT_SECONDS, _TRIES_SECONDS = 0.2, 10.0
 _COUNT_SECONDS, _METHODS = 20.0, 4
 """Seconds that counting is expected to take at first, and how many methods are counted."""
@@ -59,7 +61,10 @@ class Model:
         with self._loading:
             if self._twins is None:  # before a training changes the layers of the first
                 evaluator = self.session.evaluator
-                self._twins = evaluator, evaluator.twin()
+                tries = evaluator.twin()
+                most = PROMPT_TOKENS + tries.max_new_tokens
+                tries.max_length = min(tries.max_length, most)
+                self._twins = evaluator, tries
         job.check()
         return self._twins
 
@@ -115,15 +120,16 @@ def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, s
     The instruction and the form that all rows share are put around it.
 
     Raises:
-        RequestError: the input is longer than `PROMPT_CHARACTERS`.
+        RequestError: the prompt, which may repeat the input, exceeds `PROMPT_CHARACTERS`.
         LoraMetaError: the base model cannot be run, or not by this visitor now.
     """
-    if len(text) > PROMPT_CHARACTERS:
+    prompt = adapter.plan.dataset.columns.prompt_of(text[: PROMPT_CHARACTERS + 1])
+    characters = max(len(text), len(prompt))
+    if characters > PROMPT_CHARACTERS:
         raise RequestError(
-            f"The input has {len(text):,} characters, more than the {PROMPT_CHARACTERS:,} that "
-            "can be tried here"
+            f"The prompt has {characters:,} characters, more than the {PROMPT_CHARACTERS:,} that "
+            "can be tried here: the instruction and the form count, too"
         )
-    prompt = adapter.plan.dataset.columns.prompt_of(text)
     with model.one_try(job) as evaluator, _counted(MODEL_TIME, job):
         job.report("Waiting for both answers")
         base = evaluator.answer(prompt)

@@ -16,7 +16,7 @@ from hf_lorameta.engines.scoring import Report
 from limits.kept import KEPT, PLAN_BYTES, Rows
 from limits.uploads import Upload
 from work.background import Background
-from work.generating import Adapter
+from work.generating import Adapter, Saved
 from work.jobs import Job
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
@@ -66,7 +66,7 @@ class Visit:
         version: number of adapters and reports so far.
         results: number of adapters that the visitor has asked for and got.
         background: counts and trains; None if nothing does.
-        published: id of the repo that has an earlier version.
+        saved: the version that was saved last, and where; None if none was.
         filled: what answers have put into fields.
         key: lets a later page of the same browser tab, after signing in, go on with this visit.
         lock: held while a request is answered and while a result is shown, so that a Cancel finds
@@ -88,7 +88,7 @@ class Visit:
     version: int = 0
     results: int = 0
     background: Background | None = None
-    published: str = ""
+    saved: Saved | None = None
     filled: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,7 +157,7 @@ class Visit:
         """Drop the plan and what was made from it."""
         self.drop_background()
         self.plan_result = self.adapter = self.report = None
-        self.said, self.more, self.published = "", False, ""
+        self.said, self.more, self.saved = "", False, None
 
 
 _VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()

@@ -360,7 +360,7 @@ async def long_prompts(a: Attacker, of: int) -> None:
         session = await a.make(TINY, **how)
 
         async def one_try() -> None:
-            await a.ask(session, "try_out", [None, next(numbers), "a b " * 5000], **how)
+            await a.ask(session, "try_out", [None, next(numbers), "a b " * 4900], **how)
 
         await a.repeat(one_try, 1)
 

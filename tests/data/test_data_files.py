@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,56 @@ def test_paths_inside_the_repo_are_read(cli: Shell, user: Account) -> None:
     files = {"README.md": card.encode(), "data/a/0.jsonl": rows(0), "a/1.jsonl": rows(1)}
     repo = user.dataset("inside", files)
     assert cli("plan", "-d", repo, "--json").json["dataset"]["rows"] == 24
+
+
+def repeated(times: int, name: str = "configs") -> str:
+    """Return YAML whose aliases stand for a list of ten to the power of so many texts."""
+    lines = [f"a0: &a0 [{', '.join('x' * 10)}]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, times)]
+    return "\n".join([*lines, f"{name}: [{{data_files: *a{times - 1}}}]"])
+
+
+MERGED = "\n".join(
+    ["a0: &a0 {x: y}", *(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 40))]
+)
+"""YAML whose merge keys double a mapping forty times."""
+
+
+@pytest.mark.parametrize(
+    "metadata", [repeated(12), repeated(12, "dataset_info"), MERGED, "configs: &a [*a]"]
+)
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+def test_a_card_whose_aliases_stand_for_too_much_is_refused_at_once(
+    cli: Shell, tmp_path: Path, metadata: str, name: str
+) -> None:
+    folder = tmp_path / "bomb"
+    folder.mkdir()
+    (folder / name).write_text(f"---\n{metadata}\n---\n" if name == "README.md" else metadata)
+    (folder / "train.jsonl").write_bytes(rows(0))
+    start = time.monotonic()
+    done = cli("plan", "-d", folder, code=3)
+    assert time.monotonic() - start < 20
+    assert f"bomb: the aliases in {name} stand for more than 1,000,000 characters" in done.err
+    assert "write out the values" in done.err
+
+
+def test_a_card_may_have_aliases(cli: Shell, user: Account) -> None:
+    card = CONFIG.format("data_files: &files [{split: train, path: 'a/*.jsonl'}]\n  other: *files")
+    repo = user.dataset("aliases", {"README.md": card.encode(), "a/0.jsonl": rows(0)})
+    assert cli("plan", "-d", repo, "--json").json["dataset"]["rows"] == 24
+
+
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml", "dataset_infos.json"])
+def test_a_card_of_more_than_a_megabyte_is_not_fetched(
+    cli: Shell, user: Account, name: str
+) -> None:
+    text = b" " * 1_000_001 if name == "README.md" else b'{"a": "%s"}' % (b"x" * 1_000_000)
+    repo = user.dataset("long", {name: text, "train.jsonl": rows(0)})
+    cli.hub.clear_requests()
+    done = cli("plan", "-d", repo, code=3)
+    assert f"{repo}: {name} has 1.0 MB, expected at most 1 MB" in done.err
+    assert f"hf download --repo-type dataset {repo} --exclude {name} --local-dir" in done.err
+    assert [r.method for r in cli.hub.requests if r.path.endswith(name)] == ["HEAD"]
 
 
 def test_files_of_other_formats_are_refused(cli: Shell, user: Account) -> None:

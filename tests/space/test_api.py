@@ -153,6 +153,19 @@ def test_a_private_dataset_gives_a_private_repo_named_after_it(
     assert "would reveal its name" in message
 
 
+def test_the_card_of_a_private_dataset_does_not_stay_on_the_machine(
+    web: Web, call: Callable[..., Any], user: Account
+) -> None:
+    card = b"---\nlicense: mit\n---\nnobody else may read this sentence\n"
+    files = {"README.md": card, "train.jsonl": notes(30)}
+    repo = user.dataset("carded", files, private=True)
+    assert call("/plan", token=user.token, dataset=repo)["dataset"]["rows"] == 30
+    stored = [path for path in web.space.log.parent.rglob("*") if path.is_file()]
+    assert [path for path in stored if b"this sentence" in path.read_bytes()] == []
+    assert list(web.space.log.parent.rglob("*carded*")) == []
+    assert web.space.settled() == []
+
+
 # --- errors -------------------------------------------------------------------------------------
 
 

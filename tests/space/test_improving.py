@@ -154,6 +154,21 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
     assert time.monotonic() - start < 0.3
 
 
+def test_a_try_reads_so_many_tokens_of_a_prompt_whatever_its_length(
+    adapter: generating.Adapter, model: trying.Model
+) -> None:
+    read = list[int]()
+    tries, counts = model.load(jobs.Job(120))[1], model.session.evaluator
+    tries.model.register_forward_pre_hook(
+        lambda _, inputs, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
+    before = counts.max_length
+    assert before > trying.PROMPT_TOKENS + counts.max_new_tokens
+    trying.answers(adapter, model, "a b " * 4000, jobs.Job(120))
+    assert max(read) == trying.PROMPT_TOKENS
+    assert counts.max_length == before, "of counting and training"
+
+
 @pytest.mark.parametrize(
     ("samples", "tested", "trained"),
     [(120, 16, 104), (24, 6, 18), (15, 0, 15), (7, 0, 0)],
@@ -261,7 +276,8 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
     monkeypatch.setattr(Hub, "user", lambda self: "ann")
     job = jobs.Job(60)
     assert generating.find_target(result, "ann/x", Consent(), "hf_token", job) is target
-    assert generating.publish(adapter, target, "hf_token", job).url == "https://hub/ann/x"
+    saved = generating.publish(adapter, target, "hf_token", job)
+    assert (saved.published.url, saved.generation) == ("https://hub/ann/x", adapter.generation)
     card = published.pop("README.md").decode()
     assert "path/to/this/folder" in before.pop("README.md").decode()
     assert "path/to/this/folder" not in card

@@ -18,6 +18,7 @@ from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.pipeline.publish import Published, Target
 from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.resolve import NO_BASE
 from hf_lorameta.pipeline.rows import Rows
@@ -37,6 +38,7 @@ from limits.lines import Line
 from settings import Settings
 from work import jobs, trying
 from work.bank_loader import fetch_base_model
+from work.generating import Saved
 from work.planning import DatasetRequest, PlanResult
 from work.visit import Visit
 
@@ -376,6 +378,8 @@ def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
     adapter: Any = SimpleNamespace(folder=SPACE, plan=planned)
 
     class SlowModel:
+        max_length, max_new_tokens = 1024, 64
+
         def answer(self, prompt: str, adapter: object = None) -> str:
             nonlocal most
             used.append(self)
@@ -578,25 +582,58 @@ def test_saving_an_adapter_that_does_not_help_is_asked_twice(made: Visit) -> Non
     assert made.task is not None
 
 
-@pytest.mark.parametrize("later", [True, False])
-def test_the_answer_to_a_save_says_which_version_the_page_shows(
-    made: Visit, monkeypatch: pytest.MonkeyPatch, later: bool
-) -> None:
-    def published(*_: object) -> object:
-        made.version += later
-        return SimpleNamespace()
+def save(page: AdapterActions, visit: Visit, meanwhile: Callable[[], None]) -> jobs.Updates:
+    """Save the adapter of a visit as user/name, and return what the page shows."""
 
-    target = SimpleNamespace(repo_id="user/name")
-    monkeypatch.setattr(adapter_actions, "find_target", lambda *_: target)
-    monkeypatch.setattr(adapter_actions, "publish", published)
-    monkeypatch.setattr("views.result.usage_markdown", lambda *_: "")
-    monkeypatch.setattr(adapter_actions, "render", lambda template, **_: template)
-    made.request, made.version = DatasetRequest("user/name"), 3
-    page = page_with()
-    page.save(made, 1, "name", "public", False, EVENT, None)
-    updates = shown(page.run(made, "adapter"))
-    assert updates["saved"] == "result.published"
+    def publish(adapter: Any, target: Any, *_: object) -> Saved:
+        saved = Saved(Published(Path(), target, (), "url"), adapter.generation)
+        meanwhile()
+        return saved
+
+    with pytest.MonkeyPatch.context() as patch:
+        target = Target("user/name", None, True, False, ())
+        patch.setattr(adapter_actions, "find_target", lambda *_: target)
+        patch.setattr(adapter_actions, "publish", publish)
+        patch.setattr("views.result.usage_markdown", lambda *_: "")
+        visit.request = DatasetRequest("user/name")
+        page.save(visit, visit.number + 1, "name", "private", False, EVENT, None)
+        return shown(page.run(visit, "adapter"))
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_the_answer_to_a_save_says_which_version_the_page_shows(made: Visit, later: bool) -> None:
+    def meanwhile() -> None:
+        made.version += later
+
+    made.version = 3
+    updates = save(page_with(), made, meanwhile)
+    assert "Your adapter is on the Hub" in updates["saved"]
     assert updates["version"] == made.version == 3 + later
+
+
+def test_a_version_is_later_than_the_saved_one_only_if_its_files_differ(made: Visit) -> None:
+    page = page_with()
+    assert page._later_version(made) == {}, "none was saved"
+    shown_after = save(page, made, lambda: None)["filled"]
+    assert (shown_after["repo_id"], shown_after["overwrite"]) == ("user/name", False)
+    made.version += 1  # such as that of a training that did not help
+    assert page._later_version(made) == {}
+    made.adapter = SimpleNamespace(generation=SimpleNamespace())  # type: ignore[assignment]
+    assert [*page._later_version(made)] == ["saved"], "no box is ticked"
+    assert "later than the one in user/name" in page._later_version(made)["saved"]
+
+
+def test_a_dataset_that_was_chosen_during_a_save_is_not_taken_for_the_saved_one(
+    made: Visit,
+) -> None:
+    def choose_another() -> None:
+        made.choose(DatasetRequest("user/other"))
+        made.plan_result, made.adapter = plan_with(verdict_on(None)), MADE
+
+    updates = save(page_with(), made, choose_another)
+    assert "Your adapter is on the Hub" in updates["saved"]
+    assert made.saved is None
+    assert not {"filled", "usage", "version"} & updates.keys()
 
 
 # --- the same tab after signing in --------------------------------------------------------------

@@ -35,6 +35,12 @@ MB = 1_000_000
 NOTHING: Any = None
 
 
+def adapter_with(template: str) -> Any:
+    """Return an adapter whose prompts have a form; a try needs no more until it begins."""
+    columns = Columns(input="a").with_prompt(None, template)
+    return SimpleNamespace(plan=SimpleNamespace(dataset=SimpleNamespace(columns=columns)))
+
+
 # --- whose request it is ------------------------------------------------------------------------
 
 
@@ -483,7 +489,16 @@ def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
             lambda job: trying.improve(NOTHING, NOTHING, NOTHING, job, NOTHING),
             "made adapters of 10 bytes",
         ),
-        (lambda job: trying.answers(NOTHING, NOTHING, "a" * 20_001, job), "than the 20,000 that"),
+        (
+            lambda job: trying.answers(
+                adapter_with("Tell: {input} =>"), NOTHING, "a" * 19_992, job
+            ),
+            "has 20,001 char",
+        ),
+        (
+            lambda job: trying.answers(adapter_with("{input}" * 570), NOTHING, "a" * 19_999, job),
+            "has 11,399,430 char",
+        ),
     ],
 )
 def test_what_costs_much_is_bounded_before_it_begins(

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-import huggingface_hub as hfh
 import yaml
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from hf_lorameta.data.sources.files import FORMATS, ending
 from hf_lorameta.data.sources.raw_dataset import kind_of
@@ -23,6 +23,11 @@ _KINDS = ("arrow", "conll", "csv", "json", "parquet", "text")
 
 CARD_FILES = ("README.md", ".huggingface.yaml")
 """The files of a repo whose metadata may name data files."""
+INFOS_FILE = "dataset_infos.json"
+"""A file that `datasets` reads beside the cards."""
+_CARD_BYTES = 1_000_000
+_ALIASED = 1_000_000
+"""Most characters that the aliases of a card may stand for."""
 
 
 def is_data_file(path: str) -> bool:
@@ -53,21 +58,77 @@ def is_inside(pattern: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and not pattern.startswith("~")
 
 
-def check_card(repo_id: str, path: Path) -> None:
-    """Check the data files that one of a repo's `CARD_FILES` names.
+def check_size(repo_id: str, name: str, size: int) -> None:
+    """Check the size of a card on the Hub, which `datasets` would store whole and parse slowly.
 
     Raises:
-        DatasetError: a path outside the repo, or a URL.
+        DatasetError: it is larger than a megabyte.
+    """
+    if size > _CARD_BYTES:
+        raise DatasetError(
+            f"{repo_id}: {name} has {size / 1e6:.1f} MB, expected at most 1 MB",
+            hint=f"hf download --repo-type dataset {repo_id} --exclude {name} --local-dir DIR, "
+            "and name DIR",
+        )
+
+
+def check_card(repo_id: str, path: Path) -> None:
+    """Check the aliases and the data files that one of a repo's `CARD_FILES` names.
+
+    Raises:
+        DatasetError: aliases that stand for too much, a path outside the repo, or a URL.
     """
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        configs = hfh.DatasetCard(text).data.get("configs")
-    else:
-        configs = (yaml.safe_load(text) or {}).get("configs")
+        block = REGEX_YAML_BLOCK.search(text)
+        text = block[2] if block else ""
+    if has_too_many_aliases(text):
+        raise DatasetError(
+            f"{repo_id}: the aliases in {path.name} stand for more than {_ALIASED:,} characters",
+            hint="write out the values that they stand for",
+        )
+    metadata = yaml.safe_load(text)
+    configs = metadata.get("configs") if isinstance(metadata, Mapping) else None
     configs = [config for config in configs or () if isinstance(config, Mapping)]
     for named in _paths([[one.get("data_files"), one.get("data_dir")] for one in configs]):
         if not is_inside(named):
             raise _outside(repo_id, named)
+
+
+def has_too_many_aliases(text: str) -> bool:
+    """Return whether the aliases in YAML stand for more characters than a card may have.
+
+    What an alias stands for is shared in memory, but copied by what reads it, and may have aliases
+    itself: ten lines can stand for a billion texts. The text is parsed and not loaded, since merge
+    keys copy already then.
+
+    Example:
+        >>> has_too_many_aliases("a: &a [x, y]\\nb: [*a, *a]")
+        False
+        >>> has_too_many_aliases("a: &a [x, *a]")  # without end
+        True
+    """
+    if "&" not in text:
+        return False
+    total, aliased, sizes = 0, 0, dict[str | None, int]()
+    inside = list[tuple[str | None, int]]()  # anchors of what is open, and the total before it
+    for event in yaml.parse(text, yaml.SafeLoader):
+        size, anchor = 1, getattr(event, "anchor", None)
+        if isinstance(event, yaml.AliasEvent):
+            size = sizes.get(event.anchor, _ALIASED + 1)  # not in there while it is open
+            aliased += size
+        elif isinstance(event, yaml.ScalarEvent):
+            size += len(event.value)
+            sizes[anchor] = size
+        elif isinstance(event, yaml.CollectionStartEvent):
+            inside.append((anchor, total))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = inside.pop()
+            sizes[anchor] = total - before
+        if aliased > _ALIASED:
+            return True
+        total += size
+    return False
 
 
 def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:

@@ -9,7 +9,13 @@ from typing import Any, TypeVar
 
 from huggingface_hub.constants import is_offline_mode
 
-from hf_lorameta.data.sources.data_files import CARD_FILES, check_builder, check_card
+from hf_lorameta.data.sources.data_files import (
+    CARD_FILES,
+    INFOS_FILE,
+    check_builder,
+    check_card,
+    check_size,
+)
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
     no_cache,
@@ -48,12 +54,19 @@ class RepoFiles:
         return {"path": repo.repo_id, "revision": repo.sha, "token": self.source.token} | cache
 
     def check_cards(self) -> None:
-        """Check the data files that the cards name, before `datasets` looks for them.
+        """Check the cards, and the data files that they name, before `datasets` reads them.
+
+        Of a repo on the Hub, none is fetched unless all of them are short.
 
         Raises:
-            DatasetError: a card names a path outside the repo, or a URL.
+            DatasetError: a card is too long, its aliases stand for too much, or it names a path
+                outside the repo, or a URL.
         """
         repo, source = self.repo, self.source
+        if not isinstance(source, Path):
+            for name in repo.files:
+                if name in (*CARD_FILES, INFOS_FILE):
+                    check_size(repo.repo_id, name, source.size(repo, name))
         for name in CARD_FILES:
             if name in repo.files:
                 path = source / name if isinstance(source, Path) else source.download(repo, name)

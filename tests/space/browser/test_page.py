@@ -332,6 +332,37 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo(
     expect(page.get_by_label("public: everybody")).to_be_checked()
 
 
+def test_a_reload_after_saving_under_another_name_replaces_no_other_adapter(
+    visitor: Visitor, web: Web, cli: Shell
+) -> None:
+    repo, page = owned_dataset(web, "reload"), visitor.page
+    name, replace = page.get_by_label("Name", exact=True), page.get_by_label("Replace what is")
+    saved, save = page.locator("#lm-saved"), page.get_by_role("button", name="Save to Hub")
+    visitor.sign_in(web.space)
+    visitor.plan(repo)
+    visitor.make()
+    visitor.save()
+    first = name.input_value()
+    before = cli.hub.repo(first)
+    name.fill("third-name")
+    replace.check()
+    visitor.save()
+    expect(replace).not_to_be_checked()  # what was agreed to is done
+    page.reload()
+    page.get_by_role("heading", name="Your adapter is ready").wait_for()
+    visitor.wait_for_end()
+    expect(name).to_have_value(f"{web.owner.name}/third-name")
+    expect(replace).not_to_be_checked()
+    expect(saved).to_contain_text("Your adapter is on the Hub")
+    expect(saved.get_by_role("link")).to_have_text(f"{web.owner.name}/third-name")
+    expect(saved).not_to_contain_text("later")
+    for taken in (f"{web.owner.name}/third-name", first):
+        name.fill(taken)
+        save.click()
+        saved.get_by_role("alert").filter(has_text=f"an adapter in {taken} already").wait_for()
+    assert cli.hub.repo(first) == before
+
+
 STAYS_CANCELED = """() => {
     const now = Date.now(), shown = document.querySelector("#lm-work").innerText;
     if (shown !== "Canceled") window.otherShown = now;

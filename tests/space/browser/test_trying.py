@@ -89,6 +89,7 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     expect(saved).to_contain_text("This version is later")
 
     work.locator("[data-progress^='Training on your rows']").wait_for()
+    page.get_by_label("Replace what is there").check()
     visitor.save()
     card = cli.hub.read(target, "README.md").decode()
     assert "## Checked on" in card
