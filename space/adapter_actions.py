@@ -48,7 +48,7 @@ class AdapterActions(Actions):
             def show() -> Updates:
                 visit.drop_background()
                 visit.plan_result = result
-                visit.adapter, visit.report, visit.said, visit.saved = adapter, None, "", None
+                visit.adapter, visit.said, visit.saved = adapter, "", None
                 visit.version, visit.results = visit.version + 1, visit.results + 1
                 self._improve(visit, trying.TRAINING_SECONDS, job.call.address)
                 return self.show_result(visit, profile)
@@ -59,7 +59,7 @@ class AdapterActions(Actions):
 
     @in_turn
     def more_time(self, visit: Visit, request: gr.Request) -> Updates:
-        """Train once more, for longer; also count right answers, if that has not been done."""
+        """Train once more, for longer."""
         try:
             _made(visit)
         except RequestError as error:
@@ -69,22 +69,20 @@ class AdapterActions(Actions):
         return self.settle(visit) | self._news(visit)
 
     def _improve(self, visit: Visit, seconds: float, address: str) -> None:
-        """Count right answers and train in the background, if that can be done here."""
+        """Train and count right answers in the background, if that can be done here."""
         visit.more = False
-        adapter, result, report = known(visit.adapter), known(visit.plan_result), visit.report
+        adapter, result = known(visit.adapter), known(visit.plan_result)
         rows = self.rows_to_improve(result)
-        if not (rows.check or rows.train):
+        if not rows.train:
             return
         model, job = self.bank_loader.model, Job(2 * self.settings.time_limit)
         Background(
             visit, job, self.lines["training"], address,
-            lambda job, show: trying.improve(
-                adapter, result, model, job, show, report=report, seconds=seconds
-            ),
+            lambda job, show: trying.improve(adapter, result, model, job, show, seconds=seconds),
         )  # fmt: skip
 
     def rows_to_improve(self, result: PlanResult) -> Rows:
-        """Return the rows that will be checked and trained on; none if that cannot be done."""
+        """Return the rows that will be trained and checked on; none if that cannot be done."""
         if self.bank_loader.no_model or environ.get(NO_BASE):
             return Rows()
         return trying.rows_of(result)
@@ -192,18 +190,17 @@ class AdapterActions(Actions):
     def _news(self, visit: Visit) -> Updates:
         """Show the best adapter so far, and what was counted."""
         c, (result, adapter) = self.components, _made(visit)
-        gguf = adapter.gguf
+        gguf, report = adapter.gguf, adapter.generation.report
         updates: Updates = {
             c.version: visit.version,
             c.heading: render("result.heading", adapter=adapter, number=visit.results),
             c.verdict: verdict_html(
                 adapter.generation,
                 result.name,
-                visit.report,
                 visit.said,
                 busy=visit.background is not None,
             ),
-            c.report: view.report_html(visit.report, result) if visit.report else "",
+            c.report: view.report_html(report, result) if report else "",
             c.card: view.card_body(adapter.read("README.md")),
             c.download: gr.DownloadButton(
                 f"Download, {_megabytes(adapter.archive)}", value=str(adapter.archive)
@@ -214,7 +211,7 @@ class AdapterActions(Actions):
                 visible=gguf is not None,
             ),
             c.more: gr.Button(
-                "More time" if visit.report else "Count right answers and train",
+                "More time" if report else "Train and count right answers",
                 visible=visit.more,
             ),
         }

@@ -48,7 +48,6 @@ class Training:
         folds: number of folds of its rows that chose the number of steps; 0 if held-out rows did.
         layers: number of layers trained, the upper ones; 0 if all were.
         outputs: how many different outputs its rows have.
-        given_rows: whether they were drawn by the caller, in a way that the recipe does not state.
     """
 
     rows: int
@@ -59,7 +58,6 @@ class Training:
     folds: int = 0
     layers: int = 0
     outputs: int = 0
-    given_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,6 @@ class Check:
         shots: number of examples.
         graded: how good the answers are, if outputs are texts or have several labels, and all
             answers were generated; else None.
-        given_rows: whether the rows were drawn in a way that the recipe does not state.
     """
 
     rows: int
@@ -127,7 +124,6 @@ class Check:
     prompt: float | None = None
     shots: int = 0
     graded: Graded | None = None
-    given_rows: bool = False
 
 
 @dataclass(frozen=True)

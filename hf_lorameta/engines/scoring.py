@@ -426,6 +426,7 @@ def compare(
     Args:
         evaluator: the base model.
         groups: rows to score, at least one, with the same methods in each group.
+        generate: complete all answers, see `Evaluator.evaluate`.
         samples: number of rows that the report lists with their answers.
         progress: called with each method and its scores when they are complete; if there is a
             deadline or several groups, with those of each part of the rows.
@@ -461,7 +462,7 @@ def compare(
         scores = {m: of_labels(s, rows, answers[m]) for m, s in scores.items()}
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
-        for index, row in enumerate(rows[:samples] if generate else ())
+        for index, row in enumerate(rows[:samples])
     )
     outputs = Counter(map(_labels if any_order else normalized, (output for _, output in rows)))
     return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)

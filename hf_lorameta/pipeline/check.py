@@ -14,6 +14,7 @@ from hf_lorameta.engines.scoring import (
     MEASURES,
     Group,
     LoraWeights,
+    Report,
     compare,
     measure_of,
 )
@@ -38,9 +39,11 @@ class Check:
     Attributes:
         rows: how many the recipe asks for, on which the adapter must not be worse than the base
             model; None counts right answers only.
+        samples: whether the adapter's `report` lists all rows with their answers.
     """
 
     rows: int | None = None
+    samples: bool = False
     name: ClassVar[Literal["training", "check"]] = "check"
     failed: ClassVar[str] = "The adapter was not checked"
 
@@ -70,34 +73,34 @@ class Check:
         if adapter.outcome.interrupted:
             stopped = "The training was interrupted. Counting right answers; Ctrl-C skips this"
             logger.warning(stopped)
-        check = self._scored(unseen, work, session, deadline)
+        report = self._scored(unseen, work, session, deadline)
+        check = check_of(report, len(unseen[0].examples))
         if check.rows < len(rows):
             logger.info("Time ran out after %d of %d rows to check on", check.rows, len(rows))
         if self.required:
             _refuse_failed(check)
         outcome = replace(adapter.outcome, check=check)
-        return replace(work, adapter=replace(adapter, outcome=outcome))
+        return replace(work, adapter=replace(adapter, outcome=outcome, report=report))
 
     def _scored(
         self, unseen: Sequence[Unseen], work: Work, session: Session, deadline: Deadline
-    ) -> results.Check:
+    ) -> Report:
         rows, form = [row for part in unseen for row in part.rows], work.adapter.plan.dataset.form
         title = f"Checking {len(rows)} rows"
         groups = [
             Group(part.rows, {BASE_METHOD: None, ADAPTER_METHOD: part.weights}, part.examples)
             for part in unseen
         ]
-        graded = measure_of(rows, form) in MEASURES
-        report = compare(
+        complete = self.samples or measure_of(rows, form) in MEASURES
+        return compare(
             session.evaluator,
             groups,
-            generate=graded and deadline.left() >= _GENERATION_SECONDS,
-            samples=0,
+            generate=complete and deadline.left() >= _GENERATION_SECONDS,
+            samples=len(rows) if self.samples else 0,
             row_progress=lambda method, *counts: session.progress(f"{title}, {method}", *counts),
             form=form,
             deadline=deadline,
         )
-        return check_of(report, len(groups[0].shots))
 
 
 def _refuse_failed(check: results.Check) -> None:

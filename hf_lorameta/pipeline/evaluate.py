@@ -115,6 +115,8 @@ class Evaluation(NamedTuple):
     def compare(self, evaluator: Evaluator, **options: Any) -> Report:
         """Score the base model, each adapter and the few-shot prompt, with options of `compare`."""
         options["form"] = self.dataset.form
+        if not options.get("generate", True):
+            options["samples"] = 0  # of wrong answers, only the beginnings are known
         group = Group(self.rows, {"base": None, **self.folders}, self.shots)
         return compare(evaluator, [group], **options)
 

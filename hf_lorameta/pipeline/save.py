@@ -13,6 +13,7 @@ from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
 from hf_lorameta.cards.results import Outcome
+from hf_lorameta.engines.scoring import Report
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
@@ -188,6 +189,7 @@ class Generation(SavableAdapter):
         outcome: what was done with the base model.
         model_seconds: of `seconds`, those with the base model in memory.
         step_seconds: of these, those of training steps.
+        report: what its check counted; None without one.
     """
 
     plan: Plan
@@ -198,6 +200,7 @@ class Generation(SavableAdapter):
     outcome: Outcome = field(default=Outcome(), kw_only=True)
     model_seconds: float = field(default=0.0, kw_only=True)
     step_seconds: float = field(default=0.0, kw_only=True)
+    report: Report | None = field(default=None, kw_only=True)
 
     @property
     def recipe(self) -> Recipe:

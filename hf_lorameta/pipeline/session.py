@@ -191,14 +191,18 @@ class Session:
             reading["template"] = require_chat_form(self.chat_form, self.bank.index.base_model)
         if reading.get("instruction") == "" and not reading.get("template"):
             reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
-        self._check_length(reading.get("instruction"))
+        self.check_instruction(reading.get("instruction"))
         opened = open_dataset(dataset, self.hub, **reading)
         if not reading.get("template"):
             opened = self.prompts(opened)
         return with_progress(opened, self.progress)
 
-    def _check_length(self, instruction: str | None) -> None:
-        """Raise if an instruction would be cut off: prompts that are too long lose their start."""
+    def check_instruction(self, instruction: str | None) -> None:
+        """Refuse an instruction that would be cut off: prompts that are too long lose their start.
+
+        Raises:
+            UsageError: it is longer than the prompts that the base model is run with.
+        """
         if instruction is None or len(instruction.encode()) <= MAX_LENGTH:
             return
         [tokens] = self.bank.encode([instruction])

@@ -7,12 +7,10 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.save import Generation
 from views.blocks import place_of, render
-from work.trying import UNTRAINED_METHOD
 
 BARS = 10
 _TITLES = {
     ADAPTER_METHOD: "With your adapter",
-    UNTRAINED_METHOD: "Before it was trained",
     BASE_METHOD: "Without it",
     CHAT_METHOD: "Without it, as a chat",
     f"{SHOTS}-shot": f"Without it, {SHOTS} examples in the prompt",
@@ -33,25 +31,22 @@ def expected_html(plan: Plan, name: str, rows: Rows) -> str:
     return render("plan.expected", name=name, rows=rows, verdict=verdict, warnings=_warnings(plan))
 
 
-def verdict_html(
-    made: Generation, name: str, report: Report | None, said: str, *, busy: bool
-) -> str:
+def verdict_html(made: Generation, name: str, said: str, *, busy: bool) -> str:
     """Return the right answers, one sentence about them, and the warnings.
 
     Args:
         made: the adapter, with what was measured.
         name: of the dataset.
-        report: all answers; None if they were not counted.
         said: another sentence.
-        busy: whether they are being counted, or the adapter is being trained.
+        busy: whether the adapter is being trained, or they are being counted.
     """
-    verdict = made.verdict
+    verdict, report = made.verdict, made.report
     level, title, reason = verdict.level, verdict.title, "" if report else verdict.reason
     if busy and report:
-        said = "It is being trained on other rows."
+        said = "It is being trained once more, for longer."
     elif busy:
         level, title = "unsure", "Not checked yet"
-        reason = "It is being checked, or trained, on your rows."
+        reason = "It is being trained, and then checked, on your rows."
     return render(
         "plan.verdict", name=name, level=level, title=title, reason=reason,  said=said,
         scores=scores_of(report) if report else [], warnings=_warnings(made),

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hf_lorameta.engines.scoring import Report
 from limits.callers import Call
 from limits.lines import FullError, Line, Place
 from work.generating import Adapter
 from work.jobs import Canceled, Job, SpaceError, known_error
 
-Show = Callable[[Adapter, Report | None, str], None]
-"""Takes the best adapter so far, its answers if they were counted, and a sentence about it."""
+Show = Callable[[Adapter, str], None]
+"""Takes the best adapter so far, and a sentence about it."""
 
 LEFT_SECONDS = 120.0
 """Seconds until a page that does not ask is taken for closed; browsers slow down hidden pages."""
@@ -66,12 +65,12 @@ class Background:
         """Note that a page still wants the results."""
         self._call.seen = time.monotonic()
 
-    def show(self, adapter: Adapter, report: Report | None, said: str) -> None:
+    def show(self, adapter: Adapter, said: str) -> None:
         """Take the best adapter so far."""
         visit = self._visit
         with visit.lock:
             if visit.background is self:
-                visit.adapter, visit.report, visit.said = adapter, report, said
+                visit.adapter, visit.said = adapter, said
                 visit.version += 1
 
     def _run(self) -> None:

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from hf_lorameta.cards.results import Check
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.files import atomic_file
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
+from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
@@ -25,7 +25,6 @@ from hf_lorameta.pipeline.publish import (
     publish_folder,
     target_for_dataset,
 )
-from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.tables import plural
@@ -76,14 +75,6 @@ class Adapter:
         ADAPTERS.add(job.call.address, sum(path.stat().st_size for path in files))
         self.generation = replace(self.generation, pairs=())
         return self
-
-    def add_check(self, check: Check) -> None:
-        """Write what was counted on rows of the page's own into recipe and card."""
-        check = replace(check, given_rows=True)
-        outcome = replace(self.generation.outcome, check=check)
-        self.generation = replace(self.generation, outcome=outcome)
-        self.write_texts(self.folder)
-        self._write_archive()
 
     def write_texts(self, folder: Path, repo_id: str | None = None) -> Generation:
         """Write all files but the weights and their config, for a repo if one is named.

@@ -24,6 +24,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
+from hf_lorameta.pipeline.rows import POOL_ROWS
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.quoting import command
 from hf_lorameta.recipe import Recipe
@@ -37,7 +38,7 @@ FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 TEXT_CHARACTERS = 4000
 """Most characters of an instruction or a template."""
-SAMPLES = 120
+SAMPLES = POOL_ROWS
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
 SAMPLE_CHARACTERS = 4000
 """Most characters kept of an input, and of an output; more than training reads."""
@@ -278,6 +279,7 @@ def make_plan(
     job.report("Finding the dataset")
     request = validated(request)
     session, form = Session(bank, token=credential), None
+    session.check_instruction(request.instruction)
     if request.template == CHAT:
         form = require_chat_form(session.chat_form, bank.public_base)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)

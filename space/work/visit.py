@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from hf_lorameta.engines.scoring import Report
 from limits.kept import KEPT, PLAN_BYTES, Rows
 from limits.uploads import Upload
 from work.background import Background
@@ -60,7 +59,6 @@ class Visit:
         source: what that dataset offers to choose from.
         plan_result: its plan.
         adapter: the best so far.
-        report: its answers, if they were counted.
         said: a sentence about its training.
         more: whether more time might make it better.
         version: number of adapters and reports so far.
@@ -82,7 +80,6 @@ class Visit:
     source: Source | None = None
     plan_result: PlanResult | None = None
     adapter: Adapter | None = None
-    report: Report | None = None
     said: str = ""
     more: bool = False
     version: int = 0
@@ -156,7 +153,7 @@ class Visit:
     def forget_plan(self) -> None:
         """Drop the plan and what was made from it."""
         self.drop_background()
-        self.plan_result = self.adapter = self.report = None
+        self.plan_result = self.adapter = None
         self.said, self.more, self.saved = "", False, None
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.demo import TRAIN_FILE
-from hf_lorameta.engines.scoring import Report
 from hf_lorameta.pipeline import make
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
@@ -40,23 +39,22 @@ def main() -> None:
     bank, job = Bank.embedded(), jobs.Job(3600)
     request = planning.DatasetRequest(file=str(TRAIN_FILE))
     result = planning.make_plan(bank, request, Recipe(), 20_000, False, job)
-    found: list[tuple[generating.Adapter, Report | None]] = []
+    found: list[generating.Adapter] = []
     model = trying.Model(Session(bank, token=False))
     model.load(job)
     vars(make)["Deadline"] = partial(Deadline, clock=now)
     adapter = generating.make_adapter(result, job)
 
-    def show(adapter: generating.Adapter, report: Report | None, _: str) -> None:
-        found.append((adapter, report))
-
-    trying.improve(adapter, result, model, job, show, seconds=SECONDS)
-    report = found[-1][1]
+    trying.improve(
+        adapter, result, model, job, lambda made, said: found.append(made), seconds=SECONDS
+    )
+    made = found[-1].generation
+    report, training = made.report, made.outcome.training
     assert report is not None
+    assert training is not None
     samples: list[dict[str, Any]] = report.to_dict()["samples"]
     for sample in samples:
         sample["input"] = bare_input(result, sample["input"])
-    training = found[-1][0].generation.outcome.training
-    assert training is not None
     stored = {"train": training.rows, "seconds": round(SECONDS), "samples": samples}
     EXAMPLE_FILE.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
