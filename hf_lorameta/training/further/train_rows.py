@@ -263,16 +263,17 @@ class _Training:
     def _score_start(self) -> Scores:
         """Score the adapter before training, on as many rows as a share of the time allows."""
         trainer, rows, clock = self._trainer, self._rows.held_out, self._deadline.clock
-        started = clock()
-        first = trainer.score(rows[:_FIRST_HELD_OUT], trainer.start)
-        of_row = max(clock() - started, 1e-9) / len(first.rows)
-        planned = self._likely_steps()
-        times = 1 + math.ceil(planned / _STEPS_BETWEEN)
-        count = int(_SCORING_SHARE * planned * self._step_seconds / of_row / times)
-        more = rows[_FIRST_HELD_OUT:count]
-        scores = joined([first, trainer.score(more, trainer.start)]) if more else first
-        self._score_seconds = of_row * len(scores.rows)
-        return scores
+        planned, parts, done, stop = self._likely_steps(), list[Scores](), 0, _FIRST_HELD_OUT
+        seconds = _SCORING_SHARE * planned * self._step_seconds
+        seconds_each = seconds / (1 + math.ceil(planned / _STEPS_BETWEEN))
+        while part := rows[done:stop]:  # what a row takes is measured again: the first take longer
+            started = clock()
+            parts.append(trainer.score(part, trainer.start))
+            of_row = max(clock() - started, 1e-9) / len(part)
+            done += len(part)
+            self._score_seconds = of_row * done
+            stop = min(int(seconds_each / of_row), 2 * done)
+        return joined(parts)
 
     def _keep_if_better(self) -> None:
         """Keep the adapter if it is the best so far, and better than before by more than chance."""
