@@ -66,7 +66,7 @@ class Option:
 
 Advice: TypeAlias = str | Option
 
-_NOT_IN_PYTHON = frozenset({"dask", "general_steps", "save_card", "targets"})
+_NOT_IN_PYTHON = frozenset({"dask", "general_steps", "targets"})
 """Options of commands that no function of the package's API has as an argument."""
 
 

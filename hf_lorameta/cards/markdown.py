@@ -135,7 +135,6 @@ def _environment() -> "jinja2.Environment":
         "plural": plural,
         "source": source,
         "python": lambda value: Markdown(quoting.python_literal(value)),
-        "score": _score,
         "shell": lambda value: Markdown(quoting.shell_word(value)),
     }
     return environment
@@ -147,7 +146,3 @@ def _escape(value: object) -> object:
 
 def _license(stated: str | None) -> Markdown:
     return code(stated) if stated else Markdown("unknown")
-
-
-def _score(value: float | None) -> Markdown:
-    return Markdown("–") if value is None else number(value)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_lorameta.bank.index import EMBEDDED_BANK, FAR_RATIO, NO_BANK
 from hf_lorameta.cards.card_data import WeightedAdapter, public_id
@@ -20,10 +20,12 @@ from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
+from hf_lorameta.cards.results import Check
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.licenses import SEVERAL, combined_license
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
@@ -31,6 +33,7 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.quoting import option_words, shell, shell_word
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.tables import plural
 
 CARD_FILE = "README.md"
 TABLE_ROWS = 20
@@ -39,6 +42,8 @@ MAX_DATASETS = 50
 """Source datasets in the card's metadata."""
 _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's ``--max-lora-rank`` from its default on."""
+_HUB_METRICS = {"rouge_l": "rouge", "label_f1": "f1"}
+"""The Hub's names of `MEASURES`."""
 
 
 def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
@@ -79,6 +84,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
             list(dict.fromkeys([*datasets, *source_datasets])),
             repo,
             dataset.languages,
+            _scores_for_index(dataset, outcome.check),
         ),
         card={**card, **derived},
         base={"id": card["base_model"], "revision": card["base_revision"]},
@@ -181,6 +187,7 @@ def adapter_metadata(
     datasets: Sequence[str] = (),
     repo_id: str | None = None,
     languages: Sequence[str] = (),
+    scores: Sequence[EvalResult] = (),
 ) -> ModelCardData:
     """Return an adapter's metadata; the last tag is that of its base model.
 
@@ -199,6 +206,8 @@ def adapter_metadata(
         base_model=base,
         base_model_relation="adapter" if base else None,
         datasets=list(datasets) or None,
+        eval_results=list(scores) or None,
+        model_name=(repo_id or "LoRA adapter") if scores else None,
         language=list(languages) or None,
         library_name="peft",
         license=license_id,
@@ -207,6 +216,34 @@ def adapter_metadata(
         pipeline_tag="text-generation",
         tags=[*tags, *([f"base_model:adapter:{base}"] if base else [])],
     )
+
+
+def _scores_for_index(dataset: DatasetInfo, check: Check | None) -> list[EvalResult]:
+    """Return what a check measured, for ``model-index``; nothing of a dataset without public name.
+
+    These are the share of right answers and, if all answers were graded, their score.
+    """
+    name = public_id(dataset)
+    if check is None or name is None:
+        return []
+    measured = [("exact_match", "Right answers", check.right.end / check.rows)]
+    if graded := check.graded:
+        measured.append((_HUB_METRICS[graded.measure], MEASURES[graded.measure], graded.end))
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=name,
+            dataset_name=name,
+            dataset_config=dataset.config,
+            dataset_split=dataset.split,
+            dataset_revision=dataset.revision,
+            metric_type=kind,
+            metric_name=f"{title}, of {plural(check.rows, 'row')}",
+            metric_value=round(value, 4),
+        )
+        for kind, title, value in measured
+        if math.isfinite(value)
+    ]
 
 
 def _relative_distance(nearest: WeightedAdapter | None, typical: float) -> float | None:

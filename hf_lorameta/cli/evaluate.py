@@ -13,8 +13,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, prints_json, report_pull_request, stage_bars
-from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.cli.output import emit, prints_json, stage_bars
 from hf_lorameta.tables import plural
 
 logger = logging.getLogger(__name__)
@@ -25,7 +24,6 @@ logger = logging.getLogger(__name__)
     "hf-lorameta evaluate user/adapter -d user/name --split validation",
     "hf-lorameta evaluate my-adapter --dataset rows.jsonl --shots 0 --max-rows 50",
     "hf-lorameta evaluate user/adapter my-adapter other --dataset user/name",
-    "hf-lorameta evaluate user/adapter --dataset user/name --save-card",
 )
 def evaluate(
     adapters: Annotated[
@@ -58,37 +56,19 @@ def evaluate(
             help="Complete all answers, or only those that may be right, which is faster.",
         ),
     ] = True,
-    save_card: Annotated[
-        bool,
-        typer.Option("--save-card", help="Write the scores into each adapter's card (one commit)."),
-    ] = False,
-    create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="With --save-card: open a pull request.")
-    ] = False,
     token: TokenOption = None,
 ) -> None:
     """Score the base model, adapters and a few-shot prompt on test rows (extra: eval).
 
     Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
-    from hf_lorameta.cards.scores_section import MeasuredScores
     from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.evaluate import (
-        open_evaluator,
-        prepare_evaluation,
-        resolve_card_repo,
-        save_scores,
-    )
+    from hf_lorameta.pipeline.evaluate import open_evaluator, prepare_evaluation
 
-    if create_pr and not save_card:
-        raise UsageError("a pull request needs scores for the card", hint=Option("save_card"))
-    hub = Hub(token)
-    named = adapters if save_card else []
-    repos = [resolve_card_repo(name, hub=hub, create_pr=create_pr) for name in named]
     with stage_bars() as progress:
         prepared = prepare_evaluation(
-            adapters, dataset, hub, max_rows=max_rows, shots=shots, base=base, repos=repos,
+            adapters, dataset, Hub(token), max_rows=max_rows, shots=shots, base=base,
             progress=progress, config=config, split=split, revision=revision,
             columns=columns or None,
         )  # fmt: skip
@@ -98,20 +78,7 @@ def evaluate(
             row_progress=progress,
             progress=lambda method, scores: logger.info(f"  {method}: loss {scores.loss:.3f}"),
         )
-    result, folders = report.to_dict(), prepared.folders
-    try:
-        if save_card:
-            scores = result["scores"]
-            measured = MeasuredScores(prepared.dataset, len(prepared.rows), scores)
-            cards = {}
-            for (name, folder), repo in zip(folders.items(), repos, strict=True):
-                own = measured.of(name, folders)
-                cards[name] = save_scores(folder, own, repo, hub=hub, create_pr=create_pr)
-                report_pull_request(create_pr, cards[name])
-                logger.info(f"The scores are on the card: {cards[name]}")
-            result |= {"cards": cards} if len(adapters) > 1 else {"card": cards[ADAPTER_METHOD]}
-    finally:  # print the scores even if a card could not be written
-        emit(result, report.table)
+    emit(report.to_dict(), report.table)
     if not prints_json():
         examples = plural(len(prepared.shots), "example")
         methods = {

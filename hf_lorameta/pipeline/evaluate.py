@@ -1,14 +1,11 @@
-"""Score adapters on rows that none of them was made with, and write the scores into their cards."""
+"""Score adapters on rows that none of them was made with."""
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
@@ -20,23 +17,18 @@ from hf_lorameta.engines.scoring import (
 )
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import folder_config
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.publish import Upload
-from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.pipeline.adapter_folder import (
     base_model_of,
     generated_parts,
     locate_adapter,
     naming,
-    read_adapter,
     read_provenance,
 )
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
-from hf_lorameta.pipeline.publish import suggest_pr
 from hf_lorameta.pipeline.session import LoadedModel
 from hf_lorameta.remarks import Remark, log_remarks
 from hf_lorameta.tables import plural
@@ -133,7 +125,6 @@ def prepare_evaluation(
     max_rows: int,
     shots: int,
     base: str | Path | None = None,
-    repos: Sequence[PinnedRepo | None] = (),
     progress: StageProgress = no_progress,
     **reading: Unpack[ReadingOptions],
 ) -> Evaluation:
@@ -149,19 +140,14 @@ def prepare_evaluation(
         max_rows: score at most this many.
         shots: examples in the few-shot prompt.
         base: the base model; None takes the one that the adapters name.
-        repos: what `resolve_card_repo` returned for each name, if the scores go into the cards;
-            else ().
         progress: called with (stage, done, total), where total is 0 if unknown.
         reading: as for `evaluate`.
 
     Raises:
-        LoraMetaError: as `evaluate` raises; or scores would go into the card of an adapter that
-            was not generated.
+        LoraMetaError: as `evaluate` raises.
     """
-    folders = _locate_adapters(names, repos, hub)
+    folders = _locate_adapters(names, hub)
     found = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
-    for folder in folders.values() if repos else ():
-        read_adapter(folder).require_provenance()
     saved = (read_provenance(folder)[0] for folder in folders.values())
     provenances = [part for provenance in saved for part in generated_parts(provenance)]
     opened = open_to_evaluate(dataset, _provenance_for(dataset, provenances), hub, **reading)
@@ -194,9 +180,7 @@ def open_evaluator(
 # --- the adapters ---------------------------------------------------------------------------------
 
 
-def _locate_adapters(
-    names: Sequence[str | Path], repos: Sequence[PinnedRepo | None], hub: Hub
-) -> dict[str, Path]:
+def _locate_adapters(names: Sequence[str | Path], hub: Hub) -> dict[str, Path]:
     """Return the folders of adapters by their names in the table."""
     if not names:
         raise UsageError("no adapter is named", hint="name a folder or a Hub id")
@@ -206,10 +190,7 @@ def _locate_adapters(
             raise UsageError(f"{label} is named twice", hint="name each adapter once")
         if _OTHER_METHODS.fullmatch(label):
             raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
-    return {
-        label: locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
-        for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True)
-    }
+    return {label: locate_adapter(name, hub=hub) for label, name in zip(labels, names, strict=True)}
 
 
 def _base_of(folders: Mapping[str, Path], base: str | Path | None) -> tuple[str, str | None]:
@@ -242,74 +223,3 @@ def _provenance_for(
     named = isinstance(name, str | Path)
     same = [p for p in provenances if named and p["dataset"]["id"] == str(name)]
     return next(iter([*same, *provenances]), None)
-
-
-# --- scores on the card ---------------------------------------------------------------------------
-
-
-def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> PinnedRepo | None:
-    """Check that an adapter's card can be written, before the adapter is scored.
-
-    Returns:
-        The repo at its current commit; None for a folder.
-
-    Raises:
-        AuthError: no valid token.
-        NotFoundError: no such repo.
-        UsageError: a pull request is asked for, and the adapter is in a folder.
-    """
-    if Path(name).expanduser().is_dir():
-        if create_pr:
-            raise UsageError(
-                f"{name} is a folder, so there is nothing to open a pull request on",
-                hint=[Option("create_pr", change="leave out"), "name a repo"],
-            )
-        return None
-    hub.account()  # is there a valid token?
-    return hub.resolve(name, "model")
-
-
-def save_scores(
-    folder: Path,
-    scores: MeasuredScores,
-    repo: PinnedRepo | None,
-    *,
-    hub: Hub,
-    create_pr: bool = False,
-) -> str:
-    """Write scores into an adapter's card, in its folder or in one commit to its repo.
-
-    Args:
-        folder: the adapter; for a repo, at the commit that was scored.
-        scores: what was measured.
-        repo: the repo at that commit; None for a folder.
-        hub: client with the account's token.
-        create_pr: open a pull request instead of committing.
-
-    Returns:
-        Path of the card, or URL of the repo or the pull request.
-
-    Raises:
-        AdapterError: the card is missing or cannot be read or written.
-        ConflictError: the repo changed since it was scored.
-        AuthError: no right to write to the repo.
-    """
-    try:
-        text = (folder / CARD_FILE).read_text(encoding="utf-8")
-        card = with_scores(text, scores, repo.repo_id if repo else None).encode()
-        if repo is None:
-            write_atomically(folder / CARD_FILE, card)
-            return str(folder / CARD_FILE)
-    except (OSError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{folder / CARD_FILE} cannot be read and written: {error}") from None
-    with tempfile.TemporaryDirectory(prefix="hf-lorameta-") as scratch:
-        (Path(scratch) / CARD_FILE).write_bytes(card)
-        with suggest_pr(repo, create_pr):
-            return hub.publish(
-                Upload(Path(scratch)),
-                repo.repo_id,
-                message=f"Scores on {scores.rows} rows",
-                private=repo.private,
-                parent=repo,
-                create_pr=create_pr,
-            )

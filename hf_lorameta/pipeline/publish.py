@@ -258,7 +258,7 @@ def publish_folder(folder: Path, target: Target, hub: Hub, *, dry_run: bool = Fa
     if dry_run:
         return Published(folder, target, deleted, None)
     own = [name for name in _files(folder) if is_own_file(name)]
-    with suggest_pr(target.existing, target.create_pr):
+    with _suggest_pr(target.existing, target.create_pr):
         url = hub.publish(
             Upload(folder, only=own, delete=deleted),
             target.repo_id,
@@ -275,7 +275,7 @@ def _files(folder: Path) -> list[str]:
 
 
 @contextmanager
-def suggest_pr(existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
+def _suggest_pr(existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
     """Advise a pull request if an error says that the user may not write to the repo."""
     try:
         yield

@@ -216,6 +216,56 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata(bad: str) -> None:
     assert not {"datasets", "base_model", "base_model_relation"} & set(data)
 
 
+def test_metadata_index_what_the_check_measured() -> None:
+    right = replace(RIGHT, end=6)
+    check = replace(CHECK, right=right, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
+    text = rendered("me/lora", outcome=Outcome(check=check))
+    results = metadata(text).eval_results or []
+    assert [(r.metric_type, r.metric_value, r.metric_name) for r in results] == [
+        ("exact_match", 0.75, "Right answers, of 8 rows"),
+        ("rouge", 0.5, "Rouge-L, of 8 rows"),
+    ]
+    assert {(r.dataset_type, r.dataset_config, r.dataset_split) for r in results} == {
+        ("me/questions", "main", "train")
+    }
+    assert {r.dataset_revision for r in results} == {"d" * 40}
+    assert metadata(text).model_name == "me/lora"
+    assert hub_rules.check(text, "model") == ([], [])
+    labels = Outcome(check=replace(check, graded=Graded("label_f1", 0.25, 0.625)))
+    found = metadata(rendered(None, outcome=labels))
+    assert [r.metric_type for r in found.eval_results or []] == ["exact_match", "f1"]
+    assert found.model_name == "LoRA adapter"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        of_dataset(private=True),
+        of_dataset(id=None),
+        of_dataset(id="data/train.jsonl/x"),
+        {"outcome": Outcome()},
+    ],
+)
+def test_metadata_index_nothing_without_a_check_or_a_public_dataset(hidden: dict[str, Any]) -> None:
+    text = rendered("me/lora", **{"outcome": Outcome(check=CHECK), **hidden})
+    assert "model-index" not in text
+
+
+def test_scores_that_are_not_finite_are_not_indexed() -> None:
+    check = replace(CHECK, graded=Graded("rouge_l", 0.25, math.nan))
+    results = metadata(rendered(None, outcome=Outcome(check=check))).eval_results or []
+    assert [r.metric_type for r in results] == ["exact_match"]
+
+
+@pytest.mark.parametrize("odd", ["a: b", "---\n", "\u2028", "'\"", "x\n  y: z"])
+def test_names_in_the_index_are_escaped(odd: str) -> None:
+    changes = of_dataset(config=odd, split=odd)
+    text = rendered("me/lora", outcome=Outcome(check=CHECK), **changes)
+    [result] = metadata(text).eval_results or []
+    assert (result.dataset_config, result.dataset_split) == (odd, odd)
+    assert hub_rules.check(text, "model")[0] == []
+
+
 @pytest.mark.parametrize(
     ("check", "unknown"),
     [

@@ -2,27 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
-from tests.cards.examples import metadata
+from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from tests.cli.conftest import Published, fake_evaluator
-from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree, write_files
-
-
-def card_text(cli: Shell, repo: str) -> str:
-    return cli.hub.read(repo, "README.md").decode()
-
-
-def card_scores(text: str) -> dict[str, float]:
-    """Return the scores in a card's metadata, by metric."""
-    return {r.metric_type: r.metric_value for r in metadata(text).eval_results or []}
-
+from tests.conftest import BASE, Account, Built, Shell, rows
 
 # --- the base model -----------------------------------------------------------------------------
 
@@ -45,93 +32,19 @@ def test_evaluate_loads_the_base_model_at_the_adapters_revision(
     assert f"located ('{BASE}', '{commit}', 'hf_x')" in message
 
 
-# --- scores on the card -------------------------------------------------------------------------
-
-
-def test_save_card_adds_the_scores_to_the_repo_in_one_commit(
-    cli: Shell, published: Published, user: Account
+def test_evaluate_shows_scores_and_what_they_mean_and_leaves_the_repo_alone(
+    cli: Shell, published: Published
 ) -> None:
     repo, dataset = published
-    count, before = len(cli.hub.commits(repo)), card_text(cli, repo)
-    evaluate = ("evaluate", repo, "-d", dataset)
-    unsaved = cli(*evaluate, token=user.token, before=fake_evaluator())
-    assert card_text(cli, repo) == before
-    saved = cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
-    assert saved.out == unsaved.out
-    assert "  generated: loss 0.500\n" in saved.err
+    count = len(cli.hub.commits(repo))
+    done = cli("evaluate", repo, "-d", dataset, before=fake_evaluator())
+    assert "| generated | 0.500 |" in done.out
+    assert "  generated: loss 0.500\n" in done.err
     legend = (
         "base: the base model; 3-shot: it with 3 examples in the prompt; generated: the adapter"
     )
-    assert f"\n{legend}; loss: nats per token" in saved.err
-    assert f"The scores are on the card: {cli.hub.url}/{repo}" in saved.err
-    text = card_text(cli, repo)
-    assert card_scores(text) == {"loss": 0.5, "rouge": 0.25, "exact_match": 0.125}
-    assert f"### `{dataset}`, split `test`" in text
-    assert "| `3-shot` | 1.000 | 0.250 | 0.125 | 0.500 |" in text
-    assert before.count("say bread") == text.count("say bread") == 1  # the example
-    assert len(cli.hub.commits(repo)) == count + 1
-    cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
-    assert card_text(cli, repo) == text
-
-
-def test_scores_can_be_proposed_to_the_repo_of_another_user(
-    cli: Shell, published: Published, enrol: Callable[[], Account]
-) -> None:
-    (repo, dataset), other = published, enrol()
-    before = card_text(cli, repo)
-    evaluate = ("evaluate", repo, "-d", dataset, "--save-card")
-    refused = cli(*evaluate, token=other.token, code=6, before=fake_evaluator())
-    assert "--create-pr" in refused.err
-    assert "| generated | 0.500 |" in refused.out  # the scores are not lost
-    assert card_text(cli, repo) == before
-    proposed = (*evaluate, "--create-pr", "--json")
-    result = cli(*proposed, token=other.token, before=fake_evaluator()).json
-    assert result["card"] == f"{cli.hub.url}/{repo}/discussions/1"
-    assert card_text(cli, repo) == before
-    text = cli.hub.read(repo, "README.md", revision="refs/pr/1").decode()
-    assert card_scores(text)["loss"] == 0.5
-
-
-def test_scores_are_not_saved_to_a_repo_that_changed_while_scoring(
-    cli: Shell, published: Published, user: Account
-) -> None:
-    repo, dataset = published
-    upload = (
-        "import huggingface_hub as h; "
-        f"h.HfApi().upload_file(path_or_fileobj=b'new', path_in_repo='note', repo_id='{repo}')"
-    )
-    evaluate = ("evaluate", repo, "-d", dataset, "--save-card", "--shots", 0)
-    message = cli(*evaluate, token=user.token, code=6, before=fake_evaluator(upload)).err
-    assert "changed" in message
-    assert card_scores(card_text(cli, repo)) == {}
-
-
-def test_save_card_changes_only_the_card_of_a_folder(
-    cli: Shell, bank: Built, data: Path, tmp_path: Path
-) -> None:
-    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
-    weights = (tmp_path / "a" / WEIGHTS_FILE).read_bytes()
-    evaluate = ("evaluate", "a", "-d", data, "--save-card", "--json")
-    assert cli(*evaluate, before=fake_evaluator()).json["card"] == "a/README.md"
-    text = (tmp_path / "a" / "README.md").read_text()
-    assert "### a local or private dataset, split `train`" in text
-    assert "| `generated` | 0.500 |" in text
-    assert card_scores(text) == {}
-    assert "rows.jsonl" not in text
-    assert (tmp_path / "a" / WEIGHTS_FILE).read_bytes() == weights
-    assert set(tree(tmp_path / "a")) == set(FILES)
-
-
-def test_save_card_refuses_an_adapter_that_was_not_generated(
-    cli: Shell, data: Path, tmp_path: Path, user: Account
-) -> None:
-    folder = write_files(tmp_path / "trained", adapter_files())
-    evaluate = ("evaluate", folder, "-d", data)
-    assert "not generated by hf-lorameta" in cli(*evaluate, "--save-card", code=5).err
-    message = cli(*evaluate, "--save-card", "--create-pr", code=2).err
-    assert "nothing to open a pull request on" in message
-    assert "add --save-card" in cli(*evaluate, "--create-pr", code=2).err
-    cli("evaluate", f"{user.name}/adapter", "-d", data, "--save-card", code=6)  # no token
+    assert f"\n{legend}; loss: nats per token" in done.err
+    assert len(cli.hub.commits(repo)) == count
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -223,23 +136,6 @@ def test_several_adapters_are_in_one_table_under_their_names(cli: Shell, two: Pu
     assert f"| {repo} | 0.500 |" in done.out
     assert "| b " in done.out
     assert "base: the base model; 1-shot: it with 1 example in the prompt; loss:" in done.err
-
-
-def test_scores_of_several_adapters_go_to_the_card_of_each_without_the_others(
-    cli: Shell, two: Published, user: Account, tmp_path: Path
-) -> None:
-    repo = two.repo
-    command = ("evaluate", repo, "b", "--save-card", "--json")
-    cards = cli(*command, token=user.token, before=fake_evaluator()).json["cards"]
-    assert cards == {repo: f"{cli.hub.url}/{repo}", "b": "b/README.md"}
-    for text, loss in (
-        (card_text(cli, repo), 0.5),
-        ((tmp_path / "b" / "README.md").read_text(), 1 / 4),
-    ):
-        assert card_scores(text)["loss"] == pytest.approx(loss)
-        [measured] = [s for s in text.split("\n## ") if s.startswith("What was measured")]
-        lines = [line.split("|")[1].strip() for line in measured.splitlines() if "| 0." in line]
-        assert lines == ["`base`", "`generated`", "`3-shot`"]
 
 
 def test_rows_that_an_adapter_or_a_part_of_a_merge_was_fitted_on_are_not_scored(

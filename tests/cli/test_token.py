@@ -85,7 +85,6 @@ CASES = (
     Case("generate -d {dataset} --bank {bank} -o out"),
     Case("push -d {dataset} --bank {bank} --repo-id {user}/new"),
     Case("evaluate {adapter} -d {dataset}", fake_evaluator()),
-    Case("evaluate {adapter} -d {dataset} --save-card", fake_evaluator()),
     Case("inspect {adapter}"),
     Case("export {adapter} -o out.gguf"),
     Case("export {adapter} -o out.gguf --base {base}", code=2, message="llama, mistral"),
