@@ -139,11 +139,6 @@ def stored_profile(folder: Path, name: str) -> Profile:
     return ProfileTable(load_arrays(_profile_path(folder, name)))[0]
 
 
-def has_profile(folder: Path, name: str) -> bool:
-    """Whether the profile of a finished entry is stored."""
-    return _profile_path(folder, name).exists()
-
-
 def _profile_path(folder: Path, name: str) -> Path:
     return folder / WORK_FOLDER / f"{name}.safetensors"
 

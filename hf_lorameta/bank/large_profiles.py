@@ -85,10 +85,6 @@ class Sketches:
         tables = [part.arrays for part in parts]
         return cls({name: np.concatenate([table[name] for table in tables]) for name in _FIELDS})
 
-    def head(self, number: int) -> "Sketches":
-        """Return the first sketches."""
-        return Sketches({name: array[:number] for name, array in self.arrays.items()})
-
     def __len__(self) -> int:
         return len(self.arrays["sha256"])
 

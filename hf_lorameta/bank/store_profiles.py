@@ -1,6 +1,6 @@
 """Store the profiles of a bank and the distances among them, which plans compare a dataset with."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,8 @@ from hf_lorameta.bank.index import (
     DISTANCES_FILE,
     LARGE,
     PROFILES_FILE,
-    Index,
     is_of_large_bank,
     shard_file,
-    shards,
     sketches_file,
 )
 from hf_lorameta.bank.large_profiles import CANDIDATES, LargeProfiles, Sketches
@@ -32,7 +30,7 @@ from hf_lorameta.method.metrics import (
 from hf_lorameta.types import Array
 
 SHARD_ENTRIES = 1_000
-"""Entries whose profiles are in one file; adding an entry rewrites the last."""
+"""Entries whose profiles are in one file."""
 
 _MAX_SAMPLED = 32
 _MAX_OTHERS = 64
@@ -58,7 +56,7 @@ def store_profiles(
         vocab_size: above every token id.
     """
     if number > LARGE:
-        return _estimated(folder, *_write_shards(folder, iter(profiles), {}, []), vocab_size)
+        return _write_shards(folder, iter(profiles), vocab_size)
     table = ProfileTable.from_profiles(list(profiles))
     distances = bank_distances(table, vocab_size) if number else {}
     typical = typical_distances(table, vocab_size, distances)
@@ -70,62 +68,24 @@ def store_profiles(
     return StoredProfiles({name: sha256(folder / name) for name in stored}, typical, {})
 
 
-def extend_profiles(
-    folder: Path, stored: LargeProfiles, index: Index, new: Sequence[Profile]
-) -> StoredProfiles:
-    """Add profiles to a large bank; of its own profiles, only the last shard is read.
-
-    Nothing that the present index lists is overwritten. Distances inside the bank are estimated
-    again whenever a shard becomes full, otherwise those of the index stay.
-
-    Args:
-        folder: of the bank.
-        stored: its profiles.
-        index: its index.
-        new: the profiles to add.
-    """
-    full = [shard_file(*p) for p in shards(index.files) if p[1] - p[0] >= SHARD_ENTRIES]
-    kept = {name: index.files[name] for name in full}
-    end = _end(kept)
-    tail = [stored[i] for i in range(end, len(stored))]
-    files, sketches = _write_shards(folder, iter([*tail, *new]), kept, [stored.sketches.head(end)])
-    if len(sketches) < end + SHARD_ENTRIES:
-        return StoredProfiles(kept | files, index.typical_distances, index.median_distances)
-    return _estimated(folder, kept | files, sketches, index.vocab_size)
-
-
-def _write_shards(
-    folder: Path, profiles: Iterator[Profile], kept: Mapping[str, str], sketches: list[Sketches]
-) -> tuple[dict[str, str], Sketches]:
-    """Write the profiles that follow those of `kept` shards, whose sketches are given.
-
-    Returns:
-        The digests of the files written, by name, and the sketches of all profiles.
-    """
-    start, written = _end(kept), []
+def _write_shards(folder: Path, profiles: Iterator[Profile], vocab_size: int) -> StoredProfiles:
+    """Write the profiles of a large bank in shards, and their sketches."""
+    sketches: list[Sketches] = []
+    names: list[str] = []
+    start = 0
     while shard := list(islice(profiles, SHARD_ENTRIES)):
-        written.append(shard_file(start, start + len(shard)))
+        names.append(shard_file(start, start + len(shard)))
         records = [to_record(profile) for profile in shard]
-        with atomic_file(folder / written[-1]) as file:
+        with atomic_file(folder / names[-1]) as file:
             file.writelines(records)
-        sketches = [*sketches, Sketches.from_records(zip(shard, records, strict=True))]
+        sketches.append(Sketches.from_records(zip(shard, records, strict=True)))
         start += len(shard)
     joined = Sketches.concatenate(sketches)
-    written.append(sketches_file(start))
-    save_arrays(folder / written[-1], joined.arrays)
-    return {name: sha256(folder / name) for name in written}, joined
-
-
-def _estimated(
-    folder: Path, files: dict[str, str], sketches: Sketches, vocab_size: int
-) -> StoredProfiles:
-    read = BankFiles(folder).read
-    profiles = LargeProfiles(read, files, sketches, vocab_size)
-    return StoredProfiles(files, *sampled_distances(profiles, vocab_size))
-
-
-def _end(files: Iterable[str]) -> int:
-    return max((stop for _, stop in shards(files)), default=0)
+    names.append(sketches_file(start))
+    save_arrays(folder / names[-1], joined.arrays)
+    files = {name: sha256(folder / name) for name in names}
+    written = LargeProfiles(BankFiles(folder).read, files, joined, vocab_size)
+    return StoredProfiles(files, *sampled_distances(written, vocab_size))
 
 
 def delete_outdated(folder: Path, files: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.errors import BankError, IntegrityError
-from hf_lorameta.tables import plural, table
+from hf_lorameta.tables import table
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -30,9 +30,6 @@ app = Commands(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-KeepOutliersFlag = Annotated[
-    bool, typer.Option(help="Keep adapters whose updates are far larger than those of the others.")
-]
 BankArgument = Annotated[
     str | None,
     typer.Argument(help="Folder or Hub repo. Default: the default bank.", show_default=False),
@@ -44,7 +41,10 @@ def build(
     manifest: Annotated[Path, typer.Argument(help="YAML list of adapters and datasets.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")],
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
-    keep_outliers: KeepOutliersFlag = False,
+    keep_outliers: Annotated[
+        bool,
+        typer.Option(help="Keep adapters whose updates are far larger than those of the others."),
+    ] = False,
     dask: DaskOption = None,
     token: TokenOption = None,
 ) -> None:
@@ -63,39 +63,6 @@ def build(
             keep_outliers=keep_outliers, progress=progress,
         )  # fmt: skip
     _show_list(bank)
-
-
-@app.command(epilog="Example: hf-lorameta bank add my-bank more.yaml")
-def add(
-    folder: FolderArgument,
-    manifest: Annotated[Path, typer.Argument(help="YAML list of the new adapters and datasets.")],
-    workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
-    keep_outliers: KeepOutliersFlag = False,
-    token: TokenOption = None,
-) -> None:
-    """Add the entries of a manifest to a bank; entries that it already has stay as they are."""
-    from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.build import build_bank
-    from hf_lorameta.bank.manifest import load
-    from hf_lorameta.hub.client import Hub
-
-    index = Bank(folder).index
-    before, skipped = len(index.entries), set(index.skipped)
-    with stage_bars() as progress:
-        extended = build_bank(
-            load(manifest), folder, add=True, hub=Hub(token), executor=workers,
-            keep_outliers=keep_outliers, progress=progress,
-        )  # fmt: skip
-    added = extended.index.entries[before:]
-    content = {
-        "adapters": len(extended),
-        "added": [entry.model_dump(mode="json") for entry in added],
-    }
-    text = [
-        f"{plural(len(added), 'adapter')} added to {extended.folder}, which holds {len(extended)}",
-        *reports.reasons(one for one in extended.index.skipped if one not in skipped),
-    ]
-    emit(content, lambda: "\n".join(text))
 
 
 @app.command(epilog="Example: hf-lorameta bank discover org/model -o manifest.yaml")

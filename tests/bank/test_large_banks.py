@@ -1,4 +1,4 @@
-"""Large banks: candidates by sketches, profiles read by entry, and entries added."""
+"""Large banks: candidates by sketches, profiles read by entry, and longer manifests."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from hf_lorameta import Plan, Recipe, plan
 from hf_lorameta.bank import store_profiles as storing
@@ -20,14 +21,12 @@ from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.store_profiles import store_profiles
-from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import BankError, IntegrityError, RecipeError
 from hf_lorameta.pipeline import bank_prompts, coefficients
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from tests.conftest import (
     BASE,
-    LAYOUT,
     Account,
     Built,
     Shell,
@@ -36,6 +35,7 @@ from tests.conftest import (
     tree,
     write_files,
 )
+from tests.hub.conftest import use_endpoint
 from tests.support.plain_bank import SIZE, plain_bank
 
 
@@ -53,6 +53,15 @@ class Sizes:
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> Sizes:
     return Sizes(monkeypatch)
+
+
+@pytest.fixture
+def building(cli: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds in this process find the base model on the loopback Hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    use_endpoint(monkeypatch, cli.hub.url)
 
 
 def enlarged(folder: Path, target: Path) -> Bank:
@@ -349,7 +358,7 @@ def test_a_malformed_file_of_arrays_is_an_error(tmp_path: Path) -> None:
             load_arrays(path)
 
 
-# --- adding ---------------------------------------------------------------------------------------
+# --- extending ------------------------------------------------------------------------------------
 
 
 def manifest_of(folder: Path, *names: str, **config: Any) -> Manifest:
@@ -364,30 +373,29 @@ def manifest_of(folder: Path, *names: str, **config: Any) -> Manifest:
     return load(path)
 
 
-def test_adding_to_a_large_bank_is_the_same_as_building_a_larger_one(
-    bank: Built, tmp_path: Path, sizes: Sizes
+@pytest.mark.usefixtures("building")
+@pytest.mark.parametrize("limit", [2, 99])
+def test_a_longer_manifest_extends_a_bank_to_the_one_it_builds(
+    tmp_path: Path, sizes: Sizes, limit: int
 ) -> None:
-    more = manifest_of(tmp_path / "new", "a", "b")
-    sizes(large=4, shard=2)  # the whole bank is built again, since it was small
-    small = Bank(shutil.copytree(bank.folder, tmp_path / "built"))
-    built = build_bank(more, small.folder, add=True, executor=1)
+    sizes(large=limit, shard=2)
+    source, folder = tmp_path / "new", tmp_path / "extended"
+    build_bank(manifest_of(source, *"abc"), folder, executor=1)
+    extended = build_bank(manifest_of(source, *"abcde"), folder, executor=1)
+    whole = build_bank(manifest_of(source, *"abcde"), tmp_path / "whole", executor=1)
+    assert extended.index.names() == [f"local--{name}" for name in "abcde"]
+    assert tree(extended.folder) == tree(whole.folder)
+    assert extended.verify() == []
+
+
+@pytest.mark.usefixtures("building")
+def test_an_interrupted_extension_leaves_a_large_bank_as_it_was(
+    tmp_path: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes(large=2, shard=2)
-    before = enlarged(bank.folder, tmp_path / "added")
-    kept = before.folder / "profiles-000002-000004.records"
-    unchanged = kept.stat()
-    added = build_bank(more, before.folder, add=True, executor=1)
-    assert [entry.adapter for entry in added.index.entries[4:]] == ["local/a", "local/b"]
-    assert tree(added.folder) == tree(built.folder)
-    assert added.verify() == []
-    assert kept.stat().st_mtime_ns == unchanged.st_mtime_ns
-    assert not (added.folder / "sketches-000004.safetensors").exists()
-    digest = added.digest
-    assert Bank(added.folder).digest == digest
-    assert build_bank(more, added.folder, add=True, executor=1).digest == digest
-
-
-def add_and_die(more: Manifest, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add entries to a bank, and be killed before its index is written."""
+    source, folder = tmp_path / "new", tmp_path / "b"
+    digest = build_bank(manifest_of(source, *"abc"), folder, executor=1).digest
+    longer = manifest_of(source, *"abcd")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -395,115 +403,8 @@ def add_and_die(more: Manifest, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(Index, "to_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
-            build_bank(more, bank.folder, add=True, executor=1)
-
-
-def test_an_interrupted_addition_leaves_the_bank_as_it_was(
-    bank: Built, tmp_path: Path, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes(large=2, shard=3)
-    before = enlarged(bank.folder, tmp_path / "b")
-    digest = before.digest
-    more = manifest_of(tmp_path / "new", "a")
-    add_and_die(more, before, monkeypatch)
-    left = Bank(before.folder)
-    assert left.digest == digest
-    assert left.verify() == []
-    assert len(left.stored_profiles.take(range(4))) == 4
-    added = build_bank(more, left.folder, add=True, executor=1)
-    assert len(added) == 5
-    assert added.verify() == []
-
-
-def test_adding_reports_what_it_leaves_out(bank: Built, tmp_path: Path, sizes: Sizes) -> None:
-    sizes(large=2, shard=3)
-    large = enlarged(bank.folder, tmp_path / "b")
-    entries = large.index.entries
-    steps: list[tuple[str, int, int]] = []
-    added = build_bank(
-        manifest_of(tmp_path / "new", "a", r=3),
-        large.folder,
-        add=True,
-        executor=1,
-        progress=lambda *step: steps.append(step),
-    )
-    assert list(added.index.entries) == list(entries)
-    assert added.index.skipped[-1].adapter == "local/a"
-    assert "rank 3" in added.index.skipped[-1].reason
-    assert steps == [("Reading entries", 1, 1)]
-
-
-@pytest.mark.parametrize("limit", [2, 9])
-def test_an_adapter_that_was_skipped_can_be_added_later(
-    bank: Built, tmp_path: Path, sizes: Sizes, limit: int
-) -> None:
-    bad, good = (manifest_of(tmp_path / n, "a", **c) for n, c in (("x", {"r": 3}), ("y", {})))
-    sizes(large=limit, shard=3)
-    folder = enlarged(bank.folder, tmp_path / "b").folder
-    for _ in range(2):
-        skipping = build_bank(bad, folder, add=True, executor=1)
-    assert [skip.adapter for skip in skipping.index.skipped] == ["local/a"]
-    added = build_bank(good, skipping.folder, add=True, executor=1)
-    assert (len(added), added.index.skipped) == (5, ())
-
-
-@pytest.mark.parametrize("limit", [2, 99])
-def test_a_later_addition_keeps_an_earlier_one(
-    bank: Built, tmp_path: Path, sizes: Sizes, limit: int
-) -> None:
-    sizes(large=limit, shard=3)
-    before = enlarged(bank.folder, tmp_path / "b")
-    for name in "ab":
-        more = manifest_of(tmp_path / name, name)
-        added = build_bank(more, before.folder, add=True, executor=1)
-    names = [*before.index.names(), "local--a", "local--b"]
-    assert (added.index.names(), added.verify()) == (names, [])
-
-
-@pytest.mark.parametrize("limit", [2, 99])
-def test_another_layout_is_not_added(bank: Built, tmp_path: Path, sizes: Sizes, limit: int) -> None:
-    sizes(large=limit, shard=3)
-    before = enlarged(bank.folder, tmp_path / "b")
-    kept = list(before.index.entries)
-    more = manifest_of(tmp_path / "new", *"abcde", layout=LAYOUT[:2])  # more than the bank holds
-    added = build_bank(more, before.folder, add=True, executor=1)
-    assert list(added.index.entries) == kept
-    assert len(added.index.skipped) == 5
-    assert "other modules or shapes" in added.index.skipped[-1].reason
-
-
-def test_adapters_for_another_base_model_are_not_added(bank: Built, tmp_path: Path) -> None:
-    other = manifest_of(tmp_path / "new", "a").model_copy(update={"base_model": "o/m"})
-    with pytest.raises(BankError, match="the manifest is for o/m, the bank for base/tiny"):
-        build_bank(other, bank.folder, add=True, executor=1)
-
-
-def test_a_bank_without_records_of_its_build_can_be_added_to(bank: Built, tmp_path: Path) -> None:
-    copy = Bank(shutil.copytree(bank.folder, tmp_path / "copy"))
-    shutil.rmtree(copy.folder / ".build")
-    (copy.folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")  # shared with other banks
-    assert copy.verify() == []
-    added = build_bank(manifest_of(tmp_path / "new", "a"), copy.folder, add=True, executor=1)
-    assert (len(added), added.verify()) == (5, [])
-    profile, source = added.profiles[2], Bank(bank.folder).profiles[2]
-    assert ProfileTable.from_profiles([profile]).arrays["rows"][0] == source.rows
-
-
-def test_an_interrupted_addition_to_a_downloaded_bank_can_be_repeated(
-    bank: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = Bank(shutil.copytree(bank.folder, tmp_path / "copy"))
-    shutil.rmtree(copy.folder / ".build")
-    more = manifest_of(tmp_path / "new", "a")
-    add_and_die(more, copy, monkeypatch)
-    added = build_bank(more, copy.folder, add=True, executor=1)
-    assert (len(added), added.verify()) == (5, [])
-
-
-def test_bank_add_says_what_it_added(cli: Shell, bank: Built, tmp_path: Path) -> None:
-    shutil.copytree(bank.folder, tmp_path / "b")
-    manifest_of(tmp_path / "new", "a")
-    done = cli("bank", "add", "b", "new/more.json")
-    assert done.out.strip().startswith("1 adapter added to b, which holds 5")
-    again = cli("bank", "add", "b", "new/more.json", "--json").json
-    assert (again["adapters"], again["added"]) == (5, [])
+            build_bank(longer, folder, executor=1)
+    left = Bank(folder)
+    assert (left.digest, left.verify()) == (digest, [])
+    extended = build_bank(longer, folder, executor=1)
+    assert (len(extended), extended.verify()) == (4, [])

@@ -21,7 +21,7 @@ from hf_lorameta.bank.bank import Bank
 from tests.conftest import BASE, Account, Done, Shell, tokenizer_json, tree
 from tests.support.fault_hub import Fault, FaultHub, FaultKind
 
-COMMANDS = ("build", "add", "plan", "push")
+COMMANDS = ("build", "extend", "plan", "push")
 DISK_MB = 256
 EXPECTED_EXIT_CODES = (0, 3, 4, 5, 6)
 """Exit codes of dataset, bank, adapter and Hub errors, and of a build with skipped entries."""
@@ -188,7 +188,7 @@ class World:
         bank, data = "owner/bank", "owner/e1"
         return {
             "build": ("bank", "build", self.few, "-o", name, "-q"),
-            "add": ("bank", "add", name, self.all, "-q"),
+            "extend": ("bank", "build", self.all, "-o", name, "-q"),
             "build all": ("bank", "build", self.all, "-o", name, "-q"),
             "plan": ("plan", "-d", data, "--bank", bank, "-q", "--json"),
             "push": ("push", "-d", data, "--bank", bank, "-q", "--overwrite",
@@ -282,7 +282,7 @@ class World:
     def named(self, command: str) -> str:
         """Return a new name for a command's result."""
         name = f"target{next(self._numbers)}"
-        if command == "add":
+        if command == "extend":
             shutil.copytree(self.fewer, self.shell.cwd / name)
         return name
 
@@ -346,7 +346,9 @@ class World:
         self.hub.clear_faults()
         repair()
         expect(struck or not faults, "the fault had no effect")
-        skipped = command.startswith(("build", "add")) and not disturbed.code and self.skipped(name)
+        skipped = (
+            command.startswith(("build", "extend")) and not disturbed.code and self.skipped(name)
+        )
         succeeded = disturbed.code == 0 and not skipped
         inspect(disturbed, succeeded)
         if succeeded:

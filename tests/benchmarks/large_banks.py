@@ -8,7 +8,6 @@ kept in FOLDER (5 GB for 100,000). ``--build`` also times the step of a build af
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -28,7 +27,6 @@ from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.demo import TRAIN_FILE
 from tests.benchmarks.synthetic_bank import VOCAB, Shape, profiles, write_bank
 from tests.benchmarks.tables import markdown_table
-from tests.conftest import adapter_files, write_files
 from tests.support import shared_data
 from tests.support.bank_index import index_of
 
@@ -96,28 +94,12 @@ def measured(*command: object) -> tuple[float, float, float]:
     return seconds, cpu, peak
 
 
-def one_more(folder: Path) -> Path:
-    """Write an adapter, its dataset and a manifest of both; return the manifest."""
-    adapter, rows, manifest = folder / "new", folder / "rows.jsonl", folder / "more.yaml"
-    adapter /= f"lora-{time.time_ns()}"
-    files = adapter_files(rank=SHAPE.rank, base=shared_data.BASE_MODEL, layout=SHAPE.layout)
-    write_files(adapter, files)
-    lines = (json.dumps({"input": f"word {i}", "output": f"{i} drow"}) for i in range(500))
-    rows.write_text("\n".join(lines))
-    manifest.write_text(
-        f"version: 1\nbase_model: {shared_data.BASE_MODEL}\nentries:\n"
-        f"  - adapter: {adapter.resolve()}\n    dataset: {rows.resolve()}\n    license: mit\n"
-    )
-    return manifest
-
-
 def measure(folder: Path, bank: Path) -> Iterator[tuple[str, tuple[float, float, float]]]:
-    """Yield what was measured of a bank: a plan, an adapter, and the addition of an entry."""
+    """Yield what was measured of a bank: a plan, an adapter, and the list of its entries."""
     data = ("-d", TRAIN_FILE, "--bank", bank)
     shutil.rmtree(folder / "adapter", ignore_errors=True)
     yield "`plan`", measured("plan", *data, "-q")
     yield "`generate`", measured("generate", *data, "-o", folder / "adapter", *FAST)
-    yield "`bank add`, one entry", measured("bank", "add", bank, one_more(folder), "-q")
     yield "`bank list --json`", measured("bank", "list", bank, "--json")
 
 

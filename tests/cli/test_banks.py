@@ -84,17 +84,15 @@ def test_a_repeated_build_downloads_only_new_entries(
 
 def test_a_build_drops_no_adapter_of_a_bank(cli: Shell, bank: Built, tmp_path: Path) -> None:
     few = bank.owner.manifest(tmp_path / "few.yaml", bank.owner.entries[:2])
-    more = bank.owner.manifest(tmp_path / "more.yaml", bank.owner.entries[2:])
-    cli("bank", "build", few, "-o", "added")
-    cli("bank", "add", "added", more)
+    shutil.copytree(bank.folder, tmp_path / "four")
     base = "Qwen/Qwen2.5-Coder-0.5B-Instruct"  # of a general adapter alone
     shutil.copytree(EMBEDDED[base], tmp_path / "general")
-    for folder, lost in (("added", f"2 adapters, such as {bank.owner.name}--e2"),
+    for folder, lost in (("four", f"2 adapters, such as {bank.owner.name}--e2"),
                          ("general", "1 adapter, such as general")):  # fmt: skip
         before = tree(tmp_path / folder)
         refused = cli("bank", "build", few, "-o", folder, code=4).err
         assert f"holds a bank that would lose {lost}" in refused
-        assert "name another folder" in refused
+        assert "name another folder, or list what it holds as well" in refused
         assert tree(tmp_path / folder) == before
 
 
@@ -197,7 +195,6 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
 ) -> None:
     for number in range(3):
         user.entry(f"good{number}", number)
-    few = user.manifest(tmp_path / "few.yaml")
     user.entry("poisoned", 3, lora_alpha=400)
     build, poisoned = ("bank", "build", user.manifest(tmp_path / "m.yaml")), f"{user.name}/poisoned"
     done = cli(*build, "-o", "b")
@@ -211,13 +208,6 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
     whole = np.concatenate([(entries[0]["scaling"] * B @ A).ravel() for A, B in pairs])
     assert entries[0]["norm"] == pytest.approx(float(np.linalg.norm(whole)), rel=1e-5)
     assert len(cli(*build, "-o", "b", "--keep-outliers", "--json").json["entries"]) == 4
-
-    cli("bank", "build", few, "-o", "c")
-    added = cli("bank", "add", "c", tmp_path / "m.yaml")
-    assert "0 adapters added" in added.out
-    assert f"{poisoned}: its update has norm" in added.out
-    again = cli("bank", "add", "c", tmp_path / "m.yaml", "--keep-outliers", "--json")
-    assert [entry["adapter"] for entry in again.json["added"]] == [poisoned]
 
 
 def test_local_adapters_and_datasets_are_entries_that_show_no_path(
