@@ -155,7 +155,11 @@ def prepare_evaluation(
     saved = (read_provenance(folder)[0] for folder in folders.values())
     provenances = [part for provenance in saved for part in generated_parts(provenance)]
     opened = open_to_evaluate(dataset, _provenance_for(dataset, provenances), hub, **reading)
-    rows, examples, remarks = rows_to_evaluate(opened, provenances, max_rows, shots, hub, progress)
+    local = isinstance(dataset, str | Path) and Path(dataset).is_dir()
+    folder = Path(dataset) if local else None
+    rows, examples, remarks = rows_to_evaluate(
+        opened, provenances, max_rows, shots, hub, progress, folder
+    )
     scored = f"Scoring {plural(len(rows), 'row')} of split {opened.split} with {found[0]}."
     log_remarks([*remarks, Remark("note", scored)])
     return Evaluation(folders, found, opened, rows, examples)

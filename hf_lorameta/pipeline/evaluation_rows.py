@@ -108,6 +108,7 @@ def rows_to_evaluate(
     shots: int,
     hub: Hub,
     progress: StageProgress = no_progress,
+    folder: Path | None = None,
 ) -> RowsToEvaluate:
     """Draw rows to score, and examples for a few-shot prompt.
 
@@ -119,6 +120,7 @@ def rows_to_evaluate(
         shots: number of examples; from the train split if there is one, else from this split.
         hub: the client.
         progress: called while rows of this split and of the train split are read.
+        folder: that a local dataset was opened from.
 
     Raises:
         EmptyDatasetError: no rows are left.
@@ -127,7 +129,7 @@ def rows_to_evaluate(
     """
     dataset = with_progress(dataset, progress)
     used, warnings = _used(provenances, dataset)
-    train = _train_split(dataset, hub) if shots else None
+    train = _train_split(dataset, hub, folder) if shots else None
     train = train and with_progress(train, progress)
     own = 0 if train else shots
     drawn, skipped = _draw(dataset, count + own, used)
@@ -173,17 +175,18 @@ def _used(
     return used, warnings
 
 
-def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:
-    """Open the train split of a Hub dataset unless it is the one to score."""
-    if dataset.id is None or split_name(dataset.split) == "train":
+def _train_split(dataset: Dataset, hub: Hub, folder: Path | None) -> Dataset | None:
+    """Open the train split of a Hub dataset or a folder unless it is the one to score."""
+    name = dataset.id or folder
+    if name is None or split_name(dataset.split) == "train":
         return None
     try:
         return open_dataset(
-            dataset.id,
+            name,
             hub,
             config=dataset.config,
             split="train",
-            revision=dataset.revision,
+            revision=dataset.revision if dataset.id else None,
             columns=dataset.columns,
         )
     except DatasetError:

@@ -32,7 +32,6 @@ _PRELOADED = (
     "work.planning",
     "work.embedded_tokenizer",
     "datasets",
-    "scipy.io",  # `datasets` imports it where a dataset is opened
     "pyarrow.parquet",
     "pyarrow.dataset",
     "datasets.packaged_modules.json.json",

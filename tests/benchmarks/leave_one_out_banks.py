@@ -22,7 +22,7 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.files import sha256, write_atomically
 from tests.support import shared_data
-from tests.support.full_hub import FullHub
+from tests.support.local_hub import LocalHub
 
 SOURCES = ("mctaco", "qasc", "winogrande", "cosmosqa", "multirc", "ropes", "essential_terms")
 
@@ -53,7 +53,7 @@ def bank_without(left_out: Collection[str], folder: Path, tasks: list[str] | Non
 def _build(folder: Path, tasks: list[str]) -> None:
     """Build a bank of tasks with `hf-lorameta bank build` from a loopback Hub."""
     manifest = folder.parent / "whole.yaml"
-    with FullHub() as hub:
+    with LocalHub() as hub:
         entries = shared_data.seed(hub, tasks)
         manifest.write_text(shared_data.as_yaml(entries), encoding="utf-8")
         command = ["bank", "build", str(manifest), "-o", str(folder), "--quiet"]

@@ -1,4 +1,4 @@
-"""Run the tests of huggingface_hub against `tests.support.full_hub.FullHub`; print what passes.
+"""Run the tests of huggingface_hub against `tests.support.local_hub.LocalHub`; print what passes.
 
 The tests are those of the installed version. They are downloaded with its source distribution and
 nothing of them is kept. Tests of the production Hub, of Xet storage and of what the loopback Hub
@@ -20,7 +20,7 @@ from pathlib import Path
 import huggingface_hub
 
 from tests.benchmarks.tables import markdown_table
-from tests.support.full_hub import FullHub
+from tests.support.local_hub import LocalHub
 
 FILES = {
     "hf_api": "test_hf_api.py",
@@ -85,7 +85,7 @@ def run(tests: Path, files: list[str], select: str) -> Path:
     """Run test files against a loopback Hub that has the users of the tests."""
     constants = (tests / "testing_constants.py").read_text("utf-8")
     values = dict(re.findall(r'^(\w+) = "(.*)"$', constants, flags=re.M))
-    with FullHub(always_lfs=True) as hub:
+    with LocalHub(always_lfs=True) as hub:
         hub.add_user(values["USER"], values["TOKEN"], orgs=["valid_org"])
         hub.add_user(values["OTHER_USER"], values["OTHER_TOKEN"])
         hub.add_user(

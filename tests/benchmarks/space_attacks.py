@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.benchmarks.tables import markdown_table
 from tests.support.caller import Caller
-from tests.support.full_hub import FullHub
+from tests.support.local_hub import LocalHub
 from tests.support.running_space import SPACE, RunningSpace, running_space
 
 HEAD = ("attack", "page", "plan", "upload", "try", "answers", "memory")
@@ -528,7 +528,7 @@ def main() -> None:
     given = parser.parse_args()
     limits = {"HF_LORAMETA_MAX_UPLOAD_MB": str(UPLOAD_MB)}
     rows = []
-    with FullHub() as hub, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with LocalHub() as hub, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         hub.add_user("ann")
         text = (DATA_FOLDER / "train.jsonl").read_bytes()
         for name, content in ((SMALL, text), (TINY, b"".join(text.splitlines(True)[:3]))):

@@ -16,7 +16,7 @@ from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.remarks import Remark
 from tests.cards.examples import PLAIN, SVG, neighbor, of_dataset
-from tests.support.full_hub import card_rules as hub_rules
+from tests.support.local_hub import card_rules as hub_rules
 
 HOSTILE = (
     "a|b",

@@ -6,7 +6,7 @@ import pytest
 
 from hf_lorameta.hub.licenses import SEVERAL
 from tests.cards.examples import metadata, neighbor, of_dataset, rendered, section
-from tests.support.full_hub import card_rules as hub_rules
+from tests.support.local_hub import card_rules as hub_rules
 
 BASE = "https://huggingface.co/org/base-7b"
 

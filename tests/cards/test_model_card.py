@@ -28,7 +28,7 @@ from tests.cards.examples import (
     rows_of,
     section,
 )
-from tests.support.full_hub import card_rules as hub_rules
+from tests.support.local_hub import card_rules as hub_rules
 
 SHORT = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.75, steps=30, layers=6)
 USELESS = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.25, steps=0, layers=6)

@@ -258,7 +258,10 @@ def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     report = json.loads(done.stdout)
     scores = report["scores"]
-    assert report["url"].endswith("newcomer/tickets-adapter")
+    folder = tmp_path / "demo/tickets-adapter"
+    assert report["folder"] == str(folder)
+    assert report["push"] == f"hf-lorameta push --from {folder} --repo-id user/name"
+    assert report["push"] in report["summary"]
     assert set(scores) == {"base", "base-chat", "generated", "3-shot"}
     assert scores["generated"]["loss"] < scores["base"]["loss"] / 2
     assert scores["generated"]["exact_match"] > scores["base"]["exact_match"]

@@ -43,32 +43,12 @@ def test_lines_state_the_time_left(
 
 
 STEPS = "done(0); done(2)"
-FAKE_DEMO = """
-import sys
-from hf_lorameta.demo import run
-sys.executable = {script!r}
-run.run_demo = lambda say, max_rows, quiet: run._run(["evaluate"], {{}}, say, quiet)
-"""
-COMMANDS = {
-    "evaluate": ("evaluate {repo} -d {dataset}", fake_evaluator(STEPS), ["base", "generated"]),
-    "demo": ("demo", FAKE_DEMO, ["base"]),
-}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_long_command_shows_the_time_left(
-    cli: Shell, published: Published, tmp_path: Path, name: str
-) -> None:
-    command, before, stages = COMMANDS[name]
-    script = tmp_path / "child"
-    script.write_text(
-        "#!/bin/sh\necho '  base: 1 of 3, about 9 s left' >&2\necho '{\"summary\": 1}'\n"
-    )
-    script.chmod(0o755)
-    words = command.format(**published._asdict()).split()
-    before = before.format(script=str(script)) if name == "demo" else before
-    shown = cli(*words, before=EVERY_LINE + before)
-    for stage in stages:
+def test_a_long_command_shows_the_time_left(cli: Shell, published: Published) -> None:
+    before = EVERY_LINE + fake_evaluator(STEPS)
+    shown = cli("evaluate", published.repo, "-d", published.dataset, before=before)
+    for stage in ("base", "generated"):
         assert re.search(rf"^ +{stage}: \d+ of \d+, about .+ left$", shown.err, re.MULTILINE)
 
 

@@ -148,7 +148,7 @@ def test_a_401_for_a_repo_means_that_it_is_missing(
 def test_files_on_another_host_are_fetched_and_sent_without_the_token(
     cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...]
 ) -> None:
-    """Those in Git LFS are; see `tests.support.full_hub.state.FullState.link`."""
+    """Those in Git LFS are; see `tests.support.local_hub.state.HubState.link`."""
     shutil.rmtree(cli.home / "hub", ignore_errors=True)
     push = [bank.repo if word == bank.folder else word for word in push_args]
     cli(*push, token=user.token)

@@ -16,8 +16,8 @@ from hf_lorameta.hub.publish import Upload
 from tests.conftest import touched
 from tests.hub.conftest import use_endpoint
 from tests.support.fault_hub import FaultHub
-from tests.support.full_hub import lfs
-from tests.support.full_hub.calls import FullCall
+from tests.support.local_hub import lfs
+from tests.support.local_hub.routing import Call
 
 hf_xet = pytest.importorskip("hf_xet")
 
@@ -39,7 +39,7 @@ class XetHub(FaultHub):
 
     storage = ""
 
-    def token_for_storage(self, call: FullCall) -> Response:
+    def token_for_storage(self, call: Call) -> Response:
         answer = {"casUrl": self.storage, "exp": int(time.time()) + 3600, "accessToken": "xet"}
         names = ("X-Xet-Cas-Url", "X-Xet-Token-Expiration", "X-Xet-Access-Token")
         values = map(str, answer.values())
@@ -58,7 +58,7 @@ def hub(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         state.blobs[DIGEST] = WEIGHTS
         state.repos["model", REPO].objects.add(DIGEST)
 
-        def resolve(call: FullCall) -> Response:
+        def resolve(call: Call) -> Response:
             answer = lfs.resolve(call)
             route = f"{running.url}/api/models/{REPO}/xet-read-token/main"
             answer.headers.update({"X-Xet-Hash": info.hash, "X-Xet-Refresh-Route": route})

@@ -15,6 +15,7 @@ from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import evaluation_rows as module
+from hf_lorameta.pipeline.evaluate import prepare_evaluation
 from hf_lorameta.pipeline.evaluation_rows import (
     RowsToEvaluate,
     open_to_evaluate,
@@ -25,6 +26,7 @@ from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
 from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
+from tests.conftest import adapter_files, write_files
 from tests.training import tiny
 
 ROWS = 60
@@ -155,6 +157,21 @@ def test_rows_are_drawn_from_a_bounded_beginning(
     assert len(read) == 40
     assert {*chosen.rows, *chosen.shots} <= set(read)
     assert any(row in chosen.rows for row in read[30:])
+
+
+def test_examples_of_a_folder_are_rows_of_its_train_split(tmp_path: Path) -> None:
+    for split, number in (("train", 9), ("test", 4)):
+        rows = [{"input": f"{split} {i}", "output": str(i)} for i in range(number)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{split}.jsonl").write_text(text)
+    adapter = write_files(tmp_path / "a", adapter_files())
+    prepared = prepare_evaluation(
+        [adapter], str(tmp_path / "data"), Hub(False), max_rows=10, shots=3
+    )
+    assert sorted(prompt for prompt, _ in prepared.rows) == [f"test {i}" for i in range(4)]
+    assert len(prepared.shots) == 3
+    assert all(prompt.startswith("train") for prompt, _ in prepared.shots)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hf_lorameta.localhub.errors import HTTPError
-from tests.support.full_hub import FullHub, LocalHubError
+from tests.support.local_hub import LocalHub, LocalHubError
+from tests.support.local_hub.errors import HTTPError
 
 FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "hold", "callback"]
 
@@ -219,8 +219,8 @@ def _record(scope: Scope) -> RequestRecord:
     )
 
 
-class FaultHub(FullHub):
-    """A `FullHub` with faults and a log of requests."""
+class FaultHub(LocalHub):
+    """A `LocalHub` with faults and a log of requests."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.support.full_hub import FullHub
+from tests.support.local_hub import LocalHub
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "space"
@@ -58,7 +58,7 @@ class RunningSpace:
     """
 
     url: str
-    hub: FullHub
+    hub: LocalHub
     scratch: Path
     log: Path
     process: "subprocess.Popen[bytes]"
@@ -91,7 +91,7 @@ class RunningSpace:
 
 @contextmanager
 def running_space(
-    hub: FullHub,
+    hub: LocalHub,
     home: Path,
     *,
     token: str | None = None,

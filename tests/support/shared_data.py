@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.data.columns.columns import Columns
-from tests.support.full_hub import FullHub
+from tests.support.local_hub import LocalHub
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SHARED = Path(__file__).parents[3] / "shared"
@@ -30,12 +30,12 @@ def rows(task: str, split: str) -> list[tuple[str, str]]:
     return [(row["input"], row["output"]) for row in map(json.loads, lines)]
 
 
-def seed(hub: FullHub, names: list[str]) -> Manifest:
+def seed(hub: LocalHub, names: list[str]) -> Manifest:
     """Create repos of tasks and adapters for the user ``suite``; return their manifest."""
     hub.add_user("suite")
     for name in names:
         hub.create_repo(f"suite/{name}")
-        hub.upload_folder(f"suite/{name}", BANK / name)
+        hub.commit(f"suite/{name}", {path.name: path for path in (BANK / name).iterdir()})
         hub.create_repo(f"suite/{name}", repo_type="dataset")
         files = {f"{s}.jsonl": SUITE / f"{name}.{s}.jsonl" for s in ("train", "test")}
         hub.commit(f"suite/{name}", files, repo_type="dataset")

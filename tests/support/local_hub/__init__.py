@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on loopback that real clients can use over HTTP, for the demo and tests.
+"""A Hugging Face Hub on loopback that real clients use over HTTP.
 
 Example:
     >>> from huggingface_hub import HfApi
@@ -10,6 +10,7 @@ Example:
 See README.md in this folder.
 """
 
-from hf_lorameta.localhub.server import LocalHub
+from tests.support.local_hub.errors import LocalHubError
+from tests.support.local_hub.server import LocalHub
 
-__all__ = ["LocalHub"]
+__all__ = ["LocalHub", "LocalHubError"]

@@ -1,30 +1,33 @@
-"""The loopback Hub with more of the Hub's API: what our commands and tests use."""
+"""`LocalHub`: run the hub on a loopback port in a thread, and control it from Python."""
 
 import copy
+import os
+import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
+import uvicorn
 from starlette.types import ASGIApp
 
-from hf_lorameta.localhub import LocalHub
-from hf_lorameta.localhub.errors import HTTPError
-from hf_lorameta.localhub.routes import ROUTES
-from hf_lorameta.localhub.server import HubApp
-from hf_lorameta.localhub.state import Commit, token_digest
-from tests.support.full_hub import card_rules, commits, details, lfs, listing
-from tests.support.full_hub import settings as repo_settings
-from tests.support.full_hub.calls import FullCall
-from tests.support.full_hub.errors import LocalHubError
-from tests.support.full_hub.moves import Moves
-from tests.support.full_hub.state import Account, FullRepo, FullState, Gated
+from tests.support.local_hub import commits, details, lfs, listing
+from tests.support.local_hub import settings as repo_settings
+from tests.support.local_hub.app import HubApp
+from tests.support.local_hub.errors import HTTPError, LocalHubError
+from tests.support.local_hub.moves import Moves
+from tests.support.local_hub.state import Account, Commit, Gated, HubState, Repo, token_digest
 
-__all__ = ["FullHub", "LocalHubError"]
+HOST = "127.0.0.1"
 
 
-class FullHub(LocalHub):
-    """A `LocalHub` that validates cards, with pull requests, gated and moved repos.
+class LocalHub:
+    """A Hugging Face Hub on ``127.0.0.1``, which real clients use over HTTP.
+
+    Only this machine can connect to it, and everything is in memory. Use it as a context manager.
+    Methods that change repos act without HTTP and without access checks.
 
     Args:
         always_lfs: ask every client to upload large files to Git LFS. By default only those started
@@ -34,22 +37,56 @@ class FullHub(LocalHub):
         page_size: maximum number of items per page of a listing.
     """
 
-    _hub: FullState
-
     def __init__(self, *, always_lfs: bool = False, page_size: int = 1000) -> None:
-        super().__init__()
         routes = [
             *Moves().routes,
             *commits.ROUTES,
-            *card_rules.ROUTES,
             *repo_settings.ROUTES,
             *details.ROUTES,
             *listing.ROUTES,
             *lfs.ROUTES,
-            *ROUTES,
         ]
-        self._hub = FullState(always_lfs, page_size)
-        self._app: ASGIApp = HubApp(self._hub, routes, FullCall)
+        self._hub = HubState(always_lfs, page_size)
+        self._app: ASGIApp = HubApp(self._hub, routes)
+
+    # ---- lifecycle
+
+    def __enter__(self) -> Self:
+        """Start serving on any free port."""
+        listener = socket.create_server((HOST, 0))
+        # asyncio sets it only on sockets that name their protocol; without, an answer waits 40 ms
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._hub.url = f"http://{HOST}:{listener.getsockname()[1]}"
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError(f"the server did not start on {self.url}")
+            time.sleep(0.005)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop serving and wait until all connections are closed, for 10 seconds at most."""
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:PORT``, the value for ``HF_ENDPOINT``."""
+        return self._hub.url
 
     # ---- users
 
@@ -86,14 +123,9 @@ class FullHub(LocalHub):
         with self._access():
             self._repo(repo_id, repo_type).granted.add(user)
 
-    def env(self, token: str | None = None, *, home: Path) -> dict[str, str]:
-        """Return the environment of a client without Xet, by which this hub knows that."""
-        without = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_USER_AGENT_ORIGIN": details.LFS_ORIGIN}
-        return super().env(token, home=home) | without
-
     # ---- repos
 
-    def create_repo(  # type: ignore[override]
+    def create_repo(
         self,
         repo_id: str,
         repo_type: str = "model",
@@ -103,7 +135,7 @@ class FullHub(LocalHub):
         """Create a repo, which contains ``.gitattributes`` as on the Hub, and return its SHA."""
         gated = "auto" if gated is True else gated
         with self._access():
-            repo = FullRepo(repo_id, repo_type, private, gated=gated)
+            repo = Repo(repo_id, repo_type, private, gated=gated)
             self._hub.create(repo)
             return repo.sha
 
@@ -135,7 +167,7 @@ class FullHub(LocalHub):
             }
             return self._hub.commit(repo, revision, changes, message).sha
 
-    def repo(self, repo_id: str, repo_type: str = "model") -> FullRepo | None:
+    def repo(self, repo_id: str, repo_type: str = "model") -> Repo | None:
         """Return a copy of the state of a repo, or None if it does not exist."""
         with self._access():
             return copy.deepcopy(self._hub.repos.get((repo_type, repo_id)))
@@ -173,8 +205,33 @@ class FullHub(LocalHub):
         except HTTPError as error:
             raise LocalHubError(error.message) from error
 
-    def _repo(self, repo_id: str, repo_type: str) -> FullRepo:
+    def _repo(self, repo_id: str, repo_type: str) -> Repo:
         repo = self._hub.repos.get((repo_type, repo_id))
         if repo is None:
             raise LocalHubError(f"there is no {repo_type} {repo_id}")
         return repo
+
+    # ---- clients in other processes
+
+    def env(self, token: str | None = None, *, home: Path) -> dict[str, str]:
+        """Return this process's environment, with Hugging Face settings that use this hub.
+
+        The client is without Xet, by which this hub knows that large files go to Git LFS.
+
+        Args:
+            token: token of a user; None for anonymous.
+            home: folder for caches and settings (``HF_HOME``).
+        """
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
+        env |= {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_USER_AGENT_ORIGIN": details.LFS_ORIGIN,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+            "NO_PROXY": f"{HOST},localhost",
+            "no_proxy": f"{HOST},localhost",
+        }
+        return env if token is None else env | {"HF_TOKEN": token}

@@ -1,11 +1,29 @@
-"""The Hub's rules for files: which go to Git LFS, and what a new repo contains."""
+"""Files in commits, and the Hub's rules for which go to Git LFS, and what a new repo contains."""
 
 import fnmatch
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from hf_lorameta.localhub.state import Entry, Tree, git_oid
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a commit."""
+
+    sha256: str  # key of the contents in `HubState.blobs`
+    size: int
+    oid: str  # git id of the file
+
+
+def git_oid(data: bytes) -> str:
+    """Return the id that git gives to a file with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+Tree = Mapping[str, Entry]
+Changes = Mapping[str, Entry | None]  # None: the path is deleted
 
 
 class LfsEntry(Entry):

@@ -4,13 +4,10 @@ import re
 from typing import Any
 
 import yaml
-from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.hub.licenses import HUB_LICENSES
-from hf_lorameta.localhub.errors import HTTPError
-from hf_lorameta.localhub.routes import parse_card
-from hf_lorameta.localhub.routing import Call, Route
-from tests.support.full_hub.cards import SDKS, as_list
+from tests.support.local_hub.cards import SDKS, as_list, parse_card
+from tests.support.local_hub.errors import HTTPError
 
 _REPO_ID = re.compile(r"(?!\.)[\w.-]{1,96}(?:/[\w.-]{1,96})?")
 _LANGUAGE = re.compile("[a-z]{2,3}|code|multilingual")
@@ -84,12 +81,3 @@ def _space_errors(data: dict[str, Any]) -> list[str]:
     if len(str(data.get("short_description", ""))) > 60:
         errors.append('"short_description" length must be less than or equal to 60 characters long')
     return errors
-
-
-def validate_yaml(call: Call) -> Response:
-    """Validate the metadata of a README."""
-    repo_type = str(call.json.get("repoType") or "model")
-    return JSONResponse(validate(str(call.json.get("content", "")), repo_type))
-
-
-ROUTES = [Route("POST", "api/validate-yaml", validate_yaml)]

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hf_lorameta.localhub.errors import HTTPError, repo_not_found
-from hf_lorameta.localhub.state import Commit, HubState, Repo, User
+from tests.support.local_hub.errors import HTTPError, gated_repo, repo_not_found
+from tests.support.local_hub.state import Account, Commit, HubState, Repo
 
 
 @dataclass
@@ -25,16 +25,24 @@ class Call:
     body: bytes
 
     @cached_property
-    def caller(self) -> User | None:
+    def caller(self) -> Account | None:
         """The sender; None if anonymous."""
         return self.hub.caller(self.request.headers.get("authorization"))
 
     @property
-    def user(self) -> User:
+    def user(self) -> Account:
         """The sender, who must not be anonymous."""
         if self.caller is None:
             raise HTTPError(401, "Invalid username or password.")
         return self.caller
+
+    @property
+    def writer(self) -> Account:
+        """The sender, who must have a write token."""
+        if self.user.role != "write":
+            message = "Forbidden: you must use a write token to upload to a repository."
+            raise HTTPError(403, message)
+        return self.user
 
     @property
     def repo_type(self) -> str:
@@ -56,12 +64,32 @@ class Call:
             raise repo_not_found(anonymous=self.caller is None)
         return repo
 
-    def writable_repo(self) -> Repo:
-        """Return the repo in the path, to which the caller must be allowed to write."""
+    def readable_repo(self) -> Repo:
+        """Return the repo in the path, to which access must be granted if it is gated."""
         repo = self.visible_repo()
-        if not self.user.owns(repo.namespace):
-            raise HTTPError(403, "Forbidden: you have no rights to write to this repository.")
+        granted = self.caller is not None and self.caller.name in repo.granted
+        if repo.gated and not granted and not self.owns(repo):
+            raise gated_repo(repo.id, repo.type, anonymous=self.caller is None)
         return repo
+
+    def writable_repo(self) -> Repo:
+        """Return the repo in the path, to which the caller must be allowed to write.
+
+        Everybody may open a pull request, and the user who opened one may commit to it.
+        """
+        repo = self.visible_repo()
+        proposed = repo.proposers.get(self.params.get("rev", "")) == self.writer.name
+        if not self.writer.owns(repo.namespace) and not self._opens_pull_request and not proposed:
+            message = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
+            raise HTTPError(403, message)
+        return repo
+
+    @property
+    def _opens_pull_request(self) -> bool:
+        path = self.request.url.path
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return "ref" not in self.json
+        return self.flag("create_pr") and ("/commit/" in path or "/preupload/" in path)
 
     def commit_of(self, repo: Repo) -> Commit:
         """Return the commit in the path; ``main`` if the path has no revision."""
@@ -79,6 +107,16 @@ class Call:
     def flag(self, name: str) -> bool:
         """Return whether a query parameter is set to a true value."""
         return self.query(name).lower() in ("1", "true")
+
+    def query_int(self, name: str, default: int) -> int:
+        """Return a query parameter as a number; `default` if it is missing or not a number."""
+        text = self.query(name)
+        return int(text) if text.isdigit() else default
+
+    def query_list(self, name: str) -> list[str]:
+        """Return all values of a query parameter named `name` or ``name[]``."""
+        params = self.request.query_params
+        return [*params.getlist(name), *params.getlist(f"{name}[]")]
 
 
 _PLACEHOLDERS = {

@@ -3,21 +3,20 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub.errors import HTTPError, repo_not_found
-from hf_lorameta.localhub.routing import Route
-from tests.support.full_hub.calls import FullCall
-from tests.support.full_hub.state import FullRepo, FullState, check_repo_id
+from tests.support.local_hub.errors import HTTPError, repo_not_found
+from tests.support.local_hub.routing import Call, Route
+from tests.support.local_hub.state import HubState, Repo, check_repo_id
 
 
 class Moves:
     """Moves repos and remembers where they were."""
 
     def __init__(self) -> None:
-        self._former: dict[tuple[str, str], FullRepo] = {}  # by the (type, id) before a move
-        self._hub: FullState | None = None  # of the first move
+        self._former: dict[tuple[str, str], Repo] = {}  # by the (type, id) before a move
+        self._hub: HubState | None = None  # of the first move
         self.routes = [Route("POST", "api/repos/move", self.move), _FormerId(self)]
 
-    def move(self, call: FullCall) -> Response:
+    def move(self, call: Call) -> Response:
         """Rename a repo, or move it to another namespace; 409 if the target exists.
 
         Requests for its former id are redirected, until another repo has that id.
@@ -37,7 +36,7 @@ class Moves:
         was_there = (repo_type, repo_id) in self._former
         return was_there and self._hub is not None and not self._hub.find(repo_type, repo_id)
 
-    def redirect(self, call: FullCall) -> Response:
+    def redirect(self, call: Call) -> Response:
         """Redirect a request for a former id."""
         repo = self._former[call.repo_type, call.params["repo"]]
         if not call.can_see(repo):
@@ -66,7 +65,7 @@ class _FormerId(Route):
         return params if self._moves.has_left(repo_type, params["repo"]) else None
 
 
-def _check_target(call: FullCall, repo_type: str, repo_id: str) -> None:
+def _check_target(call: Call, repo_type: str, repo_id: str) -> None:
     """Refuse to move a repo where the caller may not create one, or where there is one."""
     check_repo_id(repo_id)
     if not call.writer.owns(repo_id.rpartition("/")[0]):

@@ -1,10 +1,11 @@
-"""What the tests' Hub adds to the demo's, with the real client: who may do what, commits, files.
+"""The tests' Hub with the real client: who may do what, commits, files.
 
 The tests of huggingface_hub (`tests.benchmarks.official_hub_tests`) cover its API.
 """
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.hub import retry
-from hf_lorameta.localhub.errors import HTTPError
-from hf_lorameta.localhub.routes import byte_range
+from tests.support import local_hub
 from tests.support.fault_hub import Fault, FaultHub
-from tests.support.full_hub import LocalHubError
+from tests.support.local_hub import LocalHubError
+from tests.support.local_hub.errors import HTTPError
+from tests.support.local_hub.lfs import byte_range
 
 REPO, SECRET, GATED = "alice/m", "alice/secret", "alice/gated"
 TEXT, WEIGHTS = b"0123456789", hashlib.shake_256(b"weights").digest(5000)
@@ -372,3 +374,9 @@ def test_a_held_request_does_not_keep_the_hub_from_stopping() -> None:
                 time.sleep(0.01)
         assert not hub._thread.is_alive()
         assert held.result().status_code == 500
+
+
+def test_examples_of_the_readme_run() -> None:
+    readme = Path(local_hub.__file__).with_name("README.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(example, {})

@@ -1,7 +1,11 @@
 """What the metadata of a README say about a repo: its tags, library and base models."""
 
+import json
+import re
 from collections.abc import Collection
 from typing import Any
+
+import yaml
 
 SDKS = ("gradio", "docker", "static", "streamlit")
 
@@ -11,6 +15,21 @@ def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+def parse_card(text: str) -> Any:
+    """Return the YAML metadata of a README as JSON values; None if there are none."""
+    block = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", text, re.DOTALL)
+    return json.loads(json.dumps(yaml.safe_load(block[1]), default=str)) if block else None
+
+
+def card_metadata(text: str) -> dict[str, Any]:
+    """Return the metadata of a README; empty if they are missing or not valid."""
+    try:
+        data = parse_card(text)
+    except yaml.YAMLError:
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def base_models(card: dict[str, Any], library: str | None) -> tuple[str | None, list[str]]:

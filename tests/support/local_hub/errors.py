@@ -1,4 +1,4 @@
-"""Error responses of the loopback Hub.
+"""The exception of `LocalHub`'s Python methods, and error responses of the loopback Hub.
 
 Status codes, ``X-Error-Code`` and wording follow the Hub, because its clients match on them.
 """
@@ -6,6 +6,10 @@ Status codes, ``X-Error-Code`` and wording follow the Hub, because its clients m
 from typing import Any
 
 from starlette.responses import JSONResponse
+
+
+class LocalHubError(Exception):
+    """A method of the loopback Hub was called with invalid arguments."""
 
 
 class HTTPError(Exception):
@@ -44,3 +48,14 @@ def revision_not_found(revision: str) -> HTTPError:
 def entry_not_found(path: str, commit: str, message: str = "Entry not found") -> HTTPError:
     """Return the response for a path that the commit does not contain."""
     return HTTPError(404, message, "EntryNotFound", {"path": path}, {"X-Repo-Commit": commit})
+
+
+def gated_repo(repo_id: str, repo_type: str, anonymous: bool) -> HTTPError:
+    """Return the response for a gated repo to which the caller has no access."""
+    message = f"Access to {repo_type} {repo_id} is restricted"
+    if anonymous:
+        message += ". You must have access to it and be authenticated to access it. Please log in."
+    else:
+        message += " and you are not in the authorized list."
+        message += f" Visit https://huggingface.co/{repo_id} to ask for access."
+    return HTTPError(401 if anonymous else 403, message, "GatedRepo")

@@ -1,24 +1,22 @@
 """Routes for the account, for lists of repos and for their info with tags."""
 
+import hashlib
 from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import routes
-from hf_lorameta.localhub.routing import Route
-from hf_lorameta.localhub.state import Commit
-from tests.support.full_hub import cards
-from tests.support.full_hub.calls import FullCall
-from tests.support.full_hub.lfs_rules import add_lfs
-from tests.support.full_hub.state import FullRepo
+from tests.support.local_hub import cards
+from tests.support.local_hub.lfs_rules import Entry, add_lfs
+from tests.support.local_hub.routing import Call, Route
+from tests.support.local_hub.state import Commit, Repo
 
 T = TypeVar("T")
 
 
-def whoami(call: FullCall) -> Response:
+def whoami(call: Call) -> Response:
     """Return the user that the token belongs to."""
     user = call.user
-    token = {"displayName": "localhub", "role": user.role, "createdAt": user.created}
+    token = {"displayName": "local hub", "role": user.role, "createdAt": user.created}
     account = {
         **_account(user.name, "user", f"{user.name}@localhub.invalid"),
         "emailVerified": True,
@@ -32,7 +30,7 @@ def whoami(call: FullCall) -> Response:
 def _account(name: str, kind: str, email: str | None) -> dict[str, Any]:
     return {
         "type": kind,
-        "id": routes.object_id(name),
+        "id": _object_id(name),
         "name": name,
         "fullname": name,
         "email": email,
@@ -40,7 +38,7 @@ def _account(name: str, kind: str, email: str | None) -> dict[str, Any]:
     }
 
 
-def list_repos(call: FullCall) -> Response:
+def list_repos(call: Call) -> Response:
     """Return a page of the repos that match the query."""
     visible = [
         _info(call, repo, repo.resolve("main"))
@@ -55,7 +53,7 @@ def list_repos(call: FullCall) -> Response:
     return JSONResponse([_list_item(call, info) for info in page], headers=headers)
 
 
-def page_of(call: FullCall, items: list[T], size: int) -> tuple[list[T], dict[str, str]]:
+def page_of(call: Call, items: list[T], size: int) -> tuple[list[T], dict[str, str]]:
     """Return the items from ``cursor`` on, and the Link header to the next page."""
     start = call.query_int("cursor", 0)
     stop = start + size
@@ -65,7 +63,7 @@ def page_of(call: FullCall, items: list[T], size: int) -> tuple[list[T], dict[st
     return items[start:stop], {"Link": f'<{url.include_query_params(cursor=stop)}>; rel="next"'}
 
 
-def _matches_query(call: FullCall, info: dict[str, Any]) -> bool:
+def _matches_query(call: Call, info: dict[str, Any]) -> bool:
     tags = {tag.lower() for tag in info["tags"]}
     author, search = call.query("author"), call.query("search")
     return (
@@ -75,7 +73,7 @@ def _matches_query(call: FullCall, info: dict[str, Any]) -> bool:
     )
 
 
-def _list_item(call: FullCall, info: dict[str, Any]) -> dict[str, Any]:
+def _list_item(call: Call, info: dict[str, Any]) -> dict[str, Any]:
     if expand := call.query_list("expand"):
         return _expand(info, expand)
     omitted: set[str] = set()
@@ -86,21 +84,30 @@ def _list_item(call: FullCall, info: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in info.items() if name not in omitted}
 
 
-def repo_info(call: FullCall) -> Response:
+def repo_info(call: Call) -> Response:
     """Return the info of a repo at a revision."""
     repo = call.visible_repo()
     info, expand = _info(call, repo, call.commit_of(repo)), call.query_list("expand")
     return JSONResponse(_expand(info, expand) if expand else info)
 
 
-def _info(call: FullCall, repo: FullRepo, commit: Commit) -> dict[str, Any]:
-    """Return all fields of a repo's info at a commit."""
-    info = routes.info_of(call, repo, commit)
-    if call.flag("blobs"):
-        add_lfs(info["siblings"], commit.tree, "sha256")
-    card, paths = info["cardData"], commit.tree.keys()
-    info |= {
+def _info(call: Call, repo: Repo, commit: Commit) -> dict[str, Any]:
+    """Return a repo's info at a commit; with the flag ``blobs``, sizes and digests of files."""
+    blobs, paths = call.flag("blobs"), commit.tree.keys()
+    card = cards.card_metadata(call.hub.text(commit.tree, "README.md") or "")
+    siblings = [_sibling(path, entry, blobs) for path, entry in sorted(commit.tree.items())]
+    if blobs:
+        add_lfs(siblings, commit.tree, "sha256")
+    info = {
+        "_id": _object_id(f"{repo.type} {repo.id}"),
+        "id": repo.id,
         "author": repo.namespace or None,
+        "sha": commit.sha,
+        "lastModified": commit.date,
+        "createdAt": repo.created,
+        "private": repo.private,
+        "siblings": siblings,
+        "cardData": card,
         "gated": repo.gated,
         "downloads": 0,
         "likes": 0,
@@ -114,6 +121,17 @@ def _info(call: FullCall, repo: FullRepo, commit: Commit) -> dict[str, Any]:
     elif repo.type == "space":
         info["sdk"] = card.get("sdk", repo.sdk)
     return info
+
+
+def _object_id(text: str) -> str:
+    """Return 24 hex digits derived from `text`, in the format of the Hub's database ids."""
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _sibling(path: str, entry: Entry, blobs: bool) -> dict[str, Any]:
+    if not blobs:
+        return {"rfilename": path}
+    return {"rfilename": path, "size": entry.size, "blobId": entry.oid}
 
 
 def _expand(info: dict[str, Any], names: list[str]) -> dict[str, Any]:
