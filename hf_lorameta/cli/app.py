@@ -33,7 +33,7 @@ from hf_lorameta.errors import (
     in_words,
     problem_of,
 )
-from hf_lorameta.files import explain
+from hf_lorameta.files import explain, is_of_a_name
 from hf_lorameta.quoting import shell
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
@@ -133,7 +133,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except OSError as error:
         message, advice = explain(error)
-        fail(error, message, in_words(advice, command_line), 1)
+        code = UsageError.exit_code if is_of_a_name(error) else 1
+        fail(error, message, in_words(advice, command_line), code)
     except Exception as error:  # noqa: BLE001 - the outermost handler
         message = f"unexpected {type(error).__name__}: this is a bug"
         fail(error, message, "run the command again with --debug and report it", 1)
