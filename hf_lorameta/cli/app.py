@@ -19,6 +19,7 @@ from hf_lorameta.cli.output import (
     LogHandler,
     PrintableFormatter,
     emit_error,
+    prepare_streams,
     print_json,
     printable,
     show_row,
@@ -97,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: None uses ``sys.argv``.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    prepare_streams()
     # keeps `datasets` from importing torch, which takes 2 s
     os.environ.setdefault("USE_TORCH", "0")
     debug = "--debug" in arguments
