@@ -66,3 +66,16 @@ def test_names_of_255_bytes_are_written_and_read(
     cli("bank", "build", bank.owner.manifest(tmp_path / manifest), "-o", "b" * 255)
     cli("bank", "pack", "b" * 255, "-o", "p" * 255)
     cli("plan", "-d", name, "--bank", "p" * 255)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_or_a_device_is_refused_at_once(cli: Shell, tmp_path: Path, bank: Built) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    os.mkfifo(tmp_path / "rows")
+    for name in ("rows.jsonl", "./rows", "/dev/zero"):
+        done = cli("plan", "-d", name, "--bank", bank.folder, code=3)
+        assert f"Error: {Path(name)} is a pipe or a device, expected a file" in done.err
+    entry = bank.owner.entries[0] | {"dataset": "./rows.jsonl"}
+    bank.owner.manifest(tmp_path / "m.json", [entry])
+    done = cli("bank", "build", "m.json", "-o", "b", code=4)
+    assert "rows is a pipe or a device" in done.err
