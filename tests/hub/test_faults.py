@@ -7,8 +7,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from hf_lorameta.pipeline.adapter_folder import FILES
 from hf_lorameta.pipeline.publish import STAGING_FOLDER
 from tests.conftest import Account, Built, Shell, adapter_files, rows, touched, tree, write_files
 from tests.support.fault_hub import Fault
+from tests.support.mounting import mounted
 
 COMMIT = r"/api/models/.*/commit/"
 NO_WAIT = """
@@ -388,18 +388,6 @@ def test_a_full_disk_leaves_no_partial_output(
     message = cli("bank", "build", manifest, "-o", "b", "-q", code=4, before=FULL).err
     assert "could not be written" in message
     assert not (tmp_path / "b/bank.json").exists()
-
-
-@contextmanager
-def mounted(folder: Path, *options: object) -> Iterator[None]:
-    """Mount something at a folder; skip the test if that is not permitted."""
-    words = ["mount", *map(str, options), str(folder)]
-    if subprocess.run(words, check=False, capture_output=True).returncode:
-        pytest.skip("needs permission to mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def caches_in(folder: Path | str) -> str:
