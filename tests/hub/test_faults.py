@@ -334,6 +334,23 @@ def test_a_damaged_file_is_removed_from_the_cache(cli: Shell, bank: Built) -> No
     assert len([r for r in cli.hub.requests if r.fault]) == 3
 
 
+def test_transfers_that_are_cut_in_the_middle_are_repeated(
+    cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...], tmp_path: Path
+) -> None:
+    weights = Fault("cut", path="^/_lfs/.*adapter_model", method="GET", after_bytes=300, times=1)
+    upload = Fault("cut", path="^/_lfs/", method="PUT", in_request=True, after_bytes=500, times=1)
+    manifest = bank.owner.manifest(tmp_path / "m.yaml")
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights of other builds
+    for fault in (weights, upload):
+        cli.hub.add_fault(fault)
+    done = cli("bank", "build", manifest, "-o", "b", "--json")
+    assert done.json["skipped"] == []
+    assert "/_lfs/" not in done.err  # what follows it in a URL may hold a signature
+    assert tree(tmp_path / "b") == {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+    cli(*push_args, token=user.token)
+    assert (weights.times, upload.times) == (0, 0)
+
+
 # --- concurrent changes -------------------------------------------------------------------------
 
 
