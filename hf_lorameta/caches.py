@@ -108,7 +108,7 @@ def variable_of(path: Path) -> str | None:
         return "TMPDIR"
     for variable, folder in folders.items():
         # a parent that is missing is where the creation of the folder failed
-        missing = not path.exists() and Path(folder).is_relative_to(path)
+        missing = Path(folder).is_relative_to(path) and not path.exists()
         if path.is_relative_to(folder) or missing:
             return variable
     return None

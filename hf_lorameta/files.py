@@ -13,6 +13,9 @@ from pathlib import Path
 from hf_lorameta.caches import variable_of, writing_to
 from hf_lorameta.errors import Advice, LoraMetaError, UsageError
 
+_NAME_BYTES = 255
+"""Of the longest name of a file."""
+
 
 def sha256(path: Path) -> str:
     """Return a file's hex digest."""
@@ -33,13 +36,47 @@ def similar_name(path: Path, fits: Callable[[Path], bool]) -> list[str]:
     return [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1)]
 
 
+def hidden_sibling(path: Path, suffix: str) -> Path:
+    """Return the same path for each run in the folder of a file, for what belongs to the file.
+
+    Example:
+        >>> hidden_sibling(Path("a/rows.csv"), ".new").name
+        '.rows.csv.new'
+    """
+    name = f".{path.name}{suffix}"
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{suffix}"
+    return path.with_name(name)
+
+
+def resolved(path: Path) -> Path:
+    """Return an absolute path without symbolic links.
+
+    Raises:
+        UsageError: it leads into a loop of symbolic links.
+        OSError: its name is too long, or the working directory was deleted.
+
+    Example:
+        >>> resolved(Path("a")).is_absolute()
+        True
+    """
+    try:
+        path.stat()
+    except OSError as error:  # before Python 3.13, `resolve` raises another error
+        if error.errno == errno.ELOOP:
+            raise UsageError(
+                f"{path} leads into a loop of symbolic links", hint="name another path"
+            ) from None
+    return path.resolve()
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BufferedWriter]:
     """Open a file to write under a temporary name in the same folder; rename it at the end.
 
     If the block raises, the temporary file is removed and an existing file at `path` is untouched.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         with writing_to(path), partial.open("wb") as file:
             yield file
@@ -105,6 +142,8 @@ def explain(
         >>> explain(OSError(errno.ENOSPC, "No space left", "a/b"), "name another file")
         ('a/b cannot be used: No space left', ['free some space', 'name another file'])
     """
+    if _lost_folder(error):
+        return "the working directory was deleted", ["change to a folder that exists"]
     path = Path(str(error.filename or "a file"))
     reason = error.strerror or " ".join(map(str, error.args))
     variable = variable_of(path)
@@ -114,8 +153,31 @@ def explain(
     # EDQUOT does not exist on Windows
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         advice = "free some space"
+    elif error.errno == errno.ENAMETOOLONG:
+        advice = "use a shorter name"
     elif path.parent.exists():
         advice = f"check the permissions of {path.parent}"
     else:
         advice = f"create the folder {path.parent}"
     return f"{path} {problem}: {reason}", [advice, *others]
+
+
+def is_of_a_name(error: OSError) -> bool:
+    """Whether what the user named can be no file: its name is too long, or relative to nothing.
+
+    Example:
+        >>> is_of_a_name(OSError(errno.ENAMETOOLONG, "File name too long", "a"))
+        True
+    """
+    return error.errno == errno.ENAMETOOLONG or _lost_folder(error)
+
+
+def _lost_folder(error: OSError) -> bool:
+    """Whether an error says that the working directory was deleted."""
+    if error.errno != errno.ENOENT or error.filename is not None:
+        return False
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False

@@ -31,7 +31,7 @@ from hf_lorameta.errors import (
     UsageError,
     sanitize,
 )
-from hf_lorameta.files import write_atomically, writing
+from hf_lorameta.files import hidden_sibling, write_atomically, writing
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
@@ -128,7 +128,7 @@ def discover(
         if len(listed) > limit:
             break
     more, listed = len(listed) > limit, listed[:limit]
-    checks = output.with_name(f".{output.name}.checks.jsonl")
+    checks = hidden_sibling(output, ".checks.jsonl")
     with writing(output, UsageError, "name another file"):
         checked = _check_all(listed, AdapterChecker(hub, base_model), checks, workers, progress)
         discovery = Discovery(base_model, tuple(checked), more)

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hf_lorameta.errors import BankError, UsageError
-from hf_lorameta.files import writing
+from hf_lorameta.files import hidden_sibling, resolved, writing
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def new_bank_folder(target: Path) -> Iterator[Path]:
     """
     if target.exists():
         raise UsageError(f"{target} exists", hint="name a new folder")
-    scratch = target.resolve().with_name(f".{target.name}.new")
+    scratch = hidden_sibling(resolved(target), ".new")
     with locked_scratch(scratch, target, "name another folder"):
         folder = scratch / "fresh"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed

@@ -5,6 +5,7 @@ from pathlib import Path
 from hf_lorameta.bank.bank import EMBEDDED, Bank, refuse_revision
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.errors import BankError, Option, UsageError
+from hf_lorameta.files import resolved
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
@@ -105,5 +106,5 @@ def _bank_for(
 
 def _is_same(base_model: str, other: str | Path) -> bool:
     """Whether two names are of one base model: Hub ids, or paths of one folder."""
-    one, two = (str(Path(name).expanduser().resolve()).lower() for name in (base_model, other))
+    one, two = (str(resolved(Path(name).expanduser())).lower() for name in (base_model, other))
     return one == two

@@ -19,6 +19,7 @@ from hf_lorameta.cli.output import (
     LogHandler,
     PrintableFormatter,
     emit_error,
+    prepare_streams,
     print_json,
     printable,
     show_row,
@@ -33,7 +34,7 @@ from hf_lorameta.errors import (
     in_words,
     problem_of,
 )
-from hf_lorameta.files import explain
+from hf_lorameta.files import explain, is_of_a_name
 from hf_lorameta.quoting import shell
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
@@ -97,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: None uses ``sys.argv``.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    prepare_streams()
     # keeps `datasets` from importing torch, which takes 2 s
     os.environ.setdefault("USE_TORCH", "0")
     debug = "--debug" in arguments
@@ -110,8 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.INFO)
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock", "huggingface_hub.utils._http"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers, URLs
-    for covered in ("huggingface_hub.repocard", "huggingface_hub.hf_api"):
-        logging.getLogger(covered).setLevel(logging.CRITICAL)  # our errors say it in one line
+    for covered in ("repocard", "hf_api", "file_download"):  # the last with signed URLs
+        logging.getLogger(f"huggingface_hub.{covered}").setLevel(logging.CRITICAL)
     print_json("--json" in arguments)  # if they cannot be parsed
     fail = partial(_fail, debug=debug)
     try:
@@ -133,7 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except OSError as error:
         message, advice = explain(error)
-        fail(error, message, in_words(advice, command_line), 1)
+        code = UsageError.exit_code if is_of_a_name(error) else 1
+        fail(error, message, in_words(advice, command_line), code)
     except Exception as error:  # noqa: BLE001 - the outermost handler
         message = f"unexpected {type(error).__name__}: this is a bug"
         fail(error, message, "run the command again with --debug and report it", 1)

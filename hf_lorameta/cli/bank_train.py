@@ -21,6 +21,7 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.data.prompt import from_option
+from hf_lorameta.files import resolved
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import Settings
 
@@ -149,7 +150,7 @@ def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
         try:
             bank = train_bank(
                 tasks,
-                request.output.resolve(),
+                resolved(request.output),
                 TrainingBase.find(request.base, request.base_revision, hub),
                 settings,
                 request.dtype,

@@ -19,6 +19,7 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.errors import BankError, IntegrityError
+from hf_lorameta.files import resolved
 from hf_lorameta.tables import table
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def build(
         dask_executor(dask) if dask else nullcontext(workers) as executor,
     ):
         bank = build_bank(
-            load(manifest), output.resolve(), hub=Hub(token), executor=executor,
+            load(manifest), resolved(output), hub=Hub(token), executor=executor,
             keep_outliers=keep_outliers, progress=progress,
         )  # fmt: skip
     _show_list(bank)

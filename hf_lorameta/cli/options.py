@@ -16,6 +16,7 @@ import typer
 
 from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
+from hf_lorameta.network import check_endpoint
 from hf_lorameta.pipeline.budget import budget_seconds
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
@@ -289,6 +290,7 @@ class Commands(typer.Typer):
 def _with_output_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*, json: bool, quiet: bool, **options: Any) -> None:
+        check_endpoint()  # before `huggingface_hub` is imported, which fails with another one
         command(**options)
 
     own = inspect.signature(command).parameters.values()

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from io import TextIOWrapper
+from pathlib import Path
 
 import typer
 
@@ -30,6 +33,20 @@ _as_json = False
 _result_printed = False
 _warnings: set[str] = set()
 """Warnings printed so far."""
+
+
+def prepare_streams() -> None:
+    """Print what the encoding of stdout lacks as escapes; replace streams that are closed.
+
+    A closed stream is None, and the next file that is opened would get its number, and with it
+    what other libraries print.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def print_json(asked: bool) -> None:

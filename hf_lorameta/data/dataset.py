@@ -23,6 +23,7 @@ from hf_lorameta.data.sources.files import (
     open_files,
     other_format,
     other_name,
+    refuse_stream,
     similar_file,
 )
 from hf_lorameta.data.sources.folders import is_folder, open_folder
@@ -356,7 +357,8 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
             error.advise(*similar_file(Path(name)))
             raise
         return open_repo(hub, repo, config, split)
-    if (path := Path(name)).exists():
+    refuse_stream(path := Path(name))
+    if path.exists():
         raise other_format(path)
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",

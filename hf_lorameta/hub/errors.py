@@ -17,6 +17,7 @@ from huggingface_hub import errors as hf
 from hf_lorameta import errors
 from hf_lorameta.environment import hub_url
 from hf_lorameta.hub.retry import TRANSIENT_STATUSES, described, requested_wait
+from hf_lorameta.network import distrusted, proxy_advice
 
 _REPO_INFO = re.compile("/api/(models|datasets|spaces)/[^/]+/[^/]+")
 _RERUN_HINT = "run the same command again; finished work is kept"
@@ -108,6 +109,8 @@ def translate(
             return unexpected_answer(what, "no file metadata")
         case hf.HfHubHTTPError():
             return _http_error(what, error)
+        case httpx2.HTTPError() if reason := distrusted(error):
+            return _untrusted(what, getattr(error, "_request", None), reason)
         case httpx2.HTTPError():
             reason = str(error) if type(error) is httpx2.TransportError else type(error).__name__
             return lost(what, reason, getattr(error, "_request", None))
@@ -138,10 +141,24 @@ def lost(
     what: str, reason: str, request: httpx2.Request | None = None
 ) -> errors.ConnectionLostError:
     """Return the error for a request without an answer."""
-    asked = f" to {described(request)}" if request else ""
+    asked = f"{_server(request)} to {described(request)}" if request else hub_url()
+    advice = proxy_advice(str(request.url) if request else hub_url())
     return errors.ConnectionLostError(
-        f"{what}: no answer from {hub_url()}{asked} ({reason})",
-        hint=f"check the connection and {_RERUN_HINT}",
+        f"{what}: no answer from {asked} ({reason})",
+        hint=f"{advice or 'check the connection'} and {_RERUN_HINT}",
+    )
+
+
+def _server(request: httpx2.Request) -> str:
+    """Return the server of a request, which may be a storage that the Hub named."""
+    return str(request.url.copy_with(userinfo=b"", raw_path=b"/")).removesuffix("/")
+
+
+def _untrusted(what: str, request: httpx2.Request | None, reason: str) -> errors.HubError:
+    server = _server(request) if request else hub_url()
+    return errors.HubError(
+        f"{what}: the certificate of {server} is not trusted ({reason})",
+        hint="set SSL_CERT_FILE to a file with the certificate, or with that of who issued it",
     )
 
 

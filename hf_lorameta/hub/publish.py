@@ -5,6 +5,7 @@ may have been made: it is looked for before the request is repeated, see `until_
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -58,13 +59,14 @@ def create_repo(
         return fetch_repo(connection, repo_id, repo_type, None, blobs=False)
 
     def create() -> PinnedRepo:
-        connection.api.create_repo(
-            repo_id,
-            repo_type=repo_type,
-            private=private,
-            space_sdk="gradio" if repo_type == "space" else None,
-            space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
-        )
+        with suppress(hf.HfUriError):  # a server may give itself another name than HF_ENDPOINT
+            connection.api.create_repo(
+                repo_id,
+                repo_type=repo_type,
+                private=private,
+                space_sdk="gradio" if repo_type == "space" else None,
+                space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
+            )
         return created()
 
     def made() -> PinnedRepo | None:
@@ -113,14 +115,20 @@ def commit(
         operations += [hfh.CommitOperationDelete(path) for path in upload.delete]
 
         def send() -> Made:
-            sent = connection.api.create_commit(
-                parent.repo_id,
-                operations,
-                commit_message=message,
-                repo_type=parent.repo_type,
-                parent_commit=parent.sha,
-                create_pr=create_pr,
-            )
+            try:
+                sent = connection.api.create_commit(
+                    parent.repo_id,
+                    operations,
+                    commit_message=message,
+                    repo_type=parent.repo_type,
+                    parent_commit=parent.sha,
+                    create_pr=create_pr,
+                )
+            except hf.HfUriError:  # of the answer, as in `create_repo`
+                found = _opened(connection, parent, message) if create_pr else made()
+                if found is None:
+                    raise
+                return found
             return sent.oid, sent.pr_url
 
         def made() -> Made | None:
@@ -147,6 +155,18 @@ def commit(
             # such as of the card
             reason = " ".join(str(error).split())[:500]
             raise HubError(f"{parent.repo_id}: {reason}") from None
+
+
+def _opened(connection: Connection, repo: PinnedRepo, title: str) -> Made | None:
+    """Return the head and the URL of the last pull request, if it has a title."""
+    found = connection.api.get_repo_discussions(
+        repo.repo_id, repo_type=repo.repo_type, discussion_type="pull_request"
+    )
+    last = max(found, key=lambda request: request.num, default=None)
+    if last is None or last.title != title:
+        return None
+    head = fetch_repo(connection, repo.repo_id, repo.repo_type, last.git_reference, blobs=False)
+    return head.sha, last.url
 
 
 def _contents(upload: Upload) -> dict[str, Any]:

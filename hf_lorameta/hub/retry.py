@@ -27,6 +27,7 @@ from huggingface_hub import errors as hf
 from huggingface_hub.utils import _http
 
 from hf_lorameta.errors import AuthError
+from hf_lorameta.network import distrusted, naming_variables
 
 ATTEMPTS = 6
 BUDGET_SECONDS = 180.0
@@ -139,11 +140,12 @@ class Client(httpx2.Client):
     """
 
     def __init__(self) -> None:
-        super().__init__(
-            event_hooks=_http.default_client_factory().event_hooks,
-            follow_redirects=True,
-            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-        )
+        with naming_variables():
+            super().__init__(
+                event_hooks=_http.default_client_factory().event_hooks,
+                follow_redirects=True,
+                timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+            )
 
     def build_request(self, *args: Any, **options: Any) -> httpx2.Request:
         """Build a request with a usable token, and note the start of a file that it sends."""
@@ -198,6 +200,8 @@ def use_client() -> None:
 
 
 def _repeatable(request: httpx2.Request, failure: httpx2.Response | Exception) -> bool:
+    if isinstance(failure, Exception) and distrusted(failure):
+        return False
     if isinstance(failure, httpx2.Response) and failure.status_code == 429:
         return True  # refused: it had no effect
     return request.method in ("GET", "HEAD", "PUT") or bool(_QUESTION.search(request.url.path))

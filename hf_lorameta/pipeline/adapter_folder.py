@@ -12,7 +12,7 @@ from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.files import refuse_other_files, similar_name, writing
+from hf_lorameta.files import refuse_other_files, resolved, similar_name, writing
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
@@ -188,7 +188,7 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
             false.
         AdapterError: no folder can be created there.
     """
-    above = folder.absolute().parents
+    above = resolved(folder).parents
     parent = folder if folder.is_mount() else next(path for path in above if path.exists())
     with writing(folder, AdapterError, _OTHER_FOLDER):
         tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent).cleanup()

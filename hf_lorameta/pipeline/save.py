@@ -14,6 +14,7 @@ from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
 from hf_lorameta.cards.results import Outcome
 from hf_lorameta.engines.scoring import Report
+from hf_lorameta.files import resolved
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
@@ -118,7 +119,7 @@ class SavableAdapter(WithProvenance, ABC):
             HubError: an adapter or, with `export`, the base model's config.json cannot be fetched.
             MissingExtraError: with `export`, the package `gguf` is not installed.
         """
-        target = Path(folder).resolve()
+        target = resolved(Path(folder))
         require_free_target(target, overwrite)
         base_config = export_config(self.base_model, self.base_revision, export, token)
         with new_folder(target) as new:

@@ -45,6 +45,7 @@ from hf_lorameta.hub.packaged_model import (
 from tests.hub.conftest import use_endpoint
 from tests.support import tiny_gguf
 from tests.support.fault_hub import Fault, FaultHub
+from tests.support.mounting import mounted
 
 REPO = "alice/base"
 FILES = {
@@ -377,6 +378,23 @@ def test_dequantizing_needs_the_eval_extra(
         locate(SMOLLM2)
     assert caught.value.hint == install_hint("eval")
     assert not cache_dir().exists()
+
+
+def test_a_disk_without_space_for_the_weights_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    file = tiny_gguf.write_gguf(tiny_gguf.model_of("Llama"), tmp_path / "tiny.gguf")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setenv("HF_LORAMETA_CACHE", str(cache))
+    with mounted(cache, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
+        with pytest.raises(
+            HubError, match=rf"{cache}/.*: too little space, 0.1 MB are needed"
+        ) as e:
+            locate(str(file))
+        assert e.value.hint.startswith("free some space, or set HF_LORAMETA_CACHE to a folder")
+        assert list((cache / "base_models").glob("*.partial")) == []
 
 
 # --- other GGUF files ---------------------------------------------------------------------------

@@ -7,8 +7,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from hf_lorameta.pipeline.adapter_folder import FILES
 from hf_lorameta.pipeline.publish import STAGING_FOLDER
 from tests.conftest import Account, Built, Shell, adapter_files, rows, touched, tree, write_files
 from tests.support.fault_hub import Fault
+from tests.support.mounting import mounted
 
 COMMIT = r"/api/models/.*/commit/"
 NO_WAIT = """
@@ -334,6 +334,23 @@ def test_a_damaged_file_is_removed_from_the_cache(cli: Shell, bank: Built) -> No
     assert len([r for r in cli.hub.requests if r.fault]) == 3
 
 
+def test_transfers_that_are_cut_in_the_middle_are_repeated(
+    cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...], tmp_path: Path
+) -> None:
+    weights = Fault("cut", path="^/_lfs/.*adapter_model", method="GET", after_bytes=300, times=1)
+    upload = Fault("cut", path="^/_lfs/", method="PUT", in_request=True, after_bytes=500, times=1)
+    manifest = bank.owner.manifest(tmp_path / "m.yaml")
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)  # weights of other builds
+    for fault in (weights, upload):
+        cli.hub.add_fault(fault)
+    done = cli("bank", "build", manifest, "-o", "b", "--json")
+    assert done.json["skipped"] == []
+    assert "/_lfs/" not in done.err  # what follows it in a URL may hold a signature
+    assert tree(tmp_path / "b") == {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+    cli(*push_args, token=user.token)
+    assert (weights.times, upload.times) == (0, 0)
+
+
 # --- concurrent changes -------------------------------------------------------------------------
 
 
@@ -388,18 +405,6 @@ def test_a_full_disk_leaves_no_partial_output(
     message = cli("bank", "build", manifest, "-o", "b", "-q", code=4, before=FULL).err
     assert "could not be written" in message
     assert not (tmp_path / "b/bank.json").exists()
-
-
-@contextmanager
-def mounted(folder: Path, *options: object) -> Iterator[None]:
-    """Mount something at a folder; skip the test if that is not permitted."""
-    words = ["mount", *map(str, options), str(folder)]
-    if subprocess.run(words, check=False, capture_output=True).returncode:
-        pytest.skip("needs permission to mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def caches_in(folder: Path | str) -> str:

@@ -69,16 +69,34 @@ def find_files(name: str | Path) -> list[Path]:
     """Return the file of a name, or the files that a name with wildcards matches.
 
     Raises:
-        DatasetError: a file is missing or is a folder.
+        DatasetError: a file is missing, or is a folder or a stream.
     """
     path = Path(name).expanduser()
     files = [path]
     if _wild(str(name)):
         files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    for file in files:
+        refuse_stream(file)
     if not files or not all(map(Path.is_file, files)):
         problem = " is not a file" if path.is_dir() else ": no such file"
         raise DatasetError(f"{name}{problem}", hint=other_name(path))
     return files
+
+
+def refuse_stream(path: Path) -> None:
+    """Refuse a pipe or a device: a dataset is read several times.
+
+    Raises:
+        DatasetError: the path is that of one.
+
+    Example:
+        >>> refuse_stream(Path("rows.csv"))
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DatasetError(
+            f"{path} is a pipe or a device, expected a file, which is read several times",
+            hint="write its rows to a file, and name that",
+        )
 
 
 def other_format(path: Path) -> DatasetError:

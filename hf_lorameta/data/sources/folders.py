@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file
-from hf_lorameta.data.sources.files import digest
+from hf_lorameta.data.sources.files import digest, refuse_stream
 from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
@@ -51,8 +51,10 @@ def digest_of(path: Path) -> str:
 
     Raises:
         EmptyDatasetError: a folder without data files.
+        DatasetError: a pipe or a device.
         OSError: it cannot be read.
     """
+    refuse_stream(path)
     return _as_repo(path).repo.sha if path.is_dir() else digest([path])
 
 

@@ -26,6 +26,7 @@ from hf_lorameta.data.sources.text_formats import (
 from hf_lorameta.data.sources.text_rows import classes_of, text_rows
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
 from hf_lorameta.hub.repo import PinnedRepo, Token
+from hf_lorameta.network import uncompressed
 
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
@@ -76,6 +77,7 @@ def prepared_datasets() -> Any:
     Its error logs may quote rows.
 
     To count uses, it sends a name to Amazon S3, for up to 3 s, or 5 s if no name can be resolved.
+    It splits URLs at ``::``, which an IPv6 address of the Hub may have: it gets another form of it.
     Its bars share a lock. If there is none, tqdm makes one for a call and deletes it afterwards,
     which fails if another thread has done so; a lock that exists before the call stays.
     """
@@ -86,6 +88,10 @@ def prepared_datasets() -> Any:
     datasets.utils.tqdm.get_lock()
     for name, value in SETTINGS.items():
         setattr(datasets.config, name, value)
+    if "::" in datasets.config.HF_ENDPOINT:
+        datasets.config.HF_ENDPOINT = uncompressed(datasets.config.HF_ENDPOINT)
+        arguments: Any = datasets.utils.hub.hf_dataset_url.keywords
+        arguments["endpoint"] = datasets.config.HF_ENDPOINT
     return datasets
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hf_lorameta import errors
 from hf_lorameta.caches import variable_of
+from hf_lorameta.files import is_of_a_name
 from hf_lorameta.hub.errors import gated_error, lost, translate
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,10 @@ def refusing_deep_rows() -> Iterator[None]:
 
 
 def _is_ours(error: OSError) -> bool:
-    """Whether a file of ours failed, such as one in a cache, rather than one of the dataset."""
-    return error.filename is not None and variable_of(Path(str(error.filename))) is not None
+    """Whether a file of ours failed, or the working directory, and none of the dataset."""
+    if error.filename is None:
+        return is_of_a_name(error)
+    return variable_of(Path(str(error.filename))) is not None
 
 
 def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:

@@ -1,0 +1,47 @@
+"""Streams that are closed, and encodings that lack what is printed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Built, Shell, rows
+
+
+def shell(
+    cli: Shell, redirection: str, *args: object, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with a redirection of `sh`."""
+    words = ["sh", "-c", f'"$@" {redirection}', "sh", sys.executable, "-m", "hf_lorameta"]
+    return subprocess.run(
+        [*words, *map(str, args)],
+        env=cli.env() | env,
+        cwd=cli.cwd,
+        capture_output=True,
+        encoding="latin-1",
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_closed_streams_do_not_end_a_command(
+    cli: Shell, data: Path, bank: Built, tmp_path: Path, closed: str
+) -> None:
+    plan = ("plan", "-d", data, "--bank", bank.folder)
+    assert shell(cli, closed, *plan).stdout == cli(*plan).out
+    generate = ("generate", "-d", data, "--bank", bank.folder, "-o", "a")
+    assert shell(cli, closed, *generate).stdout == "a\n"
+    assert "2>&-" not in closed or shell(cli, closed, "plan", "-d", "none.csv").returncode == 3
+    assert (tmp_path / "a").is_dir()
+
+
+def test_what_an_encoding_lacks_is_printed_as_escapes(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    (tmp_path / "n😀.jsonl").write_bytes(rows(1))
+    latin = {"PYTHONIOENCODING": "latin-1"}
+    generate = ("generate", "-d", "n😀.jsonl", "--bank", bank.folder, "-o", "ä😀")
+    done = shell(cli, "", *generate, **latin)
+    assert done.stdout == "ä\\U0001f600\n", done.stderr
+    assert (tmp_path / "ä😀").is_dir()
