@@ -21,7 +21,7 @@ from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import Token, is_repo_id
+from hf_lorameta.hub.repo import Token, is_repo_id, on_hub
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
@@ -192,7 +192,7 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
         wanted = request.split if request.split in splits else "train"
         split = wanted if wanted in splits else splits[0]
         named = config if len(configs) > 1 else None
-        return Source(configs, splits, preview(name, hub, config=named, split=split))
+        return Source(configs, splits, preview(on_hub(name), hub, config=named, split=split))
 
 
 def refuse_many_keys(path: Path) -> None:
@@ -298,7 +298,7 @@ def _read(
 ) -> Reading:
     """Return what was read, its pool with short rows only; runs in a `reader_process`."""
     with hidden_path(request):
-        named = request.file or request.dataset or ""
+        named = request.file or on_hub(request.dataset or "")
         options = {name: getattr(request, name) for name in CHOICES}
         options["template"] = form or request.template
         opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))

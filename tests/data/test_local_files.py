@@ -17,8 +17,9 @@ from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.files import other_name
 from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.text_formats import encoding_of, guess_encoding
-from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.files import sha256
+from hf_lorameta.hub.client import Hub
 from tests.conftest import Built, Shell
 
 PAIRS = [(f"question {i}, or so; café", f"answer {i}") for i in range(20)]
@@ -162,6 +163,37 @@ def test_a_file_of_another_format_is_to_be_converted(
         open_dataset(tmp_path / name)
     assert advice in error.value.hint
     assert ".txt to its name" not in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["data/nlu.yml", "data/reviews", "data/~draft.docx"])
+def test_no_name_of_a_file_on_this_disk_is_sent_to_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Hub, "resolve", lambda *_: pytest.fail("a name was sent"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / name).write_bytes(b"PK\0")
+    with pytest.raises(DatasetError, match=f"{name} does not end in"):
+        open_dataset(name)
+    with pytest.raises(DatasetError, match=f"{name} does not end in"):
+        open_dataset([name])
+
+
+def test_a_folder_is_read_without_the_hub_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Hub, "resolve", lambda *_: pytest.fail("a name was sent"))
+    (tmp_path / "data" / "mails").mkdir(parents=True)
+    (tmp_path / "data" / "mails" / "train.jsonl").write_bytes(LINES)
+    assert list(open_dataset("data/mails").rows()) == PAIRS
+    with pytest.raises(UsageError, match="no revision; the Hub dataset of that name is hf://data"):
+        open_dataset("data/mails", revision="main")
+
+
+def test_a_file_with_another_name_is_not_proposed(tmp_path: Path) -> None:
+    (tmp_path / "40_sts_train.csv").write_text("a,b\n")
+    assert "40_sts_train" not in str(other_name(tmp_path / "12_rasa_train.yml"))
 
 
 def test_a_path_that_ends_like_a_file_is_none_of_the_hub(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.files import sha256, similar_name
+from hf_lorameta.hub.repo import ON_HUB
 
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
@@ -34,13 +35,14 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
 def is_local(name: str | Path) -> bool:
-    """Whether a name is that of local files, not a Hub id: it has the ending of a data file.
+    """Whether a name is that of local files: of one that exists, or with the ending of one.
 
     Example:
-        >>> is_local("data/rows.csv"), is_local("user/rows")
-        (True, False)
+        >>> is_local("data/rows.csv"), is_local(__file__), is_local("user/rows")
+        (True, True, False)
     """
-    return ending(Path(name).expanduser()) in FORMATS
+    path = Path(name).expanduser()
+    return not str(name).startswith(ON_HUB) and (ending(path) in FORMATS or path.is_file())
 
 
 def ending(path: Path) -> str:
@@ -81,11 +83,11 @@ def find_files(name: str | Path) -> list[Path]:
     return files
 
 
-def other_format(path: Path) -> DatasetError:
+def _other_format(path: Path) -> DatasetError:
     """Return the error for a file whose ending is not that of a format that is read.
 
     Example:
-        >>> other_format(Path("rows.zip")).hint
+        >>> _other_format(Path("rows.zip")).hint
         'unpack it, and name a file or the folder'
     """
     kind = path.suffix.lower() or "none"
@@ -126,13 +128,15 @@ def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDat
     """Open the files that names stand for, see `find_files`, as one stream of rows.
 
     Raises:
-        DatasetError: a file is missing or cannot be read, there is no such split, or the files have
-            several formats.
+        DatasetError: a file is missing, has another format or cannot be read, there is no such
+            split, or the files have several formats.
     """
     names = [name] if isinstance(name, str | Path) else name
     found = [file for one in names for file in find_files(one)]
     files = list({file.resolve(): file for file in found}.values())
-    formats = {ending(file): FORMATS.get(ending(file), "text") for file in files}
+    if others := [file for file in files if ending(file) not in FORMATS]:
+        raise _other_format(others[0])
+    formats = {ending(file): FORMATS[ending(file)] for file in files}
     if len({(form, end == ".tsv") for end, form in formats.items()}) > 1:
         raise DatasetError(
             f"files that are read as one dataset have one format, got {', '.join(formats)}",
