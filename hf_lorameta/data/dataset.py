@@ -166,9 +166,10 @@ def open_dataset(
 
     Args:
         name: path of a local folder that is laid out like a dataset repo or was written by
-            ``save_to_disk``; path of a local file, see `hf_lorameta.data.sources.files.FORMATS`, or
-            a list of them; with wildcards, several files. Else a Hub id, which may begin with
-            ``hf://datasets/``. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of the
+            ``save_to_disk``; path of a local file of one of the
+            `hf_lorameta.data.sources.formats.FORMATS`, or a list of them; with wildcards, several
+            files. Else a Hub id, which may begin with ``hf://datasets/``.
+            Or a list of dictionaries, a `pandas.DataFrame`, a dataset of the
             library `datasets`, or an opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.

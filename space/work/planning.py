@@ -17,6 +17,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.data.sources.formats import FORMATS, ON_PAGE, ending
 from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
@@ -33,7 +34,6 @@ from work.reader_process import read, report_rows
 
 CHOICES = ("config", "split", "columns", "instruction", "template")
 """What can be chosen about a dataset, by the names that links and the command line share."""
-FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 TEXT_CHARACTERS = 4000
 """Most characters of an instruction or a template."""
@@ -117,8 +117,8 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     if request.columns:
         request.columns.with_prompt(instruction, None if template == CHAT else template)
     if request.file:
-        if Path(request.file).suffix.lower() not in FILE_TYPES:
-            raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")
+        if Path(request.file).suffix.lower() not in ON_PAGE:
+            raise RequestError(f"{request.name} is not one of {', '.join(ON_PAGE)}")
         return replace(request, dataset=None, config=None, split=None)
     name = (request.dataset or "").strip()
     if not name:
@@ -153,7 +153,7 @@ def _validated_id(text: str) -> str:
     name = link[1] if link else text.removesuffix("/")
     if not is_repo_id(name):
         raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
-    if Path(name).suffix.lower() in FILE_TYPES or Path(name).exists():
+    if Path(name).suffix.lower() in ON_PAGE or Path(name).exists():
         raise RequestError(f"{name!r} looks like a file: upload it instead")
     return name
 
@@ -201,7 +201,7 @@ def refuse_many_keys(path: Path) -> None:
     Raises:
         RequestError: it has more.
     """
-    if path.suffix.lower() not in (".json", ".jsonl"):
+    if not (form := FORMATS.get(ending(path))) or form.reader != "json":
         return
     keys, rest = set[bytes](), b""
     with path.open("rb") as file:

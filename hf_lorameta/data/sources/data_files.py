@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import huggingface_hub as hfh
 import yaml
 
-from hf_lorameta.data.sources.files import FORMATS, ending
+from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.data.sources.raw_dataset import kind_of
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
-_KINDS = ("arrow", "conll", "csv", "json", "parquet", "text")
+_KINDS = sorted({"arrow", "conll", *(form.reader for form in FORMATS.values())})
 """The formats of `datasets` that are read; others may refer to other files."""
 
 CARD_FILES = ("README.md", ".huggingface.yaml")
@@ -35,7 +35,7 @@ def is_data_file(path: str) -> bool:
         (True, False)
     """
     # `datasets` unpacks Zstandard in repos and folders, if its package is installed
-    return ending(Path(path.removesuffix(".zst"))) in {*FORMATS, ".arrow", ".zip"}
+    return ending(path.removesuffix(".zst")) in {*FORMATS, ".arrow", ".zip"}
 
 
 def is_inside(pattern: str) -> bool:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
     no_cache,
@@ -20,18 +21,11 @@ from hf_lorameta.errors import DatasetError
 from hf_lorameta.files import sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
 
-FORMATS = {
-    ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
-    ".txt": "text", ".conll": "text", ".conllu": "text", ".bio": "text", ".iob": "text",
-    ".parquet": "parquet",
-}  # fmt: skip
-"""Endings of files, each with the name of its reader in `datasets`."""
 _ADVICE = {
     ".xlsx .xls .ods": "save it as CSV, or give the function in Python a pandas.DataFrame",
     ".zip .tar .tgz .7z .rar": "unpack it, and name a file or the folder",
     ".pdf .doc .docx .html .xml": "save its rows as CSV, or its texts as lines of a .txt file",
 }
-_COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
 def is_local(name: str | Path) -> bool:
@@ -43,17 +37,6 @@ def is_local(name: str | Path) -> bool:
     """
     path = Path(name).expanduser()
     return not str(name).startswith(ON_HUB) and (ending(path) in FORMATS or path.is_file())
-
-
-def ending(path: Path) -> str:
-    """Return the ending that states a file's format, without that of a compression.
-
-    Example:
-        >>> ending(Path("rows.jsonl.gz")), ending(Path("rows.CSV"))
-        ('.jsonl', '.csv')
-    """
-    packed = path.suffix.lower() in _COMPRESSIONS
-    return (path.with_suffix("") if packed else path).suffix.lower()
 
 
 def are_names(value: Any) -> bool:
@@ -93,7 +76,7 @@ def _other_format(path: Path) -> DatasetError:
     kind = path.suffix.lower() or "none"
     text = "save it as CSV or JSON lines, or add .txt to its name if each line is a text"
     return DatasetError(
-        f"{path} does not end in {', '.join(sorted(FORMATS))}",
+        f"{path} does not end in {', '.join(FORMATS)}",
         hint=next((advice for kinds, advice in _ADVICE.items() if kind in kinds.split()), text),
     )
 
@@ -137,18 +120,19 @@ def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDat
     if others := [file for file in files if ending(file) not in FORMATS]:
         raise _other_format(others[0])
     formats = {ending(file): FORMATS[ending(file)] for file in files}
-    if len({(form, end == ".tsv") for end, form in formats.items()}) > 1:
+    if len({(form.reader, form.separator) for form in formats.values()}) > 1:
         raise DatasetError(
             f"files that are read as one dataset have one format, got {', '.join(formats)}",
             hint="name those of one format",
         )
     first, guard = files[0], partial(reading, str(names[0]), local=True)
+    form = formats[ending(first)]
     with guard():
         builder = prepared_datasets().load_dataset_builder(
-            formats[ending(first)],
+            form.reader,
             data_files={"train": [glob.escape(str(path)) for path in files]},
             cache_dir=no_cache(),
-            **({"sep": "\t"} if ending(first) == ".tsv" else {}),
+            **({"sep": form.separator} if form.separator else {}),
         )
     raw = read_builder(builder, first.name, split, guard)
     return replace(raw, revision=f"sha256:{digest(files)}")

@@ -1,0 +1,70 @@
+"""The formats of data files: what a file's name says about how it is read.
+
+To add one: a row of `FORMATS`, and its reader if no other format has it.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of data files.
+
+    Attributes:
+        title: its name in sentences.
+        reader: the module of `datasets` for it; ``text`` and ``json`` are read by our own code.
+        on_page: whether the page takes uploads of it.
+        separator: of its columns; None if a file shows it.
+    """
+
+    title: str
+    reader: str
+    on_page: bool = False
+    separator: str | None = None
+
+
+FORMATS = {
+    ".jsonl": FileFormat("JSON lines", "json", on_page=True),
+    ".ndjson": FileFormat("JSON lines", "json"),
+    ".json": FileFormat("JSON", "json", on_page=True),
+    ".csv": FileFormat("CSV", "csv", on_page=True),
+    ".tsv": FileFormat("TSV", "csv", on_page=True, separator="\t"),
+    ".txt": FileFormat("text", "text"),
+    ".conll": FileFormat("CoNLL", "text"),
+    ".conllu": FileFormat("CoNLL-U", "text"),
+    ".bio": FileFormat("words with tags", "text"),
+    ".iob": FileFormat("words with tags", "text"),
+    ".parquet": FileFormat("Parquet", "parquet", on_page=True),
+}
+"""The formats by the ending of a file's name; messages and help list them in this order."""
+COMPRESSIONS = (".gz", ".bz2", ".xz")
+"""Endings that may follow that of a format."""
+ON_PAGE = tuple(ending for ending, form in FORMATS.items() if form.on_page)
+"""The endings of files that the page takes."""
+
+
+def ending(path: PurePath | str) -> str:
+    """Return the ending that states a file's format, without that of a compression.
+
+    Example:
+        >>> ending("rows.jsonl.gz"), ending("rows.CSV")
+        ('.jsonl', '.csv')
+    """
+    path = PurePath(path)
+    packed = path.suffix.lower() in COMPRESSIONS
+    return (path.with_suffix("") if packed else path).suffix.lower()
+
+
+def stem(name: str) -> str:
+    """Return the name of a data file without its endings; any other name as it is.
+
+    Example:
+        >>> stem("data/rows.CSV.gz"), stem("rows.conll"), stem("v1.5"), stem("v1.gz")
+        ('rows', 'rows', 'v1.5', 'v1.gz')
+    """
+    path = PurePath(name)
+    if ending(path) not in FORMATS:
+        return path.name
+    packed = path.suffix.lower() in COMPRESSIONS
+    return (path.with_suffix("") if packed else path).stem
