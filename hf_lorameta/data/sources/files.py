@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta.data.sources.file_formats import format_of
 from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
@@ -20,12 +21,6 @@ from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.files import sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
-
-_ADVICE = {
-    ".xlsx .xls .ods": "save it as CSV, or give the function in Python a pandas.DataFrame",
-    ".zip .tar .tgz .7z .rar": "unpack it, and name a file or the folder",
-    ".pdf .doc .docx .html .xml": "save its rows as CSV, or its texts as lines of a .txt file",
-}
 
 
 def is_local(name: str | Path) -> bool:
@@ -66,21 +61,6 @@ def find_files(name: str | Path) -> list[Path]:
     return files
 
 
-def _other_format(path: Path) -> DatasetError:
-    """Return the error for a file whose ending is not that of a format that is read.
-
-    Example:
-        >>> _other_format(Path("rows.zip")).hint
-        'unpack it, and name a file or the folder'
-    """
-    kind = path.suffix.lower() or "none"
-    text = "save it as CSV or JSON lines, or add .txt to its name if each line is a text"
-    return DatasetError(
-        f"{path} does not end in {', '.join(FORMATS)}",
-        hint=next((advice for kinds, advice in _ADVICE.items() if kind in kinds.split()), text),
-    )
-
-
 def other_name(path: Path) -> list[str]:
     """Suggest a file with a similar name, and other ways to name a dataset.
 
@@ -117,22 +97,21 @@ def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDat
     names = [name] if isinstance(name, str | Path) else name
     found = [file for one in names for file in find_files(one)]
     files = list({file.resolve(): file for file in found}.values())
-    if others := [file for file in files if ending(file) not in FORMATS]:
-        raise _other_format(others[0])
-    formats = {ending(file): FORMATS[ending(file)] for file in files}
+    formats = {file: format_of(file) for file in files}
     if len({(form.reader, form.separator) for form in formats.values()}) > 1:
+        endings = ", ".join(dict.fromkeys(map(ending, files)))
         raise DatasetError(
-            f"files that are read as one dataset have one format, got {', '.join(formats)}",
+            f"files that are read as one dataset have one format, got {endings}",
             hint="name those of one format",
         )
     first, guard = files[0], partial(reading, str(names[0]), local=True)
-    form = formats[ending(first)]
+    form = formats[first]
     with guard():
         builder = prepared_datasets().load_dataset_builder(
             form.reader,
             data_files={"train": [glob.escape(str(path)) for path in files]},
             cache_dir=no_cache(),
-            **({"sep": form.separator} if form.separator else {}),
+            **({"sep": form.separator, "quoting": form.quoting} if form.separator else {}),
         )
     raw = read_builder(builder, first.name, split, guard)
     return replace(raw, revision=f"sha256:{digest(files)}")

@@ -3,6 +3,7 @@
 To add one: a row of `FORMATS`, and its reader if no other format has it.
 """
 
+import csv
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -16,12 +17,14 @@ class FileFormat:
         reader: the module of `datasets` for it; ``text`` and ``json`` are read by our own code.
         on_page: whether the page takes uploads of it.
         separator: of its columns; None if a file shows it.
+        quoting: whether quotation marks may be around its cells, as the module `csv` says it.
     """
 
     title: str
     reader: str
     on_page: bool = False
     separator: str | None = None
+    quoting: int = csv.QUOTE_MINIMAL
 
 
 FORMATS = {

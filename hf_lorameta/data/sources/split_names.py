@@ -8,6 +8,8 @@ from hf_lorameta.errors import DatasetError, Option
 
 Splits: TypeAlias = str | tuple[str, ...] | None
 """A split; several, of which the first one that exists is read; None is train, or the only one."""
+USUAL = {"train", "training", "test", "dev", "valid", "validation", "val", "eval", "data"}
+"""What splits are called."""
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
