@@ -17,8 +17,10 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
-from hf_lorameta.data.sources.formats import FORMATS, ON_PAGE, ending
+from hf_lorameta.data.sources.formats import FORMATS, ON_PAGE, ending, is_on_page
 from hf_lorameta.data.sources.hub_repos import repo_choices
+from hf_lorameta.data.sources.raw_dataset import unpacked
+from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
@@ -117,7 +119,7 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     if request.columns:
         request.columns.with_prompt(instruction, None if template == CHAT else template)
     if request.file:
-        if Path(request.file).suffix.lower() not in ON_PAGE:
+        if not is_on_page(request.file):
             raise RequestError(f"{request.name} is not one of {', '.join(ON_PAGE)}")
         return replace(request, dataset=None, config=None, split=None)
     name = (request.dataset or "").strip()
@@ -153,7 +155,7 @@ def _validated_id(text: str) -> str:
     name = link[1] if link else text.removesuffix("/")
     if not is_repo_id(name):
         raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
-    if Path(name).suffix.lower() in ON_PAGE or Path(name).exists():
+    if is_on_page(name) or Path(name).exists():
         raise RequestError(f"{name!r} looks like a file: upload it instead")
     return name
 
@@ -204,7 +206,7 @@ def refuse_many_keys(path: Path) -> None:
     if not (form := FORMATS.get(ending(path))) or form.reader != "json":
         return
     keys, rest = set[bytes](), b""
-    with path.open("rb") as file:
+    with reading(path.name, local=True), unpacked(str(path)) as file:
         while block := file.read(_BLOCK_BYTES):
             text = rest + block
             keys |= {key[1] for key in _KEY.finditer(text)}

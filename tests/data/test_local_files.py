@@ -154,7 +154,11 @@ def test_a_file_of_text_with_another_ending_is_to_be_named_txt(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("rows.xlsx", "save it as CSV"), ("rows.zip", "unpack it"), ("a.pdf", "save its rows as CSV")],
+    [
+        ("rows.xlsb", "save it as .xlsx or CSV"),
+        ("rows.7z", "unpack it"),
+        ("a.pdf", "save its rows as CSV"),
+    ],
 )
 def test_a_file_of_another_format_is_to_be_converted(
     tmp_path: Path, name: str, advice: str

@@ -20,8 +20,8 @@ _PAIRED_BYTES, _PAIRED_FILES = 200_000_000, 200
 _TO_CSV = "to_csv('rows.csv', index=False)"
 _THEN = f"hf_lorameta.plan(rows) in Python, or pandas.DataFrame(rows).{_TO_CSV}"
 _ADVICE = {
-    ".xls .xlsx .ods": "save it as CSV, or give the function in Python a pandas.DataFrame",
-    ".zip .tar .tgz .7z .rar": "unpack it, and name a file or the folder",
+    ".xlsm .xlsb .numbers": "save it as .xlsx or CSV",
+    ".tar .tgz .7z .rar": "unpack it, and name a file or the folder",
     ".pdf .doc .docx .html .xml": "save its rows as CSV, or its texts as lines of a .txt file",
     ".yml .yaml": "for examples of intents (Rasa): rows = [{{'text': line[2:], 'intent': "
     "group['intent']}} for group in yaml.safe_load(pathlib.Path({name}).read_text())['nlu'] "

@@ -8,16 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta.data.sources.containers import list_parts, rows_in, unpack
 from hf_lorameta.data.sources.file_formats import format_of
-from hf_lorameta.data.sources.formats import FORMATS, ending
+from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
     no_cache,
     prepared_datasets,
     read_builder,
+    rows_of,
 )
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.split_names import Splits
+from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
+from hf_lorameta.data.sources.text_formats import lacks_header
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.files import sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
@@ -81,14 +84,37 @@ def _wild(text: str) -> bool:
     return glob.has_magic(text) and not Path(text).expanduser().exists()
 
 
+def _open_part(file: Path, form: FileFormat, split: Splits) -> RawDataset:
+    """Open a sheet, a table or a packed file; if there are several, their names are the splits."""
+    found = list_parts(file, form)
+    if form.reader == "archive" and len(found) == 1:
+        return open_files(unpack(file, *found.values()), split, file.name)
+    picked = pick_split(file.name, list(found) if len(found) > 1 else ["train"], split, form.parts)
+    part = split_name(picked)
+    name = found[part] if len(found) > 1 else next(iter(found.values()))
+    if form.reader == "archive":
+        raw = open_files(unpack(file, name), f"train{picked.removeprefix(part)}", file.name)
+        return replace(raw, split=picked)
+    raw = rows_of(partial(rows_in, file, form, name), picked)
+    if form.reader == "sheets" and lacks_header(raw.columns, raw.sample):
+        raw = rows_of(partial(rows_in, file, form, name, header=False), picked)
+        note = f"{file.name} has no header row: its columns are column_1, column_2, …"
+        raw = replace(raw, notes=(note,))
+    return raw
+
+
 def digest(files: Sequence[Path]) -> str:
     """Return the SHA-256 of one file, or of the digests of several."""
     first, *others = (sha256(path) for path in files)
     return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
-def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDataset:
+def open_files(
+    name: str | Path | Sequence[str | Path], split: Splits, called: str = ""
+) -> RawDataset:
     """Open the files that names stand for, see `find_files`, as one stream of rows.
+
+    Messages name the first one, or what they are `called`.
 
     Raises:
         DatasetError: a file is missing, has another format or cannot be read, there is no such
@@ -104,8 +130,17 @@ def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDat
             f"files that are read as one dataset have one format, got {endings}",
             hint="name those of one format",
         )
-    first, guard = files[0], partial(reading, str(names[0]), local=True)
+    first, guard = files[0], partial(reading, called or str(names[0]), local=True)
     form = formats[first]
+    if form.parts:
+        if len(files) > 1:
+            raise DatasetError(
+                f"each of the {len(files)} files may hold several {form.parts}",
+                hint="name one file",
+            )
+        with guard():
+            raw = _open_part(first, form, split)
+        return replace(raw, revision=f"sha256:{digest(files)}")
     with guard():
         builder = prepared_datasets().load_dataset_builder(
             form.reader,

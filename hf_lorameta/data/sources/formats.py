@@ -15,8 +15,10 @@ class FileFormat:
     Attributes:
         title: its name in sentences.
         reader: the module of `datasets` for it; ``text`` and ``json`` are read by our own code.
+            For a format with `parts`, the reader in `hf_lorameta.data.sources.containers`.
         on_page: whether the page takes uploads of it.
         separator: of its columns; None if a file shows it.
+        parts: what a file has several of, each a dataset: sheets, tables or files.
         quoting: whether quotation marks may be around its cells, as the module `csv` says it.
     """
 
@@ -25,6 +27,7 @@ class FileFormat:
     on_page: bool = False
     separator: str | None = None
     quoting: int = csv.QUOTE_MINIMAL
+    parts: str = ""
 
 
 FORMATS = {
@@ -39,12 +42,29 @@ FORMATS = {
     ".bio": FileFormat("words with tags", "text"),
     ".iob": FileFormat("words with tags", "text"),
     ".parquet": FileFormat("Parquet", "parquet", on_page=True),
+    ".xlsx": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets"),
+    ".xls": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets"),
+    ".ods": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets"),
+    ".sqlite": FileFormat("SQLite", "sqlite", on_page=True, parts="tables"),
+    ".sqlite3": FileFormat("SQLite", "sqlite", on_page=True, parts="tables"),
+    ".db": FileFormat("SQLite", "sqlite", on_page=True, parts="tables"),
+    ".zip": FileFormat("a ZIP archive", "archive", on_page=True, parts="files"),
 }
 """The formats by the ending of a file's name; messages and help list them in this order."""
 COMPRESSIONS = (".gz", ".bz2", ".xz")
 """Endings that may follow that of a format."""
-ON_PAGE = tuple(ending for ending, form in FORMATS.items() if form.on_page)
+ON_PAGE = (*(ending for ending, form in FORMATS.items() if form.on_page), ".gz")
 """The endings of files that the page takes."""
+
+
+def is_on_page(name: str) -> bool:
+    """Whether the page takes a file of this name.
+
+    Example:
+        >>> [is_on_page(name) for name in ("a.CSV", "a.csv.gz", "a.csv.xz", "a.gz", "a.pdf")]
+        [True, True, False, False, False]
+    """
+    return PurePath(name).suffix.lower() in ON_PAGE and ending(name) in ON_PAGE
 
 
 def ending(path: PurePath | str) -> str:
