@@ -33,7 +33,7 @@ Example:
     ['leave out train=, or add rows']
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -153,12 +153,14 @@ class DatasetError(LoraMetaError):
     Attributes:
         columns: proposed columns, a `hf_lorameta.Columns`; None if there are none.
         row: a row (input, output) as these columns read it, to be shown to the user and not stored.
+        rows: without a proposal, the first rows as the files have them, like `row`.
         option: one of the advice with which the command can be repeated; None if there is none.
     """
 
     exit_code = 3
     columns: Any = None
     row: tuple[str, str] | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
     option: Option | None = None
 
 

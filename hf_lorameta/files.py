@@ -15,6 +15,8 @@ from hf_lorameta.errors import Advice, LoraMetaError, UsageError
 
 _NAME_BYTES = 255
 """Of the longest name of a file."""
+_ALIKE = 0.75
+"""How alike names have to be, so that one is likely meant by the other."""
 
 
 def sha256(path: Path) -> str:
@@ -33,7 +35,7 @@ def similar_name(path: Path, fits: Callable[[Path], bool]) -> list[str]:
     names: list[str] = []
     with suppress(OSError):  # no folder, or one that must not be listed
         names = [other.name for other in path.parent.iterdir() if fits(other)]
-    return [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1)]
+    return [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1, _ALIKE)]
 
 
 def hidden_sibling(path: Path, suffix: str) -> Path:

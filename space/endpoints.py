@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from hf_lorameta import errors
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import as_columns
+from hf_lorameta.data.sources.formats import ON_PAGE
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.publish import Consent
@@ -26,7 +27,6 @@ from work.generating import find_target, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
 from work.planning import (
     CHOICES,
-    FILE_TYPES,
     DatasetRequest,
     PlanResult,
     make_plan,
@@ -67,7 +67,7 @@ def _inputs() -> dict[str, Any]:
     default = Recipe()
     inputs: dict[str, Any] = {
         "dataset": gr.Textbox("", label="dataset"),
-        "file": gr.File(label="file", file_types=list(FILE_TYPES)),
+        "file": gr.File(label="file", file_types=list(ON_PAGE)),
     }
     for name in CHOICES:
         inputs[name] = gr.Textbox("", label=name)
@@ -119,7 +119,7 @@ class Endpoints:
 
         Args:
             dataset: id of a dataset on the Hugging Face Hub, as user/name; empty with a file.
-            file: a .jsonl, .json, .csv, .tsv or .parquet file instead.
+            file: a data file instead, such as .csv, .jsonl or .parquet.
             config: configuration; empty for the only or default one.
             split: split; empty for train, or the only one.
             columns: as input=question,output=answer; empty detects them.

@@ -63,7 +63,8 @@ def test_the_folder_holds_the_space_files_and_pinned_requirements(built: Path) -
     assert all("==" in line or line.startswith(open_ended) for line in lines), lines
     names = {line.split("=")[0].split(">")[0].split("[")[0] for line in lines}
     needed = importlib.metadata.requires("hf-lorameta") or []
-    own = {"gguf", "gradio", "peft", "psutil", "rouge-score", "torch", "transformers"}
+    own = {"gguf", "gradio", "peft", "psutil", "python-calamine", "rouge-score", "torch",
+           "transformers"}  # fmt: skip
     assert own < names
     assert len(names) == len(own) + sum("extra ==" not in line for line in needed)
     assert not any("hf-lorameta" in line or "hf_lorameta" in line for line in lines)

@@ -34,7 +34,7 @@ from hf_lorameta.data.columns.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.errors import ManifestError, first_line, problem_of
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import is_repo_id
+from hf_lorameta.hub.repo import is_repo_id, on_hub
 
 _FOLDER = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _MAX_NAME, _MAX_ADAPTER = 90, 200
@@ -121,7 +121,7 @@ class EntrySettings(StrictModel):
     def open_dataset(self, name: str, revision: str | None, hub: Hub) -> Dataset:
         """Open a dataset at a revision; raises as `hf_lorameta.data.dataset.open_dataset` does."""
         return open_dataset(
-            name,
+            name if is_path(name) else on_hub(name),
             hub,
             config=self.config,
             split=self.split,

@@ -22,6 +22,7 @@ from hf_lorameta.cli.output import (
     prepare_streams,
     print_json,
     printable,
+    show_cells,
     show_row,
 )
 from hf_lorameta.errors import (
@@ -191,11 +192,15 @@ def _propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
     """
     if not isinstance(error, DatasetError) or not arguments or arguments[0] not in _WITH_DATASET:
         return ""
+    quiet = not {"-q", "--quiet"}.isdisjoint(arguments)
+    if error.rows and not quiet:
+        shown = [printable(show_cells(row)) for row in error.rows]
+        typer.echo("\n\n".join(["The first rows:", *shown]), err=True)
     columns = Option("columns", str(error.columns)) if error.columns is not None else None
     option = columns or error.option
     if option is None:
         return ""
-    if error.row and "-q" not in arguments and "--quiet" not in arguments:
+    if error.row and not quiet:
         typer.echo(printable(f"One row as {as_flag(option)} would read it:"), err=True)
         typer.echo(printable(show_row(error.row)), err=True)
     flag = as_flag(option)

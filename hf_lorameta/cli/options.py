@@ -16,6 +16,7 @@ import typer
 
 from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
+from hf_lorameta.data.sources.formats import FORMATS
 from hf_lorameta.network import check_endpoint
 from hf_lorameta.pipeline.budget import budget_seconds
 from hf_lorameta.recipe import REGISTRIES, Recipe
@@ -122,8 +123,7 @@ class Request:
         typer.Option(
             "--dataset",
             "-d",
-            help="Hub id, folder, or files (jsonl, json, csv, tsv, txt or parquet); several files "
-            "are one dataset.",
+            help=f"Hub id, folder, or files ({', '.join(FORMATS)}); several files are one dataset.",
         ),
     ] = None
     base: Annotated[

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 
 import typer
@@ -21,6 +22,7 @@ from hf_lorameta.types import StageProgress
 logger = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 10.0
+_SHOWN_CELLS = 20
 _SHOWN_CHARACTERS = 600
 LEGEND = (
     "distance: how much the tokens of two datasets differ, 0 if not at all; coefficient: the "
@@ -185,6 +187,18 @@ def show_row(row: tuple[str, str]) -> str:
         f"  {name + ':':8}{_shortened(text)}"
         for name, text in zip(("input", "output"), row, strict=True)
     )
+
+
+def show_cells(row: Mapping[str, object]) -> str:
+    """Return a row as its file has it, a column on each line, with long texts shortened.
+
+    Example:
+        >>> print(show_cells({"a": "so good", "b": 1}))
+          a: so good
+          b: 1
+    """
+    shown = islice(row.items(), _SHOWN_CELLS)
+    return "\n".join(f"  {name}: {_shortened(str(value))}" for name, value in shown)
 
 
 def _shortened(text: str) -> str:

@@ -21,7 +21,6 @@ from hf_lorameta.data.sources.files import (
     are_names,
     is_local,
     open_files,
-    other_format,
     other_name,
     refuse_stream,
     similar_file,
@@ -42,7 +41,7 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import is_repo_id
+from hf_lorameta.hub.repo import ON_HUB, is_repo_id, on_hub
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import Row
 
@@ -167,11 +166,12 @@ def open_dataset(
     """Open a dataset, pinned to a commit or digest. A dataset in memory counts as private.
 
     Args:
-        name: Hub id; path of a local folder that is laid out like a dataset repo or was written by
-            ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt
-            or .parquet, also with .gz, .bz2 or .xz appended), or a list of them; with wildcards,
-            several files. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of the library
-            `datasets`, or an opened `Dataset`, which is returned as it is.
+        name: path of a local folder that is laid out like a dataset repo or was written by
+            ``save_to_disk``; path of a local file of one of the
+            `hf_lorameta.data.sources.formats.FORMATS`, or a list of them; with wildcards, several
+            files. Else a Hub id, which may begin with ``hf://datasets/``.
+            Or a list of dictionaries, a `pandas.DataFrame`, a dataset of the
+            library `datasets`, or an opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         limits: how much a plan counts.
@@ -348,22 +348,33 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         return open_files(name, split)
     if is_folder(name):
         if revision:
-            raise UsageError(f"{name} is a folder: it has no revision")
-        return open_folder(name, config, split)
-    if is_repo_id(str(name)):
-        try:
-            repo = hub.resolve(str(name), "dataset", revision)
-        except HubError as error:
-            error.advise(*similar_file(Path(name)))
-            raise
-        return open_repo(hub, repo, config, split)
-    refuse_stream(path := Path(name))
-    if path.exists():
-        raise other_format(path)
-    raise DatasetError(
-        f"{name} is neither a local file nor a Hub id of the form user/name",
-        hint=other_name(path),
-    )
+            raise UsageError(f"{name} is a folder: it has no revision{_same_on_hub(name)}")
+        raw = open_folder(name, config, split)
+        also = _same_on_hub(name)
+        return replace(raw, notes=(f"{name} is a folder{also}.", *raw.notes)) if also else raw
+    refuse_stream(Path(name))
+    repo_id = str(name).removeprefix(ON_HUB)
+    if not is_repo_id(repo_id):
+        raise DatasetError(
+            f"{name} is neither a local file nor a Hub id of the form user/name",
+            hint=other_name(Path(name)),
+        )
+    try:
+        repo = hub.resolve(repo_id, "dataset", revision)
+    except HubError as error:
+        error.advise(*similar_file(Path(name)))
+        raise
+    return open_repo(hub, repo, config, split)
+
+
+def _same_on_hub(name: str | Path) -> str:
+    """Return how to name the Hub dataset that is called like a local path, if there can be one.
+
+    Example:
+        >>> _same_on_hub("user/name"), _same_on_hub("./user/name")
+        ('; the Hub dataset of that name is hf://datasets/user/name', '')
+    """
+    return f"; the Hub dataset of that name is {on_hub(str(name))}" * is_repo_id(str(name))
 
 
 def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row], blank: int) -> Iterator[str]:

@@ -65,7 +65,7 @@ def preview(
     try:
         columns = as_dataset(raw).columns
     except DatasetError as error:
-        error.row = None
+        error.row, error.rows = None, ()
         columns, problem = error.columns, error
     rows = [{name: _short(row[name]) for name in row} for row in raw.sample[:ROWS]]
     return Preview(raw.config, raw.split, raw.columns, rows, columns, problem)

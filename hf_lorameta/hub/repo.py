@@ -31,6 +31,20 @@ def is_repo_id(text: str) -> bool:
     return text.count("/") == 1
 
 
+ON_HUB = "hf://datasets/"
+"""Begins the name of a dataset that is on the Hub, whatever is on this disk."""
+
+
+def on_hub(repo_id: str) -> str:
+    """Return the name of a dataset that is on the Hub, even if a local path is called the same.
+
+    Example:
+        >>> on_hub("user/name"), on_hub("hf://datasets/user/name")
+        ('hf://datasets/user/name', 'hf://datasets/user/name')
+    """
+    return f"{ON_HUB}{repo_id.removeprefix(ON_HUB)}"
+
+
 def card_license(card: object) -> str | None:
     """Return the license in a card's metadata: its id, or its name if the id is ``other``.
 

@@ -15,6 +15,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.sources.files import is_local
+from hf_lorameta.data.sources.folders import is_folder
 from hf_lorameta.data.sources.split_names import split_name
 from hf_lorameta.errors import (
     ColumnsError,
@@ -26,6 +27,7 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import on_hub
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.rows import POOL_ROWS, is_adapted, rows_used
 from hf_lorameta.remarks import Remark
@@ -77,14 +79,15 @@ def open_to_evaluate(
         HubError: as `open_dataset` raises.
     """
     adapted = provenance["dataset"] if provenance else {}
-    name = adapted.get("id") if name is None else name
+    own = adapted.get("id") and on_hub(adapted["id"])
+    name = own if name is None else name
     if name is None:
         raise UsageError(
             "the adapter's recipe names no public dataset to score on",
             hint=[Option("dataset", "user/name"), "name a file"],
         )
     if isinstance(name, str | Path) and not is_local(name):
-        if str(name) == adapted.get("id"):
+        if own == on_hub(str(name)) and not is_folder(name):
             reading["config"] = reading.get("config") or adapted["config"]
             reading["revision"] = reading.get("revision") or adapted["revision"]
         reading["split"] = reading.get("split") or TEST_SPLITS
@@ -182,7 +185,7 @@ def _train_split(dataset: Dataset, hub: Hub, folder: Path | None) -> Dataset | N
         return None
     try:
         return open_dataset(
-            name,
+            on_hub(dataset.id) if dataset.id else name,
             hub,
             config=dataset.config,
             split="train",

@@ -23,6 +23,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.caches import delete_outdated, writable_cache
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.data.sources.formats import stem
 from hf_lorameta.errors import (
     AdapterError,
     AuthError,
@@ -120,17 +121,13 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
         'ann/Good-Book-SmolLM2-135M-Instruct-lorameta'
         >>> default_repo_id("ann", "rows.jsonl", "/models/tiny.gguf")
         'ann/rows-tiny-lorameta'
+        >>> default_repo_id("ann", "rows.conll", "org/tiny")
+        'ann/rows-tiny-lorameta'
         >>> default_repo_id("ann", "notes...final.csv", "org/tiny")  # the Hub refuses ".."
         'ann/notes.final-tiny-lorameta'
     """
-    stem = re.sub(
-        r"\.(jsonl|ndjson|json|csv|tsv|txt|parquet)(\.(gz|bz2|xz))?$",
-        "",
-        Path(dataset).name,
-        flags=re.I,
-    )
     base = base_model.split("/")[-1].removesuffix(".gguf")
-    name = "-".join([stem, base, "lorameta"])
+    name = "-".join([stem(dataset), base, "lorameta"])
     name = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._]+", "-", name)).strip("-.")
     return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
 

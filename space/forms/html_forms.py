@@ -7,12 +7,13 @@ from functools import lru_cache
 import gradio as gr
 
 from hf_lorameta.data.columns.columns import MAX_COLUMNS, Columns, check_columns, split_path
+from hf_lorameta.data.sources.formats import ON_PAGE
 from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.hub.client import Hub
 from settings import Settings
 from views.blocks import render
 from views.result import example_html
-from work.planning import FILE_TYPES, DatasetRequest, RequestError, Source
+from work.planning import DatasetRequest, RequestError, Source
 
 MATCHES = 8
 _SEARCH_SECONDS = 600
@@ -48,9 +49,7 @@ def data_form(max_upload_mb: int) -> str:
     every blur, and fails when its choices shrink while it is open. The list of matches always has
     the same items, of which those without a match are hidden. Below is the result of an example.
     """
-    form = render(
-        "forms.data", mb=max_upload_mb, types=FILE_TYPES, matches=MATCHES, examples=EXAMPLES
-    )
+    form = render("forms.data", mb=max_upload_mb, types=ON_PAGE, matches=MATCHES, examples=EXAMPLES)
     return form + example_html()
 
 

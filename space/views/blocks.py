@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_lorameta import errors
+from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.errors import LoraMetaError, Option
 from work.jobs import TRY_AGAIN, SpaceError
 
@@ -65,10 +66,6 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     errors.RecipeError: "Use another value.",
     errors.DatasetError: "Check the file or the repo on the Hub, or choose another configuration.",
 }
-_FORMATS = {
-    ".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV", ".json": "JSON", ".jsonl": "JSON lines",
-}  # fmt: skip
-"""Formats of files that can be uploaded."""
 _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",
@@ -97,9 +94,9 @@ def advice(error: LoraMetaError) -> list[str]:
         return places
     if type(error) is LoraMetaError:
         return [TRY_AGAIN]
-    format_ = _FORMATS.get(Path(str(error).partition(" ")[0]).suffix)
-    if format_ and type(error) is errors.DatasetError:
-        return [f"Is it really {format_}? Open it, and save it again as {format_}."]
+    form = FORMATS.get(ending(str(error).partition(" ")[0]))
+    if form and type(error) is errors.DatasetError:
+        return [f"Is it really {form.title}? Open it, and save it again as {form.title}."]
     return [_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE][:1]
 
 

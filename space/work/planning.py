@@ -17,11 +17,14 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.data.sources.formats import FORMATS, ON_PAGE, ending, is_on_page
 from hf_lorameta.data.sources.hub_repos import repo_choices
+from hf_lorameta.data.sources.raw_dataset import unpacked
+from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import Token, is_repo_id
+from hf_lorameta.hub.repo import Token, is_repo_id, on_hub
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.rows import POOL_ROWS
@@ -34,7 +37,6 @@ from work.reader_process import read, report_rows
 
 CHOICES = ("config", "split", "columns", "instruction", "template")
 """What can be chosen about a dataset, by the names that links and the command line share."""
-FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 TEXT_CHARACTERS = 4000
 """Most characters of an instruction or a template."""
@@ -118,8 +120,8 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     if request.columns:
         request.columns.with_prompt(instruction, None if template == CHAT else template)
     if request.file:
-        if Path(request.file).suffix.lower() not in FILE_TYPES:
-            raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")
+        if not is_on_page(request.file):
+            raise RequestError(f"{request.name} is not one of {', '.join(ON_PAGE)}")
         return replace(request, dataset=None, config=None, split=None)
     name = (request.dataset or "").strip()
     if not name:
@@ -154,7 +156,7 @@ def _validated_id(text: str) -> str:
     name = link[1] if link else text.removesuffix("/")
     if not is_repo_id(name):
         raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
-    if Path(name).suffix.lower() in FILE_TYPES or Path(name).exists():
+    if is_on_page(name) or Path(name).exists():
         raise RequestError(f"{name!r} looks like a file: upload it instead")
     return name
 
@@ -193,7 +195,7 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
         wanted = request.split if request.split in splits else "train"
         split = wanted if wanted in splits else splits[0]
         named = config if len(configs) > 1 else None
-        return Source(configs, splits, preview(name, hub, config=named, split=split))
+        return Source(configs, splits, preview(on_hub(name), hub, config=named, split=split))
 
 
 def refuse_many_keys(path: Path) -> None:
@@ -202,10 +204,10 @@ def refuse_many_keys(path: Path) -> None:
     Raises:
         RequestError: it has more.
     """
-    if path.suffix.lower() not in (".json", ".jsonl"):
+    if not (form := FORMATS.get(ending(path))) or form.reader != "json":
         return
     keys, rest = set[bytes](), b""
-    with path.open("rb") as file:
+    with reading(path.name, local=True), unpacked(str(path)) as file:
         while block := file.read(_BLOCK_BYTES):
             text = rest + block
             keys |= {key[1] for key in _KEY.finditer(text)}
@@ -300,7 +302,7 @@ def _read(
 ) -> Reading:
     """Return what was read, its pool with short rows only; runs in a `reader_process`."""
     with hidden_path(request):
-        named = request.file or request.dataset or ""
+        named = request.file or on_hub(request.dataset or "")
         options = {name: getattr(request, name) for name in CHOICES}
         options["template"] = form or request.template
         opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))

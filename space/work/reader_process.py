@@ -164,7 +164,10 @@ def _send_result(
     except LoraMetaError as known:
         error = known
         if isinstance(error, DatasetError):
-            error.row = None  # for the terminal, and may be longer than `MESSAGE_BYTES`
+            error.row, error.rows = (
+                None,
+                (),
+            )  # for the terminal, and may be longer than `MESSAGE_BYTES`
     except BrokenPipeError:
         return  # the request has ended
     except MemoryError:

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import shlex
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,9 @@ from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.files import other_name
 from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.text_formats import encoding_of, guess_encoding
-from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.files import sha256
+from hf_lorameta.hub.client import Hub
 from tests.conftest import Built, Shell
 
 PAIRS = [(f"question {i}, or so; café", f"answer {i}") for i in range(20)]
@@ -152,7 +154,11 @@ def test_a_file_of_text_with_another_ending_is_to_be_named_txt(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("rows.xlsx", "save it as CSV"), ("rows.zip", "unpack it"), ("a.pdf", "save its rows as CSV")],
+    [
+        ("rows.xlsb", "save it as .xlsx or CSV"),
+        ("rows.7z", "unpack it"),
+        ("a.pdf", "save its rows as CSV"),
+    ],
 )
 def test_a_file_of_another_format_is_to_be_converted(
     tmp_path: Path, name: str, advice: str
@@ -162,6 +168,119 @@ def test_a_file_of_another_format_is_to_be_converted(
         open_dataset(tmp_path / name)
     assert advice in error.value.hint
     assert ".txt to its name" not in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["data/nlu.yml", "data/reviews", "data/~draft.docx"])
+def test_no_name_of_a_file_on_this_disk_is_sent_to_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Hub, "resolve", lambda *_: pytest.fail("a name was sent"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / name).write_bytes(b"PK\0")
+    with pytest.raises(DatasetError, match=f"{name} does not end in"):
+        open_dataset(name)
+    with pytest.raises(DatasetError, match=f"{name} does not end in"):
+        open_dataset([name])
+
+
+def test_a_folder_is_read_without_the_hub_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Hub, "resolve", lambda *_: pytest.fail("a name was sent"))
+    (tmp_path / "data" / "mails").mkdir(parents=True)
+    (tmp_path / "data" / "mails" / "train.jsonl").write_bytes(LINES)
+    assert list(open_dataset("data/mails").rows()) == PAIRS
+    with pytest.raises(UsageError, match="no revision; the Hub dataset of that name is hf://data"):
+        open_dataset("data/mails", revision="main")
+
+
+def test_a_file_with_another_name_is_not_proposed(tmp_path: Path) -> None:
+    (tmp_path / "40_sts_train.csv").write_text("a,b\n")
+    assert "40_sts_train" not in str(other_name(tmp_path / "12_rasa_train.yml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        (
+            "nlu.yml",
+            "nlu:\n- intent: greet\n  examples: |\n    - hello\n    - hi\n- lookup: x\n",
+            [{"text": "hello", "intent": "greet"}, {"text": "hi", "intent": "greet"}],
+        ),
+        (
+            "memory.tmx",
+            "<tmx><body><tu><tuv><seg>Hi <b>you</b></seg></tuv><tuv><seg>Hallo</seg></tuv></tu>"
+            "</body></tmx>",
+            [["Hi you", "Hallo"]],
+        ),
+        (
+            "faq.md",
+            "# FAQ\n\n## How?\nSo.\n\n## Why?\nBecause.\n",
+            [{"question": "How?", "answer": "So.\n"}, {"question": "Why?", "answer": "Because.\n"}],
+        ),
+    ],
+)
+def test_the_conversion_of_another_format_works_as_it_is_proposed(
+    tmp_path: Path, name: str, content: str, rows: list[object]
+) -> None:
+    import pathlib
+    import xml.etree.ElementTree
+
+    import yaml
+
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DatasetError, match="does not end in") as error:
+        open_dataset(tmp_path / name)
+    statement = error.value.hint.partition("rows = ")[2].partition("; then ")[0]
+    assert eval(statement, {"yaml": yaml, "xml": xml, "pathlib": pathlib}) == rows
+
+
+def test_two_files_with_as_many_lines_are_to_be_joined(tmp_path: Path) -> None:
+    for name, word in (("all.nl", "list files"), ("all.cm", "ls"), ("all.log", "x\n")):
+        (tmp_path / name).write_text(f"{word}\n" * 12)
+    with pytest.raises(DatasetError, match="does not end in") as error:
+        open_dataset(tmp_path / "all.nl")
+    command = error.value.hint.partition(": ")[2].partition(", and name")[0]
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    columns = "input=column_1,output=column_2"
+    rows = list(open_dataset(tmp_path / "rows.tsv", columns=columns).rows())
+    assert rows == [("list files", "ls")] * 12
+
+
+def test_a_byte_that_is_not_utf8_in_a_file_that_is_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"text,label\n" + "Grüße,a\n".encode() * 20 + b"Only \xa35,b\n")
+    with pytest.raises(DatasetError, match=r"byte 0xa3 in line 22 .* in cp1252 it is £") as error:
+        open_dataset(path)
+    assert "iconv -c -f utf-8" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("last", "problem"),
+    [("a,b,c\n", "line 2002 has 3 fields, expected 2"), ('"a,b\n', "quotation mark that opens in")],
+)
+def test_a_line_of_a_csv_that_is_not_well_formed_is_named(
+    tmp_path: Path, last: str, problem: str
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "so good,b\n" * 2000 + last)
+    with pytest.raises(DatasetError, match=problem):
+        list(open_dataset(path).rows())
+
+
+def test_where_nothing_is_plausible_three_rows_are_shown_and_no_guess(
+    cli: Shell, bank: Built
+) -> None:
+    names = ("alpha", "beta", "gamma", "delta")
+    rows = [{name: f"{name} {i} so it is" for name in names} for i in range(24)]
+    (cli.cwd / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    asked = cli("plan", "rows.jsonl", "--bank", bank.folder, code=3).err
+    assert "alpha: alpha 2 so it is\n  beta: beta 2 so it is" in asked
+    assert "alpha 3" not in asked
+    assert "add --columns input=COLUMN,output=COLUMN" in asked
+    assert "alpha 0" not in cli("plan", "rows.jsonl", "-q", "--bank", bank.folder, code=3).err
 
 
 def test_a_path_that_ends_like_a_file_is_none_of_the_hub(tmp_path: Path) -> None:

@@ -59,16 +59,19 @@ def test_folders_without_rows_are_errors(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-def test_a_folder_named_like_a_hub_id_is_read_where_its_path_says_so(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
+@pytest.mark.parametrize("start", ["", "./"])
+def test_a_folder_named_like_a_hub_id_is_read_and_the_hub_dataset_has_another_name(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path, start: str
 ) -> None:
     repo = user.dataset("d", {"train.jsonl": rows(2)})
     (tmp_path / repo).mkdir(parents=True)
     (tmp_path / repo / "train.jsonl").write_bytes(rows(1))
-    plan = ("plan", "--bank", bank.folder, "--json", "-d")
-    assert f"./{repo}" in cli(*plan, repo, code=2).err
-    assert cli(*plan, f"./{repo}").json["dataset"]["id"] is None
-    generate = ("generate", "--bank", bank.folder, "-o", "a", "-d", f"./{repo}")
+    plan, on_hub = ("plan", "--bank", bank.folder, "--json", "-d"), f"hf://datasets/{repo}"
+    done = cli(*plan, f"{start}{repo}")
+    assert done.json["dataset"]["id"] is None
+    assert (f"the Hub dataset of that name is {on_hub}" in done.err) == (start == "")
+    assert cli(*plan, on_hub).json["dataset"]["id"] == repo
+    generate = ("generate", "--bank", bank.folder, "-o", "a", "-d", f"{start}{repo}")
     cli(*generate)
     card = (tmp_path / "a" / "README.md").read_text()
     assert user.name not in card.split("## ")[0]

@@ -1,6 +1,7 @@
 """Small files that unpack to far more than their size: a sentence, while others use the Space."""
 
 import gzip
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,36 @@ def write_text(path: Path) -> None:
     path.write_bytes(gzip.compress(head) + compressed * 2000 + gzip.compress(tail))
 
 
+def write_zip(path: Path) -> None:
+    """Write an archive with a file of 1.2 GB, more than may be unpacked."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("train.csv", "w") as file,
+    ):
+        file.write(b'input,output\nq,"')
+        for _ in range(1200):
+            file.write(b"a " * (MB // 2))
+
+
+WRITE = {".parquet": write_parquet, ".gz": write_text, ".zip": write_zip}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train.parquet", "train.jsonl.gz", "train.csv.gz"])
+@pytest.mark.parametrize(
+    ("name", "on_hub", "why"),
+    [
+        ("train.parquet", False, "needs more memory"),
+        ("train.jsonl.gz", True, "needs more memory"),
+        ("train.csv.gz", True, "needs more memory"),
+        ("train.jsonl.gz", False, "needs more memory"),
+        ("train.zip", False, "unpacks to more than 1,000 MB"),
+    ],
+)
 def test_a_bomb_ends_in_a_sentence_and_others_are_served(
-    web: Web, user: Account, tmp_path: Path, name: str
+    web: Web, user: Account, tmp_path: Path, name: str, on_hub: bool, why: str
 ) -> None:
-    path, on_hub = tmp_path / name, name.endswith(".gz")  # which no upload may be
-    (write_text if on_hub else write_parquet)(path)
+    path = tmp_path / name
+    WRITE[path.suffix](path)
     assert path.stat().st_size < 10 * MB
     small = user.dataset("small", {"train.jsonl": TRAIN})
     arguments: dict[str, Any] = {"dataset": "", "file": handle_file(path)}
@@ -62,7 +86,7 @@ def test_a_bomb_ends_in_a_sentence_and_others_are_served(
             bomb.result()
         assert other.result()["dataset"]["rows"] == 252
     ended = str(caught.value)
-    assert "needs more memory" in ended
+    assert why in ended
     assert "on your own machine" in ended
     assert forbidden_words(ended) == []
     assert web.space.memory(peak=True) < 1500 * MB

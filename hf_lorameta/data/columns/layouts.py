@@ -4,7 +4,7 @@
 or raises an error with a proposal.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hf_lorameta.data.columns import names as known
@@ -35,6 +35,8 @@ LAYOUTS: tuple[Columns, ...] = (
     Columns(messages="conversations"),
 )
 """Known layouts. One whose columns are a subset of another fitting layout's is ignored."""
+_SHOWN_ROWS = 3
+"""Rows that are shown where no columns are proposed."""
 
 
 def find_columns(table: TableView) -> Columns:
@@ -78,7 +80,8 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
         problem = f"{' and '.join(languages)} may be translated in either direction"
     if len(outputs) > 1:
         problem = f"the output may be {' or '.join(outputs)}"
-    unknown = "the columns fit no known layout" if guess else "no column holds text"
+    is_text = guess or texts
+    unknown = "the columns fit no known layout" if is_text else "no column holds text"
     return unclear(table, problem or unknown, guess, alone)
 
 
@@ -91,12 +94,16 @@ def unclear(
 ) -> DatasetError:
     """Return an error that proposes columns; its `columns` are the first proposal."""
     proposed = list(dict.fromkeys(map(str, filter(None, proposals))))
-    if not proposed:
-        advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"
     options = [Option("columns", columns) for columns in proposed]
+    shown: Sequence[Mapping[str, Any]] = ()
+    if not proposed and any(table.kind(name) == "text" for name in table.usable):
+        options = [Option("columns", "input=COLUMN,output=COLUMN")]
+        shown = table.sample[:_SHOWN_ROWS]
+    elif not proposed:
+        advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"
     also = f"; also possible: {' or '.join(proposed[1:])}" if proposed[1:] else ""
     error = kind(f"{problem}{also}; all columns: {all_of(table.names)}", hint=[*options, advice])
-    error.columns = next(filter(None, proposals), None)
+    error.columns, error.rows = next(filter(None, proposals), None), shown
     return error
 
 
@@ -139,7 +146,8 @@ def _conversation(table: TableView) -> Columns | None:
                 return Columns(input=prompt, output=answer)
     named = [name for name in best if name in turns]
     if not named and not set(table.named(known.OUTPUTS)) - set(turns):
-        named = [n for n in best if table.kind(n) == "list" or _is_written_chat(table, n)]
+        lists = [n for n in best if table.kind(n) == "list" and table.has_answers(n)]
+        named = [n for n in best if n in lists or _is_written_chat(table, n)]
     chosen = named or turns
     if len(chosen) != 1 or not (chosen[0] in best or table.has_answers(chosen[0])):
         return None
@@ -158,7 +166,7 @@ def _conversation(table: TableView) -> Columns | None:
 
 def _is_written_chat(table: TableView, name: str) -> bool:
     """Whether a column holds conversations as texts: JSON lists, or transcripts."""
-    values = table.values(name)
+    values = table.values(name) if table.kind(name) == "text" else []
     listed = bool(values) and all(str(v).lstrip().startswith(("[{", '["')) for v in values)
     return listed or table.is_transcripts(name)
 
@@ -314,7 +322,7 @@ def _plain_text(table: TableView) -> Columns | None:
     if (values := table.values(text)) and all(map(as_object, values)):
         raise ask(table)
     if values and all("\t" in value for value in values):
-        problem = f"each row of {text} holds tabs; if it is a table, end the file's name in .tsv"
+        problem = f"each row of {text} holds tabs; a downloaded file of them is read as a table"
         raise unclear(table, problem, Columns(output=text))
     if table.holds_single_words(text):
         problem = f"each row of {text} is a single word; if that is meant, read it as it is"

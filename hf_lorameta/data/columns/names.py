@@ -14,14 +14,15 @@ CONTEXTS = (
 )  # fmt: skip
 QUESTIONS = (
     "question", "query", "prompt", "problem", "claim", "hypothesis", "goal", "input",
-    "question_stem", "question_concept", "aspect", "word", "statement",
+    "question_stem", "question_concept", "question_text", "question_body", "aspect", "word",
+    "statement",
 )  # fmt: skip
 TEXTS = (
     "text", "sentence", "dialogue", "dialog", "content", "body", "review", "review_body",
     "review_text", "comment", "comment_text", "tweet", "post", "source", "src", "utterance", "utt",
     "email", "message", "inputs", "input_text", "source_text", "original", "transcript", "report",
     "description", "documents", "tokens", "words", "sms", "instruction", "user", "human", "premise",
-    "patient",
+    "patient", "mr", "meaning_representation",
 )  # fmt: skip
 TITLES = (
     "title", "headline", "heading", "review_title", "question_title", "subject", "subject_line",
@@ -36,6 +37,17 @@ OUTPUTS = (
     "corrections", "chosen", "completions", "responses", "solutions", "positive", "doctor",
 )  # fmt: skip
 NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
+DAMAGED = re.compile(
+    r"((dis|in|un|non|mis|ill)_?(fluent|correct|grammatical|formed|spelled|clean|formal)"
+    r"|noisy|corrupt(ed)?|erroneous|wrong|broken|garbled|errorful)(_(text|sentence))?"
+)
+"""A text that is to be corrected."""
+NUMBERED = re.compile(
+    r"(.*_)?(ref(erence)?|target|gold|summary|translation|paraphrase|simplification|correction)_?\d"
+)
+"""One of several right outputs, such as ``ref1``."""
+WORDED = re.compile(r"(.+)_(text|name|desc|description|words?|str(ing)?)")
+"""What the numbers in another column stand for, such as ``label_desc``."""
 SENTENCES = (
     "sentence_#", "sentence_id", "sentence_number", "sentence_no", "sentence_idx", "sent_id",
     "sentence",
@@ -49,7 +61,7 @@ VERDICTS = ("label", "is_correct", "correct", "is_answer", "is_safe")
 LABEL_ENDINGS = ("_label", "_sentiment", "_class", "_category", "_intent", "_emotion", "_topic")
 WEAK_OUTPUTS = (
     "topic", "type", "stars", "star", "rating", "score", "overall", "headline", "toxicity",
-    "relevance",
+    "relevance", "similarity", "similarity_score", "ref", "reference", "references",
 )  # fmt: skip
 STARS = ("stars", "star", "rating", "overall")
 PAIRS = (("premise", "hypothesis"), ("question", "sentence"), ("claim", "evidence"))
@@ -57,7 +69,7 @@ CHOICES = (
     "choices", "choice", "options", "endings", "answer_choices", "candidates", "answers",
     "mc_options",
 )  # fmt: skip
-CHOICE = re.compile(r"(?:(choice|option|sol|solution|op|opt|answer|ending)_?[0-9a-h]|[a-h])")
+CHOICE = re.compile(r"(?:(choice|option|sol|solution|op|opt|answer|ans|ending)_?[0-9a-h]|[a-h])")
 RIGHT = (
     "accept", "answer", "answer_key", "label", "correct_answer", "correct", "correct_option", "cop",
     "answer_index", "answer_idx", "correct_idx", "correct_answer_id", "correct_choice", "target",

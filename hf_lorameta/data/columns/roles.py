@@ -6,6 +6,7 @@ from itertools import combinations
 
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.columns.labels import separator
 from hf_lorameta.data.columns.table_view import TableView, normalized
 
 LEAST = 6
@@ -37,15 +38,18 @@ def output_columns(table: TableView) -> list[str]:
     longest = max(usable, key=table.mean_length, default="")
     outputs = [n for n in outputs if n != longest or n not in table.named(known.CONTEXTS)]
     outputs += [n for n in usable if table.kind(n) == "class" and n not in outputs]
+    outputs = list(dict.fromkeys(table.words_of(n) or n for n in outputs))
     for short, spelled in combinations(outputs[::-1], 2):
         if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
             outputs = [n for n in outputs if n != short]
     if outputs:
         return outputs
+    if numbered := _numbered(table, texts):
+        return numbered[:1]
     code = table.named((*known.CODE, "query")[: None if "question" in table.by_key else -1])
     held = [n for n in code if (n in texts and len(texts) > 1) or table.text_field(n) != n]
     if held and texts != held:
-        return held[:1]
+        return sorted(held, key=lambda n: n not in texts)[:1]
     answers = [n for n in usable if _ANSWER.search(normalized(n))]
     if answers and table.named(known.QUESTIONS):
         return answers
@@ -58,8 +62,20 @@ def output_columns(table: TableView) -> list[str]:
     flags = [n for n in usable if normalized(n).startswith("is_")]
     if len(flags) == 1 and table.repeats(flags[0]):
         return flags
+    damaged = [n for n in usable if known.DAMAGED.fullmatch(normalized(n))]
+    if len(damaged) == 1 and len(usable) == len(texts) == 2:
+        return [n for n in usable if n not in damaged]
     repeated = [n for n in usable if table.repeats(n) and n not in table.named(known.TEXTS)]
-    return weak or (repeated if len(usable) == 2 else [])
+    pair = compared_pair([n for n in texts if n not in repeated]) or []
+    alone = len(usable) == 2 or (len(pair) == 2 and len(usable) == 3)
+    return weak or (repeated if alone else [])
+
+
+def _numbered(table: TableView, texts: Sequence[str]) -> list[str]:
+    """Return the columns of several right outputs, such as ``ref1`` and ``ref2``."""
+    found = [n for n in texts if known.NUMBERED.fullmatch(normalized(n)) and table.holds_words(n)]
+    stems = {normalized(name)[:-1] for name in found}
+    return sorted(found) if len(found) > 1 and len(stems) == 1 and len(found) < len(texts) else []
 
 
 def preferred_text(table: TableView) -> str | None:
@@ -106,10 +122,14 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
 def compared_pair(texts: Sequence[str]) -> list[str] | None:
     """Return two texts that are compared, such as premise and hypothesis, or sentence1 and 2."""
     keys = {normalized(name): name for name in texts}
+    keys = {k: n for k, n in keys.items() if k[:-1].rstrip("_") not in known.WEAK_OUTPUTS}
     for first, second in known.PAIRS:
         if first in keys and second in keys:
             return [keys[first], keys[second]]
     for key, name in keys.items():
+        other = re.sub(r"(^|_|#)1(?=_)", r"\g<1>2", key)
+        if other != key and other in keys:
+            return [name, keys[other]]
         if re.search(r"(?:[a-z]{3,}|_|^s)[1a]$", key):
             *others, second = (key[:-1] + end for end in ("032" if key[-1] == "1" else "cb"))
             if second in keys and keys.keys().isdisjoint(others):
@@ -161,14 +181,17 @@ def guess_columns(table: TableView) -> Columns | None:
         if not output:
             return Columns(input=table.text_field(asking[0]))
         return Columns(input=tuple(input_columns(table, {output})), output=output)
-    outputs += filter(table.repeats, usable)
+    outputs += [n for n in usable if table.repeats(n) or separator(table.values(n))]
     outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
         return Columns(output=texts[0])
     output = next((n for n in outputs if [t for t in texts if t != n]), None)
-    if not output:
-        output = min(texts, key=table.mean_length, default=None) if few else None
-        output = output or next(reversed(texts), None)
+    if not output and few:
+        output = min(texts, key=table.mean_length, default=None)
+    elif not output:
+        inputs = table.named((*known.TEXTS, *known.QUESTIONS, *known.CONTEXTS, *known.TITLES))
+        others = [n for n in texts if n not in inputs] or texts
+        output = others[-1] if 0 < len(others) <= 2 else None
     inputs = [n for n in texts if n != output]
     if not inputs or not output:
         return None

@@ -25,6 +25,7 @@ _ABOUT = {
     "answer_start",
 }  # fmt: skip
 _WITH_SUBJECT = ("body", "message", "email", "mail")
+_GOAL = re.compile(r"target|(ref|reference)s?_?[0-9]?")
 _DATE_OR_URL = re.compile(
     r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.{0,20}|https?://\S+|\d{2}:\d{2}.{0,6}"
 )
@@ -98,7 +99,7 @@ class TableView:
             return True
         if key == "subject" and self.named(_WITH_SUBJECT):  # that of an email, not of a question
             return self.repeats(name)
-        if key == "source" and self.named(("target",)) and self.holds_words(name):
+        if key == "source" and any(map(_GOAL.fullmatch, self.by_key)) and self.holds_words(name):
             return self.repeats(name)
         return key in _ABOUT and not (self.mean_length(name) > _LONG and not self.repeats(name))
 
@@ -152,6 +153,36 @@ class TableView:
         values = [item for items in cells for item in items]
         whole = all(v.strip().isdecimal() if isinstance(v, str) else is_whole(v) for v in values)
         return whole and name not in self.labels and are_labels(list(map(str, values)))
+
+    def words_of(self, name: str) -> str | None:
+        """Return the column that says in words what a column of whole numbers stands for.
+
+        Each number has a word of its own there.
+
+        Example:
+            >>> rows = [{"target": i % 2, "label_desc": ["bad", "good"][i % 2]} for i in range(6)]
+            >>> TableView(["target", "label_desc"], {}, rows).words_of("target")
+            'label_desc'
+        """
+        if not self.sample or not self._holds_whole_numbers(name):
+            return None
+        for other in self.names:
+            found = known.WORDED.fullmatch(normalized(other))
+            stems = {*known.OUTPUTS, *known.WEAK_OUTPUTS, normalized(name)}
+            if not found or found[1] not in stems or self.kind(other) != "text":
+                continue
+            pairs = {(str(row.get(name)), str(row.get(other))) for row in self.sample}
+            if len(pairs) == len(dict(pairs)) == len({word for _, word in pairs}):
+                return None if self._holds_whole_numbers(other) else other
+        return None
+
+    def _holds_whole_numbers(self, name: str) -> bool:
+        """Whether all values of a column are whole numbers, which may be texts."""
+        values = self.values(name)
+        return bool(values) and all(
+            value.strip().isdecimal() if isinstance(value, str) else is_whole(value)
+            for value in values
+        )
 
     @property
     def flags(self) -> list[str]:

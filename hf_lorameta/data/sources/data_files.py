@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from hf_lorameta.data.sources.files import FORMATS, ending
+from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.data.sources.raw_dataset import kind_of
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
-_KINDS = ("arrow", "conll", "csv", "json", "parquet", "text")
+_READ_ALONE = {end for end, form in FORMATS.items() if form.parts}
+_KINDS = sorted({"arrow", "conll", *(f.reader for f in FORMATS.values() if not f.parts)})
 """The formats of `datasets` that are read; others may refer to other files."""
 
 CARD_FILES = ("README.md", ".huggingface.yaml")
@@ -40,7 +41,7 @@ def is_data_file(path: str) -> bool:
         (True, False)
     """
     # `datasets` unpacks Zstandard in repos and folders, if its package is installed
-    return ending(Path(path.removesuffix(".zst"))) in {*FORMATS, ".arrow", ".zip"}
+    return ending(path.removesuffix(".zst")) in {*FORMATS.keys() - _READ_ALONE, ".arrow", ".zip"}
 
 
 def is_inside(pattern: str) -> bool:

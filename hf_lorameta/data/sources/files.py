@@ -8,50 +8,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta.data.sources.containers import list_parts, rows_in, unpack
+from hf_lorameta.data.sources.file_formats import format_of
+from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
     no_cache,
     prepared_datasets,
     read_builder,
+    rows_of,
 )
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.split_names import Splits
+from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
+from hf_lorameta.data.sources.text_formats import lacks_header
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.files import sha256, similar_name
-
-FORMATS = {
-    ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
-    ".txt": "text", ".conll": "text", ".conllu": "text", ".bio": "text", ".iob": "text",
-    ".parquet": "parquet",
-}  # fmt: skip
-"""Endings of files, each with the name of its reader in `datasets`."""
-_ADVICE = {
-    ".xlsx .xls .ods": "save it as CSV, or give the function in Python a pandas.DataFrame",
-    ".zip .tar .tgz .7z .rar": "unpack it, and name a file or the folder",
-    ".pdf .doc .docx .html .xml": "save its rows as CSV, or its texts as lines of a .txt file",
-}
-_COMPRESSIONS = (".gz", ".bz2", ".xz")
+from hf_lorameta.hub.repo import ON_HUB
 
 
 def is_local(name: str | Path) -> bool:
-    """Whether a name is that of local files, not a Hub id: it has the ending of a data file.
+    """Whether a name is that of local files: of one that exists, or with the ending of one.
 
     Example:
-        >>> is_local("data/rows.csv"), is_local("user/rows")
-        (True, False)
+        >>> is_local("data/rows.csv"), is_local(__file__), is_local("user/rows")
+        (True, True, False)
     """
-    return ending(Path(name).expanduser()) in FORMATS
-
-
-def ending(path: Path) -> str:
-    """Return the ending that states a file's format, without that of a compression.
-
-    Example:
-        >>> ending(Path("rows.jsonl.gz")), ending(Path("rows.CSV"))
-        ('.jsonl', '.csv')
-    """
-    packed = path.suffix.lower() in _COMPRESSIONS
-    return (path.with_suffix("") if packed else path).suffix.lower()
+    path = Path(name).expanduser()
+    return not str(name).startswith(ON_HUB) and (ending(path) in FORMATS or path.is_file())
 
 
 def are_names(value: Any) -> bool:
@@ -99,21 +82,6 @@ def refuse_stream(path: Path) -> None:
         )
 
 
-def other_format(path: Path) -> DatasetError:
-    """Return the error for a file whose ending is not that of a format that is read.
-
-    Example:
-        >>> other_format(Path("rows.zip")).hint
-        'unpack it, and name a file or the folder'
-    """
-    kind = path.suffix.lower() or "none"
-    text = "save it as CSV or JSON lines, or add .txt to its name if each line is a text"
-    return DatasetError(
-        f"{path} does not end in {', '.join(sorted(FORMATS))}",
-        hint=next((advice for kinds, advice in _ADVICE.items() if kind in kinds.split()), text),
-    )
-
-
 def other_name(path: Path) -> list[str]:
     """Suggest a file with a similar name, and other ways to name a dataset.
 
@@ -134,35 +102,69 @@ def _wild(text: str) -> bool:
     return glob.has_magic(text) and not Path(text).expanduser().exists()
 
 
+def _open_part(file: Path, form: FileFormat, split: Splits) -> RawDataset:
+    """Open a sheet, a table or a packed file; if there are several, their names are the splits."""
+    found = list_parts(file, form)
+    if form.reader == "archive" and len(found) == 1:
+        return open_files(unpack(file, *found.values()), split, file.name)
+    picked = pick_split(file.name, list(found) if len(found) > 1 else ["train"], split, form.parts)
+    part = split_name(picked)
+    name = found[part] if len(found) > 1 else next(iter(found.values()))
+    if form.reader == "archive":
+        raw = open_files(unpack(file, name), f"train{picked.removeprefix(part)}", file.name)
+        return replace(raw, split=picked)
+    raw = rows_of(partial(rows_in, file, form, name), picked)
+    if form.reader == "sheets" and lacks_header(raw.columns, raw.sample):
+        raw = rows_of(partial(rows_in, file, form, name, header=False), picked)
+        note = f"{file.name} has no header row: its columns are column_1, column_2, …"
+        raw = replace(raw, notes=(note,))
+    return raw
+
+
 def digest(files: Sequence[Path]) -> str:
     """Return the SHA-256 of one file, or of the digests of several."""
     first, *others = (sha256(path) for path in files)
     return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
-def open_files(name: str | Path | Sequence[str | Path], split: Splits) -> RawDataset:
+def open_files(
+    name: str | Path | Sequence[str | Path], split: Splits, called: str = ""
+) -> RawDataset:
     """Open the files that names stand for, see `find_files`, as one stream of rows.
 
+    Messages name the first one, or what they are `called`.
+
     Raises:
-        DatasetError: a file is missing or cannot be read, there is no such split, or the files have
-            several formats.
+        DatasetError: a file is missing, has another format or cannot be read, there is no such
+            split, or the files have several formats.
     """
     names = [name] if isinstance(name, str | Path) else name
     found = [file for one in names for file in find_files(one)]
     files = list({file.resolve(): file for file in found}.values())
-    formats = {ending(file): FORMATS.get(ending(file), "text") for file in files}
-    if len({(form, end == ".tsv") for end, form in formats.items()}) > 1:
+    formats = {file: format_of(file) for file in files}
+    if len({(form.reader, form.separator) for form in formats.values()}) > 1:
+        endings = ", ".join(dict.fromkeys(map(ending, files)))
         raise DatasetError(
-            f"files that are read as one dataset have one format, got {', '.join(formats)}",
+            f"files that are read as one dataset have one format, got {endings}",
             hint="name those of one format",
         )
-    first, guard = files[0], partial(reading, str(names[0]), local=True)
+    first, guard = files[0], partial(reading, called or str(names[0]), local=True)
+    form = formats[first]
+    if form.parts:
+        if len(files) > 1:
+            raise DatasetError(
+                f"each of the {len(files)} files may hold several {form.parts}",
+                hint="name one file",
+            )
+        with guard():
+            raw = _open_part(first, form, split)
+        return replace(raw, revision=f"sha256:{digest(files)}")
     with guard():
         builder = prepared_datasets().load_dataset_builder(
-            formats[ending(first)],
+            form.reader,
             data_files={"train": [glob.escape(str(path)) for path in files]},
             cache_dir=no_cache(),
-            **({"sep": "\t"} if ending(first) == ".tsv" else {}),
+            **({"sep": form.separator, "quoting": form.quoting} if form.separator else {}),
         )
     raw = read_builder(builder, first.name, split, guard)
     return replace(raw, revision=f"sha256:{digest(files)}")

@@ -12,15 +12,15 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import EmptyDatasetError
-from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+from hf_lorameta.hub.repo import PinnedRepo
 
 _SAVED = ("state.json", "dataset_dict.json")
 """Files of a folder that `datasets` wrote with ``save_to_disk``."""
 
 
 def is_folder(name: str | Path) -> bool:
-    """Whether a name is that of a folder, not a Hub id; ``./user/name`` is never a Hub id."""
-    return not is_repo_id(str(name)) and Path(name).expanduser().is_dir()
+    """Whether a name is that of a folder on this disk, also if a Hub dataset has the same name."""
+    return Path(name).expanduser().is_dir()
 
 
 def open_folder(

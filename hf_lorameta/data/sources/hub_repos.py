@@ -1,7 +1,6 @@
 """Read dataset repos with `datasets`: configurations, splits and streams of rows."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,10 +23,10 @@ from hf_lorameta.data.sources.raw_dataset import (
 )
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits
-from hf_lorameta.errors import ConnectionLostError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import ConnectionLostError, EmptyDatasetError
 from hf_lorameta.hub.cache import caching, snapshot_folder
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.repo import PinnedRepo, on_hub
 
 T = TypeVar("T")
 
@@ -51,7 +50,11 @@ class RepoFiles:
         if isinstance(self.source, Path):
             return {"path": str(self.source)} | cache
         repo = self.repo
-        return {"path": repo.repo_id, "revision": repo.sha, "token": self.source.token} | cache
+        return {
+            "path": on_hub(repo.repo_id),
+            "revision": repo.sha,
+            "token": self.source.token,
+        } | cache
 
     def check_cards(self) -> None:
         """Check the cards, and the data files that they name, before `datasets` reads them.
@@ -112,7 +115,7 @@ def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str]
     splits are listed.
     """
     datasets = prepared_datasets()
-    with _opening(files):
+    with reading(files.repo.repo_id, opening=True):
         files.check_cards()
         configs = datasets.get_dataset_config_names(**files.arguments)
         chosen = config or ("default" if "default" in configs else configs[0])
@@ -133,7 +136,7 @@ def open_split(
     `pick_split`.
     """
     datasets, name = prepared_datasets(), files.repo.repo_id
-    with _opening(files):
+    with reading(name, opening=True):
         files.check_cards()
         places = {PurePosixPath(path).parent for path in files.repo.files}
         folder = next((str(place) for place in sorted(places) if place.name == config), None)
@@ -151,15 +154,3 @@ def _builder(datasets: Any, config: str | None, folder: str | None, files: dict[
         if folder is None:
             raise
         return datasets.load_dataset_builder(data_dir=folder, **files)
-
-
-@contextmanager
-def _opening(files: RepoFiles) -> Iterator[None]:
-    repo_id = files.repo.repo_id
-    if isinstance(files.source, Hub) and Path(repo_id).exists():
-        raise UsageError(
-            f"a local folder is named {repo_id} and would be read instead of the Hub repo",
-            hint=f"run the command in another folder, or name the local one: ./{repo_id}",
-        )
-    with reading(repo_id, opening=True):
-        yield

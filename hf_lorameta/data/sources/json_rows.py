@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import IO, Any
 
+from hf_lorameta.data.sources.split_names import USUAL
 from hf_lorameta.data.sources.text_formats import UTF8, as_text
 from hf_lorameta.errors import DatasetError
 
@@ -109,7 +110,8 @@ def rows_by_path(file: IO[bytes], name: str, encoding: str = UTF8) -> dict[str, 
 
     The longest is the first.
 
-    An object that holds columns, or rows by their ids, has one list, whose path is empty. Columns
+    An object of splits may hold lists of lists.
+    One that holds columns, or rows by their ids, has one list, whose path is empty. Columns
     are lists of the same length, or, as pandas writes them, values by the row's number. An object
     with a text of its own, or with turns, is a row, not one that holds rows. Where each row holds a
     list of questions or contexts, as in SQuAD's own files, the items of those lists are the rows;
@@ -157,6 +159,7 @@ def _lists(found: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, 
     has_text = any(isinstance(found.get(key), str) for key in _ASKING)
     if has_text or any(map(_are_turns, lists.values())):
         return  # a row itself
+    lists = lists or _splits_of_lists(found)
     if lists:
         yield from ((".".join((*path, key)), rows) for key, rows in lists.items())
     elif len(rows := _transposed(found)) > 1:
@@ -165,6 +168,24 @@ def _lists(found: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, 
         for key, value in found.items():
             if isinstance(value, dict):
                 yield from _lists(value, (*path, key))
+
+
+def _splits_of_lists(found: dict[str, Any]) -> dict[str, Rows]:
+    """Return the rows of splits that are lists of equally long lists; nothing of other objects.
+
+    Example:
+        >>> _splits_of_lists({"train": [["hi", "greet"]], "val": [["bye", "leave"]]})["val"]
+        [{'column_1': 'bye', 'column_2': 'leave'}]
+        >>> _splits_of_lists({"tokens": [["a", "b"]], "tags": [["c", "d"]]})
+        {}
+    """
+    if USUAL.isdisjoint(found) or not all(_are_all(list, value) for value in found.values()):
+        return {}
+    widths = {len(row) for rows in found.values() for row in rows}
+    cells = (cell for rows in found.values() for row in rows for cell in row)
+    if len(widths) > 1 or any(isinstance(cell, (list, dict)) for cell in cells):
+        return {}
+    return {key: [_row(row, key) for row in rows] for key, rows in found.items()}
 
 
 def _are_turns(rows: Rows) -> bool:

@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 from typing import IO, Any, TypeAlias
 
 from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
+from hf_lorameta.data.sources.reading_errors import QUOTE_TEXTS
 from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
 from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
@@ -177,7 +178,7 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     if is_csv and _INDEX in raw.columns:
         raise DatasetError(
             f"{name} has rows with more fields than its first line",
-            hint='put texts that contain the separator in double quotes: "so, good",positive',
+            hint=QUOTE_TEXTS,
         )
     if is_csv and lacks_header(raw.columns, raw.sample):
         config.header, config.names = None, [f"column_{i + 1}" for i in range(len(raw.columns))]
@@ -280,8 +281,9 @@ def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
     for url in urls[:1] if "://" in urls[0] else urls:
         remote = "://" in url
         with unpacked(url, builder.token, start=remote) as file:
-            if (encoding := encoding_of(file, whole=not remote)) != UTF8:
-                return encoding
+            encoding = encoding_of(file, whole=not remote, name=PurePosixPath(url).name)
+        if encoding != UTF8:
+            return encoding
     return UTF8
 
 

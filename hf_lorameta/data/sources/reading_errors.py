@@ -11,6 +11,11 @@ from hf_lorameta.caches import variable_of
 from hf_lorameta.files import is_of_a_name
 from hf_lorameta.hub.errors import gated_error, lost, translate
 
+QUOTE_TEXTS = 'put texts that contain the separator in double quotes: "so, good",positive'
+_FIELDS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
+_QUOTE = re.compile(r"EOF inside string starting at row (\d+)")
+"""What pandas says of a CSV file that is not well-formed."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -89,10 +94,26 @@ def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaErro
         return errors.DatasetTooLargeError(
             f"{name} needs more memory to read than is available", hint="split long rows"
         )
+    if isinstance(cause, UnicodeDecodeError) and local:
+        byte = cause.object[cause.start : cause.start + 1].hex()
+        return errors.DatasetError(
+            f"{name} cannot be read: its byte 0x{byte} is not {cause.encoding}",
+            hint="save all files in the same encoding: iconv -f ENCODING -t utf-8",
+        )
     if isinstance(cause, UnicodeDecodeError):
         return errors.DatasetError(
             f"{name} cannot be read: later rows are not UTF-8 as the first ones are",
             hint=f"hf download --repo-type dataset {name} --local-dir DIR, and name DIR",
+        )
+    if found := _FIELDS.search(str(cause)):
+        return errors.DatasetError(
+            f"{name} cannot be read: line {found[2]} has {found[3]} fields, expected {found[1]}",
+            hint=QUOTE_TEXTS,
+        )
+    if found := _QUOTE.search(str(cause)):
+        return errors.DatasetError(
+            f"{name} cannot be read: the quotation mark that opens in row {found[1]} never closes",
+            hint="close it, or double quotation marks within a text",
         )
     if differ := _differing_columns(cause):
         return errors.ColumnsError(

@@ -8,6 +8,8 @@ from hf_lorameta.errors import DatasetError, Option
 
 Splits: TypeAlias = str | tuple[str, ...] | None
 """A split; several, of which the first one that exists is read; None is train, or the only one."""
+USUAL = {"train", "training", "test", "dev", "valid", "validation", "val", "eval", "data"}
+"""What splits are called."""
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
@@ -36,10 +38,11 @@ def slice_bounds(split: str) -> tuple[int, int | None]:
     return start, max(int(found["stop"]), start) if found["stop"] else None
 
 
-def pick_split(name: str, splits: Sequence[str], requested: Splits) -> str:
+def pick_split(name: str, splits: Sequence[str], requested: Splits, kind: str = "splits") -> str:
     """Return the requested split, else train, else the only one.
 
-    A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is.
+    A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is. `kind` is what
+    splits are called, such as sheets.
 
     Raises:
         DatasetError: there is no such split, or a slice is not in numbers of rows.
@@ -50,13 +53,14 @@ def pick_split(name: str, splits: Sequence[str], requested: Splits) -> str:
         >>> pick_split("o/d", ["dev", "test", "train"], ("test", "validation"))
         'test'
     """
+    one = kind.removesuffix("s")
     if isinstance(requested, tuple):
         requested = next(filter(splits.__contains__, requested), None)
     if not requested and ("train" in splits or len(splits) == 1):
         return "train" if "train" in splits else splits[0]
     if requested and split_name(requested) in splits:
         return requested
-    problem = f"has no split {requested!r}" if requested else "has no split named train"
+    problem = f"has no {one} {requested!r}" if requested else f"has no {one} named train"
     likely = next((split for split in splits if split.startswith("train")), splits[0])
     part = (requested or "").partition("[")[0]
     option = Option("split", f"{part}[:1000]" if part in splits else likely)

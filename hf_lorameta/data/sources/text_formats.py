@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from hf_lorameta.errors import DatasetError
+
 SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
 UTF8, WESTERN = "utf-8", "cp1252"
@@ -21,9 +23,12 @@ _GUESSED_BYTES = 1 << 16
 START = 1 << 16
 """Bytes of a CSV file that show its separator."""
 _CHUNK = 1 << 20
+_INTACT = 10
+"""Letters that are UTF-8 for each byte that is not, at least, in a file that is UTF-8 elsewhere."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
 _NUMBERS = re.compile(r"\d{1,3}([,;|/ ]\d{1,3})*")
+_ENDS = (".", "!")  # a question may be the name of a column
 _WORDS, _LENGTH = 4, 25
 """Fewest words and characters of a name that is a sentence."""
 
@@ -35,12 +40,16 @@ def as_text(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(file, "utf-8-sig" if encoding == UTF8 else encoding)
 
 
-def encoding_of(file: IO[bytes], *, whole: bool = True) -> str:
+def encoding_of(file: IO[bytes], *, whole: bool = True, name: str = "the file") -> str:
     """Return utf-8 or utf-16 if a file is so encoded, else a guess from where it is not UTF-8.
 
     Args:
         file: from its start.
         whole: whether to read all of it, not the first MiB alone.
+        name: of the file, for the error.
+
+    Raises:
+        DatasetError: of the whole file, a byte fits neither UTF-8 nor the guess.
 
     Example:
         >>> from io import BytesIO
@@ -57,8 +66,48 @@ def encoding_of(file: IO[bytes], *, whole: bool = True) -> str:
             chunk = file.read(_CHUNK) if whole else b""
         decoder.decode(b"", final=whole)
     except UnicodeDecodeError as error:
-        return guess_encoding(error.object)
+        if not whole:
+            return guess_encoding(error.object)
+        guess = UTF8 if _is_mostly_utf8(error.object) else guess_encoding(error.object)
+        return _fitting(file, guess, name)
     return UTF8
+
+
+def _is_mostly_utf8(data: bytes) -> bool:
+    """Whether nearly all that is not ASCII is UTF-8, as in a file with a line from another one.
+
+    Example:
+        >>> _is_mostly_utf8("Grüße ".encode() * 20 + b"\\xa3"), _is_mostly_utf8(b"\\xfc " * 20)
+        (True, False)
+    """
+    text = data.decode("utf-8", "replace")
+    broken = text.count("\ufffd")
+    return sum(not letter.isascii() for letter in text) > _INTACT * broken
+
+
+def _fitting(file: IO[bytes], guess: str, name: str) -> str:
+    """Return the guess, or Latin-1, which has all bytes, for Windows-1252, which lacks five.
+
+    Raises:
+        DatasetError: a byte of the file does not fit the guess.
+    """
+    decoder, line, chunk = codecs.getincrementaldecoder(guess)(), 1, b"-"
+    file.seek(0)
+    try:
+        while chunk:
+            chunk = file.read(_CHUNK)
+            line += decoder.decode(chunk, final=not chunk).count("\n")
+    except UnicodeDecodeError as error:
+        if guess == WESTERN:
+            return "latin-1"
+        line += error.object.count(b"\n", 0, error.start)
+        byte = error.object[error.start : error.start + 1]
+        raise DatasetError(
+            f"{name} cannot be read: the byte 0x{byte.hex()} in line {line} is not {guess}, as the "
+            f"rest is; in {WESTERN} it is {byte.decode(WESTERN, 'replace')}",
+            hint=f"correct that line, or drop such bytes: iconv -c -f {guess} -t utf-8",
+        ) from None
+    return guess
 
 
 def guess_encoding(data: bytes) -> str:
@@ -177,6 +226,8 @@ def _is_number(text: str) -> bool:
 
 
 def _is_sentence(name: str, values: Sequence[Any]) -> bool:
-    """Whether a name is as long as a sentence, and the values are as well."""
+    """Whether a name ends like a sentence, or it is as long as one, as the values are."""
+    if len(name.split()) >= _WORDS and name.rstrip().endswith(_ENDS):
+        return True
     length = sum(len(str(value)) for value in values) / max(len(values), 1)
     return len(name.split()) >= _WORDS and min(len(name), length) >= _LENGTH

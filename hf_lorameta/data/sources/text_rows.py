@@ -6,6 +6,7 @@ from itertools import chain, islice, takewhile
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from hf_lorameta.data.sources.split_names import USUAL
 from hf_lorameta.data.sources.text_formats import UTF8, as_text
 
 _LOOK = 64
@@ -18,7 +19,6 @@ _REPEATED = 3
 _WORD, _TAG = 1, 3
 """Fields that are read of CoNLL-U lines, which have ten; of other lines, the first and the last."""
 _WORDS = re.compile(r"[^\W\d]{2,}([ _.-][^\W\d]+)*")
-_SPLITS = {"train", "training", "test", "dev", "valid", "validation", "eval", "data"}
 
 Form = Callable[[Iterable[str]], Iterator[dict[str, Any]]]
 
@@ -51,6 +51,27 @@ def _form(start: Sequence[str]) -> Form:
     alike = len(set(map(len, words))) == 1 and len(words[0]) > 1
     few = _REPEATED * len(tags) <= len(words) and not any(map(_PROSE.search, tags))
     return _tagged if alike and few and len(words) < len(start) else _plain
+
+
+def is_table(lines: Sequence[str]) -> bool:
+    r"""Whether lines are rows of a table: each has as many tabs, and they are not words with tags.
+
+    Example:
+        >>> is_table(["It rains.\tweather", "I am so glad.\tjoy"]), is_table(["a\tb", "c"])
+        (True, False)
+    """
+    tabs = {line.count("\t") for line in lines if line.strip()}
+    return len(lines) > 1 and len(tabs) == 1 and tabs != {0} and not is_tagged_or_labeled(lines)
+
+
+def is_tagged_or_labeled(lines: Sequence[str]) -> bool:
+    """Whether lines are words with tags, or begin with labels, rather than being texts.
+
+    Example:
+        >>> is_tagged_or_labeled(["__label__ham hi"]), is_tagged_or_labeled(["It rains."])
+        (True, False)
+    """
+    return _form(lines[:_LOOK]) is not _plain
 
 
 def _plain(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -99,6 +120,6 @@ def classes_of(urls: Sequence[str]) -> dict[str, str]:
     stems = [path.name.partition(".")[0] for path in paths]
     for names in ([path.parent.name for path in paths], stems):
         classes = set(names)
-        if len(classes) > 1 and all(map(_WORDS.fullmatch, names)) and _SPLITS.isdisjoint(classes):
+        if len(classes) > 1 and all(map(_WORDS.fullmatch, names)) and USUAL.isdisjoint(classes):
             return dict(zip(urls, names, strict=True))
     return {}

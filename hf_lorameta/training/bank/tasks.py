@@ -15,7 +15,7 @@ from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import digest_of
 from hf_lorameta.errors import DatasetError, UsageError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import is_repo_id
+from hf_lorameta.hub.repo import is_repo_id, on_hub
 
 _TRAIN_SUFFIX = ".train.jsonl"
 _VALIDATION_SUFFIX = ".validation.jsonl"
@@ -47,7 +47,7 @@ class Task(EntrySettings):
     @property
     def is_local(self) -> bool:
         """Whether the dataset is a local file or folder, or should be one."""
-        return is_local(Path(self.dataset)) or not is_repo_id(self.dataset)
+        return not is_repo_id(self.dataset)
 
     @property
     def paths(self) -> list[Path]:
@@ -101,7 +101,8 @@ class Task(EntrySettings):
             return None  # a file has no splits
         try:
             validation = open_dataset(
-                self.dataset, hub, config=self.config, split="validation",
+                self.dataset if self.is_local else on_hub(self.dataset), hub,
+                config=self.config, split="validation",
                 revision=None if self.is_local else train.revision,
                 columns=train.columns,
             )  # fmt: skip

@@ -1,0 +1,238 @@
+"""Files that hold several datasets: sheets of a spreadsheet, tables of SQLite, files of an archive.
+
+What such a file says of itself is not trusted: how much it unpacks to, how many parts it has and
+what they are called is limited, nothing is written under a name from an archive, and a database is
+opened read-only, without its views, virtual tables and functions.
+"""
+
+import atexit
+import re
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
+from pathlib import Path, PurePosixPath
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any
+from urllib.parse import quote
+
+from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending, stem
+from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
+from hf_lorameta.files import sha256
+
+MAX_UNPACKED = 1_000_000_000
+"""Bytes that a file may unpack to: a packed file, or all of a spreadsheet."""
+MAX_PARTS = 1000
+MAX_NAME = 100
+"""Characters of the name of a part; others, and those that cannot be printed, are not read."""
+MAX_CELL = 50_000_000
+"""Bytes of a value in a database."""
+MAX_COLUMNS = 1000
+_BLOCK = 1 << 20
+_VIRTUAL = re.compile(r"\s*create\s+virtual\b", re.IGNORECASE)
+_SQLITE = b"SQLite format 3\0"
+_CLOSED = "it is encrypted; save it without a password"
+
+
+def list_parts(path: Path, form: FileFormat) -> dict[str, str]:
+    """Return the names of the parts of a file by the names of their splits.
+
+    Raises:
+        DatasetError: it is not of this format, or encrypted.
+        EmptyDatasetError: it has no parts.
+        DatasetTooLargeError: it has too many, or unpacks to too much.
+        MissingExtraError: spreadsheets need the extra ``sheets``.
+    """
+    try:
+        found = _LISTS[form.reader](path)
+    except (zipfile.BadZipFile, sqlite3.DatabaseError, UnicodeDecodeError, NotImplementedError):
+        raise _not_well_formed(path, form) from None
+    usable = [n for n in found if n.strip() and len(n) <= MAX_NAME and n.isprintable()]
+    if not usable:
+        raise EmptyDatasetError(f"{path.name} has no {form.parts} with rows")
+    if len(usable) > MAX_PARTS:
+        raise DatasetTooLargeError(f"{path.name} has more than {MAX_PARTS:,} {form.parts}")
+    short = [stem(name) for name in usable]
+    splits = short if len(set(short)) == len(short) and form.reader == "archive" else usable
+    return {
+        split.replace("[", "(").replace("]", ")"): name
+        for split, name in zip(splits, usable, strict=True)
+    }
+
+
+def _not_well_formed(path: Path, form: FileFormat) -> DatasetError:
+    return DatasetError(f"{path.name} cannot be read: it is not {form.title}", hint="save it again")
+
+
+def _too_large(path: Path) -> DatasetTooLargeError:
+    return DatasetTooLargeError(
+        f"{path.name} unpacks to more than {MAX_UNPACKED // 1_000_000:,} MB",
+        hint="name a file with a part of its rows",
+    )
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def _packed_files(path: Path) -> list[str]:
+    """Return the data files in an archive, without those that the Finder of macOS adds."""
+    with zipfile.ZipFile(path) as archive:
+        names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    found = []
+    for name in names:
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        form = FORMATS.get(ending(name))
+        if form and not form.parts and not any(part.startswith((".", "__")) for part in parts):
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def rows_in(
+    path: Path, form: FileFormat, name: str, *, header: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a sheet or a table; of a sheet, the first row may name the columns."""
+    return _sheet_rows(path, name, header) if form.reader == "sheets" else _table_rows(path, name)
+
+
+def unpack(path: Path, name: str) -> Path:
+    """Return a copy of a packed file in a temporary folder, which is deleted at the end.
+
+    Raises:
+        DatasetTooLargeError: it is larger than `MAX_UNPACKED`.
+        DatasetError: it is encrypted or damaged.
+    """
+    folder = Path(_folder(), sha256(path), str(_packed_files(path).index(name)))
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / re.sub(r"[^\w.-]", "-", PurePosixPath(name.replace("\\", "/")).name)
+    if target.exists():
+        return target
+    partial, left = folder / "partial", MAX_UNPACKED
+    try:
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(name) as file,
+            partial.open("wb") as copy,
+        ):
+            while block := file.read(min(_BLOCK, left + 1)):
+                left -= len(block)
+                if left < 0:
+                    raise _too_large(path)
+                copy.write(block)
+        partial.replace(target)
+    except RuntimeError:  # of `zipfile`, for a password
+        raise DatasetError(f"{path.name} cannot be read: {_CLOSED}") from None
+    except (zipfile.BadZipFile, NotImplementedError, EOFError):
+        raise _not_well_formed(path, FORMATS[".zip"]) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+@cache
+def _folder() -> str:
+    folder = mkdtemp(prefix="hf-lorameta-unpacked-")
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return folder
+
+
+# --- spreadsheets ---------------------------------------------------------------------------------
+
+
+def _sheets(path: Path) -> list[str]:
+    """Return the names of the sheets that are not hidden and not empty."""
+    require_extra("python_calamine", extra="sheets")
+    import python_calamine as calamine
+
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > MAX_UNPACKED:
+                raise _too_large(path)
+    try:
+        with calamine.load_workbook(str(path)) as book:
+            shown = [
+                sheet.name
+                for sheet in book.sheets_metadata
+                if sheet.visible == calamine.SheetVisibleEnum.Visible
+            ][: MAX_PARTS + 1]
+            return [name for name in shown if book.get_sheet_by_name(name).total_height > 1]
+    except calamine.PasswordError:
+        raise DatasetError(f"{path.name} cannot be read: {_CLOSED}") from None
+    except calamine.CalamineError:
+        raise _not_well_formed(path, FORMATS[".xlsx"]) from None
+
+
+def _sheet_rows(path: Path, name: str, header: bool) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a sheet that have any cell; the first one may name the columns."""
+    import python_calamine as calamine
+
+    with calamine.load_workbook(str(path)) as book:
+        rows = book.get_sheet_by_name(name).iter_rows()
+        cells = (row[:MAX_COLUMNS] for row in rows if any(cell != "" for cell in row))
+        names = _distinct([str(cell).strip() for cell in next(cells, [])]) if header else []
+        for row in cells:
+            keys = names or [f"column_{number}" for number in range(1, len(row) + 1)]
+            filled = (
+                (key, cell if cell != "" else None) for key, cell in zip(keys, row, strict=False)
+            )
+            yield {key: cell for key, cell in filled if key}
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return names of columns, with a number behind those that occurred before.
+
+    Example:
+        >>> _distinct(["a", "b", "a", ""])
+        ['a', 'b', 'a.1', '']
+    """
+    return [
+        f"{name}.{count}" if name and (count := names[:i].count(name)) else name
+        for i, name in enumerate(names)
+    ]
+
+
+# --- databases ------------------------------------------------------------------------------------
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open a database read-only; its schema can call no function that may harm."""
+    with path.open("rb") as file:
+        if file.read(len(_SQLITE)) != _SQLITE:
+            raise sqlite3.DatabaseError
+    address = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
+    connection = sqlite3.connect(address, uri=True)
+    for setting in ("trusted_schema = off", "query_only = on", "cell_size_check = on"):
+        connection.execute(f"PRAGMA {setting}")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CELL)
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    return connection
+
+
+def _tables(path: Path) -> list[str]:
+    """Return the tables that have rows, without those of SQLite itself, views and virtual ones."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'table' LIMIT ?"
+    with closing(_connect(path)) as connection:
+        listed = dict(connection.execute(query, (MAX_PARTS + 1,)).fetchall())
+        inner = tuple(f"{name}_" for name, sql in listed.items() if _VIRTUAL.match(str(sql)))
+        names = [n for n, sql in listed.items() if not _VIRTUAL.match(str(sql))]
+        names = [n for n in names if not n.startswith(("sqlite_", *inner))]
+        return [n for n in names if connection.execute(f"SELECT 1 FROM {_word(n)}").fetchone()]
+
+
+def _table_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
+    with closing(_connect(path)) as connection:
+        found = connection.execute(f"SELECT * FROM {_word(name)}")
+        names = [column[0] for column in found.description][:MAX_COLUMNS]
+        for row in found:
+            yield dict(zip(names, row, strict=False))
+
+
+def _word(name: str) -> str:
+    """Return a name as SQL has it, in quotation marks."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+_LISTS = {"archive": _packed_files, "sheets": _sheets, "sqlite": _tables}
+"""Functions that list the parts of a file, by its reader."""

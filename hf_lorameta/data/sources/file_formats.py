@@ -1,0 +1,121 @@
+"""Tell the format of a local file by its name, or by how its lines look."""
+
+import csv
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, FileFormat, ending
+from hf_lorameta.data.sources.raw_dataset import unpacked
+from hf_lorameta.data.sources.text_formats import START, guess_encoding
+from hf_lorameta.data.sources.text_rows import is_table, is_tagged_or_labeled
+from hf_lorameta.errors import DatasetError
+from hf_lorameta.quoting import shell
+
+_TABLE = FileFormat("a table", "csv", separator="\t")
+_LITERAL = FileFormat("a table", "csv", separator="\t", quoting=csv.QUOTE_NONE)
+"""A table whose quotation marks belong to its texts."""
+_PAIRED_BYTES, _PAIRED_FILES = 200_000_000, 200
+"""How much is read to find a file with as many lines."""
+_TO_CSV = "to_csv('rows.csv', index=False)"
+_THEN = f"hf_lorameta.plan(rows) in Python, or pandas.DataFrame(rows).{_TO_CSV}"
+_ADVICE = {
+    ".xlsm .xlsb .numbers": "save it as .xlsx or CSV",
+    ".tar .tgz .7z .rar": "unpack it, and name a file or the folder",
+    ".pdf .doc .docx .html .xml": "save its rows as CSV, or its texts as lines of a .txt file",
+    ".yml .yaml": "for examples of intents (Rasa): rows = [{{'text': line[2:], 'intent': "
+    "group['intent']}} for group in yaml.safe_load(pathlib.Path({name}).read_text())['nlu'] "
+    "if 'intent' in group for line in group['examples'].splitlines()]; then {then}",
+    ".tmx": "rows = [[''.join(seg.itertext()) for seg in unit.iter('seg')] for unit in "
+    "xml.etree.ElementTree.parse({name}).iter('tu')]; then pandas.DataFrame(rows, columns=['source'"
+    f", 'target']).{_TO_CSV}",
+    ".m2": "write its original and its corrected sentences, one a line, with corr_from_m2.py of "
+    "the BEA-2019 shared task, and join both files: paste original.txt corrected.txt > rows.tsv",
+    ".chatito": "generate its examples: npx chatito {name} --format=rasa; the rows are in the list "
+    "common_examples, with text and intent",
+    ".md": "if each heading is a question: rows = [dict(zip(('question', 'answer'), part.split("
+    "'\\n', 1))) for part in pathlib.Path({name}).read_text().split('\\n## ')[1:]]; then {then}",
+}
+_TEXTS = "save it as CSV or JSON lines, or add .txt to its name if each line is a text"
+
+
+def format_of(path: Path) -> FileFormat:
+    """Return the format of a file: by its ending, or by its lines if that states none but text.
+
+    Raises:
+        DatasetError: it is none of the formats that are read.
+        OSError: it cannot be read.
+    """
+    form = FORMATS.get(ending(path))
+    if form and form.reader != "text":
+        return form
+    if lines := _first_lines(path):
+        if is_table(lines):
+            quoted = any(len(c) > 1 and c[0] == c[-1] == '"' for x in lines for c in x.split("\t"))
+            return _TABLE if quoted else _LITERAL
+        if not form and is_tagged_or_labeled(lines):
+            return FORMATS[".conll"]
+        if not form and all(map(_is_object, filter(str.strip, lines))):
+            return FORMATS[".jsonl"]
+    if form:
+        return form
+    raise other_format(path)
+
+
+def _first_lines(path: Path) -> list[str]:
+    """Return whole lines of a text file's start; none of a file that is not text."""
+    packed = path.suffix.lower() in COMPRESSIONS
+    with unpacked(str(path)) if packed else path.open("rb") as file:
+        start = file.read(START)
+    try:
+        text = start[: start.rfind(b"\n") + 1 if len(start) == START else None].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = start.decode("utf-16" if wide else guess_encoding(start), "ignore")
+    return [] if "\0" in text else text.splitlines()
+
+
+def _is_object(line: str) -> bool:
+    with suppress(ValueError, RecursionError):
+        return isinstance(json.loads(line), dict)
+    return False
+
+
+def other_format(path: Path) -> DatasetError:
+    """Return the error for a file of a format that is not read, with what to do with it.
+
+    Example:
+        >>> other_format(Path("rows.7z")).hint
+        'unpack it, and name a file or the folder'
+    """
+    kind = path.suffix.lower() or "none"
+    advice = next((advice for kinds, advice in _ADVICE.items() if kind in kinds.split()), "")
+    hints = [advice.format(name=repr(str(path)), then=_THEN)]
+    if not advice and path.is_file():
+        hints = [*_join_with(path), _TEXTS]
+    return DatasetError(
+        f"{path} does not end in {', '.join(FORMATS)}", hint=hints if any(hints) else _TEXTS
+    )
+
+
+def _join_with(path: Path) -> list[str]:
+    """Return the command that joins a text file with one that is called alike and as long.
+
+    Such are ``dev.src`` and ``dev.ref``: a line of one belongs to a line of the other.
+    """
+    if not _first_lines(path) or not (count := _line_count(path)):
+        return []
+    for other in sorted(path.parent.glob(f"{path.name.partition('.')[0]}.*"))[:_PAIRED_FILES]:
+        if other != path and ending(other) not in FORMATS and _line_count(other) == count:
+            return [
+                f"if its lines belong to those of {other.name}: "
+                f"{shell('paste', str(path), str(other))} > rows.tsv, and name rows.tsv"
+            ]
+    return []
+
+
+def _line_count(path: Path) -> int:
+    if not path.is_file() or path.stat().st_size > _PAIRED_BYTES:
+        return 0
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(START), b""))

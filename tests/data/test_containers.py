@@ -1,0 +1,292 @@
+"""Spreadsheets, databases and archives: what is read of them, and what they may not do."""
+
+import io
+import json
+import re
+import sqlite3
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.sources import containers
+from hf_lorameta.errors import (
+    DatasetError,
+    DatasetTooLargeError,
+    EmptyDatasetError,
+    MissingExtraError,
+)
+from hf_lorameta.files import sha256
+
+Table = Sequence[Sequence[str | int]]
+PAIRS = [(f'so good {i}, and; "then"', ["pos", "neg"][i % 2]) for i in range(20)]
+LINES = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in PAIRS)
+TABLE: Table = [("text", "label"), *PAIRS]
+CSV = "".join(",".join('"' + str(c).replace('"', '""') + '"' for c in row) + "\n" for row in TABLE)
+
+
+def zipped(files: Mapping[str, str | bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+# --- spreadsheets ---------------------------------------------------------------------------------
+
+_OFFICE = "http://schemas.openxmlformats.org"
+_PACKAGE = f"{_OFFICE}/package/2006"
+_SHEET = f"{_OFFICE}/spreadsheetml/2006/main"
+_LINKS = f"{_OFFICE}/officeDocument/2006/relationships"
+_ODF = "urn:oasis:names:tc:opendocument:xmlns"
+
+
+def xlsx(sheets: Mapping[str, Table], state: str = "") -> bytes:
+    def link(number: int, kind: str, target: str) -> str:
+        return f'<Relationship Id="r{number}" Type="{_LINKS}/{kind}" Target="{target}"/>'
+
+    def links(inner: str) -> str:
+        return (
+            f'<Relationships xmlns="{_OFFICE}/package/2006/relationships">{inner}</Relationships>'
+        )
+
+    def cell(place: str, value: str | int) -> str:
+        if isinstance(value, int):
+            return f'<c r="{place}"><v>{value}</v></c>'
+        return f'<c r="{place}" t="inlineStr"><is><t>{value}</t></is></c>'
+
+    def sheet(rows: Table) -> str:
+        cells = (
+            "".join(cell(f"{chr(65 + i)}{number}", value) for i, value in enumerate(row))
+            for number, row in enumerate(rows, 1)
+        )
+        inner = "".join(f'<row r="{number}">{row}</row>' for number, row in enumerate(cells, 1))
+        return f'<worksheet xmlns="{_SHEET}"><sheetData>{inner}</sheetData></worksheet>'
+
+    named = "".join(f'<sheet name="{name}" sheetId="{i}" {state * (i > 1)} r:id="r{i}"/>'
+                    for i, name in enumerate(sheets, 1))  # fmt: skip
+    numbers = range(1, len(sheets) + 1)
+    files = {
+        "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types"/>',
+        "_rels/.rels": links(link(1, "officeDocument", "xl/workbook.xml")),
+        "xl/workbook.xml": f'<workbook xmlns="{_SHEET}" xmlns:r="{_LINKS}"><sheets>{named}</sheets>'
+        "</workbook>",
+        "xl/_rels/workbook.xml.rels": links(
+            "".join(link(i, "worksheet", f"worksheets/sheet{i}.xml") for i in numbers)
+        ),
+    }
+    for number, rows in enumerate(sheets.values(), 1):
+        files[f"xl/worksheets/sheet{number}.xml"] = sheet(rows)
+    return zipped(files)
+
+
+def ods(sheets: Mapping[str, Table]) -> bytes:
+    def cell(value: str | int) -> str:
+        kind = "table:table-cell"
+        return f'<{kind} office:value-type="string"><text:p>{value}</text:p></{kind}>'
+
+    def row(cells: Sequence[str | int]) -> str:
+        return f"<table:table-row>{''.join(map(cell, cells))}</table:table-row>"
+
+    tables = "".join(
+        f'<table:table table:name="{name}">{"".join(map(row, rows))}</table:table>'
+        for name, rows in sheets.items()
+    )
+    names = " ".join(f'xmlns:{short}="{_ODF}:{short}:1.0"' for short in ("office", "table", "text"))
+    kind = "application/vnd.oasis.opendocument.spreadsheet"
+    content = (
+        f'<?xml version="1.0"?><office:document-content {names}><office:body><office:spreadsheet>'
+        f"{tables}</office:spreadsheet></office:body></office:document-content>"
+    )
+    manifest = f'<manifest:manifest xmlns:manifest="{_ODF}:manifest:1.0"/>'
+    files = {"mimetype": kind, "META-INF/manifest.xml": manifest, "content.xml": content}
+    return zipped(files)
+
+
+MAKERS = {"xlsx": xlsx, "ods": ods}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_sheet_is_read_as_a_table(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("python_calamine")
+    path = tmp_path / f"rows.{kind}"
+    path.write_bytes(MAKERS[kind]({"Tickets": TABLE}))
+    dataset = open_dataset(path)
+    assert list(dataset.rows()) == PAIRS
+    assert (dataset.split, dataset.revision) == ("train", f"sha256:{sha256(path)}")
+    assert open_dataset(path, split="train[:3]").head(9) == PAIRS[:3]
+    path.write_bytes(MAKERS[kind]({"Tickets": TABLE[1:]}))
+    assert list(open_dataset(path).rows()) == PAIRS
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_of_several_sheets_one_is_asked_for(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("python_calamine")
+    path = tmp_path / f"rows.{kind}"
+    path.write_bytes(MAKERS[kind]({"Größe [A]": TABLE, "B": TABLE[:4]}))
+    with pytest.raises(DatasetError, match=r"no sheet named train, only Größe \(A\), B") as error:
+        open_dataset(path)
+    assert error.value.hint == "add --split 'Größe (A)'"
+    assert list(open_dataset(path, split="Größe (A)").rows()) == PAIRS
+    assert open_dataset(path, split="B[1:]").head(9) == PAIRS[1:3]
+
+
+def test_numbers_hidden_sheets_and_empty_rows_of_a_spreadsheet(tmp_path: Path) -> None:
+    pytest.importorskip("python_calamine")
+    rows: Table = [
+        ("text", "label"),
+        *((f"so {i}", i % 2) for i in range(8)),
+        ("", ""),
+        ("so 9", 1),
+    ]
+    path = tmp_path / "rows.xlsx"
+    path.write_bytes(xlsx({"A": rows, "Lists": TABLE}, 'state="hidden"'))
+    assert list(open_dataset(path).rows())[-2:] == [("so 7", "1"), ("so 9", "1")]
+
+
+def test_a_spreadsheet_that_unpacks_to_much_or_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("python_calamine")
+    path = tmp_path / "rows.xlsx"
+    path.write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(DatasetError, match=r"rows\.xlsx cannot be read: it is not a spreadsheet"):
+        open_dataset(path)
+    path.write_bytes(xlsx({"A": [("text", "label"), *[("a" * 1000, "b")] * 500]}))
+    monkeypatch.setattr(containers, "MAX_UNPACKED", 100_000)
+    with pytest.raises(DatasetTooLargeError, match="unpacks to more than 0 MB"):
+        open_dataset(path)
+
+
+def test_what_spreadsheets_need_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    (tmp_path / "rows.ods").write_bytes(ods({"A": TABLE}))
+    with pytest.raises(MissingExtraError, match="python_calamine is not installed") as error:
+        open_dataset(tmp_path / "rows.ods")
+    assert "[sheets]" in error.value.hint
+
+
+# --- databases ------------------------------------------------------------------------------------
+
+
+def database(path: Path, *statements: str) -> Path:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE tickets (text TEXT, label TEXT)")
+    connection.executemany("INSERT INTO tickets VALUES (?, ?)", PAIRS)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    return path
+
+
+def test_a_table_of_a_database_is_read_and_nothing_is_written(tmp_path: Path) -> None:
+    path = database(tmp_path / "rows?#%.db", "CREATE VIEW v AS SELECT * FROM tickets",
+                    "CREATE TABLE bare (a)")  # fmt: skip
+    before = path.read_bytes()
+    assert list(open_dataset(path).rows()) == PAIRS
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_of_several_tables_one_is_asked_for(tmp_path: Path) -> None:
+    hostile = 'x"; DROP TABLE tickets; --'
+    word = '"' + hostile.replace('"', '""') + '"'
+    path = database(
+        tmp_path / "rows.sqlite", f"CREATE TABLE {word} AS SELECT * FROM tickets LIMIT 4",
+        "CREATE VIRTUAL TABLE search USING fts5 (text)", "INSERT INTO search VALUES ('a b')",
+    )  # fmt: skip
+    with pytest.raises(DatasetError, match="no table named train, only") as error:
+        open_dataset(path)
+    assert str(error.value).endswith(f"only tickets, {hostile}")
+    assert error.value.hint == "add --split tickets"
+    assert open_dataset(path, split=hostile).head(9) == PAIRS[:4]
+    assert list(open_dataset(path, split="tickets").rows()) == PAIRS
+
+
+def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    for content in (b"x" * 100, database(tmp_path / "a.db").read_bytes()[:200]):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=r"rows\.db cannot be read: it is not SQLite"):
+            open_dataset(path)
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def test_a_packed_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.zip"
+    path.write_bytes(zipped({"d/rows.csv": CSV, "__MACOSX/d/._rows.csv": "x", "README.md": "#"}))
+    dataset = open_dataset(path)
+    assert list(dataset.rows()) == PAIRS
+    assert dataset.revision == f"sha256:{sha256(path)}"
+    path.write_bytes(zipped({"train.jsonl": LINES, "test.jsonl": LINES}))
+    assert open_dataset(path).split == "train"
+    dataset = open_dataset(path, split="test[2:4]")
+    assert (dataset.split, dataset.head(9)) == ("test[2:4]", PAIRS[2:4])
+    path.write_bytes(zipped({"a.csv": CSV, "b.csv": CSV}))
+    with pytest.raises(DatasetError, match="no file named train, only a, b"):
+        open_dataset(path)
+
+
+def test_names_in_an_archive_are_no_paths_to_write_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "unpacked"
+    inside.mkdir()
+    monkeypatch.setattr(containers, "_folder", lambda: str(inside))
+    path = tmp_path / "rows.zip"
+    names = (
+        "../../up.csv",
+        "/tmp/root.csv",
+        "a\\..\\..\\back.csv",
+        "c/\u202e\x07bell.csv",
+        "ok.csv",
+    )
+    path.write_bytes(zipped(dict.fromkeys(names, CSV)))
+    with pytest.raises(DatasetError, match="only root, ok"):
+        open_dataset(path)
+    assert list(open_dataset(path, split="root").rows()) == PAIRS
+    written = [file for file in tmp_path.rglob("*") if file.is_file() and file != path]
+    assert written
+    assert all(file.is_relative_to(inside) for file in written)
+    assert all(re.fullmatch(r"[\w.-]+", file.name) for file in written)
+
+
+def test_an_archive_unpacks_to_a_limited_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "MAX_UNPACKED", 1_000_000)
+    path = tmp_path / "rows.zip"
+    path.write_bytes(zipped({"rows.csv": CSV + "a" * 2_000_000}))
+    with pytest.raises(DatasetTooLargeError, match=r"rows\.zip unpacks to more than 1 MB"):
+        open_dataset(path)
+    monkeypatch.setattr(containers, "MAX_PARTS", 3)
+    path.write_bytes(zipped({f"{i}.csv": CSV for i in range(4)}))
+    with pytest.raises(DatasetTooLargeError, match="more than 3 files"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "problem"),
+    [
+        (b"PK\x03\x04 no archive", DatasetError, "it is not a ZIP archive"),
+        (zipped({"a.png": b"x", "b.zip": zipped({"a.csv": CSV})}), EmptyDatasetError, "no files"),
+        (zipped({"rows.csv": CSV}).replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00",
+         b"PK\x01\x02\x14\x03\x14\x00\x01\x00").replace(b"PK\x03\x04\x14\x00\x00\x00",
+         b"PK\x03\x04\x14\x00\x01\x00"), DatasetError, "it is encrypted"),
+        (zipped({"rows.csv": 'text,label\n"a'}), DatasetError, r"rows\.zip cannot be read"),
+    ],
+    ids=["junk", "no data", "encrypted", "malformed"],
+)  # fmt: skip
+def test_an_archive_without_readable_files_is_refused(
+    tmp_path: Path, content: bytes, error: type[DatasetError], problem: str
+) -> None:
+    (tmp_path / "rows.zip").write_bytes(content)
+    with pytest.raises(error, match=problem) as caught:
+        list(open_dataset(tmp_path / "rows.zip").rows())
+    assert "unpacked" not in str(caught.value)
