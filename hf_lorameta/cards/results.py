@@ -70,6 +70,8 @@ class RightAnswers:
         end: by the adapter, after scaling.
         chat: by the base model with its own chat template; None if it has none.
         prompt: by the base model with a prompt of examples; None if there were no other rows.
+        classifier: by a classifier on words alone that was trained on the same rows; None if
+            outputs are no labels.
     """
 
     most_frequent: int
@@ -77,6 +79,7 @@ class RightAnswers:
     end: int
     chat: int | None = None
     prompt: int | None = None
+    classifier: int | None = None
 
     @property
     def most_by_model(self) -> int:
@@ -175,12 +178,13 @@ def check_of(report: Report, shots: int) -> Check:
         >>> from hf_lorameta.engines.scoring import Scores
         >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
         >>> check_of(Report(scores, most_frequent=1), 0).right
-        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None)
+        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None, classifier=None)
     """
     base, end = report.scores[BASE_METHOD], report.scores[ADAPTER_METHOD]
     others = [report.scores.get(method) for method in (CHAT_METHOD, f"{shots}-shot")]
     chat, prompt = ((s.right, s.loss) if s else (None, None) for s in others)
-    right = RightAnswers(report.most_frequent, base.right, end.right, chat[0], prompt[0])
+    by_method = base.right, end.right, chat[0], prompt[0], report.classified
+    right = RightAnswers(report.most_frequent, *by_method)
     values: list[Any] = [getattr(s, report.measure, None) for s in (base, end, *others)]
     known = report.measure in MEASURES and None not in values[:2]
     graded = Graded(report.measure, *values) if known else None

@@ -94,6 +94,7 @@ class Report:
         samples: rows with the answers of all methods.
         most_frequent: how many rows the most frequent output would answer right.
         measure: what judges the answers: one of `MEASURES`, or ``exact_match``.
+        classified: how many rows a classifier on words answers right; None if none was tried.
 
     Example:
         >>> generated = Scores(0.5, 1, 0.25, 0.125, 4)
@@ -111,6 +112,7 @@ class Report:
     samples: tuple[Sample, ...] = ()
     most_frequent: int = 0
     measure: str = "exact_match"
+    classified: int | None = None
 
     def is_right(self, sample: Sample, method: str) -> bool:
         """Whether a method's answer to a row counts as right, as in `Scores.exact_match`."""

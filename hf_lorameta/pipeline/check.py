@@ -17,7 +17,9 @@ from hf_lorameta.engines.scoring import (
     Report,
     compare,
     measure_of,
+    normalized,
 )
+from hf_lorameta.engines.word_classifier import predicted_labels
 from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Unseen, Work
@@ -66,17 +68,19 @@ class Check:
         adapter, unseen, deadline = work.adapter, work.unseen, end
         if self.required:
             weights = LoraWeights(adapter.layout, adapter.pairs)
-            unseen, deadline = (Unseen(work.rows.check, weights, work.rows.prompt),), Deadline()
-        rows = [row for part in unseen for row in part.rows]
-        if not rows:
+            rows = work.rows
+            unseen = (Unseen(rows.check, weights, rows.prompt, rows.train),)
+            deadline = Deadline()
+        count = sum(len(part.rows) for part in unseen)
+        if not count:
             return work
         if adapter.outcome.interrupted:
             stopped = "The training was interrupted. Counting right answers; Ctrl-C skips this"
             logger.warning(stopped)
         report = self._scored(unseen, work, session, deadline)
         check = check_of(report, len(unseen[0].examples))
-        if check.rows < len(rows):
-            logger.info("Time ran out after %d of %d rows to check on", check.rows, len(rows))
+        if check.rows < count:
+            logger.info("Time ran out after %d of %d rows to check on", check.rows, count)
         if self.required:
             _refuse_failed(check)
         outcome = replace(adapter.outcome, check=check)
@@ -92,7 +96,7 @@ class Check:
             for part in unseen
         ]
         complete = self.samples or measure_of(rows, form) in MEASURES
-        return compare(
+        report = compare(
             session.evaluator,
             groups,
             generate=complete and deadline.left() >= _GENERATION_SECONDS,
@@ -101,6 +105,30 @@ class Check:
             form=form,
             deadline=deadline,
         )
+        if report.measure != "exact_match":
+            return report
+        scored = report.scores[ADAPTER_METHOD].rows
+        return replace(report, classified=_classified(unseen, scored))
+
+
+def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
+    """Return how many of the first rows a classifier on words answers right.
+
+    It is trained on the rows that the adapter was trained on.
+
+    Returns:
+        None if outputs are no labels: on average, each has to occur twice where it is trained.
+    """
+    right = 0
+    for part in unseen:
+        rows = part.rows[: max(scored, 0)]
+        if 2 * len({normalized(output) for _, output in part.trained_on}) > len(part.trained_on):
+            return None
+        answers = predicted_labels(part.trained_on, [text for text, _ in rows])
+        pairs = zip(answers, rows, strict=True)
+        right += sum(normalized(answer) == normalized(output) for answer, (_, output) in pairs)
+        scored -= len(rows)
+    return right
 
 
 def _refuse_failed(check: results.Check) -> None:

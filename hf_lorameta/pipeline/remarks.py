@@ -25,6 +25,10 @@ _ROUGE_MARGIN = 0.05
 """Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
+_CLASSIFIER = "a classifier on words alone"
+_BETTER_TOOL = (
+    "For labels like these, a classifier is the better tool, such as SetFit or model2vec."
+)
 
 
 def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, ...]:
@@ -248,6 +252,11 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         'Unsure, although the adapter answers best'
         >>> verdict_on(None).title
         'Unsure: right answers have not been counted yet'
+        >>> from dataclasses import replace
+        >>> rival = replace(check, right=replace(right, classifier=15))
+        >>> print(verdict_on(rival).text)  # doctest: +ELLIPSIS
+        Unlikely to help: more answers are right with a classifier on words alone. Right ... For \
+labels like these, a classifier is the better tool, such as SetFit or model2vec.
     """
     if check is None:
         advice = "Count them on some rows before you rely on an adapter."
@@ -273,6 +282,10 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
     name, best = max(others.items(), key=lambda item: item[1])
     if not max(adapter, best, check.right.most_by_model):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
+    classifier = check.right.classifier if scores is check.right else None
+    if classifier is not None and classifier >= max(adapter, best) + margin:
+        text = f"Unlikely to help: {better} with {_CLASSIFIER}. {reason} {_BETTER_TOOL}"
+        return Remark("unlikely", text)
     if best >= adapter + margin:
         text = f"Unlikely to help: {better} with {name}. {reason} {_WHAT_HELPS}"
         return Remark("unlikely", text, Option("budget", "10m"), "To train longer")
@@ -280,6 +293,8 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         return Remark("unsure", f"Unsure: about {equal} with {name}. {reason}")
     if doubts:
         return Remark("unsure", f"Unsure, although the adapter answers best. {reason}")
+    if classifier is not None and classifier > adapter - margin:
+        reason = f"{reason} {_CLASSIFIER.capitalize()} is about as good."
     return Remark("likely", f"Likely to help: the adapter answers best. {reason}")
 
 
@@ -314,4 +329,6 @@ def _lead(scores: RightAnswers | Graded, shots: int) -> float:
 
 def _listed(scores: RightAnswers | Graded, shots: int, spec: str = "") -> str:
     methods = {"the adapter": scores.end, **_others(scores, shots)}
+    if isinstance(scores, RightAnswers) and scores.classifier is not None:
+        methods[_CLASSIFIER] = scores.classifier
     return ", ".join(f"{name} {score:{spec}}" for name, score in methods.items())

@@ -18,11 +18,19 @@ from hf_lorameta.types import Row
 
 
 class Unseen(NamedTuple):
-    """Rows, an adapter that was not trained on them, and other rows as examples for a prompt."""
+    """Rows, and an adapter that was not trained on them.
+
+    Attributes:
+        rows: to count right answers on.
+        weights: of the adapter.
+        examples: other rows, for a prompt.
+        trained_on: the rows that the adapter was trained on.
+    """
 
     rows: Sequence[Row]
     weights: LoraWeights
     examples: Sequence[Row]
+    trained_on: Sequence[Row] = ()
 
 
 @dataclass(frozen=True)

@@ -130,10 +130,10 @@ def _unseen(result: "Trained", rows: Rows) -> tuple[Unseen, ...]:
     """Return rows that right answers can be counted on: those of folds, or held-out rows."""
     if not result.folds:
         held_out = () if rows.few and result.rows == len(rows.few) else rows.held_out
-        return (Unseen(held_out, result.weights, rows.prompt),)
+        return (Unseen(held_out, result.weights, rows.prompt, rows.train),)
     found = []
     for indices, weights in result.folds:
         inside = set(indices)
         others = [row for index, row in enumerate(rows.few) if index not in inside]
-        found.append(Unseen([rows.few[i] for i in indices], weights, others[:SHOTS]))
+        found.append(Unseen([rows.few[i] for i in indices], weights, others[:SHOTS], others))
     return tuple(found)

@@ -79,6 +79,8 @@ def scores_of(report: Report) -> list[tuple[str, str, float]]:
         [(answer, count)] = Counter(sample.reference.strip() for sample in samples).most_common(1)
         always = f"Always “{answer}”" if len(answer) <= _SHORT else "Always the same answer"
         found.append((always, str(count), count / len(samples)))
+    if (classified := report.classified) is not None:
+        found.append(("A classifier on words alone", str(classified), classified / len(samples)))
     return found
 
 
