@@ -209,7 +209,8 @@ def _as_found(request: DatasetRequest, source: Source) -> DatasetRequest:
     preview = source.preview
     columns = request.columns or (preview.columns if preview.problem is None else None)
     if not request.dataset:
-        return replace(request, columns=columns)
+        split = preview.split if source.splits else request.split
+        return replace(request, split=split, columns=columns)
     config = preview.config if len(source.configs) > 1 else None
     return replace(request, config=config, split=preview.split, columns=columns)
 

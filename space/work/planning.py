@@ -17,6 +17,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.data.sources.files import splits_of
 from hf_lorameta.data.sources.formats import FORMATS, ON_PAGE, ending, is_on_page
 from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.raw_dataset import unpacked
@@ -122,7 +123,7 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     if request.file:
         if not is_on_page(request.file):
             raise RequestError(f"{request.name} is not one of {', '.join(ON_PAGE)}")
-        return replace(request, dataset=None, config=None, split=None)
+        return replace(request, dataset=None, config=None, split=request.split or None)
     name = (request.dataset or "").strip()
     if not name:
         raise RequestError("No dataset was named: type an id such as user/name, or upload a file")
@@ -167,7 +168,7 @@ class Source:
 
     Attributes:
         configs: all configurations; empty for a file.
-        splits: all splits of the configuration; empty for a file.
+        splits: all splits of the configuration; of a file, its sheets or tables, if it has several.
         preview: columns and first rows of the split.
     """
 
@@ -186,16 +187,23 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
     with hidden_path(request):
         if request.file:
             refuse_many_keys(Path(request.file))
-            return Source([], [], preview(request.file, hub))
+            splits = splits_of(Path(request.file))
+            split = _split_of(request, splits) if splits else request.split
+            return Source([], splits, preview(request.file, hub, split=split))
         name = request.dataset or ""
         repo = hub.resolve(name, "dataset")
         configs, splits = repo_choices(hub, repo, request.config)
         config = request.config or ("default" if "default" in configs else configs[0])
         splits = splits or repo_choices(hub, repo, config)[1]
-        wanted = request.split if request.split in splits else "train"
-        split = wanted if wanted in splits else splits[0]
+        split = _split_of(request, splits)
         named = config if len(configs) > 1 else None
         return Source(configs, splits, preview(on_hub(name), hub, config=named, split=split))
+
+
+def _split_of(request: DatasetRequest, splits: Sequence[str]) -> str:
+    """Return the split that is requested, or else train, or the first one."""
+    wanted = filter(splits.__contains__, (request.split or "", "train"))
+    return next(wanted, splits[0])
 
 
 def refuse_many_keys(path: Path) -> None:

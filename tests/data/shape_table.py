@@ -544,6 +544,9 @@ DISK_CASES = [
     Case("STS: two sentences and their similarity", {"sts.csv": csv_text([
          {"sentence1": text(i), "sentence2": text(i, 5), "similarity": f"{i % 5}.5"}
          for i in range(ROWS)]).encode()}, (PAIR, "0.5")),
+    Case("STS without a header", {"sts.tsv": lines(
+         lambda i: f"main\tMSRvid\t{i:04}\t{i % 5}.25\t{text(i)}\t{text(i, 5)}")},
+         (f"Column 5: {text(0)}\nColumn 6: {text(0, 5)}", "0.25"), asks=True),
     Case("LCQMC: two questions and a label, without a header",
          {"lcqmc.tsv": lines(lambda i: f"{text(i)}\t{text(i, 5)}\t{i % 2}")},
          (f"Column 1: {text(0)}\nColumn 2: {text(0, 5)}", "0")),

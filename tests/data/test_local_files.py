@@ -249,6 +249,26 @@ def test_two_files_with_as_many_lines_are_to_be_joined(tmp_path: Path) -> None:
     assert rows == [("list files", "ls")] * 12
 
 
+def test_lines_that_begin_with_labels_are_to_be_made_a_table(tmp_path: Path) -> None:
+    lines = [f"{['DESC:manner', 'LOC:city'][i % 2]} How did it go {i} ?" for i in range(20)]
+    (tmp_path / "train_5500.label").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DatasetError, match="does not end in") as error:
+        open_dataset(tmp_path / "train_5500.label")
+    command = error.value.hint.partition("label: ")[2].partition(", and name")[0]
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    rows = list(open_dataset(tmp_path / "rows.tsv").rows())
+    assert rows[0] == ("How did it go 0 ?", "DESC:manner")
+
+
+def test_files_of_a_folder_in_several_encodings_are_not_to_be_downloaded(tmp_path: Path) -> None:
+    for name, encoding in (("a.csv", "utf-16"), ("b.csv", "cp1252")):
+        text = "text,label\n" + "Grüße aus Übersee,ä\n" * 20
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    with pytest.raises(DatasetError) as error:
+        list(open_dataset(tmp_path).rows())
+    assert "hf download" not in error.value.hint
+
+
 def test_a_byte_that_is_not_utf8_in_a_file_that_is_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(b"text,label\n" + "Grüße,a\n".encode() * 20 + b"Only \xa35,b\n")

@@ -1,5 +1,6 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
+import gzip
 import json
 import os
 import pickle
@@ -237,17 +238,32 @@ def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
     assert len(pickle.dumps(caught.value)) < 10_000
 
 
-@pytest.mark.parametrize("name", ["wide.json", "wide.jsonl"])
+def test_of_a_file_with_several_tables_one_can_be_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "notes.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("first", "second"):
+            archive.writestr(f"{name}.jsonl", "".join(
+                f'{{"input": "{name} {i} is so", "output": "b"}}\n' for i in range(8)
+            ))  # fmt: skip
+    request = planning.validated(DatasetRequest(file=str(path)))
+    source = planning.read_source(request, False)
+    assert (source.splits, source.preview.split) == (["first", "second"], "first")
+    request = planning.validated(DatasetRequest(file=str(path), split="second"))
+    assert planning.read_source(request, False).preview.rows[0]["input"] == "second 0 is so"
+
+
+@pytest.mark.parametrize("name", ["wide.json", "wide.jsonl", "wide.json.gz"])
 def test_json_with_many_keys_is_refused_before_it_is_read(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / name
-    path.write_text(json.dumps({f"key {i}": i for i in range(300_000)}))
+    path, pack = tmp_path / name, gzip.compress if name.endswith(".gz") else bytes
+    path.write_bytes(pack(json.dumps({f"key {i}": i for i in range(300_000)}).encode()))
     with monkeypatch.context() as unread:
         unread.setattr(planning, "preview", None)
         with pytest.raises(RequestError, match=f"{name} has more than 10,000 different keys"):
             read_source(DatasetRequest(file=str(path)), False)
-    path.write_text("".join(f'{{"input": "a: {i}", "output": "b"}}\n' for i in range(20_000)))
+    rows = "".join(f'{{"input": "a: {i}", "output": "b"}}\n' for i in range(20_000))
+    path.write_bytes(pack(rows.encode()))
     assert read_source(DatasetRequest(file=str(path)), False).preview.names == ["input", "output"]
 
 

@@ -183,6 +183,9 @@ def guess_columns(table: TableView) -> Columns | None:
         return Columns(input=tuple(input_columns(table, {output})), output=output)
     outputs += [n for n in usable if table.repeats(n) or separator(table.values(n))]
     outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
+    scores = [n for n in usable if any(isinstance(v, float) and v % 1 for v in table.values(n))]
+    if not outputs and len(texts) == 2 and len(scores) == 1:
+        return Columns(input=tuple(texts), output=scores[0])
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
         return Columns(output=texts[0])
     output = next((n for n in outputs if [t for t in texts if t != n]), None)

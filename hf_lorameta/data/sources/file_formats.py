@@ -15,6 +15,8 @@ from hf_lorameta.quoting import shell
 _TABLE = FileFormat("a table", "csv", separator="\t")
 _LITERAL = FileFormat("a table", "csv", separator="\t", quoting=csv.QUOTE_NONE)
 """A table whose quotation marks belong to its texts."""
+_SHOWN_LINES = 64
+"""Lines that show whether they begin with labels."""
 _PAIRED_BYTES, _PAIRED_FILES = 200_000_000, 200
 """How much is read to find a file with as many lines."""
 _TO_CSV = "to_csv('rows.csv', index=False)"
@@ -92,7 +94,7 @@ def other_format(path: Path) -> DatasetError:
     advice = next((advice for kinds, advice in _ADVICE.items() if kind in kinds.split()), "")
     hints = [advice.format(name=repr(str(path)), then=_THEN)]
     if not advice and path.is_file():
-        hints = [*_join_with(path), _TEXTS]
+        hints = [*_join_with(path), *_split_labels(path), _TEXTS]
     return DatasetError(
         f"{path} does not end in {', '.join(FORMATS)}", hint=hints if any(hints) else _TEXTS
     )
@@ -112,6 +114,17 @@ def _join_with(path: Path) -> list[str]:
                 f"{shell('paste', str(path), str(other))} > rows.tsv, and name rows.tsv"
             ]
     return []
+
+
+def _split_labels(path: Path) -> list[str]:
+    """Return the command that makes a table of lines that may begin with their labels."""
+    starts = [
+        line.split()[0] for line in _first_lines(path)[:_SHOWN_LINES] if len(line.split()) > 2
+    ]
+    if not 1 < len(set(starts)) <= len(starts) / 2:
+        return []
+    command = shell("sed", r"s/ /\t/", str(path))
+    return [f"if each line begins with its label: {command} > rows.tsv, and name rows.tsv"]
 
 
 def _line_count(path: Path) -> int:

@@ -102,6 +102,17 @@ def _wild(text: str) -> bool:
     return glob.has_magic(text) and not Path(text).expanduser().exists()
 
 
+def splits_of(file: Path) -> list[str]:
+    """Return the sheets, tables or packed files of a file, if it has several; else nothing.
+
+    Raises:
+        DatasetError: it has another format or cannot be read.
+    """
+    form = format_of(file)
+    found = list(list_parts(file, form)) if form.parts else []
+    return found if len(found) > 1 else []
+
+
 def _open_part(file: Path, form: FileFormat, split: Splits) -> RawDataset:
     """Open a sheet, a table or a packed file; if there are several, their names are the splits."""
     found = list_parts(file, form)

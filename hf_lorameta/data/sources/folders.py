@@ -79,4 +79,4 @@ def _as_repo(name: str | Path) -> RepoFiles:
     content = digest([folder / path for path in [*cards, *data]])
     sha = hashlib.sha256(f"{content}\n{names}".encode()).hexdigest()
     repo = PinnedRepo(str(name), "dataset", sha, private=True, files=tuple(map(str, files)))
-    return RepoFiles(repo, folder)
+    return RepoFiles(repo, folder, own=True)

@@ -38,10 +38,12 @@ class RepoFiles:
     Attributes:
         repo: the repo; for a folder, its path, digest and files.
         source: the Hub, or the folder.
+        own: whether it is a folder of the user, not one of the client's cache.
     """
 
     repo: PinnedRepo
     source: Hub | Path
+    own: bool = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def open_split(
         folder = next((str(place) for place in sorted(places) if place.name == config), None)
         builder = _builder(datasets, config, folder, files.arguments)
         check_builder(files.repo, builder, files.source)
-    raw = read_builder(builder, name, split, partial(reading, name))
+    raw = read_builder(builder, name, split, partial(reading, name, local=files.own))
     return replace(raw, config=config or raw.config)
 
 
