@@ -11,15 +11,18 @@ from collections.abc import Mapping
 
 _OPPOSITES = {"private": "public"}
 """What a switch is called that is off, if not ``no-…``."""
+_SPECIAL = re.compile(r"\\(?=[\\']|\Z)|[‘’‚‛]")
+r"""What single quotes do not keep: in fish ``\\`` and ``\'``, in PowerShell other quotes."""
 _AS_THEY_ARE = " _./:,="
 """Characters besides letters and digits that are themselves wherever `shell_word` puts them."""
 
 
 def shell_word(text: str) -> str:
-    r"""Return a text as one word for a POSIX shell.
+    r"""Return a text as one word for sh, bash, zsh and fish, which PowerShell does not obey either.
 
-    Where it holds characters that a terminal may obey, such as line breaks or Ctrl-C, all but line
-    breaks at its end are written as octal numbers. A word holds no NUL, so these are left out.
+    Where it holds characters that a terminal may obey, such as line breaks or Ctrl-C, or that end
+    or continue single quotes in some shell, all but line breaks at its end are written as octal
+    numbers. A word holds no NUL, so these are left out.
 
     Example:
         >>> print(shell_word("it's"))
@@ -27,7 +30,7 @@ def shell_word(text: str) -> str:
         >>> print(shell_word("a\nEOF\n$(date)"))
         "$(printf 'a\012EOF\012\044\050date\051')"
     """
-    if text.isprintable():
+    if text.isprintable() and not _SPECIAL.search(text):
         return shlex.quote(text)
     body = text.replace("\0", "").rstrip("\n")
     end = text[len(text.rstrip("\n")) :]  # a shell takes it from what `$(…)` prints
@@ -80,13 +83,16 @@ def command(*words: str, **options: object) -> str:
 def shell_file(text: str, name: str) -> str:
     r"""Return a command that writes a text of lines to a file, one line of it on each line.
 
+    All are in quotes, since PowerShell would take a line for a command.
+
     Example:
         >>> print(shell_file("FROM a\nEOF\n", "Modelfile"))
         printf '%s\n' \
             'FROM a' \
-            EOF > Modelfile
+            'EOF' > Modelfile
     """
-    lines = map(shell_word, text.removesuffix("\n").split("\n"))
+    words = map(shell_word, text.removesuffix("\n").split("\n"))
+    lines = (word if word[0] in "'\"" else f"'{word}'" for word in words)
     return " \\\n    ".join(["printf '%s\\n'", *lines]) + f" > {shell_word(name)}"
 
 

@@ -191,9 +191,10 @@ class AdapterActions(Actions):
         """Show the best adapter so far, and what was counted."""
         c, (result, adapter) = self.components, _made(visit)
         gguf, report = adapter.gguf, adapter.generation.report
+        first = self._is_first(visit)
         updates: Updates = {
             c.version: visit.version,
-            c.heading: render("result.heading", adapter=adapter, number=visit.results),
+            c.heading: render("result.heading", adapter=adapter, number=visit.results, first=first),
             c.verdict: verdict_html(
                 adapter.generation,
                 result.name,
@@ -203,7 +204,9 @@ class AdapterActions(Actions):
             c.report: view.report_html(report, result) if report else "",
             c.card: view.card_body(adapter.read("README.md")),
             c.download: gr.DownloadButton(
-                f"Download, {_megabytes(adapter.archive)}", value=str(adapter.archive)
+                f"Download{' this version' * first}, {_megabytes(adapter.archive)}",
+                value=str(adapter.archive),
+                variant="secondary" if first else "primary",
             ),
             c.download_gguf: gr.DownloadButton(
                 f"For llama.cpp and Ollama (GGUF), {_megabytes(gguf)}" if gguf else "",
@@ -216,6 +219,13 @@ class AdapterActions(Actions):
             ),
         }
         return updates | self._later_version(visit)
+
+    def _is_first(self, visit: Visit) -> bool:
+        """Return whether the adapter was not trained, although it still can be here."""
+        result, adapter = _made(visit)
+        can_be = visit.background is not None or visit.more
+        trained = adapter.generation.outcome.training
+        return bool(can_be and not trained and self.rows_to_improve(result).train)
 
     def _later_version(self, visit: Visit) -> Updates:
         """Say that a version is later than the one that was saved, if it is."""

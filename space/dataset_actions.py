@@ -17,7 +17,7 @@ from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.recipe import Recipe
 from limits.uploads import is_upload, used
-from views.blocks import error_html, render
+from views.blocks import error_html, note, render
 from views.plan import details_html, expected_html
 from views.result import other_base_markdown
 from work.jobs import Job, Updates
@@ -34,6 +34,15 @@ from work.planning import (
 )
 from work.reader_process import read
 from work.visit import Visit, earlier_visit, known
+
+_TITLES = {
+    "config": "Configuration",
+    "split": "Split",
+    "columns": "Columns",
+    "instruction": "Instruction",
+    "template": "Form of the prompt",
+}
+"""What a link may choose about a dataset."""
 
 
 class DatasetActions(AdapterActions):
@@ -63,6 +72,7 @@ class DatasetActions(AdapterActions):
         visit.choose(DatasetRequest())
         try:
             visit.request = validated(_request_of(values))
+            visit.linked = visit.request.chosen if values.get("linked") else {}
             visit.upload = used(visit.request.file or "")
         except LoraMetaError as error:
             visit.upload = None
@@ -177,7 +187,7 @@ class DatasetActions(AdapterActions):
             c.report: "",
             c.details: details_html(plan),
             **self.fill(visit, instruction=instruction, template=template),
-            c.status: _link_html(visit, request),
+            c.status: _linked_html(visit, request) + _link_html(visit, request),
             c.other_base: other_base_markdown(plan, request, self.settings),
         }
 
@@ -196,6 +206,15 @@ def _shown_prompt(result: PlanResult, request: DatasetRequest) -> tuple[str, str
     columns = result.plan.dataset.columns
     template = CHAT if columns.chat else columns.template
     return columns.instruction_text or "", template or ""
+
+
+def _linked_html(visit: Visit, request: DatasetRequest) -> str:
+    """Return what a link has chosen, as long as it holds: few read a link before they open it."""
+    kept = dict(visit.linked.items() & request.chosen.items())
+    if not kept:
+        return ""
+    lines = [f"{title}: {kept[name]}" for name, title in _TITLES.items() if name in kept]
+    return note("info", "The link to this page chose more than the dataset", lines)
 
 
 def _link_html(visit: Visit, request: DatasetRequest) -> str:

@@ -114,5 +114,8 @@ sessionStorage.removeItem("lm-visit");
 if (same) link = stored;
 if (link.get("dataset") || resume) {
   input.value = link.get("dataset") ?? "";
-  request({ ...Object.fromEntries(link), resume });
+  // what a link may choose, and nothing else
+  const names = ["dataset", "config", "split", "columns", "instruction", "template"];
+  const chosen = names.filter((name) => link.get(name)).map((name) => [name, link.get(name)]);
+  request({ ...Object.fromEntries(chosen), linked: true, resume });
 }

@@ -3,14 +3,18 @@
 Limits are not counted by session, since a program can name as many sessions as it likes.
 """
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import takewhile
+from os import environ
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
 _KEY = "lorameta_call"
+_WITH_PORT = re.compile(r"(?:\[(.*)\]|([^:]*))(?::\d+)?")
 _IPV6_PREFIX = 64
 """Leading bits of an IPv6 address that identify a visitor, who may choose the other bits."""
 
@@ -61,10 +65,12 @@ def find_address(scope: Scope, *, on_hub: bool) -> str:
     Args:
         scope: of the request.
         on_hub: whether a proxy of the Hub forwards all requests. It appends the address that it saw
-            to ``X-Forwarded-For``, so the last public one there cannot be made up.
+            to ``X-Forwarded-For``, so the last public one there cannot be made up. The header may
+            have several lines, and an address a port.
     """
-    forwarded = Headers(scope=scope).get("x-forwarded-for", "") if on_hub else ""
-    seen = filter(_is_public, reversed([part.strip() for part in forwarded.split(",")]))
+    lines = Headers(scope=scope).getlist("x-forwarded-for") if on_hub else []
+    hops = map(_without_port, reversed(",".join(lines).split(",")))
+    seen = filter(_is_public, takewhile(_is_address, hops))
     client = scope.get("client")
     return network(next(seen, client[0] if client else ""))
 
@@ -78,12 +84,18 @@ def opens_page(scope: Scope) -> bool:
 def from_another_site(scope: Scope) -> bool:
     """Return whether a page of another site sent a request, as browsers say, but to open this one.
 
+    Browsers that do not say which site it is state the origin of what writes.
+
     Example:
         >>> headers = [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"cors")]
         >>> from_another_site({"type": "http", "method": "GET", "headers": headers})
         True
     """
-    site = Headers(scope=scope).get("sec-fetch-site", "none")
+    headers = Headers(scope=scope)
+    site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
+    if site == "none" and origin is not None:
+        hosts = headers.get("host"), headers.get("x-forwarded-host"), environ.get("SPACE_HOST")
+        site = "same-origin" if origin.partition("://")[2] in hosts else "cross-site"
     return site not in ("same-origin", "none") and not opens_page(scope)
 
 
@@ -104,8 +116,24 @@ def network(address: str) -> str:
     return str(parsed)
 
 
-def _is_public(address: str) -> bool:
+def _without_port(address: str) -> str:
+    """Return an address of a header without port and brackets.
+
+    Example:
+        >>> [_without_port(a) for a in (" 1.2.3.4:80", "[2001:db8::1]:80", "2001:db8::1")]
+        ['1.2.3.4', '2001:db8::1', '2001:db8::1']
+    """
+    found = _WITH_PORT.fullmatch(address.strip())
+    return (found[1] or found[2]) if found else address.strip()
+
+
+def _is_address(address: str) -> bool:
     try:
-        return ip_address(address).is_global
+        ip_address(address)
     except ValueError:
         return False
+    return True
+
+
+def _is_public(address: str) -> bool:
+    return ip_address(address).is_global

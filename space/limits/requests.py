@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from email.message import Message as Fields
 from typing import TypeVar
 from urllib.parse import parse_qs
 from weakref import WeakValueDictionary
@@ -84,7 +85,7 @@ class VisitorLimits:
             with self._one_more(address, kind):
                 if kind == "upload":
                     self._count_upload(scope, address)
-                    await self._forward(scope, incoming.receive, send)
+                    await self._forward(scope, _one_file(scope, incoming.receive), send)
                 elif scope["method"] == "POST":
                     session = self._count_body(address, kind, await incoming.read())
                     async with self._turn(address, kind):
@@ -289,6 +290,27 @@ class _Incoming:
         with suppress(RefusedError):  # too slow
             while not self._ended and dropped < most:
                 dropped += len((await self.receive()).get("body", b""))
+
+
+def _one_file(scope: Scope, receive: Receive) -> Receive:
+    """Return a `receive` for an upload; it refuses a second file, which was not counted."""
+    fields = Fields()
+    fields["content-type"] = Headers(scope=scope).get("content-type", "")
+    limit = b"\r\n--" + (fields.get_boundary() or "").encode("latin-1", "replace")
+    end, limits = b"\r\n", 0  # the first one begins the form
+
+    async def receive_part() -> Message:
+        nonlocal end, limits
+        message = await receive()
+        text = end + message.get("body", b"")
+        malformed = not limits and not text.startswith(limit[: len(text)])
+        limits += text.count(limit)
+        if malformed or limits > 2:
+            raise RefusedError(400, "Upload one file at a time, as a form.")
+        end = text[1 - len(limit) :]
+        return message
+
+    return receive_part
 
 
 def _checked(body: bytes) -> str | None:

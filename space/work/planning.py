@@ -5,6 +5,7 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.raw_dataset import unpacked
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.data.sources.text_formats import SEPARATORS
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id, on_hub
@@ -207,12 +209,17 @@ def _split_of(request: DatasetRequest, splits: Sequence[str]) -> str:
 
 
 def refuse_many_keys(path: Path) -> None:
-    """Raise if a JSON file has more than `MAX_KEYS` different keys, which a page cannot show.
+    """Raise if a JSON or CSV file has more than `MAX_KEYS` different keys, or columns.
+
+    A page cannot show so many, and each takes time wherever columns are gone through.
 
     Raises:
         RequestError: it has more.
     """
-    if not (form := FORMATS.get(ending(path))) or form.reader != "json":
+    form = FORMATS.get(ending(path))
+    if form and form.reader == "csv":
+        _refuse_many_columns(path)
+    if not form or form.reader != "json":
         return
     keys, rest = set[bytes](), b""
     with reading(path.name, local=True), unpacked(str(path)) as file:
@@ -225,6 +232,25 @@ def refuse_many_keys(path: Path) -> None:
                     "the same keys, such as input and output"
                 )
             rest = text[-_KEY_BYTES:]
+
+
+def _refuse_many_columns(path: Path) -> None:
+    """Raise if the first line of a CSV file has more than `MAX_KEYS` separators out of quotes."""
+    columns, quoted, ended = Counter[str](), False, False
+    with reading(path.name, local=True), unpacked(str(path)) as file:
+        while not ended and (block := file.read(_BLOCK_BYTES)):
+            pieces = block.split(b'"')
+            for piece in pieces[quoted::2]:
+                line, newline, _ = piece.partition(b"\n")
+                columns.update({mark: line.count(mark.encode()) for mark in SEPARATORS})
+                if ended := bool(newline):
+                    break
+            quoted ^= len(pieces) % 2 == 0
+            if max(columns.values()) > MAX_KEYS:
+                raise RequestError(
+                    f"{path.name} has more than {MAX_KEYS:,} columns: write its rows with two, "
+                    "such as input and output"
+                )
 
 
 _KEY = re.compile(rb'(?<!\\)"((?:[^"\\]|\\.){0,200})"\s{0,9}:')

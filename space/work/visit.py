@@ -54,6 +54,7 @@ class Visit:
         task: the one that waits or runs; None if there is none.
         canceled: whether the latest request was Cancel, and ended all that went on.
         request: the dataset that was asked for.
+        linked: what a link has chosen about it, by the names of `CHOICES`.
         upload: its file, if it was uploaded; the file is kept as long as this is set.
         dataset_number: of that dataset; forms of earlier datasets state earlier numbers.
         source: what that dataset offers to choose from.
@@ -75,6 +76,7 @@ class Visit:
     task: Task | None = None
     canceled: bool = False
     request: DatasetRequest | None = None
+    linked: dict[str, str] = field(default_factory=dict)
     upload: Upload | None = None
     dataset_number: int = 0
     source: Source | None = None

@@ -1,5 +1,6 @@
 """What a card gives people to paste holds hostile values unchanged, and runs nothing of them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,27 @@ from hf_lorameta.cards.model_card import render_card, reproduce_command
 from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.prompt import from_option
-from hf_lorameta.quoting import shell
+from hf_lorameta.quoting import shell, shell_file
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import PLAIN, of_dataset
-from tests.support.pasting import HOSTILE, blocks_of, commands_of, strings_of
+from tests.support.pasting import HOSTILE, SHELLS, blocks_of, commands_of, strings_of
 
 
-@pytest.mark.parametrize("shell_name", ["sh", "bash"])
+@pytest.mark.parametrize("shell_name", SHELLS)
 def test_words_arrive_unchanged(shell_name: str, tmp_path: Path) -> None:
     words = [*HOSTILE, *map("x{}y\n".format, HOSTILE), "", "\n", "\n\na\n\n", "a\0b"]
     ran = commands_of(shell("hf", *words), shell_name, tmp_path)
     assert ran == [["hf", *words[:-1], "ab"]]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_quote_of_powershell_and_no_word_at_the_start_of_a_line_is_left(text: str) -> None:
+    """PowerShell, which is not run here, knows other quotes, and no lines that go on."""
+    written = shell_file(f"pwned\n{text}", "Modelfile")
+    assert not set("‘’‚‛") & set(written + shell("hf", text))
+    first, *lines = written.splitlines()
+    assert first.startswith("printf ")
+    assert all(re.match(r"    ['\"]", line) for line in lines)
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.cards.results import Training
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.publish import Published, Target
@@ -346,14 +348,9 @@ def test_a_path_of_this_machine_is_not_an_uploaded_file(visit: Visit) -> None:
     assert visit.task is None
 
 
-@pytest.mark.parametrize("missing", [True, False])
-def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_command(
-    visit: Visit, monkeypatch: pytest.MonkeyPatch, missing: bool, tmp_path: Path
-) -> None:
-    if missing:
-        monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.setattr("work.bank_loader.available_memory", lambda: 100 << 20)
-    archive = tmp_path / "book.zip"
+def make_for_real(visit: Visit, folder: Path) -> None:
+    """Plan in a visit, and give it an adapter of 2 MB."""
+    archive = folder / "book.zip"
     archive.write_bytes(b"x" * 2_000_000)
     made = plan(DATA_FOLDER / "train.jsonl")
     generation = Generation(made, made.layout, 16, (), 1.0)
@@ -362,12 +359,51 @@ def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_comm
     )  # fmt: skip
     visit.plan_result = PlanResult(made, [(f"note {i}", "kind") for i in range(120)], "book")
     visit.request = DatasetRequest("u/d")
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_command(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch, missing: bool, tmp_path: Path
+) -> None:
+    if missing:
+        monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr("work.bank_loader.available_memory", lambda: 100 << 20)
+    make_for_real(visit, tmp_path)
     page = page_with(fetch_base_model(Bank.embedded())).show_result(visit, None)
     reason = "cannot be run on" if missing else "is too large for"
     assert f"The base model {reason} this machine" in page["no_model"]
     assert "“Use it” below has the commands" in page["no_model"]
     assert not is_visible(page["try_form"])
     assert page["download"].label == "Download, 2 MB"
+    assert page["download"].variant == "primary"
+    assert "Your adapter is ready" in page["heading"]
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_an_adapter_is_not_called_ready_until_it_is_trained_or_its_training_has_ended(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: bool
+) -> None:
+    monkeypatch.delenv(NO_BASE, raising=False)
+    make_for_real(visit, tmp_path)
+    actions: Any = page_with()
+
+    def labels() -> tuple[str, str, str]:
+        page = actions._news(visit)
+        heading = page["heading"].split("2 · ")[1].split("<")[0]
+        return heading, page["download"].label, page["download"].variant
+
+    visit.background = SimpleNamespace()  # type: ignore[assignment]
+    first = ("First version, not yet trained", "Download this version, 2 MB", "secondary")
+    ready = ("Your adapter is ready", "Download, 2 MB", "primary")
+    assert labels() == first
+    visit.background, visit.more = None, more  # it was stopped, or no step helped
+    assert labels() == (first if more else ready)
+    made: Any = visit.adapter
+    trained = Training(rows=90, held_out=10, base=0.1, start=0.2, end=0.9, steps=20)
+    outcome = replace(made.generation.outcome, training=trained)
+    made.generation = replace(made.generation, outcome=outcome)
+    visit.background = SimpleNamespace()  # type: ignore[assignment]
+    assert labels() == ready, "more time is used"
 
 
 def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:

@@ -44,8 +44,8 @@ def adapter_with(template: str) -> Any:
 # --- whose request it is ------------------------------------------------------------------------
 
 
-def scope(peer: str, forwarded: str = "") -> dict[str, Any]:
-    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+def scope(peer: str, *forwarded: str) -> dict[str, Any]:
+    headers = [(b"x-forwarded-for", line.encode()) for line in forwarded]
     return {"type": "http", "client": (peer, 1), "headers": headers}
 
 
@@ -54,6 +54,11 @@ def test_on_the_hub_the_address_is_the_last_that_a_proxy_saw() -> None:
     assert find_address(made_up, on_hub=True) == "8.8.8.8"
     assert find_address(made_up, on_hub=False) == "10.0.0.3"
     assert find_address(scope("10.0.0.3", "nonsense"), on_hub=True) == "10.0.0.3"
+    several = scope("10.0.0.3", "1.1.1.1", "2.2.2.2, 9.9.9.9", "8.8.8.8")
+    assert find_address(several, on_hub=True) == "8.8.8.8"
+    for port in ("8.8.8.8:50123", "8.8.8.8:1, 10.0.0.4:2", "[::ffff:8.8.8.8]:3"):
+        assert find_address(scope("10.0.0.3", f"1.1.1.1, {port}"), on_hub=True) == "8.8.8.8"
+    assert find_address(scope("10.0.0.3", "1.1.1.1, unknown"), on_hub=True) == "10.0.0.3"
     assert find_address(scope("2001:db8:1:2:3::9"), on_hub=False) == "2001:db8:1:2::/64"
     assert find_address(scope("::ffff:8.8.8.8"), on_hub=False) == "8.8.8.8"
 
@@ -127,7 +132,7 @@ def test_a_body_has_to_come_in_at_some_speed(
     monkeypatch.setattr(uploads, "get_upload_folder", lambda: str(tmp_path))
 
     async def visit() -> int:
-        drops = [b" "] * 500
+        drops = [b"-"] * 500
         return await Server().ask(path, *drops, pause=0.01, headers={"content-length": "500"})
 
     start = time.monotonic()
@@ -235,16 +240,22 @@ def test_slow_bodies_of_others_take_no_turn_and_a_turn_is_not_waited_for_forever
     assert sorted(asyncio.run(visit())) == statuses
 
 
+OWN, OTHER = "https://user-space.hf.space", "https://evil.example"
+
+
 @pytest.mark.parametrize(
-    ("method", "site", "mode", "signed_in"),
+    ("method", "site", "mode", "origin", "signed_in"),
     [
-        ("POST", "same-origin", "cors", True), ("POST", "cross-site", "cors", False),
-        ("POST", "cross-site", "navigate", False), ("GET", "same-site", "no-cors", False),
-        ("GET", "cross-site", "navigate", True), ("POST", None, None, True),
+        ("POST", "same-origin", "cors", OWN, True), ("POST", "cross-site", "cors", OTHER, False),
+        ("POST", "cross-site", "navigate", OTHER, False),
+        ("GET", "same-site", "no-cors", None, False),
+        ("GET", "cross-site", "navigate", None, True), ("POST", None, None, None, True),
+        ("POST", None, None, OWN, True), ("POST", None, None, OTHER, False),
+        ("POST", None, None, "null", False), ("GET", None, None, OTHER, True),
     ],
 )  # fmt: skip
 def test_other_sites_do_not_act_with_the_sign_in_of_a_visitor(
-    method: str, site: str | None, mode: str | None, signed_in: bool
+    method: str, site: str | None, mode: str | None, origin: str | None, signed_in: bool
 ) -> None:
     """The Hub shows the page in a frame, so browsers send its cookie whoever asks."""
     sessions = list[object]()
@@ -259,13 +270,39 @@ def test_other_sites_do_not_act_with_the_sign_in_of_a_visitor(
     async def send(message: Any) -> None:
         pass
 
-    said = {b"sec-fetch-site": site, b"sec-fetch-mode": mode}
+    said = {b"sec-fetch-site": site, b"sec-fetch-mode": mode, b"origin": origin}
+    said[b"host"] = OWN.partition("://")[2]
     headers = [(name, value.encode()) for name, value in said.items() if value]
     path = JOIN if method == "POST" else "/config"
     asked = {**scope("a"), "headers": headers, "method": method, "path": path}
     limits = VisitorLimits(app, on_hub=True, max_upload=MB)
     asyncio.run(limits({**asked, "session": {"oauth_info": "ann"}}, receive, send))
     assert sessions == [{"oauth_info": "ann"} if signed_in else {}]
+
+
+def file_part(text: bytes) -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.csv"\r\n\r\n'
+    return head + text + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (file_part(b"a--b\n--b,c") + b"--b--\r\n", "boundary=b", 200),
+        (file_part(b"a") * 2 + b"--b--\r\n", "boundary=b", 400),
+        (file_part(b"a") * 2 + b"--b--\r\n", 'boundary="b"', 400),
+        (file_part(b"a") * 2 + b"--b--\r\n", "boundary=other", 400),
+        (b"\r\n" + file_part(b"a") * 2 + b"--b--\r\n", "boundary=b", 400),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_an_upload_is_one_file_since_it_is_counted_as_one(
+    folder: Path, body: bytes, kind: str, status: int, size: int
+) -> None:
+    parts = [body[i : i + size] for i in range(0, len(body), size)]
+    headers = {"content-length": str(len(body)), "content-type": f"multipart/form-data; {kind}"}
+    answered = Server().ask("/gradio_api/upload", *parts, headers=headers)
+    assert asyncio.run(answered) == status
 
 
 def test_an_upload_without_a_length_that_counts_is_refused() -> None:

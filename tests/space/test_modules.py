@@ -268,6 +268,24 @@ def test_json_with_many_keys_is_refused_before_it_is_read(
 
 
 @pytest.mark.parametrize(
+    ("name", "mark"), [("wide.csv", ","), ("wide.csv", ";"), ("wide.tsv", "\t")]
+)
+def test_a_csv_file_with_many_columns_is_refused_after_its_first_line(
+    name: str, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.write_text(mark.join(f'"a {i}"' for i in range(300_000)))
+    with monkeypatch.context() as unread:
+        unread.setattr(planning, "preview", None)
+        with pytest.raises(RequestError, match=f"{name} has more than 10,000 columns"):
+            read_source(DatasetRequest(file=str(path)), False)
+    path.write_text("".join(f'"a{mark}"{mark}b\n' for _ in range(20_000)))
+    planning.refuse_many_keys(path)
+    path.write_text(f'"{mark * 20_000}\n"{mark}b\nc{mark}d')  # a text that is long
+    planning.refuse_many_keys(path)
+
+
+@pytest.mark.parametrize(
     "text", ['\\"' * 400_000, json.dumps({"input": json.dumps([{"a": "b"}] * 30_000)})]
 )
 def test_quotes_within_texts_take_no_time_to_tell_from_keys(text: str, tmp_path: Path) -> None:

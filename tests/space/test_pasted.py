@@ -12,7 +12,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.pipeline.plan import Plan
-from tests.support.pasting import HOSTILE, blocks_of, commands_of, strings_of
+from tests.support.pasting import HOSTILE, SHELLS, blocks_of, commands_of, strings_of
 from views import result as result_view
 from work.planning import DatasetRequest, PlanResult
 
@@ -22,7 +22,7 @@ def tickets() -> Plan:
     return plan(DATA_FOLDER / "train.jsonl")
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_all_blocks_of_the_page(text: str, shell: str, tickets: Plan, tmp_path: Path) -> None:
     template = f"{{instruction}}{text}{{input}}"

@@ -3,8 +3,11 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 HOSTILE = (
     "A\nEOF\npwned\n: > pwned\nEOF\n",
@@ -24,8 +27,15 @@ HOSTILE = (
     "%s%n\\0\\x41!pwned!",
     "~/* ? [a] {b,c} &pwned|pwned >pwned",
     "漢字 é 😀\t\x7f",
+    "\\'\" ; pwned ; #",  # fish reads \\' within single quotes
+    "it’s; pwned; ‘pwned‚ ‛pwned",  # single quotes for PowerShell
+    "{{\npwned\n}}",
 )
 """Each would run ``pwned``, or come out otherwise, where a block quotes badly."""
+SHELLS = [
+    pytest.param(name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"no {name}"))
+    for name in ("sh", "bash", "zsh", "fish")
+]
 COMMANDS = ("hf", "hf-lorameta", "llama", "mv", "ollama", "pip", "pwned", "unzip", "vllm")
 _STUB = """#!/bin/sh
 printf '%d\\0' $# >> "$LOG"
@@ -57,14 +67,16 @@ def commands_of(code: str, shell: str, folder: Path) -> list[list[str]]:
             (stubs / name).chmod(0o700)
     log.write_bytes(b"")
     path = os.pathsep.join(map(str, (stubs,)))
-    program = {"sh": "/bin/sh", "bash": "/bin/bash"}[shell]
+    program = shutil.which(shell)
+    assert program is not None
     env = {"PATH": path, "LOG": str(log), "HOME": str(home), "LC_ALL": "C.UTF-8"}
-    ended = subprocess.run(
-        [program, "-c", code], cwd=home, env=env, capture_output=True, check=False, timeout=60
-    )
+    plain = {"fish": ["--no-config"], "zsh": ["-f"]}.get(shell, [])
+    run = [program, *plain, "-c", code]
+    ended = subprocess.run(run, cwd=home, env=env, capture_output=True, check=False, timeout=60)
     errors = [line for line in ended.stderr.decode().splitlines() if "cd:" not in line]
     assert errors == [], code
-    assert {path.name for path in home.iterdir()} <= {"Modelfile"}
+    written = {path.name for path in home.iterdir()} - {".cache", ".config", ".local"}  # of fish
+    assert written <= {"Modelfile"}
     words = log.read_bytes().decode().split("\0")[:-1]
     ran = []
     while words:

@@ -270,7 +270,8 @@ class Visitor:
     def make(self) -> None:
         """Make the adapter and wait for it."""
         self.page.locator("#lm-make").click()
-        self.page.get_by_role("heading", name="Your adapter is ready").wait_for()
+        ready = re.compile("Your adapter is ready|First version, not yet trained")
+        self.page.get_by_role("heading", name=ready).wait_for()
         self.wait_for_end()
 
     def save(self) -> None:

@@ -138,6 +138,24 @@ def test_a_link_to_share_opens_the_dataset_and_verdicts_come_into_view_on_a_phon
     visitor.close()
 
 
+def test_a_link_chooses_a_dataset_and_its_reading_in_sight_and_nothing_else(
+    web: Web, chromium: Any, context: Any, user: Account
+) -> None:
+    repo = user.dataset("linked", {"train.jsonl": TRAIN})
+    link = f"{web.space.url}/?dataset={repo}&template={{prompt}}%20%3C&example=1&file=/x.csv"
+    visitor = Visitor(chromium, link, context=context)
+    visitor.wait_for_plan(repo)
+    status, page = visitor.page.locator("#lm-status"), visitor.page
+    expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
+    expect(status).to_contain_text("Form of the prompt: {prompt} <")
+    visitor.open_section("Prompt")
+    page.get_by_label("Form, if not the usual one").fill("{prompt} =>")
+    page.get_by_role("button", name="Use this prompt").click()
+    page.locator("[data-link*='template=%7Bprompt%7D+%3D']").wait_for(state="attached")
+    expect(status).not_to_contain_text("link")
+    visitor.close()
+
+
 def test_an_example_is_planned_and_the_html_of_a_dropped_file_is_shown_as_text(
     visitor: Visitor,
 ) -> None:

@@ -68,6 +68,7 @@ def test_an_adapter_is_counted_and_trained_while_it_is_tried_and_saved(
     visitor.plan(repo)
     expect(verdict).to_contain_text("the other 27 are for its training")
     visitor.make()
+    expect(page.get_by_role("heading", name="First version, not yet trained")).to_be_focused()
     stop.click()  # while the base model is loaded
     progress.wait_for(state="detached")
     expect(stop).to_be_hidden()
