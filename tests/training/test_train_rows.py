@@ -168,8 +168,8 @@ def test_only_a_part_of_the_layers_is_changed(
     assert score(result.end) > score(result.start)
 
 
-def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_step = {0: 0.1, 3: 0.5, 6: 0.7, 9: 0.6, 12: 0.7}
+def probabilities(monkeypatch: pytest.MonkeyPatch, by_step: dict[int, float]) -> None:
+    """Let each output have a probability that depends on the number of steps."""
     score = AdapterTrainer.score
 
     def scored(trainer: Any, rows: Any, parameters: Any = None) -> Scores:
@@ -179,23 +179,23 @@ def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(AdapterTrainer, "score", scored)
     monkeypatch.setattr(Scores, "by_row", property(lambda self: self.losses.probabilities))
+
+
+def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probabilities(monkeypatch, {0: 0.1, 3: 0.5, 6: 0.7, 9: 0.6, 12: 0.7})
     result = train(base)
     assert result.steps == 6
     assert content(train(base, steps=6).weights) == content(result.weights)
 
 
-@pytest.mark.parametrize("rows", [HELD_OUT, FOLDED])
 def test_a_gain_within_its_standard_error_leaves_the_adapter_as_it_was(
-    base: Path, rows: TrainingRows, monkeypatch: pytest.MonkeyPatch
+    base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_rows, "is_significant", lambda gains: False)
-    result = train(base, rows)
+    result = train(base)
     assert result.steps == 0
     assert result.end == result.start
     assert content(result.weights) == start_content(base)
-    assert [content(fold.weights) for fold in result.folds] == [start_content(base)] * (
-        4 if rows.few else 0
-    )
 
 
 # --- folds ----------------------------------------------------------------------------------------
@@ -222,6 +222,27 @@ def test_the_adapter_of_folds_is_trained_on_all_rows_for_the_steps_that_were_bes
     assert content(again.weights) == content(result.weights)
     assert score(result.end) > score(result.start)
     assert len(result.end.rows if result.end else []) == 16
+
+
+@pytest.mark.parametrize(
+    ("by_step", "steps"),
+    [
+        ({0: 0.5, 2: 0.4, 4: 0.49, 6: 0.3}, 0),
+        ({0: 0.5, 2: 0.4, 4: 0.51, 6: 0.3}, 4),
+        ({0: 0.1, 2: 0.4, 4: 0.4, 6: 0.3}, 2),
+    ],
+)
+def test_folds_choose_the_best_number_of_steps_which_may_be_none(
+    base: Path, by_step: dict[int, float], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probabilities(monkeypatch, by_step)
+    result = train(base, FOLDED)
+    assert (result.steps, result.rows, len(result.folds)) == (steps, 16, 4)
+    if not steps:
+        assert content(result.weights) == start_content(base)
+        assert [content(fold.weights) for fold in result.folds] == [start_content(base)] * 4
+    assert result.end
+    assert result.end.probability == pytest.approx(by_step[steps])
 
 
 class Timed:
