@@ -18,11 +18,13 @@ from work.jobs import Updates
 from work.visit import Line, Visit
 
 _NUMBER_REQUESTS = """(...values) => {
-    values[1] = window.lorametaRequests = Math.max((window.lorametaRequests ?? 0) + 1, Date.now());
+    const last = Number(sessionStorage.getItem("lm-requests"));
+    values[1] = Math.max(last + 1, Date.now());
+    sessionStorage.setItem("lm-requests", values[1]);
     return values;
 }"""
 """Sets the second input to the number of the page's request, as requests may change order; a later
-page of the same tab has higher ones."""
+page of the same tab has higher ones, also if the clock was set back."""
 _FILL = f"""(filled, ...values) => {json.dumps(FILLED)}.map((name, i) =>
     name in filled && !window.lorametaTyped.has("lm-" + name) ? filled[name] : values[i])"""
 """Returns the new values of `FILLED`; only the browser knows what was typed meanwhile."""

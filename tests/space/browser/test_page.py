@@ -148,8 +148,11 @@ def test_a_link_chooses_a_dataset_and_its_reading_in_sight_and_nothing_else(
     status, page = visitor.page.locator("#lm-status"), visitor.page
     expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
     expect(status).to_contain_text("Form of the prompt: {prompt} <")
+    visitor.wait_for_end()
     visitor.open_section("Prompt")
-    page.get_by_label("Form, if not the usual one").fill("{prompt} =>")
+    form = page.get_by_label("Form, if not the usual one")
+    expect(form).to_have_value("{prompt} <")
+    form.fill("{prompt} =>")
     page.get_by_role("button", name="Use this prompt").click()
     page.locator("[data-link*='template=%7Bprompt%7D+%3D']").wait_for(state="attached")
     expect(status).not_to_contain_text("link")
@@ -225,6 +228,20 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     for hidden in (True, False):  # a browser may discard a hidden tab without another event
         page.evaluate(hide, hidden)
         assert bool(page.evaluate(stored)) is hidden
+
+
+def test_a_reload_after_the_clock_was_set_back_takes_another_dataset(
+    web: Web, chromium: Any, user: Account
+) -> None:
+    visitor = Visitor(chromium, web.space.url)
+    first, second = (user.dataset(name, {"train.jsonl": TRAIN}) for name in ("now", "before"))
+    visitor.plan(first)
+    set_back = "const now = Date.now; Date.now = () => now() - 86400000"
+    visitor.page.add_init_script(set_back)
+    visitor.page.reload()
+    visitor.wait_for_plan(first)
+    visitor.plan(second)
+    visitor.close()
 
 
 # --- the last choice wins -----------------------------------------------------------------------
