@@ -28,7 +28,7 @@ BASE_METHOD = "base"
 """The base model, a method of `compare`."""
 ADAPTER_METHOD = "generated"
 """The adapter, if only one is scored, a method of `compare`."""
-_FIRST_ROWS = 4
+_FIRST_ROWS = 8
 """Rows that are scored whatever time is left."""
 _TEXT_WORDS = 5
 """Different outputs with at least this many words on average are texts."""
@@ -435,7 +435,7 @@ def compare(
         row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
             whose answer is not known yet counts half.
         form: what the outputs of the dataset are.
-        deadline: if it would be missed, only the first rows are scored: at least 4, and as many as
+        deadline: if it would be missed, only the first rows are scored: at least 8, and as many as
             the time is likely to suffice for, judging by these.
 
     Raises:

@@ -68,7 +68,7 @@ def test_compare_counts_rows_within_each_method() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "scored"), [(0.0, 4), (9.9, 4), (10.0, 5), (16.5, 8), (99.0, 12)]
+    ("seconds", "scored"), [(0.0, 8), (17.9, 8), (18.0, 9), (22.5, 11), (99.0, 12)]
 )
 def test_compare_scores_the_first_rows_if_time_is_short(seconds: float, scored: int) -> None:
     now = 0.0
