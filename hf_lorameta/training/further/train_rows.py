@@ -261,7 +261,10 @@ class _Training:
             self._keep_if_better()
 
     def _score_start(self) -> Scores:
-        """Score the adapter before training, on as many rows as a share of the time allows."""
+        """Score the adapter before training, on as many rows as a share of the time allows.
+
+        Without a time limit, these are all, so that the same rows give the same adapter.
+        """
         trainer, rows, clock = self._trainer, self._rows.held_out, self._deadline.clock
         started = clock()
         first = trainer.score(rows[:_FIRST_HELD_OUT], trainer.start)
@@ -269,7 +272,7 @@ class _Training:
         planned = self._likely_steps()
         times = 1 + math.ceil(planned / _STEPS_BETWEEN)
         count = int(_SCORING_SHARE * planned * self._step_seconds / of_row / times)
-        more = rows[_FIRST_HELD_OUT:count]
+        more = rows[_FIRST_HELD_OUT : count if self._deadline.limited else None]
         scores = joined([first, trainer.score(more, trainer.start)]) if more else first
         self._score_seconds = of_row * len(scores.rows)
         return scores
